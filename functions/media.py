@@ -1,0 +1,143 @@
+"""The media stores: where videos, pieces and MP3s lie.
+
+A blob is written once, under an id of its own that no other attempt shares, and is there either whole or not at all.
+Ids are 24 hexadecimal digits, the form of a MongoDB ObjectId. Nothing here keeps a blob in memory.
+"""
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from events.errors import Mp3burstError, TryAgain
+
+_BLOB_ID = re.compile(r"[0-9a-f]{24}")
+
+
+class BlobNotFound(Mp3burstError):
+    """No such blob: never written, not finished, or deleted."""
+
+    status = 404
+
+
+class BlobCorrupt(Mp3burstError):
+    """The bytes read are not the bytes that were written."""
+
+
+class MediaUnavailable(TryAgain):
+    """The media store is away, or full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is kept beside a blob's bytes."""
+
+    owner: str
+    job: str
+    filename: str
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """A finished blob: its size in bytes, the SHA-256 of its bytes in hexadecimal, and its description."""
+
+    size: int
+    sha256: str
+    description: Description
+
+
+class Writer(Protocol):
+    """Writes one blob. Leaving the ``with`` block well makes the blob visible, an exception leaves nothing."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append bytes and return how many, always all of them; MediaUnavailable where the store is full or away."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads one blob; a context manager, seekable, with the usual meaning of read, seek and tell."""
+
+    stat: Stat
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, fewer only at the end. A read from start to end that finds other bytes raises BlobCorrupt."""
+        ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move to a byte offset, as ``io.IOBase.seek``."""
+        ...
+
+    def tell(self) -> int:
+        """The byte offset of the next read."""
+        ...
+
+
+class Store(Protocol):
+    """One kind of blobs. Every method raises MediaUnavailable where the store is away."""
+
+    def create(self, blob: str, description: Description) -> Writer:
+        """A writer for a new blob."""
+        ...
+
+    def open(self, blob: str) -> Reader:
+        """A reader of a finished blob; BlobNotFound where there is none."""
+        ...
+
+    def delete(self, blob: str) -> None:
+        """Delete a blob, finished or not, and everything of it. One that is not there is no error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """The three stores."""
+
+    videos: Store
+    pieces: Store
+    mp3s: Store
+
+    def __getitem__(self, name: str) -> Store:
+        """The store by the name that the blobs table has for it: videos, pieces or mp3s."""
+        stores: dict[str, Store] = {"videos": self.videos, "pieces": self.pieces, "mp3s": self.mp3s}
+        return stores[name]
+
+
+def new_blob_id() -> str:
+    """A fresh id, not to be guessed."""
+    return secrets.token_hex(12)
+
+
+def is_blob_id(text: str) -> bool:
+    """Whether the text has the form of a blob's id."""
+    return _BLOB_ID.fullmatch(text) is not None
+
+
+def connect(environ: Mapping[str, str]) -> Media:
+    """The media stores that the environment names.
+
+    Args:
+        environ: ``MEDIA_DIR``, a directory.
+
+    Raises:
+        BadSetting: it names none.
+    """
+    from functions.directory import DirectoryStore
+    from functions.settings import required
+
+    directory = required(environ, "MEDIA_DIR", "the directory that videos and MP3s are kept in")
+    return Media(*(DirectoryStore(f"{directory}/{name}") for name in ("videos", "pieces", "mp3s")))
