@@ -1,7 +1,7 @@
 """The media stores: where videos, pieces and MP3s lie.
 
-A blob is written once, under an id of its own that no other attempt shares, and is there either whole or not at all.
-Ids are 24 hexadecimal digits, the form of a MongoDB ObjectId. Nothing here keeps a blob in memory.
+A blob is written once, under an id of its own that no other attempt shares, and is there either whole or not at
+all. Ids are 24 hexadecimal digits, the form of a MongoDB ObjectId. Nothing here keeps a blob in memory.
 """
 
 import re
@@ -20,6 +20,10 @@ class BlobNotFound(Mp3burstError):
     """No such blob: never written, not finished, or deleted."""
 
     status = 404
+
+
+class BlobExists(Mp3burstError):
+    """The id is taken: every attempt must write under a fresh one."""
 
 
 class BlobCorrupt(Mp3burstError):
@@ -42,7 +46,10 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """A finished blob: its size in bytes, the SHA-256 of its bytes in hexadecimal, and its description."""
+    """A finished blob: its size in bytes, the SHA-256 of its bytes in hexadecimal, and its description.
+
+    The hash is empty where another GridFS client wrote the blob and left none; nothing is checked then.
+    """
 
     size: int
     sha256: str
@@ -50,7 +57,11 @@ class Stat:
 
 
 class Writer(Protocol):
-    """Writes one blob. Leaving the ``with`` block well makes the blob visible, an exception leaves nothing."""
+    """Writes one blob. Leaving the ``with`` block well makes the blob visible, an exception leaves nothing.
+
+    Entering it raises BlobExists where the id is taken; leaving it, MediaUnavailable where the blob could not be
+    finished.
+    """
 
     def __enter__(self) -> Self: ...
 
@@ -59,7 +70,7 @@ class Writer(Protocol):
     ) -> None: ...
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append bytes and return how many, always all of them; MediaUnavailable where the store is full or away."""
+        """Append bytes and return how many, always all; MediaUnavailable where the store is full or away."""
         ...
 
 
@@ -75,7 +86,11 @@ class Reader(Protocol):
     ) -> None: ...
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, fewer only at the end. A read from start to end that finds other bytes raises BlobCorrupt."""
+        """Up to ``size`` bytes, fewer only at the end.
+
+        Where the reads went from start to end and found other bytes than were written, the last one raises
+        BlobCorrupt; so does every read of bytes that are missing.
+        """
         ...
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -91,11 +106,11 @@ class Store(Protocol):
     """One kind of blobs. Every method raises MediaUnavailable where the store is away."""
 
     def create(self, blob: str, description: Description) -> Writer:
-        """A writer for a new blob."""
+        """A writer for a new blob; BlobNotFound where the id is malformed."""
         ...
 
     def open(self, blob: str) -> Reader:
-        """A reader of a finished blob; BlobNotFound where there is none."""
+        """A reader of a finished blob; BlobNotFound where there is none, also for a malformed id."""
         ...
 
     def delete(self, blob: str) -> None:

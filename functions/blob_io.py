@@ -1,0 +1,138 @@
+"""What every media store does alike: a writer that hashes what passes, and a reader that checks it.
+
+A store brings the four steps of writing, or the one of reading, and says nothing of hashes, positions or
+half-written blobs.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+from functions.media import BlobCorrupt, Description, MediaUnavailable, Stat
+
+
+class HashingWriter(ABC):
+    """A ``Writer``: nothing is begun before the ``with``, and the blob is finished or discarded at its end."""
+
+    def __init__(self, description: Description) -> None:
+        self._description = description
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._writable = False
+        self._broken: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self._begin()
+        self._writable = True
+        return self
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append bytes and return how many; after one failure the blob cannot be finished any more."""
+        if not self._writable:
+            raise ValueError("A blob is written inside its with block.")
+        with memoryview(data).cast("B") as view:
+            try:
+                self._append(view)
+            except BaseException as error:
+                self._broken = error
+                raise
+            self._hash.update(view)
+            self._size += len(view)
+            return len(view)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writable = False
+        if kind is not None:
+            self._discard()
+            return
+        try:
+            if self._broken is not None:  # caught in the block, but the bytes are not there all the same
+                raise MediaUnavailable("The file could not be stored; try again later.") from self._broken
+            self._finish(Stat(self._size, self._hash.hexdigest(), self._description))
+        except BaseException:
+            self._discard()
+            raise
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Make room for the blob, invisibly."""
+
+    @abstractmethod
+    def _append(self, data: memoryview) -> None:
+        """Append all of the bytes, or raise; the view is only good until this returns."""
+
+    @abstractmethod
+    def _finish(self, stat: Stat) -> None:
+        """Make the blob durable, then visible."""
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """Take away whatever there is of the blob, and leave what cannot be to ``delete``. Never raises."""
+
+
+class VerifyingReader(ABC):
+    """A ``Reader`` that checks the SHA-256 whenever the reads went from the start to the end without a gap.
+
+    Seeking about costs nothing of that by itself: it is a read elsewhere that gives the check up, and a read at 0
+    that begins it anew.
+    """
+
+    def __init__(self, stat: Stat) -> None:
+        self.stat = stat
+        self._position = 0
+        self._hash = hashlib.sha256()
+        self._hashed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, fewer only at the end; BlobCorrupt where some are missing or not those written."""
+        left = max(0, self.stat.size - self._position)
+        wanted = left if size < 0 else min(size, left)
+        if not wanted:
+            return b""
+        data = self._fetch(self._position, wanted)
+        if len(data) != wanted:
+            raise BlobCorrupt("A part of the file is missing in the media store; upload it again.")
+        self._check(data)
+        self._position += wanted
+        return data
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move to a byte offset from the start (0), from here (1) or from the end (2), and return it."""
+        target = offset + {0: 0, 1: self._position, 2: self.stat.size}[whence]
+        if target < 0:
+            raise ValueError("There is nothing before the start of a blob.")
+        self._position = target
+        return target
+
+    def tell(self) -> int:
+        """The byte offset of the next read."""
+        return self._position
+
+    def _check(self, data: bytes) -> None:
+        if self._position == 0:
+            self._hash, self._hashed = hashlib.sha256(), 0
+        if self._position != self._hashed or not self.stat.sha256:
+            return
+        self._hash.update(data)
+        self._hashed += len(data)
+        if self._hashed == self.stat.size and self._hash.hexdigest() != self.stat.sha256:
+            raise BlobCorrupt("The file is damaged in the media store; upload it again.")
+
+    @abstractmethod
+    def _fetch(self, start: int, size: int) -> bytes:
+        """The ``size`` bytes from ``start`` on, all within the blob; fewer where some are missing."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Let go of what the reading holds."""
