@@ -1,0 +1,121 @@
+"""Blobs on record: every blob has a row before its first byte, so that what a killed writer leaves is found.
+
+A row that expires is on its way out: nothing brings it back, so sweep may delete first the bytes and then the row.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+
+from events.errors import Mp3burstError, TryAgain
+from functions.database import Conflict, Database
+from functions.media import Description, Media, Writer, new_blob_id
+from functions.tables import blobs, now
+
+#: Milliseconds that a blob may stay without a job that keeps it.
+TTL: Final = 3_600_000
+_RENEWAL_SECONDS: Final = 600.0
+log = logging.getLogger(__name__)
+
+
+class BlobExpired(TryAgain):
+    """The blob took too long to write and was swept."""
+
+
+class RenewingWriter:
+    """A writer that keeps its blob's row from expiring while bytes come in, however slowly."""
+
+    def __init__(self, blob: str, writer: Writer, record: "Blobs") -> None:
+        self.blob = blob
+        self.size = 0
+        self._writer, self._record = writer, record
+        self._renewed = time.monotonic()
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append bytes.
+
+        Raises:
+            BlobExpired: the blob was swept before it was whole.
+            MediaUnavailable: the store is full or away.
+        """
+        if time.monotonic() - self._renewed > _RENEWAL_SECONDS:
+            self._record.renew(self.blob)
+            self._renewed = time.monotonic()
+        self.size += len(data)
+        return self._writer.write(data)
+
+
+class Blobs:
+    """The record of blobs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @contextmanager
+    def writing(self, media: Media, store: str, description: Description) -> Iterator[RenewingWriter]:
+        """Write a new blob under a fresh id; it expires in an hour unless a job keeps it.
+
+        Where the block raises, the blob is deleted, or left for sweep where the store does not answer.
+        """
+        blob = new_blob_id()
+        self._reserve(blob, store, description)
+        try:
+            with media[store].create(blob, description) as writer:
+                yield RenewingWriter(blob, writer, self)
+        except BaseException:
+            self.discard(media, store, blob)
+            raise
+
+    def _reserve(self, blob: str, store: str, description: Description) -> None:
+        row = insert(blobs).values(
+            id=blob, store=store, owner=description.owner, job=description.job, expires_at=now() + TTL
+        )
+        try:
+            self._database.run(lambda connection: connection.execute(row))
+        except Conflict:
+            # The first commit took place although its answer was lost: ids are never drawn twice.
+            log.info("blob %s was on record already", blob)
+
+    def renew(self, blob: str) -> None:
+        """Put off the blob's expiry; BlobExpired where that is over."""
+        statement = update(blobs).where(blobs.c.id == blob, blobs.c.expires_at > now()).values(expires_at=now() + TTL)
+        if not self._database.run(lambda connection: connection.execute(statement).rowcount):
+            raise BlobExpired("Storing the file took too long; send it again.")
+
+    def discard(self, media: Media, store: str, blob: str) -> None:
+        """Delete a blob of one's own, unless a job keeps it. What cannot be deleted now is left for sweep."""
+        unkept = update(blobs).where(blobs.c.id == blob, blobs.c.expires_at.is_not(None)).values(expires_at=now() - 1)
+        try:
+            if self._database.run(lambda connection: connection.execute(unkept).rowcount):
+                self.delete(media, store, blob)
+        except Mp3burstError:
+            log.warning("blob %s is left for sweep", blob, exc_info=True)
+
+    def delete(self, media: Media, store: str, blob: str) -> None:
+        """Delete an expired blob: first the bytes, then the row that tells of them."""
+        media[store].delete(blob)
+        self._database.run(lambda connection: connection.execute(delete(blobs).where(blobs.c.id == blob)))
+
+    def expired(self, most: int) -> list[tuple[str, str]]:
+        """(id, store) of blobs whose time is past, oldest first."""
+        query = (
+            select(blobs.c.id, blobs.c.store).where(blobs.c.expires_at < now()).order_by(blobs.c.expires_at).limit(most)
+        )
+        return self._database.run(lambda connection: [(row.id, row.store) for row in connection.execute(query)])
+
+
+def keep(connection: Connection, blob: str) -> bool:
+    """Keep the blob for good, within the caller's transaction; False where it has expired."""
+    kept = blobs.c.expires_at.is_(None) | (blobs.c.expires_at > now())
+    connection.execute(update(blobs).where(blobs.c.id == blob, kept).values(expires_at=None))
+    # Asked, not counted: on a second try the row is kept already.
+    return connection.scalar(select(blobs.c.id).where(blobs.c.id == blob, blobs.c.expires_at.is_(None))) is not None
+
+
+def expire(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Let blobs expire now, within the caller's transaction."""
+    connection.execute(update(blobs).where(which).values(expires_at=now() - 1))

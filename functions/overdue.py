@@ -1,0 +1,100 @@
+"""What sweep and bury look for: rows whose alarm has gone off, and rows whose time is over."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, or_, select, update
+
+from events.schema import ConversionFailed, Event
+from functions.database import Database
+from functions.jobs import FINISHED, GIVEN_UP, remove
+from functions.leases import MOST_ATTEMPTS
+from functions.mails import GIVE_UP, insert_mail
+from functions.outbox import event_of, row_of
+from functions.tables import jobs, logins, mails, now, pieces
+
+_DAY: Final = 86_400_000
+#: Milliseconds that failed logins are remembered after the last lock is over.
+_LOGINS: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An event to emit again, and the ``due_at`` that asks for it."""
+
+    event: Event
+    seen: int
+
+
+class Overdue:
+    """The queries of sweep and bury. Each may run in any number of processes at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def due(self, most: int) -> list[Due]:
+        """What is past due and in nobody's hands, oldest first, at most so many of each kind."""
+
+        def rows(connection: Connection, table: Table) -> list[Due]:
+            query = select(table).where(_free(table), table.c.due_at < now()).order_by(table.c.due_at).limit(most)
+            return [Due(event_of(table, row), row.due_at) for row in connection.execute(query)]
+
+        return self._database.run(
+            lambda connection: [due for table in (jobs, pieces, mails) for due in rows(connection, table)]
+        )
+
+    def fail_spent(self) -> list[Event]:
+        """Fail the jobs whose attempts are spent, with their mails; the events to emit."""
+
+        def fail(connection: Connection) -> list[Event]:
+            spent = and_(_free(jobs), jobs.c.attempts >= MOST_ATTEMPTS, jobs.c.due_at < now())
+            events: list[Event] = []
+            for job in list(connection.scalars(select(jobs.c.id).where(spent))):
+                statement = update(jobs).where(jobs.c.id == job, spent)
+                values = {
+                    "state": "failed",
+                    "error": GIVEN_UP,
+                    "due_at": None,
+                    "lease": None,
+                    "lease_until": None,
+                }
+                if connection.execute(statement.values(finished_at=now(), **values)).rowcount:
+                    event = ConversionFailed(job)
+                    insert_mail(connection, event)
+                    events.append(event)
+            return events
+
+        return self._database.run(fail)
+
+    def abandon_mails(self) -> int:
+        """Give up mails that could not be sent for a day; how many."""
+        old = and_(_free(mails), mails.c.state == "due", mails.c.created_at < now() - GIVE_UP)
+        values = {"state": "abandoned", "due_at": None, "lease": None, "lease_until": None}
+        return self._database.run(
+            lambda connection: connection.execute(update(mails).where(old).values(**values)).rowcount
+        )
+
+    def retire(self, keep_days: float, most: int) -> int:
+        """Delete jobs that ended more than so many days ago; how many."""
+        old = and_(jobs.c.state.in_(FINISHED), jobs.c.finished_at < now() - int(keep_days * _DAY))
+
+        def retire(connection: Connection) -> int:
+            ids = list(connection.scalars(select(jobs.c.id).where(old).order_by(jobs.c.finished_at).limit(most)))
+            return remove(connection, jobs.c.id.in_(ids)) if ids else 0
+
+        return self._database.run(retire)
+
+    def forget_logins(self) -> None:
+        """Forget failed logins that no longer matter."""
+        old = delete(logins).where(logins.c.locked_until < now() - _LOGINS)
+        self._database.run(lambda connection: connection.execute(old))
+
+    def wake(self, event: Event) -> bool:
+        """A dead letter came in: make its row due at once, unless somebody works on it. True where there was one."""
+        table, row = row_of(event)
+        statement = update(table).where(row, _free(table), table.c.due_at.is_not(None)).values(due_at=now())
+        return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)
+
+
+def _free(table: Table) -> ColumnElement[bool]:
+    return or_(table.c.lease_until.is_(None), table.c.lease_until < now())

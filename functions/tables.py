@@ -1,0 +1,151 @@
+"""The tables of users, jobs and everything that moves them; shapes only, the moves stand in the modules beside.
+
+Every time is an integer: milliseconds since 1970-01-01 UTC by the database's own clock, so that functions whose clocks
+differ agree. Ids of users and jobs are 32 hexadecimal digits, ids of blobs 24.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+metadata = MetaData()
+
+# MySQL's default collation takes "Ann" and "ann" for the same key; the others do not.
+_OPTIONS: Any = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+
+
+class now(FunctionElement[int]):
+    """The database's clock, in milliseconds; in PostgreSQL the time of the statement, not of its transaction."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(*_: object, **__: object) -> str:
+    # 2440587.5 is the Julian day of 1970-01-01 (https://sqlite.org/lang_datefunc.html).
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(*_: object, **__: object) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
+
+
+@compiles(now, "mysql")
+@compiles(now, "mariadb")
+def _now_mysql(*_: object, **__: object) -> str:
+    # Not UNIX_TIMESTAMP(): that reads its argument in the session's time zone, with an hour that comes twice a year.
+    return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000)"
+
+
+def _work() -> list[Column[Any]]:
+    """What every row that somebody works on has.
+
+    ``due_at`` is the outbox and the alarm clock in one: every unfinished row has one, and sweep emits the row's event
+    again when it is past. ``lease`` is the token of the attempt that works on the row until ``lease_until``.
+    """
+    return [
+        Column("attempts", Integer, nullable=False, default=0),
+        Column("due_at", BigInteger, index=True),
+        Column("lease", String(32)),
+        Column("lease_until", BigInteger),
+    ]
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("username", String(254), nullable=False, unique=True),
+    Column("email", String(254), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("password_hash", String(255), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    **_OPTIONS,
+)
+
+#: Failed logins of an account or from an address: throttling has to outlive a function that scales to zero.
+logins = Table(
+    "logins",
+    metadata,
+    Column("subject", String(64), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("locked_until", BigInteger, nullable=False, index=True),
+    **_OPTIONS,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(32), nullable=False),
+    Column("key", String(255)),
+    Column("filename", String(255), nullable=False),
+    Column("options", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("video", String(24)),
+    Column("audio", String(24)),
+    Column("mp3", String(24), unique=True),
+    Column("total", Integer, nullable=False, default=0),
+    Column("done", Integer, nullable=False, default=0),
+    Column("error", Text),
+    Column("warning", Text),
+    Column("duration", Double),
+    Column("created_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger, index=True),
+    *_work(),
+    UniqueConstraint("owner", "key", name="uq_jobs_owner_key"),
+    Index("ix_jobs_owner_created", "owner", "created_at", "id"),
+    **_OPTIONS,
+)
+
+pieces = Table(
+    "pieces",
+    metadata,
+    Column("job", String(32), primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("plan", Text, nullable=False),
+    Column("output", String(24)),
+    Column("state", String(16), nullable=False),
+    *_work(),
+    **_OPTIONS,
+)
+
+mails = Table(
+    "mails",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("job", String(32), nullable=False, index=True),
+    Column("kind", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    *_work(),
+    **_OPTIONS,
+)
+
+#: Every blob that was ever begun and is not deleted. ``expires_at`` is NULL where a job keeps the blob.
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("store", String(16), nullable=False),
+    Column("owner", String(32), nullable=False),
+    Column("job", String(32), nullable=False, index=True),
+    Column("expires_at", BigInteger, index=True),
+    **_OPTIONS,
+)

@@ -1,0 +1,91 @@
+"""Slows down who guesses passwords: failed logins are counted in SQL for each account and each address."""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, case, delete, insert, select, update
+
+from events.errors import Mp3burstError
+from functions.accounts import fold
+from functions.database import Conflict, Database
+from functions.tables import logins, now
+
+#: The longest lock, in milliseconds.
+LONGEST: Final = 900_000
+
+
+class TooManyFailures(Mp3burstError):
+    """Too many failed logins; ``retry_after`` says in how many seconds the next may be tried."""
+
+    status = 429
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"Too many failed logins: wait {retry_after} s and try again.")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who is counted, and how many failures cost nothing."""
+
+    id: str
+    free: int
+
+
+def subjects(username: str, address: str) -> tuple[Subject, Subject]:
+    """The account and the address of a login. Many people may share an address, so it may fail more often."""
+    return Subject(_hash("account", fold(username)), 5), Subject(_hash("address", address), 50)
+
+
+def _hash(kind: str, text: str) -> str:
+    # Of fixed length, and it keeps what people type by mistake into the username field out of the database.
+    return hashlib.sha256(f"{kind}:{text}".encode()).hexdigest()
+
+
+class Throttle:
+    """The logins table."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def check(self, *who: Subject) -> None:
+        """Let the login be tried.
+
+        Raises:
+            TooManyFailures: one of them is locked.
+        """
+        ids = [subject.id for subject in who]
+        query = select(logins.c.locked_until - now()).where(logins.c.subject.in_(ids), logins.c.locked_until > now())
+        left = self._database.run(lambda connection: list(connection.scalars(query)))
+        if left:
+            raise TooManyFailures(max(1, -(-max(left) // 1000)))
+
+    def failed(self, *who: Subject) -> None:
+        """Count a failure of each: after the free ones every further one doubles the lock, from 2 s to 15 min."""
+        for subject in who:
+            count = functools.partial(_count, subject=subject)
+            try:
+                self._database.run(count)
+            except Conflict:
+                # Another login of the same subject inserted the row first; now there is one to update.
+                self._database.run(count)
+
+    def succeeded(self, account: Subject) -> None:
+        """Forget the account's failures. The address's stay: somebody may be trying its accounts in turn."""
+        statement = delete(logins).where(logins.c.subject == account.id)
+        self._database.run(lambda connection: connection.execute(statement))
+
+
+def _count(connection: Connection, subject: Subject) -> None:
+    mine = logins.c.subject == subject.id
+    counted = connection.execute(update(logins).where(mine).values(failures=logins.c.failures + 1))
+    if not counted.rowcount:
+        connection.execute(insert(logins).values(subject=subject.id, failures=1, locked_until=now()))
+        return
+    failures = connection.scalar(select(logins.c.failures).where(mine)) or 0
+    lock = min(1000 * 2 ** min(failures - subject.free, 20), LONGEST) if failures > subject.free else 0
+    # Never earlier than it was: two failures at once may come here in either order.
+    later = case((logins.c.locked_until > now() + lock, logins.c.locked_until), else_=now() + lock)
+    connection.execute(update(logins).where(mine).values(locked_until=later))

@@ -1,0 +1,22 @@
+"""``python -m infra.migrations``: create or upgrade the tables of the database that the environment names."""
+
+import os
+import sys
+
+from events.errors import Mp3burstError
+from functions.database import Database, url
+from infra.migrations.schema import upgrade
+
+
+def main() -> int:
+    """Upgrade; exit status 0, or 1 with one sentence on stderr."""
+    try:
+        upgrade(Database(url(os.environ)))
+    except Mp3burstError as error:
+        print(f"{error} ({error.__cause__})" if error.__cause__ else error, file=sys.stderr)  # noqa: T201 - a command prints
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

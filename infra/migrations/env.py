@@ -1,0 +1,12 @@
+"""What Alembic runs: the migrations, on the connection that it is handed."""
+
+from alembic import context
+
+from functions.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    transactional_ddl=False,
+)
+context.run_migrations()
