@@ -1,0 +1,78 @@
+"""Fakes that keep to the contracts of the real thing: tests/contract holds both to the same tests."""
+
+from dataclasses import dataclass, field
+
+from functions.blob_io import HashingWriter, VerifyingReader
+from functions.media import (
+    BlobExists,
+    BlobNotFound,
+    Description,
+    Media,
+    MediaUnavailable,
+    Stat,
+    is_blob_id,
+)
+
+
+def memory_media() -> Media:
+    """Three stores in memory."""
+    return Media(MemoryStore(), MemoryStore(), MemoryStore())
+
+
+@dataclass
+class MemoryStore:
+    """Blobs in memory. ``blobs`` are the finished ones; ``parts`` what is being written, or was left by a writer."""
+
+    blobs: dict[str, tuple[Stat, bytes]] = field(default_factory=dict)
+    parts: dict[str, bytearray] = field(default_factory=dict)
+
+    def create(self, blob: str, description: Description) -> "MemoryWriter":
+        if not is_blob_id(blob):
+            raise BlobNotFound("There is no such file; it may have been deleted.")
+        return MemoryWriter(self, blob, description)
+
+    def open(self, blob: str) -> "MemoryReader":
+        try:
+            return MemoryReader(*self.blobs[blob])
+        except KeyError as error:
+            raise BlobNotFound("There is no such file; it may have been deleted.") from error
+
+    def delete(self, blob: str) -> None:
+        self.parts.pop(blob, None)
+        self.blobs.pop(blob, None)
+
+
+class MemoryWriter(HashingWriter):
+    def __init__(self, store: MemoryStore, blob: str, description: Description) -> None:
+        super().__init__(description)
+        self._store = store
+        self._blob = blob
+        self._part = bytearray()
+
+    def _begin(self) -> None:
+        if self._blob in self._store.blobs or self._store.parts.setdefault(self._blob, self._part) is not self._part:
+            raise BlobExists("A file is written once; use a fresh id.")
+
+    def _append(self, data: memoryview) -> None:
+        self._part += data
+
+    def _finish(self, stat: Stat) -> None:
+        if self._store.parts.pop(self._blob, None) is not self._part:
+            raise MediaUnavailable("The file was deleted while it was written; try again.")
+        self._store.blobs[self._blob] = (stat, bytes(self._part))
+
+    def _discard(self) -> None:
+        if self._store.parts.get(self._blob) is self._part:
+            del self._store.parts[self._blob]
+
+
+class MemoryReader(VerifyingReader):
+    def __init__(self, stat: Stat, content: bytes) -> None:
+        super().__init__(stat)
+        self._content = content
+
+    def _fetch(self, start: int, size: int) -> bytes:
+        return self._content[start : start + size]
+
+    def _close(self) -> None:
+        pass
