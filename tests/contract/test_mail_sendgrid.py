@@ -1,0 +1,168 @@
+"""Mails through SendGrid's own client: what it is asked, and what each of its answers means."""
+
+import dataclasses
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+import pytest
+
+from functions.notify.carriers import SendGrid
+from functions.notify.mail import Mail, MailNotSent, MailRefused, mailer, message_id_of
+from tests.servers import free_port
+
+MAIL = Mail(
+    to="ada@example.org",
+    subject="Your MP3 is ready: Grüße 日本語 🎬.mp4",
+    text="Hello Ada",
+    html="<p>Hello Ada</p>",
+    message_id=message_id_of("0123.mp3.ready"),
+)
+KEY = "SG.a-key-that-no-log-may-hold"
+
+
+class Api(BaseHTTPRequestHandler):
+    """Stands in for SendGrid at the other end of the line."""
+
+    requests: ClassVar[list[tuple[str, Message, dict[str, Any]]]] = []
+    status: ClassVar[int] = 202
+    headers_sent: ClassVar[dict[str, str]] = {}
+    silent: ClassVar[threading.Event | None] = None
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Api.requests.append((self.path, self.headers, body))
+        if Api.silent:
+            Api.silent.wait(10)
+        answer = b"" if Api.status == 202 else b'{"errors":[{"message":"the reason","field":null}]}'
+        self.send_response(Api.status)
+        for name, value in Api.headers_sent.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    Api.requests, Api.status, Api.headers_sent, Api.silent = [], 202, {}, None
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def carrier(url: str, timeout: float = 10) -> SendGrid:
+    made = mailer({"SENDGRID_API_KEY": KEY, "SENDGRID_URL": url, "MAIL_FROM": "mp3burst <mp3burst@example.org>"})
+    assert isinstance(made, SendGrid)
+    return dataclasses.replace(made, timeout=timeout)
+
+
+def test_the_mail_is_asked_for_as_it_was_written(url: str) -> None:
+    carrier(url)(MAIL)
+
+    [(path, headers, body)] = Api.requests
+    assert path == "/v3/mail/send"
+    assert headers["Authorization"] == f"Bearer {KEY}"
+    assert body["from"] == {"email": "mp3burst@example.org", "name": "mp3burst"}
+    assert body["personalizations"] == [{"to": [{"email": "ada@example.org"}]}]
+    assert body["subject"] == MAIL.subject
+    assert body["content"] == [
+        {"type": "text/plain", "value": MAIL.text},
+        {"type": "text/html", "value": MAIL.html},
+    ]
+    assert body["headers"] == {"Message-ID": MAIL.message_id, "Auto-Submitted": "auto-generated"}
+    assert body["custom_args"] == {"message_id": MAIL.message_id}
+
+
+def test_the_link_is_not_led_through_a_tracker(url: str) -> None:
+    carrier(url)(MAIL)
+
+    tracking = Api.requests[0][2]["tracking_settings"]
+    assert tracking["click_tracking"] == {"enable": False, "enable_text": False}
+    assert tracking["open_tracking"] == {"enable": False}
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_bad_request_is_refused_for_good(url: str, status: int) -> None:
+    Api.status = status
+
+    with pytest.raises(MailRefused, match="check the address"):
+        carrier(url)(MAIL)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_fault_of_sendgrid_passes(url: str, status: int, caplog: pytest.LogCaptureFixture) -> None:
+    Api.status = status
+
+    with pytest.raises(MailNotSent) as caught:
+        carrier(url)(MAIL)
+
+    assert caught.value.retry_after is None
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_fault_of_the_settings_is_the_operators_to_mend(
+    url: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    Api.status = status
+    sending = carrier(url)
+
+    with pytest.raises(MailNotSent) as caught:
+        sending(MAIL)
+
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert f"{status}" in caplog.text
+    assert "the reason" in caplog.text
+    assert KEY not in f"{caplog.text}{caught.value!r}{caught.value.__cause__!r}{sending!r}"
+
+
+def test_too_many_mails_wait_as_long_as_sendgrid_says(url: str) -> None:
+    Api.status, Api.headers_sent = 429, {"X-RateLimit-Reset": str(int(time.time()) + 120)}
+
+    with pytest.raises(MailNotSent) as caught:
+        carrier(url)(MAIL)
+
+    assert caught.value.retry_after == pytest.approx(120, abs=5)
+
+
+@pytest.mark.parametrize(("reset", "wait"), [("1392815263", 0), ("soon", None), ("nan", None), (None, None)])
+def test_a_reset_that_says_nothing_is_no_wait(url: str, reset: str | None, wait: float | None) -> None:
+    Api.status, Api.headers_sent = 429, {"X-RateLimit-Reset": reset} if reset else {}
+
+    with pytest.raises(MailNotSent) as caught:
+        carrier(url)(MAIL)
+
+    assert caught.value.retry_after == wait
+
+
+def test_silence_is_given_up(url: str) -> None:
+    Api.silent = threading.Event()
+
+    with pytest.raises(MailNotSent):
+        carrier(url, timeout=0.3)(MAIL)
+    Api.silent.set()
+
+
+def test_nobody_there_is_tried_again() -> None:
+    with pytest.raises(MailNotSent):
+        carrier(f"http://127.0.0.1:{free_port()}")(MAIL)
+
+
+def test_an_address_that_is_none_is_not_asked_for(url: str) -> None:
+    with pytest.raises(MailRefused):
+        carrier(url)(dataclasses.replace(MAIL, to="ada@example.org, eve@example.org"))
+
+    assert Api.requests == []
