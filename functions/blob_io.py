@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
-from functions.media import BlobCorrupt, Description, MediaUnavailable, Stat
+from functions.media import BlobCorrupt, BlobExists, Description, MediaUnavailable, Stat
 
 
 class HashingWriter(ABC):
@@ -45,16 +45,20 @@ class HashingWriter(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writable = False
-        if kind is not None:
-            self._discard()
-            return
         try:
-            if self._broken is not None:  # caught in the block, but the bytes are not there all the same
-                raise MediaUnavailable("The file could not be stored; try again later.") from self._broken
-            self._finish(Stat(self._size, self._hash.hexdigest(), self._description))
-        except BaseException:
-            self._discard()
+            if kind is None:
+                if self._broken is not None:  # caught in the block, but the bytes are not there all the same
+                    raise MediaUnavailable("The file could not be stored; try again later.") from self._broken
+                self._finish(Stat(self._size, self._hash.hexdigest(), self._description))
+        except BaseException as failure:
+            self._give_up(self._broken or failure)
             raise
+        if kind is not None:
+            self._give_up(self._broken)
+
+    def _give_up(self, failure: BaseException | None) -> None:
+        if not isinstance(failure, BlobExists):  # else what is there is somebody else's
+            self._discard()
 
     @abstractmethod
     def _begin(self) -> None:

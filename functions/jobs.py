@@ -196,7 +196,7 @@ class Jobs:
         def end(connection: Connection) -> Event | None:
             ended = connection.execute(
                 update(jobs)
-                .where(self._leases.held(jobs.c.id == job, lease.token), jobs.c.state == "converting")
+                .where(self._leases.held(jobs.c.id == job, lease.token))
                 .values(lease_until=None, due_at=None, finished_at=now(), **values)
             )
             if ended.rowcount:

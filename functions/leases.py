@@ -123,7 +123,7 @@ class Leases:
 
     def held(self, row: ColumnElement[bool], token: str) -> ColumnElement[bool]:
         """The condition under which a worker may change the row: it is still its own."""
-        return and_(row, self._table.c.lease == token)
+        return and_(row, self._table.c.lease == token, self._open)
 
     def keep(self, renew: Callable[[], bool]) -> "Keeper":
         """Renew from a thread of its own, until the ``with`` block is left."""

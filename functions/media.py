@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
+from urllib.parse import unquote
 
 from events.errors import Mp3burstError, TryAgain
 
@@ -59,8 +60,8 @@ class Stat:
 class Writer(Protocol):
     """Writes one blob. Leaving the ``with`` block well makes the blob visible, an exception leaves nothing.
 
-    Entering it raises BlobExists where the id is taken; leaving it, MediaUnavailable where the blob could not be
-    finished.
+    BlobExists, where the id is taken, comes when it is entered or at the latest when it is left, and does no harm to
+    the other blob.
     """
 
     def __enter__(self) -> Self: ...
@@ -143,16 +144,39 @@ def is_blob_id(text: str) -> bool:
 
 
 def connect(environ: Mapping[str, str]) -> Media:
-    """The media stores that the environment names.
+    """The media stores that the environment names; nothing is connected yet.
 
     Args:
-        environ: ``MEDIA_DIR``, a directory.
+        environ: ``MONGO_URI``, and ``MONGO_MP3_URI`` where the MP3s lie on another server; or ``MEDIA_DIR``, a
+            directory. ``MONGO_URI`` wins, so that it can be added where a directory is the default. The databases
+            are ``videos``, ``pieces`` and ``mp3s``, save where a URI names one.
 
     Raises:
-        BadSetting: it names none.
+        BadSetting: it names none, or the same database twice: a video must not pass for an MP3.
     """
-    from functions.directory import DirectoryStore
-    from functions.settings import required
+    from functions.settings import BadSetting
 
-    directory = required(environ, "MEDIA_DIR", "the directory that videos and MP3s are kept in")
-    return Media(*(DirectoryStore(f"{directory}/{name}") for name in ("videos", "pieces", "mp3s")))
+    if uri := environ.get("MONGO_URI"):
+        from functions.gridfs_store import GridFSStore
+
+        server, named = _split(uri)
+        places = [(uri, server, named or "videos"), (uri, server, "pieces"), (uri, server, "mp3s")]
+        if mp3_uri := environ.get("MONGO_MP3_URI"):
+            server, named = _split(mp3_uri)
+            places[2] = (mp3_uri, server, named or "mp3s")
+        if len({place[1:] for place in places}) < len(places):
+            raise BadSetting("MONGO_URI and MONGO_MP3_URI must name different databases, and neither may be pieces.")
+        return Media(*(GridFSStore(where, database) for where, _, database in places))
+    if directory := environ.get("MEDIA_DIR"):
+        from functions.directory import DirectoryStore
+
+        return Media(*(DirectoryStore(f"{directory}/{name}") for name in ("videos", "pieces", "mp3s")))
+    raise BadSetting(
+        "Set MONGO_URI to a MongoDB server, or MEDIA_DIR to a directory, so that media have a place to lie."
+    )
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """The servers and the database that a MongoDB URI names."""
+    servers, _, database = uri.partition("://")[2].partition("?")[0].partition("/")
+    return servers.rpartition("@")[2], unquote(database).partition(".")[0]

@@ -60,7 +60,7 @@ class Options:
             {
                 name: value
                 for name, value in asdict(self).items()
-                if value not in (None, 0) or name == "vbr" and value == 0
+                if value not in (None, 0) or (name == "vbr" and value == 0)
             }
         )
 

@@ -103,11 +103,6 @@ class Verifier:
         if not self._keys:
             raise BadSetting("TOKEN_PUBLIC_KEYS holds no PEM public key.")
 
-    @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """The verifier of TOKEN_PUBLIC_KEYS, one or more PEMs one after the other."""
-        return cls(required(environ, "TOKEN_PUBLIC_KEYS", "the PEMs of the public keys that tokens are checked with"))
-
     def verify(self, token: str) -> Identity:
         """Whom the token speaks for.
 
@@ -144,9 +139,13 @@ class Verifier:
         return self.verify(token.strip())
 
 
-@functools.lru_cache(maxsize=4)
-def verifier(public_keys: str) -> Verifier:
-    """The verifier of these keys, made once for a process."""
+def verifier(environ: Mapping[str, str]) -> Verifier:
+    """The verifier of TOKEN_PUBLIC_KEYS, one or more PEMs one after the other; made once for a process."""
+    return _verifier(required(environ, "TOKEN_PUBLIC_KEYS", "the PEMs of the public keys that tokens are checked with"))
+
+
+@functools.lru_cache(maxsize=1)
+def _verifier(public_keys: str) -> Verifier:
     return Verifier(public_keys)
 
 

@@ -1,0 +1,70 @@
+"""Gives a token for a username and a password, and publishes the keys that tokens are checked with."""
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import functions_framework
+from flask import Request, Response
+
+from functions.accounts import Accounts, WrongCredentials
+from functions.clients import client_address
+from functions.database import Database, url
+from functions.routing import Routes, as_json
+from functions.throttle import Throttle, subjects
+from functions.tokens import Signer, verifier
+
+
+@functions_framework.http
+def login(request: Request) -> Response:
+    """POST /login and GET /.well-known/jwks.json."""
+    return _ROUTES.answer(request)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a login takes."""
+
+    accounts: Accounts
+    throttle: Throttle
+    signer: Signer
+
+
+def _login(request: Request) -> Response:
+    given = request.authorization
+    if given is None or given.type != "basic" or not given.username or given.password is None:
+        raise WrongCredentials("Send the username and the password by HTTP Basic authentication.")
+    return as_json(sign_in(given.username, given.password, client_address(request, os.environ), _desk()))
+
+
+def sign_in(username: str, password: str, address: str, desk: Desk) -> dict[str, Any]:
+    """A token for the user of these credentials.
+
+    Raises:
+        WrongCredentials: no such user, or not their password.
+        TooManyFailures: this account or this address has failed too often just now.
+    """
+    account, from_where = subjects(username, address)
+    desk.throttle.check(account, from_where)
+    try:
+        user = desk.accounts.check(username, password)
+    except WrongCredentials:
+        desk.throttle.failed(account, from_where)
+        raise
+    desk.throttle.succeeded(account)
+    return {"token": desk.signer.sign(user.id, user.username, user.role), "expires_in": desk.signer.seconds}
+
+
+def _keys(_: Request) -> Response:
+    jwks = verifier(os.environ).jwks
+    return as_json({"keys": jwks}, headers={"Access-Control-Allow-Origin": "*", "Cache-Control": "public, max-age=300"})
+
+
+@functools.cache
+def _desk() -> Desk:
+    database = Database(url(os.environ))
+    return Desk(Accounts(database), Throttle(database), Signer.from_environ(os.environ))
+
+
+_ROUTES = Routes({"POST /login": _login, "GET /.well-known/jwks.json": _keys})

@@ -1,0 +1,88 @@
+"""Sends the mail that tells of a finished or failed job."""
+
+import functools
+import logging
+import os
+from dataclasses import dataclass
+
+import functions_framework
+from cloudevents.http import CloudEvent
+
+from events.schema import Mp3Ready
+from functions.database import Database, url
+from functions.leases import Fenced, Lease
+from functions.links import Links
+from functions.mails import Addressee, Mails
+from functions.notify import letter
+from functions.notify.mail import Mail, MailRefused, Send, mailer, message_id_of
+from functions.reception import handling, received
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PostOffice:
+    """What a mail takes."""
+
+    mails: Mails
+    links: Links
+    send: Send
+
+
+@functions_framework.cloud_event
+def notify(event: CloudEvent) -> None:
+    """Eats dev.mp3burst.mp3.ready and dev.mp3burst.conversion.failed."""
+    if (ended := received(event)) is not None:
+        with handling(ended):
+            send_mail(ended.id, _post_office())
+
+
+def send_mail(event: str, office: PostOffice) -> None:
+    """Send the mail of this event, unless it is sent or another sends it.
+
+    A worker that is killed between the server's yes and ``sent`` lets another send the mail again, under the same
+    Message-ID; nothing else sends one twice.
+
+    Raises:
+        TryAgain: the mail could not be sent for now; it has been given back.
+    """
+    lease = office.mails.claim(event)
+    if lease is None:
+        log.info("mail %s: sent, or another sends it", event)
+        return
+    to = office.mails.addressee(lease)
+    if to is None:
+        office.mails.abandon(lease)
+        return
+    try:
+        with office.mails.keep(lease) as keeper:
+            mail = write(event, lease, to, office.links)
+            keeper.check()
+            office.send(mail)
+    except MailRefused:
+        log.exception("job %s: mail %s is refused for good", to.job.id, event)
+        office.mails.abandon(lease)
+        return
+    except Fenced:
+        raise
+    except Exception:
+        office.mails.release(lease)
+        raise
+    office.mails.sent(lease)
+    log.info("job %s: mail %s is sent", to.job.id, event)
+
+
+def write(event: str, lease: Lease, to: Addressee, links: Links) -> Mail:
+    """The letter that the mail's row asks for."""
+    user, job, message_id = to.user, to.job, message_id_of(event)
+    if lease.row.kind == Mp3Ready.type:
+        link = links.make(user.id, job.mp3)
+        return letter.ready(
+            user.name, user.email, job.filename, job.duration, link, links.days, job.mp3, job.warning, message_id
+        )
+    return letter.failed(user.name, user.email, job.filename, job.error, message_id)
+
+
+@functools.cache
+def _post_office() -> PostOffice:
+    return PostOffice(Mails(Database(url(os.environ))), Links.from_environ(os.environ), mailer(os.environ))

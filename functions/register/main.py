@@ -1,0 +1,62 @@
+"""Takes on new users."""
+
+import functools
+import os
+import re
+from typing import Any, Final
+
+import functions_framework
+from flask import Request, Response
+
+from functions.accounts import Accounts, User
+from functions.database import Database, url
+from functions.routing import Routes, Unprocessable, as_json, json_object
+
+#: Deliberately coarse: whether an address exists, only a mail to it can tell.
+_EMAIL: Final = re.compile(r"[^\s@<>\"(),;:\\]+@[^\s@<>\"(),;:\\]+\.[^\s@<>\"(),;:\\.]+")
+
+
+@functions_framework.http
+def register(request: Request) -> Response:
+    """POST /register."""
+    return _ROUTES.answer(request)
+
+
+def _register(request: Request) -> Response:
+    user = add_user(json_object(request), _accounts())
+    return as_json({"id": user.id, "username": user.username}, 201)
+
+
+def add_user(form: dict[str, Any], accounts: Accounts) -> User:
+    """Add the user of the form ``{"name", "username", "password", "email"}``.
+
+    Raises:
+        Unprocessable: a field is missing or wrong; every one is named.
+        UsernameTaken: somebody has this username.
+    """
+    text = {field: form.get(field) for field in ("name", "username", "password", "email")}
+    wrong = {field: "must be text" for field, value in text.items() if value is not None and not isinstance(value, str)}
+    name, username, password, email = ("" if field in wrong else str(value or "") for field, value in text.items())
+    email = email.strip() or username.strip()
+    faults = {
+        "name": "must have 1 to 200 characters" if not 1 <= len(name.strip()) <= 200 else "",
+        "username": "must have 1 to 254 characters" if not 1 <= len(username.strip()) <= 254 else "",
+        "password": "must have 8 to 128 characters" if not 8 <= len(password) <= 128 else "",
+        "email": "must be an e-mail address" if len(email) > 254 or not _EMAIL.fullmatch(email) else "",
+    }
+    for field in ("name", "username", "email"):
+        if any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in str(text[field] or "")):
+            faults[field] = "must not have control characters"
+    faults = {field: fault for field, fault in (faults | wrong).items() if fault}
+    if faults:
+        sentence = "; ".join(f"{field} {fault}" for field, fault in faults.items())
+        raise Unprocessable(f"Correct this and send it again: {sentence}.", faults)
+    return accounts.add(name, username, password, email)
+
+
+@functools.cache
+def _accounts() -> Accounts:
+    return Accounts(Database(url(os.environ)))
+
+
+_ROUTES = Routes({"POST /register": _register})

@@ -1,0 +1,105 @@
+"""Puts right what fell by the wayside: overdue rows, expired blobs, jobs whose time is over, dead letters."""
+
+import functools
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import functions_framework
+from cloudevents.http import CloudEvent
+
+from events.errors import Mp3burstError
+from events.publish import publisher
+from functions.blobs import Blobs
+from functions.database import Database, url
+from functions.media import Media, connect
+from functions.outbox import Outbox
+from functions.overdue import Overdue
+from functions.reception import handling, received
+from functions.settings import number
+
+#: Rows of a kind that are taken at a time.
+BATCH: Final = 500
+#: Seconds after which sweep leaves the rest to the next sweep.
+BUDGET: Final = 240.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Broom:
+    """What sweeping takes."""
+
+    overdue: Overdue
+    blobs: Blobs
+    media: Media
+    outbox: Outbox
+    keep_days: float
+
+
+@functions_framework.cloud_event
+def sweep(_: CloudEvent) -> None:
+    """Eats the ping of a PingSource."""
+    sweep_up(_broom())
+
+
+@functions_framework.cloud_event
+def bury(event: CloudEvent) -> None:
+    """Eats dead letters: events that were delivered in vain. Decides nothing: it makes sweep look at the row."""
+    log.error("dead letter %s: %s at %s", event["id"], event.get("knativeerrorcode"), event.get("knativeerrordest"))
+    if (dead := received(event)) is not None:
+        with handling(dead):
+            _overdue().wake(dead)
+
+
+def sweep_up(broom: Broom, budget: float = BUDGET) -> None:
+    """One sweep, within so many seconds; what it does not reach is due at the next."""
+    end = time.monotonic() + budget
+    for event in broom.overdue.fail_spent():
+        log.error("job %s: its attempts are spent", event.job)
+        broom.outbox.emit(event)
+    if abandoned := broom.overdue.abandon_mails():
+        log.error("%d mails could not be sent for a day and are given up", abandoned)
+    _emit_due(broom, end)
+    if broom.keep_days:
+        while time.monotonic() < end and broom.overdue.retire(broom.keep_days, BATCH) == BATCH:
+            pass
+    _delete_expired(broom, end)
+    broom.overdue.forget_logins()
+
+
+def _emit_due(broom: Broom, end: float) -> None:
+    """Emit the events of overdue rows; a broker that takes none is left alone until the next sweep."""
+    while time.monotonic() < end and (due := broom.overdue.due(BATCH)):
+        for row in due:
+            log.warning("job %s: %s is overdue and emitted again", row.event.job, row.event.type)
+            if not broom.outbox.emit(row.event, seen=row.seen):
+                return
+
+
+def _delete_expired(broom: Broom, end: float) -> None:
+    """Delete blobs that nobody keeps. One that cannot be deleted must not keep the others from it."""
+    while time.monotonic() < end and (expired := broom.blobs.expired(BATCH)):
+        failures = 0
+        for blob, store in expired:
+            try:
+                broom.blobs.delete(broom.media, store, blob)
+            except Mp3burstError:
+                log.warning("blob %s could not be deleted; the next sweep tries again", blob, exc_info=True)
+                failures += 1
+        if failures == len(expired):
+            return
+
+
+@functools.cache
+def _overdue() -> Overdue:
+    return Overdue(Database(url(os.environ)))
+
+
+@functools.cache
+def _broom() -> Broom:
+    database = Database(url(os.environ))
+    outbox = Outbox(database, publisher(os.environ, "/mp3burst/sweep"))
+    keep_days = number(os.environ, "KEEP_DAYS", 0)
+    return Broom(Overdue(database), Blobs(database), connect(os.environ), outbox, keep_days)

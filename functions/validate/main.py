@@ -1,0 +1,31 @@
+"""Says whether a token holds, for services that cannot check it themselves."""
+
+import os
+
+import functions_framework
+from flask import Request, Response
+
+from functions.routing import Routes, as_json
+from functions.tokens import Verifier, verifier
+
+
+@functions_framework.http
+def validate(request: Request) -> Response:
+    """POST /validate."""
+    return _ROUTES.answer(request)
+
+
+def _validate(request: Request) -> Response:
+    return as_json(claims(request.headers.get("Authorization"), verifier(os.environ)))
+
+
+def claims(authorization: str | None, verifier: Verifier) -> dict[str, object]:
+    """The claims of the token in an Authorization header.
+
+    Raises:
+        NotAuthenticated: there is no token, or it does not hold.
+    """
+    return dict(verifier.bearer(authorization).claims)
+
+
+_ROUTES = Routes({"POST /validate": _validate})
