@@ -1,0 +1,116 @@
+"""The mapping of events to AMQP messages and the topology, without a server."""
+
+from dataclasses import replace
+
+import pytest
+
+from events.amqp import (
+    DEAD_EXCHANGE,
+    BadQueues,
+    Exchange,
+    Message,
+    Queue,
+    from_message,
+    plain,
+    to_message,
+    topology,
+)
+from events.schema import EVENTS, BadEvent, Event, Mp3Ready, PieceCut, VideoUploaded
+
+JOB = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize("event", [VideoUploaded(JOB), PieceCut(JOB, 7), Mp3Ready(JOB)])
+def test_what_goes_out_comes_back(event: Event) -> None:
+    again, headers = from_message(to_message(event, "/mp3burst/upload"))
+    assert again == event
+    assert headers == {
+        "ce-specversion": "1.0",
+        "ce-id": event.id,
+        "ce-type": event.type,
+        "ce-source": "/mp3burst/upload",
+        "ce-subject": JOB,
+        "content-type": "application/json",
+    }
+
+
+def test_a_message_is_what_the_knative_binding_says() -> None:
+    message = to_message(PieceCut(JOB, 7), "/mp3burst/convert")
+    assert message.message_id == message.headers["ce-id"] == f"{JOB}.piece.cut.7"
+    assert message.content_type == "application/json"
+    assert message.body == b'{"job": "%s", "n": 7}' % JOB.encode()
+
+
+def test_knatives_own_messages_have_no_prefix() -> None:
+    ours = to_message(VideoUploaded(JOB), "/mp3burst/upload")
+    theirs = replace(ours, headers={k.removeprefix("ce-"): v for k, v in ours.headers.items()})
+    assert from_message(theirs)[1]["ce-id"] == VideoUploaded(JOB).id
+
+
+def test_header_values_cannot_break_the_request() -> None:
+    message = to_message(VideoUploaded(JOB), "/mp3burst/upload")
+    evil = replace(message, headers={**message.headers, "ce-subject": "a\r\nx: y", "x-death": ["!"], "ce-b": b"\xff %"})
+    headers = from_message(evil)[1]
+    assert headers["ce-subject"] == "a%0D%0Ax:%20y"
+    assert headers["ce-b"] == "%EF%BF%BD%20%25"
+    assert not any("death" in name for name in headers)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"ce-id": ""}, "no id"),
+        ({"ce-type": None}, "not an event of mp3burst"),
+        ({"ce-type": "dev.mp3burst.cat.found"}, "cat.found"),
+        ({"ce-specversion": "0.3"}, "0.3"),
+    ],
+)
+def test_a_foreign_message_is_named_for_what_it_lacks(change: dict[str, object], fault: str) -> None:
+    message = to_message(VideoUploaded(JOB), "/mp3burst/upload")
+    with pytest.raises(BadEvent, match=fault):
+        from_message(replace(message, headers={**message.headers, **change}))
+
+
+def test_a_bare_message_lacks_everything() -> None:
+    with pytest.raises(BadEvent, match="no specversion, no id, no type, no source"):
+        from_message(Message(b"hello", {}))
+
+
+def test_failures_are_counted_and_forgotten() -> None:
+    message = to_message(VideoUploaded(JOB), "/mp3burst/upload")
+    failed = message.failed("It said 500.", "http://convert", 500).failed("It said 503.", "http://convert", 503)
+    assert failed.attempts == 2
+    assert failed.headers["x-mp3burst-reason"] == "It said 503."
+    assert from_message(failed)[1]["ce-knativeerrorcode"] == "503"
+    assert from_message(failed)[1]["ce-knativeerrordest"] == "http://convert"
+    assert failed.afresh() == message
+    assert Message(b"", {"x-mp3burst-attempts": "many"}).attempts == 0
+
+
+def test_every_event_has_a_queue_and_every_queue_its_dead_letters() -> None:
+    places = topology({"VIDEO_QUEUE": "films", "MP3_QUEUE": ""})
+    assert set(places.queue_of) == set(EVENTS)
+    assert places.queues == ("films", "piece", "pieces", "mp3")
+    made = places.declarations()
+    for name in places.queues:
+        assert any(isinstance(q, Queue) and (q.exchange, q.key) == (DEAD_EXCHANGE, name) for q in made)
+
+
+def test_declarations_can_be_made_in_their_order() -> None:
+    exchanges = {""}
+    for item in topology({}).declarations([1000, 2000]):
+        if isinstance(item, Exchange):
+            exchanges.add(item.name)
+        else:
+            assert {item.exchange, item.arguments.get("x-dead-letter-exchange", "")} <= exchanges
+
+
+def test_two_functions_cannot_share_a_queue() -> None:
+    with pytest.raises(BadQueues, match="VIDEO_QUEUE and PIECE_QUEUE"):
+        topology({"VIDEO_QUEUE": "a", "PIECE_QUEUE": "a"})
+
+
+def test_a_classic_queue_keeps_what_it_understands() -> None:
+    room = topology({}).declarations([1000])[-1]
+    assert isinstance(room, Queue)
+    assert plain(room.arguments) == {"x-message-ttl": 1000, "x-dead-letter-exchange": ""}
