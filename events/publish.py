@@ -3,20 +3,23 @@
 The way is chosen by the environment: ``K_SINK`` (the URL of a CloudEvents broker, as Knative gives it) or ``AMQP_URL``.
 """
 
-import contextlib
-import urllib.error
-import urllib.request
+import http.client
 from collections.abc import Callable, Mapping
 
+from events.amqp import attributes, topology
 from events.errors import Mp3burstError, TryAgain
+from events.poster import Poster
 from events.schema import Event
+
+#: The sentence of NotPublished.
+SENTENCE = "The event broker did not take the event; it is sent again later."
 
 #: Hands over one event within so many seconds, or raises NotPublished.
 Publish = Callable[[Event, float], None]
 
 
 class NotPublished(TryAgain):
-    """The broker did not confirm the event in time. The row that the event speaks of is still due: sweep emits it again."""
+    """The broker did not confirm the event in time. The row it speaks of is still due: sweep emits it again."""
 
 
 class NoBroker(Mp3burstError):
@@ -24,37 +27,34 @@ class NoBroker(Mp3burstError):
 
 
 def publisher(environ: Mapping[str, str], source: str) -> Publish:
-    """The way to publish that the environment asks for.
+    """The way to publish that the environment asks for. Threads may share it, and it may be carried over a fork.
 
     Args:
-        environ: ``K_SINK``, an HTTP URL, or ``AMQP_URL``; ``K_SINK`` wins.
+        environ: ``K_SINK``, an HTTP URL, or ``AMQP_URL`` with the names of queues (``events.amqp.topology``);
+            ``K_SINK`` wins.
         source: the CloudEvents source, ``/mp3burst/FUNCTION``.
 
     Raises:
         NoBroker: neither is set.
+        BadUrl: it is no URL.
+        BadQueues: two queues have one name.
     """
     if sink := environ.get("K_SINK"):
-        return lambda event, timeout: post(sink, source, event, timeout)
-    raise NoBroker("Set K_SINK to the URL of a CloudEvents broker, so that events have somewhere to go.")
+        poster = Poster(sink)
+        return lambda event, timeout: post(poster, source, event, timeout)
+    if url := environ.get("AMQP_URL"):
+        # Not at the top: pika costs 50 ms of a cold start, which a function behind K_SINK need not pay.
+        from events.rabbitmq import Publisher
+
+        return Publisher(url, source, topology(environ))
+    raise NoBroker("Set K_SINK to the URL of a CloudEvents broker, or AMQP_URL, so that events have somewhere to go.")
 
 
-def headers(event: Event, source: str) -> dict[str, str]:
-    """The event's attributes as headers of the CloudEvents HTTP binding, binary mode."""
-    return {
-        "ce-specversion": "1.0",
-        "ce-id": event.id,
-        "ce-type": event.type,
-        "ce-source": source,
-        "ce-subject": event.job,
-        "content-type": "application/json",
-    }
-
-
-def post(sink: str, source: str, event: Event, timeout: float) -> None:
+def post(poster: Poster, source: str, event: Event, timeout: float) -> None:
     """POST the event to a CloudEvents broker, CloudEvents HTTP binding in binary mode.
 
     Args:
-        sink: the broker's URL.
+        poster: of the broker's URL.
         source: the CloudEvents source.
         event: what to say.
         timeout: seconds to wait for the broker.
@@ -62,9 +62,9 @@ def post(sink: str, source: str, event: Event, timeout: float) -> None:
     Raises:
         NotPublished: the broker answered anything but 2xx, or nothing in time.
     """
-    request = urllib.request.Request(sink, event.data(), headers(event, source), method="POST")  # noqa: S310 - the operator's own URL
     try:
-        with contextlib.closing(urllib.request.urlopen(request, timeout=timeout)):  # noqa: S310 - as above
-            return
-    except (OSError, urllib.error.URLError) as error:
-        raise NotPublished("The event broker did not take the event; it is sent again later.") from error
+        status = poster.post(attributes(event, source), event.data(), timeout)
+    except (OSError, http.client.HTTPException) as error:
+        raise NotPublished(SENTENCE) from error
+    if not 200 <= status < 300:
+        raise NotPublished(SENTENCE)
