@@ -50,7 +50,7 @@ def main() -> int:
         log_to_stderr()
         wsgi = application(os.environ)
     except Mp3burstError as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr)  # noqa: T201 - the answer to a command
         return 2
     serve(wsgi, options)
     return 0
@@ -107,9 +107,11 @@ def application(environ: Mapping[str, str]) -> Wsgi:
     target = required(environ, "FUNCTION_TARGET", "the name of the function to run")
     source = required(environ, "FUNCTION_SOURCE", "the file that the function is in")
     try:
-        app: flask.Flask = functions_framework.create_app(target, source)
+        app: flask.Flask = functions_framework.create_app(target, source)  # type: ignore[no-untyped-call]
     except (MissingSourceException, MissingTargetException) as error:
-        raise BadSetting(f"There is no function {target} in {source}: check FUNCTION_TARGET and FUNCTION_SOURCE.") from error
+        raise BadSetting(
+            f"There is no function {target} in {source}: check FUNCTION_TARGET and FUNCTION_SOURCE."
+        ) from error
     app.register_error_handler(500, _crashed)
     # The framework reads what is left of a body into memory before it answers; _courteous bounds that instead.
     after = app.after_request_funcs.get(None, [])
@@ -117,7 +119,7 @@ def application(environ: Mapping[str, str]) -> Wsgi:
     return _courteous(app)
 
 
-def _crashed(error: Any) -> tuple[str, int, dict[str, str]]:  # noqa: ANN401 - werkzeug hands over any exception
+def _crashed(error: Any) -> tuple[str, int, dict[str, str]]:
     cause = getattr(error, "original_exception", None) or error
     sentence = str(cause) if isinstance(cause, Mp3burstError) else "The function failed; its log says why."
     return f"{sentence}\n", 500, {"Content-Type": "text/plain; charset=utf-8"}
@@ -126,9 +128,9 @@ def _crashed(error: Any) -> tuple[str, int, dict[str, str]]:  # noqa: ANN401 - w
 def _courteous(app: Wsgi) -> Wsgi:
     from werkzeug.wsgi import ClosingIterator
 
-    def wrapped(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401 - WSGI
+    def wrapped(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if "CONTENT_LENGTH" in environ:
-            # Gunicorn hands over a body that broke off as if it ended there; without this key werkzeug counts and raises.
+            # To gunicorn a body that broke off has ended; without this key werkzeug counts and raises.
             environ.pop("wsgi.input_terminated", None)
         return ClosingIterator(app(environ, start_response), lambda: _linger(environ))
 
@@ -156,7 +158,7 @@ def _linger(environ: dict[str, Any]) -> None:
 
 def serve(wsgi: Wsgi, options: Mapping[str, Any]) -> None:
     """Run gunicorn with these settings; ends the process."""
-    from gunicorn.app.base import BaseApplication
+    from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
     class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         def load_config(self) -> None:

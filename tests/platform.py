@@ -1,0 +1,149 @@
+"""Starts the embedded platform as a process of its own, for tests.
+
+    with start(tmp_path / "data") as platform:
+        urllib.request.urlopen(f"{platform.url}/jobs")
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+ROOT = Path(__file__).resolve().parents[1]
+
+T = TypeVar("T")
+
+
+def wait_for(condition: Callable[[], T], what: str, seconds: float = 30) -> T:
+    """The first true value of ``condition``; AssertionError after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for: {what}"
+        time.sleep(0.02)
+    return value
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, zombies apart."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    """The process's descendants."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == pid:
+            found += [int(path.parent.name), *children(int(path.parent.name))]
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody has at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        return int(door.getsockname()[1])
+
+
+class Platform:
+    """A running platform. Leaving the ``with`` block stops it, by force if need be."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int, data: Path, log: Path) -> None:
+        self.process, self.port, self.data, self.log = process, port, data, log
+        self.url = f"http://localhost:{port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+    def status(self) -> dict[str, Any]:
+        """GET /_platform."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/_platform", timeout=10) as answer:
+            report: dict[str, Any] = json.load(answer)
+            return report
+
+    def instances(self, name: str) -> list[dict[str, Any]]:
+        """The instances of a function, as /_platform has them."""
+        found: list[dict[str, Any]] = self.status()["functions"][name]["instances"]
+        return found
+
+    def stop(self, seconds: float = 60) -> int:
+        """SIGTERM, and the exit status."""
+        self.process.terminate()
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def output(self) -> str:
+        """What it has written to stderr so far."""
+        return self.log.read_text(errors="replace")
+
+
+def start(
+    data: Path,
+    port: int = 0,
+    manifests: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    idle: float | None = None,
+) -> Platform:
+    """Start the platform and wait until it is ready.
+
+    Args:
+        data: its directory; made if need be. Its log is beside it.
+        port: 0 for a free one.
+        manifests: a directory of manifests in place of knative/.
+        env: variables in place of this process's, apart from PATH, HOME and the like.
+        idle: seconds that take the place of every idle window.
+    """
+    command = [sys.executable, "-m", "infra.local", "--data", str(data), "--port", str(port)]
+    if manifests:
+        command += ["--manifests", str(manifests)]
+    if idle is not None:
+        command += ["--idle", str(idle)]
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    log = data.parent / f"{data.name}.log"
+    with log.open("a") as stderr:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**inherited, "PYTHONPATH": str(ROOT), **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    assert process.stdout
+    line = process.stdout.readline()
+    if not line.startswith("mp3burst is ready on http://localhost:"):
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        raise AssertionError(f"The platform did not start: {line}{log.read_text(errors='replace')}")
+    return Platform(process, int(line.rpartition(":")[2]), data, log)
