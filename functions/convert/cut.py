@@ -1,0 +1,101 @@
+"""Cuts a track into ranges that encoders can work on at once, none of which changes a byte of the result.
+
+Why whole frames, why a pre-roll and how long: measured, see ``docs`` and the identity tests. An encoder that starts
+``PREROLL`` frames early has forgotten by its range that it did not start at the beginning; at 44.1 kHz and its fractions a
+frame of constant bit rate is no whole number of bytes, and the padding that makes up for it repeats every 49 frames.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from functions.convert import mpeg
+
+#: Frames that an encoder starts before its range; a multiple of 49.
+PREROLL = 98
+#: Frames that it goes on beyond it: the encoder looks ahead.
+BEYOND = 4
+#: Cuts are at multiples of so many frames.
+STEP = 49
+#: No piece is shorter: pre-roll and start of a process would cost more than it gains.
+LEAST = 4 * STEP
+#: What decoding a second costs by what encoding it costs; each encoder decodes from the start of the track.
+DECODING = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A range of frames of the MP3, from ``start`` up to ``end``; no end means up to where the track ends."""
+
+    start: int
+    end: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a track becomes MP3: plain data, the same for every encoder of a job.
+
+    Attributes:
+        container: the demuxer of the track's file, ``mov`` or ``matroska``.
+        rate: samples a second of the MP3.
+        channels: 1 or 2.
+        quality: the encoder's arguments for bit rate or quality.
+        filters: what happens to the sound before it is cut, as ffmpeg filters.
+        samples: how many samples the MP3 will about have.
+        pieces: the ranges, in order and without a gap.
+    """
+
+    container: str
+    rate: int
+    channels: int
+    quality: tuple[str, ...]
+    filters: tuple[str, ...]
+    samples: int
+    pieces: tuple[Piece, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan in JSON's own types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The plan from ``to_json``."""
+        pieces = tuple(Piece(**piece) for piece in data["pieces"])
+        return cls(**{**data, "quality": tuple(data["quality"]), "filters": tuple(data["filters"]), "pieces": pieces})
+
+
+def nearest_rate(rate: int) -> int:
+    """The sample rate of MP3 nearest to the track's, as ffmpeg chooses it."""
+    return min(mpeg.RATES, key=lambda candidate: (abs(candidate - rate), -candidate))
+
+
+def cut(frames: int, pieces: int) -> tuple[Piece, ...]:
+    """Cut about so many frames into at most so many pieces that take equally long.
+
+    A later piece is shorter, since its encoder decodes all that is before it: with c the cost of decoding by that of
+    encoding, every ``end * c + (end - start)`` is the same.
+    """
+    ends = [0.0]
+    for _ in range(pieces):
+        ends.append((1 + ends[-1]) / (1 + DECODING))
+    cuts = [round(frames * end / ends[-1] / STEP) * STEP for end in ends[1:-1]]
+    starts = [0]
+    for at in cuts:
+        if at - starts[-1] >= LEAST and frames - at >= LEAST:
+            starts.append(at)
+    return tuple(Piece(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
+
+
+def atrim(piece: Piece, rate: int) -> str | None:
+    """The filter that gives an encoder its range, pre-roll and a little beyond it included; None for all of it."""
+    size = mpeg.samples_per_frame(rate)
+    limits = []
+    if piece.start > PREROLL:
+        limits.append(f"start_sample={(piece.start - PREROLL) * size}")
+    if piece.end is not None:
+        limits.append(f"end_sample={(piece.end + BEYOND) * size}")
+    return f"atrim={':'.join(limits)}" if limits else None
+
+
+def skipped(piece: Piece) -> int:
+    """How many frames of an encoder's output come before its range."""
+    return min(piece.start, PREROLL)

@@ -1,0 +1,193 @@
+"""Runs ffmpeg over ranges of a track, several at once; each leaves a file of MP3 frames."""
+
+import os
+import selectors
+import signal
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from functions.convert import sandbox
+from functions.convert.cut import Piece, Plan, atrim
+from functions.convert.faults import EncoderKilled, UnusableMedia
+
+#: Seconds between two calls of a progress function, at most.
+HEARTBEAT = 0.5
+#: An encoder that needs more CPU than that for a second of sound is stuck.
+CPU_PER_SECOND = 1.0
+_ADDRESS_SPACE = 4 << 30
+#: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: what a decoder makes of a track may be longer than it says.
+_BYTES_PER_SECOND = 80_000
+
+
+@dataclass(slots=True)
+class Encoding:
+    """One ffmpeg at work on one piece.
+
+    Attributes:
+        piece: the range.
+        path: the file of frames it writes, a tag frame first.
+        seconds: how far it has come, on the track's clock.
+        errors: the decoder's complaints.
+        reconfigured: the sound changed its rate or channels on the way, which moves the range.
+    """
+
+    piece: Piece
+    path: Path
+    process: subprocess.Popen[bytes] | None = None
+    seconds: float = 0.0
+    errors: int = 0
+    first_error: str = ""
+    reconfigured: bool = False
+    buffers: dict[str, bytes] = field(default_factory=dict)
+
+
+def command(ffmpeg: str, plan: Plan, piece: Piece, track: int, frames: int) -> list[str]:
+    """ffmpeg's arguments; ``track`` and ``frames`` are the open files it reads and writes."""
+    trim = atrim(piece, plan.rate)
+    filters = [*plan.filters, trim] if trim else plan.filters
+    return [
+        *(ffmpeg, "-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+level+info"),
+        *("-progress", "pipe:1", "-stats_period", "0.25"),
+        *("-protocol_whitelist", "fd", "-max_error_rate", "1", "-threads", "1"),
+        *("-f", plan.container, "-fd", str(track), "-i", "fd:"),
+        *("-map", "0:a:0", "-map_metadata", "-1", "-af", ",".join(filters)),
+        *("-c:a", "libmp3lame", *plan.quality, "-reservoir", "0"),
+        *("-id3v2_version", "0", "-f", "mp3", "-fd", str(frames), "fd:"),
+    ]
+
+
+def encode(
+    ffmpeg: str,
+    plan: Plan,
+    pieces: Iterable[Piece],
+    track: Path,
+    directory: Path,
+    at_once: int,
+    on_progress: Callable[[float], None],
+) -> list[Encoding]:
+    """Encode pieces of a track, so many at once; in the order given, finished.
+
+    Args:
+        ffmpeg: the program's path.
+        plan: how to encode.
+        pieces: which ranges of the plan.
+        track: the file with the audio track.
+        directory: where the frames go.
+        at_once: how many encoders run at the same time.
+        on_progress: called twice a second with the part that is done, 0 to 1; what it raises stops all encoders.
+
+    Raises:
+        EncoderKilled: an encoder died by SIGKILL.
+        UnusableMedia: an encoder failed otherwise.
+    """
+    encodings = [Encoding(piece, directory / f"piece-{piece.start}") for piece in pieces]
+    waiting = list(reversed(encodings))
+    running: list[Encoding] = []
+    length = plan.samples / plan.rate
+    with selectors.DefaultSelector() as selector:
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    running.append(_start(ffmpeg, plan, waiting.pop(), track, selector, length))
+                for key, _ in selector.select(HEARTBEAT):
+                    _hear(*key.data, key.fileobj, selector)
+                for encoding in [one for one in running if _ended(one, selector)]:
+                    running.remove(encoding)
+                    _judge(encoding)
+                on_progress(_part(encodings, plan))
+        except BaseException:
+            sandbox.stop(one.process for one in running if one.process)
+            raise
+    return encodings
+
+
+def _start(
+    ffmpeg: str, plan: Plan, encoding: Encoding, track: Path, selector: selectors.BaseSelector, length: float
+) -> Encoding:
+    cpu = int(60 + length * CPU_PER_SECOND)
+    limits = {
+        "AS": _ADDRESS_SPACE,
+        "CPU": cpu,
+        "FSIZE": int(length + 60) * _BYTES_PER_SECOND,
+        "NOFILE": 64,
+    }
+    with track.open("rb") as source, encoding.path.open("w+b") as frames:
+        encoding.process = sandbox.spawn(
+            command(ffmpeg, plan, encoding.piece, source.fileno(), frames.fileno()),
+            limits,
+            pass_fds=(source.fileno(), frames.fileno()),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    for name in ("stdout", "stderr"):
+        pipe = getattr(encoding.process, name)
+        os.set_blocking(pipe.fileno(), False)
+        selector.register(pipe, selectors.EVENT_READ, (encoding, name))
+    return encoding
+
+
+def _hear(encoding: Encoding, name: str, pipe: IO[bytes], selector: selectors.BaseSelector) -> None:
+    data = pipe.read(1 << 16)
+    if data is None:
+        return
+    if not data:
+        selector.unregister(pipe)
+        return
+    *lines, rest = (encoding.buffers.get(name, b"") + data).split(b"\n")
+    encoding.buffers[name] = rest[-4096:]
+    for line in lines:
+        if name == "stdout":
+            _hear_progress(encoding, line)
+        else:
+            _hear_log(encoding, line)
+
+
+def _hear_progress(encoding: Encoding, line: bytes) -> None:
+    key, _, value = line.partition(b"=")
+    if key == b"out_time_us" and value.strip().isdigit():
+        encoding.seconds = int(value) / 1e6
+
+
+def _hear_log(encoding: Encoding, line: bytes) -> None:
+    if b"Reconfiguring filter graph" in line:
+        encoding.reconfigured = True
+    if b"[error]" in line or b"[fatal]" in line:
+        encoding.errors += 1
+        encoding.first_error = encoding.first_error or line.decode(errors="replace")
+
+
+def _ended(encoding: Encoding, selector: selectors.BaseSelector) -> bool:
+    process = encoding.process
+    if process is None or process.poll() is None:
+        return False
+    for name in ("stdout", "stderr"):
+        pipe = getattr(process, name)
+        while pipe in selector.get_map():
+            _hear(encoding, name, pipe, selector)
+        pipe.close()
+    return True
+
+
+def _judge(encoding: Encoding) -> None:
+    status = encoding.process.returncode if encoding.process else 0
+    if status == -signal.SIGKILL:
+        raise EncoderKilled("The encoder was stopped from outside; the conversion is tried again.")
+    if status:
+        raise UnusableMedia("The sound of this file cannot be decoded.") from RuntimeError(
+            f"ffmpeg ended with {status}: {encoding.first_error}"
+        )
+
+
+def _part(encodings: list[Encoding], plan: Plan) -> float:
+    size, whole, done = plan.samples / plan.rate, 0.0, 0.0
+    frame = (1152 if plan.rate >= 32000 else 576) / plan.rate
+    for one in encodings:
+        start = one.piece.start * frame
+        length = max((size if one.piece.end is None else one.piece.end * frame) - start, frame)
+        over = one.process is not None and one.process.returncode is not None
+        whole += length
+        done += length if over else min(max(one.seconds - start, 0.0), length)
+    return done / whole

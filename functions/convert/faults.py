@@ -1,0 +1,13 @@
+"""What can go wrong with a conversion."""
+
+from events.errors import Mp3burstError, TryAgain
+
+
+class UnusableMedia(Mp3burstError):
+    """The file's own fault: it would fail again however often it is tried."""
+
+    status = 422
+
+
+class EncoderKilled(TryAgain):
+    """The reader or an encoder was killed from outside (out of memory, a shutdown): the same file may work later."""

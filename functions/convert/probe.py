@@ -1,0 +1,207 @@
+"""Starts the reader, answers its questions for bytes, and makes of its report a Track or a sentence for the user."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from functions.convert import reader, sandbox
+from functions.convert.encode import HEARTBEAT
+from functions.convert.faults import EncoderKilled, UnusableMedia
+
+_ADDRESS_SPACE = 1 << 30
+_BYTES_PER_CPU_SECOND = 5_000_000
+_ROOT = Path(__file__).resolve().parents[2]
+_START = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from functions.convert.reader import main; main()"
+
+
+class SupportsReadSeek(Protocol):
+    """The source: any binary file object."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, none only at the end."""
+        ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move to a byte offset and return it."""
+        ...
+
+    def tell(self) -> int:
+        """The byte offset."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """An audio track, taken out of its video.
+
+    Attributes:
+        path: the file that it is in now.
+        container: of that file: ``mov``, ``matroska``, or ``mp3`` for bare frames.
+        codec: as libavcodec names it.
+        rate: samples a second, as decoded.
+        channels: how many, as decoded.
+        duration: seconds, from the packets.
+        declared: seconds that the source claims, None where it does not.
+        errors: places of the source that could not be read.
+        skipped: samples at the start that are not to be heard.
+        discarded: samples at the end that are not to be heard.
+        tags: names and values as the source has them.
+        cover: a picture, PNG or JPEG, or nothing.
+    """
+
+    path: Path
+    container: str
+    codec: str
+    rate: int
+    channels: int
+    duration: float
+    declared: float | None
+    errors: int
+    skipped: int
+    discarded: int
+    tags: Mapping[str, str]
+    cover: bytes
+
+
+def take(
+    source: SupportsReadSeek,
+    path: Path,
+    *,
+    number: int,
+    copy: bool,
+    on_progress: Callable[[float], None],
+) -> Track | None:
+    """Take audio track ``number`` (from 0) out of the source into a new file at ``path``.
+
+    Args:
+        source: read here and nowhere else.
+        path: where the track goes.
+        number: which one, in the file's order.
+        copy: whether MP3 should become bare frames.
+        on_progress: called at least twice a second with the part of the source that was read, 0 to 1.
+
+    Returns:
+        The track; None where ``copy`` was asked for and the MP3 cannot be copied.
+
+    Raises:
+        UnusableMedia: there is nothing to take out.
+        EncoderKilled: the reader died by SIGKILL.
+    """
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    ours, theirs = socket.socketpair()
+    with ours, path.open("wb") as target:
+        with theirs:
+            process = _start(theirs.fileno(), target.fileno(), size, number, copy)
+        try:
+            report, cover = _serve(ours, source, size, on_progress)
+            process.wait()
+        except (EOFError, ConnectionError):
+            _judge(process.wait())
+            raise
+        finally:
+            sandbox.stop([process])
+    if report.get("fault") == "not whole":
+        return None
+    if "fault" in report:
+        raise UnusableMedia(_sentence(report, number)) from RuntimeError(report.get("detail", report["fault"]))
+    if not report["packets"]:
+        raise UnusableMedia("The audio track of this file is empty.")
+    return Track(
+        path=path,
+        cover=cover,
+        **{name: report[name] for name in Track.__slots__ if name not in ("path", "cover")},
+    )
+
+
+def _start(link: int, target: int, size: int, number: int, copy: bool) -> subprocess.Popen[bytes]:
+    limits = {
+        "AS": _ADDRESS_SPACE,
+        "CPU": 60 + size // _BYTES_PER_CPU_SECOND,
+        "FSIZE": 2 * size + (16 << 20),  # the track is part of the source, plus what a container costs
+        "NPROC": 0,
+    }
+    arguments = {
+        **{"parent": os.getpid(), "limits": limits, "link": link, "target": target},
+        **{"size": size, "track": number, "copy": copy},
+    }
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", _START, json.dumps(arguments)],
+        env={},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(link, target),
+    )
+
+
+def _serve(
+    link: socket.socket, source: SupportsReadSeek, size: int, on_progress: Callable[[float], None]
+) -> tuple[dict[str, Any], bytes]:
+    link.settimeout(HEARTBEAT)
+    cover, furthest, told = b"", 0, 0.0
+    request = bytearray()
+    while True:
+        now = time.monotonic()
+        if now - told >= HEARTBEAT:
+            told = now
+            on_progress(furthest / max(size, 1))
+        try:
+            got = link.recv(reader.REQUEST.size - len(request))
+        except TimeoutError:
+            continue
+        if not got:
+            raise EOFError
+        request += got
+        if len(request) < reader.REQUEST.size:
+            continue
+        what, first, second = reader.REQUEST.unpack(request)
+        request.clear()
+        link.settimeout(None)
+        if what == reader.READ:
+            data = source.read(min(first, reader.BUFFER))
+            furthest = max(furthest, source.tell())
+            link.sendall(reader.ANSWER.pack(len(data)) + data)
+        elif what == reader.SEEK:
+            link.sendall(reader.ANSWER.pack(source.seek(first, second)))
+        elif what == reader.COVER:
+            cover = bytes(reader.receive(link, min(first, reader.MAX_COVER)))
+        else:
+            report: dict[str, Any] = json.loads(reader.receive(link, min(first, reader.MAX_REPORT)))
+            return report, cover
+        link.settimeout(HEARTBEAT)
+
+
+def _judge(status: int) -> None:
+    if status == -signal.SIGKILL:
+        raise EncoderKilled("The reader was stopped from outside; the conversion is tried again.")
+    raise UnusableMedia("This file is damaged: it cannot be read as a video.") from RuntimeError(
+        f"the reader ended with {status}"
+    )
+
+
+def _sentence(report: Mapping[str, Any], number: int) -> str:
+    tracks = report.get("tracks", 0)
+    match report["fault"]:
+        case "format":
+            return "This is not a video or audio file, or it is damaged at its beginning."
+        case "silent":
+            return "This file has no audio track."
+        case "track":
+            have = "only one audio track" if tracks == 1 else f"{tracks} audio tracks"
+            return f"This file has {have}, counted from 0: there is no track {number}."
+        case "codec":
+            return "The sound of this file is in a format that cannot be decoded."
+        case "memory":
+            return "This file needs more memory to read than a video should."
+        case _:
+            return "This file is damaged: its audio track cannot be read."

@@ -1,0 +1,63 @@
+"""The ID3v2.3 tag in front of the MP3: title and what else the source says of itself."""
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+
+#: ID3v2.3 frames by the names that libavformat gives to what it finds in any container.
+_FRAMES = {
+    "title": "TIT2",
+    "artist": "TPE1",
+    "album": "TALB",
+    "album_artist": "TPE2",
+    "composer": "TCOM",
+    "genre": "TCON",
+    "track": "TRCK",
+    "disc": "TPOS",
+    "copyright": "TCOP",
+    "publisher": "TPUB",
+    "date": "TDRC",  # mutagen writes TYER and TDAT of it
+}
+_LONGEST = 1000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+def title(tags: Mapping[str, str], filename: str) -> str:
+    """The file's own title, else its name without the extension."""
+    return _clean(_lower(tags).get("title", "")) or _clean(PurePath(filename.replace("\\", "/")).stem) or "audio"
+
+
+def id3(tags: Mapping[str, str], filename: str, cover: bytes) -> bytes:
+    """The whole ID3v2.3 tag.
+
+    Args:
+        tags: names and values as the source has them.
+        filename: the source's name.
+        cover: a JPEG or PNG picture, or nothing.
+    """
+    from mutagen import id3 as mutagen
+
+    found = _lower(tags)
+    out = mutagen.ID3()
+    for name, frame in _FRAMES.items():
+        text = title(tags, filename) if name == "title" else _clean(found.get(name, ""))
+        if text:
+            out.add(getattr(mutagen, frame)(encoding=mutagen.Encoding.UTF16, text=[text]))
+    if comment := _clean(found.get("comment", "")):
+        out.add(mutagen.COMM(encoding=mutagen.Encoding.UTF16, lang="und", desc="", text=[comment]))
+    if cover:
+        kind = "image/png" if cover.startswith(b"\x89PNG") else "image/jpeg"
+        out.add(mutagen.APIC(encoding=mutagen.Encoding.LATIN1, mime=kind, type=3, desc="", data=cover))
+    file = io.BytesIO()
+    out.update_to_v23()
+    out.save(file, v1=0, v2_version=3, padding=lambda _: 0)
+    return file.getvalue()
+
+
+def _lower(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in tags.items()}
+
+
+def _clean(text: str) -> str:
+    return _CONTROL.sub(" ", text).strip()[:_LONGEST]
