@@ -83,7 +83,6 @@ def _count(connection: Connection, subject: Subject) -> None:
     counted = connection.execute(update(logins).where(mine).values(failures=logins.c.failures + 1))
     if not counted.rowcount:
         connection.execute(insert(logins).values(subject=subject.id, failures=1, locked_until=now()))
-        return
     failures = connection.scalar(select(logins.c.failures).where(mine)) or 0
     lock = min(1000 * 2 ** min(failures - subject.free, 20), LONGEST) if failures > subject.free else 0
     # Never earlier than it was: two failures at once may come here in either order.

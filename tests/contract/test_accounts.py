@@ -1,0 +1,110 @@
+"""What every SQL database must do with users and failed logins."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import select
+
+from functions.accounts import Accounts, UsernameTaken, WrongCredentials
+from functions.database import Database
+from functions.overdue import Overdue
+from functions.tables import logins, users
+from functions.throttle import Subject, Throttle, TooManyFailures, subjects
+from tests.databases import make_past
+
+
+def test_a_user_can_log_in_with_the_name_in_any_spelling(database: Database) -> None:
+    accounts = Accounts(database)
+    added = accounts.add("Zoë Ångström", "Zoe@Example.org", "correct horse", "zoe@example.org")
+    assert added.username == "zoe@example.org"
+    assert accounts.check(" ZOE@example.org ", "correct horse") == added
+    assert accounts.check("zoe@example.org", "correct horse").name == "Zoë Ångström"
+
+
+def test_passwords_are_not_kept(database: Database) -> None:
+    Accounts(database).add("A", "a@example.org", "correct horse", "a@example.org")
+    kept = database.run(lambda connection: connection.scalar(select(users.c.password_hash)))
+    assert kept is not None
+    assert kept.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert "correct" not in kept
+
+
+@pytest.mark.parametrize(
+    ("username", "password"), [("a@example.org", "wrong horse"), ("b@example.org", "correct horse")]
+)
+def test_a_wrong_password_and_an_unknown_user_say_the_same(database: Database, username: str, password: str) -> None:
+    accounts = Accounts(database)
+    accounts.add("A", "a@example.org", "correct horse", "a@example.org")
+    with pytest.raises(WrongCredentials, match=r"^The username or the password is wrong\.$"):
+        accounts.check(username, password)
+
+
+def test_of_two_who_want_a_name_at_once_one_gets_it(database: Database) -> None:
+    gate = threading.Barrier(4)
+
+    def add(n: int) -> bool:
+        gate.wait(30)
+        try:
+            Accounts(database).add("A", "Same@example.org", f"password {n}", "a@example.org")
+        except UsernameTaken:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(add, range(4))) == 1
+
+
+def test_a_role_is_given_by_name(database: Database) -> None:
+    accounts = Accounts(database)
+    accounts.add("A", "a@example.org", "correct horse", "a@example.org")
+    assert accounts.set_role("A@example.org", "admin")
+    assert not accounts.set_role("b@example.org", "admin")
+    assert accounts.check("a@example.org", "correct horse").role == "admin"
+
+
+def test_failures_lock_an_account_and_success_opens_it(database: Database) -> None:
+    throttle = Throttle(database)
+    account, address = subjects("a@example.org", "192.0.2.1")
+    for _ in range(account.free):
+        throttle.check(account, address)
+        throttle.failed(account, address)
+    throttle.check(account, address)
+    throttle.failed(account, address)
+    with pytest.raises(TooManyFailures) as refused:
+        throttle.check(account, address)
+    assert 1 <= refused.value.retry_after <= 2
+    throttle.check(*subjects("b@example.org", "192.0.2.1"))
+    make_past(database, "logins", "locked_until", 10_000)
+    throttle.check(account, address)
+    throttle.succeeded(account)
+    throttle.failed(account, address)
+    throttle.check(account, address)
+
+
+def test_the_lock_grows_and_has_an_end(database: Database) -> None:
+    throttle, who = Throttle(database), Subject("x", 0)
+    waits = []
+    for _ in range(12):
+        throttle.failed(who)
+        with pytest.raises(TooManyFailures) as refused:
+            throttle.check(who)
+        waits.append(refused.value.retry_after)
+    assert waits[:3] == [2, 4, 8]
+    assert waits[-1] == 900
+
+
+def test_failures_at_the_same_moment_are_all_counted(database: Database) -> None:
+    throttle, who = Throttle(database), Subject("x", 1000)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: throttle.failed(who), range(80)))
+    assert database.run(lambda connection: connection.scalar(select(logins.c.failures))) == 80
+
+
+def test_old_failures_are_forgotten(database: Database) -> None:
+    Throttle(database).failed(Subject("x", 1))
+    Overdue(database).forget_logins()
+    assert database.run(lambda connection: connection.scalar(select(logins.c.failures))) == 1
+    make_past(database, "logins", "locked_until", 3_700_000)
+    Overdue(database).forget_logins()
+    assert database.run(lambda connection: connection.scalar(select(logins.c.failures))) is None

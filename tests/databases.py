@@ -1,0 +1,41 @@
+"""Databases for tests: each kind prepared by the real migrations, empty for each test."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import update
+
+from functions.database import Database
+from functions.leases import Terms
+from functions.tables import metadata
+from infra.migrations.schema import upgrade
+
+#: Leases short enough to see them end within a test.
+SHORT = Terms(lease=600, renewal=150, due=900)
+
+
+@contextmanager
+def sqlite(directory: Path) -> Iterator[Database]:
+    """A new SQLite database in the directory."""
+    database = Database(f"sqlite:///{directory / 'test.db'}")
+    upgrade(database)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def empty(database: Database) -> None:
+    """Delete every row."""
+    with database.engine.begin() as connection:
+        for table in metadata.sorted_tables:
+            connection.execute(table.delete())
+
+
+def make_past(database: Database, table: str, column: str, milliseconds: int = 1_000_000_000) -> None:
+    """Move a time of every row of a table into the past, as if so long had gone by."""
+    target = metadata.tables[table]
+    statement = update(target).where(target.c[column].is_not(None))
+    with database.engine.begin() as connection:
+        connection.execute(statement.values({column: target.c[column] - milliseconds}))
