@@ -1,0 +1,43 @@
+"""PostgreSQL as Debian packages it, on loopback, with its own data and port."""
+
+import signal
+from pathlib import Path
+
+from tests.servers import program
+from tests.servers.sql import SqlServer
+
+
+class PostgreSQL(SqlServer):
+    """A server of its own, with one empty database."""
+
+    users = ("postgres",)
+    stop_signal = signal.SIGINT
+    ready = b"database system is ready to accept connections"
+
+    def __init__(self) -> None:
+        places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+        self._postgres = program("postgres", *(str(place / "postgres") for place in places))
+        self._initdb = program("initdb", *(str(place / "initdb") for place in places))
+        super().__init__()
+
+    @property
+    def url(self) -> str:
+        """The DATABASE_URL."""
+        return f"postgresql+psycopg://mp3burst@127.0.0.1:{self.port}/postgres"
+
+    def create(self, folder: Path) -> None:
+        """Make the data directory."""
+        how = ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
+        self.run(self._initdb, "-D", f"{folder}/data", "-U", "mp3burst", *how)
+
+    def command(self, folder: Path) -> list[str]:
+        """What starts the server in the foreground."""
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(folder),
+            # The machine's own crash is not tested: what the kernel has outlives the server.
+            "fsync": "off",
+            "full_page_writes": "off",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [self._postgres, "-D", f"{folder}/data", "-p", str(self.port), *options]
