@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from functions.notify import letter
@@ -98,6 +98,9 @@ def test_the_failure_says_why_and_what_to_do() -> None:
 
 
 @given(st.text(max_size=255))
+@example('<img src="x" onerror=alert(1)>.mp4')
+@example("</title><script>alert(1)</script>")
+@example('" href="https://elsewhere.example')
 def test_any_file_name_is_shown_and_none_can_act(name: str) -> None:
     for mail in (ready(filename=name), letter.failed(name, "ada@example.org", name, name, ID)):
         html = Reader(mail.html)
