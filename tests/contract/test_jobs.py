@@ -13,7 +13,7 @@ from events.schema import ConversionFailed, Mp3Ready, VideoUploaded
 from functions.blobs import BlobExpired, Blobs
 from functions.database import Database
 from functions.jobs import GIVEN_UP, Job, JobNotFound, Jobs, Outcome, new_job_id
-from functions.leases import MOST_ATTEMPTS, Fenced
+from functions.leases import MOST_ATTEMPTS, Fenced, Terms
 from functions.mails import Mails
 from functions.media import BlobNotFound, Description, Media
 from functions.options import Options
@@ -30,10 +30,10 @@ OWNER, STRANGER = "a" * 32, "b" * 32
 class House:
     """Everything that stands on one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, terms: Terms) -> None:
         self.database = database
         self.media: Media = memory_media()
-        self.jobs, self.mails = Jobs(database, SHORT), Mails(database, SHORT)
+        self.jobs, self.mails = Jobs(database, terms), Mails(database, terms)
         self.blobs, self.overdue = Blobs(database), Overdue(database)
 
     def blob(self, store: str = "videos", job: str = "c" * 32) -> str:
@@ -58,7 +58,13 @@ class House:
 
 @pytest.fixture
 def house(database: Database) -> House:
-    return House(database)
+    return House(database, Terms())
+
+
+@pytest.fixture
+def brisk(database: Database) -> House:
+    """A house whose leases end within the test."""
+    return House(database, SHORT)
 
 
 def at_once(number: int, work: Callable[[int], T]) -> list[T]:
@@ -109,55 +115,55 @@ def test_a_video_that_was_swept_makes_no_job(house: House) -> None:
     assert house.count("jobs") == 0
 
 
-def test_of_many_workers_one_gets_the_job(house: House) -> None:
-    job = house.job()
+def test_of_many_workers_one_gets_the_job(brisk: House) -> None:
+    job = brisk.job()
 
     def work(_: int) -> bool:
-        lease = house.jobs.claim(job.id)
+        lease = brisk.jobs.claim(job.id)
         if lease is None:
             return False
-        with house.jobs.keep(lease, lambda: 0.5) as keeper:
+        with brisk.jobs.keep(lease, lambda: 0.5) as keeper:
             # Until every other has looked and gone: longer than a lease that is not renewed.
             threading.Event().wait(SHORT.due * 2 / 1000)
             keeper.check()
-        return house.jobs.finish(lease, Outcome(house.blob("mp3s"), 1.0, None)) is not None
+        return brisk.jobs.finish(lease, Outcome(brisk.blob("mp3s"), 1.0, None)) is not None
 
     assert sum(at_once(8, work)) == 1
-    assert house.count("mails") == 1
+    assert brisk.count("mails") == 1
 
 
-def test_a_worker_that_dies_is_replaced_by_one_who_waits(house: House) -> None:
-    job = house.job()
-    dead = house.jobs.claim(job.id)
+def test_a_worker_that_dies_is_replaced_by_one_who_waits(brisk: House) -> None:
+    job = brisk.job()
+    dead = brisk.jobs.claim(job.id)
     assert dead is not None
-    heir = house.jobs.claim(job.id)
+    heir = brisk.jobs.claim(job.id)
     assert heir is not None
     assert heir.row.attempts == 2
     assert heir.token != dead.token
 
 
-def test_a_worker_that_was_fenced_off_changes_nothing(house: House) -> None:
-    job = house.job()
-    slow = house.jobs.claim(job.id)
+def test_a_worker_that_was_fenced_off_changes_nothing(brisk: House) -> None:
+    job = brisk.job()
+    slow = brisk.jobs.claim(job.id)
     assert slow is not None
-    heir = house.jobs.claim(job.id)
+    heir = brisk.jobs.claim(job.id)
     assert heir is not None
-    stale, mp3 = house.blob("mp3s"), house.blob("mp3s")
-    assert house.jobs.finish(heir, Outcome(mp3, 2.0, None)) == Mp3Ready(job.id)
-    assert house.jobs.finish(slow, Outcome(stale, 1.0, None)) is None
-    assert house.jobs.fail(slow, "no") is None
-    house.jobs.release(slow)
-    with house.jobs.keep(slow, lambda: 0.1) as keeper, pytest.raises(Fenced):
+    stale, mp3 = brisk.blob("mp3s"), brisk.blob("mp3s")
+    assert brisk.jobs.finish(heir, Outcome(mp3, 2.0, None)) == Mp3Ready(job.id)
+    assert brisk.jobs.finish(slow, Outcome(stale, 1.0, None)) is None
+    assert brisk.jobs.fail(slow, "no") is None
+    brisk.jobs.release(slow)
+    with brisk.jobs.keep(slow, lambda: 0.1) as keeper, pytest.raises(Fenced):
         for _ in range(200):
             threading.Event().wait(0.05)
             keeper.check()
-    house.blobs.discard(house.media, "mp3s", stale)
-    finished = house.jobs.get(job.id, OWNER)
+    brisk.blobs.discard(brisk.media, "mp3s", stale)
+    finished = brisk.jobs.get(job.id, OWNER)
     assert (finished.state, finished.mp3, finished.duration) == ("done", mp3, 2.0)
-    assert house.row("jobs").due_at is None
-    assert house.row("mails").kind == Mp3Ready.type
-    assert not exists(house.media, "mp3s", stale)
-    assert exists(house.media, "mp3s", mp3)
+    assert brisk.row("jobs").due_at is None
+    assert brisk.row("mails").kind == Mp3Ready.type
+    assert not exists(brisk.media, "mp3s", stale)
+    assert exists(brisk.media, "mp3s", mp3)
 
 
 def test_a_commit_whose_answer_was_lost_is_recognised(house: House) -> None:
@@ -183,13 +189,13 @@ def test_a_kept_blob_survives_the_discard_of_a_worker_in_doubt(house: House) -> 
     assert house.count("blobs", id=mp3) == 1
 
 
-def test_a_renewal_after_the_end_does_not_wake_the_job(house: House) -> None:
-    lease = house.jobs.claim(house.job().id)
+def test_a_renewal_after_the_end_does_not_wake_the_job(brisk: House) -> None:
+    lease = brisk.jobs.claim(brisk.job().id)
     assert lease is not None
-    with house.jobs.keep(lease, lambda: 0.9):
-        house.jobs.finish(lease, Outcome(house.blob("mp3s"), 1.0, None))
+    with brisk.jobs.keep(lease, lambda: 0.9):
+        brisk.jobs.finish(lease, Outcome(brisk.blob("mp3s"), 1.0, None))
         threading.Event().wait(SHORT.renewal * 3 / 1000)
-    row = house.row("jobs")
+    row = brisk.row("jobs")
     assert (row.state, row.due_at, row.lease_until) == ("done", None, None)
 
 
