@@ -1,0 +1,63 @@
+"""infra/env.example names every variable that the code reads, and no other."""
+
+import ast
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from functions.settings import REFUSED
+
+ROOT = Path(__file__).parents[2]
+NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
+#: Variables of the system, not ours.
+OTHERS = {"PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR"}
+
+
+def sources() -> Iterator[Path]:
+    for package in ("events", "functions", "infra"):
+        yield from (ROOT / package).rglob("*.py")
+
+
+def read_by(tree: ast.AST) -> Iterator[str]:
+    # environ["NAME"], environ.get("NAME", ...), and helper(environ, "NAME", ...)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("environ"):
+            candidates: list[ast.expr] = [node.slice]
+        elif isinstance(node, ast.Call) and any(
+            ast.unparse(part).endswith(("environ", "environ.get")) for part in (node.func, *node.args)
+        ):
+            candidates = node.args[:2]
+        else:
+            continue
+        for candidate in candidates:
+            if isinstance(candidate, ast.Constant) and NAME.fullmatch(str(candidate.value)):
+                yield str(candidate.value)
+
+
+def documented() -> list[str]:
+    return re.findall(rf"^#?({NAME.pattern})=", (ROOT / "infra/env.example").read_text(), re.MULTILINE)
+
+
+def test_every_variable_that_is_read_is_in_the_example() -> None:
+    names = {each[0] for each in documented()}
+    read = {name for path in sources() for name in read_by(ast.parse(path.read_text()))}
+
+    assert len(read) > 30, "the search for variables finds none"
+    assert read - OTHERS - names == set()
+
+
+def test_the_example_names_no_variable_that_nobody_reads() -> None:
+    code = "\n".join(path.read_text() for path in sources())
+    names = [each[0] for each in documented()]
+
+    assert [name for name in names if f'"{name}"' not in code] == []
+    assert sorted(names) == sorted(set(names)), "a variable is listed twice"
+    assert not set(names) & set(REFUSED)
+
+
+def test_every_variable_has_a_line_that_says_what_it_is() -> None:
+    lines = (ROOT / "infra/env.example").read_text().splitlines()
+    for above, line in itertools.pairwise(lines):
+        if re.match(rf"#{NAME.pattern}=", line):
+            assert above.startswith("# "), line
