@@ -36,7 +36,7 @@ class Overdue:
         """What is past due and in nobody's hands, oldest first, at most so many of each kind."""
 
         def rows(connection: Connection, table: Table) -> list[Due]:
-            query = select(table).where(_free(table), table.c.due_at < now()).order_by(table.c.due_at).limit(most)
+            query = select(table).where(_free(table), table.c.due_at <= now()).order_by(table.c.due_at).limit(most)
             return [Due(event_of(table, row), row.due_at) for row in connection.execute(query)]
 
         return self._database.run(
@@ -47,7 +47,7 @@ class Overdue:
         """Fail the jobs whose attempts are spent, with their mails; the events to emit."""
 
         def fail(connection: Connection) -> list[Event]:
-            spent = and_(_free(jobs), jobs.c.attempts >= MOST_ATTEMPTS, jobs.c.due_at < now())
+            spent = and_(_free(jobs), jobs.c.attempts >= MOST_ATTEMPTS, jobs.c.due_at <= now())
             events: list[Event] = []
             for job in list(connection.scalars(select(jobs.c.id).where(spent))):
                 statement = update(jobs).where(jobs.c.id == job, spent)

@@ -1,5 +1,6 @@
 """Reads an upload as it comes in: the fields, and the one file piece by piece."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Final
 
@@ -12,6 +13,8 @@ from events.errors import Mp3burstError
 from functions.routing import BadRequest, Unprocessable
 
 _CHUNK: Final = 1 << 20
+#: What the decoder may hold: a chunk, and what it could not use of the one before.
+_BUFFER: Final = 2 * _CHUNK
 _FIELD_BYTES: Final = 16 << 10
 _PARTS: Final = 50
 FILE: Final = "file"
@@ -66,23 +69,22 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _events(stream: IO[bytes], boundary: bytes) -> Iterator[Event]:
-    decoder = MultipartDecoder(boundary, max_form_memory_size=_FIELD_BYTES, max_parts=_PARTS)
+    decoder = MultipartDecoder(boundary, max_form_memory_size=_BUFFER, max_parts=_PARTS)
 
     def next_event() -> Event:
         try:
             return decoder.next_event()
         except RequestEntityTooLarge as error:
-            raise BadRequest("The form has a field that is too long, or too many fields.") from error
+            raise BadRequest("The form has too many fields, or headers without an end.") from error
         except ValueError as error:
             raise BadRequest("The form is damaged: send multipart/form-data as RFC 7578 has it.") from error
 
-    for chunk in _chunks(stream):
+    for chunk in itertools.chain(_chunks(stream), (None,)):
         decoder.receive_data(chunk)
         while not isinstance(event := next_event(), NeedData):
             yield event
             if isinstance(event, Epilogue):
                 return
-    raise BadRequest("The form has no end: send multipart/form-data as RFC 7578 has it.")
 
 
 def _up_to_file(events: Iterator[Event], fields: dict[str, str]) -> str:
@@ -117,6 +119,8 @@ def _read_field(name: str, events: Iterator[Event], fields: dict[str, str]) -> N
     for event in events:
         if isinstance(event, Data):
             value += event.data
+            if len(value) > _FIELD_BYTES:
+                raise BadRequest(f"The form's field {name} is too long.")
             if not event.more_data:
                 break
     fields[name] = value.decode("utf-8", "replace").strip()

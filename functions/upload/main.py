@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -61,6 +62,7 @@ def _upload(request: Request) -> Response:
         raise Unprocessable("The Idempotency-Key must have 1 to 255 characters.", {"Idempotency-Key": "is too long"})
     job = dock.jobs.with_key(identity.user, key) if key else None
     if job is None:
+        request.max_content_length = sys.maxsize  # Ours is for the file, and has a sentence.
         if (request.content_length or 0) > dock.max_bytes + (1 << 20):
             raise _too_large(dock.max_bytes)
         job = take_in(read(request), identity, key, dock)
