@@ -1,13 +1,9 @@
-"""The embedded platform: ``python -m infra.local [--data DIR] [--port PORT] [--idle SECONDS] [--manifests DIR]``.
-
-One process does for this machine what Knative does for a cluster, from the same manifests.
-"""
+"""The embedded platform, ``python -m infra.local``: for one machine what Knative is for a cluster, same files."""
 
 import argparse
 import asyncio
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -16,17 +12,16 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
 from events.errors import Mp3burstError
 from functions.settings import refuse_outdated
-from infra.local import settings
+from infra import config
 from infra.local.broker import Broker
 from infra.local.ingress import Functions, Ingress
 from infra.local.instances import ROOT, Pool
-from infra.local.manifests import Manifests, read
+from infra.local.manifests import Manifests, environment, read
 from infra.local.store import Store
 
 #: Seconds that running requests have after SIGTERM, and processes after that.
@@ -38,32 +33,27 @@ class CannotRun(Mp3burstError):
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT; a second signal ends it at once.
-
-    Returns:
-        0, or 1 where it cannot start.
-    """
-    options = _options()
+    """Run until SIGTERM or SIGINT; a second signal hurries. Returns 1 where it cannot start."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local", description="Run mp3burst on this machine.")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="where everything is kept")
+    parser.add_argument("--port", type=int, default=8080, help="where it is reached; 0 takes a free one")
+    parser.add_argument("--idle", type=float, metavar="SECONDS", help="stop a function after so long without work")
+    parser.add_argument("--manifests", type=Path, default=ROOT / "knative", metavar="DIR", help="what to run")
+    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     data = options.data.resolve()
-    cores = len(os.sched_getaffinity(0))
     try:
         refuse_outdated(os.environ)
-        manifests = read(options.manifests, cores, options.idle)
+        manifests = read(options.manifests, len(os.sched_getaffinity(0)), options.idle)
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _only_one(data), _door(options.port) as door:
+        with _alone(data), _door(options.port) as door:
             port = door.getsockname()[1]
-            known = settings.sources(os.environ, data, port)
-            own = {
-                "BIND_ADDRESS": "127.0.0.1",
-                "PARENT_PID": str(os.getpid()),
-                "K_SINK": f"http://127.0.0.1:{port}/_broker",
-            }
+            known = config.values(os.environ, data, port)
+            own = {"BIND_ADDRESS": "127.0.0.1", "PARENT_PID": str(os.getpid())}
+            own["K_SINK"] = f"http://127.0.0.1:{port}/_broker"
             environments = {
-                function.name: settings.environment(function, known, ROOT, os.environ)
-                | own
-                | {"K_SERVICE": function.name}
-                for function in manifests.functions.values()
+                name: environment(function, known, ROOT) | own | {"K_SERVICE": name}
+                for name, function in manifests.functions.items()
             }
             _migrate(known["database"])
             asyncio.run(_run(manifests, environments, data, door))
@@ -75,17 +65,8 @@ def main() -> int:
     return 0
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m infra.local", description="Run mp3burst on this machine.")
-    parser.add_argument("--data", type=Path, default=ROOT / "data", help="where everything is kept")
-    parser.add_argument("--port", type=int, default=8080, help="where it is reached; 0 takes a free port")
-    parser.add_argument("--idle", type=float, metavar="SECONDS", help="stop a function after so long without work")
-    parser.add_argument("--manifests", type=Path, default=ROOT / "knative", metavar="DIR", help="what to run")
-    return parser.parse_args()
-
-
 @contextlib.contextmanager
-def _only_one(data: Path) -> Iterator[None]:
+def _alone(data: Path) -> Iterator[None]:
     with (data / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,50 +75,44 @@ def _only_one(data: Path) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _door(port: int) -> Iterator[socket.socket]:
+def _door(port: int) -> socket.socket:
     try:
-        door = socket.create_server(("127.0.0.1", port), backlog=1024)
-    except OSError as error:
+        return socket.create_server(("127.0.0.1", port), backlog=1024)
+    except (OSError, OverflowError) as error:
         raise CannotRun(f"Port {port} is in use: stop what runs there, or choose another --port.") from error
-    with door:
-        yield door
 
 
 def _migrate(database: Mapping[str, str]) -> None:
-    environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), **database}
-    if subprocess.run([sys.executable, "-m", "infra.migrations"], cwd=ROOT, env=environment, check=False).returncode:
-        raise CannotRun("The database could not be brought up to date: see above.")
+    env = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), **database}
+    if subprocess.run([sys.executable, "-m", "infra.migrations"], cwd=ROOT, env=env, check=False).returncode:
+        raise CannotRun("The database could not be brought up to date: the lines above say why.")
 
 
 async def _run(
     manifests: Manifests, environments: Mapping[str, Mapping[str, str]], data: Path, door: socket.socket
 ) -> None:
-    loop = asyncio.get_running_loop()
-    signals = asyncio.Semaphore(0)
+    loop, signals = asyncio.get_running_loop(), asyncio.Semaphore(0)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.release)
-    functions = Functions({n: Pool(f, environments[n]) for n, f in manifests.functions.items()})
+    functions = Functions({n: Pool(function, environments[n]) for n, function in manifests.functions.items()})
     broker = Broker(Store(data / "broker.db"), functions, manifests.triggers)
 
-    async def platform(_request: web.BaseRequest) -> web.Response:
-        report: dict[str, Any] = {"functions": {n: pool.status() for n, pool in functions.pools.items()}}
-        return web.Response(text=json.dumps(report | await broker.status()), content_type="application/json")
+    async def status(_request: web.BaseRequest) -> web.Response:
+        return web.json_response({"functions": functions.status(), **await broker.status()})
 
-    ingress = Ingress(functions, {"/_broker": broker.receive, "/_platform": platform})
+    ingress = Ingress(functions, {"/_broker": broker.receive, "/_platform": status})
     handlers = ingress.server()
     server = await loop.create_server(handlers, sock=door)
     for pool in functions.pools.values():
-        pool.open()
+        pool.balance()
     await broker.open(manifests.pings)
-    print(f"mp3burst is ready on http://localhost:{door.getsockname()[1]}", flush=True)  # noqa: T201 - for whoever waits
+    print(f"mp3burst is ready on http://localhost:{door.getsockname()[1]}", flush=True)  # noqa: T201 - for who waits
     await signals.acquire()
     # The door stays open to the functions: what runs may still publish.
     ingress.draining = True
     broker.stop()
-    hurry = loop.create_task(signals.acquire())
-    deadline = loop.time() + _DRAIN
-    while ingress.inflight + broker.inflight and loop.time() < deadline and not hurry.done():
+    hurry, deadline = asyncio.create_task(signals.acquire()), loop.time() + _DRAIN
+    while ingress.inflight + len(broker.deliveries) and loop.time() < deadline and not hurry.done():
         await asyncio.wait({hurry}, timeout=0.05)
     server.close()
     await functions.close(0 if hurry.done() else _STOP)

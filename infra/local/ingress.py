@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -13,21 +13,20 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from events.errors import TryAgain
-from infra.local.instances import Instance, Pool
+from infra.local.instances import Pool
 from infra.local.manifests import Function
 
-#: Headers that speak of one connection only (RFC 9110, 7.6.1), and those that aiohttp makes itself.
+#: Headers that speak of one connection only (RFC 9110, 7.6.1), and Expect, which is answered here.
 _PER_CONNECTION = {
-    *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
-    *("transfer-encoding", "upgrade", "expect"),
+    *("connection", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te"),
+    *("trailer", "transfer-encoding", "upgrade"),
 }
-#: Seconds and bytes: how long a client that was refused may go on sending, and how much is read at once.
-_LINGER_SECONDS, _READ = 30.0, 1 << 18
-#: Names under which only this machine reaches us.
-_LOCAL = {"localhost", "127.0.0.1"}
+)
+#: Seconds that a client that was refused may go on sending, and bytes that are read at once.
+_LINGER, _READ = 30.0, 1 << 18
 
-Headers = Mapping[str, str]
 Body = Callable[[], AsyncIterator[bytes]] | bytes | None
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Routes:
@@ -41,22 +40,22 @@ class Routes:
 
     def find(self, host: str, path: str) -> str | None:
         """The name of the function, or None. ``host`` may have a port, ``path`` is without the query."""
-        host = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if host.lower().endswith(".localhost"):
-            return self._hosts.get(host.lower())
-        return next((name for prefix, name in self._paths if (path + "/").startswith(prefix + "/")), None)
+        name = host.partition(":")[0].lower()
+        if name.endswith(".localhost"):
+            return self._hosts.get(name)
+        return next((function for prefix, function in self._paths if f"{path}/".startswith(f"{prefix}/")), None)
 
 
 class Functions:
-    """Every function by name, and the way to call one."""
+    """Every function's pool by name, and the way to call one."""
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
         self.pools = pools
-        # A connection each: one that is kept could close under a request, and nobody knows then whether it arrived.
         self._session = aiohttp.ClientSession(
+            # A connection each: one that is kept could close under a request, and nobody knew whether it arrived.
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
+            timeout=aiohttp.ClientTimeout(),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             read_bufsize=_READ,
@@ -64,7 +63,7 @@ class Functions:
 
     @asynccontextmanager
     async def call(
-        self, name: str, method: str, path: str, headers: Headers, body: Body, patience: float | None
+        self, name: str, method: str, path: str, headers: Mapping[str, str], body: Body, patience: float | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request to an instance of the function; yields the answer, its body unread.
 
@@ -72,52 +71,51 @@ class Functions:
             name: the function.
             method: the HTTP method.
             path: path and query, as they are sent.
-            headers: all headers.
-            body: the body, or what makes an iterator over it, to be streamed.
+            headers: all of them.
+            body: the bytes, or what makes an iterator over them.
             patience: seconds to wait for an instance; None: as long as it takes.
 
         Raises:
             TryAgain: no instance in time, or none starts.
-            TimeoutError: the whole answer took longer than timeoutSeconds.
+            TimeoutError: the whole answer takes longer than timeoutSeconds.
             aiohttp.ClientError: the instance died, or its answer makes no sense.
         """
         pool = self.pools[name]
         while True:
             instance = await pool.acquire(patience)
+            url = URL(f"http://127.0.0.1:{instance.port}{path}", encoded=True)
+            data = body() if callable(body) else body
             try:
                 async with asyncio.timeout(pool.function.timeout):
-                    answer = await self._send(instance, method, path, headers, body)
-                    if answer is None:
-                        pool.retire(instance)
+                    try:
+                        answer = await self._session.request(
+                            method, url, headers=headers, data=data, allow_redirects=False
+                        )
+                    except aiohttp.ClientConnectorError:
+                        instance.retire()  # Nothing was sent, so another instance may have it.
                         continue
                     try:
                         yield answer
+                        return
                     finally:
                         answer.close()
-                    return
             finally:
                 pool.release(instance)
 
-    async def _send(
-        self, instance: Instance, method: str, path: str, headers: Headers, body: Body
-    ) -> aiohttp.ClientResponse | None:
-        url = URL(f"http://127.0.0.1:{instance.port}{path}", encoded=True)
-        data = body() if callable(body) else body
-        try:
-            return await self._session.request(method, url, headers=headers, data=data, allow_redirects=False)
-        except aiohttp.ClientConnectorError:
-            return None  # Nothing was sent, so another instance may have it.
+    def status(self) -> dict[str, Any]:
+        """What /_platform shows."""
+        return {name: pool.status() for name, pool in self.pools.items()}
 
     async def close(self, seconds: float) -> None:
-        """Stop every instance."""
+        """Stop every instance, by force after so many seconds."""
         await asyncio.gather(*(pool.close(seconds) for pool in self.pools.values()))
         await self._session.close()
 
 
 class Ingress:
-    """The front door. ``own`` has the platform's own pages by path; only this machine gets them."""
+    """The front door. ``own`` has the platform's own pages by path, which only this machine's names lead to."""
 
-    def __init__(self, functions: Functions, own: Mapping[str, Callable[[web.BaseRequest], Any]]) -> None:
+    def __init__(self, functions: Functions, own: Mapping[str, Handler]) -> None:
         self._functions, self._own = functions, own
         self._routes = Routes(pool.function for pool in functions.pools.values())
         self.inflight = 0
@@ -125,43 +123,36 @@ class Ingress:
 
     def server(self) -> web.Server:
         """For asyncio's create_server."""
-        return web.Server(
-            self._handle,
-            handler_cancellation=True,
-            auto_decompress=False,
-            lingering_time=_LINGER_SECONDS,
-            read_bufsize=_READ,
-            access_log=None,
-        )
+        options: Any = {"auto_decompress": False, "lingering_time": _LINGER, "read_bufsize": _READ}
+        return web.Server(self._handle, handler_cancellation=True, access_log=None, **options)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        path, host = request.rel_url.raw_path, request.headers.get("Host", "")
-        if path in self._own and host.partition(":")[0].lower() in _LOCAL:
-            answer: web.StreamResponse = await self._own[path](request)
-            return answer
+        host, path = request.headers.get("Host", ""), request.rel_url.raw_path
+        if path in self._own and host.partition(":")[0].lower() in ("localhost", "127.0.0.1"):
+            return await self._own[path](request)
         name = self._routes.find(host, path)
         if name is None:
             return problem(404, "There is nothing at this address: check the path.")
         if self.draining:
             return problem(503, "mp3burst is stopping: try again when it has started.")
         self.inflight += 1
+        upload = _Upload(request)
         try:
-            return await self._pass_on(request, name)
+            return await self._pass_on(request, name, upload)
         finally:
             self.inflight -= 1
+            await upload.idle.wait()
 
-    async def _pass_on(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
-        upload = _Upload(request)
+    async def _pass_on(self, request: web.BaseRequest, name: str, upload: "_Upload") -> web.StreamResponse:
+        body = upload.chunks if request.body_exists else None
         patience = self._functions.pools[name].function.timeout
-        response: web.StreamResponse | None = None
-        target, headers = request.rel_url.raw_path_qs, _forwarded(request)
+        target, response = request.rel_url.raw_path_qs, None
         try:
             async with self._functions.call(
-                name, request.method, target, headers, upload.chunks if request.body_exists else None, patience
+                name, request.method, target, _forwarded(request), body, patience
             ) as answer:
-                response = web.StreamResponse(
-                    status=answer.status, reason=answer.reason, headers=_end_to_end(answer.headers)
-                )
+                headers = _end_to_end(answer.headers)
+                response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
                 await response.prepare(request)
                 async for chunk in answer.content.iter_any():
                     await response.write(chunk)
@@ -169,43 +160,35 @@ class Ingress:
         except (TimeoutError, TryAgain, aiohttp.ClientError) as error:
             if response is None:
                 return _failed(name, upload, error)
-            # What was sent of the answer must not look whole.
             if request.transport:
-                request.transport.abort()
-        finally:
-            await upload.ended()
+                request.transport.abort()  # What was sent of the answer must not look whole.
         return response
 
 
 class _Upload:
-    """A request's body on its way to a function."""
+    """A request's body on its way to a function. ``idle`` while nobody reads it: the rest is the server's to drain."""
 
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.idle = asyncio.Event()
+        self.idle.set()
         self.broken = False
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes as they come. What breaks off raises, so that the function never sees a short body as whole."""
         if self._request.headers.get("Expect", "").lower() == "100-continue":
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while True:
-            self._idle.clear()
+        chunk = b"-"
+        while chunk:
+            self.idle.clear()
             try:
                 chunk = await self._request.content.readany()
             except Exception:
                 self.broken = True
-                raise
+                raise  # So the function never sees a short body as whole.
             finally:
-                self._idle.set()
-            if not chunk:
-                return
-            yield chunk
-
-    async def ended(self) -> None:
-        """Wait until nobody reads the body any more: what is left of it is the server's to drain."""
-        await self._idle.wait()
+                self.idle.set()
+            if chunk:
+                yield chunk
 
 
 def problem(status: int, detail: str) -> web.Response:
@@ -227,14 +210,13 @@ def _failed(name: str, upload: _Upload, error: Exception) -> web.Response:
 
 
 def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in _PER_CONNECTION | named)
+    dropped = _PER_CONNECTION | {name.strip().lower() for name in headers.get("Connection", "").split(",")}
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
 
 
 def _forwarded(request: web.BaseRequest) -> CIMultiDict[str]:
     headers = _end_to_end(request.headers)
-    chain = [*request.headers.getall("X-Forwarded-For", ()), request.remote or ""]
-    headers["X-Forwarded-For"] = ", ".join(chain)
+    headers["X-Forwarded-For"] = ", ".join([*headers.popall("X-Forwarded-For", ()), request.remote or ""])
     headers["X-Forwarded-Proto"] = request.scheme
     headers["X-Forwarded-Host"] = request.headers.get("Host", "")
     return headers

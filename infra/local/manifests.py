@@ -1,31 +1,30 @@
-"""Reads what a cluster is given, knative/*.yaml, into what this machine has to run."""
+"""Reads what a cluster is given, knative/*.yaml, into what this machine has to run. Durations are in seconds."""
 
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from events.errors import Mp3burstError
-from infra.local.cron import BadSchedule, Schedule, parse
+from infra.local.cron import Schedule
 
-#: On each Service: the path prefixes that lead to it, separated by commas.
-PATHS = "mp3burst.dev/paths"
-#: A revision without timeoutSeconds or window has Knative's defaults, in seconds.
-_TIMEOUT, _WINDOW = 300.0, 60.0
 #: containerConcurrency 0 means no limit.
 _UNLIMITED = 1 << 20
+
+T = TypeVar("T")
 
 
 class BadManifest(Mp3burstError):
     """A manifest does not say what it has to."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Function:
-    """A Service. Times are in seconds; ``env`` and ``env_from`` are the container's, as in the manifest."""
+    """A Service. ``env`` and ``env_from`` are the container's, as in the manifest."""
 
     name: str
     paths: tuple[str, ...]
@@ -39,7 +38,7 @@ class Function:
     env_from: tuple[Mapping[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sink:
     """Where events go: a function and a path of it."""
 
@@ -47,9 +46,9 @@ class Sink:
     path: str = "/"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trigger:
-    """Which events go where, how many at once, and what follows a failure. ``delay`` is in seconds."""
+    """Which events go where, how many at once, and what follows a failure."""
 
     name: str
     filter: Mapping[str, str]
@@ -61,11 +60,11 @@ class Trigger:
     dead_letters: Sink | None = None
 
     def backoff(self, failures: int) -> float:
-        """Seconds to wait after so many failures, at least one."""
+        """How long to wait after the first, second, ... failure."""
         return self.delay * (2 ** (failures - 1) if self.exponential else failures)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ping:
     """A PingSource."""
 
@@ -76,132 +75,137 @@ class Ping:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Manifests:
     """Everything that was found."""
 
     functions: Mapping[str, Function]
-    triggers: tuple[Trigger, ...]
-    pings: tuple[Ping, ...]
+    triggers: list[Trigger]
+    pings: list[Ping]
 
 
 def read(directory: Path, cores: int, idle: float | None = None) -> Manifests:
-    """Read every document of every ``*.yaml`` in the directory; kinds that mean nothing here are passed over.
+    """Read every document of every ``*.yaml``; kinds that mean nothing here are passed over.
 
     Args:
         directory: where the manifests are.
-        cores: a function that takes one request at a time does CPU work: it gets at most this many instances. So does
-            one without a max-scale. More would only take turns.
-        idle: seconds that take the place of every window.
+        cores: how many instances a function has at most that takes one request at a time, since that is CPU work
+            and more would only take turns; and one without a max-scale.
+        idle: takes the place of every window.
 
     Raises:
         BadManifest: there is none, or one that makes no sense.
     """
-    documents = [document for path in sorted(directory.glob("*.yaml")) for document in _documents(path)]
-    kinds: dict[str, list[dict[str, Any]]] = {"Service": [], "Broker": [], "Trigger": [], "PingSource": []}
-    for document in documents:
-        if document.get("kind") == "Service" and "serving.knative.dev" not in str(document.get("apiVersion")):
-            continue
-        kinds.get(str(document.get("kind")), []).append(document)
-    if not kinds["Service"]:
+    kinds: dict[str, list[Any]] = {kind: [] for kind in ("Service", "Broker", "Trigger", "PingSource")}
+    for path in sorted(directory.glob("*.yaml")):
+        try:
+            for document in yaml.safe_load_all(path.read_text()):
+                if document and ".knative.dev/" in document.get("apiVersion", "") and document["kind"] in kinds:
+                    kinds[document["kind"]].append(document)
+        except (yaml.YAMLError, AttributeError, KeyError) as error:
+            raise BadManifest(f"{path.name} is no manifest: {error}.") from error
+    functions = {f.name: f for f in _each(kinds["Service"], lambda document: _function(document, cores, idle))}
+    brokers = dict(_each(kinds["Broker"], lambda d: (d["metadata"]["name"], d.get("spec", {}).get("delivery", {}))))
+    triggers = _each(kinds["Trigger"], lambda document: _trigger(document, brokers))
+    pings = _each(kinds["PingSource"], _ping)
+    if not functions:
         raise BadManifest(f"There is no Knative Service in {directory}: name the directory that has the manifests.")
-    functions = {f.name: f for f in (_each(_function, d, cores, idle) for d in kinds["Service"])}
-    brokers = {d["metadata"]["name"]: d.get("spec", {}).get("delivery", {}) for d in kinds["Broker"]}
-    triggers = tuple(_each(_trigger, d, brokers) for d in kinds["Trigger"])
-    pings = tuple(_each(_ping, d) for d in kinds["PingSource"])
-    sinks = [s for t in triggers for s in (t.subscriber, t.dead_letters) if s] + [p.sink for p in pings]
-    for sink in sinks:
-        if sink.function not in functions:
+    for sink in [s for t in triggers for s in (t.subscriber, t.dead_letters)] + [p.sink for p in pings]:
+        if sink and sink.function not in functions:
             raise BadManifest(f"The manifests send events to {sink.function}, but there is no such Service.")
     return Manifests(functions, triggers, pings)
 
 
-def _documents(path: Path) -> Iterable[dict[str, Any]]:
-    try:
-        return [document for document in yaml.safe_load_all(path.read_text()) if isinstance(document, dict)]
-    except yaml.YAMLError as error:
-        raise BadManifest(f"{path.name} is not YAML: {error}.") from error
+def _each(documents: list[Any], make: Callable[[Any], T]) -> list[T]:
+    made = []
+    for document in documents:
+        try:
+            made.append(make(document))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            name = (document.get("metadata") or {}).get("name")
+            raise BadManifest(f"The {document['kind']} {name} is incomplete or wrong: {error!r}.") from error
+    return made
 
 
-def _each(make: Any, document: Mapping[str, Any], *more: Any) -> Any:
-    try:
-        return make(document, *more)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, BadSchedule) as error:
-        name = (document.get("metadata") or {}).get("name")
-        raise BadManifest(f"The {document.get('kind')} {name} is incomplete or wrong: {error!r}.") from error
-
-
-def _function(document: Mapping[str, Any], cores: int, idle: float | None) -> Function:
+def _function(document: Any, cores: int, idle: float | None) -> Function:
     metadata, template = document["metadata"], document["spec"]["template"]
     spec, container = template["spec"], template["spec"]["containers"][0]
-    scale = (template.get("metadata") or {}).get("annotations") or {}
-    paths = (metadata.get("annotations") or {}).get(PATHS, "")
-    concurrency = int(spec.get("containerConcurrency") or _UNLIMITED)
-    most = int(scale.get("autoscaling.knative.dev/max-scale", 0)) or cores
-    window = scale.get("autoscaling.knative.dev/window")
+    scaling = (template.get("metadata") or {}).get("annotations") or {}
+    paths = (metadata.get("annotations") or {}).get("mp3burst.dev/paths", "")
+    most = int(scaling.get("autoscaling.knative.dev/max-scale", 0)) or cores
     return Function(
         name=metadata["name"],
         paths=tuple(path.strip() for path in paths.split(",") if path.strip()),
         public=(metadata.get("labels") or {}).get("networking.knative.dev/visibility") != "cluster-local",
-        concurrency=concurrency,
-        min_scale=int(scale.get("autoscaling.knative.dev/min-scale", 0)),
-        max_scale=min(most, cores) if concurrency == 1 else most,
-        window=idle if idle is not None else go_duration(window) if window else _WINDOW,
-        timeout=float(spec.get("timeoutSeconds") or _TIMEOUT),
-        env=tuple(container.get("env") or ()),
-        env_from=tuple(container.get("envFrom") or ()),
+        concurrency=spec.get("containerConcurrency") or _UNLIMITED,
+        min_scale=int(scaling.get("autoscaling.knative.dev/min-scale", 0)),
+        max_scale=min(most, cores) if spec.get("containerConcurrency") == 1 else most,
+        window=seconds(scaling.get("autoscaling.knative.dev/window", "60s")) if idle is None else idle,
+        timeout=float(spec.get("timeoutSeconds", 300)),
+        env=tuple(container.get("env", ())),
+        env_from=tuple(container.get("envFrom", ())),
     )
 
 
-def _trigger(document: Mapping[str, Any], brokers: Mapping[str, Mapping[str, Any]]) -> Trigger:
+def _trigger(document: Any, brokers: Mapping[str, Mapping[str, Any]]) -> Trigger:
     metadata, spec = document["metadata"], document["spec"]
-    delivery = {**brokers.get(spec["broker"], {}), **(spec.get("delivery") or {})}
-    parallelism = (metadata.get("annotations") or {}).get("rabbitmq.eventing.knative.dev/parallelism", 1)
+    delivery = {**brokers.get(spec["broker"], {}), **spec.get("delivery", {})}
+    annotations = metadata.get("annotations") or {}
     return Trigger(
         name=metadata["name"],
-        filter=dict((spec.get("filter") or {}).get("attributes") or {}),
+        filter=spec.get("filter", {}).get("attributes", {}),
         subscriber=_sink(spec["subscriber"]),
-        parallelism=int(parallelism),
+        parallelism=int(annotations.get("rabbitmq.eventing.knative.dev/parallelism", 1)),
         retries=int(delivery.get("retry", 0)),
         exponential=delivery.get("backoffPolicy", "exponential") == "exponential",
-        delay=iso_duration(delivery.get("backoffDelay", "PT0S")),
-        dead_letters=_sink(delivery["deadLetterSink"]) if delivery.get("deadLetterSink") else None,
+        delay=seconds(delivery.get("backoffDelay", "PT0S")),
+        dead_letters=_sink(delivery["deadLetterSink"]) if "deadLetterSink" in delivery else None,
     )
 
 
-def _ping(document: Mapping[str, Any]) -> Ping:
+def _ping(document: Any) -> Ping:
     spec = document["spec"]
-    return Ping(
-        name=document["metadata"]["name"],
-        schedule=parse(spec["schedule"]),
-        sink=_sink(spec["sink"]),
-        content_type=spec.get("contentType", "application/json"),
-        data=str(spec.get("data", "")).encode(),
-    )
+    name, content_type = document["metadata"]["name"], spec.get("contentType", "application/json")
+    return Ping(name, Schedule(spec["schedule"]), _sink(spec["sink"]), content_type, spec.get("data", "").encode())
 
 
-def _sink(spec: Mapping[str, Any]) -> Sink:
-    # With a ref, uri is a path; alone it is the function's address in the cluster.
-    if ref := spec.get("ref"):
-        return Sink(ref["name"], spec.get("uri") or "/")
+def _sink(spec: Any) -> Sink:
+    # Beside a ref, uri is a path; alone it is the function's address in the cluster.
+    if "ref" in spec:
+        return Sink(spec["ref"]["name"], spec.get("uri", "/"))
     match = re.fullmatch(r"https?://([^./:]+)[^/]*\.svc[^/]*(/.*)?", spec["uri"])
     if not match:
         raise ValueError(f"{spec['uri']} is not the address of a function")
     return Sink(match[1], match[2] or "/")
 
 
-def iso_duration(text: str) -> float:
-    """Seconds of an ISO 8601 duration without dates, such as PT0.5S or PT1M30S."""
-    match = re.fullmatch(r"PT(?=.)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?", text)
-    if not match:
-        raise ValueError(f"{text!r} is not a duration such as PT0.5S")
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
+def environment(function: Function, known: Mapping[str, Mapping[str, str]], root: Path) -> dict[str, str]:
+    """The variables of a function's processes: PATH and its like, and what the manifest asks of ``known``, no more.
+
+    Raises:
+        BadManifest: the function wants something that nobody has.
+    """
+    result = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    result["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    for entry in function.env_from:
+        ref = entry.get("configMapRef") or entry["secretRef"]
+        if ref["name"] not in known and not ref.get("optional"):
+            raise BadManifest(f"{function.name} wants {ref['name']}, which is none of {', '.join(known)}.")
+        result |= {entry.get("prefix", "") + name: value for name, value in known.get(ref["name"], {}).items()}
+    for entry in function.env:
+        source = entry.get("valueFrom", {})
+        ref: Any = source.get("secretKeyRef") or source.get("configMapKeyRef") or {}
+        value = known.get(ref.get("name"), {}).get(ref.get("key")) if source else str(entry.get("value", ""))
+        if value is not None:
+            result[entry["name"]] = value
+        elif not ref.get("optional"):
+            raise BadManifest(f"{function.name} wants {entry['name']} from where there is no value for it: {source}.")
+    return result
 
 
-def go_duration(text: str) -> float:
-    """Seconds of a Go duration, such as 6s or 1m30s."""
-    if not re.fullmatch(r"(\d+(\.\d+)?(ms|h|m|s))+", text):
-        raise ValueError(f"{text!r} is not a duration such as 60s")
+def seconds(text: str) -> float:
+    """Of a duration, ISO 8601's without dates (PT1M30S) or Go's (1m30s); ValueError where it is neither."""
+    if not re.fullmatch(r"(PT)?(\d+(\.\d+)?(ms|h|m|s))+", text, re.IGNORECASE):
+        raise ValueError(f"{text!r} is not a duration such as PT0.5S or 60s")
     units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
-    return sum(float(count) * units[unit] for count, unit in re.findall(r"([\d.]+)(ms|h|m|s)", text))
+    return sum(float(count) * units[unit] for count, unit in re.findall(r"([\d.]+)(ms|h|m|s)", text.lower()))

@@ -1,0 +1,88 @@
+"""The ConfigMaps and Secrets of an installation that has no cluster: from the operator's variables, and made once.
+
+The names are those that knative/*.yaml refers to.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from functions.settings import BadSetting
+
+#: The variables in each. They are there where the operator sets them; some have a default.
+VARIABLES = {
+    "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_ROLE TOKEN_HOURS TRUSTED_PROXIES "
+    "FANOUT_SECONDS TOKEN_PUBLIC_KEYS",
+    "database": "DATABASE_URL MYSQL_HOST MYSQL_USER MYSQL_PASSWORD MYSQL_DB MYSQL_PORT",
+    "media": "MEDIA_DIR MONGO_URI MONGO_MP3_URI",
+    "token-signing": "TOKEN_PRIVATE_KEY",
+    "links": "LINK_KEY",
+    "mail": "MAIL_DIR SMTP_HOST SMTP_PORT SMTP_USER SMTP_PASSWORD SMTP_SECURITY SENDGRID_API_KEY SENDGRID_URL "
+    "MAIL_FROM GMAIL_ADDRESS GMAIL_PASSWORD",
+}
+
+
+def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[str, str]]:
+    """The ConfigMaps and Secrets by name. What the operator sets goes before what is made here.
+
+    Args:
+        environ: the operator's variables.
+        data: the installation's directory, absolute; keys are made in ``keys`` of it, once.
+        port: where the installation is reached.
+
+    Raises:
+        BadSetting: TOKEN_PRIVATE_KEY is no key.
+    """
+    given = {name: value for name, value in environ.items() if value}
+    keys = data / "keys"
+    keys.mkdir(mode=0o700, exist_ok=True)
+    made = {
+        "PUBLIC_URL": f"http://localhost:{port}",
+        "LINK_KEY": _kept(keys / "link", lambda: secrets.token_hex(32)),
+        "TOKEN_PRIVATE_KEY": given.get("TOKEN_PRIVATE_KEY") or _kept(keys / "token-private.pem", _private_key),
+    }
+    made["TOKEN_PUBLIC_KEYS"] = _public_key(made["TOKEN_PRIVATE_KEY"])
+    if "MYSQL_HOST" not in given:
+        made["DATABASE_URL"] = f"sqlite:///{data}/mp3burst.db"
+    if not given.keys() & {"MONGO_URI", "MONGO_MP3_URI"}:
+        made["MEDIA_DIR"] = str(data / "media")
+    if not given.keys() & {"SMTP_HOST", "SENDGRID_API_KEY", "GMAIL_ADDRESS"}:
+        made["MAIL_DIR"] = str(data / "mail")
+    known = made | given
+    return {
+        source: {name: known[name] for name in names.split() if name in known} for source, names in VARIABLES.items()
+    }
+
+
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    if not path.exists():
+        fresh = path.with_suffix(".new")
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(make())
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    return path.read_text()
+
+
+def _private_key() -> str:
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def _public_key(private: str) -> str:
+    try:
+        key = load_pem_private_key(private.encode(), None).public_key()
+    except (ValueError, TypeError) as error:
+        raise BadSetting("TOKEN_PRIVATE_KEY is not a private key in PEM: give it an Ed25519 key in PKCS 8.") from error
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
