@@ -32,6 +32,7 @@ REASON, ATTEMPTS = "x-mp3burst-reason", "x-mp3burst-attempts"
 #: The extension attributes that Knative gives a dead letter: the URL that refused it, and its status.
 ERROR_URL, ERROR_STATUS = "ce-knativeerrordest", "ce-knativeerrorcode"
 
+_FAILURE = (REASON, ATTEMPTS, ERROR_URL, ERROR_STATUS)
 _QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
 _REQUIRED = ("specversion", "id", "type", "source")
 _ATTRIBUTE = re.compile(r"[a-z0-9]+")
@@ -65,19 +66,24 @@ class Message:
 
     def failed(self, reason: str, url: str | None = None, status: int | None = None) -> "Message":
         """The message after a failure: one attempt more, and why, for the next who reads it."""
-        headers = {**self.headers, ATTEMPTS: self.attempts + 1, REASON: reason}
+        headers = {**self._told(), ATTEMPTS: self.attempts + 1, REASON: reason}
         if url is not None:
             headers[ERROR_URL] = url
         if status is not None:
             headers[ERROR_STATUS] = str(status)
         return replace(self, headers=headers)
 
+    def unburied(self) -> "Message":
+        """A dead letter after a failure to bury it: one attempt more; it is buried for what it died of."""
+        return replace(self, headers={**self._told(), ATTEMPTS: self.attempts + 1})
+
     def afresh(self) -> "Message":
         """The message as it was before it failed, or was anybody's dead letter."""
-        ours = (REASON, ATTEMPTS, ERROR_URL, ERROR_STATUS)
-        theirs = ("x-death", "x-first-death", "x-last-death")
-        kept = {k: v for k, v in self.headers.items() if k not in ours and not k.startswith(theirs)}
-        return replace(self, headers=kept)
+        return replace(self, headers={k: v for k, v in self._told().items() if k not in _FAILURE})
+
+    def _told(self) -> dict[str, Any]:
+        # Without what a server wrote down on the way (x-death, x-delivery-count): the copy has a life of its own.
+        return {k: v for k, v in self.headers.items() if k in _FAILURE or not k.startswith("x-")}
 
 
 @dataclass(frozen=True, slots=True)

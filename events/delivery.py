@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from events.amqp import DEAD_EXCHANGE, FOREIGN, REASON, Message, Topology, dead, from_message, waiting_room
+from events.amqp import DEAD_EXCHANGE, FOREIGN, Message, Topology, dead, from_message, waiting_room
 from events.connection import Link, Lost, received
 from events.poster import Poster
 from events.schema import BadEvent
@@ -71,8 +71,8 @@ class Bridge:
         """
         self._routes, self._topology, self._tries = routes, topology, tries
         self._delays = [round(1000 * delay * 2**n) for n in range(max(1, tries - 1))]
-        self._link = Link(url, topology.declarations(self._delays), self._ready, self._lost)
         self._posters = {route: Poster(route.url) for route in routes}
+        self._link = Link(url, topology.declarations(self._delays), self._ready, self._lost)
         self._work: dict[Route, queue.SimpleQueue[Delivery]] = {route: queue.SimpleQueue() for route in routes}
         # For the link's thread only; workers merely look at the channel.
         self._channel: Any = None
@@ -115,7 +115,7 @@ class Bridge:
             try:
                 status = poster.post(delivery.headers, delivery.message.body, route.timeout)
                 reason = f"The function answered {status}."
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: no such host name can be
                 reason = f"The function gave no answer: {error!r}."
             self._link.call(partial(self._settle, delivery, status, reason))
 
@@ -172,11 +172,9 @@ class Bridge:
             self._acknowledge(delivery)
             return
         is_dead = delivery.route.queue == "dead"
-        if is_dead:  # it is buried for the reason it died of, however often that takes
-            failed = delivery.message.failed(str(delivery.message.headers.get(REASON, "")))
-        else:
-            failed = delivery.message.failed(reason, delivery.route.url, status)
-        _log.warning("%s from %s, try %d: %s", delivery.message.message_id, delivery.queue, failed.attempts, reason)
+        message = delivery.message
+        failed = message.unburied() if is_dead else message.failed(reason, delivery.route.url, status)
+        _log.warning("%s from %s, try %d: %s", message.message_id, delivery.queue, failed.attempts, reason)
         if failed.attempts >= self._tries and not is_dead:
             self._move(delivery, DEAD_EXCHANGE, delivery.queue, failed)
         else:

@@ -80,10 +80,14 @@ def test_failures_are_counted_and_forgotten() -> None:
     message = to_message(VideoUploaded(JOB), "/mp3burst/upload")
     failed = message.failed("It said 500.", "http://convert", 500).failed("It said 503.", "http://convert", 503)
     assert failed.attempts == 2
+    assert failed.unburied().attempts == 3
     assert failed.headers["x-mp3burst-reason"] == "It said 503."
     assert from_message(failed)[1]["ce-knativeerrorcode"] == "503"
     assert from_message(failed)[1]["ce-knativeerrordest"] == "http://convert"
     assert failed.afresh() == message
+    came_back = replace(failed, headers={**failed.headers, "x-death": [], "x-delivery-count": 1})
+    assert came_back.failed("", "http://convert", 503).headers == failed.failed("", "http://convert", 503).headers
+    assert came_back.afresh() == message
     assert Message(b"", {"x-mp3burst-attempts": "many"}).attempts == 0
 
 
