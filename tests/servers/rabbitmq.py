@@ -14,6 +14,7 @@ from typing import Self
 from tests.servers import free_port, program
 
 _SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+_CONTROL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 _START = 60.0  # seconds; an idle core needs 4
 
 
@@ -61,28 +62,10 @@ class RabbitMQ:
             cookie.chmod(0o400)
         log = folder / "log"
         began = log.stat().st_size if log.exists() else 0
-        environ = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "LANG": "C.UTF-8",
-            "HOME": str(folder),
-            "ERL_EPMD_PORT": str(self._epmd_port),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"test{self._port}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_DIST_PORT": str(free_port()),
-            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
-            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(folder / "logs"),
-            "RABBITMQ_PID_FILE": str(folder / "pid"),
-            # One process instead of a shell that watches another, so that a signal reaches the server itself.
-            "RABBITMQ_ALLOW_INPUT": "1",
-        }
         with log.open("ab") as output:
             server = subprocess.Popen(
                 [self._server, "-noinput"],
-                env=environ,
+                env=self._environ(),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -113,6 +96,31 @@ class RabbitMQ:
         """Go on after suspend()."""
         os.killpg(self._processes["server"].pid, signal.SIGCONT)
         self._suspended = False
+
+    def control(self, *arguments: str) -> None:
+        """Run rabbitmqctl."""
+        subprocess.run([_CONTROL, *arguments], env=self._environ(), check=True, capture_output=True, timeout=60)
+
+    def _environ(self) -> dict[str, str]:
+        folder = Path(self._folder.name)
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "HOME": str(folder),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"test{self._port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "logs"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            # One process instead of a shell that watches another, so that a signal reaches the server itself.
+            "RABBITMQ_ALLOW_INPUT": "1",
+        }
 
     def _epmd(self) -> None:
         # Ours, in the foreground: the node would start one that outlives it.

@@ -1,0 +1,146 @@
+"""Publishing and delivery: one body for the broker in memory and for RabbitMQ with the bridge."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
+
+import pytest
+
+from events.amqp import topology
+from events.publish import NotPublished
+from events.schema import Event, Mp3Ready, PieceCut, VideoUploaded
+from tests.fake_broker import FakeBroker
+from tests.servers.bridge import Bridge
+from tests.servers.function import Function
+from tests.servers.load import job, wait_until
+from tests.servers.rabbitmq import RabbitMQ
+
+
+class Broker(Protocol):
+    """What the body needs: queues video, mp3 and so on by their variables' names in ``queues``."""
+
+    def publish(self, event: Event, timeout: float) -> None: ...
+
+    def redrive(self, queue: str) -> int: ...
+
+
+#: Makes a broker that delivers the queues with these default names to these URLs, three times at most.
+Make = Callable[[Mapping[str, str]], Broker]
+
+
+@contextmanager
+def fake() -> Iterator[Make]:
+    with ExitStack() as stack:
+        yield lambda urls: stack.enter_context(FakeBroker(topology({}), urls))
+
+
+@contextmanager
+def rabbitmq(server: RabbitMQ) -> Iterator[Make]:
+    with ExitStack() as stack:
+        yield lambda urls: stack.enter_context(Bridge(server.url, urls))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RabbitMQ]:
+    with RabbitMQ() as running:
+        yield running
+
+
+@pytest.fixture(params=["fake", "rabbitmq"])
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    if request.param == "fake":
+        with fake() as maker:
+            yield maker
+    else:
+        with rabbitmq(request.getfixturevalue("server")) as maker:
+            yield maker
+
+
+@pytest.fixture
+def function() -> Iterator[Function]:
+    with Function() as running:
+        yield running
+
+
+def test_an_event_arrives_as_it_was_said(make: Make, function: Function) -> None:
+    broker, event = make({"piece": function.url}), PieceCut(job(), 3)
+    broker.publish(event, 10)
+    function.wait(lambda: len(function.got) == 1)
+    assert function.got[0].data == {"job": event.job, "n": 3}
+    assert function.got[0].headers["ce-type"] == "dev.mp3burst.piece.cut"
+    assert function.got[0].headers["ce-id"] == event.id
+    assert function.got[0].headers["ce-subject"] == event.job
+    assert function.got[0].headers["content-type"] == "application/json"
+
+
+def test_each_queue_has_its_function(make: Make, function: Function) -> None:
+    with Function() as notify:
+        broker, name = make({"video": function.url, "mp3": notify.url}), job()
+        broker.publish(Mp3Ready(name), 10)
+        broker.publish(VideoUploaded(name), 10)
+        function.wait(lambda: function.ids == [VideoUploaded(name).id])
+        notify.wait(lambda: notify.ids == [Mp3Ready(name).id])
+
+
+@pytest.mark.parametrize("fault", [500, 503, 404, None])
+def test_what_fails_is_tried_again(make: Make, function: Function, fault: int | None) -> None:
+    function.answer = lambda _, delivery: fault if delivery < 3 else 200
+    event = VideoUploaded(job())
+    make({"video": function.url}).publish(event, 10)
+    function.wait(lambda: len(function.got) >= 3)
+    assert function.ids == [event.id] * 3
+
+
+def test_one_that_fails_holds_up_no_other(make: Make, function: Function) -> None:
+    broker, bad = make({"video": function.url}), job()
+    function.answer = lambda request, _: 500 if request.data["job"] == bad else 200
+    others = [VideoUploaded(job()) for _ in range(30)]
+    for event in [VideoUploaded(bad), *others]:
+        broker.publish(event, 10)
+    function.wait(lambda: {event.id for event in others} <= set(function.ids))
+
+
+def test_a_dead_letter_is_buried_with_its_reason(make: Make, function: Function) -> None:
+    function.answer = lambda _, __: 503
+    with Function(lambda _, delivery: 503 if delivery < 2 else 200) as bury:  # bury itself may fail
+        event = VideoUploaded(job())
+        make({"video": function.url, "dead": bury.url}).publish(event, 10)
+        bury.wait(lambda: len(bury.got) >= 2)
+        assert function.ids == [event.id] * 3
+        assert bury.ids == [event.id] * 2
+        assert bury.got[1].data == {"job": event.job}
+        assert bury.got[1].headers["ce-knativeerrordest"] == function.url
+        assert bury.got[1].headers["ce-knativeerrorcode"] == "503"
+
+
+def test_dead_letters_go_round_again(make: Make, function: Function) -> None:
+    broker, event = make({"video": function.url}), VideoUploaded(job())
+    function.answer = lambda _, delivery: 500 if delivery < 6 else 200
+    broker.publish(event, 10)
+    redriven = 0
+
+    def round_again() -> bool:
+        nonlocal redriven
+        redriven += broker.redrive("video")
+        return redriven == 1
+
+    wait_until(round_again)
+    function.wait(lambda: len(function.got) >= 6)  # three more tries, as if it had never failed
+    assert broker.redrive("video") == 0
+
+
+def test_many_threads_publish_at_once(make: Make, function: Function) -> None:
+    broker, events = make({"video": function.url}), [VideoUploaded(job()) for _ in range(300)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda event: broker.publish(event, 20), events))
+    function.wait(lambda: len(function.got) >= 300)
+    assert Counter(function.ids) == Counter(event.id for event in events)
+
+
+def test_a_broker_that_is_away_takes_nothing() -> None:
+    with FakeBroker(topology({}), {}) as broker:
+        broker.up = False
+        with pytest.raises(NotPublished, match="sent again later"):
+            broker.publish(VideoUploaded(job()), 1)

@@ -1,0 +1,74 @@
+"""What tests of brokers share: events without end, and waiting for what nothing announces."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pika  # type: ignore[import-untyped]  # pika carries no types
+import pytest
+
+from events.publish import NotPublished, Publish
+from events.schema import VideoUploaded
+from tests.servers.rabbitmq import RabbitMQ
+
+_number = itertools.count()
+
+
+def job() -> str:
+    """A job id that no other test has."""
+    return f"{next(_number):032x}"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for a condition that nothing announces."""
+    tick = threading.Event()
+    for _ in range(int(seconds / 0.02)):
+        if condition():
+            return
+        tick.wait(0.02)
+    pytest.fail(f"the condition did not come true within {seconds:g} s")
+
+
+class Load:
+    """Publishes one event after the other from a thread, each until it is taken, as sweep would."""
+
+    def __init__(self, publish: Publish) -> None:
+        self.confirmed: list[str] = []
+        self._publish, self._ended = publish, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.005):
+            event = VideoUploaded(job())
+            while True:
+                try:
+                    self._publish(event, 1)
+                except NotPublished:
+                    continue
+                break
+            self.confirmed.append(event.id)
+
+    def wait(self, more: int) -> None:
+        """Wait until so many more events are taken."""
+        goal = len(self.confirmed) + more
+        wait_until(lambda: len(self.confirmed) >= goal, 60)
+
+
+@contextmanager
+def stranger(server: RabbitMQ) -> Iterator[Any]:
+    """A bare channel, for what only a stranger would do."""
+    connection = pika.BlockingConnection(pika.URLParameters(server.url))
+    try:
+        yield connection.channel()
+    finally:
+        connection.close()
