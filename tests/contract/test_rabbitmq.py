@@ -1,0 +1,161 @@
+"""What only a real server can do to us: stop, hang, restart, cut the line, cancel, kill; nothing may be lost."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from events.publish import NotPublished, Publish, publisher
+from events.rabbitmq import Publisher
+from events.schema import VideoUploaded
+from tests.servers.bridge import Bridge
+from tests.servers.function import Function
+from tests.servers.load import Load, job, stranger, wait_until
+from tests.servers.proxy import Proxy
+from tests.servers.rabbitmq import RabbitMQ
+
+#: Seconds that a publish may take beyond its timeout, on a machine that does other things besides.
+SLACK = 0.3
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RabbitMQ]:
+    with RabbitMQ() as running:
+        yield running
+
+
+@pytest.fixture
+def function() -> Iterator[Function]:
+    with Function() as running:
+        yield running
+
+
+def refused(publish: Publish, timeout: float) -> float:
+    """Publish in vain; the seconds it took."""
+    began = time.monotonic()
+    with pytest.raises(NotPublished):
+        publish(VideoUploaded(job()), timeout)
+    return time.monotonic() - began
+
+
+def test_a_stopped_server_takes_nothing_and_costs_no_more_than_the_timeout(
+    server: RabbitMQ, function: Function
+) -> None:
+    with Bridge(server.url, {"video": function.url}) as bridge:
+        bridge.publish(VideoUploaded(job()), 10)
+        server.stop()
+        assert refused(bridge.publish, 1) < 1 + SLACK
+        server.start()
+        event = VideoUploaded(job())
+        bridge.publish(event, 30)
+        function.wait(lambda: event.id in function.ids)
+
+
+def test_a_hanging_server_costs_no_more_than_the_timeout(server: RabbitMQ, function: Function) -> None:
+    with Bridge(server.url, {"video": function.url}) as bridge:
+        bridge.publish(VideoUploaded(job()), 10)
+        fresh = publisher(bridge.environ, "/mp3burst/test")
+        assert isinstance(fresh, Publisher)
+        server.suspend()
+        try:
+            for timeout in (0.2, 1):
+                assert timeout <= refused(bridge.publish, timeout) < timeout + SLACK
+                assert timeout <= refused(fresh, timeout) < timeout + SLACK
+        finally:
+            server.resume()
+        event = VideoUploaded(job())
+        fresh(event, 30)
+        bridge.publish(event, 30)
+        function.wait(lambda: function.ids.count(event.id) >= 2)
+        fresh.close()
+
+
+def test_an_alarm_costs_no_more_than_the_timeout(server: RabbitMQ, function: Function) -> None:
+    with Bridge(server.url, {"video": function.url}) as bridge:
+        bridge.publish(VideoUploaded(job()), 10)
+        server.control("set_vm_memory_high_watermark", "0.000001")
+        try:
+            assert refused(bridge.publish, 1) < 1 + SLACK
+        finally:
+            server.control("set_vm_memory_high_watermark", "0.4")
+        event = VideoUploaded(job())
+        bridge.publish(event, 30)
+        function.wait(lambda: event.id in function.ids)
+
+
+def test_what_has_no_queue_is_not_published_and_the_queue_comes_back(server: RabbitMQ) -> None:
+    with Bridge(server.url, {"mp3": "http://127.0.0.1:9/"}) as bridge:
+        bridge.publish(VideoUploaded(job()), 10)
+        bridge.clear()
+        assert refused(bridge.publish, 5) < 1
+        bridge.publish(VideoUploaded(job()), 10)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_restart_under_load_loses_nothing(server: RabbitMQ, function: Function, how: str) -> None:
+    with Bridge(server.url, {"video": function.url}) as bridge:
+        with Load(bridge.publish) as load:
+            load.wait(100)
+            getattr(server, how)()
+            server.start()
+            load.wait(100)
+        function.wait(lambda: set(load.confirmed) <= set(function.ids), 60)
+        wait_until(lambda: not bridge.left())
+
+
+def test_a_line_that_is_cut_under_load_loses_nothing(server: RabbitMQ, function: Function) -> None:
+    with Proxy(server.port) as proxy:
+        through = f"amqp://guest:guest@127.0.0.1:{proxy.port}/%2F"
+        with Bridge(server.url, {"video": function.url}, through=through) as bridge:
+            with Load(bridge.publish) as load:
+                for _ in range(5):
+                    load.wait(50)
+                    assert proxy.cut() > 0
+                load.wait(50)
+            function.wait(lambda: set(load.confirmed) <= set(function.ids), 60)
+            wait_until(lambda: not bridge.left())
+
+
+def test_a_line_gone_dead_is_given_up(server: RabbitMQ, function: Function) -> None:
+    with Proxy(server.port) as proxy:
+        through = f"amqp://guest:guest@127.0.0.1:{proxy.port}/%2F?heartbeat=1"
+        with Bridge(server.url, {"video": function.url}, through=through) as bridge:
+            bridge.publish(VideoUploaded(job()), 10)
+            proxy.stall()
+            assert refused(bridge.publish, 0.5) < 0.5 + SLACK
+            wait_until(lambda: "No connection" in bridge.log())
+            proxy.cut()
+            proxy.flow()
+            event = VideoUploaded(job())
+            bridge.publish(event, 30)
+            function.wait(lambda: event.id in function.ids)
+
+
+def test_queues_that_somebody_made_before_are_taken_as_they_are(server: RabbitMQ, function: Function) -> None:
+    bridge = Bridge(server.url, {"video": function.url})
+    with stranger(server) as channel:
+        channel.queue_declare(bridge.queue("video"), durable=True)  # classic, as the tutorials do
+        channel.queue_declare(bridge.queue("piece") + ".dead", durable=False)
+    with bridge:
+        event = VideoUploaded(job())
+        bridge.publish(event, 10)
+        function.wait(lambda: function.ids == [event.id])
+
+
+def test_a_forked_child_publishes_by_itself(server: RabbitMQ, function: Function) -> None:
+    with Bridge(server.url, {"video": function.url}) as bridge:
+        first, childs, last = VideoUploaded(job()), VideoUploaded(job()), VideoUploaded(job())
+        bridge.publish(first, 10)
+        child = os.fork()
+        if child == 0:
+            try:
+                bridge.publish(childs, 10)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        bridge.publish(last, 10)
+        function.wait(lambda: len(function.got) >= 3)
+        assert Counter(function.ids) == Counter([first.id, childs.id, last.id])
