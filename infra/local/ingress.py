@@ -21,7 +21,6 @@ _PER_CONNECTION = {
     *("connection", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te"),
     *("trailer", "transfer-encoding", "upgrade"),
 }
-)
 #: Seconds that a client that was refused may go on sending, and bytes that are read at once.
 _LINGER, _READ = 30.0, 1 << 18
 

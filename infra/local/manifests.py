@@ -188,13 +188,13 @@ def environment(function: Function, known: Mapping[str, Mapping[str, str]], root
     result = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     result["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     for entry in function.env_from:
-        ref = entry.get("configMapRef") or entry["secretRef"]
+        ref: Any = entry.get("configMapRef") or entry["secretRef"]
         if ref["name"] not in known and not ref.get("optional"):
             raise BadManifest(f"{function.name} wants {ref['name']}, which is none of {', '.join(known)}.")
         result |= {entry.get("prefix", "") + name: value for name, value in known.get(ref["name"], {}).items()}
     for entry in function.env:
         source = entry.get("valueFrom", {})
-        ref: Any = source.get("secretKeyRef") or source.get("configMapKeyRef") or {}
+        ref = source.get("secretKeyRef") or source.get("configMapKeyRef") or {}
         value = known.get(ref.get("name"), {}).get(ref.get("key")) if source else str(entry.get("value", ""))
         if value is not None:
             result[entry["name"]] = value
