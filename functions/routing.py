@@ -1,14 +1,11 @@
-"""From an HTTP request to a plain function and back: routes, errors as problem+json (RFC 9457), unread bodies.
+"""From an HTTP request to a plain function and back: routes, and errors as problem+json (RFC 9457).
 
-functions-framework reads the rest of a request's body into memory after a plain response, so that a refused upload of
-4 GB would fill it. Every answer to a request that has a body is therefore a streamed one, which at its end throws away
-what the client is still sending: a client that reads nothing until it has sent everything gets its answer too.
+What a refused request still sends is dealt with by the server, infra/serve.py, so that no handler reads it.
 """
 
 import json
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flask import Request, Response
@@ -20,10 +17,6 @@ from events.errors import Mp3burstError
 
 Handler = Callable[..., Response]
 
-#: A body that was refused is read this long, in seconds, and this far, in bytes, before the connection is closed.
-DRAIN_SECONDS: Final = 10.0
-DRAIN_BYTES: Final = 256 << 20
-_CHUNK: Final = 1 << 18
 #: Bytes of a JSON request.
 JSON_LIMIT: Final = 64 << 10
 log = logging.getLogger(__name__)
@@ -71,7 +64,7 @@ class Routes:
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             response = problem(500, "Something went wrong on our side: try again later.")
-        return _drained(request, response)
+        return response
 
 
 def problem(status: int, sentence: str, **members: object) -> Response:
@@ -130,27 +123,3 @@ def _http_problem(error: HTTPException) -> Response:
     if methods := getattr(error, "valid_methods", None):
         response.headers["Allow"] = ", ".join(sorted(methods))
     return response
-
-
-def _drained(request: Request, response: Response) -> Response:
-    if request.content_length in (None, 0) and "chunked" not in request.headers.get("Transfer-Encoding", ""):
-        return response
-    if not response.is_streamed:
-        body = response.get_data()
-        response.response = _then_drain(body, request)
-        response.headers["Content-Length"] = str(len(body))
-    return response
-
-
-def _then_drain(body: bytes, request: Request) -> Iterator[bytes]:
-    yield body
-    # Not request.stream: its limit would raise at the size that the upload was refused for.
-    source, left, end = request.environ["wsgi.input"], DRAIN_BYTES, time.monotonic() + DRAIN_SECONDS
-    try:
-        while left > 0 and time.monotonic() < end:
-            chunk = source.read(_CHUNK)
-            if not chunk:
-                return
-            left -= len(chunk)
-    except OSError:
-        return  # The client has gone, which is what we waited for.

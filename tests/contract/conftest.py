@@ -5,11 +5,38 @@ from collections.abc import Iterator
 import pytest
 
 from functions.database import Database
-from tests.databases import sqlite
+from infra.migrations.schema import upgrade
+from tests.databases import empty, sqlite
+from tests.servers.mariadb import MariaDB
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.sql import SqlServer
 
 
-@pytest.fixture(params=["sqlite"])
+def _running(server: SqlServer) -> Iterator[Database]:
+    with server:
+        database = Database(server.url)
+        upgrade(database)
+        yield database
+        database.close()
+
+
+@pytest.fixture(scope="session")
+def _mariadb() -> Iterator[Database]:
+    yield from _running(MariaDB())
+
+
+@pytest.fixture(scope="session")
+def _postgresql() -> Iterator[Database]:
+    yield from _running(PostgreSQL())
+
+
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """An empty, migrated database."""
-    with sqlite(tmp_path_factory.mktemp("database")) as database:
-        yield database
+    if request.param == "sqlite":
+        with sqlite(tmp_path_factory.mktemp("database")) as database:
+            yield database
+    else:
+        server: Database = request.getfixturevalue(f"_{request.param}")
+        empty(server)
+        yield server
