@@ -1,0 +1,43 @@
+"""Gives a user the role admin, or takes it away."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from events.errors import Mp3burstError
+from functions.accounts import Accounts
+from functions.database import Database, url
+
+
+def main() -> int:
+    """Exit status 0 if the user has the role now, 1 with one sentence if not."""
+    parser = argparse.ArgumentParser(prog="scripts/admin", description=__doc__)
+    parser.add_argument("username")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the embedded platform's directory (data)")
+    parser.add_argument("--revoke", action="store_true", help="make an administrator a user again")
+    arguments = parser.parse_args()
+    environ = dict(os.environ)
+    if not environ.get("DATABASE_URL") and not environ.get("MYSQL_HOST"):
+        file = arguments.data.resolve() / "mp3burst.db"
+        if not file.exists():
+            print(
+                f"There is no database in {arguments.data}: start mp3burst once, or set DATABASE_URL.", file=sys.stderr
+            )
+            return 1
+        environ["DATABASE_URL"] = f"sqlite:///{file}"
+    role = "user" if arguments.revoke else "admin"
+    try:
+        found = Accounts(Database(url(environ))).set_role(arguments.username, role)
+    except Mp3burstError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if not found:
+        print(f"There is no user {arguments.username}: register first.", file=sys.stderr)
+        return 1
+    print(f"{arguments.username} is {role} from the next login on.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
