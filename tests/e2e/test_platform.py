@@ -1,0 +1,518 @@
+"""The embedded platform as a process, with small functions."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.platform import Platform, children, free_port, is_alive, start, wait_for
+
+SAMPLES = Path(__file__).with_name("samples.py")
+GIGABYTE = 1 << 30
+FLAT = 120 << 20
+
+
+def service(name: str, notes: Path, target: str, **options: Any) -> dict[str, Any]:
+    scaling = {f"autoscaling.knative.dev/{key}": value for key, value in options.get("scaling", {}).items()}
+    env = [{"name": "FUNCTION_TARGET", "value": target}, {"name": "FUNCTION_SOURCE", "value": str(SAMPLES)}]
+    env.append({"name": "NOTES", "value": str(notes)})
+    container = {"image": "none", "env": env + options.get("env", []), "envFrom": options.get("env_from", [])}
+    spec = {"containers": [container], "containerConcurrency": options.get("concurrency", 4)}
+    labels = {} if options.get("paths") else {"networking.knative.dev/visibility": "cluster-local"}
+    return {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": name, "labels": labels, "annotations": {"mp3burst.dev/paths": options.get("paths", "")}},
+        "spec": {
+            "template": {
+                "metadata": {"annotations": scaling},
+                "spec": {"timeoutSeconds": options.get("timeout", 60), **spec},
+            }
+        },
+    }
+
+
+def eventing(retry: int = 2, parallelism: str = "2") -> list[dict[str, Any]]:
+    sink = {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "bury"}}
+    delivery = {"retry": retry, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S", "deadLetterSink": sink}
+    annotations = {"rabbitmq.eventing.knative.dev/parallelism": parallelism}
+    subscriber = {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "eat"}}
+    spec = {"broker": "b", "filter": {"attributes": {"type": "test.food"}}, "subscriber": subscriber}
+    group = "eventing.knative.dev/v1"
+    return [
+        {"apiVersion": group, "kind": "Broker", "metadata": {"name": "b"}, "spec": {"delivery": delivery}},
+        {"apiVersion": group, "kind": "Trigger", "metadata": {"name": "t", "annotations": annotations}, "spec": spec},
+    ]
+
+
+class Notes:
+    """What the functions wrote."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir()
+
+    def __call__(self, name: str) -> list[Any]:
+        path = self.directory / name
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) if line.startswith("[") else line for line in lines]
+
+    def go(self, name: str = "go") -> None:
+        (self.directory / name).touch()
+
+
+def write(directory: Path, *documents: dict[str, Any]) -> Path:
+    directory.mkdir(exist_ok=True)
+    (directory / "all.yaml").write_text("\n---\n".join(json.dumps(document) for document in documents))
+    return directory
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Notes:
+    return Notes(tmp_path / "notes")
+
+
+@pytest.fixture
+def run(tmp_path: Path, notes: Notes) -> Iterator[Callable[..., Platform]]:
+    """Starts a platform with the usual samples; again with the same directory where it is called again."""
+    started: list[Platform] = []
+
+    def begin(*documents: dict[str, Any], **options: Any) -> Platform:
+        usual = [service("web", notes.directory, "web", paths="/web")]
+        manifests = write(tmp_path / "manifests", *(documents or usual))
+        started.append(start(tmp_path / "data", manifests=manifests, **options))
+        return started[-1]
+
+    yield begin
+    for platform in started:
+        platform.__exit__(None, None, None)
+
+
+@pytest.fixture
+def meals(notes: Notes) -> list[dict[str, Any]]:
+    scaling = {"window": "6s"}
+    return [
+        service("eat", notes.directory, "eat", scaling=scaling),
+        service("bury", notes.directory, "bury", scaling=scaling),
+        *eventing(),
+    ]
+
+
+def get(url: str, **headers: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def publish(platform: Platform, id_: str, **changed: str) -> int:
+    attributes = {"ce-id": id_, "ce-type": "test.food", "ce-source": "/test", "ce-specversion": "1.0"}
+    headers = {"content-type": "application/json", **attributes, **{f"ce-{k}": v for k, v in changed.items()}}
+    connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)
+    connection.request("POST", "/_broker", b'{"job": "1"}', {name: value for name, value in headers.items() if value})
+    with connection.getresponse() as answer:
+        answer.read()
+    connection.close()
+    return answer.status
+
+
+def peak(pid: int) -> int:
+    """The most memory that the process ever had, in bytes."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) << 10
+
+
+def test_a_function_starts_with_the_first_request_and_stops_when_idle(run: Callable[..., Platform]) -> None:
+    platform = run(idle=0.5)
+    assert platform.instances("web") == []
+    first = json.loads(get(f"{platform.url}/web")[1])["pid"]
+    [instance] = platform.instances("web")
+    assert instance["state"] == "ready"
+    wait_for(lambda: not platform.instances("web"), "the idle instance to stop")
+    assert not is_alive(first)
+    assert not is_alive(instance["pid"])
+    assert json.loads(get(f"{platform.url}/web")[1])["pid"] != first
+
+
+def test_min_scale_is_kept_and_what_dies_is_replaced(run: Callable[..., Platform], notes: Notes) -> None:
+    kept = service("web", notes.directory, "web", paths="/web", scaling={"min-scale": "1"})
+    platform = run(kept, idle=0.2)
+    [instance] = wait_for(lambda: [i for i in platform.instances("web") if i["state"] == "ready"], "the first instance")
+    wait_for(lambda: platform.instances("web")[0]["idle_seconds"] > 0.5, "the idle window to pass")
+    os.kill(instance["pid"], signal.SIGKILL)
+
+    def others() -> list[int]:
+        return [i["pid"] for i in platform.instances("web") if i["state"] == "ready" and i["pid"] != instance["pid"]]
+
+    assert wait_for(others, "another instance")
+    assert get(f"{platform.url}/web")[0] == 200
+
+
+def test_load_starts_more_up_to_max_scale_and_the_rest_waits(run: Callable[..., Platform], notes: Notes) -> None:
+    platform = run(service("web", notes.directory, "web", paths="/web", concurrency=2, scaling={"max-scale": "2"}))
+    with ThreadPoolExecutor(6) as threads:
+        answers = [threads.submit(get, f"{platform.url}/web/hold?file=go") for _ in range(6)]
+        wait_for(lambda: len(notes("hold")) == 4, "four requests to run")
+        report = platform.status()["functions"]["web"]
+        assert [instance["inflight"] for instance in report["instances"]] == [2, 2]
+        assert report["queued"] == 2
+        assert len(set(notes("hold"))) == 2
+        notes.go()
+        assert [answer.result() for answer in answers] == [(200, b"held")] * 6
+
+
+def test_cpu_work_gets_no_more_instances_than_cores(run: Callable[..., Platform], notes: Notes) -> None:
+    platform = run(service("web", notes.directory, "web", paths="/web", concurrency=1, scaling={"max-scale": "50"}))
+    cores = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(cores + 2) as threads:
+        answers = [threads.submit(get, f"{platform.url}/web/hold?file=go") for _ in range(cores + 2)]
+        wait_for(lambda: len(notes("hold")) == cores and platform.status()["functions"]["web"]["queued"] == 2, "queue")
+        assert len(platform.instances("web")) == cores
+        notes.go()
+        assert all(answer.result()[0] == 200 for answer in answers)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_gigabyte_up_leaves_memory_flat(run: Callable[..., Platform], chunked: bool) -> None:
+    platform = run()
+    connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=60)
+    block = bytes(1 << 20)
+    headers = {} if chunked else {"Content-Length": str(GIGABYTE)}
+    connection.request("POST", "/web/count", (block for _ in range(1024)), headers, encode_chunked=chunked)
+    assert connection.getresponse().read() == str(GIGABYTE).encode()
+    connection.close()
+    sizes = {pid: peak(pid) for pid in [platform.process.pid, *children(platform.process.pid)]}
+    print(f"peak RSS of platform and function: {[size >> 20 for size in sizes.values()]} MB")  # noqa: T201 - a figure
+    assert max(sizes.values()) < FLAT
+
+
+def test_a_gigabyte_down_leaves_memory_flat(run: Callable[..., Platform]) -> None:
+    platform = run()
+    size = 0
+    with urllib.request.urlopen(f"{platform.url}/web/flood?bytes={GIGABYTE}", timeout=60) as answer:
+        assert answer.headers["Content-Length"] == str(GIGABYTE)
+        while chunk := answer.read(1 << 20):
+            size += len(chunk)
+    assert size == GIGABYTE
+    assert max(peak(pid) for pid in [platform.process.pid, *children(platform.process.pid)]) < FLAT
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_refusal_reaches_a_client_that_sends_all_before_it_reads(run: Callable[..., Platform], attempt: int) -> None:
+    platform = run()
+    assert get(f"{platform.url}/web")[0] == 200
+    size = (attempt + 1) * (20 << 20)
+    with socket.create_connection(("127.0.0.1", platform.port), timeout=30) as client:
+        client.sendall(b"POST /web/early HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size >> 20):
+            client.sendall(bytes(1 << 20))
+        assert client.recv(100).startswith(b"HTTP/1.1 401")
+    assert max(peak(pid) for pid in [platform.process.pid, *children(platform.process.pid)]) < FLAT
+
+
+def test_a_refusal_comes_before_the_body_is_sent(run: Callable[..., Platform]) -> None:
+    platform = run()
+    with socket.create_connection(("127.0.0.1", platform.port), timeout=30) as client:
+        client.sendall(b"POST /web/early HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\nabc")
+        assert client.recv(100).startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.parametrize(
+    "request_", [b"Content-Length: 1000\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"]
+)
+def test_an_upload_that_breaks_off_never_looks_whole(
+    run: Callable[..., Platform], notes: Notes, request_: bytes
+) -> None:
+    platform = run()
+    assert get(f"{platform.url}/web")[0] == 200
+    with socket.create_connection(("127.0.0.1", platform.port)) as client:
+        client.sendall(b"POST /web/count HTTP/1.1\r\nHost: localhost\r\n" + request_)
+        wait_for(lambda: platform.instances("web")[0]["inflight"], "the request to arrive")
+    assert wait_for(lambda: notes("count"), "the function to notice") == ["broken"]
+    wait_for(lambda: not platform.instances("web")[0]["inflight"], "the place to be free again")
+
+
+def test_a_client_that_hangs_up_ends_its_download(run: Callable[..., Platform], notes: Notes) -> None:
+    platform = run()
+    with urllib.request.urlopen(f"{platform.url}/web/flood?bytes={GIGABYTE}", timeout=60) as answer:
+        assert len(answer.read(1000)) == 1000
+    assert wait_for(lambda: notes("flood"), "the function to be told") == ["cut"]
+
+
+def test_headers_and_bodies_pass_untouched(run: Callable[..., Platform]) -> None:
+    platform = run()
+    connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)
+
+    def ask(method: str, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer, answer.read()
+
+    answer, body = ask("HEAD", "/web/flood?bytes=1048576")
+    assert (answer.status, answer.headers["Content-Length"], body) == (200, "1048576", b"")
+    answer, body = ask("GET", "/web/cached")
+    assert (answer.status, answer.headers["ETag"], body) == (304, '"a"', b"")
+    answer, body = ask("GET", "/web/ranged", Range="bytes=1-2")
+    assert (answer.status, answer.headers["Content-Range"], body) == (206, "bytes 1-2/3", b"bc")
+    answer, body = ask("GET", "/web/gzip")
+    assert (answer.headers["Content-Encoding"], answer.headers["Set-Cookie"], body) == (
+        "gzip",
+        "a=b",
+        b"not really gzip",
+    )
+    answer, body = ask(
+        "GET", "/web/a%2Fb%20c?d=%26", **{"X-Forwarded-For": "192.0.2.1", "Connection": "x-hop", "X-Hop": "1"}
+    )
+    seen = json.loads(body)
+    headers = {name.lower(): value for name, value in seen["headers"]}
+    assert seen["path"] == "/web/a/b c?d=%26"
+    assert headers["x-forwarded-for"] == "192.0.2.1, 127.0.0.1"
+    assert headers["x-forwarded-proto"] == "http"
+    assert headers["x-forwarded-host"] == headers["host"] == f"127.0.0.1:{platform.port}"
+    assert not headers.keys() & {"x-hop", "user-agent", "accept", "content-type"}
+    connection.close()
+
+
+def test_a_client_may_ask_before_it_sends(run: Callable[..., Platform]) -> None:
+    platform = run()
+    with socket.create_connection(("127.0.0.1", platform.port), timeout=30) as client:
+        client.sendall(b"POST /web/count HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b"abc")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_requests_find_their_function(run: Callable[..., Platform], notes: Notes) -> None:
+    names = {"web": "/web,/.well-known/x", "deep": "/web/deep", "inner": ""}
+    platform = run(*(service(name, notes.directory, "web", paths=paths) for name, paths in names.items()))
+
+    def served(path: str, **headers: str) -> str | int:
+        status, body = get(f"{platform.url}{path}", **headers)
+        return json.loads(body)["env"]["K_SERVICE"] if status == 200 else status
+
+    assert served("/web") == served("/web/x") == served("/.well-known/x?a=/web/deep") == "web"
+    assert served("/web/deep") == served("/web/deep/er") == "deep"
+    assert served("/webx") == served("/") == served("/inner") == 404
+    assert served("/anything", Host="deep.localhost") == served("/", Host=f"deep.localhost:{platform.port}") == "deep"
+    assert served("/", Host="inner.localhost") == served("/web", Host="none.localhost") == 404
+    assert served("/_platform", Host="example.org") == 404
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{platform.url}/nowhere")
+    with caught.value as error:
+        assert error.headers["Content-Type"] == "application/problem+json"
+        assert json.load(error).keys() == {"type", "title", "status", "detail"}
+
+
+def test_a_function_is_told_what_its_manifest_lists_and_nothing_else(
+    run: Callable[..., Platform], notes: Notes, tmp_path: Path
+) -> None:
+    def ref(kind: str, name: str, key: str, **more: Any) -> dict[str, Any]:
+        return {"name": key.lower(), "valueFrom": {kind: {"name": name, "key": key, **more}}}
+
+    env = [ref("secretKeyRef", "links", "LINK_KEY"), ref("configMapKeyRef", "mp3burst", "KEEP_DAYS", optional=True)]
+    env_from: list[dict[str, Any]] = [
+        {"configMapRef": {"name": "mp3burst"}},
+        {"secretRef": {"name": "mail"}},
+        {"secretRef": {"name": "nobody", "optional": True}},
+    ]
+    function = service("web", notes.directory, "web", paths="/web", env=env, env_from=env_from)
+    given = {"SMTP_HOST": "mail.example.org", "LINK_DAYS": "3", "AWS_SECRET": "x", "PYTHONHASHSEED": "0"}
+    platform = run(function, env=given)
+    seen = json.loads(get(f"{platform.url}/web")[1])["env"]
+    assert seen["SMTP_HOST"] == "mail.example.org"
+    assert seen["LINK_DAYS"] == "3"
+    assert seen["link_key"] == (tmp_path / "data" / "keys" / "link").read_text()
+    assert seen["PUBLIC_URL"] == platform.url
+    assert seen["TOKEN_PUBLIC_KEYS"].startswith("-----BEGIN PUBLIC KEY-----")
+    assert seen["K_SINK"] == f"http://127.0.0.1:{platform.port}/_broker"
+    absent = {"AWS_SECRET", "PYTHONHASHSEED", "MAIL_DIR", "LINK_KEY", "TOKEN_PRIVATE_KEY", "DATABASE_URL", "keep_days"}
+    assert not seen.keys() & absent
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "data" / "keys").iterdir()}
+    assert modes == {"link": 0o600, "token-private.pem": 0o600}
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_function_that_cannot_start_says_so(run: Callable[..., Platform], notes: Notes) -> None:
+    platform = run(service("web", notes.directory, "nothing", paths="/web"))
+    status, body = get(f"{platform.url}/web")
+    assert status == 503
+    assert json.loads(body)["detail"] == "The function web does not start: its log says why. Try again later."
+    assert "web: There is no function nothing in" in platform.output()
+    assert get(f"{platform.url}/web")[0] == 503
+
+
+def test_a_function_that_fails_keeps_its_reasons_to_its_log(run: Callable[..., Platform]) -> None:
+    platform = run()
+    status, body = get(f"{platform.url}/web/boom")
+    assert status == 500
+    assert b"secret" not in body
+    assert "a secret" in platform.output()
+    assert get(f"{platform.url}/web/die")[0] == 502
+
+
+def test_an_answer_may_take_timeout_seconds(run: Callable[..., Platform], notes: Notes) -> None:
+    platform = run(service("web", notes.directory, "web", paths="/web", timeout=1))
+    assert get(f"{platform.url}/web/hold?file=go")[0] == 504
+    with pytest.raises(http.client.IncompleteRead), urllib.request.urlopen(f"{platform.url}/web/drip") as answer:
+        answer.read()
+    notes.go()
+
+
+def test_events_reach_the_functions_whose_triggers_match(
+    run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
+) -> None:
+    platform = run(*meals)
+    assert publish(platform, "a") == 202
+    assert publish(platform, "other", type="test.other") == 202
+    [[id_, type_, data, _]] = wait_for(lambda: notes("eat"), "the event")
+    assert (id_, type_, data) == ("a", "test.food", {"job": "1"})
+    wait_for(lambda: set(platform.status()["queues"]["t"].values()) == {0}, "the queue to be empty")
+    for name in ("id", "type", "source", "specversion"):
+        assert publish(platform, "b", **{name: ""}) == 400
+    assert publish(platform, "b", specversion="0.3") == 400
+    assert len(notes("eat")) == 1
+
+
+def test_an_event_is_tried_again_and_ends_as_a_dead_letter(
+    run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
+) -> None:
+    platform = run(*meals)
+    assert publish(platform, "never:1") == 202
+    assert publish(platform, "wrong:1") == 202
+    [buried] = wait_for(lambda: notes("bury"), "the dead letter")
+    assert buried == ["never:1", "http://eat.mp3burst.svc.cluster.local/", "503"]
+    times = [time for id_, _, _, time in notes("eat") if id_ == "never:1"]
+    assert len(times) == 3
+    assert times[1] - times[0] >= 0.2
+    assert times[2] - times[1] >= 0.4
+    wait_for(lambda: set(platform.status()["queues"]["t"].values()) == {0}, "the queue to be empty")
+    assert [id_ for id_, *_ in notes("eat")].count("wrong:1") == 1
+    [letter] = platform.status()["dead_letters"]
+    assert (letter["event"]["ce-id"], letter["error"], letter["data"]) == ("never:1", 503, '{"job": "1"}')
+    platform.stop()
+    assert run(*meals).status()["dead_letters"] == [letter]
+
+
+def test_at_most_parallelism_events_run_at_once(
+    run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
+) -> None:
+    platform = run(*meals)
+    for number in range(5):
+        publish(platform, f"hold:{number}")
+    wait_for(lambda: len(notes("eat")) == 2, "two events to run")
+    assert platform.status()["queues"]["t"] == {"ready": 3, "inflight": 2, "retrying": 0}
+    notes.go()
+    wait_for(lambda: len(notes("eaten")) == 5, "all to be eaten")
+    assert len(notes("eat")) == 5
+
+
+def test_an_event_whose_instance_is_killed_is_delivered_again(
+    run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
+) -> None:
+    platform = run(*meals)
+    publish(platform, "hold:1")
+    wait_for(lambda: notes("eat"), "the event to run")
+    [instance] = platform.instances("eat")
+    worker = children(instance["pid"])
+    os.kill(instance["pid"], signal.SIGKILL)
+    wait_for(lambda: not any(map(is_alive, worker)), "the worker to die with its master")
+    notes.go()
+    wait_for(lambda: notes("eaten"), "the second delivery")
+    assert len(notes("eat")) == 2
+
+
+def test_nothing_is_lost_when_the_platform_is_killed(
+    run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
+) -> None:
+    platform = run(*meals)
+    for number in range(4):
+        publish(platform, f"hold:{number}")
+    publish(platform, "never:1")
+    wait_for(lambda: len(notes("eat")) >= 2, "events to run")
+    processes = children(platform.process.pid)
+    assert processes
+    platform.kill()
+    wait_for(lambda: not any(map(is_alive, processes)), "every process to die with the platform")
+    notes.go()
+    run(*meals)
+    wait_for(lambda: len(set(notes("eaten"))) == 4, "every event")
+    wait_for(lambda: notes("bury"), "the dead letter")
+
+
+def test_a_ping_comes_at_the_start_and_then_by_the_clock(
+    run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
+) -> None:
+    spec = {"schedule": "0 0 1 1 *", "data": '{"a": 1}', "sink": {"uri": "http://eat.mp3burst.svc.cluster.local/x"}}
+    source = {"apiVersion": "sources.knative.dev/v1", "kind": "PingSource", "metadata": {"name": "p"}, "spec": spec}
+    run(*meals, source)
+    [[_, type_, data, _]] = wait_for(lambda: notes("eat"), "the ping")
+    assert (type_, data) == ("dev.knative.sources.ping", {"a": 1})
+
+
+def test_sigterm_lets_running_requests_finish(run: Callable[..., Platform], notes: Notes) -> None:
+    platform = run()
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(get, f"{platform.url}/web/hold?file=go")
+        wait_for(lambda: notes("hold"), "the request to run")
+        processes = children(platform.process.pid)
+        platform.process.terminate()
+        wait_for(lambda: get(f"{platform.url}/web")[0] == 503, "new requests to be refused")
+        notes.go()
+        assert answer.result() == (200, b"held")
+    assert platform.process.wait(20) == 0
+    assert not any(map(is_alive, processes))
+
+
+def test_a_second_signal_hurries(run: Callable[..., Platform], notes: Notes) -> None:
+    platform = run()
+    thread = threading.Thread(target=lambda: get_or_none(f"{platform.url}/web/hold?file=go"))
+    thread.start()
+    wait_for(lambda: notes("hold"), "the request to run")
+    processes = children(platform.process.pid)
+    platform.process.send_signal(signal.SIGINT)
+    wait_for(lambda: get(f"{platform.url}/web")[0] == 503, "the platform to drain")
+    platform.process.send_signal(signal.SIGINT)
+    assert platform.process.wait(10) == 0
+    thread.join(10)
+    assert not any(map(is_alive, processes))
+
+
+def get_or_none(url: str) -> tuple[int, bytes] | None:
+    try:
+        return get(url)
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def refused(data: Path, *options: str, **env: str) -> str:
+    command = [sys.executable, "-m", "infra.local", "--data", str(data), *options]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, env={**os.environ, **env})
+    assert result.returncode == 1
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    return line
+
+
+def test_what_stands_in_the_way_is_said_in_one_sentence(
+    run: Callable[..., Platform], tmp_path: Path, notes: Notes
+) -> None:
+    platform = run()
+    port = str(platform.port)
+    assert refused(tmp_path / "other", "--port", port).startswith(f"Port {port} is in use: ")
+    assert "is running on" in refused(tmp_path / "data", "--port", str(free_port()))
+    assert "JWT_SECRET is not used" in refused(tmp_path / "other", "--port", "0", JWT_SECRET="sarcasm")
+    assert "no Knative Service" in refused(tmp_path / "other", "--port", "0", "--manifests", str(notes.directory))
