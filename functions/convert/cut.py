@@ -1,8 +1,8 @@
 """Cuts a track into ranges that encoders can work on at once, none of which changes a byte of the result.
 
-Why whole frames, why a pre-roll and how long: measured, see ``docs`` and the identity tests. An encoder that starts
-``PREROLL`` frames early has forgotten by its range that it did not start at the beginning; at 44.1 kHz and its fractions a
-frame of constant bit rate is no whole number of bytes, and the padding that makes up for it repeats every 49 frames.
+An encoder that starts ``PREROLL`` frames early has forgotten by its range that it did not start at the beginning
+(measured, not proven: the identity tests hold it). At 44.1 kHz and its fractions a frame of constant bit rate is no
+whole number of bytes, and the padding that makes up for it repeats every 49 frames: encoders start at multiples of that.
 """
 
 from dataclasses import asdict, dataclass

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from functions.convert import sandbox
 from functions.convert.cut import Piece, Plan, atrim
@@ -18,7 +18,7 @@ HEARTBEAT = 0.5
 #: An encoder that needs more CPU than that for a second of sound is stuck.
 CPU_PER_SECOND = 1.0
 _ADDRESS_SPACE = 4 << 30
-#: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: what a decoder makes of a track may be longer than it says.
+#: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: a track may decode to more than it says.
 _BYTES_PER_SECOND = 80_000
 
 
@@ -45,7 +45,7 @@ class Encoding:
 
 
 def command(ffmpeg: str, plan: Plan, piece: Piece, track: int, frames: int) -> list[str]:
-    """ffmpeg's arguments; ``track`` and ``frames`` are the open files it reads and writes."""
+    """The arguments of ffmpeg; ``track`` and ``frames`` are the open files it reads and writes."""
     trim = atrim(piece, plan.rate)
     filters = [*plan.filters, trim] if trim else plan.filters
     return [
@@ -93,7 +93,8 @@ def encode(
                 while waiting and len(running) < at_once:
                     running.append(_start(ffmpeg, plan, waiting.pop(), track, selector, length))
                 for key, _ in selector.select(HEARTBEAT):
-                    _hear(*key.data, key.fileobj, selector)
+                    encoding, name = key.data
+                    _hear(encoding, name, selector)
                 for encoding in [one for one in running if _ended(one, selector)]:
                     running.remove(encoding)
                     _judge(encoding)
@@ -129,7 +130,8 @@ def _start(
     return encoding
 
 
-def _hear(encoding: Encoding, name: str, pipe: IO[bytes], selector: selectors.BaseSelector) -> None:
+def _hear(encoding: Encoding, name: str, selector: selectors.BaseSelector) -> None:
+    pipe: Any = getattr(encoding.process, name)
     data = pipe.read(1 << 16)
     if data is None:
         return
@@ -166,7 +168,7 @@ def _ended(encoding: Encoding, selector: selectors.BaseSelector) -> bool:
     for name in ("stdout", "stderr"):
         pipe = getattr(process, name)
         while pipe in selector.get_map():
-            _hear(encoding, name, pipe, selector)
+            _hear(encoding, name, selector)
         pipe.close()
     return True
 

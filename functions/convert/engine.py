@@ -1,9 +1,11 @@
 """Video in, MP3 out: the audio track taken out once, encoded in ranges by several encoders, laid end to end."""
 
+import importlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from functions.convert import cut, encode, mpeg, probe, splice, tags, xing
 from functions.convert.cut import Plan
@@ -89,7 +91,9 @@ def plan_for(track: Track, options: Options, pieces: int) -> Plan:
     """How to encode a track with so many encoders."""
     rate = cut.nearest_rate(track.rate)
     channels = 1 if track.channels == 1 else 2
-    quality = ("-q:a", str(options.vbr)) if options.vbr is not None else ("-b:a", f"{options.bitrate or DEFAULT_BITRATE}k")
+    quality = (
+        ("-q:a", str(options.vbr)) if options.vbr is not None else ("-b:a", f"{options.bitrate or DEFAULT_BITRATE}k")
+    )
     layout = "mono" if channels == 1 else "stereo"
     samples = int(track.duration * rate)
     frames = samples // mpeg.samples_per_frame(rate)
@@ -112,8 +116,7 @@ def summed(done: encode.Encoding) -> splice.Sum:
 
 
 def _own_ffmpeg() -> str:
-    import imageio_ffmpeg
-
+    imageio_ffmpeg: Any = importlib.import_module("imageio_ffmpeg")  # it has no types
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
@@ -155,8 +158,8 @@ def _copied_tag(track: Track, copied: splice.Sum) -> bytes:
 
 def _lost(track: Track, errors: int | None) -> str | None:
     """The sentence about what of the track is missing from the MP3."""
-    if track.declared is not None and track.duration < track.declared - _TOLERANCE:
-        return f"The file ends early: {track.duration:.0f} of its {track.declared:.0f} seconds of sound are there."
+    if track.missing > _TOLERANCE:
+        return f"The file is cut off: about {track.missing:.0f} seconds at its end are missing."
     if track.errors or errors:
         return "Parts of the sound are damaged and were left out."
     return None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-# ISO/IEC 11172-3 and 13818-3: kbit/s by bitrate_index, for MPEG-1 and for MPEG-2 and 2.5. Index 0, free format, has no size.
+# ISO/IEC 11172-3 and 13818-3: kbit/s by bitrate_index, for MPEG-1 and for MPEG-2 and 2.5; index 0 is free format.
 _BITRATES = {
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -16,7 +16,7 @@ RATES = tuple(sorted(rate for rates in _RATES.values() for rate in rates))
 
 HEADER = 4
 
-#: Samples that a decoder adds in front of what was encoded, and that a LAME tag's delay does not count (LAME, VbrTag.c).
+#: Samples that a decoder adds in front, and that a LAME tag's delay does not count (libavformat/mp3dec.c).
 DECODER_DELAY = 529
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from functions.convert import reader, sandbox
 from functions.convert.encode import HEARTBEAT
+from functions.convert.extract import BUFFER
 from functions.convert.faults import EncoderKilled, UnusableMedia
 
 _ADDRESS_SPACE = 1 << 30
@@ -49,7 +50,7 @@ class Track:
         rate: samples a second, as decoded.
         channels: how many, as decoded.
         duration: seconds, from the packets.
-        declared: seconds that the source claims, None where it does not.
+        missing: seconds that the source claims to have and has not.
         errors: places of the source that could not be read.
         skipped: samples at the start that are not to be heard.
         discarded: samples at the end that are not to be heard.
@@ -63,7 +64,7 @@ class Track:
     rate: int
     channels: int
     duration: float
-    declared: float | None
+    missing: float
     errors: int
     skipped: int
     discarded: int
@@ -104,7 +105,7 @@ def take(
         try:
             report, cover = _serve(ours, source, size, on_progress)
             process.wait()
-        except (EOFError, ConnectionError):
+        except (reader.Gone, ConnectionError):
             _judge(process.wait())
             raise
         finally:
@@ -130,8 +131,13 @@ def _start(link: int, target: int, size: int, number: int, copy: bool) -> subpro
         "NPROC": 0,
     }
     arguments = {
-        **{"parent": os.getpid(), "limits": limits, "link": link, "target": target},
-        **{"size": size, "track": number, "copy": copy},
+        "parent": os.getpid(),
+        "limits": limits,
+        "link": link,
+        "target": target,
+        "size": size,
+        "track": number,
+        "copy": copy,
     }
     return subprocess.Popen(
         [sys.executable, "-I", "-c", _START, json.dumps(arguments)],
@@ -160,7 +166,7 @@ def _serve(
         except TimeoutError:
             continue
         if not got:
-            raise EOFError
+            raise reader.Gone
         request += got
         if len(request) < reader.REQUEST.size:
             continue
@@ -168,7 +174,7 @@ def _serve(
         request.clear()
         link.settimeout(None)
         if what == reader.READ:
-            data = source.read(min(first, reader.BUFFER))
+            data = source.read(min(first, BUFFER))
             furthest = max(furthest, source.tell())
             link.sendall(reader.ANSWER.pack(len(data)) + data)
         elif what == reader.SEEK:

@@ -1,7 +1,7 @@
-"""Runs a program that handles what a stranger sent: no environment, no network, limits, and no life beyond its parent's.
+"""Runs a program on what a stranger sent: no environment, no network, limits, and no life beyond its parent's.
 
-Run as a script, with ``-I -S``, it is the launcher: it puts the limits on itself and becomes the program. (``preexec_fn``
-would do the same without a second start of Python, 10 ms, but may deadlock in a process with threads.)
+Run as a script, with ``-I -S``, it is the launcher: it puts the limits on itself and becomes the program.
+``preexec_fn`` would do so without a second start of Python (20 ms), but may deadlock in a process with threads.
 """
 
 import contextlib

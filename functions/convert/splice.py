@@ -35,7 +35,7 @@ class Sum:
         every: a mark stands after every so many frames of the whole.
         marks: bytes of the piece before each mark.
         bitrates: the bit rates that occur, kbit/s.
-        tag: the tag frame that the encoder wrote, in hexadecimal; its padding is right in the piece where the sound ends.
+        tag: the encoder's tag frame, in hexadecimal; the padding in it is right for the piece where the sound ends.
     """
 
     start: int
@@ -147,13 +147,10 @@ def tag(sums: Sequence[Sum], template: bytes) -> bytes:
     bitrates: set[int] = set()
     for one in sums:
         first = one.start // one.every + 1
-        marks += [
-            before + mark for number, mark in enumerate(one.marks, first) if not number * one.every % every
-        ]
+        marks += [before + mark for number, mark in enumerate(one.marks, first) if not number * one.every % every]
         before += one.size
         crc = _append_zeros(crc, one.size) ^ one.crc
         bitrates.update(one.bitrates)
-    # What the muxer compares with is the bit rate that was asked for: the tag frame's own, if it did not need a larger frame.
     return xing.fill(template, frames=frames, size=before, crc=crc, marks=marks, variable=len(bitrates) > 1)
 
 

@@ -1,9 +1,11 @@
 """The ID3v2.3 tag in front of the MP3: title and what else the source says of itself."""
 
+import importlib
 import io
 import re
 from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Any
 
 #: ID3v2.3 frames by the names that libavformat gives to what it finds in any container.
 _FRAMES = {
@@ -36,7 +38,7 @@ def id3(tags: Mapping[str, str], filename: str, cover: bytes) -> bytes:
         filename: the source's name.
         cover: a JPEG or PNG picture, or nothing.
     """
-    from mutagen import id3 as mutagen
+    mutagen: Any = importlib.import_module("mutagen.id3")  # it has no types
 
     found = _lower(tags)
     out = mutagen.ID3()

@@ -1,0 +1,88 @@
+"""The command-line tool: ``python -m functions.convert VIDEO``."""
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from events.errors import Mp3burstError
+from functions.convert.engine import Result, to_mp3
+from functions.options import Options
+
+_WIDTH = 40
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Convert one file; the exit status, 0 where there is an MP3, 1 where there is none, 2 for a wrong command line."""
+    parser = argparse.ArgumentParser("python -m functions.convert", description="Make an MP3 of a video's sound.")
+    parser.add_argument("video", type=Path)
+    parser.add_argument("-o", dest="out", type=Path, metavar="OUT", help="the MP3 (default: beside the video)")
+    parser.add_argument("--encoders", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="at once")
+    options = [parser.add_argument(f"--{name.replace('_', '-')}") for name in Options.__dataclass_fields__]
+    given = parser.parse_args(arguments)
+    out = given.out or given.video.with_suffix(".mp3")
+    form = {one.dest: value for one in options if (value := getattr(given, one.dest)) is not None}
+    try:
+        if out.exists() and out.samefile(given.video):
+            raise Mp3burstError(f"{out} is the video itself: name another file with -o.")
+        result = convert(given.video, out, Options.from_form(form), given.encoders)
+    except OSError as error:
+        print(f"{error.filename or given.video}: {error.strerror or error}.", file=sys.stderr)
+        return 1
+    except Mp3burstError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if result.warning:
+        print(result.warning, file=sys.stderr)
+    return 0
+
+
+def convert(video: Path, out: Path, options: Options, encoders: int) -> Result:
+    """Convert into a file beside ``out`` that takes its name once it is whole."""
+    ffmpeg = os.environ.get("FFMPEG")
+    with video.open("rb") as source, tempfile.TemporaryDirectory(dir=out.parent, prefix=".mp3burst-") as name:
+        whole = Path(name) / out.name
+        with whole.open("wb") as target, _bar(sys.stderr.isatty()) as on_progress:
+            result = to_mp3(
+                source,
+                target,
+                options,
+                filename=video.name,
+                directory=Path(name),
+                encoders=max(encoders, 1),
+                on_progress=on_progress,
+                ffmpeg=ffmpeg,
+            )
+        whole.replace(out)
+    return result
+
+
+@contextlib.contextmanager
+def _bar(terminal: bool) -> Iterator[Callable[[float], None]]:
+    # A bar that redraws itself on a terminal; a line for each tenth elsewhere, as in a log.
+    last = -1
+
+    def on_progress(part: float) -> None:
+        nonlocal last
+        percent = min(int(part * 100), 100)
+        if terminal and percent != last:
+            done = percent * _WIDTH // 100
+            print(f"\r[{'#' * done}{' ' * (_WIDTH - done)}] {percent:3d} %", end="", file=sys.stderr, flush=True)
+        elif not terminal and percent // 10 != last // 10:
+            print(f"{percent} %", file=sys.stderr, flush=True)
+        last = percent
+
+    try:
+        yield on_progress
+    finally:
+        if terminal:
+            print(file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

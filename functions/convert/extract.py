@@ -1,0 +1,181 @@
+"""Takes one audio track out of an open container by PyAV, packets and time stamps as they are. Runs in the reader."""
+
+import contextlib
+import struct
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import IO, TYPE_CHECKING, Any
+
+from functions.convert import mpeg
+
+if TYPE_CHECKING:
+    import av.audio.stream
+    import av.container
+    import av.packet
+    import av.stream
+
+BUFFER = 256 << 10
+#: So many failed reads in a row end a track.
+PATIENCE = 64
+
+
+class Extraction:
+    """Takes one track out of an open container and counts what it takes.
+
+    Attributes:
+        packets: how many so far.
+        errors: places that could not be read, and packets that the container itself calls damaged.
+        skipped: samples at the start that are not to be heard.
+        discarded: samples at the end that are not to be heard.
+        cover: the first picture that came along.
+        reach: seconds up to which the file has anything, on its own clock.
+        rate: samples a second, as decoded.
+        channels: how many, as decoded.
+    """
+
+    def __init__(self, container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream") -> None:
+        self._container = container
+        self.stream = stream
+        self.packets = self.errors = self.skipped = self.discarded = 0
+        self.cover = b""
+        self.reach = 0.0
+        self.rate = stream.codec_context.sample_rate
+        self.channels = stream.codec_context.channels
+        stream.codec_context.thread_count = 1
+        self._probing = 8  # packets to try until one gives a frame
+        self._first: float | None = None
+        self._end = self._summed = 0.0
+
+    @property
+    def duration(self) -> float:
+        """Seconds of audio: what the packets add up to where their lengths are exact, else what they span."""
+        exact = self.stream.time_base is not None and self.stream.time_base <= Fraction(1, 8000)
+        span = max(self._end - (self._first or 0.0), 0.0)
+        return self._summed if exact or not span else span
+
+    def __iter__(self) -> Iterator["av.packet.Packet[Any]"]:
+        """The track's packets in the file's order; a place that cannot be read is passed over, and counted."""
+        import av.error
+
+        patience = PATIENCE
+        packets = self._demux()
+        while patience:
+            try:
+                packet = next(packets)
+            except (StopIteration, EOFError):
+                return
+            except av.error.FFmpegError:
+                self.errors += 1
+                patience -= 1
+                packets = self._demux()
+                continue
+            patience = PATIENCE
+            if not packet.size:
+                continue
+            base = float(packet.time_base or 0)
+            if packet.pts is not None:
+                self.reach = max(self.reach, (packet.pts + (packet.duration or 0)) * base)
+            if packet.stream_index == self.stream.index:
+                self._count(packet, base)
+                yield packet
+            elif _is_picture(packet.stream):
+                self.cover = self.cover or bytes(packet)
+
+    def _demux(self) -> Iterator["av.packet.Packet[Any]"]:
+        if self.stream.duration:
+            pictures = [one for one in self._container.streams.video if _is_picture(one)]
+            return self._container.demux(self.stream, *pictures)
+        return self._container.demux()  # all, since how far the others reach tells whether the end is missing
+
+    def _count(self, packet: "av.packet.Packet[Any]", base: float) -> None:
+        self.packets += 1
+        self.errors += packet.is_corrupt
+        length = (packet.duration or 0) * base
+        self._summed += length
+        if packet.pts is not None:
+            start = packet.pts * base
+            self._first = start if self._first is None else self._first
+            self._end = max(self._end, start + length)
+        if packet.has_sidedata("skip_samples"):
+            # AV_PKT_DATA_SKIP_SAMPLES (libavcodec/packet.h): from the start, from the end, 32 bits little-endian.
+            skipped, discarded = struct.unpack_from("<II", bytes(packet.get_sidedata("skip_samples")))
+            self.skipped += skipped if self.packets == 1 else 0
+            self.discarded += discarded
+        if self._probing:
+            self._decode(packet)
+
+    def _decode(self, packet: "av.packet.Packet[Any]") -> None:
+        # A header may say 24 kHz and mono where the sound is 48 kHz and stereo (AAC with SBR and PS): a decoder knows.
+        import av.error
+
+        self._probing -= 1
+        with contextlib.suppress(av.error.FFmpegError):
+            for frame in self.stream.codec_context.decode(packet):
+                self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
+                self._probing = 0
+
+
+def _is_picture(stream: "av.stream.Stream") -> bool:
+    return stream.type == "video" and bool(stream.disposition & stream.disposition.attached_pic)
+
+
+class NotWhole(Exception):
+    """The MP3 packets are not whole frames of one kind: they cannot be laid end to end."""
+
+
+def copy_frames(extraction: Extraction, target: IO[bytes]) -> None:
+    """Write MP3 packets end to end as they are; NotWhole where that would make no MP3 file."""
+    kind = None
+    for packet in extraction:
+        data = bytes(packet)
+        frame = mpeg.parse(data)
+        if frame is None or frame.size != len(data) or (kind or frame.kind) != frame.kind:
+            raise NotWhole
+        kind = frame.kind
+        if not (extraction.packets == 1 and mpeg.is_tag(data)):
+            target.write(data)
+
+
+def remux(extraction: Extraction, formats: Sequence[str], target: IO[bytes]) -> str:
+    """Write the track into a container of its own, packets and time stamps as they are.
+
+    Args:
+        extraction: the track.
+        formats: the containers to try; the first that takes the codec is used.
+        target: where it goes.
+
+    Returns:
+        The container's name.
+    """
+    import av
+    import av.error
+
+    for name in formats:
+        target.seek(0)
+        target.truncate()
+        output = av.open(target, "w", format=name, buffer_size=BUFFER)
+        try:
+            stream = output.add_stream_from_template(extraction.stream)
+            output.start_encoding()
+        except (ValueError, av.error.FFmpegError):
+            continue
+        last = None
+        for packet in extraction:
+            if last is not None:
+                output.mux_one(last)
+            last = packet
+            last.stream = stream
+        if last is not None:
+            _shorten(last, extraction.stream)
+            output.mux_one(last)
+        output.close()
+        return name
+    raise ValueError(f"no container takes {extraction.stream.codec_context.name}")
+
+
+def _shorten(last: "av.packet.Packet[Any]", source: "av.audio.stream.AudioStream") -> None:
+    # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is meant to be cut.
+    if source.duration and last.pts is not None and last.time_base == source.time_base:
+        rest = (source.start_time or 0) + source.duration - last.pts
+        if 0 < rest < (last.duration or 0):
+            last.duration = rest
