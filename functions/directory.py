@@ -52,7 +52,7 @@ class DirectoryStore:
             try:
                 text = (place / _STAT).read_bytes()
                 file = (place / _BYTES).open("rb")
-            except (FileNotFoundError, NotADirectoryError) as error:
+            except FileNotFoundError as error:
                 raise _not_found() from error
         try:
             return DirectoryReader(file, _parse(text))

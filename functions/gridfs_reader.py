@@ -1,7 +1,10 @@
-"""Reads a GridFS file: only the chunks that are asked for, and ahead where the reads go on where the last one ended."""
+"""Reads a GridFS file: only the chunks that are asked for, and ahead where the reads just go on."""
 
 import contextlib
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from functions.blob_io import VerifyingReader
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
 
 #: Chunks in one answer of the server, 4 MB: without a limit some servers answer with more than a message may hold.
 BATCH = 16
+
+#: Chunks, 2 MB, that are fetched one by one after a jump: whoever reads on after them is likely to go on for long.
+RUN = 8
 
 _DUPLICATE_KEY = 11000
 
@@ -31,16 +37,18 @@ class GridFSReader(VerifyingReader):
         self._chunks = chunks
         self._id = document["_id"]
         self._chunk_size = int(document["chunkSize"])
+        self._last = -2, b""  # the chunk read last, since small reads come back to it
+        self._run = 0  # so many chunks were read one after the other
         self._cursor: Cursor[dict[str, Any]] | None = None
-        self._coming = range(0)  # the chunks that the cursor still gives
-        self._last = -1, b""  # the chunk read last, since small reads come back to it
+        self._batch: deque[dict[str, Any]] = deque()
+        self._ahead: Future[list[dict[str, Any]]] | None = None  # the batch after that
+        self._worker: ThreadPoolExecutor | None = None
 
     def _fetch(self, start: int, size: int) -> bytes:
         end = start + size
-        numbers = range(start // self._chunk_size, (end - 1) // self._chunk_size + 1)
         parts = []
-        for n in numbers:
-            data = self._chunk(n, numbers.stop)
+        for n in range(start // self._chunk_size, (end - 1) // self._chunk_size + 1):
+            data = self._chunk(n)
             base = n * self._chunk_size
             parts.append(data[max(0, start - base) : end - base])
             if base + len(data) < min(end, base + self._chunk_size):
@@ -48,52 +56,67 @@ class GridFSReader(VerifyingReader):
                 break
         return b"".join(parts)
 
-    def _chunk(self, n: int, stop: int) -> bytes:
-        """The bytes of chunk ``n``, none if it is missing; chunks before ``stop`` are wanted too."""
+    def _chunk(self, n: int) -> bytes:
+        """The bytes of chunk ``n``, none if it is missing."""
         if n != self._last[0]:
-            if n not in self._coming[:1]:
-                # The reads go on where they ended: everything up to the file's end is likely to be wanted.
-                total = -(-self.stat.size // self._chunk_size)
-                self._query(range(n, total if n == self._last[0] + 1 else stop))
-            self._last = n, self._next()
+            if n != self._last[0] + 1:
+                self._leave()
+                self._run = 0
+            self._run += 1
+            with plain_errors():
+                self._last = n, self._from_stream(n) if self._run > RUN else self._alone(n)
         return self._last[1]
 
-    def _next(self) -> bytes:
+    def _alone(self, n: int) -> bytes:
+        document = self._chunks.find_one({"files_id": self._id, "n": n})
+        return b"" if document is None else bytes(document["data"])
+
+    def _from_stream(self, n: int) -> bytes:
         from pymongo.errors import AutoReconnect, CursorNotFound
 
-        assert self._cursor is not None  # noqa: S101 - for mypy: _query has made it
-        with plain_errors():
-            try:
-                document = next(self._cursor, None)
-            except (AutoReconnect, CursorNotFound):  # the driver repeats a query, but never the next batch of one
-                self._query(self._coming)
-                document = next(self._cursor, None)
-        n, self._coming = self._coming[0], self._coming[1:]
-        if document is None or document["n"] != n:
+        try:
+            self._refill(n)
+        except (AutoReconnect, CursorNotFound):  # the driver repeats a query, but never the next batch of one
+            self._leave()
+            self._refill(n)
+        if not self._batch or self._batch[0]["n"] != n:
             return b""
-        return bytes(document["data"])
+        return bytes(self._batch.popleft()["data"])
 
-    def _query(self, numbers: range) -> None:
-        self._close()
-        wanted = {"files_id": self._id, "n": {"$gte": numbers.start, "$lt": numbers.stop}}
-        self._cursor = self._chunks.find(wanted).sort("n", 1).batch_size(BATCH)
-        self._coming = numbers
+    def _refill(self, n: int) -> None:
+        """Have a batch that begins with chunk ``n``, and the next one on its way while this one is used."""
+        if self._batch:
+            return
+        if self._cursor is None:
+            rest = {"files_id": self._id, "n": {"$gte": n}}
+            self._cursor = self._chunks.find(rest).sort("n", 1).batch_size(BATCH)
+        self._batch.extend(self._ahead.result() if self._ahead else _load(self._cursor))
+        self._worker = self._worker or ThreadPoolExecutor(1, "gridfs-reader")
+        self._ahead = self._worker.submit(_load, self._cursor)
 
     def _explain(self) -> None:
         """Raise BlobNotFound if bytes are missing because the file was deleted."""
-        self._close()
+        self._leave()
         with plain_errors():
             if self._files.find_one({"_id": self._id}, {"_id": 1}) is None:
                 raise BlobNotFound("The file was deleted while it was read.")
 
-    def _close(self) -> None:
-        from pymongo.errors import PyMongoError
+    def _leave(self) -> None:
+        """Let go of the query; a batch that is just under way is waited for by the worker alone."""
+        if self._cursor is not None and self._worker is not None:
+            self._worker.submit(self._cursor.close)
+        self._cursor, self._ahead = None, None
+        self._batch.clear()
 
-        if self._cursor is not None:
-            with contextlib.suppress(PyMongoError):
-                self._cursor.close()
-            self._cursor = None
-            self._coming = range(0)
+    def _close(self) -> None:
+        self._leave()
+        if self._worker is not None:
+            self._worker.shutdown(wait=False)
+            self._worker = None
+
+
+def _load(cursor: "Cursor[dict[str, Any]]") -> list[dict[str, Any]]:
+    return list(islice(cursor, BATCH))
 
 
 @contextlib.contextmanager

@@ -152,17 +152,17 @@ def connect(environ: Mapping[str, str]) -> Media:
             are ``videos``, ``pieces`` and ``mp3s``, save where a URI names one.
 
     Raises:
-        BadSetting: it names none, or the same database twice: a video must not pass for an MP3.
+        BadSetting: it names none, or one that is no URI, or the same database twice: a video must not pass for an MP3.
     """
     from functions.settings import BadSetting
 
     if uri := environ.get("MONGO_URI"):
         from functions.gridfs_store import GridFSStore
 
-        server, named = _split(uri)
+        server, named = _split("MONGO_URI", uri)
         places = [(uri, server, named or "videos"), (uri, server, "pieces"), (uri, server, "mp3s")]
         if mp3_uri := environ.get("MONGO_MP3_URI"):
-            server, named = _split(mp3_uri)
+            server, named = _split("MONGO_MP3_URI", mp3_uri)
             places[2] = (mp3_uri, server, named or "mp3s")
         if len({place[1:] for place in places}) < len(places):
             raise BadSetting("MONGO_URI and MONGO_MP3_URI must name different databases, and neither may be pieces.")
@@ -176,7 +176,12 @@ def connect(environ: Mapping[str, str]) -> Media:
     )
 
 
-def _split(uri: str) -> tuple[str, str]:
+def _split(name: str, uri: str) -> tuple[str, str]:
     """The servers and the database that a MongoDB URI names."""
-    servers, _, database = uri.partition("://")[2].partition("?")[0].partition("/")
+    from functions.settings import BadSetting
+
+    scheme, _, rest = uri.partition("://")
+    servers, _, database = rest.partition("?")[0].partition("/")
+    if scheme not in ("mongodb", "mongodb+srv") or not servers:
+        raise BadSetting(f"{name} is no MongoDB URI: write mongodb://USER:PASSWORD@HOST:27017/DATABASE.")
     return servers.rpartition("@")[2], unquote(database).partition(".")[0]
