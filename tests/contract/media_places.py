@@ -1,0 +1,119 @@
+"""The kinds of media store, as fixtures, and what the tests of all of them use."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+from bson import ObjectId
+
+from functions import gridfs_store
+from functions.media import Description, Media, Reader, Store, connect, new_blob_id
+from tests.fakes import MemoryStore, memory_media
+from tests.servers.mongodb import MongoDB
+
+A = Description("3f" * 16, "a0" * 16, 'Grüße из 日本 🎬 "1".mp4', "video/mp4")
+
+
+@dataclass
+class Place:
+    """A kind of store, and ways to look at it and to harm it that no function has."""
+
+    media: Media
+    environ: dict[str, str]  # empty where no other process can reach it
+    change: Callable[[str, Callable[[bytes], bytes]], None]  # rewrites the stored bytes of a video
+    remains: Callable[[str], bool]  # whether anything is left of a video
+
+    @property
+    def videos(self) -> Store:
+        return self.media.videos
+
+
+@pytest.fixture(scope="module")
+def mongodb() -> Iterator[MongoDB]:
+    with MongoDB() as server:
+        yield server
+        gridfs_store.disconnect()
+
+
+@pytest.fixture
+def memory() -> Place:
+    media = memory_media()
+    store = media.videos
+    assert isinstance(store, MemoryStore)
+
+    def change(blob: str, how: Callable[[bytes], bytes]) -> None:
+        stat, content = store.blobs[blob]
+        store.blobs[blob] = stat, how(content)
+
+    return Place(media, {}, change, lambda blob: blob in store.blobs or blob in store.parts)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Place:
+    environ = {"MEDIA_DIR": str(tmp_path / "media")}
+
+    def change(blob: str, how: Callable[[bytes], bytes]) -> None:
+        file = tmp_path / "media" / "videos" / blob[:2] / blob / "bytes"
+        file.write_bytes(how(file.read_bytes()))
+
+    return Place(connect(environ), environ, change, lambda blob: any(tmp_path.glob(f"media/videos/*/{blob}*")))
+
+
+@pytest.fixture
+def gridfs_place(mongodb: MongoDB) -> Iterator[Place]:
+    name = f"videos{new_blob_id()}"
+    environ = {"MONGO_URI": f"{mongodb.url}/{name}"}
+    with pymongo.MongoClient[dict[str, Any]](mongodb.url) as client:
+        bucket = client[name]["fs"]
+
+        def change(blob: str, how: Callable[[bytes], bytes]) -> None:
+            for chunk in list(bucket["chunks"].find({"files_id": ObjectId(blob)}).sort("n", -1).limit(1)):
+                bucket["chunks"].update_one({"_id": chunk["_id"]}, {"$set": {"data": how(chunk["data"])}})
+
+        def remains(blob: str) -> bool:
+            files = bucket["files"].count_documents({"_id": ObjectId(blob)})
+            return bool(files + bucket["chunks"].count_documents({"files_id": ObjectId(blob)}))
+
+        yield Place(connect(environ), environ, change, remains)
+        client.drop_database(name)
+
+
+@pytest.fixture(params=["memory", "directory", "gridfs_place"])
+def place(request: pytest.FixtureRequest) -> Place:
+    found: Place = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(params=["directory", "gridfs_place"])
+def lasting(request: pytest.FixtureRequest) -> Place:
+    """A store that other processes reach."""
+    found: Place = request.getfixturevalue(request.param)
+    return found
+
+
+def noise(size: int, seed: int = 1) -> bytes:
+    return hashlib.shake_128(bytes([seed])).digest(size)
+
+
+def put(store: Store, content: bytes, blob: str | None = None) -> str:
+    blob = blob or new_blob_id()
+    with store.create(blob, A) as writer:
+        for start in range(0, len(content), 300_007):
+            writer.write(content[start : start + 300_007])
+    return blob
+
+
+def drain(reader: Reader, block: int = 100_003) -> bytes:
+    parts = []
+    while part := reader.read(block):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def get(store: Store, blob: str, block: int = 100_003) -> bytes:
+    with store.open(blob) as reader:
+        return drain(reader, block)

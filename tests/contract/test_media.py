@@ -1,0 +1,141 @@
+"""What every media store promises: the fake, the directory and GridFS."""
+
+import hashlib
+import os
+import random
+
+import pytest
+
+from functions.gridfs_store import CHUNK
+from functions.media import BlobExists, BlobNotFound, MediaUnavailable, Stat, is_blob_id, new_blob_id
+from tests.contract.media_places import A, Place, drain, get, noise, put
+
+pytest_plugins = ["tests.contract.media_places"]
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 16 * CHUNK, 16 * CHUNK + 1, 60 * CHUNK + 5])
+def test_what_was_written_is_read(place: Place, size: int) -> None:
+    content = noise(size)
+    blob = put(place.videos, content)
+    with place.videos.open(blob) as reader:
+        assert reader.stat == Stat(size, hashlib.sha256(content).hexdigest(), A)
+        assert drain(reader) == content
+        assert reader.read(10) == b""
+    with place.videos.open(blob) as reader:
+        assert reader.read() == content
+        assert reader.read() == b""
+
+
+def test_anything_with_bytes_in_it_can_be_written(place: Place) -> None:
+    blob = new_blob_id()
+    with place.videos.create(blob, A) as writer:
+        assert writer.write(b"") == 0
+        assert writer.write(bytearray(b"ab")) == 2
+        reused = bytearray(b"cdefgh")
+        assert writer.write(memoryview(reused)[1:3]) == 2
+        reused[:] = b"??????"
+        assert writer.write(b"") == 0
+    assert get(place.videos, blob) == b"abde"
+    with pytest.raises(ValueError, match="with block"):
+        writer.write(b"late")
+
+
+def test_any_range_can_be_read(place: Place) -> None:
+    content = noise(30 * CHUNK + 77)
+    blob = put(place.videos, content)
+    chance = random.Random(2)  # noqa: S311 - places, not secrets
+    with place.videos.open(blob) as reader:
+        for _ in range(60):
+            start = chance.randrange(len(content))
+            size = chance.choice([1, 1000, CHUNK, 3 * CHUNK, 20 * CHUNK])
+            assert reader.seek(start) == start
+            for _ in range(chance.choice([1, 1, 3, 12])):
+                assert reader.read(size) == content[start : start + size]
+                start += size
+
+
+def test_seek_and_tell_mean_what_they_mean_in_a_file(place: Place) -> None:
+    blob = put(place.videos, b"0123456789")
+    with place.videos.open(blob) as reader:
+        assert (reader.tell(), reader.read(3), reader.tell()) == (0, b"012", 3)
+        assert (reader.seek(2, os.SEEK_CUR), reader.read(1)) == (5, b"5")
+        assert (reader.seek(-2, os.SEEK_END), reader.read()) == (8, b"89")
+        assert (reader.seek(100), reader.read(5), reader.tell()) == (100, b"", 100)
+        with pytest.raises(ValueError, match="before the start"):
+            reader.seek(-1)
+        assert (reader.seek(0), reader.read(0), reader.read(1)) == (0, b"", b"0")
+
+
+def test_a_blob_is_not_there_before_it_is_whole(place: Place) -> None:
+    blob = new_blob_id()
+    with place.videos.create(blob, A) as writer:
+        writer.write(noise(20 * CHUNK))
+        with pytest.raises(BlobNotFound):
+            place.videos.open(blob)
+    assert get(place.videos, blob) == noise(20 * CHUNK)
+
+
+def test_an_exception_leaves_nothing(place: Place) -> None:
+    blob = new_blob_id()
+    with pytest.raises(ZeroDivisionError), place.videos.create(blob, A) as writer:
+        writer.write(noise(20 * CHUNK))
+        _ = 1 / 0
+    assert not place.remains(blob)
+
+
+def test_an_id_that_is_taken_costs_nobody_a_file(place: Place) -> None:
+    content = noise(3 * CHUNK)
+    blob = put(place.videos, content)
+    with pytest.raises(BlobExists):
+        put(place.videos, b"other", blob)
+    assert get(place.videos, blob) == content
+
+
+def test_two_attempts_do_not_disturb_each_other(place: Place) -> None:
+    first, second = new_blob_id(), new_blob_id()
+    with place.videos.create(first, A) as one:
+        one.write(noise(17 * CHUNK, 1))
+        with pytest.raises(ZeroDivisionError), place.videos.create(second, A) as two:
+            two.write(noise(17 * CHUNK, 2))
+            _ = 1 / 0
+        one.write(b"end")
+    assert get(place.videos, first) == noise(17 * CHUNK, 1) + b"end"
+    assert not place.remains(second)
+
+
+def test_what_is_deleted_while_it_is_written_never_appears(place: Place) -> None:
+    blob = new_blob_id()
+    with pytest.raises(MediaUnavailable), place.videos.create(blob, A) as writer:
+        writer.write(noise(17 * CHUNK))
+        place.videos.delete(blob)
+        writer.write(noise(17 * CHUNK))
+    assert not place.remains(blob)
+
+
+def test_deleting_is_complete_and_may_be_repeated(place: Place) -> None:
+    other = put(place.videos, b"other")
+    blob = put(place.videos, noise(3 * CHUNK))
+    for _ in range(2):
+        place.videos.delete(blob)
+        assert not place.remains(blob)
+        with pytest.raises(BlobNotFound):
+            place.videos.open(blob)
+    place.videos.delete(new_blob_id())
+    assert get(place.videos, other) == b"other"
+
+
+def test_the_three_stores_are_apart(place: Place) -> None:
+    blob = put(place.videos, b"a video")
+    for name in ("pieces", "mp3s"):
+        with pytest.raises(BlobNotFound):
+            place.media[name].open(blob)
+
+
+@pytest.mark.parametrize("blob", ["", "x", "../../etc/passwd", "AB" * 12, "ab" * 11, "ab" * 12 + "\n", "٣" * 24])
+def test_what_is_no_id_is_not_found(place: Place, blob: str) -> None:
+    assert not is_blob_id(blob)
+    with pytest.raises(BlobNotFound):
+        place.videos.open(blob)
+    with pytest.raises(BlobNotFound), place.videos.create(blob, A):
+        pass
+    place.videos.delete(blob)

@@ -1,0 +1,215 @@
+"""What only GridFS has: other clients, servers that go away, chunks."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC
+from typing import Any
+
+import gridfs
+import pymongo
+import pytest
+from bson import ObjectId
+
+from functions import gridfs_store
+from functions.gridfs_store import CHUNK, GridFSStore
+from functions.media import (
+    BlobCorrupt,
+    BlobNotFound,
+    Description,
+    MediaUnavailable,
+    Stat,
+    connect,
+    new_blob_id,
+)
+from functions.settings import BadSetting
+from tests.servers import free_port
+from tests.servers.mongodb import MongoDB
+
+A = Description("owner", "job", "Grüße 🎬.mp4", "video/mp4")
+
+Client = pymongo.MongoClient[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def mongodb() -> Iterator[MongoDB]:
+    with MongoDB() as server:
+        yield server
+        gridfs_store.disconnect()
+
+
+@pytest.fixture
+def client(mongodb: MongoDB) -> Iterator[Client]:
+    with Client(mongodb.url) as client:
+        yield client
+
+
+@pytest.fixture
+def store(mongodb: MongoDB) -> GridFSStore:
+    return GridFSStore(mongodb.url, "videos")
+
+
+def noise(size: int) -> bytes:
+    return hashlib.shake_128(b"").digest(size)
+
+
+def put(store: GridFSStore, content: bytes) -> str:
+    blob = new_blob_id()
+    with store.create(blob, A) as writer:
+        writer.write(content)
+    return blob
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, 20 * CHUNK + 1])
+def test_any_gridfs_client_reads_what_we_write(store: GridFSStore, client: Client, size: int) -> None:
+    content = noise(size)
+    blob = put(store, content)
+    with gridfs.GridFSBucket(client["videos"]).open_download_stream(ObjectId(blob)) as stream:
+        assert stream.read() == content
+        assert (stream.length, stream.chunk_size, stream.filename) == (size, CHUNK, A.filename)
+        assert abs(stream.upload_date.replace(tzinfo=UTC).timestamp() - time.time()) < 60
+        assert stream.metadata == {
+            "owner": "owner",
+            "job": "job",
+            "filename": A.filename,
+            "content_type": "video/mp4",
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+
+
+def test_we_read_what_any_gridfs_client_writes(store: GridFSStore, client: Client) -> None:
+    content = noise(1_000_000)
+    bucket = gridfs.GridFSBucket(client["videos"])
+    for metadata in (None, {"owner": "somebody"}):
+        file = bucket.upload_from_stream("ü.mp4", content, chunk_size_bytes=100_000, metadata=metadata)
+        with store.open(str(file)) as reader:
+            owner = "somebody" if metadata else ""
+            assert reader.stat == Stat(1_000_000, "", Description(owner, "", "ü.mp4", ""))
+            assert reader.read() == content
+            reader.seek(99_999)
+            assert reader.read(2) == content[99_999:100_001]
+        store.delete(str(file))
+        with pytest.raises(gridfs.NoFile):
+            bucket.open_download_stream(file)
+
+
+def test_the_indexes_of_gridfs_are_made(store: GridFSStore, client: Client) -> None:
+    put(store, b"content")
+    fs = client["videos"]["fs"]
+    assert [("files_id", 1), ("n", 1)] in [index["key"] for index in fs["chunks"].index_information().values()]
+    assert fs["chunks"].index_information()["files_id_1_n_1"]["unique"]
+    assert [("filename", 1), ("uploadDate", 1)] in [i["key"] for i in fs["files"].index_information().values()]
+
+
+def test_a_range_needs_no_chunks_but_its_own(store: GridFSStore, client: Client) -> None:
+    content = noise(40 * CHUNK)
+    blob = put(store, content)
+    client["videos"]["fs"]["chunks"].delete_many({"files_id": ObjectId(blob), "n": {"$nin": [20, 21]}})
+    with store.open(blob) as reader:
+        start = reader.seek(20 * CHUNK + 100)
+        assert reader.read(CHUNK) == content[start : start + CHUNK]
+
+
+@pytest.mark.parametrize("n", [0, 3, 12, 30, 39])
+def test_a_missing_chunk_is_found_wherever_it_is(store: GridFSStore, client: Client, n: int) -> None:
+    blob = put(store, noise(40 * CHUNK))
+    client["videos"]["fs"]["chunks"].delete_one({"files_id": ObjectId(blob), "n": n})
+    with store.open(blob) as reader, pytest.raises(BlobCorrupt):
+        while reader.read(100_000):
+            assert reader.tell() <= n * CHUNK
+
+
+def test_a_file_that_is_deleted_while_it_is_read_is_not_found(store: GridFSStore) -> None:
+    blob = put(store, noise(80 * CHUNK))
+    with store.open(blob) as reader:
+        reader.read(CHUNK)
+        store.delete(blob)
+        with pytest.raises(BlobNotFound):
+            while reader.read(CHUNK):
+                pass
+
+
+def test_a_server_that_is_away_is_unavailable_within_seconds() -> None:
+    store = GridFSStore(f"mongodb://127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=500", "videos")
+    began = time.monotonic()
+    with pytest.raises(MediaUnavailable):
+        store.open(new_blob_id())
+    with pytest.raises(MediaUnavailable):
+        store.delete(new_blob_id())
+    with pytest.raises(MediaUnavailable), store.create(new_blob_id(), A):
+        pass
+    assert time.monotonic() - began < 5
+
+
+def test_reading_and_writing_go_on_after_a_restart() -> None:
+    content = noise(80 * CHUNK)
+    with MongoDB() as server:
+        store = GridFSStore(f"{server.url}/?serverSelectionTimeoutMS=1000", "videos")
+        blob = put(store, content)
+        with store.open(blob) as reader:
+            assert reader.read(20 * CHUNK) == content[: 20 * CHUNK]
+            server.kill()
+            server.start()
+            assert reader.read() == content[20 * CHUNK :]
+        lost = new_blob_id()
+        with pytest.raises(MediaUnavailable), store.create(lost, A) as writer:
+            writer.write(content)
+            server.kill()
+            writer.write(content)
+        server.start()
+        with pytest.raises(BlobNotFound):
+            store.open(lost)
+        store.delete(lost)
+        put(store, content)
+        gridfs_store.disconnect()
+
+
+def test_a_server_that_hangs_is_unavailable() -> None:
+    with MongoDB() as server:
+        store = GridFSStore(f"{server.url}/?socketTimeoutMS=500&serverSelectionTimeoutMS=500", "videos")
+        blob = put(store, b"content")
+        server.suspend()
+        with pytest.raises(MediaUnavailable):
+            store.open(blob)
+        server.resume()
+        with store.open(blob) as reader:
+            assert reader.read() == b"content"
+        gridfs_store.disconnect()
+
+
+def test_a_forked_child_has_its_own_connection(store: GridFSStore) -> None:
+    blob = put(store, b"content")
+    child = os.fork()
+    if not child:
+        try:
+            with store.open(blob) as reader:
+                os._exit(reader.read() != b"content")
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    with store.open(blob) as reader:
+        assert reader.read() == b"content"
+
+
+def test_the_uris_name_the_databases() -> None:
+    def names(**environ: str) -> list[str]:
+        media = connect(environ)
+        return [vars(store)["_database"] for store in (media.videos, media.pieces, media.mp3s)]
+
+    assert names(MONGO_URI="mongodb://db", MEDIA_DIR="/media") == ["videos", "pieces", "mp3s"]
+    assert names(MONGO_URI="mongodb://u:p@a,b:1/v?w=1") == ["v", "pieces", "mp3s"]
+    assert names(MONGO_URI="mongodb://db/v", MONGO_MP3_URI="mongodb://db/m") == ["v", "pieces", "m"]
+    assert names(MONGO_URI="mongodb://db/x", MONGO_MP3_URI="mongodb://other/x") == ["x", "pieces", "x"]
+    for video, mp3 in (("db/x", "u:p@db/x"), ("db/pieces", ""), ("db/mp3s", "")):
+        with pytest.raises(BadSetting, match="different"):
+            names(MONGO_URI=f"mongodb://{video}", MONGO_MP3_URI=mp3 and f"mongodb://{mp3}")
+
+
+def test_a_uri_that_is_none_is_named() -> None:
+    with pytest.raises(BadSetting, match="MONGO_URI"):
+        connect({"MONGO_URI": "db:27017"})
+    with pytest.raises(BadSetting, match="MONGO_MP3_URI"):
+        connect({"MONGO_URI": "mongodb://db", "MONGO_MP3_URI": "http://db"})
+    with pytest.raises(BadSetting, match="MONGO_URI"):
+        connect({"MONGO_URI": "mongodb://db:many"}).videos.open(new_blob_id())
