@@ -15,6 +15,15 @@ class BadUrl(Mp3burstError):
     """Not an HTTP URL."""
 
 
+class _Kept:
+    # Closes the connection when its thread has ended, or nobody has the Poster any more.
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        self.connection.close()
+
+
 class Poster:
     """POSTs to one URL. Threads may share it: each has a connection of its own."""
 
@@ -51,7 +60,7 @@ class Poster:
             http.client.HTTPException: the answer is not HTTP.
         """
         deadline = time.monotonic() + timeout
-        kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        kept: _Kept | None = getattr(self._local, "kept", None)
         if kept is not None:
             try:
                 return self._exchange(kept, headers, body, deadline)
@@ -61,32 +70,29 @@ class Poster:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if kept is not None:
-            kept.close()
-            self._local.connection = None
+        self._local.kept = None
 
-    def _connect(self, deadline: float) -> http.client.HTTPConnection:
+    def _connect(self, deadline: float) -> _Kept:
         secure = self._parts.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        return kind(self._parts.hostname or "", self._parts.port, timeout=_left(deadline))
+        return _Kept(kind(self._parts.hostname or "", self._parts.port, timeout=_left(deadline)))
 
-    def _exchange(
-        self, connection: http.client.HTTPConnection, headers: Mapping[str, str], body: bytes, deadline: float
-    ) -> int:
-        self._local.connection = None
+    def _exchange(self, kept: _Kept, headers: Mapping[str, str], body: bytes, deadline: float) -> int:
+        self._local.kept = None
+        connection = kept.connection
         try:
+            connection.timeout = _left(deadline)  # for a new socket
             if connection.sock is not None:
-                connection.sock.settimeout(_left(deadline))
+                connection.sock.settimeout(connection.timeout)
             connection.request("POST", self._path, body, dict(headers))
             connection.sock.settimeout(_left(deadline))
             answer = connection.getresponse()
             answer.read(_MOST)
             if answer.isclosed():  # read to its end: the connection can take the next request
-                self._local.connection = connection
+                self._local.kept = kept
             return answer.status
         finally:
-            if getattr(self._local, "connection", None) is not connection:
+            if self._local.kept is None:
                 connection.close()
 
 

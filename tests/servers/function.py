@@ -83,12 +83,19 @@ class Function:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.shutdown()
+        self.hang_up()
+        self._server.server_close()
+
+    def hang_up(self) -> int:
+        """Close the connections that are open; how many."""
+        closed = 0
         for connection in list(self._open):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue
-        self._server.server_close()
+            closed += 1
+        return closed
 
     @property
     def ids(self) -> list[str]:

@@ -1,0 +1,95 @@
+"""Publishing to a CloudEvents broker over HTTP, and the connection that is kept for it."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from events.poster import BadUrl, Poster
+from events.publish import NoBroker, NotPublished, publisher
+from events.schema import PieceCut
+from tests.servers import free_port
+from tests.servers.function import Function
+
+EVENT = PieceCut("0123456789abcdef0123456789abcdef", 4)
+
+
+@pytest.fixture
+def broker() -> Iterator[Function]:
+    with Function(lambda _, __: 202) as running:
+        yield running
+
+
+def test_the_event_arrives_in_binary_mode(broker: Function) -> None:
+    publisher({"K_SINK": broker.url, "AMQP_URL": "amqp://nowhere"}, "/mp3burst/convert")(EVENT, 5)
+    got = broker.got[0]
+    assert got.data == {"job": EVENT.job, "n": 4}
+    assert {k: v for k, v in got.headers.items() if k.startswith(("ce-", "content-type"))} == {
+        "ce-specversion": "1.0",
+        "ce-id": EVENT.id,
+        "ce-type": "dev.mp3burst.piece.cut",
+        "ce-source": "/mp3burst/convert",
+        "ce-subject": EVENT.job,
+        "content-type": "application/json",
+    }
+
+
+def test_the_connection_is_kept_and_replaced_when_the_broker_closed_it(broker: Function) -> None:
+    publish = publisher({"K_SINK": broker.url}, "/mp3burst/convert")
+    for _ in range(3):
+        publish(EVENT, 5)
+    assert broker.hang_up() == 1
+    publish(EVENT, 5)
+    assert len(broker.got) == 4
+
+
+@pytest.mark.parametrize("answer", [302, 400, 404, 500, 503, None])
+def test_anything_but_2xx_is_not_published(broker: Function, answer: int | None) -> None:
+    broker.answer = lambda _, __: answer
+    with pytest.raises(NotPublished, match="sent again later"):
+        publisher({"K_SINK": broker.url}, "/mp3burst/convert")(EVENT, 5)
+    assert len(broker.got) == 1
+
+
+def test_nobody_there_is_not_published() -> None:
+    with pytest.raises(NotPublished):
+        publisher({"K_SINK": f"http://127.0.0.1:{free_port()}"}, "/mp3burst/convert")(EVENT, 5)
+
+
+def test_a_broker_that_hangs_costs_the_timeout(broker: Function) -> None:
+    release = threading.Event()
+    broker.answer = lambda _, __: lambda: [release.wait(10)].clear()
+    publish = publisher({"K_SINK": broker.url}, "/mp3burst/convert")
+    began = time.monotonic()
+    with pytest.raises(NotPublished):
+        publish(EVENT, 0.3)
+    assert 0.3 <= time.monotonic() - began < 0.6
+    release.set()
+    broker.answer = lambda _, __: 200
+    publish(EVENT, 5)  # on a connection on which no answer of the first can come
+
+
+def test_what_is_not_http_is_not_published() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def babble() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"220 mail.example ESMTP\r\n\r\n")
+
+        thread = threading.Thread(target=babble)
+        thread.start()
+        with pytest.raises(NotPublished):
+            publisher({"K_SINK": f"http://127.0.0.1:{listener.getsockname()[1]}"}, "/mp3burst/convert")(EVENT, 5)
+        thread.join()
+
+
+def test_where_to_is_asked_for() -> None:
+    with pytest.raises(NoBroker, match="K_SINK"):
+        publisher({}, "/mp3burst/convert")
+    for url in ("broker", "amqp://h", "http://"):
+        with pytest.raises(BadUrl, match="is not a URL"):
+            Poster(url)
