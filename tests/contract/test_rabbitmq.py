@@ -1,6 +1,7 @@
 """What only a real server can do to us: stop, hang, restart, cut the line, cancel, kill; nothing may be lost."""
 
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -149,14 +150,18 @@ def test_a_forked_child_publishes_by_itself(server: RabbitMQ, function: Function
         first, childs, last = VideoUploaded(job()), VideoUploaded(job()), VideoUploaded(job())
         bridge.publish(first, 10)
         assert isinstance(bridge.publisher, Publisher)
-        with bridge.publisher._lock:  # a thread may just be in there, and the child will not have that thread
-            child = os.fork()
+        lock = bridge.publisher._lock
+        lock.acquire()  # as a thread that the child will not have
+        child = os.fork()
         if child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(30)
             try:
                 bridge.publish(childs, 10)
                 os._exit(0)
             finally:
                 os._exit(1)
+        lock.release()
         assert os.waitpid(child, 0)[1] == 0
         bridge.publish(last, 10)
         function.wait(lambda: len(function.got) >= 3)
