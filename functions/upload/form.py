@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, Final
 
 from flask import Request
@@ -71,20 +72,27 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
 def _events(stream: IO[bytes], boundary: bytes) -> Iterator[Event]:
     decoder = MultipartDecoder(boundary, max_form_memory_size=_BUFFER, max_parts=_PARTS)
 
-    def next_event() -> Event:
-        try:
-            return decoder.next_event()
-        except RequestEntityTooLarge as error:
-            raise BadRequest("The form has too many fields, or headers without an end.") from error
-        except ValueError as error:
-            raise BadRequest("The form is damaged: send multipart/form-data as RFC 7578 has it.") from error
-
     for chunk in itertools.chain(_chunks(stream), (None,)):
-        decoder.receive_data(chunk)
-        while not isinstance(event := next_event(), NeedData):
+        with _plain_errors():
+            decoder.receive_data(chunk)
+        while True:
+            with _plain_errors():
+                event = decoder.next_event()
+            if isinstance(event, NeedData):
+                break
             yield event
             if isinstance(event, Epilogue):
                 return
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except RequestEntityTooLarge as error:
+        raise BadRequest("The form has too many fields, or headers without an end.") from error
+    except ValueError as error:
+        raise BadRequest("The form is damaged: send multipart/form-data as RFC 7578 has it.") from error
 
 
 def _up_to_file(events: Iterator[Event], fields: dict[str, str]) -> str:

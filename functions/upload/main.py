@@ -59,7 +59,9 @@ def _upload(request: Request) -> Response:
         raise NotAllowed("Only administrators may upload here: ask one of them.")
     dock, key = _dock(), request.headers.get("Idempotency-Key")
     if key is not None and not 1 <= len(key) <= 255:
-        raise Unprocessable("The Idempotency-Key must have 1 to 255 characters.", {"Idempotency-Key": "is too long"})
+        raise Unprocessable(
+            "The Idempotency-Key must have 1 to 255 characters.", {"Idempotency-Key": "is empty or too long"}
+        )
     job = dock.jobs.with_key(identity.user, key) if key else None
     if job is None:
         request.max_content_length = sys.maxsize  # Ours is for the file, and has a sentence.
