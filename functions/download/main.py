@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +10,7 @@ from typing import Final
 
 import functions_framework
 from flask import Request, Response
-from werkzeug.datastructures import Range
-from werkzeug.http import is_resource_modified, parse_range_header
+from werkzeug.http import is_resource_modified
 
 from functions.database import Database, url
 from functions.jobs import Job, JobNotFound, Jobs
@@ -20,6 +20,8 @@ from functions.routing import Routes, Unprocessable, problem
 from functions.tokens import verifier
 
 _CHUNK: Final = 1 << 20
+#: One range of bytes (RFC 9110, 14.1.2), of figures that int() takes.
+_RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*(?P<first>[0-9]{0,18})[ \t]*-[ \t]*(?P<last>[0-9]{0,18})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,8 @@ def hand_out(request: Request, job: Job, mp3: Reader) -> Response:
         with mp3:
             return Response(status=304, headers=headers)
     first, behind, status = 0, size, 200
-    if (asked := _range(request, job)) is not None:
-        span = asked.range_for_length(size)
-        if span is None:
+    if (span := _range(request, etag, size)) is not None:
+        if span[0] >= span[1]:
             with mp3:
                 refused = problem(416, f"The MP3 has {size} bytes: ask for a range within them.")
             refused.headers["Content-Range"] = f"bytes */{size}"
@@ -95,13 +96,21 @@ def hand_out(request: Request, job: Job, mp3: Reader) -> Response:
     return Response(_chunks(mp3, first, behind), status, headers, content_type="audio/mpeg", direct_passthrough=True)
 
 
-def _range(request: Request, job: Job) -> Range | None:
-    """The one range that is asked for; several at once may be answered with everything (RFC 9110, 14.2)."""
-    unchanged = request.if_range.date is None and request.if_range.etag in (None, job.mp3)
-    asked = parse_range_header(request.headers.get("Range"))
-    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1 or not unchanged:
+def _range(request: Request, etag: str, size: int) -> tuple[int, int] | None:
+    """First byte of the one range that is asked for, and the byte behind its last; an empty one cannot be satisfied.
+
+    None where everything is to be sent: what is no range, and several at once (RFC 9110, 14.2), and a part of
+    what is no longer there (13.1.5: the same strong tag, or everything).
+    """
+    one = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if one is None or request.headers.get("If-Range", etag) != etag:
         return None
-    return asked
+    first, last = one["first"], one["last"]
+    if not first:
+        return (max(0, size - int(last)), size) if last else None
+    if last and int(last) < int(first):
+        return None
+    return int(first), min(int(last) + 1, size) if last else size
 
 
 def _chunks(mp3: Reader, first: int, behind: int) -> Iterator[bytes]:
