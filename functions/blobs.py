@@ -117,5 +117,5 @@ def keep(connection: Connection, blob: str) -> bool:
 
 
 def expire(connection: Connection, which: ColumnElement[bool]) -> None:
-    """Let blobs expire now, within the caller's transaction."""
+    """Let blobs expire now, those too that a job kept, within the caller's transaction."""
     connection.execute(update(blobs).where(which).values(expires_at=now() - 1))

@@ -1,7 +1,7 @@
 """Jobs: from an uploaded video to its MP3, move by move. Each move is one transaction whose outcome is looked at."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -73,11 +73,13 @@ def new_job_id() -> str:
 
 
 class Jobs:
-    """The jobs table, as upload, convert, status and download use it."""
+    """The jobs table, as upload, convert, join, status and download use it."""
 
-    def __init__(self, database: Database, terms: Terms | None = None) -> None:
-        self._database = database
-        self._leases = Leases(database, jobs, ("uploaded", "converting"), terms or Terms())
+    def __init__(self, database: Database, terms: Terms | None = None, stage: str = "converting") -> None:
+        """Jobs, of which ``claim`` takes those to convert, or with the stage ``joining`` those to join."""
+        self._database, self._stage = database, stage
+        states = ("uploaded", "converting") if stage == "converting" else (stage,)
+        self._leases = Leases(database, jobs, states, terms or Terms())
 
     def add(self, job: str, owner: str, video: str, filename: str, options: Options, key: str | None = None) -> Job:
         """Put a new job on record and keep its video, or find the job that has this idempotency key already.
@@ -156,15 +158,15 @@ class Jobs:
             raise JobNotFound("There is no such job; GET /jobs lists yours.")
 
     def claim(self, job: str) -> Lease | None:
-        """Take the job to convert it; None where it is over, gone, or in another worker's hands."""
-        return self._leases.claim(jobs.c.id == job, state="converting")
+        """Take the job to work on it; None where it is over, gone, or in another worker's hands."""
+        return self._leases.claim(jobs.c.id == job, state=self._stage)
 
-    def keep(self, lease: Lease, progress: Callable[[], float]) -> Keeper:
+    def keep(self, lease: Lease, progress: Callable[[], float] | None = None) -> Keeper:
         """Renew the lease while working; ``progress`` is asked each time how far the work is, 0 to 1."""
 
         def renew() -> bool:
-            steps = int(progress() * STEPS)
-            return self._leases.renew(jobs.c.id == lease.row.id, lease.token, done=steps, total=STEPS)
+            how_far = {"done": int(progress() * STEPS), "total": STEPS} if progress else {}
+            return self._leases.renew(jobs.c.id == lease.row.id, lease.token, **how_far)
 
         return self._leases.keep(renew)
 
@@ -190,20 +192,14 @@ class Jobs:
         """Give the job back after a failure that may pass."""
         self._leases.release(jobs.c.id == lease.row.id, lease)
 
-    def _end(self, lease: Lease, event: Event, values: dict[str, object]) -> Event | None:
+    def _end(self, lease: Lease, event: Event, values: Mapping[str, object]) -> Event | None:
         job = lease.row.id
 
         def end(connection: Connection) -> Event | None:
-            ended = connection.execute(
-                update(jobs)
-                .where(self._leases.held(jobs.c.id == job, lease.token))
-                .values(lease_until=None, due_at=None, finished_at=now(), **values)
-            )
-            if ended.rowcount:
+            if close(connection, self._leases.held(jobs.c.id == job, lease.token), event, values):
                 mp3 = values.get("mp3")
                 if mp3 is not None and not blobs_record.keep(connection, str(mp3)):
                     raise BlobExpired("Storing the MP3 took too long.")
-                insert_mail(connection, event)
                 return event
             # The lease's token stays on an ended row: a commit whose answer was lost is known by it.
             mine = select(jobs.c.id).where(jobs.c.id == job, jobs.c.lease == lease.token, jobs.c.state.in_(FINISHED))
@@ -214,6 +210,20 @@ class Jobs:
     def _one(self, where: ColumnElement[bool]) -> Job | None:
         row = self._database.run(lambda connection: connection.execute(select(jobs).where(where)).one_or_none())
         return None if row is None else Job.of(row)
+
+
+def close(connection: Connection, which: ColumnElement[bool], event: Event, values: Mapping[str, object]) -> bool:
+    """End the event's job within the caller's transaction, with its mail; what its pieces needed expires.
+
+    False where the condition holds for no job: it has ended, is gone, or another worker has it.
+    """
+    statement = update(jobs).where(jobs.c.id == event.job, which)
+    ended = connection.execute(statement.values(lease_until=None, due_at=None, finished_at=now(), **values)).rowcount
+    if ended:
+        connection.execute(delete(pieces).where(pieces.c.job == event.job))
+        blobs_record.expire(connection, and_(blobs.c.job == event.job, blobs.c.store == "pieces"))
+        insert_mail(connection, event)
+    return bool(ended)
 
 
 def remove(connection: Connection, which: ColumnElement[bool]) -> int:

@@ -7,9 +7,9 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, or_, sele
 
 from events.schema import ConversionFailed, Event
 from functions.database import Database
-from functions.jobs import FINISHED, GIVEN_UP, remove
+from functions.jobs import FINISHED, GIVEN_UP, close, remove
 from functions.leases import MOST_ATTEMPTS
-from functions.mails import GIVE_UP, insert_mail
+from functions.mails import GIVE_UP
 from functions.outbox import event_of, row_of
 from functions.tables import jobs, logins, mails, now, pieces
 
@@ -44,23 +44,15 @@ class Overdue:
         )
 
     def fail_spent(self) -> list[Event]:
-        """Fail the jobs whose attempts are spent, with their mails; the events to emit."""
+        """Fail the jobs whose attempts, or those of one of their pieces, are spent; the events to emit."""
 
         def fail(connection: Connection) -> list[Event]:
-            spent = and_(_free(jobs), jobs.c.attempts >= MOST_ATTEMPTS, jobs.c.due_at <= now())
+            ids = {*connection.scalars(select(jobs.c.id).where(_spent(jobs)))}
+            ids |= {*connection.scalars(select(pieces.c.job).where(_spent(pieces)))}
             events: list[Event] = []
-            for job in list(connection.scalars(select(jobs.c.id).where(spent))):
-                statement = update(jobs).where(jobs.c.id == job, spent)
-                values = {
-                    "state": "failed",
-                    "error": GIVEN_UP,
-                    "due_at": None,
-                    "lease": None,
-                    "lease_until": None,
-                }
-                if connection.execute(statement.values(finished_at=now(), **values)).rowcount:
-                    event = ConversionFailed(job)
-                    insert_mail(connection, event)
+            for event in (ConversionFailed(job) for job in sorted(ids)):
+                values = {"state": "failed", "error": GIVEN_UP, "lease": None}
+                if close(connection, and_(_free(jobs), jobs.c.state.not_in(FINISHED)), event, values):
                     events.append(event)
             return events
 
@@ -94,6 +86,10 @@ class Overdue:
         table, row = row_of(event)
         statement = update(table).where(row, _free(table), table.c.due_at.is_not(None)).values(due_at=now())
         return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)
+
+
+def _spent(table: Table) -> ColumnElement[bool]:
+    return and_(_free(table), table.c.attempts >= MOST_ATTEMPTS, table.c.due_at <= now())
 
 
 def _free(table: Table) -> ColumnElement[bool]:

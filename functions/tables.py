@@ -100,6 +100,7 @@ jobs = Table(
     Column("state", String(16), nullable=False),
     Column("video", String(24)),
     Column("audio", String(24)),
+    Column("plan", Text),
     Column("mp3", String(24), unique=True),
     Column("total", Integer, nullable=False, default=0),
     Column("done", Integer, nullable=False, default=0),

@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("video", sa.String(24)),
         sa.Column("audio", sa.String(24)),
+        sa.Column("plan", sa.Text()),
         sa.Column("mp3", sa.String(24)),
         sa.Column("total", sa.Integer(), nullable=False),
         sa.Column("done", sa.Integer(), nullable=False),
