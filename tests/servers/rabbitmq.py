@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -109,6 +110,8 @@ class RabbitMQ:
             "HOME": str(folder),
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false",
+            "RABBITMQ_CTL_ERL_ARGS": "-start_epmd false",
             "RABBITMQ_NODENAME": f"test{self._port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_DIST_PORT": str(free_port()),
@@ -123,13 +126,20 @@ class RabbitMQ:
         }
 
     def _epmd(self) -> None:
-        # Ours, in the foreground: the node would start one that outlives it.
+        # Ours, in the foreground: one that a node starts outlives it.
         self._processes["epmd"] = subprocess.Popen(
             [self._epmd_program, "-port", str(self._epmd_port), "-address", "127.0.0.1"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        deadline = time.monotonic() + _START
+        while True:
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self._epmd_port)):
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError("epmd did not start")
+            time.sleep(0.01)
 
     def _signal(self, number: signal.Signals) -> None:
         server = self._processes.pop("server", None)
