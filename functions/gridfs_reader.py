@@ -20,6 +20,9 @@ BATCH = 16
 #: Chunks, 2 MB, that are fetched one by one after a jump: whoever reads on after them is likely to go on for long.
 RUN = 8
 
+#: Batches that are fetched while one is used.
+AHEAD = 1
+
 _DUPLICATE_KEY = 11000
 
 
@@ -41,16 +44,17 @@ class GridFSReader(VerifyingReader):
         self._run = 0  # so many chunks were read one after the other
         self._cursor: Cursor[dict[str, Any]] | None = None
         self._batch: deque[dict[str, Any]] = deque()
-        self._ahead: Future[list[dict[str, Any]]] | None = None  # the batch after that
+        self._ahead: deque[Future[list[dict[str, Any]]]] = deque()  # the batches after that
         self._worker: ThreadPoolExecutor | None = None
 
     def _fetch(self, start: int, size: int) -> bytes:
         end = start + size
-        parts = []
+        parts: list[bytes | memoryview] = []
         for n in range(start // self._chunk_size, (end - 1) // self._chunk_size + 1):
             data = self._chunk(n)
             base = n * self._chunk_size
-            parts.append(data[max(0, start - base) : end - base])
+            whole = base >= start and base + len(data) <= end
+            parts.append(data if whole else memoryview(data)[max(0, start - base) : end - base])
             if base + len(data) < min(end, base + self._chunk_size):
                 self._explain()
                 break
@@ -90,9 +94,10 @@ class GridFSReader(VerifyingReader):
         if self._cursor is None:
             rest = {"files_id": self._id, "n": {"$gte": n}}
             self._cursor = self._chunks.find(rest).sort("n", 1).batch_size(BATCH)
-        self._batch.extend(self._ahead.result() if self._ahead else _load(self._cursor))
         self._worker = self._worker or ThreadPoolExecutor(1, "gridfs-reader")
-        self._ahead = self._worker.submit(_load, self._cursor)
+        while len(self._ahead) <= AHEAD:
+            self._ahead.append(self._worker.submit(_load, self._cursor))
+        self._batch.extend(self._ahead.popleft().result())
 
     def _explain(self) -> None:
         """Raise BlobNotFound if bytes are missing because the file was deleted."""
@@ -105,7 +110,8 @@ class GridFSReader(VerifyingReader):
         """Let go of the query; a batch that is just under way is waited for by the worker alone."""
         if self._cursor is not None and self._worker is not None:
             self._worker.submit(self._cursor.close)
-        self._cursor, self._ahead = None, None
+        self._cursor = None
+        self._ahead.clear()
         self._batch.clear()
 
     def _close(self) -> None:
