@@ -1,5 +1,6 @@
-"""The kinds of media store, as fixtures, and what the tests of all of them use."""
+"""The kinds of media store, and what the tests of all of them use."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,14 +33,25 @@ class Place:
         return self.media.videos
 
 
-@pytest.fixture(scope="module")
-def mongodb() -> Iterator[MongoDB]:
-    with MongoDB() as server:
-        yield server
+@contextlib.contextmanager
+def opened(kind: str, request: pytest.FixtureRequest) -> Iterator[Place]:
+    """A fresh place of a kind: memory, directory, or gridfs, which needs a fixture ``mongodb`` beside the test."""
+    if kind == "memory":
+        yield memory()
+    elif kind == "directory":
+        yield directory(request.getfixturevalue("tmp_path"))
+    else:
+        with in_mongodb(request.getfixturevalue("mongodb")) as place:
+            yield place
+
+
+@contextlib.contextmanager
+def server() -> Iterator[MongoDB]:
+    with MongoDB() as running:
+        yield running
         gridfs_store.disconnect()
 
 
-@pytest.fixture
 def memory() -> Place:
     media = memory_media()
     store = media.videos
@@ -52,22 +64,21 @@ def memory() -> Place:
     return Place(media, {}, change, lambda blob: blob in store.blobs or blob in store.parts)
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Place:
-    environ = {"MEDIA_DIR": str(tmp_path / "media")}
+def directory(root: Path) -> Place:
+    environ = {"MEDIA_DIR": str(root / "media")}
 
     def change(blob: str, how: Callable[[bytes], bytes]) -> None:
-        file = tmp_path / "media" / "videos" / blob[:2] / blob / "bytes"
+        file = root / "media" / "videos" / blob[:2] / blob / "bytes"
         file.write_bytes(how(file.read_bytes()))
 
-    return Place(connect(environ), environ, change, lambda blob: any(tmp_path.glob(f"media/videos/*/{blob}*")))
+    return Place(connect(environ), environ, change, lambda blob: any(root.glob(f"media/videos/*/{blob}*")))
 
 
-@pytest.fixture
-def gridfs_place(mongodb: MongoDB) -> Iterator[Place]:
+@contextlib.contextmanager
+def in_mongodb(running: MongoDB) -> Iterator[Place]:
     name = f"videos{new_blob_id()}"
-    environ = {"MONGO_URI": f"{mongodb.url}/{name}"}
-    with pymongo.MongoClient[dict[str, Any]](mongodb.url) as client:
+    environ = {"MONGO_URI": f"{running.url}/{name}"}
+    with pymongo.MongoClient[dict[str, Any]](running.url) as client:
         bucket = client[name]["fs"]
 
         def change(blob: str, how: Callable[[bytes], bytes]) -> None:
@@ -80,19 +91,6 @@ def gridfs_place(mongodb: MongoDB) -> Iterator[Place]:
 
         yield Place(connect(environ), environ, change, remains)
         client.drop_database(name)
-
-
-@pytest.fixture(params=["memory", "directory", "gridfs_place"])
-def place(request: pytest.FixtureRequest) -> Place:
-    found: Place = request.getfixturevalue(request.param)
-    return found
-
-
-@pytest.fixture(params=["directory", "gridfs_place"])
-def lasting(request: pytest.FixtureRequest) -> Place:
-    """A store that other processes reach."""
-    found: Place = request.getfixturevalue(request.param)
-    return found
 
 
 def noise(size: int, seed: int = 1) -> bytes:

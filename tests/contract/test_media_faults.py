@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,9 +12,27 @@ import pytest
 
 from functions.gridfs_store import CHUNK
 from functions.media import BlobCorrupt, BlobNotFound, new_blob_id
-from tests.contract.media_places import Place, get, noise, put
+from tests.contract.media_places import Place, get, noise, opened, put, server
+from tests.servers.mongodb import MongoDB
 
-pytest_plugins = ["tests.contract.media_places"]
+
+@pytest.fixture(scope="module")
+def mongodb() -> Iterator[MongoDB]:
+    with server() as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "directory", "gridfs"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    with opened(request.param, request) as found:
+        yield found
+
+
+@pytest.fixture(params=["directory", "gridfs"])
+def lasting(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """A store that other processes reach."""
+    with opened(request.param, request) as found:
+        yield found
 
 
 def test_a_changed_byte_is_found_when_the_end_is_read(place: Place) -> None:
