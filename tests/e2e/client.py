@@ -1,0 +1,254 @@
+"""A user of mp3burst: registers, logs in, uploads, waits, downloads. The standard library only.
+
+with wave_file(seconds=2) as file:
+    me = Client(platform.url).sign_up()
+    job = me.wait(me.upload(file, "a.wav")["job"])
+    mp3 = me.download(job["mp3"]).body
+"""
+
+import contextlib
+import http.client
+import io
+import itertools
+import json
+import math
+import secrets
+import struct
+import threading
+import time
+import wave
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any, Self
+from urllib.parse import quote, urlencode, urlsplit
+
+PASSWORD = "correct horse battery"
+BOUNDARY = "mp3burst-test-boundary"
+_CHUNK = 1 << 20
+_number = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, read to its end. ``cut`` where the server stopped reading before everything was sent."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+    cut: bool = False
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    def problem(self, status: int) -> dict[str, Any]:
+        """The body of a refusal, held to RFC 9457 and to our own promise of a sentence."""
+        assert self.status == status, f"{self.status}: {self.body[:500]!r}"
+        assert self.headers["Content-Type"] == "application/problem+json"
+        problem: dict[str, Any] = self.json()
+        assert {"type", "title", "status", "detail"} <= problem.keys()
+        assert problem["status"] == status
+        assert isinstance(problem["type"], str)
+        assert problem["title"]
+        assert len(problem["detail"]) > 10
+        assert problem["detail"].endswith(".")
+        return problem
+
+
+class Client:
+    """One user, or nobody. Every call has a connection of its own, so threads may share a client."""
+
+    def __init__(self, url: str, token: str = "", username: str = "", user: str = "") -> None:
+        self.url, self.token, self.username, self.user = url, token, username, user
+
+    def sign_up(self, username: str = "", name: str = "Ada") -> Self:
+        """A new user of this server, logged in."""
+        username = username or f"user{next(_number)}.{secrets.token_hex(4)}@example.org"
+        answer = self.register(name=name, username=username, password=PASSWORD)
+        assert answer.status == 201, answer.body
+        return type(self)(self.url, "", answer.json()["username"], answer.json()["id"]).log_in()
+
+    def log_in(self) -> Self:
+        """The same user with a fresh token."""
+        answer = self.login(self.username, PASSWORD)
+        assert answer.status == 200, answer.body
+        return type(self)(self.url, answer.json()["token"], self.username, self.user)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str | None] | None = None,
+        timeout: float = 60,
+    ) -> Answer:
+        """Any call, with the user's token unless a header says otherwise; a header of None is left out."""
+        token = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        given = {name: value for name, value in (token | dict(headers or {})).items() if value is not None}
+        parts = urlsplit(self.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+        with contextlib.closing(connection):
+            cut = False
+            try:
+                chunked = body is not None and not isinstance(body, bytes) and "Content-Length" not in given
+                connection.request(method, path, body, given, encode_chunked=chunked)
+            except (BrokenPipeError, ConnectionResetError):
+                cut = True  # It has heard enough; its answer is there to be read.
+            with connection.getresponse() as response:
+                return Answer(response.status, response.headers, response.read(), cut)
+
+    def post_json(self, path: str, value: object) -> Answer:
+        """POST a value as JSON."""
+        return self.call("POST", path, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def register(self, **form: object) -> Answer:
+        """POST /register."""
+        return self.post_json("/register", form)
+
+    def login(self, username: str, password: str, address: str | None = None) -> Answer:
+        """POST /login; ``address`` is where the call seems to come from."""
+        basic = b64encode(f"{username}:{password}".encode()).decode()
+        return self.call("POST", "/login", b"", {"Authorization": f"Basic {basic}", "X-Forwarded-For": address})
+
+    def try_upload(
+        self,
+        file: IO[bytes],
+        filename: str,
+        options: Mapping[str, str] | None = None,
+        key: str | None = None,
+        timeout: float = 60,
+    ) -> Answer:
+        """POST /upload as a form, the options before the file, which is streamed."""
+        fields = (field(name, value) for name, value in (options or {}).items())
+        return self.post_form([*fields, file_part(filename, b"")[:-2]], file, key, timeout)
+
+    def post_form(
+        self, parts: Iterable[bytes], file: IO[bytes] | None = None, key: str | None = None, timeout: float = 60
+    ) -> Answer:
+        """POST /upload with a form of these parts; the file's bytes follow the last one, where there is a file."""
+        begin, end = b"".join(parts), f"--{BOUNDARY}--\r\n".encode()
+        size = 0
+        if file is not None:
+            size, end = file.seek(0, io.SEEK_END), b"\r\n" + end
+            file.seek(0)
+        headers = {
+            "Content-Type": f"multipart/form-data; boundary={BOUNDARY}",
+            "Content-Length": str(len(begin) + size + len(end)),
+            "Idempotency-Key": key,
+        }
+        content = iter(lambda: file.read(_CHUNK), b"") if file is not None else iter(())
+        return self.call("POST", "/upload", itertools.chain([begin], content, [end]), headers, timeout)
+
+    def upload(self, file: IO[bytes], filename: str, options: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Upload a file that is taken; ``{"job", "fid"}``."""
+        answer = self.try_upload(file, filename, options)
+        assert answer.status == 202, answer.body
+        ticket: dict[str, str] = answer.json()
+        return ticket
+
+    def upload_raw(
+        self, content: bytes | Iterable[bytes], type_: str = "audio/wav", size: int | None = None, **query: str
+    ) -> Answer:
+        """POST /upload with the bare bytes; without a size they are sent in chunks."""
+        length = len(content) if isinstance(content, bytes) else size
+        headers = {"Content-Type": type_, "Content-Length": None if length is None else str(length)}
+        return self.call("POST", f"/upload?{urlencode(query)}", content, headers, 600)
+
+    def job(self, job: str, wait: float | None = None) -> dict[str, Any]:
+        """GET /jobs/JOB of a job that is there."""
+        answer = self.call("GET", f"/jobs/{job}" + ("" if wait is None else f"?wait={wait:g}"))
+        assert answer.status == 200, answer.body
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def wait(self, job: str, seconds: float = 120) -> dict[str, Any]:
+        """The job, when it has ended."""
+        deadline = time.monotonic() + seconds
+        while (found := self.job(job, wait=10))["status"] not in ("done", "failed"):
+            assert time.monotonic() < deadline, f"the job has not ended in {seconds:g} s: {found}"
+        return found
+
+    def convert(self, file: IO[bytes], filename: str, options: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Upload a file and wait for the end of its job."""
+        return self.wait(self.upload(file, filename, options)["job"])
+
+    def jobs(self, **query: object) -> dict[str, Any]:
+        """GET /jobs."""
+        answer = self.call("GET", f"/jobs?{urlencode(query)}")
+        assert answer.status == 200, answer.body
+        page: dict[str, Any] = answer.json()
+        return page
+
+    def download(self, fid: str, method: str = "GET", **headers: str | None) -> Answer:
+        """GET /download; headers with ``_`` for ``-``."""
+        return self.call(
+            method, f"/download?fid={quote(fid)}", None, {name.replace("_", "-"): headers[name] for name in headers}
+        )
+
+
+def field(name: str, value: str) -> bytes:
+    """A form's field."""
+    return f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+
+
+def file_part(filename: str, content: bytes, name: str = "file") -> bytes:
+    """A form's file."""
+    escaped = filename.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{escaped}"\r\n'
+    return f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + content + b"\r\n"
+
+
+def wave_bytes(seconds: float = 1.0, rate: int = 8000) -> bytes:
+    """A mono WAV file of a tone."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(rate)
+        count = round(seconds * rate)
+        tone = (round(8000 * math.sin(2 * math.pi * 440 * n / rate)) for n in range(count))
+        sound.writeframes(struct.pack(f"<{count}h", *tone))
+    return file.getvalue()
+
+
+class PeakRss:
+    """Samples the highest memory of processes while a block runs: bytes by (name, pid), as the kernel counts it."""
+
+    def __init__(self, pids: Callable[[], Iterable[tuple[str, int]]], every: float = 0.1) -> None:
+        self._pids, self._every = pids, every
+        self.peaks: dict[tuple[str, int], int] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._every):
+            self.sample()
+
+    def sample(self) -> None:
+        """Look once."""
+        for name, pid in self._pids():
+            if (peak := peak_rss(pid)) is not None:
+                self.peaks[name, pid] = max(peak, self.peaks.get((name, pid), 0))
+
+
+def peak_rss(pid: int) -> int | None:
+    """The most memory that a process has ever had, in bytes; None where it is gone (proc(5): VmHWM)."""
+    try:
+        with open(f"/proc/{pid}/status") as status:  # noqa: PTH123 - no Path for a hundred reads a second
+            return next((int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM:")), None)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def each(iterable: Iterable[bytes]) -> Iterator[bytes]:
+    """As an iterator without a length, so that it is sent in chunks."""
+    yield from iterable

@@ -1,0 +1,859 @@
+"""The HTTP contract (design, section 3): every call and every status, through real processes."""
+
+import base64
+import contextlib
+import email
+import email.policy
+import hashlib
+import http.client
+import itertools
+import json
+import re
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
+
+import pytest
+
+from functions.accounts import Accounts, fold
+from functions.database import Database
+from functions.media import new_blob_id
+from tests.e2e.client import (
+    BOUNDARY,
+    PASSWORD,
+    Answer,
+    Client,
+    each,
+    field,
+    file_part,
+    peak_rss,
+    wave_bytes,
+)
+from tests.platform import Platform, children, start, wait_for
+
+WAV = wave_bytes(1.0)
+NOBODY = "Authorization"
+
+
+# --- helpers
+
+
+def rows(platform: Platform, query: str, *arguments: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(platform.data / "mp3burst.db", timeout=10)) as database:
+        return database.execute(query, arguments).fetchall()
+
+
+def blobs_of(platform: Platform, user: str) -> list[tuple[str, str]]:
+    return rows(platform, "SELECT store, id FROM blobs WHERE owner = ?", user)
+
+
+def leaves_nothing(platform: Platform, user: Client) -> None:
+    """Assert that nothing of the user is stored, on record or in files."""
+    assert not blobs_of(platform, user.user)
+    assert user.jobs()["jobs"] == []
+    stats = (platform.data / "media").glob("*/*/*/stat.json")
+    assert not [path for path in stats if user.user in path.read_text()]
+    wait_for(lambda: not list((platform.data / "media").glob("*/*/*.part")), "no part of a file is left")
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform where only admins may upload, and at most 100 kB."""
+    env = {"UPLOAD_ROLE": "admin", "MAX_UPLOAD_BYTES": "100000"}
+    with start(tmp_path_factory.mktemp("strict") / "data", env=env) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def admin(strict: Platform) -> Client:
+    user = Client(strict.url).sign_up()
+    database = Database(f"sqlite:///{strict.data}/mp3burst.db")
+    try:
+        assert Accounts(database).set_role(user.username, "admin")
+    finally:
+        database.close()
+    return user.log_in()
+
+
+@pytest.fixture(scope="module")
+def owner(platform: Platform) -> Client:
+    return Client(platform.url).sign_up()
+
+
+@pytest.fixture(scope="module")
+def stranger(platform: Platform) -> Client:
+    return Client(platform.url).sign_up()
+
+
+@pytest.fixture(scope="module")
+def done(owner: Client) -> dict[str, Any]:
+    """A job that is done, of ``owner``."""
+    job = owner.convert(BytesIO(wave_bytes(3)), "Ärger & Spaß «» 日本.wav")
+    assert job["status"] == "done", job
+    return job
+
+
+@pytest.fixture(scope="module")
+def mp3(owner: Client, done: dict[str, Any]) -> bytes:
+    answer = owner.download(done["mp3"])
+    assert answer.status == 200
+    return answer.body
+
+
+# --- register
+
+
+@pytest.mark.parametrize(
+    ("form", "username"),
+    [
+        ({"name": "Ada", "username": "ada.register@example.org", "password": "12345678"}, "ada.register@example.org"),
+        ({"name": "Bo", "username": "bo", "password": "x" * 128, "email": "bo@example.org"}, "bo"),
+        ({"name": "日本", "username": "  Čeněk  ", "password": PASSWORD, "email": "c@example.org"}, "čeněk"),
+    ],
+)
+def test_register(platform: Platform, form: dict[str, str], username: str) -> None:
+    answer = Client(platform.url).register(**form)
+    assert answer.status == 201
+    assert answer.json().keys() == {"id", "username"}
+    assert answer.json()["username"] == username
+    assert Client(platform.url).login(form["username"], form["password"]).status == 200
+
+
+@pytest.mark.parametrize("spelling", ["{}", "  {} ", "\N{FULLWIDTH LATIN CAPITAL LETTER U}{}"])
+def test_register_a_username_that_is_taken(platform: Platform, spelling: str) -> None:
+    nobody = Client(platform.url)
+    name = f"taken-{hashlib.sha256(spelling.encode()).hexdigest()[:8]}"
+    form = {"name": "A", "password": PASSWORD, "email": "a@example.org"}
+    assert nobody.register(**form, username=fold(spelling.format(name))).status == 201
+    nobody.register(**form, username=spelling.format(name).upper()).problem(409)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'"text"', b"null", b"\xff\xfe", b"name=Ada", b"[" * 60_000, b'{"a":"' + b"x" * 70_000]
+)
+def test_register_without_a_json_object(platform: Platform, body: bytes) -> None:
+    Client(platform.url).call("POST", "/register", body, {"Content-Type": "application/json"}).problem(400)
+
+
+GOOD = {"name": "Ada", "username": "ada", "password": PASSWORD, "email": "ada@example.org"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "change"),
+    [
+        ({"name"}, {"name": None}),
+        ({"name"}, {"name": "   "}),
+        ({"name"}, {"name": "x" * 201}),
+        ({"name"}, {"name": 7}),
+        ({"username"}, {"username": ""}),
+        ({"username"}, {"username": ["ada"]}),
+        ({"username"}, {"username": "a\nb"}),
+        ({"password"}, {"password": None}),
+        ({"password"}, {"password": "1234567"}),
+        ({"password"}, {"password": "x" * 129}),
+        ({"password"}, {"password": {"a": 1}}),
+        ({"email"}, {"email": None}),
+        ({"email"}, {"email": "ada"}),
+        ({"email"}, {"email": "ada@example"}),
+        ({"email"}, {"email": "ada@example.org\nBcc: all@example.org"}),
+        ({"name", "username", "password", "email"}, dict.fromkeys(GOOD)),
+    ],
+)
+def test_register_names_every_field_that_is_wrong(
+    platform: Platform, fields: set[str], change: dict[str, object]
+) -> None:
+    problem = Client(platform.url).register(**(GOOD | change)).problem(422)
+    assert problem["errors"].keys() == fields
+    assert all(name in problem["detail"] for name in fields)
+
+
+# --- login
+
+
+def test_login(platform: Platform, owner: Client) -> None:
+    answer = owner.login(owner.username.upper(), PASSWORD)
+    assert answer.status == 200
+    assert answer.json().keys() == {"token", "expires_in"}
+    assert answer.json()["expires_in"] == 24 * 3600
+    assert "no-store" in answer.headers["Cache-Control"]
+    claims = Client(platform.url, answer.json()["token"]).call("POST", "/validate").json()
+    assert claims["sub"] == owner.user
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "Basic", "Basic !!!", "Basic " + base64.b64encode(b"no colon").decode(), "Bearer abc", "Digest a=b"],
+)
+def test_login_without_credentials(platform: Platform, authorization: str | None) -> None:
+    Client(platform.url).call("POST", "/login", b"", {"Authorization": authorization}).problem(401)
+
+
+def test_login_says_the_same_of_an_unknown_user_and_a_wrong_password(me: Client) -> None:
+    def timed(username: str, address: str) -> tuple[Answer, float]:
+        before = time.perf_counter()
+        return me.login(username, "wrong password", address), time.perf_counter() - before
+
+    pairs = [  # five of them: the sixth failure would lock the account
+        (timed(me.username, f"198.51.100.{n}"), timed(f"nobody{n}@example.org", f"198.51.101.{n}")) for n in range(5)
+    ]
+    answers = [answer for pair in pairs for answer, _ in pair]
+    for answer in answers:
+        answer.problem(401)
+    assert len({answer.body for answer in answers}) == 1
+    # Without a hash to compute it would be a fifth of the time or less.
+    assert 0.4 < min(wrong[1] for wrong, _ in pairs) / min(unknown[1] for _, unknown in pairs) < 2.5
+
+
+def test_login_is_slowed_down_by_failures_and_let_in_after_them(me: Client) -> None:
+    for n in range(6):
+        me.login(me.username, "wrong password", f"192.0.2.{n}").problem(401)
+    locked = me.login(me.username, PASSWORD, "192.0.2.100")
+    locked.problem(429)
+    assert 1 <= int(locked.headers["Retry-After"]) <= 2
+    # Whose account it is, can still use a token, and log in a little later.
+    assert me.jobs()["jobs"] == []
+    wait_for(lambda: me.login(me.username, PASSWORD, "192.0.2.100").status == 200, "the lock is over", 10)
+
+
+def test_login_slows_down_an_address_that_tries_many_accounts(owner: Client) -> None:
+    address = "203.0.113.9"
+    with ThreadPoolExecutor(4) as threads:
+        guesses = [
+            threads.submit(owner.login, f"victim{n}@example.org", "wrong password", address).result for n in range(51)
+        ]
+        assert {guess().status for guess in guesses} <= {401, 429}
+    assert owner.login(owner.username, PASSWORD, address).status == 429
+    assert owner.login(owner.username, PASSWORD, f"203.0.113.1, {address}").status == 429  # what the client claims
+    assert owner.login(owner.username, PASSWORD, "203.0.113.10").status == 200
+
+
+def test_jwks_has_the_key_of_the_tokens(platform: Platform, owner: Client) -> None:
+    answer = Client(platform.url).call("GET", "/.well-known/jwks.json")
+    assert answer.status == 200
+    (key,) = answer.json()["keys"]
+    assert {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig"}.items() <= key.items()
+    assert "d" not in key
+    header = json.loads(base64.urlsafe_b64decode(owner.token.split(".")[0] + "=="))
+    assert header["kid"] == key["kid"]
+    assert header["alg"] == "EdDSA"
+
+
+# --- validate
+
+
+def test_validate(owner: Client) -> None:
+    answer = owner.call("POST", "/validate")
+    assert answer.status == 200
+    claims = answer.json()
+    assert (claims["sub"], claims["username"], claims["role"]) == (owner.user, owner.username, "user")
+    assert claims["exp"] > time.time() > claims["iat"] - 5
+
+
+def tampered(token: str) -> str:
+    head, body, signature = token.split(".")
+    claims = json.loads(base64.urlsafe_b64decode(body + "==")) | {"role": "admin"}
+    return f"{head}.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.{signature}"
+
+
+def unsigned(token: str) -> str:
+    head = base64.urlsafe_b64encode(b'{"alg":"none","typ":"JWT"}').decode().rstrip("=")
+    return f"{head}.{token.split('.')[1]}."
+
+
+AUTHORIZATIONS: dict[str, Callable[[str], str | None]] = {
+    "none": lambda _: None,
+    "empty": lambda _: "",
+    "Basic": lambda token: f"Basic {token}",
+    "Bearer without a token": lambda _: "Bearer ",
+    "no token": lambda _: "Bearer abc",
+    "alg none": lambda token: f"Bearer {unsigned(token)}",
+    "tampered": lambda token: f"Bearer {tampered(token)}",
+    "signature cut": lambda token: f"Bearer {token[:-4]}",
+    "something behind it": lambda token: f"Bearer {token}~",
+}
+PROTECTED = [
+    "POST /validate",
+    "POST /upload",
+    "GET /jobs",
+    "GET /jobs/0123456789abcdef0123456789abcdef",
+    "DELETE /jobs/0123456789abcdef0123456789abcdef",
+    "GET /download?fid=0123456789abcdef01234567",
+    "HEAD /download?fid=0123456789abcdef01234567",
+]
+
+
+@pytest.mark.parametrize("call", PROTECTED)
+def test_calls_without_a_token_that_holds(owner: Client, call: str) -> None:
+    method, path = call.split()
+    for name, make in AUTHORIZATIONS.items():
+        answer = owner.call(method, path, b"" if method == "POST" else None, {"Authorization": make(owner.token)})
+        assert answer.status == 401, name
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        if method != "HEAD":
+            answer.problem(401)
+
+
+# --- upload: taken
+
+
+def test_upload_a_form(me: Client) -> None:
+    answer = me.try_upload(BytesIO(WAV), "a.wav", {"bitrate": "64k"})
+    assert answer.status == 202
+    assert answer.json().keys() == {"job", "fid"}
+    assert answer.headers["Location"] == f"/jobs/{answer.json()['job']}"
+    job = me.job(answer.json()["job"])
+    assert job["fid"] == answer.json()["fid"]
+    assert job["options"] == {"bitrate": 64}
+    assert job["filename"] == "a.wav"
+
+
+def test_upload_the_bare_bytes(me: Client) -> None:
+    for content in (WAV, each([WAV[:100], WAV[100:]])):  # with a length, and in chunks
+        answer = me.upload_raw(content, filename="Ä b.wav", vbr="2")
+        assert answer.status == 202, answer.body
+        job = me.job(answer.json()["job"])
+        assert (job["filename"], job["options"]) == ("Ä b.wav", {"vbr": 2})
+    assert me.upload_raw(WAV, "video/mp4; codecs=avc1").status == 202
+
+
+def test_upload_takes_options_behind_the_file_and_in_the_query(me: Client) -> None:
+    behind = me.post_form([file_part("a.wav", WAV), field("bitrate", "320"), field("vbr", "")])
+    assert me.job(behind.json()["job"])["options"] == {"bitrate": 320}
+    type_ = f"multipart/form-data; boundary={BOUNDARY}"
+    body = file_part("a.wav", WAV) + f"--{BOUNDARY}--\r\n".encode()
+    query = me.call("POST", "/upload?vbr=0&track=0", body, {"Content-Type": type_})
+    assert query.status == 202, query.body
+    assert me.job(query.json()["job"])["options"] == {"vbr": 0}
+
+
+def test_upload_with_a_token_in_lower_case_scheme(me: Client) -> None:
+    answer = me.call("POST", "/upload", WAV, {"Content-Type": "audio/wav", "Authorization": f"bearer {me.token}"})
+    assert answer.status == 202
+
+
+def test_upload_twice_under_one_idempotency_key(platform: Platform, me: Client) -> None:
+    answers = [me.try_upload(BytesIO(WAV), "a.wav", key="k 1") for _ in range(2)]
+    assert [answer.status for answer in answers] == [202, 202]
+    assert answers[0].body == answers[1].body
+    assert answers[0].headers["Location"] == answers[1].headers["Location"]
+    assert me.try_upload(BytesIO(WAV), "a.wav", key="k 2").json() != answers[0].json()
+    other = Client(platform.url).sign_up()
+    assert other.try_upload(BytesIO(WAV), "a.wav", key="k 1").json() != answers[0].json()
+    assert len(me.jobs()["jobs"]) == 2
+
+
+def test_upload_at_the_same_moment_under_one_idempotency_key(platform: Platform, me: Client) -> None:
+    with ThreadPoolExecutor(6) as threads:
+        answers = list(threads.map(lambda _: me.try_upload(BytesIO(WAV), "a.wav", key="once"), range(6)))
+    assert {answer.status for answer in answers} == {202}
+    assert len({answer.body for answer in answers}) == 1
+    (job,) = me.jobs()["jobs"]
+    me.wait(job["job"])
+    assert sorted(store for store, _ in blobs_of(platform, me.user)) == ["mp3s", "videos"]
+
+
+# --- upload: refused
+
+
+def test_upload_wants_a_good_idempotency_key(platform: Platform, me: Client) -> None:
+    assert "Idempotency-Key" in me.try_upload(BytesIO(WAV), "a.wav", key="k" * 256).problem(422)["errors"]
+    assert "Idempotency-Key" in me.try_upload(BytesIO(WAV), "a.wav", key="").problem(422)["errors"]
+    leaves_nothing(platform, me)
+
+
+TEXT = b"Not a video at all, however it is called.\n" * 100
+WRONG_FORMS = {
+    "no parts": ([], "file"),
+    "no file": ([field("bitrate", "64k")], "file"),
+    "a field in place of the file": ([field("file", "a.wav")], "file"),
+    "an empty file": ([file_part("a.wav", b"")], "file"),
+    "two files": ([file_part("a.wav", WAV), file_part("b.wav", WAV)], "file"),
+    "two files, the second elsewhere": ([file_part("a.wav", WAV), file_part("b.wav", WAV, "other")], "other"),
+    "a wrong field": ([file_part("a.wav", WAV, "video")], "video"),
+    "a wrong bit rate": ([field("bitrate", "100k"), file_part("a.wav", WAV)], "bitrate"),
+    "a wrong quality": ([field("vbr", "10"), file_part("a.wav", WAV)], "vbr"),
+    "a wrong track": ([field("track", "-1"), file_part("a.wav", WAV)], "track"),
+    "an unknown option": ([field("loudness", "11"), file_part("a.wav", WAV)], "loudness"),
+    "bit rate and quality": ([field("bitrate", "64"), field("vbr", "2"), file_part("a.wav", WAV)], "vbr"),
+    "an option twice": ([field("vbr", "2"), field("vbr", "2"), file_part("a.wav", WAV)], "vbr"),
+    "a wrong option behind the file": ([file_part("a.wav", WAV), field("bitrate", "1")], "bitrate"),
+    "an option again behind the file": ([field("vbr", "2"), file_part("a.wav", WAV), field("vbr", "2")], "vbr"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_FORMS)
+def test_upload_of_a_wrong_form_says_what_is_wrong_and_keeps_nothing(platform: Platform, me: Client, what: str) -> None:
+    parts, culprit = WRONG_FORMS[what]
+    assert culprit in me.post_form(parts).problem(422)["errors"]
+    leaves_nothing(platform, me)
+
+
+@pytest.mark.parametrize(
+    ("query", "culprit"), [({"bitrate": "7"}, "bitrate"), ({"speed": "2"}, "speed"), ({"vbr": "x"}, "vbr")]
+)
+def test_upload_with_a_wrong_query(platform: Platform, me: Client, query: dict[str, str], culprit: str) -> None:
+    assert (
+        culprit
+        in me.call("POST", f"/upload?{urlencode(query)}", WAV, {"Content-Type": "audio/wav"}).problem(422)["errors"]
+    )
+    leaves_nothing(platform, me)
+
+
+def test_upload_of_no_bytes(platform: Platform, me: Client) -> None:
+    assert "file" in me.upload_raw(b"").problem(422)["errors"]
+    leaves_nothing(platform, me)
+
+
+@pytest.mark.parametrize("type_", ["application/json", "text/plain", "multipart/form-data", "image/png", ""])
+def test_upload_of_another_type(platform: Platform, me: Client, type_: str) -> None:
+    me.call("POST", "/upload", WAV, {"Content-Type": type_}).problem(415)
+    leaves_nothing(platform, me)
+
+
+@pytest.mark.parametrize("content", [TEXT, b"\x89PNG\r\n\x1a\n" + bytes(1000), b"%PDF-1.7\n", b"PK\x03\x04", b"x"])
+def test_upload_of_what_is_no_media_whatever_it_is_called(platform: Platform, me: Client, content: bytes) -> None:
+    me.try_upload(BytesIO(content), "video.mp4").problem(415)
+    me.upload_raw(content, "video/mp4", filename="video.mp4").problem(415)
+    leaves_nothing(platform, me)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        file_part("a.wav", WAV),  # no end
+        file_part("a.wav", WAV)[:-40],
+        f"--{BOUNDARY}\r\nno header at all\r\n\r\nx\r\n--{BOUNDARY}--\r\n".encode(),
+        f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=".encode() + b"x" * 3_000_000,
+        field("bitrate", "6" * 20_000) + file_part("a.wav", WAV) + f"--{BOUNDARY}--\r\n".encode(),
+        b"".join(field(f"f{n}", "") for n in range(100)) + file_part("a.wav", WAV) + f"--{BOUNDARY}--\r\n".encode(),
+    ],
+    ids=["no end", "cut", "no header", "endless header", "huge field", "many fields"],
+)
+def test_upload_of_a_damaged_form(platform: Platform, me: Client, body: bytes) -> None:
+    me.call("POST", "/upload", body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}).problem(400)
+    leaves_nothing(platform, me)
+
+
+def test_upload_where_only_admins_may(strict: Platform, admin: Client) -> None:
+    user = Client(strict.url).sign_up()
+    user.try_upload(BytesIO(WAV), "a.wav").problem(403)
+    leaves_nothing(strict, user)
+    assert admin.try_upload(BytesIO(WAV), "a.wav").status == 202
+
+
+def test_upload_that_is_too_large(strict: Platform, admin: Client) -> None:
+    before = blobs_of(strict, admin.user)
+    sizes: dict[str, Callable[[], Answer]] = {
+        "by its length": lambda: admin.upload_raw(iter([WAV, bytes(10)]), size=50 << 20),
+        "by its bytes": lambda: admin.upload_raw(each([WAV, *[bytes(10_000)] * 10])),
+        "in a form": lambda: admin.try_upload(BytesIO(WAV + bytes(100_000)), "a.wav"),
+    }
+    for upload in sizes.values():
+        assert "100000" in upload().problem(413)["detail"]
+    assert set(blobs_of(strict, admin.user)) - set(before) <= {
+        blob for blob in blobs_of(strict, admin.user) if blob[0] == "mp3s"
+    }
+    exact = WAV + bytes(100_000 - len(WAV))
+    assert admin.upload_raw(exact).status == 202
+
+
+def test_upload_whose_client_hangs_up(platform: Platform, me: Client) -> None:
+    parts = urlsplit(me.url)
+    with socket.create_connection((parts.hostname or "", parts.port or 0)) as line:
+        head = (
+            f"POST /upload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {me.token}\r\n"
+            "Content-Type: audio/wav\r\nContent-Length: 10000000\r\n\r\n"
+        )
+        line.sendall(head.encode() + WAV + bytes(1_000_000))
+        wait_for(lambda: blobs_of(platform, me.user), "the upload has begun")
+    wait_for(lambda: not blobs_of(platform, me.user), "the rest of the upload is gone")
+    leaves_nothing(platform, me)
+
+
+def test_upload_answers_a_stranger_early_and_reads_nothing_into_memory(platform: Platform, me: Client) -> None:
+    assert me.try_upload(BytesIO(WAV), "a.wav").status == 202  # so that there is a process to be measured
+    size, sent = 300 << 20, itertools.count()
+
+    def content() -> Iterator[bytes]:
+        for _ in range(size >> 20):
+            next(sent)
+            yield bytes(1 << 20)
+
+    pids = [pid for one in platform.instances("upload") for pid in (one["pid"], *children(one["pid"]))]
+    before = {pid: peak_rss(pid) for pid in pids}
+    headers = {"Content-Length": str(size), "Content-Type": "video/mp4"}
+    refused = me.call("POST", "/upload", content(), headers | {"Authorization": None})
+    refused.problem(401)
+    growth = [(peak_rss(pid) or 0) - (peak or 0) for pid, peak in before.items()]
+    assert growth
+    assert max(growth) < 16 << 20, f"grew by {max(growth) >> 20} MB"
+
+
+def test_upload_answers_a_stranger_who_waits_for_the_answer(platform: Platform) -> None:
+    """It has its answer when 64 kB of 300 MB are sent, with Expect: 100-continue, as curl has it, and without."""
+    parts = urlsplit(platform.url)
+    for expect in ("Expect: 100-continue\r\n", ""):
+        head = f"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000000\r\n{expect}\r\n"
+        with (
+            socket.create_connection((parts.hostname or "", parts.port or 0), 10) as line,
+            line.makefile("rb") as answer,
+        ):
+            line.sendall(head.encode() + bytes(1 << 16))
+            lines = list(itertools.islice(answer, 3))
+            assert [status for status in lines if status.startswith(b"HTTP/1.1 401 ")], (expect, lines)
+
+
+# --- jobs
+
+
+def test_a_job_shows_what_the_contract_says(done: dict[str, Any]) -> None:
+    names = "job fid filename status progress mp3 duration options error warning created finished"
+    assert done.keys() == set(names.split())
+    assert re.fullmatch("[0-9a-f]{32}", done["job"])
+    assert re.fullmatch("[0-9a-f]{24}", done["fid"])
+    assert re.fullmatch("[0-9a-f]{24}", done["mp3"])
+    assert done["mp3"] != done["fid"]
+    assert (done["status"], done["progress"], done["error"], done["warning"]) == ("done", 1.0, None, None)
+    assert done["duration"] == pytest.approx(3, abs=0.15)
+    assert done["filename"] == "Ärger & Spaß «» 日本.wav"
+    created, finished = (datetime.fromisoformat(done[name]) for name in ("created", "finished"))
+    assert created <= finished <= datetime.now(UTC)
+
+
+def test_a_job_that_has_just_come_in(me: Client) -> None:
+    ticket = me.upload(BytesIO(wave_bytes(1)), "a.wav")
+    job = me.job(ticket["job"])
+    assert job["status"] in ("uploaded", "converting", "done")
+    if job["status"] != "done":
+        assert (job["mp3"], job["finished"]) == (None, None)
+        assert 0 <= job["progress"] <= 1
+
+
+def test_jobs_are_listed_newest_first_and_page_by_page(me: Client) -> None:
+    assert me.jobs() == {"jobs": [], "next": None}
+    tickets = [me.upload(BytesIO(WAV), f"{n}.wav")["job"] for n in range(5)]
+    newest = tickets[::-1]
+    assert [job["job"] for job in me.jobs()["jobs"]] == newest
+    assert me.jobs()["next"] is None
+    seen: list[str] = []
+    pages: list[str | None] = []
+    after: dict[str, object] = {}
+    for _ in range(3):
+        page = me.jobs(limit=2, **after)
+        seen += [job["job"] for job in page["jobs"]]
+        pages.append(page["next"])
+        after = {"after": page["next"]}
+    assert seen == newest
+    assert pages == [newest[1], newest[3], None]
+    assert me.jobs(limit=5)["next"] is None
+    assert me.jobs(after=newest[4])["jobs"] == []
+    assert me.call("GET", "/jobs/").status == 200
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "limit=nan", "limit=", "limit=-1"])
+def test_jobs_with_a_wrong_limit(owner: Client, query: str) -> None:
+    assert "limit" in owner.call("GET", f"/jobs?{query}").problem(422)["errors"]
+
+
+def test_jobs_after_one_that_is_not_mine(stranger: Client, done: dict[str, Any]) -> None:
+    for after in (done["job"], "0" * 32, "x"):
+        stranger.call("GET", f"/jobs?after={after}").problem(404)
+
+
+@pytest.mark.parametrize("wait", ["-1", "26", "x", "inf", "nan", ""])
+def test_a_job_with_a_wrong_wait(owner: Client, done: dict[str, Any], wait: str) -> None:
+    assert "wait" in owner.call("GET", f"/jobs/{done['job']}?wait={wait}").problem(422)["errors"]
+
+
+def test_waiting_ends_when_the_job_moves_on(me: Client) -> None:
+    job = me.upload(BytesIO(wave_bytes(20, 44100)), "a.wav")["job"]
+    states = [me.job(job)["status"]]
+    while states[-1] not in ("done", "failed"):
+        before = time.monotonic()
+        states.append(me.job(job, wait=25)["status"])
+        assert time.monotonic() - before < 20
+        assert states[-1] != states[-2], "the wait ended for nothing"
+    assert states[-1] == "done"
+
+
+def test_waiting_holds_the_answer_until_the_time_is_over(platform: Platform, me: Client) -> None:
+    job = me.upload(BytesIO(WAV), "a.wav")["job"]
+    me.wait(job)
+    with contextlib.closing(sqlite3.connect(platform.data / "mp3burst.db", timeout=10)) as database, database:
+        database.execute("UPDATE jobs SET state = 'uploaded', finished_at = NULL WHERE id = ?", (job,))
+    before = time.monotonic()
+    assert me.job(job, wait=1.5)["status"] == "uploaded"
+    assert 1.4 < time.monotonic() - before < 6
+    me.call("DELETE", f"/jobs/{job}")
+
+
+def test_waiting_for_what_is_over_takes_no_time(owner: Client, done: dict[str, Any]) -> None:
+    before = time.monotonic()
+    assert owner.job(done["job"], wait=25)["status"] == "done"
+    assert time.monotonic() - before < 5
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_job_of_somebody_else_is_not_there(
+    owner: Client, stranger: Client, done: dict[str, Any], method: str
+) -> None:
+    bodies = set()
+    for job in (done["job"], "0" * 32, "x", quote("'; DROP TABLE jobs"), done["job"].upper(), "%00"):
+        answer = stranger.call(method, f"/jobs/{job}")
+        answer.problem(404)
+        bodies.add(answer.body)
+    assert len(bodies) == 1
+    assert owner.job(done["job"]) == done
+    assert done["job"] not in {job["job"] for job in stranger.jobs()["jobs"]}
+
+
+def test_a_job_is_deleted_with_all_that_belongs_to_it(me: Client) -> None:
+    job = me.convert(BytesIO(WAV), "a.wav")
+    assert me.download(job["mp3"]).status == 200
+    deleted = me.call("DELETE", f"/jobs/{job['job']}")
+    assert (deleted.status, deleted.body) == (204, b"")
+    me.call("GET", f"/jobs/{job['job']}").problem(404)
+    me.call("DELETE", f"/jobs/{job['job']}").problem(404)
+    me.download(job["mp3"]).problem(404)
+    assert me.jobs()["jobs"] == []
+
+
+def test_a_job_that_is_deleted_while_it_is_waited_for(me: Client) -> None:
+    job = me.upload(BytesIO(wave_bytes(60, 44100)), "a.wav")["job"]
+    answers: list[int] = []
+    waiting = threading.Thread(target=lambda: answers.extend(_until_gone(me, job)))
+    waiting.start()
+    assert me.call("DELETE", f"/jobs/{job}").status == 204
+    waiting.join(30)
+    assert answers[-1] == 404
+    assert me.jobs()["jobs"] == []
+
+
+def _until_gone(user: Client, job: str) -> Iterator[int]:
+    for _ in range(100):
+        answer = user.call("GET", f"/jobs/{job}?wait=25")
+        yield answer.status
+        if answer.status != 200:
+            return
+
+
+# --- download
+
+
+def test_download(owner: Client, done: dict[str, Any], mp3: bytes) -> None:
+    answer = owner.download(done["mp3"])
+    assert answer.status == 200
+    headers = answer.headers
+    assert headers["Content-Type"] == "audio/mpeg"
+    assert int(headers["Content-Length"]) == len(mp3) == len(answer.body)
+    assert headers["Accept-Ranges"] == "bytes"
+    assert re.fullmatch('"[^"]+"', headers["ETag"])
+    assert mp3.startswith(b"ID3\x03")
+    disposition = headers["Content-Disposition"]
+    assert disposition.startswith("attachment;")
+    assert "filename*=UTF-8''" + quote("Ärger & Spaß «» 日本.mp3", safe="") in disposition
+    assert 'filename="Arger & Spa' in disposition
+
+
+def test_download_head(owner: Client, done: dict[str, Any]) -> None:
+    whole, head = owner.download(done["mp3"]), owner.download(done["mp3"], "HEAD")
+    assert (head.status, head.body) == (200, b"")
+    for name in ("Content-Length", "Content-Type", "ETag", "Accept-Ranges", "Content-Disposition"):
+        assert head.headers[name] == whole.headers[name]
+    part = owner.download(done["mp3"], "HEAD", Range="bytes=0-9")
+    assert (part.status, part.headers["Content-Length"], part.body) == (206, "10", b"")
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=10-99", 10, 99),
+        ("bytes=1000-", 1000, None),
+        ("bytes=-1", -1, None),
+        ("bytes=-500", -500, None),
+        ("bytes=-99999999", 0, None),
+        ("bytes=5-99999999", 5, None),
+        ("BYTES=7-8", 7, 8),
+    ],
+)
+def test_download_a_range(
+    owner: Client, done: dict[str, Any], mp3: bytes, asked: str, first: int, last: int | None
+) -> None:
+    answer = owner.download(done["mp3"], Range=asked)
+    assert answer.status == 206
+    start = first if first >= 0 else len(mp3) + first
+    end = len(mp3) - 1 if last is None else last
+    assert answer.body == mp3[start : end + 1]
+    assert answer.headers["Content-Range"] == f"bytes {start}-{end}/{len(mp3)}"
+    assert answer.headers["Content-Length"] == str(end - start + 1)
+
+
+@pytest.mark.parametrize(
+    "asked", ["bytes=5-2", "lines=0-1", "bytes=", "bytes=a-b", "bytes=0-1,5-6", "bytes=--5", "bytes", "bytes=-"]
+)
+def test_download_of_ranges_that_are_none_is_the_whole(
+    owner: Client, done: dict[str, Any], mp3: bytes, asked: str
+) -> None:
+    answer = owner.download(done["mp3"], Range=asked)
+    assert answer.status == 200
+    assert answer.body == mp3
+
+
+@pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=99999999-100000000", "bytes=-0"])
+def test_download_of_a_range_beyond_the_end(owner: Client, done: dict[str, Any], mp3: bytes, asked: str) -> None:
+    answer = owner.download(done["mp3"], Range=asked)
+    answer.problem(416)
+    assert answer.headers["Content-Range"] == f"bytes */{len(mp3)}"
+
+
+def test_download_only_what_is_new(owner: Client, done: dict[str, Any], mp3: bytes) -> None:
+    etag = owner.download(done["mp3"], "HEAD").headers["ETag"]
+    for given in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        answer = owner.download(done["mp3"], If_None_Match=given)
+        assert (answer.status, answer.body) == (304, b""), given
+        assert answer.headers["ETag"] == etag
+    assert owner.download(done["mp3"], "HEAD", If_None_Match=etag).status == 304
+    assert owner.download(done["mp3"], If_None_Match=etag, Range="bytes=0-1").status == 304
+    assert owner.download(done["mp3"], If_None_Match='"other"').body == mp3
+
+
+def test_download_goes_on_only_with_the_same_file(owner: Client, done: dict[str, Any], mp3: bytes) -> None:
+    etag = owner.download(done["mp3"], "HEAD").headers["ETag"]
+    assert owner.download(done["mp3"], Range="bytes=9-", If_Range=etag).body == mp3[9:]
+    for other in ('"other"', f"W/{etag}", "Wed, 21 Oct 2015 07:28:00 GMT"):
+        answer = owner.download(done["mp3"], Range="bytes=9-", If_Range=other)
+        assert (answer.status, answer.body) == (200, mp3), other
+
+
+def test_download_of_what_is_not_mine_or_no_mp3(owner: Client, stranger: Client, done: dict[str, Any]) -> None:
+    stranger.download(done["mp3"]).problem(404)
+    stranger.download(done["mp3"], Range="bytes=0-1").problem(404)
+    assert stranger.download(done["mp3"], "HEAD").status == 404
+    for fid in (done["fid"], done["job"], new_blob_id(), "../../etc/passwd", "x", done["mp3"].upper(), "日本", "\0"):
+        owner.download(fid).problem(404)
+
+
+def test_download_of_nothing(owner: Client) -> None:
+    assert "fid" in owner.call("GET", "/download").problem(422)["errors"]
+    owner.call("GET", "/download?fid=").problem(422)
+
+
+@pytest.fixture(scope="module")
+def link(platform: Platform, done: dict[str, Any]) -> str:
+    """Path and query of the link in the mail."""
+    text = mail_text(platform, done["job"])
+    (url,) = re.findall(r"^http://\S+", text, re.MULTILINE)
+    assert url.startswith(f"{platform.url}/download?")
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}"
+
+
+def mails_of(platform: Platform, job: str) -> list[Path]:
+    return list((platform.data / "mail").glob(f"*{job}*.eml"))
+
+
+def mail_text(platform: Platform, job: str) -> str:
+    (path,) = wait_for(lambda: mails_of(platform, job), "the mail")
+    message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+    body = message.get_body(("plain",))
+    assert body is not None
+    text: str = body.get_content()
+    return text
+
+
+def test_download_by_the_link_of_the_mail(platform: Platform, link: str, mp3: bytes) -> None:
+    nobody = Client(platform.url)
+    assert nobody.call("GET", link).body == mp3
+    assert nobody.call("HEAD", link).status == 200
+    part = nobody.call("GET", link, None, {"Range": "bytes=3-5"})
+    assert (part.status, part.body) == (206, mp3[3:6])
+
+
+def test_download_by_a_link_that_was_changed(platform: Platform, owner: Client, link: str) -> None:
+    nobody = Client(platform.url)
+    other = owner.convert(BytesIO(WAV), "other.wav")["mp3"]
+    query = parse_qs(urlsplit(link).query)
+    token, fid = query["token"][0], query["fid"][0]
+    head, body, signature = token.split(".")
+    claims = json.loads(base64.urlsafe_b64decode(body + "==")) | {"fid": other}
+    forged = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    for path in (
+        f"/download?fid={other}&token={token}",
+        f"/download?fid={other}&token={head}.{forged}.{signature}",
+        f"/download?fid={fid}&token={token[:-3]}",
+        f"/download?fid={fid}&token={unsigned(token)}",
+        f"/download?fid={fid}&token={owner.token}",
+        f"/download?fid={fid}&token=",
+        f"/download?fid={fid}",
+    ):
+        nobody.call("GET", path).problem(401)
+    nobody.call("GET", f"/download?token={token}").problem(422)
+    # And a link is no token.
+    Client(platform.url, token).call("GET", "/jobs").problem(401)
+    Client(platform.url, token).download(fid).problem(401)
+
+
+# --- everything else
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "/",
+            "/nothing",
+            "/register/x",
+            "/login/x",
+            "/validate/x",
+            "/upload/x",
+            "/uploads",
+            "/jobs/a/b",
+            "/download/x",
+        ),
+        *("/convert", "/notify", "/sweep", "/bury", "/.well-known/other", "//upload", "/jobs//", "/upload/../sweep"),
+    ],
+)
+def test_anything_else_is_not_there(owner: Client, path: str) -> None:
+    for method in ("GET", "POST"):
+        owner.call(method, path, b"" if method == "POST" else None).problem(404)
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "allow"),
+    [
+        ("/register", "GET", {"POST"}),
+        ("/login", "GET", {"POST"}),
+        ("/validate", "GET", {"POST"}),
+        ("/upload", "GET", {"POST"}),
+        ("/upload", "PUT", {"POST"}),
+        ("/jobs", "POST", {"GET", "HEAD"}),
+        ("/jobs", "DELETE", {"GET", "HEAD"}),
+        ("/jobs/x", "PATCH", {"GET", "HEAD", "DELETE"}),
+        ("/download", "POST", {"GET", "HEAD"}),
+        ("/.well-known/jwks.json", "POST", {"GET", "HEAD"}),
+        ("/.well-known/jwks.json", "DELETE", {"GET", "HEAD"}),
+    ],
+)
+def test_a_method_that_an_address_does_not_take(owner: Client, path: str, method: str, allow: set[str]) -> None:
+    answer = owner.call(method, path, None if method in ("GET", "DELETE") else b"")
+    answer.problem(405)
+    assert set(answer.headers["Allow"].replace(" ", "").split(",")) == allow
+
+
+def test_functions_answer_under_their_own_host_names(platform: Platform, owner: Client) -> None:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)) as line:
+        line.request("GET", "/jobs", headers={"Host": "status.localhost", "Authorization": f"Bearer {owner.token}"})
+        assert line.getresponse().status == 200
+    for name in ("convert", "notify", "sweep", "bury"):  # events only
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)) as line:
+            line.request("POST", "/", b"{}", headers={"Host": f"{name}.localhost"})
+            assert line.getresponse().status == 404
