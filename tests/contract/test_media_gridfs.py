@@ -145,7 +145,7 @@ def test_a_server_that_is_away_is_unavailable_within_seconds() -> None:
 def test_reading_and_writing_go_on_after_a_restart() -> None:
     content = noise(80 * CHUNK)
     with MongoDB() as server:
-        store = GridFSStore(f"{server.url}/?serverSelectionTimeoutMS=1000", "videos")
+        store = GridFSStore(f"{server.url}/?serverSelectionTimeoutMS=3000", "videos")
         blob = put(store, content)
         with store.open(blob) as reader:
             assert reader.read(20 * CHUNK) == content[: 20 * CHUNK]

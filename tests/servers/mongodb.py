@@ -76,6 +76,7 @@ class MongoDB:
         """Hang: connections stay up, nothing answers."""
         assert self._server is not None
         self._server.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._server.pid, os.WSTOPPED)  # on a busy machine a thread of it may still answer
 
     def resume(self) -> None:
         """Go on after suspend()."""
