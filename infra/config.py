@@ -1,12 +1,10 @@
-"""The ConfigMaps and Secrets of an installation that has no cluster: from the operator's variables, and made once.
-
-The names are those that knative/*.yaml refers to.
-"""
+"""The ConfigMaps and Secrets that knative/*.yaml refers to: from the operator's variables, or made here once."""
 
 import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -62,6 +60,29 @@ def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[
     return {
         source: {name: known[name] for name in names.split() if name in known} for source, names in VARIABLES.items()
     }
+
+
+def environment(container: Mapping[str, Any], known: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What a container's ``env`` and ``envFrom`` come to, by the ConfigMaps and Secrets of ``values``.
+
+    Raises:
+        BadSetting: it wants something that nobody has and that is not optional.
+    """
+    result: dict[str, str] = {}
+    for entry in container.get("envFrom", ()):
+        ref: Any = entry.get("configMapRef") or entry.get("secretRef") or {}
+        if ref.get("name") not in known and not ref.get("optional"):
+            raise BadSetting(f"A manifest wants all of {ref.get('name')}, which is none of {', '.join(known)}.")
+        result |= {entry.get("prefix", "") + name: value for name, value in known.get(ref["name"], {}).items()}
+    for entry in container.get("env", ()):
+        source = entry.get("valueFrom", {})
+        ref = source.get("secretKeyRef") or source.get("configMapKeyRef") or {}
+        value = known.get(ref.get("name"), {}).get(ref.get("key")) if source else str(entry.get("value", ""))
+        if value is not None:
+            result[entry["name"]] = value
+        elif not ref.get("optional"):
+            raise BadSetting(f"A manifest wants {entry['name']} from where there is no value for it: {source}.")
+    return result
 
 
 def _kept(path: Path, make: Callable[[], str]) -> str:

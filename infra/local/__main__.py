@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
@@ -10,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -21,7 +20,7 @@ from infra import config
 from infra.local.broker import Broker
 from infra.local.ingress import Functions, Ingress
 from infra.local.instances import ROOT, Pool
-from infra.local.manifests import Manifests, environment, read
+from infra.local.manifests import Manifests, read
 from infra.local.store import Store
 
 #: Seconds that running requests have after SIGTERM, and processes after that.
@@ -41,38 +40,30 @@ def main() -> int:
     parser.add_argument("--manifests", type=Path, default=ROOT / "knative", metavar="DIR", help="what to run")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    data = options.data.resolve()
     try:
         refuse_outdated(os.environ)
         manifests = read(options.manifests, len(os.sched_getaffinity(0)), options.idle)
+        data = options.data.resolve()
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone(data), _door(options.port) as door:
-            port = door.getsockname()[1]
-            known = config.values(os.environ, data, port)
-            own = {"BIND_ADDRESS": "127.0.0.1", "PARENT_PID": str(os.getpid())}
-            own["K_SINK"] = f"http://127.0.0.1:{port}/_broker"
-            environments = {
-                name: environment(function, known, ROOT) | own | {"K_SERVICE": name}
-                for name, function in manifests.functions.items()
-            }
-            _migrate(known["database"])
+        with (data / "lock").open("w") as lock, _door(options.port) as door:
+            _alone(lock.fileno(), data)
+            known = config.values(os.environ, data, door.getsockname()[1])
+            environments = {name: _environment(name, manifests, known, door) for name in manifests.functions}
+            env = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), **known["database"]}
+            if subprocess.run([sys.executable, "-m", "infra.migrations"], cwd=ROOT, env=env, check=False).returncode:
+                raise CannotRun("The database could not be brought up to date: the lines above say why.")
             asyncio.run(_run(manifests, environments, data, door))
-    except (Mp3burstError, OSError) as error:
+    except (Mp3burstError, OSError, KeyboardInterrupt) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the answer to a command
-        return 1
-    except KeyboardInterrupt:
         return 1
     return 0
 
 
-@contextlib.contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    with (data / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CannotRun(f"mp3burst is running on {data} already: stop it, or choose another --data.") from error
-        yield
+def _alone(lock: int, data: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise CannotRun(f"mp3burst is running on {data} already: stop it, or choose another --data.") from error
 
 
 def _door(port: int) -> socket.socket:
@@ -82,10 +73,15 @@ def _door(port: int) -> socket.socket:
         raise CannotRun(f"Port {port} is in use: stop what runs there, or choose another --port.") from error
 
 
-def _migrate(database: Mapping[str, str]) -> None:
-    env = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), **database}
-    if subprocess.run([sys.executable, "-m", "infra.migrations"], cwd=ROOT, env=env, check=False).returncode:
-        raise CannotRun("The database could not be brought up to date: the lines above say why.")
+def _environment(
+    name: str, manifests: Manifests, known: Mapping[str, Mapping[str, str]], door: socket.socket
+) -> dict[str, str]:
+    # Of our own variables a function gets PATH and its like; of the operator's, what its manifest lists.
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    inherited["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    own = {"BIND_ADDRESS": "127.0.0.1", "PARENT_PID": str(os.getpid()), "K_SERVICE": name}
+    own["K_SINK"] = f"http://127.0.0.1:{door.getsockname()[1]}/_broker"
+    return inherited | config.environment(manifests.functions[name].container, known) | own
 
 
 async def _run(
@@ -98,11 +94,11 @@ async def _run(
     broker = Broker(Store(data / "broker.db"), functions, manifests.triggers)
 
     async def status(_request: web.BaseRequest) -> web.Response:
-        return web.json_response({"functions": functions.status(), **await broker.status()})
+        pools = {name: pool.status() for name, pool in functions.pools.items()}
+        return web.json_response({"functions": pools, **await broker.status()})
 
     ingress = Ingress(functions, {"/_broker": broker.receive, "/_platform": status})
-    handlers = ingress.server()
-    server = await loop.create_server(handlers, sock=door)
+    server = await loop.create_server(ingress.server, sock=door)
     for pool in functions.pools.values():
         pool.balance()
     await broker.open(manifests.pings)
@@ -116,7 +112,7 @@ async def _run(
         await asyncio.wait({hurry}, timeout=0.05)
     server.close()
     await functions.close(0 if hurry.done() else _STOP)
-    await handlers.shutdown(0.1)
+    await ingress.server.shutdown(0.1)
     await broker.close()
     hurry.cancel()
 

@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp import web
 
 from events.errors import TryAgain
+from infra.local import cron
 from infra.local.ingress import Functions, problem
 from infra.local.manifests import Ping, Sink, Trigger
 from infra.local.store import Store
@@ -218,4 +219,4 @@ class Broker:
             if status >= 300:
                 log.warning("the PingSource %s: %s answered %d", ping.name, ping.sink.function, status)
             moment = datetime.now(UTC)
-            await asyncio.sleep((ping.schedule.after(moment) - moment).total_seconds())
+            await asyncio.sleep((cron.following(ping.schedule, moment) - moment).total_seconds())

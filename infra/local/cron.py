@@ -1,6 +1,5 @@
 """Schedules of PingSources: cron's five fields, in UTC as on Knative."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from events.errors import Mp3burstError
@@ -15,37 +14,31 @@ class BadSchedule(Mp3burstError):
     """The schedule is not one that cron knows, or never comes."""
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """``minute hour day month weekday``, each ``*``, numbers, lists, ranges or steps; BadSchedule where it is not."""
+def following(schedule: str, moment: datetime) -> datetime:
+    """The first time after ``moment``, to the minute, of ``minute hour day month weekday``.
 
-    text: str
-
-    def __post_init__(self) -> None:
-        self.after(datetime(2000, 1, 1, tzinfo=UTC))
-
-    def after(self, moment: datetime) -> datetime:
-        """The first time after ``moment``, to the minute."""
-        fields = self.text.split()
-        try:
-            minutes, hours, days, months, weekdays = (
-                _values(field, *limits) for field, limits in zip(fields, _RANGES, strict=True)
-            )
-        except ValueError as error:
-            raise BadSchedule(f"{self.text!r} is no schedule: write five fields, such as */5 * * * *.") from error
-        # As in every cron: where both days are restricted, either is enough.
-        agree = all if fields[2].startswith("*") or fields[4].startswith("*") else any
-        moment = moment.astimezone(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
-        end = moment + _HORIZON
-        while moment < end:
-            weekday = {moment.isoweekday(), moment.isoweekday() % 7}
-            if moment.month not in months or not agree((moment.day in days, bool(weekday & weekdays))):
-                moment = moment.replace(hour=0, minute=0) + timedelta(days=1)
-            elif moment.hour not in hours or moment.minute not in minutes:
-                moment += timedelta(minutes=1)
-            else:
-                return moment
-        raise BadSchedule(f"The schedule {self.text!r} names a day that never comes.")
+    Raises:
+        BadSchedule: a field is not made of ``*``, numbers, lists, ranges and steps, or the day never comes.
+    """
+    fields = schedule.split()
+    try:
+        sets = [_values(field, *limits) for field, limits in zip(fields, _RANGES, strict=True)]
+    except ValueError as error:
+        raise BadSchedule(f"{schedule!r} is no schedule: write five fields, such as */5 * * * *.") from error
+    minutes, hours, days, months, weekdays = sets
+    # As in every cron: where both days are restricted, either is enough.
+    agree = all if "*" in (fields[2][0], fields[4][0]) else any
+    moment = moment.astimezone(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    end = moment + _HORIZON
+    while moment < end:
+        weekday = {moment.isoweekday(), moment.isoweekday() % 7}
+        if moment.month not in months or not agree((moment.day in days, bool(weekday & weekdays))):
+            moment = moment.replace(hour=0, minute=0) + timedelta(days=1)
+        elif moment.hour not in hours or moment.minute not in minutes:
+            moment += timedelta(minutes=1)
+        else:
+            return moment
+    raise BadSchedule(f"The schedule {schedule!r} names a day that never comes.")
 
 
 def _values(field: str, least: int, most: int) -> set[int]:
@@ -54,8 +47,7 @@ def _values(field: str, least: int, most: int) -> set[int]:
         span, _, step = part.partition("/")
         first, _, last = span.partition("-")
         start, end = (least, most) if span == "*" else (int(first), int(last or (most if step else first)))
-        found = range(start, end + 1, int(step or 1))
-        if not found or start < least or end > most:
+        if not least <= start <= end <= most:
             raise ValueError(part)
-        values.update(found)
+        values.update(range(start, end + 1, int(step or 1)))
     return values

@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -26,23 +25,6 @@ _LINGER, _READ = 30.0, 1 << 18
 
 Body = Callable[[], AsyncIterator[bytes]] | bytes | None
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-class Routes:
-    """Which function a request is for: by host ``NAME.localhost``, else by the longest path prefix."""
-
-    def __init__(self, functions: Iterable[Function]) -> None:
-        public = [function for function in functions if function.public]
-        self._hosts = {f"{function.name}.localhost": function.name for function in public}
-        paths = {path.rstrip("/"): function.name for function in public for path in function.paths}
-        self._paths = sorted(paths.items(), key=lambda item: -len(item[0]))
-
-    def find(self, host: str, path: str) -> str | None:
-        """The name of the function, or None. ``host`` may have a port, ``path`` is without the query."""
-        name = host.partition(":")[0].lower()
-        if name.endswith(".localhost"):
-            return self._hosts.get(name)
-        return next((function for prefix, function in self._paths if f"{path}/".startswith(f"{prefix}/")), None)
 
 
 class Functions:
@@ -87,9 +69,8 @@ class Functions:
             try:
                 async with asyncio.timeout(pool.function.timeout):
                     try:
-                        answer = await self._session.request(
-                            method, url, headers=headers, data=data, allow_redirects=False
-                        )
+                        request = self._session.request(method, url, headers=headers, data=data, allow_redirects=False)
+                        answer = await request
                     except aiohttp.ClientConnectorError:
                         instance.retire()  # Nothing was sent, so another instance may have it.
                         continue
@@ -100,10 +81,6 @@ class Functions:
                         answer.close()
             finally:
                 pool.release(instance)
-
-    def status(self) -> dict[str, Any]:
-        """What /_platform shows."""
-        return {name: pool.status() for name, pool in self.pools.items()}
 
     async def close(self, seconds: float) -> None:
         """Stop every instance, by force after so many seconds."""
@@ -116,20 +93,22 @@ class Ingress:
 
     def __init__(self, functions: Functions, own: Mapping[str, Handler]) -> None:
         self._functions, self._own = functions, own
-        self._routes = Routes(pool.function for pool in functions.pools.values())
-        self.inflight = 0
-        self.draining = False
-
-    def server(self) -> web.Server:
-        """For asyncio's create_server."""
-        options: Any = {"auto_decompress": False, "lingering_time": _LINGER, "read_bufsize": _READ}
-        return web.Server(self._handle, handler_cancellation=True, access_log=None, **options)
+        self._find = routes(pool.function for pool in functions.pools.values())
+        self.inflight, self.draining = 0, False
+        self.server = web.Server(
+            self._handle,
+            handler_cancellation=True,
+            auto_decompress=False,
+            lingering_time=_LINGER,
+            read_bufsize=_READ,
+            access_log=None,
+        )
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        host, path = request.headers.get("Host", ""), request.rel_url.raw_path
-        if path in self._own and host.partition(":")[0].lower() in ("localhost", "127.0.0.1"):
+        host, path = request.headers.get("Host", "").partition(":")[0].lower(), request.rel_url.raw_path
+        if path in self._own and host in ("localhost", "127.0.0.1"):
             return await self._own[path](request)
-        name = self._routes.find(host, path)
+        name = self._find(host, path)
         if name is None:
             return problem(404, "There is nothing at this address: check the path.")
         if self.draining:
@@ -143,13 +122,11 @@ class Ingress:
             await upload.idle.wait()
 
     async def _pass_on(self, request: web.BaseRequest, name: str, upload: "_Upload") -> web.StreamResponse:
-        body = upload.chunks if request.body_exists else None
+        body, path, response = upload.chunks if request.body_exists else None, request.rel_url.raw_path_qs, None
         patience = self._functions.pools[name].function.timeout
-        target, response = request.rel_url.raw_path_qs, None
         try:
-            async with self._functions.call(
-                name, request.method, target, _forwarded(request), body, patience
-            ) as answer:
+            call = self._functions.call(name, request.method, path, _forwarded(request), body, patience)
+            async with call as answer:
                 headers = _end_to_end(answer.headers)
                 response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
                 await response.prepare(request)
@@ -168,10 +145,8 @@ class _Upload:
     """A request's body on its way to a function. ``idle`` while nobody reads it: the rest is the server's to drain."""
 
     def __init__(self, request: web.BaseRequest) -> None:
-        self._request = request
-        self.idle = asyncio.Event()
+        self._request, self.broken, self.idle = request, False, asyncio.Event()
         self.idle.set()
-        self.broken = False
 
     async def chunks(self) -> AsyncIterator[bytes]:
         if self._request.headers.get("Expect", "").lower() == "100-continue":
@@ -190,12 +165,25 @@ class _Upload:
                 yield chunk
 
 
+def routes(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
+    """Finds the function for a host name and a path: by host ``NAME.localhost``, else by the longest path prefix."""
+    public = [function for function in functions if function.public]
+    hosts = {f"{function.name}.localhost": function.name for function in public}
+    paths = sorted(((path, f.name) for f in public for path in f.paths), key=lambda item: -len(item[0]))
+
+    def find(host: str, path: str) -> str | None:
+        if host.endswith(".localhost"):
+            return hosts.get(host)
+        return next((name for prefix, name in paths if f"{path}/".startswith(f"{prefix}/")), None)
+
+    return find
+
+
 def problem(status: int, detail: str) -> web.Response:
     """An error of the platform itself, RFC 9457."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return web.Response(
-        status=status, body=json.dumps(body).encode(), headers={"Content-Type": "application/problem+json"}
-    )
+    headers = {"Content-Type": "application/problem+json"}
+    return web.Response(status=status, body=json.dumps(body).encode(), headers=headers)
 
 
 def _failed(name: str, upload: _Upload, error: Exception) -> web.Response:

@@ -53,12 +53,10 @@ class Pool:
     """All instances of one function, and the requests that wait for one."""
 
     def __init__(self, function: Function, environment: Mapping[str, str]) -> None:
-        self.function = function
-        self._environment = environment
+        self.function, self._environment = function, environment
         self._instances: dict[Instance, asyncio.Task[None]] = {}
         self._waiting: deque[asyncio.Future[Instance]] = deque()
-        self._failures = 0
-        self._not_before = 0.0
+        self._failures, self._not_before = 0, 0.0
         self._loop = asyncio.get_running_loop()
 
     async def acquire(self, patience: float | None) -> Instance:
@@ -89,6 +87,27 @@ class Pool:
         instance.idle_since = self._loop.time()
         self.balance()
 
+    def balance(self) -> None:
+        """Hand out the places that are free, and start an instance for whoever still waits."""
+        waiting = self._waiting = deque(future for future in self._waiting if not future.done())
+        # The oldest instance first: under little load the others fall idle and stop.
+        for instance in self._in("ready"):
+            while waiting and instance.inflight < self.function.concurrency:
+                instance.inflight += 1
+                waiting.popleft().set_result(instance)
+        alive, starting = len(self._in("starting", "ready")), len(self._in("starting"))
+        if self._loop.time() < self._not_before:
+            while waiting and not alive:
+                sentence = f"The function {self.function.name} does not start: its log says why. Try again later."
+                waiting.popleft().set_exception(NoInstance(sentence))
+            return
+        while alive < self.function.min_scale or (
+            alive < self.function.max_scale and len(waiting) > starting * self.function.concurrency
+        ):
+            instance = Instance()
+            self._instances[instance] = self._loop.create_task(self._live(instance))
+            alive, starting = alive + 1, starting + 1
+
     async def close(self, seconds: float) -> None:
         """Stop every instance, by force after so many seconds."""
         self._not_before = float("inf")
@@ -103,38 +122,11 @@ class Pool:
 
     def status(self) -> dict[str, Any]:
         """What /_platform shows."""
-        shown = [
-            {
-                "pid": instance.pid,
-                "state": instance.state,
-                "inflight": instance.inflight,
-                "idle_seconds": 0 if instance.inflight else round(self._loop.time() - instance.idle_since, 3),
-            }
-            for instance in self._instances
-        ]
+        shown = []
+        for i in self._instances:
+            idle = 0 if i.inflight else round(self._loop.time() - i.idle_since, 3)
+            shown.append({"pid": i.pid, "state": i.state, "inflight": i.inflight, "idle_seconds": idle})
         return {"instances": shown, "queued": len(self._waiting)}
-
-    def balance(self) -> None:
-        """Hand out the places that are free, and start an instance for whoever still waits."""
-        waiting = deque(future for future in self._waiting if not future.done())
-        # The oldest instance first: under little load the others fall idle and stop.
-        for instance in self._in("ready"):
-            while waiting and instance.inflight < self.function.concurrency:
-                instance.inflight += 1
-                waiting.popleft().set_result(instance)
-        self._waiting = waiting
-        alive, starting = len(self._in("starting", "ready")), len(self._in("starting"))
-        if self._loop.time() < self._not_before:
-            while waiting and not alive:
-                sentence = f"The function {self.function.name} does not start: its log says why. Try again later."
-                waiting.popleft().set_exception(NoInstance(sentence))
-            return
-        while alive < self.function.min_scale or (
-            alive < self.function.max_scale and len(waiting) > starting * self.function.concurrency
-        ):
-            instance = Instance()
-            self._instances[instance] = self._loop.create_task(self._live(instance))
-            alive, starting = alive + 1, starting + 1
 
     def _in(self, *states: str) -> list[Instance]:
         return [instance for instance in self._instances if instance.state in states]
@@ -143,8 +135,8 @@ class Pool:
         try:
             await self._run(instance)
         except (OSError, NoInstance) as error:
+            pause = min(_BACKOFF[0] * 2**self._failures, _BACKOFF[1])
             self._failures += 1
-            pause = min(_BACKOFF[0] * 2 ** (self._failures - 1), _BACKOFF[1])
             self._not_before = max(self._not_before, self._loop.time() + pause)
             log.error("%s: %s The next try is in %g s.", self.function.name, error, pause)
             self._loop.call_later(pause, self.balance)
@@ -161,12 +153,10 @@ class Pool:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            # Ctrl-C in a terminal goes to the whole group: the platform alone shall see it, and drain.
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C in a terminal is for the platform alone, which drains.
         )
         instance.pid = process.pid
-        ended = self._loop.create_task(process.wait())
-        stop = self._loop.create_task(instance.stop.wait())
+        ended, stop = self._loop.create_task(process.wait()), self._loop.create_task(instance.stop.wait())
         relay = self._loop.create_task(_relay(self.function.name, process.stdout))
         try:
             await self._start(instance, ended)
@@ -184,39 +174,38 @@ class Pool:
 
     async def _start(self, instance: Instance, ended: asyncio.Task[int]) -> None:
         deadline = self._loop.time() + _START
-        while not instance.stop.is_set():
+        while instance.state == "starting":
             if ended.done() or self._loop.time() > deadline:
                 raise NoInstance("It did not start.")
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", instance.port)
             except OSError:
                 await asyncio.wait({ended}, timeout=_LOOK)
-            else:
-                writer.close()
-                self._failures, instance.state = 0, "ready"
-                instance.idle_since = self._loop.time()
+                continue
+            writer.close()
+            if instance.state == "starting":
+                self._failures, instance.state, instance.idle_since = 0, "ready", self._loop.time()
                 self.balance()
-                return
 
     async def _stay(self, instance: Instance, ended: asyncio.Task[int], stop: asyncio.Task[Any]) -> None:
-        while not ended.done() and not instance.stop.is_set():
+        while instance.state == "ready":
             left = instance.idle_since + self.function.window - self._loop.time()
             if instance.inflight or len(self._in("starting", "ready")) <= self.function.min_scale:
                 left = self.function.window
             elif left <= 0:
                 instance.retire()
-                return
             await asyncio.wait({ended, stop}, timeout=max(left, _LOOK), return_when=asyncio.FIRST_COMPLETED)
-        if not instance.stop.is_set():
-            log.warning("%s (pid %d) ended with status %d", self.function.name, instance.pid, ended.result())
+            if ended.done() and instance.state == "ready":
+                log.warning("%s (pid %d) ended with status %d", self.function.name, instance.pid, ended.result())
+                instance.retire()
 
 
 async def _relay(name: str, output: asyncio.StreamReader | None) -> None:
-    line = b"\n"
+    line = b"-"
     while output and line:
         try:
             line = await output.readline()
         except ValueError:
             line = b"(a line too long to show)\n"
         if line:
-            print(f"{name}: {line.decode(errors='replace').rstrip()}", file=sys.stderr, flush=True)  # noqa: T201 - its log
+            print(f"{name}: {line.decode(errors='replace').rstrip()}", file=sys.stderr, flush=True)  # noqa: T201 - a log

@@ -1,16 +1,15 @@
 """Reads what a cluster is given, knative/*.yaml, into what this machine has to run. Durations are in seconds."""
 
-import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
 from events.errors import Mp3burstError
-from infra.local.cron import Schedule
+from infra.local import cron
 
 #: containerConcurrency 0 means no limit.
 _UNLIMITED = 1 << 20
@@ -22,64 +21,58 @@ class BadManifest(Mp3burstError):
     """A manifest does not say what it has to."""
 
 
-@dataclass(frozen=True)
-class Function:
-    """A Service. ``env`` and ``env_from`` are the container's, as in the manifest."""
+class Function(NamedTuple):
+    """A Service; ``container`` is as in the manifest."""
 
     name: str
-    paths: tuple[str, ...]
+    paths: list[str]
     public: bool
     concurrency: int
     min_scale: int
     max_scale: int
     window: float
     timeout: float
-    env: tuple[Mapping[str, Any], ...]
-    env_from: tuple[Mapping[str, Any], ...]
+    container: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Sink:
+class Sink(NamedTuple):
     """Where events go: a function and a path of it."""
 
     function: str
-    path: str = "/"
+    path: str
 
 
-@dataclass(frozen=True)
-class Trigger:
+class Trigger(NamedTuple):
     """Which events go where, how many at once, and what follows a failure."""
 
     name: str
     filter: Mapping[str, str]
     subscriber: Sink
-    parallelism: int = 1
-    retries: int = 0
-    exponential: bool = True
-    delay: float = 0.0
-    dead_letters: Sink | None = None
+    parallelism: int
+    retries: int
+    exponential: bool
+    delay: float
+    dead_letters: Sink | None
 
     def backoff(self, failures: int) -> float:
         """How long to wait after the first, second, ... failure."""
         return self.delay * (2 ** (failures - 1) if self.exponential else failures)
 
 
-@dataclass(frozen=True)
-class Ping:
+class Ping(NamedTuple):
     """A PingSource."""
 
     name: str
-    schedule: Schedule
+    schedule: str
     sink: Sink
     content_type: str
     data: bytes
 
 
-@dataclass(frozen=True)
-class Manifests:
+class Manifests(NamedTuple):
     """Everything that was found."""
 
-    functions: Mapping[str, Function]
+    functions: dict[str, Function]
     triggers: list[Trigger]
     pings: list[Ping]
 
@@ -121,7 +114,7 @@ def _each(documents: list[Any], make: Callable[[Any], T]) -> list[T]:
     for document in documents:
         try:
             made.append(make(document))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, cron.BadSchedule) as error:
             name = (document.get("metadata") or {}).get("name")
             raise BadManifest(f"The {document['kind']} {name} is incomplete or wrong: {error!r}.") from error
     return made
@@ -129,33 +122,31 @@ def _each(documents: list[Any], make: Callable[[Any], T]) -> list[T]:
 
 def _function(document: Any, cores: int, idle: float | None) -> Function:
     metadata, template = document["metadata"], document["spec"]["template"]
-    spec, container = template["spec"], template["spec"]["containers"][0]
-    scaling = (template.get("metadata") or {}).get("annotations") or {}
-    paths = (metadata.get("annotations") or {}).get("mp3burst.dev/paths", "")
-    most = int(scaling.get("autoscaling.knative.dev/max-scale", 0)) or cores
+    annotations = {**metadata.get("annotations", {}), **template.get("metadata", {}).get("annotations", {})}
+    concurrency = template["spec"].get("containerConcurrency") or _UNLIMITED
+    most = int(annotations.get("autoscaling.knative.dev/max-scale", 0)) or cores
     return Function(
         name=metadata["name"],
-        paths=tuple(path.strip() for path in paths.split(",") if path.strip()),
-        public=(metadata.get("labels") or {}).get("networking.knative.dev/visibility") != "cluster-local",
-        concurrency=spec.get("containerConcurrency") or _UNLIMITED,
-        min_scale=int(scaling.get("autoscaling.knative.dev/min-scale", 0)),
-        max_scale=min(most, cores) if spec.get("containerConcurrency") == 1 else most,
-        window=seconds(scaling.get("autoscaling.knative.dev/window", "60s")) if idle is None else idle,
-        timeout=float(spec.get("timeoutSeconds", 300)),
-        env=tuple(container.get("env", ())),
-        env_from=tuple(container.get("envFrom", ())),
+        paths=[path.strip().rstrip("/") for path in annotations.get("mp3burst.dev/paths", "").split(",") if path],
+        public=metadata.get("labels", {}).get("networking.knative.dev/visibility") != "cluster-local",
+        concurrency=concurrency,
+        min_scale=int(annotations.get("autoscaling.knative.dev/min-scale", 0)),
+        max_scale=min(most, cores) if concurrency == 1 else most,
+        window=seconds(annotations.get("autoscaling.knative.dev/window", "60s")) if idle is None else idle,
+        timeout=float(template["spec"].get("timeoutSeconds", 300)),
+        container=template["spec"]["containers"][0],
     )
 
 
 def _trigger(document: Any, brokers: Mapping[str, Mapping[str, Any]]) -> Trigger:
     metadata, spec = document["metadata"], document["spec"]
     delivery = {**brokers.get(spec["broker"], {}), **spec.get("delivery", {})}
-    annotations = metadata.get("annotations") or {}
+    parallelism = metadata.get("annotations", {}).get("rabbitmq.eventing.knative.dev/parallelism", 1)
     return Trigger(
         name=metadata["name"],
         filter=spec.get("filter", {}).get("attributes", {}),
         subscriber=_sink(spec["subscriber"]),
-        parallelism=int(annotations.get("rabbitmq.eventing.knative.dev/parallelism", 1)),
+        parallelism=int(parallelism),
         retries=int(delivery.get("retry", 0)),
         exponential=delivery.get("backoffPolicy", "exponential") == "exponential",
         delay=seconds(delivery.get("backoffDelay", "PT0S")),
@@ -164,9 +155,10 @@ def _trigger(document: Any, brokers: Mapping[str, Mapping[str, Any]]) -> Trigger
 
 
 def _ping(document: Any) -> Ping:
-    spec = document["spec"]
-    name, content_type = document["metadata"]["name"], spec.get("contentType", "application/json")
-    return Ping(name, Schedule(spec["schedule"]), _sink(spec["sink"]), content_type, spec.get("data", "").encode())
+    spec, name = document["spec"], document["metadata"]["name"]
+    cron.following(spec["schedule"], datetime.now(UTC))
+    content_type, data = spec.get("contentType", "application/json"), spec.get("data", "").encode()
+    return Ping(name, spec["schedule"], _sink(spec["sink"]), content_type, data)
 
 
 def _sink(spec: Any) -> Sink:
@@ -177,30 +169,6 @@ def _sink(spec: Any) -> Sink:
     if not match:
         raise ValueError(f"{spec['uri']} is not the address of a function")
     return Sink(match[1], match[2] or "/")
-
-
-def environment(function: Function, known: Mapping[str, Mapping[str, str]], root: Path) -> dict[str, str]:
-    """The variables of a function's processes: PATH and its like, and what the manifest asks of ``known``, no more.
-
-    Raises:
-        BadManifest: the function wants something that nobody has.
-    """
-    result = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    result["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    for entry in function.env_from:
-        ref: Any = entry.get("configMapRef") or entry["secretRef"]
-        if ref["name"] not in known and not ref.get("optional"):
-            raise BadManifest(f"{function.name} wants {ref['name']}, which is none of {', '.join(known)}.")
-        result |= {entry.get("prefix", "") + name: value for name, value in known.get(ref["name"], {}).items()}
-    for entry in function.env:
-        source = entry.get("valueFrom", {})
-        ref = source.get("secretKeyRef") or source.get("configMapKeyRef") or {}
-        value = known.get(ref.get("name"), {}).get(ref.get("key")) if source else str(entry.get("value", ""))
-        if value is not None:
-            result[entry["name"]] = value
-        elif not ref.get("optional"):
-            raise BadManifest(f"{function.name} wants {entry['name']} from where there is no value for it: {source}.")
-    return result
 
 
 def seconds(text: str) -> float:
