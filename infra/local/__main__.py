@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import fcntl
 import logging
 import os
@@ -70,7 +71,9 @@ def _door(port: int) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port), backlog=1024)
     except (OSError, OverflowError) as error:
-        raise CannotRun(f"Port {port} is in use: stop what runs there, or choose another --port.") from error
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise CannotRun(f"Port {port} is in use: stop what runs there, or choose another --port.") from error
+        raise CannotRun(f"Port {port} cannot be used here: choose another --port.") from error
 
 
 def _environment(

@@ -1,0 +1,79 @@
+"""The function server as a process."""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.platform import ROOT, children, free_port, is_alive, wait_for
+
+SAMPLES = Path(__file__).with_name("samples.py")
+
+
+def serve(**env: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "infra.serve"]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "FUNCTION_SOURCE": str(SAMPLES), **env}
+    return subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def refusal(**env: str) -> str:
+    process = serve(**env)
+    _, text = process.communicate(timeout=30)
+    assert process.returncode == 2
+    [line] = text.splitlines()
+    return line
+
+
+def test_wrong_settings_are_one_sentence() -> None:
+    assert refusal().startswith("FUNCTION_TARGET is not set: ")
+    assert refusal(FUNCTION_TARGET="web", FUNCTION_SOURCE="").startswith("FUNCTION_SOURCE is not set: ")
+    assert refusal(FUNCTION_TARGET="nothing").startswith("There is no function nothing in ")
+    assert refusal(FUNCTION_TARGET="web", FUNCTION_SOURCE="/nowhere.py").startswith("There is no function web in ")
+    assert refusal(FUNCTION_TARGET="web", JWT_SECRET="sarcasm").startswith("JWT_SECRET is not used: ")
+    assert refusal(FUNCTION_TARGET="web", THREADS="many").startswith("THREADS is 'many': ")
+    assert refusal(FUNCTION_TARGET="web", PORT="-1").startswith("PORT is '-1': ")
+
+
+def test_a_running_request_has_timeout_seconds_after_sigterm(tmp_path: Path) -> None:
+    port = free_port()
+    process = serve(
+        FUNCTION_TARGET="web", BIND_ADDRESS="127.0.0.1", PORT=str(port), TIMEOUT_SECONDS="2", NOTES=str(tmp_path)
+    )
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+
+    def connected() -> bool:
+        try:
+            connection.connect()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    wait_for(connected, "the server to listen")
+    connection.request("GET", "/hold?file=never")
+    wait_for((tmp_path / "hold").exists, "the request to run")
+    workers = children(process.pid)
+    begun = time.monotonic()
+    process.terminate()
+    process.communicate(timeout=30)
+    assert 1.5 < time.monotonic() - begun < 10
+    assert not any(map(is_alive, workers))
+    connection.close()
+
+
+def test_nothing_is_left_when_the_master_is_killed(tmp_path: Path) -> None:
+    process = serve(
+        FUNCTION_TARGET="web", BIND_ADDRESS="127.0.0.1", PORT=str(free_port()), NOTES=str(tmp_path), THREADS="2"
+    )
+    [worker] = wait_for(lambda: children(process.pid), "the worker")
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    wait_for(lambda: not is_alive(worker), "the worker to die")
+
+
+def test_it_does_not_outlive_a_parent_that_is_gone_already() -> None:
+    process = serve(FUNCTION_TARGET="web", PARENT_PID="1" if os.getpid() != 1 else "2", PORT=str(free_port()))
+    process.communicate(timeout=30)
+    assert process.returncode == 1

@@ -1,0 +1,47 @@
+import pytest
+
+from infra.local.ingress import routes
+from infra.local.manifests import Function
+
+
+def function(name: str, *paths: str, public: bool = True) -> Function:
+    return Function(name, list(paths), public, 1, 0, 1, 60, 300, {})
+
+
+FIND = routes(
+    [
+        function("login", "/login", "/.well-known/jwks.json"),
+        function("status", "/jobs"),
+        function("deep", "/jobs/deep"),
+        function("convert", "/convert", public=False),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "expected"),
+    [
+        ("localhost", "/jobs", "status"),
+        ("localhost", "/jobs/", "status"),
+        ("localhost", "/jobs/x", "status"),
+        ("localhost", "/jobs/deep/er", "deep"),
+        ("localhost", "/jobs/deeper", "status"),
+        ("localhost", "/jobsx", None),
+        ("localhost", "/", None),
+        ("localhost", "/.well-known/jwks.json", "login"),
+        ("localhost", "/.well-known", None),
+        ("localhost", "/convert", None),
+        ("", "/login", "login"),
+        ("example.org", "/login", "login"),
+        ("status.localhost", "/anything", "status"),
+        ("convert.localhost", "/", None),
+        ("nobody.localhost", "/login", None),
+    ],
+)
+def test_a_request_finds_its_function(host: str, path: str, expected: str | None) -> None:
+    assert FIND(host, path) == expected
+
+
+def test_one_function_may_have_everything_else() -> None:
+    find = routes([function("site", ""), function("status", "/jobs")])
+    assert (find("a", "/"), find("a", "/x/y"), find("a", "/jobs/1")) == ("site", "site", "status")
