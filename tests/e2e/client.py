@@ -215,7 +215,7 @@ def wave_bytes(seconds: float = 1.0, rate: int = 8000) -> bytes:
 class PeakRss:
     """Samples the highest memory of processes while a block runs: bytes by (name, pid), as the kernel counts it."""
 
-    def __init__(self, pids: Callable[[], Iterable[tuple[str, int]]], every: float = 0.1) -> None:
+    def __init__(self, pids: Callable[[], Iterable[tuple[str, int]]], every: float = 0.5) -> None:
         self._pids, self._every = pids, every
         self.peaks: dict[tuple[str, int], int] = {}
         self._ended = threading.Event()

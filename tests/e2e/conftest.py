@@ -1,11 +1,14 @@
 """One platform for all tests that only use it; who stops, kills or configures one starts their own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import pytest
 
 from tests.e2e.client import Client
 from tests.platform import Platform, start
+
+_MEASURED: Final = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +22,17 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def me(platform: Platform) -> Client:
     """A user whom no other test knows."""
     return Client(platform.url).sign_up()
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Has a line printed at the end of the run, also where everything passes."""
+    return request.config.stash.setdefault(_MEASURED, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what was measured."""
+    if lines := config.stash.get(_MEASURED, []):
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(line)
