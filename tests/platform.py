@@ -1,8 +1,4 @@
-"""Starts the embedded platform as a process of its own, for tests.
-
-    with start(tmp_path / "data") as platform:
-        urllib.request.urlopen(f"{platform.url}/jobs")
-"""
+"""Starts the embedded platform as a process of its own, for tests: ``with start(tmp_path / "data") as platform``."""
 
 import json
 import os

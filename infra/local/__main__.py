@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -21,7 +20,7 @@ from infra import config
 from infra.local.broker import Broker
 from infra.local.ingress import Functions, Ingress
 from infra.local.instances import ROOT, Pool
-from infra.local.manifests import Manifests, read
+from infra.local.manifests import Function, Manifests, read
 from infra.local.store import Store
 
 #: Seconds that running requests have after SIGTERM, and processes after that.
@@ -48,8 +47,9 @@ def main() -> int:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (data / "lock").open("w") as lock, _door(options.port) as door:
             _alone(lock.fileno(), data)
-            known = config.values(os.environ, data, door.getsockname()[1])
-            environments = {name: _environment(name, manifests, known, door) for name in manifests.functions}
+            port = door.getsockname()[1]
+            known = config.values(os.environ, data, port)
+            environments = {name: _environment(f, known, port) for name, f in manifests.functions.items()}
             env = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), **known["database"]}
             if subprocess.run([sys.executable, "-m", "infra.migrations"], cwd=ROOT, env=env, check=False).returncode:
                 raise CannotRun("The database could not be brought up to date: the lines above say why.")
@@ -76,20 +76,16 @@ def _door(port: int) -> socket.socket:
         raise CannotRun(f"Port {port} cannot be used here: choose another --port.") from error
 
 
-def _environment(
-    name: str, manifests: Manifests, known: Mapping[str, Mapping[str, str]], door: socket.socket
-) -> dict[str, str]:
+def _environment(function: Function, known: dict[str, dict[str, str]], port: int) -> dict[str, str]:
     # Of our own variables a function gets PATH and its like; of the operator's, what its manifest lists.
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     inherited["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    own = {"BIND_ADDRESS": "127.0.0.1", "PARENT_PID": str(os.getpid()), "K_SERVICE": name}
-    own["K_SINK"] = f"http://127.0.0.1:{door.getsockname()[1]}/_broker"
-    return inherited | config.environment(manifests.functions[name].container, known) | own
+    own = {"BIND_ADDRESS": "127.0.0.1", "PARENT_PID": str(os.getpid()), "K_SERVICE": function.name}
+    own["K_SINK"] = f"http://127.0.0.1:{port}/_broker"
+    return inherited | config.environment(function.container, known) | own
 
 
-async def _run(
-    manifests: Manifests, environments: Mapping[str, Mapping[str, str]], data: Path, door: socket.socket
-) -> None:
+async def _run(manifests: Manifests, environments: dict[str, dict[str, str]], data: Path, door: socket.socket) -> None:
     loop, signals = asyncio.get_running_loop(), asyncio.Semaphore(0)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.release)
