@@ -47,6 +47,8 @@ def add_user(form: dict[str, Any], accounts: Accounts) -> User:
     for field in ("name", "username", "email"):
         if any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in str(text[field] or "")):
             faults[field] = "must not have control characters"
+    if any(0xD800 <= ord(character) < 0xE000 for character in password):
+        wrong |= {"password": "must be text"}  # Halves of characters: JSON can hold them, no encoding has them.
     faults = {field: fault for field, fault in (faults | wrong).items() if fault}
     if faults:
         sentence = "; ".join(f"{field} {fault}" for field, fault in faults.items())

@@ -1,0 +1,103 @@
+"""What a new user has to say of themselves: every field, at its limits."""
+
+from typing import Any
+
+import pytest
+
+from functions.accounts import Accounts, User
+from functions.register.main import add_user
+from functions.routing import Unprocessable
+
+GOOD = {"name": "Ada", "username": "ada", "password": "12345678", "email": "ada@example.org"}
+WRONG: tuple[object, ...] = (1, True, [], {}, 1.5)
+
+
+class Added(Accounts):
+    """Takes everybody."""
+
+    def __init__(self) -> None:
+        self.users: list[tuple[str, str, str, str]] = []
+
+    def add(self, name: str, username: str, password: str, email: str, role: str = "user") -> User:
+        assert role == "user"
+        self.users.append((name, username, password, email))
+        return User("1", username, email, name, role)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"name": "x"},
+        {"name": "x" * 200},
+        {"name": "日本 «<b>»"},
+        {"username": "x" * 254},
+        {"password": "x" * 128},
+        {"password": "pass wörd"},
+        {"password": "12345678\n"},
+        {"email": "a@b.co"},
+        {"email": "grüße@bücher.example"},
+        {"email": " ada@example.org "},
+        {"role": "admin", "id": 7},
+    ],
+)
+def test_what_is_taken(change: dict[str, Any]) -> None:
+    accounts = Added()
+    user = add_user(GOOD | change, accounts)
+    form = GOOD | change
+    assert accounts.users == [(form["name"], form["username"], form["password"], form["email"].strip())]
+    assert user.role == "user"
+
+
+def test_the_username_may_be_the_address() -> None:
+    accounts = Added()
+    for email in ({}, {"email": ""}, {"email": None}):
+        add_user({"name": "Ada", "username": "ada@example.org", "password": "12345678", **email}, accounts)
+    assert {user[3] for user in accounts.users} == {"ada@example.org"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        *((name, None, "") for name in ("name", "password")),
+        *((name, "", "") for name in ("name", "username", "password")),
+        *((name, value, "must be text") for name in GOOD for value in WRONG),
+        ("name", "  ", "1 to 200"),
+        ("name", "x" * 201, "1 to 200"),
+        ("name", "a\nb", "control"),
+        ("name", "a\x00", "control"),
+        ("name", "\ud800", "control"),
+        ("username", " ", "1 to 254"),
+        ("username", "x" * 255, "1 to 254"),
+        ("username", "a\r\nb", "control"),
+        ("password", "1234567", "8 to 128"),
+        ("password", "x" * 129, "8 to 128"),
+        ("password", "\ud800" * 8, "must be text"),
+        ("email", "ada", "e-mail"),
+        ("email", "ada@", "e-mail"),
+        ("email", "@example.org", "e-mail"),
+        ("email", "ada@example", "e-mail"),
+        ("email", "ada@example.", "e-mail"),
+        ("email", "a b@example.org", "e-mail"),
+        ("email", "a@b@example.org", "e-mail"),
+        ("email", "Ada <ada@example.org>", "e-mail"),
+        ("email", "a@example.org,b@example.org", "e-mail"),
+        ("email", "a@example.org\nBcc: b@example.org", ""),
+        ("email", "x" * 250 + "@b.co", "e-mail"),
+        ("email", None, "e-mail"),
+    ],
+)
+def test_what_is_refused(field: str, value: object, reason: str) -> None:
+    accounts = Added()
+    with pytest.raises(Unprocessable) as refused:
+        add_user(GOOD | {field: value}, accounts)
+    assert refused.value.fields.keys() == {field}
+    assert reason in refused.value.fields[field]
+    assert field in str(refused.value)
+    assert not accounts.users
+
+
+def test_everything_that_is_wrong_is_named_at_once() -> None:
+    with pytest.raises(Unprocessable) as refused:
+        add_user({}, Added())
+    assert refused.value.fields.keys() == GOOD.keys()
