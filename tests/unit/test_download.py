@@ -1,0 +1,138 @@
+"""Names and ranges of downloads, without a store."""
+
+import re
+from urllib.parse import unquote
+
+import pytest
+from flask import Request, Response
+from hypothesis import given
+from hypothesis import strategies as st
+from werkzeug.test import EnvironBuilder
+
+from functions.download.main import disposition, hand_out
+from functions.jobs import Job
+from functions.media import Description, new_blob_id
+from functions.options import Options
+from tests.fakes import MemoryStore
+
+CONTENT = bytes(range(256)) * 40
+SIZE = len(CONTENT)
+BLOB = new_blob_id()
+ETAG = f'"{BLOB}"'
+JOB = Job("j", "o", "a.mp4", Options(), "done", new_blob_id(), BLOB, 0, 0, None, None, 1.0, 0, 0)
+
+
+def ask(method: str = "GET", **headers: str) -> Response:
+    store = MemoryStore()
+    with store.create(BLOB, Description("o", "j", "a.mp3", "audio/mpeg")) as writer:
+        writer.write(CONTENT)
+    named = [(name.replace("_", "-"), value) for name, value in headers.items()]
+    request = Request(EnvironBuilder("/download", method=method, headers=named).get_environ())
+    return hand_out(request, JOB, store.open(BLOB))
+
+
+def body_of(answer: Response) -> bytes:
+    return b"".join(bytes(chunk) for chunk in answer.iter_encoded())
+
+
+def test_all_of_it() -> None:
+    answer = ask()
+    assert (answer.status_code, body_of(answer)) == (200, CONTENT)
+    assert answer.headers["Content-Length"] == str(SIZE)
+    assert answer.headers["ETag"] == ETAG
+    assert ask("HEAD").headers["Content-Length"] == str(SIZE)
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "behind"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=1-2", 1, 3),
+        ("bytes=100-", 100, SIZE),
+        (f"bytes={SIZE - 1}-", SIZE - 1, SIZE),
+        (f"bytes=0-{SIZE}", 0, SIZE),
+        ("bytes=5-999999999999", 5, SIZE),
+        ("bytes=-1", SIZE - 1, SIZE),
+        (f"bytes=-{SIZE}", 0, SIZE),
+        (f"bytes=-{SIZE + 1}", 0, SIZE),
+        ("Bytes = 3 - 4 ", 3, 5),
+    ],
+)
+def test_a_range(asked: str, first: int, behind: int) -> None:
+    answer = ask(Range=asked)
+    assert (answer.status_code, body_of(answer)) == (206, CONTENT[first:behind])
+    assert answer.headers["Content-Range"] == f"bytes {first}-{behind - 1}/{SIZE}"
+    assert answer.headers["Content-Length"] == str(behind - first)
+
+
+@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", f"bytes={SIZE}-{SIZE + 5}", "bytes=-0"])
+def test_a_range_beyond_the_end(asked: str) -> None:
+    answer = ask(Range=asked)
+    assert answer.status_code == 416
+    assert answer.headers["Content-Range"] == f"bytes */{SIZE}"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "",
+        "bytes",
+        "bytes=",
+        "bytes=-",
+        "bytes=2-1",
+        "bytes=a-",
+        "lines=0-1",
+        "bytes=0-1,3-4",
+        "bytes=+1-2",
+        "bytes=٣-٤",
+    ],
+)
+def test_what_is_no_range_is_passed_over(asked: str) -> None:
+    answer = ask(Range=asked) if asked.isascii() else ask(Range=asked.encode().decode("latin-1"))
+    assert (answer.status_code, body_of(answer)) == (200, CONTENT)
+
+
+@given(st.text(alphabet="bytes=0123456789-, ", max_size=40))
+def test_no_range_breaks_it(asked: str) -> None:
+    assert ask(Range=asked).status_code in (200, 206, 416)
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [(ETAG, 206), ('"other"', 200), (f"W/{ETAG}", 200), (BLOB, 200), ("Wed, 21 Oct 2015 07:28:00 GMT", 200)],
+)
+def test_a_range_of_what_may_have_changed(condition: str, status: int) -> None:
+    assert ask(Range="bytes=0-0", If_Range=condition).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"), [(ETAG, 304), (f"W/{ETAG}", 304), (f'"a", {ETAG}', 304), ("*", 304), ('"a"', 200)]
+)
+def test_only_what_is_new(condition: str, status: int) -> None:
+    assert ask(If_None_Match=condition).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("a.mp3", "a.mp3"),
+        ("Größe.mp3", "Groe.mp3"),
+        ("日本.mp3", "audio.mp3"),
+        ('a"b\\c.mp3', "abc.mp3"),
+        ("a%41.mp3", "a41.mp3"),
+        ("a;b=c.mp3", "a;b=c.mp3"),
+        ("a\r\nX: y.mp3", "aX: y.mp3"),
+        ("", "audio.mp3"),
+    ],
+)
+def test_disposition(name: str, plain: str) -> None:
+    assert disposition(name).startswith(f"attachment; filename=\"{plain}\"; filename*=UTF-8''")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80))
+def test_disposition_of_any_name_is_one_safe_line_that_gives_it_back(name: str) -> None:
+    found = re.fullmatch(
+        r"attachment; filename=\"([ !#-\[\]-~]+)\"; filename\*=UTF-8''([A-Za-z0-9%._~-]*)", disposition(name)
+    )
+    assert found
+    assert unquote(found[2]) == name

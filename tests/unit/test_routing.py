@@ -1,0 +1,136 @@
+"""From requests to handlers, and from errors to problem+json."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from flask import Request, Response
+from werkzeug.test import EnvironBuilder
+
+from events.errors import Mp3burstError, TryAgain
+from functions.routing import JSON_LIMIT, BadRequest, Routes, Unprocessable, as_json, json_object
+
+
+class NotYou(Mp3burstError):
+    status = 401
+
+
+class Slow(Mp3burstError):
+    status = 429
+    retry_after = 7
+
+
+def fail(error: Exception) -> Callable[..., Response]:
+    def handler(_: Request) -> Response:
+        raise error
+
+    return handler
+
+
+ROUTES = Routes(
+    {
+        "GET /things": lambda _: as_json({"name": "Größe"}),
+        "POST /things": lambda request: as_json(json_object(request), 201, {"Location": "/things/1"}),
+        "GET /things/<thing>": lambda _, thing: as_json(thing),
+        "DELETE /things/<thing>": lambda _, thing: Response(status=204),  # noqa: ARG005 - the router's names
+        "GET /crash": fail(RuntimeError("the secret is 42")),
+        "GET /ours": fail(Mp3burstError("DATABASE_URL is wrong: postgres://me:secret@host")),
+        "GET /later": fail(TryAgain("The store does not answer; try again later.")),
+        "GET /who": fail(NotYou("Log in first.")),
+        "GET /slow": fail(Slow("Too many of them: wait 7 s.")),
+        "GET /fields": fail(Unprocessable("Two things are wrong.", {"a": "is missing", "b": "is long"})),
+    }
+)
+
+
+def ask(method: str, path: str, body: bytes | None = None) -> Response:
+    return ROUTES.answer(Request(EnvironBuilder(path, method=method, data=body).get_environ()))
+
+
+def problem(response: Response, status: int) -> dict[str, object]:
+    assert response.status_code == status
+    assert response.content_type == "application/problem+json"
+    body: dict[str, object] = json.loads(response.get_data())
+    assert body["type"] == "about:blank"
+    assert body["status"] == status
+    assert body["title"]
+    assert str(body["detail"]).endswith(".")
+    return body
+
+
+def test_routes() -> None:
+    found = ask("GET", "/things")
+    assert (found.status_code, found.content_type, found.headers["Cache-Control"]) == (
+        200,
+        "application/json",
+        "no-store",
+    )
+    assert json.loads(found.get_data()) == {"name": "Größe"}
+    assert json.loads(ask("GET", "/things/a%20b").get_data()) == "a b"
+    assert ask("DELETE", "/things/1").status_code == 204
+    made = ask("POST", "/things", b'{"a": 1}')
+    assert (made.status_code, made.headers["Location"], json.loads(made.get_data())) == (201, "/things/1", {"a": 1})
+    assert ask("HEAD", "/things").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/thing", "/things/1/2", "//things", "/things//1", "/THINGS"])
+def test_nothing_there(path: str) -> None:
+    for method in ("GET", "POST", "BREW"):
+        problem(ask(method, path), 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/things", "GET, HEAD, POST"),
+        ("POST", "/things/1", "DELETE, GET, HEAD"),
+        ("BREW", "/slow", "GET, HEAD"),
+        ("OPTIONS", "/things", "GET, HEAD, POST"),
+    ],
+)
+def test_another_method(method: str, path: str, allow: str) -> None:
+    response = ask(method, path)
+    problem(response, 405)
+    assert response.headers["Allow"] == allow
+
+
+def test_errors_of_users_have_their_sentence() -> None:
+    who = ask("GET", "/who")
+    assert problem(who, 401)["detail"] == "Log in first."
+    assert who.headers["WWW-Authenticate"] == 'Bearer realm="mp3burst"'
+    slow = ask("GET", "/slow")
+    problem(slow, 429)
+    assert slow.headers["Retry-After"] == "7"
+    assert problem(ask("GET", "/fields"), 422)["errors"] == {"a": "is missing", "b": "is long"}
+
+
+def test_faults_of_ours_are_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    for path in ("/crash", "/ours"):
+        caplog.clear()
+        assert "secret" not in str(problem(ask("GET", path), 500))
+        assert "secret" in caplog.text
+    later = ask("GET", "/later")
+    assert problem(later, 503)["detail"] == "The store does not answer; try again later."
+    assert int(later.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"1", b"null", b'"a"', b"\xff", b"[" * 60_000, b"NaN"])
+def test_a_body_that_is_no_json_object(body: bytes) -> None:
+    problem(ask("POST", "/things", body), 400)
+
+
+def test_a_body_of_the_limit() -> None:
+    fits = b'{"a":"' + b"x" * (JSON_LIMIT - 8) + b'"}'
+    assert ask("POST", "/things", fits).status_code == 201
+    assert "64 KiB" in str(problem(ask("POST", "/things", fits + b" "), 400)["detail"])
+
+
+def test_the_body_of_another_call_is_left_to_the_server() -> None:
+    """A handler that refuses has not read the body, however long it is."""
+    environ = EnvironBuilder("/who", method="GET", data=b"x" * 1000).get_environ()
+    ROUTES.answer(Request(environ))
+    assert len(environ["wsgi.input"].read()) == 1000
+
+
+def test_bad_request_is_an_error_of_the_user() -> None:
+    assert BadRequest.status == 400

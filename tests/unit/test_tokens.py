@@ -1,0 +1,164 @@
+"""Tokens: what holds, and everything that must not."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from functions.settings import BadSetting
+from functions.tokens import AUDIENCE, ISSUER, NotAuthenticated, Signer, Verifier, verifier
+
+
+def private_pem(key: Any) -> str:
+    pem: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return pem.decode()
+
+
+def public_pem(key: Any) -> str:
+    pem: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return pem.decode()
+
+
+KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+SIGNER, VERIFIER = Signer(private_pem(KEY)), Verifier(public_pem(KEY))
+KID = VERIFIER.jwks[0]["kid"]
+
+
+def claims(**changes: object) -> dict[str, object]:
+    now = int(time.time())
+    good = {"iss": ISSUER, "aud": AUDIENCE, "sub": "u", "username": "ada", "role": "user", "iat": now, "exp": now + 60}
+    return {name: value for name, value in (good | changes).items() if value is not None}
+
+
+def signed(key: Any = KEY, algorithm: str = "EdDSA", kid: object = KID, **changes: object) -> str:
+    return jwt.encode(claims(**changes), key, algorithm, headers=None if kid is None else {"kid": kid})
+
+
+def encoded(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+def by_hmac(secret: bytes) -> str:
+    """A token signed by HS256, by hand: libraries refuse to use a public key for it."""
+    content = f"{encoded({'alg': 'HS256', 'typ': 'JWT', 'kid': KID})}.{encoded(claims())}"
+    signature = hmac.new(secret, content.encode(), hashlib.sha256).digest()
+    return f"{content}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+
+
+def changed(token: str) -> str:
+    head, body, signature = token.split(".")
+    content = json.loads(base64.urlsafe_b64decode(body + "=="))
+    return f"{head}.{encoded(content | {'role': 'admin'})}.{signature}"
+
+
+def test_a_token_says_who_somebody_is() -> None:
+    identity = VERIFIER.verify(SIGNER.sign("u1", "ada@example.org", "admin"))
+    assert (identity.user, identity.username, identity.role) == ("u1", "ada@example.org", "admin")
+    assert identity.claims["exp"] - identity.claims["iat"] == SIGNER.seconds == 24 * 3600
+    assert VERIFIER.verify(signed()).user == "u"
+
+
+GOOD = SIGNER.sign("u", "ada", "user")
+BAD = {
+    "empty": "",
+    "no token": "abc",
+    "two parts": "a.b",
+    "no JSON": "a.b.c",
+    "expired": signed(exp=int(time.time()) - 1),
+    "not yet": signed(nbf=int(time.time()) + 1000),
+    "issued in the future": signed(iat=int(time.time()) + 1000),
+    "wrong audience": signed(aud="download"),
+    "audience of others too": signed(aud=["other"]),
+    "wrong issuer": signed(iss="other"),
+    **{f"without {name}": signed(KEY, "EdDSA", KID, **{name: None}) for name in ("exp", "iat", "sub", "aud", "iss")},
+    "exp is no number": f"{encoded({'alg': 'EdDSA', 'kid': KID})}.{encoded(claims(exp='soon'))}.AAAA",
+    "another key": signed(OTHER),
+    "another key with its own kid": signed(OTHER, kid=Verifier(public_pem(OTHER)).jwks[0]["kid"]),
+    "without kid": signed(kid=None),
+    "unknown kid": signed(kid="unknown"),
+    "kid is a path": signed(kid="../../dev/null"),
+    "kid is a list": f"{encoded({'alg': 'EdDSA', 'kid': [KID]})}.{'.'.join(GOOD.split('.')[1:])}",
+    "alg none": f"{encoded({'alg': 'none', 'kid': KID})}.{encoded(claims())}.",
+    "alg none, signature kept": f"{encoded({'alg': 'none', 'kid': KID})}.{'.'.join(GOOD.split('.')[1:])}",
+    "HS256 with the public PEM": by_hmac(public_pem(KEY).encode()),
+    "HS256 with the raw public key": by_hmac(KEY.public_key().public_bytes_raw()),
+    "HS256 with nothing": by_hmac(b""),
+    "ES256": signed(generate_private_key(SECP256R1()), "ES256"),
+    "tampered": changed(GOOD),
+    "signature cut": GOOD[:-4],
+    "no signature": GOOD.rpartition(".")[0] + ".",
+    "something behind": GOOD + "~",
+    "padding behind": GOOD + "==",
+    "not ASCII": GOOD + "é",
+    "a line end behind": GOOD + "\n",
+    "more parts": GOOD + ".AAAA",
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_nothing_else_holds(what: str) -> None:
+    with pytest.raises(NotAuthenticated, match=r"log in"):
+        VERIFIER.verify(BAD[what])
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", f"Basic {GOOD}", GOOD, f"Token {GOOD}"])
+def test_the_header_must_be_bearer(header: str | None) -> None:
+    with pytest.raises(NotAuthenticated, match="Authorization: Bearer"):
+        VERIFIER.bearer(header)
+
+
+def test_the_scheme_is_written_as_one_likes() -> None:
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        assert VERIFIER.bearer(f"{scheme}  {GOOD} ").user == "u"
+
+
+def test_keys_are_changed_while_old_tokens_live() -> None:
+    old, new = SIGNER.sign("u", "ada", "user"), Signer(private_pem(OTHER)).sign("u", "ada", "user")
+    both = Verifier(public_pem(KEY) + "\n" + public_pem(OTHER))
+    assert len({key["kid"] for key in both.jwks}) == 2
+    assert both.verify(old) == VERIFIER.verify(old)
+    assert both.verify(new).user == "u"
+    after = Verifier(public_pem(OTHER))
+    assert after.verify(new).user == "u"
+    with pytest.raises(NotAuthenticated):
+        after.verify(old)
+
+
+def test_jwks_is_what_other_programs_read() -> None:
+    (jwk,) = VERIFIER.jwks
+    key = jwt.PyJWK(jwk)
+    assert jwt.decode(GOOD, key, ["EdDSA"], audience=AUDIENCE)["sub"] == "u"
+    # RFC 8037, appendix A.3: the thumbprint of a known key.
+    x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+    raw = base64.urlsafe_b64decode(x + "=")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    known = Ed25519PublicKey.from_public_bytes(raw)
+    pem = known.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    assert Verifier(pem).jwks[0]["kid"] == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+
+
+@pytest.mark.parametrize("keys", ["", "nonsense", private_pem(KEY), public_pem(generate_private_key(SECP256R1()))])
+def test_public_keys_that_are_none(keys: str) -> None:
+    with pytest.raises(BadSetting, match="TOKEN_PUBLIC_KEYS"):
+        verifier({"TOKEN_PUBLIC_KEYS": keys})
+
+
+@pytest.mark.parametrize("key", ["nonsense", public_pem(KEY), private_pem(generate_private_key(SECP256R1()))])
+def test_private_keys_that_are_none(key: str) -> None:
+    with pytest.raises(BadSetting, match="TOKEN_PRIVATE_KEY"):
+        Signer.from_environ({"TOKEN_PRIVATE_KEY": key})
+
+
+def test_tokens_hold_as_long_as_the_setting_says() -> None:
+    signer = Signer.from_environ({"TOKEN_PRIVATE_KEY": private_pem(KEY), "TOKEN_HOURS": "0.5"})
+    given = VERIFIER.verify(signer.sign("u", "ada", "user")).claims
+    assert given["exp"] - given["iat"] == signer.seconds == 1800
