@@ -2,7 +2,7 @@
 
 An encoder that starts ``PREROLL`` frames early has forgotten by its range that it did not start at the beginning
 (measured, not proven: the identity tests hold it). At 44.1 kHz and its fractions a frame of constant bit rate is no
-whole number of bytes, and the padding that makes up for it repeats every 49 frames: encoders start at multiples of that.
+whole number of bytes, and the padding that makes up for it repeats every 49 frames: encoders start at multiples.
 """
 
 from dataclasses import asdict, dataclass
@@ -35,7 +35,7 @@ class Plan:
     """How a track becomes MP3: plain data, the same for every encoder of a job.
 
     Attributes:
-        container: the demuxer of the track's file, ``mov`` or ``matroska``.
+        container: what the track's file is, as libav's muxer is called.
         rate: samples a second of the MP3.
         channels: 1 or 2.
         quality: the encoder's arguments for bit rate or quality.

@@ -18,6 +18,8 @@ HEARTBEAT = 0.5
 #: An encoder that needs more CPU than that for a second of sound is stuck.
 CPU_PER_SECOND = 1.0
 _ADDRESS_SPACE = 4 << 30
+#: Where ffmpeg's demuxer has another name than its muxer.
+_DEMUXERS = {"adts": "aac"}
 #: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: a track may decode to more than it says.
 _BYTES_PER_SECOND = 80_000
 
@@ -52,7 +54,7 @@ def command(ffmpeg: str, plan: Plan, piece: Piece, track: int, frames: int) -> l
         *(ffmpeg, "-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+level+info"),
         *("-progress", "pipe:1", "-stats_period", "0.25"),
         *("-protocol_whitelist", "fd", "-max_error_rate", "1", "-threads", "1"),
-        *("-f", plan.container, "-fd", str(track), "-i", "fd:"),
+        *("-f", _DEMUXERS.get(plan.container, plan.container), "-fd", str(track), "-i", "fd:"),
         *("-map", "0:a:0", "-map_metadata", "-1", "-af", ",".join(filters)),
         *("-c:a", "libmp3lame", *plan.quality, "-reservoir", "0"),
         *("-id3v2_version", "0", "-f", "mp3", "-fd", str(frames), "fd:"),

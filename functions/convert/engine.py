@@ -152,8 +152,9 @@ def _copied_tag(track: Track, copied: splice.Sum) -> bytes:
         header = file.read(mpeg.HEADER)
     delay = track.skipped - mpeg.DECODER_DELAY
     padding = track.discarded + mpeg.DECODER_DELAY if track.discarded else 0
+    # Decoders believe delay and padding of encoders that they know; ffmpeg, too, signs a copy with this name.
     bitrate = copied.bitrates[0] if len(copied.bitrates) == 1 else None
-    return splice.tag([copied], xing.blank(header, bitrate, b"mp3burst", delay, padding))
+    return splice.tag([copied], xing.blank(header, bitrate, b"Lavf", delay, padding))
 
 
 def _lost(track: Track, errors: int | None) -> str | None:
@@ -161,7 +162,7 @@ def _lost(track: Track, errors: int | None) -> str | None:
     if track.missing > _TOLERANCE:
         return f"The file is cut off: about {track.missing:.0f} seconds at its end are missing."
     if track.errors or errors:
-        return "Parts of the sound are damaged and were left out."
+        return "Parts of the sound are damaged or missing and were left out."
     return None
 
 

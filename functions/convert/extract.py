@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 BUFFER = 256 << 10
 #: So many failed reads in a row end a track.
 PATIENCE = 64
+#: Seconds without a packet that count as a place that could not be read; ffmpeg closes such gaps.
+GAP = 0.25
 
 
 class Extraction:
@@ -24,7 +26,7 @@ class Extraction:
 
     Attributes:
         packets: how many so far.
-        errors: places that could not be read, and packets that the container itself calls damaged.
+        errors: places that could not be read or are missing, and packets that the container itself calls damaged.
         skipped: samples at the start that are not to be heard.
         discarded: samples at the end that are not to be heard.
         cover: the first picture that came along.
@@ -94,13 +96,15 @@ class Extraction:
         self._summed += length
         if packet.pts is not None:
             start = packet.pts * base
+            self.errors += self._first is not None and start > self._end + GAP
             self._first = start if self._first is None else self._first
             self._end = max(self._end, start + length)
+        self.discarded = 0  # only the last packet's counts
         if packet.has_sidedata("skip_samples"):
             # AV_PKT_DATA_SKIP_SAMPLES (libavcodec/packet.h): from the start, from the end, 32 bits little-endian.
             skipped, discarded = struct.unpack_from("<II", bytes(packet.get_sidedata("skip_samples")))
             self.skipped += skipped if self.packets == 1 else 0
-            self.discarded += discarded
+            self.discarded = discarded
         if self._probing:
             self._decode(packet)
 

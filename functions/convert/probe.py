@@ -45,7 +45,7 @@ class Track:
 
     Attributes:
         path: the file that it is in now.
-        container: of that file: ``mov``, ``matroska``, or ``mp3`` for bare frames.
+        container: of that file, as libav's muxer is called: ``mov``, ``matroska``; ``mp3`` for bare frames.
         codec: as libavcodec names it.
         rate: samples a second, as decoded.
         channels: how many, as decoded.
@@ -105,7 +105,7 @@ def take(
         try:
             report, cover = _serve(ours, source, size, on_progress)
             process.wait()
-        except (reader.Gone, ConnectionError):
+        except reader.Gone:
             _judge(process.wait())
             raise
         finally:
@@ -160,11 +160,13 @@ def _serve(
         now = time.monotonic()
         if now - told >= HEARTBEAT:
             told = now
-            on_progress(furthest / max(size, 1))
+            on_progress(min(furthest / max(size, 1), 1.0))
         try:
             got = link.recv(reader.REQUEST.size - len(request))
         except TimeoutError:
             continue
+        except OSError as error:
+            raise reader.Gone from error
         if not got:
             raise reader.Gone
         request += got
@@ -176,15 +178,23 @@ def _serve(
         if what == reader.READ:
             data = source.read(min(first, BUFFER))
             furthest = max(furthest, source.tell())
-            link.sendall(reader.ANSWER.pack(len(data)) + data)
+            _answer(link, len(data), data)
         elif what == reader.SEEK:
-            link.sendall(reader.ANSWER.pack(source.seek(first, second)))
+            _answer(link, source.seek(first, second))
         elif what == reader.COVER:
             cover = bytes(reader.receive(link, min(first, reader.MAX_COVER)))
         else:
             report: dict[str, Any] = json.loads(reader.receive(link, min(first, reader.MAX_REPORT)))
             return report, cover
         link.settimeout(HEARTBEAT)
+
+
+def _answer(link: socket.socket, number: int, data: bytes = b"") -> None:
+    # What goes wrong with the link is the reader's death; what goes wrong with the source is not for us to judge.
+    try:
+        link.sendall(reader.ANSWER.pack(number) + data)
+    except OSError as error:
+        raise reader.Gone from error
 
 
 def _judge(status: int) -> None:

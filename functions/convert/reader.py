@@ -76,7 +76,10 @@ def receive(link: socket.socket, size: int) -> bytearray:
     data = bytearray(size)
     view = memoryview(data)
     while view:
-        got = link.recv_into(view)
+        try:
+            got = link.recv_into(view)
+        except OSError as error:
+            raise Gone from error
         if not got:
             raise Gone
         view = view[got:]
@@ -123,7 +126,7 @@ def read(source: Remote, target: IO[bytes], track: int, copy: bool) -> dict[str,
         raise TypeError(container)
     streams = container.streams.audio
     if not streams:
-        return {"fault": "silent" if len(container.streams) else "format"}
+        return {"fault": "silent" if container.streams.video else "format"}
     if track >= len(streams):
         return {"fault": "track", "tracks": len(streams)}
     stream = streams[track]
@@ -136,8 +139,7 @@ def read(source: Remote, target: IO[bytes], track: int, copy: bool) -> dict[str,
         kind = "mp3"
         copy_frames(extraction, target)
     else:
-        mov = container.format.name.startswith("mov,") and not fragmented
-        kind = remux(extraction, (*(("mov", "mp4") if mov else ()), "matroska", "asf", "nut"), target)
+        kind = remux(extraction, _formats(container, stream, fragmented), target)
     target.flush()
     return {
         "container": kind,
@@ -153,6 +155,20 @@ def read(source: Remote, target: IO[bytes], track: int, copy: bool) -> dict[str,
         "tags": {**stream.metadata, **container.metadata},
         "cover": extraction.cover,
     }
+
+
+def _formats(
+    container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream", fragmented: bool
+) -> tuple[str, ...]:
+    """Containers that a track may go into and decode to the same samples; the first that takes its codec is the one."""
+    if container.format.name.startswith("mov,") and not fragmented:
+        return "mov", "mp4", "matroska", "asf", "nut"
+    if stream.codec_context.name == "aac" and not stream.codec_context.extradata:
+        return (
+            "adts",
+            "matroska",
+        )  # each frame has its own header, which matroska would take off: rates may change midway
+    return "matroska", "asf", "nut"
 
 
 def _missing(container: "av.container.InputContainer", extraction: Extraction) -> float:

@@ -89,5 +89,5 @@ def fill(template: bytes, *, frames: int, size: int, crc: int, marks: Sequence[i
     put(_MUSIC, whole, 4)
     put(_MUSIC_CRC, crc, 2)
     put(_TAG_CRC, 0, 2)  # in a mono file the CRC's own place is within the bytes that it is made of
-    put(_TAG_CRC, crc16.arc(bytes(tag[:_CRC_SPAN])), 2)
+    put(_TAG_CRC, crc16.arc(bytes(tag[:_CRC_SPAN]).ljust(_CRC_SPAN, b"\0")), 2)
     return bytes(tag)

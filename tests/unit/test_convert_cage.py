@@ -1,0 +1,242 @@
+"""The processes that open a stranger's file: caged, mortal, and gone when nobody wants them any more."""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from functions.convert import engine, sandbox
+from functions.convert.faults import EncoderKilled, UnusableMedia
+from functions.options import Options
+from tests import clips
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Long enough for two encoders to be met at work."""
+    return clips.clip(tmp_path_factory.mktemp("clip") / "long.mkv", "-c:a", "aac", sound=clips.NOISE, seconds=60)
+
+
+def children() -> list[int]:
+    """Processes that this one has started and that still are, zombies too."""
+    text = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def name(pid: int) -> str:
+    with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+        return Path(f"/proc/{pid}/exe").readlink().name
+    return ""
+
+
+def limits(pid: int) -> dict[str, str]:
+    rows = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+    return {row[:26].strip(): row[26:47].strip() for row in rows}
+
+
+class Watched(io.FileIO):
+    """A source that calls ``look`` when it is first read."""
+
+    def __init__(self, path: Path, look: Callable[[], None]) -> None:
+        super().__init__(path)
+        self._look: Callable[[], None] | None = look
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._look is not None:
+            look, self._look = self._look, None
+            look()
+        return super().read(-1 if size is None else size) or b""
+
+
+def convert(source: io.FileIO, directory: Path, on_progress: Callable[[float], None]) -> None:
+    with source:
+        engine.to_mp3(
+            source,
+            io.BytesIO(),
+            Options(),
+            filename="clip.mkv",
+            directory=directory,
+            encoders=2,
+            on_progress=on_progress,
+            ffmpeg=clips.ffmpeg(),
+        )
+
+
+def at_work(count: int, then: Callable[[list[int]], None]) -> Callable[[float], None]:
+    """A progress function that calls ``then`` once so many encoders run."""
+    done = False
+
+    def on_progress(_: float) -> None:
+        nonlocal done
+        encoders = [pid for pid in children() if alive(pid) and name(pid).startswith("ffmpeg")]
+        if len(encoders) == count and not done:
+            done = True
+            then(encoders)
+
+    return on_progress
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """Whatever happens in a test, no process and no file of it stays."""
+    yield
+    assert children() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def check_cage(pid: int) -> None:
+    assert Path(f"/proc/{pid}/environ").read_bytes() == b""
+    assert Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    for limit in ("Max address space", "Max cpu time", "Max file size"):
+        assert limits(pid)[limit] != "unlimited"
+    assert limits(pid)["Max core file size"] == "0"
+
+
+def test_the_reader_is_caged(video: Path, tmp_path: Path) -> None:
+    seen = []
+
+    def look() -> None:
+        (pid,) = children()
+        check_cage(pid)
+        assert limits(pid)["Max open files"] == "0"
+        assert limits(pid)["Max processes"] == "0"
+        files = sorted(Path(f"/proc/{pid}/fd").iterdir(), key=lambda path: int(path.name))
+        targets = [str(path.readlink()).split(":")[0] for path in files]
+        assert targets[:3] == ["/dev/null"] * 3
+        assert [Path(target).name for target in targets[3:]] in (["socket", "track"], ["track", "socket"])
+        seen.append(pid)
+
+    convert(Watched(video, look), tmp_path, lambda _: None)
+    assert seen
+
+
+def test_the_encoders_are_caged(video: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def look(encoders: list[int]) -> None:
+        for pid in encoders:
+            check_cage(pid)
+            seen.append(pid)
+
+    convert(io.FileIO(video), tmp_path, at_work(2, look))
+    assert len(seen) == 2
+
+
+def test_what_is_spawned_cannot_do_what_its_limits_forbid(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    script = f"open({str(target)!r}, 'wb').write(bytes(1 << 20))"
+    process = sandbox.spawn([sys.executable, "-I", "-c", script], {"FSIZE": 1000})
+    assert process.wait() != 0
+    assert target.stat().st_size <= 1000
+    target.unlink()
+    network = "import socket; socket.create_connection(('127.0.0.1', {}), 1)"
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert sandbox.spawn([sys.executable, "-I", "-c", network.format(port)], {}).wait() != 0
+        assert subprocess.run([sys.executable, "-I", "-c", network.format(port)]).returncode == 0
+
+
+class Cancelled(Exception):
+    pass
+
+
+def test_what_progress_raises_stops_the_encoders(video: Path, tmp_path: Path) -> None:
+    def cancel(_: list[int]) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        convert(io.FileIO(video), tmp_path, at_work(2, cancel))
+
+
+def test_what_progress_raises_stops_the_reader(video: Path, tmp_path: Path) -> None:
+    def cancel(_: float) -> None:
+        assert len(children()) == 1
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        convert(io.FileIO(video), tmp_path, cancel)
+
+
+def test_what_the_source_raises_is_passed_on(video: Path, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise ConnectionResetError("the store is away")
+
+    with pytest.raises(ConnectionResetError, match="the store is away"):
+        convert(Watched(video, fail), tmp_path, lambda _: None)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGKILL, EncoderKilled), (signal.SIGSEGV, UnusableMedia)])
+def test_a_dead_encoder(number: int, error: type[Exception], video: Path, tmp_path: Path) -> None:
+    with pytest.raises(error):
+        convert(io.FileIO(video), tmp_path, at_work(2, lambda encoders: os.kill(encoders[1], number)))
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGKILL, EncoderKilled), (signal.SIGSEGV, UnusableMedia)])
+def test_a_dead_reader(number: int, error: type[Exception], video: Path, tmp_path: Path) -> None:
+    with pytest.raises(error):
+        convert(Watched(video, lambda: os.kill(children()[0], number)), tmp_path, lambda _: None)
+
+
+@pytest.mark.parametrize("stage", ["reader", "encoders"])
+def test_children_die_with_their_parent(stage: str, video: Path, tmp_path: Path) -> None:
+    script = f"""
+import io, sys, time
+from itertools import pairwise
+from pathlib import Path
+from tests.unit import test_convert_cage as cage
+
+def stop(pids):
+    print(*pids, flush=True)
+    time.sleep(60)
+
+if {stage!r} == "reader":
+    source, progress = cage.Watched(Path({str(video)!r}), lambda: stop(cage.children())), lambda _: None
+else:
+    source, progress = io.FileIO({str(video)!r}), cage.at_work(2, stop)
+cage.convert(source, Path({str(tmp_path)!r}), progress)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == (1 if stage == "reader" else 2)
+        assert all(map(alive, pids))
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(alive, pids))
+    for directory in tmp_path.iterdir():  # nobody was left to tidy up
+        for file in directory.iterdir():
+            file.unlink()
+        directory.rmdir()
+
+
+def test_progress_is_heard_every_second_and_only_grows(video: Path, tmp_path: Path) -> None:
+    heard: list[tuple[float, float]] = []
+    convert(io.FileIO(video), tmp_path, lambda part: heard.append((time.monotonic(), part)))
+    times, parts = zip(*heard, strict=True)
+    assert max(after - before for before, after in pairwise(times)) < 1
+    assert list(parts) == sorted(parts)
+    assert parts[0] == 0
+    assert parts[-1] == pytest.approx(1)

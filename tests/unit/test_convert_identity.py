@@ -1,0 +1,177 @@
+"""Whatever the source and however it is cut: the bytes of one ffmpeg with its bit reservoir off."""
+
+import io
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+
+from functions.convert import cut, encode, engine, probe, splice
+from functions.convert.cut import Piece
+from functions.options import Options
+from tests import clips
+
+
+def convert(video: Path, directory: Path, options: Options, encoders: int) -> tuple[engine.Result, bytes]:
+    out = io.BytesIO()
+    with video.open("rb") as source:
+        result = engine.to_mp3(
+            source,
+            out,
+            options,
+            filename=video.name,
+            directory=directory,
+            encoders=encoders,
+            on_progress=lambda _: None,
+        )
+    assert result.size == len(out.getvalue())
+    return result, out.getvalue()
+
+
+# Each row: a file, ffmpeg's arguments for it, and the sound's rate.
+CONTAINERS = [
+    ("aac.mp4", "-c:a aac", 48000),
+    ("aac.mov", "-c:a aac -movflags +faststart", 44100),
+    ("fragmented.mp4", "-c:a aac -movflags frag_keyframe+empty_moov", 44100),
+    ("opus.mp4", "-c:a libopus", 48000),
+    ("ac3.mp4", "-c:a ac3", 48000),
+    ("alac.mov", "-c:a alac", 44100),
+    ("aac.mkv", "-c:a aac", 22050),
+    ("vorbis.mkv", "-c:a libvorbis", 44100),
+    ("surround.mkv", "-c:a ac3 -ac 6", 48000),
+    ("opus.webm", "-c:v libvpx -deadline realtime -c:a libopus", 48000),
+    ("pcm.avi", "-c:v mpeg4 -c:a pcm_s16le", 44100),
+    ("aac.flv", "-c:v flv1 -c:a aac", 44100),
+    ("aac.ts", "-c:v mpeg2video -c:a aac", 48000),
+    ("mp2.mpg", "-c:v mpeg1video -c:a mp2", 44100),
+    ("wma.wmv", "-c:v wmv2 -c:a wmav2", 44100),
+    ("vorbis.ogg", "-vn -c:a libvorbis", 44100),
+    ("hires.flac", "-vn -c:a flac", 96000),
+    ("odd.wav", "-vn -c:a pcm_s16le", 37800),
+    ("float.wav", "-vn -c:a pcm_f32le", 48000),
+    ("phone.wav", "-vn -ac 1 -c:a pcm_mulaw", 8000),
+    ("mono.m4a", "-vn -ac 1 -c:a aac", 32000),
+    ("bare.aac", "-vn -c:a aac", 24000),
+    ("mp3.mp4", "-c:a libmp3lame -b:a 96k", 44100),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "rate"), CONTAINERS, ids=[row[0] for row in CONTAINERS])
+def test_a_file_of_any_kind_becomes_the_mp3_of_one_ffmpeg(name: str, arguments: str, rate: int, tmp_path: Path) -> None:
+    if "-c:v" not in arguments and "-vn" not in arguments:
+        arguments = f"-c:v mpeg4 {arguments}"
+    video = clips.clip(tmp_path / name, *arguments.split(), rate=rate, video="-vn" not in arguments)
+    # 160 kbit/s is what every rate has but MPEG-2.5's 64
+    result, mp3 = convert(video, tmp_path, Options(bitrate=160), encoders=2)
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
+    assert result.warning is None
+    assert not result.copied
+    assert result.duration == pytest.approx(12.3, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "name", ["big_buck_bunny_0_30.webm", "no_duration.webm", "fire2.mp4", "smpte-2997.mp4", "chaplin.mp4"]
+)
+def test_real_files_become_the_mp3_of_one_ffmpeg(name: str, tmp_path: Path) -> None:
+    video = clips.MEDIA / name
+    result, mp3 = convert(video, tmp_path, Options(vbr=4), encoders=3)
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-q:a", "4")
+    assert result.warning is None
+
+
+QUALITIES = [("-b:a", f"{rate}k") for rate in (64, 128, 192, 320)] + [("-q:a", str(vbr)) for vbr in (0, 2, 9)]
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink would take minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@example(rate=16000, channels=1, sound=clips.MUSIC, quality=("-q:a", "0"), samples=1, cuts=set())
+@example(rate=44100, channels=2, sound=clips.STEPS, quality=("-b:a", "128k"), samples=400_000, cuts={2, 3, 7})
+@given(
+    rate=st.sampled_from([8000, 11025, 16000, 22050, 32000, 44100, 48000]),
+    channels=st.sampled_from([1, 2]),
+    sound=st.sampled_from([clips.MUSIC, clips.NOISE, clips.SILENCE, clips.STEPS]),
+    quality=st.sampled_from(QUALITIES),
+    samples=st.integers(1, 400_000),
+    cuts=st.sets(st.integers(1, 8), max_size=4),
+)
+def test_any_cut_of_any_sound(
+    tmp_path: Path, rate: int, channels: int, sound: str, quality: tuple[str, str], samples: int, cuts: set[int]
+) -> None:
+    video = tmp_path / "sound.wav"
+    # A little longer than wanted, then cut to the sample; cuts may also lie beyond the end.
+    length = f"aformat=channel_layouts={'mono' if channels == 1 else 'stereo'},atrim=end_sample={samples}"
+    clips.clip(video, "-af", length, sound=sound, seconds=samples / rate + 0.1, rate=rate)
+    starts = [0, *(at * cut.STEP for at in sorted(cuts))]
+    pieces = tuple(Piece(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
+    with video.open("rb") as source:
+        track = probe.take(source, tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
+    assert track is not None
+    plan = cut.Plan("matroska", rate, channels, quality, ("anull",), samples, pieces)
+    plan = cut.Plan.from_json(plan.to_json())
+    assert spliced(plan, track.path, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", *quality)
+
+
+def spliced(plan: cut.Plan, track: Path, directory: Path) -> bytes:
+    """As many pods would: each piece for itself, its sum through JSON, in the order of whoever is ready first."""
+    made = {}
+    for piece in reversed(plan.pieces):
+        (done,) = encode.encode(clips.ffmpeg(), plan, [piece], track, directory, 1, lambda _: None)
+        made[piece.start] = done.path, splice.Sum.from_json(engine.summed(done).to_json())
+    ordered = [made[piece.start] for piece in plan.pieces]
+    out = io.BytesIO()
+    sums = [one for _, one in ordered]
+    end = splice.ending(sums)
+    assert end is not None
+    out.write(splice.tag(sums, bytes.fromhex(end.tag)))
+    splice.lay(ordered, out, lambda _: None)
+    return out.getvalue()
+
+
+def test_pieces_take_equally_long_and_miss_nothing() -> None:
+    pieces = cut.cut(100_000, 4)
+    assert [piece.start for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
+    assert pieces[0].start == 0
+    assert pieces[-1].end is None
+    ends = [piece.end or 100_000 for piece in pieces]
+    costs = [end * cut.DECODING + end - piece.start for piece, end in zip(pieces, ends, strict=True)]
+    assert max(costs) / min(costs) < 1.02
+
+
+@pytest.mark.parametrize("frames", [0, 1, 97, cut.LEAST, 2 * cut.LEAST - 1])
+def test_a_short_track_is_one_piece(frames: int) -> None:
+    assert cut.cut(frames, 64) == (Piece(0, None),)
+
+
+@given(frames=st.integers(0, 2_000_000), pieces=st.integers(1, 200))
+def test_cuts_are_where_encoders_may_start(frames: int, pieces: int) -> None:
+    made = cut.cut(frames, pieces)
+    assert 1 <= len(made) <= pieces
+    for before, after in pairwise(made):
+        assert before.end == after.start
+        assert after.start % cut.STEP == 0
+        assert after.start - before.start >= cut.LEAST
+
+
+def test_mp3_that_changes_its_rate_midway_is_encoded_anew_as_by_one_ffmpeg(tmp_path: Path) -> None:
+    first = clips.clip(tmp_path / "one.mp3", "-id3v2_version", "0", "-write_xing", "0", rate=44100)
+    second = clips.clip(tmp_path / "two.mp3", "-id3v2_version", "0", "-write_xing", "0", rate=48000)
+    video = tmp_path / "both.mp3"
+    video.write_bytes(first.read_bytes() + second.read_bytes())
+    result, mp3 = convert(video, tmp_path, Options(), encoders=2)
+    assert not result.copied
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "192k")
+
+
+def test_sound_that_changes_its_rate_midway_is_that_of_one_ffmpeg(tmp_path: Path) -> None:
+    first = clips.clip(tmp_path / "one.aac", "-c:a", "aac", rate=48000)
+    second = clips.clip(tmp_path / "two.aac", "-c:a", "aac", "-ac", "1", rate=32000, sound=clips.NOISE)
+    video = tmp_path / "both.aac"
+    video.write_bytes(first.read_bytes() + second.read_bytes())
+    _, mp3 = convert(video, tmp_path, Options(), encoders=2)
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "192k")

@@ -1,0 +1,304 @@
+"""Damaged, strange and empty files: what can be heard is kept, and the user is told in a sentence."""
+
+import importlib
+import io
+import math
+import re
+import subprocess
+from array import array
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functions.convert import engine
+from functions.convert.faults import UnusableMedia
+from functions.options import Options
+from tests import clips
+from tests.servers import program
+
+
+def convert(video: Path, directory: Path, options: Options | None = None) -> tuple[engine.Result, Path]:
+    mp3 = directory / "out.mp3"
+    with video.open("rb") as source, mp3.open("wb") as out:
+        result = engine.to_mp3(
+            source,
+            out,
+            options or Options(),
+            filename=video.name,
+            directory=directory,
+            encoders=2,
+            on_progress=lambda _: None,
+        )
+    return result, mp3
+
+
+def pitch(mp3: Path) -> float:
+    """The frequency of a tone, from its zero crossings."""
+    sound = array("h", clips.run("-i", mp3, "-ac", 1, "-ar", 48000, "-f", "s16le", "-"))[4800:-4800]
+    crossings = sum(before < 0 <= after for before, after in pairwise(sound))
+    return crossings / (len(sound) / 48000)
+
+
+def tone(frequency: float) -> str:
+    return f"sine=f={frequency}:d={{seconds}}:r={{rate}}"
+
+
+def test_the_track_that_was_asked_for(tmp_path: Path) -> None:
+    low, high = (clips.clip(tmp_path / f"{name}.wav", sound=tone(name), seconds=3) for name in (440, 1760))
+    video = tmp_path / "two.mkv"
+    clips.run("-i", low, "-i", high, "-map", 0, "-map", 1, "-c:a", "aac", video)
+    for track, frequency in ((0, 440), (1, 1760)):
+        _, mp3 = convert(video, tmp_path, Options(track=track))
+        assert pitch(mp3) == pytest.approx(frequency, rel=0.01)
+    with pytest.raises(UnusableMedia, match=r"2 audio tracks.*no track 2"):
+        convert(video, tmp_path, Options(track=2))
+
+
+CUT_OFF = [
+    ("faststart.mp4", "-c:v mpeg4 -c:a aac -movflags +faststart"),
+    ("cut.mkv", "-c:v mpeg4 -c:a aac"),
+    ("cut.webm", "-c:v libvpx -deadline realtime -c:a libopus"),
+    ("cut.flv", "-c:v flv1 -c:a aac"),
+    ("cut.flac", "-vn"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), CUT_OFF, ids=[row[0] for row in CUT_OFF])
+def test_of_a_file_that_is_cut_off_the_rest_is_kept_and_the_user_told(
+    name: str, arguments: str, tmp_path: Path
+) -> None:
+    video = clips.clip(tmp_path / name, *arguments.split(), seconds=10, video="-vn" not in arguments)
+    data = video.read_bytes()
+    video.write_bytes(data[: len(data) // 2])
+    result, mp3 = convert(video, tmp_path)
+    assert 3 < result.duration < 7.5
+    assert clips.samples(mp3, 48000, 2) == pytest.approx(result.duration * 48000, abs=1152)
+    assert result.warning is not None
+    assert re.search(r"cut off: about [345] seconds", result.warning)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("cut.avi", "-c:v mpeg4 -c:a ac3"), ("cut.wmv", "-c:v wmv2 -c:a wmav2"), ("cut.wav", "-vn")],
+)
+def test_where_the_header_does_not_tell_the_length_the_last_packet_tells_the_damage(
+    name: str, arguments: str, tmp_path: Path
+) -> None:
+    video = clips.clip(tmp_path / name, *arguments.split(), seconds=10, video="-vn" not in arguments)
+    data = video.read_bytes()
+    video.write_bytes(data[: len(data) // 2 + 1])
+    result, _ = convert(video, tmp_path)
+    assert 3 < result.duration < 7.5
+    assert result.warning is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("whole.mkv", "-c:v mpeg4 -c:a libvorbis"),
+        ("whole.mp4", "-c:v mpeg4 -c:a aac"),
+        ("whole.avi", "-c:v mpeg4 -c:a ac3"),
+        ("whole.ts", "-c:v mpeg2video -c:a aac"),
+    ],
+)
+def test_sound_shorter_than_its_video_is_no_damage(name: str, arguments: str, tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / name, "-af", "atrim=duration=3", *arguments.split(), seconds=8, video=True)
+    result, _ = convert(video, tmp_path)
+    assert result.duration == pytest.approx(3, abs=0.1)
+    assert result.warning is None
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("broken.ts", "-c:a aac"), ("broken.mp4", "-c:a aac -movflags +faststart"), ("broken.mkv", "-c:v mpeg4 -c:a ac3")],
+)
+def test_broken_packets_in_the_middle_are_left_out(name: str, arguments: str, tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / name, *arguments.split(), seconds=10, video="-c:v" in arguments)
+    data = bytearray(video.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(range(7, 247)) * 12 + bytes(120)
+    video.write_bytes(data)
+    result, mp3 = convert(video, tmp_path)
+    assert 9 < result.duration < 10.2
+    clips.samples(mp3, 48000, 2)
+    assert result.warning == "Parts of the sound are damaged or missing and were left out."
+
+
+def _text(path: Path) -> None:
+    path.write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nnot a video\n")
+
+
+def _nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _noise(path: Path) -> None:
+    path.write_bytes(bytes(index * 7919 % 251 for index in range(100_000)))
+
+
+def _picture(path: Path) -> None:
+    clips.run("-f", "lavfi", "-i", "testsrc=s=64x64", "-frames:v", 1, path)
+
+
+def _no_track(path: Path) -> None:
+    path.write_bytes((clips.MEDIA / "no_audio_track.mp4").read_bytes())
+
+
+def _without_index(path: Path) -> None:
+    whole = clips.clip(path.with_name("whole.mp4"), "-c:a", "aac", seconds=3).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def _undecodable(path: Path) -> None:
+    clips.clip(path, "-c:a", "aac", seconds=3)
+    data = bytearray(path.read_bytes())
+    start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    data[start:end] = b"\xff" * (end - start)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "sentence"),
+    [
+        ("text.mp4", _text, "not a video or audio file"),
+        ("empty.mp4", _nothing, "not a video or audio file"),
+        ("noise.mp4", _noise, "not a video or audio file"),
+        ("picture.jpg", _picture, "no audio track"),
+        ("silent.mp4", _no_track, "no audio track"),
+        ("half.mp4", _without_index, "not a video or audio file, or it is damaged"),
+        ("garbage.mp4", _undecodable, "is damaged"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_a_sentence(name: str, make, sentence: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    make(tmp_path / name)
+    with pytest.raises(UnusableMedia) as caught:
+        convert(tmp_path / name, tmp_path)
+    assert re.search(sentence, str(caught.value))
+    assert str(caught.value).endswith(".")
+    assert (tmp_path / "out.mp3").read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", ["hls.mp4", "concat.mp4", "dash.mp4"])
+def test_a_file_that_names_other_files_gets_nothing(name: str, tmp_path: Path) -> None:
+    other = clips.clip(tmp_path / "other.ts", "-c:a", "aac", seconds=2)
+    texts = {
+        "hls.mp4": f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\n{other}\n#EXT-X-ENDLIST\n",
+        "concat.mp4": f"ffconcat version 1.0\nfile '{other}'\n",
+        "dash.mp4": f"<MPD><Period><AdaptationSet><Representation><BaseURL>file:{other}</BaseURL></Representation>"
+        "</AdaptationSet></Period></MPD>",
+    }
+    video = tmp_path / name
+    video.write_text(texts[name])
+    with pytest.raises(UnusableMedia):
+        convert(video, tmp_path)
+
+
+# ffmpeg counts one frame of padding at most: of 1 to 46 samples beyond a frame its decoders hear some silence more.
+@pytest.mark.parametrize("samples", [47, 1151, 1152, 1200, 47_999])
+def test_every_sample_is_there_in_two_decoders(samples: int, tmp_path: Path) -> None:
+    mpg123 = program("mpg123")
+    video = clips.clip(tmp_path / "short.wav", "-af", f"atrim=end_sample={samples}", seconds=2)
+    result, mp3 = convert(video, tmp_path)
+    assert result.duration == pytest.approx(samples / 48000, abs=1e-9)
+    assert clips.samples(mp3, 48000, 2) == samples
+    # mpg123 writes nothing but the samples with -s: 16 bits, two channels
+    decoded = subprocess.run([mpg123, "-q", "-s", "-r", "48000", "--stereo", str(mp3)], capture_output=True, check=True)
+    assert len(decoded.stdout) // 4 == samples
+
+
+def test_cut_and_joined_sound_has_every_sample_in_two_decoders(tmp_path: Path) -> None:
+    mpg123 = program("mpg123")
+    video = clips.clip(tmp_path / "long.mkv", "-c:a", "aac", seconds=25, rate=44100)
+    whole = clips.samples(video, 44100, 2)
+    result, mp3 = convert(video, tmp_path)
+    assert result.duration == pytest.approx(whole / 44100, abs=1e-6)
+    assert clips.samples(mp3, 44100, 2) == whole
+    decoded = subprocess.run([mpg123, "-q", "-s", "-r", "44100", "--stereo", str(mp3)], capture_output=True, check=True)
+    assert len(decoded.stdout) // 4 == whole
+    found = subprocess.run([program("mp3val"), str(mp3)], capture_output=True, text=True, check=True).stdout
+    assert "WARNING" not in found
+    assert "PROBLEM" not in found
+
+
+def packets(path: Path) -> list[bytes]:
+    """The packets of the first audio track, as another libav reads them."""
+    import av
+
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(container.streams.audio[0]) if packet.size]
+
+
+def _mp3(path: Path, *arguments: str) -> Path:
+    whole = clips.clip(path.with_name("source.mp3"), *arguments, seconds=6.1, rate=44100)
+    if path.suffix != ".mp3":
+        clips.run("-i", whole, "-c", "copy", path)
+        return path
+    return whole
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.flv", "a.ts", "a.mp3"])
+@pytest.mark.parametrize("quality", [("-b:a", "128k"), ("-q:a", "3")], ids=["cbr", "vbr"])
+def test_mp3_sound_is_copied_bit_for_bit(name: str, quality: tuple[str, str], tmp_path: Path) -> None:
+    video = _mp3(tmp_path / name, *quality)
+    result, mp3 = convert(video, tmp_path)
+    assert result.copied
+    assert result.warning is None
+    source = packets(video)
+    if b"Info" in source[0][:40] or b"Xing" in source[0][:40]:
+        source = source[1:]  # a tag that went into the container as if it were sound
+    assert packets(mp3) == source
+    assert clips.without_id3(mp3.read_bytes()).endswith(b"".join(source))
+    mpg123 = program("mpg123")
+    done = subprocess.run([mpg123, "-q", "-s", str(mp3)], capture_output=True, check=True)
+    assert not done.stderr
+    if name in ("a.mp3", "a.mp4", "a.mkv"):  # the others do not tell what is padding
+        assert result.duration == pytest.approx(6.1, abs=0.03)
+    if name == "a.mp3":
+        assert clips.samples(mp3, 44100, 2) == clips.samples(video, 44100, 2) == round(6.1 * 44100)
+
+
+@pytest.mark.parametrize("name", ["chaplin.mp4", "video_with_failing_audio.mp4", "with-attached-pic.mp3"])
+def test_real_mp3_sound_is_copied(name: str, tmp_path: Path) -> None:
+    video = clips.MEDIA / name
+    result, mp3 = convert(video, tmp_path)
+    assert result.copied
+    assert packets(mp3) == packets(video)
+    # What libav makes of the source's sound, priming and all, to the sample at the start.
+    assert result.duration == pytest.approx(clips.samples(video, 44100, 2) / 44100, abs=1153 / 44100)
+
+
+def test_a_bit_rate_that_is_asked_for_is_encoded(tmp_path: Path) -> None:
+    result, mp3 = convert(clips.MEDIA / "chaplin.mp4", tmp_path, Options(bitrate=64))
+    assert not result.copied
+    assert mp3.stat().st_size < 9.7 * 64_000 / 8 + 4000
+
+
+def test_tags_and_cover_are_carried_over(tmp_path: Path) -> None:
+    ID3: Any = importlib.import_module("mutagen.id3").ID3  # it has no types
+    result, mp3 = convert(clips.MEDIA / "with-attached-pic.mp3", tmp_path)
+    source, tags = ID3(clips.MEDIA / "with-attached-pic.mp3"), ID3(mp3)
+    assert tags.version == (2, 3, 0)
+    assert result.title == str(tags["TIT2"]) == str(source["TIT2"])
+    for frame in ("TPE1", "TALB", "TRCK"):
+        assert str(tags[frame]) == str(source[frame])
+    assert str(tags["TDRC"]) == "2005"
+    assert tags.getall("APIC")[0].data == source.getall("APIC")[0].data
+    assert len(tags.getall("APIC")[0].data) > 1_000_000  # sizes past 7 bits a byte
+
+
+def test_without_tags_the_title_is_the_file_name(tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "Mañana, 明日.v2.mkv", "-c:a", "aac", seconds=1)
+    result, mp3 = convert(video, tmp_path)
+    ID3: Any = importlib.import_module("mutagen.id3").ID3  # it has no types
+    assert result.title == str(ID3(mp3)["TIT2"]) == "Mañana, 明日.v2"
+
+
+def test_six_channels_become_two_and_none_is_lost(tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "six.mkv", "-ac", 6, "-c:a", "flac", sound=tone(500), seconds=2)
+    _, mp3 = convert(video, tmp_path)
+    assert pitch(mp3) == pytest.approx(500, rel=0.01)
+    sound = array("h", clips.run("-i", mp3, "-f", "s16le", "-"))
+    assert math.sqrt(sum(value * value for value in sound) / len(sound)) > 500
+    assert io.BytesIO(mp3.read_bytes()).read(3) == b"ID3"
