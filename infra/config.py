@@ -20,7 +20,7 @@ from functions.settings import BadSetting
 #: The variables in each. They are there where the operator sets them; some have a default.
 VARIABLES = {
     "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_ROLE TOKEN_HOURS TRUSTED_PROXIES "
-    "FANOUT_SECONDS TOKEN_PUBLIC_KEYS",
+    "FANOUT_SECONDS ENCODERS FFMPEG TOKEN_PUBLIC_KEYS",
     "database": "DATABASE_URL MYSQL_HOST MYSQL_USER MYSQL_PASSWORD MYSQL_DB MYSQL_PORT",
     "media": "MEDIA_DIR MONGO_URI MONGO_MP3_URI",
     "token-signing": "TOKEN_PRIVATE_KEY",

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from aiohttp import web
 
+from events.amqp import topology
 from events.errors import Mp3burstError
 from functions.settings import refuse_outdated
 from infra import config
+from infra.local import rabbitmq
 from infra.local.broker import Broker
 from infra.local.ingress import Functions, Ingress
 from infra.local.instances import ROOT, Pool
@@ -82,6 +84,10 @@ def _environment(function: Function, known: dict[str, dict[str, str]], port: int
     inherited["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     own = {"BIND_ADDRESS": "127.0.0.1", "PARENT_PID": str(os.getpid()), "K_SERVICE": function.name}
     own["K_SINK"] = f"http://127.0.0.1:{port}/_broker"
+    if os.environ.get("AMQP_URL"):
+        own["K_SINK"] = ""
+        if any(variable["name"] == "K_SINK" for variable in function.container.get("env", ())):
+            own |= {name: os.environ[name] for name in rabbitmq.VARIABLES if name in os.environ}
     return inherited | config.environment(function.container, known) | own
 
 
@@ -90,23 +96,30 @@ async def _run(manifests: Manifests, environments: dict[str, dict[str, str]], da
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.release)
     functions = Functions({n: Pool(function, environments[n]) for n, function in manifests.functions.items()})
-    broker = Broker(Store(data / "broker.db"), functions, manifests.triggers)
+    port, bridged = door.getsockname()[1], bool(os.environ.get("AMQP_URL"))
+    broker = Broker(Store(data / "broker.db"), functions, [] if bridged else manifests.triggers)
 
     async def status(_request: web.BaseRequest) -> web.Response:
         pools = {name: pool.status() for name, pool in functions.pools.items()}
         return web.json_response({"functions": pools, **await broker.status()})
 
-    ingress = Ingress(functions, {"/_broker": broker.receive, "/_platform": status})
+    events = rabbitmq.pages(functions) if bridged else {"/_broker": broker.receive}
+    ingress = Ingress(functions, {"/_platform": status, **events})
     server = await loop.create_server(ingress.server, sock=door)
     for pool in functions.pools.values():
         pool.balance()
     await broker.open(manifests.pings)
-    print(f"mp3burst is ready on http://localhost:{door.getsockname()[1]}", flush=True)  # noqa: T201 - for who waits
+    routes = rabbitmq.routes(manifests.triggers, topology(os.environ), port) if bridged else []
+    bridge = asyncio.create_task(rabbitmq.run_bridge(routes, os.environ)) if bridged else None
+    print(f"mp3burst is ready on http://localhost:{port}", flush=True)  # noqa: T201 - for who waits
     await signals.acquire()
     # The door stays open to the functions: what runs may still publish.
     ingress.draining = True
     broker.stop()
     hurry, deadline = asyncio.create_task(signals.acquire()), loop.time() + _DRAIN
+    if bridge is not None:
+        bridge.cancel()
+        await asyncio.wait({bridge, hurry}, timeout=_DRAIN, return_when=asyncio.FIRST_COMPLETED)
     while ingress.inflight + len(broker.deliveries) and loop.time() < deadline and not hurry.done():
         await asyncio.wait({hurry}, timeout=0.05)
     server.close()

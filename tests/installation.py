@@ -1,0 +1,83 @@
+"""mp3burst on the servers that a real installation has: RabbitMQ, MongoDB, MariaDB or PostgreSQL, and an SMTP server.
+
+with installation(tmp_path, PostgreSQL) as place:
+    me = Client(place.platform.url).sign_up()
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pymongo import MongoClient
+from sqlalchemy import func, select
+
+from functions.database import Database
+from functions.tables import metadata
+from tests.platform import Platform, start, wait_for
+from tests.servers.mongodb import MongoDB
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.smtp import SmtpServer, running
+from tests.servers.sql import SqlServer
+
+
+@dataclass
+class Installation:
+    """Everything that runs."""
+
+    platform: Platform
+    rabbitmq: RabbitMQ
+    mongodb: MongoDB
+    sql: SqlServer
+    smtp: SmtpServer
+    database: Database
+
+    def rows(self, table: str, **values: object) -> int:
+        """How many rows of a table have these values."""
+        target = metadata.tables[table]
+        where = [target.c[name] == value for name, value in values.items()]
+        query = select(func.count()).select_from(target).where(*where)
+        return int(self.database.run(lambda connection: connection.scalar(query)) or 0)
+
+    def orphan_chunks(self) -> int:
+        """Chunks in GridFS whose file is on nobody's record."""
+        with MongoClient[dict[str, object]](self.mongodb.url) as client:
+            kept = self.database.run(lambda connection: {*connection.scalars(select(metadata.tables["blobs"].c.id))})
+            found = {
+                str(owner)
+                for name in ("videos", "mp3s", "pieces")
+                for owner in client[name]["fs.chunks"].distinct("files_id")
+            }
+        return len(found - kept)
+
+    def settled(self, seconds: float = 60) -> None:
+        """Wait until every event has been eaten and every mail is sent."""
+        wait_for(
+            lambda: not self.rows("mails", state="due") and not self.rows("jobs", finished_at=None),
+            "every job ended and its mail sent",
+            seconds,
+        )
+
+
+@contextmanager
+def installation(directory: Path, sql: type[SqlServer], env: Mapping[str, str] | None = None) -> Iterator[Installation]:
+    """Start the servers and the platform on them; ``env`` adds variables or takes the place of ours."""
+    with ExitStack() as stack:
+        rabbitmq, mongodb = stack.enter_context(RabbitMQ()), stack.enter_context(MongoDB())
+        database = stack.enter_context(sql())
+        smtp = stack.enter_context(running())
+        variables = {
+            "AMQP_URL": rabbitmq.url,
+            "DATABASE_URL": database.url,
+            "MONGO_URI": f"{mongodb.url}/videos",
+            "MONGO_MP3_URI": f"{mongodb.url}/mp3s",
+            "SMTP_HOST": "127.0.0.1",
+            "SMTP_PORT": str(smtp.port),
+            "SMTP_SECURITY": "none",
+            "MAIL_FROM": "mp3burst@example.org",
+            **(env or {}),
+        }
+        platform = stack.enter_context(start(directory / "data", env=variables))
+        pool = Database(database.url)
+        stack.callback(pool.close)
+        yield Installation(platform, rabbitmq, mongodb, database, smtp, pool)
