@@ -1,0 +1,149 @@
+"""The references, each as a process that tells in JSON what its own work took, its start not counted.
+
+python -m scripts.benchmarks.bare put URI FILE
+"""
+
+import importlib
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from functions.media import Description, connect, new_blob_id
+
+_CHUNK = 1 << 20
+_NOBODY = Description("5a" * 16, "a0" * 16, "video.mp4", "video/mp4")
+
+
+def _database(uri: str) -> Any:
+    import pymongo
+
+    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(uri)
+    return client.get_default_database()
+
+
+def put(uri: str, file: str) -> Callable[[], object]:
+    """GridFS as pymongo has it: put."""
+    import gridfs
+
+    bucket = gridfs.GridFS(_database(uri))
+
+    def work() -> None:
+        with Path(file).open("rb") as source:
+            bucket.put(source, filename="video.mp4")
+
+    return work
+
+
+def read(uri: str, blob: str) -> Callable[[], object]:
+    """A file's chunks, in order, 16 to an answer."""
+    from bson import ObjectId
+
+    chunks = _database(uri)["fs.chunks"]
+
+    def work() -> int:
+        return sum(len(one["data"]) for one in chunks.find({"files_id": ObjectId(blob)}).sort("n", 1).batch_size(16))
+
+    return work
+
+
+def store_put(uri: str, file: str) -> Callable[[], object]:
+    """Our store's own writer, without a function."""
+    store = connect({"MONGO_URI": uri}).videos
+
+    def work() -> None:
+        with Path(file).open("rb") as source, store.create(new_blob_id(), _NOBODY) as target:
+            while data := source.read(_CHUNK):
+                target.write(data)
+
+    return work
+
+
+def store_read(uri: str, blob: str) -> Callable[[], object]:
+    """Our store's own reader, without a function."""
+    store = connect({"MONGO_URI": uri}).videos
+
+    def work() -> None:
+        with store.open(blob) as source:
+            while source.read(_CHUNK):
+                pass
+
+    return work
+
+
+def moviepy(uri: str, blob: str) -> Callable[[], object]:
+    """The converter of the tutorial systems: everything through memory and temporary files, MoviePy in between."""
+    import gridfs
+    from bson import ObjectId
+
+    editor: Any = importlib.import_module("moviepy")  # it has no types
+    database = _database(uri)
+    mp3s = gridfs.GridFS(database.client[f"{database.name}-tutorial"])
+
+    def work() -> None:
+        with tempfile.NamedTemporaryFile(suffix=".mp4") as video, tempfile.NamedTemporaryFile(suffix=".mp3") as mp3:
+            # As they do, videos.get(...).read(); in answers of 16 chunks, which servers without a limit of 48 MB need.
+            found = database["fs.chunks"].find({"files_id": ObjectId(blob)}).sort("n", 1).batch_size(16)
+            video.write(b"".join(chunk["data"] for chunk in found))
+            video.flush()
+            clip = editor.VideoFileClip(video.name)
+            # 192k as the others here; they leave it to ffmpeg's default.
+            clip.audio.write_audiofile(mp3.name, bitrate="192k", logger=None)
+            clip.close()
+            mp3s.put(Path(mp3.name).read_bytes())
+
+    return work
+
+
+def engine(uri: str, blob: str) -> Callable[[], object]:
+    """The engine from the store and into the store, as convert runs it."""
+    from functions.convert.cores import available_cores
+    from functions.convert.engine import to_mp3
+    from functions.options import Options
+
+    media = connect({"MONGO_URI": uri})
+
+    def work() -> None:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            media.videos.open(blob) as video,
+            media.mp3s.create(new_blob_id(), _NOBODY) as mp3,
+        ):
+            to_mp3(
+                video,
+                mp3,
+                Options(bitrate=192),
+                filename="video.mp4",
+                directory=Path(folder),
+                encoders=available_cores(),
+                on_progress=lambda _: None,
+                ffmpeg=os.environ.get("FFMPEG"),
+            )
+
+    return work
+
+
+def main() -> None:
+    """Prepare, then measure the work alone."""
+    name, uri, what = sys.argv[1:]
+    prepare = {
+        "put": put, "read": read, "store-put": store_put, "store-read": store_read, "moviepy": moviepy, "engine": engine
+    }[name]  # fmt: skip
+    work = prepare(uri, what)
+    before, begin = _cpu(), time.perf_counter()
+    work()
+    print(json.dumps({"seconds": time.perf_counter() - begin, "cpu": _cpu() - before}))
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""login: what a login costs apart from argon2, against a function that does nothing on the same stack."""
+
+import base64
+import contextlib
+import http.client
+import time
+from collections.abc import Iterator
+
+from functions.accounts import Accounts
+from functions.database import Database
+from scripts.benchmarks import clock
+from scripts.benchmarks.bench import Bench
+from scripts.benchmarks.report import Row, at_most
+from scripts.benchmarks.serving import ask, keys, serving
+
+NAME, PASSWORD = "bench@example.org", "correct horse battery"
+
+
+def account(url: str) -> float:
+    """Have the account, and the seconds of one password check: the median of ten."""
+    from functions.accounts import UsernameTaken
+
+    database = Database(url)
+    accounts = Accounts(database)
+    with contextlib.suppress(UsernameTaken):
+        accounts.add("Bench", NAME, PASSWORD, NAME)
+    hasher = accounts._argon2()
+    hashed, took = hasher.hash(PASSWORD), []
+    for _ in range(10):
+        begin = time.perf_counter()
+        hasher.verify(hashed, PASSWORD)
+        took.append(time.perf_counter() - begin)
+    database.close()
+    return clock.quantile(took, 0.5)
+
+
+def login(bench: Bench) -> Iterator[Row]:
+    """The function with a check that takes no time; beside it the real one, and argon2's own time."""
+    many = 50 if bench.quick else 300
+    url = bench.database()
+    verify = account(url)
+    environ = {**keys(), "DATABASE_URL": url}
+    folder = "scripts/benchmarks"
+    with (
+        serving("login", environ, bench.folder(), f"{folder}/instant_login.py") as instant,
+        serving("login", environ, bench.folder()) as real,
+        serving("hello", environ, bench.folder(), f"{folder}/hello.py") as hello,
+    ):
+        took: dict[str, list[float]] = {"instant": [], "real": [], "hello": []}
+        connections = {
+            name: http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+            for name, served in (("instant", instant), ("real", real), ("hello", hello))
+        }
+        for number in range(many):
+            for name, connection in connections.items():
+                begin = time.perf_counter()
+                ask(connection, "POST", "/login", basic())
+                if number >= 10:
+                    took[name].append((time.perf_counter() - begin) * 1000)
+        for connection in connections.values():
+            connection.close()
+    p50 = {name: clock.quantile(times, 0.5) for name, times in took.items()}
+    yield Row(
+        "login",
+        "p50 without the password check",
+        p50["instant"],
+        "ms",
+        f"hello world {p50['hello']:.2f} ms",
+        **at_most(p50["instant"], 3),
+        details={
+            "with the check, ms": p50["real"],
+            "the check alone, ms": verify * 1000,
+            "with the check less the check, ms": p50["real"] - verify * 1000,
+            "p99 without, ms": clock.quantile(took["instant"], 0.99),
+            "servers": bench.servers(),
+        },
+    )
+
+
+def basic() -> dict[str, str]:
+    """The header with name and password."""
+    return {"Authorization": "Basic " + base64.b64encode(f"{NAME}:{PASSWORD}".encode()).decode()}

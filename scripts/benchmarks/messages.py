@@ -1,0 +1,116 @@
+"""events: publish, RabbitMQ, the bridge and a function that does nothing, against bare pika."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import Any
+
+from events.schema import VideoUploaded
+from scripts.benchmarks import clock
+from scripts.benchmarks.bench import Bench
+from scripts.benchmarks.clock import CannotMeasure
+from scripts.benchmarks.report import Row, at_least, at_most
+
+_PUBLISHERS = 16
+_numbers = count()
+
+
+def messages(bench: Bench) -> Iterator[Row]:
+    """Rate with 16 threads that publish at once, and how long an event is on its way at 100 a second."""
+    from tests.servers.bridge import Bridge
+    from tests.servers.function import Function
+
+    url = bench.rabbitmq()
+    if url is None:
+        raise CannotMeasure("RabbitMQ is not installed.")
+    many = 200 if bench.quick else 2000
+    rates, bare, latencies = [], [], list[float]()
+    with Function() as function, Bridge(url, {"video": function.url}) as bridge:
+        _rate(bridge, function, 100)
+        for _ in range(bench.rounds):
+            bare.append(_bare(url, many))
+            rates.append(_rate(bridge, function, many))
+        for _ in range(bench.rounds):
+            latencies += _latencies(bridge, function, 100 if bench.quick else 500)
+    rate, reference = sorted(rates)[len(rates) // 2], sorted(bare)[len(bare) // 2]
+    yield Row(
+        "events",
+        f"{many} events, {_PUBLISHERS} publishers",
+        rate,
+        "/s",
+        f"bare pika, one connection, confirmed one by one: {reference:.0f} /s",
+        **at_least(rate, 400),
+        details={"ratio": rate / reference, "rounds": rates},
+    )
+    p50, p99 = (clock.quantile(latencies, part) * 1000 for part in (0.5, 0.99))
+    yield Row("events", "latency at 100/s, p99", p99, "ms", "none", **at_most(p99, 50), details={"p50, ms": p50})
+
+
+def _job() -> str:
+    return f"{time.time_ns():x}{next(_numbers):x}".rjust(32, "0")
+
+
+def _rate(bridge: Any, function: Any, many: int) -> float:
+    function.got.clear()
+    events = [VideoUploaded(_job()) for _ in range(many)]
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(_PUBLISHERS) as pool:
+        list(pool.map(lambda event: bridge.publish(event, 30), events))
+    function.wait(lambda: len(function.got) >= many, 120)
+    seconds = time.perf_counter() - begin
+    if {event.id for event in events} != set(function.ids):
+        raise CannotMeasure("Events were lost.")
+    return many / seconds
+
+
+def _latencies(bridge: Any, function: Any, many: int) -> list[float]:
+    """Seconds between the call of publish and the function's having the event, 100 events a second."""
+    function.got.clear()
+    arrived: dict[str, float] = {}
+    lock = threading.Lock()
+
+    def answer(request: Any, _: int) -> int:
+        with lock:
+            arrived.setdefault(request.id, time.perf_counter())
+        return 200
+
+    function.answer = answer
+    sent: dict[str, float] = {}
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(many):
+            time.sleep(max(begin + number / 100 - time.perf_counter(), 0))
+            event = VideoUploaded(_job())
+            sent[event.id] = time.perf_counter()
+            pool.submit(bridge.publish, event, 30)
+    function.wait(lambda: len(arrived) >= many, 60)
+    function.answer = lambda _request, _number: 200
+    return [arrived[id_] - at for id_, at in sent.items()]
+
+
+def _bare(url: str, many: int) -> float:
+    """Published, confirmed and consumed by pika alone, with no function behind it."""
+    import pika  # type: ignore[import-untyped]  # pika carries no types
+
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    try:
+        channel = connection.channel()
+        queue = channel.queue_declare("bench-bare", durable=True).method.queue
+        channel.confirm_delivery()
+        channel.basic_qos(prefetch_count=100)
+        properties, body = pika.BasicProperties(delivery_mode=2), b'{"job": "%032d"}' % 0
+        begin = time.perf_counter()
+        for _ in range(many):
+            channel.basic_publish("", queue, body, properties, mandatory=True)
+        for number, (method, _, _) in enumerate(channel.consume(queue), 1):
+            channel.basic_ack(method.delivery_tag)
+            if number == many:
+                break
+        seconds = time.perf_counter() - begin
+        channel.cancel()
+        channel.queue_delete(queue)
+        return many / seconds
+    finally:
+        connection.close()

@@ -1,0 +1,97 @@
+"""How long a conversion would take over many pods: arithmetic on measured costs, with one media store for all of them.
+
+A pod has one core and one encoder. The parts follow each other: an event brings the video to convert, which reads it,
+stores the track and cuts; events bring the pieces to the pods, which fetch the track and encode; the last one's event
+brings everything to join. The store is one server: what all pods fetch goes through it, however many they are.
+"""
+
+from dataclasses import asdict, dataclass
+
+from functions.convert import cut
+
+PODS = (1, 2, 4, 8, 16, 32, 64)
+LENGTHS = {"10 min": 600, "1 h": 3600, "10 h": 36000}
+_FRAME = 1152 / 44100  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds, each measured on one core.
+
+    Attributes:
+        read: for a megabyte of video, to take the track out.
+        video: megabytes of a second of the video.
+        track: megabytes of a second of its audio track.
+        mp3: megabytes of a second of MP3.
+        start: for an encoder that has next to nothing to do.
+        decode: for a second of audio before the piece.
+        encode: for a second of audio of the piece, beyond its decoding.
+        sum: for a second of MP3 that is measured for the join.
+        join: for a megabyte laid end to end.
+        tag: for the tag of 64 pieces.
+        row: for a claim or a report in SQL.
+        event: from publish to the function.
+        put: for a megabyte into the store.
+        get: for a megabyte out of it.
+        blob: for a blob put and got, however small.
+    """
+
+    read: float
+    video: float
+    track: float
+    mp3: float
+    start: float
+    decode: float
+    encode: float
+    sum: float
+    join: float
+    tag: float
+    row: float
+    event: float
+    put: float
+    get: float
+    blob: float
+
+    def to_json(self) -> dict[str, float]:
+        """Plain data."""
+        return asdict(self)
+
+
+def stages(costs: Costs, length: float, pods: int) -> dict[str, float]:
+    """Seconds of each stage for so many seconds of audio; together they are the whole.
+
+    Args:
+        costs: as measured.
+        length: seconds of audio.
+        pods: how many encode at once, a piece each.
+    """
+    pieces = cut.cut(int(length / _FRAME), pods)
+    ends = [length if piece.end is None else piece.end * _FRAME for piece in pieces]
+    starts = [piece.start * _FRAME for piece in pieces]
+    track, mp3 = costs.track * length, costs.mp3 * length
+    work = [
+        costs.start + costs.decode * start + (costs.decode + costs.encode + costs.sum) * (end - start)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return {
+        "events": costs.event * 3 + costs.event * len(pieces) * 0.1,
+        "rows": costs.row * (4 + len(pieces)),
+        "read": (costs.read + costs.get) * costs.video * length,
+        "store the track": costs.put * track + costs.blob,
+        "fetch the track": costs.get * track * len(pieces) + costs.blob,
+        "encode": max(work),
+        "store the pieces": costs.put * mp3 + costs.blob,
+        "join": (costs.get + costs.join + costs.put) * mp3 + costs.blob * len(pieces) + costs.tag,
+    }
+
+
+def seconds(costs: Costs, length: float, pods: int) -> float:
+    """How long it takes."""
+    return sum(stages(costs, length, pods).values())
+
+
+def bounds(costs: Costs, length: float, pods: int) -> dict[str, float]:
+    """The stages by their part of the whole, the largest first."""
+    parts = stages(costs, length, pods)
+    whole = sum(parts.values())
+    return {name: round(part / whole, 3) for name, part in sorted(parts.items(), key=lambda item: -item[1])}
