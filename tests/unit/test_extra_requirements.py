@@ -1,0 +1,89 @@
+"""infra/extra_requirements.py: what an image installs is all of an extra, and in the lock file with its hashes."""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from infra import extra_requirements
+from infra.extra_requirements import NotLocked, direct, entries, locked, normal, without_hashes
+
+ROOT = Path(__file__).parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = entries((ROOT / "requirements.lock").read_text())
+
+
+def installed_closure(requirements: Iterable[str]) -> set[str]:
+    """What the requirements lead to, by the packages that are installed here."""
+    todo = {(each, "") for each in requirements}
+    done: set[tuple[str, str]] = set()
+    names = set()
+    while todo:
+        done.add(item := todo.pop())
+        requirement = Requirement(item[0])
+        if requirement.marker and not requirement.marker.evaluate({"extra": item[1]}):
+            continue
+        names.add(normal(requirement.name))
+        try:
+            further = requires(requirement.name) or []
+        except PackageNotFoundError:
+            pytest.fail(f"{requirement.name} is not installed, so it is not in requirements.lock")
+        todo |= {(each, extra) for each in further for extra in ("", *requirement.extras)} - done
+    return names
+
+
+@pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])
+def test_the_lock_file_has_all_that_an_extra_leads_to(extra: str) -> None:
+    names = installed_closure([*direct(PROJECT, extra), *direct(PROJECT, "")])
+
+    for entry in locked(names, LOCK):
+        assert re.match(r"[a-z0-9-]+==\S+( ; .+?)? \\\n +--hash=sha256:[0-9a-f]{64}", entry), entry
+
+
+def test_extras_of_extras_are_followed() -> None:
+    project = {
+        "name": "own",
+        "dependencies": ["base"],
+        "optional-dependencies": {
+            "sql": ["alchemy>=2", "driver[binary]>=3"],
+            "web": ["own[sql,keys]", "x"],
+            "keys": ["k"],
+        },
+    }
+    assert list(direct(project, "web")) == ["alchemy>=2", "driver[binary]>=3", "k", "x"]
+    assert list(direct(project, "")) == ["base"]
+    with pytest.raises(NotLocked, match="has no extra nothing: take one of sql, web, keys"):
+        list(direct(project, "nothing"))
+
+
+def test_every_entry_of_the_lock_file_is_found_whole() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+
+    assert sum(len(versions) for versions in LOCK.values()) == len(re.findall(r"^\S+==", text, re.MULTILINE))
+    assert sum(entry.count("--hash=") for versions in LOCK.values() for entry in versions) == text.count("--hash=")
+    assert len(LOCK["numpy"]) > 1, "the one package with a version for each Python is there for this test"
+
+
+def test_constraints_are_entries_without_hashes() -> None:
+    assert without_hashes(
+        "numpy==2.4.6 ; python_full_version < '3.12' \\\n    --hash=sha256:1 \\\n    --hash=sha256:2"
+    ) == ("numpy==2.4.6 ; python_full_version < '3.12'")
+
+
+def test_what_the_lock_file_lacks_is_named() -> None:
+    with pytest.raises(NotLocked, match=r"^requirements\.lock has no nowhere:"):
+        locked({"flask", "nowhere"}, LOCK)
+
+
+def test_it_says_so_where_there_is_no_such_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["extra_requirements.py", "nothing"])
+
+    assert extra_requirements.main() == 1
+    assert capsys.readouterr().err.startswith("pyproject.toml has no extra nothing: take one of sql, media,")
