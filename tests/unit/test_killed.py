@@ -178,6 +178,7 @@ def test_a_mail_goes_out_twice_only_where_the_servers_yes_was_not_recorded(
     doubled, event = [], Mp3Ready(job_of(converted))
     for died, house in deaths(converted, tmp_path, lambda house: send_mail(event.id, house.office())):
         taken, [mail] = len(house.taken()), house.rows("mails")
+        assert all(path.read_bytes().endswith(b"--\r\n") for path in house.mail_directory.glob("*.eml"))
         copies = 2 if taken and mail.state == "due" else 1
         doubled += [died] if copies == 2 else []
         house.days_pass()
