@@ -3,9 +3,7 @@
 import functools
 import logging
 import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import functions_framework
 from cloudevents.http import CloudEvent
@@ -15,6 +13,7 @@ from events.schema import Event
 from functions.blobs import Blobs
 from functions.convert.cores import available_cores
 from functions.convert.faults import UnusableMedia
+from functions.convert.workplace import workplace
 from functions.database import Database, url
 from functions.jobs import GIVEN_UP, Job, Jobs, Outcome
 from functions.leases import Keeper, Lease
@@ -91,7 +90,7 @@ def _make_mp3(job: Job, keeper: Keeper, progress: list[float], workshop: Worksho
 
     about = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
     with (
-        tempfile.TemporaryDirectory(prefix="convert-") as directory,
+        workplace() as directory,
         workshop.media.videos.open(job.video) as video,
         workshop.blobs.writing(workshop.media, "mp3s", about) as mp3,
     ):
@@ -100,7 +99,7 @@ def _make_mp3(job: Job, keeper: Keeper, progress: list[float], workshop: Worksho
             mp3,
             job.options,
             filename=job.filename,
-            directory=Path(directory),
+            directory=directory,
             encoders=workshop.encoders,
             on_progress=on_progress,
             ffmpeg=workshop.ffmpeg,
