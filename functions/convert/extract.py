@@ -30,7 +30,6 @@ class Extraction:
         skipped: samples at the start that are not to be heard.
         discarded: samples at the end that are not to be heard.
         cover: the first picture that came along.
-        reach: seconds up to which the file has anything, on its own clock.
         rate: samples a second, as decoded.
         channels: how many, as decoded.
     """
@@ -40,13 +39,14 @@ class Extraction:
         self.stream = stream
         self.packets = self.errors = self.skipped = self.discarded = 0
         self.cover = b""
-        self.reach = 0.0
         self.rate = stream.codec_context.sample_rate
         self.channels = stream.codec_context.channels
         stream.codec_context.thread_count = 1
         self._probing = 8  # packets to try until one gives a frame
         self._first: float | None = None
-        self._end = self._summed = 0.0
+        self._end = self._summed = self._others_reach = 0.0
+        # Seconds. To make it of a packet's own fraction costs more than to read the packet.
+        self._base = float(stream.time_base or 0)
 
     @property
     def duration(self) -> float:
@@ -54,6 +54,11 @@ class Extraction:
         exact = self.stream.time_base is not None and self.stream.time_base <= Fraction(1, 8000)
         span = max(self._end - (self._first or 0.0), 0.0)
         return self._summed if exact or not span else span
+
+    @property
+    def reach(self) -> float:
+        """Seconds up to which the file has anything, on its own clock."""
+        return max(self._end, self._others_reach)
 
     def __iter__(self) -> Iterator["av.packet.Packet[Any]"]:
         """The track's packets in the file's order; a place that cannot be read is passed over, and counted."""
@@ -74,14 +79,14 @@ class Extraction:
             patience = PATIENCE
             if not packet.size:
                 continue
-            base = float(packet.time_base or 0)
-            if packet.pts is not None:
-                self.reach = max(self.reach, (packet.pts + (packet.duration or 0)) * base)
             if packet.stream_index == self.stream.index:
-                self._count(packet, base)
+                self._count(packet)
                 yield packet
             elif _is_picture(packet.stream):
                 self.cover = self.cover or bytes(packet)
+            elif packet.pts is not None:
+                end = (packet.pts + (packet.duration or 0)) * float(packet.time_base or 0)
+                self._others_reach = max(self._others_reach, end)
 
     def _demux(self) -> Iterator["av.packet.Packet[Any]"]:
         if self.stream.duration:
@@ -89,22 +94,24 @@ class Extraction:
             return self._container.demux(self.stream, *pictures)
         return self._container.demux()  # all, since how far the others reach tells whether the end is missing
 
-    def _count(self, packet: "av.packet.Packet[Any]", base: float) -> None:
+    def _count(self, packet: "av.packet.Packet[Any]") -> None:
         self.packets += 1
         self.errors += packet.is_corrupt
-        length = (packet.duration or 0) * base
+        length = (packet.duration or 0) * self._base
         self._summed += length
         if packet.pts is not None:
-            start = packet.pts * base
-            self.errors += self._first is not None and start > self._end + GAP
-            self._first = start if self._first is None else self._first
+            start = packet.pts * self._base
+            if self._first is None:
+                self._first = start
+            elif start > self._end + GAP:
+                self.errors += 1
             self._end = max(self._end, start + length)
         self.discarded = 0  # only the last packet's counts
-        if packet.has_sidedata("skip_samples"):
-            # AV_PKT_DATA_SKIP_SAMPLES (libavcodec/packet.h): from the start, from the end, 32 bits little-endian.
-            skipped, discarded = struct.unpack_from("<II", bytes(packet.get_sidedata("skip_samples")))
-            self.skipped += skipped if self.packets == 1 else 0
-            self.discarded = discarded
+        for side in packet.iter_sidedata():
+            if side.data_type == "skip_samples":
+                # AV_PKT_DATA_SKIP_SAMPLES (libavcodec/packet.h): from the start, from the end, 32 bits little-endian.
+                skipped, self.discarded = struct.unpack_from("<II", bytes(side))
+                self.skipped += skipped if self.packets == 1 else 0
         if self._probing:
             self._decode(packet)
 

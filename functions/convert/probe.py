@@ -192,7 +192,8 @@ def _serve(
 def _answer(link: socket.socket, number: int, data: bytes = b"") -> None:
     # What goes wrong with the link is the reader's death; what goes wrong with the source is not for us to judge.
     try:
-        link.sendall(reader.ANSWER.pack(number) + data)
+        link.sendall(reader.ANSWER.pack(number))
+        link.sendall(data)
     except OSError as error:
         raise reader.Gone from error
 

@@ -13,7 +13,7 @@ import struct
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
-from functions.convert import sandbox
+from functions.convert import cage
 from functions.convert.extract import BUFFER, Extraction, NotWhole, copy_frames, remux
 
 if TYPE_CHECKING:
@@ -50,7 +50,10 @@ class Remote(io.RawIOBase):
         self._link.sendall(REQUEST.pack(READ, size, 0))
         (length,) = ANSWER.unpack(receive(self._link, ANSWER.size))
         self._position += length
-        return bytes(receive(self._link, length))
+        data = self._link.recv(length, socket.MSG_WAITALL) if length else b""
+        if len(data) != length:
+            raise Gone
+        return data
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Move; the parent is told, since it alone has the source."""
@@ -187,7 +190,7 @@ def _missing(container: "av.container.InputContainer", extraction: Extraction) -
 def main() -> None:
     """The process: limits first, then PyAV, then no more open files."""
     arguments = json.loads(sys.argv[1])
-    sandbox.enter(arguments["parent"], arguments["limits"])
+    cage.enter(arguments["parent"], arguments["limits"])
     link = socket.socket(fileno=arguments["link"])
     target = open(arguments["target"], "wb")  # noqa: SIM115, PTH123 - a number, and open to the end of the process
     import resource
