@@ -18,6 +18,7 @@ from functions.media import Description
 from functions.outbox import Outbox
 from functions.tables import jobs
 from tests.contract.test_jobs import OWNER, House, exists
+from tests.contract.test_pieces import Workshop
 from tests.databases import SHORT, make_past
 from tests.platform import wait_for
 
@@ -136,6 +137,30 @@ def test_the_last_attempt_is_not_failed_while_it_lives(house: House) -> None:
     assert house.overdue.fail_spent() == [ConversionFailed(job.id)]
     assert house.jobs.finish(last, Outcome(house.blob("mp3s"), 1.0, None)) is None
     assert house.row("jobs").state == "failed"
+
+
+def test_the_last_attempt_at_a_piece_is_not_failed_while_it_lives(database: Database) -> None:
+    workshop = Workshop(database, Terms())
+    job = workshop.cut(2)
+    for _ in range(MOST_ATTEMPTS):
+        make_past(database, "pieces", "lease_until")
+        last = workshop.pieces.claim(job, 0)
+    assert last is not None
+    make_past(database, "pieces", "due_at")
+    assert workshop.overdue.fail_spent() == []
+    assert workshop.pieces.encoded(last, workshop.blob("pieces", job), "{}") == []
+
+
+def test_a_dead_letter_of_a_sent_mail_wakes_nothing(house: House) -> None:
+    lease = house.jobs.claim(house.job().id)
+    assert lease is not None
+    told = house.jobs.fail(lease, "no audio")
+    assert told is not None
+    mail = house.mails.claim(told.id)
+    assert mail is not None
+    house.mails.sent(mail)
+    assert not house.overdue.wake(told)
+    assert house.overdue.due(10) == []
 
 
 def test_a_mail_under_way_is_not_given_up(house: House) -> None:

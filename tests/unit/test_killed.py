@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from events.schema import ConversionFailed, Event, Mp3Ready, VideoUploaded
 from functions.blobs import Blobs
 from functions.convert.main import Workshop, convert_video
 from functions.jobs import GIVEN_UP, Job, Jobs, Outcome
-from functions.leases import MOST_ATTEMPTS
+from functions.leases import MOST_ATTEMPTS, Lease
 from functions.media import Description
 from functions.notify.main import send_mail
 from functions.sweep.main import sweep_up
 from functions.tables import metadata
 from functions.upload.form import Form
 from functions.upload.main import take_in
+from tests.databases import make_past
 from tests.e2e.client import wave_bytes
 from tests.mortal import ADA, OWNER, House, forked, found, houses, killed, outcome
 
@@ -170,6 +172,22 @@ def test_a_converter_that_is_killed_refuses_a_file_once(empty: Path, place: Path
         house.deliver(ConversionFailed(job))
         has_told(house, ConversionFailed(job))
         house.is_tidy()
+
+
+def test_a_converter_that_was_overtaken_deletes_its_mp3(uploaded: Path, tmp_path: Path, mp3: bytes) -> None:
+    house, job = House(shutil.copytree(uploaded, tmp_path / "house")), job_of(uploaded)
+
+    class Slow(Jobs):
+        def finish(self, lease: Lease, outcome: Outcome) -> Event | None:
+            make_past(house.database, "jobs", "lease_until")
+            convert_video(job, house.workshop(house.deliver))
+            assert len(house.blobs_on_disk()) == 3
+            return super().finish(lease, outcome)
+
+    workshop = replace(house.workshop(), jobs=Slow(house.database))
+    convert_video(job, workshop)
+    is_done(house, mp3)
+    house.close()
 
 
 def test_a_mail_goes_out_twice_only_where_the_servers_yes_was_not_recorded(
