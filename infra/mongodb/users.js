@@ -1,0 +1,9 @@
+// Runs once, on an empty volume. The functions' user may use the two databases and no more.
+db.getSiblingDB("admin").createUser({
+  user: "mp3burst",
+  pwd: process.env.MONGO_PASSWORD,
+  roles: [
+    { role: "readWrite", db: "videos" },
+    { role: "readWrite", db: "mp3s" },
+  ],
+});

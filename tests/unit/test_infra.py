@@ -1,0 +1,270 @@
+"""What an installation is made of: compose.yaml, the servers' manifests, the script for passwords and keys."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sqlalchemy import make_url
+
+from functions.links import Links
+from functions.tokens import Signer, Verifier
+from infra import config
+from tests.servers import program
+from tests.servers.function import Function
+
+ROOT = Path(__file__).parents[2]
+INFRA = ROOT / "infra"
+SERVERS = {"rabbitmq": "rabbitmq", "mongodb": "mongodb", "mysql": "mysql", "postgresql": "postgresql"}
+
+
+def secrets(*arguments: str, **environ: str) -> str:
+    program("openssl")
+    done = subprocess.run(
+        [str(INFRA / "secrets.sh"), *arguments],
+        env={"PATH": os.environ["PATH"], **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def variables(file: Path) -> dict[str, str]:
+    """As the shell reads them."""
+    names = re.findall(r"^(\w+)='", file.read_text(), re.MULTILINE)
+    script = f'set -a; . {file}; for name in {" ".join(names)}; do printf "%s\\0" "${{!name}}"; done'
+    done = subprocess.run([program("bash"), "-c", script], capture_output=True, text=True, check=True)
+    return dict(zip(names, done.stdout.split("\0"), strict=False))
+
+
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]
+    return found
+
+
+def functions() -> dict[str, Any]:
+    found = {}
+    for file in (ROOT / "knative").glob("*.yaml"):
+        for document in yaml.safe_load_all(file.read_text()):
+            if document["kind"] == "Service" and document["apiVersion"].startswith("serving.knative.dev/"):
+                (found[document["metadata"]["name"]],) = document["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def documents(server: str) -> dict[str, Any]:
+    text = (INFRA / server / f"{server}.yaml").read_text()
+    return {f"{each['kind']} {each['metadata']['name']}": each for each in yaml.safe_load_all(text)}
+
+
+@pytest.mark.parametrize("name", sorted(functions()))
+def test_a_function_has_the_same_settings_in_compose_as_on_knative(name: str) -> None:
+    container, service = functions()[name], compose()[name]
+    env = {each["name"]: each["value"] for each in container["env"]}
+    refs = [(each.get("configMapRef") or each["secretRef"])["name"] for each in container["envFrom"]]
+    # Whoever emits to a broker on Knative emits to RabbitMQ here.
+    refs += ["rabbitmq"] * bool(env.pop("K_SINK", None))
+
+    assert service["environment"] == env
+    assert [Path(file).stem for file in service["env_file"]] == refs
+    assert service["image"] == container["image"]
+    assert service["command"] == ["python", "-m", "infra.serve"]
+
+
+def test_every_service_is_restricted_limited_and_watched() -> None:
+    for name, service in compose().items():
+        assert service["mem_limit"], name
+        assert service["restart"] == ("on-failure" if name == "migrations" else "unless-stopped"), name
+        assert not service["image"].endswith(":latest") or service["image"].startswith("mp3burst/"), name
+        assert "healthcheck" in service or name in {"bridge", "ping", "migrations", "mail"}, name
+        if service["image"].startswith(("mp3burst/", "nginx")):
+            assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
+
+
+def test_no_password_is_written_anywhere() -> None:
+    for name, service in compose().items():
+        for variable in service.get("environment", {}):
+            assert not re.search("PASS|KEY|SECRET|URI|URL", variable), f"{name}: {variable}"
+    for server in SERVERS:
+        for document in documents(server).values():
+            assert document["kind"] != "Secret"
+
+
+def test_every_image_that_compose_runs_is_built_or_pinned() -> None:
+    built = {
+        service["image"]: service["build"]["args"]["FUNCTION"] for service in compose().values() if "build" in service
+    }
+    ours = {service["image"] for service in compose().values() if service["image"].startswith("mp3burst/")}
+
+    assert built == {image: image.removeprefix("mp3burst/").removesuffix(":latest") for image in ours}
+
+
+def test_docker_compose_accepts_the_file(tmp_path: Path) -> None:
+    docker_compose = program("docker-compose")
+    secrets("files", str(tmp_path))
+    done = subprocess.run(
+        [docker_compose, "-f", str(INFRA / "compose.yaml"), "config"],
+        env={"PATH": os.environ["PATH"], "MP3BURST_SECRETS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    environment = yaml.safe_load(done.stdout)["services"]["validate"]["environment"]
+    # Compose has to read a key of several lines as the shell does.
+    assert environment["TOKEN_PUBLIC_KEYS"] == variables(tmp_path / "mp3burst.env")["TOKEN_PUBLIC_KEYS"]
+    Verifier(environment["TOKEN_PUBLIC_KEYS"])
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_keeps_its_data_and_has_no_rights(name: str) -> None:
+    found = documents(name)
+    stateful = found[f"StatefulSet {name}"]["spec"]
+    pod = stateful["template"]["spec"]
+    (container,) = pod["containers"]
+    if name != "mysql":
+        assert container["image"] == compose()[name]["image"]
+    assert re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+(-management)?|postgres:\d+\.\d+", container["image"])
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+    assert container["resources"]["limits"].keys() == container["resources"]["requests"].keys() == {"cpu", "memory"}
+    assert container["envFrom"] == [{"secretRef": {"name": name}}]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    (claim,) = stateful["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] in {mount["name"] for mount in container["volumeMounts"]}
+    assert found[f"Service {stateful['serviceName']}"]["spec"]["clusterIP"] == "None"
+    assert f"Service {name}" in found
+    assert found[f"NetworkPolicy {name}"]["spec"]["podSelector"]["matchLabels"] == stateful["selector"]["matchLabels"]
+
+
+def test_passwords_and_keys_are_made_once(tmp_path: Path) -> None:
+    secrets("files", str(tmp_path))
+    first = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert all(file.stat().st_mode & 0o077 == 0 for file in tmp_path.iterdir())
+
+    (tmp_path / "links.env").unlink()
+    assert secrets("files", str(tmp_path)) == f"made {tmp_path}/links.env\n"
+    second = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert second.pop("links.env") != first.pop("links.env")
+    assert second == first
+
+
+def test_what_is_made_fits_together(tmp_path: Path) -> None:
+    secrets("files", str(tmp_path), PUBLIC_URL="http://mp3converter.com:8080", KEEP_DAYS="30")
+    made = {file.stem: variables(file) for file in tmp_path.iterdir()}
+
+    for name, names in config.VARIABLES.items():
+        assert made[name].keys() <= set(names.split()), name
+    assert made.keys() == {*config.VARIABLES, "rabbitmq", "mongodb", "postgresql"}
+    token = Signer(made["token-signing"]["TOKEN_PRIVATE_KEY"]).sign("1", "ann", "user")
+    assert Verifier(made["mp3burst"]["TOKEN_PUBLIC_KEYS"]).verify(token).username == "ann"
+    assert (
+        Links.from_environ({**made["links"], **made["mp3burst"]})
+        .make("1", "f")
+        .startswith("http://mp3converter.com:8080/")
+    )
+    assert made["mp3burst"]["KEEP_DAYS"] == "30"
+    assert make_url(made["database"]["DATABASE_URL"]).password == made["postgresql"]["POSTGRES_PASSWORD"]
+    assert f":{made['mongodb']['MONGO_PASSWORD']}@" in made["media"]["MONGO_URI"]
+    assert f":{made['rabbitmq']['RABBITMQ_DEFAULT_PASS']}@" in made["rabbitmq"]["AMQP_URL"]
+
+
+def test_servers_of_ones_own_are_taken(tmp_path: Path) -> None:
+    given = {
+        "AMQP_URL": "amqps://u:p@mq.example.org/v",
+        "DATABASE_URL": "mysql://u:p@sql.example.org/d?ssl_ca=/etc/ssl/certs/ca.pem",
+        "MONGO_URI": "mongodb+srv://u:p@mongo.example.org/videos",
+        "SMTP_HOST": "smtp.example.org",
+        "SMTP_PASSWORD": "$ecret & more",
+    }
+    secrets("files", str(tmp_path), **given)
+    made = {file.stem: variables(file) for file in tmp_path.iterdir()}
+
+    assert not {"postgresql", "mongodb"} & made.keys()
+    for name, value in given.items():
+        assert value in [each.get(name) for each in made.values()], name
+
+
+def test_what_an_env_file_cannot_hold_is_refused_whole(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(INFRA / "secrets.sh"), "files", str(tmp_path)],
+        env={"PATH": os.environ["PATH"], "SMTP_HOST": "smtp.example.org", "SMTP_PASSWORD": "it's"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("SMTP_PASSWORD has a quote")
+    assert not (tmp_path / "mail.env").exists()
+
+
+KUBECTL = """#!/usr/bin/env python3
+# Keeps what is created, one file each, and answers get as the script asks it.
+import base64, pathlib, sys
+import yaml
+place = pathlib.Path(__file__).parent / "kept"
+args = sys.argv[1:]
+assert args[:2] == ["-n", "mine"], args
+if args[2] == "create":
+    document = yaml.safe_load(sys.stdin)
+    with (place / f"{document['kind'].lower()}-{document['metadata']['name']}").open("x") as file:
+        yaml.safe_dump(document, file)
+else:
+    file = place / f"{args[3]}-{args[4]}"
+    if "--ignore-not-found" in args:
+        print(f"{args[3]}/{args[4]}" if file.exists() else "", end="")
+    else:
+        key = args[-1].removeprefix("jsonpath={.data.").removesuffix("}")
+        print(base64.b64encode(yaml.safe_load(file.read_text())["stringData"][key].encode()).decode(), end="")
+"""
+
+
+@pytest.mark.parametrize("sql", ["postgresql", "mysql"])
+def test_on_kubernetes_they_are_secrets_and_a_config_map(tmp_path: Path, sql: str) -> None:
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(KUBECTL.replace("/usr/bin/env python3", sys.executable))
+    kubectl.chmod(0o755)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    secrets("kubernetes", "mine", sql, PATH=path)
+    first = {file.name: yaml.safe_load(file.read_text()) for file in kept.iterdir()}
+    secrets("kubernetes", "mine", sql, PATH=path)
+    assert first == {file.name: yaml.safe_load(file.read_text()) for file in kept.iterdir()}
+
+    named = {
+        (each.get("configMapRef") or each["secretRef"])["name"] for c in functions().values() for each in c["envFrom"]
+    }
+    assert {name.partition("-")[2] for name in first} == named | {"rabbitmq", "mongodb", sql}
+    for document in first.values():
+        data = document.get("stringData") or document["data"]
+        assert all(isinstance(value, str) and value for value in data.values()), "Kubernetes takes strings only"
+    public = first["configmap-mp3burst"]["data"]["TOKEN_PUBLIC_KEYS"]
+    token = Signer(first["secret-token-signing"]["stringData"]["TOKEN_PRIVATE_KEY"]).sign("1", "ann", "user")
+    assert Verifier(public).verify(token).username == "ann"
+    broker = first["secret-rabbitmq"]["stringData"]
+    assert broker["uri"] == "http://rabbitmq.mine:15672"
+    assert f"{broker['username']}:{broker['password']}@rabbitmq:{broker['port']}/" in broker["AMQP_URL"]
+
+
+def test_the_ping_is_an_event_that_sweep_can_read() -> None:
+    with Function() as sweep:
+        process = subprocess.Popen([sys.executable, "-m", "infra.ping", sweep.url, "0.1"], cwd=ROOT)
+        try:
+            sweep.wait(lambda: len(sweep.got) >= 3)
+        finally:
+            process.terminate()
+            assert process.wait(10) == 0
+    assert len(set(sweep.ids)) == len(sweep.ids)
+    assert sweep.got[0].headers["ce-type"] == "dev.knative.sources.ping"
+    assert sweep.got[0].headers["ce-specversion"] == "1.0"
