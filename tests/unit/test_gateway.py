@@ -132,7 +132,7 @@ def test_an_upload_that_breaks_off_breaks_off_for_the_function(gateway: Gateway,
             assert body == b"abc"
 
 
-def test_a_function_that_hangs_waits_on_its_client_and_nothing_is_spooled(gateway: Gateway, function: Function) -> None:
+def test_a_download_waits_for_its_client_and_nothing_is_spooled(gateway: Gateway, function: Function) -> None:
     """A download goes as fast as it is taken: the function cannot get rid of much more than the client reads."""
     with client(gateway, "GET /download?fid=1 HTTP/1.1\nHost: h") as user, function.connection() as (connection, *_):
         connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\nfirst".encode())
