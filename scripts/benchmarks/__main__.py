@@ -55,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     clock.patience = given.patience
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     print(report.heading(), flush=True)
-    with Bench(Inputs(given.cache or cache), given.quick, rounds, size) as bench:
+    chart = given.chart and given.origin / given.chart
+    with Bench(Inputs(given.cache or cache), given.quick, rounds, size, chart) as bench:
         for name in given.rows or ROWS:
             try:
                 for row in measure(name)(bench):
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, metavar="MB", help="the large file of the memory rows (4096; 64)")
     parser.add_argument("--patience", type=float, default=0.0, metavar="SECONDS", help="wait for a calm machine")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the model of row encode there, as SVG")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where the videos are kept that are made once")
     parser.add_argument("--from", dest="origin", type=Path, default=Path(), help=argparse.SUPPRESS)
     return parser

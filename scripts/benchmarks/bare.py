@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from functions.media import Description, connect, new_blob_id
+from functions.media import Description, Media, connect, new_blob_id
 
 _CHUNK = 1 << 20
 _NOBODY = Description("5a" * 16, "a0" * 16, "video.mp4", "video/mp4")
@@ -25,6 +25,14 @@ def _database(uri: str) -> Any:
 
     client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(uri)
     return client.get_default_database()
+
+
+def _connected(uri: str) -> Media:
+    """The stores, with everything imported and connected that they put off until their first use."""
+    media = connect({"MONGO_URI": uri})
+    for store in (media.videos, media.mp3s):
+        store.delete(new_blob_id())
+    return media
 
 
 def put(uri: str, file: str) -> Callable[[], object]:
@@ -54,7 +62,7 @@ def read(uri: str, blob: str) -> Callable[[], object]:
 
 def store_put(uri: str, file: str) -> Callable[[], object]:
     """Our store's own writer, without a function."""
-    store = connect({"MONGO_URI": uri}).videos
+    store = _connected(uri).videos
 
     def work() -> None:
         with Path(file).open("rb") as source, store.create(new_blob_id(), _NOBODY) as target:
@@ -66,7 +74,7 @@ def store_put(uri: str, file: str) -> Callable[[], object]:
 
 def store_read(uri: str, blob: str) -> Callable[[], object]:
     """Our store's own reader, without a function."""
-    store = connect({"MONGO_URI": uri}).videos
+    store = _connected(uri).videos
 
     def work() -> None:
         with store.open(blob) as source:
@@ -106,7 +114,7 @@ def engine(uri: str, blob: str) -> Callable[[], object]:
     from functions.convert.engine import to_mp3
     from functions.options import Options
 
-    media = connect({"MONGO_URI": uri})
+    media = _connected(uri)
 
     def work() -> None:
         with (

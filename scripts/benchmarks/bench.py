@@ -25,12 +25,14 @@ class Bench:
         quick: small inputs, to see that everything works.
         rounds: how often each thing is measured.
         big: bytes of the file for the memory rows.
+        chart: where the chart of the model goes, if anywhere.
     """
 
     inputs: Inputs
     quick: bool
     rounds: int
     big: int
+    chart: Path | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
     _servers: dict[str, Any] = field(default_factory=dict)
 

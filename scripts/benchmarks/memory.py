@@ -33,9 +33,9 @@ def memory(bench: Bench) -> Iterator[Row]:
     environ = {**keys(), **bench.media(), "DATABASE_URL": bench.database(), "K_SINK": "http://127.0.0.1:9/"}
     bearer, media = token(environ), connect(bench.media())
     with serving("upload", environ, bench.work) as served, Peak(served) as peak:
-        small = _hwm(served.workers()[0])
+        small = _hwm(served.worker())
         upload(served.port, bearer, video)
-        after = _hwm(served.workers()[0])
+        after = _hwm(served.worker())
         blob = upload(served.port, bearer, big)["fid"]
     yield _row("upload", size, peak, {"at rest": small, f"after {video.stat().st_size / 1e6:.0f} MB": after})
     with serving("convert", environ, bench.work) as served:
@@ -44,7 +44,7 @@ def memory(bench: Bench) -> Iterator[Row]:
     blob = store(bench, big, as_mp3=True)
     finished(bench, blob)
     with serving("download", environ, bench.work) as served, Peak(served) as peak:
-        small = _hwm(served.workers()[0])
+        small = _hwm(served.worker())
         download(served.port, bearer, blob)
     yield _row("download", size, peak, {"at rest": small})
     media.mp3s.delete(blob)
@@ -62,7 +62,10 @@ def _converted(bench: Bench, served: Served, blob: str, what: str, goal: float =
     job = Jobs(database).add(new_job_id(), USER, blob, "video.mp4", Options(bitrate=192))
     with Peak(served) as peak:
         begin = time.perf_counter()
-        deliver(served.url, "video.uploaded", job.id)
+        try:
+            deliver(served.url, "video.uploaded", job.id)
+        except OSError as error:
+            raise CannotMeasure(f"convert gave it back: {served.log.read_text()[-3000:]}") from error
         seconds = time.perf_counter() - begin
     state = Jobs(database).get(job.id, USER)
     if states(database).get("done", 0) != done + 1 or state.mp3 is None:
@@ -117,10 +120,7 @@ class Peak:
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._watch)
-        deadline = time.monotonic() + 10
-        while not self.served.workers() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        self.first = _hwm(self.served.workers()[0])
+        self.first = _hwm(self.served.worker())
         self._thread.start()
         return self
 

@@ -79,7 +79,7 @@ def _running(bench: Bench) -> Iterator[tuple[Mapping[str, str], int, "Cpu"]]:
         ]
         stack.enter_context(waiting)
         port = stack.enter_context(serving("upload", environ, bench.work)).port
-        yield environ, port, Cpu(convert.workers()[0])
+        yield environ, port, Cpu(convert.worker())
 
 
 def _await(jobs: Jobs, job: str) -> None:

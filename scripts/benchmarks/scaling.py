@@ -204,10 +204,10 @@ def _store_seconds(bench: Bench, track: Path) -> dict[str, float]:
 def _modelled(costs: Costs, bench: Bench) -> Iterator[Row]:
     plain = costs.start + (costs.encode + costs.decode) * 3600
     table = {name: {str(n): seconds(costs, length, n) for n in PODS} for name, length in LENGTHS.items()}
-    target = Path(os.environ.get("BENCH_CHART") or bench.work.parent / "bench-scaling.svg")
-    target.write_text(
-        draw(table, "MODEL of measured stage costs: seconds until the MP3 is stored, by pods of one core")
-    )
+    if bench.chart:
+        bench.chart.write_text(
+            draw(table, "MODEL of measured stage costs: seconds to the stored MP3, by pods of one core")
+        )
     for name, length in LENGTHS.items():
         best = min(PODS, key=lambda n: table[name][str(n)])
         yield Row(
@@ -220,6 +220,6 @@ def _modelled(costs: Costs, bench: Bench) -> Iterator[Row]:
                 "seconds by pods": table[name],
                 "speed-up by pods": {str(n): table[name]["1"] / table[name][str(n)] for n in PODS},
                 "what the time goes into, on 64": bounds(costs, length, 64),
-                **({"costs": costs.to_json(), "chart": str(target)} if length == 36000 else {}),
+                **({"costs": costs.to_json()} if length == 36000 else {}),
             },
         )

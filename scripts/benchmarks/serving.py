@@ -65,6 +65,15 @@ class Served:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in children.split()]
 
+    def worker(self) -> int:
+        """The one that handles requests; the port is open before it is there."""
+        deadline = time.monotonic() + _START
+        while not (found := self.workers()):
+            if time.monotonic() > deadline:
+                raise CannotMeasure(f"A function has no worker: {self.log.read_text()[-2000:]}")
+            time.sleep(0.01)
+        return found[0]
+
 
 def start(source: str, target: str, environ: Mapping[str, str], log: Path) -> Served:
     """Start a function by infra.serve, without waiting for it; ``stop`` is the caller's."""
