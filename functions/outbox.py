@@ -1,6 +1,7 @@
 """Emits the event of a row that is due, and puts the row's alarm off once the broker has the event."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, Table, and_, update
@@ -21,6 +22,10 @@ class Outbox:
 
     def __init__(self, database: Database, publish: Publish) -> None:
         self._database, self._publish = database, publish
+
+    def emit_all(self, events: Iterable[Event], budget: float = 5.0) -> None:
+        """Publish one after the other; a broker that does not take one is not asked to take the rest."""
+        all(self.emit(event, budget) for event in events)
 
     def emit(self, event: Event, budget: float = 5.0, seen: int | None = None) -> bool:
         """Publish within the budget, in seconds; False where the broker did not take the event.

@@ -26,7 +26,8 @@ from sqlalchemy import Connection, event, insert, select, update
 
 from events.schema import Event, VideoUploaded, parse
 from functions.blobs import Blobs
-from functions.convert.main import Workshop, convert_video
+from functions.convert.main import convert_video
+from functions.convert.workshop import Workshop
 from functions.database import Database
 from functions.directory import DirectoryStore
 from functions.jobs import Jobs
@@ -38,6 +39,7 @@ from functions.notify.mail import Mail
 from functions.notify.main import PostOffice, send_mail
 from functions.outbox import Outbox
 from functions.overdue import Overdue
+from functions.pieces import Pieces
 from functions.sweep.main import Broom, sweep_up
 from functions.tables import metadata, users
 from functions.tokens import Identity
@@ -191,7 +193,15 @@ class House:
 
     def workshop(self, publish: Callable[[Event, float], None] | None = None) -> Workshop:
         outbox = self.outbox(publish or self.publish)
-        return Workshop(self.media, Blobs(self.database), Jobs(self.database), outbox, encoders=1)
+        return Workshop(
+            media=self.media,
+            blobs=Blobs(self.database),
+            jobs=Jobs(self.database),
+            joins=Jobs(self.database, stage="joining"),
+            pieces=Pieces(self.database),
+            outbox=outbox,
+            encoders=1,
+        )
 
     def office(self) -> PostOffice:
         return PostOffice(Mails(self.database), Links(["k" * 32], "http://localhost", 7), self.send)

@@ -1,5 +1,6 @@
 """Video in, MP3 out: the audio track taken out once, encoded in ranges by several encoders, laid end to end."""
 
+import functools
 import importlib
 import tempfile
 from collections.abc import Callable
@@ -17,8 +18,10 @@ from functions.options import Options
 __all__ = ["EncoderKilled", "Result", "UnusableMedia", "to_mp3"]
 
 DEFAULT_BITRATE = 192
+#: Hears which part is done, 0 to 1; what it raises stops the work.
+OnProgress = Callable[[float], None]
 #: Parts of the whole that reading and encoding are, for the progress shown.
-_READING, _ENCODING = 0.05, 0.93
+READING, _ENCODING = 0.05, 0.93
 #: Seconds that a track may be shorter than it claims without a word about it.
 _TOLERANCE = 1.0
 
@@ -50,7 +53,7 @@ def to_mp3(
     filename: str,
     directory: Path,
     encoders: int,
-    on_progress: Callable[[float], None],
+    on_progress: OnProgress,
     ffmpeg: str | None = None,
 ) -> Result:
     """Make an MP3 of a video's audio track.
@@ -70,21 +73,38 @@ def to_mp3(
         UnusableMedia: the file's own fault.
         EncoderKilled: a child process was killed; it may work later.
     """
-    ffmpeg = ffmpeg or _own_ffmpeg()
     with tempfile.TemporaryDirectory(dir=directory, prefix="convert-") as name:
-        work = Path(name)
-        track = _take(source, work, options, lambda part: on_progress(part * _READING))
-        if track.container == "mp3":
-            warning = _lost(track, None)
-            made = [(track.path, splice.measure(track.path, 0, 0, None))]
-            first = _copied_tag(track, made[0][1])
-        else:
-            plan = plan_for(track, options, encoders)
-            done = _encode(ffmpeg, plan, track, work, encoders, lambda part: on_progress(_READING + part * _ENCODING))
-            made = [(one.path, summed(one)) for one in done]
-            warning = _lost(track, max(one.errors for one in done))
-            first = _encoded_tag([one for _, one in made])
-        return _write(out, track, filename, made, first, warning, on_progress)
+        track = take(source, Path(name), options, lambda part: on_progress(part * READING))
+        return make(track, out, options, filename=filename, encoders=encoders, on_progress=on_progress, ffmpeg=ffmpeg)
+
+
+def make(
+    track: Track,
+    out: SupportsWrite,
+    options: Options,
+    *,
+    filename: str,
+    encoders: int,
+    on_progress: OnProgress,
+    ffmpeg: str | None = None,
+) -> Result:
+    """Make an MP3 of a track that has been taken out; all else as ``to_mp3``. Works in the directory of the track."""
+    if track.container == "mp3":
+        warning = lost(track.missing, track.errors)
+        made = [(track.path, splice.measure(track.path, 0, 0, None))]
+        first = _copied_tag(track, made[0][1])
+    else:
+        plan = plan_for(track, options, encoders)
+        on_part = functools.partial(_on_part, on_progress)
+        done = _encode(ffmpeg or own_ffmpeg(), plan, track, track.path.parent, encoders, on_part)
+        made = [(one.path, summed(one)) for one in done]
+        warning = lost(track.missing, track.errors + max(one.errors for one in done))
+        first = tag_of([one for _, one in made])
+    return _write(out, track, filename, made, first, warning, on_progress)
+
+
+def _on_part(on_progress: OnProgress, part: float) -> None:
+    on_progress(READING + part * _ENCODING)
 
 
 def plan_for(track: Track, options: Options, pieces: int) -> Plan:
@@ -115,12 +135,14 @@ def summed(done: encode.Encoding) -> splice.Sum:
     return splice.measure(done.path, piece.start, cut.skipped(piece), count)
 
 
-def _own_ffmpeg() -> str:
+def own_ffmpeg() -> str:
+    """The path of the ffmpeg that imageio-ffmpeg brings."""
     imageio_ffmpeg: Any = importlib.import_module("imageio_ffmpeg")  # it has no types
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
-def _take(source: SupportsReadSeek, work: Path, options: Options, on_progress: Callable[[float], None]) -> Track:
+def take(source: SupportsReadSeek, work: Path, options: Options, on_progress: OnProgress) -> Track:
+    """Take the audio track that is asked for into a file in ``work``; arguments and errors as ``to_mp3``."""
     copy = options.bitrate is None and options.vbr is None
     track = probe.take(source, work / "track", number=options.track, copy=copy, on_progress=on_progress)
     if track is None:  # MP3 packets that make no file when laid end to end
@@ -131,7 +153,7 @@ def _take(source: SupportsReadSeek, work: Path, options: Options, on_progress: C
 
 
 def _encode(
-    ffmpeg: str, plan: Plan, track: Track, work: Path, encoders: int, on_progress: Callable[[float], None]
+    ffmpeg: str, plan: Plan, track: Track, work: Path, encoders: int, on_progress: OnProgress
 ) -> list[encode.Encoding]:
     done = encode.encode(ffmpeg, plan, plan.pieces, track.path, work, encoders, on_progress)
     if len(done) > 1 and any(one.reconfigured for one in done):
@@ -140,7 +162,12 @@ def _encode(
     return done
 
 
-def _encoded_tag(sums: list[splice.Sum]) -> bytes:
+def tag_of(sums: list[splice.Sum]) -> bytes:
+    """The tag frame before the frames of all pieces.
+
+    Raises:
+        UnusableMedia: there are none.
+    """
     end = splice.ending(sums)
     if end is None:
         raise UnusableMedia("Nothing in this file's audio track can be decoded.")
@@ -157,13 +184,16 @@ def _copied_tag(track: Track, copied: splice.Sum) -> bytes:
     return splice.tag([copied], xing.blank(header, bitrate, b"Lavf", delay, padding))
 
 
-def _lost(track: Track, errors: int | None) -> str | None:
-    """The sentence about what of the track is missing from the MP3."""
-    if track.missing > _TOLERANCE:
-        return f"The file is cut off: about {track.missing:.0f} seconds at its end are missing."
-    if track.errors or errors:
-        return "Parts of the sound are damaged or missing and were left out."
-    return None
+def lost(missing: float, errors: int) -> str | None:
+    """The sentence about what is not in the MP3.
+
+    Args:
+        missing: seconds that the track claims to have and has not.
+        errors: complaints of the reader and the decoder.
+    """
+    if missing > _TOLERANCE:
+        return f"The file is cut off: about {missing:.0f} seconds at its end are missing."
+    return "Parts of the sound are damaged and were left out." if errors else None
 
 
 def _write(
@@ -173,7 +203,7 @@ def _write(
     made: list[tuple[Path, splice.Sum]],
     first: bytes,
     warning: str | None,
-    on_progress: Callable[[float], None],
+    on_progress: OnProgress,
 ) -> Result:
     id3 = tags.id3(track.tags, filename, track.cover)
     sound = sum(one.size for _, one in made)
@@ -182,13 +212,13 @@ def _write(
     def on_bytes(count: int) -> None:
         nonlocal written
         written += count
-        on_progress(_READING + _ENCODING + (1 - _READING - _ENCODING) * written / sound)
+        on_progress(READING + _ENCODING + (1 - READING - _ENCODING) * written / sound)
 
     out.write(id3)
     out.write(first)
     splice.lay(made, out, on_bytes)
     return Result(
-        duration=_duration(first, sum(one.frames for _, one in made)),
+        duration=duration_of(first, sum(one.frames for _, one in made)),
         title=tags.title(track.tags, filename),
         warning=warning,
         copied=track.container == "mp3",
@@ -196,7 +226,8 @@ def _write(
     )
 
 
-def _duration(tag: bytes, frames: int) -> float:
+def duration_of(tag: bytes, frames: int) -> float:
+    """Seconds of sound, by the tag frame and the number of frames behind it."""
     frame = mpeg.parse(tag)
     if frame is None:
         raise ValueError("the tag is no frame")

@@ -1,40 +1,36 @@
-"""Turns the video of a job into its MP3."""
+"""Turns the video of a job into its MP3: three services of one image, convert, encode and join."""
 
 import functools
 import logging
 import os
-from dataclasses import dataclass
+from typing import Final
 
 import functions_framework
 from cloudevents.http import CloudEvent
 
 from events.publish import publisher
-from events.schema import Event
+from events.schema import Event, PieceCut
 from functions.blobs import Blobs
+from functions.convert import engine
 from functions.convert.cores import available_cores
+from functions.convert.fanout import pieces_of
 from functions.convert.faults import UnusableMedia
+from functions.convert.piecework import encode_one, join_pieces, share_out
+from functions.convert.probe import Track
 from functions.convert.workplace import workplace
+from functions.convert.workshop import Workshop, mp3_name
 from functions.database import Database, url
 from functions.jobs import GIVEN_UP, Job, Jobs, Outcome
 from functions.leases import Keeper, Lease
-from functions.media import BlobCorrupt, BlobNotFound, Description, Media, connect
+from functions.media import BlobCorrupt, BlobNotFound, Description, connect
 from functions.outbox import Outbox
+from functions.pieces import Pieces
 from functions.reception import handling, received
 from functions.settings import number
 
+#: Seconds of sound from which on a job is shared out.
+FANOUT_SECONDS: Final = 900.0
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What a conversion takes."""
-
-    media: Media
-    blobs: Blobs
-    jobs: Jobs
-    outbox: Outbox
-    encoders: int
-    ffmpeg: str | None = None
 
 
 @functions_framework.cloud_event
@@ -45,8 +41,24 @@ def convert(event: CloudEvent) -> None:
             convert_video(uploaded.job, _workshop())
 
 
+@functions_framework.cloud_event
+def encode(event: CloudEvent) -> None:
+    """Eats dev.mp3burst.piece.cut."""
+    if isinstance(cut := received(event), PieceCut):
+        with handling(cut):
+            encode_one(cut.job, cut.n, _workshop())
+
+
+@functions_framework.cloud_event
+def join(event: CloudEvent) -> None:
+    """Eats dev.mp3burst.pieces.encoded."""
+    if (encoded := received(event)) is not None:
+        with handling(encoded):
+            join_pieces(encoded.job, _workshop())
+
+
 def convert_video(job: str, workshop: Workshop) -> None:
-    """Make the job's MP3, or record why there can be none, and emit the event that says so.
+    """Make the job's MP3, or share the work out, or record why there can be none; emit the events that say so.
 
     Raises:
         TryAgain: something was away, and the job has been given back.
@@ -55,51 +67,55 @@ def convert_video(job: str, workshop: Workshop) -> None:
     if lease is None:
         log.info("job %s: nothing to convert, or another does", job)
         return
-    event = workshop.jobs.fail(lease, GIVEN_UP) if lease.spent else _attempt(lease, workshop)
-    if event is not None:
-        workshop.outbox.emit(event)
+    events = _failed(lease, GIVEN_UP, workshop) if lease.spent else _attempt(lease, workshop)
+    workshop.outbox.emit_all(events)
 
 
-def _attempt(lease: Lease, workshop: Workshop) -> Event | None:
-    """One try; the event to emit, or None where the job went to another or is gone."""
-    jobs, job, progress = workshop.jobs, Job.of(lease.row), [0.0]
+def _attempt(lease: Lease, workshop: Workshop) -> list[Event]:
+    """One try; the events to emit, none where the job went to another or is gone."""
+    job, progress = lease.row.id, [0.0]
     try:
-        with jobs.keep(lease, lambda: progress[0]) as keeper:
-            outcome = _make_mp3(job, keeper, progress, workshop)
-            event = jobs.finish(lease, outcome)
+        with workshop.jobs.keep(lease, lambda: progress[0]) as keeper:
+            return _convert(lease, keeper, progress, workshop)
     except UnusableMedia as error:
-        log.info("job %s: %s", job.id, error)
-        return jobs.fail(lease, str(error))
+        log.info("job %s: %s", job, error)
+        return _failed(lease, str(error), workshop)
     except (BlobNotFound, BlobCorrupt):
-        log.exception("job %s: its video cannot be read", job.id)
-        return jobs.fail(lease, "The stored video is lost or damaged: upload it again.")
+        log.exception("job %s: its video cannot be read", job)
+        return _failed(lease, "The stored video is lost or damaged: upload it again.", workshop)
     except Exception:
-        jobs.release(lease)
+        workshop.jobs.release(lease)
         raise
-    if event is None:
-        workshop.blobs.discard(workshop.media, "mp3s", outcome.mp3)
-    return event
 
 
-def _make_mp3(job: Job, keeper: Keeper, progress: list[float], workshop: Workshop) -> Outcome:
-    from functions.convert.engine import to_mp3
+def _convert(lease: Lease, keeper: Keeper, progress: list[float], workshop: Workshop) -> list[Event]:
+    job = Job.of(lease.row)
 
     def on_progress(fraction: float) -> None:
         keeper.check()
         progress[0] = fraction
 
+    with workplace() as directory:
+        with workshop.media.videos.open(job.video) as video:
+            track = engine.take(video, directory, job.options, lambda part: on_progress(part * engine.READING))
+        plan = pieces_of(track, job.options, workshop.fanout)
+        if plan is not None:
+            return share_out(lease, track, plan, keeper, workshop)
+        outcome = _make_mp3(job, track, on_progress, workshop)
+    event = workshop.jobs.finish(lease, outcome)
+    if event is None:
+        workshop.blobs.discard(workshop.media, "mp3s", outcome.mp3)
+    return [] if event is None else [event]
+
+
+def _make_mp3(job: Job, track: Track, on_progress: engine.OnProgress, workshop: Workshop) -> Outcome:
     about = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
-    with (
-        workplace() as directory,
-        workshop.media.videos.open(job.video) as video,
-        workshop.blobs.writing(workshop.media, "mp3s", about) as mp3,
-    ):
-        result = to_mp3(
-            video,
+    with workshop.blobs.writing(workshop.media, "mp3s", about) as mp3:
+        result = engine.make(
+            track,
             mp3,
             job.options,
             filename=job.filename,
-            directory=directory,
             encoders=workshop.encoders,
             on_progress=on_progress,
             ffmpeg=workshop.ffmpeg,
@@ -108,16 +124,22 @@ def _make_mp3(job: Job, keeper: Keeper, progress: list[float], workshop: Worksho
     return Outcome(mp3.blob, result.duration, result.warning)
 
 
-def mp3_name(filename: str) -> str:
-    """The file name of the MP3 that is made of this file."""
-    stem = filename.rpartition(".")[0] or filename
-    return f"{stem[:251]}.mp3"
+def _failed(lease: Lease, error: str, workshop: Workshop) -> list[Event]:
+    event = workshop.jobs.fail(lease, error)
+    return [] if event is None else [event]
 
 
 @functools.cache
 def _workshop() -> Workshop:
     database = Database(url(os.environ))
-    outbox = Outbox(database, publisher(os.environ, "/mp3burst/convert"))
-    encoders = int(number(os.environ, "ENCODERS", available_cores(), 1))
-    ffmpeg = os.environ.get("FFMPEG") or None
-    return Workshop(connect(os.environ), Blobs(database), Jobs(database), outbox, encoders, ffmpeg)
+    return Workshop(
+        media=connect(os.environ),
+        blobs=Blobs(database),
+        jobs=Jobs(database),
+        joins=Jobs(database, stage="joining"),
+        pieces=Pieces(database),
+        outbox=Outbox(database, publisher(os.environ, f"/mp3burst/{os.environ.get('FUNCTION_TARGET', 'convert')}")),
+        encoders=int(number(os.environ, "ENCODERS", available_cores(), 1)),
+        fanout=number(os.environ, "FANOUT_SECONDS", FANOUT_SECONDS),
+        ffmpeg=os.environ.get("FFMPEG") or None,
+    )

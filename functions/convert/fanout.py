@@ -1,0 +1,107 @@
+"""One audio track encoded by many workers: what they tell each other through the rows of the job and its pieces."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from functions.convert import encode as encoder
+from functions.convert import engine, splice
+from functions.convert.cut import Piece, Plan
+from functions.convert.probe import Track
+from functions.convert.splice import SupportsWrite
+from functions.options import Options
+
+#: Seconds of sound in a piece, about: short enough that a worker that dies costs little.
+PIECE_SECONDS = 120.0
+#: More pieces than that would spend more on decoding what is before them than on encoding.
+MOST_PIECES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What every worker of a job knows: how to encode, and what is known already of the result.
+
+    Attributes:
+        plan: the same for all pieces.
+        head: the blob of the ID3 tag.
+        missing: as of the track.
+        errors: the reader's.
+    """
+
+    plan: Plan
+    head: str
+    missing: float
+    errors: int
+
+    def to_json(self) -> str:
+        """For the job's row."""
+        return json.dumps(
+            {"plan": self.plan.to_json(), "head": self.head, "missing": self.missing, "errors": self.errors}
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """From the job's row."""
+        values: dict[str, Any] = json.loads(text)
+        return cls(**{**values, "plan": Plan.from_json(values["plan"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the join must know of an encoded piece.
+
+    Attributes:
+        sum: of its frames, which are all that its blob holds.
+        errors: the decoder's complaints.
+        reconfigured: whether the sound changed on the way, so that ranges mean nothing.
+    """
+
+    sum: splice.Sum
+    errors: int
+    reconfigured: bool
+
+    def to_json(self) -> str:
+        """For the piece's row."""
+        return json.dumps({"sum": self.sum.to_json(), "errors": self.errors, "reconfigured": self.reconfigured})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """From the piece's row."""
+        values: dict[str, Any] = json.loads(text)
+        return cls(**{**values, "sum": splice.Sum.from_json(values["sum"])})
+
+
+def pieces_of(track: Track, options: Options, threshold: float) -> Plan | None:
+    """How to encode the track in pieces; None where one worker does it sooner.
+
+    Args:
+        track: taken out of its video.
+        options: what the user asked for.
+        threshold: seconds of sound from which on pieces pay.
+    """
+    if track.container == "mp3" or track.duration < threshold:
+        return None
+    plan = engine.plan_for(track, options, min(max(round(track.duration / PIECE_SECONDS), 2), MOST_PIECES))
+    return plan if len(plan.pieces) > 1 else None
+
+
+def encode_piece(
+    ffmpeg: str, plan: Plan, piece: Piece, track: Path, out: SupportsWrite, on_progress: Callable[[float], None]
+) -> Part:
+    """Encode one piece of a track and write its frames.
+
+    Raises:
+        UnusableMedia: it cannot be decoded.
+        EncoderKilled: the encoder was killed; it may work later.
+    """
+    (done,) = encoder.encode(ffmpeg, plan, [piece], track, track.parent, 1, on_progress)
+    measured = engine.summed(done)
+    splice.lay([(done.path, measured)], out, lambda _: on_progress(1.0))
+    return Part(measured, done.errors, done.reconfigured)
+
+
+def joinable(parts: Sequence[Part]) -> bool:
+    """Whether the pieces are pieces of one encoding."""
+    return not any(part.reconfigured for part in parts)

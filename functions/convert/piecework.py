@@ -1,0 +1,184 @@
+"""A long track shared out: cut into pieces by convert, encoded by many workers, joined by one."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from events.schema import Event
+from functions.blobs import RenewingWriter
+from functions.convert import engine, tags
+from functions.convert.cut import Piece, Plan
+from functions.convert.fanout import Part, Whole, encode_piece, joinable
+from functions.convert.faults import UnusableMedia
+from functions.convert.probe import Track
+from functions.convert.splice import SupportsWrite
+from functions.convert.workplace import workplace
+from functions.convert.workshop import Workshop, mp3_name
+from functions.jobs import GIVEN_UP, Job, Outcome
+from functions.leases import Keeper, Lease
+from functions.media import BlobCorrupt, BlobNotFound, Description
+from functions.pieces import Cut
+
+_CHUNK = 1 << 20
+_LOST = "The audio track of this job is lost or damaged: upload the video again."
+log = logging.getLogger(__name__)
+
+
+def share_out(lease: Lease, track: Track, plan: Plan, keeper: Keeper, workshop: Workshop) -> list[Event]:
+    """Store the track and put its pieces on record; the events to emit, none where the job is another's."""
+    job = Job.of(lease.row)
+    about = Description(job.owner, job.id, "audio", "application/octet-stream")
+    with track.path.open("rb") as file, workshop.blobs.writing(workshop.media, "pieces", about) as audio:
+        _copy(file, audio, keeper)
+    with workshop.blobs.writing(workshop.media, "pieces", about) as head:
+        head.write(tags.id3(track.tags, job.filename, track.cover))
+    whole = Whole(plan, head.blob, track.missing, track.errors)
+    cut = Cut(audio.blob, head.blob, whole.to_json(), tuple("{}" for _ in plan.pieces))
+    events = workshop.pieces.cut(lease, cut)
+    if not events:
+        for blob in (audio.blob, head.blob):
+            workshop.blobs.discard(workshop.media, "pieces", blob)
+    log.info("job %s: %.0f s of audio are cut into %d pieces", job.id, track.duration, len(events))
+    return events
+
+
+def encode_one(job: str, n: int, workshop: Workshop) -> None:
+    """Encode one piece of a job, in any order, any number of times; the last one has the set joined.
+
+    Raises:
+        TryAgain: something was away, and the piece has been given back.
+    """
+    lease = workshop.pieces.claim(job, n)
+    row = workshop.pieces.job(lease) if lease is not None else None
+    if lease is None or row is None:
+        log.info("job %s: nothing to encode of piece %d, or another does", job, n)
+        return
+    try:
+        if lease.spent:
+            raise UnusableMedia(GIVEN_UP)
+        events = _encode(lease, row, workshop)
+    except UnusableMedia as error:
+        log.info("job %s: piece %d: %s", job, n, error)
+        events = _only(workshop.pieces.fail(lease, str(error)))
+    except (BlobNotFound, BlobCorrupt):
+        log.exception("job %s: its audio track cannot be read", job)
+        events = _only(workshop.pieces.fail(lease, _LOST))
+    except Exception:
+        workshop.pieces.release(lease)
+        raise
+    workshop.outbox.emit_all(events)
+
+
+def _encode(lease: Lease, row: Any, workshop: Workshop) -> list[Event]:
+    whole, n = Whole.from_json(row.plan), lease.row.n
+    about = Description(row.owner, row.id, f"piece {n}", "audio/mpeg")
+    with workplace() as directory, workshop.pieces.keep(lease) as keeper:
+        track = _fetch(row.audio, directory, keeper, workshop)
+        with workshop.blobs.writing(workshop.media, "pieces", about) as frames:
+            piece = whole.plan.pieces[n]
+            part = encode_piece(
+                workshop.ffmpeg or engine.own_ffmpeg(), whole.plan, piece, track, frames, lambda _: keeper.check()
+            )
+        events = workshop.pieces.encoded(lease, frames.blob, part.to_json())
+    if events is None:
+        workshop.blobs.discard(workshop.media, "pieces", frames.blob)
+    return events or []
+
+
+def _encode_piece(
+    plan: Plan, piece: Piece, track: Path, out: SupportsWrite, keeper: Keeper, workshop: Workshop
+) -> Part:
+    return encode_piece(workshop.ffmpeg or engine.own_ffmpeg(), plan, piece, track, out, lambda _: keeper.check())
+
+
+def join_pieces(job: str, workshop: Workshop) -> None:
+    """Lay the pieces of a job end to end: its MP3.
+
+    Raises:
+        TryAgain: something was away, and the job has been given back.
+    """
+    joins = workshop.joins
+    lease = joins.claim(job)
+    if lease is None:
+        log.info("job %s: nothing to join, or another does", job)
+        return
+    outcome: Outcome | None = None
+    try:
+        if lease.spent:
+            raise UnusableMedia(GIVEN_UP)
+        with joins.keep(lease) as keeper:
+            outcome = _join(lease, keeper, workshop)
+            event = joins.finish(lease, outcome)
+    except UnusableMedia as error:
+        log.info("job %s: %s", job, error)
+        event = joins.fail(lease, str(error))
+    except (BlobNotFound, BlobCorrupt):
+        log.exception("job %s: its pieces cannot be read", job)
+        event = joins.fail(lease, _LOST)
+    except Exception:
+        joins.release(lease)
+        raise
+    if event is not None:
+        workshop.outbox.emit(event)
+    elif outcome is not None:
+        workshop.blobs.discard(workshop.media, "mp3s", outcome.mp3)
+
+
+def _join(lease: Lease, keeper: Keeper, workshop: Workshop) -> Outcome:
+    row, whole = lease.row, Whole.from_json(lease.row.plan)
+    outputs = workshop.pieces.outputs(row.id)
+    parts = [Part.from_json(plan) for _, plan in outputs]
+    about = Description(row.owner, row.id, mp3_name(row.filename), "audio/mpeg")
+    with workplace() as directory, workshop.blobs.writing(workshop.media, "mp3s", about) as mp3:
+        _copy_blob(whole.head, mp3, keeper, workshop)
+        if joinable(parts):
+            first = engine.tag_of([part.sum for part in parts])
+            mp3.write(first)
+            for blob, _ in outputs:
+                _copy_blob(blob, mp3, keeper, workshop)
+        else:
+            parts, first = _in_one(whole, row, directory, mp3, keeper, workshop)
+    duration = engine.duration_of(first, sum(part.sum.frames for part in parts))
+    log.info("job %s: %d pieces of %.1f s are %d bytes of MP3", row.id, len(outputs), duration, mp3.size)
+    return Outcome(mp3.blob, duration, engine.lost(whole.missing, whole.errors + max(part.errors for part in parts)))
+
+
+def _in_one(
+    whole: Whole, row: Any, directory: Path, mp3: RenewingWriter, keeper: Keeper, workshop: Workshop
+) -> tuple[list[Part], bytes]:
+    # The sound changes its rate or channels on the way: ffmpeg counts samples anew from there, and ranges are lost.
+    track, frames = _fetch(row.audio, directory, keeper, workshop), directory / "frames"
+    with frames.open("wb") as out:
+        part = encode_piece(
+            workshop.ffmpeg or engine.own_ffmpeg(), whole.plan, Piece(0, None), track, out, lambda _: keeper.check()
+        )
+    first = engine.tag_of([part.sum])
+    mp3.write(first)
+    with frames.open("rb") as file:
+        _copy(file, mp3, keeper)
+    return [part], first
+
+
+def _fetch(blob: str, directory: Path, keeper: Keeper, workshop: Workshop) -> Path:
+    """A file with the audio track, for ffmpeg."""
+    path = directory / "track"
+    with workshop.media.pieces.open(blob) as audio, path.open("wb") as file:
+        while chunk := audio.read(_CHUNK):
+            keeper.check()
+            file.write(chunk)
+    return path
+
+
+def _copy_blob(blob: str, out: RenewingWriter, keeper: Keeper, workshop: Workshop) -> None:
+    with workshop.media.pieces.open(blob) as source:
+        _copy(source, out, keeper)
+
+
+def _copy(source: Any, out: RenewingWriter, keeper: Keeper) -> None:
+    while chunk := source.read(_CHUNK):
+        keeper.check()
+        out.write(chunk)
+
+
+def _only(event: Event | None) -> list[Event]:
+    return [] if event is None else [event]

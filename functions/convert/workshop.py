@@ -1,0 +1,43 @@
+"""What convert, encode and join work with."""
+
+import math
+from dataclasses import dataclass
+
+from functions.blobs import Blobs
+from functions.jobs import Jobs
+from functions.media import Media
+from functions.outbox import Outbox
+from functions.pieces import Pieces
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """The stores and the tools.
+
+    Attributes:
+        media: where videos, pieces and MP3s lie.
+        blobs: the record of them.
+        jobs: as convert moves them.
+        joins: as join moves them.
+        pieces: of jobs that are shared out.
+        outbox: for events.
+        encoders: how many run at once in this process.
+        fanout: seconds of sound from which on a job is shared out.
+        ffmpeg: the program's path; None for the one that came with the dependencies.
+    """
+
+    media: Media
+    blobs: Blobs
+    jobs: Jobs
+    joins: Jobs
+    pieces: Pieces
+    outbox: Outbox
+    encoders: int
+    fanout: float = math.inf
+    ffmpeg: str | None = None
+
+
+def mp3_name(filename: str) -> str:
+    """The file name of the MP3 that is made of this file."""
+    stem = filename.rpartition(".")[0] or filename
+    return f"{stem[:251]}.mp3"
