@@ -1,6 +1,7 @@
 """What every row is given: inputs, servers that start when they are asked for, and how much to do."""
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -97,6 +98,10 @@ class Bench:
         if url := self.mongodb():
             return {"MONGO_URI": f"{url}/{name}", "MONGO_MP3_URI": f"{url}/{name}-mp3s"}
         return {"MEDIA_DIR": str(self.work / "media")}
+
+    def roomy_media(self) -> dict[str, str]:
+        """A media store for gigabytes: mongo-java-server holds all that a sorted query finds, up to its 1 GB."""
+        return self.media() if shutil.which("mongod") else {"MEDIA_DIR": str(self.work / "media")}
 
     def servers(self) -> str:
         """What runs, for the report."""

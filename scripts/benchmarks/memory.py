@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from functions.database import Database
 from functions.jobs import Jobs, new_job_id
-from functions.media import connect
+from functions.media import Media, connect
 from functions.options import Options
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.clock import CannotMeasure
@@ -32,31 +32,40 @@ def memory(bench: Bench) -> Iterator[Row]:
     size = f"{big.stat().st_size / 1e9:.2f} GB"
     environ = {**keys(), **bench.media(), "DATABASE_URL": bench.database(), "K_SINK": "http://127.0.0.1:9/"}
     bearer, media = token(environ), connect(bench.media())
+    place = {"store": next(iter(bench.media()))}
     with serving("upload", environ, bench.work) as served, Peak(served) as peak:
         small = _hwm(served.worker())
         upload(served.port, bearer, video)
         after = _hwm(served.worker())
         blob = upload(served.port, bearer, big)["fid"]
-    yield _row("upload", size, peak, {"at rest": small, f"after {video.stat().st_size / 1e6:.0f} MB": after})
-    with serving("convert", environ, bench.work) as served:
-        yield _converted(bench, served, blob, f"{size}, {_length(big)} of audio")
+    yield _row("upload", size, peak, {"at rest": small, f"after {video.stat().st_size / 1e6:.0f} MB": after, **place})
     media.videos.delete(blob)
-    blob = store(bench, big, as_mp3=True)
+    where = bench.roomy_media()
+    environ, media, place = {**environ, **where}, connect(where), {"store": next(iter(where))}
+    if "MEDIA_DIR" in where:
+        environ = {name: value for name, value in environ.items() if not name.startswith("MONGO_")}
+    blob = store(bench, big, where=where)
+    with serving("convert", environ, bench.work) as served:
+        yield _converted(bench, served, blob, f"{size}, {_length(big)} of audio", media, place)
+    media.videos.delete(blob)
+    blob = store(bench, big, as_mp3=True, where=where)
     finished(bench, blob)
     with serving("download", environ, bench.work) as served, Peak(served) as peak:
         small = _hwm(served.worker())
         download(served.port, bearer, blob)
-    yield _row("download", size, peak, {"at rest": small})
+    yield _row("download", size, peak, {"at rest": small, **place})
     media.mp3s.delete(blob)
     for seconds in (600, 600 if bench.quick else 36000):
         sound = bench.inputs.silence(seconds)
-        blob = store(bench, sound)
+        blob = store(bench, sound, where=where)
         with serving("convert", environ, bench.work) as served:
-            yield _converted(bench, served, blob, f"{seconds // 60} min of audio alone", _LONG)
+            yield _converted(bench, served, blob, f"{seconds // 60} min of audio alone", media, place, _LONG)
         media.videos.delete(blob)
 
 
-def _converted(bench: Bench, served: Served, blob: str, what: str, goal: float = _GOAL) -> Row:
+def _converted(
+    bench: Bench, served: Served, blob: str, what: str, media: Media, place: dict[str, str], goal: float = _GOAL
+) -> Row:
     database = Database(bench.database())
     done = states(database).get("done", 0)
     job = Jobs(database).add(new_job_id(), USER, blob, "video.mp4", Options(bitrate=192))
@@ -70,9 +79,9 @@ def _converted(bench: Bench, served: Served, blob: str, what: str, goal: float =
     state = Jobs(database).get(job.id, USER)
     if states(database).get("done", 0) != done + 1 or state.mp3 is None:
         raise CannotMeasure(f"The video was not converted: {state.error}")
-    connect(bench.media()).mp3s.delete(state.mp3)
+    media.mp3s.delete(state.mp3)
     database.close()
-    return _row("convert", what, peak, {"at rest": peak.first, "seconds": seconds}, goal)
+    return _row("convert", what, peak, {"at rest": peak.first, "seconds": seconds, **place}, goal)
 
 
 def deliver(url: str, type_: str, job: str) -> None:

@@ -17,9 +17,9 @@ from scripts.benchmarks.serving import USER
 _CHUNK = 1 << 20
 
 
-def store(bench: Bench, file: Path, as_mp3: bool = False) -> str:
-    """Put a file into the store of videos or of MP3s; the blob's id."""
-    media = connect(bench.media())
+def store(bench: Bench, file: Path, as_mp3: bool = False, where: dict[str, str] | None = None) -> str:
+    """Put a file into the store of videos or of MP3s, the bench's or that of other variables; the blob's id."""
+    media = connect(where or bench.media())
     database = Database(bench.database())
     name = "mp3s" if as_mp3 else "videos"
     about = Description(USER, new_job_id(), file.name, "video/mp4")
