@@ -1,0 +1,191 @@
+"""Database.run: a transaction that a deadlock or a lost connection ended takes place after all, and once."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, create_engine, event, insert, inspect, select, text, update
+
+from functions.database import Database
+from functions.tables import logins, metadata
+from infra.migrations.schema import upgrade
+from tests.platform import ROOT
+from tests.servers.mariadb import MariaDB
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.sql import SqlServer
+
+SERVERS = pytest.mark.parametrize("server", [MariaDB, PostgreSQL], indirect=True, ids=["mariadb", "postgresql"])
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> Iterator[SqlServer]:
+    """A server of this module's own, since it is killed."""
+    with request.param() as running:
+        upgrade_and_close(running.url)
+        yield running
+
+
+@pytest.fixture
+def own(server: SqlServer) -> Iterator[Database]:
+    """A pool of this test's own."""
+    database = Database(server.url)
+    database.run(lambda connection: connection.execute(logins.delete()))
+    for name in ("a", "b"):
+        add(database, name)
+    yield database
+    database.close()
+
+
+def upgrade_and_close(url: str) -> None:
+    database = Database(url)
+    upgrade(database)
+    database.close()
+
+
+def add(database: Database, name: str) -> None:
+    row = insert(logins).values(subject=name, failures=0, locked_until=0)
+    database.run(lambda connection: connection.execute(row))
+
+
+def count_one(connection: Connection, name: str) -> None:
+    connection.execute(update(logins).where(logins.c.subject == name).values(failures=logins.c.failures + 1))
+
+
+def counts(database: Database) -> dict[str, int]:
+    rows = select(logins.c.subject, logins.c.failures)
+    return database.run(lambda connection: {row.subject: row.failures for row in connection.execute(rows)})
+
+
+@SERVERS
+def test_both_transactions_of_a_deadlock_take_place_once(own: Database) -> None:
+    """Each holds the row that the other wants, until the server ends one of them."""
+    both_hold_one = threading.Barrier(2)
+    runs: list[str] = []
+
+    def lock(first: str, second: str) -> None:
+        tries = 0
+
+        def work(connection: Connection) -> None:
+            nonlocal tries
+            tries += 1
+            runs.append(first)
+            count_one(connection, first)
+            if tries == 1:
+                both_hold_one.wait(30)
+            count_one(connection, second)
+
+        own.run(work)
+
+    with ThreadPoolExecutor(2) as threads:
+        for ended in [threads.submit(lock, "a", "b"), threads.submit(lock, "b", "a")]:
+            ended.result(60)
+    assert len(runs) == 3  # One of them had to run again.
+    assert counts(own) == {"a": 2, "b": 2}
+
+
+@SERVERS
+def test_a_transaction_whose_server_is_restarted_between_two_statements_takes_place_once(
+    server: SqlServer, own: Database
+) -> None:
+    tries = 0
+
+    def work(connection: Connection) -> None:
+        nonlocal tries
+        tries += 1
+        count_one(connection, "a")
+        if tries == 1:
+            server.kill()
+            server.start()
+        count_one(connection, "b")
+
+    own.run(work)
+    assert tries == 2
+    assert counts(own) == {"a": 1, "b": 1}
+
+
+@SERVERS
+def test_a_pool_of_dead_connections_is_no_hindrance(server: SqlServer, own: Database) -> None:
+    """More of them than there are tries: the first that turns out dead must do for all."""
+    connected = threading.Barrier(8)
+
+    def hold(_: int) -> None:
+        own.run(lambda connection: (connection.execute(text("SELECT 1")), connected.wait(30)))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(hold, range(8)))
+    server.kill()
+    server.start()
+    own.run(lambda connection: count_one(connection, "a"))
+    assert counts(own) == {"a": 1, "b": 0}
+
+
+@SERVERS
+def test_a_connection_that_an_administrator_kills_is_no_hindrance(server: SqlServer, own: Database) -> None:
+    which, kill = {
+        "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({})"),
+        "mysql": ("SELECT CONNECTION_ID()", "KILL {}"),
+    }[own.engine.dialect.name]
+    other, tries = create_engine(server.url), 0
+
+    def work(connection: Connection) -> None:
+        nonlocal tries
+        tries += 1
+        count_one(connection, "a")
+        if tries == 1:
+            with other.connect() as administrator:
+                administrator.execute(text(kill.format(connection.scalar(text(which)))))
+        count_one(connection, "b")
+
+    own.run(work)
+    other.dispose()
+    assert tries == 2
+    assert counts(own) == {"a": 1, "b": 1}
+
+
+@SERVERS
+def test_a_commit_whose_answer_is_lost_runs_again(server: SqlServer, own: Database) -> None:
+    """The work is done twice then: that is why each move finds out whether it has taken place."""
+    tries = 0
+
+    def work(connection: Connection) -> None:
+        nonlocal tries
+        tries += 1
+        count_one(connection, "a")
+
+    def lose(connection: Connection) -> None:
+        if tries == 1:
+            connection.exec_driver_sql("COMMIT")
+            connection.exec_driver_sql("SELECT 1")  # psycopg sends no second COMMIT otherwise
+            server.kill()
+            server.start()
+
+    event.listen(own.engine, "commit", lose)
+    own.run(work)
+    assert tries == 2
+    assert counts(own) == {"a": 2, "b": 0}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
+def test_four_migrations_at_once_make_the_tables_once(kind: str, tmp_path: Path) -> None:
+    if kind == "sqlite":
+        migrate_by_four(f"sqlite:///{tmp_path / 'test.db'}")
+        return
+    with {"mariadb": MariaDB, "postgresql": PostgreSQL}[kind]() as fresh:
+        migrate_by_four(fresh.url)
+
+
+def migrate_by_four(url: str) -> None:
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "DATABASE_URL": url}
+    command = [sys.executable, "-m", "infra.migrations"]
+    running = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [(process.communicate(timeout=120)[1], process.returncode) for process in running] == [("", 0)] * 4
+    database = Database(url)
+    with database.engine.connect() as connection:
+        assert {*inspect(connection).get_table_names()} == {*metadata.tables, "alembic_version"}
+        assert len(connection.execute(text("SELECT version_num FROM alembic_version")).all()) == 1
+    database.close()
