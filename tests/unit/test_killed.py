@@ -126,7 +126,7 @@ def deaths(template: Path, place: Path, work: Callable[[House], Any], begin: str
         finally:
             house.close()
         if died is None:
-            assert n > 8, "it had hardly begun"
+            assert n > 5, "it had hardly begun"
             return
 
 

@@ -1,0 +1,375 @@
+"""kill -9 at the real platform's processes, while they work.
+
+An encoder that is found is stopped (SIGSTOP) before anything else is done: so the conversion is under way for as long
+as a test needs it, on however fast a machine. Where a test need not see the half minute in which a killed worker is
+replaced, it moves the lease into the past.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.smtp import SMTP
+from sqlalchemy import select
+
+from events.publish import publisher
+from events.schema import Event, Mp3Ready, VideoUploaded
+from functions.blobs import Blobs
+from functions.database import Database
+from functions.media import connect
+from functions.outbox import Outbox
+from functions.overdue import Overdue
+from functions.sweep.main import Broom, sweep_up
+from functions.tables import metadata
+from tests.clips import NOISE, clip, samples
+from tests.databases import make_past
+from tests.e2e.client import Client
+from tests.platform import is_alive, start, wait_for
+from tests.servers import smtp
+
+RATE, SECONDS = 44100, 60
+
+
+def anything(_: bytes) -> bool:
+    """Any process."""
+    return True
+
+
+def encoder(command: bytes) -> bool:
+    """Only ffmpeg itself: its launcher, which has the same arguments, does not die with its parent yet."""
+    return b"libmp3lame" in command and b"ffmpeg" in command.partition(b"\0")[0]
+
+
+def reader(command: bytes) -> bool:
+    """The process that opens the stranger's file."""
+    return b"functions.convert.reader" in command
+
+
+Kind = Callable[[bytes], bool]
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minute of noise, which takes an encoder a while."""
+    return clip(tmp_path_factory.mktemp("kill") / "a.flac", sound=NOISE, seconds=SECONDS, rate=RATE)
+
+
+class Installation:
+    """A data directory with the platforms that run on it one after the other."""
+
+    def __init__(self, directory: Path) -> None:
+        self.data = directory / "data"
+        self.temporary = directory / "tmp"
+        self.temporary.mkdir()
+        self.env = {"TMPDIR": str(self.temporary)}
+        self.platform = start(self.data, env=self.env)
+        self.me = Client(self.platform.url).sign_up()
+        self.job = ""
+        self.database = Database(f"sqlite:///{self.data / 'mp3burst.db'}")
+        self._pids: set[int] = set()
+
+    def start(self, **env: str) -> None:
+        """Start a platform on what the last one left."""
+        self.env |= env
+        self.platform = start(self.data, env=self.env)
+        self.me = Client(self.platform.url, self.me.token, self.me.username, self.me.user)
+
+    def kill(self) -> None:
+        """kill -9 of the platform; everything that it started dies with it."""
+        pids = self.processes()
+        self.platform.kill()
+        self.platform.__exit__(None, None, None)
+        wait_for(lambda: not any(map(is_alive, pids)), "its functions, readers and encoders to die with it")
+
+    def close(self) -> None:
+        self._pids |= set(self.processes())
+        self.platform.__exit__(None, None, None)
+        self.database.close()
+        wait_for(lambda: not any(map(is_alive, self._pids)), "every process to end")
+
+    def upload(self, sound: Path) -> None:
+        with sound.open("rb") as file:
+            self.job = self.me.upload(file, sound.name)["job"]
+
+    def processes(self, kind: Kind = anything) -> list[int]:
+        """The platform's descendants of this kind."""
+        found = [pid for pid in descendants(self.platform.process.pid) if kind(command_of(pid))]
+        self._pids |= set(found)
+        return found
+
+    def held(self, kind: Kind) -> list[int]:
+        """The processes of this kind, once there are any, stopped in the middle of their work."""
+
+        def seize() -> list[int]:
+            found = self.processes(kind)
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            return found
+
+        return wait_for(seize, f"an {kind.__name__} to run")
+
+    def worker(self, name: str) -> int:
+        """The process of a function that handles requests: gunicorn's child."""
+        [instance] = [one for one in self.platform.instances(name) if one["inflight"]]
+        master: int = instance["pid"]
+        return master
+
+    def row(self) -> Any:
+        jobs = metadata.tables["jobs"]
+        return self.database.run(lambda connection: connection.execute(select(jobs)).one())
+
+    def count(self, table: str) -> int:
+        query = select(metadata.tables[table])
+        return self.database.run(lambda connection: len(list(connection.execute(query))))
+
+    def past(self, *columns: str) -> None:
+        """As if a day had gone by for these columns (table.column)."""
+        for table, _, column in (name.partition(".") for name in columns):
+            make_past(self.database, table, column, 86_400_000)
+
+    def sweep(self) -> None:
+        """What the sweep function does, now."""
+        publish = publisher({"K_SINK": f"{self.platform.url}/_broker"}, "/mp3burst/sweep")
+        media = connect({"MEDIA_DIR": str(self.data / "media")})
+        sweep_up(Broom(Overdue(self.database), Blobs(self.database), media, Outbox(self.database, publish), 0))
+
+    def blobs(self) -> list[str]:
+        """The store of each blob on disk, whole or not."""
+        return sorted(path.parent.parent.name for path in (self.data / "media").glob("*/*/*"))
+
+    def waiting(self) -> int:
+        """Events that are not delivered yet."""
+        with contextlib.closing(sqlite3.connect(self.data / "broker.db")) as broker:
+            return int(broker.execute("SELECT count(*) FROM deliveries").fetchone()[0])
+
+    def mails(self) -> list[str]:
+        return [path.name for path in (self.data / "mail").glob("*.eml")]
+
+    def ends_well(self, tmp_path: Path, seconds: float = 120) -> None:
+        """The job is done; there is one MP3, one mail, and when an hour has gone by nothing else."""
+        job = self.me.wait(self.job, seconds)
+        assert (job["status"], job["error"], job["warning"]) == ("done", None, None)
+        mp3 = tmp_path / "a.mp3"
+        mp3.write_bytes(self.me.download(job["mp3"]).body)
+        assert abs(samples(mp3, RATE, 2) - SECONDS * RATE) <= 1152
+        wait_for(self.mails, "the mail")
+        self.past("blobs.expires_at")
+        self.sweep()
+        assert self.mails() == [f"{self.job}.mp3.ready.eml"]
+        assert self.blobs() == ["mp3s", "videos"]
+        assert (self.count("jobs"), self.count("mails"), self.count("blobs")) == (1, 1, 2)
+        assert self.processes(encoder) == self.processes(reader) == []
+        assert not list(self.temporary.glob("*convert-*"))
+
+
+def descendants(ancestor: int) -> list[int]:
+    """As tests.platform.children, in one look at /proc: an encoder does not live long."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found, more = set[int](), {ancestor}
+    while more:
+        more = {pid for pid, parent in parents.items() if parent in more}
+        found |= more
+    return sorted(found)
+
+
+def command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    made = Installation(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_converter_that_is_killed_is_replaced_within_half_a_minute(
+    installation: Installation, sound: Path, tmp_path: Path
+) -> None:
+    installation.upload(sound)
+    encoders = installation.held(encoder)
+    killed = time.monotonic()
+    os.kill(installation.worker("convert"), signal.SIGKILL)
+    wait_for(lambda: not any(map(is_alive, encoders)), "its encoders to die with it")
+    heirs = wait_for(lambda: installation.processes(encoder), "another converter", 45)
+    assert not set(heirs) & set(encoders)
+    assert time.monotonic() - killed < 35
+    installation.ends_well(tmp_path)
+    assert installation.row().attempts == 2
+
+
+@pytest.mark.parametrize("victim", [encoder, reader])
+def test_a_child_of_the_converter_that_is_killed_is_no_fault_of_the_file(
+    installation: Installation, sound: Path, tmp_path: Path, victim: Kind
+) -> None:
+    installation.upload(sound)
+    os.kill(installation.held(victim)[0], signal.SIGKILL)
+    wait_for(lambda: installation.row().attempts == 2, "the next attempt")
+    installation.ends_well(tmp_path)
+
+
+def test_a_converter_whose_children_are_killed_each_time_gives_up(installation: Installation, sound: Path) -> None:
+    installation.upload(sound)
+    for attempts in range(1, 6):
+        wait_for(lambda: installation.row().attempts == attempts, f"attempt {attempts}", 60)  # noqa: B023 - at once
+        [victim] = installation.held(reader)
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: not is_alive(victim), "it to be gone")  # noqa: B023 - at once
+    job = installation.me.wait(installation.job)
+    assert job["status"] == "failed"
+    assert "tried several times" in job["error"]
+    wait_for(installation.mails, "the mail")
+    assert installation.mails() == [f"{installation.job}.conversion.failed.eml"]
+    installation.past("blobs.expires_at")
+    installation.sweep()
+    assert installation.blobs() == ["videos"]
+
+
+@pytest.mark.parametrize("verb", ["RCPT", "DATA"])
+def test_a_notifier_that_is_killed_before_the_servers_yes_sends_one_mail(
+    installation: Installation, sound: Path, verb: str
+) -> None:
+    short = clip(sound.with_name("short.flac"), sound=NOISE, seconds=1, rate=RATE)
+    installation.kill()
+    with smtp.running() as server:
+        asked = hanging_at(server, verb)
+        installation.start(
+            SMTP_HOST="127.0.0.1", SMTP_PORT=str(server.port), SMTP_SECURITY="none", MAIL_FROM="a@example.org"
+        )
+        installation.upload(short)
+        assert installation.me.wait(installation.job)["status"] == "done"
+        assert asked.wait(60)
+        os.kill(installation.worker("notify"), signal.SIGKILL)
+        del server.answers[verb]
+        installation.past("mails.lease_until", "mails.due_at")
+        wait_for(lambda: server.mails, "the mail", 60)
+        state = select(metadata.tables["mails"].c.state)
+        wait_for(lambda: installation.database.run(lambda connection: connection.scalar(state)) == "sent", "the record")
+        assert [mail["Message-ID"] for mail in server.mails] == [f"<{installation.job}.mp3.ready@mp3burst>"]
+
+
+def hanging_at(server: smtp.SmtpServer, verb: str) -> threading.Event:
+    """Have the server hang at a verb; set when somebody waits for the answer."""
+    asked, answer = threading.Event(), server._answer
+    server.answers[verb] = smtp.HANG
+
+    async def answer_and_tell(heard: str, connection: SMTP) -> str | None:
+        if server.answers.get(heard) == smtp.HANG:
+            asked.set()
+        return await answer(heard, connection)
+
+    server._answer = answer_and_tell  # type: ignore[method-assign,assignment]
+    return asked
+
+
+def when_answered(_: Installation) -> None:
+    pass
+
+
+def when_encoding(installation: Installation) -> None:
+    installation.held(encoder)
+
+
+def when_there_is_an_mp3(installation: Installation) -> None:
+    whole = installation.data / "media" / "mp3s"
+    wait_for(lambda: [path for path in whole.glob("*/*") if not path.name.endswith(".part")], "the MP3", 60)
+
+
+def when_done(installation: Installation) -> None:
+    wait_for(lambda: installation.row().state == "done", "the job", 60)
+
+
+@pytest.mark.parametrize("moment", [when_answered, when_encoding, when_there_is_an_mp3, when_done])
+def test_a_platform_that_is_killed_goes_on_where_it_stood(
+    installation: Installation, sound: Path, tmp_path: Path, moment: Callable[[Installation], None]
+) -> None:
+    installation.upload(sound)
+    moment(installation)
+    installation.kill()
+    installation.past("jobs.lease_until", "mails.lease_until")
+    installation.start()
+    installation.ends_well(tmp_path)
+
+
+def test_events_that_come_three_times_at_the_same_moment(
+    installation: Installation, sound: Path, tmp_path: Path
+) -> None:
+    installation.upload(sound)
+    publish = publisher({"K_SINK": f"{installation.platform.url}/_broker"}, "/test")
+
+    def thrice(event: Event) -> None:
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(lambda _: publish(event, 10), range(3)))
+
+    thrice(VideoUploaded(installation.job))
+    wait_for(lambda: installation.row().state == "done", "the MP3", 60)
+    thrice(Mp3Ready(installation.job))
+    thrice(VideoUploaded(installation.job))
+    installation.ends_well(tmp_path)
+    wait_for(lambda: not installation.waiting(), "every event to be delivered", 60)
+    assert installation.row().attempts == 1
+    installation.ends_well(tmp_path)
+
+
+def test_nothing_is_left_of_an_upload_that_broke_off(installation: Installation, sound: Path) -> None:
+    sent = begin_upload(installation, sound)
+    sent.close()
+    wait_for(lambda: not installation.platform.instances("upload")[0]["inflight"], "upload to notice")
+    assert installation.blobs() == []
+    assert [installation.count(table) for table in ("jobs", "blobs")] == [0, 0]
+
+
+def test_nothing_is_left_of_an_upload_that_was_killed_when_the_hour_is_over(
+    installation: Installation, sound: Path
+) -> None:
+    with begin_upload(installation, sound) as sent:
+        wait_for(installation.blobs, "the first bytes to be stored")
+        os.kill(installation.worker("upload"), signal.SIGKILL)
+        with contextlib.suppress(ConnectionError):
+            assert not sent.recv(100).startswith(b"HTTP/1.1 2")
+    installation.sweep()
+    assert installation.blobs() == ["videos"]  # Whoever writes may take an hour.
+    installation.past("blobs.expires_at")
+    installation.sweep()
+    assert installation.blobs() == []
+    assert [installation.count(table) for table in ("jobs", "blobs")] == [0, 0]
+
+
+def begin_upload(installation: Installation, sound: Path) -> socket.socket:
+    """Send the head and a part of an upload, and keep the line open."""
+    size = sound.stat().st_size
+    head = f"POST /upload?filename=a.flac HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n"
+    head += f"Authorization: Bearer {installation.me.token}\r\nContent-Type: audio/flac\r\n\r\n"
+    line = socket.create_connection(("127.0.0.1", installation.platform.port), timeout=30)
+    line.sendall(head.encode() + sound.read_bytes()[: size // 2])
+    wait_for(lambda: [one for one in installation.platform.instances("upload") if one["inflight"]], "upload to read")
+    return line
+
+
+def test_a_job_that_is_deleted_while_it_is_converted_stops_its_worker(installation: Installation, sound: Path) -> None:
+    installation.upload(sound)
+    encoders = installation.held(encoder)
+    assert installation.me.call("DELETE", f"/jobs/{installation.job}").status == 204
+    wait_for(lambda: not any(map(is_alive, encoders)), "the worker to stop its encoders")
+    wait_for(lambda: not any(one["inflight"] for one in installation.platform.instances("convert")), "it to be idle")
+    installation.sweep()
+    assert installation.blobs() == []
+    assert [installation.count(table) for table in ("jobs", "mails", "blobs")] == [0, 0, 0]
+    assert installation.mails() == []
+    assert installation.me.call("GET", f"/jobs/{installation.job}").status == 404
