@@ -109,7 +109,7 @@ def is_fragmented(source: io.RawIOBase) -> bool:
     return fragmented
 
 
-def read(source: Remote, target: IO[bytes], track: int, copy: bool) -> dict[str, Any]:
+def read(source: io.RawIOBase, target: IO[bytes], track: int, copy: bool) -> dict[str, Any]:
     """Take track number ``track`` out of the source.
 
     Returns:

@@ -40,6 +40,13 @@ def alive(pid: int) -> bool:
         return False
 
 
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def name(pid: int) -> str:
     with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
         return Path(f"/proc/{pid}/exe").readlink().name
@@ -157,6 +164,22 @@ def test_what_is_spawned_cannot_do_what_its_limits_forbid(tmp_path: Path) -> Non
         assert subprocess.run([sys.executable, "-I", "-c", network.format(port)]).returncode == 0
 
 
+def test_what_is_spawned_does_not_outlive_its_parent() -> None:
+    # Unlike a reader or an encoder, it has nothing in its hands that would tell it.
+    script = """
+import time
+from functions.convert import sandbox
+print(sandbox.spawn(["/bin/sleep", "60"], {}).pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        until(lambda: name(pid) == "sleep")
+        parent.kill()
+    until(lambda: not alive(pid))
+
+
 class Cancelled(Exception):
     pass
 
@@ -222,10 +245,7 @@ cage.convert(source, Path({str(tmp_path)!r}), progress)
         assert len(pids) == (1 if stage == "reader" else 2)
         assert all(map(alive, pids))
         parent.kill()
-    deadline = time.monotonic() + 10
-    while any(map(alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not any(map(alive, pids))
+    until(lambda: not any(map(alive, pids)))
     for directory in tmp_path.iterdir():  # nobody was left to tidy up
         for file in directory.iterdir():
             file.unlink()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from functions.convert import engine
+from functions.convert import engine, reader
 from functions.convert.faults import UnusableMedia
 from functions.options import Options
 from tests import clips
@@ -181,11 +181,12 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(name: str, make, sentence:
 
 
 @pytest.mark.parametrize("name", ["hls.mp4", "concat.mp4", "dash.mp4"])
-def test_a_file_that_names_other_files_gets_nothing(name: str, tmp_path: Path) -> None:
+def test_a_file_that_names_other_files_gets_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     other = clips.clip(tmp_path / "other.ts", "-c:a", "aac", seconds=2)
     texts = {
         "hls.mp4": f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\n{other}\n#EXT-X-ENDLIST\n",
-        "concat.mp4": f"ffconcat version 1.0\nfile '{other}'\n",
+        "concat.mp4": "ffconcat version 1.0\nfile other.ts\n",
         "dash.mp4": f"<MPD><Period><AdaptationSet><Representation><BaseURL>file:{other}</BaseURL></Representation>"
         "</AdaptationSet></Period></MPD>",
     }
@@ -193,6 +194,9 @@ def test_a_file_that_names_other_files_gets_nothing(name: str, tmp_path: Path) -
     video.write_text(texts[name])
     with pytest.raises(UnusableMedia):
         convert(video, tmp_path)
+    # Nor would it without the reader's limits, here where files can be opened.
+    with io.FileIO(video) as source, (tmp_path / "track").open("wb") as target:
+        assert "fault" in reader.read(source, target, 0, False)
 
 
 # ffmpeg counts one frame of padding at most: of 1 to 46 samples beyond a frame its decoders hear some silence more.
