@@ -193,7 +193,7 @@ def lost(missing: float, errors: int) -> str | None:
     """
     if missing > _TOLERANCE:
         return f"The file is cut off: about {missing:.0f} seconds at its end are missing."
-    return "Parts of the sound are damaged and were left out." if errors else None
+    return "Parts of the sound are damaged or missing and were left out." if errors else None
 
 
 def _write(
