@@ -11,7 +11,7 @@ from typing import Any
 
 from functions.convert import sandbox
 from functions.convert.cut import Piece, Plan, atrim
-from functions.convert.faults import EncoderKilled, UnusableMedia
+from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
 
 #: Seconds between two calls of a progress function, at most.
 HEARTBEAT = 0.5
@@ -179,6 +179,8 @@ def _judge(encoding: Encoding) -> None:
     status = encoding.process.returncode if encoding.process else 0
     if status == -signal.SIGKILL:
         raise EncoderKilled("The encoder was stopped from outside; the conversion is tried again.")
+    if status and "No space left on device" in encoding.first_error:
+        raise NoRoom("There is no room for temporary files just now; the conversion is tried again.")
     if status:
         raise UnusableMedia("The sound of this file cannot be decoded.") from RuntimeError(
             f"ffmpeg ended with {status}: {encoding.first_error}"

@@ -175,6 +175,8 @@ def tag_of(sums: list[splice.Sum]) -> bytes:
 
 
 def _copied_tag(track: Track, copied: splice.Sum) -> bytes:
+    if not copied.frames:
+        raise UnusableMedia("The audio track of this file is empty.")
     with track.path.open("rb") as file:
         header = file.read(mpeg.HEADER)
     delay = track.skipped - mpeg.DECODER_DELAY

@@ -9,5 +9,9 @@ class UnusableMedia(Mp3burstError):
     status = 422
 
 
+class NoRoom(TryAgain):
+    """The temporary directory is full."""
+
+
 class EncoderKilled(TryAgain):
     """The reader or an encoder was killed from outside (out of memory, a shutdown): the same file may work later."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from functions.convert import reader, sandbox
 from functions.convert.encode import HEARTBEAT
 from functions.convert.extract import BUFFER
-from functions.convert.faults import EncoderKilled, UnusableMedia
+from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
 
 _ADDRESS_SPACE = 1 << 30
 _BYTES_PER_CPU_SECOND = 5_000_000
@@ -112,6 +112,8 @@ def take(
             sandbox.stop([process])
     if report.get("fault") == "not whole":
         return None
+    if report.get("fault") == "room":
+        raise NoRoom("There is no room for temporary files just now; the conversion is tried again.")
     if "fault" in report:
         raise UnusableMedia(_sentence(report, number)) from RuntimeError(report.get("detail", report["fault"]))
     if not report["packets"]:

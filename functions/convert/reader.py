@@ -5,6 +5,7 @@ come over the socket: the parent (``probe.py``) answers READ and SEEK until REPO
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -213,6 +214,8 @@ def main() -> None:
         report = {"fault": "memory"}
     except Gone:
         os._exit(1)
+    except OSError as error:
+        report = {"fault": "room" if error.errno == errno.ENOSPC else "broken", "detail": f"{error}"}
     except Exception as error:  # whatever the file does to libav, the parent is told
         report = {"fault": "broken", "detail": f"{type(error).__name__}: {error}"}
     cover = report.pop("cover", b"")

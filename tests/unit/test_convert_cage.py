@@ -1,6 +1,7 @@
 """The processes that open a stranger's file: caged, mortal, and gone when nobody wants them any more."""
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert import engine, sandbox
-from functions.convert.faults import EncoderKilled, UnusableMedia
+from functions.convert import engine, reader, sandbox
+from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
 from functions.options import Options
 from tests import clips
 
@@ -72,7 +73,7 @@ class Watched(io.FileIO):
         return super().read(-1 if size is None else size) or b""
 
 
-def convert(source: io.FileIO, directory: Path, on_progress: Callable[[float], None]) -> None:
+def convert(source: io.FileIO, directory: Path, on_progress: Callable[[float], None], ffmpeg: str = "") -> None:
     with source:
         engine.to_mp3(
             source,
@@ -82,7 +83,7 @@ def convert(source: io.FileIO, directory: Path, on_progress: Callable[[float], N
             directory=directory,
             encoders=2,
             on_progress=on_progress,
-            ffmpeg=clips.ffmpeg(),
+            ffmpeg=ffmpeg or clips.ffmpeg(),
         )
 
 
@@ -155,6 +156,8 @@ def test_what_is_spawned_cannot_do_what_its_limits_forbid(tmp_path: Path) -> Non
     assert process.wait() != 0
     assert target.stat().st_size <= 1000
     target.unlink()
+    process = sandbox.spawn([sys.executable, "-I", "-c", "while True: pass"], {"CPU": 2})
+    assert process.wait() == -signal.SIGXCPU  # not SIGKILL, which would be tried again
     network = "import socket; socket.create_connection(('127.0.0.1', {}), 1)"
     import socket
 
@@ -182,6 +185,23 @@ time.sleep(60)
 
 class Cancelled(Exception):
     pass
+
+
+class Full(io.BytesIO):
+    def write(self, _: object, /) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_not_the_fault_of_the_file(video: Path, tmp_path: Path) -> None:
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text("#!/bin/sh\necho '[fd] [error] Error writing: No space left on device' >&2\nexit 228\n")
+    ffmpeg.chmod(0o755)
+    with pytest.raises(NoRoom):
+        convert(io.FileIO(video), tmp_path, lambda _: None, str(ffmpeg))
+    ffmpeg.unlink()
+    with io.FileIO(video) as source, pytest.raises(OSError, match="No space left") as caught:
+        reader.read(source, Full(), 0, False)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_what_progress_raises_stops_the_encoders(video: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from functions.convert import engine, reader
+from functions.convert import engine, mpeg, reader
 from functions.convert.faults import UnusableMedia
 from functions.options import Options
 from tests import clips
@@ -159,12 +159,20 @@ def _undecodable(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _only_a_tag(path: Path) -> None:
+    whole = clips.clip(path.with_name("whole.mp3"), "-id3v2_version", "0", "-b:a", "64k", seconds=0.5).read_bytes()
+    frame = mpeg.parse(whole)
+    assert frame is not None
+    path.write_bytes(whole[: frame.size])
+
+
 @pytest.mark.parametrize(
     ("name", "make", "sentence"),
     [
         ("text.mp4", _text, "not a video or audio file"),
         ("empty.mp4", _nothing, "not a video or audio file"),
         ("noise.mp4", _noise, "not a video or audio file"),
+        ("tag.mp3", _only_a_tag, "."),
         ("picture.jpg", _picture, "no audio track"),
         ("silent.mp4", _no_track, "no audio track"),
         ("half.mp4", _without_index, "not a video or audio file, or it is damaged"),
