@@ -188,9 +188,9 @@ class Jobs:
         """The job can never be done; ``error`` is the sentence that its owner reads. Returns as ``finish``."""
         return self._end(lease, ConversionFailed(lease.row.id), {"state": "failed", "error": error})
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, error: Exception | None = None) -> None:
         """Give the job back after a failure that may pass."""
-        self._leases.release(jobs.c.id == lease.row.id, lease)
+        self._leases.release(jobs.c.id == lease.row.id, lease, error)
 
     def _end(self, lease: Lease, event: Event, values: Mapping[str, object]) -> Event | None:
         job = lease.row.id

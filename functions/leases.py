@@ -16,10 +16,12 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, select,
 
 from events.errors import Mp3burstError
 from functions.database import Database, DatabaseUnavailable
+from functions.media import MediaUnavailable
 from functions.tables import now
 
 #: Attempts that a row gets before it is given up.
 MOST_ATTEMPTS: Final = 5
+_DAY: Final = 86_400_000
 log = logging.getLogger(__name__)
 
 
@@ -112,13 +114,21 @@ class Leases:
         statement = update(self._table).where(self.held(row, token)).values(values)
         return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)
 
-    def release(self, row: ColumnElement[bool], lease: Lease) -> None:
-        """Give the row back after a failure that may pass: it is due again after a while that grows."""
-        statement = (
-            update(self._table)
-            .where(self.held(row, lease.token))
-            .values(lease=None, lease_until=None, due_at=now() + backoff(lease.row.attempts))
-        )
+    def release(self, row: ColumnElement[bool], lease: Lease, error: Exception | None = None) -> None:
+        """Give the row back after a failure that may pass: it is due again after a while that grows.
+
+        Args:
+            row: the condition that names the row.
+            lease: the hold on it.
+            error: what went wrong. Where a service was away the attempt does not count, since that says nothing of the
+                work; not so a day after the row was made, or a store that is full for good would repeat it for ever.
+        """
+        attempts: int = lease.row.attempts
+        age = lease.row.due_at - getattr(lease.row, "created_at", lease.row.due_at)
+        uncounted = isinstance(error, DatabaseUnavailable | MediaUnavailable) and age < _DAY
+        values = {"attempts": attempts - 1 if uncounted else attempts, "due_at": now() + backoff(attempts)}
+        statement = update(self._table).where(self.held(row, lease.token))
+        statement = statement.values(lease=None, lease_until=None, **values)
         self._database.run(lambda connection: connection.execute(statement))
 
     def held(self, row: ColumnElement[bool], token: str) -> ColumnElement[bool]:

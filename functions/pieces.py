@@ -135,9 +135,9 @@ class Pieces:
 
         return self._database.run(move)
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, error: Exception | None = None) -> None:
         """Give the piece back after a failure that may pass."""
-        self._leases.release(_piece(lease.row.job, lease.row.n), lease)
+        self._leases.release(_piece(lease.row.job, lease.row.n), lease, error)
 
     def outputs(self, job: str) -> list[tuple[str, str]]:
         """(output, plan) of each piece of a job, in order."""

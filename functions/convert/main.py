@@ -83,8 +83,8 @@ def _attempt(lease: Lease, workshop: Workshop) -> list[Event]:
     except (BlobNotFound, BlobCorrupt):
         log.exception("job %s: its video cannot be read", job)
         return _failed(lease, "The stored video is lost or damaged: upload it again.", workshop)
-    except Exception:
-        workshop.jobs.release(lease)
+    except Exception as error:
+        workshop.jobs.release(lease, error)
         raise
 
 

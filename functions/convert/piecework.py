@@ -63,8 +63,8 @@ def encode_one(job: str, n: int, workshop: Workshop) -> None:
     except (BlobNotFound, BlobCorrupt):
         log.exception("job %s: its audio track cannot be read", job)
         events = _only(workshop.pieces.fail(lease, _LOST))
-    except Exception:
-        workshop.pieces.release(lease)
+    except Exception as error:
+        workshop.pieces.release(lease, error)
         raise
     workshop.outbox.emit_all(events)
 
@@ -115,8 +115,8 @@ def join_pieces(job: str, workshop: Workshop) -> None:
     except (BlobNotFound, BlobCorrupt):
         log.exception("job %s: its pieces cannot be read", job)
         event = joins.fail(lease, _LOST)
-    except Exception:
-        joins.release(lease)
+    except Exception as error:
+        joins.release(lease, error)
         raise
     if event is not None:
         workshop.outbox.emit(event)

@@ -11,11 +11,11 @@ from sqlalchemy import func, select
 
 from events.schema import ConversionFailed, Mp3Ready, VideoUploaded
 from functions.blobs import BlobExpired, Blobs
-from functions.database import Database
+from functions.database import Database, DatabaseUnavailable
 from functions.jobs import GIVEN_UP, Job, JobNotFound, Jobs, Outcome, new_job_id
 from functions.leases import MOST_ATTEMPTS, Fenced, Terms
 from functions.mails import Mails
-from functions.media import BlobNotFound, Description, Media
+from functions.media import BlobNotFound, Description, Media, MediaUnavailable
 from functions.options import Options
 from functions.outbox import Outbox
 from functions.overdue import Overdue
@@ -211,6 +211,31 @@ def test_a_failure_that_may_pass_gives_the_job_back(house: House) -> None:
     last = house.jobs.claim(job.id)
     assert last is not None
     assert last.spent
+
+
+@pytest.mark.parametrize("away", [MediaUnavailable("away"), DatabaseUnavailable("away")])
+def test_an_attempt_without_a_service_does_not_count(house: House, away: Exception) -> None:
+    job = house.job()
+    for _ in range(2 * MOST_ATTEMPTS):
+        lease = house.jobs.claim(job.id)
+        assert lease is not None
+        assert not lease.spent
+        house.jobs.release(lease, away)
+    assert house.overdue.due(10) == []
+    make_past(house.database, "jobs", "due_at")
+    assert house.overdue.fail_spent() == []
+    assert [due.event for due in house.overdue.due(10)] == [VideoUploaded(job.id)]
+
+
+def test_a_service_that_stays_away_for_a_day_ends_the_job(house: House) -> None:
+    job = house.job()
+    make_past(house.database, "jobs", "created_at", 86_400_000)
+    for _ in range(MOST_ATTEMPTS):
+        lease = house.jobs.claim(job.id)
+        assert lease is not None
+        house.jobs.release(lease, MediaUnavailable("full"))
+    make_past(house.database, "jobs", "due_at")
+    assert house.overdue.fail_spent() == [ConversionFailed(job.id)]
 
 
 def test_sweep_fails_a_job_whose_attempts_are_spent_once(house: House) -> None:
