@@ -3,13 +3,15 @@
 import functools
 import logging
 import os
+import time
 from dataclasses import dataclass
+from typing import Final
 
 import functions_framework
 from cloudevents.http import CloudEvent
 
 from events.schema import Mp3Ready
-from functions.database import Database, url
+from functions.database import Database, DatabaseUnavailable, url
 from functions.leases import Fenced, Lease
 from functions.links import Links
 from functions.mails import Addressee, Mails
@@ -17,6 +19,8 @@ from functions.notify import letter
 from functions.notify.mail import Mail, MailRefused, Send, mailer, message_id_of
 from functions.reception import handling, received
 
+#: Seconds that a mail which is out is kept in mind while the database is away; the request may last 120.
+_PATIENCE: Final = 60.0
 log = logging.getLogger(__name__)
 
 
@@ -68,8 +72,22 @@ def send_mail(event: str, office: PostOffice) -> None:
     except Exception:
         office.mails.release(lease)
         raise
-    office.mails.sent(lease)
+    _record(lease, office.mails)
     log.info("job %s: mail %s is sent", to.job.id, event)
+
+
+def _record(lease: Lease, mails: Mails) -> None:
+    """Record that the mail is out, however long the database takes to come back: nobody may send it once more."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            mails.sent(lease)
+            return
+        except DatabaseUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("mail %s is out, and the database is away; it is recorded later", lease.row.id)
+        time.sleep(0.2)
 
 
 def write(event: str, lease: Lease, to: Addressee, links: Links) -> Mail:

@@ -1,0 +1,58 @@
+"""A mail that is out is recorded as sent, also where the database goes away just then."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from events.schema import Mp3Ready
+from functions.database import DatabaseUnavailable
+from functions.links import Links
+from functions.notify import main
+from functions.notify.mail import Mail
+from functions.notify.main import PostOffice, send_mail
+
+JOB = "a" * 32
+
+
+class Mails:
+    """One mail to send, on a database that is away for some calls of ``sent``."""
+
+    def __init__(self, away: int) -> None:
+        self.away, self.released = away, False
+
+    def claim(self, event: str) -> Any:
+        return SimpleNamespace(row=SimpleNamespace(id=event, kind=Mp3Ready.type))
+
+    def addressee(self, _: object) -> Any:
+        job = SimpleNamespace(id=JOB, filename="a.mp4", duration=1.0, mp3="b" * 24, warning=None)
+        return SimpleNamespace(user=SimpleNamespace(id="u", name="Ada", email="ada@example.org"), job=job)
+
+    def keep(self, _: object) -> Any:
+        return nullcontext(SimpleNamespace(check=lambda: None))
+
+    def release(self, _: object) -> None:
+        self.released = True
+
+    def sent(self, _: object) -> None:
+        self.away -= 1
+        if self.away >= 0:
+            raise DatabaseUnavailable("away")
+
+
+def office(mails: Any, sent: list[Mail]) -> PostOffice:
+    links = Links.from_environ({"LINK_KEY": "k" * 64, "PUBLIC_URL": "http://localhost"})
+    return PostOffice(mails, links, sent.append)
+
+
+def test_it_is_recorded_once_the_database_is_back() -> None:
+    mails, sent = Mails(away=3), list[Mail]()
+    send_mail(Mp3Ready(JOB).id, office(mails, sent))
+    assert (len(sent), mails.away, mails.released) == (1, -1, False)
+
+
+def test_after_a_minute_the_broker_is_told_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "_PATIENCE", 0.0)
+    with pytest.raises(DatabaseUnavailable):
+        send_mail(Mp3Ready(JOB).id, office(Mails(away=9), []))
