@@ -38,7 +38,7 @@ class Outbox:
         try:
             self._publish(event, budget)
         except NotPublished as error:
-            log.warning("job %s: %s is left for sweep: %s", event.job, event.type, error.__cause__ or error)
+            log.warning("job %s: %s is left for sweep: %r", event.job, event.type, error.__cause__ or error)
             return False
         table, row = row_of(event)
         untouched = table.c.due_at == seen if seen is not None else table.c.attempts == 0
