@@ -8,6 +8,7 @@ directory. Death is SIGKILL, sent by a forked process to itself: no ``finally``,
 """
 
 import itertools
+import math
 import os
 import shutil
 import signal
@@ -24,9 +25,10 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, event, insert, select, update
 
-from events.schema import Event, VideoUploaded, parse
+from events.schema import Event, PieceCut, PiecesEncoded, VideoUploaded, parse
 from functions.blobs import Blobs
 from functions.convert.main import convert_video
+from functions.convert.piecework import encode_one, join_pieces
 from functions.convert.workshop import Workshop
 from functions.database import Database
 from functions.directory import DirectoryStore
@@ -178,6 +180,7 @@ class House:
         self.mail_directory, self._media = directory / "mail", directory / "media"
         self._taken, self._said = directory / "taken", directory / "said"
         self.convert: Callable[[str, Workshop], None] = convert_video
+        self.fanout = math.inf
 
     @cached_property
     def database(self) -> Database:
@@ -201,6 +204,7 @@ class House:
             pieces=Pieces(self.database),
             outbox=outbox,
             encoders=1,
+            fanout=self.fanout,
         )
 
     def office(self) -> PostOffice:
@@ -235,17 +239,22 @@ class House:
 
     def deliver(self, event: Event, _: float = 0) -> None:
         """A broker that delivers at once."""
-        if isinstance(event, VideoUploaded):
-            self.convert(event.job, self.workshop(self.deliver))
-        else:
-            send_mail(event.id, self.office())
+        match event:
+            case VideoUploaded():
+                self.convert(event.job, self.workshop(self.deliver))
+            case PieceCut():
+                encode_one(event.job, event.n, self.workshop(self.deliver))
+            case PiecesEncoded():
+                join_pieces(event.job, self.workshop(self.deliver))
+            case _:
+                send_mail(event.id, self.office())
 
     def days_pass(self, keep_days: float = 0) -> None:
         """Let time go by and sweep, until nothing is due any more; every lease and every hour of a blob is over."""
         for _ in range(5):
             self._a_day_passes()
             sweep_up(self.broom(self.deliver, keep_days))
-            if not self.rows("jobs", "due_at") and not self.rows("mails", "due_at"):
+            if not any(self.rows(table, "due_at") for table in ("jobs", "pieces", "mails")):
                 break
         else:
             raise AssertionError("something stays due for ever")
@@ -255,8 +264,9 @@ class House:
     def _a_day_passes(self) -> None:
         # As tests.databases.make_past, in one transaction: this happens hundreds of times.
         with self.database.engine.begin() as connection:
-            for name in ("jobs.due_at", "jobs.lease_until", "mails.due_at", "mails.lease_until", "blobs.expires_at"):
-                table, column = metadata.tables[name.partition(".")[0]], name.partition(".")[2]
+            work = [(name, column) for name in ("jobs", "pieces", "mails") for column in ("due_at", "lease_until")]
+            for name, column in [*work, ("blobs", "expires_at")]:
+                table = metadata.tables[name]
                 statement = update(table).where(table.c[column].is_not(None))
                 connection.execute(statement.values({column: table.c[column] - _DAY}))
 
