@@ -124,7 +124,7 @@ class Leases:
                 work; not so a day after the row was made, or a store that is full for good would repeat it for ever.
         """
         attempts: int = lease.row.attempts
-        age = lease.row.due_at - getattr(lease.row, "created_at", lease.row.due_at)
+        age = lease.row.due_at - lease.row.created_at
         uncounted = isinstance(error, DatabaseUnavailable | MediaUnavailable) and age < _DAY
         values = {"attempts": attempts - 1 if uncounted else attempts, "due_at": now() + backoff(attempts)}
         statement = update(self._table).where(self.held(row, lease.token))

@@ -68,7 +68,7 @@ class Pieces:
                 return events if connection.scalar(select(jobs.c.id).where(mine)) is not None else []
             if not all(blobs_record.keep(connection, blob) for blob in (cut.audio, cut.head)):
                 raise BlobExpired("Storing the audio track took too long.")
-            connection.execute(insert(pieces).values(due_at=now()), rows)
+            connection.execute(insert(pieces).values(created_at=now(), due_at=now()), rows)
             return events
 
         return self._database.run(move)

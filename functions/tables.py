@@ -123,6 +123,7 @@ pieces = Table(
     Column("plan", Text, nullable=False),
     Column("output", String(24)),
     Column("state", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
     *_work(),
     **_OPTIONS,
 )

@@ -66,6 +66,7 @@ def upgrade() -> None:
         sa.Column("plan", sa.Text(), nullable=False),
         sa.Column("output", sa.String(24)),
         sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("due_at", sa.BigInteger()),
         sa.Column("lease", sa.String(32)),
