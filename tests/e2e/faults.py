@@ -1,0 +1,188 @@
+"""Real servers with a user, fifty conversions at a time, and what must be true of them after a fault.
+
+What production waits for is not waited for here: leases that nobody renews and the hour of an unkept blob are moved
+into the past.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pika  # type: ignore[import-untyped]  # pika carries no types
+from pymongo import MongoClient
+from sqlalchemy import Connection, Row, Select, select, update
+
+from events.amqp import Queue, topology
+from functions.database import Database
+from functions.tables import jobs, mails
+from infra.ping import ping
+from tests.databases import make_past
+from tests.e2e.client import Answer, Client, wave_bytes
+from tests.installation import Installation
+from tests.platform import children, is_alive, start, wait_for
+from tests.servers.mongodb import MongoDB
+from tests.servers.proxy import Proxy
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.smtp import running
+from tests.servers.sql import SqlServer
+
+JOBS, THREADS = 50, 10
+CLIP = wave_bytes(0.5)
+#: Seconds: a lease that has not been renewed for so long has no owner; it would last for 20.
+UNRENEWED = 8.0
+#: Milliseconds that the bridge has a message wait, by its default.
+DELAYS = [1000 << n for n in range(7)]
+
+
+class House:
+    """An installation with a proxy before RabbitMQ, and a user."""
+
+    def __init__(self, place: Installation, proxy: Proxy) -> None:
+        self.place, self.proxy = place, proxy
+        self.me = Client(place.platform.url).sign_up()
+        self.me.convert(BytesIO(CLIP), "warm.wav")
+        self._leases: dict[tuple[object, ...], float] = {}
+        self._checked: set[str] = set()
+
+    def upload(self, count: int) -> list[Answer]:
+        """Upload so many clips, some at once."""
+        return upload(self.me, count)
+
+    def sweep(self) -> None:
+        """What a PingSource does every five minutes."""
+        ping(f"{self.place.platform.url}/_functions/sweep")
+
+    def unfinished(self) -> int:
+        return self.place.rows("jobs", finished_at=None)
+
+    def bridge(self) -> int | None:
+        """The bridge's process, where there is one."""
+        for pid in children(self.place.platform.process.pid):
+            with contextlib.suppress(FileNotFoundError):
+                if b"events.bridge" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
+        return None
+
+    def kill(self, name: str) -> int:
+        """kill -9 of every process of a function, once there are any; how many."""
+        pids = wait_for(lambda: [one["pid"] for one in self.place.platform.instances(name)], f"{name} to run")
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not any(map(is_alive, pids)), f"{name} to be gone")
+        alive = self.place.platform.instances
+        wait_for(lambda: not {one["pid"] for one in alive(name)} & {*pids}, "the platform to notice")
+        return len(pids)
+
+    def settle(self) -> None:
+        """Wait until every job has ended, every mail is sent and no message is on its way."""
+        wait_for(lambda: self._settled(), "every job to end and every mail to be sent", 180)
+        wait_for(lambda: not self.messages() and not self._busy(), "the queues to be empty", 120)
+
+    def _settled(self) -> bool:
+        self._forsake()
+        return not self.unfinished() and not self.place.rows("mails", state="due")
+
+    def _forsake(self) -> None:
+        """End the leases that nobody renews: their owners are dead."""
+        run = self.place.database.run
+        for table in (jobs, mails):
+            held = select(table.c.id, table.c.lease, table.c.lease_until).where(table.c.lease_until.is_not(None))
+            for row in run(partial(all_rows, query=held)):
+                if time.monotonic() - self._leases.setdefault(tuple(row), time.monotonic()) > UNRENEWED:
+                    same = (table.c.id == row.id, table.c.lease == row.lease, table.c.lease_until == row.lease_until)
+                    run(partial(Connection.execute, statement=update(table).where(*same).values(lease_until=1)))
+
+    def _busy(self) -> bool:
+        functions = self.place.platform.status()["functions"]
+        return any(one["inflight"] for pool in functions.values() for one in pool["instances"])
+
+    def messages(self) -> dict[str, int]:
+        """How many messages wait in which queue, dead letters and those that wait for their next try included."""
+        names = [one.name for one in topology({}).declarations(DELAYS) if isinstance(one, Queue)]
+        connection = pika.BlockingConnection(pika.URLParameters(self.place.rabbitmq.url))
+        try:
+            channel = connection.channel()
+            counts = {name: channel.queue_declare(name, passive=True).method.message_count for name in names}
+        finally:
+            connection.close()
+        return {name: count for name, count in counts.items() if count}
+
+    def check(self, accepted: list[str], doubled: int) -> tuple[int, int, int]:
+        """Hold what is there to what was promised; the numbers of these jobs done, failed, and of their mails.
+
+        Args:
+            accepted: the jobs whose upload was answered with 202.
+            doubled: how many mails may be there twice: notify was killed between the server's yes and the record.
+        """
+        self.settle()
+        make_past(self.place.database, "blobs", "expires_at")
+        self.sweep()
+        found = self.place.database.run(partial(all_rows, query=select(jobs)))
+        rows = {row.id: row for row in found}
+        assert {row.state for row in found} <= {"done", "failed"}
+        assert all(row.mp3 if row.state == "done" else row.error.endswith(".") for row in found)
+        with MongoClient[dict[str, object]](self.place.mongodb.url) as client:
+            assert {str(name) for name in client["mp3s"]["fs.files"].distinct("_id")} == {
+                row.mp3 for row in found if row.mp3
+            }
+        sent = Counter(str(mail["Message-ID"]) for mail in self.place.smtp.mails)
+        assert sent.keys() == {message_id(row.id, row.state) for row in found if row.id not in self._checked}
+        assert sorted(sent.values())[-1] <= (2 if doubled else 1)
+        assert sum(sent.values()) - len(sent) <= doubled
+        assert self.place.orphan_chunks() == 0
+        assert self.place.rows("blobs") == self.place.rows("blobs", expires_at=None)
+        assert self.messages() == {}
+        self._checked |= rows.keys()
+        self.place.smtp.mails.clear()
+        states = Counter(rows[job].state for job in accepted)
+        return states["done"], states["failed"], sum(sent[message_id(job, rows[job].state)] for job in accepted)
+
+
+def upload(user: Client, count: int) -> list[Answer]:
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(lambda n: user.try_upload(BytesIO(CLIP), f"{n}.wav"), range(count)))
+
+
+def all_rows(connection: Connection, query: Select[Any]) -> list[Row[Any]]:
+    return list(connection.execute(query))
+
+
+def message_id(job: str, state: str) -> str:
+    return f"<{job}.{'mp3.ready' if state == 'done' else 'conversion.failed'}@mp3burst>"
+
+
+@contextmanager
+def build(directory: Path, kind: type[SqlServer]) -> Iterator[House]:
+    """Start everything, with a proxy between the platform and RabbitMQ."""
+    with ExitStack() as stack:
+        rabbitmq, mongodb = stack.enter_context(RabbitMQ()), stack.enter_context(MongoDB())
+        sql, smtp = stack.enter_context(kind()), stack.enter_context(running())
+        proxy = stack.enter_context(Proxy(rabbitmq.port))
+        env = {
+            "AMQP_URL": rabbitmq.url.replace(f":{rabbitmq.port}/", f":{proxy.port}/"),
+            "DATABASE_URL": sql.url,
+            "MONGO_URI": f"{mongodb.url}/videos",
+            "MONGO_MP3_URI": f"{mongodb.url}/mp3s",
+            "SMTP_HOST": "127.0.0.1",
+            "SMTP_PORT": str(smtp.port),
+            "SMTP_SECURITY": "none",
+            "MAIL_FROM": "mp3burst@example.org",
+        }
+        platform = stack.enter_context(start(directory / "data", env=env))
+        database = Database(sql.url)
+        stack.callback(database.close)
+        yield House(Installation(platform, rabbitmq, mongodb, sql, smtp, database), proxy)
+
+
+def accepted_job(answer: Answer) -> str:
+    assert answer.status == 202, answer.body
+    return str(answer.json()["job"])

@@ -1,0 +1,261 @@
+"""Real servers that go away while fifty conversions are under way, processes that are killed, and a full disk.
+
+Whatever happens, a job that was accepted ends, with one MP3 and one mail, and nothing is left over.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Select, func, select
+
+from events.poster import Poster
+from events.publish import post, publisher
+from events.schema import Mp3Ready
+from functions.blobs import Blobs
+from functions.database import Database
+from functions.media import connect
+from functions.outbox import Outbox
+from functions.overdue import Overdue
+from functions.sweep.main import Broom, sweep_up
+from functions.tables import blobs, jobs, mails
+from tests.databases import make_past
+from tests.e2e.client import Client, wave_bytes
+from tests.e2e.faults import CLIP, JOBS, THREADS, House, accepted_job, build, upload
+from tests.platform import start, wait_for
+from tests.servers.mariadb import MariaDB
+from tests.servers.mongodb import MongoDB
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.smtp import DROP
+from tests.servers.sql import SqlServer
+
+Measured = Callable[[str], None]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with build(tmp_path_factory.mktemp("faults"), MariaDB) as made:
+        yield made
+
+
+@contextmanager
+def fault(house: House, name: str, measured: Measured, doubled: int = 0) -> Iterator[list[str]]:
+    """Fifty conversions are under way; the block is the fault. One sweep after it everything is as it should be."""
+    began = time.monotonic()
+    accepted = [accepted_job(answer) for answer in house.upload(JOBS)]
+    under_way = house.unfinished()
+    assert under_way > JOBS // 2
+    yield accepted
+    house.sweep()
+    done, failed, letters = house.check(accepted, doubled)
+    figures = f"{len(accepted)} jobs ({under_way} under way), {done} done, {failed} failed, {letters} mails"
+    measured(f"fault: {name:<34} {figures}, {time.monotonic() - began:.1f} s")
+    assert done == len(accepted)
+
+
+def some_done(house: House, count: int = 5) -> None:
+    """Wait until some more of the jobs have ended."""
+    left = house.unfinished() - count
+    wait_for(lambda: house.unfinished() <= max(left, 0), f"{count} more jobs to end", 120)
+
+
+def test_rabbitmq_is_killed_and_restarted(house: House, measured: Measured) -> None:
+    with fault(house, "RabbitMQ killed, restarted", measured):
+        some_done(house)
+        house.place.rabbitmq.kill()
+        house.place.rabbitmq.start()
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["stopped", "hanging"])
+def test_users_upload_while_rabbitmq_is_away(house: House, measured: Measured, hangs: bool) -> None:
+    rabbitmq = house.place.rabbitmq
+    with fault(house, f"RabbitMQ {'hanging' if hangs else 'stopped'}, uploads go on", measured) as accepted:
+        (rabbitmq.suspend if hangs else rabbitmq.stop)()
+        began = time.monotonic()
+        accepted += [accepted_job(answer) for answer in house.upload(2 * THREADS)]
+        seconds = (time.monotonic() - began) / 2
+        (rabbitmq.resume if hangs else rabbitmq.start)()
+    measured(f"       an upload meanwhile: {seconds:.2f} s, {THREADS} at a time")
+
+
+def test_the_connection_to_rabbitmq_is_cut(house: House, measured: Measured) -> None:
+    with fault(house, "RabbitMQ's connections cut 5 times", measured) as accepted:
+        for _ in range(5):
+            assert house.proxy.cut()
+            accepted += [accepted_job(answer) for answer in house.upload(2)]
+            some_done(house)
+
+
+def test_mariadb_is_killed_and_restarted(house: House, measured: Measured) -> None:
+    with fault(house, "MariaDB killed, restarted", measured):
+        some_done(house)
+        without_a_server(house, house.place.sql)
+
+
+def test_postgresql_is_killed_and_restarted(tmp_path_factory: pytest.TempPathFactory, measured: Measured) -> None:
+    with (
+        build(tmp_path_factory.mktemp("postgresql"), PostgreSQL) as other,
+        fault(other, "PostgreSQL killed, restarted", measured),
+    ):
+        some_done(other)
+        without_a_server(other, other.place.sql)
+
+
+def test_mongodb_is_restarted(house: House, measured: Measured) -> None:
+    with fault(house, "MongoDB restarted", measured):
+        some_done(house)
+        without_a_server(house, house.place.mongodb)
+
+
+def without_a_server(house: House, server: SqlServer | MongoDB) -> None:
+    """Take the server away for as long as it takes to tell a user so."""
+    server.kill() if isinstance(server, SqlServer) else server.stop()
+    house.me.try_upload(BytesIO(CLIP), "refused.wav").problem(503)
+    server.start()
+
+
+def test_smtp_is_down_for_a_while(house: House, measured: Measured) -> None:
+    smtp = house.place.smtp
+    with fault(house, "SMTP down", measured):
+        smtp.answers["MAIL"] = DROP
+        tried = select(func.count()).select_from(mails).where(mails.c.attempts > 0, mails.c.state == "due")
+        try:
+            wait_for(lambda: (house.place.database.run(lambda c: c.scalar(tried)) or 0) >= 10, "ten tries in vain", 120)
+        finally:
+            del smtp.answers["MAIL"]
+
+
+def test_the_bridge_is_killed(house: House, measured: Measured) -> None:
+    with fault(house, "kill -9: bridge", measured):
+        some_done(house)
+        bridge = house.bridge()
+        assert bridge is not None
+        os.kill(bridge, signal.SIGKILL)
+        wait_for(lambda: house.bridge() not in (None, bridge), "another bridge")
+
+
+@pytest.mark.parametrize("name", ["convert", "notify"])
+def test_a_function_that_works_is_killed(house: House, measured: Measured, name: str) -> None:
+    def working() -> bool:
+        return any(one["inflight"] for one in house.place.platform.instances(name))
+
+    # Ten mails at most are under way when notify is killed: its Trigger's parallelism.
+    with fault(house, f"kill -9: {name}, twice", measured, doubled=20 if name == "notify" else 0):
+        for _ in range(2):
+            some_done(house, 3)
+            wait_for(working, f"{name} to work")
+            house.kill(name)
+
+
+def test_upload_is_killed_while_users_upload(house: House, measured: Measured) -> None:
+    def insist(number: int) -> str:
+        key, answer = f"insist-{number}", None
+        while answer is None or answer.status != 202:
+            try:
+                answer = house.me.try_upload(BytesIO(CLIP), "insist.wav", key=key)
+            except OSError:
+                continue
+            assert answer.status in (202, 502, 503), answer.body
+        return accepted_job(answer)
+
+    with fault(house, "kill -9: upload, while it takes in", measured) as accepted, ThreadPoolExecutor(4) as threads:
+        insisting = threads.map(insist, range(40))
+        house.kill("upload")
+        again = list(insisting)
+        assert len({*again}) == 40
+        accepted += again
+
+
+def test_the_other_functions_are_killed(house: House, measured: Measured) -> None:
+    me, url = house.me, house.place.platform.url
+    with fault(house, "kill -9: every other function", measured) as accepted:
+        calls: dict[str, Callable[[], object]] = {
+            "register": me.sign_up,
+            "login": me.log_in,
+            "validate": lambda: me.call("POST", "/validate", b"").status == 200 or pytest.fail("validate"),
+            "status": me.jobs,
+            "download": lambda: me.download(me.wait(accepted[0])["mp3"]).status == 200 or pytest.fail("download"),
+            "sweep": house.sweep,
+            "bury": lambda: post(Poster(f"{url}/_functions/bury"), "/mp3burst/test", Mp3Ready(accepted[0]), 60),
+        }
+        others = house.place.platform.status()["functions"].keys() - {"convert", "encode", "join", "notify", "upload"}
+        assert calls.keys() == others
+        for name, call in calls.items():
+            call()
+            house.kill(name)
+            call()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here: that takes root")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Take all the room that is left."""
+    with path.open("ab", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            return
+
+
+def test_the_disk_of_the_media_store_is_full(small_disk: Path, tmp_path: Path, measured: Measured) -> None:
+    """On the platform's own broker, where the store is a directory."""
+    env, began = {"MEDIA_DIR": str(small_disk / "media")}, time.monotonic()
+    in_vain = select(func.count()).select_from(jobs).where(jobs.c.state == "converting", jobs.c.lease.is_(None))
+    unfinished = select(func.count()).select_from(jobs).where(jobs.c.finished_at.is_(None))
+    with start(tmp_path / "data", env=env) as platform:
+        me, database = Client(platform.url).sign_up(), Database(f"sqlite:///{tmp_path / 'data' / 'mp3burst.db'}")
+
+        def count(query: Select[int]) -> int:
+            return database.run(lambda connection: connection.scalar(query)) or 0
+
+        def tried() -> bool:
+            fill(small_disk / "ballast")  # Also what failed attempts give back.
+            return count(in_vain) >= 5
+
+        accepted = [accepted_job(answer) for answer in upload(me, JOBS)]
+        under_way = count(unfinished)
+        wait_for(tried, "five attempts in vain", 120)
+        refusal = me.try_upload(BytesIO(wave_bytes(30)), "refused.wav").problem(503)
+        assert "full" in refusal["detail"]
+        (small_disk / "ballast").unlink()
+
+        ended = [me.wait(job, 200) for job in accepted]
+        letters = tmp_path / "data" / "mail"
+        wait_for(lambda: len([*letters.glob("*.eml")]) >= len(accepted), "the mails", 60)
+        wait_for(lambda: not any(queue_busy(queue) for queue in platform.status()["queues"].values()), "the queues", 60)
+        make_past(database, "blobs", "expires_at")
+        publish = publisher({"K_SINK": f"{platform.url}/_broker"}, "/mp3burst/sweep")
+        sweep_up(Broom(Overdue(database), Blobs(database), connect(env), Outbox(database, publish), 0))
+        kept = database.run(lambda connection: sorted(connection.scalars(select(blobs.c.id))))
+        assert sorted(path.name for path in small_disk.glob("media/*/*/*")) == kept
+        assert len(kept) == 2 * len(accepted)
+        assert {path.name for path in letters.glob("*.eml")} == {f"{job}.mp3.ready.eml" for job in accepted}
+        assert platform.status()["dead_letters"] == []
+        database.close()
+    states = [job["status"] for job in ended]
+    figures = (
+        f"{len(accepted)} jobs ({under_way} under way), {states.count('done')} done, {states.count('failed')} failed"
+    )
+    measured(f"fault: {'media disk full':<34} {figures}, {len(accepted)} mails, {time.monotonic() - began:.1f} s")
+    assert {*states} == {"done"}
+
+
+def queue_busy(queue: dict[str, int]) -> bool:
+    return any(queue.values())
