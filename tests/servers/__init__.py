@@ -1,4 +1,4 @@
-"""Real servers for tests: each starts on loopback, on free ports, with a data directory of its own, and ends with its test."""
+"""Real servers for tests: each starts on loopback, on free ports, with its own data, and ends with its test."""
 
 import os
 import shutil
