@@ -1,13 +1,14 @@
 """Clips that tests make with the ffmpeg that came with the dependencies, and what they ask of an MP3."""
 
 import importlib
+import os
 import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-#: Real files from browsers, phones and broken tools.
-MEDIA = Path("shared/media")
+#: Real files from browsers, phones and broken tools, where they are there.
+_MEDIA = Path(os.environ.get("MP3BURST_MEDIA") or Path(__file__).resolve().parents[2] / "shared" / "media")
 
 #: Sound that gives an encoder work: notes that begin and fade, a little noise, another thing in each ear.
 MUSIC = (
@@ -20,6 +21,13 @@ SILENCE = "anullsrc=r={rate}:cl=stereo,atrim=duration={seconds}"
 STEPS = (
     "aevalsrc='1.4*sin(2*PI*997*t)*gt(mod(t\\,1)\\,0.5)|0.9*sin(2*PI*60*t)*lt(mod(t\\,1.3)\\,0.4)':d={seconds}:s={rate}"
 )
+
+
+def real(name: str) -> Path:
+    """A real file; the test skips where there is none, since they are no part of the repository."""
+    if not (path := _MEDIA / name).exists():
+        pytest.skip(f"there is no {name}: MP3BURST_MEDIA names the folder of real files")
+    return path
 
 
 @cache

@@ -75,7 +75,7 @@ def test_a_file_of_any_kind_becomes_the_mp3_of_one_ffmpeg(name: str, arguments: 
     "name", ["big_buck_bunny_0_30.webm", "no_duration.webm", "fire2.mp4", "smpte-2997.mp4", "chaplin.mp4"]
 )
 def test_real_files_become_the_mp3_of_one_ffmpeg(name: str, tmp_path: Path) -> None:
-    video = clips.MEDIA / name
+    video = clips.real(name)
     result, mp3 = convert(video, tmp_path, Options(vbr=4), encoders=3)
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-q:a", "4")
     assert result.warning is None

@@ -143,7 +143,7 @@ def _picture(path: Path) -> None:
 
 
 def _no_track(path: Path) -> None:
-    path.write_bytes((clips.MEDIA / "no_audio_track.mp4").read_bytes())
+    path.write_bytes(clips.real("no_audio_track.mp4").read_bytes())
 
 
 def _without_index(path: Path) -> None:
@@ -273,7 +273,7 @@ def test_mp3_sound_is_copied_bit_for_bit(name: str, quality: tuple[str, str], tm
 
 @pytest.mark.parametrize("name", ["chaplin.mp4", "video_with_failing_audio.mp4", "with-attached-pic.mp3"])
 def test_real_mp3_sound_is_copied(name: str, tmp_path: Path) -> None:
-    video = clips.MEDIA / name
+    video = clips.real(name)
     result, mp3 = convert(video, tmp_path)
     assert result.copied
     assert packets(mp3) == packets(video)
@@ -282,15 +282,15 @@ def test_real_mp3_sound_is_copied(name: str, tmp_path: Path) -> None:
 
 
 def test_a_bit_rate_that_is_asked_for_is_encoded(tmp_path: Path) -> None:
-    result, mp3 = convert(clips.MEDIA / "chaplin.mp4", tmp_path, Options(bitrate=64))
+    result, mp3 = convert(clips.real("chaplin.mp4"), tmp_path, Options(bitrate=64))
     assert not result.copied
     assert mp3.stat().st_size < 9.7 * 64_000 / 8 + 4000
 
 
 def test_tags_and_cover_are_carried_over(tmp_path: Path) -> None:
     ID3: Any = importlib.import_module("mutagen.id3").ID3  # it has no types
-    result, mp3 = convert(clips.MEDIA / "with-attached-pic.mp3", tmp_path)
-    source, tags = ID3(clips.MEDIA / "with-attached-pic.mp3"), ID3(mp3)
+    result, mp3 = convert(clips.real("with-attached-pic.mp3"), tmp_path)
+    source, tags = ID3clips.real("with-attached-pic.mp3"), ID3(mp3)
     assert tags.version == (2, 3, 0)
     assert result.title == str(tags["TIT2"]) == str(source["TIT2"])
     for frame in ("TPE1", "TALB", "TRCK"):
