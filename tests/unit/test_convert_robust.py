@@ -290,7 +290,7 @@ def test_a_bit_rate_that_is_asked_for_is_encoded(tmp_path: Path) -> None:
 def test_tags_and_cover_are_carried_over(tmp_path: Path) -> None:
     ID3: Any = importlib.import_module("mutagen.id3").ID3  # it has no types
     result, mp3 = convert(clips.real("with-attached-pic.mp3"), tmp_path)
-    source, tags = ID3clips.real("with-attached-pic.mp3"), ID3(mp3)
+    source, tags = ID3(clips.real("with-attached-pic.mp3")), ID3(mp3)
     assert tags.version == (2, 3, 0)
     assert result.title == str(tags["TIT2"]) == str(source["TIT2"])
     for frame in ("TPE1", "TALB", "TRCK"):
