@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 #: Real files from browsers, phones and broken tools, where they are there.
 _MEDIA = Path(os.environ.get("MP3BURST_MEDIA") or Path(__file__).resolve().parents[2] / "shared" / "media")
 
