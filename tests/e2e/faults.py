@@ -67,7 +67,7 @@ class House:
     def bridge(self) -> int | None:
         """The bridge's process, where there is one."""
         for pid in children(self.place.platform.process.pid):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if b"events.bridge" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     return pid
         return None
@@ -76,7 +76,8 @@ class House:
         """kill -9 of every process of a function, once there are any; how many."""
         pids = wait_for(lambda: [one["pid"] for one in self.place.platform.instances(name)], f"{name} to run")
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it was idle, and stopped just now
+                os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not any(map(is_alive, pids)), f"{name} to be gone")
         alive = self.place.platform.instances
         wait_for(lambda: not {one["pid"] for one in alive(name)} & {*pids}, "the platform to notice")
