@@ -6,6 +6,7 @@ functions-framework's own command fixes a graceful time-out of 30 s and the node
 - ``BIND_ADDRESS`` (0.0.0.0) and ``PORT`` (8080).
 - ``THREADS`` (8): how many requests are handled at once.
 - ``TIMEOUT_SECONDS`` (300): how long running requests may go on after SIGTERM.
+- ``BODY_SECONDS`` (30): how long one read of a request's body may take, up to 64 KiB of JSON or 256 KiB of an upload.
 - ``PARENT_PID``: where it is set, this process dies with that parent.
 """
 
@@ -21,9 +22,12 @@ from typing import Any
 
 from events.errors import Mp3burstError
 from functions.settings import BadSetting, number, refuse_outdated, required
+from infra.patience import Patience
 
 #: prctl(2), PR_SET_PDEATHSIG.
 _SET_PARENT_DEATH_SIGNAL = 1
+#: prctl(2), PR_SET_DUMPABLE.
+_SET_DUMPABLE = 4
 #: How much of a body that the function left unread is taken, in bytes and in seconds, so that its answer arrives.
 _LINGER_BYTES = 256 << 20
 _LINGER_SECONDS = 5.0
@@ -33,7 +37,8 @@ Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return " | ".join(line for line in super().format(record).splitlines() if line.strip())
+        line = " | ".join(line for line in super().format(record).splitlines() if line.strip())
+        return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
 
 
 def main() -> int:
@@ -47,6 +52,8 @@ def main() -> int:
             die_with(int(parent))
         refuse_outdated(os.environ)
         options = settings(os.environ)
+        # What runs a stranger's media under the same user must not read this process's memory or environment.
+        ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0)
         log_to_stderr()
         wsgi = application(os.environ)
     except Mp3burstError as error:
@@ -116,7 +123,7 @@ def application(environ: Mapping[str, str]) -> Wsgi:
     # The framework reads what is left of a body into memory before it answers; _courteous bounds that instead.
     after = app.after_request_funcs.get(None, [])
     after[:] = [function for function in after if function is not functions_framework.read_request]
-    return _courteous(app)
+    return _courteous(app, Patience(number(environ, "BODY_SECONDS", 30, 0.1)))
 
 
 def _crashed(error: Any) -> tuple[str, int, dict[str, str]]:
@@ -125,10 +132,12 @@ def _crashed(error: Any) -> tuple[str, int, dict[str, str]]:
     return f"{sentence}\n", 500, {"Content-Type": "text/plain; charset=utf-8"}
 
 
-def _courteous(app: Wsgi) -> Wsgi:
+def _courteous(app: Wsgi, patience: Patience) -> Wsgi:
     from werkzeug.wsgi import ClosingIterator
 
     def wrapped(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if (connection := environ.get("gunicorn.socket")) is not None:
+            environ["wsgi.input"] = patience.body(environ["wsgi.input"], connection)
         if "CONTENT_LENGTH" in environ:
             # To gunicorn a body that broke off has ended; without this key werkzeug counts and raises.
             environ.pop("wsgi.input_terminated", None)

@@ -14,7 +14,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, Multip
 from events.errors import Mp3burstError
 from functions.routing import BadRequest, Unprocessable
 
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 256 << 10
 #: What the decoder may hold: two chunks, and what it could not use of the one before.
 _BUFFER: Final = 3 * _CHUNK
 #: As much of the end of a chunk as may belong to a boundary: it has up to 70 characters (RFC 2046, 5.1.1).

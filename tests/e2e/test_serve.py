@@ -1,8 +1,11 @@
 """The function server as a process."""
 
+import contextlib
 import http.client
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -77,3 +80,41 @@ def test_it_does_not_outlive_a_parent_that_is_gone_already() -> None:
     process = serve(FUNCTION_TARGET="web", PARENT_PID="1" if os.getpid() != 1 else "2", PORT=str(free_port()))
     process.communicate(timeout=30)
     assert process.returncode == 1
+
+
+def test_a_client_who_sends_nothing_does_not_keep_a_thread(tmp_path: Path) -> None:
+    """A byte now and then is no body: the only thread must be free for others again."""
+    port = free_port()
+    process = serve(
+        FUNCTION_TARGET="web",
+        BIND_ADDRESS="127.0.0.1",
+        PORT=str(port),
+        THREADS="1",
+        BODY_SECONDS="1",
+        NOTES=str(tmp_path),
+    )
+    try:
+        wait_for(lambda: listening(port), "the server to listen")
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
+            slow.sendall(b"POST /count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+
+            def dribble() -> bool:
+                with contextlib.suppress(OSError):
+                    slow.sendall(b" ")
+                return bool(select.select([slow], [], [], 0.2)[0])
+
+            wait_for(dribble, "the answer to a body that does not come")
+            assert b" 200 " not in slow.recv(1000)
+        other = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        other.request("GET", "/")
+        assert other.getresponse().status == 200
+        other.close()
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def listening(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
