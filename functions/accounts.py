@@ -81,8 +81,10 @@ class Accounts:
         """
         from argon2.exceptions import VerificationError
 
-        query = select(users).where(users.c.username == fold(username))
-        row = self._database.run(lambda connection: connection.execute(query).one_or_none())
+        name = fold(username)
+        query = select(users).where(users.c.username == name)
+        possible = len(name) <= 254 and "\0" not in name  # PostgreSQL takes no NUL
+        row = self._database.run(lambda connection: connection.execute(query).one_or_none()) if possible else None
         hasher = self._argon2()
         try:
             hasher.verify(_NOBODY if row is None else row.password_hash, password)

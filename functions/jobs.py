@@ -1,5 +1,6 @@
 """Jobs: from an uploaded video to its MP3, move by move. Each move is one transaction whose outcome is looked at."""
 
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from functions.tables import blobs, jobs, mails, now, pieces
 
 #: Progress of one encoder is kept in this many steps; with pieces it is counted in pieces.
 STEPS: Final = 1000
+_JOB_ID: Final = re.compile("[0-9a-f]{32}")
 FINISHED: Final = ("done", "failed")
 GIVEN_UP: Final = (
     "The conversion was tried several times and did not come to an end. Try again later; "
@@ -65,6 +67,11 @@ class Outcome:
     mp3: str
     duration: float
     warning: str | None
+
+
+def is_job_id(text: str) -> bool:
+    """Whether the text has the form of a job's id; another never reaches the database."""
+    return _JOB_ID.fullmatch(text) is not None
 
 
 def new_job_id() -> str:
@@ -122,7 +129,7 @@ class Jobs:
         Raises:
             JobNotFound: there is none, or it is somebody else's.
         """
-        found = self._one(and_(jobs.c.id == job, jobs.c.owner == owner))
+        found = self._one(and_(jobs.c.id == job, jobs.c.owner == owner)) if is_job_id(job) else None
         if found is None:
             raise JobNotFound("There is no such job; GET /jobs lists yours.")
         return found
@@ -154,7 +161,8 @@ class Jobs:
         Raises:
             JobNotFound: there is none, or it is somebody else's.
         """
-        if not self._database.run(lambda connection: remove(connection, and_(jobs.c.id == job, jobs.c.owner == owner))):
+        mine = and_(jobs.c.id == job, jobs.c.owner == owner)
+        if not is_job_id(job) or not self._database.run(lambda connection: remove(connection, mine)):
             raise JobNotFound("There is no such job; GET /jobs lists yours.")
 
     def claim(self, job: str) -> Lease | None:

@@ -34,9 +34,18 @@ class Subject:
     free: int
 
 
-def subjects(username: str, address: str) -> tuple[Subject, Subject]:
-    """The account and the address of a login. Many people may share an address, so it may fail more often."""
-    return Subject(_hash("account", fold(username)), 5), Subject(_hash("address", address), 50)
+def subjects(username: str, address: str) -> tuple[Subject, Subject, Subject]:
+    """Who is counted at a login: the account from this address, the account from anywhere, and the address.
+
+    The account alone may fail more often, or anybody could lock its owner out; so may an address, which many people may
+    share.
+    """
+    account = fold(username)
+    return (
+        Subject(_hash("account", f"{account}\n{address}"), 5),
+        Subject(_hash("account", account), 100),
+        Subject(_hash("address", address), 50),
+    )
 
 
 def _hash(kind: str, text: str) -> str:
@@ -72,9 +81,9 @@ class Throttle:
                 # Another login of the same subject inserted the row first; now there is one to update.
                 self._database.run(count)
 
-    def succeeded(self, account: Subject) -> None:
-        """Forget the account's failures. The address's stay: somebody may be trying its accounts in turn."""
-        statement = delete(logins).where(logins.c.subject == account.id)
+    def succeeded(self, *who: Subject) -> None:
+        """Forget the failures of an account. Not the address's: somebody may be trying its accounts in turn."""
+        statement = delete(logins).where(logins.c.subject.in_([subject.id for subject in who]))
         self._database.run(lambda connection: connection.execute(statement))
 
 

@@ -45,14 +45,14 @@ def sign_in(username: str, password: str, address: str, desk: Desk) -> dict[str,
         WrongCredentials: no such user, or not their password.
         TooManyFailures: this account or this address has failed too often just now.
     """
-    account, from_where = subjects(username, address)
-    desk.throttle.check(account, from_where)
+    here, account, from_where = subjects(username, address)
+    desk.throttle.check(here, account, from_where)
     try:
         user = desk.accounts.check(username, password)
     except WrongCredentials:
-        desk.throttle.failed(account, from_where)
+        desk.throttle.failed(here, account, from_where)
         raise
-    desk.throttle.succeeded(account)
+    desk.throttle.succeeded(here, account)
     return {"token": desk.signer.sign(user.id, user.username, user.role), "expires_in": desk.signer.seconds}
 
 

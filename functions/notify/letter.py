@@ -67,7 +67,9 @@ def failed(name: str, to: str, filename: str, error: str, message_id: str) -> Ma
 
 
 def _letter(name: str, to: str, subject: str, paragraphs: list[str], link: str | None, message_id: str) -> Mail:
-    lines = [f"Hello {_shown(name)},", *paragraphs, "mp3burst"]
+    # Nobody has proved that the address is theirs: a name that is a link would make us its messenger.
+    greeting = "Hello," if re.search(r"://|www\.", name, re.IGNORECASE) else f"Hello {_shown(name)[:60]},"
+    lines = [greeting, *paragraphs, "mp3burst"]
     body = "\n".join(f"<p>{_html(line, link)}</p>" for line in lines)
     return Mail(
         to=to,

@@ -8,7 +8,7 @@ from typing import Any, Final
 import functions_framework
 from flask import Request, Response
 
-from functions.accounts import Accounts, User
+from functions.accounts import Accounts, User, fold
 from functions.database import Database, url
 from functions.routing import Routes, Unprocessable, as_json, json_object
 
@@ -40,7 +40,7 @@ def add_user(form: dict[str, Any], accounts: Accounts) -> User:
     email = email.strip() or username.strip()
     faults = {
         "name": "must have 1 to 200 characters" if not 1 <= len(name.strip()) <= 200 else "",
-        "username": "must have 1 to 254 characters" if not 1 <= len(username.strip()) <= 254 else "",
+        "username": "must have 1 to 254 characters" if not 1 <= len(fold(username)) <= 254 else "",
         "password": "must have 8 to 128 characters" if not 8 <= len(password) <= 128 else "",
         "email": "must be an e-mail address" if len(email) > 254 or not _EMAIL.fullmatch(email) else "",
     }
@@ -49,6 +49,8 @@ def add_user(form: dict[str, Any], accounts: Accounts) -> User:
             faults[field] = "must not have control characters"
     if any(0xD800 <= ord(character) < 0xE000 for character in password):
         wrong |= {"password": "must be text"}  # Halves of characters: JSON can hold them, no encoding has them.
+    if ":" in fold(username):
+        faults["username"] = "must not have a colon, which ends the name in HTTP Basic authentication"
     faults = {field: fault for field, fault in (faults | wrong).items() if fault}
     if faults:
         sentence = "; ".join(f"{field} {fault}" for field, fault in faults.items())

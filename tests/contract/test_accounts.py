@@ -65,21 +65,30 @@ def test_a_role_is_given_by_name(database: Database) -> None:
 
 def test_failures_lock_an_account_and_success_opens_it(database: Database) -> None:
     throttle = Throttle(database)
-    account, address = subjects("a@example.org", "192.0.2.1")
-    for _ in range(account.free):
-        throttle.check(account, address)
-        throttle.failed(account, address)
-    throttle.check(account, address)
-    throttle.failed(account, address)
+    here, account, _ = who = subjects("a@example.org", "192.0.2.1")
+    for _ in range(here.free):
+        throttle.check(*who)
+        throttle.failed(*who)
+    throttle.check(*who)
+    throttle.failed(*who)
     with pytest.raises(TooManyFailures) as refused:
-        throttle.check(account, address)
+        throttle.check(*who)
     assert 1 <= refused.value.retry_after <= 2
     throttle.check(*subjects("b@example.org", "192.0.2.1"))
     make_past(database, "logins", "locked_until", 10_000)
-    throttle.check(account, address)
-    throttle.succeeded(account)
-    throttle.failed(account, address)
-    throttle.check(account, address)
+    throttle.check(*who)
+    throttle.succeeded(here, account)
+    throttle.failed(*who)
+    throttle.check(*who)
+
+
+def test_a_stranger_who_fails_does_not_lock_the_owner_out(database: Database) -> None:
+    throttle = Throttle(database)
+    for _ in range(20):
+        throttle.failed(*subjects("a@example.org", "198.51.100.7"))
+    with pytest.raises(TooManyFailures):
+        throttle.check(*subjects("a@example.org", "198.51.100.7"))
+    throttle.check(*subjects("a@example.org", "192.0.2.1"))
 
 
 def test_the_lock_grows_and_has_an_end(database: Database) -> None:
