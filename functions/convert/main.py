@@ -78,7 +78,7 @@ def _attempt(lease: Lease, workshop: Workshop) -> list[Event]:
         with workshop.jobs.keep(lease, lambda: progress[0]) as keeper:
             return _convert(lease, keeper, progress, workshop)
     except UnusableMedia as error:
-        log.info("job %s: %s", job, error)
+        log.info("job %s: %s (%s)", job, error, error.__cause__)
         return _failed(lease, str(error), workshop)
     except (BlobNotFound, BlobCorrupt):
         log.exception("job %s: its video cannot be read", job)

@@ -58,7 +58,7 @@ def encode_one(job: str, n: int, workshop: Workshop) -> None:
             raise UnusableMedia(GIVEN_UP)
         events = _encode(lease, row, workshop)
     except UnusableMedia as error:
-        log.info("job %s: piece %d: %s", job, n, error)
+        log.info("job %s: piece %d: %s (%s)", job, n, error, error.__cause__)
         events = _only(workshop.pieces.fail(lease, str(error)))
     except (BlobNotFound, BlobCorrupt):
         log.exception("job %s: its audio track cannot be read", job)
@@ -76,9 +76,7 @@ def _encode(lease: Lease, row: Any, workshop: Workshop) -> list[Event]:
         track = _fetch(row.audio, directory, keeper, workshop)
         with workshop.blobs.writing(workshop.media, "pieces", about) as frames:
             piece = whole.plan.pieces[n]
-            part = encode_piece(
-                workshop.ffmpeg or engine.own_ffmpeg(), whole.plan, piece, track, frames, lambda _: keeper.check()
-            )
+            part = _encode_piece(whole.plan, piece, track, frames, keeper, workshop)
         events = workshop.pieces.encoded(lease, frames.blob, part.to_json())
     if events is None:
         workshop.blobs.discard(workshop.media, "pieces", frames.blob)
@@ -110,7 +108,7 @@ def join_pieces(job: str, workshop: Workshop) -> None:
             outcome = _join(lease, keeper, workshop)
             event = joins.finish(lease, outcome)
     except UnusableMedia as error:
-        log.info("job %s: %s", job, error)
+        log.info("job %s: %s (%s)", job, error, error.__cause__)
         event = joins.fail(lease, str(error))
     except (BlobNotFound, BlobCorrupt):
         log.exception("job %s: its pieces cannot be read", job)
@@ -149,9 +147,7 @@ def _in_one(
     # The sound changes its rate or channels on the way: ffmpeg counts samples anew from there, and ranges are lost.
     track, frames = _fetch(row.audio, directory, keeper, workshop), directory / "frames"
     with frames.open("wb") as out:
-        part = encode_piece(
-            workshop.ffmpeg or engine.own_ffmpeg(), whole.plan, Piece(0, None), track, out, lambda _: keeper.check()
-        )
+        part = _encode_piece(whole.plan, Piece(0, None), track, out, keeper, workshop)
     first = engine.tag_of([part.sum])
     mp3.write(first)
     with frames.open("rb") as file:

@@ -178,16 +178,19 @@ def _serve(
         request.clear()
         link.settimeout(None)
         if what == reader.READ:
-            data = source.read(min(first, BUFFER))
+            data = source.read(max(0, min(first, BUFFER)))
             furthest = max(furthest, source.tell())
             _answer(link, len(data), data)
-        elif what == reader.SEEK:
+        elif what == reader.SEEK and second in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
             _answer(link, source.seek(first, second))
         elif what == reader.COVER:
             cover = bytes(reader.receive(link, min(first, reader.MAX_COVER)))
-        else:
-            report: dict[str, Any] = json.loads(reader.receive(link, min(first, reader.MAX_REPORT)))
+        elif what == reader.REPORT and 0 < first <= reader.MAX_REPORT:
+            report: dict[str, Any] = json.loads(reader.receive(link, first))
             return report, cover
+        else:
+            # No reader of ours asks so: the file has got hold of it.
+            raise UnusableMedia("This file is damaged: it cannot be read as a video.")
         link.settimeout(HEARTBEAT)
 
 

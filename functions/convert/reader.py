@@ -7,6 +7,7 @@ come over the socket: the parent (``probe.py``) answers READ and SEEK until REPO
 import contextlib
 import errno
 import io
+import itertools
 import json
 import os
 import socket
@@ -28,6 +29,7 @@ READ, SEEK, COVER, REPORT = b"r", b"s", b"c", b"d"
 
 MAX_COVER = 16 << 20
 MAX_REPORT = 16 << 20
+_LONGEST_TAG, _MOST_TAGS = 4000, 500
 AV_TIME_BASE = 1_000_000  # libavutil/avutil.h
 #: Demuxers that read a file's length from its header. The others estimate it from what is there.
 DECLARING = ("mov,", "matroska,", "avi", "flv", "asf", "wav", "w64", "aiff", "caf", "flac", "tta", "wv")
@@ -156,9 +158,14 @@ def read(source: io.RawIOBase, target: IO[bytes], track: int, copy: bool) -> dic
         "missing": _missing(container, extraction),
         "skipped": extraction.skipped,
         "discarded": extraction.discarded,
-        "tags": {**stream.metadata, **container.metadata},
+        "tags": _tags({**stream.metadata, **container.metadata}),
         "cover": extraction.cover,
     }
+
+
+def _tags(found: dict[str, str]) -> dict[str, str]:
+    # A stranger's file may bring any number of any size; none that an MP3 has is so long or so late.
+    return {name[:100]: value[:_LONGEST_TAG] for name, value in itertools.islice(found.items(), _MOST_TAGS)}
 
 
 def _formats(
