@@ -106,7 +106,7 @@ class Ingress:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         host, path = request.headers.get("Host", "").partition(":")[0].lower(), request.rel_url.raw_path
-        if path in self._own and host in ("localhost", "127.0.0.1"):
+        if path in self._own and _is_ours(request):
             return await self._own[path](request)
         name = self._find(host, path)
         if name is None:
@@ -184,6 +184,13 @@ def problem(status: int, detail: str) -> web.Response:
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     headers = {"Content-Type": "application/problem+json"}
     return web.Response(status=status, body=json.dumps(body).encode(), headers=headers)
+
+
+def _is_ours(request: web.BaseRequest) -> bool:
+    """Whether somebody on this machine asks, and not a proxy on it for somebody elsewhere."""
+    port = request.transport.get_extra_info("sockname")[1] if request.transport else 0
+    own = {f"{name}:{port}" for name in ("localhost", "127.0.0.1")}
+    return request.headers.get("Host") in own and not {"X-Forwarded-For", "Forwarded", "Via"} & request.headers.keys()
 
 
 def _failed(name: str, upload: _Upload, error: Exception) -> web.Response:
