@@ -14,7 +14,8 @@ def main() -> int:
     """Exit status 0 if the user has the role now, 1 with one sentence if not."""
     parser = argparse.ArgumentParser(prog="scripts/admin", description=__doc__)
     parser.add_argument("username")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="the embedded platform's directory (data)")
+    data = Path(__file__).resolve().parents[1] / "data"
+    parser.add_argument("--data", type=Path, default=data, help="the embedded platform's directory (data)")
     parser.add_argument("--revoke", action="store_true", help="make an administrator a user again")
     arguments = parser.parse_args()
     environ = dict(os.environ)

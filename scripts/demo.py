@@ -18,6 +18,9 @@ from typing import Any, Final
 
 _CHUNK: Final = 1 << 18
 _BAR: Final = 40
+_ROOT: Final = Path(__file__).resolve().parents[1]
+#: Not passed on: the demo shows the mail, and so it must find it.
+_MAIL: Final = {"SENDGRID_API_KEY", "SMTP_HOST", "GMAIL_ADDRESS"}
 
 
 class DemoError(Exception):
@@ -87,12 +90,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("video", nargs="?", type=Path, help="the video to convert; without it, one is made")
     parser.add_argument("--once", action="store_true", help="end after the job instead of staying up")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="where everything is kept (data)")
+    parser.add_argument("--data", type=Path, default=_ROOT / "data", help="where everything is kept (data)")
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--from", dest="origin", type=Path, default=Path(), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    video = arguments.video and arguments.origin / arguments.video
-    data = (arguments.origin / arguments.data if arguments.data != Path("data") else arguments.data).resolve()
+    video, data = arguments.video, arguments.data.resolve()
     platform: subprocess.Popen[str] | None = None
     try:
         if video is not None and not video.is_file():
@@ -106,6 +107,9 @@ def main() -> int:
     except DemoError as error:
         print(error, file=sys.stderr)
         return 1
+    except (OSError, http.client.HTTPException) as error:
+        print(f"mp3burst does not answer: {error!r}; look into {_short(data / 'platform.log')}.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print()
         return 0
@@ -117,7 +121,7 @@ def main() -> int:
 
 def start(data: Path, port: int) -> "subprocess.Popen[str]":
     """The platform, ready; DemoError with its own sentence where it does not start."""
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = data / "platform.log"
     print(f"$ ./scripts/up --data {_short(data)} --port {port} 2> {_short(log)}")
     with log.open("a") as errors:
@@ -129,6 +133,8 @@ def start(data: Path, port: int) -> "subprocess.Popen[str]":
             stderr=errors,
             text=True,
             start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name not in _MAIL}
+            | {"MAIL_DIR": str(data / "mail")},
         )
     assert platform.stdout is not None  # noqa: S101 - for mypy: it was asked for
     ready = platform.stdout.readline()
@@ -167,7 +173,8 @@ def show(api: Api, video: Path, data: Path) -> None:
     if job["status"] == "failed":
         raise DemoError(job["error"])
 
-    mp3 = data / f"{Path(job['filename']).stem}.mp3"
+    mp3 = data / "demo" / job["job"] / f"{Path(job['filename']).stem}.mp3"
+    mp3.parent.mkdir(parents=True)  # Of this job alone: nothing that is there is overwritten.
     print(f'\n$ curl -H "Authorization: Bearer $TOKEN" "{api.url}/download?fid={job["mp3"]}" -o {_short(mp3)!r}')
     download(api, job["mp3"], mp3)
     check(mp3, job["duration"])
