@@ -29,6 +29,7 @@ class Extraction:
         errors: places that could not be read or are missing, and packets that the container itself calls damaged.
         skipped: samples at the start that are not to be heard.
         discarded: samples at the end that are not to be heard.
+        cut: whether the last packet is not whole.
         cover: the first picture that came along.
         rate: samples a second, as decoded.
         channels: how many, as decoded.
@@ -38,6 +39,7 @@ class Extraction:
         self._container = container
         self.stream = stream
         self.packets = self.errors = self.skipped = self.discarded = 0
+        self.cut = False
         self.cover = b""
         self.rate = stream.codec_context.sample_rate
         self.channels = stream.codec_context.channels
@@ -135,14 +137,21 @@ class NotWhole(Exception):
 
 
 def copy_frames(extraction: Extraction, target: IO[bytes]) -> None:
-    """Write MP3 packets end to end as they are; NotWhole where that would make no MP3 file."""
+    """Write MP3 packets end to end as they are, but for a frame that the end of the file has cut off.
+
+    Raises:
+        NotWhole: that would make no MP3 file.
+    """
     kind = None
     for packet in extraction:
         data = bytes(packet)
         frame = mpeg.parse(data)
-        if frame is None or frame.size != len(data) or (kind or frame.kind) != frame.kind:
+        if extraction.cut or frame is None or frame.size < len(data) or (kind or frame.kind) != frame.kind:
             raise NotWhole
         kind = frame.kind
+        if frame.size > len(data):
+            extraction.cut = True  # right, if it is the last
+            continue
         if not (extraction.packets == 1 and mpeg.is_tag(data)):
             target.write(data)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from functions.convert import reader, sandbox
 from functions.convert.encode import HEARTBEAT
@@ -105,9 +105,8 @@ def take(
         try:
             report, cover = _serve(ours, source, size, on_progress)
             process.wait()
-        except reader.Gone:
-            _judge(process.wait())
-            raise
+        except reader.Gone as gone:
+            _judge(process.wait(), gone)
         finally:
             sandbox.stop([process])
     if report.get("fault") == "not whole":
@@ -203,12 +202,12 @@ def _answer(link: socket.socket, number: int, data: bytes = b"") -> None:
         raise reader.Gone from error
 
 
-def _judge(status: int) -> None:
-    if status == -signal.SIGKILL:
-        raise EncoderKilled("The reader was stopped from outside; the conversion is tried again.")
-    raise UnusableMedia("This file is damaged: it cannot be read as a video.") from RuntimeError(
-        f"the reader ended with {status}"
-    )
+def _judge(status: int, gone: reader.Gone) -> NoReturn:
+    """Say whose fault it is that the reader ended without a report: a signal that it raised itself is the file's."""
+    cause = RuntimeError(f"the reader ended with {status}: {gone.__cause__!r}")
+    if status >= 0 or status == -signal.SIGKILL:
+        raise EncoderKilled("The reader was stopped from outside; the conversion is tried again.") from cause
+    raise UnusableMedia("This file is damaged: it cannot be read as a video.") from cause
 
 
 def _sentence(report: Mapping[str, Any], number: int) -> str:

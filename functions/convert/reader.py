@@ -53,10 +53,8 @@ class Remote(io.RawIOBase):
         self._link.sendall(REQUEST.pack(READ, size, 0))
         (length,) = ANSWER.unpack(receive(self._link, ANSWER.size))
         self._position += length
-        data = self._link.recv(length, socket.MSG_WAITALL) if length else b""
-        if len(data) != length:
-            raise Gone
-        return data
+        # Not in one call with MSG_WAITALL: a signal ends that early, and what is left would pass for the next answer.
+        return bytes(receive(self._link, length))
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Move; the parent is told, since it alone has the source."""
@@ -175,18 +173,17 @@ def _formats(
     if container.format.name.startswith("mov,") and not fragmented:
         return "mov", "mp4", "matroska", "asf", "nut"
     if stream.codec_context.name == "aac" and not stream.codec_context.extradata:
-        return (
-            "adts",
-            "matroska",
-        )  # each frame has its own header, which matroska would take off: rates may change midway
+        # Each frame has its own header, which matroska would take off: rates may change midway.
+        return "nut", "adts"
     return "matroska", "asf", "nut"
 
 
 def _missing(container: "av.container.InputContainer", extraction: Extraction) -> float:
     """Seconds between where the file ends and where it says that it ends; 0 where it says nothing of its own."""
-    if not container.format.name.startswith(DECLARING):
-        return 0.0
     stream = extraction.stream
+    # The length of an MP3 is an estimate by its size or what its tag says; where a frame is cut off, the tag is right.
+    if not container.format.name.startswith(DECLARING) and not extraction.cut:
+        return 0.0
     if stream.duration and stream.time_base:
         return max(float(stream.duration * stream.time_base) - extraction.duration, 0.0)
     if not container.duration:
