@@ -28,10 +28,14 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clips.clip(tmp_path_factory.mktemp("clip") / "long.mkv", "-c:a", "aac", sound=clips.NOISE, seconds=60)
 
 
+#: Servers and platforms that other tests keep running.
+_others: set[int] = set()
+
+
 def children() -> list[int]:
-    """Processes that this one has started and that still are, zombies too."""
+    """Processes that this one has started since the test began and that still are, zombies too."""
     text = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
-    return [int(pid) for pid in text.split()]
+    return [pid for pid in map(int, text.split()) if pid not in _others]
 
 
 def alive(pid: int) -> bool:
@@ -104,6 +108,8 @@ def at_work(count: int, then: Callable[[list[int]], None]) -> Callable[[float], 
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path) -> Iterator[None]:
     """Whatever happens in a test, no process and no file of it stays."""
+    _others.clear()
+    _others.update(children())
     yield
     assert children() == []
     assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ KEY = "k" * 32
 OTHER_KEY = "o" * 32
 FID = "0123456789abcdef01234567"
 OTHER_FID = "76543210fedcba9876543210"
-CLAIMS = {"aud": "download", "iss": "mp3burst", "sub": "7", "fid": FID, "exp": int(time.time()) + 600}
+CLAIMS = {"aud": "download", "iss": "mp3burst", "sub": "7", "fid": FID, "exp": int(time.time()) + 86_400}
 
 
 def links(*keys: str, days: float = 7) -> Links:

@@ -41,7 +41,7 @@ def test_our_own_manifests_are_complete() -> None:
     public = {name for name, function in functions.items() if function.public}
     assert public == {"login", "register", "validate", "upload", "status", "download"}
     assert all(functions[name].paths for name in public)
-    assert functions.keys() - public == {"convert", "notify", "sweep", "bury"}
+    assert functions.keys() - public == {"convert", "encode", "join", "notify", "sweep", "bury"}
     assert {trigger.dead_letters for trigger in triggers} == {Sink("bury", "/")}
     assert all(trigger.retries >= 3 and trigger.exponential for trigger in triggers)
     assert [ping.sink.function for ping in pings] == ["sweep"]
