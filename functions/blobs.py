@@ -100,6 +100,11 @@ class Blobs:
         media[store].delete(blob)
         self._database.run(lambda connection: connection.execute(delete(blobs).where(blobs.c.id == blob)))
 
+    def put_off(self, blob: str) -> None:
+        """Let an expired blob that could not be deleted wait behind those that have not been tried."""
+        later = update(blobs).where(blobs.c.id == blob, blobs.c.expires_at < now()).values(expires_at=now() - 1)
+        self._database.run(lambda connection: connection.execute(later))
+
     def expired(self, most: int) -> list[tuple[str, str]]:
         """(id, store) of blobs whose time is past, oldest first."""
         query = (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from events.errors import Mp3burstError
 from functions.convert.engine import Result, to_mp3
+from functions.convert.workshop import ffmpeg_of
 from functions.options import Options
 
 _WIDTH = 40
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def convert(video: Path, out: Path, options: Options, encoders: int) -> Result:
     """Convert into a file beside ``out`` that takes its name once it is whole."""
-    ffmpeg = os.environ.get("FFMPEG")
+    ffmpeg = ffmpeg_of(os.environ)
     with video.open("rb") as source, tempfile.TemporaryDirectory(dir=out.parent, prefix=".mp3burst-") as name:
         whole = Path(name) / out.name
         with whole.open("wb") as target, _bar(sys.stderr.isatty()) as on_progress:

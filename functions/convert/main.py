@@ -18,7 +18,7 @@ from functions.convert.faults import UnusableMedia
 from functions.convert.piecework import encode_one, join_pieces, share_out
 from functions.convert.probe import Track
 from functions.convert.workplace import workplace
-from functions.convert.workshop import Workshop, mp3_name
+from functions.convert.workshop import Workshop, ffmpeg_of, mp3_name
 from functions.database import Database, url
 from functions.jobs import GIVEN_UP, Job, Jobs, Outcome
 from functions.leases import Keeper, Lease
@@ -141,5 +141,5 @@ def _workshop() -> Workshop:
         outbox=Outbox(database, publisher(os.environ, f"/mp3burst/{os.environ.get('FUNCTION_TARGET', 'convert')}")),
         encoders=int(number(os.environ, "ENCODERS", available_cores(), 1)),
         fanout=number(os.environ, "FANOUT_SECONDS", FANOUT_SECONDS),
-        ffmpeg=os.environ.get("FFMPEG") or None,
+        ffmpeg=ffmpeg_of(os.environ),
     )

@@ -87,6 +87,7 @@ def _delete_expired(broom: Broom, end: float) -> None:
                 broom.blobs.delete(broom.media, store, blob)
             except Mp3burstError:
                 log.warning("blob %s could not be deleted; the next sweep tries again", blob, exc_info=True)
+                broom.blobs.put_off(blob)
                 failures += 1
         if failures == len(expired):
             return

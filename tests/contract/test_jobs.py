@@ -388,6 +388,15 @@ def test_an_expired_blob_cannot_be_brought_back(house: House) -> None:
     assert house.blobs.expired(10) == [(blob, "videos")]
 
 
+def test_a_blob_that_cannot_be_deleted_waits_behind_the_others(house: House) -> None:
+    first, second = house.blob(), house.blob()
+    make_past(house.database, "blobs", "expires_at")
+    assert {blob for blob, _ in house.blobs.expired(10)} == {first, second}
+    (stuck, _), *_ = house.blobs.expired(10)
+    house.blobs.put_off(stuck)
+    assert [blob for blob, _ in house.blobs.expired(10)][-1] == stuck
+
+
 def test_concurrent_increments_are_all_kept(house: House) -> None:
     """The trap: read-then-update under a lazily begun transaction loses updates without a word."""
     job = house.job()

@@ -1,0 +1,35 @@
+"""Which ffmpeg is taken, and what is said of one that cannot be."""
+
+from pathlib import Path
+
+import pytest
+
+from functions.convert.workshop import ffmpeg_of
+from functions.settings import BadSetting
+from tests import clips
+
+
+def program(path: Path, protocols: str) -> str:
+    path.write_text(f"#!/bin/sh\necho 'Input: {protocols}'\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_none_is_none() -> None:
+    assert ffmpeg_of({}) is None
+    assert ffmpeg_of({"FFMPEG": ""}) is None
+
+
+def test_the_one_that_came_along_is_good_enough() -> None:
+    assert ffmpeg_of({"FFMPEG": clips.ffmpeg()}) == clips.ffmpeg()
+
+
+def test_one_that_is_not_there_is_said_so() -> None:
+    with pytest.raises(BadSetting, match="no such program"):
+        ffmpeg_of({"FFMPEG": "/nowhere/ffmpeg"})
+
+
+def test_one_that_is_too_old_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match="too old"):
+        ffmpeg_of({"FFMPEG": program(tmp_path / "old", "file pipe")})
+    assert ffmpeg_of({"FFMPEG": program(tmp_path / "new", "file fd pipe")}) == str(tmp_path / "new")
