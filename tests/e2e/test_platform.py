@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.platform import Platform, children, free_port, is_alive, start, wait_for
+from tests.platform import Platform, children, is_alive, start, wait_for
+from tests.servers import free_port
 
 SAMPLES = Path(__file__).with_name("samples.py")
 GIGABYTE = 1 << 30

@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.platform import ROOT, children, free_port, is_alive, wait_for
+from tests.platform import ROOT, children, is_alive, wait_for
+from tests.servers import free_port
 
 SAMPLES = Path(__file__).with_name("samples.py")
 
