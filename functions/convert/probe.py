@@ -197,7 +197,8 @@ def _answer(link: socket.socket, number: int, data: bytes = b"") -> None:
     # What goes wrong with the link is the reader's death; what goes wrong with the source is not for us to judge.
     try:
         link.sendall(reader.ANSWER.pack(number))
-        link.sendall(data)
+        if data:  # a reader that has its answer may report and end at once: not even nothing can be sent to it then
+            link.sendall(data)
     except OSError as error:
         raise reader.Gone from error
 

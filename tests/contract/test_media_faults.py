@@ -80,6 +80,7 @@ def child(place: Place, code: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", lines + code, *arguments],
         env={**place.environ, "PYTHONPATH": root, "PATH": os.environ["PATH"]},
+        stdin=subprocess.PIPE,  # kept open: one that waits for its end waits to be killed, whatever our own stdin is
         stdout=subprocess.PIPE,
         text=True,
     )
