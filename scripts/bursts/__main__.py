@@ -1,0 +1,113 @@
+"""Sends a burst of videos as a user would, watches what it takes, and draws it: ``scripts/burst``."""
+
+import argparse
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from scripts.benchmarks import report
+from scripts.benchmarks.inputs import Inputs
+from scripts.bursts import picture
+from scripts.bursts.accounting import account, sentences, table
+from scripts.bursts.embedded import Embedded
+from scripts.bursts.knative import CannotWatch, Knative
+from scripts.bursts.recording import BadRecording, Recording
+from scripts.bursts.users import Api, Refused
+from scripts.bursts.watch import Platform, Say, TooSlow, record
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status: 1 where a job was lost or nothing could be measured, whatever the figures are."""
+    given = _parser().parse_args(arguments)
+    out = given.origin / (given.out or "burst")
+    try:
+        if given.draw:
+            recording = Recording.read(given.origin / given.draw)
+            out = given.origin / (given.out or given.draw.with_suffix(""))
+        else:
+            recording = _record(given)
+            recording.write(_beside(out, ".json"))
+    except (BadRecording, CannotWatch, Refused, TooSlow, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    made = account(recording)
+    print("\n".join(["", table(made), "", *sentences(recording, made)]))
+    picture.write(recording, _beside(out, ".png"), _beside(out, ".html"))
+    print(f"Drawn in {_beside(out, '.png')} and {_beside(out, '.html')}.")
+    done, sent = recording.samples[-1].jobs.get("done", 0), sum(recording.samples[-1].jobs.values())
+    return 0 if done == sent and not recording.refused else 1
+
+
+def _record(given: argparse.Namespace) -> Recording:
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    inputs = Inputs(given.cache or home / "mp3burst" / "bench")
+    video = given.origin / given.video if given.video else inputs.video(given.seconds)
+    many = given.clips
+    what = f"{many} video{'s' * (many > 1)} of {given.seconds} s" if not given.video else f"{many} times {video.name}"
+    with ExitStack() as stack:
+        platform, api = _platform(given, stack)
+        recording = Recording(platform.name, what, report.machine())
+        begin = time.monotonic()
+        record(recording, platform, api, video, many, given.clients, given.every, given.tail, _say(begin))
+        return recording
+
+
+def _platform(given: argparse.Namespace, stack: ExitStack) -> tuple[Platform, Api]:
+    if given.knative:
+        watched = Knative(shlex.split(given.kubectl), given.namespace, given.rabbitmq)
+        return watched, Api(given.url or "http://localhost:8080", given.connect)
+    if given.url:
+        return Embedded(given.url), Api(given.url, given.connect)
+    from tests.platform import start
+
+    data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="burst-"))) / "data"
+    own = stack.enter_context(start(data, idle=given.idle))
+    return Embedded(own.url, own.process.pid), Api(own.url)
+
+
+def _say(begin: float) -> Say:
+    def say(sentence: str) -> None:
+        print(f"{time.monotonic() - begin:7.1f} s  {sentence}", flush=True)
+
+    return say
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    return out.with_name(out.name + suffix)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/burst", description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=20, metavar="N", help="how many videos (20)")
+    parser.add_argument("--seconds", type=int, default=20, metavar="S", help="of each (20)")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="a video of your own in their place")
+    parser.add_argument("--clients", type=int, default=8, metavar="N", help="how many upload at once (8)")
+    parser.add_argument("--every", type=float, default=0.5, metavar="SECONDS", help="between two looks (0.5)")
+    parser.add_argument(
+        "--tail", type=float, default=180.0, metavar="SECONDS", help="wait for the last pod to stop, at most (180)"
+    )
+    parser.add_argument("--out", type=Path, metavar="PREFIX", help="writes PREFIX.json, .png and .html (burst)")
+    parser.add_argument("--draw", type=Path, metavar="FILE.json", help="send nothing: draw a recording again")
+    parser.add_argument("--url", default="", help="a platform that runs; without it one is started for the burst")
+    parser.add_argument("--idle", type=float, metavar="SECONDS", help="its idle windows, in place of the manifests'")
+    parser.add_argument("--connect", default="", metavar="HOST:PORT", help="where the URL's host is to be found")
+    parser.add_argument(
+        "--knative", action="store_true", help="the platform is a cluster; in --url {function} may stand"
+    )
+    parser.add_argument("--kubectl", default="kubectl", metavar="COMMAND", help="with whatever chooses the cluster")
+    parser.add_argument("--namespace", default="mp3burst", help="of mp3burst in the cluster")
+    parser.add_argument(
+        "--rabbitmq", default="", metavar="URL", help="RabbitMQ's management API, with user and password"
+    )
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="where the videos are kept that are made once")
+    parser.add_argument("--from", dest="origin", type=Path, default=Path(), help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,157 @@
+"""Draws a recording: a PNG, and a page that needs nothing beside it. Only this module needs matplotlib."""
+
+import io
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts.bursts.accounting import Account, account, sentences, table
+from scripts.bursts.recording import ENDED, Recording
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Every function keeps its colour from picture to picture (Okabe and Ito's palette, which the colour-blind can tell).
+_COLOURS = {
+    "convert": "#d55e00",
+    "encode": "#e69f00",
+    "join": "#f0e442",
+    "upload": "#0072b2",
+    "status": "#56b4e9",
+    "notify": "#009e73",
+    "sweep": "#999999",
+    "register": "#cc79a7",
+    "login": "#8a5a83",
+}
+_OTHER, _ALWAYS, _INK = "#555555", "#d0d0d0", "#222222"
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ font-family: sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
+svg {{ width: 100%; height: auto }}
+pre {{ overflow-x: auto }}
+</style></head><body>
+<h1>{title}</h1>
+{svg}
+<pre>{table}</pre>
+{sentences}
+</body></html>
+"""
+
+
+def write(recording: Recording, png: Path, page: Path) -> None:
+    """Write the picture and the page."""
+    made = account(recording)
+    figure = draw(recording, made)
+    figure.savefig(png, dpi=100, metadata={"Software": "mp3burst"})
+    page.write_text(html(recording, made, figure))
+
+
+def html(recording: Recording, made: Account, figure: "Figure") -> str:
+    """The page: the picture as SVG, the table, and what it says."""
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    svg = drawn.getvalue()
+    return _PAGE.format(
+        title=escape(title_of(recording)),
+        svg=svg[svg.index("<svg") :],
+        table=escape(table(made)),
+        sentences="\n".join(f"<p>{escape(each)}</p>" for each in (*sentences(recording, made), _machine(recording))),
+    )
+
+
+def title_of(recording: Recording) -> str:
+    """What was measured, in a line."""
+    where = {"embedded": "the embedded platform", "knative": "Knative"}.get(recording.platform, recording.platform)
+    return f"{recording.what} on {where}"
+
+
+def draw(recording: Recording, made: Account) -> "Figure":
+    """The picture: jobs and events, pods by function, CPU, and pod-seconds against pods that are always on."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 10), layout="constrained")
+    jobs, pods, cpu, bars = figure.subplots(4, 1, height_ratios=(3, 3, 2, 3))
+    figure.suptitle(title_of(recording), fontweight="bold")
+    times = [sample.at for sample in recording.samples]
+    _jobs(jobs, recording, times)
+    _pods(pods, recording, times, made)
+    _cpu(cpu, recording, times, made)
+    for axes in (jobs, pods, cpu):
+        axes.set_xlim(0, max(made.seconds, 0.1))
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", color="#eeeeee")
+    cpu.set_xlabel("seconds")
+    _bars(bars, made)
+    for axes in (jobs, pods, cpu, bars):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_axisbelow(True)
+    return figure
+
+
+def _jobs(axes: "Axes", recording: Recording, times: Sequence[float]) -> None:
+    samples = recording.samples
+    axes.step(times, [sum(one.jobs.values()) for one in samples], where="post", color=_INK, ls=":", label="jobs taken")
+    ended = [sum(one.jobs.get(state, 0) for state in ENDED) for one in samples]
+    axes.step(times, ended, where="post", color="#009e73", lw=2, label="jobs ended")
+    waiting = [sum(one.queues.values()) for one in samples]
+    axes.fill_between(times, waiting, step="post", color="#e69f00", alpha=0.4, lw=0, label="events in queues")
+    axes.set_title("Jobs, and events that wait or are being handled", loc="left", fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _pods(axes: "Axes", recording: Recording, times: Sequence[float], made: Account) -> None:
+    names = recording.functions()
+    if names:
+        series = [[one.pods.get(name, 0) for one in recording.samples] for name in names]
+        axes.stackplot(times, series, labels=names, colors=[_COLOURS.get(name, _OTHER) for name in names], step="post")
+        axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
+    axes.axhline(made.work.peak, color=_INK, ls="--", lw=0.8)
+    axes.annotate(
+        f"always on, the peak of each: {made.work.peak}",
+        (0, made.work.peak),
+        (4, 3),
+        textcoords="offset points",
+        fontsize=8,
+    )
+    axes.set_title("Pods by function", loc="left", fontsize=10)
+    axes.margins(y=0.15)
+
+
+def _cpu(axes: "Axes", recording: Recording, times: Sequence[float], made: Account) -> None:
+    first = recording.samples[0].cpu if recording.samples else {}
+    standing = {line.name for line in made.standing}
+    work, rest = list[float](), list[float]()
+    for sample in recording.samples:
+        grown = {name: value - first.get(name, 0.0) for name, value in sample.cpu.items()}
+        work.append(sum(value for name, value in grown.items() if name not in standing))
+        rest.append(sum(value for name, value in grown.items() if name in standing))
+    labels = (f"functions: {made.work.cpu:.1f} s", f"what stays up: {sum(o.cpu for o in made.standing):.1f} s")
+    axes.stackplot(times, work, rest, labels=labels, colors=("#4a7c9b", _OTHER))
+    axes.set_title("CPU-seconds used so far", loc="left", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _bars(axes: "Axes", made: Account) -> None:
+    lines = [line for line in (*made.functions, *made.standing, made.whole) if line.peak]
+    places = range(len(lines))
+    axes.barh(places, [line.always for line in lines], 0.8, color=_ALWAYS, label="always on, as many as the peak")
+    colours = [_COLOURS.get(line.name, _OTHER) for line in lines]
+    axes.barh(places, [line.pods for line in lines], 0.4, color=colours, label="this burst", zorder=2)
+    axes.set_yticks(places, [f"{line.name} ({line.pods:.0f} of {line.always:.0f})" for line in lines], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_title(
+        f"Pod-seconds in {made.seconds:.0f} s, of those that pods always on would take", loc="left", fontsize=10
+    )
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _machine(recording: Recording) -> str:
+    about = {**recording.machine}
+    when = datetime.fromisoformat(about.pop("when")).strftime("%d %B %Y") if "when" in about else ""
+    return ", ".join(filter(None, [when, *(f"{name} {value}" for name, value in about.items())])) + "."

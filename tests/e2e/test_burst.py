@@ -1,0 +1,26 @@
+"""scripts/burst against a running platform: a few videos, watched from the first to the last."""
+
+from pathlib import Path
+
+from scripts.bursts.__main__ import main
+from scripts.bursts.accounting import account
+from scripts.bursts.recording import Recording
+from tests.clips import clip
+from tests.platform import Platform
+
+
+def test_a_burst_is_sent_watched_and_drawn(platform: Platform, tmp_path: Path) -> None:
+    video = clip(tmp_path / "clip.mp4", seconds=5, video=True)
+    how = ["--clips", "3", "--clients", "3", "--every", "0.1", "--tail", "0", "--out", str(tmp_path / "burst")]
+    assert main(["--url", platform.url, "--video", str(video), *how]) == 0
+
+    recording = Recording.read(tmp_path / "burst.json")
+    assert recording.samples[-1].jobs == {"done": 3}
+    assert recording.began < recording.accepted <= recording.finished
+    assert {"upload", "convert", "status"} <= set(recording.functions())
+    assert max(sample.queues["convert"] for sample in recording.samples) >= 1
+    used = {line.name: line for line in account(recording).functions}
+    assert used["convert"].cpu > 0
+    assert used["convert"].pods > 0
+    assert (tmp_path / "burst.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "burst.html").read_text()
