@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from events.errors import Mp3burstError
 from functions.database import Conflict, Database
@@ -14,6 +14,7 @@ from functions.tables import now, users
 #: OWASP's least for argon2id: 19 MiB, 2 passes, 1 lane, so that 20 logins at once fit a small pod.
 MEMORY_KIB: Final = 19_456
 PASSES: Final = 2
+_NAMED: Final = select(users).where(users.c.username == bindparam("name"))
 #: The hash of a random password of nobody, made with these figures: checking against it takes as long as any other.
 _NOBODY: Final = "$argon2id$v=19$m=19456,t=2,p=1$xPBmdTdtccdhDWsoFZnTxw$XaoTqvduO0a4UYM+PyHvKvO8+9+lozuxUfvbIF/O8NI"
 
@@ -82,9 +83,9 @@ class Accounts:
         from argon2.exceptions import VerificationError
 
         name = fold(username)
-        query = select(users).where(users.c.username == name)
-        possible = len(name) <= 254 and "\0" not in name  # PostgreSQL takes no NUL
-        row = self._database.run(lambda connection: connection.execute(query).one_or_none()) if possible else None
+        row = None
+        if len(name) <= 254 and "\0" not in name:  # PostgreSQL takes no NUL
+            row = self._database.run(lambda connection: connection.execute(_NAMED, {"name": name}).one_or_none())
         hasher = self._argon2()
         try:
             hasher.verify(_NOBODY if row is None else row.password_hash, password)

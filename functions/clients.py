@@ -1,5 +1,6 @@
 """Whose address a request comes from, behind proxies that append to X-Forwarded-For."""
 
+import functools
 import ipaddress
 from collections.abc import Mapping
 from typing import Final
@@ -23,10 +24,7 @@ def client_address(request: Request, environ: Mapping[str, str]) -> str:
         request: the request as it arrived.
         environ: ``TRUSTED_PROXIES``, networks separated by commas; by default the private ones.
     """
-    try:
-        networks = [ipaddress.ip_network(net.strip()) for net in (environ.get("TRUSTED_PROXIES") or PROXIES).split(",")]
-    except ValueError as error:
-        raise BadSetting("TRUSTED_PROXIES must be networks such as 10.0.0.0/8, separated by commas.") from error
+    networks = _networks(environ.get("TRUSTED_PROXIES") or PROXIES)
     hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",")]
     nearest = request.remote_addr or ""
     for hop in [nearest, *reversed(hops)]:
@@ -38,3 +36,11 @@ def client_address(request: Request, environ: Mapping[str, str]) -> str:
         if not any(address in network for network in networks):
             break
     return nearest
+
+
+@functools.cache
+def _networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(net.strip()) for net in text.split(","))
+    except ValueError as error:
+        raise BadSetting("TRUSTED_PROXIES must be networks such as 10.0.0.0/8, separated by commas.") from error

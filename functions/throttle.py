@@ -5,7 +5,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, case, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, case, delete, insert, select, update
 
 from events.errors import Mp3burstError
 from functions.accounts import fold
@@ -14,6 +14,8 @@ from functions.tables import logins, now
 
 #: The longest lock, in milliseconds.
 LONGEST: Final = 900_000
+# Made once: to build a statement costs SQLAlchemy as much as to run it.
+_STANDING: Final = select(logins.c.locked_until - now()).where(logins.c.subject.in_(bindparam("ids", expanding=True)))
 
 
 class TooManyFailures(Mp3burstError):
@@ -59,17 +61,20 @@ class Throttle:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def check(self, *who: Subject) -> None:
+    def check(self, *who: Subject) -> bool:
         """Let the login be tried.
+
+        Returns:
+            Whether failures of any of them are on record.
 
         Raises:
             TooManyFailures: one of them is locked.
         """
         ids = [subject.id for subject in who]
-        query = select(logins.c.locked_until - now()).where(logins.c.subject.in_(ids), logins.c.locked_until > now())
-        left = self._database.run(lambda connection: list(connection.scalars(query)))
-        if left:
-            raise TooManyFailures(max(1, -(-max(left) // 1000)))
+        left = self._database.run(lambda connection: list(connection.scalars(_STANDING, {"ids": ids})))
+        if left and (longest := max(left)) > 0:
+            raise TooManyFailures(max(1, -(-longest // 1000)))
+        return bool(left)
 
     def failed(self, *who: Subject) -> None:
         """Count a failure of each: after the free ones every further one doubles the lock, from 2 s to 15 min."""
