@@ -1,4 +1,7 @@
-"""What every media store does alike: a writer that hashes what passes, and a reader that checks it.
+"""What every media store does alike: a writer that sums up what passes, and a reader that checks it.
+
+Two sums are kept of a blob. CRC-32C (Castagnoli) costs a reader next to nothing, so every read to the end is checked
+by it; SHA-256 costs as much as reading the blob does, and is there for whoever wants to be sure of more than chance.
 
 A store brings the four steps of writing, or the one of reading, and says nothing of hashes, positions or
 half-written blobs.
@@ -7,9 +10,27 @@ half-written blobs.
 import hashlib
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from functions.media import BlobCorrupt, BlobExists, Description, MediaUnavailable, Stat
+
+
+class Crc32c:
+    """CRC-32C (RFC 3720, appendix B.4) of bytes that come one after the other, as hashlib has its sums."""
+
+    def __init__(self, value: int = 0) -> None:
+        """Go on from the sum of what came before."""
+        self.value = value
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take in more bytes."""
+        from fastcrc import crc32
+
+        self.value = crc32.iscsi(data, self.value)
+
+    def hexdigest(self) -> str:
+        """Eight hexadecimal digits."""
+        return f"{self.value:08x}"
 
 
 class HashingWriter(ABC):
@@ -18,6 +39,7 @@ class HashingWriter(ABC):
     def __init__(self, description: Description) -> None:
         self._description = description
         self._hash = hashlib.sha256()
+        self._crc = Crc32c()
         self._size = 0
         self._writable = False
         self._broken: BaseException | None = None
@@ -38,6 +60,7 @@ class HashingWriter(ABC):
                 self._broken = error
                 raise
             self._hash.update(view)
+            self._crc.update(view)
             self._size += len(view)
             return len(view)
 
@@ -49,7 +72,8 @@ class HashingWriter(ABC):
             if kind is None:
                 if self._broken is not None:  # caught in the block, but the bytes are not there all the same
                     raise MediaUnavailable("The file could not be stored; try again later.") from self._broken
-                self._finish(Stat(self._size, self._hash.hexdigest(), self._description))
+                sums = self._hash.hexdigest(), self._crc.hexdigest()
+                self._finish(Stat(self._size, *sums, self._description))
         except BaseException as failure:
             self._give_up(self._broken or failure)
             raise
@@ -78,7 +102,7 @@ class HashingWriter(ABC):
 
 
 class VerifyingReader(ABC):
-    """A ``Reader`` that checks the SHA-256 whenever the reads went from the start to the end without a gap.
+    """A ``Reader`` that checks the blob's sum whenever the reads went from the start to the end without a gap.
 
     Seeking about costs nothing of that by itself: it is a read elsewhere that gives the check up, and a read at 0
     that begins it anew.
@@ -87,8 +111,8 @@ class VerifyingReader(ABC):
     def __init__(self, stat: Stat) -> None:
         self.stat = stat
         self._position = 0
-        self._hash = hashlib.sha256()
-        self._hashed = 0
+        self._sum = self._new_sum()
+        self._summed = 0
 
     def __enter__(self) -> Self:
         return self
@@ -123,14 +147,18 @@ class VerifyingReader(ABC):
         """The byte offset of the next read."""
         return self._position
 
+    def _new_sum(self) -> Any:
+        return Crc32c() if self.stat.crc32c else hashlib.sha256()
+
     def _check(self, data: bytes) -> None:
+        expected = self.stat.crc32c or self.stat.sha256
         if self._position == 0:
-            self._hash, self._hashed = hashlib.sha256(), 0
-        if self._position != self._hashed or not self.stat.sha256:
+            self._sum, self._summed = self._new_sum(), 0
+        if self._position != self._summed or not expected:
             return
-        self._hash.update(data)
-        self._hashed += len(data)
-        if self._hashed == self.stat.size and self._hash.hexdigest() != self.stat.sha256:
+        self._sum.update(data)
+        self._summed += len(data)
+        if self._summed == self.stat.size and self._sum.hexdigest() != expected:
             raise BlobCorrupt("The file is damaged in the media store; upload it again.")
 
     @abstractmethod

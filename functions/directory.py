@@ -168,7 +168,7 @@ def _part(place: Path) -> Path:
 def _parse(text: bytes) -> Stat:
     try:
         fields = json.loads(text)
-        return Stat(fields["size"], fields["sha256"], Description(**fields["description"]))
+        return Stat(fields["size"], fields["sha256"], fields.get("crc32c", ""), Description(**fields["description"]))
     except (ValueError, KeyError, TypeError) as error:
         raise BlobCorrupt("The file is damaged in the media store; upload it again.") from error
 

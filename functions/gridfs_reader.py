@@ -21,7 +21,7 @@ BATCH = 16
 RUN = 8
 
 #: Batches that are fetched while one is used.
-AHEAD = 1
+AHEAD = 2
 
 _DUPLICATE_KEY = 11000
 
@@ -145,10 +145,10 @@ def plain_errors() -> Iterator[None]:
 def _stat(document: Mapping[str, Any]) -> Stat:
     metadata = document.get("metadata")
     known = metadata if isinstance(metadata, Mapping) else {}
-    texts = {name: str(known.get(name) or "") for name in ("owner", "job", "filename", "content_type", "sha256")}
-    sha256 = texts.pop("sha256")
+    texts = {name: str(known.get(name) or "") for name in Description.__dataclass_fields__}
+    sha256, crc32c = (str(known.get(name) or "") for name in ("sha256", "crc32c"))
     texts["filename"] = texts["filename"] or str(document.get("filename") or "")
     size, chunk_size = document.get("length"), document.get("chunkSize")
     if not isinstance(size, int | float) or size < 0 or not isinstance(chunk_size, int | float) or chunk_size < 1:
         raise BlobCorrupt("The file is damaged in the media store; upload it again.")
-    return Stat(int(size), sha256, Description(**texts))
+    return Stat(int(size), sha256, crc32c, Description(**texts))

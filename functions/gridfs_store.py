@@ -167,7 +167,7 @@ class GridFSWriter(HashingWriter):
             "chunkSize": CHUNK,
             "uploadDate": datetime.now(UTC),
             "filename": stat.description.filename,
-            "metadata": {**asdict(stat.description), "sha256": stat.sha256},
+            "metadata": {**asdict(stat.description), "sha256": stat.sha256, "crc32c": stat.crc32c},
         }
         with plain_errors():
             self._files.insert_one(document)

@@ -47,13 +47,14 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """A finished blob: its size in bytes, the SHA-256 of its bytes in hexadecimal, and its description.
+    """A finished blob: its size in bytes, SHA-256 and CRC-32C of its bytes in hexadecimal, and its description.
 
-    The hash is empty where another GridFS client wrote the blob and left none; nothing is checked then.
+    A sum is empty where another GridFS client wrote the blob and left none; nothing is checked where both are.
     """
 
     size: int
     sha256: str
+    crc32c: str
     description: Description
 
 

@@ -11,6 +11,7 @@ import gridfs
 import pymongo
 import pytest
 from bson import ObjectId
+from fastcrc import crc32
 
 from functions import gridfs_store
 from functions.gridfs_store import CHUNK, GridFSStore
@@ -75,23 +76,34 @@ def test_any_gridfs_client_reads_what_we_write(store: GridFSStore, client: Clien
             "filename": A.filename,
             "content_type": "video/mp4",
             "sha256": hashlib.sha256(content).hexdigest(),
+            "crc32c": f"{crc32.iscsi(content):08x}",
         }
 
 
 def test_we_read_what_any_gridfs_client_writes(store: GridFSStore, client: Client) -> None:
     content = noise(1_000_000)
     bucket = gridfs.GridFSBucket(client["videos"])
-    for metadata in (None, {"owner": "somebody"}):
+    digest = hashlib.sha256(content).hexdigest()
+    for metadata in (None, {"owner": "somebody"}, {"owner": "somebody", "sha256": digest}):
         file = bucket.upload_from_stream("ü.mp4", content, chunk_size_bytes=100_000, metadata=metadata)
         with store.open(str(file)) as reader:
             owner = "somebody" if metadata else ""
-            assert reader.stat == Stat(1_000_000, "", Description(owner, "", "ü.mp4", ""))
+            assert reader.stat == Stat(
+                1_000_000, (metadata or {}).get("sha256", ""), "", Description(owner, "", "ü.mp4", "")
+            )
             assert reader.read() == content
             reader.seek(99_999)
             assert reader.read(2) == content[99_999:100_001]
         store.delete(str(file))
         with pytest.raises(gridfs.NoFile):
             bucket.open_download_stream(file)
+
+
+def test_another_clients_sha256_is_checked(store: GridFSStore, client: Client) -> None:
+    metadata = {"sha256": hashlib.sha256(b"something else").hexdigest()}
+    file = gridfs.GridFSBucket(client["videos"]).upload_from_stream("a.mp4", b"content", metadata=metadata)
+    with store.open(str(file)) as reader, pytest.raises(BlobCorrupt):
+        reader.read()
 
 
 def test_the_indexes_of_gridfs_are_made(store: GridFSStore, client: Client) -> None:

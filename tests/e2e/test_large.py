@@ -125,4 +125,4 @@ def make_mp3_as_large_as(platform: Platform, fid: str, size: int) -> None:
         file.seek(size - 5)
         file.write(b"[end]")
     stat = json.loads((place / "stat.json").read_text())
-    (place / "stat.json").write_text(json.dumps(stat | {"size": size, "sha256": ""}))
+    (place / "stat.json").write_text(json.dumps(stat | {"size": size, "sha256": "", "crc32c": ""}))
