@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Row, Select, select, update
 
 from events.amqp import Queue, topology
 from functions.database import Database
-from functions.tables import jobs, mails
+from functions.tables import jobs, mails, pieces
 from infra.ping import ping
 from tests.databases import make_past
 from tests.e2e.client import Answer, Client, wave_bytes
@@ -37,6 +37,9 @@ from tests.servers.sql import SqlServer
 
 JOBS, THREADS = 50, 10
 CLIP = wave_bytes(0.5)
+#: Long enough for two pieces where FANOUT seconds are enough for any.
+LONG = wave_bytes(40)
+FANOUT = 10
 #: Seconds: a lease that has not been renewed for so long has no owner; it would last for 20.
 UNRENEWED = 8.0
 #: Milliseconds that the bridge has a message wait, by its default.
@@ -53,9 +56,9 @@ class House:
         self._leases: dict[tuple[object, ...], float] = {}
         self._checked: set[str] = set()
 
-    def upload(self, count: int) -> list[Answer]:
+    def upload(self, count: int, clip: bytes = CLIP) -> list[Answer]:
         """Upload so many clips, some at once."""
-        return upload(self.me, count)
+        return upload(self.me, count, clip)
 
     def sweep(self) -> None:
         """What a PingSource does every five minutes."""
@@ -95,11 +98,11 @@ class House:
     def _forsake(self) -> None:
         """End the leases that nobody renews: their owners are dead."""
         run = self.place.database.run
-        for table in (jobs, mails):
-            held = select(table.c.id, table.c.lease, table.c.lease_until).where(table.c.lease_until.is_not(None))
-            for row in run(partial(all_rows, query=held)):
+        for table in (jobs, pieces, mails):
+            columns = [*table.primary_key, table.c.lease, table.c.lease_until]
+            for row in run(partial(all_rows, query=select(*columns).where(table.c.lease_until.is_not(None)))):
                 if time.monotonic() - self._leases.setdefault(tuple(row), time.monotonic()) > UNRENEWED:
-                    same = (table.c.id == row.id, table.c.lease == row.lease, table.c.lease_until == row.lease_until)
+                    same = [column == value for column, value in zip(columns, row, strict=True)]
                     run(partial(Connection.execute, statement=update(table).where(*same).values(lease_until=1)))
 
     def _busy(self) -> bool:
@@ -148,9 +151,9 @@ class House:
         return states["done"], states["failed"], sum(sent[message_id(job, rows[job].state)] for job in accepted)
 
 
-def upload(user: Client, count: int) -> list[Answer]:
+def upload(user: Client, count: int, clip: bytes = CLIP) -> list[Answer]:
     with ThreadPoolExecutor(THREADS) as threads:
-        return list(threads.map(lambda n: user.try_upload(BytesIO(CLIP), f"{n}.wav"), range(count)))
+        return list(threads.map(lambda n: user.try_upload(BytesIO(clip), f"{n}.wav"), range(count)))
 
 
 def all_rows(connection: Connection, query: Select[Any]) -> list[Row[Any]]:
@@ -177,6 +180,7 @@ def build(directory: Path, kind: type[SqlServer]) -> Iterator[House]:
             "SMTP_PORT": str(smtp.port),
             "SMTP_SECURITY": "none",
             "MAIL_FROM": "mp3burst@example.org",
+            "FANOUT_SECONDS": str(FANOUT),
         }
         platform = stack.enter_context(start(directory / "data", env=env))
         database = Database(sql.url)

@@ -28,7 +28,7 @@ from functions.sweep.main import Broom, sweep_up
 from functions.tables import blobs, jobs, mails
 from tests.databases import make_past
 from tests.e2e.client import Client, wave_bytes
-from tests.e2e.faults import CLIP, JOBS, THREADS, House, accepted_job, build, upload
+from tests.e2e.faults import CLIP, JOBS, LONG, THREADS, House, accepted_job, build, upload
 from tests.platform import start, wait_for
 from tests.servers.mariadb import MariaDB
 from tests.servers.mongodb import MongoDB
@@ -46,10 +46,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 @contextmanager
-def fault(house: House, name: str, measured: Measured, doubled: int = 0) -> Iterator[list[str]]:
-    """Fifty conversions are under way; the block is the fault. One sweep after it everything is as it should be."""
+def fault(house: House, name: str, measured: Measured, doubled: int = 0, long: int = 0) -> Iterator[list[str]]:
+    """Fifty conversions are under way, ``long`` of them in pieces; the block is the fault.
+
+    One sweep after it everything is as it should be.
+    """
     began = time.monotonic()
-    accepted = [accepted_job(answer) for answer in house.upload(JOBS)]
+    accepted = [accepted_job(answer) for answer in house.upload(long, LONG) + house.upload(JOBS - long)]
     under_way = house.unfinished()
     assert under_way > JOBS // 2
     yield accepted
@@ -141,17 +144,30 @@ def test_the_bridge_is_killed(house: House, measured: Measured) -> None:
         wait_for(lambda: house.bridge() not in (None, bridge), "another bridge")
 
 
-@pytest.mark.parametrize("name", ["convert", "notify"])
-def test_a_function_that_works_is_killed(house: House, measured: Measured, name: str) -> None:
+def kill_at_work(house: House, name: str) -> None:
+    """kill -9 of a function while it has something to do."""
+
     def working() -> bool:
         return any(one["inflight"] for one in house.place.platform.instances(name))
 
+    wait_for(working, f"{name} to work")
+    house.kill(name)
+
+
+@pytest.mark.parametrize("name", ["convert", "notify"])
+def test_a_function_that_works_is_killed(house: House, measured: Measured, name: str) -> None:
     # Ten mails at most are under way when notify is killed: its Trigger's parallelism.
     with fault(house, f"kill -9: {name}, twice", measured, doubled=20 if name == "notify" else 0):
         for _ in range(2):
             some_done(house, 3)
-            wait_for(working, f"{name} to work")
-            house.kill(name)
+            kill_at_work(house, name)
+
+
+def test_the_functions_of_long_videos_are_killed(house: House, measured: Measured) -> None:
+    with fault(house, "kill -9: encode twice, join", measured, long=8):
+        for name in ("encode", "encode", "join"):
+            kill_at_work(house, name)
+        assert house.place.rows("pieces") > 0
 
 
 def test_upload_is_killed_while_users_upload(house: House, measured: Measured) -> None:
