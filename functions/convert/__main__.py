@@ -14,6 +14,7 @@ from functions.convert.workshop import ffmpeg_of
 from functions.options import Options
 
 _WIDTH = 40
+_FIELDS = Options.__dataclass_fields__
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("video", type=Path)
     parser.add_argument("-o", dest="out", type=Path, metavar="OUT", help="the MP3 (default: beside the video)")
     parser.add_argument("--encoders", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="at once")
-    options = [parser.add_argument(f"--{name.replace('_', '-')}") for name in Options.__dataclass_fields__]
+    options = [_add(parser, f"--{name.replace('_', '-')}", one.default) for name, one in _FIELDS.items()]
     given = parser.parse_args(arguments)
     out = given.out or given.video.with_suffix(".mp3")
     form = {one.dest: value for one in options if (value := getattr(given, one.dest)) is not None}
@@ -41,6 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     if result.warning:
         print(result.warning, file=sys.stderr)
     return 0
+
+
+def _add(parser: argparse.ArgumentParser, flag: str, default: object) -> argparse.Action:
+    if default is False:
+        return parser.add_argument(flag, action="store_const", const="true")
+    return parser.add_argument(flag)
 
 
 def convert(video: Path, out: Path, options: Options, encoders: int) -> Result:

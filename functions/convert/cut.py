@@ -5,7 +5,7 @@ An encoder that starts ``PREROLL`` frames early has forgotten by its range that 
 whole number of bytes, and the padding that makes up for it repeats every 49 frames: encoders start at multiples.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from functions.convert import mpeg
@@ -42,6 +42,8 @@ class Plan:
         filters: what happens to the sound before it is cut, as ffmpeg filters.
         samples: how many samples the MP3 will about have.
         pieces: the ranges, in order and without a gap.
+        before: how many samples of the track come before the MP3 begins; every encoder decodes them, too.
+        steady: whether all filters but the first see one stream, whatever changes in the track on the way.
     """
 
     container: str
@@ -51,6 +53,17 @@ class Plan:
     filters: tuple[str, ...]
     samples: int
     pieces: tuple[Piece, ...]
+    before: int = 0
+    steady: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long the MP3 will about be."""
+        return self.samples / self.rate
+
+    def steadied(self) -> Self:
+        """The plan for a track whose rate or channels change on the way, which restarts what sees the change."""
+        return replace(self, steady=len(self.filters) > 1)
 
     def to_json(self) -> dict[str, Any]:
         """The plan in JSON's own types."""

@@ -17,7 +17,8 @@ from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
 HEARTBEAT = 0.5
 #: An encoder that needs more CPU than that for a second of sound is stuck.
 CPU_PER_SECOND = 1.0
-_ADDRESS_SPACE = 4 << 30
+#: Bytes that an ffmpeg may map.
+ADDRESS_SPACE = 4 << 30
 #: Where ffmpeg's demuxer has another name than its muxer.
 _DEMUXERS = {"adts": "aac"}
 #: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: a track may decode to more than it says.
@@ -46,16 +47,29 @@ class Encoding:
     buffers: dict[str, bytes] = field(default_factory=dict)
 
 
-def command(ffmpeg: str, plan: Plan, piece: Piece, track: int, frames: int) -> list[str]:
-    """The arguments of ffmpeg; ``track`` and ``frames`` are the open files it reads and writes."""
-    trim = atrim(piece, plan.rate)
-    filters = [*plan.filters, trim] if trim else plan.filters
+def reading(ffmpeg: str, container: str, track: int) -> list[str]:
+    """The arguments of ffmpeg up to its input, the open file ``track``."""
     return [
         *(ffmpeg, "-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+level+info"),
         *("-progress", "pipe:1", "-stats_period", "0.25"),
         *("-protocol_whitelist", "fd", "-max_error_rate", "1", "-threads", "1"),
-        *("-f", _DEMUXERS.get(plan.container, plan.container), "-fd", str(track), "-i", "fd:"),
-        *("-map", "0:a:0", "-map_metadata", "-1", "-af", ",".join(filters)),
+        *("-f", _DEMUXERS.get(container, container), "-fd", str(track), "-i", "fd:"),
+    ]
+
+
+def command(ffmpeg: str, plan: Plan, piece: Piece, track: int, frames: int) -> list[str]:
+    """The arguments of ffmpeg; ``track`` and ``frames`` are the open files it reads and writes."""
+    trim = atrim(piece, plan.rate)
+    first, *more = [*plan.filters, trim] if trim else plan.filters
+    if plan.steady:
+        # What the first filter makes is encoded as PCM, which goes nowhere but back into the filters behind it.
+        filters = ["-map", "0:a:0", "-af", first, "-c:a", "pcm_f32le", "-f", "null", "-", "-dec", "0:0"]
+        filters += ["-filter_complex", f"[dec:0]{','.join(more)}[edited]", "-map", "[edited]"]
+    else:
+        filters = ["-map", "0:a:0", "-af", ",".join([first, *more])]
+    return [
+        *reading(ffmpeg, plan.container, track),
+        *(*filters, "-map_metadata", "-1"),
         *("-c:a", "libmp3lame", *plan.quality, "-reservoir", "0"),
         *("-id3v2_version", "0", "-f", "mp3", "-fd", str(frames), "fd:"),
     ]
@@ -88,7 +102,7 @@ def encode(
     encodings = [Encoding(piece, directory / f"piece-{piece.start}") for piece in pieces]
     waiting = list(reversed(encodings))
     running: list[Encoding] = []
-    length = plan.samples / plan.rate
+    length = (plan.before + plan.samples) / plan.rate
     with selectors.DefaultSelector() as selector:
         try:
             while waiting or running:
@@ -112,7 +126,7 @@ def _start(
 ) -> Encoding:
     cpu = int(60 + length * CPU_PER_SECOND)
     limits = {
-        "AS": _ADDRESS_SPACE,
+        "AS": ADDRESS_SPACE,
         "CPU": cpu,
         "FSIZE": int(length + 60) * _BYTES_PER_SECOND,
         "NOFILE": 64,

@@ -4,11 +4,11 @@ import functools
 import importlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from functions.convert import cut, encode, mpeg, probe, splice, tags, xing
+from functions.convert import cut, edits, encode, length, mpeg, probe, splice, tags, xing
 from functions.convert.cut import Plan
 from functions.convert.faults import EncoderKilled, UnusableMedia
 from functions.convert.probe import SupportsReadSeek, Track
@@ -74,7 +74,7 @@ def to_mp3(
         EncoderKilled: a child process was killed; it may work later.
     """
     with tempfile.TemporaryDirectory(dir=directory, prefix="convert-") as name:
-        track = take(source, Path(name), options, lambda part: on_progress(part * READING))
+        track = take(source, Path(name), options, lambda part: on_progress(part * READING), ffmpeg)
         return make(track, out, options, filename=filename, encoders=encoders, on_progress=on_progress, ffmpeg=ffmpeg)
 
 
@@ -99,7 +99,7 @@ def make(
         done = _encode(ffmpeg or own_ffmpeg(), plan, track, track.path.parent, encoders, on_part)
         made = [(one.path, summed(one)) for one in done]
         warning = lost(track.missing, track.errors + max(one.errors for one in done))
-        first = tag_of([one for _, one in made])
+        first = tag_of([one for _, one in made], plan.before)
     return _write(out, track, filename, made, first, warning, on_progress)
 
 
@@ -110,21 +110,23 @@ def _on_part(on_progress: OnProgress, part: float) -> None:
 def plan_for(track: Track, options: Options, pieces: int) -> Plan:
     """How to encode a track with so many encoders."""
     rate = cut.nearest_rate(track.rate)
-    channels = 1 if track.channels == 1 else 2
+    channels = 1 if track.channels == 1 or options.mono else 2
     quality = (
         ("-q:a", str(options.vbr)) if options.vbr is not None else ("-b:a", f"{options.bitrate or DEFAULT_BITRATE}k")
     )
-    layout = "mono" if channels == 1 else "stereo"
-    samples = int(track.duration * rate)
-    frames = samples // mpeg.samples_per_frame(rate)
+    whole = round(track.duration * rate)
+    start, end = edits.bounds(options, rate, whole)
+    frames = (end - start) // mpeg.samples_per_frame(rate)
     return Plan(
         container=track.container,
         rate=rate,
         channels=channels,
         quality=quality,
-        filters=(f"aformat=sample_rates={rate}:channel_layouts={layout}",),
-        samples=samples,
-        pieces=cut.cut(frames, pieces),
+        filters=(edits.base(options, rate, channels), *edits.chain(options, rate, channels, whole)),
+        samples=end - start,
+        # To bring loudness to a level costs more than to encode, and every encoder would do all that is before it.
+        pieces=cut.cut(frames, 1 if options.normalize else pieces),
+        before=start,
     )
 
 
@@ -141,34 +143,41 @@ def own_ffmpeg() -> str:
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
-def take(source: SupportsReadSeek, work: Path, options: Options, on_progress: OnProgress) -> Track:
+def take(
+    source: SupportsReadSeek, work: Path, options: Options, on_progress: OnProgress, ffmpeg: str | None = None
+) -> Track:
     """Take the audio track that is asked for into a file in ``work``; arguments and errors as ``to_mp3``."""
-    copy = options.bitrate is None and options.vbr is None
+    copy = options.bitrate is None and options.vbr is None and not edits.wanted(options)
     track = probe.take(source, work / "track", number=options.track, copy=copy, on_progress=on_progress)
     if track is None:  # MP3 packets that make no file when laid end to end
         track = probe.take(source, work / "track", number=options.track, copy=False, on_progress=on_progress)
     if track is None:
         raise AssertionError("the reader copies only where it is asked to")
-    return track
+    if not edits.needs_length(options, track.duration):
+        return track
+    seconds = length.measure(ffmpeg or own_ffmpeg(), track, cut.nearest_rate(track.rate), lambda: on_progress(1.0))
+    return track if seconds is None else replace(track, duration=seconds)
 
 
 def _encode(
     ffmpeg: str, plan: Plan, track: Track, work: Path, encoders: int, on_progress: OnProgress
 ) -> list[encode.Encoding]:
     done = encode.encode(ffmpeg, plan, plan.pieces, track.path, work, encoders, on_progress)
-    if len(done) > 1 and any(one.reconfigured for one in done):
+    if (len(done) > 1 or len(plan.filters) > 1) and any(one.reconfigured for one in done):
         # A change on the way restarts ffmpeg's filters, and with them the count of samples that ranges stand on.
-        done = encode.encode(ffmpeg, plan, (cut.Piece(0, None),), track.path, work, 1, on_progress)
+        done = encode.encode(ffmpeg, plan.steadied(), (cut.Piece(0, None),), track.path, work, 1, on_progress)
     return done
 
 
-def tag_of(sums: list[splice.Sum]) -> bytes:
-    """The tag frame before the frames of all pieces.
+def tag_of(sums: list[splice.Sum], before: int = 0) -> bytes:
+    """The tag frame before the frames of all pieces; ``before`` as in the plan.
 
     Raises:
         UnusableMedia: there are none.
     """
     end = splice.ending(sums)
+    if end is None and before:
+        raise UnusableMedia("The sound ends before start: choose an earlier one.")
     if end is None:
         raise UnusableMedia("Nothing in this file's audio track can be decoded.")
     return splice.tag(sums, bytes.fromhex(end.tag))

@@ -81,9 +81,10 @@ def pieces_of(track: Track, options: Options, threshold: float) -> Plan | None:
         options: what the user asked for.
         threshold: seconds of sound from which on pieces pay.
     """
-    if track.container == "mp3" or track.duration < threshold:
+    seconds = 0.0 if track.container == "mp3" else engine.plan_for(track, options, 1).seconds
+    if seconds < threshold:
         return None
-    plan = engine.plan_for(track, options, min(max(round(track.duration / PIECE_SECONDS), 2), MOST_PIECES))
+    plan = engine.plan_for(track, options, min(max(round(seconds / PIECE_SECONDS), 2), MOST_PIECES))
     return plan if len(plan.pieces) > 1 else None
 
 

@@ -97,7 +97,9 @@ def _convert(lease: Lease, keeper: Keeper, progress: list[float], workshop: Work
 
     with workplace() as directory:
         with workshop.media.videos.open(job.video) as video:
-            track = engine.take(video, directory, job.options, lambda part: on_progress(part * engine.READING))
+            track = engine.take(
+                video, directory, job.options, lambda part: on_progress(part * engine.READING), workshop.ffmpeg
+            )
         plan = pieces_of(track, job.options, workshop.fanout)
         if plan is not None:
             return share_out(lease, track, plan, keeper, workshop)

@@ -147,7 +147,7 @@ def _in_one(
     # The sound changes its rate or channels on the way: ffmpeg counts samples anew from there, and ranges are lost.
     track, frames = _fetch(row.audio, directory, keeper, workshop), directory / "frames"
     with frames.open("wb") as out:
-        part = _encode_piece(whole.plan, Piece(0, None), track, out, keeper, workshop)
+        part = _encode_piece(whole.plan.steadied(), Piece(0, None), track, out, keeper, workshop)
     first = engine.tag_of([part.sum])
     mp3.write(first)
     with frames.open("rb") as file:

@@ -1,0 +1,45 @@
+"""Edits asked for with an upload, and what comes out at the other end."""
+
+import io
+from pathlib import Path
+
+import av
+import pytest
+
+from tests import clips
+from tests.e2e.client import Client, field, file_part
+
+
+def test_an_upload_is_edited(me: Client, tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "talk.mp4", "-c:v", "mpeg4", "-c:a", "aac", seconds=6, video=True)
+    behind = [field("fade_out", "0.5"), field("volume", "-3dB"), field("normalize", "")]
+    ahead = [field("start", "0:01.5"), field("end", "5"), field("mono", "true")]
+    answer = me.post_form([*ahead, file_part("talk.mp4", video.read_bytes()), *behind])
+    assert answer.status == 202, answer.body
+    job = me.wait(answer.json()["job"])
+    assert job["status"] == "done", job
+    assert job["options"] == {"start": 1.5, "end": 5.0, "fade_out": 0.5, "volume": -3.0, "mono": True}
+    assert job["duration"] == pytest.approx(3.5)
+    with av.open(io.BytesIO(me.download(job["mp3"]).body), "r") as mp3:
+        sound = mp3.streams.audio[0]
+        assert sound.channels == 1
+        assert sum(frame.samples for frame in mp3.decode(sound)) == pytest.approx(3.5 * 48000, abs=1152)
+
+
+def test_a_start_behind_the_sound_fails_the_job_with_a_sentence(me: Client, tmp_path: Path) -> None:
+    sound = clips.clip(tmp_path / "short.wav", seconds=1)
+    with sound.open("rb") as file:
+        job = me.convert(file, "short.wav", {"start": "9"})
+    assert (job["status"], job["mp3"]) == ("failed", None)
+    assert job["error"] == "The sound ends at 1.0 seconds: choose a start before that, not 9."
+
+
+def test_edits_that_make_no_sense_are_refused_also_behind_the_file(me: Client, tmp_path: Path) -> None:
+    data = clips.clip(tmp_path / "short.wav", seconds=1).read_bytes()
+    for parts in (
+        [field("start", "3"), field("end", "2"), file_part("a.wav", data)],
+        [field("start", "3"), file_part("a.wav", data), field("end", "2")],
+    ):
+        problem = me.post_form(parts).problem(422)
+        assert problem["errors"].keys() == {"end"}
+    assert me.jobs()["jobs"] == []
