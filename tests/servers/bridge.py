@@ -2,15 +2,11 @@
 
 import itertools
 import os
-import signal
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any
 
 import pika  # type: ignore[import-untyped]  # pika carries no types
 
@@ -19,14 +15,16 @@ from events.bridge import redrive
 from events.publish import publisher
 from events.rabbitmq import Publisher
 from events.schema import Event
+from tests.servers.process import Server
 
 _ROOT = Path(__file__).parent.parent.parent
 _number = itertools.count()
-_START = 30.0  # seconds
 
 
-class Bridge:
+class Bridge(Server):
     """A bridge and a publisher; a context manager. Every instance has queues that no other uses, by ``environ``."""
+
+    ready = b"Consuming:"
 
     def __init__(
         self, url: str, urls: Mapping[str, str], *, through: str | None = None, options: str = "", grace: float = 5
@@ -40,6 +38,7 @@ class Bridge:
             options: of every route, such as ``;concurrency=1``.
             grace: seconds that a drain may take.
         """
+        super().__init__()
         self._mine = f"-{os.getpid()}-{next(_number)}"
         names = ("video", "piece", "pieces", "mp3")
         self.environ = {f"{name.upper()}_QUEUE": name + self._mine for name in names}
@@ -47,66 +46,41 @@ class Bridge:
         self._url, self._grace = url, grace
         self._routes = [f"{n if n == 'dead' else self.queue(n)}={target}{options}" for n, target in urls.items()]
         self.publisher = publisher(self.environ, "/mp3burst/test")
-        self._log = tempfile.NamedTemporaryFile(prefix="bridge-", suffix=".log")  # noqa: SIM115 - closed by __exit__
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
-            raise
-        return self
+    def command(self) -> list[str]:
+        """What starts it."""
+        options = ["--tries", "3", "--delay", "0.1", "--grace", str(self._grace)]
+        routes = [f"--route={route}" for route in self._routes]
+        return [sys.executable, "-m", "events.bridge", *options, *routes]
+
+    def options(self) -> dict[str, Any]:
+        """Its variables."""
+        return {"env": {**os.environ, **self.environ, "PYTHONPATH": str(_ROOT)}}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.kill()
+        if error is not None:
+            self.kill()
+            sys.stderr.write(self.log())
+        super().__exit__(kind, error, trace)
+
+    def clean(self) -> None:
+        """Close the publisher and delete the queues."""
         assert isinstance(self.publisher, Publisher)
         self.publisher.close()
-        if error is not None:
-            sys.stderr.write(self.log())
-        self._log.close()
         self.clear()
-
-    def start(self) -> None:
-        """Start, and wait until it consumes."""
-        before = self.log().count("Consuming:")
-        options = ["--tries", "3", "--delay", "0.1", "--grace", str(self._grace)]
-        options += [f"--route={route}" for route in self._routes]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "events.bridge", *options],
-            env={**os.environ, **self.environ, "PYTHONPATH": str(_ROOT)},
-            stdout=self._log,
-            stderr=self._log,
-        )
-        deadline = time.monotonic() + _START
-        while self.log().count("Consuming:") == before:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the bridge did not start:\n{self.log()}")
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        """Kill it where it stands."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
     def terminate(self) -> None:
         """Ask it to end."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(self.stop_signal)
 
     def wait(self) -> int:
         """Wait for its end; the exit code."""
         assert self._process is not None
         code, self._process = self._process.wait(self._grace + 10), None
         return code
-
-    def log(self) -> str:
-        """What it has written."""
-        return Path(self._log.name).read_text()
 
     def queue(self, name: str) -> str:
         """The queue's name by its default name."""

@@ -1,7 +1,5 @@
 """MariaDB as Debian packages it, on loopback, with its own data and port."""
 
-from pathlib import Path
-
 from tests.servers import program
 from tests.servers.sql import SqlServer
 
@@ -22,25 +20,25 @@ class MariaDB(SqlServer):
         """The DATABASE_URL."""
         return f"mysql+pymysql://mp3burst:mp3burst@127.0.0.1:{self.port}/mp3burst?charset=utf8mb4"
 
-    def create(self, folder: Path) -> None:
+    def prepare(self) -> None:
         """Make the data directory."""
         how = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
-        self.run(self._install, "--no-defaults", f"--datadir={folder}/data", *how)
-        (folder / "init.sql").write_text(
+        self.run(self._install, "--no-defaults", f"--datadir={self.folder}/data", *how)
+        (self.folder / "init.sql").write_text(
             "CREATE DATABASE IF NOT EXISTS mp3burst CHARACTER SET utf8mb4;\n"
             "CREATE USER IF NOT EXISTS mp3burst@'127.0.0.1' IDENTIFIED BY 'mp3burst';\n"
             "GRANT ALL ON *.* TO mp3burst@'127.0.0.1';\n"
         )
 
-    def command(self, folder: Path) -> list[str]:
+    def command(self) -> list[str]:
         """What starts the server in the foreground."""
         return [
             self._mariadbd,
             "--no-defaults",
-            f"--datadir={folder}/data",
-            f"--init-file={folder}/init.sql",
-            f"--socket={folder}/socket",
-            f"--pid-file={folder}/pid",
+            f"--datadir={self.folder}/data",
+            f"--init-file={self.folder}/init.sql",
+            f"--socket={self.folder}/socket",
+            f"--pid-file={self.folder}/pid",
             "--bind-address=127.0.0.1",
             f"--port={self.port}",
             "--skip-name-resolve",

@@ -25,19 +25,19 @@ class PostgreSQL(SqlServer):
         """The DATABASE_URL."""
         return f"postgresql+psycopg://mp3burst@127.0.0.1:{self.port}/postgres"
 
-    def create(self, folder: Path) -> None:
+    def prepare(self) -> None:
         """Make the data directory."""
         how = ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
-        self.run(self._initdb, "-D", f"{folder}/data", "-U", "mp3burst", *how)
+        self.run(self._initdb, "-D", f"{self.folder}/data", "-U", "mp3burst", *how)
 
-    def command(self, folder: Path) -> list[str]:
+    def command(self) -> list[str]:
         """What starts the server in the foreground."""
         settings = {
             "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": str(folder),
+            "unix_socket_directories": str(self.folder),
             # The machine's own crash is not tested: what the kernel has outlives the server.
             "fsync": "off",
             "full_page_writes": "off",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return [self._postgres, "-D", f"{folder}/data", "-p", str(self.port), *options]
+        return [self._postgres, "-D", f"{self.folder}/data", "-p", str(self.port), *options]
