@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from functions.convert import reader, sandbox
+from functions.convert import remote, sandbox
 from functions.convert.encode import HEARTBEAT
 from functions.convert.extract import BUFFER
 from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
@@ -105,7 +105,7 @@ def take(
         try:
             report, cover = _serve(ours, source, size, on_progress)
             process.wait()
-        except reader.Gone as gone:
+        except remote.Gone as gone:
             _judge(process.wait(), gone)
         finally:
             sandbox.stop([process])
@@ -163,29 +163,29 @@ def _serve(
             told = now
             on_progress(min(furthest / max(size, 1), 1.0))
         try:
-            got = link.recv(reader.REQUEST.size - len(request))
+            got = link.recv(remote.REQUEST.size - len(request))
         except TimeoutError:
             continue
         except OSError as error:
-            raise reader.Gone from error
+            raise remote.Gone from error
         if not got:
-            raise reader.Gone
+            raise remote.Gone
         request += got
-        if len(request) < reader.REQUEST.size:
+        if len(request) < remote.REQUEST.size:
             continue
-        what, first, second = reader.REQUEST.unpack(request)
+        what, first, second = remote.REQUEST.unpack(request)
         request.clear()
         link.settimeout(None)
-        if what == reader.READ:
+        if what == remote.READ:
             data = source.read(max(0, min(first, BUFFER)))
             furthest = max(furthest, source.tell())
             _answer(link, len(data), data)
-        elif what == reader.SEEK and second in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
+        elif what == remote.SEEK and second in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
             _answer(link, source.seek(first, second))
-        elif what == reader.COVER:
-            cover = bytes(reader.receive(link, min(first, reader.MAX_COVER)))
-        elif what == reader.REPORT and 0 < first <= reader.MAX_REPORT:
-            report: dict[str, Any] = json.loads(reader.receive(link, first))
+        elif what == remote.COVER:
+            cover = bytes(remote.receive(link, min(first, remote.MAX_COVER)))
+        elif what == remote.REPORT and 0 < first <= remote.MAX_REPORT:
+            report: dict[str, Any] = json.loads(remote.receive(link, first))
             return report, cover
         else:
             # No reader of ours asks so: the file has got hold of it.
@@ -196,14 +196,14 @@ def _serve(
 def _answer(link: socket.socket, number: int, data: bytes = b"") -> None:
     # What goes wrong with the link is the reader's death; what goes wrong with the source is not for us to judge.
     try:
-        link.sendall(reader.ANSWER.pack(number))
+        link.sendall(remote.ANSWER.pack(number))
         if data:  # a reader that has its answer may report and end at once: not even nothing can be sent to it then
             link.sendall(data)
     except OSError as error:
-        raise reader.Gone from error
+        raise remote.Gone from error
 
 
-def _judge(status: int, gone: reader.Gone) -> NoReturn:
+def _judge(status: int, gone: remote.Gone) -> NoReturn:
     """Say whose fault it is that the reader ended without a report: a signal that it raised itself is the file's."""
     cause = RuntimeError(f"the reader ended with {status}: {gone.__cause__!r}")
     if status >= 0 or status == -signal.SIGKILL:

@@ -11,103 +11,22 @@ import itertools
 import json
 import os
 import socket
-import struct
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
-from functions.convert import cage
+from functions.convert import cage, mp4
+from functions.convert.boxes import NotPlain, is_fragmented
 from functions.convert.extract import BUFFER, Extraction, NotWhole, copy_frames, remux
+from functions.convert.remote import COVER, MAX_COVER, REPORT, REQUEST, Gone, Remote
 
 if TYPE_CHECKING:
+    import av.audio.stream
     import av.container
 
-#: A request: what, and two numbers. READ size; SEEK offset, whence; COVER and REPORT size, then so many bytes.
-REQUEST = struct.Struct("<cqq")
-#: An answer: bytes that follow (READ) or the new position (SEEK).
-ANSWER = struct.Struct("<q")
-READ, SEEK, COVER, REPORT = b"r", b"s", b"c", b"d"
-
-MAX_COVER = 16 << 20
-MAX_REPORT = 16 << 20
 _LONGEST_TAG, _MOST_TAGS = 4000, 500
 AV_TIME_BASE = 1_000_000  # libavutil/avutil.h
 #: Demuxers that read a file's length from its header. The others estimate it from what is there.
 DECLARING = ("mov,", "matroska,", "avi", "flv", "asf", "wav", "w64", "aiff", "caf", "flac", "tta", "wv")
-
-
-class Gone(Exception):
-    """The other side of the socket has ended."""
-
-
-class Remote(io.RawIOBase):
-    """The source, as the parent has it."""
-
-    def __init__(self, link: socket.socket, size: int) -> None:
-        self._link = link
-        self._size = size
-        self._position = 0
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes."""
-        size = BUFFER if size < 0 else size
-        self._link.sendall(REQUEST.pack(READ, size, 0))
-        (length,) = ANSWER.unpack(receive(self._link, ANSWER.size))
-        self._position += length
-        # Not in one call with MSG_WAITALL: a signal ends that early, and what is left would pass for the next answer.
-        return bytes(receive(self._link, length))
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move; the parent is told, since it alone has the source."""
-        self._link.sendall(REQUEST.pack(SEEK, offset, whence))
-        (self._position,) = ANSWER.unpack(receive(self._link, ANSWER.size))
-        return self._position
-
-    def tell(self) -> int:
-        """The byte offset of the next read."""
-        return self._position
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-
-def receive(link: socket.socket, size: int) -> bytearray:
-    """Exactly so many bytes of a socket; Gone where the other side is."""
-    data = bytearray(size)
-    view = memoryview(data)
-    while view:
-        try:
-            got = link.recv_into(view)
-        except OSError as error:
-            raise Gone from error
-        if not got:
-            raise Gone
-        view = view[got:]
-    return data
-
-
-def is_fragmented(source: io.RawIOBase) -> bool:
-    """Whether an mp4 or mov has ``moof`` boxes (ISO/IEC 14496-12, 8.8): these decode otherwise by way of mov."""
-    position, fragmented = 0, False
-    for _ in range(64):
-        source.seek(position)
-        head = source.read(16) or b""
-        if len(head) < 8:
-            break
-        size = int.from_bytes(head[:4], "big")
-        if head[4:8] == b"moof":
-            fragmented = True
-            break
-        size = int.from_bytes(head[8:16], "big") if size == 1 else size
-        if size < 8:
-            break
-        position += size
-    source.seek(0)
-    return fragmented
 
 
 def read(source: io.RawIOBase, target: IO[bytes], track: int, copy: bool) -> dict[str, Any]:
@@ -116,18 +35,17 @@ def read(source: io.RawIOBase, target: IO[bytes], track: int, copy: bool) -> dic
     Returns:
         What was seen, for the parent; with a ``fault`` where there is nothing to take out. ``cover`` is bytes.
     """
-    import av
     import av.error
-    from av.container import InputContainer
 
+    with contextlib.suppress(NotPlain):
+        return _by_its_tables(source, target, track, copy)
+    target.seek(0)
+    target.truncate()
     fragmented = is_fragmented(source)
-    options = {"protocol_whitelist": "none"}
     try:
-        container = av.open(source, options=options, buffer_size=BUFFER, metadata_errors="replace")
+        container = _open(source)
     except av.error.FFmpegError as error:
         return {"fault": "format", "detail": str(error)}
-    if not isinstance(container, InputContainer):
-        raise TypeError(container)
     streams = container.streams.audio
     if not streams:
         return {"fault": "silent" if container.streams.video else "format"}
@@ -138,7 +56,7 @@ def read(source: io.RawIOBase, target: IO[bytes], track: int, copy: bool) -> dic
     if getattr(stream, "codec_context", None) is None:
         return {"fault": "codec"}
     extraction = Extraction(container, stream)
-    codec = {"mp3float": "mp3"}.get(stream.codec_context.name, stream.codec_context.name)
+    codec = _codec(stream)
     if copy and codec == "mp3":
         kind = "mp3"
         copy_frames(extraction, target)
@@ -146,14 +64,65 @@ def read(source: io.RawIOBase, target: IO[bytes], track: int, copy: bool) -> dic
         kind = remux(extraction, _formats(container, stream, fragmented), target)
     target.flush()
     return {
+        **_report(container, extraction),
         "container": kind,
-        "codec": codec,
-        "rate": extraction.rate,
-        "channels": extraction.channels,
         "duration": extraction.duration,
         "packets": extraction.packets,
-        "errors": extraction.errors,
         "missing": _missing(container, extraction),
+    }
+
+
+def _by_its_tables(source: io.RawIOBase, target: IO[bytes], track: int, copy: bool) -> dict[str, Any]:
+    """As ``read``, of an mp4 that is whole; NotPlain where it is not, or has more to it."""
+    import av.error
+
+    size = source.seek(0, os.SEEK_END)
+    movie = mp4.parse(source, size, track)
+    try:
+        container = _open(movie.beginning())
+    except av.error.FFmpegError as error:
+        raise NotPlain from error
+    streams = container.streams.audio
+    if len(streams) != movie.audios or getattr(streams[track], "codec_context", None) is None:
+        raise NotPlain
+    extraction = Extraction(container, streams[track])
+    if copy and _codec(extraction.stream) == "mp3":
+        raise NotPlain
+    for _ in extraction:
+        pass
+    movie.write(target)
+    target.flush()
+    return {
+        **_report(container, extraction),
+        "container": "mov",
+        "duration": movie.duration,
+        "packets": movie.packets,
+        "missing": 0.0,
+    }
+
+
+def _open(source: io.RawIOBase) -> "av.container.InputContainer":
+    import av
+    from av.container import InputContainer
+
+    options = {"protocol_whitelist": "none"}
+    container = av.open(source, options=options, buffer_size=BUFFER, metadata_errors="replace")
+    if not isinstance(container, InputContainer):
+        raise TypeError(container)
+    return container
+
+
+def _codec(stream: "av.audio.stream.AudioStream") -> str:
+    return {"mp3float": "mp3"}.get(stream.codec_context.name, stream.codec_context.name)
+
+
+def _report(container: "av.container.InputContainer", extraction: Extraction) -> dict[str, Any]:
+    stream = extraction.stream
+    return {
+        "codec": _codec(stream),
+        "rate": extraction.rate,
+        "channels": extraction.channels,
+        "errors": extraction.errors,
         "skipped": extraction.skipped,
         "discarded": extraction.discarded,
         "tags": _tags({**stream.metadata, **container.metadata}),

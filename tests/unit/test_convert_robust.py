@@ -176,7 +176,7 @@ def _only_a_tag(path: Path) -> None:
         ("picture.jpg", _picture, "no audio track"),
         ("silent.mp4", _no_track, "no audio track"),
         ("half.mp4", _without_index, "not a video or audio file, or it is damaged"),
-        ("garbage.mp4", _undecodable, "is damaged"),
+        ("garbage.mp4", _undecodable, "can be decoded"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_a_sentence(name: str, make, sentence: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -1,0 +1,71 @@
+"""What the reader and its parent say to each other by a socket: the source's bytes one way, what was seen the other."""
+
+import io
+import socket
+import struct
+
+from functions.convert.extract import BUFFER
+
+#: A request: what, and two numbers. READ size; SEEK offset, whence; COVER and REPORT size, then so many bytes.
+REQUEST = struct.Struct("<cqq")
+#: An answer: bytes that follow (READ) or the new position (SEEK).
+ANSWER = struct.Struct("<q")
+READ, SEEK, COVER, REPORT = b"r", b"s", b"c", b"d"
+
+MAX_COVER = 16 << 20
+MAX_REPORT = 16 << 20
+
+
+class Gone(Exception):
+    """The other side of the socket has ended."""
+
+
+class Remote(io.RawIOBase):
+    """The source, as the parent has it."""
+
+    def __init__(self, link: socket.socket, size: int) -> None:
+        self._link = link
+        self._size = size
+        self._position = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes."""
+        size = BUFFER if size < 0 else size
+        self._link.sendall(REQUEST.pack(READ, size, 0))
+        (length,) = ANSWER.unpack(receive(self._link, ANSWER.size))
+        self._position += length
+        # Not in one call with MSG_WAITALL: a signal ends that early, and what is left would pass for the next answer.
+        return bytes(receive(self._link, length))
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move; the parent is told, since it alone has the source."""
+        self._link.sendall(REQUEST.pack(SEEK, offset, whence))
+        (self._position,) = ANSWER.unpack(receive(self._link, ANSWER.size))
+        return self._position
+
+    def tell(self) -> int:
+        """The byte offset of the next read."""
+        return self._position
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+
+def receive(link: socket.socket, size: int) -> bytearray:
+    """Exactly so many bytes of a socket; Gone where the other side is."""
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        try:
+            got = link.recv_into(view)
+        except OSError as error:
+            raise Gone from error
+        if not got:
+            raise Gone
+        view = view[got:]
+    return data

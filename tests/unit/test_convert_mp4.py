@@ -1,0 +1,151 @@
+"""An mp4's audio track taken out by the file's own tables: the same samples, however long it is, or left to libav."""
+
+import io
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from functions.convert import mp4, reader
+from functions.convert.boxes import NotPlain
+from tests import clips
+
+
+def decoded(path: Path, track: int = 0) -> bytes:
+    """What ffmpeg decodes of an audio track, and the rate and layout that it tells."""
+    return clips.run(
+        "-i", path, "-map", f"0:a:{track}", "-c:a", "pcm_f32le", "-map_metadata", -1, "-f", "wav", "-bitexact", "-"
+    )
+
+
+def take(video: Path, target: Path, track: int = 0) -> dict[str, object]:
+    """By the tables alone."""
+    with io.FileIO(video) as source, target.open("wb") as out:
+        movie = mp4.parse(source, video.stat().st_size, track)
+        movie.write(out)
+        out.flush()
+        source.seek(0)
+        with target.with_suffix(".read").open("wb") as second:
+            report = reader.read(source, second, track, False)
+    assert target.with_suffix(".read").read_bytes() == target.read_bytes()
+    return report
+
+
+def _plain(path: Path) -> None:
+    clips.clip(path, "-c:v", "mpeg4", "-c:a", "aac", seconds=4.7, rate=44100, video=True)
+
+
+def _cut_out(path: Path) -> None:
+    """Begins in the middle of a packet, by its edit list."""
+    _plain(whole := path.with_name("whole.mp4"))
+    clips.run("-ss", "1.23", "-i", whole, "-t", "2.5", "-c", "copy", path)
+
+
+def _later(path: Path) -> None:
+    _plain(whole := path.with_name("whole.mp4"))
+    clips.run("-itsoffset", "1.5", "-i", whole, "-i", whole, "-map", "0:a", "-map", "1:v", "-c", "copy", path)
+
+
+def _chapters(path: Path) -> None:
+    """A text track that the audio track names."""
+    (titles := path.with_name("titles")).write_text(
+        ";FFMETADATA1\ntitle=T\n[CHAPTER]\nTIMEBASE=1/1\nSTART=0\nEND=2\ntitle=One\n[CHAPTER]\nTIMEBASE=1/1\nSTART=2\nEND=4\n"
+    )
+    _plain(whole := path.with_name("whole.mp4"))
+    clips.run("-i", whole, "-i", titles, "-map_metadata", 1, "-map_chapters", 1, "-c", "copy", path)
+
+
+def _one_size(path: Path) -> None:
+    clips.clip(path, "-c:a", "ac3", "-movflags", "+faststart", seconds=4)
+
+
+def _sparse(path: Path) -> None:
+    """Chunks far apart, their offsets past the first tables."""
+    pictures = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=4,noise=alls=60:allf=t")
+    clips.run(
+        "-f", "lavfi", "-i", clips.MUSIC.format(seconds=4, rate=22050), *pictures, "-c:v", "mjpeg", "-c:a", "aac", path
+    )
+
+
+@pytest.mark.parametrize("make", [_plain, _cut_out, _later, _chapters, _one_size, _sparse])
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_the_track_decodes_to_the_samples_of_the_source(make, suffix: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    make(video := tmp_path / f"video.{suffix}")
+    report = take(video, tmp_path / "track")
+    sound = decoded(video)
+    assert decoded(tmp_path / "track") == sound
+    assert report["container"] == "mov"
+    rate = report["rate"]
+    assert isinstance(rate, int)
+    samples = (len(sound) - 100) // 4 // 2
+    assert report["duration"] == pytest.approx(samples / rate, abs=0.05)
+
+
+def test_of_several_tracks_the_one_that_is_asked_for(tmp_path: Path) -> None:
+    one, two = (clips.clip(tmp_path / f"{rate}.m4a", "-c:a", "aac", rate=rate, seconds=2) for rate in (44100, 32000))
+    video = tmp_path / "two.mp4"
+    clips.run("-i", one, "-i", two, "-map", 0, "-map", 1, "-c", "copy", video)
+    for number, rate in enumerate((44100, 32000)):
+        report = take(video, tmp_path / "track", number)
+        assert report["rate"] == rate
+        assert decoded(tmp_path / "track") == decoded(video, number)
+    with io.FileIO(video) as source, pytest.raises(NotPlain):
+        mp4.parse(source, video.stat().st_size, 2)
+
+
+def test_tags_and_cover_are_seen_however_little_of_the_file_libav_sees(tmp_path: Path) -> None:
+    _chapters(whole := tmp_path / "whole.m4a")
+    picture = tmp_path / "cover.png"
+    clips.run("-f", "lavfi", "-i", "testsrc=s=64x64", "-frames:v", 1, picture)
+    video = tmp_path / "cover.m4a"
+    clips.run(
+        "-i", whole, "-i", picture, "-map", "0:a", "-map", 1, "-c", "copy", "-disposition:v:0", "attached_pic", video
+    )
+    report = take(video, tmp_path / "track")
+    assert report["cover"] == picture.read_bytes()
+    assert dict(report["tags"])["title"] == "T"  # type: ignore[call-overload]  # a dictionary
+    assert decoded(tmp_path / "track") == decoded(video)
+
+
+_PEAK = """
+import io, resource, sys
+from functions.convert import reader
+with io.FileIO(sys.argv[1]) as source, open(sys.argv[2], "wb") as target:
+    assert reader.read(source, target, 0, False)["duration"] > 290
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_three_hours_take_no_more_memory_than_five_minutes(tmp_path: Path) -> None:
+    peaks = []
+    short = clips.clip(tmp_path / "minute.m4a", "-c:a", "aac", sound=clips.SILENCE, seconds=60)
+    for times in (5, 180):
+        video = tmp_path / f"{times}.m4a"
+        clips.run("-stream_loop", times - 1, "-i", short, "-c", "copy", video)
+        done = subprocess.run([sys.executable, "-c", _PEAK, video, tmp_path / "track"], capture_output=True, check=True)
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] < peaks[0] + 4, peaks  # 506,000 packets: libav's records of them are 60 MB
+
+
+def test_whatever_is_in_its_tables_a_file_is_read_or_left_to_libav(tmp_path: Path) -> None:
+    _plain(video := tmp_path / "video.mp4")
+    whole, chance = video.read_bytes(), random.Random(1)  # noqa: S311 - the same faults each time
+    moov = whole.rindex(b"moov") - 4
+    plain = 0
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(chance.choice([1, 1, 4])):
+            data[chance.randrange(moov, len(data))] = chance.choice([0, 1, 0x7F, 0xFF, chance.randrange(256)])
+        try:
+            source = io.BytesIO(data)
+            movie = mp4.parse(source, len(data), 0)  # type: ignore[arg-type]  # raw enough
+            movie.beginning().read()
+            movie.write(out := io.BytesIO())
+            assert movie.duration >= 0
+        except NotPlain:
+            continue
+        plain += 1
+        assert len(out.getvalue()) < 2 * len(data) + 1000
+    assert 40 < plain < 400
