@@ -5,10 +5,12 @@ An encoder that starts ``PREROLL`` frames early has forgotten by its range that 
 whole number of bytes, and the padding that makes up for it repeats every 49 frames: encoders start at multiples.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from functions.convert import mpeg
+from functions.convert.chapters import Chapter, within
 
 #: Frames that an encoder starts before its range; a multiple of 49.
 PREROLL = 98
@@ -60,6 +62,10 @@ class Plan:
     def seconds(self) -> float:
         """How long the MP3 will about be."""
         return self.samples / self.rate
+
+    def within(self, chapters: Iterable[Chapter]) -> list[Chapter]:
+        """What the MP3 has of the chapters of its track."""
+        return within(chapters, self.before / self.rate, self.seconds)
 
     def steadied(self) -> Self:
         """The plan for a track whose rate or channels change on the way, which restarts what sees the change."""

@@ -100,6 +100,7 @@ def make(
         made = [(one.path, summed(one)) for one in done]
         warning = lost(track.missing, track.errors + max(one.errors for one in done))
         first = tag_of([one for _, one in made], plan.before)
+        track = replace(track, chapters=plan.within(track.chapters))
     return _write(out, track, filename, made, first, warning, on_progress)
 
 
@@ -216,7 +217,7 @@ def _write(
     warning: str | None,
     on_progress: OnProgress,
 ) -> Result:
-    id3 = tags.id3(track.tags, filename, track.cover)
+    id3 = tags.id3(track.tags, filename, track.cover, track.chapters)
     sound = sum(one.size for _, one in made)
     written = 0
 

@@ -58,6 +58,11 @@ class Extraction:
         return self._summed if exact or not span else span
 
     @property
+    def began(self) -> float:
+        """Seconds at which what is heard begins, on the file's own clock."""
+        return (self._first or 0.0) + self.skipped / (self.stream.sample_rate or self.rate or 1)
+
+    @property
     def reach(self) -> float:
         """Seconds up to which the file has anything, on its own clock."""
         return max(self._end, self._others_reach)

@@ -31,7 +31,7 @@ def share_out(lease: Lease, track: Track, plan: Plan, keeper: Keeper, workshop: 
     with track.path.open("rb") as file, workshop.blobs.writing(workshop.media, "pieces", about) as audio:
         _copy(file, audio, keeper)
     with workshop.blobs.writing(workshop.media, "pieces", about) as head:
-        head.write(tags.id3(track.tags, job.filename, track.cover))
+        head.write(tags.id3(track.tags, job.filename, track.cover, plan.within(track.chapters)))
     whole = Whole(plan, head.blob, track.missing, track.errors)
     cut = Cut(audio.blob, head.blob, whole.to_json(), tuple("{}" for _ in plan.pieces))
     events = workshop.pieces.cut(lease, cut)

@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from functions.convert import remote, sandbox
+from functions.convert.chapters import Chapter
 from functions.convert.encode import HEARTBEAT
 from functions.convert.extract import BUFFER
 from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
@@ -55,6 +56,7 @@ class Track:
         skipped: samples at the start that are not to be heard.
         discarded: samples at the end that are not to be heard.
         tags: names and values as the source has them.
+        chapters: the source's, on the track's clock.
         cover: a picture, PNG or JPEG, or nothing.
     """
 
@@ -69,6 +71,7 @@ class Track:
     skipped: int
     discarded: int
     tags: Mapping[str, str]
+    chapters: Sequence[Chapter]
     cover: bytes
 
 
@@ -120,7 +123,8 @@ def take(
     return Track(
         path=path,
         cover=cover,
-        **{name: report[name] for name in Track.__slots__ if name not in ("path", "cover")},
+        chapters=[Chapter(*one) for one in report["chapters"]],
+        **{name: report[name] for name in Track.__slots__ if name not in ("path", "cover", "chapters")},
     )
 
 

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from functions.convert import cage, mp4
 from functions.convert.boxes import NotPlain, is_fragmented
+from functions.convert.chapters import chapters_of
 from functions.convert.extract import BUFFER, Extraction, NotWhole, copy_frames, remux
 from functions.convert.remote import COVER, MAX_COVER, REPORT, REQUEST, Gone, Remote
 
@@ -126,6 +127,7 @@ def _report(container: "av.container.InputContainer", extraction: Extraction) ->
         "skipped": extraction.skipped,
         "discarded": extraction.discarded,
         "tags": _tags({**stream.metadata, **container.metadata}),
+        "chapters": chapters_of(container, extraction),
         "cover": extraction.cover,
     }
 

@@ -3,9 +3,11 @@
 import importlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
+
+from functions.convert.chapters import Chapter
 
 #: ID3v2.3 frames by the names that libavformat gives to what it finds in any container.
 _FRAMES = {
@@ -22,6 +24,8 @@ _FRAMES = {
     "date": "TDRC",  # mutagen writes TYER and TDAT of it
 }
 _LONGEST = 1000
+#: In the place of a byte offset: the time holds (ID3v2 Chapter Frame Addendum, 3.1).
+_BY_TIME = 0xFFFFFFFF
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -30,13 +34,14 @@ def title(tags: Mapping[str, str], filename: str) -> str:
     return _clean(_lower(tags).get("title", "")) or _clean(PurePath(filename.replace("\\", "/")).stem) or "audio"
 
 
-def id3(tags: Mapping[str, str], filename: str, cover: bytes) -> bytes:
+def id3(tags: Mapping[str, str], filename: str, cover: bytes, chapters: Sequence[Chapter] = ()) -> bytes:
     """The whole ID3v2.3 tag.
 
     Args:
         tags: names and values as the source has them.
         filename: the source's name.
         cover: a JPEG or PNG picture, or nothing.
+        chapters: of the MP3.
     """
     mutagen: Any = importlib.import_module("mutagen.id3")  # it has no types
 
@@ -51,10 +56,29 @@ def id3(tags: Mapping[str, str], filename: str, cover: bytes) -> bytes:
     if cover:
         kind = "image/png" if cover.startswith(b"\x89PNG") else "image/jpeg"
         out.add(mutagen.APIC(encoding=mutagen.Encoding.LATIN1, mime=kind, type=3, desc="", data=cover))
+    for frame in _chapter_frames(mutagen, chapters):
+        out.add(frame)
     file = io.BytesIO()
     out.update_to_v23()
     out.save(file, v1=0, v2_version=3, padding=lambda _: 0)
     return file.getvalue()
+
+
+def _chapter_frames(mutagen: Any, chapters: Sequence[Chapter]) -> Iterator[Any]:
+    names = [f"chp{number}" for number in range(len(chapters))]
+    if names:
+        flags = mutagen.CTOCFlags.TOP_LEVEL | mutagen.CTOCFlags.ORDERED
+        yield mutagen.CTOC(element_id="toc", flags=flags, child_element_ids=names, sub_frames=[])
+    for name, one in zip(names, chapters, strict=True):
+        text = mutagen.TIT2(encoding=mutagen.Encoding.UTF16, text=[_clean(one.title)])
+        yield mutagen.CHAP(
+            element_id=name,
+            start_time=round(one.start * 1000),
+            end_time=round(one.end * 1000),
+            start_offset=_BY_TIME,
+            end_offset=_BY_TIME,
+            sub_frames=[text],
+        )
 
 
 def _lower(tags: Mapping[str, str]) -> dict[str, str]:

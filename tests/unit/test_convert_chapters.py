@@ -1,0 +1,87 @@
+"""Chapters of the source are those of the MP3, moved and cut as its sound is."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from mutagen import id3
+
+from functions.convert import engine, tags
+from functions.convert.chapters import MOST, Chapter
+from functions.options import Options
+from tests import clips
+from tests.unit.test_convert_identity import convert
+
+ID3: Any = id3.ID3  # mutagen has no types
+
+
+def with_chapters(path: Path, *arguments: str, count: int = 3, seconds: float = 2) -> Path:
+    """A clip of chapters of two seconds each."""
+    times = ((number * seconds * 1000, (number + 1) * seconds * 1000) for number in range(count))
+    told = "".join(
+        f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start:.0f}\nEND={end:.0f}\ntitle=Teil {number} ß\n"
+        for number, (start, end) in enumerate(times)
+    )
+    (notes := path.with_suffix(".txt")).write_text(f";FFMETADATA1\n{told}")
+    sound = clips.clip(path.with_name("sound.wav"), seconds=6)
+    clips.run("-i", sound, "-i", notes, "-map", "0:a", "-map_chapters", 1, *arguments, path)
+    return path
+
+
+def chapters(mp3: bytes) -> list[tuple[str, float, float]]:
+    """As another reader finds them."""
+    with av.open(io.BytesIO(mp3), "r") as container:
+        found = [(one, float(one["time_base"] or 0)) for one in container.chapters()]
+    return [(one["metadata"]["title"], one["start"] * base, one["end"] * base) for one, base in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("a.mp4", "-c:a aac"), ("a.mkv", "-c:a libopus"), ("a.mp3", "-c:a libmp3lame"), ("a.m4a", "-c:a alac")],
+)
+def test_chapters_are_kept(name: str, arguments: str, tmp_path: Path) -> None:
+    video = with_chapters(tmp_path / name, *arguments.split())
+    mp3 = convert(video, tmp_path, Options(), 1)[1]
+    assert [title for title, _, _ in chapters(mp3)] == ["Teil 0 ß", "Teil 1 ß", "Teil 2 ß"]
+    times = [time for _, *both in chapters(mp3) for time in both]
+    assert times == pytest.approx([0, 2, 2, 4, 4, 6], abs=0.015)
+    (table,) = ID3(io.BytesIO(mp3)).getall("CTOC")
+    assert table.child_element_ids == ["chp0", "chp1", "chp2"]
+
+
+def test_chapters_move_with_the_start_and_end_with_the_end(tmp_path: Path) -> None:
+    video = with_chapters(tmp_path / "a.mkv", "-c:a", "flac")
+    found = chapters(convert(video, tmp_path, Options(start=2.5, end=5.25), 1)[1])
+    assert found == [("Teil 1 ß", 0.0, 1.5), ("Teil 2 ß", 1.5, 2.75)]
+    assert chapters(convert(video, tmp_path, Options(end=1.0), 1)[1]) == [("Teil 0 ß", 0.0, 1.0)]
+
+
+def test_a_stranger_brings_no_more_chapters_than_a_table_of_contents_holds(tmp_path: Path) -> None:
+    video = with_chapters(tmp_path / "many.mkv", "-c:a", "flac", count=600, seconds=0.01)
+    mp3 = convert(video, tmp_path, Options(), 1)[1]
+    assert len(chapters(mp3)) == MOST
+
+
+@pytest.mark.parametrize("size", [127, 128, 16_383, 16_384, 300_000, 2_097_152, 3_000_000])
+def test_pictures_of_any_size_and_what_stands_behind_them_are_read_back(size: int) -> None:
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(index * 31 % 256 for index in range(size - 8))
+    told = {"title": "T", "comment": "c" * 500, "artist": "ß" * 300}
+    written = tags.id3(told, "a.mp4", picture, [Chapter(0.0, 1.5, "one"), Chapter(1.5, 3.0, "two")])
+    found = ID3(io.BytesIO(written + bytes(4000)))
+    assert found.size == len(written)
+    (shown,) = found.getall("APIC")
+    assert (shown.data, shown.mime) == (picture, "image/png")
+    assert [str(one.sub_frames["TIT2"]) for one in found.getall("CHAP")] == ["one", "two"]
+    assert [(one.start_time, one.end_time) for one in found.getall("CHAP")] == [(0, 1500), (1500, 3000)]
+    assert str(found["TPE1"]) == "ß" * 300
+
+
+def test_titles_are_bounded(tmp_path: Path) -> None:
+    long = tags.id3({}, "a.mp4", b"", [Chapter(0.0, 1.0, "x\x00y" * 5000)])
+    assert len(long) < 5000
+    video = with_chapters(tmp_path / "a.mkv", "-c:a", "flac", count=1)
+    with video.open("rb") as source:
+        track = engine.take(source, tmp_path, Options(), lambda _: None)
+    assert list(track.chapters) == [Chapter(0.0, 2.0, "Teil 0 ß")]
