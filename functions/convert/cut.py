@@ -71,6 +71,11 @@ class Plan:
         """The plan for a track whose rate or channels change on the way, which restarts what sees the change."""
         return replace(self, steady=len(self.filters) > 1)
 
+    @property
+    def variable(self) -> bool:
+        """Whether frames differ in bit rate, so that those without a bit reservoir can be re-packed."""
+        return self.quality[0] == "-q:a"
+
     def to_json(self) -> dict[str, Any]:
         """The plan in JSON's own types."""
         return asdict(self)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from functions.convert import cut, edits, encode, length, mpeg, probe, splice, tags, xing
+from functions.convert import cut, edits, encode, length, mpeg, probe, repack, splice, tags, xing
 from functions.convert.cut import Plan
 from functions.convert.faults import EncoderKilled, UnusableMedia
 from functions.convert.probe import SupportsReadSeek, Track
@@ -98,6 +98,8 @@ def make(
         on_part = functools.partial(_on_part, on_progress)
         done = _encode(ffmpeg or own_ffmpeg(), plan, track, track.path.parent, encoders, on_part)
         made = [(one.path, summed(one)) for one in done]
+        if plan.variable:
+            made = [repack.repack(made, track.path.parent / "repacked", lambda _: on_part(1.0))]
         warning = lost(track.missing, track.errors + max(one.errors for one in done))
         first = tag_of([one for _, one in made], plan.before)
         track = replace(track, chapters=plan.within(track.chapters))

@@ -1,12 +1,13 @@
 """A long track shared out: cut into pieces by convert, encoded by many workers, joined by one."""
 
+import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from events.schema import Event
-from functions.blobs import RenewingWriter
-from functions.convert import engine, tags
+from functions.convert import engine, repack, splice, tags
 from functions.convert.cut import Piece, Plan
 from functions.convert.fanout import Part, Whole, encode_piece, joinable
 from functions.convert.faults import UnusableMedia
@@ -20,6 +21,8 @@ from functions.media import BlobCorrupt, BlobNotFound, Description
 from functions.pieces import Cut
 
 _CHUNK = 1 << 20
+#: Opens what is then read from its start and closed: a blob or a file.
+_Opens = Callable[[], Any]
 _LOST = "The audio track of this job is lost or damaged: upload the video again."
 log = logging.getLogger(__name__)
 
@@ -127,32 +130,39 @@ def _join(lease: Lease, keeper: Keeper, workshop: Workshop) -> Outcome:
     outputs = workshop.pieces.outputs(row.id)
     parts = [Part.from_json(plan) for _, plan in outputs]
     about = Description(row.owner, row.id, mp3_name(row.filename), "audio/mpeg")
-    with workplace() as directory, workshop.blobs.writing(workshop.media, "mp3s", about) as mp3:
-        _copy_blob(whole.head, mp3, keeper, workshop)
-        if joinable(parts):
-            first = engine.tag_of([part.sum for part in parts])
+    with workplace() as directory:
+        sound: list[_Opens] = [functools.partial(workshop.media.pieces.open, blob) for blob, _ in outputs]
+        if not joinable(parts):
+            parts, sound = _in_one(whole, row, directory, keeper, workshop)
+        sums = [part.sum for part in parts]
+        if whole.plan.variable:
+            sums, sound = _repacked(sums, sound, directory / "repacked", keeper)
+        first = engine.tag_of(sums, whole.plan.before)
+        with workshop.blobs.writing(workshop.media, "mp3s", about) as mp3:
+            _copy_blob(whole.head, mp3, keeper, workshop)
             mp3.write(first)
-            for blob, _ in outputs:
-                _copy_blob(blob, mp3, keeper, workshop)
-        else:
-            parts, first = _in_one(whole, row, directory, mp3, keeper, workshop)
-    duration = engine.duration_of(first, sum(part.sum.frames for part in parts))
+            _copy_all(sound, mp3, keeper)
+    duration = engine.duration_of(first, sum(one.frames for one in sums))
     log.info("job %s: %d pieces of %.1f s are %d bytes of MP3", row.id, len(outputs), duration, mp3.size)
     return Outcome(mp3.blob, duration, engine.lost(whole.missing, whole.errors + max(part.errors for part in parts)))
 
 
 def _in_one(
-    whole: Whole, row: Any, directory: Path, mp3: RenewingWriter, keeper: Keeper, workshop: Workshop
-) -> tuple[list[Part], bytes]:
+    whole: Whole, row: Any, directory: Path, keeper: Keeper, workshop: Workshop
+) -> tuple[list[Part], list[_Opens]]:
     # The sound changes its rate or channels on the way: ffmpeg counts samples anew from there, and ranges are lost.
     track, frames = _fetch(row.audio, directory, keeper, workshop), directory / "frames"
     with frames.open("wb") as out:
         part = _encode_piece(whole.plan.steadied(), Piece(0, None), track, out, keeper, workshop)
-    first = engine.tag_of([part.sum])
-    mp3.write(first)
-    with frames.open("rb") as file:
-        _copy(file, mp3, keeper)
-    return [part], first
+    return [part], [functools.partial(frames.open, "rb")]
+
+
+def _repacked(
+    sums: list[splice.Sum], sound: list[_Opens], path: Path, keeper: Keeper
+) -> tuple[list[splice.Sum], list[_Opens]]:
+    with repack.into(path) as out:
+        _copy_all(sound, out, keeper)
+    return [repack.measured(path, sums)], [functools.partial(path.open, "rb")]
 
 
 def _fetch(blob: str, directory: Path, keeper: Keeper, workshop: Workshop) -> Path:
@@ -165,12 +175,18 @@ def _fetch(blob: str, directory: Path, keeper: Keeper, workshop: Workshop) -> Pa
     return path
 
 
-def _copy_blob(blob: str, out: RenewingWriter, keeper: Keeper, workshop: Workshop) -> None:
+def _copy_blob(blob: str, out: SupportsWrite, keeper: Keeper, workshop: Workshop) -> None:
     with workshop.media.pieces.open(blob) as source:
         _copy(source, out, keeper)
 
 
-def _copy(source: Any, out: RenewingWriter, keeper: Keeper) -> None:
+def _copy_all(sources: list[_Opens], out: SupportsWrite, keeper: Keeper) -> None:
+    for opens in sources:
+        with opens() as source:
+            _copy(source, out, keeper)
+
+
+def _copy(source: Any, out: SupportsWrite, keeper: Keeper) -> None:
     while chunk := source.read(_CHUNK):
         keeper.check()
         out.write(chunk)

@@ -1,4 +1,7 @@
-"""Whatever the source and however it is cut: the bytes of one ffmpeg with its bit reservoir off."""
+"""Whatever the source and however it is cut: the bytes of one ffmpeg with its bit reservoir off.
+
+VBR is looked at before it is re-packed, which goes by these bytes alone.
+"""
 
 import io
 from itertools import pairwise
@@ -75,9 +78,13 @@ def test_a_file_of_any_kind_becomes_the_mp3_of_one_ffmpeg(name: str, arguments: 
     "name", ["big_buck_bunny_0_30.webm", "no_duration.webm", "fire2.mp4", "smpte-2997.mp4", "chaplin.mp4"]
 )
 def test_real_files_become_the_mp3_of_one_ffmpeg(name: str, tmp_path: Path) -> None:
-    video = clips.real(name)
-    result, mp3 = convert(video, tmp_path, Options(vbr=4), encoders=3)
-    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-q:a", "4")
+    video, options = clips.real(name), Options(vbr=4)
+    with video.open("rb") as source:
+        track = engine.take(source, tmp_path, options, lambda _: None)
+    plan = engine.plan_for(track, options, 3)
+    # Before they are re-packed (test_convert_repack.py).
+    assert spliced(plan, track.path, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", "-q:a", "4")
+    result, _ = convert(video, tmp_path, options, encoders=3)
     assert result.warning is None
 
 

@@ -1,0 +1,321 @@
+"""VBR with its bit reservoir back: the same sound in fewer bytes, as a decoder that knows only the standard sees it."""
+
+import io
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from functions.convert import engine, mpeg, repack, reservoir, splice
+from functions.convert.faults import UnusableMedia
+from functions.convert.main import convert_video
+from functions.options import Options
+from functions.upload.form import Form
+from functions.upload.main import take_in
+from tests import clips
+from tests.e2e.client import wave_bytes
+from tests.mortal import ADA, House, found
+from tests.unit.test_killed import the_job
+
+RATES = [8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
+
+
+def header(rate: int, mono: bool, index: int = 1, padding: int = 0) -> bytes:
+    version, code = next(
+        (version, rates.index(rate))
+        for version, rates in ((3, [44100, 48000, 32000]), (2, [22050, 24000, 16000]), (0, [11025, 12000, 8000]))
+        if rate in rates
+    )
+    return bytes((0xFF, 0xE3 | version << 3, index << 4 | code << 2 | padding << 1, 0xC0 if mono else 0x40))
+
+
+HEADERS = st.builds(header, st.sampled_from(RATES), st.booleans())
+
+
+def rates_of(like: bytes) -> reservoir.Rates:
+    rates = reservoir.Rates.of(like)
+    assert rates is not None
+    return rates
+
+
+@given(like=HEADERS, data=st.data())
+def test_any_main_data_lie_where_a_decoder_looks_for_them(like: bytes, data: st.DataObject) -> None:
+    rates = rates_of(like)
+    longest = max(rates.sizes) - rates.head
+    # Silence, which fills the reservoir, then what empties it, and everything between.
+    runs = st.tuples(st.integers(0, longest) | st.sampled_from([0, longest]), st.sampled_from([1, 2, 100]))
+    needs = [need for need, times in data.draw(st.lists(runs, min_size=1, max_size=20)) for _ in range(times)]
+    cut = data.draw(st.integers(0, len(needs)))
+    first, begun, ahead = reservoir.choose(needs[:cut], rates, 0)
+    second, begun_later, ahead = reservoir.choose(needs[cut:], rates, ahead)
+    indices, begins = first + second, begun + begun_later
+    assert (indices, begins, ahead) == reservoir.choose(needs, rates, 0)
+
+    received = used = 0  # bytes for main data that have come in, and the end of those that are taken
+    for need, index, begin in zip(needs, indices, begins, strict=True):
+        size, free = rates.sizes[index], received - used
+        assert begin <= min(rates.farthest, received), "it points before what it may point at"
+        assert begin + size <= 1440, "the decoder's buffer is too small"
+        start = received - begin
+        assert start >= used, "main data of two frames lie in one place"
+        received += size - rates.head
+        used = start + need
+        assert used <= received, "a frame's main data go on beyond it"
+        if index > 1:
+            smaller = rates.sizes[index - 1]
+            most = min(rates.farthest, 1440 - smaller, free)
+            assert most + smaller - rates.head < need, "a smaller one would do"
+    alone = sum(min(size for size in rates.sizes[1:] if size - rates.head >= need) for need in needs)
+    assert sum(rates.sizes[index] for index in indices) <= alone
+    assert ahead == received - used
+
+
+@dataclass
+class Seen:
+    """What a decoder has of a frame: all but what re-packing may change."""
+
+    header: bytes
+    side: int
+    main: bytes
+    size: int
+
+
+def seen(frames: bytes) -> Iterator[Seen]:
+    """The frames of a file, each with its main data wherever they begin. Slow, and by the standard's own tables."""
+    at, room, owed = 0, b"", 0
+    while at < len(frames):
+        frame = mpeg.parse(frames[at:])
+        assert frame is not None
+        low = frame.samples == 576
+        side = int.from_bytes(frames[at + 4 : at + 4 + frame.side_info], "big")
+        bits = frame.side_info * 8
+        wide = 8 if low else 9
+
+        def take(first: int, width: int, side: int = side, bits: int = bits) -> int:
+            return side >> (bits - first - width) & (1 << width) - 1
+
+        channels = 1 if frames[at + 3] >> 6 == 3 else 2
+        private = {(True, 1): 1, (True, 2): 2, (False, 1): 5, (False, 2): 3}[low, channels]
+        first = wide + private + (0 if low else 4 * channels)
+        each, granules = (63, 1) if low else (59, 2)
+        lengths = [take(first + number * each, 12) for number in range(channels * granules)]
+        begin = take(0, wide)
+        assert begin <= len(room), "main data begin before the file"
+        start = len(room) - begin
+        assert start >= owed, "main data of two frames lie in one place"
+        room += frames[at + 4 + frame.side_info : at + frame.size]
+        owed = start + (sum(lengths) + 7) // 8
+        assert owed <= len(room), "main data go on beyond their frame"
+        head = bytes((frames[at], frames[at + 1], frames[at + 2] & 0x0F, frames[at + 3]))
+        yield Seen(head, side & (1 << bits - wide) - 1, room[start:owed], frame.size)
+        at += frame.size
+
+
+@st.composite
+def made_up(draw: st.DrawFn) -> bytes:
+    """Frames without reservoir, with main data of any length and stuffing behind."""
+    rate, mono = draw(st.sampled_from(RATES)), draw(st.booleans())
+    noise = draw(st.randoms(use_true_random=False))
+    frames = b""
+    for _ in range(draw(st.integers(1, 12))):
+        index, padding = draw(st.integers(1, 14)), draw(st.integers(0, 1))
+        head = header(rate, mono, index, padding)
+        frame = mpeg.parse(head)
+        assert frame is not None
+        low = frame.samples == 576
+        each, count = (63 if low else 59), (1 if mono else 2) * (1 if low else 2)
+        start = (9 if mono else 10) if low else (18 if mono else 20)
+        bits, left = frame.side_info * 8, (frame.size - 4 - frame.side_info) * 8
+        side = noise.getrandbits(bits) & (1 << bits - (8 if low else 9)) - 1
+        for number in range(count):
+            length = draw(st.integers(0, min(left, 4095)) | st.just(min(left, 4095)))
+            left -= length
+            shift = bits - start - number * each - 12
+            side = side & ~(0xFFF << shift) | length << shift
+        made = head + side.to_bytes(frame.side_info, "big") + noise.randbytes(frame.size - 4 - frame.side_info)
+        frames += made * draw(st.sampled_from([1, 1, 100]))
+    return frames
+
+
+@settings(max_examples=50, deadline=None)
+@given(frames=made_up(), data=st.data())
+def test_only_bit_rates_and_places_change(frames: bytes, data: st.DataObject) -> None:
+    out = io.BytesIO()
+    repacker = repack.Repacker(out)
+    cuts = data.draw(st.lists(st.integers(0, len(frames)), max_size=8).map(sorted))
+    for start, end in zip([0, *cuts], [*cuts, len(frames)], strict=True):
+        repacker.write(frames[start:end])
+    repacker.close()
+    before, after = list(seen(frames)), list(seen(out.getvalue()))
+    assert [(one.header, one.side, one.main) for one in after] == [(one.header, one.side, one.main) for one in before]
+    assert len(out.getvalue()) <= len(frames)
+    assert all(one.size <= other.size for one, other in zip(after, before, strict=True))
+
+
+def repacked(serial: bytes, directory: Path) -> bytes:
+    """A whole MP3, re-packed at once."""
+    whole = directory / "whole"
+    whole.write_bytes(serial)
+    path, one = repack.repack([(whole, splice.measure(whole, 0, 0, None))], directory / "repacked", lambda _: None)
+    assert not whole.exists()
+    return splice.tag([one], bytes.fromhex(one.tag)) + path.read_bytes()
+
+
+def heard(path: Path) -> bytes:
+    """Every sample that ffmpeg decodes of a file, without an error."""
+    command = [clips.ffmpeg(), "-nostdin", "-v", "error", "-i", str(path), "-f", "f32le", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert not done.stderr
+    return done.stdout
+
+
+def heard_otherwise(path: Path) -> bytes:
+    """As another decoder has it, where there is one; once with the tag obeyed, once with all that is there."""
+    sound = b""
+    for more in ([], ["--no-gapless"]) if shutil.which("mpg123") else ():
+        done = subprocess.run(["mpg123", "-q", "-s", "-e", "f32", *more, str(path)], capture_output=True, check=True)
+        assert not done.stderr
+        sound += done.stdout
+    return sound
+
+
+@pytest.mark.parametrize(
+    ("sound", "rate", "channels", "quality"),
+    [
+        (clips.MUSIC, 8000, 2, 0),
+        (clips.NOISE, 11025, 1, 9),
+        (clips.MUSIC, 12000, 1, 4),
+        (clips.STEPS, 16000, 2, 2),
+        (clips.MUSIC, 22050, 1, 2),
+        (clips.NOISE, 24000, 2, 7),
+        (clips.NOISE, 32000, 2, 0),
+        (clips.STEPS, 44100, 1, 5),
+        (clips.MUSIC, 44100, 2, 2),
+        (clips.MUSIC, 48000, 2, 0),
+        (clips.SILENCE, 48000, 2, 9),
+    ],
+)
+def test_the_same_sound_in_what_a_reservoir_would_take(
+    sound: str, rate: int, channels: int, quality: int, tmp_path: Path
+) -> None:
+    wave = clips.clip(tmp_path / "sound.wav", "-ac", channels, sound=sound, seconds=5, rate=rate)
+    serial = clips.serial(wave, tmp_path / "serial.mp3", "-q:a", quality)
+    clips.run("-i", wave, "-q:a", quality, "-id3v2_version", "0", tmp_path / "usual.mp3")
+    mp3 = tmp_path / "repacked.mp3"
+    mp3.write_bytes(repacked(serial, tmp_path))
+    assert mp3.stat().st_size <= 1.01 * (tmp_path / "usual.mp3").stat().st_size
+    assert heard(mp3) == heard(tmp_path / "serial.mp3")
+    assert heard_otherwise(mp3) == heard_otherwise(tmp_path / "serial.mp3")
+    if shutil.which("mp3val"):
+        said = subprocess.run(["mp3val", mp3], capture_output=True, text=True, check=True).stdout
+        faults = [line for line in said.splitlines() if line.startswith(("WARNING", "ERROR"))]
+        assert all("No supported tags" in line for line in faults), faults
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("music")
+    wave = clips.clip(directory / "music.wav", seconds=20, rate=44100)
+    clips.serial(wave, directory / "music.mp3", "-q:a", "4")
+    return wave
+
+
+def test_the_tag_is_that_of_the_file(music: Path, tmp_path: Path) -> None:
+    """As ffmpeg's muxer writes it over the same frames."""
+    mp3 = tmp_path / "repacked.mp3"
+    mp3.write_bytes(repacked(music.with_suffix(".mp3").read_bytes(), tmp_path))
+    clips.run("-i", mp3, "-c", "copy", "-id3v2_version", "0", "-map_metadata", "-1", tmp_path / "copy.mp3")
+    ours, theirs = mp3.read_bytes(), (tmp_path / "copy.mp3").read_bytes()
+    offset = mpeg.tag_offset(ours)
+    assert offset is not None
+    assert offset == mpeg.tag_offset(theirs)
+    size = getattr(mpeg.parse(ours), "size", 0)
+    assert ours[size:] == theirs[getattr(mpeg.parse(theirs), "size", 0) :]
+    for first, last in ((0, 12), (152, 154)):  # up to the number of frames; CRC of the music
+        assert ours[offset + first : offset + last] == theirs[offset + first : offset + last]
+    for field in (12, 148):  # ffmpeg's tag frame for a copy has another size
+        assert int.from_bytes(ours[offset + field : offset + field + 4], "big") == len(ours)
+    frame, position, starts = 0, size, []
+    while position < len(ours):
+        starts.append(position)
+        position += getattr(mpeg.parse(ours[position:]), "size", 0)
+    for entry in range(100):  # a table of contents is exact to a mark, of which there are 200 to 400
+        frame = entry * len(starts) // 100
+        near = {starts[min(max(frame + step, 0), len(starts) - 1)] * 256 // len(ours) for step in (-4, 4)}
+        assert min(near) - 1 <= ours[offset + 16 + entry] <= max(near) + 1
+
+
+def test_however_many_encoders_make_it(music: Path, tmp_path: Path) -> None:
+    made = set()
+    for encoders in (1, 2, 3):
+        out = io.BytesIO()
+        with music.open("rb") as source:
+            result = engine.to_mp3(
+                source,
+                out,
+                Options(vbr=4),
+                filename="music.wav",
+                directory=tmp_path,
+                encoders=encoders,
+                on_progress=lambda _: None,
+            )
+        assert result.size == len(out.getvalue())
+        assert result.duration == pytest.approx(20, abs=0.001)
+        made.add(clips.without_id3(out.getvalue()))
+    assert made == {repacked(music.with_suffix(".mp3").read_bytes(), tmp_path)}
+
+
+def test_many_workers_make_what_one_makes(tmp_path: Path) -> None:
+    made = []
+    for name in ("alone", "shared"):
+        house = House(found(tmp_path / name))
+        take_in(Form("a.wav", {"vbr": "3"}, iter([wave_bytes(30)])), ADA, None, house.dock())
+        if name == "shared":
+            house.fanout = 0
+            convert_video(the_job(house).id, house.workshop(house.deliver))
+        else:
+            house.convert(the_job(house).id, house.workshop())
+        job = the_job(house)
+        assert (job.state, job.error) == ("done", None)
+        made.append(house.bytes_of("mp3s", job.mp3))
+        house.close()
+    assert made[0] == made[1]
+
+
+def test_what_has_a_crc_or_a_reservoir_or_is_cut_off_is_refused(music: Path, tmp_path: Path) -> None:
+    clips.run("-i", music, "-q:a", "4", "-write_xing", "0", "-id3v2_version", "0", tmp_path / "usual.mp3")
+    usual, serial = (tmp_path / "usual.mp3").read_bytes(), music.with_suffix(".mp3").read_bytes()
+    first, other = mpeg.parse(serial), mpeg.parse(header(44100, True))
+    assert first is not None
+    assert other is not None
+    frames = serial[first.size :]
+    too_long = (0xFFF << 224 | 0xFFF << 165 | 0xFFF << 106 | 0xFFF << 47).to_bytes(32, "big")
+    for wrong, why in (
+        (usual, "uses a bit reservoir"),
+        (frames[:4] + b"\0\x80" + frames[6:], "uses a bit reservoir"),
+        (bytes((frames[0], frames[1] & 0xFE)) + frames[2:], "the first frame begins with fffa"),
+        (frames[:-1], "bytes are left"),
+        (frames + b"TAG", "3 bytes are left"),
+        (frames + bytes(4), "a frame begins with 00000000"),
+        (frames + header(44100, True) + bytes(other.size - 4), "is not like"),
+        (frames + header(48000, False) + bytes(other.size - 4), "is not like"),
+        (frames[:4] + too_long + frames[36:], "longer than the frame"),
+    ):
+        repacker = repack.Repacker(io.BytesIO())
+        with pytest.raises(UnusableMedia) as refused:
+            repacker.write(wrong)
+            repacker.close()
+        assert why in str(refused.value.__cause__)
+
+
+def test_nothing_is_not_re_packed(tmp_path: Path) -> None:
+    (tmp_path / "none").touch()
+    path, one = repack.repack(
+        [(tmp_path / "none", splice.measure(tmp_path / "none", 0, 0, None))], tmp_path / "r", print
+    )
+    assert (path.read_bytes(), one.frames) == (b"", 0)
