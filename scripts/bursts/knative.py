@@ -118,14 +118,17 @@ def cpu_seconds(metrics: str) -> Iterator[tuple[str, float]]:
 
 
 def depths(queues: Iterable[Any], namespace: str) -> dict[str, int]:
-    """Events by Trigger, of what RabbitMQ lists; eventing-rabbitmq names a queue t.NAMESPACE.TRIGGER.UID."""
+    """Events by Trigger, of what RabbitMQ lists; eventing-rabbitmq names a queue NAMESPACE.TRIGGER.UID.
+
+    Dead letters are in queues whose names begin with ``b.`` (the broker's) and ``t.`` (a Trigger's): they are counted
+    under the broker's or the Trigger's name and ``dead letters``.
+    """
     found: dict[str, int] = {}
     for queue in queues:
-        kind, _, rest = queue["name"].partition(".")
-        space, _, rest = rest.partition(".")
-        if kind == "t" and space == namespace:
-            trigger = rest.partition(".")[0]
-            found[trigger] = found.get(trigger, 0) + queue.get("messages", 0)
+        match = re.fullmatch(rf"([bt]\.)?{re.escape(namespace)}\.([^.]+)\.(.+)", queue["name"])
+        if match:
+            name = f"{match[2]}, dead letters" if match[1] else match[2]
+            found[name] = found.get(name, 0) + queue.get("messages", 0)
     return found
 
 

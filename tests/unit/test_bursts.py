@@ -161,10 +161,10 @@ def test_a_kubelets_counters_are_found_by_pod() -> None:
 
 def test_queues_are_named_for_their_triggers() -> None:
     listed = json.loads(
-        '[{"name": "t.mp3burst.convert.0a1b", "messages": 3}, {"name": "t.mp3burst.convert.dlq.0a1b", "messages": 1},'
-        ' {"name": "t.other.convert.0a1b", "messages": 9}, {"name": "video"}, {"name": "t.mp3burst.notify.0a1b"}]'
+        '[{"name": "mp3burst.convert.0a1b", "messages": 3}, {"name": "b.mp3burst.mp3burst.dlq.0a1b", "messages": 1},'
+        ' {"name": "other.convert.0a1b", "messages": 9}, {"name": "video"}, {"name": "mp3burst.mp3-ready.0a1b"}]'
     )
-    assert depths(listed, "mp3burst") == {"convert": 4, "notify": 0}
+    assert depths(listed, "mp3burst") == {"convert": 3, "mp3-ready": 0, "mp3burst, dead letters": 1}
 
 
 def test_quantities_of_cpu_are_cores() -> None:
