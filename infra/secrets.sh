@@ -2,22 +2,27 @@
 # Makes the passwords and keys of an installation once; what is there already is kept.
 #
 #     infra/secrets.sh files [DIRECTORY]                         for compose.yaml: one .env file each, in infra/secrets
-#     infra/secrets.sh kubernetes [NAMESPACE] [postgresql|mysql] Secrets, and the ConfigMap mp3burst, by kubectl
+#     infra/secrets.sh kubernetes [NAMESPACE] [postgresql|mysql] Secrets, and the ConfigMap mp3burst, by $KUBECTL or kubectl
 #
 # A variable of infra/env.example that is set when this runs goes in as it is; a server whose URL is set (DATABASE_URL,
-# MONGO_URI, AMQP_URL) gets no password of its own. Needs openssl.
+# MONGO_URI, AMQP_URL) gets no password of its own. Knative's broker also needs RabbitMQ's management: where that is not on
+# port 15672 of AMQP_URL's host, RABBITMQ_MANAGEMENT_URL says so. Needs openssl.
 set -euo pipefail
 umask 077
 
 fail() { printf '%s\n' "$*" >&2; exit 1; }
 command -v openssl >/dev/null || fail "openssl is needed: install it (Debian, Ubuntu: apt install openssl)."
 
+# A command may have arguments of its own.
+read -r -a KUBECTL <<<"${KUBECTL:-kubectl}"
+kubectl() { command "${KUBECTL[@]}" "$@"; }
+
 sql=postgresql
 case "${1-}" in
 files) place=${2:-$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)/secrets} ;;
 kubernetes)
     place=${2:-mp3burst} sql=${3:-postgresql}
-    command -v kubectl >/dev/null || fail "kubectl is needed, pointed at the cluster."
+    command -v "${KUBECTL[0]}" >/dev/null || fail "kubectl is needed, pointed at the cluster."
     ;;
 *) fail "usage: infra/secrets.sh files [DIRECTORY] | kubernetes [NAMESPACE] [postgresql|mysql]" ;;
 esac
@@ -86,27 +91,37 @@ given() { # KEY...: those that are set
 
 random() { openssl rand -hex 24; }
 
+decoded() { printf '%b' "${1//%/\\x}"; }
+
+for_the_broker() { # USER PASSWORD MANAGEMENT PORT, by the names for which Knative's broker looks
+    is username "$1"
+    is password "$2"
+    is uri "$3"
+    is port "$4"
+}
+
 if [ -z "${AMQP_URL-}" ] && ! known rabbitmq; then
     password=$(random)
     lines=$(
         is RABBITMQ_DEFAULT_USER mp3burst
         is RABBITMQ_DEFAULT_PASS "$password"
         is AMQP_URL "amqp://mp3burst:$password@rabbitmq:5672/%2F"
-        # The names by which Knative's broker looks for them.
-        if [ "$mode" = kubernetes ]; then
-            is username mp3burst
-            is password "$password"
-            is uri "http://rabbitmq.$place:15672"
-            is port 5672
-        fi
+        [ "$mode" = files ] || for_the_broker mp3burst "$password" "http://rabbitmq.$place:15672" 5672
     )
     make rabbitmq
 elif ! known rabbitmq; then
-    lines=$(given AMQP_URL)
+    url='^amqps?://([^:@/]*):([^@/]*)@([^:@/]+)(:([0-9]+))?(/.*)?$'
+    [ "$mode" = files ] || [[ $AMQP_URL =~ $url ]] || fail "AMQP_URL has to be amqp://USER:PASSWORD@HOST[:PORT]."
+    lines=$(
+        given AMQP_URL
+        [ "$mode" = files ] || for_the_broker "$(decoded "${BASH_REMATCH[1]}")" "$(decoded "${BASH_REMATCH[2]}")" \
+            "${RABBITMQ_MANAGEMENT_URL:-http://${BASH_REMATCH[3]}:15672}" "${BASH_REMATCH[5]:-5672}"
+    )
     make rabbitmq
 fi
 
-if [ -z "${DATABASE_URL-}${MYSQL_HOST-}" ] && ! known "$sql"; then
+# Where the functions know a server already, it is that one: nothing is made for another.
+if [ -z "${DATABASE_URL-}${MYSQL_HOST-}" ] && ! known database && ! known "$sql"; then
     password=$(random) root=$(random)
     if [ "$sql" = postgresql ]; then
         lines=$(is POSTGRES_USER mp3burst; is POSTGRES_DB mp3burst; is POSTGRES_PASSWORD "$password")
@@ -131,7 +146,7 @@ if ! known database; then
     make database
 fi
 
-if [ -z "${MONGO_URI-}" ] && ! known mongodb; then
+if [ -z "${MONGO_URI-}" ] && ! known media && ! known mongodb; then
     password=$(random) root=$(random)
     lines=$(
         is MONGO_INITDB_ROOT_USERNAME root; is MONGO_INITDB_ROOT_PASSWORD "$root"; is MONGO_PASSWORD "$password"

@@ -257,6 +257,29 @@ def test_on_kubernetes_they_are_secrets_and_a_config_map(tmp_path: Path, sql: st
     assert f"{broker['username']}:{broker['password']}@rabbitmq:{broker['port']}/" in broker["AMQP_URL"]
 
 
+def test_a_rabbitmq_of_ones_own_is_known_to_the_broker(tmp_path: Path) -> None:
+    kubectl = tmp_path / "kube"
+    kubectl.write_text(KUBECTL.replace("/usr/bin/env python3", sys.executable).replace("sys.argv[1:]", "sys.argv[2:]"))
+    kubectl.chmod(0o755)
+    (tmp_path / "kept").mkdir()
+    given = {
+        "KUBECTL": f"{kubectl} inside",
+        "AMQP_URL": "amqp://ann:p%40ss@mq.example.org:5673/%2F",
+        "DATABASE_URL": "mysql://u:p@sql.example.org/d",
+        "MONGO_URI": "mongodb://mongo.example.org/videos",
+    }
+    secrets("kubernetes", "mine", PATH=os.environ["PATH"], **given)
+    made = {file.name for file in (tmp_path / "kept").iterdir()}
+    assert not {"secret-postgresql", "secret-mongodb"} & made
+    broker = yaml.safe_load((tmp_path / "kept/secret-rabbitmq").read_text())["stringData"]
+    uri, amqp = "http://mq.example.org:15672", given["AMQP_URL"]
+    assert broker == {"AMQP_URL": amqp, "username": "ann", "password": "p@ss", "uri": uri, "port": "5673"}
+
+    # Later runs need none of it, and make no other servers' passwords.
+    secrets("kubernetes", "mine", PATH=os.environ["PATH"], KUBECTL=given["KUBECTL"])
+    assert {file.name for file in (tmp_path / "kept").iterdir()} == made
+
+
 def test_the_ping_is_an_event_that_sweep_can_read() -> None:
     with Function() as sweep:
         process = subprocess.Popen([sys.executable, "-m", "infra.ping", sweep.url, "0.1"], cwd=ROOT)

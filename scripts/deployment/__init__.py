@@ -1,0 +1,1 @@
+"""Puts mp3burst on a Kubernetes cluster with Knative, by kubectl and kn."""

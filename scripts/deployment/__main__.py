@@ -1,0 +1,125 @@
+"""Puts mp3burst on a cluster with Knative: ``scripts/deploy``. Running it again changes only what changed."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from scripts.deployment import manifests, rollout, settings
+from scripts.deployment.cluster import CannotDeploy, Cluster, say
+from scripts.deployment.images import Builder, names
+
+_CATCHER = {"SMTP_HOST": "mail", "SMTP_PORT": "1025", "SMTP_SECURITY": "none", "MAIL_FROM": "mp3burst@localhost"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status: 1 where something is missing or failed."""
+    given = _parser().parse_args(arguments)
+    begin = time.monotonic()
+    try:
+        cluster = Cluster()
+        cluster.check()
+        if given.delete:
+            rollout.delete(
+                cluster, manifests.rendered(cluster, manifests.ENVIRONMENTS / given.environment), given.with_data
+            )
+            say("Deleted." if given.with_data else "Deleted; passwords, keys and volumes are kept.")
+            return 0
+        _deploy(cluster, given)
+    except CannotDeploy as error:
+        print(error, file=sys.stderr)
+        return 1
+    say(f"Ready after {time.monotonic() - begin:.0f} s.")
+    return 0
+
+
+def _deploy(cluster: Cluster, given: argparse.Namespace) -> None:
+    if given.mail:
+        os.environ.update(_CATCHER)
+    documents = manifests.rendered(cluster, manifests.ENVIRONMENTS / given.environment)
+    images = names({*manifests.images(documents), "migrations"}, given.registry, given.tag)
+    rollout.namespace(cluster)
+    wanted = [name.strip() for name in given.servers.split(",") if name.strip()]
+    installed = settings.servers(cluster, wanted)
+    if not given.tag:
+        _build(cluster, images)
+
+    say("Settings")
+    (gateway,) = manifests.filled([each for each in documents if each["metadata"]["name"] == "gateway"], images, {})
+    public_url = os.environ.get("PUBLIC_URL") or (f"http://{given.host}" if given.host else "")
+    if not public_url:
+        # It needs no settings, and the settings need its name.
+        rollout.apply_services(cluster, [gateway])
+        public_url = rollout.gateway_url(cluster, given.patience)
+    settings.make(cluster, wanted, public_url)
+    if servers := [*installed, *(["mail"] if given.mail else [])]:
+        say(f"Servers: {', '.join(servers)}")
+        rollout.servers(cluster, servers, given.patience)
+    stamps = manifests.stamps(cluster)
+    say("Tables")
+    rollout.migrate(cluster, manifests.migrations(images["migrations"], stamps["database"]), given.patience)
+    say("Functions")
+    documents = manifests.filled(documents, images, stamps)
+    rollout.apply(cluster, documents)
+    if given.host:
+        rollout.map_host(cluster, given.host)
+    say("Waiting until everything is ready")
+    rollout.await_ready(cluster, documents, given.patience)
+    say("")
+    for each in sorted(cluster.get("services.serving.knative.dev"), key=lambda each: str(each["metadata"]["name"])):
+        url = each["status"]["url"]
+        if ".svc." not in url:
+            say(f"{each['metadata']['name']:10}{url}")
+    say(f"{'links':10}{settings.public_url(cluster)}")
+
+
+def _build(cluster: Cluster, images: dict[str, str]) -> None:
+    running = [
+        each["spec"]["template"]["spec"] for each in cluster.get("services.serving.knative.dev,jobs,deployments")
+    ]
+    there = {container["image"] for spec in running for container in spec["containers"]}
+    if missing := {name: image for name, image in images.items() if image not in there}:
+        say("Images")
+        builder = Builder()
+        for name, image in missing.items():
+            builder.build(name, image)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/deploy",
+        description="Puts mp3burst on the cluster that kubectl points at. Running it again changes only what changed. "
+        "Variables of infra/env.example that are set go into the ConfigMap and the Secrets.",
+    )
+    parser.add_argument(
+        "--environment",
+        choices=manifests.environments(),
+        default="production",
+        help="which of infra/environments (%(default)s)",
+    )
+    parser.add_argument(
+        "--registry",
+        default="dev.local/mp3burst",
+        help="where images go and come from, REGISTRY/NAME:TAG (%(default)s)",
+    )
+    parser.add_argument("--tag", help="take images of this tag that are in the registry, and build none")
+    parser.add_argument(
+        "--with",
+        dest="servers",
+        default="rabbitmq,mongodb,postgresql",
+        metavar="SERVERS",
+        help="what to install where AMQP_URL, MONGO_URI or DATABASE_URL names none (%(default)s; or mysql)",
+    )
+    parser.add_argument("--mail", choices=["catcher"], help="install a catcher that takes all mails and shows them")
+    parser.add_argument("--host", help="the one host name by which users reach the gateway; PUBLIC_URL if it is not 80")
+    parser.add_argument("--patience", type=float, default=600, metavar="SECONDS", help="for each wait (%(default)s)")
+    parser.add_argument("--delete", action="store_true", help="delete everything but passwords, keys and volumes")
+    parser.add_argument(
+        "--with-data", action="store_true", help="with --delete: these too; servers elsewhere keep theirs"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
