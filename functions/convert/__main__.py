@@ -10,7 +10,7 @@ from pathlib import Path
 
 from events.errors import Mp3burstError
 from functions.convert.engine import Result, to_mp3
-from functions.convert.workshop import ffmpeg_of
+from functions.convert.ffmpeg import ffmpeg_of
 from functions.options import Options
 
 _WIDTH = 40

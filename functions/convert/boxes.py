@@ -9,6 +9,8 @@ from typing import IO, NamedTuple
 
 #: Bytes that are read at a time.
 READ = 64 << 10
+#: After a leap, as long as nothing is known of what follows.
+_AHEAD = 4 << 10
 #: Boxes beside each other, at most; real files have a dozen, long ones in fragments thousands.
 MOST = 4096
 #: Pieces of a new file: bytes, or from where to where in the old one.
@@ -43,11 +45,13 @@ class File:
     def at(self, offset: int, size: int) -> bytes:
         """So many bytes from an offset on, ``READ`` at most."""
         if not 0 <= offset - self._start <= len(self._data) - size:
+            ahead = READ
             if self._start < 0 or offset != self._start + len(self._data):
                 self.source.seek(offset)
+                ahead = max(size, _AHEAD)  # between two chunks of sound may be megabytes of pictures
             self._start, self._data = offset, b""
             while len(self._data) < size:
-                got = self.source.read(READ - len(self._data))
+                got = self.source.read(ahead - len(self._data))
                 if not got:
                     raise NotPlain
                 self._data += got

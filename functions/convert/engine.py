@@ -1,16 +1,15 @@
 """Video in, MP3 out: the audio track taken out once, encoded in ranges by several encoders, laid end to end."""
 
 import functools
-import importlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from functions.convert import cut, edits, encode, length, mpeg, probe, repack, splice, tags, xing
 from functions.convert.cut import Plan
 from functions.convert.faults import EncoderKilled, UnusableMedia
+from functions.convert.ffmpeg import own_ffmpeg
 from functions.convert.probe import SupportsReadSeek, Track
 from functions.convert.splice import SupportsWrite
 from functions.options import Options
@@ -138,12 +137,6 @@ def summed(done: encode.Encoding) -> splice.Sum:
     piece = done.piece
     count = None if piece.end is None else piece.end - piece.start
     return splice.measure(done.path, piece.start, cut.skipped(piece), count)
-
-
-def own_ffmpeg() -> str:
-    """The path of the ffmpeg that imageio-ffmpeg brings."""
-    imageio_ffmpeg: Any = importlib.import_module("imageio_ffmpeg")  # it has no types
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
 def take(

@@ -15,10 +15,11 @@ from functions.convert import engine
 from functions.convert.cores import available_cores
 from functions.convert.fanout import pieces_of
 from functions.convert.faults import UnusableMedia
+from functions.convert.ffmpeg import ffmpeg_of
 from functions.convert.piecework import encode_one, join_pieces, share_out
 from functions.convert.probe import Track
 from functions.convert.workplace import workplace
-from functions.convert.workshop import Workshop, ffmpeg_of, mp3_name
+from functions.convert.workshop import Workshop, mp3_name
 from functions.database import Database, url
 from functions.jobs import GIVEN_UP, Job, Jobs, Outcome
 from functions.leases import Keeper, Lease
@@ -30,6 +31,8 @@ from functions.settings import number
 
 #: Seconds of sound from which on a job is shared out.
 FANOUT_SECONDS: Final = 900.0
+#: Seconds of sound worth an encoder of their own: to start one, pre-roll included, costs what encoding eight does.
+ENCODER_SECONDS: Final = 20.0
 log = logging.getLogger(__name__)
 
 
@@ -118,7 +121,7 @@ def _make_mp3(job: Job, track: Track, on_progress: engine.OnProgress, workshop: 
             mp3,
             job.options,
             filename=job.filename,
-            encoders=workshop.encoders,
+            encoders=min(workshop.encoders, max(int(track.duration / ENCODER_SECONDS), 1)),
             on_progress=on_progress,
             ffmpeg=workshop.ffmpeg,
         )

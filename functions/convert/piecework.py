@@ -11,6 +11,7 @@ from functions.convert import engine, repack, splice, tags
 from functions.convert.cut import Piece, Plan
 from functions.convert.fanout import Part, Whole, encode_piece, joinable
 from functions.convert.faults import UnusableMedia
+from functions.convert.ffmpeg import own_ffmpeg
 from functions.convert.probe import Track
 from functions.convert.splice import SupportsWrite
 from functions.convert.workplace import workplace
@@ -89,7 +90,7 @@ def _encode(lease: Lease, row: Any, workshop: Workshop) -> list[Event]:
 def _encode_piece(
     plan: Plan, piece: Piece, track: Path, out: SupportsWrite, keeper: Keeper, workshop: Workshop
 ) -> Part:
-    return encode_piece(workshop.ffmpeg or engine.own_ffmpeg(), plan, piece, track, out, lambda _: keeper.check())
+    return encode_piece(workshop.ffmpeg or own_ffmpeg(), plan, piece, track, out, lambda _: keeper.check())
 
 
 def join_pieces(job: str, workshop: Workshop) -> None:

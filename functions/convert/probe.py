@@ -21,7 +21,7 @@ from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
 _ADDRESS_SPACE = 1 << 30
 _BYTES_PER_CPU_SECOND = 5_000_000
 _ROOT = Path(__file__).resolve().parents[2]
-_START = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from functions.convert.reader import main; main()"
+_START = "import sys; sys.path[:] = {!r}; from functions.convert.reader import main; main()"
 
 
 class SupportsReadSeek(Protocol):
@@ -145,7 +145,8 @@ def _start(link: int, target: int, size: int, number: int, copy: bool) -> subpro
         "copy": copy,
     }
     return subprocess.Popen(
-        [sys.executable, "-I", "-c", _START, json.dumps(arguments)],
+        # What makes a Python environment is done already: our path is its path.
+        [sys.executable, "-I", "-S", "-c", _START.format(_path()), json.dumps(arguments)],
         env={},
         cwd="/",
         stdin=subprocess.DEVNULL,
@@ -153,6 +154,10 @@ def _start(link: int, target: int, size: int, number: int, copy: bool) -> subpro
         stderr=subprocess.DEVNULL,
         pass_fds=(link, target),
     )
+
+
+def _path() -> list[str]:
+    return [str(_ROOT), *(entry for entry in sys.path if Path(entry).is_absolute())]
 
 
 def _serve(
@@ -180,12 +185,12 @@ def _serve(
         what, first, second = remote.REQUEST.unpack(request)
         request.clear()
         link.settimeout(None)
-        if what == remote.READ:
+        if what == remote.READ and second >= 0:
+            if source.tell() != second:
+                source.seek(second)
             data = source.read(max(0, min(first, BUFFER)))
             furthest = max(furthest, source.tell())
-            _answer(link, len(data), data)
-        elif what == remote.SEEK and second in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
-            _answer(link, source.seek(first, second))
+            _answer(link, data)
         elif what == remote.COVER:
             cover = bytes(remote.receive(link, min(first, remote.MAX_COVER)))
         elif what == remote.REPORT and 0 < first <= remote.MAX_REPORT:
@@ -197,12 +202,10 @@ def _serve(
         link.settimeout(HEARTBEAT)
 
 
-def _answer(link: socket.socket, number: int, data: bytes = b"") -> None:
+def _answer(link: socket.socket, data: bytes) -> None:
     # What goes wrong with the link is the reader's death; what goes wrong with the source is not for us to judge.
     try:
-        link.sendall(remote.ANSWER.pack(number))
-        if data:  # a reader that has its answer may report and end at once: not even nothing can be sent to it then
-            link.sendall(data)
+        link.sendall(remote.ANSWER.pack(len(data)) + data)
     except OSError as error:
         raise remote.Gone from error
 

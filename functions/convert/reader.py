@@ -1,7 +1,7 @@
 """The process that opens the stranger's file, by PyAV: it takes one audio track out, as it is, and tells what it saw.
 
 It holds two open files, a socket to its parent and the track it writes, and cannot open a third. The source's bytes
-come over the socket: the parent (``probe.py``) answers READ and SEEK until REPORT ends the conversation.
+come over the socket: the parent (``probe.py``) answers READ until REPORT ends the conversation.
 """
 
 import contextlib

@@ -1,16 +1,18 @@
 """What the reader and its parent say to each other by a socket: the source's bytes one way, what was seen the other."""
 
+import errno
 import io
+import os
 import socket
 import struct
 
 from functions.convert.extract import BUFFER
 
-#: A request: what, and two numbers. READ size; SEEK offset, whence; COVER and REPORT size, then so many bytes.
+#: A request: what, and two numbers. READ size, offset; COVER and REPORT size, 0, then so many bytes.
 REQUEST = struct.Struct("<cqq")
-#: An answer: bytes that follow (READ) or the new position (SEEK).
+#: An answer to READ: how many bytes follow.
 ANSWER = struct.Struct("<q")
-READ, SEEK, COVER, REPORT = b"r", b"s", b"c", b"d"
+READ, COVER, REPORT = b"r", b"c", b"d"
 
 MAX_COVER = 16 << 20
 MAX_REPORT = 16 << 20
@@ -31,17 +33,19 @@ class Remote(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         """Up to ``size`` bytes."""
         size = BUFFER if size < 0 else size
-        self._link.sendall(REQUEST.pack(READ, size, 0))
+        self._link.sendall(REQUEST.pack(READ, size, self._position))
         (length,) = ANSWER.unpack(receive(self._link, ANSWER.size))
         self._position += length
         # Not in one call with MSG_WAITALL: a signal ends that early, and what is left would pass for the next answer.
         return bytes(receive(self._link, length))
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move; the parent is told, since it alone has the source."""
-        self._link.sendall(REQUEST.pack(SEEK, offset, whence))
-        (self._position,) = ANSWER.unpack(receive(self._link, ANSWER.size))
-        return self._position
+        """Move; the next request says where to."""
+        target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if target < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._position = target
+        return target
 
     def tell(self) -> int:
         """The byte offset of the next read."""

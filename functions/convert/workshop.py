@@ -1,9 +1,6 @@
 """What convert, encode and join work with."""
 
 import math
-import shutil
-import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from functions.blobs import Blobs
@@ -11,7 +8,6 @@ from functions.jobs import Jobs
 from functions.media import Media
 from functions.outbox import Outbox
 from functions.pieces import Pieces
-from functions.settings import BadSetting
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +35,6 @@ class Workshop:
     encoders: int
     fanout: float = math.inf
     ffmpeg: str | None = None
-
-
-def ffmpeg_of(environ: Mapping[str, str]) -> str | None:
-    """The absolute path of the program that FFMPEG names; None where it names none.
-
-    Raises:
-        BadSetting: there is no such program, or it cannot read what it is handed as an open file.
-    """
-    name = environ.get("FFMPEG")
-    if not name:
-        return None
-    path = shutil.which(name)
-    if path is None:
-        raise BadSetting(f"FFMPEG is {name!r}: there is no such program.")
-    told = subprocess.run(
-        [path, "-hide_banner", "-protocols"], stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    if b"fd" not in told.stdout.split():
-        raise BadSetting(f"FFMPEG is {name!r}, which is too old: it has no fd protocol. Name a newer one, or none.")
-    return path
 
 
 def mp3_name(filename: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert.workshop import ffmpeg_of
+from functions.convert.ffmpeg import ffmpeg_of
 from functions.settings import BadSetting
 from tests import clips
 

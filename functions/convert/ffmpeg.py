@@ -1,0 +1,44 @@
+"""Which ffmpeg encodes."""
+
+import importlib
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from functions.settings import BadSetting
+
+
+def ffmpeg_of(environ: Mapping[str, str]) -> str | None:
+    """The absolute path of the program that FFMPEG names; None where it names none.
+
+    Raises:
+        BadSetting: there is no such program, or it cannot read what it is handed as an open file.
+    """
+    name = environ.get("FFMPEG")
+    if not name:
+        return None
+    path = shutil.which(name)
+    if path is None:
+        raise BadSetting(f"FFMPEG is {name!r}: there is no such program.")
+    told = subprocess.run(
+        [path, "-hide_banner", "-protocols"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if b"fd" not in told.stdout.split():
+        raise BadSetting(f"FFMPEG is {name!r}, which is too old: it has no fd protocol. Name a newer one, or none.")
+    return path
+
+
+def own_ffmpeg() -> str:
+    """The path of the ffmpeg that imageio-ffmpeg brings."""
+    package = importlib.util.find_spec("imageio_ffmpeg")
+    if package and package.origin and "IMAGEIO_FFMPEG_EXE" not in os.environ:
+        # It lies where the package looks for it first, which then runs it to see whether it works: 50 ms.
+        found = list(Path(package.origin).parent.glob("binaries/ffmpeg-*"))
+        if len(found) == 1 and os.access(found[0], os.X_OK):
+            return str(found[0])
+    imageio_ffmpeg: Any = importlib.import_module("imageio_ffmpeg")  # it has no types
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
