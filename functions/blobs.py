@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 from events.errors import Mp3burstError, TryAgain
 from functions.database import Conflict, Database
 from functions.media import Description, Media, Writer, new_blob_id
-from functions.tables import blobs, now
+from functions.tables import blobs, now, uploads
 
 #: Milliseconds that a blob may stay without a job that keeps it.
 TTL: Final = 3_600_000
@@ -96,9 +96,14 @@ class Blobs:
             log.warning("blob %s is left for sweep", blob, exc_info=True)
 
     def delete(self, media: Media, store: str, blob: str) -> None:
-        """Delete an expired blob: first the bytes, then the row that tells of them."""
+        """Delete an expired blob: first the bytes, then the row that tells of them, and that of its upload."""
         media[store].delete(blob)
-        self._database.run(lambda connection: connection.execute(delete(blobs).where(blobs.c.id == blob)))
+
+        def forget(connection: Connection) -> None:
+            connection.execute(delete(uploads).where(uploads.c.blob == blob))
+            connection.execute(delete(blobs).where(blobs.c.id == blob))
+
+        self._database.run(forget)
 
     def put_off(self, blob: str) -> None:
         """Let an expired blob that could not be deleted wait behind those that have not been tried."""

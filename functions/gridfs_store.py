@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from events.errors import Mp3burstError
 from functions.blob_io import HashingWriter
+from functions.blocks import BATCH, BLOCK
+from functions.gridfs_appender import GridFSAppender
 from functions.gridfs_reader import GridFSReader, plain_errors
-from functions.media import BlobNotFound, Description, MediaUnavailable, Stat, is_blob_id
+from functions.media import BlobNotFound, Description, Kept, MediaUnavailable, Stat, is_blob_id
 from functions.settings import BadSetting
 
 if TYPE_CHECKING:
@@ -22,11 +24,8 @@ if TYPE_CHECKING:
 
     Documents = Collection[dict[str, Any]]
 
-#: Bytes of a chunk: GridFS's default (GridFS specification, chunkSizeBytes).
-CHUNK = 255 * 1024
-
-#: Chunks in one insert. 4 MB are enough to be fast, and all that a writer holds.
-BATCH = 16
+#: Bytes of a chunk.
+CHUNK = BLOCK
 
 #: Milliseconds, where the URI does not say otherwise; no call of ours lasts longer than one batch.
 TIMEOUTS = {"serverSelectionTimeoutMS": 5_000, "connectTimeoutMS": 5_000, "socketTimeoutMS": 30_000}
@@ -50,6 +49,13 @@ class GridFSStore:
         if not is_blob_id(blob):
             raise _not_found()
         return GridFSWriter(self, blob, description)
+
+    def append(self, blob: str, kept: Kept, writer: int) -> GridFSAppender:
+        """An appender of chunks; the last one is short until more comes."""
+        if not is_blob_id(blob):
+            raise _not_found()
+        self.prepare()
+        return GridFSAppender(*self.collections(), blob, kept, writer)
 
     def open(self, blob: str) -> GridFSReader:
         """A reader of a finished blob; BlobNotFound where there is none."""

@@ -31,6 +31,12 @@ class BlobCorrupt(Mp3burstError):
     """The bytes read are not the bytes that were written."""
 
 
+class StaleWriter(Mp3burstError):
+    """A later writer goes on with the blob: what this one wrote since it last asked does not count."""
+
+    status = 423
+
+
 class MediaUnavailable(TryAgain):
     """The media store is away, or full."""
 
@@ -49,13 +55,22 @@ class Description:
 class Stat:
     """A finished blob: its size in bytes, SHA-256 and CRC-32C of its bytes in hexadecimal, and its description.
 
-    A sum is empty where another GridFS client wrote the blob and left none; nothing is checked where both are.
+    A sum is empty where another GridFS client wrote the blob and left none; nothing is checked where both are. A blob
+    that was appended to has no SHA-256, whose state nobody can hand on from one process to the next.
     """
 
     size: int
     sha256: str
     crc32c: str
     description: Description
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is durable of a blob that grows: its first ``size`` bytes, and their CRC-32C in hexadecimal."""
+
+    size: int = 0
+    crc32c: str = "00000000"
 
 
 class Writer(Protocol):
@@ -73,6 +88,38 @@ class Writer(Protocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append bytes and return how many, always all; MediaUnavailable where the store is full or away."""
+        ...
+
+
+class Appender(Protocol):
+    """Appends to an unfinished blob; a context manager. What lies behind what was kept is overwritten."""
+
+    @property
+    def kept(self) -> Kept:
+        """What was durable at the last ``sync``."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append bytes and return how many, always all; StaleWriter where a later writer has the blob."""
+        ...
+
+    @property
+    def tail(self) -> bytes:
+        """The bytes so far of the last block, which is not full (``functions.blocks``)."""
+        ...
+
+    def sync(self) -> Kept:
+        """Make durable what was written, wherever it ends, and return what is kept."""
+        ...
+
+    def finish(self, description: Description) -> None:
+        """Sync, and make the blob visible; it may be so already."""
         ...
 
 
@@ -109,6 +156,17 @@ class Store(Protocol):
 
     def create(self, blob: str, description: Description) -> Writer:
         """A writer for a new blob; BlobNotFound where the id is malformed."""
+        ...
+
+    def append(self, blob: str, kept: Kept, writer: int) -> Appender:
+        """An appender to a blob that was begun, or that begins now, where nothing is kept.
+
+        Args:
+            blob: its id.
+            kept: what ``sync`` told last. BlobNotFound comes when it is entered, where that is gone.
+            writer: the number of this attempt. From when it is entered none with a smaller number changes what this
+                one writes: it gets StaleWriter.
+        """
         ...
 
     def open(self, blob: str) -> Reader:

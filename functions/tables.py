@@ -52,7 +52,7 @@ def _now_mysql(*_: object, **__: object) -> str:
     return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000)"
 
 
-def _work() -> list[Column[Any]]:
+def _work(*, is_swept: bool = True) -> list[Column[Any]]:
     """What every row that somebody works on has.
 
     ``due_at`` is the outbox and the alarm clock in one: every unfinished row has one, and sweep emits the row's event
@@ -60,7 +60,7 @@ def _work() -> list[Column[Any]]:
     """
     return [
         Column("attempts", Integer, nullable=False, default=0),
-        Column("due_at", BigInteger, index=True),
+        Column("due_at", BigInteger, index=is_swept),
         Column("lease", String(32)),
         Column("lease_until", BigInteger),
     ]
@@ -149,5 +149,26 @@ blobs = Table(
     Column("owner", String(32), nullable=False),
     Column("job", String(32), nullable=False, index=True),
     Column("expires_at", BigInteger, index=True),
+    **_OPTIONS,
+)
+
+#: Files that come in over many requests. ``received`` bytes are kept, with this CRC-32C; ``about`` is the
+#: Upload-Metadata as it came; ``attempts`` numbers the writers. A row goes when that of its blob goes.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(32), nullable=False),
+    Column("blob", String(24), nullable=False, unique=True),
+    Column("job", String(32), nullable=False),
+    Column("filename", String(255), nullable=False),
+    Column("options", Text, nullable=False),
+    Column("about", Text, nullable=False),
+    Column("length", BigInteger),
+    Column("received", BigInteger, nullable=False, default=0),
+    Column("crc32c", String(8), nullable=False, default="00000000"),
+    Column("state", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    *_work(is_swept=False),
     **_OPTIONS,
 )

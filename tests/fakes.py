@@ -3,12 +3,15 @@
 from dataclasses import dataclass, field
 
 from functions.blob_io import HashingWriter, VerifyingReader
+from functions.blocks import BLOCK, BlockAppender
 from functions.media import (
     BlobExists,
     BlobNotFound,
     Description,
+    Kept,
     Media,
     MediaUnavailable,
+    StaleWriter,
     Stat,
     is_blob_id,
 )
@@ -25,11 +28,17 @@ class MemoryStore:
 
     blobs: dict[str, tuple[Stat, bytes]] = field(default_factory=dict)
     parts: dict[str, bytearray] = field(default_factory=dict)
+    writers: dict[str, int] = field(default_factory=dict)
 
     def create(self, blob: str, description: Description) -> "MemoryWriter":
         if not is_blob_id(blob):
             raise BlobNotFound("There is no such file; it may have been deleted.")
         return MemoryWriter(self, blob, description)
+
+    def append(self, blob: str, kept: Kept, writer: int) -> "MemoryAppender":
+        if not is_blob_id(blob):
+            raise BlobNotFound("There is no such file; it may have been deleted.")
+        return MemoryAppender(self, blob, kept, writer)
 
     def open(self, blob: str) -> "MemoryReader":
         try:
@@ -64,6 +73,41 @@ class MemoryWriter(HashingWriter):
     def _discard(self) -> None:
         if self._store.parts.get(self._blob) is self._part:
             del self._store.parts[self._blob]
+
+
+class MemoryAppender(BlockAppender):
+    def __init__(self, store: MemoryStore, blob: str, kept: Kept, writer: int) -> None:
+        super().__init__(kept)
+        self._store, self._blob, self._writer = store, blob, writer
+
+    def _begin(self) -> bool:
+        if self._blob in self._store.blobs:
+            return False
+        if len(self._store.parts.setdefault(self._blob, bytearray())) < self.kept.size:
+            raise BlobNotFound("There is no such file; it may have been deleted.")
+        if self._store.writers.setdefault(self._blob, self._writer) > self._writer:
+            raise StaleWriter("Another request goes on with this upload: ask for its offset before you do.")
+        self._store.writers[self._blob] = self._writer
+        return True
+
+    def _read_back(self, block: int, size: int) -> bytes:
+        return bytes(self._store.parts[self._blob][block * BLOCK :][:size])
+
+    def _put(self, first: int, blocks: list[bytes]) -> None:
+        if self._store.writers[self._blob] != self._writer:
+            raise StaleWriter("Another request goes on with this upload: ask for its offset before you do.")
+        data = b"".join(blocks)
+        self._store.parts[self._blob][first * BLOCK : first * BLOCK + len(data)] = data
+
+    def _settle(self) -> None:
+        pass
+
+    def _finish(self, stat: Stat) -> None:
+        if self._blob not in self._store.blobs:
+            self._store.blobs[self._blob] = stat, bytes(self._store.parts.pop(self._blob)[: stat.size])
+
+    def _close(self) -> None:
+        pass
 
 
 class MemoryReader(VerifyingReader):

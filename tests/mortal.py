@@ -35,7 +35,7 @@ from functions.directory import DirectoryStore
 from functions.jobs import Jobs
 from functions.links import Links
 from functions.mails import Mails
-from functions.media import Description, Media, Reader, Store, Writer
+from functions.media import Appender, Description, Kept, Media, Reader, Store, Writer
 from functions.notify.carriers import MailDir
 from functions.notify.mail import Mail
 from functions.notify.main import PostOffice, send_mail
@@ -45,7 +45,8 @@ from functions.pieces import Pieces
 from functions.sweep.main import Broom, sweep_up
 from functions.tables import metadata, users
 from functions.tokens import Identity
-from functions.upload.main import Dock
+from functions.upload.dock import Dock
+from functions.upload.unfinished import Uploads
 from tests.databases import sqlite
 
 T = TypeVar("T")
@@ -129,6 +130,10 @@ class MortalStore:
         with self._fate.effect("create"):
             return MortalWriter(self._store.create(blob, description), self._fate)
 
+    def append(self, blob: str, kept: Kept, writer: int) -> Appender:
+        with self._fate.effect("append"):
+            return MortalAppender(self._store.append(blob, kept, writer), self._fate)
+
     def open(self, blob: str) -> Reader:
         reader = self._store.open(blob)
         read, first = reader.read, itertools.chain([True], itertools.repeat(False))
@@ -167,6 +172,41 @@ class MortalWriter:
             self._writer.__exit__(*how)
 
 
+class MortalAppender:
+    """Dies around every call."""
+
+    def __init__(self, appender: Appender, fate: Fate) -> None:
+        self._appender, self._fate = appender, fate
+
+    @property
+    def kept(self) -> Kept:
+        return self._appender.kept
+
+    @property
+    def tail(self) -> bytes:
+        return self._appender.tail
+
+    def __enter__(self) -> "MortalAppender":
+        with self._fate.effect("the appender's beginning"):
+            self._appender.__enter__()
+        return self
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        with self._fate.effect("write"):
+            return self._appender.write(data)
+
+    def sync(self) -> Kept:
+        with self._fate.effect("sync"):
+            return self._appender.sync()
+
+    def finish(self, description: Description) -> None:
+        with self._fate.effect("finish"):
+            self._appender.finish(description)
+
+    def __exit__(self, *how: Any) -> None:
+        self._appender.__exit__(*how)
+
+
 class House:
     """A database, a media directory, a broker and a mail server, all in one directory; and what a process works with.
 
@@ -192,7 +232,8 @@ class House:
         return Media(*(MortalStore(store, self.fate) for store in stores))
 
     def dock(self) -> Dock:
-        return Dock(self.media, Blobs(self.database), Jobs(self.database), self.outbox(self.publish))
+        uploads = Uploads(self.database)
+        return Dock(self.media, Blobs(self.database), Jobs(self.database), uploads, self.outbox(self.publish))
 
     def workshop(self, publish: Callable[[Event, float], None] | None = None) -> Workshop:
         outbox = self.outbox(publish or self.publish)

@@ -12,6 +12,7 @@ from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from events.errors import Mp3burstError
+from functions.options import BadOption, Options
 from functions.routing import BadRequest, Unprocessable
 
 _CHUNK: Final = 256 << 10
@@ -56,9 +57,9 @@ def read(request: Request) -> Form:
     if kind == "multipart/form-data" and options.get("boundary"):
         events = _events(request.stream, options["boundary"].encode("latin-1", "replace"))
         name = _up_to_file(events, fields)
-        return Form(_base_name(fields.pop("filename", "") or name), fields, _content(events, fields))
+        return Form(base_name(fields.pop("filename", "") or name), fields, _content(events, fields))
     if kind.startswith(("video/", "audio/")):
-        return Form(_base_name(fields.pop("filename", "")), fields, _chunks(request.stream))
+        return Form(base_name(fields.pop("filename", "")), fields, _chunks(request.stream))
     raise WrongType("Send a form with the video in its field file, or the video itself with a video/ or audio/ type.")
 
 
@@ -154,7 +155,7 @@ def _read_field(name: str, events: Iterator[Event], fields: dict[str, str]) -> N
     fields[name] = value.decode("utf-8", "replace").strip()
 
 
-def _base_name(name: str) -> str:
+def base_name(name: str) -> str:
     """A file name without folders and control characters, 255 characters at most, its ending kept."""
     name = name.replace("\\", "/").rpartition("/")[2]
     name = "".join(character for character in name if character.isprintable()).strip() or "upload"
@@ -177,3 +178,15 @@ def limited(content: Iterator[bytes], most: int, error: Callable[[], Mp3burstErr
 def options_in(fields: Mapping[str, str]) -> dict[str, str]:
     """The fields that were filled in: a web form sends the empty ones too."""
     return {name: value for name, value in fields.items() if value}
+
+
+def options_from(fields: Mapping[str, str]) -> Options:
+    """The options that these fields ask for.
+
+    Raises:
+        Unprocessable: one is unknown, or has a value that makes no sense.
+    """
+    try:
+        return Options.from_form(fields)
+    except BadOption as error:
+        raise Unprocessable(str(error), {error.field: str(error)}) from error

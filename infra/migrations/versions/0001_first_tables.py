@@ -1,15 +1,16 @@
 """The first tables: users, logins, jobs, pieces, mails, blobs."""
 
 import sqlalchemy as sa
-from alembic import op
+
+from infra.migrations.creating import create
 
 revision = "0001"
 down_revision = None
 
 
 def upgrade() -> None:
-    """Create what is not there yet: MySQL keeps the tables that a killed migration had made."""
-    _create(
+    """Create what is not there yet."""
+    create(
         "users",
         sa.Column("id", sa.String(32), nullable=False),
         sa.Column("username", sa.String(254), nullable=False),
@@ -21,7 +22,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("username"),
     )
-    _create(
+    create(
         "logins",
         sa.Column("subject", sa.String(64), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
@@ -29,7 +30,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("subject"),
         sa.Index("ix_logins_locked_until", "locked_until"),
     )
-    _create(
+    create(
         "jobs",
         sa.Column("id", sa.String(32), nullable=False),
         sa.Column("owner", sa.String(32), nullable=False),
@@ -59,7 +60,7 @@ def upgrade() -> None:
         sa.Index("ix_jobs_finished_at", "finished_at"),
         sa.Index("ix_jobs_owner_created", "owner", "created_at", "id"),
     )
-    _create(
+    create(
         "pieces",
         sa.Column("job", sa.String(32), nullable=False),
         sa.Column("n", sa.Integer(), autoincrement=False, nullable=False),
@@ -74,7 +75,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job", "n"),
         sa.Index("ix_pieces_due_at", "due_at"),
     )
-    _create(
+    create(
         "mails",
         sa.Column("id", sa.String(64), nullable=False),
         sa.Column("job", sa.String(32), nullable=False),
@@ -89,7 +90,7 @@ def upgrade() -> None:
         sa.Index("ix_mails_due_at", "due_at"),
         sa.Index("ix_mails_job", "job"),
     )
-    _create(
+    create(
         "blobs",
         sa.Column("id", sa.String(24), nullable=False),
         sa.Column("store", sa.String(16), nullable=False),
@@ -100,14 +101,3 @@ def upgrade() -> None:
         sa.Index("ix_blobs_expires_at", "expires_at"),
         sa.Index("ix_blobs_job", "job"),
     )
-
-
-def _create(name: str, *parts: sa.schema.SchemaItem) -> None:
-    there = sa.inspect(op.get_bind())
-    if not there.has_table(name):
-        columns = [part for part in parts if not isinstance(part, sa.Index)]
-        op.create_table(name, *columns, mysql_engine="InnoDB", mysql_charset="utf8mb4", mysql_collate="utf8mb4_bin")
-    indexed = {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(name)}
-    for index in parts:
-        if isinstance(index, sa.Index) and index.name not in indexed:
-            op.create_index(str(index.name), name, [str(column) for column in index.expressions])

@@ -1,0 +1,68 @@
+"""What an upload takes, whichever way it comes in, and who may."""
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from flask import Request
+
+from events.errors import Mp3burstError
+from events.publish import publisher
+from functions.blobs import Blobs
+from functions.database import Database, url
+from functions.jobs import Jobs
+from functions.media import Media, connect
+from functions.outbox import Outbox
+from functions.settings import number
+from functions.tokens import Identity, NotAllowed, verifier
+from functions.upload.unfinished import HOURS, Uploads
+
+#: Seconds that an upload waits for the broker; sweep does what it does not.
+PUBLISH_BUDGET: Final = 1.0
+MAX_BYTES: Final = 8 << 30
+
+
+class TooLarge(Mp3burstError):
+    """The file is larger than MAX_UPLOAD_BYTES."""
+
+    status = 413
+
+
+@dataclass(frozen=True, slots=True)
+class Dock:
+    """What an upload takes."""
+
+    media: Media
+    blobs: Blobs
+    jobs: Jobs
+    uploads: Uploads
+    outbox: Outbox
+    max_bytes: int = MAX_BYTES
+
+
+@functools.cache
+def dock() -> Dock:
+    """The dock of this process, by its environment."""
+    database = Database(url(os.environ))
+    outbox = Outbox(database, publisher(os.environ, "/mp3burst/upload"))
+    most = int(number(os.environ, "MAX_UPLOAD_BYTES", MAX_BYTES, 1))
+    uploads = Uploads(database, number(os.environ, "UPLOAD_HOURS", HOURS, 0.25))
+    return Dock(connect(os.environ), Blobs(database), Jobs(database), uploads, outbox, most)
+
+
+def admitted(request: Request) -> Identity:
+    """Who uploads.
+
+    Raises:
+        NotAuthenticated: nobody that we know. NotAllowed: somebody who may not.
+    """
+    identity = verifier(os.environ).bearer(request.headers.get("Authorization"))
+    if os.environ.get("UPLOAD_ROLE", "") not in ("", identity.role):
+        raise NotAllowed("Only administrators may upload here: ask one of them.")
+    return identity
+
+
+def too_large(most: int) -> TooLarge:
+    """The error for a file that is over the limit."""
+    return TooLarge(f"The file is too large: at most {most} bytes are taken.")

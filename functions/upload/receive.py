@@ -1,0 +1,171 @@
+"""Takes in one part of an upload, and makes a job of what is whole. Any instance goes on where another ended."""
+
+import time
+from collections.abc import Iterator
+from typing import IO, Final
+
+from werkzeug.exceptions import ClientDisconnected
+
+from events.errors import Mp3burstError
+from events.schema import VideoUploaded
+from functions.blobs import BlobExpired
+from functions.blocks import BATCH, BLOCK
+from functions.media import Appender, BlobNotFound, Description
+from functions.options import Options
+from functions.upload.dock import PUBLISH_BUDGET, Dock, too_large
+from functions.upload.form import Cut, WrongType, limited
+from functions.upload.sniff import ENOUGH, is_media
+from functions.upload.tus_headers import Checksum
+from functions.upload.unfinished import Claim, Upload, UploadGone
+
+#: What a killed process may lose: so many bytes, and what came in so many seconds.
+STEP: Final = BATCH * BLOCK
+_SECONDS: Final = 2.0
+_LEAST, _MOST = 16 << 10, 256 << 10
+
+
+class WrongOffset(Mp3burstError):
+    """The part does not begin where the upload ends."""
+
+    status = 409
+
+
+def pieces(stream: IO[bytes]) -> Iterator[bytes]:
+    """The body, in pieces that a slow line fills within a second or so: what waits here is not kept yet.
+
+    Raises:
+        Cut: the client went away.
+    """
+    size = _LEAST
+    while True:
+        began = time.monotonic()
+        try:
+            piece = stream.read(size)
+        except (ClientDisconnected, OSError) as error:
+            raise Cut("The upload broke off: ask for its offset and go on from there.") from error
+        if not piece:
+            return
+        yield piece
+        took = time.monotonic() - began
+        size = min(2 * size, _MOST) if took < 0.2 else max(size // 2, _LEAST) if took > 1 else size
+
+
+def receive(
+    upload: Upload,
+    offset: int,
+    content: Iterator[bytes],
+    dock: Dock,
+    checksum: Checksum | None = None,
+    length: int | None = None,
+) -> Upload:
+    """Append what comes in; what came before a line was cut is kept.
+
+    Args:
+        upload: as it was found.
+        offset: where the part begins.
+        content: its bytes.
+        dock: what it takes.
+        checksum: of the part, where the client sent one: the part is then kept as a whole or not at all.
+        length: of the upload, where the client says it only now.
+
+    Returns:
+        The upload as it is now.
+
+    Raises:
+        WrongOffset, UploadLocked, UploadNotFound, UploadGone, StaleWriter: nothing of this part is kept, or no more.
+        Cut: the client went away. ChecksumMismatch: nothing of this part is kept.
+        TooLarge: there were more bytes than the upload or any upload may have.
+        WrongType: it is neither audio nor video, and deleted.
+    """
+    try:
+        with dock.uploads.writing(upload, length) as claim:
+            upload = claim.upload
+            check_offset(upload, offset)
+            with dock.media.videos.append(upload.blob, upload.kept, upload.attempts) as appender:
+                most = upload.length if upload.length is not None else dock.max_bytes
+                allowed = limited(content, most - offset, lambda: too_large(most))
+                _append(appender, _checked(allowed, appender), claim, checksum)
+                if upload.length is not None and upload.length < ENOUGH and len(appender.tail) == upload.length:
+                    _check(appender.tail)
+                claim.end(appender.sync())
+        return dock.uploads.find(upload.id, upload.owner)
+    except WrongType:
+        discard(upload, dock)
+        raise
+    except BlobNotFound as error:
+        raise _gone() from error
+
+
+def _append(appender: Appender, content: Iterator[bytes], claim: Claim, checksum: Checksum | None) -> None:
+    unkept, since = 0, time.monotonic()
+    try:
+        for piece in content:
+            appender.write(piece)
+            unkept += len(piece)
+            if checksum is not None:
+                checksum.update(piece)
+            if unkept >= STEP or time.monotonic() - since > _SECONDS:
+                if checksum is None:
+                    claim.keep(appender.sync())
+                else:
+                    claim.renew()
+                unkept, since = 0, time.monotonic()
+    except Cut:
+        if checksum is None:
+            claim.end(appender.sync())
+        raise
+    if checksum is not None:
+        checksum.check()
+
+
+def check_offset(upload: Upload, offset: int) -> None:
+    """Raise WrongOffset if the part does not begin where the upload ends."""
+    if upload.received != offset:
+        raise WrongOffset(f"The upload goes on at {upload.received}: ask for its offset by HEAD.")
+
+
+def complete(upload: Upload, dock: Dock) -> str:
+    """Make a job of an upload that is whole, if it is none yet: its id. May be done again after any failure.
+
+    Raises:
+        UploadGone: it expired meanwhile, or its job has been deleted.
+    """
+    if upload.state != "done":
+        about = Description(upload.owner, upload.job, upload.filename, "application/octet-stream")
+        try:
+            with dock.media.videos.append(upload.blob, upload.kept, upload.attempts) as appender:
+                appender.finish(about)
+            options = Options.from_json(upload.options)
+            job = dock.jobs.add(upload.job, upload.owner, upload.blob, upload.filename, options)
+        except (BlobNotFound, BlobExpired) as error:
+            raise _gone() from error
+        dock.uploads.close(upload)
+        dock.outbox.emit(VideoUploaded(job.id), PUBLISH_BUDGET)
+    return upload.job
+
+
+def discard(upload: Upload, dock: Dock) -> None:
+    """Forget an upload and its file, unless that is a job's."""
+    if dock.uploads.delete(upload):
+        dock.blobs.discard(dock.media, "videos", upload.blob)
+
+
+def _gone() -> UploadGone:
+    return UploadGone("What was uploaded is no longer there: begin a new upload.")
+
+
+def _checked(content: Iterator[bytes], appender: Appender) -> Iterator[bytes]:
+    """The same bytes, as long as the first of the file may be those of audio or video."""
+    head = appender.tail if appender.kept.size < ENOUGH else None
+    for piece in content:
+        if head is not None:
+            head = (head + piece)[:ENOUGH]
+            if len(head) == ENOUGH:
+                _check(head)
+                head = None
+        yield piece
+
+
+def _check(head: bytes) -> None:
+    if not is_media(head):
+        raise WrongType("This file is neither audio nor video: choose another.")
