@@ -34,7 +34,7 @@ def answer(request: Request) -> Response:
     """Answer a request to /files or /files/UPLOAD."""
     override = request.headers.get("X-HTTP-Method-Override", "").upper()
     if request.method == "POST" and override in _OVERRIDES:
-        request.environ["REQUEST_METHOD"] = override
+        request.environ.update(REQUEST_METHOD=override)
     response = _ROUTES.answer(request)
     if not response.content_length:
         response.headers.pop("Content-Type", None)
