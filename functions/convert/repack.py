@@ -5,6 +5,7 @@ the rest of it is stuffing. Here the stuffing goes, and the main data are laid e
 frame's header and side information only the bit rate and ``main_data_begin`` change.
 """
 
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from functions.convert import mpeg, splice
-from functions.convert.faults import UnusableMedia
+from functions.convert.faults import NoRoom, UnusableMedia
 from functions.convert.reservoir import Rates, choose
 from functions.convert.splice import Sum, SupportsWrite
 
@@ -126,11 +127,20 @@ class Repacker:
 
 @contextmanager
 def into(path: Path) -> Iterator[Repacker]:
-    """What takes all frames of an MP3 and has them re-packed in a new file at the end of the block."""
-    with path.open("wb") as file:
-        repacker = Repacker(file)
-        yield repacker
-        repacker.close()
+    """What takes all frames of an MP3 and has them re-packed in a new file at the end of the block.
+
+    Raises:
+        NoRoom: the file's disk is full.
+    """
+    try:
+        with path.open("wb") as file:
+            repacker = Repacker(file)
+            yield repacker
+            repacker.close()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise NoRoom("There is no room for temporary files just now; the conversion is tried again.") from error
 
 
 def repack(made: Sequence[tuple[Path, Sum]], path: Path, on_bytes: Callable[[int], None]) -> tuple[Path, Sum]:

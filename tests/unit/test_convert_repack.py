@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.convert import engine, mpeg, repack, reservoir, splice
-from functions.convert.faults import UnusableMedia
+from functions.convert.faults import NoRoom, UnusableMedia
 from functions.convert.main import convert_video
 from functions.options import Options
 from functions.upload.form import Form
@@ -319,3 +319,10 @@ def test_nothing_is_not_re_packed(tmp_path: Path) -> None:
         [(tmp_path / "none", splice.measure(tmp_path / "none", 0, 0, None))], tmp_path / "r", print
     )
     assert (path.read_bytes(), one.frames) == (b"", 0)
+
+
+def test_a_full_disk_is_tried_again(music: Path) -> None:
+    with pytest.raises(NoRoom), repack.into(Path("/dev/full")) as repacker:
+        splice.lay(
+            [(music.with_suffix(".mp3"), splice.measure(music.with_suffix(".mp3"), 0, 0, None))], repacker, print
+        )
