@@ -71,10 +71,7 @@ def account(recording: Recording) -> Account:
     rest = set().union(*(sample.cpu for sample in samples)) - {one.name for one in functions} - {*recording.standing}
     # CPU time of processes that were gone before it could be read of themselves.
     functions += [Line(name, 0, 0.0, 0.0, _cpu(samples, name)) for name in sorted(rest) if _cpu(samples, name) >= 0.005]
-    standing = [
-        Line(name, one.pods, one.pods * seconds, one.pods * seconds * one.anyway, _cpu(samples, name))
-        for name, one in sorted(recording.standing.items())
-    ]
+    standing = [_standing(recording, name, seconds) for name in sorted(recording.standing)]
     return Account(seconds, functions, standing, _sum("functions", functions), _sum("all", functions + standing))
 
 
@@ -126,6 +123,12 @@ def _function(recording: Recording, name: str, seconds: float) -> Line:
     peak = max(sample.pods.get(name, 0) for sample in samples)
     used, always = pod_seconds(samples, name), peak * seconds
     return Line(name, peak, used, always, _cpu(samples, name), used * cores, always * cores)
+
+
+def _standing(recording: Recording, name: str, seconds: float) -> Line:
+    one = recording.standing[name]
+    used, cores = one.pods * seconds, one.cores * seconds
+    return Line(name, one.pods, used, used * one.anyway, _cpu(recording.samples, name), cores, cores * one.anyway)
 
 
 def _cpu(samples: Sequence[Sample], name: str) -> float:

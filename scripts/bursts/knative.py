@@ -13,6 +13,8 @@ from scripts.bursts.quantities import cores
 from scripts.bursts.recording import Look, Meter, Standing
 
 _SERVICE = "serving.knative.dev/service"
+#: Of the pods that take in and give out events.
+_BROKER = "eventing.knative.dev/broker"
 #: Whose pods are up for Knative itself, beside those of our own namespace.
 _PLATFORM = ("knative-serving", "knative-eventing", "kourier-system", "rabbitmq-system")
 _CPU = re.compile(r'^pod_cpu_usage_seconds_total\{namespace="([^"]+)",pod="([^"]+)"\} (\S+)', re.MULTILINE)
@@ -56,7 +58,7 @@ class Knative:
             queues=self._queues(),
             cpu=self._meter.read(counters),
             cores={name: _reserved(pod) for name, pod in functions},
-            standing=_standing(owner for owner in owners.values() if owner[1] is not None),
+            standing=_standing((owners[_key(pod)], pod) for pod in mine),
         )
 
     def _queues(self) -> dict[str, int]:
@@ -105,6 +107,8 @@ def owner_of(pod: Any, namespace: str) -> tuple[str, bool | None] | None:
         return None
     if not own:
         return metadata["namespace"], False
+    if _BROKER in metadata.get("labels", {}):
+        return "broker", False
     # A ReplicaSet is named for its Deployment and a hash.
     return re.sub(r"-[a-z0-9]{5,10}$", "", by["name"]) if by["kind"] == "ReplicaSet" else by["name"], (
         by["kind"] == "StatefulSet"
@@ -147,10 +151,12 @@ def _count(names: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-def _standing(owners: Iterable[tuple[str, bool | None]]) -> dict[str, Standing]:
+def _standing(owned: Iterable[tuple[tuple[str, bool | None], Any]]) -> dict[str, Standing]:
     found: dict[str, Standing] = {}
-    for name, anyway in owners:
-        found[name] = Standing(found[name].pods + 1 if name in found else 1, bool(anyway))
+    for (name, anyway), pod in owned:
+        if anyway is not None:
+            before = found.get(name, Standing(0))
+            found[name] = Standing(before.pods + 1, anyway, before.cores + _reserved(pod))
     return found
 
 

@@ -21,10 +21,12 @@ class Standing:
     Attributes:
         pods: how many pods, or processes.
         anyway: whether deployments that are always on would need it as well, as they need stores.
+        cores: what all of its pods reserve.
     """
 
     pods: int
     anyway: bool = False
+    cores: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

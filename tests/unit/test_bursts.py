@@ -16,7 +16,7 @@ from scripts.bursts.recording import BadRecording, Look, Meter, Recording, Stand
 
 
 def look(pods: dict[str, int], cpu: dict[str, float], waiting: int = 0, letters: int = 0) -> Look:
-    standing = {"broker": Standing(2), "store": Standing(1, anyway=True)}
+    standing = {"broker": Standing(2, cores=0.2), "store": Standing(1, anyway=True, cores=0.5)}
     return Look(pods, {"convert": waiting}, cpu, {"convert": 1.0, "notify": 0.05}, standing, letters)
 
 
@@ -54,6 +54,7 @@ def test_what_stays_up_is_counted_too_and_stores_on_both_sides() -> None:
     assert standing == {"broker": (20.0, 0.0, 0.75), "store": (10.0, 10.0, 0.0)}
     assert (made.whole.pods, made.whole.always) == (43.0, 40.0)
     assert made.whole.cpu == pytest.approx(9.5 + 0.7 + 0.1 + 0.75)
+    assert (made.whole.reserved, made.whole.reserved_always) == pytest.approx((12.05 + 2 + 5, 20.5 + 5))
 
 
 def test_the_break_even_is_where_both_take_the_same() -> None:
@@ -124,8 +125,9 @@ def test_a_recording_without_a_pod_can_be_drawn() -> None:
     assert "&lt;nothing&gt;" in picture.html(idle, made, picture.draw(idle, made))
 
 
-def pod(namespace: str, name: str, owner: tuple[str, str] = ("", ""), function: str = "") -> Any:
-    labels = {"serving.knative.dev/service": function} if function else {}
+def pod(namespace: str, name: str, owner: tuple[str, str] = ("", ""), function: str = "", broker: str = "") -> Any:
+    labels = {"serving.knative.dev/service": function, "eventing.knative.dev/broker": broker}
+    labels = {label: value for label, value in labels.items() if value}
     references = [{"kind": owner[0], "name": owner[1]}] if owner[0] else []
     return {"metadata": {"namespace": namespace, "name": name, "labels": labels, "ownerReferences": references}}
 
@@ -135,9 +137,10 @@ def pod(namespace: str, name: str, owner: tuple[str, str] = ("", ""), function: 
     [
         (pod("mp3burst", "a-1", ("ReplicaSet", "convert-00001-deployment-5d4f7"), "convert"), ("convert", None)),
         (
-            pod("mp3burst", "a-2", ("ReplicaSet", "mp3burst-broker-ingress-7c9d8f6b5")),
-            ("mp3burst-broker-ingress", False),
+            pod("mp3burst", "a-2", ("ReplicaSet", "mp3burst-broker-ingress-7c9d8f6b5"), broker="mp3burst"),
+            ("broker", False),
         ),
+        (pod("mp3burst", "a-3", ("ReplicaSet", "mail-56dd9f4f9b")), ("mail", False)),
         (pod("mp3burst", "mongodb-0", ("StatefulSet", "mongodb")), ("mongodb", True)),
         (pod("mp3burst", "migrate-x", ("Job", "migrate")), None),
         (pod("knative-serving", "activator-1", ("ReplicaSet", "activator-6d8f9")), ("knative-serving", False)),

@@ -17,7 +17,7 @@ from tests.fakes import MemoryStore
 
 CONTENT = bytes(range(256)) * 40
 SIZE = len(CONTENT)
-BLOB = new_blob_id()
+BLOB = "5a" * 12
 ETAG = f'"{BLOB}"'
 JOB = Job("j", "o", "a.mp4", Options(), "done", new_blob_id(), BLOB, 0, 0, None, None, 1.0, 0, 0)
 
