@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import contextlib
 import email.policy
 import http.client
 import json
@@ -12,12 +13,19 @@ import subprocess
 import sys
 import time
 import urllib.parse
+from collections.abc import Iterator
 from email import message_from_bytes
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 _CHUNK: Final = 1 << 18
 _BAR: Final = 40
+#: Bytes from which on a file is uploaded so that a line that is cut costs nothing.
+_LARGE: Final = 64 << 20
+#: How often an upload is gone on with in vain.
+_TRIES: Final = 3
+#: After these an upload goes on where it is: another request is still writing it.
+_PASSING: Final = {409, 423}
 _ROOT: Final = Path(__file__).resolve().parents[1]
 #: Not passed on: the demo shows the mail, and so it must find it.
 _MAIL: Final = {"SENDGRID_API_KEY", "SMTP_HOST", "GMAIL_ADDRESS"}
@@ -39,6 +47,42 @@ class Api:
         try:
             connection.request(method, path, body, headers)
             return _json(connection.getresponse())
+        finally:
+            connection.close()
+
+    def resumable(self, video: Path) -> str:
+        """Begin an upload in parts, by tus 1.0; its path."""
+        headers = {"Upload-Length": str(video.stat().st_size), "Upload-Metadata": f"filename {_base64(video.name)}"}
+        return str(self._tus("POST", "/files", headers)["Location"])
+
+    def send(self, video: Path, path: str) -> str:
+        """Send what is missing of an upload in parts, with a bar, again where the line is cut; the job."""
+        size, fruitless, last = video.stat().st_size, 0, -1
+        while True:
+            answer = self._tus("HEAD", path, {})
+            offset = int(answer["Upload-Offset"])
+            if offset == size:
+                return str(answer["Mp3burst-Job"])
+            fruitless = fruitless + 1 if offset == last else 0
+            if fruitless > _TRIES:
+                raise DemoError("The upload gets no further: try again later.")
+            last = offset
+            with video.open("rb") as file, contextlib.suppress(OSError, http.client.HTTPException):
+                file.seek(offset)
+                part = {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
+                self._tus("PATCH", path, {**part, "Content-Length": str(size - offset)}, _watched(file, offset, size))
+            print()
+
+    def _tus(self, method: str, path: str, headers: dict[str, str], body: Iterator[bytes] | None = None) -> Any:
+        connection = http.client.HTTPConnection("localhost", self.port, timeout=120)
+        headers = {"Tus-Resumable": "1.0.0", **self.bearer(), **headers}
+        try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # Refused half-way; the answer says why.
+                connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            if answer.status not in _PASSING:
+                _json(answer)
+            return answer.headers
         finally:
             connection.close()
 
@@ -76,6 +120,17 @@ class Api:
             return _json(connection.getresponse())
         finally:
             connection.close()
+
+
+def _watched(file: IO[bytes], sent: int, size: int) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk
+        sent += len(chunk)
+        _bar("uploading", sent / size)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _json(answer: http.client.HTTPResponse) -> dict[str, Any]:
@@ -159,15 +214,13 @@ def show(api: Api, video: Path, data: Path) -> None:
     print(f'{{"token": "{api.token[:20]}...", "expires_in": ...}}')
     print(f"\n$ TOKEN={api.token}")
 
-    print(f"\n$ curl -H \"Authorization: Bearer $TOKEN\" -F 'file=@{_short(video)}' {api.url}/upload")
-    accepted = api.upload(video)
-    print(json.dumps(accepted))
+    accepted = send(api, video)
 
-    print(f'\n$ curl -H "Authorization: Bearer $TOKEN" "{api.url}/jobs/{accepted["job"]}?wait=25"')
-    job = finish(api, accepted["job"])
+    print(f'\n$ curl -H "Authorization: Bearer $TOKEN" "{api.url}/jobs/{accepted}?wait=25"')
+    job = finish(api, accepted)
     print(json.dumps(job, ensure_ascii=False))
 
-    letter = await_mail(data / "mail", accepted["job"])
+    letter = await_mail(data / "mail", accepted)
     print(f"\n$ cat {_short(letter)}\n")
     print("\n".join("    " + line for line in text_of(letter).splitlines()))
     if job["status"] == "failed":
@@ -179,6 +232,25 @@ def show(api: Api, video: Path, data: Path) -> None:
     download(api, job["mp3"], mp3)
     check(mp3, job["duration"])
     print(f"{mp3} is a right MP3: {job['duration']:.2f} s, {mp3.stat().st_size} bytes.")
+
+
+def send(api: Api, video: Path) -> str:
+    """Upload the video, a large one so that it can be gone on with; the job."""
+    if video.stat().st_size <= _LARGE:
+        print(f"\n$ curl -H \"Authorization: Bearer $TOKEN\" -F 'file=@{_short(video)}' {api.url}/upload")
+        accepted = api.upload(video)
+        print(json.dumps(accepted))
+        return str(accepted["job"])
+    tus = "curl -i -H \"Authorization: Bearer $TOKEN\" -H 'Tus-Resumable: 1.0.0'"
+    about = f"-H 'Upload-Length: {video.stat().st_size}' -H 'Upload-Metadata: filename {_base64(video.name)}'"
+    print(f"\n$ {tus} -X POST {about} {api.url}/files")
+    path = api.resumable(video)
+    print(f"Location: {path}")
+    part = "-H 'Content-Type: application/offset+octet-stream' -H 'Upload-Offset: 0'"
+    print(f"\n$ {tus} -X PATCH {part} -T '{_short(video)}' {api.url}{path}")
+    job = api.send(video, path)
+    print(f"Mp3burst-Job: {job}")
+    return job
 
 
 def finish(api: Api, job: str) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from urllib.parse import quote, urlencode, urlsplit
 PASSWORD = "correct horse battery"
 BOUNDARY = "mp3burst-test-boundary"
 _CHUNK = 1 << 20
+#: Bytes from which on a file is uploaded in parts.
+_LARGE = 64 << 20
 _number = itertools.count(1)
 
 
@@ -141,11 +143,30 @@ class Client:
         return self.call("POST", "/upload", itertools.chain([begin], content, [end]), headers, timeout)
 
     def upload(self, file: IO[bytes], filename: str, options: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Upload a file that is taken; ``{"job", "fid"}``."""
+        """Upload a file that is taken, a large one in parts; ``{"job", "fid"}``."""
+        if file.seek(0, io.SEEK_END) > _LARGE:
+            job = self.upload_in_parts(file, {"filename": filename, **(options or {})})
+            return {"job": job, "fid": self.job(job)["fid"]}
         answer = self.try_upload(file, filename, options)
         assert answer.status == 202, answer.body
         ticket: dict[str, str] = answer.json()
         return ticket
+
+    def upload_in_parts(self, file: IO[bytes], about: Mapping[str, str], part: int = 16 << 20) -> str:
+        """Upload a file by tus (https://tus.io/protocols/resumable-upload) in parts of so many bytes; the job."""
+        size = file.seek(0, io.SEEK_END)
+        known = ",".join(f"{name} {b64encode(value.encode()).decode()}" for name, value in about.items())
+        version = {"Tus-Resumable": "1.0.0"}
+        answer = self.call("POST", "/files", b"", {**version, "Upload-Length": str(size), "Upload-Metadata": known})
+        assert answer.status == 201, answer.body
+        location, offset = answer.headers["Location"], 0
+        while offset < size:
+            file.seek(offset)
+            headers = {"Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset)}
+            answer = self.call("PATCH", location, file.read(part), version | headers, 600)
+            assert answer.status == 204, answer.body
+            offset = int(answer.headers["Upload-Offset"])
+        return answer.headers["Mp3burst-Job"]
 
     def upload_raw(
         self, content: bytes | Iterable[bytes], type_: str = "audio/wav", size: int | None = None, **query: str

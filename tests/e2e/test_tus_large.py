@@ -1,0 +1,107 @@
+"""A gigabyte whose line is cut twenty times, and whose server is killed: every byte arrives, and no byte twice."""
+
+import contextlib
+import random
+import shutil
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from functions.media import connect
+from tests.e2e.client import Client, wave_bytes
+from tests.e2e.tus import Tus
+from tests.platform import Platform, children, is_alive, start, wait_for
+
+SIZE = 1 << 30
+CUTS = 20
+_BLOCK = 1 << 20
+SOUND = wave_bytes(1.0)
+NOISE = random.Random(5).randbytes(_BLOCK)  # noqa: S311 - bytes that are unlike each other
+pytestmark = pytest.mark.timeout(600)
+
+
+def block(n: int) -> bytes:
+    """The n-th mebibyte; each is unlike every other."""
+    return (SOUND + NOISE if n == 0 else struct.pack(">Q", n) + NOISE)[:_BLOCK]
+
+
+def content(start: int, end: int) -> Iterator[bytes]:
+    while start < end:
+        n, within = divmod(start, _BLOCK)
+        piece = block(n)[within : within + end - start]
+        yield piece
+        start += len(piece)
+
+
+def send(upload: Tus, end: int, reset: bool) -> None:
+    """PATCH up to a byte, as if more were to come, and cut the line."""
+    line = upload.line(SIZE - upload.offset)
+    for piece in content(upload.offset, end):
+        line.send(piece)
+    if reset:  # an RST in place of a FIN, and what the kernel has not sent yet is lost
+        line.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    line.close()
+
+
+def kill(platform: Platform) -> None:
+    pids = [platform.process.pid, *children(platform.process.pid)]
+    platform.kill()
+    wait_for(lambda: not any(map(is_alive, pids)), "every process to end")
+
+
+@pytest.fixture
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory whose media are gone after the test: pytest keeps the directories of three runs."""
+    data = tmp_path_factory.mktemp("large") / "data"
+    yield data
+    shutil.rmtree(data / "media", ignore_errors=True)
+
+
+def test_a_gigabyte_survives_twenty_cuts_and_a_kill(data: Path, measured: Callable[[str], None]) -> None:
+    chance = random.Random(7)  # noqa: S311 - places, not secrets
+    cuts, lost = sorted(chance.sample(range(1, SIZE), CUTS)), 0
+    began, platform = time.monotonic(), start(data)
+    try:
+        me = Client(platform.url).sign_up()
+        upload = Tus(me).create(SIZE, filename="large.wav")
+        for n, cut in enumerate(cuts):
+            send(upload, cut, reset=n % 2 == 0)
+            if n == CUTS // 2:
+                kill(platform)
+                platform.__exit__(None, None, None)
+                platform = start(data)
+                upload.user = me = Client(platform.url, me.token, me.username, me.user)
+            before, _ = upload.offset, upload.head()
+            assert before <= upload.offset <= cut
+            lost += cut - upload.offset
+        done = me.wait(rest(upload))
+        uploaded = time.monotonic()
+        assert done["status"] == "done"
+        with connect({"MEDIA_DIR": str(data / "media")}).videos.open(done["fid"]) as reader:
+            assert reader.stat.size == SIZE
+            for n in range(SIZE // _BLOCK):
+                assert reader.read(_BLOCK) == block(n), f"the mebibyte {n} is another's"
+    finally:
+        platform.__exit__(None, None, None)
+    measured(
+        f"1 GiB by tus in {uploaded - began:.0f} s through {CUTS} cuts and a kill, "
+        f"{lost / CUTS / 1e6:.1f} MB sent again for each; compared in {time.monotonic() - uploaded:.0f} s"
+    )
+
+
+def rest(upload: Tus) -> str:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        upload.head()
+        with contextlib.closing(upload.line(SIZE - upload.offset)) as line:
+            for piece in content(upload.offset, SIZE):
+                line.send(piece)
+            with line.getresponse() as answer:
+                if answer.status == 204:
+                    return str(answer.headers["Mp3burst-Job"])
+                assert answer.status in (409, 423)
+    raise AssertionError("the upload does not come to its end")
