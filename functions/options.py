@@ -47,6 +47,8 @@ class Options:
         volume: decibels by which it becomes louder, or softer where it is below 0.
         normalize: whether it is brought to the loudness of broadcasts (EBU R 128).
         mono: whether the channels are mixed into one.
+        cover: ``frame`` for a picture of the video, ``none`` for no picture, or the second of the video that shows it;
+            None for the picture that the file brings along.
     """
 
     bitrate: int | None = None
@@ -59,6 +61,7 @@ class Options:
     volume: float | None = None
     normalize: bool = False
     mono: bool = False
+    cover: str | float | None = None
 
     @classmethod
     def from_form(cls, form: Mapping[str, str]) -> Self:
@@ -136,6 +139,16 @@ def _truth(name: str, text: str) -> bool:
     raise BadOption(name, f"{name} must be true or false.")
 
 
+def _cover(name: str, text: str) -> str | float:
+    word = text.strip().lower()
+    if word in ("frame", "none"):
+        return word
+    try:
+        return _seconds(name, word)
+    except BadOption as error:
+        raise BadOption(name, f"{name} must be frame, none, or the second of the video, as 83.5 or 1:23.5.") from error
+
+
 _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "bitrate": _bitrate,
     "vbr": lambda name, text: _whole(name, text, 0, 9),
@@ -147,4 +160,5 @@ _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "volume": _decibels,
     "normalize": _truth,
     "mono": _truth,
+    "cover": _cover,
 }

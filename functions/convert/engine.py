@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from functions.convert import cut, edits, encode, length, mpeg, probe, repack, splice, tags, xing
+from functions.convert import cover, cut, edits, encode, length, mpeg, probe, repack, splice, tags, xing
 from functions.convert.cut import Plan
 from functions.convert.faults import EncoderKilled, UnusableMedia
 from functions.convert.ffmpeg import own_ffmpeg
+from functions.convert.planning import plan_for
 from functions.convert.probe import SupportsReadSeek, Track
 from functions.convert.splice import SupportsWrite
 from functions.options import Options
 
 __all__ = ["EncoderKilled", "Result", "UnusableMedia", "to_mp3"]
 
-DEFAULT_BITRATE = 192
 #: Hears which part is done, 0 to 1; what it raises stops the work.
 OnProgress = Callable[[float], None]
 #: Parts of the whole that reading and encoding are, for the progress shown.
@@ -88,48 +88,29 @@ def make(
     ffmpeg: str | None = None,
 ) -> Result:
     """Make an MP3 of a track that has been taken out; all else as ``to_mp3``. Works in the directory of the track."""
-    if track.container == "mp3":
-        warning = lost(track.missing, track.errors)
-        made = [(track.path, splice.measure(track.path, 0, 0, None))]
-        first = _copied_tag(track, made[0][1])
-    else:
-        plan = plan_for(track, options, encoders)
-        on_part = functools.partial(_on_part, on_progress)
-        done = _encode(ffmpeg or own_ffmpeg(), plan, track, track.path.parent, encoders, on_part)
-        made = [(one.path, summed(one)) for one in done]
-        if plan.variable:
-            made = [repack.repack(made, track.path.parent / "repacked", lambda _: on_part(1.0))]
-        warning = lost(track.missing, track.errors + max(one.errors for one in done))
-        first = tag_of([one for _, one in made], plan.before)
-        track = replace(track, chapters=plan.within(track.chapters))
+    ffmpeg = ffmpeg or own_ffmpeg()
+    with cover.drawing(track, ffmpeg) as picture:
+        if track.container == "mp3":
+            warning = lost(track.missing, track.errors)
+            made = [(track.path, splice.measure(track.path, 0, 0, None))]
+            first = _copied_tag(track, made[0][1])
+        else:
+            plan = plan_for(track, options, encoders)
+            on_part = functools.partial(_on_part, on_progress)
+            done = _encode(ffmpeg, plan, track, track.path.parent, encoders, on_part)
+            made = [(one.path, summed(one)) for one in done]
+            if plan.variable:
+                made = [repack.repack(made, track.path.parent / "repacked", lambda _: on_part(1.0))]
+            warning = lost(track.missing, track.errors + max(one.errors for one in done))
+            first = tag_of([one for _, one in made], plan.before)
+            track = replace(track, chapters=plan.within(track.chapters))
+        image, word = picture(lambda: on_progress(READING + _ENCODING))
+    track, warning = replace(track, cover=image), both(warning, word)
     return _write(out, track, filename, made, first, warning, on_progress)
 
 
 def _on_part(on_progress: OnProgress, part: float) -> None:
     on_progress(READING + part * _ENCODING)
-
-
-def plan_for(track: Track, options: Options, pieces: int) -> Plan:
-    """How to encode a track with so many encoders."""
-    rate = cut.nearest_rate(track.rate)
-    channels = 1 if track.channels == 1 or options.mono else 2
-    quality = (
-        ("-q:a", str(options.vbr)) if options.vbr is not None else ("-b:a", f"{options.bitrate or DEFAULT_BITRATE}k")
-    )
-    whole = round(track.duration * rate)
-    start, end = edits.bounds(options, rate, whole)
-    frames = (end - start) // mpeg.samples_per_frame(rate)
-    return Plan(
-        container=track.container,
-        rate=rate,
-        channels=channels,
-        quality=quality,
-        filters=(edits.base(options, rate, channels), *edits.chain(options, rate, channels, whole)),
-        samples=end - start,
-        # To bring loudness to a level costs more than to encode, and every encoder would do all that is before it.
-        pieces=cut.cut(frames, 1 if options.normalize else pieces),
-        before=start,
-    )
 
 
 def summed(done: encode.Encoding) -> splice.Sum:
@@ -149,6 +130,7 @@ def take(
         track = probe.take(source, work / "track", number=options.track, copy=False, on_progress=on_progress)
     if track is None:
         raise AssertionError("the reader copies only where it is asked to")
+    track = cover.prepare(source, track, options.cover, on_progress)
     if not edits.needs_length(options, track.duration):
         return track
     seconds = length.measure(ffmpeg or own_ffmpeg(), track, cut.nearest_rate(track.rate), lambda: on_progress(1.0))
@@ -201,6 +183,11 @@ def lost(missing: float, errors: int) -> str | None:
     if missing > _TOLERANCE:
         return f"The file is cut off: about {missing:.0f} seconds at its end are missing."
     return "Parts of the sound are damaged or missing and were left out." if errors else None
+
+
+def both(first: str | None, second: str | None) -> str | None:
+    """Two warnings as one."""
+    return " ".join(filter(None, (first, second))) or None
 
 
 def _write(

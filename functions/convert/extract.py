@@ -89,7 +89,7 @@ class Extraction:
             if packet.stream_index == self.stream.index:
                 self._count(packet)
                 yield packet
-            elif _is_picture(packet.stream):
+            elif is_picture(packet.stream):
                 self.cover = self.cover or bytes(packet)
             elif packet.pts is not None:
                 end = (packet.pts + (packet.duration or 0)) * float(packet.time_base or 0)
@@ -97,7 +97,7 @@ class Extraction:
 
     def _demux(self) -> Iterator["av.packet.Packet[Any]"]:
         if self.stream.duration:
-            pictures = [one for one in self._container.streams.video if _is_picture(one)]
+            pictures = [one for one in self._container.streams.video if is_picture(one)]
             return self._container.demux(self.stream, *pictures)
         return self._container.demux()  # all, since how far the others reach tells whether the end is missing
 
@@ -133,7 +133,8 @@ class Extraction:
                 self._probing = 0
 
 
-def _is_picture(stream: "av.stream.Stream") -> bool:
+def is_picture(stream: "av.stream.Stream") -> bool:
+    """Whether what the stream has is one picture that came along, and no video."""
     return stream.type == "video" and bool(stream.disposition & stream.disposition.attached_pic)
 
 

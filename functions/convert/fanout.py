@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from functions.convert import encode as encoder
-from functions.convert import engine, splice
+from functions.convert import engine, planning, splice
 from functions.convert.cut import Piece, Plan
 from functions.convert.probe import Track
 from functions.convert.splice import SupportsWrite
@@ -28,18 +28,18 @@ class Whole:
         head: the blob of the ID3 tag.
         missing: as of the track.
         errors: the reader's.
+        warning: a sentence of what is known already to be amiss.
     """
 
     plan: Plan
     head: str
     missing: float
     errors: int
+    warning: str | None = None
 
     def to_json(self) -> str:
         """For the job's row."""
-        return json.dumps(
-            {"plan": self.plan.to_json(), "head": self.head, "missing": self.missing, "errors": self.errors}
-        )
+        return json.dumps({**asdict(self), "plan": self.plan.to_json()})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -81,10 +81,10 @@ def pieces_of(track: Track, options: Options, threshold: float) -> Plan | None:
         options: what the user asked for.
         threshold: seconds of sound from which on pieces pay.
     """
-    seconds = 0.0 if track.container == "mp3" else engine.plan_for(track, options, 1).seconds
+    seconds = 0.0 if track.container == "mp3" else planning.plan_for(track, options, 1).seconds
     if seconds < threshold:
         return None
-    plan = engine.plan_for(track, options, min(max(round(seconds / PIECE_SECONDS), 2), MOST_PIECES))
+    plan = planning.plan_for(track, options, min(max(round(seconds / PIECE_SECONDS), 2), MOST_PIECES))
     return plan if len(plan.pieces) > 1 else None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from events.schema import Event
-from functions.convert import engine, repack, splice, tags
+from functions.convert import cover, engine, repack, splice, tags
 from functions.convert.cut import Piece, Plan
 from functions.convert.fanout import Part, Whole, encode_piece, joinable
 from functions.convert.faults import UnusableMedia
@@ -32,11 +32,13 @@ def share_out(lease: Lease, track: Track, plan: Plan, keeper: Keeper, workshop: 
     """Store the track and put its pieces on record; the events to emit, none where the job is another's."""
     job = Job.of(lease.row)
     about = Description(job.owner, job.id, "audio", "application/octet-stream")
-    with track.path.open("rb") as file, workshop.blobs.writing(workshop.media, "pieces", about) as audio:
-        _copy(file, audio, keeper)
+    with cover.drawing(track, workshop.ffmpeg or own_ffmpeg()) as picture:
+        with track.path.open("rb") as file, workshop.blobs.writing(workshop.media, "pieces", about) as audio:
+            _copy(file, audio, keeper)
+        image, word = picture(keeper.check)
     with workshop.blobs.writing(workshop.media, "pieces", about) as head:
-        head.write(tags.id3(track.tags, job.filename, track.cover, plan.within(track.chapters)))
-    whole = Whole(plan, head.blob, track.missing, track.errors)
+        head.write(tags.id3(track.tags, job.filename, image, plan.within(track.chapters)))
+    whole = Whole(plan, head.blob, track.missing, track.errors, word)
     cut = Cut(audio.blob, head.blob, whole.to_json(), tuple("{}" for _ in plan.pieces))
     events = workshop.pieces.cut(lease, cut)
     if not events:
@@ -145,7 +147,8 @@ def _join(lease: Lease, keeper: Keeper, workshop: Workshop) -> Outcome:
             _copy_all(sound, mp3, keeper)
     duration = engine.duration_of(first, sum(one.frames for one in sums))
     log.info("job %s: %d pieces of %.1f s are %d bytes of MP3", row.id, len(outputs), duration, mp3.size)
-    return Outcome(mp3.blob, duration, engine.lost(whole.missing, whole.errors + max(part.errors for part in parts)))
+    lost = engine.lost(whole.missing, whole.errors + max(part.errors for part in parts))
+    return Outcome(mp3.blob, duration, engine.both(lost, whole.warning))
 
 
 def _in_one(

@@ -17,6 +17,7 @@ from functions.convert.chapters import Chapter
 from functions.convert.encode import HEARTBEAT
 from functions.convert.extract import BUFFER
 from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
+from functions.convert.moment import Moment
 
 _ADDRESS_SPACE = 1 << 30
 _BYTES_PER_CPU_SECOND = 5_000_000
@@ -58,6 +59,7 @@ class Track:
         tags: names and values as the source has them.
         chapters: the source's, on the track's clock.
         cover: a picture, PNG or JPEG, or nothing.
+        moment: what a cover is to be made of instead.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class Track:
     tags: Mapping[str, str]
     chapters: Sequence[Chapter]
     cover: bytes
+    moment: Moment | None = None
 
 
 def take(
@@ -96,22 +99,9 @@ def take(
         The track; None where ``copy`` was asked for and the MP3 cannot be copied.
 
     Raises:
-        UnusableMedia: there is nothing to take out.
-        EncoderKilled: the reader died by SIGKILL.
+        UnusableMedia: there is nothing to take out. EncoderKilled: the reader died by SIGKILL.
     """
-    size = source.seek(0, os.SEEK_END)
-    source.seek(0)
-    ours, theirs = socket.socketpair()
-    with ours, path.open("wb") as target:
-        with theirs:
-            process = _start(theirs.fileno(), target.fileno(), size, number, copy)
-        try:
-            report, cover = _serve(ours, source, size, on_progress)
-            process.wait()
-        except remote.Gone as gone:
-            _judge(process.wait(), gone)
-        finally:
-            sandbox.stop([process])
+    report, cover = ask(source, path, {"track": number, "copy": copy}, on_progress)
     if report.get("fault") == "not whole":
         return None
     if report.get("fault") == "room":
@@ -124,11 +114,36 @@ def take(
         path=path,
         cover=cover,
         chapters=[Chapter(*one) for one in report["chapters"]],
-        **{name: report[name] for name in Track.__slots__ if name not in ("path", "cover", "chapters")},
+        **{name: report[name] for name in Track.__slots__ if name in report and name != "chapters"},
     )
 
 
-def _start(link: int, target: int, size: int, number: int, copy: bool) -> subprocess.Popen[bytes]:
+def ask(
+    source: SupportsReadSeek, path: Path, wanted: Mapping[str, Any], on_progress: Callable[[float], None]
+) -> tuple[dict[str, Any], bytes]:
+    """Have a reader take what is wanted out of the source into a new file at ``path``; its report, and a picture.
+
+    Raises:
+        UnusableMedia: the reader died of the file.
+        EncoderKilled: the reader died by SIGKILL.
+    """
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    ours, theirs = socket.socketpair()
+    with ours, path.open("wb") as target:
+        with theirs:
+            process = _start(theirs.fileno(), target.fileno(), size, wanted)
+        try:
+            answer = _serve(ours, source, size, on_progress)
+            process.wait()
+        except remote.Gone as gone:
+            _judge(process.wait(), gone)
+        finally:
+            sandbox.stop([process])
+    return answer
+
+
+def _start(link: int, target: int, size: int, wanted: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     limits = {
         "AS": _ADDRESS_SPACE,
         "CPU": 60 + size // _BYTES_PER_CPU_SECOND,
@@ -141,8 +156,7 @@ def _start(link: int, target: int, size: int, number: int, copy: bool) -> subpro
         "link": link,
         "target": target,
         "size": size,
-        "track": number,
-        "copy": copy,
+        **wanted,
     }
     return subprocess.Popen(
         # What makes a Python environment is done already: our path is its path.

@@ -14,7 +14,7 @@ import socket
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
-from functions.convert import cage, mp4
+from functions.convert import cage, moment, mp4
 from functions.convert.boxes import NotPlain, is_fragmented
 from functions.convert.chapters import chapters_of
 from functions.convert.extract import BUFFER, Extraction, NotWhole, copy_frames, remux
@@ -182,7 +182,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     source = Remote(link, arguments["size"])
     try:
-        report = read(source, target, arguments["track"], arguments["copy"])
+        if "second" in arguments:
+            report = moment.take(_open(source), target, arguments["second"])
+        else:
+            report = read(source, target, arguments["track"], arguments["copy"])
     except NotWhole:
         report = {"fault": "not whole"}
     except MemoryError:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from events.schema import PieceCut
-from functions.convert import cut, engine, mpeg, probe, splice
+from functions.convert import cut, engine, mpeg, planning, probe, splice
 from functions.convert import encode as encoders
 from functions.convert.cut import Piece, Plan
 from functions.convert.probe import Track
@@ -31,7 +31,7 @@ def encode(bench: Bench) -> Iterator[Row]:
     video, work = bench.video(), bench.folder()
     track, reading = _taken(video, work / "track", bench.rounds)
     cores = clock.cores()
-    one, many = engine.plan_for(track, _OPTIONS, 1), engine.plan_for(track, _OPTIONS, cores)
+    one, many = planning.plan_for(track, _OPTIONS, 1), planning.plan_for(track, _OPTIONS, cores)
     takes = {
         "one": lambda: _encoded(one, one.pieces, track, work, 1, {0}),
         "one, free": lambda: _encoded(one, one.pieces, track, work, 1, None),

@@ -2,25 +2,34 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
+from mutagen import id3
 
 from tests import clips
 from tests.e2e.client import Client, field, file_part
+
+ID3: Any = id3.ID3  # mutagen has no types
 
 
 def test_an_upload_is_edited(me: Client, tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "talk.mp4", "-c:v", "mpeg4", "-c:a", "aac", seconds=6, video=True)
     behind = [field("fade_out", "0.5"), field("volume", "-3dB"), field("normalize", "")]
-    ahead = [field("start", "0:01.5"), field("end", "5"), field("mono", "true")]
+    ahead = [field("start", "0:01.5"), field("end", "5"), field("mono", "true"), field("cover", "0:02")]
     answer = me.post_form([*ahead, file_part("talk.mp4", video.read_bytes()), *behind])
     assert answer.status == 202, answer.body
     job = me.wait(answer.json()["job"])
     assert job["status"] == "done", job
-    assert job["options"] == {"start": 1.5, "end": 5.0, "fade_out": 0.5, "volume": -3.0, "mono": True}
+    edits = {"start": 1.5, "end": 5.0, "fade_out": 0.5, "volume": -3.0, "mono": True, "cover": 2.0}
+    assert job["options"] == edits
+    assert job["warning"] is None
     assert job["duration"] == pytest.approx(3.5)
-    with av.open(io.BytesIO(me.download(job["mp3"]).body), "r") as mp3:
+    content = me.download(job["mp3"]).body
+    (picture,) = ID3(io.BytesIO(content)).getall("APIC")
+    assert picture.data.startswith(b"\xff\xd8\xff")
+    with av.open(io.BytesIO(content), "r") as mp3:
         sound = mp3.streams.audio[0]
         assert sound.channels == 1
         assert sum(frame.samples for frame in mp3.decode(sound)) == pytest.approx(3.5 * 48000, abs=1152)

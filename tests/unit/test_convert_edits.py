@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from functions.convert import cut, engine, fanout
+from functions.convert import cut, engine, fanout, planning
 from functions.convert.__main__ import main
 from functions.convert.cut import Piece
 from functions.convert.faults import UnusableMedia
@@ -206,7 +206,7 @@ def test_many_encoders_write_what_one_writes(tmp_path: Path, rate: int, options:
         track = engine.take(source, tmp_path, replace(options, bitrate=160), lambda _: None)
     starts = [0, *(at * cut.STEP for at in sorted(cuts))]
     pieces = tuple(Piece(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
-    plan = cut.Plan.from_json(engine.plan_for(track, replace(options, bitrate=160), 1).to_json())
+    plan = cut.Plan.from_json(planning.plan_for(track, replace(options, bitrate=160), 1).to_json())
     filters = ",".join(plan.filters)
     serial = clips.serial(track.path, tmp_path / "serial.mp3", "-af", filters, *plan.quality)
     assert spliced(replace(plan, pieces=pieces), track.path, tmp_path) == serial

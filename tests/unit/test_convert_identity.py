@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from functions.convert import cut, encode, engine, probe, splice
+from functions.convert import cut, encode, engine, planning, probe, splice
 from functions.convert.cut import Piece
 from functions.options import Options
 from tests import clips
@@ -81,7 +81,7 @@ def test_real_files_become_the_mp3_of_one_ffmpeg(name: str, tmp_path: Path) -> N
     video, options = clips.real(name), Options(vbr=4)
     with video.open("rb") as source:
         track = engine.take(source, tmp_path, options, lambda _: None)
-    plan = engine.plan_for(track, options, 3)
+    plan = planning.plan_for(track, options, 3)
     # Before they are re-packed (test_convert_repack.py).
     assert spliced(plan, track.path, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", "-q:a", "4")
     result, _ = convert(video, tmp_path, options, encoders=3)

@@ -73,6 +73,18 @@ def test_what_makes_no_sense_names_its_field(form: dict[str, str], field: str) -
     assert str(caught.value).endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("frame", "frame"), ("NONE", "none"), ("0", 0.0), ("1:05", 65.0), ("best", None), ("-3", None)]
+)
+def test_a_cover_is_a_frame_or_none_or_a_second(text: str, wanted: str | float | None) -> None:
+    if wanted is None:
+        with pytest.raises(BadOption, match="cover must be frame, none, or the second of the video") as caught:
+            Options.from_form({"cover": text})
+        assert caught.value.field == "cover"
+    else:
+        assert Options.from_form({"cover": text}).cover == wanted
+
+
 def test_fades_may_be_as_long_as_what_is_kept() -> None:
     options = Options.from_form({"start": "10", "end": "14", "fade_in": "2", "fade_out": "2"})
     assert (options.fade_in, options.fade_out) == (2, 2)
@@ -99,6 +111,7 @@ TIMES = st.none() | st.floats(0, 360_000)
         volume=st.none() | st.floats(-30, 30),
         normalize=st.booleans(),
         mono=st.booleans(),
+        cover=TIMES | st.sampled_from(["frame", "none"]),
     )
 )
 def test_a_row_gives_back_what_was_asked_for(options: Options) -> None:

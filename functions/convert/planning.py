@@ -1,0 +1,32 @@
+"""Decides how a track becomes MP3: rate, channels, quality, edits, and the ranges that encoders work on."""
+
+from functions.convert import cut, edits, mpeg
+from functions.convert.cut import Plan
+from functions.convert.probe import Track
+from functions.options import Options
+
+#: kbit/s where the user asks for nothing.
+DEFAULT_BITRATE = 192
+
+
+def plan_for(track: Track, options: Options, pieces: int) -> Plan:
+    """How to encode a track with so many encoders."""
+    rate = cut.nearest_rate(track.rate)
+    channels = 1 if track.channels == 1 or options.mono else 2
+    quality = (
+        ("-q:a", str(options.vbr)) if options.vbr is not None else ("-b:a", f"{options.bitrate or DEFAULT_BITRATE}k")
+    )
+    whole = round(track.duration * rate)
+    start, end = edits.bounds(options, rate, whole)
+    frames = (end - start) // mpeg.samples_per_frame(rate)
+    return Plan(
+        container=track.container,
+        rate=rate,
+        channels=channels,
+        quality=quality,
+        filters=(edits.base(options, rate, channels), *edits.chain(options, rate, channels, whole)),
+        samples=end - start,
+        # To bring loudness to a level costs more than to encode, and every encoder would do all that is before it.
+        pieces=cut.cut(frames, 1 if options.normalize else pieces),
+        before=start,
+    )

@@ -1,0 +1,163 @@
+"""The picture of the MP3: a frame of the video, none, or the one that the file brings along."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mutagen import id3
+from PIL import Image
+
+from functions.convert import cover, engine
+from functions.convert.__main__ import main
+from functions.convert.probe import Track
+from functions.options import Options
+from tests import clips
+from tests.unit.test_convert_cage import alive, until
+from tests.unit.test_convert_identity import convert
+
+ID3: Any = id3.ID3  # mutagen has no types
+#: Three seconds each of black, red and blue, all of one colour but red, which has a white stripe.
+COLOURS = (
+    "color=black:s=96x64:r=10:d=3[a];color=red:s=96x64:r=10:d=3,drawbox=x=40:w=8:color=white:t=fill[b];"
+    "color=blue:s=96x64:r=10:d=3[c];[a][b][c]concat=n=3,format=yuv420p"
+)
+
+
+def colours(path: Path, *arguments: object) -> Path:
+    """A video of three colours, with sound."""
+    clips.run("-f", "lavfi", "-i", COLOURS, "-f", "lavfi", "-i", "sine=d=9", *arguments, path)
+    return path
+
+
+def picture(mp3: bytes) -> Image.Image | None:
+    """The cover of an MP3."""
+    found = ID3(io.BytesIO(mp3)).getall("APIC")
+    assert len(found) <= 1
+    return Image.open(io.BytesIO(found[0].data)) if found else None
+
+
+def shown(image: Image.Image | None) -> str:
+    """The colour of a picture's corner."""
+    assert image is not None
+    red, green, blue = (value > 128 for value in image.convert("RGB").getpixel((4, 4)))  # type: ignore[union-attr]
+    return {(True, False, False): "red", (False, False, True): "blue", (False, False, False): "black"}[red, green, blue]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("one-key-frame.mp4", "-c:v libx264 -g 1000 -c:a aac"),
+        ("vp8.webm", "-c:v libvpx -deadline realtime -c:a libopus"),
+    ],
+)
+def test_the_cover_is_the_frame_of_the_second_that_was_asked_for(name: str, arguments: str, tmp_path: Path) -> None:
+    video = colours(tmp_path / name, *arguments.split())
+    for second, colour in ((4.5, "red"), (8.0, "blue")):
+        result, mp3 = convert(video, tmp_path, Options(cover=second), 1)
+        assert shown(picture(mp3)) == colour
+        assert result.warning is None
+    result, mp3 = convert(video, tmp_path, Options(cover=60.0), 1)
+    assert picture(mp3) is None
+    assert result.warning == "The video is shorter than that: it has no picture for the cover there."
+
+
+def test_a_good_frame_is_not_the_black_one_at_the_beginning(tmp_path: Path) -> None:
+    video = colours(tmp_path / "a.mkv", "-c:v", "mpeg4", "-c:a", "libmp3lame")
+    result, mp3 = convert(video, tmp_path, Options(cover="frame"), 1)
+    assert shown(picture(mp3)) == "red"
+    assert result.copied
+    assert result.warning is None
+
+
+def test_a_picture_is_as_large_and_as_wide_as_it_is_shown(tmp_path: Path) -> None:
+    wide = colours(tmp_path / "wide.mkv", "-c:v", "mpeg4", "-vf", "scale=1800:1200,setsar=3/2", "-t", 1, "-c:a", "aac")
+    image = picture(convert(wide, tmp_path, Options(cover=0.5), 1)[1])
+    assert image is not None
+    assert (image.size, image.format) == ((1280, 569), "JPEG")
+    plain = colours(tmp_path / "plain.mp4", "-c:v", "mpeg4", "-t", 1, "-c:a", "aac")
+    turned = tmp_path / "turned.mp4"
+    clips.run("-display_rotation", 90, "-i", plain, "-c", "copy", turned)
+    image = picture(convert(turned, tmp_path, Options(cover=0.5), 1)[1])
+    assert image is not None
+    assert image.size == (64, 96)
+
+
+def test_a_picture_that_came_along_is_kept_or_left_out(tmp_path: Path) -> None:
+    still = tmp_path / "still.png"
+    clips.run("-f", "lavfi", "-i", "color=blue:s=32x32", "-frames:v", 1, still)
+    song, sound = tmp_path / "song.mp3", clips.clip(tmp_path / "sound.wav", seconds=2)
+    clips.run("-i", sound, "-i", still, "-map", 0, "-map", 1, "-c:v", "copy", "-disposition:v", "attached_pic", song)
+    for options, format_, warned in (
+        (Options(), "PNG", False),
+        (Options(start=1.0), "PNG", False),
+        (Options(cover="frame"), "PNG", True),
+        (Options(cover="none"), None, False),
+    ):
+        result, mp3 = convert(song, tmp_path, options, 1)
+        found = picture(mp3)
+        assert (found.format if found else None) == format_
+        assert (result.warning == "This file has no video to take a cover from.") == warned
+
+
+def test_a_video_that_cannot_be_decoded_has_no_cover_and_its_sound(tmp_path: Path) -> None:
+    video = colours(tmp_path / "a.mkv", "-c:v", "libx264", "-c:a", "aac")
+    whole = convert(video, tmp_path, Options(), 1)[1]
+    video.write_bytes(video.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/ASP"))
+    result, mp3 = convert(video, tmp_path, Options(cover=4.0), 1)
+    assert picture(mp3) is None
+    assert result.warning == "The video cannot be decoded where the cover was to be taken from."
+    assert clips.without_id3(mp3) == clips.without_id3(whole)
+
+
+def test_real_videos_have_covers(tmp_path: Path) -> None:
+    result, mp3 = convert(clips.real("no_duration.webm"), tmp_path, Options(cover="frame", end=1.0), 1)
+    assert picture(mp3) is not None
+    assert result.warning is None
+
+
+@pytest.fixture
+def track(tmp_path: Path) -> Track:
+    video = colours(tmp_path / "a.mkv", "-c:v", "mpeg4", "-c:a", "aac")
+    with video.open("rb") as source:
+        return engine.take(source, tmp_path, Options(cover=1.0), lambda _: None)
+
+
+def watched(path: Path, script: str) -> str:
+    """A program in ffmpeg's place."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_what_decodes_the_video_has_no_environment_and_no_network(
+    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    log = tmp_path / "log"
+    program = watched(tmp_path / "ffmpeg", f"env >>{log}; ls -l /proc/self/ns/net /proc/self/fd >>{log}; exit 1")
+    with cover.drawing(track, program) as picture:
+        assert picture(lambda: None) == (b"", "The video cannot be decoded where the cover was to be taken from.")
+    told = log.read_text()
+    assert "SECRET" not in told
+    assert "net:[" in told
+    assert str(Path("/proc/self/ns/net").readlink()) not in told
+
+
+def test_what_goes_wrong_meanwhile_leaves_no_process(track: Track, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    program = watched(tmp_path / "ffmpeg", f"echo $$ >{begun}; exec sleep 100")
+
+    def stop() -> None:
+        until(lambda: begun.exists() and bool(begun.read_text().strip()))
+        raise RuntimeError("the lease is lost")
+
+    with pytest.raises(RuntimeError, match="lease"), cover.drawing(track, program) as picture:
+        picture(stop)
+    until(lambda: not alive(int(begun.read_text())))
+
+
+def test_the_command_makes_a_cover(tmp_path: Path) -> None:
+    video = colours(tmp_path / "a.mkv", "-c:v", "mpeg4", "-c:a", "aac")
+    assert main([str(video), "--cover", "0:04"]) == 0
+    assert shown(picture(video.with_suffix(".mp3").read_bytes())) == "red"
