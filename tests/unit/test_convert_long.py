@@ -1,0 +1,100 @@
+"""Hours of sound, shared out and joined: the bytes of one ffmpeg, and every sample in two decoders.
+
+One hour; MP3BURST_HOURS says how many others, up to ten, as before a release.
+"""
+
+import io
+import os
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+
+from functions.convert import engine, fanout, tags
+from functions.convert.cut import Piece, Plan
+from functions.convert.fanout import Part
+from functions.convert.probe import Track
+from functions.options import Options
+from tests import clips
+from tests.servers import program
+
+HOURS = float(os.environ.get("MP3BURST_HOURS", "1"))
+RATE = 8000
+#: No two minutes are alike where it is cut: the loop is 61 s long.
+SPEECH = "aevalsrc='0.3*sin(2*PI*(220+55*floor(mod(t\\,7)))*t)*exp(-2*mod(t\\,0.5))+0.2*random(0)':d={seconds}:s={rate}"
+OPTIONS = Options(bitrate=64)
+
+pytestmark = pytest.mark.timeout(int(240 + 240 * HOURS))
+
+
+def counted(*command: str | Path) -> int:
+    """How many bytes a program writes."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        size = 0
+        while data := process.stdout.read(1 << 20):
+            size += len(data)
+    assert process.returncode == 0
+    return size
+
+
+def samples(path: Path) -> int:
+    """By ffmpeg; the sound is mono of 16 bits."""
+    return counted(clips.ffmpeg(), "-nostdin", "-v", "error", "-xerror", "-i", path, "-f", "s16le", "-") // 2
+
+
+def chunks(path: Path, start: int = 0) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        yield from iter(lambda: file.read(1 << 20), b"")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("long")
+    minute = clips.clip(place / "minute.mka", "-c:a", "pcm_mulaw", sound=SPEECH, seconds=61, rate=RATE)
+    length = HOURS * 3600 + 0.123
+    clips.run("-stream_loop", -1, "-i", minute, "-t", length, "-c", "copy", place / "long.mka")
+    return place / "long.mka"
+
+
+def encoded(plan: Plan, piece: Piece, track: Track, place: Path) -> tuple[Path, Part]:
+    """A piece, as a worker of its own makes it: from the track and the plan's JSON."""
+    (folder := place / str(piece.start)).mkdir()
+    copy = folder / "track"
+    copy.hardlink_to(track.path)
+    with (folder / "frames").open("wb") as out:
+        plan = Plan.from_json(plan.to_json())
+        part = fanout.encode_piece(clips.ffmpeg(), plan, piece, copy, out, lambda _: None)
+    return folder / "frames", Part.from_json(part.to_json())
+
+
+def test_hours_of_sound_are_what_one_encoder_makes_of_them_to_the_last_sample(video: Path, tmp_path: Path) -> None:
+    with io.FileIO(video) as source:
+        track = engine.take(source, tmp_path, OPTIONS, lambda _: None)
+    plan = fanout.pieces_of(track, OPTIONS, 900)
+    assert plan is not None
+    assert len(plan.pieces) > 5
+    with ThreadPoolExecutor(2) as workers:
+        done = list(workers.map(lambda piece: encoded(plan, piece, track, tmp_path), plan.pieces))
+    joined = tmp_path / "joined.mp3"
+    head = tags.id3(track.tags, "long.mka", track.cover)
+    with joined.open("wb") as out:
+        out.write(head)
+        out.write(engine.tag_of([part.sum for _, part in done]))
+        for path, _ in done:
+            out.writelines(chunks(path))
+    serial = tmp_path / "serial.mp3"
+    clips.run("-i", video, "-b:a", "64k", "-reservoir", 0, "-id3v2_version", 0, serial)
+    assert all(mine == other for mine, other in zip_longest(chunks(joined, len(head)), chunks(serial)))
+
+    whole = samples(video)
+    assert whole == pytest.approx((HOURS * 3600 + 0.123) * RATE, abs=2 * 1024)
+    assert samples(joined) == whole
+    assert counted(program("mpg123"), "-q", "-s", "-r", str(RATE), "--mono", joined) // 2 == whole
+    found = subprocess.run([program("mp3val"), joined], capture_output=True, text=True, check=True).stdout
+    assert "WARNING" not in found
+    assert "PROBLEM" not in found
