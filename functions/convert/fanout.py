@@ -15,8 +15,9 @@ from functions.options import Options
 
 #: Seconds of sound in a piece, about: short enough that a worker that dies costs little.
 PIECE_SECONDS = 120.0
-#: More pieces than that would spend more on decoding what is before them than on encoding.
-MOST_PIECES = 64
+#: Each piece decodes all that is before it, a tenth of what encoding it costs, and pieces take equally long (``cut``):
+#: by arithmetic 16 are done in 1/7.8 of the time of one and cost 2.0 times its CPU, 64 in 1/10 and cost 6.4 times it.
+MOST_PIECES = 16
 
 
 @dataclass(frozen=True, slots=True)

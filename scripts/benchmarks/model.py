@@ -1,13 +1,17 @@
 """How long a conversion would take over many pods: arithmetic on measured costs, with one media store for all of them.
 
 A pod has one core and one encoder. The parts follow each other: an event brings the video to convert, which reads it,
-stores the track and cuts; events bring the pieces to the pods, which fetch the track and encode; the last one's event
-brings everything to join. The store is one server: what all pods fetch goes through it, however many they are.
+stores the track and cuts; events bring the pieces to the pods, which fetch the track and encode one after the other;
+the last one's event brings everything to join. The store is one server: what all pods fetch goes through it, however
+many they are. The pieces are as many as convert makes for that length (``fanout``), one where there is one pod. Every
+piece decodes all that is before it, since most decoders are not in the same state after a leap.
 """
 
+import heapq
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
-from functions.convert import cut
+from functions.convert import cut, fanout
 
 PODS = (1, 2, 4, 8, 16, 32, 64)
 LENGTHS = {"10 min": 600, "1 h": 3600, "10 h": 36000}
@@ -63,23 +67,28 @@ def stages(costs: Costs, length: float, pods: int) -> dict[str, float]:
     Args:
         costs: as measured.
         length: seconds of audio.
-        pods: how many encode at once, a piece each.
+        pods: how many encode at once.
     """
-    pieces = cut.cut(int(length / _FRAME), pods)
+    wanted = min(max(round(length / fanout.PIECE_SECONDS), 2), fanout.MOST_PIECES) if pods > 1 else 1
+    pieces = cut.cut(int(length / _FRAME), wanted)
     ends = [length if piece.end is None else piece.end * _FRAME for piece in pieces]
     starts = [piece.start * _FRAME for piece in pieces]
     track, mp3 = costs.track * length, costs.mp3 * length
-    work = [
-        costs.start + costs.decode * start + (costs.decode + costs.encode + costs.sum) * (end - start)
-        for start, end in zip(starts, ends, strict=True)
-    ]
+    # Each pod by when it is done, and what of that went into sound before its pieces.
+    done = [(0.0, 0.0)] * pods
+    for start, end in zip(starts, ends, strict=True):
+        busy, before = heapq.heappop(done)
+        prefix, own = costs.decode * start, (costs.decode + costs.encode + costs.sum) * (end - start)
+        heapq.heappush(done, (busy + costs.start + prefix + own, before + prefix))
+    last, before = max(done)
     return {
         "events": costs.event * 3 + costs.event * len(pieces) * 0.1,
         "rows": costs.row * (4 + len(pieces)),
         "read": (costs.read + costs.get) * costs.video * length,
         "store the track": costs.put * track + costs.blob,
         "fetch the track": costs.get * track * len(pieces) + costs.blob,
-        "encode": max(work),
+        "decode what is before the pieces": before,
+        "encode": last - before,
         "store the pieces": costs.put * mp3 + costs.blob,
         "join": (costs.get + costs.join + costs.put) * mp3 + costs.blob * len(pieces) + costs.tag,
     }
@@ -88,6 +97,14 @@ def stages(costs: Costs, length: float, pods: int) -> dict[str, float]:
 def seconds(costs: Costs, length: float, pods: int) -> float:
     """How long it takes."""
     return sum(stages(costs, length, pods).values())
+
+
+def enough(costs: Costs, length: float) -> int:
+    """How many pods are worth having: twice as many would be done less than a tenth sooner."""
+    for few, many in pairwise(PODS):
+        if seconds(costs, length, many) > 0.9 * seconds(costs, length, few):
+            return few
+    return PODS[-1]
 
 
 def bounds(costs: Costs, length: float, pods: int) -> dict[str, float]:

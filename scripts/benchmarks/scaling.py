@@ -18,7 +18,7 @@ from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.chart import draw
 from scripts.benchmarks.clock import Took
 from scripts.benchmarks.inputs import ffmpeg
-from scripts.benchmarks.model import LENGTHS, PODS, Costs, bounds, seconds
+from scripts.benchmarks.model import LENGTHS, PODS, Costs, bounds, enough, seconds
 from scripts.benchmarks.report import Row, at_least
 from scripts.benchmarks.serving import USER
 from scripts.benchmarks.stored import store
@@ -219,7 +219,8 @@ def _modelled(costs: Costs, bench: Bench) -> Iterator[Row]:
             details={
                 "seconds by pods": table[name],
                 "speed-up by pods": {str(n): table[name]["1"] / table[name][str(n)] for n in PODS},
-                "what the time goes into, on 64": bounds(costs, length, 64),
+                "stops scaling at": (stop := enough(costs, length)),
+                "what the time goes into there": bounds(costs, length, stop),
                 **({"costs": costs.to_json()} if length == 36000 else {}),
             },
         )

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from functions.convert import fanout
 from scripts.benchmarks import report
 from scripts.benchmarks.__main__ import ROWS, main, measure
 from scripts.benchmarks.chart import draw
 from scripts.benchmarks.clock import Took, in_turn, quantile, ratio
-from scripts.benchmarks.model import PODS, Costs, bounds, seconds, stages
+from scripts.benchmarks.model import PODS, Costs, bounds, enough, seconds, stages
 from scripts.benchmarks.report import Row, at_least, at_most
 
 FREE = Costs(**dict.fromkeys(Costs.__dataclass_fields__, 0.0))
@@ -72,13 +73,20 @@ def test_encoding_alone_is_divided_among_the_pods() -> None:
 
 def test_what_every_pod_fetches_goes_through_one_store() -> None:
     fetching = costs(track=0.02, get=0.01)
-    assert stages(fetching, 36000, 8)["fetch the track"] == pytest.approx(8 * 7.2)
+    assert stages(fetching, 36000, 8)["fetch the track"] == pytest.approx(fanout.MOST_PIECES * 7.2)
 
 
 def test_more_pods_never_help_what_is_not_encoding() -> None:
     reading = costs(read=0.002, video=0.5, event=0.01, row=0.001)
     times = [seconds(reading, 36000, n) for n in PODS]
     assert times == sorted(times)
+
+
+def test_more_pods_than_pieces_are_not_worth_having() -> None:
+    free = costs(encode=0.01)
+    assert enough(free, 36000) == fanout.MOST_PIECES
+    assert seconds(free, 36000, 64) == seconds(free, 36000, fanout.MOST_PIECES)
+    assert enough(costs(encode=0.01, read=1.0, video=0.5), 36000) == 1  # what nobody shares is all there is
 
 
 def test_the_parts_of_a_time_make_the_whole() -> None:
