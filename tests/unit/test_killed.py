@@ -29,6 +29,7 @@ from functions.upload.main import take_in
 from tests.databases import make_past
 from tests.e2e.client import wave_bytes
 from tests.mortal import ADA, OWNER, House, forked, found, houses, killed, outcome
+from tests.rehearsal import rehearsed
 
 KEY = "once"
 SOUND = wave_bytes(0.5)
@@ -49,6 +50,12 @@ def prepared(template: Path, place: Path, *works: Callable[[House], Any]) -> Pat
         work(house)
     house.close()
     return place
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sound_once() -> Iterator[None]:
+    with rehearsed():
+        yield
 
 
 @pytest.fixture(scope="module")

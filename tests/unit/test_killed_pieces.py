@@ -1,7 +1,7 @@
 """A conversion that is shared out, killed at every moment of its workers: the same bytes, one mail, nothing left."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from functions.upload.form import Form
 from functions.upload.main import take_in
 from tests.e2e.client import wave_bytes
 from tests.mortal import ADA, House, forked, found, outcome
+from tests.rehearsal import rehearsed
 from tests.unit.test_killed import deaths, has_told, job_of, prepared, the_job
 
 #: Long enough for two pieces, and at 8 kHz quickly encoded.
@@ -21,6 +22,12 @@ SOUND = wave_bytes(30)
 
 def upload(house: House) -> None:
     take_in(Form("a.wav", {}, iter([SOUND])), ADA, None, house.dock())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sound_once() -> Iterator[None]:
+    with rehearsed():
+        yield
 
 
 @pytest.fixture(scope="module")

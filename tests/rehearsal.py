@@ -1,0 +1,90 @@
+"""Lets the work on sound be done once for many deaths: what dies in those tests is what goes on around it.
+
+Reading a video and encoding its track are remembered by what goes in, and given again without a reader or an encoder,
+which take a second of each death otherwise. Everything else is real: stores, rows, events, the order of it all.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from functions.convert import encode, probe
+from functions.convert.cut import Piece, Plan
+from functions.convert.encode import Encoding
+from functions.convert.faults import UnusableMedia
+from functions.convert.probe import SupportsReadSeek, Track
+
+OnProgress = Callable[[float], None]
+
+
+class Rehearsal:
+    """What readers and encoders have made so far. A process that is forked has what its parent had."""
+
+    def __init__(self) -> None:
+        self._take, self._encode = probe.take, encode.encode
+        self._tracks: dict[tuple[bytes, int, bool], tuple[Track | None, bytes] | UnusableMedia] = {}
+        self._encodings: dict[tuple[str, Piece, bytes], tuple[Encoding, bytes]] = {}
+
+    def take(
+        self, source: SupportsReadSeek, path: Path, *, number: int, copy: bool, on_progress: OnProgress
+    ) -> Track | None:
+        """As ``probe.take``."""
+        source.seek(0)
+        content = source.read()
+        key = (hashlib.sha256(content).digest(), number, copy)
+        if key not in self._tracks:
+            try:
+                track = self._take(io.BytesIO(content), path, number=number, copy=copy, on_progress=on_progress)
+                self._tracks[key] = track, path.read_bytes()
+            except UnusableMedia as error:
+                self._tracks[key] = error
+        found = self._tracks[key]
+        if isinstance(found, UnusableMedia):
+            raise found
+        track, taken = found
+        path.write_bytes(taken)
+        on_progress(1.0)
+        return track and replace(track, path=path)
+
+    def encode(
+        self,
+        ffmpeg: str,
+        plan: Plan,
+        pieces: Iterable[Piece],
+        track: Path,
+        directory: Path,
+        at_once: int,
+        on_progress: OnProgress,
+    ) -> list[Encoding]:
+        """As ``encode.encode``."""
+        sound, how = hashlib.sha256(track.read_bytes()).digest(), json.dumps(plan.to_json())
+        wanted = {piece: (how, piece, sound) for piece in pieces}
+        new = [piece for piece, key in wanted.items() if key not in self._encodings]
+        for one in self._encode(ffmpeg, plan, new, track, directory, at_once, on_progress):
+            self._encodings[wanted[one.piece]] = replace(one, process=None), one.path.read_bytes()
+        made = []
+        for piece, key in wanted.items():
+            one, frames = self._encodings[key]
+            made.append(replace(one, path=directory / f"piece-{piece.start}"))
+            made[-1].path.write_bytes(frames)
+        on_progress(1.0)
+        return made
+
+
+@contextmanager
+def rehearsed() -> Iterator[None]:
+    """Readers and encoders work once for each sound, and no disk is waited for, until the block ends."""
+    rehearsal = Rehearsal()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "take", rehearsal.take)
+        patch.setattr(encode, "encode", rehearsal.encode)
+        # A process that is killed loses nothing that it has given to the kernel.
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
