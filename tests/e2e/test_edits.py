@@ -10,6 +10,8 @@ from mutagen import id3
 
 from tests import clips
 from tests.e2e.client import Client, field, file_part
+from tests.e2e.test_http import leaves_nothing
+from tests.platform import Platform
 
 ID3: Any = id3.ID3  # mutagen has no types
 
@@ -43,7 +45,9 @@ def test_a_start_behind_the_sound_fails_the_job_with_a_sentence(me: Client, tmp_
     assert job["error"] == "The sound ends at 1.0 seconds: choose a start before that, not 9."
 
 
-def test_edits_that_make_no_sense_are_refused_also_behind_the_file(me: Client, tmp_path: Path) -> None:
+def test_edits_that_make_no_sense_are_refused_also_behind_the_file(
+    platform: Platform, me: Client, tmp_path: Path
+) -> None:
     data = clips.clip(tmp_path / "short.wav", seconds=1).read_bytes()
     for parts in (
         [field("start", "3"), field("end", "2"), file_part("a.wav", data)],
@@ -51,4 +55,4 @@ def test_edits_that_make_no_sense_are_refused_also_behind_the_file(me: Client, t
     ):
         problem = me.post_form(parts).problem(422)
         assert problem["errors"].keys() == {"end"}
-    assert me.jobs()["jobs"] == []
+    leaves_nothing(platform, me)
