@@ -31,8 +31,6 @@ from functions.settings import number
 
 #: Seconds of sound from which on a job is shared out.
 FANOUT_SECONDS: Final = 900.0
-#: Seconds of sound worth an encoder of their own: to start one, pre-roll included, costs what encoding eight does.
-ENCODER_SECONDS: Final = 20.0
 log = logging.getLogger(__name__)
 
 
@@ -121,7 +119,7 @@ def _make_mp3(job: Job, track: Track, on_progress: engine.OnProgress, workshop: 
             mp3,
             job.options,
             filename=job.filename,
-            encoders=min(workshop.encoders, max(int(track.duration / ENCODER_SECONDS), 1)),
+            encoders=workshop.encoders_for(track.duration),
             on_progress=on_progress,
             ffmpeg=workshop.ffmpeg,
         )

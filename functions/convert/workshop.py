@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from functions.blobs import Blobs
 from functions.jobs import Jobs
 from functions.media import Media
 from functions.outbox import Outbox
 from functions.pieces import Pieces
+
+#: Seconds of sound worth an encoder of their own: to start one, pre-roll included, costs what encoding eight does.
+ENCODER_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,10 @@ class Workshop:
     encoders: int
     fanout: float = math.inf
     ffmpeg: str | None = None
+
+    def encoders_for(self, seconds: float) -> int:
+        """How many encoders at once so many seconds of sound are worth."""
+        return max(min(self.encoders, int(seconds / ENCODER_SECONDS)), 1)
 
 
 def mp3_name(filename: str) -> str:

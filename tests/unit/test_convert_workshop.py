@@ -1,10 +1,12 @@
-"""Which ffmpeg is taken, and what is said of one that cannot be."""
+"""Which ffmpeg is taken, what is said of one that cannot be, and how many of it work at once."""
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from functions.convert.ffmpeg import ffmpeg_of
+from functions.convert.workshop import Workshop
 from functions.settings import BadSetting
 from tests import clips
 
@@ -33,3 +35,9 @@ def test_one_that_is_too_old_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="too old"):
         ffmpeg_of({"FFMPEG": program(tmp_path / "old", "file pipe")})
     assert ffmpeg_of({"FFMPEG": program(tmp_path / "new", "file fd pipe")}) == str(tmp_path / "new")
+
+
+@pytest.mark.parametrize(("seconds", "encoders"), [(0.0, 1), (20.0, 1), (59.0, 2), (600.0, 4)])
+def test_a_short_clip_leaves_the_cores_to_others(seconds: float, encoders: int) -> None:
+    stores = {name: MagicMock() for name in ("media", "blobs", "jobs", "joins", "pieces", "outbox")}
+    assert Workshop(**stores, encoders=4).encoders_for(seconds) == encoders
