@@ -29,6 +29,7 @@ class BlockAppender(ABC):
         self._changed = self._finished = False
         self._failure: Mp3burstError | None = None
         self._sum = Crc32c(int(kept.crc32c, 16))
+        self._at_block: str | None = None  # the sum at the end of the last whole block that was written
 
     def __enter__(self) -> Self:
         self._finished = not self._begin()
@@ -54,22 +55,27 @@ class BlockAppender(ABC):
         with memoryview(data).cast("B") as view:
             start = 0
             while start < len(view):
-                room = BLOCK - len(self._partial)
-                self._partial += view[start : start + room]
-                start += room
+                part = view[start : start + BLOCK - len(self._partial)]
+                self._partial += part
+                self._sum.update(part)
+                start += len(part)
                 self._changed = True
                 if len(self._partial) == BLOCK:
                     self._full.append(bytes(self._partial))
                     self._partial.clear()
                     self._changed = False
+                    self._at_block = self._sum.hexdigest()
                 if len(self._full) == BATCH:
                     self._hand_over(self._full)
-            self._sum.update(view)
             return len(view)
 
-    def sync(self) -> Kept:
-        """Make durable what was written, and return what is kept from now on."""
-        if not self._finished:
+    def sync(self, *, whole_blocks: bool = False) -> Kept:
+        """Make durable what was written, or the whole blocks of it, and return what is kept from now on."""
+        if whole_blocks and self._at_block is not None:
+            self._hand_over(self._full)
+            self._settle()
+            self.kept = Kept(self._first * BLOCK, self._at_block)
+        elif not self._finished and not whole_blocks:
             self._hand_over([*self._full, bytes(self._partial)] if self._changed else self._full)
             self._changed = False
             self._settle()

@@ -72,8 +72,10 @@ class GridFSAppender(BlockAppender):
 
     def _replace(self, chunk: dict[str, Any]) -> None:
         """Put a chunk in the place of what this writer or an earlier one left."""
-        which = {"files_id": self._id, "n": chunk["n"], _WRITER: {"$lte": self._writer}}
         with plain_errors():
+            there = self._chunks.find_one({"files_id": self._id, "n": chunk["n"]}, {"_id": 1})
+            # By _id: some servers look through every chunk for anything else when they update.
+            which = {"_id": there and there["_id"], _WRITER: {"$lte": self._writer}}
             done = self._chunks.update_one(which, {"$set": {"data": chunk["data"], _WRITER: self._writer}})
         if not done.matched_count:
             raise StaleWriter("Another request goes on with this upload: ask for its offset before you do.")

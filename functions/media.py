@@ -114,8 +114,12 @@ class Appender(Protocol):
         """The bytes so far of the last block, which is not full (``functions.blocks``)."""
         ...
 
-    def sync(self) -> Kept:
-        """Make durable what was written, wherever it ends, and return what is kept."""
+    def sync(self, *, whole_blocks: bool = False) -> Kept:
+        """Make durable what was written, wherever it ends, or only the whole blocks of it, which costs less.
+
+        Returns:
+            What is kept.
+        """
         ...
 
     def finish(self, description: Description) -> None:

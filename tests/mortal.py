@@ -195,9 +195,9 @@ class MortalAppender:
         with self._fate.effect("write"):
             return self._appender.write(data)
 
-    def sync(self) -> Kept:
+    def sync(self, *, whole_blocks: bool = False) -> Kept:
         with self._fate.effect("sync"):
-            return self._appender.sync()
+            return self._appender.sync(whole_blocks=whole_blocks)
 
     def finish(self, description: Description) -> None:
         with self._fate.effect("finish"):

@@ -106,7 +106,7 @@ def _append(appender: Appender, content: Iterator[bytes], claim: Claim, checksum
                 checksum.update(piece)
             if unkept >= STEP or time.monotonic() - since > _SECONDS:
                 if checksum is None:
-                    claim.keep(appender.sync())
+                    claim.keep(appender.sync(whole_blocks=unkept >= STEP))
                 else:
                     claim.renew()
                 unkept, since = 0, time.monotonic()

@@ -19,6 +19,7 @@ ROWS = {
     "encode": "scaling.encode",
     "copy": "tool.copy",
     "upload": "transfer.upload",
+    "tus": "resumable.tus",
     "download": "transfer.download",
     "memory": "memory.memory",
     "path": "path.path",

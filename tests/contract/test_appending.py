@@ -77,6 +77,11 @@ def test_requests_that_are_killed_anywhere_leave_what_was_synced(place: Place) -
                 size = chance.choice([1, 1000, BLOCK // 2, BLOCK, 5 * BLOCK])
                 appender.write(content[start : start + size])
                 start = min(start + size, len(content))
+                whole = appender.sync(whole_blocks=True)
+                assert start - BLOCK < whole.size <= start
+                if chance.random() < 0.3:
+                    kept = whole
+                    break
                 kept = appender.sync()
                 assert kept.size == start
             appender.write(b"?" * chance.choice([0, 1, BLOCK, 17 * BLOCK]))  # other bytes, and no sync
