@@ -130,7 +130,7 @@ def take(
         track = probe.take(source, work / "track", number=options.track, copy=False, on_progress=on_progress)
     if track is None:
         raise AssertionError("the reader copies only where it is asked to")
-    track = cover.prepare(source, track, options.cover, on_progress)
+    track = cover.prepare(source, track, options.cover, lambda _: on_progress(1.0))
     if not edits.needs_length(options, track.duration):
         return track
     seconds = length.measure(ffmpeg or own_ffmpeg(), track, cut.nearest_rate(track.rate), lambda: on_progress(1.0))
