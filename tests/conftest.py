@@ -1,10 +1,18 @@
-"""Says at the end of a second run of pytest what the first one said: scripts/test makes two of every test there is."""
+"""For all tests: no deadline for an example of hypothesis, and one summary of several runs.
+
+``scripts/test`` makes two runs of all tests; the last one says at its end what the first one said.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# An example that takes long on a busy machine is no fault.
+settings.register_profile("mp3burst", deadline=None)
+settings.load_profile("mp3burst")
 
 #: What a run's last line counts, in its order.
 _COUNTED = ("failed", "error", "passed", "skipped", "xfailed", "xpassed")

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from functions.notify import letter
@@ -97,6 +97,7 @@ def test_the_failure_says_why_and_what_to_do() -> None:
         assert "upload it again" in text
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=255))
 @example('<img src="x" onerror=alert(1)>.mp4')
 @example("</title><script>alert(1)</script>")

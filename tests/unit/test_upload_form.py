@@ -83,7 +83,7 @@ def test_fields_before_and_behind_the_file(step: int) -> None:
 
 
 @given(content=st.binary(max_size=300), step=st.integers(1, 100))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_bytes_come_through_in_pieces_of_any_size(content: bytes, step: int) -> None:
     assert taken(read(request(file(content) + END, step=step))) == content
 
