@@ -61,7 +61,7 @@ def _start(wanted: Moment, out: int, ffmpeg: str) -> subprocess.Popen[bytes]:
         "parent": os.getpid(),
         "limits": limits,
         "ffmpeg": ffmpeg,
-        "path": str(wanted.path),
+        "path": str(wanted.path.resolve()),  # it stands elsewhere
         "times": wanted.times,
         "pixel": wanted.pixel,
         "out": out,

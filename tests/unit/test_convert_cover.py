@@ -157,7 +157,8 @@ def test_what_goes_wrong_meanwhile_leaves_no_process(track: Track, tmp_path: Pat
     until(lambda: not alive(int(begun.read_text())))
 
 
-def test_the_command_makes_a_cover(tmp_path: Path) -> None:
+def test_the_command_makes_a_cover_also_where_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = colours(tmp_path / "a.mkv", "-c:v", "mpeg4", "-c:a", "aac")
-    assert main([str(video), "--cover", "0:04"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["a.mkv", "--cover", "0:04"]) == 0
     assert shown(picture(video.with_suffix(".mp3").read_bytes())) == "red"
