@@ -23,7 +23,7 @@ class Costs:
     """Seconds, each measured on one core.
 
     Attributes:
-        read: for a megabyte of video, to take the track out.
+        read: for a megabyte of video in the store, to take the track out; of an mp4 not all of it is fetched.
         video: megabytes of a second of the video.
         track: megabytes of a second of its audio track.
         mp3: megabytes of a second of MP3.
@@ -74,17 +74,18 @@ def stages(costs: Costs, length: float, pods: int) -> dict[str, float]:
     ends = [length if piece.end is None else piece.end * _FRAME for piece in pieces]
     starts = [piece.start * _FRAME for piece in pieces]
     track, mp3 = costs.track * length, costs.mp3 * length
-    # Each pod by when it is done, and what of that went into sound before its pieces.
+    # Each pod by when it is done, and what of that went into sound before its pieces; of the whole the same part did.
     done = [(0.0, 0.0)] * pods
     for start, end in zip(starts, ends, strict=True):
         busy, before = heapq.heappop(done)
         prefix, own = costs.decode * start, (costs.decode + costs.encode + costs.sum) * (end - start)
         heapq.heappush(done, (busy + costs.start + prefix + own, before + prefix))
-    last, before = max(done)
+    last = max(busy for busy, _ in done)
+    before = last * sum(before for _, before in done) / max(sum(busy for busy, _ in done), 1e-9)
     return {
         "events": costs.event * 3 + costs.event * len(pieces) * 0.1,
         "rows": costs.row * (4 + len(pieces)),
-        "read": (costs.read + costs.get) * costs.video * length,
+        "read": costs.read * costs.video * length,
         "store the track": costs.put * track + costs.blob,
         "fetch the track": costs.get * track * len(pieces) + costs.blob,
         "decode what is before the pieces": before,

@@ -12,6 +12,7 @@ from functions.convert.cut import Piece, Plan
 from functions.convert.probe import Track
 from functions.database import Database
 from functions.jobs import Jobs, new_job_id
+from functions.media import connect
 from functions.options import Options
 from scripts.benchmarks import clock
 from scripts.benchmarks.bench import Bench
@@ -29,7 +30,7 @@ _OPTIONS = Options(bitrate=192)
 def encode(bench: Bench) -> Iterator[Row]:
     """The encode stage alone, from the track to the frames; then the model, which is labelled as one."""
     video, work = bench.video(), bench.folder()
-    track, reading = _taken(video, work / "track", bench.rounds)
+    track, reading = _taken(bench, video, work / "track")
     cores = clock.cores()
     one, many = planning.plan_for(track, _OPTIONS, 1), planning.plan_for(track, _OPTIONS, cores)
     takes = {
@@ -58,17 +59,19 @@ def encode(bench: Bench) -> Iterator[Row]:
     yield from _modelled(costs, bench)
 
 
-def _taken(video: Path, path: Path, rounds: int) -> tuple[Track, Took]:
-    """The track, and what taking it out took."""
+def _taken(bench: Bench, video: Path, path: Path) -> tuple[Track, Took]:
+    """The track, and what taking it out of the video in the store took."""
     tracks: list[Track | None] = []
+    videos, blob = connect(bench.media()).videos, store(bench, video)
 
     def take() -> Took:
-        with video.open("rb") as source:
+        with videos.open(blob) as source:
             return _timed(
                 lambda: tracks.append(probe.take(source, path, number=0, copy=False, on_progress=lambda _: None))
             )
 
-    took = clock.median([take() for _ in range(rounds)])
+    took = clock.median([take() for _ in range(bench.rounds)])
+    videos.delete(blob)
     track = tracks[-1]
     if track is None:
         raise clock.CannotMeasure("The track could not be taken out.")
@@ -168,7 +171,7 @@ def _event_seconds(bench: Bench) -> float:
 
 def _store_seconds(bench: Bench, track: Path) -> dict[str, float]:
     """Seconds for a megabyte into and out of the media store, and for a blob however small."""
-    from functions.media import Description, connect, new_blob_id
+    from functions.media import Description, new_blob_id
 
     pieces = connect(bench.media()).pieces
     data = track.read_bytes()
