@@ -19,7 +19,7 @@ from functions.upload.tus_headers import Checksum
 from functions.upload.unfinished import Claim, Upload, UploadGone
 
 #: What a killed process may lose: so many bytes, and what came in so many seconds.
-STEP: Final = BATCH * BLOCK
+STEP: Final = 5 * BATCH * BLOCK
 _SECONDS: Final = 2.0
 _LEAST, _MOST = 16 << 10, 256 << 10
 
@@ -87,8 +87,7 @@ def receive(
                 _append(appender, _checked(allowed, appender), claim, checksum)
                 if upload.length is not None and upload.length < ENOUGH and len(appender.tail) == upload.length:
                     _check(appender.tail)
-                claim.end(appender.sync())
-        return dock.uploads.find(upload.id, upload.owner)
+                return claim.end(appender.sync())
     except WrongType:
         discard(upload, dock)
         raise

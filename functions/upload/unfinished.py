@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
@@ -103,11 +103,12 @@ class Claim:
         """Hold on without progress; raises as ``keep``."""
         self._record.renew(self.upload, self._lease)
 
-    def end(self, kept: Kept | None = None) -> None:
-        """Let go of the upload, having kept so much; raises as ``keep``."""
-        progress = {} if kept is None else {"received": kept.size, "crc32c": kept.crc32c}
-        self._record.renew(self.upload, self._lease, lease=None, lease_until=None, **progress)
+    def end(self, kept: Kept) -> Upload:
+        """Let go of the upload, having kept so much; the upload as it is now. Raises as ``keep``."""
+        received, crc32c = kept.size, kept.crc32c
+        self._record.renew(self.upload, self._lease, lease=None, lease_until=None, received=received, crc32c=crc32c)
         self.is_over = True
+        return replace(self.upload, received=received, crc32c=crc32c)
 
 
 class Uploads:
@@ -176,12 +177,14 @@ class Uploads:
         """
         if upload.lives is not None and upload.lives < self._ttl * 0.9:
             self._prolong(upload)
+            upload = self.find(upload.id, upload.owner)
         row = and_(uploads.c.id == upload.id, uploads.c.owner == upload.owner)
         lease = self._leases.claim(row, **({} if length is None else {"length": length}))
-        held = self.find(upload.id, upload.owner)
         if lease is None:
+            self.find(upload.id, upload.owner)
             raise UploadLocked("Another request is writing this upload: wait a moment, then ask for its offset.")
-        claim = Claim(self, held, lease)
+        changed = {name: getattr(lease.row, name) for name in ("length", "received", "crc32c", "attempts")}
+        claim = Claim(self, replace(upload, **changed), lease)
         try:
             yield claim
         finally:

@@ -145,6 +145,14 @@ def test_what_a_stale_writer_left_behind_the_end_is_cut_off(place: Place) -> Non
     grow(place, blob, kept, 2, b"?" * 500)
     finish(place, blob, kept, 3)
     assert get(place.videos, blob) == noise(1000)
+    stored: list[bytes] = []
+
+    def look(data: bytes) -> bytes:
+        stored.append(data)
+        return data
+
+    place.change(blob, look)
+    assert stored == [noise(1000)]
 
 
 def test_a_blob_that_was_deleted_cannot_be_gone_on_with(place: Place) -> None:
