@@ -160,8 +160,10 @@ def test_importing_a_function_is_cheap(name: str) -> None:
         "import functions_framework, time; begin = time.process_time(); "
         f"import functions.{name}.main; print((time.process_time() - begin) * 1000)"
     )
-    cost = min(float(run_python(code)) for _ in range(3))
-    assert cost <= IMPORT_CEILINGS[name], f"importing {name} costs {cost:.0f} ms"
+    costs: list[float] = []
+    while len(costs) < 3 and not any(cost <= IMPORT_CEILINGS[name] for cost in costs):
+        costs.append(float(run_python(code)))
+    assert min(costs) <= IMPORT_CEILINGS[name], f"importing {name} costs {min(costs):.0f} ms"
 
 
 @pytest.mark.parametrize("name", ["login", "register", "validate", "status", "download", "upload"])
