@@ -13,7 +13,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -47,17 +47,18 @@ class Cluster:
     def __init__(self, kubectl: str, ingress: str) -> None:
         self._kubectl, self.ingress = shlex.split(kubectl), ingress
 
-    def kubectl(self, *arguments: str, given: str | None = None, check: bool = True) -> str:
-        done = subprocess.run(
-            [*self._kubectl, "--namespace", "mp3burst", *arguments],
-            input=given,
-            stdin=None if given is not None else subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert not check or done.returncode == 0, done.stderr
-        return done.stdout
+    def kubectl(self, *arguments: str, given: str = "") -> str:
+        return self._run(arguments, given).stdout
+
+    def warnings(self, *arguments: str, given: str = "") -> str:
+        """What kubectl writes to standard error where it succeeds."""
+        return self._run(arguments, given).stderr
+
+    def _run(self, arguments: Sequence[str], given: str) -> "subprocess.CompletedProcess[str]":
+        command = [*self._kubectl, "--namespace", "mp3burst", *arguments]
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done
 
     def get(self, *arguments: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", *arguments, "-o", "json"))["items"]
@@ -75,14 +76,21 @@ class Cluster:
         return [each["name"] for each in found if "deletionTimestamp" not in each]
 
     def asleep(self, seconds: float = 150) -> None:
-        """Wait until no function has a pod."""
-        until(lambda: not self.get("pods", "-l", "serving.knative.dev/service"), "scaled to zero", seconds)
+        """Wait until no function has a pod, apart from sweep, which the lab wakes every minute."""
+        until(lambda: all(name.startswith("sweep-") for name in self.pods()), "scaled to zero", seconds)
+
+    def sweep(self) -> None:
+        """Have sweep look now: what wakes it does so when it starts."""
+        self.kubectl("delete", "pod", "--now", "--wait=false", "-l", "app.kubernetes.io/name=ping")
+
+    def mailed(self, address: str) -> list[str]:
+        """The ids of what the catcher has taken for somebody."""
+        heads = json.loads(self.kubectl("get", "--raw", f"{_MAIL}/messages?limit=1000"))["messages"]
+        return [head["ID"] for head in heads if address in [to["Address"] for to in head["To"]]]
 
     def mails(self, address: str) -> list[email.message.EmailMessage]:
         """What the catcher has taken for somebody."""
-        heads = json.loads(self.kubectl("get", "--raw", f"{_MAIL}/messages"))["messages"]
-        mine = [head["ID"] for head in heads if address in [to["Address"] for to in head["To"]]]
-        raw = [self.kubectl("get", "--raw", f"{_MAIL}/message/{one}/raw") for one in mine]
+        raw = [self.kubectl("get", "--raw", f"{_MAIL}/message/{one}/raw") for one in self.mailed(address)]
         return [email.message_from_string(text, policy=email.policy.default) for text in raw]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.deployment import images, manifests
+from scripts.deployment import images, manifests, settings
+from scripts.deployment.cluster import CannotDeploy, Cluster
 
 ROOT = Path(__file__).parents[2]
 RESTRICTED = {
@@ -148,3 +149,83 @@ def test_our_images_take_the_names_that_they_were_built_under() -> None:
     assert manifests.images(SERVICES.values()) == {
         *("register", "login", "validate", "upload", "status", "download", "convert", "notify", "sweep", "gateway")
     }
+
+
+@pytest.fixture
+def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Programs docker, kind and builder, in place of all others; the function gives the calls."""
+    log = tmp_path / "calls"
+    log.touch()
+    for name in ("docker", "kind", "builder"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >>{log}\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    for name in ("BUILD", "LOAD", "NGINX_IMAGE"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda: log.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("variables", "calls"),
+    [
+        ({}, ["docker build -f infra/Dockerfile --build-arg FUNCTION=login -t r/login:1 .", "docker push r/login:1"]),
+        (
+            {"LOAD": "kind load docker-image"},
+            [
+                "docker build -f infra/Dockerfile --build-arg FUNCTION=login -t r/login:1 .",
+                "kind load docker-image r/login:1",
+            ],
+        ),
+        (
+            {"BUILD": "builder image"},
+            ["builder image r/login:1 . -- -f infra/Dockerfile --build-arg FUNCTION=login"],
+        ),
+    ],
+)
+def test_an_image_is_built_and_brought_to_the_cluster(
+    called: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], calls: list[str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    images.Builder().build("login", "r/login:1")
+    assert called() == calls
+
+
+class FakeCluster(Cluster):
+    """Has these Secrets and servers, and nothing else."""
+
+    def __init__(self, secrets: str = "", servers: str = "") -> None:
+        self._there = {"secrets": secrets.split(), "statefulsets": servers.split()}
+
+    def get(self, kinds: str, *_: str) -> list[dict[str, Any]]:
+        return [{"metadata": {"name": name}} for name in self._there[kinds]]
+
+
+WANTED = ["rabbitmq", "mongodb", "postgresql"]
+
+
+def test_servers_are_installed_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AMQP_URL", "MONGO_URI", "DATABASE_URL", "MYSQL_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    assert settings.servers(FakeCluster(), WANTED) == WANTED
+    # What an earlier run installed is brought up to date.
+    assert settings.servers(FakeCluster("rabbitmq media database", " ".join(WANTED)), WANTED) == WANTED
+    # What an earlier run was told to use is used.
+    assert settings.servers(FakeCluster("rabbitmq media database"), WANTED) == []
+    monkeypatch.setenv("MONGO_URI", "mongodb://mongo.example.org/videos")
+    assert settings.servers(FakeCluster(), WANTED) == ["rabbitmq", "postgresql"]
+
+
+@pytest.mark.parametrize("wanted", [["redis"], ["mysql", "postgresql"]])
+def test_servers_that_make_no_sense_are_refused(wanted: list[str]) -> None:
+    with pytest.raises(CannotDeploy):
+        settings.servers(FakeCluster(), wanted)
+
+
+def test_without_a_way_for_mails_nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SMTP_HOST", "SENDGRID_API_KEY", "GMAIL_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(CannotDeploy, match="--mail catcher"):
+        settings.make(FakeCluster(), WANTED, "http://example.org")

@@ -1,0 +1,157 @@
+"""What a cluster does to pods every day, while users are at work: nothing is refused, lost, or done twice."""
+
+import os
+import shlex
+import subprocess
+import threading
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from tests.clips import clip
+from tests.cluster.cluster import Cluster, User, until
+from tests.e2e.client import wave_bytes
+
+
+class Load:
+    """Users who upload short sounds and look at their jobs, one call after the other; a context manager.
+
+    Attributes:
+        jobs: those that were accepted.
+        refused: every answer that was not as it should be, and every connection that broke.
+    """
+
+    def __init__(self, cluster: Cluster, users: int = 2) -> None:
+        self._cluster = cluster
+        self._users = [User.of(cluster) for _ in range(users)]
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._work, args=(user,), daemon=True) for user in self._users]
+        self.jobs: list[tuple[User, str]] = []
+        self.refused: list[object] = []
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, user: User) -> None:
+        sound = wave_bytes(2)
+        while not self._ended.wait(0.5):
+            try:
+                answer = user.try_upload(BytesIO(sound), "a.wav")
+                if answer.status != 202:
+                    self.refused.append(answer)
+                    continue
+                self.jobs.append((user, answer.json()["job"]))
+                for path in ("/validate", "/jobs"):
+                    answer = user.call("POST" if path == "/validate" else "GET", path)
+                    if answer.status != 200:
+                        self.refused.append(answer)
+            except (OSError, ValueError) as error:
+                self.refused.append(error)
+
+    def all_end_well(self) -> None:
+        """Every accepted job ends as an MP3, with one mail."""
+        assert self.refused == []
+        assert self.jobs
+        for user, job in self.jobs:
+            until(lambda user=user, job=job: self._status(user, job) != "waiting", f"the end of {job}", 200)  # type: ignore[misc]  # mypy takes no default in a lambda
+            assert self._status(user, job) == "done"
+        for user in self._users:
+            mine = sum(one is user for one, _ in self.jobs)
+            until(lambda user=user, mine=mine: len(self._cluster.mailed(user.username)) >= mine, "the mails")  # type: ignore[misc]  # mypy takes no default in a lambda
+            assert len(self._cluster.mailed(user.username)) == mine
+
+    def _status(self, user: User, job: str) -> str:
+        status: str = user.job(job, wait=20)["status"]
+        if status not in ("done", "failed"):
+            self._cluster.sweep()
+            return "waiting"
+        return status
+
+
+def under_load(cluster: Cluster, harm: Callable[[], object]) -> None:
+    with Load(cluster) as load:
+        until(lambda: len(load.jobs) >= 2 or load.refused, "the first uploads")
+        harm()
+        reached = len(load.jobs)
+        until(lambda: len(load.jobs) >= reached + 3 or load.refused, "uploads after it")
+    load.all_end_well()
+
+
+def test_from_zero_no_request_and_no_event_is_lost(cluster: Cluster) -> None:
+    me = User.of(cluster)
+    cluster.asleep()
+    answers: list[int] = []
+
+    def upload() -> None:
+        answer = me.try_upload(BytesIO(wave_bytes(2)), "a.wav")
+        answers.append(answer.status)
+        answers.append(0 if me.wait(answer.json()["job"])["status"] == "done" else 1)
+
+    threads = [threading.Thread(target=upload) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [0] * 4 + [202] * 4
+    until(lambda: len(cluster.mailed(me.username)) >= 4, "the mails")
+    assert len(cluster.mailed(me.username)) == 4
+
+
+def test_a_new_revision_under_load(cluster: Cluster) -> None:
+    def roll_out() -> None:
+        for name in ("gateway", "validate", "upload", "convert"):
+            change = (
+                '{"spec": {"template": {"metadata": {"annotations": {"mp3burst.dev/test": "'
+                + os.urandom(4).hex()
+                + '"}}}}}'
+            )
+            cluster.kubectl("patch", "services.serving.knative.dev", name, "--type=merge", "-p", change)
+        names = [f"services.serving.knative.dev/{name}" for name in ("gateway", "validate", "upload", "convert")]
+        cluster.kubectl("wait", "--for=condition=Ready", "--timeout=150s", *names)
+
+    under_load(cluster, roll_out)
+
+
+def test_pods_that_are_evicted_under_load(cluster: Cluster) -> None:
+    """As a drained node does it: every pod of a function is told to end."""
+    under_load(cluster, lambda: cluster.kubectl("delete", "pod", "-l", "serving.knative.dev/service", "--wait=false"))
+
+
+def test_the_brokers_pods_and_rabbitmq_restart_under_load(cluster: Cluster) -> None:
+    restart = os.environ.get("CLUSTER_RABBITMQ_KILL")
+
+    def harm() -> None:
+        cluster.kubectl("delete", "pod", "-l", "eventing.knative.dev/broker=mp3burst", "--wait=false")
+        if restart:
+            subprocess.run(shlex.split(restart), check=True)
+
+    under_load(cluster, harm)
+
+
+def test_a_conversion_whose_pod_is_killed_is_finished_by_another(cluster: Cluster, tmp_path: Path) -> None:
+    long = clip(tmp_path / "long.mp4", "-c:a", "aac", seconds=300.0)
+    me = User.of(cluster)
+    with long.open("rb") as file:
+        job = me.upload(file, "long.mp4")["job"]
+    until(lambda: me.job(job)["status"] == "converting" and cluster.pods("encode"), "pieces being encoded")
+    victims = [f"pod/{name}" for name in cluster.pods("encode")]
+    cluster.kubectl("delete", *victims, "--grace-period=0", "--force", "--ignore-not-found")
+
+    def ended() -> bool:
+        cluster.sweep()
+        return me.job(job, wait=10)["status"] in ("done", "failed")
+
+    until(ended, "the job's end", 200)
+    found = me.job(job)
+    assert (found["status"], found["duration"]) == ("done", pytest.approx(300, abs=0.2))
+    until(lambda: cluster.mailed(me.username), "the mail")
+    assert len(cluster.mailed(me.username)) == 1
