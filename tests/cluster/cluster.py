@@ -26,6 +26,7 @@ FUNCTIONS = {
     ".well-known": "login",
     "validate": "validate",
     "upload": "upload",
+    "files": "upload",
     "jobs": "status",
     "download": "download",
 }
