@@ -1,0 +1,126 @@
+"""What every SQL database must do with uploads in parts: who writes them, how far they are, and when they go."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import event, func, select
+
+from functions.blobs import Blobs
+from functions.database import Database
+from functions.jobs import Jobs
+from functions.leases import Terms
+from functions.media import Kept, StaleWriter
+from functions.options import Options
+from functions.outbox import Outbox
+from functions.tables import blobs, metadata
+from functions.upload.dock import Dock
+from functions.upload.receive import complete, discard, receive
+from functions.upload.unfinished import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads
+from tests.contract.test_jobs import at_once
+from tests.databases import make_past
+from tests.e2e.client import wave_bytes
+from tests.fakes import memory_media
+
+OWNER, STRANGER = "a" * 32, "b" * 32
+SOUND = wave_bytes(0.5)
+
+
+@pytest.fixture
+def dock(database: Database) -> Dock:
+    outbox = Outbox(database, lambda _, __: None)
+    uploads = Uploads(database, terms=Terms(lease=2_000, renewal=500, due=2_500))
+    return Dock(memory_media(), Blobs(database), Jobs(database), uploads, outbox)
+
+
+def begin(dock: Dock) -> Upload:
+    return dock.uploads.begin(OWNER, "a.wav", Options(), "filename YQ==", len(SOUND))
+
+
+def count(database: Database, table: str) -> int:
+    query = select(func.count()).select_from(metadata.tables[table])
+    return int(database.run(lambda connection: connection.scalar(query)) or 0)
+
+
+def test_an_upload_is_found_by_its_owner_alone(dock: Dock) -> None:
+    upload = begin(dock)
+    found = dock.uploads.find(upload.id, OWNER)
+    assert (found.received, found.length, found.about, found.state) == (0, len(SOUND), "filename YQ==", "open")
+    assert found.lives is not None
+    assert 23.9 * 3_600_000 < found.lives <= 24 * 3_600_000
+    for name, owner in ((upload.id, STRANGER), ("0" * 32, OWNER), ("x", OWNER)):
+        with pytest.raises(UploadNotFound):
+            dock.uploads.find(name, owner)
+
+
+def test_eight_that_finish_an_upload_at_once_make_one_job(dock: Dock, database: Database) -> None:
+    upload = receive(begin(dock), 0, iter([SOUND]), dock)
+    assert at_once(8, lambda _: complete(upload, dock)) == [upload.job] * 8
+    assert count(database, "jobs") == 1
+    assert complete(dock.uploads.find(upload.id, OWNER), dock) == upload.job
+    assert database.run(lambda connection: connection.scalar(select(blobs.c.expires_at))) is None
+
+
+def test_a_writer_that_moves_is_not_disturbed_and_a_dead_one_replaced(dock: Dock, database: Database) -> None:
+    upload = begin(dock)
+    with ExitStack() as dying:
+        dead = dying.enter_context(dock.uploads.writing(upload))
+        dead.keep(Kept(5, "00000001"))
+        make_past(database, "uploads", "lease_until")
+        with dock.uploads.writing(upload) as claim:
+            assert (claim.upload.received, claim.upload.attempts) == (5, dead.upload.attempts + 1)
+            for move in (dead.renew, lambda: dead.keep(Kept(7, "00000002")), lambda: dead.end(Kept(7, "00000002"))):
+                with pytest.raises(StaleWriter):
+                    move()
+            claim.end(Kept(6, "00000003"))
+    assert dock.uploads.find(upload.id, OWNER).kept == Kept(6, "00000003")
+
+
+def test_a_live_writer_keeps_others_out(dock: Dock, database: Database) -> None:
+    dock = replace(dock, uploads=Uploads(database, terms=Terms(lease=60_000, renewal=50, due=100)))
+    upload = begin(dock)
+
+    def slowly() -> Iterator[bytes]:
+        yield SOUND[:1000]
+        with pytest.raises(UploadLocked), dock.uploads.writing(upload):
+            pass
+
+    assert receive(upload, 0, slowly(), dock).received == 1000
+
+
+def test_an_upload_that_ends_while_it_is_written_is_gone_for_its_writer(dock: Dock, database: Database) -> None:
+    upload = begin(dock)
+    with pytest.raises(UploadNotFound), dock.uploads.writing(upload) as claim:
+        discard(upload, dock)
+        claim.keep(Kept(5, "00000001"))
+    assert count(database, "uploads") == 0
+    assert count(database, "blobs") == 1  # until its writer is gone for sure
+    make_past(database, "blobs", "expires_at")
+    for blob, store in dock.blobs.expired(10):
+        dock.blobs.delete(dock.media, store, blob)
+    assert count(database, "blobs") == 0
+
+
+def test_an_expired_upload_takes_nothing_and_goes_with_its_blob(dock: Dock, database: Database) -> None:
+    upload = receive(begin(dock), 0, iter([SOUND[:1000]]), dock)
+    make_past(database, "blobs", "expires_at")
+    for call in (lambda: dock.uploads.find(upload.id, OWNER), lambda: complete(upload, dock)):
+        with pytest.raises(UploadGone):
+            call()
+    [(blob, store)] = dock.blobs.expired(10)
+    dock.blobs.delete(dock.media, store, blob)
+    assert (count(database, "uploads"), count(database, "blobs"), count(database, "jobs")) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_the_two_hundredth_part_costs_what_the_second_does(dock: Dock, database: Database) -> None:
+    statements: list[int] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *_: statements.append(1))
+    upload, costs = begin(dock), list[int]()
+    for start in range(0, 2000, 10):
+        statements.clear()
+        upload = receive(upload, start, iter([SOUND[start : start + 10]]), dock)
+        costs.append(len(statements))
+    assert len(costs) == 200
+    assert len(set(costs[1:])) == 1
