@@ -40,6 +40,15 @@ def test_what_was_written_is_read(place: Place, size: int) -> None:
         assert reader.read() == b""
 
 
+@pytest.mark.parametrize("leap", [1, 2, 4, 5])
+def test_reads_that_leap_ahead_find_their_bytes(place: Place, leap: int) -> None:
+    content = noise(60 * CHUNK + 5)
+    with place.videos.open(put(place.videos, content)) as reader:
+        for start in [*range(0, len(content), leap * CHUNK), 0, 3 * CHUNK - 10]:
+            reader.seek(start)
+            assert reader.read(1000) == content[start : start + 1000]
+
+
 def test_anything_with_bytes_in_it_can_be_written(place: Place) -> None:
     blob = new_blob_id()
     with place.videos.create(blob, A) as writer:
