@@ -11,8 +11,9 @@ from events.errors import Mp3burstError
 from functions.blob_io import Crc32c
 from functions.media import Description, Kept, Stat
 
-#: Bytes of a block, and of a chunk of GridFS: its default (GridFS specification, chunkSizeBytes).
-BLOCK: Final = 255 * 1024
+#: Bytes of a block, and of a chunk of GridFS. Its default is 255 KiB, for a storage engine of old; clients send parts
+#: of powers of two, and a part that ends where a chunk ends leaves no short one to be replaced by the next part.
+BLOCK: Final = 256 * 1024
 
 #: Blocks that are handed to the store at once. 4 MB are enough to be fast, and all that an appender holds.
 BATCH: Final = 16

@@ -19,7 +19,7 @@ from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id
 from functions.routing import Routes, Unprocessable, problem
 from functions.tokens import verifier
 
-_CHUNK: Final = 255 << 10
+_CHUNK: Final = 256 << 10
 #: One range of bytes (RFC 9110, 14.1.2), of figures that int() takes.
 _RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*(?P<first>[0-9]{0,18})[ \t]*-[ \t]*(?P<last>[0-9]{0,18})", re.IGNORECASE)
 
