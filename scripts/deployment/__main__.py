@@ -62,10 +62,10 @@ def _deploy(cluster: Cluster, given: argparse.Namespace) -> None:
     say("Functions")
     documents = manifests.filled(documents, images, stamps)
     rollout.apply(cluster, documents)
-    if given.host:
-        rollout.map_host(cluster, given.host)
     say("Waiting until everything is ready")
     rollout.await_ready(cluster, documents, given.patience)
+    if given.host:
+        rollout.map_host(cluster, given.host, given.patience)
     say("")
     for each in sorted(cluster.get("services.serving.knative.dev"), key=lambda each: str(each["metadata"]["name"])):
         url = each["status"]["url"]
@@ -112,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what to install where AMQP_URL, MONGO_URI or DATABASE_URL names none (%(default)s; or mysql)",
     )
     parser.add_argument("--mail", choices=["catcher"], help="install a catcher that takes all mails and shows them")
-    parser.add_argument("--host", help="the one host name by which users reach the gateway; PUBLIC_URL if it is not 80")
+    parser.add_argument(
+        "--host", help="a name of yours that the gateway answers to; links begin with it unless PUBLIC_URL is set"
+    )
     parser.add_argument("--patience", type=float, default=600, metavar="SECONDS", help="for each wait (%(default)s)")
     parser.add_argument("--delete", action="store_true", help="delete everything but passwords, keys and volumes")
     parser.add_argument(

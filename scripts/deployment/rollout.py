@@ -93,8 +93,8 @@ def _service(cluster: Cluster, document: Document) -> str:
     return (said.strip() or document["metadata"]["name"]).splitlines()[0]
 
 
-def map_host(cluster: Cluster, host: str) -> None:
-    """Have the gateway answer to a name of one's own."""
+def map_host(cluster: Cluster, host: str, patience: float) -> None:
+    """Have the gateway answer to a name of one's own, and wait until it does."""
     claim = {"apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "ClusterDomainClaim"}
     labels = {"app.kubernetes.io/part-of": NAMESPACE}
     cluster.apply({**claim, "metadata": {"name": host, "labels": labels}, "spec": {"namespace": NAMESPACE}})
@@ -102,6 +102,8 @@ def map_host(cluster: Cluster, host: str) -> None:
     mapping = {"apiVersion": "serving.knative.dev/v1beta1", "kind": "DomainMapping"}
     metadata = {"name": host, "namespace": NAMESPACE, "labels": labels}
     cluster.apply({**mapping, "metadata": metadata, "spec": {"ref": ref}})
+    resource = f"domainmappings.serving.knative.dev/{host}"
+    cluster.kubectl("wait", "--for=condition=Ready", resource, f"--timeout={patience:.0f}s")
 
 
 def gateway_url(cluster: Cluster, patience: float) -> str:
@@ -160,7 +162,7 @@ def delete(cluster: Cluster, documents: Sequence[Document], with_data: bool) -> 
     for some in (first, [document for document in documents if document["kind"] == "Broker"]):
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": some})
         cluster.kubectl("delete", "--ignore-not-found", "--filename", "-", given=text)
-    cluster.kubectl("delete", "jobs,domainmappings.serving.knative.dev", "--ignore-not-found", "-l", _PART)
+    cluster.kubectl("delete", "jobs,deployments,domainmappings.serving.knative.dev", "--ignore-not-found", "-l", _PART)
     claims = "clusterdomainclaims.networking.internal.knative.dev"
     cluster.kubectl("delete", claims, "--ignore-not-found", "-l", _PART)
     for folder in sorted(path.parent for path in (ROOT / "infra").glob("*/kustomization.yaml")):
