@@ -21,9 +21,8 @@ def main(arguments: Sequence[str]) -> int:
         cluster = Cluster()
         cluster.check()
         if given.delete:
-            rollout.delete(
-                cluster, manifests.rendered(cluster, manifests.ENVIRONMENTS / given.environment), given.with_data
-            )
+            documents = manifests.rendered(cluster, manifests.ENVIRONMENTS / given.environment)
+            rollout.delete(cluster, documents, given.with_data, given.patience)
             say("Deleted." if given.with_data else "Deleted; passwords, keys and volumes are kept.")
             return 0
         _deploy(cluster, given)

@@ -14,6 +14,8 @@ from scripts.deployment.manifests import Document
 
 #: Kinds that an earlier version may have had more of.
 _PRUNED = "services.serving.knative.dev,triggers.eventing.knative.dev,pingsources.sources.knative.dev"
+#: What the broker is made of in RabbitMQ.
+_TOPOLOGY = "queues.rabbitmq.com,exchanges.rabbitmq.com,bindings.rabbitmq.com,policies.rabbitmq.com"
 _PART = f"app.kubernetes.io/part-of={NAMESPACE}"
 
 
@@ -153,15 +155,23 @@ def _condition(each: Mapping[str, Any], name: str) -> bool:
     return any(one["type"] == name and one["status"] == "True" for one in conditions)
 
 
-def delete(cluster: Cluster, documents: Sequence[Document], with_data: bool) -> None:
+def delete(cluster: Cluster, documents: Sequence[Document], with_data: bool, patience: float) -> None:
     """Delete what ``apply`` made, then the servers; with ``with_data`` passwords, keys and volumes, too.
 
-    The broker goes while RabbitMQ is there: its queues are deleted there.
+    The broker's queues go while RabbitMQ is there: without it they could not, and held the namespace for ever.
+
+    Raises:
+        CannotDeploy: they do not go in time.
     """
     first = [document for document in documents if document["kind"] != "Broker"]
     for some in (first, [document for document in documents if document["kind"] == "Broker"]):
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": some})
         cluster.kubectl("delete", "--ignore-not-found", "--filename", "-", given=text)
+    deadline = time.monotonic() + patience
+    while cluster.get(_TOPOLOGY):
+        if time.monotonic() > deadline:
+            raise CannotDeploy("The broker's queues do not go: is RabbitMQ up, and its topology operator?")
+        time.sleep(1)
     cluster.kubectl("delete", "jobs,deployments,domainmappings.serving.knative.dev", "--ignore-not-found", "-l", _PART)
     claims = "clusterdomainclaims.networking.internal.knative.dev"
     cluster.kubectl("delete", claims, "--ignore-not-found", "-l", _PART)
