@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 #: Chunks in one answer of the server, 4 MB: without a limit some servers answer with more than a message may hold.
 BATCH = 16
 
-#: Chunks, 2 MB, that are fetched one by one after a jump: whoever reads on after them is likely to go on for long.
-RUN = 8
+#: Chunks, 1 MB, that are fetched one by one after a jump: whoever reads on after them is likely to go on for long.
+RUN = 4
+
+#: Chunks that are passed over without leaving a query for it: to ask anew takes as long.
+PASSED = 3
 
 #: Batches that are fetched while one is used.
 AHEAD = 2
@@ -63,7 +66,8 @@ class GridFSReader(VerifyingReader):
     def _chunk(self, n: int) -> bytes:
         """The bytes of chunk ``n``, none if it is missing."""
         if n != self._last[0]:
-            if n != self._last[0] + 1:
+            passed = n - self._last[0] - 1
+            if passed and not (self._cursor is not None and 0 <= passed <= PASSED):
                 self._leave()
                 self._run = 0
             self._run += 1
@@ -88,16 +92,21 @@ class GridFSReader(VerifyingReader):
         return bytes(self._batch.popleft()["data"])
 
     def _refill(self, n: int) -> None:
-        """Have a batch that begins with chunk ``n``, and the next one on its way while this one is used."""
-        if self._batch:
-            return
+        """Have a batch that begins with chunk ``n``, and the next ones on their way while this one is used."""
         if self._cursor is None:
             rest = {"files_id": self._id, "n": {"$gte": n}}
             self._cursor = self._chunks.find(rest).sort("n", 1).batch_size(BATCH)
         self._worker = self._worker or ThreadPoolExecutor(1, "gridfs-reader")
-        while len(self._ahead) <= AHEAD:
-            self._ahead.append(self._worker.submit(_load, self._cursor))
-        self._batch.extend(self._ahead.popleft().result())
+        while True:
+            while self._batch and self._batch[0]["n"] < n:
+                self._batch.popleft()
+            if self._batch:
+                return
+            while len(self._ahead) <= AHEAD:
+                self._ahead.append(self._worker.submit(_load, self._cursor))
+            if not (loaded := self._ahead.popleft().result()):
+                return
+            self._batch.extend(loaded)
 
     def _explain(self) -> None:
         """Raise BlobNotFound if bytes are missing because the file was deleted."""

@@ -44,7 +44,8 @@ def test_what_was_written_is_read(place: Place, size: int) -> None:
 def test_reads_that_leap_ahead_find_their_bytes(place: Place, leap: int) -> None:
     content = noise(60 * CHUNK + 5)
     with place.videos.open(put(place.videos, content)) as reader:
-        for start in [*range(0, len(content), leap * CHUNK), 0, 3 * CHUNK - 10]:
+        row = range(0, 8 * CHUNK, CHUNK)  # so that the reader takes it that this goes on
+        for start in [*row, *range(row.stop, len(content), leap * CHUNK), 0, 3 * CHUNK - 10, *row, 50 * CHUNK]:
             reader.seek(start)
             assert reader.read(1000) == content[start : start + 1000]
 
