@@ -99,6 +99,17 @@ def test_we_read_what_any_gridfs_client_writes(store: GridFSStore, client: Clien
             bucket.open_download_stream(file)
 
 
+def test_chunks_that_were_written_in_any_order_are_read_in_theirs(store: GridFSStore, client: Client) -> None:
+    content, fs = noise(60 * CHUNK + 5), client["videos"]["fs"]
+    blob = put(store, content)
+    chunks = list(fs["chunks"].find({"files_id": ObjectId(blob)}))
+    chunks = [*chunks[30:], *reversed(chunks[:30])]
+    fs["chunks"].delete_many({"files_id": ObjectId(blob)})
+    fs["chunks"].insert_many([{**chunk, "_id": ObjectId()} for chunk in chunks])
+    with store.open(blob) as reader:
+        assert reader.read() == content
+
+
 def test_another_clients_sha256_is_checked(store: GridFSStore, client: Client) -> None:
     metadata = {"sha256": hashlib.sha256(b"something else").hexdigest()}
     file = gridfs.GridFSBucket(client["videos"]).upload_from_stream("a.mp4", b"content", metadata=metadata)
