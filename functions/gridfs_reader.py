@@ -46,7 +46,6 @@ class GridFSReader(VerifyingReader):
         self._last = -2, b""  # the chunk read last, since small reads come back to it
         self._run = 0  # so many chunks were read one after the other
         self._cursor: Cursor[dict[str, Any]] | None = None
-        self._sorts = False
         self._batch: deque[dict[str, Any]] = deque()
         self._ahead: deque[Future[list[dict[str, Any]]]] = deque()  # the batches after that
         self._worker: ThreadPoolExecutor | None = None
@@ -88,18 +87,15 @@ class GridFSReader(VerifyingReader):
         except (AutoReconnect, CursorNotFound):  # the driver repeats a query, but never the next batch of one
             self._leave()
             self._refill(n)
-        if not self._is_next(n) and not self._sorts:
-            self._sorts = True
-            self._leave()
-            self._refill(n)
-        if not self._is_next(n):
+        if not self._batch or self._batch[0]["n"] != n:
             return b""
         return bytes(self._batch.popleft()["data"])
 
     def _refill(self, n: int) -> None:
         """Have a batch that begins with chunk ``n``, and the next ones on their way while this one is used."""
         if self._cursor is None:
-            self._cursor = self._query(n)
+            rest = {"files_id": self._id, "n": {"$gte": n}}
+            self._cursor = self._chunks.find(rest).sort("n", 1).batch_size(BATCH)
         self._worker = self._worker or ThreadPoolExecutor(1, "gridfs-reader")
         while True:
             while self._batch and self._batch[0]["n"] < n:
@@ -111,20 +107,6 @@ class GridFSReader(VerifyingReader):
             if not (loaded := self._ahead.popleft().result()):
                 return
             self._batch.extend(loaded)
-
-    def _query(self, n: int) -> "Cursor[dict[str, Any]]":
-        """The chunks from ``n`` on.
-
-        From the start they come in their order unasked, by the index or as they were written; servers that would sort
-        them by hand take as long for it as for the whole of them. Where they do not, they are asked for once more.
-        """
-        if n <= RUN and not self._sorts:
-            return self._chunks.find({"files_id": self._id}).batch_size(BATCH)
-        self._sorts = True
-        return self._chunks.find({"files_id": self._id, "n": {"$gte": n}}).sort("n", 1).batch_size(BATCH)
-
-    def _is_next(self, n: int) -> bool:
-        return bool(self._batch) and self._batch[0]["n"] == n
 
     def _explain(self) -> None:
         """Raise BlobNotFound if bytes are missing because the file was deleted."""
