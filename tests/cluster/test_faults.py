@@ -138,12 +138,13 @@ def test_the_brokers_pods_and_rabbitmq_restart_under_load(cluster: Cluster) -> N
 
 
 def test_a_conversion_whose_pod_is_killed_is_finished_by_another(cluster: Cluster, tmp_path: Path) -> None:
-    long = clip(tmp_path / "long.mp4", "-c:a", "aac", seconds=300.0)
+    long = clip(tmp_path / "long.mp4", "-c:a", "aac", seconds=1800.0)
     me = User.of(cluster)
     with long.open("rb") as file:
         job = me.upload(file, "long.mp4")["job"]
-    until(lambda: me.job(job)["status"] == "converting" and cluster.pods("encode"), "pieces being encoded")
+    until(lambda: me.job(job)["status"] != "uploaded" and cluster.pods("encode"), "pieces being encoded")
     victims = [f"pod/{name}" for name in cluster.pods("encode")]
+    assert me.job(job)["status"] == "converting"
     cluster.kubectl("delete", *victims, "--grace-period=0", "--force", "--ignore-not-found")
 
     def ended() -> bool:
@@ -152,6 +153,6 @@ def test_a_conversion_whose_pod_is_killed_is_finished_by_another(cluster: Cluste
 
     until(ended, "the job's end", 200)
     found = me.job(job)
-    assert (found["status"], found["duration"]) == ("done", pytest.approx(300, abs=0.2))
+    assert (found["status"], found["duration"]) == ("done", pytest.approx(1800, abs=0.2))
     until(lambda: cluster.mailed(me.username), "the mail")
     assert len(cluster.mailed(me.username)) == 1
