@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import IO, NamedTuple
 
+from functions.convert.positioned import Positioned
+
 #: Bytes that are read at a time.
 READ = 64 << 10
 #: After a leap, as long as nothing is known of what follows.
@@ -107,7 +109,7 @@ class File:
         return box
 
 
-class Beginning(io.RawIOBase):
+class Beginning(Positioned):
     """A source in which some bytes are others."""
 
     def __init__(self, source: io.RawIOBase, size: int, patches: dict[int, bytes]) -> None:
@@ -130,18 +132,6 @@ class Beginning(io.RawIOBase):
         """Move."""
         self._position = self._source.seek(offset, whence)
         return self._position
-
-    def tell(self) -> int:
-        """The byte offset of the next read."""
-        return self._position
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
 
 
 def is_fragmented(source: io.RawIOBase) -> bool:

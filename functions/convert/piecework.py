@@ -172,10 +172,8 @@ def _repacked(
 def _fetch(blob: str, directory: Path, keeper: Keeper, workshop: Workshop) -> Path:
     """A file with the audio track, for ffmpeg."""
     path = directory / "track"
-    with workshop.media.pieces.open(blob) as audio, path.open("wb") as file:
-        while chunk := audio.read(_CHUNK):
-            keeper.check()
-            file.write(chunk)
+    with path.open("wb") as file:
+        _copy_blob(blob, file, keeper, workshop)
     return path
 
 

@@ -1,12 +1,12 @@
 """What the reader and its parent say to each other by a socket: the source's bytes one way, what was seen the other."""
 
 import errno
-import io
 import os
 import socket
 import struct
 
 from functions.convert.extract import BUFFER
+from functions.convert.positioned import Positioned
 
 #: A request: what, and two numbers. READ size, offset; COVER and REPORT size, 0, then so many bytes.
 REQUEST = struct.Struct("<cqq")
@@ -22,7 +22,7 @@ class Gone(Exception):
     """The other side of the socket has ended."""
 
 
-class Remote(io.RawIOBase):
+class Remote(Positioned):
     """The source, as the parent has it."""
 
     def __init__(self, link: socket.socket, size: int) -> None:
@@ -46,18 +46,6 @@ class Remote(io.RawIOBase):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._position = target
         return target
-
-    def tell(self) -> int:
-        """The byte offset of the next read."""
-        return self._position
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
 
 
 def receive(link: socket.socket, size: int) -> bytearray:

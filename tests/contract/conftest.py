@@ -6,8 +6,10 @@ import pytest
 
 from functions.database import Database
 from infra.migrations.schema import upgrade
+from tests.contract.media_places import Place, opened, server
 from tests.databases import empty, sqlite
 from tests.servers.mariadb import MariaDB
+from tests.servers.mongodb import MongoDB
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.sql import SqlServer
 
@@ -40,3 +42,16 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         server: Database = request.getfixturevalue(f"_{request.param}")
         empty(server)
         yield server
+
+
+@pytest.fixture(scope="module")
+def mongodb() -> Iterator[MongoDB]:
+    with server() as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "directory", "gridfs"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """A media store that is empty."""
+    with opened(request.param, request) as found:
+        yield found

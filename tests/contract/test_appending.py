@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import gridfs
@@ -12,20 +11,8 @@ from bson import ObjectId
 
 from functions.blocks import BATCH, BLOCK
 from functions.media import BlobCorrupt, BlobNotFound, Kept, StaleWriter, new_blob_id
-from tests.contract.media_places import A, Place, drain, get, in_mongodb, noise, opened, server
+from tests.contract.media_places import A, Place, drain, get, in_mongodb, noise
 from tests.servers.mongodb import MongoDB
-
-
-@pytest.fixture(scope="module")
-def mongodb() -> Iterator[MongoDB]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(params=["memory", "directory", "gridfs"])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    with opened(request.param, request) as found:
-        yield found
 
 
 def grow(place: Place, blob: str, kept: Kept, writer: int, content: bytes, block: int = 300_007) -> Kept:

@@ -3,27 +3,13 @@
 import hashlib
 import os
 import random
-from collections.abc import Iterator
 
 import pytest
 from fastcrc import crc32
 
 from functions.gridfs_store import CHUNK
 from functions.media import BlobExists, BlobNotFound, MediaUnavailable, Stat, is_blob_id, new_blob_id
-from tests.contract.media_places import A, Place, drain, get, noise, opened, put, server
-from tests.servers.mongodb import MongoDB
-
-
-@pytest.fixture(scope="module")
-def mongodb() -> Iterator[MongoDB]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(params=["memory", "directory", "gridfs"])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    with opened(request.param, request) as found:
-        yield found
+from tests.contract.media_places import A, Place, drain, get, noise, put
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 16 * CHUNK, 16 * CHUNK + 1, 60 * CHUNK + 5])

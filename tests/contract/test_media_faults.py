@@ -12,20 +12,7 @@ import pytest
 
 from functions.gridfs_store import CHUNK
 from functions.media import BlobCorrupt, BlobNotFound, new_blob_id
-from tests.contract.media_places import Place, get, noise, opened, put, server
-from tests.servers.mongodb import MongoDB
-
-
-@pytest.fixture(scope="module")
-def mongodb() -> Iterator[MongoDB]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture(params=["memory", "directory", "gridfs"])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    with opened(request.param, request) as found:
-        yield found
+from tests.contract.media_places import Place, get, noise, opened, put
 
 
 @pytest.fixture(params=["directory", "gridfs"])

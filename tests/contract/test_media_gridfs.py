@@ -33,13 +33,6 @@ A = Description("owner", "job", "Grüße 🎬.mp4", "video/mp4")
 Client = pymongo.MongoClient[dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def mongodb() -> Iterator[MongoDB]:
-    with MongoDB() as server:
-        yield server
-        gridfs_store.disconnect()
-
-
 @pytest.fixture
 def client(mongodb: MongoDB) -> Iterator[Client]:
     with Client(mongodb.url) as client:
