@@ -51,4 +51,6 @@ if __name__ == "__main__":
     # ffmpeg's threads wake each other for every packet; in a batch process they do not push each other aside:
     # 12 % less CPU.
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    os.execve(sys.argv[3], sys.argv[3:], {})  # noqa: S606 - an absolute path and a list, no shell
+    if sys.argv[3]:
+        os.sched_setaffinity(0, [int(sys.argv[3])])
+    os.execve(sys.argv[4], sys.argv[4:], {})  # noqa: S606 - an absolute path and a list, no shell

@@ -35,6 +35,7 @@ class Encoding:
         seconds: how far it has come, on the track's clock.
         errors: the decoder's complaints.
         reconfigured: the sound changed its rate or channels on the way, which moves the range.
+        core: the number of the one that it keeps to, if any.
     """
 
     piece: Piece
@@ -44,6 +45,7 @@ class Encoding:
     errors: int = 0
     first_error: str = ""
     reconfigured: bool = False
+    core: int | None = None
     buffers: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -102,12 +104,14 @@ def encode(
     encodings = [Encoding(piece, directory / f"piece-{piece.start}") for piece in pieces]
     waiting = list(reversed(encodings))
     running: list[Encoding] = []
+    cores = cores_for(min(at_once, len(encodings)))
     length = (plan.before + plan.samples) / plan.rate
     with selectors.DefaultSelector() as selector:
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
-                    running.append(_start(ffmpeg, plan, waiting.pop(), track, selector, length))
+                    free = next((core for core in cores if core not in [one.core for one in running]), None)
+                    running.append(_start(ffmpeg, plan, waiting.pop(), track, selector, length, free))
                 for key, _ in selector.select(HEARTBEAT):
                     encoding, name = key.data
                     _hear(encoding, name, selector)
@@ -121,8 +125,24 @@ def encode(
     return encodings
 
 
+def cores_for(encoders: int) -> list[int]:
+    """The numbers of the cores that so many encoders keep to, one each; none where they should not.
+
+    The threads of an encoder that keeps to one core wake each other for less: 5 % (measured, 2 cores). Where there are
+    more cores than encoders, others may be on just those that would be chosen, and the kernel chooses better.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    return cores if 1 < encoders == len(cores) else []
+
+
 def _start(
-    ffmpeg: str, plan: Plan, encoding: Encoding, track: Path, selector: selectors.BaseSelector, length: float
+    ffmpeg: str,
+    plan: Plan,
+    encoding: Encoding,
+    track: Path,
+    selector: selectors.BaseSelector,
+    length: float,
+    core: int | None,
 ) -> Encoding:
     cpu = int(60 + length * CPU_PER_SECOND)
     limits = {
@@ -138,7 +158,9 @@ def _start(
             pass_fds=(source.fileno(), frames.fileno()),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            core=core,
         )
+    encoding.core = core
     for name in ("stdout", "stderr"):
         pipe = getattr(encoding.process, name)
         os.set_blocking(pipe.fileno(), False)

@@ -24,6 +24,7 @@ def spawn(
     stdin: int = subprocess.DEVNULL,
     stdout: int = subprocess.DEVNULL,
     stderr: int = subprocess.DEVNULL,
+    core: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a program inside its limits.
 
@@ -34,8 +35,10 @@ def spawn(
         stdin: as for ``subprocess.Popen``, and so for the other two.
         stdout: see there.
         stderr: see there.
+        core: the number of the one that it may run on, None for all.
     """
-    launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), json.dumps(dict(limits))]
+    caged = [str(os.getpid()), json.dumps(dict(limits)), "" if core is None else str(core)]
+    launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), *caged]
     return subprocess.Popen(
         [*launcher, *argv], env={}, cwd="/", stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=tuple(pass_fds)
     )

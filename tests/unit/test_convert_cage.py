@@ -286,3 +286,24 @@ def test_progress_is_heard_every_second_and_only_grows(video: Path, tmp_path: Pa
     assert list(parts) == sorted(parts)
     assert parts[0] == 0
     assert parts[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_encoders_keep_to_a_core_each_where_there_is_just_one_for_each(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    every = sorted(os.sched_getaffinity(0))
+    if len(every) < 2:
+        pytest.skip("one core has nothing to choose")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(every[: 2 if cores == 2 else 1]))
+    seen: list[set[int]] = []
+
+    def look(encoders: list[int]) -> None:
+        monkeypatch.undo()
+        seen.extend(os.sched_getaffinity(pid) for pid in encoders)
+
+    convert(io.FileIO(video), tmp_path, at_work(2, look))
+    if cores == 2:
+        assert sorted(seen, key=min) == [{every[0]}, {every[1]}]
+    else:
+        assert seen == [set(every)] * 2
