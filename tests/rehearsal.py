@@ -19,7 +19,8 @@ from functions.convert import encode, probe
 from functions.convert.cut import Piece, Plan
 from functions.convert.encode import Encoding
 from functions.convert.faults import UnusableMedia
-from functions.convert.probe import SupportsReadSeek, Track
+from functions.convert.probe import Track
+from functions.convert.reading import SupportsReadSeek
 
 OnProgress = Callable[[float], None]
 
@@ -28,20 +29,24 @@ class Rehearsal:
     """What readers and encoders have made so far. A process that is forked has what its parent had."""
 
     def __init__(self) -> None:
-        self._take, self._encode = probe.take, encode.encode
+        self._taking, self._encode = probe.taking, encode.encode
         self._tracks: dict[tuple[bytes, int, bool], tuple[Track | None, bytes] | UnusableMedia] = {}
         self._encodings: dict[tuple[str, Piece, bytes], tuple[Encoding, bytes]] = {}
 
-    def take(
+    @contextmanager
+    def taking(
         self, source: SupportsReadSeek, path: Path, *, number: int, copy: bool, on_progress: OnProgress
-    ) -> Track | None:
-        """As ``probe.take``."""
+    ) -> Iterator[Track | None]:
+        """As ``probe.taking``, but all of the track is there."""
         source.seek(0)
         content = source.read()
         key = (hashlib.sha256(content).digest(), number, copy)
         if key not in self._tracks:
             try:
-                track = self._take(io.BytesIO(content), path, number=number, copy=copy, on_progress=on_progress)
+                with self._taking(
+                    io.BytesIO(content), path, number=number, copy=copy, on_progress=on_progress
+                ) as track:
+                    track = track and probe.whole(track, on_progress)
                 self._tracks[key] = track, path.read_bytes()
             except UnusableMedia as error:
                 self._tracks[key] = error
@@ -51,7 +56,7 @@ class Rehearsal:
         track, taken = found
         path.write_bytes(taken)
         on_progress(1.0)
-        return track and replace(track, path=path)
+        yield track and replace(track, path=path)
 
     def encode(
         self,
@@ -62,8 +67,10 @@ class Rehearsal:
         directory: Path,
         at_once: int,
         on_progress: OnProgress,
+        reading: None = None,
     ) -> list[Encoding]:
         """As ``encode.encode``."""
+        assert reading is None
         sound, how = hashlib.sha256(track.read_bytes()).digest(), json.dumps(plan.to_json())
         wanted = {piece: (how, piece, sound) for piece in pieces}
         new = [piece for piece, key in wanted.items() if key not in self._encodings]
@@ -83,7 +90,7 @@ def rehearsed() -> Iterator[None]:
     """Readers and encoders work once for each sound, and no disk is waited for, until the block ends."""
     rehearsal = Rehearsal()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "take", rehearsal.take)
+        patch.setattr(probe, "taking", rehearsal.taking)
         patch.setattr(encode, "encode", rehearsal.encode)
         # A process that is killed loses nothing that it has given to the kernel.
         patch.setattr(os, "fsync", lambda _: None)

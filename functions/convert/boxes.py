@@ -154,10 +154,14 @@ def is_fragmented(source: io.RawIOBase) -> bool:
     return fragmented
 
 
+def size_of(parts: Parts) -> int:
+    """Bytes of all parts."""
+    return sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in parts)
+
+
 def wrap(kind: bytes, parts: Parts) -> Parts:
     """A box around parts."""
-    size = sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in parts)
-    return [struct.pack(">I4s", 8 + size, kind), *parts]
+    return [struct.pack(">I4s", 8 + size_of(parts), kind), *parts]
 
 
 def write(file: File, parts: Parts, target: IO[bytes]) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from functions.convert import moment, probe, sandbox
-from functions.convert.encode import ADDRESS_SPACE, HEARTBEAT
+from functions.convert import moment, sandbox
+from functions.convert.encode import ADDRESS_SPACE
 from functions.convert.faults import UnusableMedia
 from functions.convert.moment import Moment
-from functions.convert.probe import SupportsReadSeek, Track
+from functions.convert.probe import Track
+from functions.convert.reading import HEARTBEAT, Reading, SupportsReadSeek
 
 #: Seconds that a picture may take; MP3s are more than their covers.
 PATIENCE = 60.0
@@ -32,7 +33,7 @@ _UNREADABLE = "The video cannot be decoded where the cover was to be taken from.
 def prepare(
     source: SupportsReadSeek, track: Track, wanted: str | float | None, on_progress: Callable[[float], None]
 ) -> Track:
-    """Take out of the source what the cover is made of; arguments as ``probe.take``, ``wanted`` as in the options.
+    """Take out of the source what the cover is made of; arguments as ``probe.taking``, ``wanted`` as in the options.
 
     Raises:
         EncoderKilled: the reader died by SIGKILL.
@@ -44,7 +45,8 @@ def prepare(
     second = None if isinstance(wanted, str) else wanted
     path = track.path.with_name("moment")
     try:
-        report, _ = probe.ask(source, path, {"second": second}, on_progress)
+        with Reading(source, path, {"second": second}) as reading:
+            report, _ = reading.report(on_progress)
     except UnusableMedia:
         return replace(track, moment=Moment(path, (), 1.0, _UNREADABLE))
     if "fault" in report:

@@ -1,20 +1,22 @@
 """Runs ffmpeg over ranges of a track, several at once; each leaves a file of MP3 frames."""
 
+import contextlib
+import functools
 import os
 import selectors
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from functions.convert import sandbox
 from functions.convert.cut import Piece, Plan, atrim
 from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
+from functions.convert.reading import HEARTBEAT, Reading
 
-#: Seconds between two calls of a progress function, at most.
-HEARTBEAT = 0.5
 #: An encoder that needs more CPU than that for a second of sound is stuck.
 CPU_PER_SECOND = 1.0
 #: Bytes that an ffmpeg may map.
@@ -85,6 +87,7 @@ def encode(
     directory: Path,
     at_once: int,
     on_progress: Callable[[float], None],
+    reading: Reading | None = None,
 ) -> list[Encoding]:
     """Encode pieces of a track, so many at once; in the order given, finished.
 
@@ -96,6 +99,7 @@ def encode(
         directory: where the frames go.
         at_once: how many encoders run at the same time.
         on_progress: called twice a second with the part that is done, 0 to 1; what it raises stops all encoders.
+        reading: who still writes the file, if anybody; what goes wrong there is raised here.
 
     Raises:
         EncoderKilled: an encoder died by SIGKILL.
@@ -106,19 +110,24 @@ def encode(
     running: list[Encoding] = []
     cores = cores_for(min(at_once, len(encodings)))
     length = (plan.before + plan.samples) / plan.rate
+    source = functools.partial(_file_of, track) if reading is None else functools.partial(_pipe_of, reading)
     with selectors.DefaultSelector() as selector:
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
                     free = next((core for core in cores if core not in [one.core for one in running]), None)
-                    running.append(_start(ffmpeg, plan, waiting.pop(), track, selector, length, free))
+                    running.append(_start(ffmpeg, plan, waiting.pop(), source, selector, length, free))
                 for key, _ in selector.select(HEARTBEAT):
                     encoding, name = key.data
                     _hear(encoding, name, selector)
                 for encoding in [one for one in running if _ended(one, selector)]:
                     running.remove(encoding)
                     _judge(encoding)
+                if reading is not None:
+                    reading.check()
                 on_progress(_part(encodings, plan))
+            if reading is not None:
+                reading.finish(lambda _: on_progress(1.0))
         except BaseException:
             sandbox.stop(one.process for one in running if one.process)
             raise
@@ -135,11 +144,28 @@ def cores_for(encoders: int) -> list[int]:
     return cores if 1 < encoders == len(cores) else []
 
 
+def _file_of(track: Path) -> IO[bytes]:
+    return track.open("rb")
+
+
+def _pipe_of(reading: Reading) -> IO[bytes]:
+    """What is read of a video from its first byte on, by a pipe of its own."""
+    out, into = os.pipe()
+    threading.Thread(target=_feed, args=(reading, into), name="feed", daemon=True).start()
+    return open(out, "rb")  # noqa: PTH123 - a number
+
+
+def _feed(reading: Reading, pipe: int) -> None:
+    with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as encoder:
+        for data in reading.track():
+            encoder.write(data)
+
+
 def _start(
     ffmpeg: str,
     plan: Plan,
     encoding: Encoding,
-    track: Path,
+    track: Callable[[], IO[bytes]],
     selector: selectors.BaseSelector,
     length: float,
     core: int | None,
@@ -151,7 +177,7 @@ def _start(
         "FSIZE": int(length + 60) * _BYTES_PER_SECOND,
         "NOFILE": 64,
     }
-    with track.open("rb") as source, encoding.path.open("w+b") as frames:
+    with track() as source, encoding.path.open("w+b") as frames:
         encoding.process = sandbox.spawn(
             command(ffmpeg, plan, encoding.piece, source.fileno(), frames.fileno()),
             limits,

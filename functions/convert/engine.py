@@ -2,7 +2,8 @@
 
 import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from functions.convert.cut import Plan
 from functions.convert.faults import EncoderKilled, UnusableMedia
 from functions.convert.ffmpeg import own_ffmpeg
 from functions.convert.planning import plan_for
-from functions.convert.probe import SupportsReadSeek, Track
+from functions.convert.probe import Track
+from functions.convert.reading import SupportsReadSeek
 from functions.convert.splice import SupportsWrite
 from functions.options import Options
 
@@ -72,8 +74,10 @@ def to_mp3(
         UnusableMedia: the file's own fault.
         EncoderKilled: a child process was killed; it may work later.
     """
-    with tempfile.TemporaryDirectory(dir=directory, prefix="convert-") as name:
-        track = take(source, Path(name), options, lambda part: on_progress(part * READING), ffmpeg)
+    with (
+        tempfile.TemporaryDirectory(dir=directory, prefix="convert-") as name,
+        taking(source, Path(name), options, lambda part: on_progress(part * READING), ffmpeg) as track,
+    ):
         return make(track, out, options, filename=filename, encoders=encoders, on_progress=on_progress, ffmpeg=ffmpeg)
 
 
@@ -87,7 +91,7 @@ def make(
     on_progress: OnProgress,
     ffmpeg: str | None = None,
 ) -> Result:
-    """Make an MP3 of a track that has been taken out; all else as ``to_mp3``. Works in the directory of the track."""
+    """Make an MP3 of a track that is taken out; all else as ``to_mp3``. Works in the directory of the track."""
     ffmpeg = ffmpeg or own_ffmpeg()
     with cover.drawing(track, ffmpeg) as picture:
         if track.container == "mp3":
@@ -120,27 +124,38 @@ def summed(done: encode.Encoding) -> splice.Sum:
     return splice.measure(done.path, piece.start, cut.skipped(piece), count)
 
 
-def take(
+@contextmanager
+def taking(
     source: SupportsReadSeek, work: Path, options: Options, on_progress: OnProgress, ffmpeg: str | None = None
-) -> Track:
-    """Take the audio track that is asked for into a file in ``work``; arguments and errors as ``to_mp3``."""
+) -> Iterator[Track]:
+    """Take the audio track that is asked for into a file in ``work``; arguments and errors as ``to_mp3``.
+
+    It may still grow (``probe.whole``) while the block works with it.
+    """
     copy = options.bitrate is None and options.vbr is None and not edits.wanted(options)
-    track = probe.take(source, work / "track", number=options.track, copy=copy, on_progress=on_progress)
-    if track is None:  # MP3 packets that make no file when laid end to end
-        track = probe.take(source, work / "track", number=options.track, copy=False, on_progress=on_progress)
-    if track is None:
-        raise AssertionError("the reader copies only where it is asked to")
-    track = cover.prepare(source, track, options.cover, lambda _: on_progress(1.0))
-    if not edits.needs_length(options, track.duration):
-        return track
-    seconds = length.measure(ffmpeg or own_ffmpeg(), track, cut.nearest_rate(track.rate), lambda: on_progress(1.0))
-    return track if seconds is None else replace(track, duration=seconds)
+    read = functools.partial(probe.taking, source, work / "track", number=options.track, on_progress=on_progress)
+    with ExitStack() as stack:
+        track = stack.enter_context(read(copy=copy))
+        if track is None:  # MP3 packets that make no file when laid end to end
+            stack.close()
+            track = stack.enter_context(read(copy=False))
+        if track is None:
+            raise AssertionError("the reader copies only where it is asked to")
+        if options.cover is not None or edits.needs_length(options, track.duration):
+            track = probe.whole(track, on_progress)
+        track = cover.prepare(source, track, options.cover, lambda _: on_progress(1.0))
+        if edits.needs_length(options, track.duration):
+            seconds = length.measure(
+                ffmpeg or own_ffmpeg(), track, cut.nearest_rate(track.rate), lambda: on_progress(1.0)
+            )
+            track = track if seconds is None else replace(track, duration=seconds)
+        yield track
 
 
 def _encode(
     ffmpeg: str, plan: Plan, track: Track, work: Path, encoders: int, on_progress: OnProgress
 ) -> list[encode.Encoding]:
-    done = encode.encode(ffmpeg, plan, plan.pieces, track.path, work, encoders, on_progress)
+    done = encode.encode(ffmpeg, plan, plan.pieces, track.path, work, encoders, on_progress, track.reading)
     if (len(done) > 1 or len(plan.filters) > 1) and any(one.reconfigured for one in done):
         # A change on the way restarts ffmpeg's filters, and with them the count of samples that ranges stand on.
         done = encode.encode(ffmpeg, plan.steadied(), (cut.Piece(0, None),), track.path, work, 1, on_progress)

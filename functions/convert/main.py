@@ -11,7 +11,7 @@ from cloudevents.http import CloudEvent
 from events.publish import publisher
 from events.schema import Event, PieceCut
 from functions.blobs import Blobs
-from functions.convert import engine
+from functions.convert import engine, probe
 from functions.convert.cores import available_cores
 from functions.convert.fanout import pieces_of
 from functions.convert.faults import UnusableMedia
@@ -96,13 +96,16 @@ def _convert(lease: Lease, keeper: Keeper, progress: list[float], workshop: Work
         keeper.check()
         progress[0] = fraction
 
-    with workplace() as directory:
-        with workshop.media.videos.open(job.video) as video:
-            track = engine.take(
-                video, directory, job.options, lambda part: on_progress(part * engine.READING), workshop.ffmpeg
-            )
+    with (
+        workplace() as directory,
+        workshop.media.videos.open(job.video) as video,
+        engine.taking(
+            video, directory, job.options, lambda part: on_progress(part * engine.READING), workshop.ffmpeg
+        ) as track,
+    ):
         plan = pieces_of(track, job.options, workshop.fanout)
         if plan is not None:
+            track = probe.whole(track, lambda part: on_progress(part * engine.READING))
             return share_out(lease, track, plan, keeper, workshop)
         outcome = _make_mp3(job, track, on_progress, workshop)
     event = workshop.jobs.finish(lease, outcome)

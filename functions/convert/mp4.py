@@ -7,13 +7,11 @@ decodes to the same samples because it is the same track. The boxes are those of
 """
 
 import io
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, repeat, takewhile
-from typing import IO
 
-from functions.convert.boxes import Beginning, Box, File, NotPlain, Parts, gapless, wrap, write
+from functions.convert.boxes import Beginning, Box, File, NotPlain
 
 #: Packets that libav gets to see.
 _SHOWN = 16
@@ -21,9 +19,9 @@ _SHOWN = 16
 _MOST_PACKETS = 1 << 28
 #: Boxes of stbl that may be there beside the chunks, and go over as they are.
 _CARRIED = {b"stsd", b"stts", b"stsz", b"stss", b"sgpd", b"sbgp", b"sdtp", b"free"}
-_CHUNKS = {b"stsc", b"stco", b"co64"}
+CHUNKS = {b"stsc", b"stco", b"co64"}
 #: Boxes that have an entry for every packet or every few.
-_TABLES = _CHUNKS | {b"stts", b"ctts", b"stsz", b"stz2", b"stss", b"stps", b"sdtp", b"sbgp"}
+_TABLES = CHUNKS | {b"stts", b"ctts", b"stsz", b"stz2", b"stss", b"stps", b"sdtp", b"sbgp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +51,42 @@ class Movie:
     @property
     def duration(self) -> float:
         """Seconds of sound, by the edit list or, without one, by all packets."""
-        file = self.file
-        mvhd, mdhd = file.one(self.moov, b"mvhd"), file.one(self.trak, b"mdia", b"mdhd")
-        clock, ticks = (file.number(box.body + (20 if file.number(box.body, 1) else 12)) for box in (mvhd, mdhd))
-        if not clock or not ticks:
-            raise NotPlain
-        whole = sum(count * length for count, length in self._times()) / ticks
+        clock, ticks = self.clock, self.ticks
+        whole = sum(count * length for count, length in self.times()) / ticks
         edited = 0.0
-        for edts in (box for box in file.children(self.trak) if box.kind == b"edts"):
-            elst = file.one(edts, b"elst")
-            width = 8 if file.number(elst.body, 1) else 4
-            for at in range(elst.body + 8, elst.end - 2 * width, 2 * width + 4):
-                length, start = file.number(at, width), file.number(at + width, width)
-                if start >> 8 * width - 1 == 0:  # negative: a pause, which nobody hears
-                    edited += length / clock or whole - start / ticks
+        for length, start in self.edits():
+            if start is not None:  # else a pause, which nobody hears
+                edited += length / clock or whole - start / ticks
         if 0 < edited < whole / 2:
             raise NotPlain  # whether that is meant, libav judges: its packets are what is counted then
         return min(edited, whole) if edited > 0 else whole
 
-    def _times(self) -> Iterator[tuple[int, int]]:
+    @property
+    def clock(self) -> int:
+        """The file's time base: so many a second."""
+        return self._per_second(self.file.one(self.moov, b"mvhd"))
+
+    @property
+    def ticks(self) -> int:
+        """The track's time base: so many a second."""
+        return self._per_second(self.file.one(self.trak, b"mdia", b"mdhd"))
+
+    def _per_second(self, box: Box) -> int:
+        if not (number := self.file.number(box.body + (20 if self.file.number(box.body, 1) else 12))):
+            raise NotPlain
+        return number
+
+    def edits(self) -> Iterator[tuple[int, int | None]]:
+        """The edit list: how long each entry is, on the file's clock, and where in the track it begins, or a pause."""
+        file = self.file
+        for edts in (box for box in file.children(self.trak) if box.kind == b"edts"):
+            elst = file.one(edts, b"elst")
+            width = 8 if file.number(elst.body, 1) else 4
+            for at in range(elst.body + 8, elst.end - 2 * width, 2 * width + 4):
+                start = file.number(at + width, width)
+                yield file.number(at, width), None if start >> 8 * width - 1 else start
+
+    def times(self) -> Iterator[tuple[int, int]]:
         """How many packets in a row are how long, in the track's time base."""
         stts = self.tables[b"stts"]
         numbers = self.file.numbers(stts.body + 8, 2 * self.file.number(stts.body + 4))
@@ -109,12 +124,12 @@ class Movie:
                 continue  # chapters
             hidden = [box for box in file.children(trak) if box.kind == b"edts"]
             for box in file.children(file.one(trak, b"mdia", b"minf", b"stbl")):
-                if box.kind in _TABLES and (trak != self.trak or box.kind not in (*_CHUNKS, b"stts", b"stsz")):
+                if box.kind in _TABLES and (trak != self.trak or box.kind not in (*CHUNKS, b"stts", b"stsz")):
                     hidden.append(box)
             patches.update((box.start + 4, b"free") for box in hidden)
         shown = min(self.packets, _SHOWN)
         stts, stsc, offsets = self.tables[b"stts"].body, self.tables[b"stsc"].body, self._offsets.body
-        entries, before = _until(shown, (count for count, _ in self._times()))
+        entries, before = _until(shown, (count for count, _ in self.times()))
         patches[stts + 4] = entries.to_bytes(4, "big")
         patches[stts + 8 * entries] = (shown - before).to_bytes(4, "big")
         patches[self.tables[b"stsz"].body + 8] = shown.to_bytes(4, "big")
@@ -123,55 +138,6 @@ class Movie:
         firsts = islice(file.numbers(stsc + 8, 3 * file.number(stsc + 4)), 0, None, 3)
         patches[stsc + 4] = sum(1 for _ in takewhile(lambda first: first <= chunks, firsts)).to_bytes(4, "big")
         return Beginning(file.source, file.size, patches)
-
-    def write(self, target: IO[bytes]) -> None:
-        """Write a file that has this track and nothing else.
-
-        Raises:
-            NotPlain: the tables do not agree, or point beyond the file's end.
-        """
-        file = self.file
-        write(file, [(self.ftyp.start, self.ftyp.end)], target)
-        begin = target.tell()
-        target.write(struct.pack(">I4sQ", 1, b"mdat", 0))
-        sizes, packets = self.sizes(), 0
-        for offset, per in self.chunks():
-            length = sum(islice(sizes, per))
-            packets += per
-            if offset + length > file.size:
-                raise NotPlain
-            for data in file.spans(offset, offset + length):
-                target.write(data)
-        if packets != self.packets:
-            raise NotPlain
-        end = target.tell()
-        target.seek(begin)
-        target.write(struct.pack(">I4sQ", 1, b"mdat", end - begin))
-        target.seek(end)
-        write(file, self._moov(begin + 16), target)
-
-    def _moov(self, offset: int) -> Parts:
-        parts: Parts = []
-        for box in self.file.children(self.moov):
-            if box == self.trak:
-                parts += self._trak(box, offset)
-            elif box.kind == b"mvhd":
-                parts.append((box.start, box.end))
-            elif box.kind in (b"udta", b"meta") and self.trak == self.traks[-1]:  # to the last track it applies
-                parts += gapless(self.file, box)
-        return wrap(b"moov", parts)
-
-    def _trak(self, box: Box, offset: int) -> Parts:
-        parts: Parts = []
-        for child in self.file.children(box):
-            if child.kind in (b"mdia", b"minf", b"stbl"):
-                parts += self._trak(child, offset)
-            elif child.kind not in (*_CHUNKS, b"tref", b"udta", b"meta", b"free"):
-                parts.append((child.start, child.end))
-        if box.kind == b"stbl":
-            parts += wrap(b"stsc", [struct.pack(">IIIII", 0, 1, 1, self.packets, 1)])
-            parts += wrap(b"stco", [struct.pack(">III", 0, 1, offset)])
-        return wrap(box.kind, parts)
 
 
 def parse(source: io.RawIOBase, size: int, number: int) -> Movie:
@@ -208,8 +174,8 @@ def parse(source: io.RawIOBase, size: int, number: int) -> Movie:
             raise NotPlain
         tables[box.kind] = box
     if (
-        not {b"stsd", b"stts", b"stsz", b"stsc"} <= tables.keys() <= _CARRIED | _CHUNKS
-        or len(_CHUNKS & tables.keys()) != 2
+        not {b"stsd", b"stts", b"stsz", b"stsc"} <= tables.keys() <= _CARRIED | CHUNKS
+        or len(CHUNKS & tables.keys()) != 2
     ):
         raise NotPlain
     return Movie(file, top[0], moov, traks, trak, tables, _packets(file, tables), len(audios))

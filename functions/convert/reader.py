@@ -1,24 +1,26 @@
 """The process that opens the stranger's file, by PyAV: it takes one audio track out, as it is, and tells what it saw.
 
 It holds two open files, a socket to its parent and the track it writes, and cannot open a third. The source's bytes
-come over the socket: the parent (``probe.py``) answers READ until REPORT ends the conversation.
+come over the socket: the parent (``reading.py``) answers READ until REPORT ends the conversation.
 """
 
 import contextlib
 import errno
+import functools
 import io
 import itertools
 import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
-from functions.convert import cage, moment, mp4
+from functions.convert import cage, moment, movie_writer, mp4
 from functions.convert.boxes import NotPlain, is_fragmented
 from functions.convert.chapters import chapters_of
 from functions.convert.extract import BUFFER, Extraction, NotWhole, copy_frames, remux
-from functions.convert.remote import COVER, MAX_COVER, REPORT, REQUEST, Gone, Remote
+from functions.convert.remote import BEGUN, COVER, MAX_COVER, REPORT, REQUEST, Gone, Remote
 
 if TYPE_CHECKING:
     import av.audio.stream
@@ -30,8 +32,22 @@ AV_TIME_BASE = 1_000_000  # libavutil/avutil.h
 DECLARING = ("mov,", "matroska,", "avi", "flv", "asf", "wav", "w64", "aiff", "caf", "flac", "tta", "wv")
 
 
-def read(source: io.RawIOBase, target: IO[bytes], track: int, copy: bool) -> dict[str, Any]:
+def read(
+    source: io.RawIOBase,
+    target: IO[bytes],
+    track: int,
+    copy: bool,
+    begun: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
     """Take track number ``track`` out of the source.
+
+    Args:
+        source: the file.
+        target: where the track goes.
+        track: its number, from 0.
+        copy: whether MP3 becomes bare frames.
+        begun: hears what will be returned as soon as it is known, if that is before the track is there as a whole; from
+            then on the target only grows.
 
     Returns:
         What was seen, for the parent; with a ``fault`` where there is nothing to take out. ``cover`` is bytes.
@@ -39,7 +55,7 @@ def read(source: io.RawIOBase, target: IO[bytes], track: int, copy: bool) -> dic
     import av.error
 
     with contextlib.suppress(NotPlain):
-        return _by_its_tables(source, target, track, copy)
+        return _by_its_tables(source, target, track, copy, begun)
     target.seek(0)
     target.truncate()
     fragmented = is_fragmented(source)
@@ -73,7 +89,9 @@ def read(source: io.RawIOBase, target: IO[bytes], track: int, copy: bool) -> dic
     }
 
 
-def _by_its_tables(source: io.RawIOBase, target: IO[bytes], track: int, copy: bool) -> dict[str, Any]:
+def _by_its_tables(
+    source: io.RawIOBase, target: IO[bytes], track: int, copy: bool, begun: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
     """As ``read``, of an mp4 that is whole; NotPlain where it is not, or has more to it."""
     import av.error
 
@@ -87,19 +105,25 @@ def _by_its_tables(source: io.RawIOBase, target: IO[bytes], track: int, copy: bo
     if len(streams) != movie.audios or getattr(streams[track], "codec_context", None) is None:
         raise NotPlain
     extraction = Extraction(container, streams[track])
-    if copy and _codec(extraction.stream) == "mp3":
-        raise NotPlain
     for _ in extraction:
         pass
-    movie.write(target)
+    known = {**_report(container, extraction), "duration": movie.duration, "packets": movie.packets, "missing": 0.0}
+    if copy and _codec(extraction.stream) == "mp3":
+        if extraction.skipped or extraction.errors:
+            raise NotPlain
+        skipped, duration = movie_writer.write_frames(movie, target)
+        known |= {"container": "mp3", "skipped": skipped, "duration": duration}
+    else:
+        known["container"] = "mov"
+        movie_writer.write_head(movie, target)
+        target.flush()
+        begun(known)
+        try:
+            movie_writer.write_sound(movie, target)
+        except NotPlain as error:
+            raise EOFError("the source is shorter than it was") from error
     target.flush()
-    return {
-        **_report(container, extraction),
-        "container": "mov",
-        "duration": movie.duration,
-        "packets": movie.packets,
-        "missing": 0.0,
-    }
+    return known
 
 
 def _open(source: io.RawIOBase) -> "av.container.InputContainer":
@@ -163,6 +187,14 @@ def _missing(container: "av.container.InputContainer", extraction: Extraction) -
     return max(start + container.duration / AV_TIME_BASE - extraction.reach, 0.0)
 
 
+def _tell(link: socket.socket, what: bytes, report: dict[str, Any]) -> None:
+    cover = report.pop("cover", b"")  # once
+    if 0 < len(cover) <= MAX_COVER:
+        link.sendall(REQUEST.pack(COVER, len(cover), 0) + cover)
+    data = json.dumps(report).encode()
+    link.sendall(REQUEST.pack(what, len(data), 0) + data)
+
+
 def main() -> None:
     """The process: limits first, then PyAV, then no more open files."""
     arguments = json.loads(sys.argv[1])
@@ -181,11 +213,13 @@ def main() -> None:
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     source = Remote(link, arguments["size"])
+    report: dict[str, Any] = {}
     try:
         if "second" in arguments:
             report = moment.take(_open(source), target, arguments["second"])
         else:
-            report = read(source, target, arguments["track"], arguments["copy"])
+            begun = functools.partial(_tell, link, BEGUN)
+            report = read(source, target, arguments["track"], arguments["copy"], begun)
     except NotWhole:
         report = {"fault": "not whole"}
     except MemoryError:
@@ -196,11 +230,7 @@ def main() -> None:
         report = {"fault": "room" if error.errno == errno.ENOSPC else "broken", "detail": f"{error}"}
     except Exception as error:  # whatever the file does to libav, the parent is told
         report = {"fault": "broken", "detail": f"{type(error).__name__}: {error}"}
-    cover = report.pop("cover", b"")
-    if 0 < len(cover) <= MAX_COVER:
-        link.sendall(REQUEST.pack(COVER, len(cover), 0) + cover)
-    data = json.dumps(report).encode()
-    link.sendall(REQUEST.pack(REPORT, len(data), 0) + data)
+    _tell(link, REPORT, report)
     with contextlib.suppress(OSError):
         target.flush()
     os._exit(0)  # libav's own clean-up has nothing left to do for us

@@ -8,11 +8,11 @@ import struct
 from functions.convert.extract import BUFFER
 from functions.convert.positioned import Positioned
 
-#: A request: what, and two numbers. READ size, offset; COVER and REPORT size, 0, then so many bytes.
+#: A request: what, and two numbers. READ size, offset; COVER, BEGUN and REPORT size, 0, then so many bytes.
 REQUEST = struct.Struct("<cqq")
 #: An answer to READ: how many bytes follow.
 ANSWER = struct.Struct("<q")
-READ, COVER, REPORT = b"r", b"c", b"d"
+READ, COVER, BEGUN, REPORT = b"r", b"c", b"b", b"d"
 
 MAX_COVER = 16 << 20
 MAX_REPORT = 16 << 20

@@ -8,10 +8,10 @@ import av
 import pytest
 from mutagen import id3
 
-from functions.convert import engine, tags
+from functions.convert import tags
 from functions.convert.chapters import MOST, Chapter
 from functions.options import Options
-from tests import clips
+from tests import clips, tracks
 from tests.unit.test_convert_identity import convert
 
 ID3: Any = id3.ID3  # mutagen has no types
@@ -83,5 +83,5 @@ def test_titles_are_bounded(tmp_path: Path) -> None:
     assert len(long) < 5000
     video = with_chapters(tmp_path / "a.mkv", "-c:a", "flac", count=1)
     with video.open("rb") as source:
-        track = engine.take(source, tmp_path, Options(), lambda _: None)
+        track = tracks.take(source, tmp_path, Options())
     assert list(track.chapters) == [Chapter(0.0, 2.0, "Teil 0 ß")]

@@ -8,11 +8,11 @@ import pytest
 from mutagen import id3
 from PIL import Image
 
-from functions.convert import cover, engine
+from functions.convert import cover
 from functions.convert.__main__ import main
 from functions.convert.probe import Track
 from functions.options import Options
-from tests import clips
+from tests import clips, tracks
 from tests.unit.test_convert_cage import alive, until
 from tests.unit.test_convert_identity import convert
 
@@ -120,7 +120,7 @@ def test_real_videos_have_covers(tmp_path: Path) -> None:
 def track(tmp_path: Path) -> Track:
     video = colours(tmp_path / "a.mkv", "-c:v", "mpeg4", "-c:a", "aac")
     with video.open("rb") as source:
-        return engine.take(source, tmp_path, Options(cover=1.0), lambda _: None)
+        return tracks.take(source, tmp_path, Options(cover=1.0))
 
 
 def watched(path: Path, script: str) -> str:

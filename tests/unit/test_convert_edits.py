@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from functions.convert import cut, engine, fanout, mpeg, planning
+from functions.convert import cut, fanout, mpeg, planning
 from functions.convert.__main__ import main
 from functions.convert.cut import Piece
 from functions.convert.faults import UnusableMedia
 from functions.options import Options
-from tests import clips
+from tests import clips, tracks
 from tests.unit.test_convert_identity import convert, spliced
 
 #: The same tone in both ears, 6 dB below full scale.
@@ -171,7 +171,7 @@ def test_sound_that_changes_its_rate_midway_is_edited_as_one(encoders: int, tmp_
 def test_a_long_track_is_shared_out_by_what_is_kept_of_it(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "long.mkv", "-c:a", "libopus", "-b:a", "32k", sound=clips.SILENCE, seconds=40)
     with video.open("rb") as source:
-        track = engine.take(source, tmp_path, Options(), lambda _: None)
+        track = tracks.take(source, tmp_path, Options())
     assert fanout.pieces_of(track, Options(start=9.0), 30) is not None
     assert fanout.pieces_of(track, Options(start=11.0), 30) is None
     assert fanout.pieces_of(track, Options(end=29.0), 30) is None
@@ -207,7 +207,7 @@ def test_a_long_track_is_shared_out_by_what_is_kept_of_it(tmp_path: Path) -> Non
 def test_many_encoders_write_what_one_writes(tmp_path: Path, rate: int, options: Options, cuts: set[int]) -> None:
     video = clips.clip(tmp_path / "sound.mkv", "-c:a", "aac", rate=rate)
     with video.open("rb") as source:
-        track = engine.take(source, tmp_path, replace(options, bitrate=160), lambda _: None)
+        track = tracks.take(source, tmp_path, replace(options, bitrate=160))
     starts = [0, *(at * cut.STEP for at in sorted(cuts))]
     pieces = tuple(Piece(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
     plan = cut.Plan.from_json(planning.plan_for(track, replace(options, bitrate=160), 1).to_json())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from functions.convert import cut, encode, engine, planning, probe, splice
 from functions.convert.cut import Piece
 from functions.options import Options
-from tests import clips
+from tests import clips, tracks
 
 
 def convert(video: Path, directory: Path, options: Options, encoders: int) -> tuple[engine.Result, bytes]:
@@ -80,7 +80,7 @@ def test_a_file_of_any_kind_becomes_the_mp3_of_one_ffmpeg(name: str, arguments: 
 def test_real_files_become_the_mp3_of_one_ffmpeg(name: str, tmp_path: Path) -> None:
     video, options = clips.real(name), Options(vbr=4)
     with video.open("rb") as source:
-        track = engine.take(source, tmp_path, options, lambda _: None)
+        track = tracks.take(source, tmp_path, options)
     plan = planning.plan_for(track, options, 3)
     # Before they are re-packed (test_convert_repack.py).
     assert spliced(plan, track.path, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", "-q:a", "4")

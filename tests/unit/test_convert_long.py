@@ -18,7 +18,7 @@ from functions.convert.cut import Piece, Plan
 from functions.convert.fanout import Part
 from functions.convert.probe import Track
 from functions.options import Options
-from tests import clips
+from tests import clips, tracks
 from tests.servers import program
 
 HOURS = float(os.environ.get("MP3BURST_HOURS", "1"))
@@ -74,7 +74,7 @@ def encoded(plan: Plan, piece: Piece, track: Track, place: Path) -> tuple[Path, 
 
 def test_hours_of_sound_are_what_one_encoder_makes_of_them_to_the_last_sample(video: Path, tmp_path: Path) -> None:
     with io.FileIO(video) as source:
-        track = engine.take(source, tmp_path, OPTIONS, lambda _: None)
+        track = tracks.take(source, tmp_path, OPTIONS)
     plan = fanout.pieces_of(track, OPTIONS, 900)
     assert plan is not None
     assert len(plan.pieces) > 5

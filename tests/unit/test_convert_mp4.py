@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert import mp4, reader
-from functions.convert.boxes import NotPlain
+from functions.convert import movie_writer, mp4, reader
+from functions.convert.boxes import NotPlain, is_fragmented
 from tests import clips
 
 
@@ -24,7 +24,8 @@ def take(video: Path, target: Path, track: int = 0) -> dict[str, object]:
     """By the tables alone."""
     with io.FileIO(video) as source, target.open("wb") as out:
         movie = mp4.parse(source, video.stat().st_size, track)
-        movie.write(out)
+        movie_writer.write_head(movie, out)
+        movie_writer.write_sound(movie, out)
         out.flush()
         source.seek(0)
         with target.with_suffix(".read").open("wb") as second:
@@ -142,10 +143,83 @@ def test_whatever_is_in_its_tables_a_file_is_read_or_left_to_libav(tmp_path: Pat
             source = io.BytesIO(data)
             movie = mp4.parse(source, len(data), 0)  # type: ignore[arg-type]  # raw enough
             movie.beginning().read()
-            movie.write(out := io.BytesIO())
+            movie_writer.write_head(movie, out := io.BytesIO())
+            movie_writer.write_sound(movie, out)
             assert movie.duration >= 0
         except NotPlain:
             continue
         plain += 1
         assert len(out.getvalue()) < 2 * len(data) + 1000
     assert 40 < plain < 400
+
+
+def _as_mp3(path: Path, *arguments: object, rate: int = 44100) -> None:
+    clips.clip(path, "-c:v", "mpeg4", "-c:a", "libmp3lame", *arguments, seconds=4.7, rate=rate, video=True)
+
+
+def _mp3(path: Path) -> None:
+    _as_mp3(path)
+
+
+def _mp3_of_a_low_rate(path: Path) -> None:
+    _as_mp3(path, "-b:a", "48k", rate=24000)
+
+
+def _mp3_without_an_edit_list(path: Path) -> None:
+    _as_mp3(path, "-use_editlist", "0")
+
+
+def _mp3_from_the_middle(path: Path) -> None:
+    _as_mp3(whole := path.with_name("whole.mp4"))
+    clips.run("-ss", "1.23", "-i", whole, "-t", "2.5", "-c", "copy", path)
+
+
+def _mp3_later(path: Path) -> None:
+    _as_mp3(whole := path.with_name("whole.mp4"))
+    clips.run("-itsoffset", "1.5", "-i", whole, "-i", whole, "-map", "0:a", "-map", "1:v", "-c", "copy", path)
+
+
+def _mp3_with_a_gap(path: Path) -> None:
+    _as_mp3(whole := path.with_name("whole.mp4"))
+    clips.run("-i", whole, "-vn", "-c", "copy", "-bsf:a", "noise=drop='between(n,50,80)'", path)
+
+
+@pytest.mark.parametrize(
+    ("make", "by_tables"),
+    [
+        (_mp3, True),
+        (_mp3_of_a_low_rate, True),
+        (_mp3_without_an_edit_list, True),
+        (_mp3_from_the_middle, None),
+        (_mp3_later, False),
+        (_mp3_with_a_gap, False),
+    ],
+)
+def test_mp3_is_copied_by_the_tables_as_libav_would(  # type: ignore[no-untyped-def]
+    make, by_tables: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(video := tmp_path / "video.mp4")
+    libav: list[bool] = []
+
+    def asked(source: io.RawIOBase) -> bool:
+        libav.append(True)
+        return is_fragmented(source)
+
+    monkeypatch.setattr(reader, "is_fragmented", asked)
+
+    def read(name: str) -> tuple[dict[str, object], bytes]:
+        with io.FileIO(video) as source, (tmp_path / name).open("wb") as target:
+            report = reader.read(source, target, 0, True)
+        return report, (tmp_path / name).read_bytes()
+
+    ours = read("tables")
+    assert by_tables is None or bool(libav) != by_tables
+
+    def no_tables(*_: object) -> None:
+        raise NotPlain
+
+    monkeypatch.setattr(mp4, "parse", no_tables)
+    theirs = read("libav")
+    assert ours[0].pop("duration") == pytest.approx(theirs[0].pop("duration"), abs=1e-6)
+    assert ours == theirs
+    assert ours[0]["container"] == "mp3"

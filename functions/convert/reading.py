@@ -1,0 +1,244 @@
+"""Has a reader take something out of a source: starts it, answers its questions for bytes, hears its report."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from events.errors import Mp3burstError
+from functions.convert import remote, sandbox
+from functions.convert.extract import BUFFER
+from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
+
+#: Seconds between two calls of a progress function, at most.
+HEARTBEAT = 0.5
+_ADDRESS_SPACE = 1 << 30
+_BYTES_PER_CPU_SECOND = 5_000_000
+_ROOT = Path(__file__).resolve().parents[2]
+_START = "import sys; sys.path[:] = {!r}; from functions.convert.reader import main; main()"
+
+
+class SupportsReadSeek(Protocol):
+    """The source: any binary file object."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, none only at the end."""
+        ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move to a byte offset and return it."""
+        ...
+
+    def tell(self) -> int:
+        """The byte offset."""
+        ...
+
+
+class Reading:
+    """A reader at work, inside a ``with``.
+
+    A thread has the source for as long as that takes, so that encoders can begin on what is there of the track.
+    """
+
+    def __init__(self, source: SupportsReadSeek, path: Path, wanted: Mapping[str, Any]) -> None:
+        """What to read, the new file for what is taken out, and what that is, as ``reader.main`` is told it."""
+        self._source, self._path, self._wanted = source, path, wanted
+        self._size = source.seek(0, os.SEEK_END)
+        source.seek(0)
+        self._changed = threading.Condition()
+        self._cover, self._furthest = b"", 0
+        self._report: dict[str, Any] | None = None
+        self._over = False
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self._link, theirs = socket.socketpair()
+        with theirs, self._path.open("wb") as target:
+            self._process = _start(theirs.fileno(), target.fileno(), self._size, self._wanted)
+        self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._thread.join()
+        sandbox.stop([self._process])
+        self._link.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether all is there, or nothing more will be."""
+        return self._over
+
+    def report(self, on_progress: Callable[[float], None]) -> tuple[dict[str, Any], bytes]:
+        """What the reader saw, as soon as it says so, and a picture.
+
+        Args:
+            on_progress: called twice a second with the part of the source that was read, 0 to 1; what it raises is
+                passed on.
+
+        Raises:
+            UnusableMedia: the reader died of the file.
+            EncoderKilled: the reader died by SIGKILL.
+        """
+        self._wait(lambda: self._report is not None, on_progress)
+        return self._report or {}, self._cover
+
+    def finish(self, on_progress: Callable[[float], None]) -> None:
+        """Wait for the end; arguments and errors as ``report``, and those of the source."""
+        self._wait(lambda: self._over, on_progress)
+        self.check()
+
+    def check(self) -> None:
+        """Raise what has gone wrong so far."""
+        if self._error is not None:
+            raise self._error
+
+    def track(self) -> Iterator[bytes]:
+        """The bytes of the new file from the first to the last, as they come; it only grows from the report on."""
+        with self._path.open("rb", buffering=0) as file:
+            while True:
+                over = self._over
+                if data := file.read(BUFFER):
+                    yield data
+                elif over:
+                    return
+                else:
+                    with self._changed:
+                        self._changed.wait(HEARTBEAT)
+
+    def _wait(self, condition: Callable[[], bool], on_progress: Callable[[float], None]) -> None:
+        while True:
+            on_progress(min(self._furthest / max(self._size, 1), 1.0))
+            with self._changed:
+                if self._changed.wait_for(lambda: condition() or self._over, HEARTBEAT):
+                    break
+        if not condition():
+            self.check()
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            report = self._serve()
+            self._process.wait()
+            if self._report is None:
+                self._report = report
+            elif "fault" in report:
+                error = fault_of(report, 0)
+        except remote.Gone as gone:
+            error = _death(self._process.wait(), gone)
+        except BaseException as failure:
+            error = failure
+        with self._changed:
+            self._error, self._over = error, True
+            self._changed.notify_all()
+
+    def _serve(self) -> dict[str, Any]:
+        link, source = self._link, self._source
+        while True:
+            what, first, second = remote.REQUEST.unpack(remote.receive(link, remote.REQUEST.size))
+            if what == remote.READ and second >= 0:
+                if source.tell() != second:
+                    source.seek(second)
+                data = source.read(max(0, min(first, BUFFER)))
+                _answer(link, data)
+                with self._changed:
+                    self._furthest = max(self._furthest, source.tell())
+                    self._changed.notify_all()
+            elif what == remote.COVER:
+                self._cover = bytes(remote.receive(link, min(first, remote.MAX_COVER)))
+            elif what in (remote.BEGUN, remote.REPORT) and 0 < first <= remote.MAX_REPORT:
+                report: dict[str, Any] = json.loads(remote.receive(link, first))
+                if what == remote.REPORT:
+                    return report
+                with self._changed:
+                    self._report = report
+                    self._changed.notify_all()
+            else:
+                # No reader of ours asks so: the file has got hold of it.
+                raise UnusableMedia("This file is damaged: it cannot be read as a video.")
+
+
+def _start(link: int, target: int, size: int, wanted: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+    limits = {
+        "AS": _ADDRESS_SPACE,
+        "CPU": 60 + size // _BYTES_PER_CPU_SECOND,
+        "FSIZE": 2 * size + (16 << 20),  # the track is part of the source, plus what a container costs
+        "NPROC": 0,
+    }
+    arguments = {
+        "parent": os.getpid(),
+        "limits": limits,
+        "link": link,
+        "target": target,
+        "size": size,
+        **wanted,
+    }
+    return subprocess.Popen(
+        # What makes a Python environment is done already: our path is its path.
+        [sys.executable, "-I", "-S", "-c", _START.format(_path()), json.dumps(arguments)],
+        env={},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(link, target),
+    )
+
+
+def _path() -> list[str]:
+    return [str(_ROOT), *(entry for entry in sys.path if Path(entry).is_absolute())]
+
+
+def _answer(link: socket.socket, data: bytes) -> None:
+    # What goes wrong with the link is the reader's death; what goes wrong with the source is not for us to judge.
+    try:
+        link.sendall(remote.ANSWER.pack(len(data)) + data)
+    except OSError as error:
+        raise remote.Gone from error
+
+
+def _death(status: int, gone: remote.Gone) -> Mp3burstError:
+    """Whose fault it is that the reader ended without a report: a signal that it raised itself is the file's."""
+    if status >= 0 or status == -signal.SIGKILL:
+        error: Mp3burstError = EncoderKilled("The reader was stopped from outside; the conversion is tried again.")
+    else:
+        error = UnusableMedia("This file is damaged: it cannot be read as a video.")
+    error.__cause__ = RuntimeError(f"the reader ended with {status}: {gone.__cause__!r}")
+    return error
+
+
+def fault_of(report: Mapping[str, Any], number: int) -> Mp3burstError:
+    """The error for a report with a fault; ``number`` is the track that was asked for."""
+    if report["fault"] == "room":
+        return NoRoom("There is no room for temporary files just now; the conversion is tried again.")
+    error = UnusableMedia(_sentence(report, number))
+    error.__cause__ = RuntimeError(report.get("detail", report["fault"]))
+    return error
+
+
+def _sentence(report: Mapping[str, Any], number: int) -> str:
+    tracks = report.get("tracks", 0)
+    match report["fault"]:
+        case "format":
+            return "This is not a video or audio file, or it is damaged at its beginning."
+        case "silent":
+            return "This file has no audio track."
+        case "track":
+            have = "only one audio track" if tracks == 1 else f"{tracks} audio tracks"
+            return f"This file has {have}, counted from 0: there is no track {number}."
+        case "codec":
+            return "The sound of this file is in a format that cannot be decoded."
+        case "memory":
+            return "This file needs more memory to read than a video should."
+        case _:
+            return "This file is damaged: its audio track cannot be read."

@@ -1,0 +1,14 @@
+"""Audio tracks taken out of videos as a whole, where a test looks at a track and not at who writes it."""
+
+from pathlib import Path
+from typing import IO
+
+from functions.convert import engine, probe
+from functions.convert.probe import Track
+from functions.options import Options
+
+
+def take(source: IO[bytes], directory: Path, options: Options) -> Track:
+    """The track that the options ask for, in a file in the directory."""
+    with engine.taking(source, directory, options, lambda _: None) as track:
+        return probe.whole(track, lambda _: None)

@@ -1,0 +1,120 @@
+"""Encoders begin while an mp4 is still read: the same bytes, and whatever goes wrong on the way is told."""
+
+import io
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from functions.convert import engine
+from functions.convert.faults import UnusableMedia
+from functions.options import Options
+from tests import clips
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sound between pictures from the file's beginning to its tables, which are at its end."""
+    path = tmp_path_factory.mktemp("clip") / "video.mp4"
+    pictures = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=12,noise=alls=60:allf=t")
+    music = clips.MUSIC.format(seconds=12, rate=44100)
+    clips.run("-f", "lavfi", "-i", music, *pictures, "-c:v", "mjpeg", "-c:a", "aac", path)
+    return path
+
+
+class Slow(io.FileIO):
+    """A source that calls ``late`` once, when its second half is read for sound."""
+
+    def __init__(self, path: Path, late: Callable[[], None]) -> None:
+        super().__init__(path)
+        self._size = path.stat().st_size
+        self._late: Callable[[], None] | None = late
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._late is not None and self._size * 5 // 10 < self.tell() < self._size * 9 // 10:
+            late, self._late = self._late, None
+            late()
+        return super().read(-1 if size is None else size) or b""
+
+
+def encoders() -> int:
+    """How many this process has."""
+    found = 0
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        try:
+            found += Path(f"/proc/{pid}/exe").readlink().name.startswith("ffmpeg")
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def await_encoders() -> None:
+    deadline = time.monotonic() + 20
+    while encoders() < 2:
+        assert time.monotonic() < deadline, "nobody encodes while the source is read"
+        time.sleep(0.02)
+
+
+def convert(source: io.FileIO, directory: Path, bitrate: int | None = 160) -> tuple[engine.Result, bytes]:
+    out = io.BytesIO()
+    with source:
+        result = engine.to_mp3(
+            source,
+            out,
+            Options(bitrate=bitrate),
+            filename="video.mp4",
+            directory=directory,
+            encoders=2,
+            on_progress=lambda _: None,
+        )
+    return result, out.getvalue()
+
+
+def test_encoders_work_on_what_is_there_while_the_rest_is_read(video: Path, tmp_path: Path) -> None:
+    met = []
+
+    def late() -> None:
+        await_encoders()
+        met.append(encoders())
+
+    result, mp3 = convert(Slow(video, late), tmp_path)
+    assert met == [2]
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
+    assert result.warning is None
+
+
+class Away(Exception):
+    """As a store's error."""
+
+
+def test_a_source_that_fails_while_encoders_work_is_no_shorter_mp3(video: Path, tmp_path: Path) -> None:
+    def late() -> None:
+        await_encoders()
+        raise Away
+
+    with pytest.raises(Away):
+        convert(Slow(video, late), tmp_path)
+    assert encoders() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_that_ends_early_while_encoders_work_is_no_shorter_mp3(video: Path, tmp_path: Path) -> None:
+    class Ending(Slow):
+        ended = False
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            return b"" if self.ended else data
+
+    def late() -> None:
+        await_encoders()
+        source.ended = True
+
+    source = Ending(video, late)
+    with pytest.raises(UnusableMedia, match="damaged"):
+        convert(source, tmp_path)
+    assert encoders() == 0
