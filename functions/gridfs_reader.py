@@ -69,7 +69,7 @@ class GridFSReader(VerifyingReader):
             passed = n - self._last[0] - 1
             if passed and not (self._cursor is not None and 0 <= passed <= PASSED):
                 self._leave()
-                self._run = 0
+                self._run = RUN if self._reads_on else 0
             self._run += 1
             with plain_errors():
                 self._last = n, self._from_stream(n) if self._run > RUN else self._alone(n)

@@ -88,7 +88,6 @@ class Writer(Protocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append bytes and return how many, always all; MediaUnavailable where the store is full or away."""
-        ...
 
 
 class Appender(Protocol):
@@ -97,7 +96,6 @@ class Appender(Protocol):
     @property
     def kept(self) -> Kept:
         """What was durable at the last ``sync``."""
-        ...
 
     def __enter__(self) -> Self: ...
 
@@ -107,12 +105,10 @@ class Appender(Protocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append bytes and return how many, always all; StaleWriter where a later writer has the blob."""
-        ...
 
     @property
     def tail(self) -> bytes:
         """The bytes so far of the last block, which is not full (``functions.blocks``)."""
-        ...
 
     def sync(self, *, whole_blocks: bool = False) -> Kept:
         """Make durable what was written, wherever it ends, or only the whole blocks of it, which costs less.
@@ -120,11 +116,9 @@ class Appender(Protocol):
         Returns:
             What is kept.
         """
-        ...
 
     def finish(self, description: Description) -> None:
         """Sync, and make the blob visible; it may be so already."""
-        ...
 
 
 class Reader(Protocol):
@@ -144,15 +138,15 @@ class Reader(Protocol):
         Where the reads went from start to end and found other bytes than were written, the last one raises
         BlobCorrupt; so does every read of bytes that are missing.
         """
-        ...
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Move to a byte offset, as ``io.IOBase.seek``."""
-        ...
 
     def tell(self) -> int:
         """The byte offset of the next read."""
-        ...
+
+    def read_on(self) -> None:
+        """Say that reads will go on for long from where they begin, so that the store fetches ahead from the first."""
 
 
 class Store(Protocol):
@@ -160,7 +154,6 @@ class Store(Protocol):
 
     def create(self, blob: str, description: Description) -> Writer:
         """A writer for a new blob; BlobNotFound where the id is malformed."""
-        ...
 
     def append(self, blob: str, kept: Kept, writer: int) -> Appender:
         """An appender to a blob that was begun, or that begins now, where nothing is kept.
@@ -171,15 +164,12 @@ class Store(Protocol):
             writer: the number of this attempt. From when it is entered none with a smaller number changes what this
                 one writes: it gets StaleWriter.
         """
-        ...
 
     def open(self, blob: str) -> Reader:
         """A reader of a finished blob; BlobNotFound where there is none, also for a malformed id."""
-        ...
 
     def delete(self, blob: str) -> None:
         """Delete a blob, finished or not, and everything of it. One that is not there is no error."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

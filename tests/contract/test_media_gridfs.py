@@ -194,6 +194,21 @@ def test_a_server_that_hangs_is_unavailable() -> None:
         gridfs_store.disconnect()
 
 
+def test_who_will_read_on_waits_for_no_chunk_alone(store: GridFSStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = os.urandom(50 * CHUNK + 5)
+    blob = put(store, content)
+
+    def alone(*_: object) -> bytes:
+        raise AssertionError("a question of its own for one chunk")
+
+    with store.open(blob) as reader:
+        monkeypatch.setattr(reader, "_alone", alone)
+        reader.read_on()
+        assert b"".join(iter(lambda: reader.read(CHUNK), b"")) == content
+        reader.seek(CHUNK + 1)
+        assert reader.read(CHUNK) == content[CHUNK + 1 : 2 * CHUNK + 1]
+
+
 def test_a_forked_child_has_its_own_connection(store: GridFSStore) -> None:
     blob = put(store, b"content")
     child = os.fork()
