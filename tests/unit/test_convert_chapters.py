@@ -58,6 +58,32 @@ def test_chapters_move_with_the_start_and_end_with_the_end(tmp_path: Path) -> No
     assert chapters(convert(video, tmp_path, Options(end=1.0), 1)[1]) == [("Teil 0 ß", 0.0, 1.0)]
 
 
+@pytest.mark.parametrize("codec", ["libmp3lame", "aac"])
+def test_chapters_before_and_behind_the_sound_are_cut_to_it(codec: str, tmp_path: Path) -> None:
+    told = with_chapters(tmp_path / "told.mka", "-c:a", codec, count=6)
+    video = tmp_path / "late.mka"
+    clips.run(
+        "-itsoffset",
+        2.5,
+        "-i",
+        tmp_path / "sound.wav",
+        "-i",
+        told,
+        "-map",
+        "0",
+        "-map_chapters",
+        1,
+        "-c:a",
+        codec,
+        video,
+    )
+    result, mp3 = convert(video, tmp_path, Options(), 1)
+    assert result.copied == (codec == "libmp3lame")
+    assert [title for title, _, _ in chapters(mp3)] == ["Teil 1 ß", "Teil 2 ß", "Teil 3 ß", "Teil 4 ß"]
+    times = [time for _, *both in chapters(mp3) for time in both]
+    assert times == pytest.approx([0, 1.5, 1.5, 3.5, 3.5, 5.5, 5.5, result.duration], abs=0.05)
+
+
 def test_a_stranger_brings_no_more_chapters_than_a_table_of_contents_holds(tmp_path: Path) -> None:
     video = with_chapters(tmp_path / "many.mkv", "-c:a", "flac", count=600, seconds=0.01)
     mp3 = convert(video, tmp_path, Options(), 1)[1]
