@@ -70,7 +70,22 @@ def _sparse(path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("make", [_plain, _cut_out, _later, _chapters, _one_size, _sparse])
+def _aligned(path: Path) -> None:
+    """Tables that are one read, and sound that begins where it ends."""
+    clips.clip(path, "-c:a", "ac3", "-movflags", "+faststart", seconds=15)
+    data = path.read_bytes()
+    sound, at = data.index(b"mdat") + 4, data.index(b"stco") + 12
+    chunks = int.from_bytes(data[at - 4 : at], "big")
+    gap = 4096 - sound
+    assert gap > 0
+    moved = [int.from_bytes(data[at + 4 * n : at + 4 * n + 4], "big") + gap for n in range(chunks)]
+    assert moved[0] == 4096
+    size = (len(data) - sound + 8 + gap).to_bytes(4, "big")
+    tables = data[:at] + b"".join(one.to_bytes(4, "big") for one in moved) + data[at + 4 * chunks : sound - 8]
+    path.write_bytes(tables + size + b"mdat" + bytes(gap) + data[sound:])
+
+
+@pytest.mark.parametrize("make", [_plain, _cut_out, _later, _chapters, _one_size, _sparse, _aligned])
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 def test_the_track_decodes_to_the_samples_of_the_source(make, suffix: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     make(video := tmp_path / f"video.{suffix}")
