@@ -26,6 +26,8 @@ _FRAMES = {
 _LONGEST = 1000
 #: In the place of a byte offset: the time holds (ID3v2 Chapter Frame Addendum, 3.1).
 _BY_TIME = 0xFFFFFFFF
+#: Milliseconds: what four bytes hold, 49 days. A damaged file may claim to be longer.
+_LATEST = 0xFFFFFFFF
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -73,8 +75,8 @@ def _chapter_frames(mutagen: Any, chapters: Sequence[Chapter]) -> Iterator[Any]:
         text = mutagen.TIT2(encoding=mutagen.Encoding.UTF16, text=[_clean(one.title)])
         yield mutagen.CHAP(
             element_id=name,
-            start_time=round(one.start * 1000),
-            end_time=round(one.end * 1000),
+            start_time=min(round(one.start * 1000), _LATEST),
+            end_time=min(round(one.end * 1000), _LATEST),
             start_offset=_BY_TIME,
             end_offset=_BY_TIME,
             sub_frames=[text],
@@ -86,4 +88,6 @@ def _lower(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def _clean(text: str) -> str:
+    # The name of a file on a disk may have bytes that are no text, which Python keeps as lone surrogates.
+    text = text.encode("utf-8", "replace").decode()
     return _CONTROL.sub(" ", text).strip()[:_LONGEST]

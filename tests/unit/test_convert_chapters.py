@@ -111,3 +111,11 @@ def test_titles_are_bounded(tmp_path: Path) -> None:
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, Options())
     assert list(track.chapters) == [Chapter(0.0, 2.0, "Teil 0 ß")]
+
+
+def test_names_that_are_no_text_and_times_past_four_bytes_are_written_as_well_as_may_be() -> None:
+    # As Python has the name of a file on a disk that is not UTF-8, and a damaged file its length.
+    found = ID3(io.BytesIO(tags.id3({}, "caf\udce9.mp4", b"", [Chapter(1.0, 5e6, "a\ud800")]) + bytes(4000)))
+    assert str(found["TIT2"]) == "caf?"
+    (one,) = found.getall("CHAP")
+    assert (one.start_time, one.end_time) == (1000, 0xFFFFFFFF)
