@@ -162,6 +162,14 @@ def copy_frames(extraction: Extraction, target: IO[bytes]) -> None:
             target.write(data)
 
 
+class NoContainer(Exception):
+    """None takes the codec."""
+
+
+#: Bluray's PCM goes only into a transport stream as Bluray has them.
+_OPTIONS = {"mpegts": {"mpegts_m2ts_mode": "1"}}
+
+
 def remux(extraction: Extraction, formats: Sequence[str], target: IO[bytes]) -> str:
     """Write the track into a container of its own, packets and time stamps as they are.
 
@@ -172,6 +180,9 @@ def remux(extraction: Extraction, formats: Sequence[str], target: IO[bytes]) -> 
 
     Returns:
         The container's name.
+
+    Raises:
+        NoContainer: it is in none of them.
     """
     import av
     import av.error
@@ -179,7 +190,7 @@ def remux(extraction: Extraction, formats: Sequence[str], target: IO[bytes]) -> 
     for name in formats:
         target.seek(0)
         target.truncate()
-        output = av.open(target, "w", format=name, buffer_size=BUFFER)
+        output = av.open(target, "w", format=name, options=_OPTIONS.get(name, {}), buffer_size=BUFFER)
         try:
             stream = output.add_stream_from_template(extraction.stream)
             output.start_encoding()
@@ -196,7 +207,7 @@ def remux(extraction: Extraction, formats: Sequence[str], target: IO[bytes]) -> 
             output.mux_one(last)
         output.close()
         return name
-    raise ValueError(f"no container takes {extraction.stream.codec_context.name}")
+    raise NoContainer(extraction.stream.codec_context.name)
 
 
 def _shorten(last: "av.packet.Packet[Any]", source: "av.audio.stream.AudioStream") -> None:

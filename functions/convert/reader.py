@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from functions.convert import cage, moment, movie_writer, mp4
 from functions.convert.boxes import NotPlain, is_fragmented
 from functions.convert.chapters import chapters_of
-from functions.convert.extract import BUFFER, Extraction, NotWhole, copy_frames, remux
+from functions.convert.extract import BUFFER, Extraction, NoContainer, NotWhole, copy_frames, remux
 from functions.convert.remote import BEGUN, COVER, MAX_COVER, REPORT, REQUEST, Gone, Remote
 
 if TYPE_CHECKING:
@@ -165,12 +165,15 @@ def _formats(
     container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream", fragmented: bool
 ) -> tuple[str, ...]:
     """Containers that a track may go into and decode to the same samples; the first that takes its codec is the one."""
+    # Some codecs stay where they come from: on DVDs, in old Flash and QuickTime, in broadcasts. What has no name for a
+    # codec takes it all the same in mpegts, and does not know it again.
+    rest = "asf", "nut", "vob", "flv", "caf", *(["mpegts"] if container.format.name == "mpegts" else [])
     if container.format.name.startswith("mov,") and not fragmented:
-        return "mov", "mp4", "matroska", "asf", "nut"
+        return "mov", "mp4", "matroska", *rest
     if stream.codec_context.name == "aac" and not stream.codec_context.extradata:
         # Each frame has its own header, which matroska would take off: rates may change midway.
         return "nut", "adts"
-    return "matroska", "asf", "nut"
+    return "matroska", *rest
 
 
 def _missing(container: "av.container.InputContainer", extraction: Extraction) -> float:
@@ -222,6 +225,8 @@ def main() -> None:
             report = read(source, target, arguments["track"], arguments["copy"], begun)
     except NotWhole:
         report = {"fault": "not whole"}
+    except NoContainer as error:
+        report = {"fault": "codec", "detail": f"no container takes {error}"}
     except MemoryError:
         report = {"fault": "memory"}
     except Gone:

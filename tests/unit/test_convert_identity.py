@@ -58,6 +58,12 @@ CONTAINERS = [
     ("mono.m4a", "-vn -ac 1 -c:a aac", 32000),
     ("bare.aac", "-vn -c:a aac", 24000),
     ("mp3.mp4", "-c:a libmp3lame -b:a 96k", 44100),
+    ("ac3.mpg", "-c:v mpeg1video -c:a ac3", 48000),  # time stamps that go back a little
+    ("disc.vob", "-c:v mpeg2video -c:a pcm_dvd", 48000),
+    ("disc.m2ts", "-c:v mpeg2video -c:a pcm_bluray", 48000),
+    ("broadcast.ts", "-c:v mpeg2video -c:a s302m -strict -2", 48000),
+    ("speech.flv", "-c:v flv1 -ac 1 -c:a nellymoser", 44100),
+    ("old.caf", "-vn -c:a adpcm_ima_qt", 44100),
 ]
 
 
