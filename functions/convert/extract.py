@@ -2,7 +2,7 @@
 
 import contextlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
 
@@ -166,17 +166,21 @@ class NoContainer(Exception):
     """None takes the codec."""
 
 
-#: Bluray's PCM goes only into a transport stream as Bluray has them.
-_OPTIONS = {"mpegts": {"mpegts_m2ts_mode": "1"}}
+def _options(name: str, rate: int, whole: bool) -> dict[str, str]:
+    if name == "mpegts":
+        return {"mpegts_m2ts_mode": "1"}  # the only one that takes Blu-ray's PCM
+    # The edit list says how long the track is, by default in milliseconds.
+    return {"movie_timescale": str(rate)} if name == "mov" and whole else {}
 
 
-def remux(extraction: Extraction, formats: Sequence[str], target: IO[bytes]) -> str:
+def remux(extraction: Extraction, formats: Callable[[], Sequence[str]], target: IO[bytes], whole: bool) -> str:
     """Write the track into a container of its own, packets and time stamps as they are.
 
     Args:
         extraction: the track.
-        formats: the containers to try; the first that takes the codec is used.
+        formats: tells, once the first packet is known, the containers to try; the first that takes the codec is used.
         target: where it goes.
+        whole: whether the last packet is to be heard to its end, however long it says that it is.
 
     Returns:
         The container's name.
@@ -187,23 +191,29 @@ def remux(extraction: Extraction, formats: Sequence[str], target: IO[bytes]) -> 
     import av
     import av.error
 
-    for name in formats:
+    packets = iter(extraction)
+    last, length = next(packets, None), 0
+    for name in formats():
         target.seek(0)
         target.truncate()
-        output = av.open(target, "w", format=name, options=_OPTIONS.get(name, {}), buffer_size=BUFFER)
+        options = _options(name, extraction.stream.sample_rate, whole)
+        output = av.open(target, "w", format=name, options=options, buffer_size=BUFFER)
         try:
             stream = output.add_stream_from_template(extraction.stream)
             output.start_encoding()
         except (ValueError, av.error.FFmpegError):
             continue
-        last = None
-        for packet in extraction:
+        for packet in packets:
             if last is not None:
+                last.stream, length = stream, last.duration or 0
                 output.mux_one(last)
             last = packet
-            last.stream = stream
         if last is not None:
-            _shorten(last, extraction.stream)
+            if whole:
+                last.duration = max(last.duration or 0, length)
+            else:
+                _shorten(last, extraction.stream)
+            last.stream = stream
             output.mux_one(last)
         output.close()
         return name

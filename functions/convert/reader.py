@@ -78,7 +78,7 @@ def read(
         kind = "mp3"
         copy_frames(extraction, target)
     else:
-        kind = remux(extraction, _formats(container, stream, fragmented), target)
+        kind = remux(extraction, lambda: _formats(container, extraction, fragmented), target, whole=fragmented)
     target.flush()
     return {
         **_report(container, extraction),
@@ -161,14 +161,15 @@ def _tags(found: dict[str, str]) -> dict[str, str]:
     return {name[:100]: value[:_LONGEST_TAG] for name, value in itertools.islice(found.items(), _MOST_TAGS)}
 
 
-def _formats(
-    container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream", fragmented: bool
-) -> tuple[str, ...]:
+def _formats(container: "av.container.InputContainer", extraction: Extraction, fragmented: bool) -> tuple[str, ...]:
     """Containers that a track may go into and decode to the same samples; the first that takes its codec is the one."""
     # Some codecs stay where they come from: on DVDs, in old Flash and QuickTime, in broadcasts. What has no name for a
     # codec takes it all the same in mpegts, and does not know it again.
     rest = "asf", "nut", "vob", "flv", "caf", *(["mpegts"] if container.format.name == "mpegts" else [])
-    if container.format.name.startswith("mov,") and not fragmented:
+    stream = extraction.stream
+    # The last packet of fragments is heard to its end, which matroska needs not be told. But it does not take over what
+    # is not to be heard at the beginning, as the encoder's delay in an edit list.
+    if container.format.name.startswith("mov,") and (not fragmented or extraction.skipped):
         return "mov", "mp4", "matroska", *rest
     if stream.codec_context.name == "aac" and not stream.codec_context.extradata:
         # Each frame has its own header, which matroska would take off: rates may change midway.

@@ -38,6 +38,8 @@ CONTAINERS = [
     ("aac.mp4", "-c:a aac", 48000),
     ("aac.mov", "-c:a aac -movflags +faststart", 44100),
     ("fragmented.mp4", "-c:a aac -movflags frag_keyframe+empty_moov", 44100),
+    ("recorded.mp4", "-c:a aac -movflags frag_keyframe+delay_moov", 44100),  # with an edit list
+    ("streamed.mp4", "-c:a aac -movflags dash+delay_moov", 48000),
     ("opus.mp4", "-c:a libopus", 48000),
     ("ac3.mp4", "-c:a ac3", 48000),
     ("alac.mov", "-c:a alac", 44100),
