@@ -2,7 +2,7 @@
 
 import contextlib
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
 
@@ -160,69 +160,3 @@ def copy_frames(extraction: Extraction, target: IO[bytes]) -> None:
             continue
         if not (extraction.packets == 1 and mpeg.is_tag(data)):
             target.write(data)
-
-
-class NoContainer(Exception):
-    """None takes the codec."""
-
-
-def _options(name: str, rate: int, whole: bool) -> dict[str, str]:
-    if name == "mpegts":
-        return {"mpegts_m2ts_mode": "1"}  # the only one that takes Blu-ray's PCM
-    # The edit list says how long the track is, by default in milliseconds.
-    return {"movie_timescale": str(rate)} if name == "mov" and whole else {}
-
-
-def remux(extraction: Extraction, formats: Callable[[], Sequence[str]], target: IO[bytes], whole: bool) -> str:
-    """Write the track into a container of its own, packets and time stamps as they are.
-
-    Args:
-        extraction: the track.
-        formats: tells, once the first packet is known, the containers to try; the first that takes the codec is used.
-        target: where it goes.
-        whole: whether the last packet is to be heard to its end, however long it says that it is.
-
-    Returns:
-        The container's name.
-
-    Raises:
-        NoContainer: it is in none of them.
-    """
-    import av
-    import av.error
-
-    packets = iter(extraction)
-    last, length = next(packets, None), 0
-    for name in formats():
-        target.seek(0)
-        target.truncate()
-        options = _options(name, extraction.stream.sample_rate, whole)
-        output = av.open(target, "w", format=name, options=options, buffer_size=BUFFER)
-        try:
-            stream = output.add_stream_from_template(extraction.stream)
-            output.start_encoding()
-        except (ValueError, av.error.FFmpegError):
-            continue
-        for packet in packets:
-            if last is not None:
-                last.stream, length = stream, last.duration or 0
-                output.mux_one(last)
-            last = packet
-        if last is not None:
-            if whole:
-                last.duration = max(last.duration or 0, length)
-            else:
-                _shorten(last, extraction.stream)
-            last.stream = stream
-            output.mux_one(last)
-        output.close()
-        return name
-    raise NoContainer(extraction.stream.codec_context.name)
-
-
-def _shorten(last: "av.packet.Packet[Any]", source: "av.audio.stream.AudioStream") -> None:
-    # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is meant to be cut.
-    if source.duration and last.pts is not None and last.time_base == source.time_base:
-        rest = (source.start_time or 0) + source.duration - last.pts
-        if 0 < rest < (last.duration or 0):
-            last.duration = rest

@@ -19,8 +19,9 @@ from typing import IO, TYPE_CHECKING, Any
 from functions.convert import cage, moment, movie_writer, mp4
 from functions.convert.boxes import NotPlain, is_fragmented
 from functions.convert.chapters import chapters_of
-from functions.convert.extract import BUFFER, Extraction, NoContainer, NotWhole, copy_frames, remux
+from functions.convert.extract import BUFFER, Extraction, NotWhole, copy_frames
 from functions.convert.remote import BEGUN, COVER, MAX_COVER, REPORT, REQUEST, Gone, Remote
+from functions.convert.remux import NoContainer, remux
 
 if TYPE_CHECKING:
     import av.audio.stream
@@ -168,8 +169,9 @@ def _formats(container: "av.container.InputContainer", extraction: Extraction, f
     rest = "asf", "nut", "vob", "flv", "caf", *(["mpegts"] if container.format.name == "mpegts" else [])
     stream = extraction.stream
     # The last packet of fragments is heard to its end, which matroska needs not be told. But it does not take over what
-    # is not to be heard at the beginning, as the encoder's delay in an edit list.
-    if container.format.name.startswith("mov,") and (not fragmented or extraction.skipped):
+    # is not to be heard at the beginning, as the encoder's delay in an edit list or in LAME's tag.
+    movie, silent = container.format.name.startswith("mov,"), extraction.skipped > 0
+    if (movie and (not fragmented or silent)) or (container.format.name == "mp3" and silent):
         return "mov", "mp4", "matroska", *rest
     if stream.codec_context.name == "aac" and not stream.codec_context.extradata:
         # Each frame has its own header, which matroska would take off: rates may change midway.
