@@ -58,6 +58,11 @@ class Extraction:
         return self._summed if exact or not span else span
 
     @property
+    def edited(self) -> bool:
+        """Whether an edit list tells to the sample where the track ends; elsewhere its length may be an estimate."""
+        return self._container.format.name.startswith("mov,")
+
+    @property
     def began(self) -> float:
         """Seconds at which what is heard begins, on the file's own clock."""
         return (self._first or 0.0) + self.skipped / (self.stream.sample_rate or self.rate or 1)
@@ -122,6 +127,14 @@ class Extraction:
         if self._probing:
             self._decode(packet)
 
+    def rest(self, last: "av.packet.Packet[Any]") -> int | None:
+        """How much of the last packet, in its time base, is before the end that the container tells; None for all."""
+        source = self.stream
+        if not source.duration or last.pts is None or last.time_base != source.time_base:
+            return None
+        rest = (source.start_time or 0) + source.duration - last.pts
+        return rest if 0 < rest < (last.duration or 0) else None
+
     def _decode(self, packet: "av.packet.Packet[Any]") -> None:
         # A header may say 24 kHz and mono where the sound is 48 kHz and stereo (AAC with SBR and PS): a decoder knows.
         import av.error
@@ -148,9 +161,9 @@ def copy_frames(extraction: Extraction, target: IO[bytes]) -> None:
     Raises:
         NotWhole: that would make no MP3 file.
     """
-    kind = None
+    kind = last = None
     for packet in extraction:
-        data = bytes(packet)
+        last, data = packet, bytes(packet)
         frame = mpeg.parse(data)
         if extraction.cut or frame is None or frame.size < len(data) or (kind or frame.kind) != frame.kind:
             raise NotWhole
@@ -160,3 +173,8 @@ def copy_frames(extraction: Extraction, target: IO[bytes]) -> None:
             continue
         if not (extraction.packets == 1 and mpeg.is_tag(data)):
             target.write(data)
+    if extraction.stream.time_base and last is not None and not extraction.discarded and extraction.edited:
+        rest = extraction.rest(last)
+        if rest is not None:
+            beyond = ((last.duration or 0) - rest) * extraction.stream.time_base * extraction.stream.sample_rate
+            extraction.discarded = round(beyond)

@@ -87,8 +87,9 @@ def remux(extraction: Extraction, formats: Callable[[], Sequence[str]], target: 
         if last is not None:
             if whole:
                 last.duration = max(last.duration or 0, length)
-            else:
-                _shorten(last, extraction.stream)
+            elif (rest := extraction.rest(last)) is not None:
+                # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is meant to be cut.
+                last.duration = rest
             clock.set(last)
             last.stream = stream
             output.mux_one(last)
@@ -102,11 +103,3 @@ def _early(first: "av.packet.Packet[Any] | None", extraction: Extraction) -> int
     if first is None or first.pts != 0 or first.time_base is None:
         return 0
     return -round(Fraction(extraction.skipped, extraction.stream.sample_rate) / first.time_base)
-
-
-def _shorten(last: "av.packet.Packet[Any]", source: "av.audio.stream.AudioStream") -> None:
-    # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is meant to be cut.
-    if source.duration and last.pts is not None and last.time_base == source.time_base:
-        rest = (source.start_time or 0) + source.duration - last.pts
-        if 0 < rest < (last.duration or 0):
-            last.duration = rest

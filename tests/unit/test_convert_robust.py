@@ -267,7 +267,7 @@ def test_mp3_sound_is_copied_bit_for_bit(name: str, quality: tuple[str, str], tm
     assert not done.stderr
     if name in ("a.mp3", "a.mp4", "a.mkv"):  # the others do not tell what is padding
         assert result.duration == pytest.approx(6.1, abs=0.03)
-    if name == "a.mp3":
+    if name in ("a.mp3", "a.mp4"):
         assert clips.samples(mp3, 44100, 2) == clips.samples(video, 44100, 2) == round(6.1 * 44100)
 
 
