@@ -167,6 +167,8 @@ def copy_frames(extraction: Extraction, target: IO[bytes]) -> None:
         frame = mpeg.parse(data)
         if extraction.cut or frame is None or frame.size < len(data) or (kind or frame.kind) != frame.kind:
             raise NotWhole
+        if extraction.skipped > mpeg.MOST_SKIPPED:
+            raise NotWhole  # an edit list cuts more than a tag can tell of
         kind = frame.kind
         if frame.size > len(data):
             extraction.cut = True  # right, if it is the last

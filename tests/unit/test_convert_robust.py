@@ -271,6 +271,19 @@ def test_mp3_sound_is_copied_bit_for_bit(name: str, quality: tuple[str, str], tm
         assert clips.samples(mp3, 44100, 2) == clips.samples(video, 44100, 2) == round(6.1 * 44100)
 
 
+@pytest.mark.parametrize("begin", [1105, 4000, 5000, 50_000])
+def test_of_mp3_sound_is_kept_what_the_edit_list_of_its_video_keeps(begin: int, tmp_path: Path) -> None:
+    video = _mp3(tmp_path / "a.mp4", "-b:a", "128k")
+    data = bytearray(video.read_bytes())
+    at = data.index(b"elst") + 16  # version and flags, one edit, its length, where it begins
+    assert int.from_bytes(data[at : at + 4], "big") == 1105
+    data[at : at + 4] = begin.to_bytes(4, "big")
+    video.write_bytes(data)
+    result, mp3 = convert(video, tmp_path)
+    assert result.copied == (begin < 4096 + mpeg.DECODER_DELAY)  # what LAME's tag can say
+    assert clips.samples(mp3, 44100, 2) == clips.samples(video, 44100, 2)
+
+
 @pytest.mark.parametrize("name", ["chaplin.mp4", "video_with_failing_audio.mp4", "with-attached-pic.mp3"])
 def test_real_mp3_sound_is_copied(name: str, tmp_path: Path) -> None:
     video = clips.real(name)
