@@ -159,6 +159,12 @@ def _undecodable(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _far_away(path: Path) -> None:
+    whole = clips.clip(path, "-c:a", "alac", seconds=3).read_bytes()
+    chunk = whole.index(b"info")
+    path.write_bytes(whole[: chunk + 4] + (1 << 62).to_bytes(8, "big") + whole[chunk + 12 :])
+
+
 def _only_a_tag(path: Path) -> None:
     whole = clips.clip(path.with_name("whole.mp3"), "-id3v2_version", "0", "-b:a", "64k", seconds=0.5).read_bytes()
     frame = mpeg.parse(whole)
@@ -173,6 +179,7 @@ def _only_a_tag(path: Path) -> None:
         ("empty.mp4", _nothing, "not a video or audio file"),
         ("noise.mp4", _noise, "not a video or audio file"),
         ("tag.mp3", _only_a_tag, "."),
+        ("far.caf", _far_away, "damaged"),
         ("picture.jpg", _picture, "no audio track"),
         ("silent.mp4", _no_track, "no audio track"),
         ("half.mp4", _without_index, "not a video or audio file, or it is damaged"),
