@@ -112,8 +112,8 @@ def _by_its_tables(
     if copy and _codec(extraction.stream) == "mp3":
         if extraction.skipped or extraction.errors:
             raise NotPlain
-        skipped, duration = movie_writer.write_frames(movie, target)
-        known |= {"container": "mp3", "skipped": skipped, "duration": duration}
+        skipped, discarded, duration = movie_writer.write_frames(movie, target)
+        known |= {"container": "mp3", "skipped": skipped, "discarded": discarded, "duration": duration}
     else:
         known["container"] = "mov"
         movie_writer.write_head(movie, target)
