@@ -59,8 +59,8 @@ class Extraction:
 
     @property
     def edited(self) -> bool:
-        """Whether an edit list tells to the sample where the track ends; elsewhere its length may be an estimate."""
-        return self._container.format.name.startswith("mov,")
+        """Whether an edit list tells to the sample what is heard; elsewhere the length may be an estimate."""
+        return self.skipped > 0 and self._container.format.name.startswith("mov,")
 
     @property
     def began(self) -> float:
