@@ -119,3 +119,19 @@ def test_names_that_are_no_text_and_times_past_four_bytes_are_written_as_well_as
     assert str(found["TIT2"]) == "caf?"
     (one,) = found.getall("CHAP")
     assert (one.start_time, one.end_time) == (1000, 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize(
+    ("begin", "kind"),
+    [
+        (b"\xff\xd8\xff\xe0", "jpeg"),
+        (b"\x89PNG\r\n\x1a\n", "png"),
+        (b"GIF89a", "gif"),
+        (b"BM", "bmp"),
+        (b"II*\0", "tiff"),
+        (b"RIFF\1\0\0\0WEBP", "webp"),
+    ],
+)
+def test_a_picture_is_called_what_it_is(begin: bytes, kind: str) -> None:
+    found = ID3(io.BytesIO(tags.id3({}, "a.mp4", begin + bytes(100)) + bytes(4000)))
+    assert found.getall("APIC")[0].mime == f"image/{kind}"
