@@ -21,8 +21,7 @@ from functions.convert.reading import HEARTBEAT, Reading
 CPU_PER_SECOND = 1.0
 #: Bytes that an ffmpeg may map.
 ADDRESS_SPACE = 4 << 30
-#: Not about the sound but about its times, which an MP3 has not (libavformat/mux.c; its muxer ignores the error).
-_ONLY_TIMES = b"non monotonically increasing dts to muxer"
+_ONLY_TIMES = b"non monotonically increasing dts to muxer"  # libavformat/mux.c; MP3 has no times, nothing is lost
 #: Where ffmpeg's demuxer has another name than its muxer.
 _DEMUXERS = {"adts": "aac", "vob": "mpeg"}
 #: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: a track may decode to more than it says.

@@ -46,7 +46,7 @@ class Extraction:
         stream.codec_context.thread_count = 1
         self._probing = 8  # packets to try until one gives a frame
         self._first: float | None = None
-        self._end = self._summed = self._others_reach = 0.0
+        self._end = self._summed = self._others_reach = self._moved = 0.0
         # Seconds. To make it of a packet's own fraction costs more than to read the packet.
         self._base = float(stream.time_base or 0)
 
@@ -114,7 +114,11 @@ class Extraction:
         if packet.pts is not None:
             start = packet.pts * self._base
             if self._first is None:
-                self._first = start
+                self._first = self._end = start
+            start += self._moved
+            if start < self._end - GAP:  # the clock begins anew
+                self._moved += self._end - start
+                start = self._end
             elif start > self._end + GAP:
                 self.errors += 1
             self._end = max(self._end, start + length)

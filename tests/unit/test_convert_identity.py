@@ -211,3 +211,5 @@ def test_recordings_laid_end_to_end_whose_clock_begins_anew_are_one(name: str, a
     result, mp3 = convert(video, tmp_path, Options(), encoders=2)
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "192k")
     assert result.duration == pytest.approx(12, abs=0.2)
+    with video.open("rb") as source:  # what encoders and progress go by
+        assert tracks.take(source, tmp_path, Options()).duration == pytest.approx(12, abs=0.2)
