@@ -1,5 +1,6 @@
 """Writes an audio track into a container of its own, which decodes to the samples of the source. Runs in the reader."""
 
+import errno
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
@@ -7,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 from functions.convert.extract import BUFFER, Extraction
 
 if TYPE_CHECKING:
-    import av.audio.stream
+    import av.container
     import av.packet
 
 
@@ -80,9 +81,8 @@ def remux(extraction: Extraction, formats: Callable[[], Sequence[str]], target: 
         clock = _Clock(_early(last, extraction) if name == "mov" else 0)
         for packet in packets:
             if last is not None:
-                clock.set(last)
                 last.stream, length = stream, last.duration or 0
-                output.mux_one(last)
+                _write(output, last, clock, extraction)
             last = packet
         if last is not None:
             if whole:
@@ -90,12 +90,25 @@ def remux(extraction: Extraction, formats: Callable[[], Sequence[str]], target: 
             elif (rest := extraction.rest(last)) is not None:
                 # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is meant to be cut.
                 last.duration = rest
-            clock.set(last)
             last.stream = stream
-            output.mux_one(last)
+            _write(output, last, clock, extraction)
         output.close()
         return name
     raise NoContainer(extraction.stream.codec_context.name)
+
+
+def _write(
+    output: "av.container.OutputContainer", packet: "av.packet.Packet[Any]", clock: _Clock, extraction: Extraction
+) -> None:
+    import av.error
+
+    clock.set(packet)
+    try:
+        output.mux_one(packet)
+    except av.error.FFmpegError as error:
+        if error.errno == errno.ENOSPC or extraction.packets <= 2:  # it takes none
+            raise
+        extraction.errors += 1  # what is in the packet is damaged, as the lengths of AMR that mov looks at
 
 
 def _early(first: "av.packet.Packet[Any] | None", extraction: Extraction) -> int:

@@ -126,6 +126,17 @@ def test_broken_packets_in_the_middle_are_left_out(name: str, arguments: str, tm
     assert result.warning == "Parts of the sound are damaged or missing and were left out."
 
 
+def test_a_packet_that_no_container_takes_is_left_out(tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.3gp", "-ac", 1, "-c:a", "libopencore_amrnb", "-b:a", "12.2k", seconds=4, rate=8000)
+    data = bytearray(video.read_bytes())
+    data[4:8] = b"skip"  # so that libav reads it
+    data[data.index(b"mdat") + 4 + 50 * 32] = 4  # the shortest kind of frame, in the 32 bytes of the longest
+    video.write_bytes(data)
+    result, _ = convert(video, tmp_path)
+    assert result.duration == pytest.approx(4, abs=0.1)
+    assert result.warning == "Parts of the sound are damaged or missing and were left out."
+
+
 def _text(path: Path) -> None:
     path.write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nnot a video\n")
 
