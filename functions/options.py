@@ -18,6 +18,7 @@ LOUDEST = 30.0
 _TIME = re.compile(
     r"(?:(?:([0-9]{1,3}):(?=[0-5]?[0-9]:))?([0-9]{1,4}):(?=[0-5]?[0-9](?:\.|$)))?([0-9]{1,6}(?:\.[0-9]{0,9})?)"
 )
+_DIGITS = re.compile(r"[0-9]{1,9}")  # of thousands Python makes no number
 _DECIBELS = re.compile(r"([+-]?[0-9]{1,3}(?:\.[0-9]{0,9})?)(?: ?db)?", re.IGNORECASE)
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -105,14 +106,14 @@ class Options:
 
 def _bitrate(name: str, text: str) -> int:
     digits = text.strip().lower().removesuffix("k")
-    if digits.isascii() and digits.isdigit() and int(digits) in BITRATES:
+    if _DIGITS.fullmatch(digits) and int(digits) in BITRATES:
         return int(digits)
     raise BadOption(name, f"{name} must be one of {', '.join(f'{rate}k' for rate in BITRATES)}.")
 
 
 def _whole(name: str, text: str, least: int, most: int) -> int:
     digits = text.strip()
-    if digits.isascii() and digits.isdigit() and least <= int(digits) <= most:
+    if _DIGITS.fullmatch(digits) and least <= int(digits) <= most:
         return int(digits)
     raise BadOption(name, f"{name} must be a whole number from {least} to {most}.")
 

@@ -2,13 +2,15 @@
 
 import argparse
 import contextlib
+import errno
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from events.errors import Mp3burstError
+from events.errors import Mp3burstError, TryAgain
 from functions.convert.engine import Result, to_mp3
 from functions.convert.ffmpeg import ffmpeg_of
 from functions.options import Options
@@ -25,14 +27,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--encoders", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="at once")
     options = [_add(parser, f"--{name.replace('_', '-')}", one.default) for name, one in _FIELDS.items()]
     given = parser.parse_args(arguments)
-    out = given.out or given.video.with_suffix(".mp3")
+    out = given.out or given.video.parent / f"{given.video.stem}.mp3"
     form = {one.dest: value for one in options if (value := getattr(given, one.dest)) is not None}
     try:
-        if out.exists() and out.samefile(given.video):
-            raise Mp3burstError(f"{out} is the video itself: name another file with -o.")
+        _check(out, given.video)
         result = convert(given.video, out, Options.from_form(form), given.encoders)
     except OSError as error:
-        print(f"{error.filename or given.video}: {error.strerror or error}.", file=sys.stderr)
+        full = error.errno == errno.ENOSPC  # only what is written is told so
+        print(f"{error.filename or (out if full else given.video)}: {error.strerror or error}.", file=sys.stderr)
+        return 1
+    except TryAgain as error:  # in the service it is tried again; here that is for the user to do
+        print(f"{str(error).partition(';')[0]}: start again later.", file=sys.stderr)
         return 1
     except Mp3burstError as error:
         print(error, file=sys.stderr)
@@ -42,6 +47,15 @@ def main(arguments: list[str] | None = None) -> int:
     if result.warning:
         print(result.warning, file=sys.stderr)
     return 0
+
+
+def _check(out: Path, video: Path) -> None:
+    if not out.parent.is_dir():
+        raise Mp3burstError(f"There is no directory {out.parent}: make it, or name another file with -o.")
+    if out.exists() and out.samefile(video):
+        raise Mp3burstError(f"{out} is the video itself: name another file with -o.")
+    if out.exists() and not out.is_file():  # as /dev/null, in whose place a file would stand from then on
+        raise Mp3burstError(f"{out} is no file: name one with -o.")
 
 
 def _add(parser: argparse.ArgumentParser, flag: str, default: object) -> argparse.Action:
@@ -92,5 +106,12 @@ def _bar(terminal: bool) -> Iterator[Callable[[float], None]]:
             print(file=sys.stderr)
 
 
+def _stop(number: int, _: object) -> None:
+    raise SystemExit(128 + number)  # on the way out temporary files are deleted
+
+
 if __name__ == "__main__":
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(end) is signal.SIG_DFL:  # nohup ignores one
+            signal.signal(end, _stop)
     sys.exit(main())

@@ -42,13 +42,13 @@ class File:
     def __init__(self, source: io.RawIOBase, size: int) -> None:
         self.source = source
         self.size = size
-        self._start, self._data = -1, b""
+        self._start, self._data = 0, b""
 
     def at(self, offset: int, size: int) -> bytes:
         """So many bytes from an offset on, ``READ`` at most."""
         if not 0 <= offset - self._start <= len(self._data) - size:
             ahead = READ
-            if self._start < 0 or offset != self._start + len(self._data):
+            if offset != self.source.tell():  # others read from it, too
                 self.source.seek(offset)
                 ahead = max(size, _AHEAD)  # between two chunks of sound may be megabytes of pictures
             self._start, self._data = offset, b""

@@ -21,8 +21,9 @@ from functions.convert.reading import HEARTBEAT, Reading
 CPU_PER_SECOND = 1.0
 #: Bytes that an ffmpeg may map.
 ADDRESS_SPACE = 4 << 30
+_ONLY_TIMES = b"non monotonically increasing dts to muxer"  # libavformat/mux.c; MP3 has no times, nothing is lost
 #: Where ffmpeg's demuxer has another name than its muxer.
-_DEMUXERS = {"adts": "aac"}
+_DEMUXERS = {"adts": "aac", "vob": "mpeg"}
 #: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: a track may decode to more than it says.
 _BYTES_PER_SECOND = 80_000
 
@@ -220,7 +221,7 @@ def _hear_progress(encoding: Encoding, line: bytes) -> None:
 def _hear_log(encoding: Encoding, line: bytes) -> None:
     if b"Reconfiguring filter graph" in line:
         encoding.reconfigured = True
-    if b"[error]" in line or b"[fatal]" in line:
+    if (b"[error]" in line or b"[fatal]" in line) and _ONLY_TIMES not in line:
         encoding.errors += 1
         encoding.first_error = encoding.first_error or line.decode(errors="replace")
 

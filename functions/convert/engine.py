@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from functions.convert import cover, cut, edits, encode, length, mpeg, probe, repack, splice, tags, xing
+from functions.convert.chapters import within
 from functions.convert.cut import Plan
 from functions.convert.faults import EncoderKilled, UnusableMedia
 from functions.convert.ffmpeg import own_ffmpeg
@@ -98,6 +99,7 @@ def make(
             warning = lost(track.missing, track.errors)
             made = [(track.path, splice.measure(track.path, 0, 0, None))]
             first = _copied_tag(track, made[0][1])
+            chapters = within(track.chapters, 0.0, duration_of(first, made[0][1].frames))
         else:
             plan = plan_for(track, options, encoders)
             on_part = functools.partial(_on_part, on_progress)
@@ -107,9 +109,9 @@ def make(
                 made = [repack.repack(made, track.path.parent / "repacked", lambda _: on_part(1.0))]
             warning = lost(track.missing, track.errors + max(one.errors for one in done))
             first = tag_of([one for _, one in made], plan.before)
-            track = replace(track, chapters=plan.within(track.chapters))
+            chapters = plan.within(track.chapters)
         image, word = picture(lambda: on_progress(READING + _ENCODING))
-    track, warning = replace(track, cover=image), both(warning, word)
+    track, warning = replace(track, cover=image, chapters=chapters), both(warning, word)
     return _write(out, track, filename, made, first, warning, on_progress)
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class Extraction:
         stream.codec_context.thread_count = 1
         self._probing = 8  # packets to try until one gives a frame
         self._first: float | None = None
-        self._end = self._summed = self._others_reach = 0.0
+        self._end = self._summed = self._others_reach = self._moved = 0.0
         # Seconds. To make it of a packet's own fraction costs more than to read the packet.
         self._base = float(stream.time_base or 0)
 
@@ -56,6 +56,11 @@ class Extraction:
         exact = self.stream.time_base is not None and self.stream.time_base <= Fraction(1, 8000)
         span = max(self._end - (self._first or 0.0), 0.0)
         return self._summed if exact or not span else span
+
+    @property
+    def edited(self) -> bool:
+        """Whether an edit list tells to the sample what is heard; elsewhere the length may be an estimate."""
+        return self.skipped > 0 and self._container.format.name.startswith("mov,")
 
     @property
     def began(self) -> float:
@@ -109,7 +114,11 @@ class Extraction:
         if packet.pts is not None:
             start = packet.pts * self._base
             if self._first is None:
-                self._first = start
+                self._first = self._end = start
+            start += self._moved
+            if start < self._end - GAP:  # the clock begins anew
+                self._moved += self._end - start
+                start = self._end
             elif start > self._end + GAP:
                 self.errors += 1
             self._end = max(self._end, start + length)
@@ -121,6 +130,14 @@ class Extraction:
                 self.skipped += skipped if self.packets == 1 else 0
         if self._probing:
             self._decode(packet)
+
+    def rest(self, last: "av.packet.Packet[Any]") -> int | None:
+        """How much of the last packet, in its time base, is before the end that the container tells; None for all."""
+        source = self.stream
+        if not source.duration or last.pts is None or last.time_base != source.time_base:
+            return None
+        rest = (source.start_time or 0) + source.duration - last.pts
+        return rest if 0 < rest < (last.duration or 0) else None
 
     def _decode(self, packet: "av.packet.Packet[Any]") -> None:
         # A header may say 24 kHz and mono where the sound is 48 kHz and stereo (AAC with SBR and PS): a decoder knows.
@@ -148,60 +165,22 @@ def copy_frames(extraction: Extraction, target: IO[bytes]) -> None:
     Raises:
         NotWhole: that would make no MP3 file.
     """
-    kind = None
+    kind = last = None
     for packet in extraction:
-        data = bytes(packet)
+        last, data = packet, bytes(packet)
         frame = mpeg.parse(data)
         if extraction.cut or frame is None or frame.size < len(data) or (kind or frame.kind) != frame.kind:
             raise NotWhole
+        if extraction.skipped > mpeg.MOST_SKIPPED:
+            raise NotWhole  # an edit list cuts more than a tag can tell of
         kind = frame.kind
         if frame.size > len(data):
             extraction.cut = True  # right, if it is the last
             continue
         if not (extraction.packets == 1 and mpeg.is_tag(data)):
             target.write(data)
-
-
-def remux(extraction: Extraction, formats: Sequence[str], target: IO[bytes]) -> str:
-    """Write the track into a container of its own, packets and time stamps as they are.
-
-    Args:
-        extraction: the track.
-        formats: the containers to try; the first that takes the codec is used.
-        target: where it goes.
-
-    Returns:
-        The container's name.
-    """
-    import av
-    import av.error
-
-    for name in formats:
-        target.seek(0)
-        target.truncate()
-        output = av.open(target, "w", format=name, buffer_size=BUFFER)
-        try:
-            stream = output.add_stream_from_template(extraction.stream)
-            output.start_encoding()
-        except (ValueError, av.error.FFmpegError):
-            continue
-        last = None
-        for packet in extraction:
-            if last is not None:
-                output.mux_one(last)
-            last = packet
-            last.stream = stream
-        if last is not None:
-            _shorten(last, extraction.stream)
-            output.mux_one(last)
-        output.close()
-        return name
-    raise ValueError(f"no container takes {extraction.stream.codec_context.name}")
-
-
-def _shorten(last: "av.packet.Packet[Any]", source: "av.audio.stream.AudioStream") -> None:
-    # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is meant to be cut.
-    if source.duration and last.pts is not None and last.time_base == source.time_base:
-        rest = (source.start_time or 0) + source.duration - last.pts
-        if 0 < rest < (last.duration or 0):
-            last.duration = rest
+    if extraction.stream.time_base and last is not None and not extraction.discarded and extraction.edited:
+        rest = extraction.rest(last)
+        if rest is not None:
+            beyond = ((last.duration or 0) - rest) * extraction.stream.time_base * extraction.stream.sample_rate
+            extraction.discarded = round(beyond)

@@ -37,11 +37,12 @@ def write_sound(movie: Movie, target: IO[bytes]) -> None:
             target.write(data)
 
 
-def write_frames(movie: Movie, target: IO[bytes]) -> tuple[int, float]:
+def write_frames(movie: Movie, target: IO[bytes]) -> tuple[int, int, float]:
     """Write the packets of an MP3 track end to end, a tag aside.
 
     Returns:
-        How many samples at the start are not to be heard, and the seconds that all packets have, those included.
+        How many samples at the start and at the end are not to be heard, and the seconds that all packets have, those
+        included.
 
     Raises:
         NotPlain: they are not whole frames of one kind, or the edit list leaves some of them out.
@@ -57,10 +58,10 @@ def write_frames(movie: Movie, target: IO[bytes]) -> tuple[int, float]:
     if kind is None:
         raise NotPlain
     rate, samples = kind
-    return _skipped(movie, rate, samples), movie.packets * samples / rate
+    return *_silent(movie, rate, samples), movie.packets * samples / rate
 
 
-def _skipped(movie: Movie, rate: int, samples: int) -> int:
+def _silent(movie: Movie, rate: int, samples: int) -> tuple[int, int]:
     left = movie.packets
     for count, length in movie.times():
         left -= count
@@ -74,8 +75,8 @@ def _skipped(movie: Movie, rate: int, samples: int) -> int:
         end = length * rate / movie.clock if length else math.inf
         if start is None or start >= 1152 or start + end <= (movie.packets - 1) * samples:
             raise NotPlain
-        return start
-    return 0
+        return start, 0 if math.isinf(end) else max(movie.packets * samples - start - round(end), 0)
+    return 0, 0
 
 
 def _packets(movie: Movie) -> Iterator[bytes]:

@@ -19,6 +19,9 @@ HEADER = 4
 #: Samples that a decoder adds in front, and that a LAME tag's delay does not count (libavformat/mp3dec.c).
 DECODER_DELAY = 529
 
+#: Samples at the beginning that a tag can keep from being heard: its delay has 12 bits.
+MOST_SKIPPED = 0xFFF + DECODER_DELAY
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:

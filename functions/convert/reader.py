@@ -19,8 +19,9 @@ from typing import IO, TYPE_CHECKING, Any
 from functions.convert import cage, moment, movie_writer, mp4
 from functions.convert.boxes import NotPlain, is_fragmented
 from functions.convert.chapters import chapters_of
-from functions.convert.extract import BUFFER, Extraction, NotWhole, copy_frames, remux
+from functions.convert.extract import BUFFER, Extraction, NotWhole, copy_frames
 from functions.convert.remote import BEGUN, COVER, MAX_COVER, REPORT, REQUEST, Gone, Remote
+from functions.convert.remux import NoContainer, remux
 
 if TYPE_CHECKING:
     import av.audio.stream
@@ -78,7 +79,7 @@ def read(
         kind = "mp3"
         copy_frames(extraction, target)
     else:
-        kind = remux(extraction, _formats(container, stream, fragmented), target)
+        kind = remux(extraction, lambda: _formats(container, extraction, fragmented), target, whole=fragmented)
     target.flush()
     return {
         **_report(container, extraction),
@@ -111,8 +112,8 @@ def _by_its_tables(
     if copy and _codec(extraction.stream) == "mp3":
         if extraction.skipped or extraction.errors:
             raise NotPlain
-        skipped, duration = movie_writer.write_frames(movie, target)
-        known |= {"container": "mp3", "skipped": skipped, "duration": duration}
+        skipped, discarded, duration = movie_writer.write_frames(movie, target)
+        known |= {"container": "mp3", "skipped": skipped, "discarded": discarded, "duration": duration}
     else:
         known["container"] = "mov"
         movie_writer.write_head(movie, target)
@@ -161,16 +162,21 @@ def _tags(found: dict[str, str]) -> dict[str, str]:
     return {name[:100]: value[:_LONGEST_TAG] for name, value in itertools.islice(found.items(), _MOST_TAGS)}
 
 
-def _formats(
-    container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream", fragmented: bool
-) -> tuple[str, ...]:
+def _formats(container: "av.container.InputContainer", extraction: Extraction, fragmented: bool) -> tuple[str, ...]:
     """Containers that a track may go into and decode to the same samples; the first that takes its codec is the one."""
-    if container.format.name.startswith("mov,") and not fragmented:
-        return "mov", "mp4", "matroska", "asf", "nut"
+    # Some codecs stay where they come from: on DVDs, in old Flash and QuickTime, in broadcasts. What has no name for a
+    # codec takes it all the same in mpegts, and does not know it again.
+    rest = "asf", "nut", "vob", "flv", "caf", *(["mpegts"] if container.format.name == "mpegts" else [])
+    stream = extraction.stream
+    # The last packet of fragments is heard to its end, which matroska needs not be told. But it does not take over what
+    # is not to be heard at the beginning, as the encoder's delay in an edit list or in LAME's tag.
+    movie, silent = container.format.name.startswith("mov,"), extraction.skipped > 0
+    if (movie and (not fragmented or silent)) or (container.format.name == "mp3" and silent):
+        return "mov", "mp4", "matroska", *rest
     if stream.codec_context.name == "aac" and not stream.codec_context.extradata:
         # Each frame has its own header, which matroska would take off: rates may change midway.
         return "nut", "adts"
-    return "matroska", "asf", "nut"
+    return "matroska", *rest
 
 
 def _missing(container: "av.container.InputContainer", extraction: Extraction) -> float:
@@ -222,6 +228,8 @@ def main() -> None:
             report = read(source, target, arguments["track"], arguments["copy"], begun)
     except NotWhole:
         report = {"fault": "not whole"}
+    except NoContainer as error:
+        report = {"fault": "codec", "detail": f"no container takes {error}"}
     except MemoryError:
         report = {"fault": "memory"}
     except Gone:

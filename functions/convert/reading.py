@@ -147,9 +147,11 @@ class Reading:
         while True:
             what, first, second = remote.REQUEST.unpack(remote.receive(link, remote.REQUEST.size))
             if what == remote.READ and second >= 0:
-                if source.tell() != second:
-                    source.seek(second)
-                data = source.read(max(0, min(first, BUFFER)))
+                data = b""
+                if second < self._size:  # a damaged file leads anywhere, farther than a file can be
+                    if source.tell() != second:
+                        source.seek(second)
+                    data = source.read(max(0, min(first, BUFFER)))
                 _answer(link, data)
                 with self._changed:
                     self._furthest = max(self._furthest, source.tell())

@@ -26,6 +26,16 @@ _FRAMES = {
 _LONGEST = 1000
 #: In the place of a byte offset: the time holds (ID3v2 Chapter Frame Addendum, 3.1).
 _BY_TIME = 0xFFFFFFFF
+#: How files of pictures begin, beside those of JPEG.
+_PICTURES = (
+    (b"\x89PNG", "image/png"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+)
+#: Milliseconds: what four bytes hold, 49 days. A damaged file may claim to be longer.
+_LATEST = 0xFFFFFFFF
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -40,7 +50,7 @@ def id3(tags: Mapping[str, str], filename: str, cover: bytes, chapters: Sequence
     Args:
         tags: names and values as the source has them.
         filename: the source's name.
-        cover: a JPEG or PNG picture, or nothing.
+        cover: a picture, or nothing.
         chapters: of the MP3.
     """
     mutagen: Any = importlib.import_module("mutagen.id3")  # it has no types
@@ -54,14 +64,20 @@ def id3(tags: Mapping[str, str], filename: str, cover: bytes, chapters: Sequence
     if comment := _clean(found.get("comment", "")):
         out.add(mutagen.COMM(encoding=mutagen.Encoding.UTF16, lang="und", desc="", text=[comment]))
     if cover:
-        kind = "image/png" if cover.startswith(b"\x89PNG") else "image/jpeg"
-        out.add(mutagen.APIC(encoding=mutagen.Encoding.LATIN1, mime=kind, type=3, desc="", data=cover))
+        out.add(mutagen.APIC(encoding=mutagen.Encoding.LATIN1, mime=_kind(cover), type=3, desc="", data=cover))
     for frame in _chapter_frames(mutagen, chapters):
         out.add(frame)
     file = io.BytesIO()
     out.update_to_v23()
     out.save(file, v1=0, v2_version=3, padding=lambda _: 0)
     return file.getvalue()
+
+
+def _kind(picture: bytes) -> str:
+    webp = picture[:4] == b"RIFF" and picture[8:12] == b"WEBP"
+    return (
+        "image/webp" if webp else next((kind for begin, kind in _PICTURES if picture.startswith(begin)), "image/jpeg")
+    )
 
 
 def _chapter_frames(mutagen: Any, chapters: Sequence[Chapter]) -> Iterator[Any]:
@@ -73,8 +89,8 @@ def _chapter_frames(mutagen: Any, chapters: Sequence[Chapter]) -> Iterator[Any]:
         text = mutagen.TIT2(encoding=mutagen.Encoding.UTF16, text=[_clean(one.title)])
         yield mutagen.CHAP(
             element_id=name,
-            start_time=round(one.start * 1000),
-            end_time=round(one.end * 1000),
+            start_time=min(round(one.start * 1000), _LATEST),
+            end_time=min(round(one.end * 1000), _LATEST),
             start_offset=_BY_TIME,
             end_offset=_BY_TIME,
             sub_frames=[text],
@@ -86,4 +102,6 @@ def _lower(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def _clean(text: str) -> str:
+    # The name of a file on a disk may have bytes that are no text, which Python keeps as lone surrogates.
+    text = text.encode("utf-8", "replace").decode()
     return _CONTROL.sub(" ", text).strip()[:_LONGEST]

@@ -58,6 +58,32 @@ def test_chapters_move_with_the_start_and_end_with_the_end(tmp_path: Path) -> No
     assert chapters(convert(video, tmp_path, Options(end=1.0), 1)[1]) == [("Teil 0 ß", 0.0, 1.0)]
 
 
+@pytest.mark.parametrize("codec", ["libmp3lame", "aac"])
+def test_chapters_before_and_behind_the_sound_are_cut_to_it(codec: str, tmp_path: Path) -> None:
+    told = with_chapters(tmp_path / "told.mka", "-c:a", codec, count=6)
+    video = tmp_path / "late.mka"
+    clips.run(
+        "-itsoffset",
+        2.5,
+        "-i",
+        tmp_path / "sound.wav",
+        "-i",
+        told,
+        "-map",
+        "0",
+        "-map_chapters",
+        1,
+        "-c:a",
+        codec,
+        video,
+    )
+    result, mp3 = convert(video, tmp_path, Options(), 1)
+    assert result.copied == (codec == "libmp3lame")
+    assert [title for title, _, _ in chapters(mp3)] == ["Teil 1 ß", "Teil 2 ß", "Teil 3 ß", "Teil 4 ß"]
+    times = [time for _, *both in chapters(mp3) for time in both]
+    assert times == pytest.approx([0, 1.5, 1.5, 3.5, 3.5, 5.5, 5.5, result.duration], abs=0.05)
+
+
 def test_a_stranger_brings_no_more_chapters_than_a_table_of_contents_holds(tmp_path: Path) -> None:
     video = with_chapters(tmp_path / "many.mkv", "-c:a", "flac", count=600, seconds=0.01)
     mp3 = convert(video, tmp_path, Options(), 1)[1]
@@ -85,3 +111,27 @@ def test_titles_are_bounded(tmp_path: Path) -> None:
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, Options())
     assert list(track.chapters) == [Chapter(0.0, 2.0, "Teil 0 ß")]
+
+
+def test_names_that_are_no_text_and_times_past_four_bytes_are_written_as_well_as_may_be() -> None:
+    # As Python has the name of a file on a disk that is not UTF-8, and a damaged file its length.
+    found = ID3(io.BytesIO(tags.id3({}, "caf\udce9.mp4", b"", [Chapter(1.0, 5e6, "a\ud800")]) + bytes(4000)))
+    assert str(found["TIT2"]) == "caf?"
+    (one,) = found.getall("CHAP")
+    assert (one.start_time, one.end_time) == (1000, 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize(
+    ("begin", "kind"),
+    [
+        (b"\xff\xd8\xff\xe0", "jpeg"),
+        (b"\x89PNG\r\n\x1a\n", "png"),
+        (b"GIF89a", "gif"),
+        (b"BM", "bmp"),
+        (b"II*\0", "tiff"),
+        (b"RIFF\1\0\0\0WEBP", "webp"),
+    ],
+)
+def test_a_picture_is_called_what_it_is(begin: bytes, kind: str) -> None:
+    found = ID3(io.BytesIO(tags.id3({}, "a.mp4", begin + bytes(100)) + bytes(4000)))
+    assert found.getall("APIC")[0].mime == f"image/{kind}"

@@ -38,6 +38,8 @@ CONTAINERS = [
     ("aac.mp4", "-c:a aac", 48000),
     ("aac.mov", "-c:a aac -movflags +faststart", 44100),
     ("fragmented.mp4", "-c:a aac -movflags frag_keyframe+empty_moov", 44100),
+    ("recorded.mp4", "-c:a aac -movflags frag_keyframe+delay_moov", 44100),  # with an edit list
+    ("streamed.mp4", "-c:a aac -movflags dash+delay_moov", 48000),
     ("opus.mp4", "-c:a libopus", 48000),
     ("ac3.mp4", "-c:a ac3", 48000),
     ("alac.mov", "-c:a alac", 44100),
@@ -58,6 +60,14 @@ CONTAINERS = [
     ("mono.m4a", "-vn -ac 1 -c:a aac", 32000),
     ("bare.aac", "-vn -c:a aac", 24000),
     ("mp3.mp4", "-c:a libmp3lame -b:a 96k", 44100),
+    ("lame.mp3", "-vn -c:a libmp3lame -q:a 3", 44100),
+    ("low.mp3", "-vn -c:a libmp3lame -write_xing 0", 22050),
+    ("ac3.mpg", "-c:v mpeg1video -c:a ac3", 48000),  # time stamps that go back a little
+    ("disc.vob", "-c:v mpeg2video -c:a pcm_dvd", 48000),
+    ("disc.m2ts", "-c:v mpeg2video -c:a pcm_bluray", 48000),
+    ("broadcast.ts", "-c:v mpeg2video -c:a s302m -strict -2", 48000),
+    ("speech.flv", "-c:v flv1 -ac 1 -c:a nellymoser", 44100),
+    ("old.caf", "-vn -c:a adpcm_ima_qt", 44100),
 ]
 
 
@@ -181,3 +191,25 @@ def test_sound_that_changes_its_rate_midway_is_that_of_one_ffmpeg(tmp_path: Path
     video.write_bytes(first.read_bytes() + second.read_bytes())
     _, mp3 = convert(video, tmp_path, Options(), encoders=2)
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "192k")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("a.ts", "-c:v mpeg2video -c:a aac"),
+        ("a.ts", "-c:v mpeg2video -c:a ac3"),
+        ("a.mpg", "-c:v mpeg1video -c:a mp2"),
+        ("a.ogg", "-vn -c:a libvorbis"),
+        ("a.flac", "-vn -c:a flac"),
+        ("a.webm", "-vn -c:a libopus"),
+    ],
+)
+def test_recordings_laid_end_to_end_whose_clock_begins_anew_are_one(name: str, arguments: str, tmp_path: Path) -> None:
+    one = clips.clip(tmp_path / name, *arguments.split(), video="-vn" not in arguments, seconds=6)
+    video = one.with_stem("both")
+    video.write_bytes(one.read_bytes() * 2)
+    result, mp3 = convert(video, tmp_path, Options(), encoders=2)
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "192k")
+    assert result.duration == pytest.approx(12, abs=0.2)
+    with video.open("rb") as source:  # what encoders and progress go by
+        assert tracks.take(source, tmp_path, Options()).duration == pytest.approx(12, abs=0.2)

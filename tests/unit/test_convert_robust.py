@@ -126,6 +126,17 @@ def test_broken_packets_in_the_middle_are_left_out(name: str, arguments: str, tm
     assert result.warning == "Parts of the sound are damaged or missing and were left out."
 
 
+def test_a_packet_that_no_container_takes_is_left_out(tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.3gp", "-ac", 1, "-c:a", "libopencore_amrnb", "-b:a", "12.2k", seconds=4, rate=8000)
+    data = bytearray(video.read_bytes())
+    data[4:8] = b"skip"  # so that libav reads it
+    data[data.index(b"mdat") + 4 + 50 * 32] = 4  # the shortest kind of frame, in the 32 bytes of the longest
+    video.write_bytes(data)
+    result, _ = convert(video, tmp_path)
+    assert result.duration == pytest.approx(4, abs=0.1)
+    assert result.warning == "Parts of the sound are damaged or missing and were left out."
+
+
 def _text(path: Path) -> None:
     path.write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nnot a video\n")
 
@@ -159,6 +170,12 @@ def _undecodable(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _far_away(path: Path) -> None:
+    whole = clips.clip(path, "-c:a", "alac", seconds=3).read_bytes()
+    chunk = whole.index(b"info")
+    path.write_bytes(whole[: chunk + 4] + (1 << 62).to_bytes(8, "big") + whole[chunk + 12 :])
+
+
 def _only_a_tag(path: Path) -> None:
     whole = clips.clip(path.with_name("whole.mp3"), "-id3v2_version", "0", "-b:a", "64k", seconds=0.5).read_bytes()
     frame = mpeg.parse(whole)
@@ -173,6 +190,7 @@ def _only_a_tag(path: Path) -> None:
         ("empty.mp4", _nothing, "not a video or audio file"),
         ("noise.mp4", _noise, "not a video or audio file"),
         ("tag.mp3", _only_a_tag, "."),
+        ("far.caf", _far_away, "damaged"),
         ("picture.jpg", _picture, "no audio track"),
         ("silent.mp4", _no_track, "no audio track"),
         ("half.mp4", _without_index, "not a video or audio file, or it is damaged"),
@@ -267,8 +285,21 @@ def test_mp3_sound_is_copied_bit_for_bit(name: str, quality: tuple[str, str], tm
     assert not done.stderr
     if name in ("a.mp3", "a.mp4", "a.mkv"):  # the others do not tell what is padding
         assert result.duration == pytest.approx(6.1, abs=0.03)
-    if name == "a.mp3":
+    if name in ("a.mp3", "a.mp4"):
         assert clips.samples(mp3, 44100, 2) == clips.samples(video, 44100, 2) == round(6.1 * 44100)
+
+
+@pytest.mark.parametrize("begin", [1105, 4000, 5000, 50_000])
+def test_of_mp3_sound_is_kept_what_the_edit_list_of_its_video_keeps(begin: int, tmp_path: Path) -> None:
+    video = _mp3(tmp_path / "a.mp4", "-b:a", "128k")
+    data = bytearray(video.read_bytes())
+    at = data.index(b"elst") + 16  # version and flags, one edit, its length, where it begins
+    assert int.from_bytes(data[at : at + 4], "big") == 1105
+    data[at : at + 4] = begin.to_bytes(4, "big")
+    video.write_bytes(data)
+    result, mp3 = convert(video, tmp_path)
+    assert result.copied == (begin < 4096 + mpeg.DECODER_DELAY)  # what LAME's tag can say
+    assert clips.samples(mp3, 44100, 2) == clips.samples(video, 44100, 2)
 
 
 @pytest.mark.parametrize("name", ["chaplin.mp4", "video_with_failing_audio.mp4", "with-attached-pic.mp3"])

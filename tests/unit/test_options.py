@@ -63,6 +63,9 @@ def test_volume_is_decibels(text: str, decibels: float | None) -> None:
         ({"fade_out": "3601"}, "fade_out"),
         ({"normalize": "maybe"}, "normalize"),
         ({"mono": "2"}, "mono"),
+        ({"bitrate": "9" * 5000}, "bitrate"),
+        ({"vbr": "9" * 5000}, "vbr"),
+        ({"track": "9" * 5000}, "track"),
         ({"speed": "2"}, "speed"),
     ],
 )

@@ -1,0 +1,118 @@
+"""Writes an audio track into a container of its own, which decodes to the samples of the source. Runs in the reader."""
+
+import errno
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import IO, TYPE_CHECKING, Any
+
+from functions.convert.extract import BUFFER, Extraction
+
+if TYPE_CHECKING:
+    import av.container
+    import av.packet
+
+
+class _Clock:
+    """Gives packets times that only go forward, which containers insist on.
+
+    Recordings that were joined begin anew in the middle, and where a packet was damaged its time may be, too. Sound is
+    laid end to end in any case.
+    """
+
+    def __init__(self, shift: int = 0) -> None:
+        self._shift, self._due = shift, 0
+        self._last: int | None = None
+
+    def set(self, packet: "av.packet.Packet[Any]") -> None:
+        """Move a packet behind the one before it, and all that follow with it; one without a time gets one."""
+        time = packet.dts if packet.dts is not None else packet.pts
+        if time is None:
+            packet.dts = packet.pts = time = self._due - self._shift
+        if self._last is not None and time + self._shift <= self._last:
+            self._shift = max(self._due, self._last + 1) - time
+        if self._shift:
+            packet.dts = None if packet.dts is None else packet.dts + self._shift
+            packet.pts = None if packet.pts is None else packet.pts + self._shift
+        self._last = time + self._shift
+        self._due = self._last + (packet.duration or 0)
+
+
+class NoContainer(Exception):
+    """None takes the codec."""
+
+
+def _options(name: str, rate: int) -> dict[str, str]:
+    if name == "mpegts":
+        return {"mpegts_m2ts_mode": "1"}  # the only one that takes Blu-ray's PCM
+    # The edit list says how long the track is, by default in milliseconds.
+    return {"movie_timescale": str(rate)} if name in ("mov", "mp4") else {}
+
+
+def remux(extraction: Extraction, formats: Callable[[], Sequence[str]], target: IO[bytes], whole: bool) -> str:
+    """Write the track into a container of its own, packets and time stamps as they are.
+
+    Args:
+        extraction: the track.
+        formats: tells, once the first packet is known, the containers to try; the first that takes the codec is used.
+        target: where it goes.
+        whole: whether the last packet is to be heard to its end, however long it says that it is.
+
+    Returns:
+        The container's name.
+
+    Raises:
+        NoContainer: it is in none of them.
+    """
+    import av
+    import av.error
+
+    packets = iter(extraction)
+    last, length = next(packets, None), 0
+    for name in formats():
+        target.seek(0)
+        target.truncate()
+        options = _options(name, extraction.stream.sample_rate)
+        output = av.open(target, "w", format=name, options=options, buffer_size=BUFFER)
+        try:
+            stream = output.add_stream_from_template(extraction.stream)
+            output.start_encoding()
+        except (ValueError, av.error.FFmpegError):
+            continue
+        clock = _Clock(_early(last, extraction) if name == "mov" else 0)
+        for packet in packets:
+            if last is not None:
+                last.stream, length = stream, last.duration or 0
+                _write(output, last, clock, extraction)
+            last = packet
+        if last is not None:
+            if whole:
+                last.duration = max(last.duration or 0, length)
+            elif (rest := extraction.rest(last)) is not None:
+                # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is meant to be cut.
+                last.duration = rest
+            last.stream = stream
+            _write(output, last, clock, extraction)
+        output.close()
+        return name
+    raise NoContainer(extraction.stream.codec_context.name)
+
+
+def _write(
+    output: "av.container.OutputContainer", packet: "av.packet.Packet[Any]", clock: _Clock, extraction: Extraction
+) -> None:
+    import av.error
+
+    clock.set(packet)
+    try:
+        output.mux_one(packet)
+    except av.error.FFmpegError as error:
+        if error.errno == errno.ENOSPC or extraction.packets <= 2:  # it takes none
+            raise
+        extraction.errors += 1  # what is in the packet is damaged, as the lengths of AMR that mov looks at
+
+
+def _early(first: "av.packet.Packet[Any] | None", extraction: Extraction) -> int:
+    # What is not to be heard at the beginning comes before 0 in an edit list; with libav's reader of MP3 it is at 0.
+    if first is None or first.pts != 0 or first.time_base is None:
+        return 0
+    return -round(Fraction(extraction.skipped, extraction.stream.sample_rate) / first.time_base)

@@ -1,0 +1,67 @@
+"""The converter as a tool: what it says to a wrong command line, and what it leaves behind."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from functions.convert.__main__ import main
+from tests import clips
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([".", "-o", "out.mp3"], "Is a directory"),
+        (["."], "Is a directory"),
+        ([""], "Is a directory"),
+        (["/"], "Is a directory"),
+        (["a.wav", "-o", "a.wav"], "is the video itself"),
+        (["a.wav", "-o", "."], "is no file: name one with -o."),
+        (["a.wav", "-o", "pipe"], "pipe is no file: name one with -o."),
+        (["a.wav", "-o", "nowhere/out.mp3"], "There is no directory nowhere: make it, or name another file with -o."),
+        (["none.wav"], "none.wav: No such file or directory."),
+        (["a.wav", "--bitrate", "9" * 5000], "bitrate must be one of"),
+    ],
+)
+def test_a_wrong_command_line_is_answered_in_a_sentence_and_changes_nothing(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clips.clip(tmp_path / "a.wav", seconds=0.2)
+    os.mkfifo("pipe")
+    assert main(arguments) == 1
+    assert said in capsys.readouterr().err
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.wav", "pipe"]
+    assert stat.S_ISFIFO(Path("pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("name", [b"-x.wav", b"caf\xe9.wav", "日本 😀 'q'.wav".encode(), b".wav"])
+def test_a_file_may_have_any_name(name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    clips.clip(tmp_path / "a.wav", seconds=0.2).rename(os.fsdecode(name))
+    assert main(["--", os.fsdecode(name)]) == 0
+    (mp3,) = tmp_path.glob("*.mp3")
+    assert mp3.stem == Path(os.fsdecode(name)).stem
+    assert clips.samples(mp3, 48000, 2) == 9600
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_tool_that_is_stopped_leaves_no_file(number: signal.Signals, tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.flac", sound=clips.SILENCE, seconds=300)
+    tool = subprocess.Popen(
+        [sys.executable, "-m", "functions.convert", video], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob(".mp3burst-*/convert-*/track")):
+        assert tool.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    tool.send_signal(number)
+    assert tool.wait(30) == 128 + number
+    assert list(tmp_path.iterdir()) == [video]
