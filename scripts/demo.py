@@ -5,9 +5,11 @@ import base64
 import contextlib
 import email.policy
 import http.client
+import io
 import json
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import urllib.parse
 from collections.abc import Iterator
 from email import message_from_bytes
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, Final
 
 _CHUNK: Final = 1 << 18
@@ -145,19 +148,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("video", nargs="?", type=Path, help="the video to convert; without it, one is made")
     parser.add_argument("--once", action="store_true", help="end after the job instead of staying up")
-    parser.add_argument("--data", type=Path, default=_ROOT / "data", help="where everything is kept (data)")
-    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument(
+        "--data", type=Path, default=_ROOT / "data", metavar="DIR", help="where everything is kept (data)"
+    )
+    parser.add_argument("--port", type=int, default=8080, help="where it is reached (8080)")
     arguments = parser.parse_args()
-    video, data = arguments.video, arguments.data.resolve()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # In a pipe, too, every step is seen when it is taken.
+    _heed_signals()
+    video, data, right = arguments.video, arguments.data.resolve(), False
     platform: subprocess.Popen[str] | None = None
     try:
         if video is not None and not video.is_file():
             raise DemoError(f"There is no file {arguments.video}: name a video, or leave it out and one is made.")
-        platform = start(data, arguments.port)
+        platform, began = start(data, arguments.port)
+        await_ready(platform, data / "platform.log", began)
         show(Api(arguments.port), video or make_clip(data), data)
+        right = True
         if not arguments.once:
             print(f"\nmp3burst stays up on http://localhost:{arguments.port} until Ctrl-C.")
             platform.wait()
+            raise DemoError(f"mp3burst has ended: look into {_short(data / 'platform.log')}.")
         return 0
     except DemoError as error:
         print(error, file=sys.stderr)
@@ -166,22 +177,39 @@ def main() -> int:
         print(f"mp3burst does not answer: {error!r}; look into {_short(data / 'platform.log')}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print()
-        return 0
+        with contextlib.suppress(OSError):  # The terminal may be gone.
+            print()
+        return 0 if right else 130
     finally:
-        if platform is not None and platform.poll() is None:
-            platform.send_signal(signal.SIGTERM)
-            platform.wait()
+        # Ctrl-C once more is passed on: the platform hurries then.
+        while platform is not None and platform.poll() is None:
+            with contextlib.suppress(KeyboardInterrupt):
+                platform.terminate()
+                platform.wait()
 
 
-def start(data: Path, port: int) -> "subprocess.Popen[str]":
-    """The platform, ready; DemoError with its own sentence where it does not start."""
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _heed_signals() -> None:
+    # The platform is in a session of its own, so that it would outlive us and keep its port.
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # As with nohup.
+            signal.signal(number, end)
+
+
+def start(data: Path, port: int) -> "tuple[subprocess.Popen[str], int]":
+    """The platform, not ready yet, and where its log begins, in bytes; DemoError where nothing can be written."""
     log = data / "platform.log"
-    print(f"$ ./scripts/up --data {_short(data)} --port {port} 2> {_short(log)}")
-    with log.open("a") as errors:
-        began = log.stat().st_size
+    print(f"$ ./scripts/up --data {_typed(data)} --port {port} 2> {_typed(log)}")
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        errors = log.open("a")
+    except OSError as error:
+        raise DemoError(f"Nothing can be kept in {data} ({error.strerror}): choose another --data.") from error
+    with errors:
         # A session of its own: Ctrl-C comes to us, and we end it in good order.
+        began = log.stat().st_size
         platform = subprocess.Popen(
             [sys.executable, "-m", "infra.local", "--data", str(data), "--port", str(port)],
             stdout=subprocess.PIPE,
@@ -191,14 +219,20 @@ def start(data: Path, port: int) -> "subprocess.Popen[str]":
             env={name: value for name, value in os.environ.items() if name not in _MAIL}
             | {"MAIL_DIR": str(data / "mail")},
         )
+    return platform, began
+
+
+def await_ready(platform: "subprocess.Popen[str]", log: Path, began: int) -> None:
+    """Wait until it is ready; DemoError with its own sentence where it does not start."""
     assert platform.stdout is not None  # noqa: S101 - for mypy: it was asked for
     ready = platform.stdout.readline()
     if not ready:
         platform.wait()
-        said = log.read_text()[began:].strip().splitlines()
-        raise DemoError(said[-1] if said else "mp3burst did not start.")
+        said = log.read_bytes()[began:].decode(errors="replace").strip().splitlines()
+        raise DemoError(
+            said[-1] if said else f"mp3burst did not start: look whether there is room left in {log.parent}."
+        )
     print(ready, end="")
-    return platform
 
 
 def show(api: Api, video: Path, data: Path) -> None:
@@ -221,14 +255,14 @@ def show(api: Api, video: Path, data: Path) -> None:
     print(json.dumps(job, ensure_ascii=False))
 
     letter = await_mail(data / "mail", accepted)
-    print(f"\n$ cat {_short(letter)}\n")
+    print(f"\n$ cat {_typed(letter)}\n")
     print("\n".join("    " + line for line in text_of(letter).splitlines()))
     if job["status"] == "failed":
         raise DemoError(job["error"])
 
     mp3 = data / "demo" / job["job"] / f"{Path(job['filename']).stem}.mp3"
     mp3.parent.mkdir(parents=True)  # Of this job alone: nothing that is there is overwritten.
-    print(f'\n$ curl -H "Authorization: Bearer $TOKEN" "{api.url}/download?fid={job["mp3"]}" -o {_short(mp3)!r}')
+    print(f'\n$ curl -H "Authorization: Bearer $TOKEN" "{api.url}/download?fid={job["mp3"]}" -o {_typed(mp3)}')
     download(api, job["mp3"], mp3)
     check(mp3, job["duration"])
     print(f"{mp3} is a right MP3: {job['duration']:.2f} s, {mp3.stat().st_size} bytes.")
@@ -237,7 +271,7 @@ def show(api: Api, video: Path, data: Path) -> None:
 def send(api: Api, video: Path) -> str:
     """Upload the video, a large one so that it can be gone on with; the job."""
     if video.stat().st_size <= _LARGE:
-        print(f"\n$ curl -H \"Authorization: Bearer $TOKEN\" -F 'file=@{_short(video)}' {api.url}/upload")
+        print(f'\n$ curl -H "Authorization: Bearer $TOKEN" -F {_typed(video, "file=@")} {api.url}/upload')
         accepted = api.upload(video)
         print(json.dumps(accepted))
         return str(accepted["job"])
@@ -247,7 +281,7 @@ def send(api: Api, video: Path) -> str:
     path = api.resumable(video)
     print(f"Location: {path}")
     part = "-H 'Content-Type: application/offset+octet-stream' -H 'Upload-Offset: 0'"
-    print(f"\n$ {tus} -X PATCH {part} -T '{_short(video)}' {api.url}{path}")
+    print(f"\n$ {tus} -X PATCH {part} -T {_typed(video)} {api.url}{path}")
     job = api.send(video, path)
     print(f"Mp3burst-Job: {job}")
     return job
@@ -322,7 +356,9 @@ def make_clip(data: Path) -> Path:
             *("-f", "lavfi", "-i", f"aevalsrc={tune}|{tune}:s=44100", "-t", "20"),
             *("-c:v", "mpeg4", "-q:v", "5", "-c:a", "aac", "-metadata", "title=mp3burst demo", str(unfinished)),
         ]
-        subprocess.run(command, check=True)
+        if subprocess.run(command, check=False).returncode:
+            unfinished.unlink(missing_ok=True)
+            raise DemoError("The video could not be made, as ffmpeg says above: name one of yours, or make room.")
         unfinished.rename(clip)
     return clip
 
@@ -341,6 +377,11 @@ def _bar(what: str, fraction: float) -> None:
 
 def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _typed(path: Path, before: str = "") -> str:
+    """The path as a person types it into a shell, blanks and all."""
+    return shlex.quote(before + _short(path))
 
 
 if __name__ == "__main__":

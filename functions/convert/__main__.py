@@ -13,19 +13,39 @@ from pathlib import Path
 from events.errors import Mp3burstError, TryAgain
 from functions.convert.engine import Result, to_mp3
 from functions.convert.ffmpeg import ffmpeg_of
-from functions.options import Options
+from functions.options import BITRATES, Options
 
 _WIDTH = 40
-_FIELDS = Options.__dataclass_fields__
+_HELP = {
+    "bitrate": "kbit/s: " + ", ".join(f"{rate}k" for rate in BITRATES) + " (default: 192k)",
+    "vbr": "0 (best) to 9, instead of a bit rate",
+    "track": "which audio track, from 0",
+    "start": "where the MP3 begins, as 83.5 or 1:23.5",
+    "end": "where it ends",
+    "fade_in": "seconds from silence to the sound",
+    "fade_out": "seconds from the sound to silence",
+    "volume": "decibels from -30 to 30; --volume=-3dB makes it softer",
+    "normalize": "to a loudness of -16 LUFS (EBU R 128)",
+    "mono": "all channels mixed into one",
+    "cover": "frame, none, or the second of the video that shows it (default: the picture that the file brings along)",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Convert one file; the exit status, 0 where there is an MP3, 1 where there is none, 2 for a wrong command line."""
     parser = argparse.ArgumentParser("python -m functions.convert", description="Make an MP3 of a video's sound.")
-    parser.add_argument("video", type=Path)
-    parser.add_argument("-o", dest="out", type=Path, metavar="OUT", help="the MP3 (default: beside the video)")
-    parser.add_argument("--encoders", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="at once")
-    options = [_add(parser, f"--{name.replace('_', '-')}", one.default) for name, one in _FIELDS.items()]
+    parser.add_argument("video", type=Path, help="a video or audio file")
+    parser.add_argument(
+        "-o",
+        dest="out",
+        type=Path,
+        metavar="OUT",
+        help="the MP3, written over if it is there (default: beside the video)",
+    )
+    cores = len(os.sched_getaffinity(0))
+    encoders = "how many work at once (default: one for each core)"
+    parser.add_argument("--encoders", type=int, default=cores, metavar="N", help=encoders)
+    options = [_add(parser, name, one.default) for name, one in Options.__dataclass_fields__.items()]
     given = parser.parse_args(arguments)
     out = given.out or given.video.parent / f"{given.video.stem}.mp3"
     form = {one.dest: value for one in options if (value := getattr(given, one.dest)) is not None}
@@ -58,10 +78,11 @@ def _check(out: Path, video: Path) -> None:
         raise Mp3burstError(f"{out} is no file: name one with -o.")
 
 
-def _add(parser: argparse.ArgumentParser, flag: str, default: object) -> argparse.Action:
+def _add(parser: argparse.ArgumentParser, name: str, default: object) -> argparse.Action:
+    flag = f"--{name.replace('_', '-')}"
     if default is False:
-        return parser.add_argument(flag, action="store_const", const="true")
-    return parser.add_argument(flag)
+        return parser.add_argument(flag, action="store_const", const="true", help=_HELP[name])
+    return parser.add_argument(flag, help=_HELP[name])
 
 
 def convert(video: Path, out: Path, options: Options, encoders: int) -> Result:

@@ -1,12 +1,10 @@
 """Runs ffmpeg over ranges of a track, several at once; each leaves a file of MP3 frames."""
 
-import contextlib
 import functools
 import os
 import selectors
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import IO, Any
 from functions.convert import sandbox
 from functions.convert.cut import Piece, Plan, atrim
 from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
+from functions.convert.feed import source_of
 from functions.convert.reading import HEARTBEAT, Reading
 
 #: An encoder that needs more CPU than that for a second of sound is stuck.
@@ -111,7 +110,7 @@ def encode(
     running: list[Encoding] = []
     cores = cores_for(min(at_once, len(encodings)))
     length = (plan.before + plan.samples) / plan.rate
-    source = functools.partial(_file_of, track) if reading is None else functools.partial(_pipe_of, reading)
+    source = functools.partial(source_of, track, reading)
     with selectors.DefaultSelector() as selector:
         try:
             while waiting or running:
@@ -145,28 +144,11 @@ def cores_for(encoders: int) -> list[int]:
     return cores if 1 < encoders == len(cores) else []
 
 
-def _file_of(track: Path) -> IO[bytes]:
-    return track.open("rb")
-
-
-def _pipe_of(reading: Reading) -> IO[bytes]:
-    """What is read of a video from its first byte on, by a pipe of its own."""
-    out, into = os.pipe()
-    threading.Thread(target=_feed, args=(reading, into), name="feed", daemon=True).start()
-    return open(out, "rb")  # noqa: PTH123 - a number
-
-
-def _feed(reading: Reading, pipe: int) -> None:
-    with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as encoder:
-        for data in reading.track():
-            encoder.write(data)
-
-
 def _start(
     ffmpeg: str,
     plan: Plan,
     encoding: Encoding,
-    track: Callable[[], IO[bytes]],
+    source: Callable[[], IO[bytes]],
     selector: selectors.BaseSelector,
     length: float,
     core: int | None,
@@ -178,11 +160,11 @@ def _start(
         "FSIZE": int(length + 60) * _BYTES_PER_SECOND,
         "NOFILE": 64,
     }
-    with track() as source, encoding.path.open("w+b") as frames:
+    with source() as track, encoding.path.open("w+b") as frames:
         encoding.process = sandbox.spawn(
-            command(ffmpeg, plan, encoding.piece, source.fileno(), frames.fileno()),
+            command(ffmpeg, plan, encoding.piece, track.fileno(), frames.fileno()),
             limits,
-            pass_fds=(source.fileno(), frames.fileno()),
+            pass_fds=(track.fileno(), frames.fileno()),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             core=core,

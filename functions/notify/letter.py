@@ -61,7 +61,7 @@ def failed(name: str, to: str, filename: str, error: str, message_id: str) -> Ma
     paragraphs = [
         f"“{file}” could not be converted to MP3.",
         f"The reason: {_shown(error)}",
-        "Check that the file plays on your machine and has sound, then upload it again.",
+        "Check that the file plays on your machine and has sound, and that the options suit it, then upload it again.",
     ]
     return _letter(name, to, f"No MP3 could be made: {file}", paragraphs, None, message_id)
 

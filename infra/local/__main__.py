@@ -5,12 +5,14 @@ import asyncio
 import errno
 import fcntl
 import logging
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 from aiohttp import web
 
@@ -35,19 +37,20 @@ class CannotRun(Mp3burstError):
 
 def main() -> int:
     """Run until SIGTERM or SIGINT; a second signal hurries. Returns 1 where it cannot start."""
-    parser = argparse.ArgumentParser(prog="python -m infra.local", description="Run mp3burst on this machine.")
-    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="where everything is kept")
-    parser.add_argument("--port", type=int, default=8080, help="where it is reached; 0 takes a free one")
-    parser.add_argument("--idle", type=float, metavar="SECONDS", help="stop a function after so long without work")
-    parser.add_argument("--manifests", type=Path, default=ROOT / "knative", metavar="DIR", help="what to run")
+    parser = argparse.ArgumentParser(prog="scripts/up", description="Run mp3burst on this machine.")
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "data", metavar="DIR", help="where everything is kept (data)"
+    )
+    parser.add_argument("--port", type=int, default=8080, help="where it is reached (8080); 0 takes a free one")
+    parser.add_argument("--idle", type=_seconds, metavar="SECONDS", help="stop a function after so long without work")
+    parser.add_argument("--manifests", type=Path, default=ROOT / "knative", metavar="DIR", help="what to run (knative)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
         refuse_outdated(os.environ)
         manifests = read(options.manifests, len(os.sched_getaffinity(0)), options.idle)
         data = options.data.resolve()
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (data / "lock").open("w") as lock, _door(options.port) as door:
+        with _lock(data) as lock, _door(options.port) as door:
             _alone(lock.fileno(), data)
             port = door.getsockname()[1]
             known = config.values(os.environ, data, port)
@@ -60,6 +63,21 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201 - the answer to a command
         return 1
     return 0
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds: give 0 or more")
+    return value
+
+
+def _lock(data: Path) -> IO[str]:
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return (data / "lock").open("w")
+    except OSError as error:
+        raise CannotRun(f"Nothing can be kept in {data} ({error.strerror}): choose another --data.") from error
 
 
 def _alone(lock: int, data: Path) -> None:

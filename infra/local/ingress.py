@@ -179,6 +179,12 @@ def routes(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
     return find
 
 
+def leads_here(host: str, port: int) -> bool:
+    """Whether a Host header is one that a client on this machine sends; port 80 is left out of it (RFC 9110, 4.2.3)."""
+    names = ("localhost", "127.0.0.1")
+    return host in {f"{name}:{port}" for name in names} or (port == 80 and host in names)
+
+
 def problem(status: int, detail: str) -> web.Response:
     """An error of the platform itself, RFC 9457."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
@@ -189,8 +195,8 @@ def problem(status: int, detail: str) -> web.Response:
 def _is_ours(request: web.BaseRequest) -> bool:
     """Whether somebody on this machine asks, and not a proxy on it for somebody elsewhere."""
     port = request.transport.get_extra_info("sockname")[1] if request.transport else 0
-    own = {f"{name}:{port}" for name in ("localhost", "127.0.0.1")}
-    return request.headers.get("Host") in own and not {"X-Forwarded-For", "Forwarded", "Via"} & request.headers.keys()
+    forwarded = {"X-Forwarded-For", "Forwarded", "Via"} & request.headers.keys()
+    return leads_here(request.headers.get("Host", ""), port) and not forwarded
 
 
 def _failed(name: str, upload: _Upload, error: Exception) -> web.Response:

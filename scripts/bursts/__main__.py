@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from events.errors import Mp3burstError
 from scripts.benchmarks import report
 from scripts.benchmarks.inputs import Inputs
 from scripts.bursts import picture
@@ -19,6 +20,10 @@ from scripts.bursts.knative import CannotWatch, Knative
 from scripts.bursts.recording import BadRecording, Recording
 from scripts.bursts.users import Api, Refused
 from scripts.bursts.watch import Platform, Say, TooSlow, record
+
+
+class BadVideo(Mp3burstError):
+    """There is no such video."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             recording = _record(given)
             recording.write(_beside(out, ".json"))
-    except (BadRecording, CannotWatch, Refused, TooSlow, OSError) as error:
+    except (BadRecording, BadVideo, CannotWatch, Refused, TooSlow, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     made = account(recording)
@@ -47,6 +52,8 @@ def _record(given: argparse.Namespace) -> Recording:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     inputs = Inputs(given.cache or home / "mp3burst" / "bench")
     video = given.origin / given.video if given.video else inputs.video(given.seconds)
+    if not video.is_file():
+        raise BadVideo(f"There is no file {video}: name a video, or leave --video out and one is made.")
     many = given.clips
     what = f"{many} video{'s' * (many > 1)} of {given.seconds} s" if not given.video else f"{many} times {video.name}"
     with ExitStack() as stack:
@@ -81,12 +88,19 @@ def _beside(out: Path, suffix: str) -> Path:
     return out.with_name(out.name + suffix)
 
 
+def _some(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too few: give 1 or more")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/burst", description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=20, metavar="N", help="how many videos (20)")
-    parser.add_argument("--seconds", type=int, default=20, metavar="S", help="of each (20)")
+    parser.add_argument("--clips", type=_some, default=20, metavar="N", help="how many videos (20)")
+    parser.add_argument("--seconds", type=_some, default=20, metavar="S", help="of each (20)")
     parser.add_argument("--video", type=Path, metavar="FILE", help="a video of your own in their place")
-    parser.add_argument("--clients", type=int, default=8, metavar="N", help="how many upload at once (8)")
+    parser.add_argument("--clients", type=_some, default=8, metavar="N", help="how many upload at once (8)")
     parser.add_argument("--every", type=float, default=0.5, metavar="SECONDS", help="between two looks (0.5)")
     parser.add_argument(
         "--tail", type=float, default=180.0, metavar="SECONDS", help="wait for the last pod to stop, at most (180)"

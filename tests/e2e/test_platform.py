@@ -517,4 +517,6 @@ def test_what_stands_in_the_way_is_said_in_one_sentence(
     assert refused(tmp_path / "other", "--port", "70000").startswith("Port 70000 cannot be used here: ")
     assert "is running on" in refused(tmp_path / "data", "--port", str(free_port()))
     assert "JWT_SECRET is not used" in refused(tmp_path / "other", "--port", "0", JWT_SECRET="sarcasm")
+    (tmp_path / "file").touch()
+    assert "Nothing can be kept in" in refused(tmp_path / "file", "--port", "0")
     assert "no Knative Service" in refused(tmp_path / "other", "--port", "0", "--manifests", str(notes.directory))

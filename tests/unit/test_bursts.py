@@ -172,3 +172,11 @@ def test_queues_are_named_for_their_triggers() -> None:
 
 def test_quantities_of_cpu_are_cores() -> None:
     assert [cores(text) for text in ("1", "100m", "0.5", "25m")] == [1.0, 0.1, 0.5, 0.025]
+
+
+def test_a_burst_of_nothing_is_refused_before_a_platform_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--video", "/nowhere/holiday.mp4"]) == 1
+    assert capsys.readouterr().err.startswith("There is no file /nowhere/holiday.mp4: ")
+    with pytest.raises(SystemExit):
+        command.main(["--clips", "0"])
+    assert "0 is too few" in capsys.readouterr().err

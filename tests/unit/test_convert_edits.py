@@ -226,6 +226,15 @@ def test_the_command_has_every_option_as_a_flag(tmp_path: Path) -> None:
     assert main([str(video), "-o", str(out), "--end", "1", "--start", "2"]) == 1
 
 
+def test_the_command_says_before_it_converts_that_it_cannot_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = clips.clip(tmp_path / "tone.wav", sound=TONE, seconds=1)
+    for out in (tmp_path, tmp_path / "nowhere" / "out.mp3"):
+        assert main([str(video), "-o", str(out)]) == 1
+        assert capsys.readouterr().err == f"{out} is no file that can be written: name another with -o.\n"
+
+
 def test_plans_of_jobs_that_are_on_their_way_are_still_read() -> None:
     plan = cut.Plan("mov", 48000, 2, ("-b:a", "192k"), ("anull",), 1, (Piece(0, None),))
     old = {name: value for name, value in plan.to_json().items() if name not in ("before", "steady")}

@@ -1,6 +1,6 @@
 import pytest
 
-from infra.local.ingress import routes
+from infra.local.ingress import leads_here, routes
 from infra.local.manifests import Function
 
 
@@ -45,3 +45,20 @@ def test_a_request_finds_its_function(host: str, path: str, expected: str | None
 def test_one_function_may_have_everything_else() -> None:
     find = routes([function("site", ""), function("status", "/jobs")])
     assert (find("a", "/"), find("a", "/x/y"), find("a", "/jobs/1")) == ("site", "site", "status")
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "expected"),
+    [
+        ("localhost:8080", 8080, True),
+        ("127.0.0.1:8080", 8080, True),
+        ("localhost", 80, True),  # As every client sends it.
+        ("127.0.0.1", 80, True),
+        ("localhost:80", 80, True),
+        ("localhost", 8080, False),
+        ("example.org", 80, False),
+        ("", 80, False),
+    ],
+)
+def test_the_platforms_own_pages_are_for_this_machines_names(host: str, port: int, expected: bool) -> None:
+    assert leads_here(host, port) is expected

@@ -1,0 +1,79 @@
+"""scripts/demo as a user runs it, its platform included: nothing stays behind, whatever ends it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.platform import ROOT, children, is_alive, wait_for
+from tests.servers import free_port
+
+SCRIPT = ROOT / "scripts" / "demo.py"
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """The demo, with a platform of its own and the log of both in the test's directory."""
+    command = [sys.executable, str(SCRIPT), "--data", str(tmp_path / "da ta"), "--port", str(free_port())]
+    with (
+        (tmp_path / "demo.log").open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True) as process,
+    ):
+        yield process
+        for pid in [*children(process.pid), process.pid]:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def read_to(process: "subprocess.Popen[str]", text: str) -> str:
+    assert process.stdout is not None
+    read = ""
+    for line in process.stdout:
+        read += line
+        if text in line:
+            return read
+    raise AssertionError(f"{text!r} never came: {read}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_the_demo_before_the_job_ends_its_platform(
+    demo: "subprocess.Popen[str]", tmp_path: Path, number: signal.Signals
+) -> None:
+    read_to(demo, "mp3burst is ready")
+    processes = children(demo.pid)
+    demo.send_signal(number)
+    try:
+        assert demo.wait(60) == 130
+        wait_for(lambda: not any(map(is_alive, processes)), "the end of the platform")
+    finally:
+        for pid in filter(is_alive, processes):
+            os.kill(pid, signal.SIGKILL)
+    assert (tmp_path / "demo.log").read_text() == ""
+
+
+def test_commands_can_be_typed_and_a_second_interrupt_is_no_fault(
+    demo: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    data = tmp_path / "da ta"
+    said = read_to(demo, "stays up")
+    assert f"--data '{data}'" in said
+    assert f"-F 'file=@{data / 'demo.mp4'}'" in said
+    processes = children(demo.pid)
+    demo.send_signal(signal.SIGINT)
+    demo.send_signal(signal.SIGINT)
+    assert demo.wait(60) == 0
+    assert not any(map(is_alive, processes))
+    assert (tmp_path / "demo.log").read_text() == ""
+
+
+def test_a_directory_that_cannot_be_kept_in_is_named_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, str(SCRIPT), "--data", str(tmp_path / "file"), "--port", str(free_port())]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"Nothing can be kept in {tmp_path / 'file'} ")
