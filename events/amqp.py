@@ -32,6 +32,10 @@ REASON, ATTEMPTS = "x-mp3burst-reason", "x-mp3burst-attempts"
 #: The extension attributes that Knative gives a dead letter: the URL that refused it, and its status.
 ERROR_URL, ERROR_STATUS = "ce-knativeerrordest", "ce-knativeerrorcode"
 
+# A message's properties have to fit into one frame, of 128 KB at RabbitMQ: a copy that does not can never be put aside.
+_LONGEST_REASON, _MOST_HEADERS = 500, 16_000  # characters
+_MOST_ATTEMPTS = 1_000_000
+
 _FAILURE = (REASON, ATTEMPTS, ERROR_URL, ERROR_STATUS)
 _QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
 _REQUIRED = ("specversion", "id", "type", "source")
@@ -62,11 +66,11 @@ class Message:
     def attempts(self) -> int:
         """How often a function has failed on it."""
         count = self.headers.get(ATTEMPTS, 0)
-        return count if isinstance(count, int) and count > 0 else 0
+        return min(count, _MOST_ATTEMPTS) if isinstance(count, int) and count > 0 else 0
 
     def failed(self, reason: str, url: str | None = None, status: int | None = None) -> "Message":
         """The message after a failure: one attempt more, and why, for the next who reads it."""
-        headers = {**self._told(), ATTEMPTS: self.attempts + 1, REASON: reason}
+        headers = {**self._told(), ATTEMPTS: self.attempts + 1, REASON: reason[:_LONGEST_REASON]}
         if url is not None:
             headers[ERROR_URL] = url
         if status is not None:
@@ -83,7 +87,13 @@ class Message:
 
     def _told(self) -> dict[str, Any]:
         # Without what a server wrote down on the way (x-death, x-delivery-count): the copy has a life of its own.
-        return {k: v for k, v in self.headers.items() if k in _FAILURE or not k.startswith("x-")}
+        told, room = {}, _MOST_HEADERS
+        for name, value in self.headers.items():
+            size = len(name) + len(str(value))
+            if (name in _FAILURE or not name.startswith("x-")) and size <= room:
+                told[name] = value
+                room -= size
+        return told
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,12 @@ def properties(message: Message) -> Any:
 
 def received(body: bytes, read: Any) -> Message:
     """The message of a delivery: its body and the properties that pika read."""
-    return Message(body, read.headers or {}, read.message_id, read.content_type)
+    # pika reads a name that is not UTF-8 as bytes, and cannot write that again.
+    headers = {
+        name.decode("ascii", "ignore") if isinstance(name, bytes) else name: value
+        for name, value in (read.headers or {}).items()
+    }
+    return Message(body, headers, read.message_id, read.content_type)
 
 
 class Link:

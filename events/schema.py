@@ -6,6 +6,7 @@ of CloudEvents 1.0.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
@@ -13,6 +14,9 @@ from typing import Any, ClassVar
 from events.errors import Mp3burstError
 
 PREFIX = "dev.mp3burst."
+
+_JOB = re.compile("[0-9a-f]{32}")
+_MOST = 2**31 - 1  # what an INTEGER of SQL holds
 
 
 class BadEvent(Mp3burstError):
@@ -101,7 +105,7 @@ def parse(type_: str, data: object) -> Event:
     if isinstance(data, bytes | bytearray | str):
         try:
             data = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadEvent(f"The data of {type_} is not JSON.") from error
     if not isinstance(data, Mapping):
         raise BadEvent(f"The data of {type_} is not a JSON object.")
@@ -120,8 +124,8 @@ def _faults(kind: type[Event], data: Mapping[str, Any]) -> list[str]:
             faults.append(f"{field.name} is missing")
         elif type(value) is not field.type:
             faults.append(f"{field.name} must be {getattr(field.type, '__name__', field.type)}")
-        elif isinstance(value, str) and not value:
-            faults.append(f"{field.name} is empty")
-        elif isinstance(value, int) and value < 0:
-            faults.append(f"{field.name} is negative")
+        elif field.name == "job" and not _JOB.fullmatch(str(value)):
+            faults.append("job is no id")
+        elif isinstance(value, int) and not 0 <= value <= _MOST:
+            faults.append(f"{field.name} is out of range")
     return faults

@@ -1,12 +1,15 @@
 """The bridge as a process on a real RabbitMQ: killed, stopped, slow functions, messages of strangers."""
 
+import struct
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import pika  # type: ignore[import-untyped]  # pika carries no types
 import pytest
 
-from events.amqp import FOREIGN, REASON
+from events.amqp import ATTEMPTS, FOREIGN, REASON, attributes
 from events.schema import VideoUploaded
 from tests.servers.bridge import Bridge
 from tests.servers.function import Function
@@ -98,6 +101,49 @@ def test_a_foreign_message_is_a_dead_letter_at_once(server: RabbitMQ, function: 
         assert body == b'{"video_fid": "1"}'
         assert "no CloudEvent" in read.headers[REASON]
     assert function.got == []
+
+
+OURS = attributes(VideoUploaded("0" * 32), "/mp3burst/test")
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        pytest.param({"speed": 1.5}, b"hello", id="a number that pika reads and does not write"),
+        pytest.param({"nested": [{"speed": 1.5}]}, b"hello", id="one within"),
+        pytest.param({"n\xff\xfe": "no UTF-8"}, b"hello", id="a name that is no text"),
+        pytest.param({**OURS, "ce-type": "x" * 100_000}, b"hello", id="a header as long as a frame"),
+        pytest.param({ATTEMPTS: 2**63 - 1}, b"hello", id="attempts without number"),
+        pytest.param(OURS, b"[" * 100_000, id="JSON without bottom"),
+        pytest.param(OURS, b'{"job": "\\ud800"}', id="half a character"),
+        pytest.param(OURS, b'{"job": "\\u0000"}', id="NUL"),
+        pytest.param({**OURS, "ce-type": "dev.mp3burst.piece.cut"}, b'{"job": "%s", "n": %d}' % (b"0" * 32, 2**31)),
+    ],
+)
+def test_no_message_stops_the_bridge(
+    server: RabbitMQ, function: Function, headers: dict[str, Any], body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that ended the bridge would come to the next one, and end that."""
+    written = pika.data.encode_value
+
+    def write(pieces: list[bytes], value: object) -> int:
+        if isinstance(value, float):
+            pieces.append(struct.pack(">cd", b"d", value))
+            return 9
+        return int(written(pieces, value))
+
+    monkeypatch.setattr(pika.data, "encode_value", write)
+    monkeypatch.setattr(pika.data, "as_bytes", lambda text: text if isinstance(text, bytes) else text.encode("latin-1"))
+    with Bridge(server.url, {"video": function.url}) as bridge:
+        with stranger(server) as channel:
+            channel.basic_publish("", bridge.queue("video"), body, pika.BasicProperties(headers=headers))
+        monkeypatch.undo()
+        ours = VideoUploaded(job())
+        bridge.publish(ours, 10)
+        wait_until(lambda: bridge.left() == {bridge.queue("video") + ".dead": 1})
+        assert function.ids == [ours.id]
+        assert bridge.redrive("video") == 1
+        wait_until(lambda: bridge.left() == {bridge.queue("video") + ".dead": 1})
 
 
 def test_bury_gets_no_foreign_messages(server: RabbitMQ, function: Function) -> None:
