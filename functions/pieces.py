@@ -126,12 +126,18 @@ class Pieces:
         return self._database.run(move)
 
     def fail(self, lease: Lease, error: str) -> Event | None:
-        """The piece can never be encoded, and so its job has failed. The event to emit, or None where it is over."""
-        event = ConversionFailed(lease.row.job)
+        """The piece can never be encoded, and so its job has failed.
+
+        Returns:
+            The event to emit, or None where it is over, or another worker has the piece: that one may manage it.
+        """
+        job, n = lease.row.job, lease.row.n
+        event = ConversionFailed(job)
         values: dict[str, object] = {"state": "failed", "error": error}
+        mine = select(pieces.c.n).where(self._leases.held(_piece(job, n), lease.token)).exists()
 
         def move(connection: Connection) -> Event | None:
-            return event if close(connection, jobs.c.state == "encoding", event, values) else None
+            return event if close(connection, and_(jobs.c.state == "encoding", mine), event, values) else None
 
         return self._database.run(move)
 

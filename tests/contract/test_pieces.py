@@ -5,6 +5,7 @@ import functools
 import pytest
 
 from events.schema import ConversionFailed, Mp3Ready, PieceCut, PiecesEncoded
+from functions.blobs import BlobExpired
 from functions.database import Database
 from functions.jobs import GIVEN_UP, JobNotFound, Jobs, Outcome
 from functions.leases import MOST_ATTEMPTS, Lease, Terms
@@ -86,6 +87,39 @@ def test_two_workers_on_one_piece_count_once(brisk: Workshop) -> None:
     assert brisk.pieces.encoded(heir, brisk.blob("pieces", job), "{}") == []
     assert brisk.pieces.encoded(slow, brisk.blob("pieces", job), "{}") is None
     assert brisk.jobs.get(job, OWNER).done == 1
+
+
+def test_a_worker_that_was_fenced_off_does_not_fail_the_job_of_its_heir(brisk: Workshop) -> None:
+    job = brisk.cut(2)
+    slow = brisk.pieces.claim(job, 0)
+    assert slow is not None
+    heir = brisk.pieces.claim(job, 0)
+    assert heir is not None
+    assert brisk.pieces.fail(slow, "the line was cut") is None
+    assert brisk.jobs.get(job, OWNER).state == "encoding"
+    assert brisk.pieces.encoded(heir, brisk.blob("pieces", job), "{}") == []
+    assert brisk.pieces.fail(slow, "the line was cut") is None
+    assert brisk.encode(job, 1) == [PiecesEncoded(job)]
+    assert brisk.count("mails") == 0
+
+
+def test_what_is_encoded_waits_for_the_join_however_long_that_takes(workshop: Workshop) -> None:
+    job = workshop.cut(2)
+    assert workshop.encode(job, 0) == []
+    make_past(workshop.database, "blobs", "expires_at")
+    assert workshop.blobs.expired(10) == []
+
+
+def test_a_piece_that_was_swept_is_not_counted(workshop: Workshop) -> None:
+    job = workshop.cut(1)
+    lease, blob = workshop.pieces.claim(job, 0), workshop.blob("pieces", job)
+    assert lease is not None
+    make_past(workshop.database, "blobs", "expires_at")
+    with pytest.raises(BlobExpired):
+        workshop.pieces.encoded(lease, blob, "{}")
+    assert workshop.jobs.get(job, OWNER).done == 0
+    workshop.pieces.release(lease)
+    assert workshop.encode(job, 0) == [PiecesEncoded(job)]
 
 
 def test_a_commit_whose_answer_was_lost_is_recognised(workshop: Workshop) -> None:
