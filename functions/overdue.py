@@ -59,8 +59,16 @@ class Overdue:
         return self._database.run(fail)
 
     def abandon_mails(self) -> int:
-        """Give up mails that could not be sent for a day; how many."""
-        old = and_(_free(mails), mails.c.state == "due", mails.c.created_at < now() - GIVE_UP)
+        """Give up mails that could not be sent for a day; how many.
+
+        One that was hardly tried waits on: it is the whole installation that was off for a day.
+        """
+        old = and_(
+            _free(mails),
+            mails.c.state == "due",
+            mails.c.created_at < now() - GIVE_UP,
+            mails.c.attempts >= MOST_ATTEMPTS,
+        )
         values = {"state": "abandoned", "due_at": None, "lease": None, "lease_until": None}
         return self._database.run(
             lambda connection: connection.execute(update(mails).where(old).values(**values)).rowcount

@@ -333,11 +333,25 @@ def test_a_mail_is_claimed_once_and_closed(house: House) -> None:
 def test_a_mail_that_nobody_takes_for_a_day_is_given_up(house: House) -> None:
     lease = house.jobs.claim(house.job().id)
     assert lease is not None
-    house.jobs.fail(lease, "no audio")
+    told = house.jobs.fail(lease, "no audio")
+    assert told is not None
+    for _ in range(MOST_ATTEMPTS):
+        mail = house.mails.claim(told.id)
+        assert mail is not None
+        house.mails.release(mail)
     assert house.overdue.abandon_mails() == 0
     make_past(house.database, "mails", "created_at", 86_400_001)
     assert house.overdue.abandon_mails() == 1
     assert house.overdue.due(10) == []
+
+
+def test_a_mail_is_not_given_up_because_the_whole_installation_was_off_for_a_day(house: House) -> None:
+    lease = house.jobs.claim(house.job().id)
+    assert lease is not None
+    told = house.jobs.fail(lease, "no audio")
+    make_past(house.database, "mails", "created_at", 86_400_001)
+    assert house.overdue.abandon_mails() == 0
+    assert [due.event for due in house.overdue.due(10)] == [told]
 
 
 def test_jobs_are_listed_newest_first_page_by_page_and_only_to_their_owner(house: House) -> None:

@@ -249,7 +249,7 @@ def mess(house: House) -> None:
     send_mail(Mp3Ready(ids["old"]).id, house.office())
     change(house, "jobs", ids["spent"], attempts=MOST_ATTEMPTS)
     change(house, "jobs", ids["old"], finished_at=1)
-    change(house, "mails", Mp3Ready(ids["unreachable"]).id, created_at=1)
+    change(house, "mails", Mp3Ready(ids["unreachable"]).id, created_at=1, attempts=MOST_ATTEMPTS)
     for name in ("lost", "spent"):
         change(house, "jobs", ids[name], due_at=1)
     for name in ("unheard", "unreachable"):
