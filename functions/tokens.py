@@ -22,6 +22,8 @@ ISSUER: Final = "mp3burst"
 AUDIENCE: Final = "mp3burst"
 #: The compact form (RFC 7515, 7.1). Decoders of base64 pass over what is not of its alphabet, which 5.2 forbids.
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+#: Seconds that login's clock may be ahead of ours: a token holds from the start.
+_AHEAD: Final = 60
 _DOES_NOT_HOLD: Final = "This token does not hold: log in to get one."
 _PEM: Final = re.compile(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
 
@@ -124,8 +126,10 @@ class Verifier:
                 algorithms=["EdDSA"],
                 audience=AUDIENCE,
                 issuer=ISSUER,
-                options={"require": ["exp", "iat", "sub", "aud", "iss"]},
+                options={"require": ["exp", "iat", "sub", "aud", "iss"], "verify_iat": False},
             )
+            if claims["iat"] > time.time() + _AHEAD:
+                raise jwt.ImmatureSignatureError
         except jwt.ExpiredSignatureError as error:
             raise NotAuthenticated("This token has expired: log in again.") from error
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError) as error:

@@ -66,6 +66,10 @@ def test_a_token_says_who_somebody_is() -> None:
     assert VERIFIER.verify(signed()).user == "u"
 
 
+def test_login_may_have_a_clock_that_is_ahead() -> None:
+    assert VERIFIER.verify(signed(iat=int(time.time()) + 20)).user == "u"
+
+
 GOOD = SIGNER.sign("u", "ada", "user")
 BAD = {
     "empty": "",
@@ -75,6 +79,7 @@ BAD = {
     "expired": signed(exp=int(time.time()) - 1),
     "not yet": signed(nbf=int(time.time()) + 1000),
     "issued in the future": signed(iat=int(time.time()) + 1000),
+    "issued at no time": signed(iat="soon"),
     "wrong audience": signed(aud="download"),
     "audience of others too": signed(aud=["other"]),
     "wrong issuer": signed(iss="other"),
