@@ -56,9 +56,10 @@ def bury(event: CloudEvent) -> None:
 def sweep_up(broom: Broom, budget: float = BUDGET) -> None:
     """One sweep, within so many seconds; what it does not reach is due at the next."""
     end = time.monotonic() + budget
-    for event in broom.overdue.fail_spent():
+    failed = broom.overdue.fail_spent()
+    for event in failed:
         log.error("job %s: its attempts are spent", event.job)
-        broom.outbox.emit(event)
+    broom.outbox.emit_all(failed)
     if abandoned := broom.overdue.abandon_mails():
         log.error("%d mails could not be sent for a day and are given up", abandoned)
     _emit_due(broom, end)
@@ -83,6 +84,8 @@ def _delete_expired(broom: Broom, end: float) -> None:
     while time.monotonic() < end and (expired := broom.blobs.expired(BATCH)):
         failures = 0
         for blob, store in expired:
+            if time.monotonic() > end:  # a store that does not answer takes seconds for each
+                return
             try:
                 broom.blobs.delete(broom.media, store, blob)
             except Mp3burstError:
