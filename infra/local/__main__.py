@@ -7,6 +7,7 @@ import fcntl
 import logging
 import math
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -46,6 +47,9 @@ def main() -> int:
     parser.add_argument("--manifests", type=Path, default=ROOT / "knative", metavar="DIR", help="what to run (knative)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    # Two connections for each request: the usual 1024 are too few for a burst.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         refuse_outdated(os.environ)
         manifests = read(options.manifests, len(os.sched_getaffinity(0)), options.idle)

@@ -104,7 +104,12 @@ class Pool:
         while alive < self.function.min_scale or (
             alive < self.function.max_scale and len(waiting) > starting * self.function.concurrency
         ):
-            instance = Instance()
+            try:
+                instance = Instance()
+            except OSError as error:  # no more file descriptors
+                self._put_off(error)
+                self.balance()
+                return
             self._instances[instance] = self._loop.create_task(self._live(instance))
             alive, starting = alive + 1, starting + 1
 
@@ -135,15 +140,18 @@ class Pool:
         try:
             await self._run(instance)
         except (OSError, NoInstance) as error:
-            pause = min(_BACKOFF[0] * 2**self._failures, _BACKOFF[1])
-            self._failures += 1
-            self._not_before = max(self._not_before, self._loop.time() + pause)
-            log.error("%s: %s The next try is in %g s.", self.function.name, error, pause)
-            self._loop.call_later(pause, self.balance)
+            self._put_off(error)
         finally:
             instance.reserved.close()
             del self._instances[instance]
             self.balance()
+
+    def _put_off(self, error: Exception) -> None:
+        pause = min(_BACKOFF[0] * 2**self._failures, _BACKOFF[1])
+        self._failures += 1
+        self._not_before = max(self._not_before, self._loop.time() + pause)
+        log.error("%s: %s The next try is in %g s.", self.function.name, error, pause)
+        self._loop.call_later(pause, self.balance)
 
     async def _run(self, instance: Instance) -> None:
         process = await asyncio.create_subprocess_exec(

@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import itertools
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -12,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -452,6 +455,42 @@ def test_nothing_is_lost_when_the_platform_is_killed(
     run(*meals)
     wait_for(lambda: len(set(notes("eaten"))) == 4, "every event")
     wait_for(lambda: notes("bury"), "the dead letter")
+
+
+def test_a_burst_may_have_more_connections_than_files_are_usual(run: Callable[..., Platform]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        platform = run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", platform.port)))
+        assert get(f"{platform.url}/web/pid")[0] == 200
+
+
+def test_an_event_waits_where_no_more_files_can_be_opened(
+    run: Callable[..., Platform], meals: list[dict[str, Any]], notes: Notes
+) -> None:
+    platform = run(*meals[:2], *eventing(retry=9, parallelism="1"))
+    connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)
+    connection.request("GET", "/_platform")
+    with connection.getresponse() as answer:
+        answer.read()
+    # As many as are open: the lowest number that is free is the first that cannot be had.
+    used = {int(name) for name in os.listdir(f"/proc/{platform.process.pid}/fd")}
+    free = next(number for number in itertools.count() if number not in used)
+    _, hard = resource.prlimit(platform.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(platform.process.pid, resource.RLIMIT_NOFILE, (free, hard))
+    attributes = {"ce-id": "1", "ce-type": "test.food", "ce-source": "/test", "ce-specversion": "1.0"}
+    connection.request("POST", "/_broker", b"{}", attributes)
+    with connection.getresponse() as answer:
+        assert answer.status == 202
+    wait_for(lambda: "Too many open files" in platform.output(), "the limit to be felt")
+    resource.prlimit(platform.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    connection.close()
+    wait_for(lambda: notes("eat"), "the event")
 
 
 def test_a_ping_comes_at_the_start_and_then_by_the_clock(
