@@ -1,6 +1,7 @@
 """``python -m infra.ping URL SECONDS``: a PingSource where there is no Knative: an empty event, again and again."""
 
 import argparse
+import http.client
 import logging
 import signal
 import sys
@@ -18,6 +19,7 @@ def ping(url: str) -> None:
 
     Raises:
         OSError: nobody took it.
+        http.client.HTTPException: the answer is not HTTP.
     """
     headers = {
         "Content-Type": "application/json",
@@ -45,7 +47,7 @@ def main() -> int:
     while True:
         try:
             ping(options.url)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             _log.warning("%s: %s", options.url, error)
         if stop.wait(options.seconds):
             return 0

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -291,3 +292,19 @@ def test_the_ping_is_an_event_that_sweep_can_read() -> None:
     assert len(set(sweep.ids)) == len(sweep.ids)
     assert sweep.got[0].headers["ce-type"] == "dev.knative.sources.ping"
     assert sweep.got[0].headers["ce-specversion"] == "1.0"
+
+
+def test_the_ping_goes_on_whatever_it_is_answered() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        process = subprocess.Popen([sys.executable, "-m", "infra.ping", url, "0.1"], cwd=ROOT)
+        try:
+            for _ in range(3):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(1 << 16)
+                    connection.sendall(b"no HTTP\r\n\r\n")
+        finally:
+            process.terminate()
+            assert process.wait(10) == 0
