@@ -1,8 +1,8 @@
 """The embedded platform as a process, with small functions."""
 
 import http.client
-import json
 import itertools
+import json
 import os
 import resource
 import signal
@@ -479,7 +479,7 @@ def test_an_event_waits_where_no_more_files_can_be_opened(
     with connection.getresponse() as answer:
         answer.read()
     # As many as are open: the lowest number that is free is the first that cannot be had.
-    used = {int(name) for name in os.listdir(f"/proc/{platform.process.pid}/fd")}
+    used = {int(path.name) for path in Path(f"/proc/{platform.process.pid}/fd").iterdir()}
     free = next(number for number in itertools.count() if number not in used)
     _, hard = resource.prlimit(platform.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(platform.process.pid, resource.RLIMIT_NOFILE, (free, hard))
