@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -17,6 +16,7 @@ from email.utils import parseaddr
 from pathlib import Path
 
 from events.errors import Mp3burstError, TryAgain
+from functions.addresses import BadAddress, parse
 from functions.settings import BadSetting, number, required
 
 #: What no header may hold: controls, among them every line break, and halves of characters.
@@ -124,8 +124,8 @@ def addressee(mail: Mail) -> Address:
         MailRefused: the mail's address is none, or its local part is not ASCII.
     """
     try:
-        return _address(mail.to)
-    except (ValueError, IndexError, MessageError) as error:
+        return parse(mail.to)
+    except BadAddress as error:
         raise MailRefused("The mail's address is no e-mail address.") from error
 
 
@@ -136,19 +136,12 @@ def _sender(environ: Mapping[str, str], default: str) -> Address:
     name, address = parseaddr(text)
     try:
         if CONTROLS.search(text):
-            raise ValueError(text)
-        return _address(address, name)
-    except (ValueError, IndexError, MessageError) as error:
+            raise BadAddress("This holds a control character.")
+        return parse(address, name)
+    except BadAddress as error:
         raise BadSetting(
             f"MAIL_FROM is {text!r}: it must be an address, or a name with an address: mp3burst <me@example.org>."
         ) from error
-
-
-def _address(text: str, name: str = "") -> Address:
-    parsed = Address(addr_spec=text)
-    if not parsed.username or not parsed.domain:
-        raise ValueError(text)
-    return Address(name, parsed.username, parsed.domain.encode("idna").decode())
 
 
 def _secret(environ: Mapping[str, str], name: str) -> str:

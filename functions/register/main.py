@@ -9,6 +9,7 @@ import functions_framework
 from flask import Request, Response
 
 from functions.accounts import Accounts, User, fold
+from functions.addresses import BadAddress, parse
 from functions.database import Database, url
 from functions.routing import Routes, Unprocessable, as_json, json_object
 
@@ -42,7 +43,7 @@ def add_user(form: dict[str, Any], accounts: Accounts) -> User:
         "name": "must have 1 to 200 characters" if not 1 <= len(name.strip()) <= 200 else "",
         "username": "must have 1 to 254 characters" if not 1 <= len(fold(username)) <= 254 else "",
         "password": "must have 8 to 128 characters" if not 8 <= len(password) <= 128 else "",
-        "email": "must be an e-mail address" if len(email) > 254 or not _EMAIL.fullmatch(email) else "",
+        "email": "must be an e-mail address" if not _is_address(email) else "",
     }
     for field in ("name", "username", "email"):
         if any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in str(text[field] or "")):
@@ -56,6 +57,16 @@ def add_user(form: dict[str, Any], accounts: Accounts) -> User:
         sentence = "; ".join(f"{field} {fault}" for field, fault in faults.items())
         raise Unprocessable(f"Correct this and send it again: {sentence}.", faults)
     return accounts.add(name, username, password, email)
+
+
+def _is_address(text: str) -> bool:
+    if len(text) > 254 or not _EMAIL.fullmatch(text):
+        return False
+    try:
+        parse(text)
+    except BadAddress:
+        return False
+    return True
 
 
 @functools.cache

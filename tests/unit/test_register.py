@@ -36,7 +36,7 @@ class Added(Accounts):
         {"password": "pass wörd"},
         {"password": "12345678\n"},
         {"email": "a@b.co"},
-        {"email": "grüße@bücher.example"},
+        {"email": "gruesse@bücher.example"},
         {"email": " ada@example.org "},
         {"role": "admin", "id": 7},
     ],
@@ -84,6 +84,12 @@ def test_the_username_may_be_the_address() -> None:
         ("email", "a@example.org,b@example.org", "e-mail"),
         ("email", "a@example.org\nBcc: b@example.org", ""),
         ("email", "x" * 250 + "@b.co", "e-mail"),
+        # What no mail of ours can be sent to: it would be given up, and nobody would hear of it.
+        ("email", "grüße@bücher.example", "e-mail"),
+        ("email", "ada.@example.org", "e-mail"),
+        ("email", "ada@example..org", "e-mail"),
+        ("email", f"ada@{'x' * 64}.org", "e-mail"),
+        ("email", "ada@example.org\x7f", "e-mail"),
         ("email", None, "e-mail"),
     ],
 )
