@@ -72,7 +72,10 @@ class Bridge:
         self._routes, self._topology, self._tries = routes, topology, tries
         self._delays = [round(1000 * delay * 2**n) for n in range(max(1, tries - 1))]
         self._posters = {route: Poster(route.url) for route in routes}
-        self._link = Link(url, topology.declarations(self._delays), self._ready, self._lost)
+        declarations = topology.declarations(self._delays)
+        self._link = Link(url, declarations, self._ready, self._lost)
+        # During an alarm RabbitMQ reads nothing more from a connection that has published, acknowledgements neither.
+        self._aside = Link(url, declarations, lambda _: None, lambda _: None)
         self._work: dict[Route, queue.SimpleQueue[Delivery]] = {route: queue.SimpleQueue() for route in routes}
         # For the link's thread only; workers merely look at the channel.
         self._channel: Any = None
@@ -87,12 +90,13 @@ class Bridge:
         for route in self._routes:
             for _ in range(route.concurrency):
                 threading.Thread(target=self._worker, args=(route,), name=route.queue, daemon=True).start()
+        self._aside.start()
         self._link.start()
 
     @property
     def alive(self) -> bool:
         """Whether it goes on."""
-        return self._link.alive
+        return self._link.alive and self._aside.alive
 
     def stop(self, grace: float) -> None:
         """Take no more, let the functions finish what they have for so many seconds, and disconnect.
@@ -102,6 +106,7 @@ class Bridge:
         self._link.call(self._drain)
         self._drained.wait(grace)
         self._link.close()
+        self._aside.close()
 
     # The workers' threads.
 
@@ -193,9 +198,12 @@ class Bridge:
             else:
                 self._link.reset(str(error))  # connecting declares what is missing
 
+        def told(error: Exception | None) -> None:  # on the other link's thread
+            self._link.call(partial(done, error))
+
         def move() -> None:
             if delivery.channel is self._channel:
-                self._link.send(exchange, key, message, done)
+                self._aside.call(partial(self._aside.send, exchange, key, message, told))
 
         move()
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from events.publish import NotPublished, Publish, publisher
 from events.rabbitmq import Publisher
 from events.schema import VideoUploaded
 from tests.servers.bridge import Bridge
-from tests.servers.function import Function
+from tests.servers.function import Answer, Function, Request
 from tests.servers.load import Load, job, stranger, wait_until
 from tests.servers.proxy import Proxy
 from tests.servers.rabbitmq import RabbitMQ
@@ -84,6 +85,37 @@ def test_an_alarm_costs_no_more_than_the_timeout(server: RabbitMQ, function: Fun
         event = VideoUploaded(job())
         bridge.publish(event, 30)
         function.wait(lambda: event.id in function.ids)
+
+
+def test_an_alarm_holds_up_what_failed_and_nothing_else(server: RabbitMQ, function: Function) -> None:
+    """RabbitMQ reads nothing more from a connection that publishes during an alarm, acknowledgements neither."""
+    alarm, bad = threading.Event(), VideoUploaded(job())
+    first, others = [VideoUploaded(job()) for _ in range(2)], [VideoUploaded(job()) for _ in range(5)]
+
+    def hold() -> None:
+        alarm.wait(60)
+
+    def answer(request: Request, delivery: int) -> Answer:
+        if request.id in {event.id for event in first}:
+            return hold
+        return 500 if request.id == bad.id and delivery == 1 else 200
+
+    function.answer = answer
+    with Bridge(server.url, {"video": function.url}, options=";concurrency=2") as bridge:
+        for event in (*first, bad, *others):
+            bridge.publish(event, 10)
+        function.wait(lambda: len(function.got) == 2)
+        server.control("set_vm_memory_high_watermark", "0.000001")
+        try:
+            alarm.set()
+            function.wait(lambda: {event.id for event in others} <= set(function.ids))
+            assert function.ids.count(bad.id) == 1
+        finally:
+            alarm.set()
+            server.control("set_vm_memory_high_watermark", "0.4")
+        function.wait(lambda: function.ids[-1] == bad.id)
+        wait_until(lambda: not bridge.left())
+        assert len(function.got) == 9
 
 
 def test_what_has_no_queue_is_not_published_and_the_queue_comes_back(server: RabbitMQ) -> None:
