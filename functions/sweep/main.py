@@ -74,6 +74,8 @@ def _emit_due(broom: Broom, end: float) -> None:
     """Emit the events of overdue rows; a broker that takes none is left alone until the next sweep."""
     while time.monotonic() < end and (due := broom.overdue.due(BATCH)):
         for row in due:
+            if time.monotonic() > end:
+                return
             log.warning("job %s: %s is overdue and emitted again", row.event.job, row.event.type)
             if not broom.outbox.emit(row.event, seen=row.seen):
                 return

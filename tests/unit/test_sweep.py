@@ -42,6 +42,20 @@ def test_a_broker_that_is_away_is_not_asked_for_every_job_that_failed(house: Hou
     assert len(asked) <= 2
 
 
+def test_a_slow_broker_does_not_hold_up_the_next_sweep(house: House) -> None:
+    budget, asked = 0.5, []
+    for _ in range(5):
+        house.job()
+
+    def slow(event: Event, _: float) -> None:
+        asked.append(event)
+        time.sleep(budget)
+
+    sweep_up(Broom(house.overdue, house.blobs, house.media, Outbox(house.database, slow), 0), budget)
+    assert len(asked) == 1
+    assert len(house.overdue.due(10)) == 4
+
+
 def test_a_store_that_does_not_answer_does_not_hold_up_the_next_sweep(house: House) -> None:
     budget, asked = 0.5, []
 
