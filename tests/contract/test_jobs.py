@@ -317,6 +317,14 @@ def test_a_job_deleted_under_way_leaves_nothing(house: House) -> None:
     assert [house.count(table) for table in ("jobs", "pieces", "mails", "blobs")] == [0, 0, 0, 0]
 
 
+def test_a_deletion_whose_answer_was_lost_is_recognised(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, run = house.job(), house.database.run
+    monkeypatch.setattr(house.database, "run", lambda work: [run(work), run(work)][1])
+    house.jobs.delete(job.id, OWNER)
+    with pytest.raises(JobNotFound):
+        house.jobs.delete(job.id, OWNER)
+
+
 def test_a_mail_is_claimed_once_and_closed(house: House) -> None:
     lease = house.jobs.claim(house.job().id)
     assert lease is not None
