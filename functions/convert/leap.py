@@ -101,8 +101,8 @@ def _survey(file: IO[bytes], track: Track) -> Marks:
     for offset, end, cluster in matroska.clusters(file):  # noqa: B007 - the last end is used
         first = True
         for begin, stop, drops in matroska.packets(cluster):
-            if dropped:
-                raise NotPlain  # only at its end may a track have samples that are not to be heard
+            if dropped and (first or not drops):
+                raise NotPlain  # only at its very end may a track have samples that are not to be heard
             dropped, before = drops, decoded
             decoded += count(cluster, begin, stop)
             if not first:
