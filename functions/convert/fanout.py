@@ -122,8 +122,8 @@ def encode_piece(
 def joinable(plan: Plan, parts: Sequence[Part]) -> bool:
     """Whether the pieces are pieces of one encoding.
 
-    Where an encoder leaped and any of them met damage, less may have been decoded than was counted.
+    Where encoders leaped and one of them met damage, less may have been decoded than was counted for those behind it.
     """
-    leaped = any(piece.leap for piece in plan.pieces)
-    broken = any(part.reconfigured or (leaped and part.errors) for part in parts)
-    return not broken and splice.meet([part.sum for part in parts])
+    damaged = any(piece.leap for piece in plan.pieces) and any(part.errors for part in parts[:-1])
+    reconfigured = any(part.reconfigured for part in parts)
+    return not damaged and not reconfigured and splice.meet([part.sum for part in parts])

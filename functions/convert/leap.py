@@ -97,15 +97,18 @@ def _survey(file: IO[bytes], track: Track) -> Marks:
     delay = matroska.delay(start)
     hidden = round((delay or 0) * track.rate / 1e9)
     marks: list[Mark] = []
-    decoded, end, began, dropped = 0, 0, 0, False
+    decoded, end, began, dropped, over = 0, 0, 0, False, False
     for offset, end, cluster in matroska.clusters(file):  # noqa: B007 - the last end is used
         first = True
         for begin, stop, drops in matroska.packets(cluster):
-            if dropped and (first or not drops):
+            if over or (dropped and (first or not drops)):
                 raise NotPlain  # only at its very end may a track have samples that are not to be heard
             dropped, before = drops, decoded
-            decoded += count(cluster, begin, stop)
-            if not first:
+            try:
+                decoded += count(cluster, begin, stop)
+            except NotPlain:
+                over = True  # cut off, if it is the last
+            if over or not first:
                 continue
             first = False
             if not marks:

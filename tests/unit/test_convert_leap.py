@@ -290,6 +290,21 @@ def test_damage_that_no_header_shows_is_heard_as_by_one_worker(tmp_path: Path, m
     assert warnings == ["Parts of the sound are damaged or missing and were left out."] * 2
 
 
+@pytest.mark.parametrize("name", ["sound.flac", "sound.mp3"])
+def test_a_file_that_is_cut_off_is_joined_of_its_pieces(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    video, options = clips.clip(tmp_path / name, seconds=40, rate=16000), Options(bitrate=96)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size * 9 // 10 + 111])
+    track = taken(video, options)
+    assert leap.possible(track, options)
+    assert leap.survey(track) is not None
+    (one, many), warnings = in_pieces_and_in_one(video, {"bitrate": "96"}, tmp_path, monkeypatch)
+    assert many == one
+    assert warnings[0] == warnings[1]
+    assert "do not fit together" not in caplog.text
+
+
 def test_a_track_that_is_not_what_it_seems_has_no_marks(tmp_path: Path) -> None:
     track = taken(flac(tmp_path))
     whole = track.path.read_bytes()
