@@ -74,7 +74,8 @@ def possible(track: Track, options: Options) -> bool:
     """Whether a look at the packets may show that encoders of the track can leap."""
     counts = options.start or options.end is not None or options.fade_in or options.fade_out or options.normalize
     return (
-        track.container == "matroska"
+        track.reading is None
+        and track.container == "matroska"
         and track.codec in COUNTED
         and track.rate in mpeg.RATES
         and not track.errors

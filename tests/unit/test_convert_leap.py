@@ -14,7 +14,7 @@ from functions.convert.cut import Leap, Piece, Plan
 from functions.convert.fanout import Part
 from functions.convert.probe import Track
 from functions.options import Options
-from tests import clips
+from tests import clips, tracks
 from tests.unit.test_convert_shared import converted
 
 #: Vowels that rise and fall, and hiss between them.
@@ -29,7 +29,7 @@ SOUNDS = [clips.MUSIC, SPEECH, clips.NOISE, clips.SILENCE, clips.STEPS]
 def taken(video: Path, options: Options | None = None) -> Track:
     """The track, as it is when a job is shared out."""
     with video.open("rb") as source:
-        return engine.take(source, video.parent, options or Options(bitrate=160), lambda _: None)
+        return tracks.take(source, video.parent, options or Options(bitrate=160))
 
 
 def leaping(track: Track, options: Options, starts: list[int]) -> Plan:
