@@ -8,8 +8,8 @@ themselves (``packets.py``), and the range is told from the sample that the exce
 What cannot be counted or decoded from the middle to the last bit is decoded from its beginning as before:
 
 - AAC and AC-3: their decoders draw random numbers.
-- Opus: what its decoder keeps fades, but is never gone by any rule. Measured, it is equal after 0.6 s, and once was not
-  after 31 s.
+- Opus: what its decoder remembers fades, but no rule says when it is gone. Of 140 leaps at 12 to 128 kbit/s (SILK,
+  hybrid, CELT; 2.5 to 20 ms) all were equal after 0.62 s; an earlier one, by ``-ss``, was not after 31 s.
 - A rate that MP3 has not: the resampler stands somewhere between two samples.
 - ``start``, ``end`` and fades count samples of the whole; ``normalize`` is never cut.
 - Tracks that did not go into Matroska, as those of an mp4 do not; such as are damaged or change their kind of sound.
@@ -29,8 +29,8 @@ from functions.convert.probe import Track
 from functions.convert.splice import CHUNK, SupportsWrite
 from functions.options import Options
 
-#: Seconds of sound from which on encoders leap. Below an hour what they decode in vain is at most a tenth of what
-#: one encoder costs, and to count the packets of an hour costs 0.3 s.
+#: Seconds of sound from which on encoders leap. Below an hour the last encoder decodes a few seconds long in vain; to
+#: count the packets of an hour takes 0.1 (FLAC) to 0.2 s (PCM, MP3, Vorbis).
 LEAP_SECONDS = 3600.0
 #: Seconds that are decoded before the pre-roll, and behind the range. Two blocks of Vorbis, 8,192 samples at 8 kHz,
 #: are the longest memory; the 511 bytes of MP3 are 0.6 s where a frame has least.
