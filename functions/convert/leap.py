@@ -29,7 +29,7 @@ from functions.convert.probe import Track
 from functions.convert.splice import CHUNK, SupportsWrite
 from functions.options import Options
 
-#: Seconds of sound from which on encoders leap. Below an hour the last encoder decodes for 3 s at most in vain. Of 3.2 h
+#: Seconds of sound from which on encoders leap. Below an hour the last one decodes for 3 s at most in vain. Of 3.2 h
 #: of FLAC (1.5 GB) one of 97 pieces took 11.1 s from the beginning and 1.1 s by a leap, and to mark all of them 1.6 s.
 #: To count the packets of an hour takes 0.1 (FLAC) to 0.2 s (PCM, MP3, Vorbis).
 LEAP_SECONDS = 3600.0

@@ -105,16 +105,13 @@ FILES = [
 def test_encoders_that_leap_make_the_mp3_of_one_that_does_not(
     name: str, arguments: str, rate: int, tmp_path: Path
 ) -> None:
-    video = clips.clip(tmp_path / name, *arguments.split(), rate=rate, seconds=31.7, video="-c:v" in arguments)
+    video = clips.clip(tmp_path / name, *arguments.split(), rate=rate, seconds=24.7, video="-c:v" in arguments)
     track, options = taken(video), Options(bitrate=160)
     frames = planning.plan_for(track, options, 1).samples // mpeg.samples_per_frame(rate)
-    starts = [frames * part // 8 // cut.STEP * cut.STEP for part in (0, 4, 5, 7)]
+    starts = [frames * part // 8 // cut.STEP * cut.STEP for part in (0, 5, 7)]
     plan = leaping(track, options, starts)
-    assert leaps(plan) >= 2
-    made = joined(plan, track, tmp_path)
-    assert made == serial(track, tmp_path / "serial.mp3", options)
-    if not track.skipped or not name.endswith(".mp3"):  # what a bare MP3 says of its beginning is lost in any case
-        assert made == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
+    assert leaps(plan) == 2
+    assert joined(plan, track, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
 
 
 CODECS = {
