@@ -12,7 +12,8 @@ What cannot be counted or decoded from the middle to the last bit is decoded fro
   hybrid, CELT; 2.5 to 20 ms) all were equal after 0.62 s; an earlier one, by ``-ss``, was not after 31 s.
 - A rate that MP3 has not: the resampler stands somewhere between two samples.
 - ``start``, ``end`` and fades count samples of the whole; ``normalize`` is never cut.
-- Tracks that did not go into Matroska, as those of an mp4 do not; such as are damaged or change their kind of sound.
+- Tracks that did not go into Matroska, as those of mp4 and of MP3 files with LAME's tag; such as are damaged or change
+  their kind of sound.
 """
 
 import zlib

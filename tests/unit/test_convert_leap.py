@@ -89,10 +89,10 @@ FILES = [
     ("vorbis.webm", "-c:v libvpx -deadline realtime -c:a libvorbis -q:a 9", 48000),
     ("mono.mkv", "-c:v mpeg4 -c:a libvorbis -ac 1 -q:a 0", 22050),
     ("low.ogg", "-c:a libvorbis -q:a -1 -ac 1", 8000),
-    ("mp3.mp3", "-c:a libmp3lame -b:a 128k", 44100),
-    ("least.mp3", "-c:a libmp3lame -b:a 8k -ac 1", 24000),
-    ("low.mp3", "-c:a libmp3lame -b:a 32k", 48000),
-    ("high.mp3", "-c:a libmp3lame -b:a 320k", 44100),
+    ("mp3.mp3", "-c:a libmp3lame -b:a 128k -write_xing 0", 44100),
+    ("least.mp3", "-c:a libmp3lame -b:a 8k -ac 1 -write_xing 0", 24000),
+    ("low.mp3", "-c:a libmp3lame -b:a 32k -write_xing 0", 48000),
+    ("high.mp3", "-c:a libmp3lame -b:a 320k -write_xing 0", 44100),
     ("vbr.mp3", "-c:a libmp3lame -q:a 4 -write_xing 0", 32000),
     ("mp3.avi", "-c:v mpeg4 -c:a libmp3lame -b:a 96k", 48000),
     ("mp3.mkv", "-c:v mpeg4 -c:a libmp3lame -q:a 2", 44100),
@@ -164,6 +164,7 @@ REST = [
     ("opus.webm", "-c:a libopus", {}),
     ("hires.flac", "-c:a flac -ar 96000", {}),
     ("mp3.mp4", "-c:a libmp3lame", {}),
+    ("tagged.mp3", "-c:a libmp3lame", {}),
     ("phone.wav", "-c:a pcm_mulaw", {}),
     ("start.flac", "-c:a flac", {"start": 1.0}),
     ("end.flac", "-c:a flac", {"end": 1.0}),
@@ -291,7 +292,8 @@ def test_damage_that_no_header_shows_is_heard_as_by_one_worker(tmp_path: Path, m
 def test_a_file_that_is_cut_off_is_joined_of_its_pieces(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    video, options = clips.clip(tmp_path / name, seconds=40, rate=16000), Options(bitrate=96)
+    video = clips.clip(tmp_path / name, *([] if name == "sound.flac" else ["-write_xing", 0]), seconds=40, rate=16000)
+    options = Options(bitrate=96)
     video.write_bytes(video.read_bytes()[: video.stat().st_size * 9 // 10 + 111])
     track = taken(video, options)
     assert leap.possible(track, options)
