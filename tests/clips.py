@@ -54,9 +54,13 @@ def clip(
     return path
 
 
+#: For an MP3 without what differs from file to file, and without a bit reservoir.
+PLAIN = ("-map_metadata", "-1", "-reservoir", "0", "-id3v2_version", "0")
+
+
 def serial(video: Path, mp3: Path, *quality: object) -> bytes:
     """What one ffmpeg makes of a video with its bit reservoir off, without an ID3 tag."""
-    run("-i", video, "-vn", "-sn", "-dn", *quality, "-reservoir", "0", "-id3v2_version", "0", mp3)
+    run("-i", video, "-vn", "-sn", "-dn", *quality, *PLAIN, mp3)
     return mp3.read_bytes()
 
 

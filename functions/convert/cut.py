@@ -4,9 +4,8 @@ An encoder that starts ``PREROLL`` frames early has forgotten by its range that 
 (measured, not proven: the identity tests hold it). At 44.1 kHz and its fractions a frame of constant bit rate is no
 whole number of bytes, and the padding that makes up for it repeats every 49 frames: encoders start at multiples.
 
-Every encoder decodes the track from its beginning. To leap would be cheaper and is not exact: decoders of AAC and AC-3
-draw random numbers, what that of Opus gave still differed half a minute after a leap (measured, 16 kbit/s, mono), and
-time stamps in milliseconds do not tell which sample a packet of PCM, FLAC or Vorbis begins with.
+An encoder decodes the track from its beginning, unless what it would decode can be told from the track's packets and
+its decoder forgets what came before: then it leaps (``leap.py``).
 """
 
 from collections.abc import Iterable
@@ -24,16 +23,47 @@ BEYOND = 4
 STEP = 49
 #: No piece is shorter: pre-roll and start of a process would cost more than it gains.
 LEAST = 4 * STEP
-#: What decoding a second costs by what encoding it costs; each encoder decodes from the start of the track.
+#: What decoding a second costs by what encoding it costs; an encoder that cannot leap decodes from the track's start.
 DECODING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
+class Leap:
+    """Which part of a track an encoder reads that does not begin at the track's beginning (``leap.py``).
+
+    Attributes:
+        head: how many bytes at the start of the track's file come before its sound; they are read, too.
+        offset: where in the file the part begins.
+        end: where it ends.
+        sample: the number of the track's sample that is the part's first.
+        crc: CRC-32 of the part.
+    """
+
+    head: int
+    offset: int
+    end: int
+    sample: int
+    crc: int
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
-    """A range of frames of the MP3, from ``start`` up to ``end``; no end means up to where the track ends."""
+    """A range of frames of the MP3.
+
+    Attributes:
+        start: its first frame.
+        end: the frame after its last; None for all up to where the track ends.
+        leap: what its encoder reads; None for the whole track.
+    """
 
     start: int
     end: int | None
+    leap: Leap | None = None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The piece from the JSON of its plan."""
+        return cls(data["start"], data["end"], Leap(**data["leap"]) if data.get("leap") else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +117,7 @@ class Plan:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The plan from ``to_json``."""
-        pieces = tuple(Piece(**piece) for piece in data["pieces"])
+        pieces = tuple(Piece.from_json(piece) for piece in data["pieces"])
         return cls(**{**data, "quality": tuple(data["quality"]), "filters": tuple(data["filters"]), "pieces": pieces})
 
 
@@ -96,15 +126,15 @@ def nearest_rate(rate: int) -> int:
     return min(mpeg.RATES, key=lambda candidate: (abs(candidate - rate), -candidate))
 
 
-def cut(frames: int, pieces: int) -> tuple[Piece, ...]:
+def cut(frames: int, pieces: int, decoding: float = DECODING) -> tuple[Piece, ...]:
     """Cut about so many frames into at most so many pieces that take equally long.
 
     A later piece is shorter, since its encoder decodes all that is before it: with c the cost of decoding by that of
-    encoding, every ``end * c + (end - start)`` is the same.
+    encoding, every ``end * c + (end - start)`` is the same. Where encoders leap, c is 0.
     """
     ends = [0.0]
     for _ in range(pieces):
-        ends.append((1 + ends[-1]) / (1 + DECODING))
+        ends.append((1 + ends[-1]) / (1 + decoding))
     cuts = [round(frames * end / ends[-1] / STEP) * STEP for end in ends[1:-1]]
     starts = [0]
     for at in cuts:
@@ -116,11 +146,12 @@ def cut(frames: int, pieces: int) -> tuple[Piece, ...]:
 def atrim(piece: Piece, rate: int) -> str | None:
     """The filter that gives an encoder its range, pre-roll and a little beyond it included; None for all of it."""
     size = mpeg.samples_per_frame(rate)
+    first = piece.leap.sample if piece.leap else 0
     limits = []
     if piece.start > PREROLL:
-        limits.append(f"start_sample={(piece.start - PREROLL) * size}")
+        limits.append(f"start_sample={(piece.start - PREROLL) * size - first}")
     if piece.end is not None:
-        limits.append(f"end_sample={(piece.end + BEYOND) * size}")
+        limits.append(f"end_sample={(piece.end + BEYOND) * size - first}")
     return f"atrim={':'.join(limits)}" if limits else None
 
 

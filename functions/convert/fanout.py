@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from functions.convert import encode as encoder
-from functions.convert import engine, planning, splice
+from functions.convert import engine, leap, planning, splice
 from functions.convert.cut import Piece, Plan
 from functions.convert.probe import Track
 from functions.convert.splice import SupportsWrite
@@ -18,6 +18,8 @@ PIECE_SECONDS = 120.0
 #: Each piece decodes all that is before it, a tenth of what encoding it costs, and pieces take equally long (``cut``):
 #: by arithmetic 16 are done in 1/7.8 of the time of one and cost 2.0 times its CPU, 64 in 1/10 and cost 6.4 times it.
 MOST_PIECES = 16
+#: Where encoders leap a piece costs no more for being late: as many as keep the pods of a large cluster equally busy.
+MOST_LEAPS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,12 @@ def pieces_of(track: Track, options: Options, threshold: float) -> Plan | None:
     seconds = 0.0 if track.container == "mp3" else planning.plan_for(track, options, 1).seconds
     if seconds < threshold:
         return None
-    plan = planning.plan_for(track, options, min(max(round(seconds / PIECE_SECONDS), 2), MOST_PIECES))
+    wanted = max(round(seconds / PIECE_SECONDS), 2)
+    marks = leap.survey(track) if seconds >= leap.LEAP_SECONDS and leap.possible(track, options) else None
+    if marks is None:
+        plan = planning.plan_for(track, options, min(wanted, MOST_PIECES))
+    else:
+        plan = leap.leaping(planning.plan_for(track, options, min(wanted, MOST_LEAPS), 0.0), track, marks)
     return plan if len(plan.pieces) > 1 else None
 
 
@@ -93,6 +100,14 @@ def encode_piece(
     ffmpeg: str, plan: Plan, piece: Piece, track: Path, out: SupportsWrite, on_progress: Callable[[float], None]
 ) -> Part:
     """Encode one piece of a track and write its frames.
+
+    Args:
+        ffmpeg: the program's path.
+        plan: of the whole.
+        piece: which one.
+        track: the file with the track, or with the excerpt that the piece's leap is about.
+        out: takes the frames.
+        on_progress: as of the encoder.
 
     Raises:
         UnusableMedia: it cannot be decoded.
@@ -104,6 +119,11 @@ def encode_piece(
     return Part(measured, done.errors, done.reconfigured)
 
 
-def joinable(parts: Sequence[Part]) -> bool:
-    """Whether the pieces are pieces of one encoding."""
-    return not any(part.reconfigured for part in parts)
+def joinable(plan: Plan, parts: Sequence[Part]) -> bool:
+    """Whether the pieces are pieces of one encoding.
+
+    Where encoders leaped and one of them met damage, less may have been decoded than was counted for those behind it.
+    """
+    damaged = any(piece.leap for piece in plan.pieces) and any(part.errors for part in parts[:-1])
+    reconfigured = any(part.reconfigured for part in parts)
+    return not damaged and not reconfigured and splice.meet([part.sum for part in parts])

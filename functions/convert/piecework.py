@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from events.schema import Event
-from functions.convert import cover, engine, repack, splice, tags
+from functions.convert import cover, engine, leap, repack, splice, tags
 from functions.convert.cut import Piece, Plan
 from functions.convert.fanout import Part, Whole, encode_piece, joinable
 from functions.convert.faults import UnusableMedia
@@ -66,7 +66,7 @@ def encode_one(job: str, n: int, workshop: Workshop) -> None:
     except UnusableMedia as error:
         log.info("job %s: piece %d: %s (%s)", job, n, error, error.__cause__)
         events = _only(workshop.pieces.fail(lease, str(error)))
-    except (BlobNotFound, BlobCorrupt):
+    except (BlobNotFound, BlobCorrupt, leap.Damaged):
         log.exception("job %s: its audio track cannot be read", job)
         events = _only(workshop.pieces.fail(lease, _LOST))
     except Exception as error:
@@ -79,9 +79,9 @@ def _encode(lease: Lease, row: Any, workshop: Workshop) -> list[Event]:
     whole, n = Whole.from_json(row.plan), lease.row.n
     about = Description(row.owner, row.id, f"piece {n}", "audio/mpeg")
     with workplace() as directory, workshop.pieces.keep(lease) as keeper:
-        track = _fetch(row.audio, directory, keeper, workshop)
+        piece = whole.plan.pieces[n]
+        track = _fetch(row.audio, piece, directory, keeper, workshop)
         with workshop.blobs.writing(workshop.media, "pieces", about) as frames:
-            piece = whole.plan.pieces[n]
             part = _encode_piece(whole.plan, piece, track, frames, keeper, workshop)
         events = workshop.pieces.encoded(lease, frames.blob, part.to_json())
     if events is None:
@@ -135,7 +135,7 @@ def _join(lease: Lease, keeper: Keeper, workshop: Workshop) -> Outcome:
     about = Description(row.owner, row.id, mp3_name(row.filename), "audio/mpeg")
     with workplace() as directory:
         sound: list[_Opens] = [functools.partial(workshop.media.pieces.open, blob) for blob, _ in outputs]
-        if not joinable(parts):
+        if not joinable(whole.plan, parts):
             parts, sound = _in_one(whole, row, directory, keeper, workshop)
         sums = [part.sum for part in parts]
         if whole.plan.variable:
@@ -155,9 +155,12 @@ def _in_one(
     whole: Whole, row: Any, directory: Path, keeper: Keeper, workshop: Workshop
 ) -> tuple[list[Part], list[_Opens]]:
     # The sound changes its rate or channels on the way: ffmpeg counts samples anew from there, and ranges are lost.
-    track, frames = _fetch(row.audio, directory, keeper, workshop), directory / "frames"
+    # Or less was decoded than an encoder that leaped had to go by.
+    log.warning("job %s: its pieces do not fit together: encoded in one", row.id)
+    everything = Piece(0, None)
+    track, frames = _fetch(row.audio, everything, directory, keeper, workshop), directory / "frames"
     with frames.open("wb") as out:
-        part = _encode_piece(whole.plan.steadied(), Piece(0, None), track, out, keeper, workshop)
+        part = _encode_piece(whole.plan.steadied(), everything, track, out, keeper, workshop)
     return [part], [functools.partial(frames.open, "rb")]
 
 
@@ -169,11 +172,15 @@ def _repacked(
     return [repack.measured(path, sums)], [functools.partial(path.open, "rb")]
 
 
-def _fetch(blob: str, directory: Path, keeper: Keeper, workshop: Workshop) -> Path:
-    """A file with the audio track, for ffmpeg."""
+def _fetch(blob: str, piece: Piece, directory: Path, keeper: Keeper, workshop: Workshop) -> Path:
+    """A file with the audio track, or with what of it the piece's encoder reads."""
     path = directory / "track"
     with path.open("wb") as file:
-        _copy_blob(blob, file, keeper, workshop)
+        if piece.leap is None:
+            _copy_blob(blob, file, keeper, workshop)
+        else:
+            with workshop.media.pieces.open(blob) as source:
+                leap.excerpt(source, piece.leap, file)
     return path
 
 

@@ -9,8 +9,8 @@ from functions.options import Options
 DEFAULT_BITRATE = 192
 
 
-def plan_for(track: Track, options: Options, pieces: int) -> Plan:
-    """How to encode a track with so many encoders."""
+def plan_for(track: Track, options: Options, pieces: int, decoding: float = cut.DECODING) -> Plan:
+    """How to encode a track with so many encoders; ``decoding`` as for ``cut``."""
     rate = cut.nearest_rate(track.rate)
     channels = 1 if track.channels == 1 or options.mono else 2
     quality = (
@@ -27,6 +27,6 @@ def plan_for(track: Track, options: Options, pieces: int) -> Plan:
         filters=(edits.base(options, rate, channels), *edits.chain(options, rate, channels, whole)),
         samples=end - start,
         # To bring loudness to a level costs more than to encode, and every encoder would do all that is before it.
-        pieces=cut.cut(frames, 1 if options.normalize else pieces),
+        pieces=cut.cut(frames, 1 if options.normalize else pieces, decoding),
         before=start,
     )

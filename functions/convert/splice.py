@@ -3,8 +3,11 @@
 A piece is measured once, by whoever has its bytes (``measure``); the sums of all pieces give the tag (``tag``).
 """
 
+import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -12,6 +15,8 @@ from functions.convert import mpeg, xing
 from functions.convert.faults import UnusableMedia
 
 CHUNK = 1 << 20
+#: Frames before a cut that both encoders beside it have made, and that have to be the same.
+SEAM = 16
 
 
 class SupportsWrite(Protocol):
@@ -36,6 +41,8 @@ class Sum:
         marks: bytes of the piece before each mark.
         bitrates: the bit rates that occur, kbit/s.
         tag: the encoder's tag frame, in hexadecimal; the padding in it is right for the piece where the sound ends.
+        before: CRC-32 of the ``SEAM`` frames that the encoder has made before the piece; None where it has none.
+        last: the same of the piece's last frames.
     """
 
     start: int
@@ -47,6 +54,8 @@ class Sum:
     marks: tuple[int, ...]
     bitrates: tuple[int, ...]
     tag: str
+    before: int | None = None
+    last: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The sum in JSON's own types."""
@@ -96,6 +105,8 @@ def measure(path: Path, start: int, skip: int, count: int | None) -> Sum:
     bitrates: set[int] = set()
     first = True
     pending: tuple[bytes, int, int] | None = None  # chunk, from, to: sound that the CRC has not seen
+    seam: deque[tuple[bytes, int, int]] = deque(maxlen=SEAM)
+    before = None
     for chunk, at, frame in frames_of(path):
         if first:
             first = False
@@ -103,12 +114,14 @@ def measure(path: Path, start: int, skip: int, count: int | None) -> Sum:
                 tag = chunk[at : at + frame.size]
                 offset = frame.size
                 continue
+        if frames == count and not skip:
+            break
+        seam.append((chunk, at, at + frame.size))
         if skip:
             skip -= 1
             offset += frame.size
+            before = None if skip else _seam(seam)
             continue
-        if frames == count:
-            break
         if pending and pending[0] is chunk:
             pending = chunk, pending[1], at + frame.size
         else:
@@ -123,7 +136,20 @@ def measure(path: Path, start: int, skip: int, count: int | None) -> Sum:
                 marks = _thin(marks, start, every)
                 every *= 2
     crc = crc16.arc(pending[0][pending[1] : pending[2]], crc) if pending else crc
-    return Sum(start, frames, offset, size, crc, every, tuple(marks), tuple(sorted(bitrates)), tag.hex())
+    rates, last = tuple(sorted(bitrates)), _seam(seam)
+    return Sum(start, frames, offset, size, crc, every, tuple(marks), rates, tag.hex(), before, last)
+
+
+def _seam(frames: Iterable[tuple[bytes, int, int]]) -> int:
+    crc = 0
+    for chunk, at, end in frames:
+        crc = zlib.crc32(chunk[at:end], crc)
+    return crc
+
+
+def meet(sums: Iterable[Sum]) -> bool:
+    """Whether at each cut both encoders have made the same frames: then both have heard the same sound there."""
+    return all(two.before in (None, one.last) for one, two in pairwise(sums) if two.frames)
 
 
 def _thin(marks: Sequence[int], start: int, every: int) -> list[int]:

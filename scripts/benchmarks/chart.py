@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from xml.sax.saxutils import escape
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 720, 440, 70, 50, 90, 50
-_COLOURS = ("#1b6ca8", "#c8553d", "#2a9d6f", "#7b4fa3")
+_COLOURS = ("#1b6ca8", "#c8553d", "#2a9d6f", "#7b4fa3", "#8a6d1b")
 
 
 def draw(table: Mapping[str, Mapping[str, float]], title: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from events.schema import PieceCut
-from functions.convert import cut, engine, mpeg, planning, probe, splice
+from functions.convert import cut, engine, leap, mpeg, planning, probe, splice
 from functions.convert import encode as encoders
 from functions.convert.cut import Piece, Plan
 from functions.convert.probe import Track
@@ -121,6 +121,7 @@ def _costs(bench: Bench, track: Track, video: Path, plan: Plan, single: Took, re
         video=video.stat().st_size / megabyte / track.duration,
         track=track.path.stat().st_size / megabyte / track.duration,
         mp3=piece.size / megabyte / track.duration,
+        count=_count_seconds(bench, work),
         start=start,
         decode=decode,
         encode=max(single.seconds - start, 0) / track.duration - decode,
@@ -131,6 +132,16 @@ def _costs(bench: Bench, track: Track, video: Path, plan: Plan, single: Took, re
         event=_event_seconds(bench),
         **_store_seconds(bench, track.path),
     )
+
+
+def _count_seconds(bench: Bench, work: Path) -> float:
+    """For a second of MP3, of whose packets there are most."""
+    with bench.inputs.sound(bench.seconds, "mp3").open("rb") as source:
+        track = probe.take(source, work / "counted", number=0, copy=False, on_progress=lambda _: None)
+    if track is None:
+        raise clock.CannotMeasure("The track could not be taken out.")
+    took = clock.median([_timed(lambda: leap.survey(track)) for _ in range(bench.rounds)])
+    return took.seconds / track.duration
 
 
 def _join(path: Path, piece: splice.Sum, target: Path) -> None:
@@ -206,12 +217,14 @@ def _store_seconds(bench: Bench, track: Path) -> dict[str, float]:
 
 def _modelled(costs: Costs, bench: Bench) -> Iterator[Row]:
     plain = costs.start + (costs.encode + costs.decode) * 3600
-    table = {name: {str(n): seconds(costs, length, n) for n in PODS} for name, length in LENGTHS.items()}
+    kinds = [(name, length, False) for name, length in LENGTHS.items()]
+    kinds += [(f"{name}, leaping", length, True) for name, length in LENGTHS.items() if length >= leap.LEAP_SECONDS]
+    table = {name: {str(n): seconds(costs, length, n, leaps) for n in PODS} for name, length, leaps in kinds}
     if bench.chart:
         bench.chart.write_text(
             draw(table, "MODEL of measured stage costs: seconds to the stored MP3, by pods of one core")
         )
-    for name, length in LENGTHS.items():
+    for name, length, leaps in kinds:
         best = min(PODS, key=lambda n: table[name][str(n)])
         yield Row(
             "encode",
@@ -222,8 +235,8 @@ def _modelled(costs: Costs, bench: Bench) -> Iterator[Row]:
             details={
                 "seconds by pods": table[name],
                 "speed-up by pods": {str(n): table[name]["1"] / table[name][str(n)] for n in PODS},
-                "stops scaling at": (stop := enough(costs, length)),
-                "what the time goes into there": bounds(costs, length, stop),
-                **({"costs": costs.to_json()} if length == 36000 else {}),
+                "stops scaling at": (stop := enough(costs, length, leaps)),
+                "what the time goes into there": bounds(costs, length, stop, leaps),
+                **({"costs": costs.to_json()} if name == "10 h" else {}),
             },
         )

@@ -76,6 +76,18 @@ def test_what_every_pod_fetches_goes_through_one_store() -> None:
     assert stages(fetching, 36000, 8)["fetch the track"] == pytest.approx(fanout.MOST_PIECES * 7.2)
 
 
+def test_pods_that_leap_fetch_and_decode_little_more_than_the_whole_once() -> None:
+    some = costs(track=0.02, get=0.01, decode=0.001, encode=0.01, count=0.0001)
+    slow, fast = (stages(some, 36000, 64, leaping) for leaping in (False, True))
+    assert fast["fetch the track"] == pytest.approx(7.2, rel=0.1)
+    assert slow["fetch the track"] == pytest.approx(fanout.MOST_PIECES * 7.2)
+    assert fast["decode what is before the pieces"] < 0.05 < 5 < slow["decode what is before the pieces"]
+    assert fast["encode"] == pytest.approx(396 / 64, rel=0.05)
+    assert fast["count the packets"] == pytest.approx(3.6)
+    for length, pods in ((600, 64), (36000, 1)):
+        assert stages(some, length, pods, True) == stages(some, length, pods, False)
+
+
 def test_more_pods_never_help_what_is_not_encoding() -> None:
     reading = costs(read=0.002, video=0.5, event=0.01, row=0.001)
     times = [seconds(reading, 36000, n) for n in PODS]
