@@ -15,6 +15,7 @@ from functions.media import Kept, StaleWriter
 from functions.options import Options
 from functions.outbox import Outbox
 from functions.tables import blobs, metadata
+from functions.tokens import Identity
 from functions.upload.dock import Dock
 from functions.upload.receive import complete, discard, receive
 from functions.upload.unfinished import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads
@@ -24,6 +25,7 @@ from tests.e2e.client import wave_bytes
 from tests.fakes import memory_media
 
 OWNER, STRANGER = "a" * 32, "b" * 32
+ADA = Identity(OWNER, "ada", "user", {})
 SOUND = wave_bytes(0.5)
 
 
@@ -35,7 +37,7 @@ def dock(database: Database) -> Dock:
 
 
 def begin(dock: Dock) -> Upload:
-    return dock.uploads.begin(OWNER, "a.wav", Options(), "filename YQ==", len(SOUND))
+    return dock.uploads.begin(OWNER, "a.wav", Options(), "filename YQ==", len(SOUND), dock.quota.begin(ADA, len(SOUND)))
 
 
 def count(database: Database, table: str) -> int:
@@ -55,7 +57,7 @@ def test_an_upload_is_found_by_its_owner_alone(dock: Dock) -> None:
 
 
 def test_eight_that_finish_an_upload_at_once_make_one_job(dock: Dock, database: Database) -> None:
-    upload = receive(begin(dock), 0, iter([SOUND]), dock)
+    upload = receive(begin(dock), 0, iter([SOUND]), dock, ADA)
     assert at_once(8, lambda _: complete(upload, dock)) == [upload.job] * 8
     assert count(database, "jobs") == 1
     assert complete(dock.uploads.find(upload.id, OWNER), dock) == upload.job
@@ -86,7 +88,7 @@ def test_a_live_writer_keeps_others_out(dock: Dock, database: Database) -> None:
         with pytest.raises(UploadLocked), dock.uploads.writing(upload):
             pass
 
-    assert receive(upload, 0, slowly(), dock).received == 1000
+    assert receive(upload, 0, slowly(), dock, ADA).received == 1000
 
 
 def test_an_upload_that_ends_while_it_is_written_is_gone_for_its_writer(dock: Dock, database: Database) -> None:
@@ -103,7 +105,7 @@ def test_an_upload_that_ends_while_it_is_written_is_gone_for_its_writer(dock: Do
 
 
 def test_an_expired_upload_takes_nothing_and_goes_with_its_blob(dock: Dock, database: Database) -> None:
-    upload = receive(begin(dock), 0, iter([SOUND[:1000]]), dock)
+    upload = receive(begin(dock), 0, iter([SOUND[:1000]]), dock, ADA)
     make_past(database, "blobs", "expires_at")
     for call in (lambda: dock.uploads.find(upload.id, OWNER), lambda: complete(upload, dock)):
         with pytest.raises(UploadGone):
@@ -120,7 +122,7 @@ def test_the_two_hundredth_part_costs_what_the_second_does(dock: Dock, database:
     upload, costs = begin(dock), list[int]()
     for start in range(0, 2000, 10):
         statements.clear()
-        upload = receive(upload, start, iter([SOUND[start : start + 10]]), dock)
+        upload = receive(upload, start, iter([SOUND[start : start + 10]]), dock, ADA)
         costs.append(len(statements))
     assert len(costs) == 200
     assert len(set(costs[1:])) == 1
