@@ -18,7 +18,6 @@ from functions.upload.unfinished import Upload
 
 _EXTENSIONS: Final = "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination"
 _PART: Final = "application/offset+octet-stream"
-_OVERRIDES: Final = ("HEAD", "PATCH", "DELETE")
 
 
 class WrongVersion(Mp3burstError):
@@ -34,10 +33,11 @@ def is_meant(request: Request) -> bool:
 
 def answer(request: Request) -> Response:
     """Answer a request to /files or /files/UPLOAD."""
-    override = request.headers.get("X-HTTP-Method-Override", "").upper()
-    if request.method == "POST" and override in _OVERRIDES:
-        request.environ.update(REQUEST_METHOD=override)
+    if override := request.headers.get("X-HTTP-Method-Override"):
+        request.environ.update(REQUEST_METHOD=override.strip().upper())
     response = _ROUTES.answer(request)
+    if request.method == "HEAD":
+        response.set_data(b"")  # whatever method it stood for, the line expects no body
     if not response.content_length:
         response.headers.pop("Content-Type", None)
     response.headers["Tus-Resumable"] = VERSION
@@ -59,6 +59,8 @@ def _discover(_: Request, **__: str) -> Response:
 
 def _create(request: Request) -> Response:
     speaker, place = _speaker(request), dock()
+    if "Upload-Concat" in request.headers:
+        raise BadRequest("Uploads are not put together here: send the file as one upload, without Upload-Concat.")
     length, about = new_length(request.headers), request.headers.get("Upload-Metadata", "")
     name, fields = metadata(about)
     options = options_from(fields)
@@ -70,7 +72,11 @@ def _create(request: Request) -> Response:
     admit = place.quota.begin(speaker, STEP, STEP) if length is None else place.quota.begin(speaker, length)
     upload = place.uploads.begin(speaker.user, base_name(name), options, about, length, admit)
     if has_body:
-        upload = receive(upload, 0, pieces(request.stream), place, speaker, checksum)
+        try:
+            upload = receive(upload, 0, pieces(request.stream), place, speaker, checksum)
+        except Mp3burstError:
+            discard(upload, place)  # Its client never hears where it is.
+            raise
     return Response(status=201, headers={"Location": f"/files/{upload.id}", **_progress(upload, place)})
 
 
