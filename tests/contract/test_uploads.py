@@ -1,11 +1,13 @@
 """What every SQL database must do with uploads in parts: who writes them, how far they are, and when they go."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import Connection, event, func, select
 
 from functions.blobs import Blobs
 from functions.database import Database
@@ -54,6 +56,32 @@ def test_an_upload_is_found_by_its_owner_alone(dock: Dock) -> None:
     for name, owner in ((upload.id, STRANGER), ("0" * 32, OWNER), ("x", OWNER)):
         with pytest.raises(UploadNotFound):
             dock.uploads.find(name, owner)
+
+
+def test_the_offset_is_one_read_by_primary_keys(dock: Dock, database: Database) -> None:
+    upload, asked = begin(dock), list[tuple[str, Any]]()
+    event.listen(database.engine, "before_cursor_execute", lambda *about: asked.append(about[2:4]))
+    dock.uploads.find(upload.id, OWNER)
+    [(statement, values)] = [each for each in asked if each[0].startswith("SELECT")]
+
+    def plan(connection: Connection) -> list[Any]:
+        match database.engine.dialect.name:
+            case "sqlite":
+                rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+                return [row.detail.split(" (")[0].removeprefix("SEARCH ") for row in rows]
+            case "postgresql":  # which would rather read a table of one row as a whole
+                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+                rows = connection.exec_driver_sql(f"EXPLAIN {statement}", values)
+                return sorted(re.findall(r"(Index Scan using \w+|Seq Scan)", "\n".join(rows.scalars())))
+            case _:
+                rows = connection.exec_driver_sql(f"EXPLAIN {statement}", values)
+                return [(row.table, row.type, row.key) for row in rows]
+
+    assert database.run(plan) in (
+        ["uploads USING INDEX sqlite_autoindex_uploads_1", "blobs USING INDEX sqlite_autoindex_blobs_1"],
+        ["Index Scan using blobs_pkey", "Index Scan using uploads_pkey"],
+        [("uploads", "const", "PRIMARY"), ("blobs", "const", "PRIMARY")],
+    )
 
 
 def test_eight_that_finish_an_upload_at_once_make_one_job(dock: Dock, database: Database) -> None:
@@ -113,6 +141,21 @@ def test_an_expired_upload_takes_nothing_and_goes_with_its_blob(dock: Dock, data
     [(blob, store)] = dock.blobs.expired(10)
     dock.blobs.delete(dock.media, store, blob)
     assert (count(database, "uploads"), count(database, "blobs"), count(database, "jobs")) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_no_more_than_nine_megabytes_are_ever_in_danger(dock: Dock) -> None:
+    piece, size = 1 << 18, 40 << 20
+    upload = dock.uploads.begin(OWNER, "a.wav", Options(), "", size, dock.quota.begin(ADA, size))
+    lost: list[int] = []
+
+    def content() -> Iterator[bytes]:
+        for sent in range(0, size, piece):
+            lost.append(sent - dock.uploads.find(upload.id, OWNER).received)  # if the process were killed just now
+            yield SOUND.ljust(piece, b"-") if not sent else bytes(piece)
+
+    assert receive(upload, 0, content(), dock, ADA).is_whole
+    assert max(lost) < 9_000_000
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
