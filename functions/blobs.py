@@ -5,7 +5,7 @@ A row that expires is on its way out: nothing brings it back, so sweep may delet
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -18,6 +18,8 @@ from functions.tables import blobs, now, uploads
 
 #: Milliseconds that a blob may stay without a job that keeps it.
 TTL: Final = 3_600_000
+#: Asked within the transaction that puts a blob on record, or lets it grow: how many bytes it may have. May refuse.
+Admit = Callable[[Connection, str], int]
 _RENEWAL_SECONDS: Final = 600.0
 log = logging.getLogger(__name__)
 
@@ -29,8 +31,9 @@ class BlobExpired(TryAgain):
 class RenewingWriter:
     """A writer that keeps its blob's row from expiring while bytes come in, however slowly."""
 
-    def __init__(self, blob: str, writer: Writer, record: "Blobs") -> None:
+    def __init__(self, blob: str, writer: Writer, record: "Blobs", room: int) -> None:
         self.blob = blob
+        self.room = room
         self.size = 0
         self._writer, self._record = writer, record
         self._renewed = time.monotonic()
@@ -56,29 +59,54 @@ class Blobs:
         self._database = database
 
     @contextmanager
-    def writing(self, media: Media, store: str, description: Description) -> Iterator[RenewingWriter]:
+    def writing(
+        self, media: Media, store: str, description: Description, admit: Admit | None = None
+    ) -> Iterator[RenewingWriter]:
         """Write a new blob under a fresh id; it expires in an hour unless a job keeps it.
 
-        Where the block raises, the blob is deleted, or left for sweep where the store does not answer.
+        Where the block raises, the blob is deleted, or left for sweep where the store does not answer. Raises what
+        ``admit`` does before anything is on record.
         """
         blob = new_blob_id()
-        self._reserve(blob, store, description)
+        room = self._reserve(blob, store, description, admit)
         try:
             with media[store].create(blob, description) as writer:
-                yield RenewingWriter(blob, writer, self)
+                yield RenewingWriter(blob, writer, self, room)
         except BaseException:
             self.discard(media, store, blob)
             raise
 
-    def _reserve(self, blob: str, store: str, description: Description) -> None:
-        row = insert(blobs).values(
-            id=blob, store=store, owner=description.owner, job=description.job, expires_at=now() + TTL
-        )
+    def _reserve(self, blob: str, store: str, description: Description, admit: Admit | None) -> int:
+        owner, job, room = description.owner, description.job, 0
+
+        def reserve(connection: Connection) -> None:
+            nonlocal room
+            room = admit(connection, blob) if admit is not None else 0
+            row = {"id": blob, "store": store, "owner": owner, "job": job, "size": room, "expires_at": now() + TTL}
+            connection.execute(insert(blobs).values(row))
+
         try:
-            self._database.run(lambda connection: connection.execute(row))
+            self._database.run(reserve)
         except Conflict:
             # The first commit took place although its answer was lost: ids are never drawn twice.
             log.info("blob %s was on record already", blob)
+        return room
+
+    def grow(self, blob: str, admit: Admit) -> int:
+        """Let a blob that is being written become as large as ``admit`` says, or raise what it raises.
+
+        Raises:
+            BlobExpired: it was swept in the meantime.
+        """
+
+        def grow(connection: Connection) -> int:
+            room = admit(connection, blob)
+            alive = update(blobs).where(blobs.c.id == blob, blobs.c.expires_at > now())
+            return room if connection.execute(alive.values(size=room)).rowcount else -1
+
+        if (room := self._database.run(grow)) < 0:
+            raise BlobExpired("Storing the file took too long; send it again.")
+        return room
 
     def renew(self, blob: str) -> None:
         """Put off the blob's expiry; BlobExpired where that is over."""
@@ -118,10 +146,10 @@ class Blobs:
         return self._database.run(lambda connection: [(row.id, row.store) for row in connection.execute(query)])
 
 
-def keep(connection: Connection, blob: str) -> bool:
-    """Keep the blob for good, within the caller's transaction; False where it has expired."""
+def keep(connection: Connection, blob: str, size: int = 0) -> bool:
+    """Keep the blob, of so many bytes, for good, within the caller's transaction; False where it has expired."""
     kept = blobs.c.expires_at.is_(None) | (blobs.c.expires_at > now())
-    connection.execute(update(blobs).where(blobs.c.id == blob, kept).values(expires_at=None))
+    connection.execute(update(blobs).where(blobs.c.id == blob, kept).values(expires_at=None, size=size))
     # Asked, not counted: on a second try the row is kept already.
     return connection.scalar(select(blobs.c.id).where(blobs.c.id == blob, blobs.c.expires_at.is_(None))) is not None
 

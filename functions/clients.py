@@ -38,6 +38,12 @@ def client_address(request: Request, environ: Mapping[str, str]) -> str:
     return nearest
 
 
+def is_proxy(address: str, environ: Mapping[str, str]) -> bool:
+    """Whether ``TRUSTED_PROXIES`` names the address; where it is not set, nobody's is."""
+    text = environ.get("TRUSTED_PROXIES", "")
+    return bool(text) and any(ipaddress.ip_address(address) in network for network in _networks(text))
+
+
 @functools.cache
 def _networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
     try:

@@ -5,6 +5,7 @@ is not used: it holds up to 48 MB of a file in memory, and its abort() deletes t
 """
 
 import contextlib
+import itertools
 import os
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -31,6 +32,9 @@ CHUNK = BLOCK
 TIMEOUTS = {"serverSelectionTimeoutMS": 5_000, "connectTimeoutMS": 5_000, "socketTimeoutMS": 30_000}
 
 _WRITE_TIMEOUT = 20_000  # milliseconds for a majority to have it
+
+#: Chunks, 256 MB, that one call deletes: all those of a large file take longer than a call may.
+DELETED_AT_ONCE = 1024
 
 _clients: dict[tuple[int, str], "MongoClient[dict[str, Any]]"] = {}
 
@@ -79,6 +83,10 @@ class GridFSStore:
         files, chunks = self.collections()
         with plain_errors():
             files.delete_one({"_id": ObjectId(blob)})
+            for first in itertools.count(0, DELETED_AT_ONCE):
+                some = {"files_id": ObjectId(blob), "n": {"$gte": first, "$lt": first + DELETED_AT_ONCE}}
+                if chunks.delete_many(some).deleted_count < DELETED_AT_ONCE:
+                    break
             chunks.delete_many({"files_id": ObjectId(blob)})
             # A writer that finished between those two looks for its first chunk after it, and fails without it; one
             # that looked before the chunks went has put its document in before this.

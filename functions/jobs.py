@@ -62,11 +62,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a conversion made: the MP3's blob, its length in seconds, and what the user should know about it."""
+    """What a conversion made: the MP3's blob, its length in seconds, a word for the user, and its size in bytes."""
 
     mp3: str
     duration: float
     warning: str | None
+    size: int = 0
 
 
 def is_job_id(text: str) -> bool:
@@ -88,8 +89,10 @@ class Jobs:
         states = ("uploaded", "converting") if stage == "converting" else (stage,)
         self._leases = Leases(database, jobs, states, terms or Terms())
 
-    def add(self, job: str, owner: str, video: str, filename: str, options: Options, key: str | None = None) -> Job:
-        """Put a new job on record and keep its video, or find the job that has this idempotency key already.
+    def add(
+        self, job: str, owner: str, video: str, filename: str, options: Options, key: str | None = None, size: int = 0
+    ) -> Job:
+        """Put a new job on record and keep its video of ``size`` bytes, or find the job that has this key already.
 
         Raises:
             BlobExpired: the video was swept in the meantime.
@@ -108,7 +111,7 @@ class Jobs:
 
         def add(connection: Connection) -> None:
             connection.execute(row)
-            if not blobs_record.keep(connection, video):
+            if not blobs_record.keep(connection, video, size):
                 raise BlobExpired("Storing the file took too long; send it again.")
 
         try:
@@ -193,7 +196,7 @@ class Jobs:
             "duration": outcome.duration,
             "warning": outcome.warning,
         }
-        return self._end(lease, Mp3Ready(lease.row.id), values)
+        return self._end(lease, Mp3Ready(lease.row.id), values, outcome.size)
 
     def fail(self, lease: Lease, error: str) -> Event | None:
         """The job can never be done; ``error`` is the sentence that its owner reads. Returns as ``finish``."""
@@ -203,13 +206,13 @@ class Jobs:
         """Give the job back after a failure that may pass."""
         self._leases.release(jobs.c.id == lease.row.id, lease, error)
 
-    def _end(self, lease: Lease, event: Event, values: Mapping[str, object]) -> Event | None:
+    def _end(self, lease: Lease, event: Event, values: Mapping[str, object], size: int = 0) -> Event | None:
         job = lease.row.id
 
         def end(connection: Connection) -> Event | None:
             if close(connection, self._leases.held(jobs.c.id == job, lease.token), event, values):
                 mp3 = values.get("mp3")
-                if mp3 is not None and not blobs_record.keep(connection, str(mp3)):
+                if mp3 is not None and not blobs_record.keep(connection, str(mp3), size):
                     raise BlobExpired("Storing the MP3 took too long.")
                 return event
             # The lease's token stays on an ended row: a commit whose answer was lost is known by it.

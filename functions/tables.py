@@ -140,14 +140,16 @@ mails = Table(
     **_OPTIONS,
 )
 
-#: Every blob that was ever begun and is not deleted. ``expires_at`` is NULL where a job keeps the blob.
+#: Every blob that was ever begun and is not deleted. ``expires_at`` is NULL where a job keeps the blob. ``size``, in
+#: bytes, is that of a video or MP3 which is kept, and what may come while an upload is under way; others have 0.
 blobs = Table(
     "blobs",
     metadata,
     Column("id", String(24), primary_key=True),
     Column("store", String(16), nullable=False),
-    Column("owner", String(32), nullable=False),
+    Column("owner", String(32), nullable=False, index=True),
     Column("job", String(32), nullable=False, index=True),
+    Column("size", BigInteger, nullable=False, default=0, server_default="0"),
     Column("expires_at", BigInteger, index=True),
     **_OPTIONS,
 )

@@ -127,7 +127,7 @@ def _make_mp3(job: Job, track: Track, on_progress: engine.OnProgress, workshop: 
             ffmpeg=workshop.ffmpeg,
         )
     log.info("job %s: %.1f s of audio are %d bytes of MP3", job.id, result.duration, mp3.size)
-    return Outcome(mp3.blob, result.duration, result.warning)
+    return Outcome(mp3.blob, result.duration, result.warning, mp3.size)
 
 
 def _failed(lease: Lease, error: str, workshop: Workshop) -> list[Event]:

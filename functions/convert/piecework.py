@@ -148,7 +148,7 @@ def _join(lease: Lease, keeper: Keeper, workshop: Workshop) -> Outcome:
     duration = engine.duration_of(first, sum(one.frames for one in sums))
     log.info("job %s: %d pieces of %.1f s are %d bytes of MP3", row.id, len(outputs), duration, mp3.size)
     lost = engine.lost(whole.missing, whole.errors + max(part.errors for part in parts))
-    return Outcome(mp3.blob, duration, engine.both(lost, whole.warning))
+    return Outcome(mp3.blob, duration, engine.both(lost, whole.warning), mp3.size)
 
 
 def _in_one(

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from flask import Request
@@ -16,11 +16,14 @@ from functions.media import Media, connect
 from functions.outbox import Outbox
 from functions.settings import number
 from functions.tokens import Identity, NotAllowed, verifier
+from functions.upload.quota import Quota
 from functions.upload.unfinished import HOURS, Uploads
 
 #: Seconds that an upload waits for the broker; sweep does what it does not.
 PUBLISH_BUDGET: Final = 1.0
 MAX_BYTES: Final = 8 << 30
+#: Uploads and conversions that a user may have under way: enough for a folder of clips, and no queue for a day.
+QUOTA_JOBS: Final = 200
 
 
 class TooLarge(Mp3burstError):
@@ -39,6 +42,7 @@ class Dock:
     uploads: Uploads
     outbox: Outbox
     max_bytes: int = MAX_BYTES
+    quota: Quota = field(default_factory=Quota)
 
 
 @functools.cache
@@ -48,7 +52,8 @@ def dock() -> Dock:
     outbox = Outbox(database, publisher(os.environ, "/mp3burst/upload"))
     most = int(number(os.environ, "MAX_UPLOAD_BYTES", MAX_BYTES, 1))
     uploads = Uploads(database, number(os.environ, "UPLOAD_HOURS", HOURS, 0.25))
-    return Dock(connect(os.environ), Blobs(database), Jobs(database), uploads, outbox, most)
+    quota = Quota(int(number(os.environ, "QUOTA_JOBS", QUOTA_JOBS)), int(number(os.environ, "QUOTA_BYTES", 0)))
+    return Dock(connect(os.environ), Blobs(database), Jobs(database), uploads, outbox, most, quota)
 
 
 def admitted(request: Request) -> Identity:

@@ -22,6 +22,8 @@ _BUFFER: Final = 3 * _CHUNK
 _TAIL: Final = 256
 _FIELD_BYTES: Final = 16 << 10
 _PARTS: Final = 50
+#: Bytes that a form may have beside its file.
+BESIDE: Final = 1 << 20
 FILE: Final = "file"
 
 
@@ -36,10 +38,13 @@ class WrongType(Mp3burstError):
 
 
 class Form:
-    """An upload that is coming in. ``fields`` has what stood before the file, and fills up while the file is read."""
+    """An upload that is coming in. ``fields`` has what stood before the file, and fills up while the file is read.
 
-    def __init__(self, filename: str, fields: dict[str, str], content: Iterator[bytes]) -> None:
-        self.filename, self.fields, self.content = filename, fields, content
+    ``beside`` is how many bytes of the request, at most, are not the file's.
+    """
+
+    def __init__(self, filename: str, fields: dict[str, str], content: Iterator[bytes], beside: int = 0) -> None:
+        self.filename, self.fields, self.content, self.beside = filename, fields, content, beside
 
 
 def read(request: Request) -> Form:
@@ -57,7 +62,7 @@ def read(request: Request) -> Form:
     if kind == "multipart/form-data" and options.get("boundary"):
         events = _events(request.stream, options["boundary"].encode("latin-1", "replace"))
         name = _up_to_file(events, fields)
-        return Form(base_name(fields.pop("filename", "") or name), fields, _content(events, fields))
+        return Form(base_name(fields.pop("filename", "") or name), fields, _content(events, fields), BESIDE)
     if kind.startswith(("video/", "audio/")):
         return Form(base_name(fields.pop("filename", "")), fields, _chunks(request.stream))
     raise WrongType("Send a form with the video in its field file, or the video itself with a video/ or audio/ type.")
@@ -172,6 +177,23 @@ def limited(content: Iterator[bytes], most: int, error: Callable[[], Mp3burstErr
         total += len(chunk)
         if total > most:
             raise error()
+        yield chunk
+
+
+def with_room(content: Iterator[bytes], had: int, room: int, grow: Callable[[int], int]) -> Iterator[bytes]:
+    """The same bytes; asks for more room before there are more than it has.
+
+    Args:
+        content: what comes in.
+        had: bytes that were there before.
+        room: bytes for which there is room.
+        grow: makes room for so many at least, and says for how many; may refuse.
+    """
+    total = had
+    for chunk in content:
+        total += len(chunk)
+        if total > room:
+            room = grow(total)
         yield chunk
 
 

@@ -14,7 +14,8 @@ from functions.routing import Routes, Unprocessable, as_json
 from functions.tokens import Identity
 from functions.upload import tus
 from functions.upload.dock import PUBLISH_BUDGET, Dock, admitted, dock, too_large
-from functions.upload.form import Form, WrongType, limited, options_from, options_in, read
+from functions.upload.form import BESIDE, Form, WrongType, limited, options_from, options_in, read, with_room
+from functions.upload.quota import STEP
 from functions.upload.sniff import ENOUGH, is_media
 
 
@@ -34,27 +35,40 @@ def _upload(request: Request) -> Response:
     job = place.jobs.with_key(identity.user, key) if key else None
     if job is None:
         request.max_content_length = sys.maxsize  # Ours is for the file, and has a sentence.
-        if (request.content_length or 0) > place.max_bytes + (1 << 20):
+        if (request.content_length or 0) > place.max_bytes + BESIDE:
             raise too_large(place.max_bytes)
-        job = take_in(read(request), identity, key, place)
+        job = take_in(read(request), identity, key, place, request.content_length)
     return as_json({"job": job.id, "fid": job.video}, 202, {"Location": f"/jobs/{job.id}"})
 
 
-def take_in(form: Form, identity: Identity, key: str | None, dock: Dock) -> Job:
+def take_in(form: Form, identity: Identity, key: str | None, dock: Dock, length: int | None = None) -> Job:
     """Store the file, put its job on record, and tell convert. A request that fails leaves nothing behind.
 
+    Args:
+        form: the upload, of whose file nothing has been read yet.
+        identity: who uploads.
+        key: the Idempotency-Key, which no job has yet.
+        dock: what it takes.
+        length: bytes of the request, if they are known; a form takes some of them.
+
     Raises:
+        TooManyJobs, QuotaFull: the user has too much already.
         WrongType: it is neither audio nor video. TooLarge: it is over the limit.
         Unprocessable: it is empty, an option is wrong, or one of the faults that ``form.read`` names.
     """
     _options(form)  # Those before the file; a mistake there need not wait for 4 GB.
     about = Description(identity.user, new_job_id(), form.filename, "application/octet-stream")
-    with dock.blobs.writing(dock.media, "videos", about) as video:
-        content = _checked(limited(form.content, dock.max_bytes, lambda: too_large(dock.max_bytes)))
-        for chunk in content:
+    admit = dock.quota.begin(identity, length, form.beside) if length else dock.quota.begin(identity, STEP, STEP)
+    with dock.blobs.writing(dock.media, "videos", about, admit) as video:
+
+        def grow(size: int) -> int:
+            return dock.blobs.grow(video.blob, dock.quota.grow(identity, size + STEP, STEP))
+
+        content = limited(form.content, dock.max_bytes, lambda: too_large(dock.max_bytes))
+        for chunk in _checked(with_room(content, 0, video.room, grow)):
             video.write(chunk)
         options = _options(form)
-    job = dock.jobs.add(about.job, identity.user, video.blob, form.filename, options, key)
+    job = dock.jobs.add(about.job, identity.user, video.blob, form.filename, options, key, video.size)
     if job.id == about.job:
         dock.outbox.emit(VideoUploaded(job.id), PUBLISH_BUDGET)
     else:

@@ -8,15 +8,16 @@ from flask import Request, Response
 
 from events.errors import Mp3burstError
 from functions.routing import BadRequest, Routes, Unprocessable
+from functions.tokens import Identity
 from functions.upload.dock import Dock, admitted, dock, too_large
 from functions.upload.form import WrongType, base_name, options_from
+from functions.upload.quota import STEP
 from functions.upload.receive import check_offset, complete, discard, pieces, receive
 from functions.upload.tus_headers import ALGORITHMS, VERSION, Checksum, metadata, new_length, number
 from functions.upload.unfinished import Upload
 
 _EXTENSIONS: Final = "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination"
 _PART: Final = "application/offset+octet-stream"
-_OVERRIDES: Final = ("HEAD", "PATCH", "DELETE")
 
 
 class WrongVersion(Mp3burstError):
@@ -32,10 +33,11 @@ def is_meant(request: Request) -> bool:
 
 def answer(request: Request) -> Response:
     """Answer a request to /files or /files/UPLOAD."""
-    override = request.headers.get("X-HTTP-Method-Override", "").upper()
-    if request.method == "POST" and override in _OVERRIDES:
-        request.environ.update(REQUEST_METHOD=override)
+    if override := request.headers.get("X-HTTP-Method-Override"):
+        request.environ.update(REQUEST_METHOD=override.strip().upper())
     response = _ROUTES.answer(request)
+    if request.method == "HEAD":
+        response.set_data(b"")  # whatever method it stood for, the line expects no body
     if not response.content_length:
         response.headers.pop("Content-Type", None)
     response.headers["Tus-Resumable"] = VERSION
@@ -56,7 +58,9 @@ def _discover(_: Request, **__: str) -> Response:
 
 
 def _create(request: Request) -> Response:
-    owner, place = _speaker(request), dock()
+    speaker, place = _speaker(request), dock()
+    if "Upload-Concat" in request.headers:
+        raise BadRequest("Uploads are not put together here: send the file as one upload, without Upload-Concat.")
     length, about = new_length(request.headers), request.headers.get("Upload-Metadata", "")
     name, fields = metadata(about)
     options = options_from(fields)
@@ -65,14 +69,19 @@ def _create(request: Request) -> Response:
     if has_body:
         _check_part(request, length if length is not None else place.max_bytes)
     checksum = _checksum(request)
-    upload = place.uploads.begin(owner, base_name(name), options, about, length)
+    admit = place.quota.begin(speaker, STEP, STEP) if length is None else place.quota.begin(speaker, length)
+    upload = place.uploads.begin(speaker.user, base_name(name), options, about, length, admit)
     if has_body:
-        upload = receive(upload, 0, pieces(request.stream), place, checksum)
+        try:
+            upload = receive(upload, 0, pieces(request.stream), place, speaker, checksum)
+        except Mp3burstError:
+            discard(upload, place)  # Its client never hears where it is.
+            raise
     return Response(status=201, headers={"Location": f"/files/{upload.id}", **_progress(upload, place)})
 
 
 def _offset(request: Request, upload: str) -> Response:
-    owner, place = _speaker(request), dock()
+    place, owner = dock(), _speaker(request).user
     found = place.uploads.find(upload, owner)
     headers = {"Upload-Length": str(found.length)} if found.length is not None else {"Upload-Defer-Length": "1"}
     if found.about:
@@ -81,12 +90,12 @@ def _offset(request: Request, upload: str) -> Response:
 
 
 def _append(request: Request, upload: str) -> Response:
-    owner, place = _speaker(request), dock()
+    speaker, place = _speaker(request), dock()
     offset, length = number(request.headers, "Upload-Offset"), number(request.headers, "Upload-Length")
     if offset is None:
         raise BadRequest("Send Upload-Offset, the byte at which this part begins.")
     checksum = _checksum(request)
-    found = place.uploads.find(upload, owner)
+    found = place.uploads.find(upload, speaker.user)
     if length is not None:
         if found.length not in (None, length) or length < found.received:
             raise BadRequest("Upload-Length is not that of this upload.")
@@ -94,22 +103,23 @@ def _append(request: Request, upload: str) -> Response:
     check_offset(found, offset)
     _check_part(request, (found.length or length or place.max_bytes) - offset)
     if found.state != "done" and not found.is_whole:
-        found = receive(found, offset, pieces(request.stream), place, checksum, None if found.length else length)
+        length = None if found.length else length
+        found = receive(found, offset, pieces(request.stream), place, speaker, checksum, length)
     return Response(status=204, headers=_progress(found, place))
 
 
 def _terminate(request: Request, upload: str) -> Response:
-    owner, place = _speaker(request), dock()
+    place, owner = dock(), _speaker(request).user
     discard(place.uploads.find(upload, owner), place)
     return Response(status=204)
 
 
-def _speaker(request: Request) -> str:
+def _speaker(request: Request) -> Identity:
     """The user who asks; WrongVersion before anything else is looked at."""
     if request.headers.get("Tus-Resumable") != VERSION:
         raise WrongVersion(f"This is tus {VERSION}: say so in Tus-Resumable.")
     request.max_content_length = sys.maxsize  # Ours is for the file, and has a sentence.
-    return admitted(request).user
+    return admitted(request)
 
 
 def _check_length(length: int | None, place: Dock) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
 
 from events.errors import Mp3burstError
+from functions.blobs import Admit
 from functions.database import Conflict, Database
 from functions.jobs import new_job_id
 from functions.leases import Lease, Leases, Terms
@@ -59,6 +60,7 @@ class Upload:
         attempts: the number of its last writer.
         expires_at: None where a job keeps the file.
         lives: milliseconds until then.
+        size: bytes for which its owner has room.
     """
 
     id: str
@@ -75,6 +77,7 @@ class Upload:
     attempts: int
     expires_at: int | None
     lives: int | None
+    size: int
 
     @property
     def kept(self) -> Kept:
@@ -118,8 +121,10 @@ class Uploads:
         self._database, self._ttl = database, int(hours * _HOUR)
         self._leases = Leases(database, uploads, ("open",), terms)
 
-    def begin(self, owner: str, filename: str, options: Options, about: str, length: int | None) -> Upload:
-        """Put a new upload on record, and its blob; nothing is stored yet."""
+    def begin(
+        self, owner: str, filename: str, options: Options, about: str, length: int | None, admit: Admit
+    ) -> Upload:
+        """Put a new upload on record, and its blob; nothing is stored yet. Raises what ``admit`` does."""
         upload, blob, job = secrets.token_hex(16), new_blob_id(), new_job_id()
         file = {"id": blob, "store": "videos", "owner": owner, "job": job, "expires_at": now() + self._ttl}
         row = {
@@ -136,7 +141,7 @@ class Uploads:
         }
 
         def begin(connection: Connection) -> None:
-            connection.execute(insert(blobs).values(file))
+            connection.execute(insert(blobs).values({**file, "size": admit(connection, blob)}))
             connection.execute(insert(uploads).values(row))
 
         # A conflict: the first commit took place although its answer was lost; ids are never drawn twice.
@@ -152,8 +157,9 @@ class Uploads:
             UploadGone: it has expired.
         """
         lives = (blobs.c.expires_at - now()).label("lives")
-        query = select(uploads, blobs.c.expires_at, lives).join_from(uploads, blobs, blobs.c.id == uploads.c.blob)
-        mine = query.where(uploads.c.id == upload, uploads.c.owner == owner)
+        query = select(uploads, blobs.c.expires_at, blobs.c.size, lives)
+        both = query.join_from(uploads, blobs, blobs.c.id == uploads.c.blob)
+        mine = both.where(uploads.c.id == upload, uploads.c.owner == owner)
         row = None
         if _UPLOAD_ID.fullmatch(upload):
             row = self._database.run(lambda connection: connection.execute(mine).one_or_none())

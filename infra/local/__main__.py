@@ -126,7 +126,7 @@ async def _run(manifests: Manifests, environments: dict[str, dict[str, str]], da
         return web.json_response({"functions": pools, **await broker.status()})
 
     events = rabbitmq.pages(functions) if bridged else {"/_broker": broker.receive}
-    ingress = Ingress(functions, {"/_platform": status, **events})
+    ingress = Ingress(functions, {"/_platform": status, **events}, os.environ)
     server = await loop.create_server(ingress.server, sock=door)
     for pool in functions.pools.values():
         pool.balance()

@@ -12,6 +12,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from events.errors import TryAgain
+from functions.clients import is_proxy
 from infra.local.instances import Pool
 from infra.local.manifests import Function
 
@@ -91,8 +92,8 @@ class Functions:
 class Ingress:
     """The front door. ``own`` has the platform's own pages by path, which only this machine's names lead to."""
 
-    def __init__(self, functions: Functions, own: Mapping[str, Handler]) -> None:
-        self._functions, self._own = functions, own
+    def __init__(self, functions: Functions, own: Mapping[str, Handler], environ: Mapping[str, str]) -> None:
+        self._functions, self._own, self._environ = functions, own, environ
         self._find = routes(pool.function for pool in functions.pools.values())
         self.inflight, self.draining = 0, False
         self.server = web.Server(
@@ -125,7 +126,7 @@ class Ingress:
         body, path, response = upload.chunks if request.body_exists else None, request.rel_url.raw_path_qs, None
         patience = self._functions.pools[name].function.timeout
         try:
-            call = self._functions.call(name, request.method, path, _forwarded(request), body, patience)
+            call = self._functions.call(name, request.method, path, _forwarded(request, self._environ), body, patience)
             async with call as answer:
                 headers = _end_to_end(answer.headers)
                 response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
@@ -214,9 +215,11 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
 
 
-def _forwarded(request: web.BaseRequest) -> CIMultiDict[str]:
-    headers = _end_to_end(request.headers)
-    headers["X-Forwarded-For"] = ", ".join([*headers.popall("X-Forwarded-For", ()), request.remote or ""])
+def _forwarded(request: web.BaseRequest, environ: Mapping[str, str]) -> CIMultiDict[str]:
+    headers, caller = _end_to_end(request.headers), request.remote or ""
+    # From anybody but a proxy the header is an invention; and every function trusts this ingress.
+    said = headers.popall("X-Forwarded-For", ()) if caller and is_proxy(caller, environ) else ()
+    headers["X-Forwarded-For"] = ", ".join([*said, caller])
     headers["X-Forwarded-Proto"] = request.scheme
     headers["X-Forwarded-Host"] = request.headers.get("Host", "")
     return headers

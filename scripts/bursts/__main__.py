@@ -73,7 +73,7 @@ def _platform(given: argparse.Namespace, stack: ExitStack) -> tuple[Platform, Ap
     from tests.platform import start
 
     data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="burst-"))) / "data"
-    own = stack.enter_context(start(data, idle=given.idle))
+    own = stack.enter_context(start(data, idle=given.idle, env={"QUOTA_JOBS": "0"}))
     return Embedded(own.url, own.process.pid), Api(own.url)
 
 

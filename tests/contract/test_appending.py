@@ -8,6 +8,7 @@ import gridfs
 import pymongo
 import pytest
 from bson import ObjectId
+from pymongo import monitoring
 
 from functions.blocks import BATCH, BLOCK
 from functions.media import BlobCorrupt, BlobNotFound, Kept, StaleWriter, new_blob_id
@@ -158,6 +159,43 @@ def test_bytes_that_changed_in_the_store_are_noticed(place: Place) -> None:
     place.change(blob, lambda data: data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(BlobCorrupt), place.videos.open(blob) as reader:
         drain(reader)
+
+
+def test_fifty_gigabytes_have_numbers_and_are_finished_without_being_read(mongodb: MongoDB) -> None:
+    """All but the first and the last chunk are left out: what is looked at is what they would be counted by."""
+    size, blob = 50_000_000_000, new_blob_id()
+    last = size // BLOCK * BLOCK
+    listener = Answers()
+    monitoring.register(listener)
+    with in_mongodb(mongodb) as place:
+        grow(place, blob, Kept(), 1, noise(BLOCK))
+        kept = grow(place, blob, Kept(last, "00000000"), 2, noise(size - last))
+        assert kept.size == size
+        with place.videos.append(blob, kept, 2) as appender:
+            listener.sizes.clear()
+            appender.finish(A)
+        assert sum(listener.sizes) < 1000
+        with place.videos.open(blob) as reader:
+            assert reader.stat.size == size
+            assert reader.read(BLOCK) == noise(BLOCK)
+            reader.seek(last)
+            assert reader.read() == noise(size - last)
+        place.videos.delete(blob)
+        assert not place.remains(blob)
+
+
+class Answers(monitoring.CommandListener):
+    """How many bytes the server answers with."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None: ...
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        self.sizes.append(len(repr(event.reply)))
 
 
 def test_other_gridfs_clients_read_it(mongodb: MongoDB) -> None:

@@ -12,6 +12,7 @@ import pymongo
 import pytest
 from bson import ObjectId
 from fastcrc import crc32
+from pymongo import monitoring
 
 from functions import gridfs_store
 from functions.gridfs_store import CHUNK, GridFSStore
@@ -179,6 +180,33 @@ def test_reading_and_writing_go_on_after_a_restart() -> None:
         store.delete(lost)
         put(store, content)
         gridfs_store.disconnect()
+
+
+class Deletions(monitoring.CommandListener):
+    """How many documents each call deleted."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None: ...
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        if event.command_name == "delete":
+            self.counts.append(event.reply["n"])
+
+
+def test_no_call_deletes_more_than_one_may_in_time(mongodb: MongoDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gridfs_store, "DELETED_AT_ONCE", 4)
+    deletions = Deletions()
+    monitoring.register(deletions)
+    store = GridFSStore(f"{mongodb.url}/?appname=deletions", "videos")
+    blob = put(store, noise(11 * CHUNK))
+    store.delete(blob)
+    assert [count for count in deletions.counts if count] == [1, 4, 4, 3]
+    with Client(mongodb.url) as client:
+        assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
 
 
 def test_a_server_that_hangs_is_unavailable() -> None:

@@ -1,11 +1,13 @@
 """What every SQL database must do with uploads in parts: who writes them, how far they are, and when they go."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import Connection, event, func, select
 
 from functions.blobs import Blobs
 from functions.database import Database
@@ -15,6 +17,7 @@ from functions.media import Kept, StaleWriter
 from functions.options import Options
 from functions.outbox import Outbox
 from functions.tables import blobs, metadata
+from functions.tokens import Identity
 from functions.upload.dock import Dock
 from functions.upload.receive import complete, discard, receive
 from functions.upload.unfinished import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads
@@ -24,6 +27,7 @@ from tests.e2e.client import wave_bytes
 from tests.fakes import memory_media
 
 OWNER, STRANGER = "a" * 32, "b" * 32
+ADA = Identity(OWNER, "ada", "user", {})
 SOUND = wave_bytes(0.5)
 
 
@@ -35,7 +39,7 @@ def dock(database: Database) -> Dock:
 
 
 def begin(dock: Dock) -> Upload:
-    return dock.uploads.begin(OWNER, "a.wav", Options(), "filename YQ==", len(SOUND))
+    return dock.uploads.begin(OWNER, "a.wav", Options(), "filename YQ==", len(SOUND), dock.quota.begin(ADA, len(SOUND)))
 
 
 def count(database: Database, table: str) -> int:
@@ -54,8 +58,34 @@ def test_an_upload_is_found_by_its_owner_alone(dock: Dock) -> None:
             dock.uploads.find(name, owner)
 
 
+def test_the_offset_is_one_read_by_primary_keys(dock: Dock, database: Database) -> None:
+    upload, asked = begin(dock), list[tuple[str, Any]]()
+    event.listen(database.engine, "before_cursor_execute", lambda *about: asked.append(about[2:4]))
+    dock.uploads.find(upload.id, OWNER)
+    [(statement, values)] = [each for each in asked if each[0].startswith("SELECT")]
+
+    def plan(connection: Connection) -> list[Any]:
+        match database.engine.dialect.name:
+            case "sqlite":
+                rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+                return [row.detail.split(" (")[0].removeprefix("SEARCH ") for row in rows]
+            case "postgresql":  # which would rather read a table of one row as a whole
+                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+                rows = connection.exec_driver_sql(f"EXPLAIN {statement}", values)
+                return sorted(re.findall(r"(Index Scan using \w+|Seq Scan)", "\n".join(rows.scalars())))
+            case _:
+                rows = connection.exec_driver_sql(f"EXPLAIN {statement}", values)
+                return [(row.table, row.type, row.key) for row in rows]
+
+    assert database.run(plan) in (
+        ["uploads USING INDEX sqlite_autoindex_uploads_1", "blobs USING INDEX sqlite_autoindex_blobs_1"],
+        ["Index Scan using blobs_pkey", "Index Scan using uploads_pkey"],
+        [("uploads", "const", "PRIMARY"), ("blobs", "const", "PRIMARY")],
+    )
+
+
 def test_eight_that_finish_an_upload_at_once_make_one_job(dock: Dock, database: Database) -> None:
-    upload = receive(begin(dock), 0, iter([SOUND]), dock)
+    upload = receive(begin(dock), 0, iter([SOUND]), dock, ADA)
     assert at_once(8, lambda _: complete(upload, dock)) == [upload.job] * 8
     assert count(database, "jobs") == 1
     assert complete(dock.uploads.find(upload.id, OWNER), dock) == upload.job
@@ -86,7 +116,7 @@ def test_a_live_writer_keeps_others_out(dock: Dock, database: Database) -> None:
         with pytest.raises(UploadLocked), dock.uploads.writing(upload):
             pass
 
-    assert receive(upload, 0, slowly(), dock).received == 1000
+    assert receive(upload, 0, slowly(), dock, ADA).received == 1000
 
 
 def test_an_upload_that_ends_while_it_is_written_is_gone_for_its_writer(dock: Dock, database: Database) -> None:
@@ -103,7 +133,7 @@ def test_an_upload_that_ends_while_it_is_written_is_gone_for_its_writer(dock: Do
 
 
 def test_an_expired_upload_takes_nothing_and_goes_with_its_blob(dock: Dock, database: Database) -> None:
-    upload = receive(begin(dock), 0, iter([SOUND[:1000]]), dock)
+    upload = receive(begin(dock), 0, iter([SOUND[:1000]]), dock, ADA)
     make_past(database, "blobs", "expires_at")
     for call in (lambda: dock.uploads.find(upload.id, OWNER), lambda: complete(upload, dock)):
         with pytest.raises(UploadGone):
@@ -114,13 +144,28 @@ def test_an_expired_upload_takes_nothing_and_goes_with_its_blob(dock: Dock, data
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_no_more_than_nine_megabytes_are_ever_in_danger(dock: Dock) -> None:
+    piece, size = 1 << 18, 40 << 20
+    upload = dock.uploads.begin(OWNER, "a.wav", Options(), "", size, dock.quota.begin(ADA, size))
+    lost: list[int] = []
+
+    def content() -> Iterator[bytes]:
+        for sent in range(0, size, piece):
+            lost.append(sent - dock.uploads.find(upload.id, OWNER).received)  # if the process were killed just now
+            yield SOUND.ljust(piece, b"-") if not sent else bytes(piece)
+
+    assert receive(upload, 0, content(), dock, ADA).is_whole
+    assert max(lost) < 9_000_000
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_the_two_hundredth_part_costs_what_the_second_does(dock: Dock, database: Database) -> None:
     statements: list[int] = []
     event.listen(database.engine, "before_cursor_execute", lambda *_: statements.append(1))
     upload, costs = begin(dock), list[int]()
     for start in range(0, 2000, 10):
         statements.clear()
-        upload = receive(upload, start, iter([SOUND[start : start + 10]]), dock)
+        upload = receive(upload, start, iter([SOUND[start : start + 10]]), dock, ADA)
         costs.append(len(statements))
     assert len(costs) == 200
     assert len(set(costs[1:])) == 1

@@ -84,12 +84,14 @@ class Client:
         body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str | None] | None = None,
         timeout: float = 60,
+        source: str | None = None,
     ) -> Answer:
         """Any call, with the user's token unless a header says otherwise; a header of None is left out."""
         token = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         given = {name: value for name, value in (token | dict(headers or {})).items() if value is not None}
         parts = urlsplit(self.url)
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+        here = (source, 0) if source else None
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout, source_address=here)
         with contextlib.closing(connection):
             cut = False
             try:
@@ -109,9 +111,9 @@ class Client:
         return self.post_json("/register", form)
 
     def login(self, username: str, password: str, address: str | None = None) -> Answer:
-        """POST /login; ``address`` is where the call seems to come from."""
+        """POST /login, from an address of this machine's loopback network if one is given."""
         basic = b64encode(f"{username}:{password}".encode()).decode()
-        return self.call("POST", "/login", b"", {"Authorization": f"Basic {basic}", "X-Forwarded-For": address})
+        return self.call("POST", "/login", b"", {"Authorization": f"Basic {basic}"}, source=address)
 
     def try_upload(
         self,

@@ -202,7 +202,7 @@ def test_login_says_the_same_of_an_unknown_user_and_a_wrong_password(me: Client)
         return me.login(username, "wrong password", address), time.perf_counter() - before
 
     pairs = [  # five of them: the sixth failure would lock the account
-        (timed(me.username, f"198.51.100.{n}"), timed(f"nobody{n}@example.org", f"198.51.101.{n}")) for n in range(5)
+        (timed(me.username, f"127.2.1.{n + 1}"), timed(f"nobody{n}@example.org", f"127.2.2.{n + 1}")) for n in range(5)
     ]
     answers = [answer for pair in pairs for answer, _ in pair]
     for answer in answers:
@@ -214,26 +214,29 @@ def test_login_says_the_same_of_an_unknown_user_and_a_wrong_password(me: Client)
 
 def test_login_is_slowed_down_by_failures_and_let_in_after_them(me: Client) -> None:
     for _ in range(6):
-        me.login(me.username, "wrong password", "192.0.2.100").problem(401)
-    locked = me.login(me.username, PASSWORD, "192.0.2.100")
+        me.login(me.username, "wrong password", "127.2.0.100").problem(401)
+    locked = me.login(me.username, PASSWORD, "127.2.0.100")
     locked.problem(429)
     assert 1 <= int(locked.headers["Retry-After"]) <= 2
     # Whose account it is, can still use a token, log in from elsewhere, and from here a little later.
     assert me.jobs()["jobs"] == []
-    assert me.login(me.username, PASSWORD, "198.51.100.7").status == 200
-    wait_for(lambda: me.login(me.username, PASSWORD, "192.0.2.100").status == 200, "the lock is over", 10)
+    assert me.login(me.username, PASSWORD, "127.2.0.7").status == 200
+    wait_for(lambda: me.login(me.username, PASSWORD, "127.2.0.100").status == 200, "the lock is over", 10)
 
 
 def test_login_slows_down_an_address_that_tries_many_accounts(owner: Client) -> None:
-    address = "203.0.113.9"
+    address = "127.2.0.9"
     with ThreadPoolExecutor(4) as threads:
         guesses = [
             threads.submit(owner.login, f"victim{n}@example.org", "wrong password", address).result for n in range(51)
         ]
         assert {guess().status for guess in guesses} <= {401, 429}
     assert owner.login(owner.username, PASSWORD, address).status == 429
-    assert owner.login(owner.username, PASSWORD, f"203.0.113.1, {address}").status == 429  # what the client claims
-    assert owner.login(owner.username, PASSWORD, "203.0.113.10").status == 200
+    basic = base64.b64encode(f"{owner.username}:{PASSWORD}".encode()).decode()
+    for claim in ("203.0.113.1", f"203.0.113.1, {address}", "127.2.0.11"):
+        headers = {"Authorization": f"Basic {basic}", "X-Forwarded-For": claim}
+        assert owner.call("POST", "/login", b"", headers, source=address).status == 429
+    assert owner.login(owner.username, PASSWORD, "127.2.0.10").status == 200
 
 
 def test_jwks_has_the_key_of_the_tokens(platform: Platform, owner: Client) -> None:

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 from tusclient.client import TusClient
 
 from functions.blocks import BLOCK
@@ -50,6 +50,14 @@ class Place:
         database = Database(f"sqlite:///{self.platform.data / 'mp3burst.db'}")
         database.run(lambda connection: connection.execute(statement))  # type: ignore[call-overload]
         database.close()
+
+    def blobs_of(self, user: str) -> int:
+        """How many blobs of a user are on record."""
+        query = select(func.count()).where(blobs.c.owner == user)
+        database = Database(f"sqlite:///{self.platform.data / 'mp3burst.db'}")
+        found = database.run(lambda connection: connection.scalar(query))
+        database.close()
+        return found or 0
 
 
 @pytest.fixture(scope="module")
@@ -313,8 +321,49 @@ def test_what_is_no_sound_is_refused_and_forgotten(me: Client, sizes: list[int])
     assert upload.head().status == 404
 
 
+def test_a_creation_whose_bytes_are_refused_leaves_nothing(place: Place, me: Client) -> None:
+    lengths = {"Upload_Length": str(len(SOUND)), "Content_Type": PART["Content-Type"]}
+    broken = Tus(me).post(SOUND, Upload_Checksum=checksum("sha1", b"other"), **lengths)
+    assert broken.status == 460
+    line = Tus(me).line(len(SOUND), "POST", Upload_Length=str(len(SOUND)))
+    line.send(SOUND[:1000])
+    line.close()
+    wait_for(lambda: not place.blobs_of(me.user), "what was sent to go")
+
+
+def test_parts_that_are_to_be_put_together_are_refused(me: Client) -> None:
+    for concat in ("partial", "final;/files/a /files/b"):
+        detail = Tus(me).post(Upload_Length="9", Upload_Concat=concat).problem(400)["detail"]
+        assert "Upload-Concat" in detail
+
+
+def test_the_protocol_is_named_in_every_answer(me: Client) -> None:
+    upload, nobody = Tus(me).create(len(SOUND)), Client(me.url)
+    answers = {
+        200: upload.head(),
+        201: Tus(me).post(Upload_Length="9"),
+        400: Tus(me).post(),
+        401: Tus(nobody, upload.location).head(),
+        404: Tus(me, "/files/x").head(),
+        405: me.call("PUT", upload.location, b"", VERSION),
+        409: upload.patch(b"x", offset=5),
+        412: me.call("HEAD", upload.location),
+        413: Tus(me).post(Upload_Length=f"{9 << 30}"),
+        415: upload.patch(SOUND, Content_Type="video/mp4"),
+    }
+    for status, answer in answers.items():
+        assert (answer.status, answer.headers.get_all("Tus-Resumable")) == (status, ["1.0.0"])
+        assert answer.headers["Cache-Control"] == "no-store"
+    assert "Upload-Offset" not in answers[404].headers
+
+
 def test_methods_may_hide_in_a_header(me: Client) -> None:
     upload = Tus(me).create(len(SOUND))
+    for method in ("GET", "PUT", "PATCH"):
+        assert me.call(method, upload.location, None, VERSION | {"X-HTTP-Method-Override": "head"}).status == 200
+    nothing = me.call("HEAD", upload.location, None, VERSION | {"X-HTTP-Method-Override": "BREW"})
+    assert (nothing.status, nothing.body) == (405, b"")
+    assert me.call("PATCH", "/files", None, {"X-HTTP-Method-Override": "OPTIONS"}).status == 204
     where = {"Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
     assert me.call("POST", upload.location, SOUND[:1000], VERSION | PART | where).headers["Upload-Offset"] == "1000"
     assert me.call("POST", upload.location, b"", VERSION | {"X-HTTP-Method-Override": "DELETE"}).status == 204

@@ -1,6 +1,10 @@
-"""A gigabyte whose line is cut twenty times, and whose server is killed: every byte arrives, and no byte twice."""
+"""A gigabyte whose line is cut twenty times, and whose server is killed: every byte arrives, and no byte twice.
+
+And fifty gigabytes in parts of fifty megabytes, all but the first and the last of which are left out.
+"""
 
 import contextlib
+import os
 import random
 import shutil
 import socket
@@ -10,8 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from functions.database import Database
 from functions.media import connect
+from functions.tables import uploads
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import Tus
 from tests.platform import Platform, children, is_alive, start, wait_for
@@ -105,3 +112,66 @@ def rest(upload: Tus) -> str:
                     return str(answer.headers["Mp3burst-Job"])
                 assert answer.status in (409, 423)
     raise AssertionError("the upload does not come to its end")
+
+
+HUGE, HUGE_PART = 50_000_000_000, 50_000_000
+#: What lies between the sound and the end, in chunks that a reader of RIFF passes over.
+JUNK = 3 << 30
+
+
+def huge(start: int, end: int) -> Iterator[bytes]:
+    """Bytes of a WAV file: a second of sound, then junk that is all zeros."""
+    while start < end:
+        n, within = divmod(start, JUNK)
+        head = SOUND + junk(JUNK - len(SOUND)) if n == 0 else junk(JUNK)
+        piece = (head + bytes(_BLOCK))[within : within + end - start] or bytes(min(_BLOCK, JUNK - within, end - start))
+        yield piece
+        start += len(piece)
+
+
+def junk(size: int) -> bytes:
+    return b"JUNK" + struct.pack("<I", size - 8)
+
+
+def leave_out(platform: Platform, upload: Tus, to: int) -> None:
+    """Have the upload stand as if everything up to a byte had been sent: zeros on disk, and the rows."""
+    [file] = (platform.data / "media/videos").glob("*/*.part/bytes")
+    os.truncate(file, to)
+    with file.open("r+b") as there:
+        for start in range(JUNK, to, JUNK):
+            there.seek(start)
+            there.write(junk(JUNK))
+    database = Database(f"sqlite:///{platform.data / 'mp3burst.db'}")
+    rows = update(uploads).where(uploads.c.id == upload.location.rpartition("/")[2])
+    database.run(lambda connection: connection.execute(rows.values(received=to)))
+    database.close()
+
+
+def moved(pid: int) -> int:
+    """Bytes of files that a process has read and written."""
+    return sum(int(line.split()[1]) for line in Path(f"/proc/{pid}/io").read_text().splitlines()[:2])
+
+
+def test_fifty_gigabytes_in_parts_of_fifty_megabytes(data: Path, measured: Callable[[str], None]) -> None:
+    with start(data, env={"MAX_UPLOAD_BYTES": str(HUGE)}) as platform:
+        me = Client(platform.url).sign_up()
+        Tus(me).post(Upload_Length=str(HUGE + 1)).problem(413)
+        upload = Tus(me).create(HUGE, filename="huge.wav")
+        assert upload.patch(b"".join(huge(0, HUGE_PART))).status == 204
+        leave_out(platform, upload, HUGE - HUGE_PART)
+        assert upload.head().headers["Upload-Offset"] == str(HUGE - HUGE_PART)
+        [server] = [each["pid"] for each in platform.instances("upload")]
+        [worker] = children(server)
+        before = moved(worker)
+        job = upload.patch(b"".join(huge(HUGE - HUGE_PART, HUGE))).headers["Mp3burst-Job"]
+        finished, peak = moved(worker) - before, vm_peak(worker)
+        assert finished < 4 * HUGE_PART  # they are written, and nothing of the rest is read or written
+        assert peak < 120 << 20
+        assert me.wait(job)["duration"] == pytest.approx(1.0, abs=0.1)
+    measured(f"50 GB by tus: {finished / 1e6:.0f} MB moved by the last 50 MB, {peak >> 20} MiB of memory at most")
+
+
+def vm_peak(pid: int) -> int:
+    """The most memory that a process has had, in bytes."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) << 10

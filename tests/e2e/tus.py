@@ -70,14 +70,15 @@ class Tus:
         """DELETE."""
         return self.user.call("DELETE", self.location, None, VERSION)
 
-    def line(self, length: int) -> http.client.HTTPConnection:
-        """The line of a PATCH of so many bytes, none of which are sent yet; it is the caller's."""
+    def line(self, length: int, method: str = "PATCH", **headers: str | None) -> http.client.HTTPConnection:
+        """The line of a request of so many bytes, none of which are sent yet; it is the caller's."""
         parts = urlsplit(self.user.url)
         line = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
-        line.putrequest("PATCH", self.location)
+        line.putrequest(method, self.location)
         where = {"Upload-Offset": str(self.offset), "Content-Length": str(length)}
-        for name, value in {**VERSION, **PART, **where, "Authorization": f"Bearer {self.user.token}"}.items():
-            line.putheader(name, value)
+        speaker = {"Authorization": f"Bearer {self.user.token}"}
+        for name, value in {**VERSION, **PART, **where, **speaker, **dashed(headers)}.items():
+            line.putheader(name, value or "")
         line.endheaders()
         return line
 

@@ -32,7 +32,9 @@ class Gateway(Server):
     def prepare(self) -> None:
         """Write its configuration, where its workers, who are somebody else, can read it."""
         self.folder.chmod(0o755)
-        text = filled(CONFIGURATION.read_text(), {**self._environ, "LISTEN": f"127.0.0.1:{self.port}"})
+        text = filled(
+            CONFIGURATION.read_text(), {"BEHIND_PROXY": "no", **self._environ, "LISTEN": f"127.0.0.1:{self.port}"}
+        )
         (self.folder / "nginx.conf").write_text(text.replace(" /tmp/", f" {self.folder}/"))
 
     def command(self) -> list[str]:

@@ -165,7 +165,15 @@ def test_ranges_and_headers_pass(gateway: Gateway, function: Function) -> None:
     assert headers["Host"] == function.address
     assert headers["X-Forwarded-Host"] == "mp3converter.com"
     assert headers["X-Forwarded-Proto"] == "http"
-    assert headers["X-Forwarded-For"] == "192.0.2.1, 127.0.0.1"
+    assert headers["X-Forwarded-For"] == "127.0.0.1"
+
+
+def test_a_proxy_in_front_says_who_calls(function: Function) -> None:
+    upstreams = {f"{name}_UPSTREAM": function.address for name in FUNCTIONS}
+    environ = {**upstreams, "NGINX_LOCAL_RESOLVERS": "127.0.0.1", "BEHIND_PROXY": "yes"}
+    head = "GET /jobs HTTP/1.1\nHost: h\nX-Forwarded-For: 192.0.2.1, 198.51.100.1"
+    with Gateway(environ) as gateway, client(gateway, head), function.connection() as (_, seen, _):
+        assert "X-Forwarded-For: 192.0.2.1, 198.51.100.1, 127.0.0.1" in seen.decode().split("\r\n")
 
 
 def test_a_proxy_with_tls_in_front_is_believed(gateway: Gateway, function: Function) -> None:

@@ -14,7 +14,7 @@ from functions.options import Options
 from functions.upload.receive import complete, discard, receive
 from functions.upload.unfinished import Upload, UploadGone, UploadNotFound
 from tests.databases import make_past
-from tests.mortal import OWNER, House, found
+from tests.mortal import ADA, OWNER, House, found
 from tests.unit.test_killed import SOUND, deaths, has_told, prepared, quick_convert, the_job
 
 PARTS = (1000, len(SOUND))
@@ -27,7 +27,8 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def begin(house: House) -> Upload:
     """POST, whose answer the client has got."""
-    upload = house.dock().uploads.begin(OWNER, "a.wav", Options(), "", len(SOUND))
+    dock = house.dock()
+    upload = dock.uploads.begin(OWNER, "a.wav", Options(), "", len(SOUND), dock.quota.begin(ADA, len(SOUND)))
     (house.directory / "location").write_text(upload.id)
     return upload
 
@@ -39,7 +40,7 @@ def go_on(house: House) -> str:
     while not upload.is_whole:
         end = next(end for end in PARTS if end > upload.received)
         content = SOUND[upload.received : end]
-        upload = receive(upload, upload.received, iter([content[:500], content[500:]]), dock)
+        upload = receive(upload, upload.received, iter([content[:500], content[500:]]), dock, ADA)
     return complete(upload, dock)
 
 
@@ -82,7 +83,7 @@ def test_an_upload_that_is_killed_is_gone_on_with_or_forgotten(empty: Path, tmp_
 def part(house: House, size: int) -> None:
     dock = house.dock()
     upload = dock.uploads.find((house.directory / "location").read_text(), OWNER)
-    receive(upload, upload.received, iter([SOUND[upload.received : upload.received + size]]), dock)
+    receive(upload, upload.received, iter([SOUND[upload.received : upload.received + size]]), dock, ADA)
 
 
 def test_deleting_that_is_killed_leaves_an_upload_or_nothing(empty: Path, tmp_path: Path) -> None:

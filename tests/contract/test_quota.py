@@ -1,0 +1,189 @@
+"""What every SQL database must do to hold users to their quota, also those who ask for everything at once."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import insert, select
+
+from functions.blobs import Blobs
+from functions.database import Database
+from functions.jobs import Jobs, Outcome
+from functions.media import Description, new_blob_id
+from functions.options import Options
+from functions.outbox import Outbox
+from functions.tables import blobs, now, uploads, users
+from functions.tokens import Identity
+from functions.upload.dock import Dock
+from functions.upload.form import Cut, Form
+from functions.upload.main import take_in
+from functions.upload.quota import STEP, Quota, QuotaFull, TooManyJobs
+from functions.upload.receive import complete, discard, receive
+from functions.upload.unfinished import Upload, Uploads
+from tests.contract.test_jobs import at_once
+from tests.databases import make_past
+from tests.e2e.client import wave_bytes
+from tests.fakes import memory_media
+
+ADA, BOB = (Identity(name * 32, name, "user", {}) for name in "ab")
+ROOT = Identity("a" * 32, "a", "admin", {})
+SOUND = wave_bytes(0.5)
+SIZE = len(SOUND)
+
+
+@pytest.fixture
+def dock(database: Database) -> Dock:
+    for who in (ADA, BOB):
+        row = {"id": who.user, "username": who.username, "role": "user", "created_at": now()}
+        row |= dict.fromkeys(("email", "name", "password_hash"), "-")
+        database.run(lambda connection, row=row: connection.execute(insert(users).values(row)))  # type: ignore[misc]
+    record = Blobs(database), Jobs(database), Uploads(database)
+    return Dock(memory_media(), *record, Outbox(database, lambda _, __: None))
+
+
+def may(dock: Dock, **quota: int) -> Dock:
+    return replace(dock, quota=Quota(**quota))
+
+
+def begin(dock: Dock, length: int | None = SIZE, who: Identity = ADA) -> Upload:
+    admit = dock.quota.begin(who, STEP, STEP) if length is None else dock.quota.begin(who, length)
+    return dock.uploads.begin(who.user, "a.wav", Options(), "", length, admit)
+
+
+def post(dock: Dock, length: int | None = SIZE, content: Iterator[bytes] | None = None, who: Identity = ADA) -> str:
+    """POST /upload; the job."""
+    return take_in(Form("a.wav", {}, content or iter([SOUND])), who, None, dock, length).id
+
+
+def convert(dock: Dock, job: str, size: int) -> None:
+    lease = dock.jobs.claim(job)
+    assert lease is not None
+    with dock.blobs.writing(dock.media, "mp3s", Description(ADA.user, job, "a.mp3", "audio/mpeg")) as mp3:
+        mp3.write(bytes(size))
+    assert dock.jobs.finish(lease, Outcome(mp3.blob, 1.0, None, mp3.size))
+
+
+def test_of_eight_that_begin_at_once_as_many_are_taken_as_may_be(dock: Dock) -> None:
+    for quota, refusal in (({"jobs": 3}, TooManyJobs), ({"size": 4 * SIZE - 1}, QuotaFull)):
+        here = may(dock, **quota)
+        begun: list[Upload] = []
+
+        def some(n: int, here: Dock = here, begun: list[Upload] = begun) -> type[Exception] | None:
+            try:
+                if n % 2:
+                    post(here)
+                else:
+                    begun.append(begin(here))
+            except (TooManyJobs, QuotaFull) as error:
+                return type(error)
+            return None
+
+        outcomes = at_once(8, some)
+        assert sorted(map(str, outcomes)) == sorted(map(str, [None] * 3 + [refusal] * 5))
+        assert begin(here, who=BOB).size == SIZE
+        assert begin(here, who=ROOT).size == SIZE
+        for job in here.jobs.page(ADA.user, 100):
+            here.jobs.delete(job.id, ADA.user)
+        for upload in [*begun, *(here.uploads.find(u, ADA.user) for u in open_uploads(here))]:
+            discard(upload, here)
+
+
+def open_uploads(dock: Dock) -> list[str]:
+    query = select(uploads.c.id).where(uploads.c.owner == ADA.user)
+    return dock.blobs._database.run(lambda connection: list(connection.scalars(query)))
+
+
+def test_what_ends_makes_room_for_another(dock: Dock, database: Database) -> None:
+    dock = may(dock, jobs=1)
+    convert(dock, post(dock), 10)
+    lease = dock.jobs.claim(post(dock))
+    assert lease is not None
+    dock.jobs.fail(lease, "no")
+    dock.jobs.delete(post(dock), ADA.user)
+    discard(begin(dock), dock)
+    begin(dock)
+    make_past(database, "blobs", "expires_at")
+    cut(dock)
+    upload = receive(begin(dock), 0, iter([SOUND]), dock, ADA)
+    for _ in range(2):
+        with pytest.raises(TooManyJobs) as refused:
+            post(dock)
+        assert refused.value.retry_after > 0
+        complete(upload, dock)  # a job now, which is still under way
+
+
+def cut(dock: Dock) -> None:
+    def content() -> Iterator[bytes]:
+        yield SOUND[:1000]
+        raise Cut("The upload broke off: send it again.")
+
+    with pytest.raises(Cut):
+        post(dock, SIZE, content())
+
+
+def test_videos_and_mp3s_count_until_they_are_deleted(dock: Dock) -> None:
+    dock = may(dock, size=2 * SIZE + 10)
+    job = post(dock)
+    convert(dock, job, 10)
+    upload = begin(dock)
+    with pytest.raises(QuotaFull, match=f"keep {2 * SIZE + 10} bytes .* and 0 are left"):
+        begin(dock, 1)
+    complete(receive(upload, 0, iter([SOUND]), dock, ADA), dock)
+    for late in (lambda: begin(dock, 1), lambda: begin(dock, None), lambda: post(dock, None)):
+        with pytest.raises(QuotaFull):
+            late()
+    dock.jobs.delete(job, ADA.user)
+    with pytest.raises(QuotaFull, match=f"and {SIZE + 10} are left"):
+        begin(dock, SIZE + 11)
+    assert begin(dock, SIZE + 10).size == SIZE + 10
+
+
+def test_an_upload_whose_length_nobody_told_takes_what_is_left_and_no_more(dock: Dock) -> None:
+    dock = may(dock, size=SIZE)
+    post(dock, None)
+    for job in dock.jobs.page(ADA.user, 10):
+        dock.jobs.delete(job.id, ADA.user)
+    with pytest.raises(QuotaFull):
+        post(dock, None, iter([SOUND, b"+"]))
+    upload = receive(begin(dock, None), 0, iter([SOUND[:1000]]), dock, ADA)
+    with pytest.raises(QuotaFull):
+        receive(upload, 1000, iter([SOUND[1000:], b"+"]), dock, ADA)
+    upload = dock.uploads.find(upload.id, ADA.user)
+    read: list[bytes] = []
+    with pytest.raises(QuotaFull):
+        receive(upload, upload.received, map(read.append, [b"+"]), dock, ADA, length=SIZE + 1)  # type: ignore[arg-type]
+    assert read == []
+
+
+def test_the_length_that_is_told_last_is_what_counts(dock: Dock) -> None:
+    dock = may(dock, size=2 * SIZE)
+    upload = receive(begin(dock, None), 0, iter([SOUND[:1000]]), dock, ADA)
+    assert upload.size == 2 * SIZE
+    with pytest.raises(QuotaFull):
+        begin(dock, 1)
+    complete(receive(upload, 1000, iter([SOUND[1000:]]), dock, ADA, length=SIZE), dock)
+    assert begin(dock).size == SIZE
+
+
+def test_a_form_may_be_larger_than_the_room_by_what_is_not_its_file(dock: Dock) -> None:
+    dock = may(dock, size=SIZE)
+
+    def send(*content: bytes, beside: int) -> None:
+        take_in(Form("a.wav", {}, iter(content), beside), ADA, None, dock, SIZE + 500)
+
+    for content, beside in (((SOUND, b"+"), 1000), ((SOUND,), 0)):
+        with pytest.raises(QuotaFull):
+            send(*content, beside=beside)
+    send(SOUND, beside=1000)
+
+
+def test_uploads_are_told_apart_from_what_others_of_that_name_have(dock: Dock) -> None:
+    """A transaction that is tried again after its commit does not count itself."""
+    dock = may(dock, jobs=1, size=SIZE)
+    blob, admit = new_blob_id(), dock.quota.begin(ADA, SIZE)
+    database = dock.blobs._database
+    row = {"id": blob, "store": "videos", "owner": ADA.user, "job": "c" * 32, "size": SIZE, "expires_at": now() + 9_000}
+    database.run(lambda connection: connection.execute(insert(blobs).values(row)))
+    assert database.run(lambda connection: admit(connection, blob)) == SIZE
+    with pytest.raises(TooManyJobs):
+        database.run(lambda connection: admit(connection, new_blob_id()))

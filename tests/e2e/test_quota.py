@@ -1,0 +1,87 @@
+"""What one user may have at once, asked for over HTTP: the same by /upload and by tus."""
+
+import http.client
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from functions.accounts import Accounts
+from functions.database import Database
+from tests.e2e.client import Client, wave_bytes
+from tests.e2e.tus import Tus
+from tests.platform import Platform, start
+
+SOUND = wave_bytes(1.0)
+ROOM = 3 * len(SOUND)
+
+
+@pytest.fixture(scope="module")
+def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform that takes two uploads of a user at once, and three sounds in all."""
+    with start(tmp_path_factory.mktemp("quota") / "data", env={"QUOTA_JOBS": "2", "QUOTA_BYTES": f"{ROOM}"}) as running:
+        yield running
+
+
+@pytest.fixture
+def me(tight: Platform) -> Client:
+    return Client(tight.url).sign_up()
+
+
+def test_more_at_once_than_one_may_have_has_to_wait(me: Client) -> None:
+    uploads = [Tus(me).create(1000) for _ in range(2)]
+    for refused in (Tus(me).post(Upload_Length="1000"), me.try_upload(BytesIO(SOUND), "a.wav")):
+        assert "2 uploads and conversions under way" in refused.problem(429)["detail"]
+        assert int(refused.headers["Retry-After"]) > 0
+    assert uploads[0].delete().status == 204
+    job = me.upload(BytesIO(SOUND), "a.wav")["job"]
+    uploads[1].delete()
+    mp3 = me.wait(job)["mp3"]
+    kept = len(SOUND) + int(me.download(mp3, "HEAD").headers["Content-Length"])
+    assert f"{ROOM - kept} are left" in Tus(me).post(Upload_Length=f"{ROOM}").problem(413)["detail"]
+    assert me.call("DELETE", f"/jobs/{job}").status == 204
+
+
+def test_what_does_not_fit_is_refused_before_it_is_sent(me: Client) -> None:
+    waiting = Tus(me).create(2 * len(SOUND))
+    detail = f"{ROOM} bytes of videos and MP3s here, and {len(SOUND)} are left"
+    assert detail in Tus(me).post(Upload_Length=f"{len(SOUND) + 1}").problem(413)["detail"]
+    parts = urlsplit(me.url)
+    with closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)) as line:
+        line.putrequest("POST", "/upload")
+        for name, value in {"Authorization": f"Bearer {me.token}", "Content-Type": "audio/wav"}.items():
+            line.putheader(name, value)
+        line.putheader("Content-Length", str(len(SOUND) + 1))
+        line.endheaders(SOUND[:10])
+        answer = line.getresponse()
+        assert (answer.status, answer.headers["Content-Type"]) == (413, "application/problem+json")
+        assert detail in json.load(answer)["detail"]
+    assert me.upload_raw(iter([SOUND, b"+"])).status == 413  # in chunks: nobody knew
+    assert waiting.delete().status == 204
+
+
+def test_what_is_sent_again_does_not_count(me: Client) -> None:
+    first = me.try_upload(BytesIO(SOUND), "a.wav", key="one").json()
+    [Tus(me).create(10) for _ in range(2 - (me.wait(first["job"])["status"] != "done"))]
+    me.try_upload(BytesIO(SOUND), "a.wav", key="two").problem(429)
+    assert me.try_upload(BytesIO(SOUND), "a.wav", key="one").json() == first
+
+
+def test_administrators_may_have_any_number(me: Client, tight: Platform) -> None:
+    database = Database(f"sqlite:///{tight.data / 'mp3burst.db'}")
+    assert Accounts(database).set_role(me.username, "admin")
+    database.close()
+    me = me.log_in()
+    for _ in range(3):
+        Tus(me).create(ROOM)
+
+
+def test_quotas_that_make_no_sense_are_named(tmp_path: Path) -> None:
+    with start(tmp_path / "data", env={"QUOTA_JOBS": "many"}) as running:
+        me = Client(running.url).sign_up()
+        Tus(me).post(Upload_Length="10").problem(500)
+        assert "QUOTA_JOBS is 'many'" in running.log.read_text()
