@@ -10,6 +10,7 @@ import email.policy
 import http.client
 import json
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -75,6 +76,19 @@ class Cluster:
         label = "serving.knative.dev/service" + (f"={function}" if function else "")
         found = [each["metadata"] for each in self.get("pods", "-l", label)]
         return [each["name"] for each in found if "deletionTimestamp" not in each]
+
+    def ending(self, function: str) -> bool:
+        """Whether a pod of a function has been told to end, and is still there."""
+        found = self.get("pods", "-l", f"serving.knative.dev/service={function}")
+        return any("deletionTimestamp" in each["metadata"] for each in found)
+
+    def peak_rss(self, function: str) -> int:
+        """The most memory that one process of a function's pods has ever had, in bytes, as the kernel counts it."""
+        look = "cat /proc/[0-9]*/status"
+        text = "".join(
+            self.kubectl("exec", pod, "-c", "user-container", "--", "sh", "-c", look) for pod in self.pods(function)
+        )
+        return max(int(kilobytes) << 10 for kilobytes in re.findall(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE))
 
     def asleep(self, seconds: float = 150) -> None:
         """Wait until no function has a pod, apart from sweep, which the lab wakes every minute."""
