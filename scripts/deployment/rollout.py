@@ -146,7 +146,7 @@ def _unready(each: Mapping[str, Any]) -> str:
     ready = _condition(each, "Ready")
     if ready and status.get("observedGeneration", 0) >= metadata.get("generation", 0):
         return ""
-    found = next((one for one in status.get("conditions", ()) if one["type"] == "Ready"), {})
+    found: Mapping[str, Any] = next((one for one in status.get("conditions", ()) if one["type"] == "Ready"), {})
     return f"{each['kind']} {metadata['name']}: {found.get('message') or found.get('reason') or 'not seen yet'}"
 
 
