@@ -77,10 +77,11 @@ class Cluster:
         found = [each["metadata"] for each in self.get("pods", "-l", label)]
         return [each["name"] for each in found if "deletionTimestamp" not in each]
 
-    def ending(self, function: str) -> bool:
-        """Whether a pod of a function has been told to end, and is still there."""
-        found = self.get("pods", "-l", f"serving.knative.dev/service={function}")
-        return any("deletionTimestamp" in each["metadata"] for each in found)
+    def await_end(self, function: str) -> None:
+        """Wait until one of the pods that a function has now is told to end."""
+        there = {*self.pods(function)}
+        assert there, f"{function} has no pod"
+        until(lambda: there - {*self.pods(function)}, f"the end of a pod of {function}")
 
     def peak_rss(self, function: str) -> int:
         """The most memory that one process of a function's pods has ever had, in bytes, as the kernel counts it."""
