@@ -178,4 +178,6 @@ def delete(cluster: Cluster, documents: Sequence[Document], with_data: bool, pat
     for folder in sorted(path.parent for path in (ROOT / "infra").glob("*/kustomization.yaml")):
         cluster.kubectl("delete", "--ignore-not-found", "--kustomize", folder)
     if with_data:
+        # With pods in it that may take 600 s to end, the namespace would be looked at again only after half of that.
+        cluster.kubectl("wait", "--for=delete", "pods", "--all", f"--timeout={patience:.0f}s", check=False)
         cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
