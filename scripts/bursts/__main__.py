@@ -17,6 +17,7 @@ from scripts.bursts import picture
 from scripts.bursts.accounting import account, sentences, table
 from scripts.bursts.embedded import Embedded
 from scripts.bursts.knative import CannotWatch, Knative
+from scripts.bursts.processes import WithServers
 from scripts.bursts.recording import BadRecording, Recording
 from scripts.bursts.users import Api, Refused
 from scripts.bursts.watch import Platform, Say, TooSlow, record
@@ -67,7 +68,7 @@ def _record(given: argparse.Namespace) -> Recording:
 def _platform(given: argparse.Namespace, stack: ExitStack) -> tuple[Platform, Api]:
     if given.knative:
         watched = Knative(shlex.split(given.kubectl), given.namespace, given.rabbitmq)
-        return watched, Api(given.url or "http://localhost:8080", given.connect)
+        return WithServers(watched, dict(given.beside)), Api(given.url or "http://localhost:8080", given.connect)
     if given.url:
         return Embedded(given.url), Api(given.url, given.connect)
     from tests.platform import start
@@ -75,6 +76,11 @@ def _platform(given: argparse.Namespace, stack: ExitStack) -> tuple[Platform, Ap
     data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="burst-"))) / "data"
     own = stack.enter_context(start(data, idle=given.idle, env={"QUOTA_JOBS": "0"}))
     return Embedded(own.url, own.process.pid), Api(own.url)
+
+
+def _server(text: str) -> tuple[str, int]:
+    name, _, pid = text.partition("=")
+    return name, int(pid)
 
 
 def _say(begin: float) -> Say:
@@ -117,6 +123,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--namespace", default="mp3burst", help="of mp3burst in the cluster")
     parser.add_argument(
         "--rabbitmq", default="", metavar="URL", help="RabbitMQ's management API, with user and password"
+    )
+    parser.add_argument(
+        "--beside",
+        type=_server,
+        action="append",
+        default=[],
+        metavar="NAME=PID",
+        help="a store that is a process of this machine and no pod, to be counted as well; for each",
     )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where the videos are kept that are made once")
     parser.add_argument("--from", dest="origin", type=Path, default=Path(), help=argparse.SUPPRESS)

@@ -2,18 +2,16 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 from infra.local.instances import ROOT
 from infra.local.manifests import read
+from scripts.bursts.processes import all_processes, tree
 from scripts.bursts.quantities import cores
 from scripts.bursts.recording import Look, Meter, Standing
 
 #: The platform's own process, and the time of processes that had ended before they were looked at.
 PLATFORM, ENDING = "platform", "(stopping)"
-_TICKS = 100  # proc(5): USER_HZ
 
 
 class Embedded:
@@ -47,12 +45,12 @@ class Embedded:
         )
 
     def _cpu(self, instances: Mapping[str, list[int]]) -> dict[str, float]:
-        processes = dict(_processes())
+        processes = all_processes()
         if self._pid is None:
             first = next((pid for pids in instances.values() for pid in pids if pid in processes), None)
             self._pid = processes[first].parent if first is not None else None
         own = processes.get(self._pid or 0)
-        trees = {f"{pid}": (name, _tree(pid, processes)) for name, pids in instances.items() for pid in pids if pid}
+        trees = {f"{pid}": (name, tree(pid, processes)) for name, pids in instances.items() for pid in pids if pid}
         functions = self._meter.read(trees)
         if own is None:
             return functions
@@ -60,30 +58,3 @@ class Embedded:
         alive = sum(seconds for _, seconds in trees.values())
         unseen = max(own.waited + alive - sum(functions.values()), 0.0)
         return {**functions, PLATFORM: own.own, ENDING: unseen}
-
-
-class _Times:
-    """A process's parent, its own CPU seconds, and those of the children that it has waited for."""
-
-    __slots__ = ("own", "parent", "waited")
-
-    def __init__(self, stat: str) -> None:
-        fields = stat.rpartition(")")[2].split()
-        self.parent = int(fields[1])
-        self.own = (int(fields[11]) + int(fields[12])) / _TICKS
-        self.waited = (int(fields[13]) + int(fields[14])) / _TICKS
-
-
-def _processes() -> Iterator[tuple[int, _Times]]:
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            yield int(path.parent.name), _Times(path.read_text())
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-
-
-def _tree(pid: int, processes: Mapping[int, Any]) -> float:
-    if pid not in processes:
-        return 0.0
-    below = (child for child, times in processes.items() if times.parent == pid)
-    return float(processes[pid].own + processes[pid].waited + sum(_tree(child, processes) for child in below))

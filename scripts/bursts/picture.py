@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.bursts.accounting import Account, account, sentences, table
+from scripts.bursts.accounting import Account, Line, account, sentences, table
 from scripts.bursts.recording import ENDED, Recording
 
 if TYPE_CHECKING:
@@ -75,8 +75,9 @@ def draw(recording: Recording, made: Account) -> "Figure":
     """The picture: jobs and events, pods by function, CPU, and pod-seconds against pods that are always on."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 10), layout="constrained")
-    jobs, pods, cpu, bars = figure.subplots(4, 1, height_ratios=(3, 3, 2, 3))
+    heights = (2.5, 2.5, 1.7, 0.9 + 0.18 * len(_bars_of(made)))
+    figure = Figure(figsize=(9, sum(heights) + 0.4), layout="constrained")
+    jobs, pods, cpu, bars = figure.subplots(4, 1, height_ratios=heights)
     figure.suptitle(title_of(recording), fontweight="bold")
     times = [sample.at for sample in recording.samples]
     _jobs(jobs, recording, times)
@@ -110,7 +111,7 @@ def _pods(axes: "Axes", recording: Recording, times: Sequence[float], made: Acco
     if names:
         series = [[one.pods.get(name, 0) for one in recording.samples] for name in names]
         axes.stackplot(times, series, labels=names, colors=[_COLOURS.get(name, _OTHER) for name in names], step="post")
-        axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), reverse=True)
     axes.axhline(made.work.peak, color=_INK, ls="--", lw=0.8)
     axes.annotate(
         f"always on, the peak of each: {made.work.peak}",
@@ -137,8 +138,12 @@ def _cpu(axes: "Axes", recording: Recording, times: Sequence[float], made: Accou
     axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
+def _bars_of(made: Account) -> list[Line]:
+    return [line for line in (*made.functions, *made.standing, made.whole) if line.peak]
+
+
 def _bars(axes: "Axes", made: Account) -> None:
-    lines = [line for line in (*made.functions, *made.standing, made.whole) if line.peak]
+    lines = _bars_of(made)
     places = range(len(lines))
     axes.barh(places, [line.always for line in lines], 0.8, color=_ALWAYS, label="always on, as many as the peak")
     colours = [_COLOURS.get(line.name, _OTHER) for line in lines]

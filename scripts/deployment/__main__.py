@@ -80,9 +80,7 @@ def _build(cluster: Cluster, images: dict[str, str]) -> None:
     there = {container["image"] for spec in running for container in spec["containers"]}
     if missing := {name: image for name, image in images.items() if image not in there}:
         say("Images")
-        builder = Builder()
-        for name, image in missing.items():
-            builder.build(name, image)
+        Builder().build_all(missing)
 
 
 def _parser() -> argparse.ArgumentParser:

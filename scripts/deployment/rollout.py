@@ -146,7 +146,7 @@ def _unready(each: Mapping[str, Any]) -> str:
     ready = _condition(each, "Ready")
     if ready and status.get("observedGeneration", 0) >= metadata.get("generation", 0):
         return ""
-    found = next((one for one in status.get("conditions", ()) if one["type"] == "Ready"), {})
+    found: Mapping[str, Any] = next((one for one in status.get("conditions", ()) if one["type"] == "Ready"), {})
     return f"{each['kind']} {metadata['name']}: {found.get('message') or found.get('reason') or 'not seen yet'}"
 
 
@@ -178,4 +178,6 @@ def delete(cluster: Cluster, documents: Sequence[Document], with_data: bool, pat
     for folder in sorted(path.parent for path in (ROOT / "infra").glob("*/kustomization.yaml")):
         cluster.kubectl("delete", "--ignore-not-found", "--kustomize", folder)
     if with_data:
+        # With pods in it that may take 600 s to end, the namespace would be looked at again only after half of that.
+        cluster.kubectl("wait", "--for=delete", "pods", "--all", f"--timeout={patience:.0f}s", check=False)
         cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")

@@ -10,6 +10,7 @@ import email.policy
 import http.client
 import json
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -75,6 +76,20 @@ class Cluster:
         label = "serving.knative.dev/service" + (f"={function}" if function else "")
         found = [each["metadata"] for each in self.get("pods", "-l", label)]
         return [each["name"] for each in found if "deletionTimestamp" not in each]
+
+    def await_end(self, function: str) -> None:
+        """Wait until one of the pods that a function has now is told to end."""
+        there = {*self.pods(function)}
+        assert there, f"{function} has no pod"
+        until(lambda: there - {*self.pods(function)}, f"the end of a pod of {function}")
+
+    def peak_rss(self, function: str) -> int:
+        """The most memory that one process of a function's pods has ever had, in bytes, as the kernel counts it."""
+        look = "cat /proc/[0-9]*/status"
+        text = "".join(
+            self.kubectl("exec", pod, "-c", "user-container", "--", "sh", "-c", look) for pod in self.pods(function)
+        )
+        return max(int(kilobytes) << 10 for kilobytes in re.findall(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE))
 
     def asleep(self, seconds: float = 150) -> None:
         """Wait until no function has a pod, apart from sweep, which the lab wakes every minute."""

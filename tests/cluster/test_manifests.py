@@ -1,6 +1,7 @@
 """The API server takes every manifest, and every pod of ours keeps to Pod Security's level restricted."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.cluster.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [path.parent.relative_to(ROOT) for path in ROOT.glob("infra/**/kustomization.yaml")]
+SERVERS = ("rabbitmq", "mongodb", "postgresql", "mysql")
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, Path("knative")], ids=str)
@@ -22,6 +24,24 @@ def test_the_api_server_takes_the_manifests_of(cluster: Cluster, folder: Path) -
 def test_the_api_server_takes_what_nobody_installs_by_default(cluster: Cluster) -> None:
     file = ROOT / "infra/rabbitmq/ingress.yaml"
     assert "(server dry run)" in cluster.kubectl("apply", "--dry-run=server", "--filename", str(file))
+
+
+@pytest.fixture
+def elsewhere(cluster: Cluster) -> Iterator[str]:
+    """A namespace of its own, for as long as the test lasts."""
+    cluster.kubectl("create", "namespace", "mp3burst-test")
+    yield "mp3burst-test"
+    cluster.kubectl("delete", "namespace", "mp3burst-test")
+
+
+def test_servers_that_are_applied_again_are_unchanged(cluster: Cluster, elsewhere: str) -> None:
+    """None of them starts: no volume is provided for them there, or no image is found."""
+    texts = [cluster.kubectl("kustomize", str(ROOT / "infra" / name)) for name in SERVERS]
+    text = "\n---\n".join(texts).replace("namespace: mp3burst\n", f"namespace: {elsewhere}\n")
+    command = ("apply", "--namespace", elsewhere, "--filename", "-")
+    first, again = (cluster.kubectl(*command, given=text).splitlines() for _ in range(2))
+    assert len(first) > 12
+    assert [line for line in again if not line.endswith(" unchanged")] == []
 
 
 def test_every_pod_but_the_brokers_own_keeps_to_restricted(cluster: Cluster) -> None:

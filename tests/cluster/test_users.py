@@ -6,17 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.clips import clip
+from tests.clips import NOISE, run
 from tests.cluster.cluster import Cluster, User, follow, until
 
-SECONDS = 61.0
+MINUTES = 12
 
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Long enough for pieces: FANOUT_SECONDS is 20 in the lab."""
-    path = tmp_path_factory.mktemp("film") / "film.mp4"
-    return clip(path, "-c:a", "aac", "-c:v", "mpeg4", seconds=SECONDS, video=True)
+    """More than 300 MB, and long enough for six pieces: FANOUT_SECONDS is 20 in the lab."""
+    folder = tmp_path_factory.mktemp("film")
+    minute, path = folder / "minute.mkv", folder / "film.mkv"
+    pictures = ("-f", "lavfi", "-i", "testsrc=s=1280x720:r=1/3:d=60")
+    sound = ("-f", "lavfi", "-i", NOISE.format(seconds=60, rate=48000))
+    run(*pictures, *sound, "-c:v", "rawvideo", "-pix_fmt", "yuv420p", "-c:a", "aac", minute)
+    run("-stream_loop", MINUTES - 1, "-i", minute, "-c", "copy", path)
+    assert path.stat().st_size > 300e6
+    return path
 
 
 @pytest.mark.parametrize("gateway", [False, True], ids=["own hosts", "gateway"])
@@ -24,17 +30,28 @@ def test_from_register_to_download(cluster: Cluster, film: Path, gateway: bool) 
     me = User.of(cluster, gateway)
     assert me.call("POST", "/validate").json()["username"] == me.username
     with film.open("rb") as file:
-        chunks = iter(lambda: file.read(1 << 16), b"")
-        answer = me.upload_raw(chunks, "video/mp4", filename="film.mp4", bitrate="128k")
+        chunks = iter(lambda: file.read(1 << 20), b"")
+        answer = me.upload_raw(chunks, "video/x-matroska", filename="film.mkv", bitrate="128k")
     assert answer.status == 202, answer.body
-    job = me.wait(answer.json()["job"], 240)
+    assert cluster.peak_rss("upload") < 150e6, "the film was not streamed"
+
+    id_, encoders = answer.json()["job"], 0
+
+    def ended() -> bool:
+        nonlocal encoders
+        encoders = max(encoders, len(cluster.pods("encode")))
+        return me.job(id_)["status"] in ("done", "failed")
+
+    until(ended, "the conversion", 240)
+    job = me.job(id_)
     assert job["status"] == "done", job
-    assert job["duration"] == pytest.approx(SECONDS, abs=0.2)
+    assert job["duration"] == pytest.approx(60 * MINUTES, abs=1)
+    assert encoders > 1, "one pod did all the pieces"
 
     whole = me.download(job["mp3"])
-    part = me.download(job["mp3"], Range="bytes=1000-1999")
+    part = me.download(job["mp3"], Range="bytes=1000000-1999999")
     assert (whole.status, len(whole.body)) == (200, int(whole.headers["Content-Length"]))
-    assert (part.status, part.body) == (206, whole.body[1000:2000])
+    assert (part.status, part.body) == (206, whole.body[1000000:2000000])
 
     until(lambda: cluster.mails(me.username), "the mail")
     (mail,) = cluster.mails(me.username)

@@ -1,6 +1,8 @@
 """scripts/burst without a burst: what is counted, what it is compared with, and what is drawn of it."""
 
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from scripts.bursts import __main__ as command
 from scripts.bursts import picture
 from scripts.bursts.accounting import account, sentences, table
 from scripts.bursts.knative import cpu_seconds, depths, owner_of
+from scripts.bursts.processes import WithServers
 from scripts.bursts.quantities import cores
 from scripts.bursts.recording import BadRecording, Look, Meter, Recording, Standing
 
@@ -168,6 +171,26 @@ def test_queues_are_named_for_their_triggers() -> None:
         ' {"name": "other.convert.0a1b", "messages": 9}, {"name": "video"}, {"name": "mp3burst.mp3-ready.0a1b"}]'
     )
     assert depths(listed, "mp3burst") == {"convert": 3, "mp3-ready": 0, "mp3burst, dead letters": 1}
+
+
+def test_a_store_beside_the_cluster_stands_and_its_time_is_counted_also_when_it_is_gone() -> None:
+    class Empty:
+        name = "knative"
+
+        def look(self) -> Look:
+            return Look({}, {}, {"broker": 1.0}, {}, {"broker": Standing(2)})
+
+    work = "import sys, time\nwhile time.process_time() < 0.5: pass\nprint(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as store:
+        platform = WithServers(Empty(), {"store": store.pid})
+        assert store.stdout is not None
+        store.stdout.readline()
+        there = platform.look()
+    gone = platform.look()
+    assert there.standing == {"broker": Standing(2), "store": Standing(1, anyway=True)}
+    assert there.cpu["broker"] == 1.0
+    assert 0.4 <= there.cpu["store"] < 3
+    assert gone.cpu["store"] == there.cpu["store"]
 
 
 def test_quantities_of_cpu_are_cores() -> None:

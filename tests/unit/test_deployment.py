@@ -193,6 +193,19 @@ def test_an_image_is_built_and_brought_to_the_cluster(
     assert called() == calls
 
 
+def test_images_that_are_built_at_once_all_arrive(called: Callable[[], list[str]]) -> None:
+    names = {name: f"r/{name}:1" for name in ("login", "validate", "upload", "status", "convert")}
+    images.Builder().build_all(names)
+    assert {call for call in called() if " push " in call} == {f"docker push {image}" for image in names.values()}
+
+
+@pytest.mark.usefixtures("called")
+def test_an_image_that_cannot_be_built_ends_the_deployment(tmp_path: Path) -> None:
+    (tmp_path / "bin/docker").write_text("#!/bin/sh\necho no space left >&2\nexit 1\n")
+    with pytest.raises(CannotDeploy, match="no space left"):
+        images.Builder().build_all({"login": "r/login:1", "validate": "r/validate:1"})
+
+
 class FakeCluster(Cluster):
     """Has these Secrets and servers, and nothing else."""
 
