@@ -130,10 +130,11 @@ class User(Client):
         body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str | None] | None = None,
         timeout: float = 120,
+        source: str | None = None,
     ) -> Answer:
         function = FUNCTIONS[path.lstrip("/").partition("?")[0].partition("/")[0]]
         host = self.hosts["gateway" if self.gateway else function]
-        return super().call(method, path, body, {"Host": host, **(headers or {})}, timeout)
+        return super().call(method, path, body, {"Host": host, **(headers or {})}, timeout, source)
 
 
 def follow(cluster: Cluster, url: str) -> tuple[int, bytes]:
