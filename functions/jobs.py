@@ -211,8 +211,7 @@ class Jobs:
 
         def end(connection: Connection) -> Event | None:
             if close(connection, self._leases.held(jobs.c.id == job, lease.token), event, values):
-                mp3 = values.get("mp3")
-                if mp3 is not None and not blobs_record.keep(connection, str(mp3), size):
+                if (mp3 := values.get("mp3")) is not None and not blobs_record.keep(connection, str(mp3), size):
                     raise BlobExpired("Storing the MP3 took too long.")
                 return event
             # The lease's token stays on an ended row: a commit whose answer was lost is known by it.
