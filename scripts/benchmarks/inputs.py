@@ -33,8 +33,9 @@ class Inputs:
         return self._made(f"video-{codec}-{seconds}.mp4", *_PICTURES, "-i", sound, "-shortest", *_MJPEG, "-c:a", "copy")
 
     def sound(self, seconds: int, codec: str = "aac") -> Path:
-        """So many seconds of music as AAC in m4a, or as MP3."""
-        encoder, suffix = {"aac": ("aac", "m4a"), "mp3": ("libmp3lame", "mp3")}[codec]
+        """So many seconds of music as AAC in m4a, as MP3, or as Vorbis in ogg."""
+        kinds = {"aac": ("aac", "m4a"), "mp3": ("libmp3lame", "mp3"), "vorbis": ("libvorbis", "ogg")}
+        encoder, suffix = kinds[codec]
         music = self._music(seconds)
         return self._made(f"sound-{seconds}.{suffix}", "-i", music, "-c:a", encoder, "-b:a", "160k")
 

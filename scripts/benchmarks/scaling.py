@@ -135,11 +135,11 @@ def _costs(bench: Bench, track: Track, video: Path, plan: Plan, single: Took, re
 
 
 def _count_seconds(bench: Bench, work: Path) -> float:
-    """For a second of MP3, of whose packets there are most."""
-    with bench.inputs.sound(bench.seconds, "mp3").open("rb") as source:
+    """For a second of Vorbis, which has the most packets beside MP3."""
+    with bench.inputs.sound(bench.seconds, "vorbis").open("rb") as source:
         track = probe.take(source, work / "counted", number=0, copy=False, on_progress=lambda _: None)
-    if track is None:
-        raise clock.CannotMeasure("The track could not be taken out.")
+    if track is None or leap.survey(track) is None:
+        raise clock.CannotMeasure("The packets could not be counted.")
     took = clock.median([_timed(lambda: leap.survey(track)) for _ in range(bench.rounds)])
     return took.seconds / track.duration
 
