@@ -11,6 +11,8 @@ from functions.convert.positioned import Positioned
 
 #: Bytes that are read at a time.
 READ = 64 << 10
+#: Bytes of a table that are read at a time: to go back for more, from amidst the sound, costs a store a new query.
+_TABLE = 512 << 10
 #: After a leap, as long as nothing is known of what follows.
 _AHEAD = 4 << 10
 #: Boxes beside each other, at most; real files have a dozen, long ones in fragments thousands.
@@ -45,9 +47,9 @@ class File:
         self._start, self._data = 0, b""
 
     def at(self, offset: int, size: int) -> bytes:
-        """So many bytes from an offset on, ``READ`` at most."""
+        """So many bytes from an offset on, not more than memory has room for."""
         if not 0 <= offset - self._start <= len(self._data) - size:
-            ahead = READ
+            ahead = max(size, READ)
             if offset != self.source.tell():  # others read from it, too
                 self.source.seek(offset)
                 ahead = max(size, _AHEAD)  # between two chunks of sound may be megabytes of pictures
@@ -59,10 +61,10 @@ class File:
                 self._data += got
         return self._data[offset - self._start : offset - self._start + size]
 
-    def spans(self, start: int, end: int) -> Iterator[bytes]:
-        """Everything between two offsets, in chunks."""
-        for offset in range(start, end, READ):
-            yield self.at(offset, min(READ, end - offset))
+    def spans(self, start: int, end: int, most: int = READ) -> Iterator[bytes]:
+        """Everything between two offsets, in chunks of so many bytes at most."""
+        for offset in range(start, end, most):
+            yield self.at(offset, min(most, end - offset))
 
     def number(self, offset: int, width: int = 4) -> int:
         """A big-endian number of so many bytes."""
@@ -72,7 +74,7 @@ class File:
         """A table of them, 4 or 8 bytes each."""
 
         def blocks() -> Iterator["array[int]"]:
-            for data in self.spans(offset, offset + count * width):
+            for data in self.spans(offset, offset + count * width, _TABLE):
                 block = array(_TYPES[width], data)
                 block.byteswap()
                 yield block
