@@ -35,10 +35,10 @@ def test_what_is_committed_outlives_the_server(kind: type[SqlServer]) -> None:
 )
 def test_a_suspended_server_says_nothing_until_it_is_resumed(kind: type[SqlServer], options: dict[str, int]) -> None:
     with kind() as server:
-        engine = create_engine(server.url, connect_args=options)
+        impatient, engine = create_engine(server.url, connect_args=options), create_engine(server.url)
         server.suspend()
         with pytest.raises(OperationalError):
-            engine.connect()
+            impatient.connect()
         server.resume()
         with engine.begin() as connection:
             assert connection.execute(text("SELECT 1")).scalar() == 1
