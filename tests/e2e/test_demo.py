@@ -19,6 +19,10 @@ SCRIPT = ROOT / "scripts" / "demo.py"
 def demo(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """The demo, with a platform of its own and the log of both in the test's directory."""
     command = [sys.executable, str(SCRIPT), "--data", str(tmp_path / "da ta"), "--port", str(free_port())]
+    # Whoever runs the tests may ignore some, as nohup does, and what is ignored stays so in a child.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     with (
         (tmp_path / "demo.log").open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True) as process,
