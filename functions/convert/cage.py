@@ -37,6 +37,11 @@ def enter(parent: int, limits: Limits) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it, and so would the program it becomes
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit(limits)
+
+
+def limit(limits: Limits) -> None:
+    """Set resource limits, as ``enter`` does."""
     for name, value in limits.items():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]

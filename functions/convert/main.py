@@ -18,6 +18,7 @@ from functions.convert.faults import UnusableMedia
 from functions.convert.ffmpeg import ffmpeg_of
 from functions.convert.piecework import encode_one, join_pieces, share_out
 from functions.convert.probe import Track
+from functions.convert.readers import readers
 from functions.convert.workplace import workplace
 from functions.convert.workshop import Workshop, mp3_name
 from functions.database import Database, url
@@ -39,7 +40,9 @@ def convert(event: CloudEvent) -> None:
     """Eats dev.mp3burst.video.uploaded."""
     if (uploaded := received(event)) is not None:
         with handling(uploaded):
+            readers.prepare()
             convert_video(uploaded.job, _workshop())
+            readers.prepare()  # for the next event, should there be one
 
 
 @functions_framework.cloud_event

@@ -1,7 +1,7 @@
 """The process that opens the stranger's file, by PyAV: it takes one audio track out, as it is, and tells what it saw.
 
-It holds two open files, a socket to its parent and the track it writes, and cannot open a third. The source's bytes
-come over the socket: the parent (``reading.py``) answers READ until REPORT ends the conversation.
+It holds two open files, a socket to its parent and the track it writes, and cannot open a third. What to read comes
+over the socket, and so do the source's bytes: the parent (``reading.py``) answers READ until REPORT ends it all.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from functions.convert import cage, moment, movie_writer, mp4
 from functions.convert.boxes import NotPlain, is_fragmented
 from functions.convert.chapters import chapters_of
 from functions.convert.extract import BUFFER, Extraction, NotWhole, copy_frames
-from functions.convert.remote import BEGUN, COVER, MAX_COVER, REPORT, REQUEST, Gone, Remote
+from functions.convert.remote import BEGUN, COVER, MAX_COVER, REPORT, REQUEST, Gone, Remote, receive_order
 from functions.convert.remux import NoContainer, remux
 
 if TYPE_CHECKING:
@@ -202,13 +202,10 @@ def _tell(link: socket.socket, what: bytes, report: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """The process: limits first, then PyAV, then no more open files."""
+    """The process: limits first, then PyAV, then no more open files than the order brings."""
     arguments = json.loads(sys.argv[1])
     cage.enter(arguments["parent"], arguments["limits"])
     link = socket.socket(fileno=arguments["link"])
-    target = open(arguments["target"], "wb")  # noqa: SIM115, PTH123 - a number, and open to the end of the process
-    import resource
-
     import av
     import av.logging
     import av.subtitles.codeccontext
@@ -216,16 +213,20 @@ def main() -> None:
     import av.subtitles.subtitle  # PyAV imports these when it meets subtitles: too late then
 
     av.logging.set_level(av.logging.PANIC)
-
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
-    source = Remote(link, arguments["size"])
+    try:
+        order, number = receive_order(link)
+    except Gone:
+        os._exit(1)
+    target = open(number, "wb")  # noqa: SIM115, PTH123 - a number, and open to the end of the process
+    cage.limit(order["limits"])
+    source = Remote(link, order["size"])
     report: dict[str, Any] = {}
     try:
-        if "second" in arguments:
-            report = moment.take(_open(source), target, arguments["second"])
+        if "second" in order:
+            report = moment.take(_open(source), target, order["second"])
         else:
             begun = functools.partial(_tell, link, BEGUN)
-            report = read(source, target, arguments["track"], arguments["copy"], begun)
+            report = read(source, target, order["track"], order["copy"], begun)
     except NotWhole:
         report = {"fault": "not whole"}
     except NoContainer as error:

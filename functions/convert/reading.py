@@ -1,11 +1,10 @@
-"""Has a reader take something out of a source: starts it, answers its questions for bytes, hears its report."""
+"""Has a reader take something out of a source: answers its questions for bytes, hears its report."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,16 +12,12 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from events.errors import Mp3burstError
-from functions.convert import remote, sandbox
+from functions.convert import readers, remote
 from functions.convert.extract import BUFFER
 from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
 
 #: Seconds between two calls of a progress function, at most.
 HEARTBEAT = 0.5
-_ADDRESS_SPACE = 1 << 30
-_BYTES_PER_CPU_SECOND = 5_000_000
-_ROOT = Path(__file__).resolve().parents[2]
-_START = "import sys; sys.path[:] = {!r}; from functions.convert.reader import main; main()"
 
 
 class SupportsReadSeek(Protocol):
@@ -59,9 +54,11 @@ class Reading:
         self._error: BaseException | None = None
 
     def __enter__(self) -> Self:
-        self._link, theirs = socket.socketpair()
-        with theirs, self._path.open("wb") as target:
-            self._process = _start(theirs.fileno(), target.fileno(), self._size, self._wanted)
+        with self._path.open("wb") as target:
+            self._reader = readers.readers.take()
+            self._link, self._process = self._reader.link, self._reader.process
+            with contextlib.suppress(remote.Gone):  # it is heard of when its report is missing
+                self._reader.begin(target.fileno(), self._size, self._wanted)
         self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
         self._thread.start()
         return self
@@ -71,8 +68,7 @@ class Reading:
     ) -> None:
         self._process.kill()
         self._thread.join()
-        sandbox.stop([self._process])
-        self._link.close()
+        self._reader.stop()
 
     @property
     def over(self) -> bool:
@@ -168,37 +164,6 @@ class Reading:
             else:
                 # No reader of ours asks so: the file has got hold of it.
                 raise UnusableMedia("This file is damaged: it cannot be read as a video.")
-
-
-def _start(link: int, target: int, size: int, wanted: Mapping[str, Any]) -> subprocess.Popen[bytes]:
-    limits = {
-        "AS": _ADDRESS_SPACE,
-        "CPU": 60 + size // _BYTES_PER_CPU_SECOND,
-        "FSIZE": 2 * size + (16 << 20),  # the track is part of the source, plus what a container costs
-        "NPROC": 0,
-    }
-    arguments = {
-        "parent": os.getpid(),
-        "limits": limits,
-        "link": link,
-        "target": target,
-        "size": size,
-        **wanted,
-    }
-    return subprocess.Popen(
-        # What makes a Python environment is done already: our path is its path.
-        [sys.executable, "-I", "-S", "-c", _START.format(_path()), json.dumps(arguments)],
-        env={},
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(link, target),
-    )
-
-
-def _path() -> list[str]:
-    return [str(_ROOT), *(entry for entry in sys.path if Path(entry).is_absolute())]
 
 
 def _answer(link: socket.socket, data: bytes) -> None:

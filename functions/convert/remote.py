@@ -1,9 +1,16 @@
-"""What the reader and its parent say to each other by a socket: the source's bytes one way, what was seen the other."""
+"""What the reader and its parent say to each other by a socket.
+
+First the parent says what to read, and then gives the source's bytes as it is asked for them; the reader tells what it
+has seen.
+"""
 
 import errno
+import json
 import os
 import socket
 import struct
+from collections.abc import Mapping
+from typing import Any
 
 from functions.convert.extract import BUFFER
 from functions.convert.positioned import Positioned
@@ -46,6 +53,25 @@ class Remote(Positioned):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._position = target
         return target
+
+
+def send_order(link: socket.socket, order: Mapping[str, Any], target: int) -> None:
+    """Tell a reader what to do, and hand over the open file that it writes; Gone where there is no reader."""
+    data = json.dumps(order).encode()
+    try:
+        socket.send_fds(link, [ANSWER.pack(len(data))], [target])
+        link.sendall(data)
+    except OSError as error:
+        raise Gone from error
+
+
+def receive_order(link: socket.socket) -> tuple[dict[str, Any], int]:
+    """The order and the open file; Gone where the parent is."""
+    size, files, _, _ = socket.recv_fds(link, ANSWER.size, 1)
+    if len(size) < ANSWER.size or not files:
+        raise Gone
+    order: dict[str, Any] = json.loads(receive(link, *ANSWER.unpack(size)))
+    return order, files[0]
 
 
 def receive(link: socket.socket, size: int) -> bytearray:
