@@ -3,11 +3,12 @@
 import io
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import IO, NamedTuple
 
 from functions.convert.positioned import Positioned
+from functions.convert.remote import MOST_GATHERED, MOST_SPANS, Remote
 
 #: Bytes that are read at a time.
 READ = 64 << 10
@@ -65,6 +66,28 @@ class File:
         """Everything between two offsets, in chunks of so many bytes at most."""
         for offset in range(start, end, most):
             yield self.at(offset, min(most, end - offset))
+
+    def gather(self, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+        """Everything between pairs of offsets, in chunks; of short spans many are asked for at once."""
+        asked: list[tuple[int, int]] = []
+        size = 0
+        for start, end in spans:
+            asked.append((start, end))
+            size += end - start
+            if len(asked) == MOST_SPANS or size > READ:
+                yield from self._together(asked, size)
+                asked, size = [], 0
+        yield from self._together(asked, size)
+
+    def _together(self, spans: list[tuple[int, int]], size: int) -> Iterator[bytes]:
+        if size > MOST_GATHERED or not isinstance(self.source, Remote):
+            for span in spans:
+                yield from self.spans(*span)
+        elif spans:
+            data = self.source.gather(spans)
+            if len(data) != size:
+                raise NotPlain
+            yield data
 
     def number(self, offset: int, width: int = 4) -> int:
         """A big-endian number of so many bytes."""

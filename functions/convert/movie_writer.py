@@ -32,9 +32,8 @@ def write_head(movie: Movie, target: IO[bytes]) -> None:
 
 def write_sound(movie: Movie, target: IO[bytes]) -> None:
     """Write the sound behind the head."""
-    for offset, length, _ in _spans(movie):
-        for data in movie.file.spans(offset, offset + length):
-            target.write(data)
+    for data in movie.file.gather((offset, offset + length) for offset, length, _ in _spans(movie)):
+        target.write(data)
 
 
 def write_frames(movie: Movie, target: IO[bytes]) -> tuple[int, int, float]:

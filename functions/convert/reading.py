@@ -18,6 +18,8 @@ from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
 
 #: Seconds between two calls of a progress function, at most.
 HEARTBEAT = 0.5
+_MOST_GIVEN = max(BUFFER, remote.MOST_GATHERED)
+_DAMAGED = "This file is damaged: it cannot be read as a video."
 
 
 class SupportsReadSeek(Protocol):
@@ -139,19 +141,13 @@ class Reading:
             self._changed.notify_all()
 
     def _serve(self) -> dict[str, Any]:
-        link, source = self._link, self._source
+        link = self._link
         while True:
             what, first, second = remote.REQUEST.unpack(remote.receive(link, remote.REQUEST.size))
             if what == remote.READ and second >= 0:
-                data = b""
-                if second < self._size:  # a damaged file leads anywhere, farther than a file can be
-                    if source.tell() != second:
-                        source.seek(second)
-                    data = source.read(max(0, min(first, BUFFER)))
-                _answer(link, data)
-                with self._changed:
-                    self._furthest = max(self._furthest, source.tell())
-                    self._changed.notify_all()
+                self._give([(second, max(0, min(first, BUFFER)))])
+            elif what == remote.GATHER and 0 <= first <= remote.MOST_SPANS:
+                self._give(list(remote.SPAN.iter_unpack(remote.receive(link, first * remote.SPAN.size))))
             elif what == remote.COVER:
                 self._cover = bytes(remote.receive(link, min(first, remote.MAX_COVER)))
             elif what in (remote.BEGUN, remote.REPORT) and 0 < first <= remote.MAX_REPORT:
@@ -163,7 +159,23 @@ class Reading:
                     self._changed.notify_all()
             else:
                 # No reader of ours asks so: the file has got hold of it.
-                raise UnusableMedia("This file is damaged: it cannot be read as a video.")
+                raise UnusableMedia(_DAMAGED)
+
+    def _give(self, spans: list[tuple[int, int]]) -> None:
+        if any(offset < 0 or size < 0 for offset, size in spans) or sum(size for _, size in spans) > _MOST_GIVEN:
+            raise UnusableMedia(_DAMAGED)
+        source, parts = self._source, []
+        for offset, size in spans:
+            if offset < self._size:  # a damaged file leads anywhere, farther than a file can be
+                if source.tell() != offset:
+                    source.seek(offset)
+                while size and (data := source.read(size)):  # all of it: other spans come behind
+                    parts.append(data)
+                    size -= len(data)
+        _answer(self._link, b"".join(parts))
+        with self._changed:
+            self._furthest = max(self._furthest, source.tell())
+            self._changed.notify_all()
 
 
 def _answer(link: socket.socket, data: bytes) -> None:
@@ -179,7 +191,7 @@ def _death(status: int, gone: remote.Gone) -> Mp3burstError:
     if status >= 0 or status == -signal.SIGKILL:
         error: Mp3burstError = EncoderKilled("The reader was stopped from outside; the conversion is tried again.")
     else:
-        error = UnusableMedia("This file is damaged: it cannot be read as a video.")
+        error = UnusableMedia(_DAMAGED)
     error.__cause__ = RuntimeError(f"the reader ended with {status}: {gone.__cause__!r}")
     return error
 

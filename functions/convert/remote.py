@@ -9,18 +9,23 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from functions.convert.extract import BUFFER
 from functions.convert.positioned import Positioned
 
-#: A request: what, and two numbers. READ size, offset; COVER, BEGUN and REPORT size, 0, then so many bytes.
+#: A request: what, and two numbers. READ size, offset; GATHER count, 0, then so many SPANs; COVER,
+#: BEGUN and REPORT size, 0, then so many bytes.
 REQUEST = struct.Struct("<cqq")
-#: An answer to READ: how many bytes follow.
+#: An answer to READ and GATHER: how many bytes follow.
 ANSWER = struct.Struct("<q")
-READ, COVER, BEGUN, REPORT = b"r", b"c", b"b", b"d"
+#: Offset and size.
+SPAN = struct.Struct("<qq")
+READ, GATHER, COVER, BEGUN, REPORT = b"r", b"g", b"c", b"b", b"d"
 
+#: Spans, and bytes of them, that are gathered for one answer, at most.
+MOST_SPANS, MOST_GATHERED = 32, 1 << 20
 MAX_COVER = 16 << 20
 MAX_REPORT = 16 << 20
 
@@ -41,8 +46,18 @@ class Remote(Positioned):
         """Up to ``size`` bytes."""
         size = BUFFER if size < 0 else size
         self._link.sendall(REQUEST.pack(READ, size, self._position))
+        data = self._answer()
+        self._position += len(data)
+        return data
+
+    def gather(self, spans: Sequence[tuple[int, int]]) -> bytes:
+        """All spans in one answer: each of them costs the processes less than to wake each other up for it."""
+        asked = b"".join(SPAN.pack(start, end - start) for start, end in spans)
+        self._link.sendall(REQUEST.pack(GATHER, len(spans), 0) + asked)
+        return self._answer()
+
+    def _answer(self) -> bytes:
         (length,) = ANSWER.unpack(receive(self._link, ANSWER.size))
-        self._position += length
         # Not in one call with MSG_WAITALL: a signal ends that early, and what is left would pass for the next answer.
         return bytes(receive(self._link, length))
 
