@@ -49,6 +49,7 @@ class GridFSReader(VerifyingReader):
         self._batch: deque[dict[str, Any]] = deque()
         self._ahead: deque[Future[list[dict[str, Any]]]] = deque()  # the batches after that
         self._worker: ThreadPoolExecutor | None = None
+        self._answered = False  # whether the query has
 
     def _fetch(self, start: int, size: int) -> bytes:
         end = start + size
@@ -72,12 +73,31 @@ class GridFSReader(VerifyingReader):
                 self._run = RUN if self._reads_on else 0
             self._run += 1
             with plain_errors():
-                self._last = n, self._from_stream(n) if self._run > RUN else self._alone(n)
+                streams = self._run > RUN and self._streams(n)
+                self._last = n, self._from_stream(n) if streams else self._alone(n)
         return self._last[1]
 
     def _alone(self, n: int) -> bytes:
         document = self._chunks.find_one({"files_id": self._id, "n": n})
         return b"" if document is None else bytes(document["data"])
+
+    def _streams(self, n: int) -> bool:
+        """Whether a query has answered that goes on from here; where there is none, one begins behind chunk ``n``.
+
+        Who has said that reads go on waits for it. Others have each chunk fetched alone until then: some servers look
+        for long before they answer, and it may be that no more is read.
+        """
+        if self._cursor is None:
+            self._begin(n if self._reads_on else n + 1)
+            return self._reads_on
+        self._answered = self._answered or self._reads_on or self._ahead[0].done()
+        return self._answered
+
+    def _begin(self, n: int) -> None:
+        rest = {"files_id": self._id, "n": {"$gte": n}}
+        self._cursor = self._chunks.find(rest).sort("n", 1).batch_size(BATCH)
+        self._answered = False
+        self._fill()
 
     def _from_stream(self, n: int) -> bytes:
         from pymongo.errors import AutoReconnect, CursorNotFound
@@ -86,6 +106,7 @@ class GridFSReader(VerifyingReader):
             self._refill(n)
         except (AutoReconnect, CursorNotFound):  # the driver repeats a query, but never the next batch of one
             self._leave()
+            self._begin(n)
             self._refill(n)
         if not self._batch or self._batch[0]["n"] != n:
             return b""
@@ -93,20 +114,21 @@ class GridFSReader(VerifyingReader):
 
     def _refill(self, n: int) -> None:
         """Have a batch that begins with chunk ``n``, and the next ones on their way while this one is used."""
-        if self._cursor is None:
-            rest = {"files_id": self._id, "n": {"$gte": n}}
-            self._cursor = self._chunks.find(rest).sort("n", 1).batch_size(BATCH)
-        self._worker = self._worker or ThreadPoolExecutor(1, "gridfs-reader")
         while True:
             while self._batch and self._batch[0]["n"] < n:
                 self._batch.popleft()
             if self._batch:
                 return
-            while len(self._ahead) <= AHEAD:
-                self._ahead.append(self._worker.submit(_load, self._cursor))
+            self._fill()
             if not (loaded := self._ahead.popleft().result()):
                 return
             self._batch.extend(loaded)
+
+    def _fill(self) -> None:
+        """Have batches on their way; one by one, as a cursor gives them."""
+        self._worker = self._worker or ThreadPoolExecutor(1, "gridfs-reader")
+        while self._cursor is not None and len(self._ahead) <= AHEAD:
+            self._ahead.append(self._worker.submit(_load, self._cursor))
 
     def _explain(self) -> None:
         """Raise BlobNotFound if bytes are missing because the file was deleted."""

@@ -11,6 +11,8 @@ DEFAULT_BITRATE = 192
 
 def plan_for(track: Track, options: Options, pieces: int, decoding: float = cut.DECODING) -> Plan:
     """How to encode a track with so many encoders; ``decoding`` as for ``cut``."""
+    if track.reading is not None and track.reading.slow:
+        decoding = max(decoding, cut.WAITING)
     rate = cut.nearest_rate(track.rate)
     channels = 1 if track.channels == 1 or options.mono else 2
     quality = (

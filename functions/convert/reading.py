@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,8 @@ from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
 
 #: Seconds between two calls of a progress function, at most.
 HEARTBEAT = 0.5
+#: Seconds of a read from which on a source counts as slow: a file on a disk takes a tenth of that, a server more.
+SLOW = 0.0001
 _MOST_GIVEN = max(BUFFER, remote.MOST_GATHERED)
 _DAMAGED = "This file is damaged: it cannot be read as a video."
 
@@ -53,6 +56,7 @@ class Reading:
         self._cover, self._furthest = b"", 0
         self._report: dict[str, Any] | None = None
         self._over = False
+        self._reads, self._seconds = 0, 0.0
         self._error: BaseException | None = None
 
     def __enter__(self) -> Self:
@@ -71,6 +75,11 @@ class Reading:
         self._process.kill()
         self._thread.join()
         self._reader.stop()
+
+    @property
+    def slow(self) -> bool:
+        """Whether the source is a while's reading, to judge by what was read so far."""
+        return self._reads > 0 and self._seconds / self._reads > SLOW
 
     @property
     def over(self) -> bool:
@@ -165,6 +174,7 @@ class Reading:
         if any(offset < 0 or size < 0 for offset, size in spans) or sum(size for _, size in spans) > _MOST_GIVEN:
             raise UnusableMedia(_DAMAGED)
         source, parts = self._source, []
+        began = time.perf_counter()
         for offset, size in spans:
             if offset < self._size:  # a damaged file leads anywhere, farther than a file can be
                 if source.tell() != offset:
@@ -172,6 +182,7 @@ class Reading:
                 while size and (data := source.read(size)):  # all of it: other spans come behind
                     parts.append(data)
                     size -= len(data)
+        self._reads, self._seconds = self._reads + len(spans), self._seconds + time.perf_counter() - began
         _answer(self._link, b"".join(parts))
         with self._changed:
             self._furthest = max(self._furthest, source.tell())

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC
 from typing import Any
 
@@ -14,7 +16,7 @@ from bson import ObjectId
 from fastcrc import crc32
 from pymongo import monitoring
 
-from functions import gridfs_store
+from functions import gridfs_reader, gridfs_store
 from functions.gridfs_store import CHUNK, GridFSStore
 from functions.media import (
     BlobCorrupt,
@@ -235,6 +237,40 @@ def test_who_will_read_on_waits_for_no_chunk_alone(store: GridFSStore, monkeypat
         assert b"".join(iter(lambda: reader.read(CHUNK), b"")) == content
         reader.seek(CHUNK + 1)
         assert reader.read(CHUNK) == content[CHUNK + 1 : 2 * CHUNK + 1]
+
+
+def test_who_may_stop_reads_on_while_the_query_is_under_way(
+    store: GridFSStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(60 * CHUNK + 5)
+    blob = put(store, content)
+    load, answer = gridfs_reader._load, threading.Event()
+
+    def late(cursor: Any) -> list[dict[str, Any]]:
+        assert answer.wait(30)
+        return load(cursor)
+
+    monkeypatch.setattr(gridfs_reader, "_load", late)
+    with store.open(blob) as reader:
+        assert reader.read(20 * CHUNK) == content[: 20 * CHUNK]
+        answer.set()
+        assert reader.read() == content[20 * CHUNK :]
+
+
+@pytest.mark.parametrize("chunks", range(1, 8))
+def test_the_last_chunk_is_read_whenever_the_query_answers(
+    store: GridFSStore, monkeypatch: pytest.MonkeyPatch, chunks: int
+) -> None:
+    class AtOnce(ThreadPoolExecutor):
+        def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            done = super().submit(work, *args, **kwargs)
+            done.exception()
+            return done
+
+    monkeypatch.setattr(gridfs_reader, "ThreadPoolExecutor", AtOnce)
+    content = os.urandom(chunks * CHUNK)
+    with store.open(put(store, content)) as reader:
+        assert b"".join(iter(lambda: reader.read(CHUNK), b"")) == content
 
 
 def test_a_forked_child_has_its_own_connection(store: GridFSStore) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from functions.convert import engine
 from functions.convert.faults import UnusableMedia
+from functions.convert.planning import plan_for
 from functions.options import Options
 from tests import clips
 
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.timeout(60)
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sound between pictures from the file's beginning to its tables, which are at its end."""
     path = tmp_path_factory.mktemp("clip") / "video.mp4"
-    pictures = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=12,noise=alls=60:allf=t")
-    music = clips.MUSIC.format(seconds=12, rate=44100)
+    pictures = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=24,noise=alls=60:allf=t")
+    music = clips.MUSIC.format(seconds=24, rate=44100)
     clips.run("-f", "lavfi", "-i", music, *pictures, "-c:v", "mjpeg", "-c:a", "aac", path)
     return path
 
@@ -118,3 +119,33 @@ def test_a_source_that_ends_early_while_encoders_work_is_no_shorter_mp3(video: P
     with pytest.raises(UnusableMedia, match="damaged"):
         convert(source, tmp_path)
     assert encoders() == 0
+
+
+class Piecemeal(io.FileIO):
+    """A source that never gives all that it is asked for at once."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(777 if size is None or size < 0 else min(size, 777)) or b""
+
+
+def test_a_source_that_gives_less_than_it_is_asked_for_is_read_whole(video: Path, tmp_path: Path) -> None:
+    _, mp3 = convert(Piecemeal(video), tmp_path)
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
+
+
+class Far(io.FileIO):
+    """A source that takes a millisecond a read, as a store elsewhere."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        time.sleep(0.001)
+        return super().read(-1 if size is None else size) or b""
+
+
+def test_who_waits_for_a_slow_source_gets_less_to_encode(video: Path, tmp_path: Path) -> None:
+    cuts = {}
+    for name, source in ("near", io.FileIO(video)), ("far", Far(video)):
+        with source, engine.taking(source, tmp_path, Options(), lambda _: None) as track:
+            cuts[name] = plan_for(track, Options(), 2).pieces[1].start
+    assert cuts["far"] > cuts["near"]
+    _, mp3 = convert(Far(video), tmp_path)
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")

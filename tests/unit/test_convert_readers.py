@@ -1,0 +1,183 @@
+"""Readers that are started before there is anything to read."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from functions.convert import engine, readers
+from functions.options import Options
+from tests import clips
+
+pytestmark = pytest.mark.timeout(60)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clips.clip(tmp_path_factory.mktemp("clip") / "a.mp4", "-c:a", "aac", seconds=3)
+
+
+@pytest.fixture(autouse=True)
+def none_in_hand() -> Iterator[None]:
+    readers.readers.dismiss()
+    yield
+    readers.readers.dismiss()
+    assert children() == []
+
+
+#: Servers that other tests keep running.
+_others: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    _others.clear()
+    _others.update(children())
+
+
+def children() -> list[int]:
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        found += map(int, (task / "children").read_text().split())
+    return [pid for pid in found if pid not in _others]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def prepared() -> int:
+    """Have a reader in hand; its process."""
+    readers.readers.prepare()
+    until(lambda: len(children()) == 1)
+    return children()[0]
+
+
+def convert(video: Path, directory: Path) -> tuple[set[int], bytes]:
+    """Convert; the processes that were met, and the MP3."""
+    met: set[int] = set()
+    out = io.BytesIO()
+    with video.open("rb") as source:
+        engine.to_mp3(
+            source,
+            out,
+            Options(bitrate=96),
+            filename="a.mp4",
+            directory=directory,
+            encoders=1,
+            on_progress=lambda _: met.update(children()),
+        )
+    return met, out.getvalue()
+
+
+def test_the_reader_in_hand_reads_the_next_file_and_no_other(video: Path, tmp_path: Path) -> None:
+    pid = prepared()
+    met, mp3 = convert(video, tmp_path)
+    assert pid in met
+    assert children() == []
+    again, same = convert(video, tmp_path)
+    assert pid not in again
+    assert same == mp3
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "96k")
+
+
+def test_one_in_hand_is_enough() -> None:
+    pid = prepared()
+    readers.readers.prepare()
+    readers.readers.prepare()
+    taken = readers.readers.take()
+    assert taken.process.pid == pid
+    assert children() == [pid]
+    taken.stop()
+
+
+def test_of_two_that_take_each_gets_its_own() -> None:
+    prepared()
+    first, second = readers.readers.take(), readers.readers.take()
+    assert first.process.pid != second.process.pid
+    first.stop()
+    second.stop()
+
+
+def test_the_reader_in_hand_outlives_the_thread_that_wanted_it(video: Path, tmp_path: Path) -> None:
+    thread = threading.Thread(target=readers.readers.prepare)
+    thread.start()
+    thread.join()
+    until(lambda: len(children()) == 1)
+    (pid,) = children()
+    until(lambda: not any(task.name == str(thread.native_id) for task in Path("/proc/self/task").iterdir()))
+    met, _ = convert(video, tmp_path)
+    assert pid in met
+
+
+def test_a_reader_that_died_in_hand_is_not_taken(video: Path, tmp_path: Path) -> None:
+    pid = prepared()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    met, mp3 = convert(video, tmp_path)
+    assert mp3
+    assert pid not in met
+
+
+def test_a_reader_in_hand_is_in_its_cage_and_knows_nothing_of_its_parent() -> None:
+    pid = prepared()
+
+    def caged() -> bool:
+        return "NoNewPrivs:\t1" in Path(f"/proc/{pid}/status").read_text()
+
+    until(caged)
+    assert Path(f"/proc/{pid}/environ").read_bytes() == b""
+    until(lambda: Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink())
+    rows = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    found = {row[:26].strip(): row[26:47].strip() for row in rows}
+    until(lambda: "Max processes" in found)
+    assert found["Max address space"] != "unlimited"
+
+
+@pytest.mark.parametrize("end", ["sys.exit()", "os._exit(0)", "os.kill(os.getpid(), 9)"])
+def test_a_reader_in_hand_does_not_outlive_its_parent(end: str) -> None:
+    script = f"""
+import os, sys, time
+from pathlib import Path
+from functions.convert.readers import readers
+readers.prepare()
+def children():
+    return [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+while not (found := children()):
+    time.sleep(0.01)
+print(found[0], flush=True)
+{end}
+"""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environ, check=False)
+    pid = int(done.stdout)
+    until(lambda: not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text())
+
+
+def test_a_fork_has_none_of_its_parents_readers_in_hand() -> None:
+    mine = prepared()
+    child = os.fork()
+    if not child:
+        try:
+            taken = readers.readers.take()
+            theirs = taken.process.pid
+            taken.stop()
+            os._exit(theirs == mine)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    taken = readers.readers.take()
+    assert taken.process.pid == mine
+    taken.stop()
