@@ -7,6 +7,8 @@ is not used: it holds up to 48 MB of a file in memory, and its abort() deletes t
 import contextlib
 import itertools
 import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 #: Bytes of a chunk.
 CHUNK = BLOCK
+
+#: Batches that are on their way to the server at the same time.
+UNDER_WAY = 2
 
 #: Milliseconds, where the URI does not say otherwise; no call of ours lasts longer than one batch.
 TIMEOUTS = {"serverSelectionTimeoutMS": 5_000, "connectTimeoutMS": 5_000, "socketTimeoutMS": 30_000}
@@ -125,7 +130,7 @@ class GridFSStore:
 
 
 class GridFSWriter(HashingWriter):
-    """Writes one blob."""
+    """Writes one blob: while batches of chunks are on their way to the server, the next one is taken in."""
 
     def __init__(self, store: GridFSStore, blob: str, description: Description) -> None:
         super().__init__(description)
@@ -134,6 +139,8 @@ class GridFSWriter(HashingWriter):
         self._partial = bytearray()
         self._full: list[bytes] = []
         self._inserted = 0
+        self._workers: ThreadPoolExecutor | None = None
+        self._under_way: deque[Future[None]] = deque()
 
     def _begin(self) -> None:
         from bson import ObjectId
@@ -164,9 +171,28 @@ class GridFSWriter(HashingWriter):
             for n, data in enumerate(self._full, self._inserted)
         ]
         self._full = []
+        if not self._inserted:  # an id that is taken is known before more is taken in
+            self._insert(documents)
+        else:
+            self._workers = self._workers or ThreadPoolExecutor(UNDER_WAY, "gridfs-writer")
+            self._settle(UNDER_WAY - 1)
+            self._under_way.append(self._workers.submit(self._insert, documents))
+        self._inserted += len(documents)
+
+    def _insert(self, documents: list[dict[str, Any]]) -> None:
         with plain_errors():
             self._chunks.insert_many(documents)
-        self._inserted += len(documents)
+
+    def _settle(self, most: int = 0) -> None:
+        """Wait until so few batches are under way, the oldest first, and raise what went wrong with one."""
+        while len(self._under_way) > most:
+            self._under_way.popleft().result()
+
+    def _close(self) -> None:
+        """Wait until nothing is under way, whatever becomes of it."""
+        if self._workers is not None:
+            self._workers.shutdown(wait=True)
+            self._workers = None
 
     def _finish(self, stat: Stat) -> None:
         from bson import Int64
@@ -175,6 +201,8 @@ class GridFSWriter(HashingWriter):
             self._complete()
         if self._full:
             self._flush()
+        self._settle()
+        self._close()
         document = {
             "_id": self._id,
             "length": Int64(stat.size),
@@ -189,6 +217,7 @@ class GridFSWriter(HashingWriter):
                 raise MediaUnavailable("The file was deleted while it was written; try again.")
 
     def _discard(self) -> None:
+        self._close()  # what arrives later than the deletion would stay
         with contextlib.suppress(Mp3burstError):
             self._store.delete(self._blob)
 

@@ -17,7 +17,8 @@ from fastcrc import crc32
 from pymongo import monitoring
 
 from functions import gridfs_reader, gridfs_store
-from functions.gridfs_store import CHUNK, GridFSStore
+from functions.blocks import BATCH
+from functions.gridfs_store import CHUNK, GridFSStore, GridFSWriter
 from functions.media import (
     BlobCorrupt,
     BlobNotFound,
@@ -237,6 +238,54 @@ def test_who_will_read_on_waits_for_no_chunk_alone(store: GridFSStore, monkeypat
         assert b"".join(iter(lambda: reader.read(CHUNK), b"")) == content
         reader.seek(CHUNK + 1)
         assert reader.read(CHUNK) == content[CHUNK + 1 : 2 * CHUNK + 1]
+
+
+def test_nothing_is_left_of_a_writer_that_gives_up_while_chunks_are_under_way(
+    store: GridFSStore, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert, discard = GridFSWriter._insert, GridFSWriter._discard
+    given_up, workers = threading.Event(), list[ThreadPoolExecutor]()
+
+    def late(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
+        if documents[0]["n"]:
+            assert given_up.wait(30)
+        insert(self, documents)
+
+    def give_up(self: GridFSWriter) -> None:
+        assert self._workers is not None
+        workers.append(self._workers)
+        threading.Timer(0.2, given_up.set).start()
+        discard(self)
+
+    monkeypatch.setattr(GridFSWriter, "_insert", late)
+    monkeypatch.setattr(GridFSWriter, "_discard", give_up)
+    blob = new_blob_id()
+    with pytest.raises(ZeroDivisionError), store.create(blob, A) as writer:
+        writer.write(noise(3 * BATCH * CHUNK))
+        raise ZeroDivisionError
+    for worker in workers:
+        worker.shutdown(wait=True)
+    assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
+
+
+def test_chunks_that_the_server_refuses_while_others_are_under_way_are_no_file(
+    store: GridFSStore, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = GridFSWriter._insert
+
+    def refuse(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
+        if documents[0]["n"] == BATCH:
+            raise MediaUnavailable("refused")
+        insert(self, documents)
+
+    monkeypatch.setattr(GridFSWriter, "_insert", refuse)
+    for batches in 2, 3, 6:
+        blob = new_blob_id()
+        with pytest.raises(MediaUnavailable), store.create(blob, A) as writer:
+            writer.write(noise(batches * BATCH * CHUNK + 1))
+        with pytest.raises(BlobNotFound):
+            store.open(blob)
+        assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
 
 
 def test_who_may_stop_reads_on_while_the_query_is_under_way(
