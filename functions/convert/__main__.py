@@ -9,11 +9,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from events.errors import Mp3burstError, TryAgain
-from functions.convert.engine import Result, to_mp3
 from functions.convert.ffmpeg import ffmpeg_of
+from functions.convert.readers import readers
 from functions.options import BITRATES, Options
+
+if TYPE_CHECKING:
+    from functions.convert.engine import Result
 
 _WIDTH = 40
 _HELP = {
@@ -85,9 +89,12 @@ def _add(parser: argparse.ArgumentParser, name: str, default: object) -> argpars
     return parser.add_argument(flag, help=_HELP[name])
 
 
-def convert(video: Path, out: Path, options: Options, encoders: int) -> Result:
+def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result":
     """Convert into a file beside ``out`` that takes its name once it is whole."""
     ffmpeg = ffmpeg_of(os.environ)
+    readers.prepare()  # it starts while the engine is imported
+    from functions.convert.engine import to_mp3
+
     with video.open("rb") as source, tempfile.TemporaryDirectory(dir=out.parent, prefix=".mp3burst-") as name:
         whole = Path(name) / out.name
         with whole.open("wb") as target, _bar(sys.stderr.isatty()) as on_progress:

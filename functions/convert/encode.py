@@ -88,6 +88,7 @@ def encode(
     at_once: int,
     on_progress: Callable[[float], None],
     reading: Reading | None = None,
+    on_end: Callable[[Encoding], object] = lambda _: None,
 ) -> list[Encoding]:
     """Encode pieces of a track, so many at once; in the order given, finished.
 
@@ -100,6 +101,7 @@ def encode(
         at_once: how many encoders run at the same time.
         on_progress: called twice a second with the part that is done, 0 to 1; what it raises stops all encoders.
         reading: who still writes the file, if anybody; what goes wrong there is raised here.
+        on_end: called with each piece that is there, while others are still encoded.
 
     Raises:
         EncoderKilled: an encoder died by SIGKILL.
@@ -123,6 +125,7 @@ def encode(
                 for encoding in [one for one in running if _ended(one, selector)]:
                     running.remove(encoding)
                     _judge(encoding)
+                    on_end(encoding)
                 if reading is not None:
                     reading.check()
                 on_progress(_part(encodings, plan))

@@ -104,10 +104,10 @@ def make(
             plan = plan_for(track, options, encoders)
             on_part = functools.partial(_on_part, on_progress)
             done = _encode(ffmpeg, plan, track, track.path.parent, encoders, on_part)
-            made = [(one.path, summed(one)) for one in done]
+            made = [(one.path, measured) for one, measured in done]
             if plan.variable:
                 made = [repack.repack(made, track.path.parent / "repacked", lambda _: on_part(1.0))]
-            warning = lost(track.missing, track.errors + max(one.errors for one in done))
+            warning = lost(track.missing, track.errors + max(one.errors for one, _ in done))
             first = tag_of([one for _, one in made], plan.before)
             chapters = plan.within(track.chapters)
         image, word = picture(lambda: on_progress(READING + _ENCODING))
@@ -156,12 +156,14 @@ def taking(
 
 def _encode(
     ffmpeg: str, plan: Plan, track: Track, work: Path, encoders: int, on_progress: OnProgress
-) -> list[encode.Encoding]:
-    done = encode.encode(ffmpeg, plan, plan.pieces, track.path, work, encoders, on_progress, track.reading)
+) -> list[tuple[encode.Encoding, splice.Sum]]:
+    sums: dict[cut.Piece, splice.Sum] = {}
+    run = functools.partial(encode.encode, ffmpeg, on_end=lambda one: sums.update({one.piece: summed(one)}))
+    done = run(plan, plan.pieces, track.path, work, encoders, on_progress, track.reading)
     if (len(done) > 1 or len(plan.filters) > 1) and any(one.reconfigured for one in done):
         # A change on the way restarts ffmpeg's filters, and with them the count of samples that ranges stand on.
-        done = encode.encode(ffmpeg, plan.steadied(), (cut.Piece(0, None),), track.path, work, 1, on_progress)
-    return done
+        done = run(plan.steadied(), (cut.Piece(0, None),), track.path, work, 1, on_progress)
+    return [(one, sums[one.piece]) for one in done]
 
 
 def tag_of(sums: list[splice.Sum], before: int = 0) -> bytes:

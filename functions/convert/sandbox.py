@@ -1,10 +1,9 @@
 """Starts and stops programs that handle what a stranger sent, each in its cage (``cage.py``).
 
-The launcher is a second start of Python, 20 ms; ``preexec_fn`` would save it, but may deadlock where there are threads.
+The launcher is a second start of Python, 10 ms; ``preexec_fn`` would save it, but may deadlock where there are threads.
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -37,7 +36,8 @@ def spawn(
         stderr: see there.
         core: the number of the one that it may run on, None for all.
     """
-    caged = [str(os.getpid()), json.dumps(dict(limits)), "" if core is None else str(core)]
+    told = " ".join(f"{name}={value}" for name, value in limits.items())
+    caged = [str(os.getpid()), told, "" if core is None else str(core)]
     launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), *caged]
     return subprocess.Popen(
         [*launcher, *argv], env={}, cwd="/", stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=tuple(pass_fds)
