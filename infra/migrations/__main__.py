@@ -3,7 +3,7 @@
 import os
 import sys
 
-from events.errors import Mp3burstError
+from events.errors import Mp3burstError, with_cause
 from functions.database import Database, url
 from infra.migrations.schema import upgrade
 
@@ -13,7 +13,7 @@ def main() -> int:
     try:
         upgrade(Database(url(os.environ)))
     except Mp3burstError as error:
-        print(f"{error} ({error.__cause__})" if error.__cause__ else error, file=sys.stderr)  # noqa: T201 - a command prints
+        print(with_cause(error), file=sys.stderr)  # noqa: T201 - a command prints
         return 1
     return 0
 
