@@ -14,7 +14,11 @@ EVENT = VideoUploaded("a" * 32)
 
 @pytest.mark.parametrize(
     ("cause", "said"),
-    [(None, "Wait."), (OSError("the line is dead"), "Wait. (the line is dead)"), (TimeoutError(), "Wait. (TimeoutError)")],
+    [
+        (None, "Wait."),
+        (OSError("the line is dead"), "Wait. (the line is dead)"),
+        (TimeoutError(), "Wait. (TimeoutError)"),
+    ],
 )
 def test_the_log_has_the_cause_and_nothing_where_there_is_none(
     cause: Exception | None, said: str, caplog: pytest.LogCaptureFixture
