@@ -18,3 +18,9 @@ class TryAgain(Mp3burstError):
     """A service that the function stands on is away for now; the same call may succeed later."""
 
     status = 503
+
+
+def with_cause(error: BaseException) -> str:
+    """The error's sentence for the log, with what caused it in parentheses, if anything did."""
+    cause = error.__cause__
+    return str(error) if cause is None else f"{error} ({str(cause) or type(cause).__name__})"

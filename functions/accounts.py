@@ -43,8 +43,10 @@ class User:
 
 
 def fold(username: str) -> str:
-    """The one spelling under which a username is kept: NFKC, no outer blanks, no capitals."""
-    return unicodedata.normalize("NFKC", username).strip().casefold()
+    """The one spelling under which a username is kept: NFKC, no outer blanks, no capitals; folded again, it stays."""
+    folded = unicodedata.normalize("NFKC", username).strip().casefold()
+    # To fold a letter's case may put its marks into another order; the second time finds them in that order.
+    return folded if folded == username else fold(folded)
 
 
 class Accounts:

@@ -74,7 +74,7 @@ class Leases:
             changes: columns to set with the claim.
 
         Returns:
-            The lease, or None: the work is over, the row is gone, or another works on it.
+            The lease, or None: the work is over, the row is gone or put off, or another works on it.
         """
         token = secrets.token_hex(16)
         patience = time.monotonic() + self._terms.due / 1000
@@ -85,6 +85,8 @@ class Leases:
                 return None
             if found.lease == token:
                 return Lease(token, found)
+            if found.lease is None and found.lease_until is not None:
+                return None  # put off by ``release``: sweep brings it when its time has come
             if (seen is not None and found.lease_until != seen) or time.monotonic() > patience:
                 return None
             seen = found.lease_until
@@ -122,13 +124,16 @@ class Leases:
             lease: the hold on it.
             error: what went wrong. Where a service was away the attempt does not count, since that says nothing of the
                 work; not so a day after the row was made, or a store that is full for good would repeat it for ever.
+                From then on nobody may claim the row before it is due: the broker's tries follow each other in seconds,
+                and would spend all attempts on a store that takes a minute to start.
         """
         attempts: int = lease.row.attempts
-        age = lease.row.due_at - lease.row.created_at
-        uncounted = isinstance(error, DatabaseUnavailable | MediaUnavailable) and age < _DAY
-        values = {"attempts": attempts - 1 if uncounted else attempts, "due_at": now() + backoff(attempts)}
+        old = lease.row.due_at - lease.row.created_at >= _DAY
+        uncounted = isinstance(error, DatabaseUnavailable | MediaUnavailable) and not old
+        due = now() + backoff(attempts)
+        values = {"attempts": attempts - 1 if uncounted else attempts, "due_at": due}
         statement = update(self._table).where(self.held(row, lease.token))
-        statement = statement.values(lease=None, lease_until=None, **values)
+        statement = statement.values(lease=None, lease_until=due if old else None, **values)
         self._database.run(lambda connection: connection.execute(statement))
 
     def held(self, row: ColumnElement[bool], token: str) -> ColumnElement[bool]:

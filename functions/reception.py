@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from cloudevents.http import CloudEvent
 from werkzeug.exceptions import ServiceUnavailable
 
-from events.errors import TryAgain
+from events.errors import TryAgain, with_cause
 from events.schema import BadEvent, Event, parse
 from functions.leases import Fenced
 
@@ -39,7 +39,7 @@ def handling(event: Event) -> Iterator[None]:
     except Fenced:
         log.info("job %s: %s is in another's hands", event.job, event.type)
     except TryAgain as error:
-        log.warning("job %s: %s is put off: %s (%s)", event.job, event.type, error, error.__cause__)
+        log.warning("job %s: %s is put off: %s", event.job, event.type, with_cause(error))
         raise ServiceUnavailable(str(error)) from error
     except Exception as error:
         log.exception("job %s: %s failed", event.job, event.type)

@@ -5,7 +5,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, case, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from events.errors import Mp3burstError
 from functions.accounts import fold
@@ -23,7 +23,8 @@ class TooManyFailures(Mp3burstError):
 
     status = 429
 
-    def __init__(self, retry_after: int) -> None:
+    def __init__(self, milliseconds: int) -> None:
+        retry_after = max(1, -(-milliseconds // 1000))
         super().__init__(f"Too many failed logins: wait {retry_after} s and try again.")
         self.retry_after = retry_after
 
@@ -62,7 +63,7 @@ class Throttle:
         self._database = database
 
     def check(self, *who: Subject) -> bool:
-        """Let the login be tried.
+        """Let the login be tried, or be known to have succeeded.
 
         Returns:
             Whether failures of any of them are on record.
@@ -73,18 +74,25 @@ class Throttle:
         ids = [subject.id for subject in who]
         left = self._database.run(lambda connection: list(connection.scalars(_STANDING, {"ids": ids})))
         if left and (longest := max(left)) > 0:
-            raise TooManyFailures(max(1, -(-longest // 1000)))
+            raise TooManyFailures(longest)
         return bool(left)
 
     def failed(self, *who: Subject) -> None:
-        """Count a failure of each: after the free ones every further one doubles the lock, from 2 s to 15 min."""
+        """Count a failure of each: after the free ones every further one doubles the lock, from 2 s to 15 min.
+
+        Raises:
+            TooManyFailures: one of them has been locked since the check, by others who guess at the same moment; nobody
+                may be told what this failure has to say.
+        """
         for subject in who:
             count = functools.partial(_count, subject=subject)
             try:
-                self._database.run(count)
+                left = self._database.run(count)
             except Conflict:
                 # Another login of the same subject inserted the row first; now there is one to update.
-                self._database.run(count)
+                left = self._database.run(count)
+            if left > 0:
+                raise TooManyFailures(left)
 
     def succeeded(self, *who: Subject) -> None:
         """Forget the failures of an account. Not the address's: somebody may be trying its accounts in turn."""
@@ -92,13 +100,18 @@ class Throttle:
         self._database.run(lambda connection: connection.execute(statement))
 
 
-def _count(connection: Connection, subject: Subject) -> None:
+def _count(connection: Connection, subject: Subject) -> int:
+    """Count a failure, unless the subject is locked: the milliseconds that it is still, or 0."""
     mine = logins.c.subject == subject.id
-    counted = connection.execute(update(logins).where(mine).values(failures=logins.c.failures + 1))
-    if not counted.rowcount:
+    # One statement that looks and counts: it keeps the row to itself until the lock that may follow is set.
+    free = update(logins).where(mine, logins.c.locked_until <= now())
+    if not connection.execute(free.values(failures=logins.c.failures + 1)).rowcount:
+        left: int | None = connection.scalar(select(logins.c.locked_until - now()).where(mine))
+        if left is not None and left > 0:
+            return left
         connection.execute(insert(logins).values(subject=subject.id, failures=1, locked_until=now()))
     failures = connection.scalar(select(logins.c.failures).where(mine)) or 0
-    lock = min(1000 * 2 ** min(failures - subject.free, 20), LONGEST) if failures > subject.free else 0
-    # Never earlier than it was: two failures at once may come here in either order.
-    later = case((logins.c.locked_until > now() + lock, logins.c.locked_until), else_=now() + lock)
-    connection.execute(update(logins).where(mine).values(locked_until=later))
+    if failures > subject.free:
+        lock = min(1000 * 2 ** min(failures - subject.free, 20), LONGEST)
+        connection.execute(update(logins).where(mine).values(locked_until=now() + lock))
+    return 0

@@ -46,13 +46,14 @@ def sign_in(username: str, password: str, address: str, desk: Desk) -> dict[str,
         TooManyFailures: this account or this address has failed too often just now.
     """
     here, account, from_where = subjects(username, address)
-    on_record = desk.throttle.check(here, account, from_where)
+    desk.throttle.check(here, account, from_where)
     try:
         user = desk.accounts.check(username, password)
     except WrongCredentials:
         desk.throttle.failed(here, account, from_where)
         raise
-    if on_record:
+    # Once more: of many who guess at once, no more may learn that they are right than could have tried in turn.
+    if desk.throttle.check(here, account, from_where):
         desk.throttle.succeeded(here, account)
     return {"token": desk.signer.sign(user.id, user.username, user.role), "expires_in": desk.signer.seconds}
 

@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import functions_framework
@@ -26,11 +26,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PostOffice:
-    """What a mail takes."""
+    """What a mail takes. ``out`` has the events whose mail is out and not on record yet."""
 
     mails: Mails
     links: Links
     send: Send
+    out: set[str] = field(default_factory=set)
 
 
 @functions_framework.cloud_event
@@ -44,8 +45,9 @@ def notify(event: CloudEvent) -> None:
 def send_mail(event: str, office: PostOffice) -> None:
     """Send the mail of this event, unless it is sent or another sends it.
 
-    A worker that is killed between the server's yes and ``sent`` lets another send the mail again, under the same
-    Message-ID; nothing else sends one twice.
+    A worker that ends between the server's yes and ``sent`` lets another send the mail again, under the same
+    Message-ID; so does one from which the database is away just then, for longer than the lease lasts, where another
+    comes first once it is back. Nothing else sends one twice.
 
     Raises:
         TryAgain: the mail could not be sent for now; it has been given back.
@@ -53,6 +55,9 @@ def send_mail(event: str, office: PostOffice) -> None:
     lease = office.mails.claim(event)
     if lease is None:
         log.info("mail %s: sent, or another sends it", event)
+        return
+    if event in office.out:
+        _record(event, lease, office)
         return
     to = office.mails.addressee(lease)
     if to is None:
@@ -72,21 +77,27 @@ def send_mail(event: str, office: PostOffice) -> None:
     except Exception:
         office.mails.release(lease)
         raise
-    _record(lease, office.mails)
+    office.out.add(event)
     log.info("job %s: mail %s is sent", to.job.id, event)
+    _record(event, lease, office)
 
 
-def _record(lease: Lease, mails: Mails) -> None:
-    """Record that the mail is out, however long the database takes to come back: nobody may send it once more."""
+def _record(event: str, lease: Lease, office: PostOffice) -> None:
+    """Record that the mail is out, however long the database takes to come back: nobody may send it once more.
+
+    Raises:
+        DatabaseUnavailable: it takes longer than the request may. The event's next try finds the mail in ``out``.
+    """
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            mails.sent(lease)
+            office.mails.sent(lease)
+            office.out.discard(event)
             return
         except DatabaseUnavailable:
             if time.monotonic() > deadline:
                 raise
-            log.warning("mail %s is out, and the database is away; it is recorded later", lease.row.id)
+            log.warning("mail %s is out, and the database is away; it is recorded later", event)
         time.sleep(0.2)
 
 

@@ -3,17 +3,26 @@
 import os
 import sys
 
-from events.errors import Mp3burstError
+from events.errors import Mp3burstError, with_cause
 from functions.database import Database, url
-from infra.migrations.schema import upgrade
+from functions.settings import BadSetting
+from infra.migrations.schema import DatabaseIsNewer, upgrade
 
 
 def main() -> int:
-    """Upgrade; exit status 0, or 1 with one sentence on stderr."""
+    """Upgrade.
+
+    Returns:
+        The exit status, where it is not 0 with one sentence on stderr: 1, another try may succeed; 2, none will until
+        somebody changes the settings or the version.
+    """
     try:
         upgrade(Database(url(os.environ)))
+    except (BadSetting, DatabaseIsNewer) as error:
+        print(with_cause(error), file=sys.stderr)  # noqa: T201 - a command prints
+        return 2
     except Mp3burstError as error:
-        print(f"{error} ({error.__cause__})" if error.__cause__ else error, file=sys.stderr)  # noqa: T201 - a command prints
+        print(with_cause(error), file=sys.stderr)  # noqa: T201 - a command prints
         return 1
     return 0
 

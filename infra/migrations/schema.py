@@ -7,6 +7,8 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
@@ -19,7 +21,11 @@ _LOCK_SECONDS: Final = 120
 
 
 class NotMigrated(Mp3burstError):
-    """The tables could not be brought to their new shape."""
+    """The tables could not be brought to their new shape; another try may do it."""
+
+
+class DatabaseIsNewer(Mp3burstError):
+    """The tables have a shape that these migrations do not know; no other try will change that."""
 
 
 def upgrade(database: Database) -> None:
@@ -27,11 +33,13 @@ def upgrade(database: Database) -> None:
 
     Raises:
         NotMigrated: the database is away, refused a statement, or another migration has held the lock for two minutes.
+        DatabaseIsNewer: a newer version of mp3burst has migrated it.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     try:
         with database.engine.connect() as connection, _alone(connection):
+            _refuse_newer(connection, config)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
@@ -39,6 +47,15 @@ def upgrade(database: Database) -> None:
         raise NotMigrated(
             "The database could not be prepared: check that it runs and that its user may create tables."
         ) from error
+
+
+def _refuse_newer(connection: Connection, config: Config) -> None:
+    known = {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
+    for unknown in set(MigrationContext.configure(connection).get_current_heads()) - known:
+        raise DatabaseIsNewer(
+            f"The database is of a newer version of mp3burst, whose migration {unknown} is unknown here: "
+            "run that version or a later one, or restore a backup from before it."
+        )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,12 @@ def stamps(cluster: Cluster) -> dict[str, str]:
 
 
 def migrations(image: str, stamp: str) -> Document:
-    """The Job that makes or upgrades the tables; its name says of which image, on which database.
+    """The Job that makes or upgrades the tables; its name says how, of which image, on which database.
 
     Args:
         image: of migrations.
         stamp: what changes with the Secret ``database``.
     """
-    digest = hashlib.sha256(f"{image} {stamp}".encode()).hexdigest()[:10]
     labels = {"app.kubernetes.io/name": "migrations", "app.kubernetes.io/part-of": NAMESPACE}
     container = {
         "name": "migrations",
@@ -99,17 +99,26 @@ def migrations(image: str, stamp: str) -> Document:
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - in the container
     }
     pod = {
-        # The database may still be starting: tried again until then.
-        "restartPolicy": "OnFailure",
+        # A pod for each try: only such a Job can be told which exit status is the last word.
+        "restartPolicy": "Never",
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
     }
+    hopeless = {"containerName": "migrations", "operator": "In", "values": [2]}
+    spec = {
+        # The database may still be starting: tried again until then.
+        "backoffLimit": 8,
+        "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": hopeless}]},
+        "template": {"metadata": {"labels": labels}, "spec": pod},
+    }
+    # Of the whole, since a Job that is there cannot be changed.
+    digest = hashlib.sha256(f"{json.dumps(spec)} {stamp}".encode()).hexdigest()[:10]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": f"migrations-{digest}", "namespace": NAMESPACE, "labels": labels},
-        "spec": {"backoffLimit": 8, "template": {"metadata": {"labels": labels}, "spec": pod}},
+        "spec": spec,
     }

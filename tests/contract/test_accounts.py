@@ -1,17 +1,21 @@
 """What every SQL database must do with users and failed logins."""
 
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import select
 
-from functions.accounts import Accounts, UsernameTaken, WrongCredentials
+from functions.accounts import Accounts, User, UsernameTaken, WrongCredentials
 from functions.database import Database
+from functions.login.main import Desk, sign_in
 from functions.overdue import Overdue
 from functions.tables import logins, users
 from functions.throttle import Subject, Throttle, TooManyFailures, subjects
+from functions.tokens import Signer
 from tests.databases import make_past
+from tests.unit.test_tokens import KEY, private_pem
 
 
 def test_a_user_can_log_in_with_the_name_in_any_spelling(database: Database) -> None:
@@ -85,6 +89,7 @@ def test_failures_lock_an_account_and_success_opens_it(database: Database) -> No
 def test_a_stranger_who_fails_does_not_lock_the_owner_out(database: Database) -> None:
     throttle = Throttle(database)
     for _ in range(20):
+        make_past(database, "logins", "locked_until")
         throttle.failed(*subjects("a@example.org", "198.51.100.7"))
     with pytest.raises(TooManyFailures):
         throttle.check(*subjects("a@example.org", "198.51.100.7"))
@@ -95,6 +100,7 @@ def test_the_lock_grows_and_has_an_end(database: Database) -> None:
     throttle, who = Throttle(database), Subject("x", 0)
     waits = []
     for _ in range(12):
+        make_past(database, "logins", "locked_until")
         throttle.failed(who)
         with pytest.raises(TooManyFailures) as refused:
             throttle.check(who)
@@ -108,6 +114,63 @@ def test_failures_at_the_same_moment_are_all_counted(database: Database) -> None
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: throttle.failed(who), range(80)))
     assert database.run(lambda connection: connection.scalar(select(logins.c.failures))) == 80
+
+
+class Crowd(Accounts):
+    """Looks at passwords when so many logins wait for it, all of which the throttle has let pass."""
+
+    def __init__(self, database: Database, size: int) -> None:
+        super().__init__(database)
+        self._gate = threading.Barrier(size)
+
+    def check(self, username: str, password: str) -> User:
+        self._gate.wait(30)
+        return super().check(username, password)
+
+
+def attempts(database: Database, passwords: list[str]) -> Counter[str]:
+    """What so many logins at the same moment are told."""
+    desk = Desk(Crowd(database, len(passwords)), Throttle(database), Signer(private_pem(KEY), 1))
+
+    def sign(password: str) -> str:
+        try:
+            sign_in("a@example.org", password, "192.0.2.1", desk)
+        except (WrongCredentials, TooManyFailures) as error:
+            return type(error).__name__
+        return "token"
+
+    with ThreadPoolExecutor(len(passwords)) as pool:
+        return Counter(pool.map(sign, passwords))
+
+
+def test_who_guesses_at_the_same_moment_learns_no_more_than_who_guesses_in_turn(database: Database) -> None:
+    Accounts(database).add("A", "a@example.org", "correct horse", "a@example.org")
+    free = subjects("a@example.org", "192.0.2.1")[0].free
+    # In turn, too, the failure that locks is the first that is not free.
+    assert attempts(database, ["wrong"] * 16) == {"WrongCredentials": free + 1, "TooManyFailures": 15 - free}
+
+
+def test_a_right_password_among_too_many_is_not_told_from_a_wrong_one(database: Database) -> None:
+    Accounts(database).add("A", "a@example.org", "correct horse", "a@example.org")
+    who = subjects("a@example.org", "192.0.2.1")
+
+    class Late(Accounts):
+        """Meanwhile others fail."""
+
+        def check(self, username: str, password: str) -> User:
+            found = super().check(username, password)
+            for _ in range(who[0].free + 1):
+                Throttle(database).failed(*who)
+            return found
+
+    desk = Desk(Late(database), Throttle(database), Signer(private_pem(KEY), 1))
+    with pytest.raises(TooManyFailures):
+        sign_in("a@example.org", "correct horse", "192.0.2.1", desk)
+    make_past(database, "logins", "locked_until")
+    desk = Desk(Accounts(database), Throttle(database), desk.signer)
+    assert sign_in("a@example.org", "correct horse", "192.0.2.1", desk)["token"]
+    left = select(logins.c.subject)  # the address's alone
+    assert database.run(lambda connection: list(connection.scalars(left))) == [who[2].id]
 
 
 def test_old_failures_are_forgotten(database: Database) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, create_engine, event, insert, inspect, select
 from functions.database import Database
 from functions.tables import logins, metadata
 from infra.migrations.schema import upgrade
+from scripts.deployment.manifests import migrations
 from tests.platform import ROOT
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
@@ -189,3 +190,40 @@ def migrate_by_four(url: str) -> None:
         assert {*inspect(connection).get_table_names()} == {*metadata.tables, "alembic_version"}
         assert len(connection.execute(text("SELECT version_num FROM alembic_version")).all()) == 1
     database.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
+def test_an_older_version_leaves_a_newer_database_alone_and_is_not_tried_again(kind: str, tmp_path: Path) -> None:
+    if kind == "sqlite":
+        migrate_as_older(f"sqlite:///{tmp_path / 'test.db'}")
+        return
+    with {"mariadb": MariaDB, "postgresql": PostgreSQL}[kind]() as fresh:
+        migrate_as_older(fresh.url)
+        fresh.stop()
+        away = migrate(fresh.url)
+        assert (away.returncode, away.stderr.startswith("The database could not be prepared: ")) == (1, True)
+
+
+def migrate_as_older(url: str) -> None:
+    database = Database(url)
+    upgrade(database)
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    done = migrate(url)
+    with database.engine.connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
+    database.close()
+    assert done.returncode == 2
+    assert done.stderr == (
+        "The database is of a newer version of mp3burst, whose migration 9999 is unknown here: "
+        "run that version or a later one, or restore a backup from before it.\n"
+    )
+    # The cluster's Job ends at this status, and at no other.
+    (rule,) = migrations("image", "stamp")["spec"]["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [done.returncode])
+
+
+def migrate(url: str) -> subprocess.CompletedProcess[str]:
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "DATABASE_URL": url}
+    command = [sys.executable, "-m", "infra.migrations"]
+    return subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True, timeout=120, check=False)

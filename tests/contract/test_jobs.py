@@ -231,11 +231,36 @@ def test_a_service_that_stays_away_for_a_day_ends_the_job(house: House) -> None:
     job = house.job()
     make_past(house.database, "jobs", "created_at", 86_400_000)
     for _ in range(MOST_ATTEMPTS):
+        assert house.overdue.fail_spent() == []
         lease = house.jobs.claim(job.id)
         assert lease is not None
         house.jobs.release(lease, MediaUnavailable("full"))
-    make_past(house.database, "jobs", "due_at")
+        wait_out(house, "jobs")
     assert house.overdue.fail_spent() == [ConversionFailed(job.id)]
+
+
+def test_a_store_that_takes_a_minute_to_start_spends_two_attempts_of_an_old_job(house: House) -> None:
+    """The broker's tries come after 1, 2, 4 ... seconds; dead letters and sweep come in between."""
+    job = house.job()
+    make_past(house.database, "jobs", "created_at", 86_400_000)
+    for _ in range(60):
+        if (lease := house.jobs.claim(job.id)) is not None:
+            house.jobs.release(lease, MediaUnavailable("starting"))
+        house.overdue.wake(VideoUploaded(job.id))
+        for column in ("due_at", "lease_until"):
+            make_past(house.database, "jobs", column, 1000)  # a second goes by
+    assert house.row("jobs").attempts == 2
+    wait_out(house, "jobs")
+    assert [due.event for due in house.overdue.due(10)] == [VideoUploaded(job.id)]
+    lease = house.jobs.claim(job.id)
+    assert lease is not None
+    assert house.jobs.finish(lease, Outcome(house.blob("mp3s"), 1.0, None)) is not None
+
+
+def wait_out(house: House, table: str) -> None:
+    """As if what was put off were due."""
+    for column in ("due_at", "lease_until"):
+        make_past(house.database, table, column)
 
 
 def test_sweep_fails_a_job_whose_attempts_are_spent_once(house: House) -> None:

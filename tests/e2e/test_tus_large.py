@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import socket
+import statistics
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +55,16 @@ def send(upload: Tus, end: int, reset: bool) -> None:
     line.close()
 
 
+def settle(upload: Tus) -> None:
+    """Ask where to go on until a part may begin there: the server may not have heard of the cut yet.
+
+    Who goes on at once is answered 409 or 423 and asks again, which costs what was sent until then.
+    """
+    deadline = time.monotonic() + 60
+    while upload.head() and upload.patch(b"").status != 204:
+        assert time.monotonic() < deadline, "the upload stays locked"
+
+
 def kill(platform: Platform) -> None:
     pids = [platform.process.pid, *children(platform.process.pid)]
     platform.kill()
@@ -70,7 +81,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_a_gigabyte_survives_twenty_cuts_and_a_kill(data: Path, measured: Callable[[str], None]) -> None:
     chance = random.Random(7)  # noqa: S311 - places, not secrets
-    cuts, lost = sorted(chance.sample(range(1, SIZE), CUTS)), 0
+    cuts, lost = sorted(chance.sample(range(1, SIZE), CUTS)), list[int]()
     began, platform = time.monotonic(), start(data)
     try:
         me = Client(platform.url).sign_up()
@@ -82,9 +93,12 @@ def test_a_gigabyte_survives_twenty_cuts_and_a_kill(data: Path, measured: Callab
                 platform.__exit__(None, None, None)
                 platform = start(data)
                 upload.user = me = Client(platform.url, me.token, me.username, me.user)
-            before, _ = upload.offset, upload.head()
+            before = upload.offset
+            settle(upload)
             assert before <= upload.offset <= cut
-            lost += cut - upload.offset
+            lost.append(cut - upload.offset)
+        # After a FIN everything comes in, and is kept but for what the ingress held. An RST loses what was under way.
+        assert statistics.median(lost[1::2]) < _BLOCK
         done = me.wait(rest(upload))
         uploaded = time.monotonic()
         assert done["status"] == "done"
@@ -96,7 +110,7 @@ def test_a_gigabyte_survives_twenty_cuts_and_a_kill(data: Path, measured: Callab
         platform.__exit__(None, None, None)
     measured(
         f"1 GiB by tus in {uploaded - began:.0f} s through {CUTS} cuts and a kill, "
-        f"{lost / CUTS / 1e6:.1f} MB sent again for each; compared in {time.monotonic() - uploaded:.0f} s"
+        f"{sum(lost) / CUTS / 1e6:.1f} MB sent again for each; compared in {time.monotonic() - uploaded:.0f} s"
     )
 
 

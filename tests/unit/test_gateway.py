@@ -16,7 +16,10 @@ from tests.servers import free_port
 from tests.servers.nginx import CONFIGURATION, Gateway
 
 ROOT = Path(__file__).parents[2]
-ROUTE = re.compile(r"location ~ \^(\S+?)\(/\|\$\) { set \$upstream \${(\w+)_UPSTREAM}; proxy_pass http://\$upstream; }")
+ROUTE = re.compile(
+    r"location ~ \^(\S+?)\(/\|\$\) { (?:error_log /dev/null; )?"
+    r"set \$upstream \${(\w+)_UPSTREAM}; proxy_pass http://\$upstream; }"
+)
 FUNCTIONS = ("REGISTER", "LOGIN", "VALIDATE", "UPLOAD", "STATUS", "DOWNLOAD")
 #: More than the kernel keeps on the way, both ways.
 MUCH = 64 << 20
@@ -201,3 +204,31 @@ def problem(gateway: Gateway, path: str) -> dict[str, object]:
         assert answer.status == found["status"]
         assert found.keys() == {"type", "title", "status", "detail"}
         return found
+
+
+@pytest.mark.parametrize("upstream", ["nobody", "unknown"])
+def test_a_download_that_fails_is_told_without_the_key_in_its_link(upstream: str) -> None:
+    """The token of a link is good for days, for everybody who has it."""
+    where = {"nobody": f"127.0.0.1:{free_port()}", "unknown": "no-such-name.invalid"}[upstream]
+    environ = {f"{name}_UPSTREAM": where for name in FUNCTIONS} | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}
+    with Gateway(environ) as gateway:
+        for path in ("/download", "//download", "/downloads"):
+            problem(gateway, f"{path}?fid=1&token=secret")
+        problem(gateway, "/validate?told")  # after it, whatever is said of the others has been said
+        log = gateway.log()
+    assert "/validate?told" in log
+    assert "secret" not in log
+    told = [line for line in log.splitlines() if " 502 GET /download, " in line]
+    assert len(told) == 2
+    if upstream == "nobody":
+        assert f'upstream "{where}" answered "502"' in told[0]
+
+
+def test_a_download_that_breaks_off_says_nothing_of_its_link(gateway: Gateway, function: Function) -> None:
+    with client(gateway, "GET /download?fid=1&token=secret HTTP/1.1\nHost: h") as user:
+        with function.connection() as (connection, *_):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst")
+        while user.recv(1 << 16):
+            pass
+    problem(gateway, "/validate?told")
+    assert "secret" not in gateway.log()

@@ -80,7 +80,7 @@ def test_a_function_has_the_same_settings_in_compose_as_on_knative(name: str) ->
 def test_every_service_is_restricted_limited_and_watched() -> None:
     for name, service in compose().items():
         assert service["mem_limit"], name
-        assert service["restart"] == ("on-failure" if name == "migrations" else "unless-stopped"), name
+        assert service["restart"] == ("on-failure:10" if name == "migrations" else "unless-stopped"), name
         assert not service["image"].endswith(":latest") or service["image"].startswith("mp3burst/"), name
         assert "healthcheck" in service or name in {"bridge", "ping", "migrations", "mail"}, name
         if service["image"].startswith(("mp3burst/", "nginx")):

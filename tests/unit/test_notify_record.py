@@ -52,7 +52,14 @@ def test_it_is_recorded_once_the_database_is_back() -> None:
     assert (len(sent), mails.away, mails.released) == (1, -1, False)
 
 
-def test_after_a_minute_the_broker_is_told_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_minute_the_broker_is_told_to_try_again_and_no_second_mail_goes_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(main, "_PATIENCE", 0.0)
-    with pytest.raises(DatabaseUnavailable):
-        send_mail(Mp3Ready(JOB).id, office(Mails(away=9), []))
+    mails, sent = Mails(away=2), list[Mail]()
+    one = office(mails, sent)
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailable):
+            send_mail(Mp3Ready(JOB).id, one)
+    send_mail(Mp3Ready(JOB).id, one)
+    assert (len(sent), mails.away, mails.released) == (1, -1, False)
