@@ -39,22 +39,28 @@ from tests.servers import smtp
 RATE, SECONDS = 44100, 60
 
 
-def anything(_: bytes) -> bool:
+def anything(_: int) -> bool:
     """Any process."""
     return True
 
 
-def encoder(command: bytes) -> bool:
+def encoder(pid: int) -> bool:
     """Only ffmpeg itself: its launcher, which has the same arguments, does not die with its parent yet."""
+    command = command_of(pid)
     return b"libmp3lame" in command and b"ffmpeg" in command.partition(b"\0")[0]
 
 
-def reader(command: bytes) -> bool:
-    """The process that opens the stranger's file."""
-    return b"functions.convert.reader" in command
+def reader(pid: int) -> bool:
+    """The process that opens the stranger's file; not one that waits for its first, which may open files yet."""
+    if b"functions.convert.reader" not in command_of(pid):
+        return False
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        rows = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        return any(row.split()[:5] == ["Max", "open", "files", "0", "0"] for row in rows)
+    return False
 
 
-Kind = Callable[[bytes], bool]
+Kind = Callable[[int], bool]
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +108,7 @@ class Installation:
 
     def processes(self, kind: Kind = anything) -> list[int]:
         """The platform's descendants of this kind."""
-        found = [pid for pid in descendants(self.platform.process.pid) if kind(command_of(pid))]
+        found = [pid for pid in descendants(self.platform.process.pid) if kind(pid)]
         self._pids |= set(found)
         return found
 
