@@ -4,6 +4,9 @@ import math
 import os
 from pathlib import Path
 
+#: Encoders at once that are a wish; each is a process, and more of them a slip.
+MOST_ENCODERS = 256
+
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Whole cores, rounded up, at least 1.

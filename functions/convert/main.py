@@ -12,7 +12,7 @@ from events.publish import publisher
 from events.schema import Event, PieceCut
 from functions.blobs import Blobs
 from functions.convert import engine, probe
-from functions.convert.cores import available_cores
+from functions.convert.cores import MOST_ENCODERS, available_cores
 from functions.convert.fanout import pieces_of
 from functions.convert.faults import UnusableMedia
 from functions.convert.ffmpeg import ffmpeg_of
@@ -148,7 +148,7 @@ def _workshop() -> Workshop:
         joins=Jobs(database, stage="joining"),
         pieces=Pieces(database),
         outbox=Outbox(database, publisher(os.environ, f"/mp3burst/{os.environ.get('FUNCTION_TARGET', 'convert')}")),
-        encoders=int(number(os.environ, "ENCODERS", available_cores(), 1)),
+        encoders=int(number(os.environ, "ENCODERS", min(available_cores(), MOST_ENCODERS), 1, MOST_ENCODERS)),
         fanout=number(os.environ, "FANOUT_SECONDS", FANOUT_SECONDS),
         ffmpeg=ffmpeg_of(os.environ),
     )
