@@ -8,6 +8,7 @@ from typing import Final
 import functions_framework
 from cloudevents.http import CloudEvent
 
+from events.errors import with_cause
 from events.publish import publisher
 from events.schema import Event, PieceCut
 from functions.blobs import Blobs
@@ -82,7 +83,7 @@ def _attempt(lease: Lease, workshop: Workshop) -> list[Event]:
         with workshop.jobs.keep(lease, lambda: progress[0]) as keeper:
             return _convert(lease, keeper, progress, workshop)
     except UnusableMedia as error:
-        log.info("job %s: %s (%s)", job, error, error.__cause__)
+        log.info("job %s: %s", job, with_cause(error))
         return _failed(lease, str(error), workshop)
     except (BlobNotFound, BlobCorrupt):
         log.exception("job %s: its video cannot be read", job)
