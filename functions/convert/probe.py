@@ -23,6 +23,7 @@ class Track:
         channels: how many, as decoded.
         duration: seconds, from the packets.
         missing: seconds that the source claims to have and has not.
+        packets: how many it has.
         errors: places of the source that could not be read.
         skipped: samples at the start that are not to be heard.
         discarded: samples at the end that are not to be heard.
@@ -40,6 +41,7 @@ class Track:
     channels: int
     duration: float
     missing: float
+    packets: int
     errors: int
     skipped: int
     discarded: int
