@@ -176,6 +176,8 @@ def _formats(container: "av.container.InputContainer", extraction: Extraction, f
     if stream.codec_context.name == "aac" and not stream.codec_context.extradata:
         # Each frame has its own header, which matroska would take off: rates may change midway.
         return "nut", "adts"
+    if container.format.name == "ogg" and stream.codec_context.name == "opus":
+        return "nut", "matroska", *rest  # matroska tells only of the first link of a chain what is not to be heard
     return "matroska", *rest
 
 

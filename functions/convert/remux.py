@@ -44,6 +44,8 @@ class NoContainer(Exception):
 def _options(name: str, rate: int) -> dict[str, str]:
     if name == "mpegts":
         return {"mpegts_m2ts_mode": "1"}  # the only one that takes Blu-ray's PCM
+    if name == "nut":
+        return {"syncpoints": "none", "strict": "experimental"}  # so it tells of any packet what is not to be heard
     # The edit list says how long the track is, by default in milliseconds.
     return {"movie_timescale": str(rate)} if name in ("mov", "mp4") else {}
 

@@ -202,6 +202,7 @@ def test_sound_that_changes_its_rate_midway_is_that_of_one_ffmpeg(tmp_path: Path
         ("a.ogg", "-vn -c:a libvorbis"),
         ("a.flac", "-vn -c:a flac"),
         ("a.webm", "-vn -c:a libopus"),
+        ("a.opus", "-vn -c:a libopus"),
     ],
 )
 def test_recordings_laid_end_to_end_whose_clock_begins_anew_are_one(name: str, arguments: str, tmp_path: Path) -> None:
