@@ -48,6 +48,7 @@ CONTAINERS = [
     ("surround.mkv", "-c:a ac3 -ac 6", 48000),
     ("opus.webm", "-c:v libvpx -deadline realtime -c:a libopus", 48000),
     ("pcm.avi", "-c:v mpeg4 -c:a pcm_s16le", 44100),
+    ("eac3.avi", "-c:v mpeg4 -c:a eac3", 48000),  # each packet much later than the one before it ends
     ("aac.flv", "-c:v flv1 -c:a aac", 44100),
     ("aac.ts", "-c:v mpeg2video -c:a aac", 48000),
     ("mp2.mpg", "-c:v mpeg1video -c:a mp2", 44100),
