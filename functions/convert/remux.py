@@ -41,6 +41,25 @@ class NoContainer(Exception):
     """None takes the codec."""
 
 
+def formats(container: "av.container.InputContainer", extraction: Extraction, fragmented: bool) -> tuple[str, ...]:
+    """Containers that a track may go into and decode to the same samples; the first that takes its codec is the one."""
+    # Some codecs stay where they come from: on DVDs, in old Flash and QuickTime, in broadcasts. What has no name for a
+    # codec takes it all the same in mpegts, and does not know it again.
+    rest = "asf", "nut", "vob", "flv", "caf", *(["mpegts"] if container.format.name == "mpegts" else [])
+    stream = extraction.stream
+    # The last packet of fragments is heard to its end, which matroska needs not be told. But it does not take over what
+    # is not to be heard at the beginning, as the encoder's delay in an edit list or in LAME's tag.
+    movie, silent = container.format.name.startswith("mov,"), extraction.skipped > 0
+    if (movie and (not fragmented or silent)) or (container.format.name == "mp3" and silent):
+        return "mov", "mp4", "matroska", *rest
+    if stream.codec_context.name == "aac" and not stream.codec_context.extradata:
+        # Each frame has its own header, which matroska would take off: rates may change midway.
+        return "nut", "adts"
+    if container.format.name == "ogg" and stream.codec_context.name == "opus":
+        return "nut", "matroska", *rest  # matroska tells only of the first link of a chain what is not to be heard
+    return "matroska", *rest
+
+
 def _options(name: str, rate: int) -> dict[str, str]:
     if name == "mpegts":
         return {"mpegts_m2ts_mode": "1"}  # the only one that takes Blu-ray's PCM
