@@ -30,6 +30,7 @@ class Track:
         tags: names and values as the source has them.
         chapters: the source's, on the track's clock.
         cover: a picture, PNG or JPEG, or nothing.
+        dropped: bytes of a picture that was too large to be taken along, 0 if none was.
         moment: what a cover is to be made of instead.
         reading: who still takes it out, None once all of it is there.
     """
@@ -48,6 +49,7 @@ class Track:
     tags: Mapping[str, str]
     chapters: Sequence[Chapter]
     cover: bytes
+    dropped: int = 0
     moment: Moment | None = None
     reading: Reading | None = None
 

@@ -178,7 +178,9 @@ def _missing(container: "av.container.InputContainer", extraction: Extraction) -
 
 def _tell(link: socket.socket, what: bytes, report: dict[str, Any]) -> None:
     cover = report.pop("cover", b"")  # once
-    if 0 < len(cover) <= MAX_COVER:
+    if len(cover) > MAX_COVER:
+        report["dropped"] = len(cover)
+    elif cover:
         link.sendall(REQUEST.pack(COVER, len(cover), 0) + cover)
     data = json.dumps(report).encode()
     link.sendall(REQUEST.pack(what, len(data), 0) + data)
