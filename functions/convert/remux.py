@@ -106,13 +106,15 @@ def remux(extraction: Extraction, formats: Callable[[], Sequence[str]], target: 
                 _write(output, last, clock, extraction)
             last = packet
         if last is not None:
+            rest = None if whole else extraction.rest(last)
             if whole:
                 last.duration = max(last.duration or 0, length)
-            elif (rest := extraction.rest(last)) is not None:
+            elif rest is not None:
                 # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is meant to be cut.
                 last.duration = rest
-            last.stream = stream
-            _write(output, last, clock, extraction)
+            if rest != 0:
+                last.stream = stream
+                _write(output, last, clock, extraction)
         output.close()
         return name
     raise NoContainer(extraction.stream.codec_context.name)

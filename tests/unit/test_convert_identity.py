@@ -185,6 +185,14 @@ def test_mp3_that_changes_its_rate_midway_is_encoded_anew_as_by_one_ffmpeg(tmp_p
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "192k")
 
 
+def test_mp3_whose_last_frame_is_padding_alone_ends_where_one_ffmpeg_ends_it(tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.mp3", "-af", "atrim=end_sample=115220", seconds=3)
+    assert clips.samples(video, 48000, 2) == 101 * 1152 - 1105
+    result, mp3 = convert(video, tmp_path, Options(bitrate=160), encoders=2)
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
+    assert result.duration == pytest.approx((101 * 1152 - 1105) / 48000)
+
+
 def test_sound_that_changes_its_rate_midway_is_that_of_one_ffmpeg(tmp_path: Path) -> None:
     first = clips.clip(tmp_path / "one.aac", "-c:a", "aac", rate=48000)
     second = clips.clip(tmp_path / "two.aac", "-c:a", "aac", "-ac", "1", rate=32000, sound=clips.NOISE)
