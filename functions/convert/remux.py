@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import av.container
     import av.packet
 
+#: Bytes of packets that libav's writer of TTA may hold to the end.
+_MOST_HELD = 256 << 20
+
 
 class _Clock:
     """Gives packets times that only go forward, which containers insist on.
@@ -57,6 +60,8 @@ def formats(container: "av.container.InputContainer", extraction: Extraction, fr
         return "nut", "adts"
     if container.format.name == "ogg" and stream.codec_context.name == "opus":
         return "nut", "matroska", *rest  # matroska tells only of the first link of a chain what is not to be heard
+    if container.format.name == "tta" and container.size <= _MOST_HELD:
+        return "tta", "matroska", *rest  # its decoder has to know the number of samples, which matroska rounds
     return "matroska", *rest
 
 

@@ -193,6 +193,14 @@ def test_mp3_whose_last_frame_is_padding_alone_ends_where_one_ffmpeg_ends_it(tmp
     assert result.duration == pytest.approx((101 * 1152 - 1105) / 48000)
 
 
+@pytest.mark.parametrize("samples", [100, 123_457])
+def test_a_length_that_is_no_whole_number_of_milliseconds_is_kept(samples: int, tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.tta", "-af", f"atrim=end_sample={samples}", seconds=3)
+    result, mp3 = convert(video, tmp_path, Options(bitrate=160), encoders=2)
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
+    assert result.warning is None
+
+
 def test_sound_that_changes_its_rate_midway_is_that_of_one_ffmpeg(tmp_path: Path) -> None:
     first = clips.clip(tmp_path / "one.aac", "-c:a", "aac", rate=48000)
     second = clips.clip(tmp_path / "two.aac", "-c:a", "aac", "-ac", "1", rate=32000, sound=clips.NOISE)
