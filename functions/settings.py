@@ -1,5 +1,6 @@
 """Reads settings from the environment: what is missing or wrong is named in the error, with what to do about it."""
 
+import math
 from collections.abc import Mapping
 
 from events.errors import Mp3burstError
@@ -43,11 +44,11 @@ def required(environ: Mapping[str, str], name: str, what: str) -> str:
     return value
 
 
-def number(environ: Mapping[str, str], name: str, default: float, least: float = 0) -> float:
+def number(environ: Mapping[str, str], name: str, default: float, least: float = 0, most: float = math.inf) -> float:
     """The variable as a number, or its default.
 
     Raises:
-        BadSetting: it is no number, or less than ``least``.
+        BadSetting: it is no number, less than ``least``, or more than ``most``.
     """
     text = environ.get(name, "")
     if not text:
@@ -56,6 +57,7 @@ def number(environ: Mapping[str, str], name: str, default: float, least: float =
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not least <= value < float("inf"):
-        raise BadSetting(f"{name} is {text!r}: it must be a number of at least {least:g}.")
+    if not least <= value <= most or value == math.inf:
+        bounds = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
+        raise BadSetting(f"{name} is {text!r}: it must be a number {bounds}.")
     return value

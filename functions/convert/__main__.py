@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from events.errors import Mp3burstError, TryAgain
+from functions.convert.cores import MOST_ENCODERS
 from functions.convert.ffmpeg import ffmpeg_of
 from functions.convert.readers import readers
 from functions.options import BITRATES, Options
@@ -46,9 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="OUT",
         help="the MP3, written over if it is there (default: beside the video)",
     )
-    cores = len(os.sched_getaffinity(0))
+    cores = min(len(os.sched_getaffinity(0)), MOST_ENCODERS)
     encoders = "how many work at once (default: one for each core)"
-    parser.add_argument("--encoders", type=int, default=cores, metavar="N", help=encoders)
+    parser.add_argument("--encoders", type=_encoders, default=cores, metavar="N", help=encoders)
     options = [_add(parser, name, one.default) for name, one in Options.__dataclass_fields__.items()]
     given = parser.parse_args(arguments)
     out = given.out or given.video.parent / f"{given.video.stem}.mp3"
@@ -89,6 +90,12 @@ def _add(parser: argparse.ArgumentParser, name: str, default: object) -> argpars
     return parser.add_argument(flag, help=_HELP[name])
 
 
+def _encoders(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MOST_ENCODERS):
+        raise argparse.ArgumentTypeError(f"it must be a number from 1 to {MOST_ENCODERS}")
+    return int(text)
+
+
 def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result":
     """Convert into a file beside ``out`` that takes its name once it is whole."""
     ffmpeg = ffmpeg_of(os.environ)
@@ -104,7 +111,7 @@ def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result"
                 options,
                 filename=video.name,
                 directory=Path(name),
-                encoders=max(encoders, 1),
+                encoders=encoders,
                 on_progress=on_progress,
                 ffmpeg=ffmpeg,
             )

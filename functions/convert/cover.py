@@ -16,6 +16,7 @@ from functions.convert.faults import UnusableMedia
 from functions.convert.moment import Moment
 from functions.convert.probe import Track
 from functions.convert.reading import HEARTBEAT, Reading, SupportsReadSeek
+from functions.convert.remote import MAX_COVER
 
 #: Seconds that a picture may take; MP3s are more than their covers.
 PATIENCE = 60.0
@@ -27,6 +28,7 @@ _FAULTS = {
     "no picture": "This file has no video to take a cover from.",
     "beyond": "The video is shorter than that: it has no picture for the cover there.",
 }
+_TOO_LARGE = f"The picture that the file brings along is larger than {MAX_COVER >> 20} MB and was left out."
 _UNREADABLE = "The video cannot be decoded where the cover was to be taken from."
 
 
@@ -39,7 +41,7 @@ def prepare(
         EncoderKilled: the reader died by SIGKILL.
     """
     if wanted is None:
-        return track
+        return replace(track, moment=Moment(track.path, (), 1.0, _TOO_LARGE)) if track.dropped else track
     if wanted == "none":
         return replace(track, cover=b"")
     second = None if isinstance(wanted, str) else wanted

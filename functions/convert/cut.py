@@ -83,6 +83,7 @@ class Plan:
         pieces: the ranges, in order and without a gap.
         before: how many samples of the track come before the MP3 begins; every encoder decodes them, too.
         steady: whether all filters but the first see one stream, whatever changes in the track on the way.
+        packets: how many the track has.
     """
 
     container: str
@@ -94,6 +95,7 @@ class Plan:
     pieces: tuple[Piece, ...]
     before: int = 0
     steady: bool = False
+    packets: int = 0
 
     @property
     def seconds(self) -> float:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from functions.convert import sandbox
+from functions.convert.cage import Limits
+from functions.convert.cores import cores_for
 from functions.convert.cut import Piece, Plan, atrim
 from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
 from functions.convert.feed import source_of
@@ -18,6 +20,10 @@ from functions.convert.reading import HEARTBEAT, Reading
 
 #: An encoder that needs more CPU than that for a second of sound is stuck.
 CPU_PER_SECOND = 1.0
+#: The same of a second that a track may have by the number of its packets and does not claim.
+_CPU_PER_POSSIBLE_SECOND = 0.1
+#: Seconds of sound in a packet at most, but for oddities.
+_PACKET_SECONDS = 1.0
 #: Bytes that an ffmpeg may map.
 ADDRESS_SPACE = 4 << 30
 _ONLY_TIMES = b"non monotonically increasing dts to muxer"  # libavformat/mux.c; MP3 has no times, nothing is lost
@@ -111,14 +117,13 @@ def encode(
     waiting = list(reversed(encodings))
     running: list[Encoding] = []
     cores = cores_for(min(at_once, len(encodings)))
-    length = (plan.before + plan.samples) / plan.rate
     source = functools.partial(source_of, track, reading)
     with selectors.DefaultSelector() as selector:
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
                     free = next((core for core in cores if core not in [one.core for one in running]), None)
-                    running.append(_start(ffmpeg, plan, waiting.pop(), source, selector, length, free))
+                    running.append(_start(ffmpeg, plan, waiting.pop(), source, selector, free))
                 for key, _ in selector.select(HEARTBEAT):
                     encoding, name = key.data
                     _hear(encoding, name, selector)
@@ -137,14 +142,15 @@ def encode(
     return encodings
 
 
-def cores_for(encoders: int) -> list[int]:
-    """The numbers of the cores that so many encoders keep to, one each; none where they should not.
-
-    The threads of an encoder that keeps to one core wake each other for less: 5 % (measured, 2 cores). Where there are
-    more cores than encoders, others may be on just those that would be chosen, and the kernel chooses better.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    return cores if 1 < encoders == len(cores) else []
+def _limits(plan: Plan) -> Limits:
+    # What a track claims may be much too little, as where all its packets have one time; its packets are there.
+    claimed, possible = (plan.before + plan.samples) / plan.rate, plan.packets * _PACKET_SECONDS
+    return {
+        "AS": ADDRESS_SPACE,
+        "CPU": int(60 + max(claimed * CPU_PER_SECOND, possible * _CPU_PER_POSSIBLE_SECOND)),
+        "FSIZE": int(60 + max(claimed, possible)) * _BYTES_PER_SECOND,
+        "NOFILE": 64,
+    }
 
 
 def _start(
@@ -153,20 +159,12 @@ def _start(
     encoding: Encoding,
     source: Callable[[], IO[bytes]],
     selector: selectors.BaseSelector,
-    length: float,
     core: int | None,
 ) -> Encoding:
-    cpu = int(60 + length * CPU_PER_SECOND)
-    limits = {
-        "AS": ADDRESS_SPACE,
-        "CPU": cpu,
-        "FSIZE": int(length + 60) * _BYTES_PER_SECOND,
-        "NOFILE": 64,
-    }
     with source() as track, encoding.path.open("w+b") as frames:
         encoding.process = sandbox.spawn(
             command(ffmpeg, plan, encoding.piece, track.fileno(), frames.fileno()),
-            limits,
+            _limits(plan),
             pass_fds=(track.fileno(), frames.fileno()),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -229,6 +227,10 @@ def _judge(encoding: Encoding) -> None:
         raise EncoderKilled("The encoder was stopped from outside; the conversion is tried again.")
     if status and "No space left on device" in encoding.first_error:
         raise NoRoom("There is no room for temporary files just now; the conversion is tried again.")
+    if status in (-signal.SIGXCPU, -signal.SIGXFSZ):
+        raise UnusableMedia(
+            "The sound of this file takes far more time or room than its length accounts for: it may be damaged."
+        ) from RuntimeError(f"ffmpeg ended with {status}")
     if status:
         raise UnusableMedia("The sound of this file cannot be decoded.") from RuntimeError(
             f"ffmpeg ended with {status}: {encoding.first_error}"

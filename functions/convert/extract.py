@@ -38,7 +38,7 @@ class Extraction:
     def __init__(self, container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream") -> None:
         self._container = container
         self.stream = stream
-        self.packets = self.errors = self.skipped = self.discarded = 0
+        self.packets = self.errors = self.skipped = self.discarded = self._gaps = 0
         self.cut = False
         self.cover = b""
         self.rate = stream.codec_context.sample_rate
@@ -82,6 +82,9 @@ class Extraction:
             try:
                 packet = next(packets)
             except (StopIteration, EOFError):
+                if 2 * self._gaps > self.packets:  # a wrong clock, as of E-AC-3 and DTS in AVI
+                    self.errors -= self._gaps
+                    self._end = (self._first or 0.0) + self._summed
                 return
             except av.error.FFmpegError:
                 self.errors += 1
@@ -121,6 +124,7 @@ class Extraction:
                 start = self._end
             elif start > self._end + GAP:
                 self.errors += 1
+                self._gaps += 1
             self._end = max(self._end, start + length)
         self.discarded = 0  # only the last packet's counts
         for side in packet.iter_sidedata():
@@ -137,6 +141,9 @@ class Extraction:
         if not source.duration or last.pts is None or last.time_base != source.time_base:
             return None
         rest = (source.start_time or 0) + source.duration - last.pts
+        # LAME's padding may be more than a frame. Of two packets both stay: libav makes nothing of one such in mov.
+        if rest <= 0 and self.discarded and self._container.format.name == "mp3" and self.packets > 2:
+            return 0
         return rest if 0 < rest < (last.duration or 0) else None
 
     def _decode(self, packet: "av.packet.Packet[Any]") -> None:

@@ -8,11 +8,12 @@ from typing import Final
 import functions_framework
 from cloudevents.http import CloudEvent
 
+from events.errors import with_cause
 from events.publish import publisher
 from events.schema import Event, PieceCut
 from functions.blobs import Blobs
 from functions.convert import engine, probe
-from functions.convert.cores import available_cores
+from functions.convert.cores import MOST_ENCODERS, available_cores
 from functions.convert.fanout import pieces_of
 from functions.convert.faults import UnusableMedia
 from functions.convert.ffmpeg import ffmpeg_of
@@ -82,7 +83,7 @@ def _attempt(lease: Lease, workshop: Workshop) -> list[Event]:
         with workshop.jobs.keep(lease, lambda: progress[0]) as keeper:
             return _convert(lease, keeper, progress, workshop)
     except UnusableMedia as error:
-        log.info("job %s: %s (%s)", job, error, error.__cause__)
+        log.info("job %s: %s", job, with_cause(error))
         return _failed(lease, str(error), workshop)
     except (BlobNotFound, BlobCorrupt):
         log.exception("job %s: its video cannot be read", job)
@@ -148,7 +149,7 @@ def _workshop() -> Workshop:
         joins=Jobs(database, stage="joining"),
         pieces=Pieces(database),
         outbox=Outbox(database, publisher(os.environ, f"/mp3burst/{os.environ.get('FUNCTION_TARGET', 'convert')}")),
-        encoders=int(number(os.environ, "ENCODERS", available_cores(), 1)),
+        encoders=int(number(os.environ, "ENCODERS", min(available_cores(), MOST_ENCODERS), 1, MOST_ENCODERS)),
         fanout=number(os.environ, "FANOUT_SECONDS", FANOUT_SECONDS),
         ffmpeg=ffmpeg_of(os.environ),
     )

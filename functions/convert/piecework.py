@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from events.errors import with_cause
 from events.schema import Event
 from functions.convert import cover, engine, leap, repack, splice, tags
 from functions.convert.cut import Piece, Plan
@@ -64,7 +65,7 @@ def encode_one(job: str, n: int, workshop: Workshop) -> None:
             raise UnusableMedia(GIVEN_UP)
         events = _encode(lease, row, workshop)
     except UnusableMedia as error:
-        log.info("job %s: piece %d: %s (%s)", job, n, error, error.__cause__)
+        log.info("job %s: piece %d: %s", job, n, with_cause(error))
         events = _only(workshop.pieces.fail(lease, str(error)))
     except (BlobNotFound, BlobCorrupt, leap.Damaged):
         log.exception("job %s: its audio track cannot be read", job)
@@ -114,7 +115,7 @@ def join_pieces(job: str, workshop: Workshop) -> None:
             outcome = _join(lease, keeper, workshop)
             event = joins.finish(lease, outcome)
     except UnusableMedia as error:
-        log.info("job %s: %s (%s)", job, error, error.__cause__)
+        log.info("job %s: %s", job, with_cause(error))
         event = joins.fail(lease, str(error))
     except (BlobNotFound, BlobCorrupt):
         log.exception("job %s: its pieces cannot be read", job)

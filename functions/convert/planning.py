@@ -31,4 +31,5 @@ def plan_for(track: Track, options: Options, pieces: int, decoding: float = cut.
         # To bring loudness to a level costs more than to encode, and every encoder would do all that is before it.
         pieces=cut.cut(frames, 1 if options.normalize else pieces, decoding),
         before=start,
+        packets=track.packets,
     )

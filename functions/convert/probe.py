@@ -23,12 +23,14 @@ class Track:
         channels: how many, as decoded.
         duration: seconds, from the packets.
         missing: seconds that the source claims to have and has not.
+        packets: how many it has.
         errors: places of the source that could not be read.
         skipped: samples at the start that are not to be heard.
         discarded: samples at the end that are not to be heard.
         tags: names and values as the source has them.
         chapters: the source's, on the track's clock.
         cover: a picture, PNG or JPEG, or nothing.
+        dropped: bytes of a picture that was too large to be taken along, 0 if none was.
         moment: what a cover is to be made of instead.
         reading: who still takes it out, None once all of it is there.
     """
@@ -40,12 +42,14 @@ class Track:
     channels: int
     duration: float
     missing: float
+    packets: int
     errors: int
     skipped: int
     discarded: int
     tags: Mapping[str, str]
     chapters: Sequence[Chapter]
     cover: bytes
+    dropped: int = 0
     moment: Moment | None = None
     reading: Reading | None = None
 

@@ -21,7 +21,7 @@ from functions.convert.boxes import NotPlain, is_fragmented
 from functions.convert.chapters import chapters_of
 from functions.convert.extract import BUFFER, Extraction, NotWhole, copy_frames
 from functions.convert.remote import BEGUN, COVER, MAX_COVER, REPORT, REQUEST, Gone, Remote, receive_order
-from functions.convert.remux import NoContainer, remux
+from functions.convert.remux import NoContainer, formats, remux
 
 if TYPE_CHECKING:
     import av.audio.stream
@@ -79,7 +79,7 @@ def read(
         kind = "mp3"
         copy_frames(extraction, target)
     else:
-        kind = remux(extraction, lambda: _formats(container, extraction, fragmented), target, whole=fragmented)
+        kind = remux(extraction, lambda: formats(container, extraction, fragmented), target, whole=fragmented)
     target.flush()
     return {
         **_report(container, extraction),
@@ -162,23 +162,6 @@ def _tags(found: dict[str, str]) -> dict[str, str]:
     return {name[:100]: value[:_LONGEST_TAG] for name, value in itertools.islice(found.items(), _MOST_TAGS)}
 
 
-def _formats(container: "av.container.InputContainer", extraction: Extraction, fragmented: bool) -> tuple[str, ...]:
-    """Containers that a track may go into and decode to the same samples; the first that takes its codec is the one."""
-    # Some codecs stay where they come from: on DVDs, in old Flash and QuickTime, in broadcasts. What has no name for a
-    # codec takes it all the same in mpegts, and does not know it again.
-    rest = "asf", "nut", "vob", "flv", "caf", *(["mpegts"] if container.format.name == "mpegts" else [])
-    stream = extraction.stream
-    # The last packet of fragments is heard to its end, which matroska needs not be told. But it does not take over what
-    # is not to be heard at the beginning, as the encoder's delay in an edit list or in LAME's tag.
-    movie, silent = container.format.name.startswith("mov,"), extraction.skipped > 0
-    if (movie and (not fragmented or silent)) or (container.format.name == "mp3" and silent):
-        return "mov", "mp4", "matroska", *rest
-    if stream.codec_context.name == "aac" and not stream.codec_context.extradata:
-        # Each frame has its own header, which matroska would take off: rates may change midway.
-        return "nut", "adts"
-    return "matroska", *rest
-
-
 def _missing(container: "av.container.InputContainer", extraction: Extraction) -> float:
     """Seconds between where the file ends and where it says that it ends; 0 where it says nothing of its own."""
     stream = extraction.stream
@@ -195,7 +178,9 @@ def _missing(container: "av.container.InputContainer", extraction: Extraction) -
 
 def _tell(link: socket.socket, what: bytes, report: dict[str, Any]) -> None:
     cover = report.pop("cover", b"")  # once
-    if 0 < len(cover) <= MAX_COVER:
+    if len(cover) > MAX_COVER:
+        report["dropped"] = len(cover)
+    elif cover:
         link.sendall(REQUEST.pack(COVER, len(cover), 0) + cover)
     data = json.dumps(report).encode()
     link.sendall(REQUEST.pack(what, len(data), 0) + data)

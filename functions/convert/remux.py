@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import av.container
     import av.packet
 
+#: Bytes of packets that libav's writer of TTA may hold to the end.
+_MOST_HELD = 256 << 20
+
 
 class _Clock:
     """Gives packets times that only go forward, which containers insist on.
@@ -41,9 +44,32 @@ class NoContainer(Exception):
     """None takes the codec."""
 
 
+def formats(container: "av.container.InputContainer", extraction: Extraction, fragmented: bool) -> tuple[str, ...]:
+    """Containers that a track may go into and decode to the same samples; the first that takes its codec is the one."""
+    # Some codecs stay where they come from: on DVDs, in old Flash and QuickTime, in broadcasts. What has no name for a
+    # codec takes it all the same in mpegts, and does not know it again.
+    rest = "asf", "nut", "vob", "flv", "caf", *(["mpegts"] if container.format.name == "mpegts" else [])
+    stream = extraction.stream
+    # The last packet of fragments is heard to its end, which matroska needs not be told. But it does not take over what
+    # is not to be heard at the beginning, as the encoder's delay in an edit list or in LAME's tag.
+    movie, silent = container.format.name.startswith("mov,"), extraction.skipped > 0
+    if (movie and (not fragmented or silent)) or (container.format.name == "mp3" and silent):
+        return "mov", "mp4", "matroska", *rest
+    if stream.codec_context.name == "aac" and not stream.codec_context.extradata:
+        # Each frame has its own header, which matroska would take off: rates may change midway.
+        return "nut", "adts"
+    if container.format.name == "ogg" and stream.codec_context.name == "opus":
+        return "nut", "matroska", *rest  # matroska tells only of the first link of a chain what is not to be heard
+    if container.format.name == "tta" and container.size <= _MOST_HELD:
+        return "tta", "matroska", *rest  # its decoder has to know the number of samples, which matroska rounds
+    return "matroska", *rest
+
+
 def _options(name: str, rate: int) -> dict[str, str]:
     if name == "mpegts":
         return {"mpegts_m2ts_mode": "1"}  # the only one that takes Blu-ray's PCM
+    if name == "nut":
+        return {"syncpoints": "none", "strict": "experimental"}  # so it tells of any packet what is not to be heard
     # The edit list says how long the track is, by default in milliseconds.
     return {"movie_timescale": str(rate)} if name in ("mov", "mp4") else {}
 
@@ -85,13 +111,15 @@ def remux(extraction: Extraction, formats: Callable[[], Sequence[str]], target: 
                 _write(output, last, clock, extraction)
             last = packet
         if last is not None:
+            rest = None if whole else extraction.rest(last)
             if whole:
                 last.duration = max(last.duration or 0, length)
-            elif (rest := extraction.rest(last)) is not None:
+            elif rest is not None:
                 # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is meant to be cut.
                 last.duration = rest
-            last.stream = stream
-            _write(output, last, clock, extraction)
+            if rest != 0:
+                last.stream = stream
+                _write(output, last, clock, extraction)
         output.close()
         return name
     raise NoContainer(extraction.stream.codec_context.name)

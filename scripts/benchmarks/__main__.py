@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import math
 import os
 import sys
 import traceback
@@ -81,14 +82,30 @@ def _possible() -> list[str]:
     return [name for name in ROWS if name != "knative" or os.environ.get("CLUSTER_INGRESS")]
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"all of them, or some of: {', '.join(ROWS)}")
     parser.add_argument("--list", action="store_true", help="say what the rows are")
     parser.add_argument("--quick", action="store_true", help="small inputs: to see that it works, not for figures")
-    parser.add_argument("--rounds", type=int, help="how often each thing is measured (5; 1 with --quick)")
-    parser.add_argument("--size", type=int, metavar="MB", help="the large file of the memory rows (4096; 64)")
-    parser.add_argument("--patience", type=float, default=0.0, metavar="SECONDS", help="wait for a calm machine")
+    parser.add_argument("--rounds", type=_count, help="how often each thing is measured (5; 1 with --quick)")
+    parser.add_argument("--size", type=_count, metavar="MB", help="the large file of the memory rows (4096; 64)")
+    parser.add_argument("--patience", type=_seconds, default=0.0, metavar="SECONDS", help="wait for a calm machine")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the model of row encode there, as SVG")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where the videos are kept that are made once")

@@ -32,6 +32,26 @@ def test_a_row_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None
     assert "nonsense" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rounds", "-1"], "--rounds: '-1' is no whole number from 1 on"),
+        (["--rounds", "0"], "--rounds: '0' is no whole number from 1 on"),
+        (["--size=0"], "--size: '0' is no whole number from 1 on"),
+        (["--size=-64"], "--size: '-64' is no whole number from 1 on"),
+        (["--patience", "nan"], "--patience: 'nan' is no number of seconds"),
+        (["--patience=-1"], "--patience: '-1' is no number of seconds"),
+    ],
+)
+def test_a_number_that_nothing_can_be_measured_with_is_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--list", *arguments])
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_report_is_json_with_every_row(tmp_path: Path) -> None:
     rows = [
         Row("tool", "what", 0.6, "x", "ffmpeg", **at_most(0.6, 0.65), details={"rounds": [0.6, 0.7]}),

@@ -100,6 +100,23 @@ def test_a_picture_that_came_along_is_kept_or_left_out(tmp_path: Path) -> None:
         assert (result.warning == "This file has no video to take a cover from.") == warned
 
 
+@pytest.mark.parametrize("name", ["a.m4a", "a.mp3", "a.mkv"])
+def test_of_a_picture_that_is_too_large_the_user_is_told(name: str, tmp_path: Path) -> None:
+    image = tmp_path / "large.png"
+    Image.new("RGB", (2400, 2400)).save(image, compress_level=0)
+    assert image.stat().st_size > 16 << 20
+    files: tuple[object, ...] = ("-i", image, "-map", 0, "-map", 1, "-c:v", "copy", "-disposition:v", "attached_pic")
+    if name == "a.mkv":
+        files = ("-attach", image, "-metadata:s:t", "mimetype=image/png", "-metadata:s:t", "filename=cover.png")
+    sound = clips.clip(tmp_path / "sound.wav", seconds=1)
+    clips.run("-i", sound, *files, tmp_path / name)
+    result, mp3 = convert(tmp_path / name, tmp_path, Options(), 1)
+    assert picture(mp3) is None
+    assert result.warning == "The picture that the file brings along is larger than 16 MB and was left out."
+    result, _ = convert(tmp_path / name, tmp_path, Options(cover="none"), 1)
+    assert result.warning is None
+
+
 def test_a_video_that_cannot_be_decoded_has_no_cover_and_its_sound(tmp_path: Path) -> None:
     video = colours(tmp_path / "a.mkv", "-c:v", "libx264", "-c:a", "aac")
     whole = convert(video, tmp_path, Options(), 1)[1]

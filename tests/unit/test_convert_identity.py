@@ -48,6 +48,7 @@ CONTAINERS = [
     ("surround.mkv", "-c:a ac3 -ac 6", 48000),
     ("opus.webm", "-c:v libvpx -deadline realtime -c:a libopus", 48000),
     ("pcm.avi", "-c:v mpeg4 -c:a pcm_s16le", 44100),
+    ("eac3.avi", "-c:v mpeg4 -c:a eac3", 48000),  # each packet much later than the one before it ends
     ("aac.flv", "-c:v flv1 -c:a aac", 44100),
     ("aac.ts", "-c:v mpeg2video -c:a aac", 48000),
     ("mp2.mpg", "-c:v mpeg1video -c:a mp2", 44100),
@@ -184,6 +185,22 @@ def test_mp3_that_changes_its_rate_midway_is_encoded_anew_as_by_one_ffmpeg(tmp_p
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "192k")
 
 
+def test_mp3_whose_last_frame_is_padding_alone_ends_where_one_ffmpeg_ends_it(tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.mp3", "-af", "atrim=end_sample=115220", seconds=3)
+    assert clips.samples(video, 48000, 2) == 101 * 1152 - 1105
+    result, mp3 = convert(video, tmp_path, Options(bitrate=160), encoders=2)
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
+    assert result.duration == pytest.approx((101 * 1152 - 1105) / 48000)
+
+
+@pytest.mark.parametrize("samples", [100, 123_457])
+def test_a_length_that_is_no_whole_number_of_milliseconds_is_kept(samples: int, tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.tta", "-af", f"atrim=end_sample={samples}", seconds=3)
+    result, mp3 = convert(video, tmp_path, Options(bitrate=160), encoders=2)
+    assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
+    assert result.warning is None
+
+
 def test_sound_that_changes_its_rate_midway_is_that_of_one_ffmpeg(tmp_path: Path) -> None:
     first = clips.clip(tmp_path / "one.aac", "-c:a", "aac", rate=48000)
     second = clips.clip(tmp_path / "two.aac", "-c:a", "aac", "-ac", "1", rate=32000, sound=clips.NOISE)
@@ -202,6 +219,7 @@ def test_sound_that_changes_its_rate_midway_is_that_of_one_ffmpeg(tmp_path: Path
         ("a.ogg", "-vn -c:a libvorbis"),
         ("a.flac", "-vn -c:a flac"),
         ("a.webm", "-vn -c:a libopus"),
+        ("a.opus", "-vn -c:a libopus"),
     ],
 )
 def test_recordings_laid_end_to_end_whose_clock_begins_anew_are_one(name: str, arguments: str, tmp_path: Path) -> None:

@@ -356,6 +356,6 @@ def test_no_bytes_make_the_survey_fail(tmp_path: Path, data: bytes, at: float, a
     whole = path.read_bytes()
     start = int(at * (len(whole) if anywhere else 1000))
     (tmp_path / "track").write_bytes(whole[:start] + data + whole[start + len(data) :])
-    track = Track(tmp_path / "track", "matroska", "flac", 16000, 2, 4.0, 0.0, 0, 0, 0, {}, [], b"")
+    track = Track(tmp_path / "track", "matroska", "flac", 16000, 2, 4.0, 0.0, 0, 0, 0, 0, {}, [], b"")
     marks = leap.survey(track)
     assert marks is None or marks.marks[0].sample == 0

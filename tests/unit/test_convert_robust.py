@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from functions.convert import engine, mpeg, reader
+from functions.convert import encode, engine, mpeg, reader
+from functions.convert.cut import Piece, Plan
 from functions.convert.faults import UnusableMedia
 from functions.options import Options
 from tests import clips
@@ -92,6 +93,22 @@ def test_where_the_header_does_not_tell_the_length_the_last_packet_tells_the_dam
     result, _ = convert(video, tmp_path)
     assert 3 < result.duration < 7.5
     assert result.warning is not None
+
+
+def test_sound_that_is_much_longer_than_the_file_says_is_converted(tmp_path: Path) -> None:
+    sound = clips.clip(tmp_path / "sound.flac", sound=clips.SILENCE, seconds=200)
+    video = tmp_path / "a.mkv"
+    clips.run("-i", sound, "-c", "copy", "-bsf:a", "setts=ts=N:duration=1:time_base=1/1000", video)
+    result, mp3 = convert(video, tmp_path, Options(bitrate=320))
+    assert result.duration == pytest.approx(200, abs=0.001)
+    assert clips.samples(mp3, 48000, 2) == 200 * 48000
+
+
+def test_of_sound_that_is_longer_than_its_packets_account_for_the_user_is_told(tmp_path: Path) -> None:
+    track = clips.clip(tmp_path / "track.flac", sound=clips.SILENCE, seconds=200)
+    plan = Plan("flac", 48000, 2, ("-b:a", "320k"), ("anull",), 1, (Piece(0, None),), packets=1)
+    with pytest.raises(UnusableMedia, match="takes far more time or room than its length accounts for"):
+        encode.encode(clips.ffmpeg(), plan, plan.pieces, track, tmp_path, 1, lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -65,3 +65,11 @@ def test_a_tool_that_is_stopped_leaves_no_file(number: signal.Signals, tmp_path:
     tool.send_signal(number)
     assert tool.wait(30) == 128 + number
     assert list(tmp_path.iterdir()) == [video]
+
+
+@pytest.mark.parametrize("encoders", ["0", "-1", "1000000000", "9" * 5000, "two"])
+def test_a_number_of_encoders_that_is_none_is_refused(encoders: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["a.wav", f"--encoders={encoders}"])
+    assert caught.value.code == 2
+    assert "it must be a number from 1 to 256" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from functions.convert import main
 from functions.convert.ffmpeg import ffmpeg_of
 from functions.convert.workshop import Workshop
 from functions.settings import BadSetting
@@ -41,3 +42,20 @@ def test_one_that_is_too_old_is_said_so(tmp_path: Path) -> None:
 def test_a_short_clip_leaves_the_cores_to_others(seconds: float, encoders: int) -> None:
     stores = {name: MagicMock() for name in ("media", "blobs", "jobs", "joins", "pieces", "outbox")}
     assert Workshop(**stores, encoders=4).encoders_for(seconds) == encoders
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "257", "1000000000", "inf", "nan", "two"])
+def test_a_number_of_encoders_that_is_none_is_refused(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "ENCODERS": text,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/db",
+        "MEDIA_DIR": str(tmp_path),
+        "K_SINK": "http://localhost:1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BadSetting, match=r"ENCODERS is .*: it must be a number from 1 to 256"):
+        main._workshop.__wrapped__()
+    monkeypatch.setenv("ENCODERS", "256")
+    assert main._workshop.__wrapped__().encoders == 256
