@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from functions.convert.cores import available_cores
 from functions.settings import BadSetting
 
 #: The variables in each. They are there where the operator sets them; some have a default.
 VARIABLES = {
     "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES "
-    "TOKEN_HOURS TRUSTED_PROXIES FANOUT_SECONDS ENCODERS FFMPEG TOKEN_PUBLIC_KEYS",
+    "TOKEN_HOURS TRUSTED_PROXIES FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG TOKEN_PUBLIC_KEYS",
     "database": "DATABASE_URL MYSQL_HOST MYSQL_USER MYSQL_PASSWORD MYSQL_DB MYSQL_PORT",
     "media": "MEDIA_DIR MONGO_URI MONGO_MP3_URI",
     "token-signing": "TOKEN_PRIVATE_KEY",
@@ -49,6 +50,8 @@ def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[
         "LINK_KEY": _kept(keys / "link", lambda: secrets.token_hex(32)),
         "TOKEN_PRIVATE_KEY": given.get("TOKEN_PRIVATE_KEY") or _kept(keys / "token-private.pem", _private_key),
     }
+    # All workers share the cores of one machine, and every piece more costs more decoding.
+    made["FANOUT_PIECES"] = str(max(available_cores(), 2))
     made["TOKEN_PUBLIC_KEYS"] = _public_key(made["TOKEN_PRIVATE_KEY"])
     if "MYSQL_HOST" not in given:
         made["DATABASE_URL"] = f"sqlite:///{data}/mp3burst.db"

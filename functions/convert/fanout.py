@@ -76,13 +76,14 @@ class Part:
         return cls(**{**values, "sum": splice.Sum.from_json(values["sum"])})
 
 
-def pieces_of(track: Track, options: Options, threshold: float) -> Plan | None:
+def pieces_of(track: Track, options: Options, threshold: float, most: int = MOST_PIECES) -> Plan | None:
     """How to encode the track in pieces; None where one worker does it sooner.
 
     Args:
         track: taken out of its video.
         options: what the user asked for.
         threshold: seconds of sound from which on pieces pay.
+        most: pieces at most, where each decodes all that is before it; not more than there are workers.
     """
     seconds = 0.0 if track.container == "mp3" else planning.plan_for(track, options, 1).seconds
     if seconds < threshold:
@@ -90,7 +91,7 @@ def pieces_of(track: Track, options: Options, threshold: float) -> Plan | None:
     wanted = max(round(seconds / PIECE_SECONDS), 2)
     marks = leap.survey(track) if seconds >= leap.LEAP_SECONDS and leap.possible(track, options) else None
     if marks is None:
-        plan = planning.plan_for(track, options, min(wanted, MOST_PIECES))
+        plan = planning.plan_for(track, options, min(wanted, most))
     else:
         plan = leap.leaping(planning.plan_for(track, options, min(wanted, MOST_LEAPS), 0.0), track, marks)
     return plan if len(plan.pieces) > 1 else None

@@ -14,7 +14,7 @@ from events.schema import Event, PieceCut
 from functions.blobs import Blobs
 from functions.convert import engine, probe
 from functions.convert.cores import MOST_ENCODERS, available_cores
-from functions.convert.fanout import pieces_of
+from functions.convert.fanout import MOST_LEAPS, MOST_PIECES, pieces_of
 from functions.convert.faults import UnusableMedia
 from functions.convert.ffmpeg import ffmpeg_of
 from functions.convert.piecework import encode_one, join_pieces, share_out
@@ -107,7 +107,7 @@ def _convert(lease: Lease, keeper: Keeper, progress: list[float], workshop: Work
             video, directory, job.options, lambda part: on_progress(part * engine.READING), workshop.ffmpeg
         ) as track,
     ):
-        plan = pieces_of(track, job.options, workshop.fanout)
+        plan = pieces_of(track, job.options, workshop.fanout, workshop.most)
         if plan is not None:
             track = probe.whole(track, lambda part: on_progress(part * engine.READING))
             return share_out(lease, track, plan, keeper, workshop)
@@ -151,5 +151,6 @@ def _workshop() -> Workshop:
         outbox=Outbox(database, publisher(os.environ, f"/mp3burst/{os.environ.get('FUNCTION_TARGET', 'convert')}")),
         encoders=int(number(os.environ, "ENCODERS", min(available_cores(), MOST_ENCODERS), 1, MOST_ENCODERS)),
         fanout=number(os.environ, "FANOUT_SECONDS", FANOUT_SECONDS),
+        most=int(number(os.environ, "FANOUT_PIECES", MOST_PIECES, 2, MOST_LEAPS)),
         ffmpeg=ffmpeg_of(os.environ),
     )

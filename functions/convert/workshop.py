@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from functions.blobs import Blobs
+from functions.convert.fanout import MOST_PIECES
 from functions.jobs import Jobs
 from functions.media import Media
 from functions.outbox import Outbox
@@ -27,6 +28,7 @@ class Workshop:
         outbox: for events.
         encoders: how many run at once in this process.
         fanout: seconds of sound from which on a job is shared out.
+        most: pieces of a job, at most, where each decodes all that is before it.
         ffmpeg: the program's path; None for the one that came with the dependencies.
     """
 
@@ -38,6 +40,7 @@ class Workshop:
     outbox: Outbox
     encoders: int
     fanout: float = math.inf
+    most: int = MOST_PIECES
     ffmpeg: str | None = None
 
     def encoders_for(self, seconds: float) -> int:

@@ -28,6 +28,7 @@ ROWS = {
     "login": "login.login",
     "cold": "cold.cold",
     "burst": "burst.burst",
+    "fanout": "burst.fanout",
     "idle": "burst.idle",
     "knative": "knative.knative",
 }

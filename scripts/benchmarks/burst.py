@@ -1,5 +1,7 @@
-"""burst, idle: a hundred clips at once on the embedded platform, and what of it is there when nobody comes."""
+"""burst, fanout, idle: a hundred clips on the embedded platform, an hour shared out, and what is there at rest."""
 
+import contextlib
+import functools
 import http.client
 import json
 import time
@@ -9,8 +11,8 @@ from pathlib import Path
 
 from scripts.benchmarks import clock
 from scripts.benchmarks.bench import Bench
-from scripts.benchmarks.clock import CannotMeasure
-from scripts.benchmarks.report import Row, at_least
+from scripts.benchmarks.clock import CannotMeasure, Took
+from scripts.benchmarks.report import Row, at_least, at_most
 from scripts.benchmarks.serving import ask, upload
 from scripts.benchmarks.tool import plain
 
@@ -51,6 +53,46 @@ def burst(bench: Bench) -> Iterator[Row]:
             "jobs": states,
             "lost": lost,
             "mails": mails,
+        },
+    )
+
+
+def fanout(bench: Bench) -> Iterator[Row]:
+    """An hour of sound shared out on the embedded platform, against one container that does it all."""
+    from tests.platform import start
+
+    sound = bench.inputs.repeated(bench.inputs.sound(60 if bench.quick else 600), 1 if bench.quick else 6)
+    length, folder = "1 min" if bench.quick else "1 h", bench.folder()
+    least = {"shared": "30" if bench.quick else "900", "alone": "1000000"}
+    with contextlib.ExitStack() as stack:
+        platforms = {
+            name: stack.enter_context(start(folder / name, env={"FANOUT_SECONDS": seconds}))
+            for name, seconds in least.items()
+        }
+        users = {name: _user(platform.port) for name, platform in platforms.items()}
+        done = dict.fromkeys(least, 0)
+
+        def convert(name: str) -> Took:
+            begin = time.perf_counter()
+            upload(platforms[name].port, users[name], sound)
+            done[name] += 1
+            if _await(platforms[name].port, users[name], done[name]).get("done", 0) != done[name]:
+                raise CannotMeasure("A job failed.")
+            return Took(time.perf_counter() - begin)
+
+        takes = {name: functools.partial(convert, name) for name in least}
+        took = clock.in_turn(takes, max(bench.rounds // 2, 1))
+    value, alone = clock.ratio(took["shared"], took["alone"]), clock.median(took["alone"]).seconds
+    yield Row(
+        "fanout",
+        f"{length} of AAC, shared out",
+        value,
+        "x",
+        f"one container, {clock.cores()} encoders, {alone:.1f} s",
+        **at_most(value, 1.15),
+        details={
+            "seconds": {name: clock.median(some).seconds for name, some in took.items()},
+            "rounds": [one.seconds / other.seconds for one, other in zip(took["shared"], took["alone"], strict=True)],
         },
     )
 

@@ -173,6 +173,9 @@ def test_a_long_track_is_shared_out_by_what_is_kept_of_it(tmp_path: Path) -> Non
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, Options())
     assert fanout.pieces_of(track, Options(start=9.0), 30) is not None
+    hour = replace(track, duration=3600.0)
+    shared = [fanout.pieces_of(hour, Options(), 30, most) for most in (2, 3, fanout.MOST_PIECES)]
+    assert [len(plan.pieces) for plan in shared if plan] == [2, 3, 16]
     assert fanout.pieces_of(track, Options(start=11.0), 30) is None
     assert fanout.pieces_of(track, Options(end=29.0), 30) is None
     # Each encoder would do again what costs more than to encode.

@@ -3,6 +3,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from functions.convert.cores import available_cores
 from functions.settings import BadSetting
 from infra import config
 
@@ -12,7 +13,7 @@ def test_the_defaults_need_no_server(tmp_path: Path) -> None:
     assert known["database"] == {"DATABASE_URL": f"sqlite:///{tmp_path}/mp3burst.db"}
     assert known["media"] == {"MEDIA_DIR": str(tmp_path / "media")}
     assert known["mail"] == {"MAIL_DIR": str(tmp_path / "mail")}
-    assert known["mp3burst"].keys() == {"PUBLIC_URL", "TOKEN_PUBLIC_KEYS"}
+    assert known["mp3burst"].keys() == {"PUBLIC_URL", "TOKEN_PUBLIC_KEYS", "FANOUT_PIECES"}
     assert known["mp3burst"]["PUBLIC_URL"] == "http://localhost:8080"
     assert len(known["links"]["LINK_KEY"]) == 64
 
@@ -26,6 +27,12 @@ def test_what_the_operator_sets_goes_first_and_to_its_place_only(tmp_path: Path)
     assert known["mp3burst"]["LINK_DAYS"] == "3"
     assert "KEEP_DAYS" not in known["mp3burst"]
     assert not any("HOME" in source for source in known.values())
+
+
+def test_a_long_video_is_shared_out_among_the_cores_there_are(tmp_path: Path) -> None:
+    made = int(config.values({}, tmp_path, 1)["mp3burst"]["FANOUT_PIECES"])
+    assert made == max(available_cores(), 2)
+    assert config.values({"FANOUT_PIECES": "7"}, tmp_path, 1)["mp3burst"]["FANOUT_PIECES"] == "7"
 
 
 @pytest.mark.parametrize("name", ["SMTP_HOST", "SENDGRID_API_KEY", "GMAIL_ADDRESS"])
