@@ -111,7 +111,6 @@ class VerifyingReader(ABC):
     def __init__(self, stat: Stat) -> None:
         self.stat = stat
         self._position = 0
-        self._reads_on = False
         self._sum = self._new_sum()
         self._summed = 0
 
@@ -147,10 +146,6 @@ class VerifyingReader(ABC):
     def tell(self) -> int:
         """The byte offset of the next read."""
         return self._position
-
-    def read_on(self) -> None:
-        """Say that reads will go on for long from where they begin."""
-        self._reads_on = True
 
     def _new_sum(self) -> Any:
         return Crc32c() if self.stat.crc32c else hashlib.sha256()

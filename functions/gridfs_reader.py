@@ -70,7 +70,7 @@ class GridFSReader(VerifyingReader):
             passed = n - self._last[0] - 1
             if passed and not (self._cursor is not None and 0 <= passed <= PASSED):
                 self._leave()
-                self._run = RUN if self._reads_on else 0
+                self._run = 0
             self._run += 1
             with plain_errors():
                 streams = self._run > RUN and self._streams(n)
@@ -84,13 +84,12 @@ class GridFSReader(VerifyingReader):
     def _streams(self, n: int) -> bool:
         """Whether a query has answered that goes on from here; where there is none, one begins behind chunk ``n``.
 
-        Who has said that reads go on waits for it. Others have each chunk fetched alone until then: some servers look
-        for long before they answer, and it may be that no more is read.
+        Until it has, each chunk is fetched alone: some servers look for long before they answer.
         """
         if self._cursor is None:
-            self._begin(n if self._reads_on else n + 1)
-            return self._reads_on
-        self._answered = self._answered or self._reads_on or self._ahead[0].done()
+            self._begin(n + 1)
+            return False
+        self._answered = self._answered or self._ahead[0].done()
         return self._answered
 
     def _begin(self, n: int) -> None:

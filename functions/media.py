@@ -145,9 +145,6 @@ class Reader(Protocol):
     def tell(self) -> int:
         """The byte offset of the next read."""
 
-    def read_on(self) -> None:
-        """Say that reads will go on for long from where they begin, so that the store fetches ahead from the first."""
-
 
 class Store(Protocol):
     """One kind of blobs. Every method raises MediaUnavailable where the store is away."""

@@ -20,8 +20,6 @@ from functions.routing import Routes, Unprocessable, problem
 from functions.tokens import verifier
 
 _CHUNK: Final = 256 << 10
-#: Bytes from which on reading ahead is worth what it fetches in vain when the client goes away.
-_MUCH: Final = 4 << 20
 #: One range of bytes (RFC 9110, 14.1.2), of figures that int() takes.
 _RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*(?P<first>[0-9]{0,18})[ \t]*-[ \t]*(?P<last>[0-9]{0,18})", re.IGNORECASE)
 
@@ -120,8 +118,6 @@ def _chunks(mp3: Reader, first: int, behind: int) -> Iterator[bytes]:
         if first:
             mp3.seek(first)
         left = behind - first
-        if left > _MUCH:
-            mp3.read_on()
         while left and (chunk := mp3.read(min(_CHUNK, left))):
             left -= len(chunk)
             yield chunk
