@@ -44,7 +44,7 @@ class Reader:
             remote.Gone: the reader has ended.
         """
         limits = {
-            "CPU": 60 + size // _BYTES_PER_CPU_SECOND,
+            "CPU": cpu_seconds(size),
             "FSIZE": 2 * size + (16 << 20),  # the track is part of the source, plus what a container costs
             "NOFILE": 0,
         }
@@ -89,6 +89,11 @@ class Readers:
         while self._spare:
             with contextlib.suppress(IndexError, OSError):
                 self._spare.popleft().result().stop()
+
+
+def cpu_seconds(size: int) -> int:
+    """Seconds that a reader may compute for a source of so many bytes."""
+    return 60 + size // _BYTES_PER_CPU_SECOND
 
 
 def start() -> Reader:

@@ -1,7 +1,6 @@
 """Has a reader take something out of a source: answers its questions for bytes, hears its report."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -16,11 +15,14 @@ from events.errors import Mp3burstError
 from functions.convert import readers, remote
 from functions.convert.extract import BUFFER
 from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
+from functions.convert.reported import Nonsense, report_of
 
 #: Seconds between two calls of a progress function, at most.
 HEARTBEAT = 0.5
 #: Seconds of a read from which on a source counts as slow: a file on a disk takes a tenth of that, a server more.
 SLOW = 0.0001
+#: Seconds that may go by for each that the reader may compute: one that the file has got hold of may wait for ever.
+PATIENCE = 5.0
 _MOST_GIVEN = max(BUFFER, remote.MOST_GATHERED)
 _DAMAGED = "This file is damaged: it cannot be read as a video."
 
@@ -56,7 +58,7 @@ class Reading:
         self._cover, self._furthest = b"", 0
         self._report: dict[str, Any] | None = None
         self._over = False
-        self._reads, self._seconds = 0, 0.0
+        self._reads, self._seconds, self._began = 0, 0.0, time.perf_counter()
         self._error: BaseException | None = None
 
     def __enter__(self) -> Self:
@@ -66,7 +68,11 @@ class Reading:
             with contextlib.suppress(remote.Gone):  # it is heard of when its report is missing
                 self._reader.begin(target.fileno(), self._size, self._wanted)
         self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._reader.stop()
+            raise
         return self
 
     def __exit__(
@@ -109,6 +115,9 @@ class Reading:
         """Raise what has gone wrong so far."""
         if self._error is not None:
             raise self._error
+        lasted = time.perf_counter() - self._began - self._seconds
+        if not self._over and lasted > PATIENCE * readers.cpu_seconds(self._size):
+            raise UnusableMedia("This file takes far more time to read than a video should: it may be damaged.")
 
     def track(self) -> Iterator[bytes]:
         """The bytes of the new file from the first to the last, as they come; it only grows from the report on."""
@@ -129,6 +138,7 @@ class Reading:
             with self._changed:
                 if self._changed.wait_for(lambda: condition() or self._over, HEARTBEAT):
                     break
+            self.check()
         if not condition():
             self.check()
 
@@ -141,6 +151,9 @@ class Reading:
                 self._report = report
             elif "fault" in report:
                 error = fault_of(report, 0)
+        except Nonsense as nonsense:
+            error = UnusableMedia(_DAMAGED)
+            error.__cause__ = nonsense
         except remote.Gone as gone:
             error = _death(self._process.wait(), gone)
         except BaseException as failure:
@@ -157,32 +170,31 @@ class Reading:
                 self._give([(second, max(0, min(first, BUFFER)))])
             elif what == remote.GATHER and 0 <= first <= remote.MOST_SPANS:
                 self._give(list(remote.SPAN.iter_unpack(remote.receive(link, first * remote.SPAN.size))))
-            elif what == remote.COVER:
-                self._cover = bytes(remote.receive(link, min(first, remote.MAX_COVER)))
+            elif what == remote.COVER and 0 < first <= remote.MAX_COVER:
+                self._cover = bytes(remote.receive(link, first))
             elif what in (remote.BEGUN, remote.REPORT) and 0 < first <= remote.MAX_REPORT:
-                report: dict[str, Any] = json.loads(remote.receive(link, first))
+                report = report_of(remote.receive(link, first), sound="track" in self._wanted)
                 if what == remote.REPORT:
                     return report
                 with self._changed:
                     self._report = report
                     self._changed.notify_all()
             else:
-                # No reader of ours asks so: the file has got hold of it.
-                raise UnusableMedia(_DAMAGED)
+                raise Nonsense(f"a request {what!r} of {first} and {second}")
 
     def _give(self, spans: list[tuple[int, int]]) -> None:
         if any(offset < 0 or size < 0 for offset, size in spans) or sum(size for _, size in spans) > _MOST_GIVEN:
-            raise UnusableMedia(_DAMAGED)
+            raise Nonsense(f"a request for {spans}")
         source, parts = self._source, []
-        began = time.perf_counter()
         for offset, size in spans:
+            began = time.perf_counter()
             if offset < self._size:  # a damaged file leads anywhere, farther than a file can be
                 if source.tell() != offset:
                     source.seek(offset)
                 while size and (data := source.read(size)):  # all of it: other spans come behind
                     parts.append(data)
                     size -= len(data)
-        self._reads, self._seconds = self._reads + len(spans), self._seconds + time.perf_counter() - began
+            self._reads, self._seconds = self._reads + 1, self._seconds + time.perf_counter() - began
         _answer(self._link, b"".join(parts))
         with self._changed:
             self._furthest = max(self._furthest, source.tell())
