@@ -138,6 +138,8 @@ class GridFSReader(VerifyingReader):
 
     def _leave(self) -> None:
         """Let go of the query; a batch that is just under way is waited for by the worker alone."""
+        for batch in self._ahead:
+            batch.cancel()  # those that are not under way yet
         if self._cursor is not None and self._worker is not None:
             self._worker.submit(self._cursor.close)
         self._cursor = None

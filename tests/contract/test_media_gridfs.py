@@ -299,6 +299,27 @@ def test_reads_go_on_while_the_query_for_what_comes_is_under_way(
         assert reader.read() == content[20 * CHUNK :]
 
 
+def test_who_has_left_a_query_has_no_more_of_it_fetched(store: GridFSStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = put(store, noise(60 * CHUNK))
+    load, begun, answer, loads = gridfs_reader._load, threading.Event(), threading.Event(), list[int]()
+
+    def late(cursor: Any) -> list[dict[str, Any]]:
+        begun.set()
+        assert answer.wait(30)
+        loads.append(1)
+        return load(cursor)
+
+    monkeypatch.setattr(gridfs_reader, "_load", late)
+    with store.open(blob) as reader:
+        reader.read(8 * CHUNK)
+        assert begun.wait(30)
+        worker = reader._worker
+    answer.set()
+    assert worker is not None
+    worker.shutdown(wait=True)
+    assert len(loads) == 1
+
+
 @pytest.mark.parametrize("chunks", range(1, 8))
 def test_the_last_chunk_is_read_whenever_the_query_answers(
     store: GridFSStore, monkeypatch: pytest.MonkeyPatch, chunks: int

@@ -1,5 +1,6 @@
 """Readers that are started before there is anything to read."""
 
+import contextlib
 import io
 import os
 import signal
@@ -47,7 +48,8 @@ def others() -> None:
 def children() -> list[int]:
     found: list[int] = []
     for task in Path("/proc/self/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            found += map(int, (task / "children").read_text().split())
     return [pid for pid in found if pid not in _others]
 
 
