@@ -70,9 +70,10 @@ class Readers:
         self._starter = ThreadPoolExecutor(1, "readers")
 
     def prepare(self) -> None:
-        """Have a reader in hand soon, for whoever takes the next one."""
+        """Have a reader in hand soon, for whoever takes the next one; a wish, where there is no room for a thread."""
         if not self._spare:
-            self._spare.append(self._starter.submit(start))
+            with contextlib.suppress(RuntimeError):
+                self._spare.append(self._starter.submit(start))
 
     def take(self) -> Reader:
         """The reader in hand, else a new one."""
@@ -100,7 +101,8 @@ def start() -> Reader:
     """Start a reader, which waits for what to read; it dies with the thread that calls."""
     link, theirs = socket.socketpair()
     arguments = {"parent": os.getpid(), "limits": {"AS": _ADDRESS_SPACE, "NPROC": 0}, "link": theirs.fileno()}
-    with theirs:
+    with theirs, contextlib.ExitStack() as undone:
+        undone.callback(link.close)
         process = subprocess.Popen(
             # What makes a Python environment is done already: our path is its path.
             [sys.executable, "-I", "-S", "-c", _START.format(_path()), json.dumps(arguments)],
@@ -111,6 +113,7 @@ def start() -> Reader:
             stderr=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(),),
         )
+        undone.pop_all()
     return Reader(process, link)
 
 

@@ -1,6 +1,7 @@
 """Readers that are started before there is anything to read."""
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -131,6 +132,30 @@ def test_a_reader_that_died_in_hand_is_not_taken(video: Path, tmp_path: Path) ->
     met, mp3 = convert(video, tmp_path)
     assert mp3
     assert pid not in met
+
+
+def test_a_conversion_goes_well_where_none_could_be_had_in_hand(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    mine = readers.Readers()
+    monkeypatch.setattr(readers, "readers", mine)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", none)
+        mine.prepare()
+    with monkeypatch.context() as full:
+        full.setattr(subprocess, "Popen", refuse)
+        mine.prepare()
+        mine._spare[0].exception()
+    _, mp3 = convert(video, tmp_path)
+    assert mp3
+    mine.dismiss()
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def test_a_reader_in_hand_is_in_its_cage_and_knows_nothing_of_its_parent() -> None:
