@@ -35,7 +35,6 @@ UNDER_WAY = 2
 
 #: Milliseconds, where the URI does not say otherwise; no call of ours lasts longer than one batch.
 TIMEOUTS = {"serverSelectionTimeoutMS": 5_000, "connectTimeoutMS": 5_000, "socketTimeoutMS": 30_000}
-
 _WRITE_TIMEOUT = 20_000  # milliseconds for a majority to have it
 
 #: Chunks, 256 MB, that one call deletes: all those of a large file take longer than a call may.
@@ -192,7 +191,6 @@ class GridFSWriter(HashingWriter):
         """Wait until nothing is under way, whatever becomes of it."""
         if self._workers is not None:
             self._workers.shutdown(wait=True)
-            self._workers = None
 
     def _finish(self, stat: Stat) -> None:
         from bson import Int64
@@ -216,8 +214,11 @@ class GridFSWriter(HashingWriter):
             if self._inserted and self._chunks.find_one({"files_id": self._id, "n": 0}, {"_id": 1}) is None:
                 raise MediaUnavailable("The file was deleted while it was written; try again.")
 
+    def _give_up(self, failure: BaseException | None) -> None:
+        self._close()  # what arrives later than the deletion, whoever deletes, would stay
+        super()._give_up(failure)
+
     def _discard(self) -> None:
-        self._close()  # what arrives later than the deletion would stay
         with contextlib.suppress(Mp3burstError):
             self._store.delete(self._blob)
 

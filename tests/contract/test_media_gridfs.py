@@ -21,6 +21,7 @@ from functions.blocks import BATCH
 from functions.gridfs_store import CHUNK, GridFSStore, GridFSWriter
 from functions.media import (
     BlobCorrupt,
+    BlobExists,
     BlobNotFound,
     Description,
     MediaUnavailable,
@@ -236,7 +237,7 @@ def test_a_server_that_hangs_is_unavailable() -> None:
 def test_nothing_is_left_of_a_writer_that_gives_up_while_chunks_are_under_way(
     store: GridFSStore, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    insert, discard = GridFSWriter._insert, GridFSWriter._discard
+    insert, end = GridFSWriter._insert, GridFSWriter._give_up
     given_up, workers = threading.Event(), list[ThreadPoolExecutor]()
 
     def late(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
@@ -244,14 +245,14 @@ def test_nothing_is_left_of_a_writer_that_gives_up_while_chunks_are_under_way(
             assert given_up.wait(30)
         insert(self, documents)
 
-    def give_up(self: GridFSWriter) -> None:
+    def give_up(self: GridFSWriter, failure: BaseException | None) -> None:
         assert self._workers is not None
         workers.append(self._workers)
         threading.Timer(0.2, given_up.set).start()
-        discard(self)
+        end(self, failure)
 
     monkeypatch.setattr(GridFSWriter, "_insert", late)
-    monkeypatch.setattr(GridFSWriter, "_discard", give_up)
+    monkeypatch.setattr(GridFSWriter, "_give_up", give_up)
     blob = new_blob_id()
     with pytest.raises(ZeroDivisionError), store.create(blob, A) as writer:
         writer.write(noise(3 * BATCH * CHUNK))
@@ -279,6 +280,32 @@ def test_chunks_that_the_server_refuses_while_others_are_under_way_are_no_file(
         with pytest.raises(BlobNotFound):
             store.open(blob)
         assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
+
+
+def test_of_a_writer_whose_id_is_taken_nothing_is_under_way_any_more(
+    store: GridFSStore, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert, ended, under_way = GridFSWriter._insert, threading.Event(), threading.Event()
+    late_ones = list[bool]()
+
+    def late(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
+        if documents[0]["n"] == BATCH:
+            assert under_way.wait(30)
+        if documents[0]["n"] == 2 * BATCH:
+            under_way.set()
+            late_ones.append(ended.wait(0.5))
+        insert(self, documents)
+
+    monkeypatch.setattr(GridFSWriter, "_insert", late)
+    blob = new_blob_id()
+    store.prepare()
+    client["videos"]["fs"]["chunks"].insert_one({"files_id": ObjectId(blob), "n": BATCH + 2, "data": b"another's"})
+    with pytest.raises(BlobExists), store.create(blob, A) as writer:
+        writer.write(noise(4 * BATCH * CHUNK))
+    ended.set()
+    assert late_ones == [False]
+    store.delete(blob)
+    assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
 
 
 def test_reads_go_on_while_the_query_for_what_comes_is_under_way(
