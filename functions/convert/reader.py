@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import av.container
 
 _LONGEST_TAG, _MOST_TAGS = 4000, 500
+#: Characters of all tags; each may be a dozen bytes of a report, which has to be shorter than MAX_REPORT.
+_MOST_TEXT = 250_000
 AV_TIME_BASE = 1_000_000  # libavutil/avutil.h
 #: Demuxers that read a file's length from its header. The others estimate it from what is there.
 DECLARING = ("mov,", "matroska,", "avi", "flv", "asf", "wav", "w64", "aiff", "caf", "flac", "tta", "wv")
@@ -159,7 +161,15 @@ def _report(container: "av.container.InputContainer", extraction: Extraction) ->
 
 def _tags(found: dict[str, str]) -> dict[str, str]:
     # A stranger's file may bring any number of any size; none that an MP3 has is so long or so late.
-    return {name[:100]: value[:_LONGEST_TAG] for name, value in itertools.islice(found.items(), _MOST_TAGS)}
+    kept: dict[str, str] = {}
+    room = _MOST_TEXT
+    for name, value in itertools.islice(found.items(), _MOST_TAGS):
+        name, value = name[:100], value[:_LONGEST_TAG]
+        room -= len(name) + len(value)
+        if room < 0:
+            break
+        kept[name] = value
+    return kept
 
 
 def _missing(container: "av.container.InputContainer", extraction: Extraction) -> float:

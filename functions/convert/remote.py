@@ -27,7 +27,8 @@ READ, GATHER, COVER, BEGUN, REPORT = b"r", b"g", b"c", b"b", b"d"
 #: Spans, and bytes of them, that are gathered for one answer, at most.
 MOST_SPANS, MOST_GATHERED = 32, 1 << 20
 MAX_COVER = 16 << 20
-MAX_REPORT = 16 << 20
+#: A report takes its parent twenty times as much memory, if it is nothing but brackets.
+MAX_REPORT = 4 << 20
 
 
 class Gone(Exception):

@@ -362,3 +362,13 @@ def test_six_channels_become_two_and_none_is_lost(tmp_path: Path) -> None:
     sound = array("h", clips.run("-i", mp3, "-f", "s16le", "-"))
     assert math.sqrt(sum(value * value for value in sound) / len(sound)) > 500
     assert io.BytesIO(mp3.read_bytes()).read(3) == b"ID3"
+
+
+def test_a_file_with_more_tags_than_can_be_told_of_is_converted(tmp_path: Path) -> None:
+    video, tags = clips.clip(tmp_path / "a.mkv", "-c:a", "aac", seconds=2), tmp_path / "tags"
+    lines = ["title=Grüße 🎬", *(f"T{number}={'🎬' * 4000}" for number in range(400))]
+    tags.write_text("\n".join([";FFMETADATA1", *lines, ""]), encoding="utf-8")
+    full = tmp_path / "full.mkv"
+    clips.run("-i", video, "-i", tags, "-map_metadata", 1, "-map", 0, "-c", "copy", full)
+    result, _ = convert(full, tmp_path)
+    assert result.title == "Grüße 🎬"
