@@ -10,7 +10,7 @@ class UnusableMedia(Mp3burstError):
 
 
 class NoRoom(TryAgain):
-    """The temporary directory is full."""
+    """The temporary directory is full, or there is no room for another process."""
 
 
 class EncoderKilled(TryAgain):

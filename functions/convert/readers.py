@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from functions.convert import remote, sandbox
+from functions.convert.faults import NoRoom
 
 _ADDRESS_SPACE = 1 << 30
 _BYTES_PER_CPU_SECOND = 5_000_000
@@ -76,9 +77,9 @@ class Readers:
                 self._spare.append(self._starter.submit(start))
 
     def take(self) -> Reader:
-        """The reader in hand, else a new one."""
+        """The reader in hand, else a new one; NoRoom where there is none for it."""
         while self._spare:
-            with contextlib.suppress(IndexError, OSError):  # another took it; it could not be started
+            with contextlib.suppress(IndexError, OSError, NoRoom):  # another took it; it could not be started
                 reader = self._spare.popleft().result()
                 if reader.process.poll() is None:
                     return reader
@@ -88,7 +89,7 @@ class Readers:
     def dismiss(self) -> None:
         """Let go of the reader in hand."""
         while self._spare:
-            with contextlib.suppress(IndexError, OSError):
+            with contextlib.suppress(IndexError, OSError, NoRoom):
                 self._spare.popleft().result().stop()
 
 
@@ -98,10 +99,11 @@ def cpu_seconds(size: int) -> int:
 
 
 def start() -> Reader:
-    """Start a reader, which waits for what to read; it dies with the thread that calls."""
-    link, theirs = socket.socketpair()
+    """Start a reader, which waits for what to read; it dies with the thread that calls. NoRoom as ``sandbox.spawn``."""
+    with sandbox.starting():
+        link, theirs = socket.socketpair()
     arguments = {"parent": os.getpid(), "limits": {"AS": _ADDRESS_SPACE, "NPROC": 0}, "link": theirs.fileno()}
-    with theirs, contextlib.ExitStack() as undone:
+    with theirs, sandbox.starting(), contextlib.ExitStack() as undone:
         undone.callback(link.close)
         process = subprocess.Popen(
             # What makes a Python environment is done already: our path is its path.

@@ -4,15 +4,29 @@ The launcher is a second start of Python, 10 ms; ``preexec_fn`` would save it, b
 """
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from functions.convert.cage import Limits
+from functions.convert.faults import NoRoom
 
 _LAUNCHER = Path(__file__).resolve().with_name("cage.py")
+_FULL = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """Raise NoRoom where the machine or the container has no room for another process."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise NoRoom("There is no room for another process just now; the conversion is tried again.") from error
 
 
 def spawn(
@@ -35,13 +49,17 @@ def spawn(
         stdout: see there.
         stderr: see there.
         core: the number of the one that it may run on, None for all.
+
+    Raises:
+        NoRoom: there is none for another process.
     """
     told = " ".join(f"{name}={value}" for name, value in limits.items())
     caged = [str(os.getpid()), told, "" if core is None else str(core)]
     launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), *caged]
-    return subprocess.Popen(
-        [*launcher, *argv], env={}, cwd="/", stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=tuple(pass_fds)
-    )
+    with starting():
+        return subprocess.Popen(
+            [*launcher, *argv], env={}, cwd="/", stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=tuple(pass_fds)
+        )
 
 
 def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:

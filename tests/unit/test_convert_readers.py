@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from functions.convert import engine, readers
+from functions.convert.faults import NoRoom
 from functions.options import Options
 from tests import clips
 
@@ -149,6 +150,8 @@ def test_a_conversion_goes_well_where_none_could_be_had_in_hand(
         full.setattr(subprocess, "Popen", refuse)
         mine.prepare()
         mine._spare[0].exception()
+        with pytest.raises(NoRoom, match=r"no room for another process.*tried again"):
+            convert(video, tmp_path)
     _, mp3 = convert(video, tmp_path)
     assert mp3
     mine.dismiss()
