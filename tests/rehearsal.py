@@ -68,6 +68,7 @@ class Rehearsal:
         at_once: int,
         on_progress: OnProgress,
         reading: None = None,
+        on_end: Callable[[Encoding], object] = lambda _: None,
     ) -> list[Encoding]:
         """As ``encode.encode``."""
         assert reading is None
@@ -81,6 +82,7 @@ class Rehearsal:
             one, frames = self._encodings[key]
             made.append(replace(one, path=directory / f"piece-{piece.start}"))
             made[-1].path.write_bytes(frames)
+            on_end(made[-1])
         on_progress(1.0)
         return made
 
