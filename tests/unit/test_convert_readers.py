@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from functions.convert import engine, readers
 from functions.convert.faults import NoRoom
 from functions.options import Options
 from tests import clips
+from tests.servers.load import wait_until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -55,17 +55,10 @@ def children() -> list[int]:
     return [pid for pid in found if pid not in _others]
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def prepared() -> int:
     """Have a reader in hand; its process."""
     readers.readers.prepare()
-    until(lambda: len(children()) == 1)
+    wait_until(lambda: len(children()) == 1)
     return children()[0]
 
 
@@ -119,9 +112,9 @@ def test_the_reader_in_hand_outlives_the_thread_that_wanted_it(video: Path, tmp_
     thread = threading.Thread(target=readers.readers.prepare)
     thread.start()
     thread.join()
-    until(lambda: len(children()) == 1)
+    wait_until(lambda: len(children()) == 1)
     (pid,) = children()
-    until(lambda: not any(task.name == str(thread.native_id) for task in Path("/proc/self/task").iterdir()))
+    wait_until(lambda: not any(task.name == str(thread.native_id) for task in Path("/proc/self/task").iterdir()))
     met, _ = convert(video, tmp_path)
     assert pid in met
 
@@ -129,7 +122,7 @@ def test_the_reader_in_hand_outlives_the_thread_that_wanted_it(video: Path, tmp_
 def test_a_reader_that_died_in_hand_is_not_taken(video: Path, tmp_path: Path) -> None:
     pid = prepared()
     os.kill(pid, signal.SIGKILL)
-    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
     met, mp3 = convert(video, tmp_path)
     assert mp3
     assert pid not in met
@@ -167,13 +160,16 @@ def test_a_reader_in_hand_is_in_its_cage_and_knows_nothing_of_its_parent() -> No
     def caged() -> bool:
         return "NoNewPrivs:\t1" in Path(f"/proc/{pid}/status").read_text()
 
-    until(caged)
+    wait_until(caged)
     assert Path(f"/proc/{pid}/environ").read_bytes() == b""
-    until(lambda: Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink())
-    rows = Path(f"/proc/{pid}/limits").read_text().splitlines()
-    found = {row[:26].strip(): row[26:47].strip() for row in rows}
-    until(lambda: "Max processes" in found)
-    assert found["Max address space"] != "unlimited"
+    wait_until(lambda: Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink())
+
+    def limits() -> dict[str, str]:
+        rows = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        return {row[:26].strip(): row[26:47].strip() for row in rows}
+
+    wait_until(lambda: limits()["Max processes"] == "0")
+    assert limits()["Max address space"] != "unlimited"
 
 
 @pytest.mark.parametrize("end", ["sys.exit()", "os._exit(0)", "os.kill(os.getpid(), 9)"])
@@ -193,7 +189,7 @@ print(found[0], flush=True)
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environ, check=False)
     pid = int(done.stdout)
-    until(lambda: not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text())
+    wait_until(lambda: not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text())
 
 
 def test_a_fork_has_none_of_its_parents_readers_in_hand() -> None:
