@@ -55,6 +55,11 @@ def children() -> list[int]:
     return [pid for pid in found if pid not in _others]
 
 
+def caged(pid: int) -> bool:
+    """Whether a process has come so far in its cage that it would die with the thread that has started it."""
+    return "NoNewPrivs:\t1" in Path(f"/proc/{pid}/status").read_text()
+
+
 def prepared() -> int:
     """Have a reader in hand; its process."""
     readers.readers.prepare()
@@ -94,10 +99,8 @@ def test_one_in_hand_is_enough() -> None:
     pid = prepared()
     readers.readers.prepare()
     readers.readers.prepare()
-    taken = readers.readers.take()
-    assert taken.process.pid == pid
+    readers.readers._starter.submit(int).result(20)  # whatever was to be started is by now
     assert children() == [pid]
-    taken.stop()
 
 
 def test_of_two_that_take_each_gets_its_own() -> None:
@@ -109,11 +112,16 @@ def test_of_two_that_take_each_gets_its_own() -> None:
 
 
 def test_the_reader_in_hand_outlives_the_thread_that_wanted_it(video: Path, tmp_path: Path) -> None:
-    thread = threading.Thread(target=readers.readers.prepare)
+    pids: list[int] = []
+
+    def want() -> None:
+        pids.append(prepared())
+        wait_until(lambda: caged(pids[0]))  # from then on it would die with this thread, had this one started it
+
+    thread = threading.Thread(target=want)
     thread.start()
     thread.join()
-    wait_until(lambda: len(children()) == 1)
-    (pid,) = children()
+    (pid,) = pids
     wait_until(lambda: not any(task.name == str(thread.native_id) for task in Path("/proc/self/task").iterdir()))
     met, _ = convert(video, tmp_path)
     assert pid in met
@@ -156,11 +164,7 @@ def refuse(*_: object, **__: object) -> None:
 
 def test_a_reader_in_hand_is_in_its_cage_and_knows_nothing_of_its_parent() -> None:
     pid = prepared()
-
-    def caged() -> bool:
-        return "NoNewPrivs:\t1" in Path(f"/proc/{pid}/status").read_text()
-
-    wait_until(caged)
+    wait_until(lambda: caged(pid))
     assert Path(f"/proc/{pid}/environ").read_bytes() == b""
     wait_until(lambda: Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink())
 
@@ -192,15 +196,22 @@ print(found[0], flush=True)
     wait_until(lambda: not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text())
 
 
+def start_and_take() -> readers.Reader:
+    readers.readers.prepare()
+    return readers.readers.take()
+
+
 def test_a_fork_has_none_of_its_parents_readers_in_hand() -> None:
     mine = prepared()
     child = os.fork()
     if not child:
         try:
-            taken = readers.readers.take()
-            theirs = taken.process.pid
-            taken.stop()
-            os._exit(theirs == mine)
+            signal.alarm(20)  # a fork has no thread that would start one, if it thinks that it has
+            readers.readers.prepare()
+            theirs = readers.readers.take(), start_and_take()
+            for taken in theirs:
+                taken.stop()
+            os._exit(any(taken.process.pid == mine for taken in theirs))
         finally:
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
