@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(60)
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Long enough for two encoders to be met at work."""
-    return clips.clip(tmp_path_factory.mktemp("clip") / "long.mkv", "-c:a", "aac", sound=clips.NOISE, seconds=60)
+    return clips.clip(tmp_path_factory.mktemp("clip") / "long.mkv", "-c:a", "aac", sound=clips.NOISE, seconds=300)
 
 
 #: Servers and platforms that other tests keep running.
