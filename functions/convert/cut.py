@@ -84,6 +84,7 @@ class Plan:
         before: how many samples of the track come before the MP3 begins; every encoder decodes them, too.
         steady: whether all filters but the first see one stream, whatever changes in the track on the way.
         packets: how many the track has.
+        bundled: whether ffmpeg may do at one go what it does by stages (``arguments.py``).
     """
 
     container: str
@@ -96,6 +97,7 @@ class Plan:
     before: int = 0
     steady: bool = False
     packets: int = 0
+    bundled: bool = False
 
     @property
     def seconds(self) -> float:
@@ -108,7 +110,7 @@ class Plan:
 
     def steadied(self) -> Self:
         """The plan for a track whose rate or channels change on the way, which restarts what sees the change."""
-        return replace(self, steady=len(self.filters) > 1)
+        return replace(self, steady=len(self.filters) > 1, bundled=False)
 
     @property
     def variable(self) -> bool:

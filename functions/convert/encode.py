@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -10,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from functions.convert import sandbox
+from functions.convert import arguments, sandbox
 from functions.convert.cage import Limits
 from functions.convert.cores import cores_for
-from functions.convert.cut import Piece, Plan, atrim
+from functions.convert.cut import Piece, Plan
 from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
 from functions.convert.feed import source_of
 from functions.convert.reading import HEARTBEAT, Reading
@@ -27,8 +28,8 @@ _PACKET_SECONDS = 1.0
 #: Bytes that an ffmpeg may map.
 ADDRESS_SPACE = 4 << 30
 _ONLY_TIMES = b"non monotonically increasing dts to muxer"  # libavformat/mux.c; MP3 has no times, nothing is lost
-#: Where ffmpeg's demuxer has another name than its muxer.
-_DEMUXERS = {"adts": "aac", "vob": "mpeg"}
+_FULL = "No space left on device"
+_IMPATIENT = re.compile(rb"amovie.*\[warning\]")  # it says no more where it then ends
 #: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: a track may decode to more than it says.
 _BYTES_PER_SECOND = 80_000
 
@@ -44,6 +45,7 @@ class Encoding:
         errors: the decoder's complaints.
         reconfigured: the sound changed its rate or channels on the way, which moves the range.
         core: the number of the one that it keeps to, if any.
+        staged: whether ffmpeg works by stages (``arguments.py``).
     """
 
     piece: Piece
@@ -54,35 +56,8 @@ class Encoding:
     first_error: str = ""
     reconfigured: bool = False
     core: int | None = None
+    staged: bool = False
     buffers: dict[str, bytes] = field(default_factory=dict)
-
-
-def reading(ffmpeg: str, container: str, track: int) -> list[str]:
-    """The arguments of ffmpeg up to its input, the open file ``track``."""
-    return [
-        *(ffmpeg, "-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+level+info"),
-        *("-progress", "pipe:1", "-stats_period", "0.25"),
-        *("-protocol_whitelist", "fd", "-max_error_rate", "1", "-threads", "1"),
-        *("-f", _DEMUXERS.get(container, container), "-fd", str(track), "-i", "fd:"),
-    ]
-
-
-def command(ffmpeg: str, plan: Plan, piece: Piece, track: int, frames: int) -> list[str]:
-    """The arguments of ffmpeg; ``track`` and ``frames`` are the open files it reads and writes."""
-    trim = atrim(piece, plan.rate)
-    first, *more = [*plan.filters, trim] if trim else plan.filters
-    if plan.steady:
-        # What the first filter makes is encoded as PCM, which goes nowhere but back into the filters behind it.
-        filters = ["-map", "0:a:0", "-af", first, "-c:a", "pcm_f32le", "-f", "null", "-", "-dec", "0:0"]
-        filters += ["-filter_complex", f"[dec:0]{','.join(more)}[edited]", "-map", "[edited]"]
-    else:
-        filters = ["-map", "0:a:0", "-af", ",".join([first, *more])]
-    return [
-        *reading(ffmpeg, plan.container, track),
-        *(*filters, "-map_metadata", "-1"),
-        *("-c:a", "libmp3lame", *plan.quality, "-reservoir", "0"),
-        *("-id3v2_version", "0", "-f", "mp3", "-fd", str(frames), "fd:"),
-    ]
 
 
 def encode(
@@ -113,10 +88,10 @@ def encode(
         EncoderKilled: an encoder died by SIGKILL.
         UnusableMedia: an encoder failed otherwise.
     """
-    encodings = [Encoding(piece, directory / f"piece-{piece.start}") for piece in pieces]
-    waiting = list(reversed(encodings))
+    encodings = {one: Encoding(one, directory / f"piece-{one.start}", staged=not plan.bundled) for one in pieces}
+    waiting = list(reversed(encodings.values()))
     running: list[Encoding] = []
-    cores = cores_for(min(at_once, len(encodings)))
+    part, cores = 0.0, cores_for(min(at_once, len(encodings)))
     source = functools.partial(source_of, track, reading)
     with selectors.DefaultSelector() as selector:
         try:
@@ -129,17 +104,23 @@ def encode(
                     _hear(encoding, name, selector)
                 for encoding in [one for one in running if _ended(one, selector)]:
                     running.remove(encoding)
+                    if _unfinished(encoding):
+                        again = Encoding(encoding.piece, encoding.path, staged=True)
+                        encodings[again.piece] = again
+                        waiting.append(again)
+                        continue
                     _judge(encoding)
                     on_end(encoding)
                 if reading is not None:
                     reading.check()
-                on_progress(_part(encodings, plan))
+                part = max(part, _part(encodings.values(), plan))
+                on_progress(part)
             if reading is not None:
                 reading.finish(lambda _: on_progress(1.0))
         except BaseException:
             sandbox.stop(one.process for one in running if one.process)
             raise
-    return encodings
+    return list(encodings.values())
 
 
 def _limits(plan: Plan) -> Limits:
@@ -163,7 +144,7 @@ def _start(
 ) -> Encoding:
     with source() as track, encoding.path.open("w+b") as frames:
         encoding.process = sandbox.spawn(
-            command(ffmpeg, plan, encoding.piece, track.fileno(), frames.fileno()),
+            arguments.encoding(ffmpeg, plan, encoding.piece, track.fileno(), frames.fileno(), encoding.staged),
             _limits(plan),
             pass_fds=(track.fileno(), frames.fileno()),
             stdout=subprocess.PIPE,
@@ -204,7 +185,7 @@ def _hear_progress(encoding: Encoding, line: bytes) -> None:
 def _hear_log(encoding: Encoding, line: bytes) -> None:
     if b"Reconfiguring filter graph" in line:
         encoding.reconfigured = True
-    if (b"[error]" in line or b"[fatal]" in line) and _ONLY_TIMES not in line:
+    if (b"[error]" in line or b"[fatal]" in line or _IMPATIENT.search(line)) and _ONLY_TIMES not in line:
         encoding.errors += 1
         encoding.first_error = encoding.first_error or line.decode(errors="replace")
 
@@ -221,11 +202,19 @@ def _ended(encoding: Encoding, selector: selectors.BaseSelector) -> bool:
     return True
 
 
+def _unfinished(encoding: Encoding) -> bool:
+    """Whether what ffmpeg could not do at one go is to be tried by stages."""
+    status = encoding.process.returncode if encoding.process else 0
+    if encoding.staged or status < 0 or _FULL in encoding.first_error:
+        return False
+    return status > 0 or encoding.errors > 0
+
+
 def _judge(encoding: Encoding) -> None:
     status = encoding.process.returncode if encoding.process else 0
     if status == -signal.SIGKILL:
         raise EncoderKilled("The encoder was stopped from outside; the conversion is tried again.")
-    if status and "No space left on device" in encoding.first_error:
+    if status and _FULL in encoding.first_error:
         raise NoRoom("There is no room for temporary files just now; the conversion is tried again.")
     if status in (-signal.SIGXCPU, -signal.SIGXFSZ):
         raise UnusableMedia(
@@ -237,7 +226,7 @@ def _judge(encoding: Encoding) -> None:
         )
 
 
-def _part(encodings: list[Encoding], plan: Plan) -> float:
+def _part(encodings: Iterable[Encoding], plan: Plan) -> float:
     size, whole, done = plan.samples / plan.rate, 0.0, 0.0
     frame = (1152 if plan.rate >= 32000 else 576) / plan.rate
     for one in encodings:

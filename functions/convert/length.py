@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from functions.convert import encode, sandbox
+from functions.convert import arguments, encode, sandbox
 from functions.convert.probe import Track
 
 #: Seconds of CPU for a second of sound; to decode it takes a hundredth of that.
@@ -29,7 +29,7 @@ def measure(ffmpeg: str, track: Track, rate: int, on_progress: Callable[[], None
     with track.path.open("rb") as source, Path("/dev/null").open("wb") as nowhere:
         process = sandbox.spawn(
             [
-                *encode.reading(ffmpeg, track.container, source.fileno()),
+                *arguments.reading(ffmpeg, track.container, source.fileno()),
                 *("-map", "0:a:0", "-af", f"aformat=sample_rates={rate}:channel_layouts=mono", "-c:a", "pcm_u8"),
                 *("-f", "u8", "-fd", str(nowhere.fileno()), "fd:"),
             ],

@@ -5,6 +5,8 @@ from functions.convert.cut import Plan
 from functions.convert.probe import Track
 from functions.options import Options
 
+#: Their packets may say how loud each channel is in a mix, which ffmpeg's filters hear of by stages alone.
+_TELL_HOW_TO_MIX = frozenset({"ac3", "eac3", "dca", "mlp", "truehd"})
 #: kbit/s where the user asks for nothing.
 DEFAULT_BITRATE = 192
 
@@ -32,4 +34,5 @@ def plan_for(track: Track, options: Options, pieces: int, decoding: float = cut.
         pieces=cut.cut(frames, 1 if options.normalize else pieces, decoding),
         before=start,
         packets=track.packets,
+        bundled=track.channels <= 2 and track.codec not in _TELL_HOW_TO_MIX,
     )

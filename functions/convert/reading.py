@@ -123,14 +123,18 @@ class Reading:
         """The bytes of the new file from the first to the last, as they come; it only grows from the report on."""
         with self._path.open("rb", buffering=0) as file:
             while True:
-                over = self._over
+                over, reads = self._over, self._reads
                 if data := file.read(BUFFER):
                     yield data
                 elif over:
                     return
                 else:
-                    with self._changed:
-                        self._changed.wait(HEARTBEAT)
+                    self._wait_for_more(reads)
+
+    def _wait_for_more(self, reads: int) -> None:
+        # What was told since may have been heard by nobody, and is told once.
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or self._reads != reads, HEARTBEAT)
 
     def _wait(self, condition: Callable[[], bool], on_progress: Callable[[float], None]) -> None:
         while True:
