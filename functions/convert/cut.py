@@ -27,7 +27,7 @@ LEAST = 4 * STEP
 DECODING = 0.1
 #: The same where the track is still being read from a slow source: its encoder waits for what is before its range
 #: longer than it decodes it (measured, 300 MB with 580 s of sound in GridFS).
-WAITING = 0.35
+WAITING = 0.25
 
 
 @dataclass(frozen=True, slots=True)
