@@ -8,7 +8,8 @@ from pathlib import Path
 from functions.convert.chapters import Chapter
 from functions.convert.faults import UnusableMedia
 from functions.convert.moment import Moment
-from functions.convert.reading import Reading, SupportsReadSeek, fault_of
+from functions.convert.reading import Reading, SupportsReadSeek
+from functions.convert.verdict import fault_of
 
 
 @dataclass(frozen=True, slots=True)

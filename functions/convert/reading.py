@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import socket
 import threading
 import time
@@ -11,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from events.errors import Mp3burstError
 from functions.convert import readers, remote
 from functions.convert.extract import BUFFER
-from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
+from functions.convert.faults import UnusableMedia
 from functions.convert.reported import Nonsense, report_of
+from functions.convert.verdict import DAMAGED, death, fault_of
 
 #: Seconds between two calls of a progress function, at most.
 HEARTBEAT = 0.5
@@ -24,7 +23,6 @@ SLOW = 0.0001
 #: Seconds that may go by for each that the reader may compute: one that the file has got hold of may wait for ever.
 PATIENCE = 5.0
 _MOST_GIVEN = max(BUFFER, remote.MOST_GATHERED)
-_DAMAGED = "This file is damaged: it cannot be read as a video."
 
 
 class SupportsReadSeek(Protocol):
@@ -156,12 +154,15 @@ class Reading:
             elif "fault" in report:
                 error = fault_of(report, 0)
         except Nonsense as nonsense:
-            error = UnusableMedia(_DAMAGED)
+            error = UnusableMedia(DAMAGED)
             error.__cause__ = nonsense
         except remote.Gone as gone:
-            error = _death(self._process.wait(), gone)
+            error = death(self._process.wait(), gone)
         except BaseException as failure:
             error = failure
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
         with self._changed:
             self._error, self._over = error, True
             self._changed.notify_all()
@@ -211,40 +212,3 @@ def _answer(link: socket.socket, data: bytes) -> None:
         link.sendall(remote.ANSWER.pack(len(data)) + data)
     except OSError as error:
         raise remote.Gone from error
-
-
-def _death(status: int, gone: remote.Gone) -> Mp3burstError:
-    """Whose fault it is that the reader ended without a report: a signal that it raised itself is the file's."""
-    if status >= 0 or status == -signal.SIGKILL:
-        error: Mp3burstError = EncoderKilled("The reader was stopped from outside; the conversion is tried again.")
-    else:
-        error = UnusableMedia(_DAMAGED)
-    error.__cause__ = RuntimeError(f"the reader ended with {status}: {gone.__cause__!r}")
-    return error
-
-
-def fault_of(report: Mapping[str, Any], number: int) -> Mp3burstError:
-    """The error for a report with a fault; ``number`` is the track that was asked for."""
-    if report["fault"] == "room":
-        return NoRoom("There is no room for temporary files just now; the conversion is tried again.")
-    error = UnusableMedia(_sentence(report, number))
-    error.__cause__ = RuntimeError(report.get("detail", report["fault"]))
-    return error
-
-
-def _sentence(report: Mapping[str, Any], number: int) -> str:
-    tracks = report.get("tracks", 0)
-    match report["fault"]:
-        case "format":
-            return "This is not a video or audio file, or it is damaged at its beginning."
-        case "silent":
-            return "This file has no audio track."
-        case "track":
-            have = "only one audio track" if tracks == 1 else f"{tracks} audio tracks"
-            return f"This file has {have}, counted from 0: there is no track {number}."
-        case "codec":
-            return "The sound of this file is in a format that cannot be decoded."
-        case "memory":
-            return "This file needs more memory to read than a video should."
-        case _:
-            return "This file is damaged: its audio track cannot be read."

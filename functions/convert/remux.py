@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from functions.convert.extract import BUFFER, Extraction
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import av.container
     import av.packet
 
+#: All that a track may be in; ``mp3`` is bare frames.
+CONTAINERS: Final = frozenset(
+    {"adts", "asf", "caf", "flv", "matroska", "mov", "mp3", "mp4", "mpegts", "nut", "tta", "vob"}
+)
 #: Bytes of packets that libav's writer of TTA may hold to the end.
 _MOST_HELD = 256 << 20
 

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
+from functions.convert.remux import CONTAINERS
+
 
 class Nonsense(Exception):
     """No reader of ours says so."""
@@ -31,6 +33,10 @@ def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _container(value: Any) -> bool:
+    return _text(value) and value in CONTAINERS  # it becomes part of what ffmpeg is told
+
+
 def _tags(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_text, value.values()))
 
@@ -44,7 +50,8 @@ def _chapters(value: Any) -> bool:
 
 _FAULT: Final[dict[str, Callable[[Any], bool]]] = {"fault": _text}
 _SOUND: Final[dict[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(("codec", "container"), _text),
+    "codec": _text,
+    "container": _container,
     **dict.fromkeys(("rate", "channels", "packets", "errors"), _count),
     **dict.fromkeys(("skipped", "discarded"), _number),
     **dict.fromkeys(("duration", "missing"), _amount),

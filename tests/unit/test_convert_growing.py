@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert import engine
+from functions.convert import engine, reading
 from functions.convert.faults import UnusableMedia
 from functions.convert.planning import plan_for
+from functions.convert.reading import Reading
 from functions.options import Options
 from tests import clips
 
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.timeout(60)
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sound between pictures from the file's beginning to its tables, which are at its end."""
     path = tmp_path_factory.mktemp("clip") / "video.mp4"
-    pictures = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=24,noise=alls=60:allf=t")
-    music = clips.MUSIC.format(seconds=24, rate=44100)
+    pictures = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=30,noise=alls=60:allf=t")
+    music = clips.MUSIC.format(seconds=30, rate=44100)
     clips.run("-f", "lavfi", "-i", music, *pictures, "-c:v", "mjpeg", "-c:a", "aac", path)
     return path
 
@@ -119,6 +120,32 @@ def test_a_source_that_ends_early_while_encoders_work_is_no_shorter_mp3(video: P
     with pytest.raises(UnusableMedia, match="damaged"):
         convert(source, tmp_path)
     assert encoders() == 0
+
+
+class Overtaken(io.BytesIO):
+    """A track's file that is empty when it is looked at, and whole as soon as that was seen."""
+
+    def __init__(self, reading: Reading) -> None:
+        super().__init__()
+        self._reading = reading
+
+    def open(self, *_: object, **__: object) -> "Overtaken":
+        return self
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if not self.getvalue():
+            self.write(b"all of it")
+            self.seek(0)
+            self._reading._end(None)
+        return data
+
+
+def test_who_looks_just_before_the_end_comes_hears_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(reading, "HEARTBEAT", 3600.0)  # nobody looks again unless told
+    one = Reading(io.BytesIO(b"video"), tmp_path / "track", {"track": 0, "copy": False})
+    monkeypatch.setattr(one, "_path", Overtaken(one))
+    assert b"".join(one.track()) == b"all of it"
 
 
 class Piecemeal(io.FileIO):

@@ -101,6 +101,9 @@ SAYINGS = [
     other(moment={}),
     other(path="/somewhere"),
     other(container=None),
+    other(container=["mov"]),
+    other(container="mov,amovie=/etc/passwd"),
+    other(container="concat"),
     other(dropped="many"),
 ]
 

@@ -1,0 +1,129 @@
+"""Encoders take the short way where it leads to the same bytes, and go back to the long one where it ends early."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from functions.convert import engine
+from functions.options import Options
+from tests import clips
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Encoders:
+    """An ffmpeg that writes down which way it is sent; ``without`` amovie, it is one that was built so."""
+
+    def __init__(self, directory: Path, without: bool = False) -> None:
+        self.path, self._log = directory / "ffmpeg", directory / "log"
+        refuses = "case \"$*\" in *lavfi*) echo '[error] Unknown input format' >&2; exit 8;; esac\n" if without else ""
+        self.path.write_text(f'#!/bin/sh\necho "$*" >> {self._log}\n{refuses}exec {clips.ffmpeg()} "$@"\n')
+        self.path.chmod(0o755)
+
+    def ways(self) -> list[str]:
+        """How each encoder that was started was to work, the first first."""
+        lines = [line for line in self._log.read_text().splitlines() if "libmp3lame" in line]
+        return ["bundled" if "amovie" in line else "staged" for line in lines]
+
+
+def convert(
+    video: Path, directory: Path, options: Options | None = None, *, encoders: int = 2, without: bool = False
+) -> tuple[engine.Result, bytes, list[str], list[float]]:
+    program, out, heard = Encoders(directory, without), io.BytesIO(), list[float]()
+    with video.open("rb") as source:
+        result = engine.to_mp3(
+            source,
+            out,
+            options or Options(bitrate=160),
+            filename=video.name,
+            directory=directory,
+            encoders=encoders,
+            on_progress=heard.append,
+            ffmpeg=str(program.path),
+        )
+    return result, clips.without_id3(out.getvalue()), program.ways(), heard
+
+
+def one_ffmpeg(video: Path, directory: Path) -> bytes:
+    return clips.serial(video, directory / "serial.mp3", "-b:a", "160k")
+
+
+KINDS = [("a.mp4", "-c:a aac"), ("v.webm", "-c:a libvorbis"), ("f.mkv", "-c:a flac"), ("s.m4a", "-c:a aac -ac 1")]
+
+
+@pytest.mark.parametrize(("name", "arguments"), KINDS, ids=[row[0] for row in KINDS])
+def test_sound_in_one_or_two_channels_takes_the_short_way(name: str, arguments: str, tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / name, *arguments.split())
+    result, mp3, ways, _ = convert(video, tmp_path)
+    assert ways == ["bundled"] * 2
+    assert mp3 == one_ffmpeg(video, tmp_path)
+    assert result.warning is None
+
+
+MIXED = [("six.mkv", "-c:a ac3 -ac 6"), ("two.mkv", "-c:a ac3"), ("six.m4a", "-c:a aac -ac 6")]
+
+
+@pytest.mark.parametrize(("name", "arguments"), MIXED, ids=[row[0] for row in MIXED])
+def test_sound_that_may_say_how_it_is_mixed_takes_the_long_way(name: str, arguments: str, tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / name, *arguments.split())
+    _, mp3, ways, _ = convert(video, tmp_path)
+    assert ways == ["staged"] * 2
+    assert mp3 == one_ffmpeg(video, tmp_path)
+
+
+def damaged(path: Path) -> Path:
+    """A video that is damaged behind its middle."""
+    video = clips.clip(path, "-c:a", "flac", seconds=20)
+    data = bytearray(video.read_bytes())
+    at = len(data) * 7 // 10
+    data[at : at + 3000] = bytes(3000)
+    video.write_bytes(data)
+    return video
+
+
+def test_at_damage_an_encoder_goes_back_and_keeps_what_one_ffmpeg_keeps(tmp_path: Path) -> None:
+    video = damaged(tmp_path / "a.mka")
+    result, mp3, ways, heard = convert(video, tmp_path, encoders=1)
+    assert ways == ["bundled", "staged"]
+    assert mp3 == one_ffmpeg(video, tmp_path)
+    assert result.warning is not None
+    assert "damaged" in result.warning
+    assert heard == sorted(heard)
+
+
+def test_only_the_encoder_that_meets_the_damage_goes_back(tmp_path: Path) -> None:
+    video = damaged(tmp_path / "a.mka")
+    _, mp3, ways, _ = convert(video, tmp_path, encoders=2)
+    assert sorted(ways) == ["bundled", "bundled", "staged"]
+    assert mp3 == one_ffmpeg(video, tmp_path)
+
+
+def test_an_ffmpeg_without_the_short_way_goes_the_long_one(tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac")
+    result, mp3, ways, _ = convert(video, tmp_path, without=True)
+    assert sorted(ways) == ["bundled"] * 2 + ["staged"] * 2
+    assert mp3 == one_ffmpeg(video, tmp_path)
+    assert result.warning is None
+
+
+def test_sound_that_changes_its_rate_takes_the_long_way_after_all(tmp_path: Path) -> None:
+    first, second = (clips.clip(tmp_path / f"{rate}.aac", rate=rate, seconds=9) for rate in (44100, 32000))
+    video = tmp_path / "both.aac"
+    video.write_bytes(first.read_bytes() + second.read_bytes())
+    result, mp3, ways, _ = convert(video, tmp_path)
+    assert ways[-1] == "staged"
+    assert mp3 == one_ffmpeg(video, tmp_path)
+    assert result.duration == pytest.approx(18, abs=0.2)
+
+
+def test_edits_count_samples_on_the_short_way_as_on_the_long_one(tmp_path: Path) -> None:
+    # The clock of this container is milliseconds, which is no whole number of samples.
+    video = clips.clip(tmp_path / "a.mkv", "-c:a", "aac", seconds=20, rate=44100)
+    options = Options(bitrate=160, start=1.0007, fade_in=2, fade_out=3.3, volume=-4.0)
+    _, short, ways, _ = convert(video, tmp_path, options)
+    assert ways == ["bundled"] * 2
+    (further := tmp_path / "long").mkdir()
+    _, long, ways, _ = convert(video, further, options, without=True)
+    assert ways.count("staged") == 2
+    assert short == long
