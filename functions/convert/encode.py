@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 import selectors
 import signal
 import subprocess
@@ -29,7 +28,6 @@ _PACKET_SECONDS = 1.0
 ADDRESS_SPACE = 4 << 30
 _ONLY_TIMES = b"non monotonically increasing dts to muxer"  # libavformat/mux.c; MP3 has no times, nothing is lost
 _FULL = "No space left on device"
-_IMPATIENT = re.compile(rb"amovie.*\[warning\]")  # it says no more where it then ends
 #: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: a track may decode to more than it says.
 _BYTES_PER_SECOND = 80_000
 
@@ -185,7 +183,7 @@ def _hear_progress(encoding: Encoding, line: bytes) -> None:
 def _hear_log(encoding: Encoding, line: bytes) -> None:
     if b"Reconfiguring filter graph" in line:
         encoding.reconfigured = True
-    if (b"[error]" in line or b"[fatal]" in line or _IMPATIENT.search(line)) and _ONLY_TIMES not in line:
+    if (b"[error]" in line or b"[fatal]" in line) and _ONLY_TIMES not in line:
         encoding.errors += 1
         encoding.first_error = encoding.first_error or line.decode(errors="replace")
 

@@ -49,7 +49,13 @@ def one_ffmpeg(video: Path, directory: Path) -> bytes:
     return clips.serial(video, directory / "serial.mp3", "-b:a", "160k")
 
 
-KINDS = [("a.mp4", "-c:a aac"), ("v.webm", "-c:a libvorbis"), ("f.mkv", "-c:a flac"), ("s.m4a", "-c:a aac -ac 1")]
+KINDS = [
+    ("a.mp4", "-c:a aac"),
+    ("v.webm", "-c:a libvorbis"),
+    ("f.mkv", "-c:a flac"),
+    ("s.m4a", "-c:a aac -ac 1"),
+    ("u.wav", "-c:a pcm_u8 -ar 96000"),
+]
 
 
 @pytest.mark.parametrize(("name", "arguments"), KINDS, ids=[row[0] for row in KINDS])
