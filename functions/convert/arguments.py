@@ -68,8 +68,8 @@ def _source(plan: Plan, piece: Piece, track: int) -> str:
         rf"amovie=filename=fd\\::format_name={_demuxer(plan.container)}:dec_threads=1"
         rf":format_opts=fd={track}\\:protocol_whitelist=fd"
     )
-    # Filters count time in samples of the source, as they do by stages.
-    return ",".join([movie, "asettb=1/sr", *_filters(plan, piece), _LAME, f"asetnsamples=n={_AT_ONCE}:p=0"])
+    # Filters count time in samples of the source, as they do by stages; and it never goes back, as a file's may.
+    return ",".join([movie, "asettb=1/sr", "asetpts=N", *_filters(plan, piece), _LAME, f"asetnsamples=n={_AT_ONCE}:p=0"])
 
 
 def _staged(plan: Plan, piece: Piece) -> list[str]:

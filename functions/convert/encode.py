@@ -183,7 +183,7 @@ def _hear_progress(encoding: Encoding, line: bytes) -> None:
 def _hear_log(encoding: Encoding, line: bytes) -> None:
     if b"Reconfiguring filter graph" in line:
         encoding.reconfigured = True
-    if (b"[error]" in line or b"[fatal]" in line) and _ONLY_TIMES not in line:
+    if (b"[error]" in line or b"[fatal]" in line) and not (encoding.staged and _ONLY_TIMES in line):
         encoding.errors += 1
         encoding.first_error = encoding.first_error or line.decode(errors="replace")
 
