@@ -21,6 +21,8 @@ _PCM = {
     **dict.fromkeys(("pcm_s32le", "pcm_s32be", "pcm_f32le"), 4),
     "pcm_f64le": 8,
 }
+#: Bytes of a packet of FLAC at least (RFC 9639, 9): header, one constant sample, CRC. Silence takes little more.
+_LEAST_FLAC = 10
 #: Codecs whose packets can be counted.
 COUNTED = frozenset({*_PCM, "flac", "mp3", "vorbis"})
 
@@ -76,13 +78,15 @@ def _mp3(data: bytes, start: int, end: int) -> tuple[int, object]:
 
 def _flac(data: bytes, start: int, end: int) -> tuple[int, object]:
     # RFC 9639, 9.1: sync code, block size and rate, channels and bits, the frame's number, then what had no room.
-    if end - start < 16 or data[start] != 0xFF or data[start + 1] & 0xFE != 0xF8:
+    if end - start < _LEAST_FLAC or data[start] != 0xFF or data[start + 1] & 0xFE != 0xF8:
         raise NotPlain
     size, kind = data[start + 2] >> 4, data[start + 3]
     channels = min(kind >> 4, 8)
     if size in (6, 7):
         number = 8 - (data[start + 4] ^ 0xFF).bit_length()  # leading ones: bytes of the number, as in UTF-8
         at = start + 4 + max(number, 1)
+        if at + size - 5 > end:
+            raise NotPlain
         samples = int.from_bytes(data[at : at + size - 5], "big") + 1
     elif size == 1:
         samples = 192

@@ -130,6 +130,7 @@ CODECS = {
 )
 @example("libmp3lame", 22050, 1, SPEECH, Options(vbr=2, mono=True), 50.0, {10, 20})
 @example("libvorbis", 44100, 2, clips.STEPS, Options(bitrate=64, volume=-3.5), 27.0, {15, 21})
+@example("flac", 22050, 1, clips.SILENCE, Options(bitrate=320), 20.6, {10, 18})
 @given(
     codec=st.sampled_from(sorted(CODECS)),
     rate=st.sampled_from([8000, 11025, 16000, 22050, 32000, 44100, 48000]),
