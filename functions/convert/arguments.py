@@ -69,7 +69,8 @@ def _source(plan: Plan, piece: Piece, track: int) -> str:
         rf":format_opts=fd={track}\\:protocol_whitelist=fd"
     )
     # Filters count time in samples of the source, as they do by stages; and it never goes back, as a file's may.
-    return ",".join([movie, "asettb=1/sr", "asetpts=N", *_filters(plan, piece), _LAME, f"asetnsamples=n={_AT_ONCE}:p=0"])
+    clock, handed = ("asettb=1/sr", "asetpts=N"), f"asetnsamples=n={_AT_ONCE}:p=0"
+    return ",".join([movie, *clock, *_filters(plan, piece), _LAME, handed])
 
 
 def _staged(plan: Plan, piece: Piece) -> list[str]:
