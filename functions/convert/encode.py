@@ -1,5 +1,6 @@
 """Runs ffmpeg over ranges of a track, several at once; each leaves a file of MP3 frames."""
 
+import contextlib
 import functools
 import os
 import selectors
@@ -190,10 +191,18 @@ def _hear_log(encoding: Encoding, line: bytes) -> None:
 
 def _ended(encoding: Encoding, selector: selectors.BaseSelector) -> bool:
     process = encoding.process
-    if process is None or process.poll() is None:
+    if process is None:
         return False
-    for name in ("stdout", "stderr"):
-        pipe = getattr(process, name)
+    pipes = [getattr(process, name) for name in ("stdout", "stderr")]
+    if process.poll() is None:
+        if any(pipe in selector.get_map() for pipe in pipes):
+            return False
+        # Its pipes close a moment before it is gone, and of that nothing is heard.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(HEARTBEAT)
+        if process.returncode is None:
+            return False
+    for name, pipe in zip(("stdout", "stderr"), pipes, strict=True):
         while pipe in selector.get_map():
             _hear(encoding, name, selector)
         pipe.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert import engine, reader, sandbox
+from functions.convert import encode, engine, reader, sandbox
 from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
 from functions.options import Options
 from tests import clips
@@ -208,6 +208,18 @@ def test_a_full_disk_is_not_the_fault_of_the_file(video: Path, tmp_path: Path) -
     with io.FileIO(video) as source, pytest.raises(OSError, match="No space left") as caught:
         reader.read(source, Full(), 0, False)
     assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.timeout(60)
+def test_of_an_encoder_that_closes_its_pipes_first_the_end_is_noticed(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode, "HEARTBEAT", 3600.0)  # who waits for it is late
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text(f'#!/bin/sh\n{clips.ffmpeg()} "$@" || exit\nexec >&- 2>&-\nsleep 0.3\n')
+    ffmpeg.chmod(0o755)
+    convert(io.FileIO(video), tmp_path, lambda _: None, str(ffmpeg))
+    ffmpeg.unlink()
 
 
 def test_what_progress_raises_stops_the_encoders(video: Path, tmp_path: Path) -> None:
