@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from events.errors import Mp3burstError, TryAgain
 from functions.convert.cores import MOST_ENCODERS
+from functions.convert.faults import NoSpace
 from functions.convert.ffmpeg import ffmpeg_of
 from functions.convert.readers import readers
 from functions.options import BITRATES, Options
@@ -29,7 +30,7 @@ _HELP = {
     "end": "where it ends",
     "fade_in": "seconds from silence to the sound",
     "fade_out": "seconds from the sound to silence",
-    "volume": "decibels from -30 to 30; --volume=-3dB makes it softer",
+    "volume": "decibels from -30 to 30, as 6 or -3.5dB",
     "normalize": "to a loudness of -16 LUFS (EBU R 128)",
     "mono": "all channels mixed into one",
     "cover": "frame, none, or the second of the video that shows it (default: the picture that the file brings along)",
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     encoders = "how many work at once (default: one for each core)"
     parser.add_argument("--encoders", type=_encoders, default=cores, metavar="N", help=encoders)
     options = [_add(parser, name, one.default) for name, one in Options.__dataclass_fields__.items()]
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     out = given.out or given.video.parent / f"{given.video.stem}.mp3"
     form = {one.dest: value for one in options if (value := getattr(given, one.dest)) is not None}
     try:
@@ -62,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error.filename or (out if full else given.video)}: {error.strerror or error}.", file=sys.stderr)
         return 1
     except TryAgain as error:  # in the service it is tried again; here that is for the user to do
-        print(f"{str(error).partition(';')[0]}: start again later.", file=sys.stderr)
+        todo = f"make room in {out.parent} and start again" if isinstance(error, NoSpace) else "start again later"
+        print(f"{str(error).partition(';')[0]}: {todo}.", file=sys.stderr)
         return 1
     except Mp3burstError as error:
         print(error, file=sys.stderr)
@@ -74,7 +76,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _joined(arguments: list[str]) -> list[str]:
+    # argparse takes the -3dB of "--volume -3dB" for an option.
+    joined = list(arguments)
+    for n in reversed(range(len(joined) - 1)):
+        if joined[n] == "--volume":
+            joined[n : n + 2] = [f"--volume={joined[n + 1]}"]
+    return joined
+
+
 def _check(out: Path, video: Path) -> None:
+    if out == Path("-"):  # which means standard output elsewhere
+        raise Mp3burstError("The MP3 is written to a file: name one with -o.")
     if not out.parent.is_dir():
         raise Mp3burstError(f"There is no directory {out.parent}: make it, or name another file with -o.")
     if out.exists() and out.samefile(video):
@@ -102,7 +115,7 @@ def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result"
     readers.prepare()  # it starts while the engine is imported
     from functions.convert.engine import to_mp3
 
-    with video.open("rb") as source, tempfile.TemporaryDirectory(dir=out.parent, prefix=".mp3burst-") as name:
+    with video.open("rb") as source, _beside(out) as name:
         whole = Path(name) / out.name
         with whole.open("wb") as target, _bar(sys.stderr.isatty()) as on_progress:
             result = to_mp3(
@@ -117,6 +130,14 @@ def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result"
             )
         whole.replace(out)
     return result
+
+
+def _beside(out: Path) -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(dir=out.parent, prefix=".mp3burst-")
+    except OSError as error:
+        sentence = f"Nothing can be written in {out.parent} ({error.strerror}): name another file with -o."
+        raise Mp3burstError(sentence) from error
 
 
 @contextlib.contextmanager

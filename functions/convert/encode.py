@@ -15,7 +15,7 @@ from functions.convert import arguments, sandbox
 from functions.convert.cage import Limits
 from functions.convert.cores import cores_for
 from functions.convert.cut import Piece, Plan
-from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
+from functions.convert.faults import EncoderKilled, NoSpace, UnusableMedia
 from functions.convert.feed import source_of
 from functions.convert.reading import HEARTBEAT, Reading
 
@@ -222,7 +222,7 @@ def _judge(encoding: Encoding) -> None:
     if status == -signal.SIGKILL:
         raise EncoderKilled("The encoder was stopped from outside; the conversion is tried again.")
     if status and _FULL in encoding.first_error:
-        raise NoRoom("There is no room for temporary files just now; the conversion is tried again.")
+        raise NoSpace("There is no room for temporary files just now; the conversion is tried again.")
     if status in (-signal.SIGXCPU, -signal.SIGXFSZ):
         raise UnusableMedia(
             "The sound of this file takes far more time or room than its length accounts for: it may be damaged."

@@ -10,7 +10,11 @@ class UnusableMedia(Mp3burstError):
 
 
 class NoRoom(TryAgain):
-    """The temporary directory is full, or there is no room for another process."""
+    """There is no room for temporary files or for another process."""
+
+
+class NoSpace(NoRoom):
+    """The temporary directory is full."""
 
 
 class EncoderKilled(TryAgain):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from functions.convert import mpeg, splice
-from functions.convert.faults import NoRoom, UnusableMedia
+from functions.convert.faults import NoSpace, UnusableMedia
 from functions.convert.reservoir import Rates, choose
 from functions.convert.splice import Sum, SupportsWrite
 
@@ -130,7 +130,7 @@ def into(path: Path) -> Iterator[Repacker]:
     """What takes all frames of an MP3 and has them re-packed in a new file at the end of the block.
 
     Raises:
-        NoRoom: the file's disk is full.
+        NoSpace: the file's disk is full.
     """
     try:
         with path.open("wb") as file:
@@ -140,7 +140,7 @@ def into(path: Path) -> Iterator[Repacker]:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        raise NoRoom("There is no room for temporary files just now; the conversion is tried again.") from error
+        raise NoSpace("There is no room for temporary files just now; the conversion is tried again.") from error
 
 
 def repack(made: Sequence[tuple[Path, Sum]], path: Path, on_bytes: Callable[[int], None]) -> tuple[Path, Sum]:

@@ -25,6 +25,9 @@ from tests import clips
         (["a.wav", "-o", "."], "is no file: name one with -o."),
         (["a.wav", "-o", "pipe"], "pipe is no file: name one with -o."),
         (["a.wav", "-o", "nowhere/out.mp3"], "There is no directory nowhere: make it, or name another file with -o."),
+        (["a.wav", "-o", "/proc/out.mp3"], "Nothing can be written in /proc (No such file or directory): name "),
+        (["a.wav", "-o", "-"], "The MP3 is written to a file: name one with -o."),
+        (["a.wav", "--volume", "-99dB"], "volume must be decibels from -30 to 30"),
         (["none.wav"], "none.wav: No such file or directory."),
         (["a.wav", "--bitrate", "9" * 5000], "bitrate must be one of"),
     ],
@@ -39,6 +42,17 @@ def test_a_wrong_command_line_is_answered_in_a_sentence_and_changes_nothing(
     assert said in capsys.readouterr().err
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.wav", "pipe"]
     assert stat.S_ISFIFO(Path("pipe").stat().st_mode)
+
+
+def test_a_full_disk_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text("#!/bin/sh\necho fd\necho '[fd] [error] Error writing: No space left on device' >&2\nexit 228\n")
+    ffmpeg.chmod(0o755)
+    monkeypatch.setenv("FFMPEG", str(ffmpeg))
+    assert main([str(clips.clip(tmp_path / "a.wav", seconds=0.2))]) == 1
+    assert f"no room for temporary files just now: make room in {tmp_path} and start again." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [b"-x.wav", b"caf\xe9.wav", "日本 😀 'q'.wav".encode(), b".wav"])
