@@ -87,6 +87,14 @@ def test_every_service_is_restricted_limited_and_watched() -> None:
             assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
 
 
+def test_the_memory_that_the_guide_asks_for_is_the_sum_of_all_limits() -> None:
+    units = {"m": 1, "g": 1024}
+    limits = [str(service["mem_limit"]) for service in compose().values()]
+    gib = sum(int(limit[:-1]) * units[limit[-1]] for limit in limits) / 1024
+    guide = (ROOT / "docs" / "server.md").read_text()
+    assert f"The memory limits in the file add up to {gib:.1f} GiB" in " ".join(guide.split())
+
+
 def test_no_password_is_written_anywhere() -> None:
     for name, service in compose().items():
         for variable in service.get("environment", {}):
