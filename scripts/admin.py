@@ -15,7 +15,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/admin", description=__doc__)
     parser.add_argument("username")
     data = Path(__file__).resolve().parents[1] / "data"
-    parser.add_argument("--data", type=Path, default=data, help="the embedded platform's directory (data)")
+    parser.add_argument(
+        "--data", type=Path, default=data, metavar="DIR", help="the embedded platform's directory (data)"
+    )
     parser.add_argument("--revoke", action="store_true", help="make an administrator a user again")
     arguments = parser.parse_args()
     environ = dict(os.environ)

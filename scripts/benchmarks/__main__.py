@@ -73,6 +73,8 @@ def main(arguments: Sequence[str]) -> int:
                     traceback.print_exc()
     missed = [row for row in rows if row.met is False]
     print(f"{sum(row.met is True for row in rows)} goals met, {len(missed)} not, {len(failed)} rows not measured.")
+    if given.quick:
+        print("The inputs were small: the goals are for the full ones, without --quick.")
     if given.json:
         report.write(given.origin / given.json, about, rows, failed)
     return 1 if failed else 0
