@@ -16,7 +16,7 @@ import pika  # type: ignore[import-untyped]  # pika carries no types
 import pika.exceptions  # type: ignore[import-untyped]  # pika carries no types
 
 from events.amqp import Topology, dead, topology
-from events.connection import properties, received
+from events.connection import parameters, properties, received
 from events.delivery import Bridge, Route
 from events.errors import Mp3burstError
 
@@ -59,7 +59,7 @@ def redrive(url: str, queue: str) -> int:
     Raises:
         pika.exceptions.AMQPError: the server is away, or has no such queue.
     """
-    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection = pika.BlockingConnection(parameters(url))
     try:
         channel = connection.channel()
         channel.confirm_delivery()

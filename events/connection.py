@@ -17,6 +17,7 @@ from pika.adapters.select_connection import IOLoop  # type: ignore[import-untype
 
 from events.amqp import Declarations, Message
 from events.declaring import Declaring
+from events.errors import Mp3burstError
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,23 @@ class Lost(Exception):
 
 class Refused(Exception):
     """There is no queue for the message."""
+
+
+class BadServer(Mp3burstError):
+    """What names the RabbitMQ server is no URL of one."""
+
+
+def parameters(url: str) -> Any:
+    """What pika connects with.
+
+    Raises:
+        BadServer: the URL means no server.
+    """
+    try:
+        return pika.URLParameters(url)
+    except (ValueError, IndexError, TypeError):
+        # Without the cause, which may quote the password.
+        raise BadServer("AMQP_URL is no URL of RabbitMQ: write amqp://USER:PASSWORD@HOST:5672/%2F.") from None
 
 
 def properties(message: Message) -> Any:
@@ -73,7 +91,7 @@ class Link:
         """
         # pika logs every step of a failing connection with its trace; the link says it in one line.
         logging.getLogger("pika").setLevel(logging.CRITICAL)
-        self._parameters = pika.URLParameters(url)
+        self._parameters = parameters(url)
         if self._parameters.heartbeat is None:
             self._parameters.heartbeat = _HEARTBEAT
         self._parameters.connection_attempts = 1

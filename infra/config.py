@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from functions.convert.cores import available_cores
-from functions.settings import BadSetting
+from functions.convert.ffmpeg import ffmpeg_of
+from functions.settings import BadSetting, number
 
 #: The variables in each. They are there where the operator sets them; some have a default.
 VARIABLES = {
@@ -30,6 +31,36 @@ VARIABLES = {
     "MAIL_FROM GMAIL_ADDRESS GMAIL_PASSWORD",
 }
 
+#: Those that are numbers; how small or large each may be is looked at by the function that has it.
+_NUMBERS = (
+    "LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS QUOTA_JOBS QUOTA_BYTES TOKEN_HOURS FANOUT_SECONDS FANOUT_PIECES "
+    "ENCODERS SMTP_PORT MYSQL_PORT"
+)
+
+
+def check(environ: Mapping[str, str]) -> None:
+    """Refuse at the start what would only be noticed with the first upload.
+
+    Args:
+        environ: the operator's variables.
+
+    Raises:
+        BadSetting: a number is none, or FFMPEG or LINK_KEY is of no use.
+        events.connection.BadServer: AMQP_URL is no URL.
+    """
+    for name in _NUMBERS.split():
+        number(environ, name, 0)
+    ffmpeg_of(environ)
+    # Imported where they are needed: most installations on one machine set neither.
+    if environ.get("LINK_KEY"):
+        from functions.links import Links
+
+        Links.from_environ(environ)
+    if url := environ.get("AMQP_URL"):
+        from events.connection import parameters
+
+        parameters(url)
+
 
 def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[str, str]]:
     """The ConfigMaps and Secrets by name. What the operator sets goes before what is made here.
@@ -40,8 +71,10 @@ def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[
         port: where the installation is reached.
 
     Raises:
-        BadSetting: TOKEN_PRIVATE_KEY is no key.
+        BadSetting: TOKEN_PRIVATE_KEY is no key, or as in ``check``.
+        events.connection.BadServer: as in ``check``.
     """
+    check(environ)
     given = {name: value for name, value in environ.items() if value}
     keys = data / "keys"
     keys.mkdir(mode=0o700, exist_ok=True)

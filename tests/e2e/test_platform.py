@@ -538,6 +538,16 @@ def get_or_none(url: str) -> tuple[int, bytes] | None:
         return None
 
 
+WRONG = [
+    ("MAX_UPLOAD_BYTES", "10G"),
+    ("ENCODERS", "all"),
+    ("FFMPEG", "/nowhere/ffmpeg"),
+    ("LINK_KEY", "secret"),
+    ("AMQP_URL", "rabbitmq"),
+    ("AMQP_URL", "amqp://me:secret/1@rabbitmq:5672/"),
+]
+
+
 def refused(data: Path, *options: str, **env: str) -> str:
     command = [sys.executable, "-m", "infra.local", "--data", str(data), *options]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, env={**os.environ, **env})
@@ -556,6 +566,10 @@ def test_what_stands_in_the_way_is_said_in_one_sentence(
     assert refused(tmp_path / "other", "--port", "70000").startswith("Port 70000 cannot be used here: ")
     assert "is running on" in refused(tmp_path / "data", "--port", str(free_port()))
     assert "JWT_SECRET is not used" in refused(tmp_path / "other", "--port", "0", JWT_SECRET="sarcasm")
+    for name, value in WRONG:
+        line = refused(tmp_path / "other", "--port", "0", **{name: value})
+        assert line.startswith(f"{name} ")
+        assert "secret" not in line
     (tmp_path / "file").touch()
     assert "Nothing can be kept in" in refused(tmp_path / "file", "--port", "0")
     assert "no Knative Service" in refused(tmp_path / "other", "--port", "0", "--manifests", str(notes.directory))

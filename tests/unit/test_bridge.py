@@ -17,6 +17,8 @@ from tests.servers import free_port
         (["--route", "video=http://f;timeout=1800"], {"AMQP_URL": "amqp://h"}, "up to 1500"),
         ([], {"AMQP_URL": "amqp://h", "BRIDGE_ROUTES": "mp3=http://f mp3=http://g"}, "none twice"),
         (["redrive", "film"], {"AMQP_URL": "amqp://h"}, "none of the queues"),
+        (["redrive", "video"], {"AMQP_URL": "rabbitmq"}, "AMQP_URL is no URL of RabbitMQ: write amqp://"),
+        (["--route", "video=http://f"], {"AMQP_URL": "amqp://me:secret/1@h"}, "AMQP_URL is no URL of RabbitMQ"),
     ],
 )
 def test_a_wrong_setting_is_named(
@@ -24,6 +26,7 @@ def test_a_wrong_setting_is_named(
 ) -> None:
     assert main(arguments, environ) == 2
     assert says in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_redrive_says_that_the_server_is_away(caplog: pytest.LogCaptureFixture) -> None:
