@@ -540,6 +540,7 @@ def get_or_none(url: str) -> tuple[int, bytes] | None:
 
 WRONG = [
     ("MAX_UPLOAD_BYTES", "10G"),
+    ("QUOTA_JOBS", "many"),
     ("ENCODERS", "all"),
     ("FFMPEG", "/nowhere/ffmpeg"),
     ("LINK_KEY", "secret"),
