@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from functions.blob_io import VerifyingReader
 from functions.media import BlobCorrupt, BlobExists, BlobNotFound, Description, MediaUnavailable, Stat
@@ -27,6 +27,7 @@ PASSED = 3
 AHEAD = 2
 
 _DUPLICATE_KEY = 11000
+_NO_THREAD = "can't start new thread"  # Modules/_threadmodule.c
 
 
 class GridFSReader(VerifyingReader):
@@ -127,7 +128,11 @@ class GridFSReader(VerifyingReader):
         """Have batches on their way; one by one, as a cursor gives them."""
         self._worker = self._worker or ThreadPoolExecutor(1, "gridfs-reader")
         while self._cursor is not None and len(self._ahead) <= AHEAD:
-            self._ahead.append(self._worker.submit(_load, self._cursor))
+            try:
+                self._ahead.append(self._worker.submit(_load, self._cursor))
+            except RuntimeError:  # no thread for it: nobody is to come later and take a batch of this query
+                self._cursor = self._worker = None
+                raise
 
     def _explain(self) -> None:
         """Raise BlobNotFound if bytes are missing because the file was deleted."""
@@ -159,7 +164,7 @@ def _load(cursor: "Cursor[dict[str, Any]]") -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn pymongo's errors into those of ``functions.media``."""
+    """Turn pymongo's errors, and that there is no room for a thread, into those of ``functions.media``."""
     from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
     try:
@@ -172,6 +177,10 @@ def plain_errors() -> Iterator[None]:
         raise MediaUnavailable("The media store took only a part of the file; try again later.") from error
     except PyMongoError as error:
         raise MediaUnavailable("The media store does not answer; try again later.") from error
+    except RuntimeError as error:  # of threading, whether ours or the driver's
+        if _NO_THREAD not in str(error):
+            raise
+        raise MediaUnavailable("There is no room to reach the media store just now; try again later.") from error
 
 
 def _stat(document: Mapping[str, Any]) -> Stat:
@@ -181,6 +190,11 @@ def _stat(document: Mapping[str, Any]) -> Stat:
     sha256, crc32c = (str(known.get(name) or "") for name in ("sha256", "crc32c"))
     texts["filename"] = texts["filename"] or str(document.get("filename") or "")
     size, chunk_size = document.get("length"), document.get("chunkSize")
-    if not isinstance(size, int | float) or size < 0 or not isinstance(chunk_size, int | float) or chunk_size < 1:
+    if not _whole(size, 0) or not _whole(chunk_size, 1):
         raise BlobCorrupt("The file is damaged in the media store; upload it again.")
     return Stat(int(size), sha256, crc32c, Description(**texts))
+
+
+def _whole(value: Any, least: int) -> TypeGuard[float]:
+    # Some clients write whole numbers as floats, of which infinity and NaN are none.
+    return isinstance(value, int | float) and float(value).is_integer() and value >= least

@@ -165,17 +165,16 @@ class GridFSWriter(HashingWriter):
     def _flush(self) -> None:
         from bson import ObjectId
 
-        documents = [
-            {"_id": ObjectId(), "files_id": self._id, "n": n, "data": data}
-            for n, data in enumerate(self._full, self._inserted)
-        ]
+        numbered = enumerate(self._full, self._inserted)
+        documents = [{"_id": ObjectId(), "files_id": self._id, "n": n, "data": data} for n, data in numbered]
         self._full = []
         if not self._inserted:  # an id that is taken is known before more is taken in
             self._insert(documents)
         else:
             self._workers = self._workers or ThreadPoolExecutor(UNDER_WAY, "gridfs-writer")
             self._settle(UNDER_WAY - 1)
-            self._under_way.append(self._workers.submit(self._insert, documents))
+            with plain_errors():
+                self._under_way.append(self._workers.submit(self._insert, documents))
         self._inserted += len(documents)
 
     def _insert(self, documents: list[dict[str, Any]]) -> None:

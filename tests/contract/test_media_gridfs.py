@@ -363,6 +363,73 @@ def test_the_last_chunk_is_read_whenever_the_query_answers(
         assert b"".join(iter(lambda: reader.read(CHUNK), b"")) == content
 
 
+@pytest.fixture
+def no_threads() -> Iterator[Callable[[], int]]:
+    """From its call on no thread starts: none has room for such a stack."""
+    usual = threading.stack_size()
+    yield lambda: threading.stack_size(1 << 47)
+    threading.stack_size(usual)
+
+
+def test_a_reader_that_no_thread_can_be_started_for_is_to_be_tried_again(
+    store: GridFSStore, no_threads: Callable[[], int]
+) -> None:
+    content = noise(60 * CHUNK + 5)
+    with store.open(put(store, content)) as reader:
+        no_threads()
+        for _ in range(2):
+            with pytest.raises(MediaUnavailable, match="room"):
+                reader.read()
+        threading.stack_size(0)
+        assert reader.read() == content
+
+
+def test_a_writer_that_no_thread_can_be_started_for_is_to_be_tried_again(
+    store: GridFSStore, client: Client, no_threads: Callable[[], int]
+) -> None:
+    blob = new_blob_id()
+    store.prepare()
+    with pytest.raises(MediaUnavailable, match="room"), store.create(blob, A) as writer:
+        no_threads()
+        writer.write(noise(4 * BATCH * CHUNK))
+    threading.stack_size(0)
+    assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
+
+
+def test_a_driver_that_no_thread_can_be_started_for_is_to_be_tried_again(
+    mongodb: MongoDB, no_threads: Callable[[], int]
+) -> None:
+    store = GridFSStore(f"{mongodb.url}?appname=threadless", "videos")  # a connection of its own
+    no_threads()
+    with pytest.raises(MediaUnavailable, match="room"):
+        store.open(new_blob_id())
+    threading.stack_size(0)
+    with pytest.raises(BlobNotFound):
+        store.open(new_blob_id())
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"chunkSize": value} for value in (float("nan"), float("inf"), 0, -1, 1000.5, "261120", None)]
+    + [{"length": value} for value in (float("nan"), float("inf"), -1, 0.5, "5", None)],
+    ids=str,
+)
+def test_a_size_that_is_no_whole_number_is_corrupt(store: GridFSStore, client: Client, broken: dict[str, Any]) -> None:
+    blob = put(store, b"sound")
+    client["videos"]["fs"]["files"].update_one({"_id": ObjectId(blob)}, {"$set": broken})
+    with pytest.raises(BlobCorrupt):
+        store.open(blob)
+
+
+def test_a_size_that_a_client_wrote_as_a_float_is_one(store: GridFSStore, client: Client) -> None:
+    blob = put(store, b"sound")
+    client["videos"]["fs"]["files"].update_one(
+        {"_id": ObjectId(blob)}, {"$set": {"length": 5.0, "chunkSize": float(CHUNK)}}
+    )
+    with store.open(blob) as reader:
+        assert reader.read() == b"sound"
+
+
 def test_a_forked_child_has_its_own_connection(store: GridFSStore) -> None:
     blob = put(store, b"content")
     child = os.fork()
