@@ -196,6 +196,9 @@ fi
 if ! known mp3burst; then
     public=${TOKEN_PUBLIC_KEYS-}
     [ -n "$public" ] || public=$(value token-signing TOKEN_PRIVATE_KEY | openssl pkey -pubout)
+    # Workers of one server share its cores, and every piece more costs more decoding; the setting is 2 at least.
+    cores=$(getconf _NPROCESSORS_ONLN)
+    [ "$mode" = kubernetes ] || FANOUT_PIECES=${FANOUT_PIECES:-$((cores < 2 ? 2 : cores > 128 ? 128 : cores))}
     lines=$(
         is PUBLIC_URL "${PUBLIC_URL:-http://localhost:8080}"
         is TOKEN_PUBLIC_KEYS "$public"

@@ -188,6 +188,15 @@ def test_what_is_made_fits_together(tmp_path: Path) -> None:
     assert f":{made['rabbitmq']['RABBITMQ_DEFAULT_PASS']}@" in made["rabbitmq"]["AMQP_URL"]
 
 
+def test_one_server_shares_a_long_video_out_to_its_cores(tmp_path: Path) -> None:
+    secrets("files", str(tmp_path))
+    pieces = int(variables(tmp_path / "mp3burst.env")["FANOUT_PIECES"])
+    assert pieces == min(max(os.sysconf("SC_NPROCESSORS_ONLN"), 2), 128)
+    (tmp_path / "mp3burst.env").unlink()
+    secrets("files", str(tmp_path), FANOUT_PIECES="7")
+    assert variables(tmp_path / "mp3burst.env")["FANOUT_PIECES"] == "7"
+
+
 def test_servers_of_ones_own_are_taken(tmp_path: Path) -> None:
     given = {
         "AMQP_URL": "amqps://u:p@mq.example.org/v",
@@ -258,6 +267,7 @@ def test_on_kubernetes_they_are_secrets_and_a_config_map(tmp_path: Path, sql: st
     for document in first.values():
         data = document.get("stringData") or document["data"]
         assert all(isinstance(value, str) and value for value in data.values()), "Kubernetes takes strings only"
+    assert "FANOUT_PIECES" not in first["configmap-mp3burst"]["data"]  # a cluster has other cores than this machine
     public = first["configmap-mp3burst"]["data"]["TOKEN_PUBLIC_KEYS"]
     token = Signer(first["secret-token-signing"]["stringData"]["TOKEN_PRIVATE_KEY"]).sign("1", "ann", "user")
     assert Verifier(public).verify(token).username == "ann"
