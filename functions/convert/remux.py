@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 #: All that a track may be in; ``mp3`` is bare frames.
 CONTAINERS: Final = frozenset(
-    {"adts", "asf", "caf", "flv", "matroska", "mov", "mp3", "mp4", "mpegts", "nut", "tta", "vob"}
+    {"adts", "aiff", "asf", "au", "caf", "flv", "matroska", "mov", "mp3", "mp4", "mpegts", "nut", "tta", "vob"}
 )
+#: Matroska has no tag for them that PyAV would write; in nut nothing is lost that their decoders need, as it is of WMA.
+_FOR_NUT: Final = frozenset({"adpcm_ms", "adpcm_swf", "adpcm_yamaha", "amrnb", "g722", "g723_1"})
 #: Bytes of packets that libav's writer of TTA may hold to the end.
 _MOST_HELD = 256 << 20
 
@@ -52,7 +54,8 @@ def formats(container: "av.container.InputContainer", extraction: Extraction, fr
     """Containers that a track may go into and decode to the same samples; the first that takes its codec is the one."""
     # Some codecs stay where they come from: on DVDs, in old Flash and QuickTime, in broadcasts. What has no name for a
     # codec takes it all the same in mpegts, and does not know it again.
-    rest = "asf", "nut", "vob", "flv", "caf", *(["mpegts"] if container.format.name == "mpegts" else [])
+    own = [one for one in ("aiff", "au", "mpegts") if one == container.format.name]
+    rest = "asf", "nut", "vob", "flv", "caf", *own
     stream = extraction.stream
     # The last packet of fragments is heard to its end, which matroska needs not be told. But it does not take over what
     # is not to be heard at the beginning, as the encoder's delay in an edit list or in LAME's tag.
@@ -66,6 +69,11 @@ def formats(container: "av.container.InputContainer", extraction: Extraction, fr
         return "nut", "matroska", *rest  # matroska tells only of the first link of a chain what is not to be heard
     if container.format.name == "tta" and container.size <= _MOST_HELD:
         return "tta", "matroska", *rest  # its decoder has to know the number of samples, which matroska rounds
+    # These tell, as asf cannot, what of the first or the last packet is not to be heard.
+    if container.format.name == "caf":
+        return "matroska", "caf", *rest
+    if container.format.name.startswith(("matroska,", "nut")) and stream.codec_context.name in _FOR_NUT:
+        return "nut", *rest
     return "matroska", *rest
 
 

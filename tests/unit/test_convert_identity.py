@@ -69,6 +69,19 @@ CONTAINERS = [
     ("broadcast.ts", "-c:v mpeg2video -c:a s302m -strict -2", 48000),
     ("speech.flv", "-c:v flv1 -ac 1 -c:a nellymoser", 44100),
     ("old.caf", "-vn -c:a adpcm_ima_qt", 44100),
+    # What of a first or last packet is not to be heard, told by containers whose codec goes into few others.
+    ("windows.mkv", "-vn -c:a adpcm_ms", 48000),
+    ("windows.caf", "-vn -c:a adpcm_ms", 48000),
+    ("windows.nut", "-vn -c:a adpcm_ms", 48000),
+    ("ima.caf", "-vn -c:a adpcm_ima_wav", 48000),
+    ("flash.mka", "-vn -c:a adpcm_swf", 44100),
+    ("yamaha.mka", "-vn -c:a adpcm_yamaha", 48000),
+    ("telephone.mkv", "-vn -ac 1 -c:a g722", 16000),
+    ("mobile.mkv", "-vn -ac 1 -c:a libopencore_amrnb", 8000),
+    ("mobile.caf", "-vn -ac 1 -c:a libopencore_amrnb", 8000),
+    ("modem.mkv", "-vn -ac 1 -t 12.29 -c:a g723_1 -b:a 6300", 8000),
+    ("telephone.au", "-vn -ac 1 -c:a g726le", 8000),  # these stay where they come from
+    ("game.aiff", "-vn -c:a adpcm_ima_ws", 48000),
 ]
 
 
