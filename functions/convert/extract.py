@@ -47,6 +47,7 @@ class Extraction:
         self._probing = 8  # packets to try until one gives a frame
         self._first: float | None = None
         self._end = self._summed = self._others_reach = self._moved = 0.0
+        self._start = self._leapt = self._stood = 0.0  # of the clock: where it is, how far it leapt and stood still
         # Seconds. To make it of a packet's own fraction costs more than to read the packet.
         self._base = float(stream.time_base or 0)
 
@@ -85,6 +86,8 @@ class Extraction:
                 if 2 * self._gaps > self.packets:  # a wrong clock, as of E-AC-3 and DTS in AVI
                     self.errors -= self._gaps
                     self._end = (self._first or 0.0) + self._summed
+                elif self._leapt <= self._stood + GAP:  # one that waited for the sound, as of FLAC in ASF
+                    self.errors -= self._gaps
                 return
             except av.error.FFmpegError:
                 self.errors += 1
@@ -125,7 +128,10 @@ class Extraction:
             elif start > self._end + GAP:
                 self.errors += 1
                 self._gaps += 1
-            self._end = max(self._end, start + length)
+                self._leapt += start - self._end
+            elif start <= self._start and self.packets > 1:
+                self._stood += length
+            self._start, self._end = start, max(self._end, start + length)
         self.discarded = 0  # only the last packet's counts
         for side in packet.iter_sidedata():
             if side.data_type == "skip_samples":

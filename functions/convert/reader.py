@@ -10,6 +10,7 @@ import functools
 import io
 import itertools
 import json
+import math
 import os
 import socket
 import sys
@@ -179,7 +180,12 @@ def _missing(container: "av.container.InputContainer", extraction: Extraction) -
     if not container.format.name.startswith(DECLARING) and not extraction.cut:
         return 0.0
     if stream.duration and stream.time_base:
-        return max(float(stream.duration * stream.time_base) - extraction.duration, 0.0)
+        claimed = float(stream.duration * stream.time_base)
+        # Of FLAC in WAV libav may guess it by a bit rate of the header, which is not the sound's.
+        guessed = 8 * container.size / (stream.codec_context.bit_rate or math.inf)
+        if container.format.name == "wav" and math.isclose(claimed, guessed, rel_tol=0.001):
+            return 0.0
+        return max(claimed - extraction.duration, 0.0)
     if not container.duration:
         return 0.0
     start = (container.start_time or 0) / AV_TIME_BASE

@@ -82,6 +82,10 @@ CONTAINERS = [
     ("modem.mkv", "-vn -ac 1 -t 12.29 -c:a g723_1 -b:a 6300", 8000),
     ("telephone.au", "-vn -ac 1 -c:a g726le", 8000),  # these stay where they come from
     ("game.aiff", "-vn -c:a adpcm_ima_ws", 48000),
+    # Clocks and lengths that are wrong, where nothing is missing.
+    ("clock.wmv", "-vn -c:a flac -frame_size 4096", 48000),
+    ("clock.wtv", "-vn -c:a flac -frame_size 4096", 48000),
+    ("guessed.wav", "-vn -c:a flac -sample_fmt s32 -strict -2", 48000),
 ]
 
 
