@@ -18,6 +18,7 @@ from functions.convert.cut import Piece, Plan
 from functions.convert.faults import EncoderKilled, NoSpace, UnusableMedia
 from functions.convert.feed import source_of
 from functions.convert.reading import HEARTBEAT, Reading
+from functions.convert.standstill import Watch
 
 #: An encoder that needs more CPU than that for a second of sound is stuck.
 CPU_PER_SECOND = 1.0
@@ -45,6 +46,7 @@ class Encoding:
         reconfigured: the sound changed its rate or channels on the way, which moves the range.
         core: the number of the one that it keeps to, if any.
         staged: whether ffmpeg works by stages (``arguments.py``).
+        watch: who notices that it does nothing, once it is started.
     """
 
     piece: Piece
@@ -56,6 +58,7 @@ class Encoding:
     reconfigured: bool = False
     core: int | None = None
     staged: bool = False
+    watch: Watch = field(init=False, repr=False, compare=False)
     buffers: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -84,7 +87,7 @@ def encode(
         on_end: called with each piece that is there, while others are still encoded.
 
     Raises:
-        EncoderKilled: an encoder died by SIGKILL.
+        EncoderKilled: an encoder died by SIGKILL, or does nothing.
         UnusableMedia: an encoder failed otherwise.
     """
     encodings = {one: Encoding(one, directory / f"piece-{one.start}", staged=not plan.bundled) for one in pieces}
@@ -110,6 +113,8 @@ def encode(
                         continue
                     _judge(encoding)
                     on_end(encoding)
+                for encoding in running:
+                    encoding.watch.check(encoding.seconds, waiting=reading is not None and not reading.over)
                 if reading is not None:
                     reading.check()
                 part = max(part, _part(encodings.values(), plan))
@@ -150,7 +155,7 @@ def _start(
             stderr=subprocess.PIPE,
             core=core,
         )
-    encoding.core = core
+    encoding.core, encoding.watch = core, Watch(encoding.process.pid)
     for name in ("stdout", "stderr"):
         pipe = getattr(encoding.process, name)
         os.set_blocking(pipe.fileno(), False)

@@ -1,11 +1,15 @@
 """Counts the samples of a track by decoding it: a fade at the end has to know where that is."""
 
+import os
+import select
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from functions.convert import arguments, encode, sandbox
 from functions.convert.probe import Track
+from functions.convert.reading import HEARTBEAT
+from functions.convert.standstill import Watch
 
 #: Seconds of CPU for a second of sound; to decode it takes a hundredth of that.
 _CPU_PER_SECOND = 0.2
@@ -22,6 +26,9 @@ def measure(ffmpeg: str, track: Track, rate: int, on_progress: Callable[[], None
 
     Returns:
         None where the track cannot be decoded to its end.
+
+    Raises:
+        EncoderKilled: ffmpeg does nothing.
     """
     limits = {"AS": encode.ADDRESS_SPACE, "CPU": int(60 + track.duration * _CPU_PER_SECOND), "NOFILE": 64}
     size = 0
@@ -37,12 +44,22 @@ def measure(ffmpeg: str, track: Track, rate: int, on_progress: Callable[[], None
             pass_fds=(source.fileno(), nowhere.fileno()),
             stdout=subprocess.PIPE,
         )
+    watch, poll, out, rest = Watch(process.pid), select.poll(), process.stdout, b""
+    if out is not None:
+        poll.register(out, select.POLLIN)
     try:
-        for line in process.stdout or ():
-            key, _, value = line.partition(b"=")
-            if key == b"total_size" and value.strip().isdigit():
-                size = int(value)
+        while out is not None:
             on_progress()
+            watch.check(size)
+            if not poll.poll(HEARTBEAT * 1000):
+                continue
+            if not (data := os.read(out.fileno(), 1 << 16)):
+                break
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                key, _, value = line.partition(b"=")
+                if key == b"total_size" and value.strip().isdigit():
+                    size = int(value)
         return size / rate if process.wait() == 0 else None
     finally:
         sandbox.stop([process])
