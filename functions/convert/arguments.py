@@ -38,7 +38,9 @@ def encoding(ffmpeg: str, plan: Plan, piece: Piece, track: int, frames: int, sta
     if staged:
         source = [*reading(ffmpeg, plan.container, track), *_staged(plan, piece)]
     else:
-        source = [*_start(ffmpeg), "-f", "lavfi", "-i", _source(plan, piece, track), "-map", "0:a:0"]
+        # A look at what comes first would make that the clock's zero, and keep to itself what a decoder could not do.
+        source = [*_start(ffmpeg), "-f", "lavfi", "-nofind_stream_info"]
+        source += ["-i", _source(plan, piece, track), "-map", "0:a:0"]
     return [
         *source,
         *("-map_metadata", "-1", "-c:a", "libmp3lame", *plan.quality, "-reservoir", "0"),

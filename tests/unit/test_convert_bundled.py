@@ -1,13 +1,15 @@
 """Encoders take the short way where it leads to the same bytes, and go back to the long one where it ends early."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from functions.convert import engine
+from functions.convert import encode, engine, planning
+from functions.convert.cut import Piece
 from functions.options import Options
-from tests import clips
+from tests import clips, tracks
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -133,3 +135,14 @@ def test_edits_count_samples_on_the_short_way_as_on_the_long_one(tmp_path: Path)
     _, long, ways, _ = convert(video, further, options, without=True)
     assert ways.count("staged") == 2
     assert short == long
+
+
+def test_a_late_piece_tells_how_far_it_is_on_the_clock_of_the_track(tmp_path: Path) -> None:
+    video, options = clips.clip(tmp_path / "a.mp4", "-c:a", "aac", seconds=20), Options(bitrate=160)
+    with video.open("rb") as source:
+        track = tracks.take(source, tmp_path, options)
+    plan = planning.plan_for(track, options, 1)
+    for way in (plan, replace(plan, bundled=False)):
+        (done,) = encode.encode(clips.ffmpeg(), way, [Piece(490, None)], track.path, tmp_path, 1, lambda _: None)
+        assert done.staged != way.bundled
+        assert done.seconds == pytest.approx(20, abs=0.1)

@@ -124,8 +124,10 @@ QUALITIES = [("-b:a", f"{rate}k") for rate in (64, 128, 192, 320)] + [("-q:a", s
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink would take minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@example(rate=16000, channels=1, sound=clips.MUSIC, quality=("-q:a", "0"), samples=1, cuts=set())
-@example(rate=44100, channels=2, sound=clips.STEPS, quality=("-b:a", "128k"), samples=400_000, cuts={2, 3, 7})
+@example(rate=16000, channels=1, sound=clips.MUSIC, quality=("-q:a", "0"), samples=1, cuts=set(), bundled=True)
+@example(
+    rate=44100, channels=2, sound=clips.STEPS, quality=("-b:a", "128k"), samples=400_000, cuts={2, 3, 7}, bundled=True
+)
 @given(
     rate=st.sampled_from([8000, 11025, 16000, 22050, 32000, 44100, 48000]),
     channels=st.sampled_from([1, 2]),
@@ -133,9 +135,17 @@ QUALITIES = [("-b:a", f"{rate}k") for rate in (64, 128, 192, 320)] + [("-q:a", s
     quality=st.sampled_from(QUALITIES),
     samples=st.integers(1, 400_000),
     cuts=st.sets(st.integers(1, 8), max_size=4),
+    bundled=st.booleans(),
 )
 def test_any_cut_of_any_sound(
-    tmp_path: Path, rate: int, channels: int, sound: str, quality: tuple[str, str], samples: int, cuts: set[int]
+    tmp_path: Path,
+    rate: int,
+    channels: int,
+    sound: str,
+    quality: tuple[str, str],
+    samples: int,
+    cuts: set[int],
+    bundled: bool,
 ) -> None:
     video = tmp_path / "sound.wav"
     # A little longer than wanted, then cut to the sample; cuts may also lie beyond the end.
@@ -146,7 +156,7 @@ def test_any_cut_of_any_sound(
     with video.open("rb") as source:
         track = probe.take(source, tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
     assert track is not None
-    plan = cut.Plan("matroska", rate, channels, quality, ("anull",), samples, pieces)
+    plan = cut.Plan("matroska", rate, channels, quality, ("anull",), samples, pieces, bundled=bundled)
     plan = cut.Plan.from_json(plan.to_json())
     assert spliced(plan, track.path, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", *quality)
 
