@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from functions.convert import arguments, sandbox
 from functions.convert.cage import Limits
@@ -29,7 +29,9 @@ _PACKET_SECONDS = 1.0
 #: Bytes that an ffmpeg may map.
 ADDRESS_SPACE = 4 << 30
 _ONLY_TIMES = b"non monotonically increasing dts to muxer"  # libavformat/mux.c; MP3 has no times, nothing is lost
-_FULL = "No space left on device"
+_FULL = b"No space left on device"
+#: Deaths after which the long way is no better: from outside, and at a limit.
+_LAST: Final = (-signal.SIGKILL, -signal.SIGXCPU, -signal.SIGXFSZ)
 #: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: a track may decode to more than it says.
 _BYTES_PER_SECOND = 80_000
 
@@ -43,6 +45,8 @@ class Encoding:
         path: the file of frames it writes, a tag frame first.
         seconds: how far it has come, on the track's clock.
         errors: the decoder's complaints.
+        first_error: the first of them.
+        full: one of them was about room for the file of frames.
         reconfigured: the sound changed its rate or channels on the way, which moves the range.
         core: the number of the one that it keeps to, if any.
         staged: whether ffmpeg works by stages (``arguments.py``).
@@ -55,6 +59,7 @@ class Encoding:
     seconds: float = 0.0
     errors: int = 0
     first_error: str = ""
+    full: bool = False
     reconfigured: bool = False
     core: int | None = None
     staged: bool = False
@@ -191,6 +196,7 @@ def _hear_log(encoding: Encoding, line: bytes) -> None:
         encoding.reconfigured = True
     if (b"[error]" in line or b"[fatal]" in line) and not (encoding.staged and _ONLY_TIMES in line):
         encoding.errors += 1
+        encoding.full = encoding.full or _FULL in line
         encoding.first_error = encoding.first_error or line.decode(errors="replace")
 
 
@@ -215,18 +221,18 @@ def _ended(encoding: Encoding, selector: selectors.BaseSelector) -> bool:
 
 
 def _unfinished(encoding: Encoding) -> bool:
-    """Whether what ffmpeg could not do at one go is to be tried by stages."""
+    """Whether what ffmpeg could not do at one go, or died of, is to be tried by stages."""
     status = encoding.process.returncode if encoding.process else 0
-    if encoding.staged or status < 0 or _FULL in encoding.first_error:
+    if encoding.staged or status in _LAST or encoding.full:
         return False
-    return status > 0 or encoding.errors > 0
+    return status != 0 or encoding.errors > 0
 
 
 def _judge(encoding: Encoding) -> None:
     status = encoding.process.returncode if encoding.process else 0
     if status == -signal.SIGKILL:
         raise EncoderKilled("The encoder was stopped from outside; the conversion is tried again.")
-    if status and _FULL in encoding.first_error:
+    if status and encoding.full:
         raise NoSpace("There is no room for temporary files just now; the conversion is tried again.")
     if status in (-signal.SIGXCPU, -signal.SIGXFSZ):
         raise UnusableMedia(

@@ -1,25 +1,32 @@
 """Encoders take the short way where it leads to the same bytes, and go back to the long one where it ends early."""
 
 import io
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import pytest
 
 from functions.convert import encode, engine, planning
 from functions.convert.cut import Piece
+from functions.convert.faults import EncoderKilled, NoRoom
 from functions.options import Options
 from tests import clips, tracks
 
 pytestmark = pytest.mark.timeout(120)
 
 
-class Encoders:
-    """An ffmpeg that writes down which way it is sent; ``without`` amovie, it is one that was built so."""
+#: What an ffmpeg does that was built without amovie.
+WITHOUT = "echo '[error] Unknown input format' >&2; exit 8"
 
-    def __init__(self, directory: Path, without: bool = False) -> None:
+
+class Encoders:
+    """An ffmpeg that writes down which way it is sent, and runs ``ends`` where that is the short one."""
+
+    def __init__(self, directory: Path, ends: str) -> None:
         self.path, self._log = directory / "ffmpeg", directory / "log"
-        refuses = "case \"$*\" in *lavfi*) echo '[error] Unknown input format' >&2; exit 8;; esac\n" if without else ""
+        refuses = f'case "$*" in *lavfi*) {ends};; esac\n' if ends else ""
         self.path.write_text(f'#!/bin/sh\necho "$*" >> {self._log}\n{refuses}exec {clips.ffmpeg()} "$@"\n')
         self.path.chmod(0o755)
 
@@ -30,9 +37,9 @@ class Encoders:
 
 
 def convert(
-    video: Path, directory: Path, options: Options | None = None, *, encoders: int = 2, without: bool = False
+    video: Path, directory: Path, options: Options | None = None, *, encoders: int = 2, ends: str = ""
 ) -> tuple[engine.Result, bytes, list[str], list[float]]:
-    program, out, heard = Encoders(directory, without), io.BytesIO(), list[float]()
+    program, out, heard = Encoders(directory, ends), io.BytesIO(), list[float]()
     with video.open("rb") as source:
         result = engine.to_mp3(
             source,
@@ -109,7 +116,7 @@ def test_only_the_encoder_that_meets_the_damage_goes_back(tmp_path: Path) -> Non
 
 def test_an_ffmpeg_without_the_short_way_goes_the_long_one(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac")
-    result, mp3, ways, _ = convert(video, tmp_path, without=True)
+    result, mp3, ways, _ = convert(video, tmp_path, ends=WITHOUT)
     assert sorted(ways) == ["bundled"] * 2 + ["staged"] * 2
     assert mp3 == one_ffmpeg(video, tmp_path)
     assert result.warning is None
@@ -132,7 +139,7 @@ def test_edits_count_samples_on_the_short_way_as_on_the_long_one(tmp_path: Path)
     _, short, ways, _ = convert(video, tmp_path, options)
     assert ways == ["bundled"] * 2
     (further := tmp_path / "long").mkdir()
-    _, long, ways, _ = convert(video, further, options, without=True)
+    _, long, ways, _ = convert(video, further, options, ends=WITHOUT)
     assert ways.count("staged") == 2
     assert short == long
 
@@ -146,3 +153,36 @@ def test_a_late_piece_tells_how_far_it_is_on_the_clock_of_the_track(tmp_path: Pa
         (done,) = encode.encode(clips.ffmpeg(), way, [Piece(490, None)], track.path, tmp_path, 1, lambda _: None)
         assert done.staged != way.bundled
         assert done.seconds == pytest.approx(20, abs=0.1)
+
+
+def test_of_damage_that_the_decoder_is_silent_about_the_user_is_told(tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.mka", "-c:a", "alac", rate=44100)
+    with av.open(str(video)) as container:
+        packet = bytes([*itertools.islice(container.demux(), 4)][-1])
+    video.write_bytes(video.read_bytes().replace(packet, bytes(len(packet))))
+    result, mp3, _, _ = convert(video, tmp_path)
+    assert mp3 == one_ffmpeg(video, tmp_path)
+    assert result.warning == "Parts of the sound are damaged or missing and were left out."
+
+
+@pytest.mark.parametrize("name", ["SEGV", "ABRT"])
+def test_an_encoder_that_dies_on_the_short_way_goes_the_long_one(name: str, tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac")
+    _, mp3, ways, _ = convert(video, tmp_path, ends=f"kill -{name} $$")
+    assert sorted(ways) == ["bundled"] * 2 + ["staged"] * 2
+    assert mp3 == one_ffmpeg(video, tmp_path)
+
+
+def test_one_that_is_killed_from_outside_is_not_started_again(tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac")
+    with pytest.raises(EncoderKilled):
+        convert(video, tmp_path, ends="kill -KILL $$")
+
+
+def test_without_room_for_what_is_kept_of_damaged_sound_it_is_tried_again_later(tmp_path: Path) -> None:
+    video = damaged(tmp_path / "a.mka")
+    ends = (
+        "echo '[flac] [error] decode_frame() failed\n[fd] [error] Error writing: No space left on device' >&2; exit 228"
+    )
+    with pytest.raises(NoRoom):
+        convert(video, tmp_path, ends=ends)
