@@ -17,6 +17,7 @@ from functions.convert.cores import cores_for
 from functions.convert.cut import Piece, Plan
 from functions.convert.faults import EncoderKilled, NoSpace, UnusableMedia
 from functions.convert.feed import source_of
+from functions.convert.ffmpeg import bundles
 from functions.convert.reading import HEARTBEAT, Reading
 from functions.convert.standstill import Watch
 
@@ -95,7 +96,8 @@ def encode(
         EncoderKilled: an encoder died by SIGKILL, or does nothing.
         UnusableMedia: an encoder failed otherwise.
     """
-    encodings = {one: Encoding(one, directory / f"piece-{one.start}", staged=not plan.bundled) for one in pieces}
+    staged = not (plan.bundled and bundles(ffmpeg))
+    encodings = {one: Encoding(one, directory / f"piece-{one.start}", staged=staged) for one in pieces}
     waiting = list(reversed(encodings.values()))
     running: list[Encoding] = []
     part, cores = 0.0, cores_for(min(at_once, len(encodings)))

@@ -1,15 +1,21 @@
 """Which ffmpeg encodes."""
 
+import functools
 import importlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from functions.settings import BadSetting
+
+#: libavfilter's major version whose amovie takes all that a decoder makes of a packet. One before it, of ffmpeg 7.0,
+#: lost without a word all that came behind a packet of two frames.
+_WHOLE_PACKETS: Final = 12
 
 
 def ffmpeg_of(environ: Mapping[str, str]) -> str | None:
@@ -42,3 +48,16 @@ def own_ffmpeg() -> str:
             return str(found[0])
     imageio_ffmpeg: Any = importlib.import_module("imageio_ffmpeg")  # it has no types
     return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+@functools.cache
+def bundles(ffmpeg: str) -> bool:
+    """Whether the program at a path may be sent the short way (``arguments.py``)."""
+    if "IMAGEIO_FFMPEG_EXE" not in os.environ and ffmpeg == own_ffmpeg():
+        return True  # the lock file says which it is
+    try:
+        told = subprocess.run([ffmpeg, "-version"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError:
+        return False
+    version = re.search(rb"libavfilter +(\d+)\.", told.stdout)
+    return version is not None and int(version[1]) >= _WHOLE_PACKETS

@@ -24,10 +24,11 @@ WITHOUT = "echo '[error] Unknown input format' >&2; exit 8"
 class Encoders:
     """An ffmpeg that writes down which way it is sent, and runs ``ends`` where that is the short one."""
 
-    def __init__(self, directory: Path, ends: str) -> None:
+    def __init__(self, directory: Path, ends: str, version: str) -> None:
         self.path, self._log = directory / "ffmpeg", directory / "log"
         refuses = f'case "$*" in *lavfi*) {ends};; esac\n' if ends else ""
-        self.path.write_text(f'#!/bin/sh\necho "$*" >> {self._log}\n{refuses}exec {clips.ffmpeg()} "$@"\n')
+        ages = f'case "$*" in -version) echo "{version}"; exit;; esac\n' if version else ""
+        self.path.write_text(f'#!/bin/sh\necho "$*" >> {self._log}\n{refuses}{ages}exec {clips.ffmpeg()} "$@"\n')
         self.path.chmod(0o755)
 
     def ways(self) -> list[str]:
@@ -37,9 +38,15 @@ class Encoders:
 
 
 def convert(
-    video: Path, directory: Path, options: Options | None = None, *, encoders: int = 2, ends: str = ""
+    video: Path,
+    directory: Path,
+    options: Options | None = None,
+    *,
+    encoders: int = 2,
+    ends: str = "",
+    version: str = "",
 ) -> tuple[engine.Result, bytes, list[str], list[float]]:
-    program, out, heard = Encoders(directory, ends), io.BytesIO(), list[float]()
+    program, out, heard = Encoders(directory, ends, version), io.BytesIO(), list[float]()
     with video.open("rb") as source:
         result = engine.to_mp3(
             source,
@@ -120,6 +127,27 @@ def test_an_ffmpeg_without_the_short_way_goes_the_long_one(tmp_path: Path) -> No
     assert sorted(ways) == ["bundled"] * 2 + ["staged"] * 2
     assert mp3 == one_ffmpeg(video, tmp_path)
     assert result.warning is None
+
+
+def test_nothing_is_lost_behind_a_packet_of_two_frames(tmp_path: Path) -> None:
+    sound, video = clips.clip(tmp_path / "sound.mka", "-c:a", "flac"), tmp_path / "a.mka"
+    with av.open(str(sound)) as container, av.open(str(video), "w") as target:
+        stream = target.add_stream_from_template(container.streams.audio[0])
+        for number, packet in enumerate(container.demux()):
+            twice = av.Packet(bytes(packet) * 2) if number == 3 else packet
+            twice.pts, twice.dts, twice.time_base = packet.pts, packet.dts, packet.time_base
+            twice.stream = stream
+            target.mux(twice)
+    _, mp3, ways, _ = convert(video, tmp_path)
+    assert ways == ["bundled"] * 2
+    assert mp3 == one_ffmpeg(video, tmp_path)
+
+
+def test_an_ffmpeg_whose_short_way_loses_frames_goes_the_long_one(tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac")
+    _, mp3, ways, _ = convert(video, tmp_path, version="libavfilter     10.  1.100 / 10.  1.100")
+    assert ways == ["staged"] * 2
+    assert mp3 == one_ffmpeg(video, tmp_path)
 
 
 def test_sound_that_changes_its_rate_takes_the_long_way_after_all(tmp_path: Path) -> None:
