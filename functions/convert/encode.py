@@ -30,7 +30,6 @@ _PACKET_SECONDS = 1.0
 #: Bytes that an ffmpeg may map.
 ADDRESS_SPACE = 4 << 30
 _ONLY_TIMES = b"non monotonically increasing dts to muxer"  # libavformat/mux.c; MP3 has no times, nothing is lost
-_FULL = b"No space left on device"
 #: Deaths after which the long way is no better: from outside, and at a limit.
 _LAST: Final = (-signal.SIGKILL, -signal.SIGXCPU, -signal.SIGXFSZ)
 #: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: a track may decode to more than it says.
@@ -47,7 +46,7 @@ class Encoding:
         seconds: how far it has come, on the track's clock.
         errors: the decoder's complaints.
         first_error: the first of them.
-        full: one of them was about room for the file of frames.
+        full: one was about room for the frames.
         reconfigured: the sound changed its rate or channels on the way, which moves the range.
         core: the number of the one that it keeps to, if any.
         staged: whether ffmpeg works by stages (``arguments.py``).
@@ -114,8 +113,7 @@ def encode(
                 for encoding in [one for one in running if _ended(one, selector)]:
                     running.remove(encoding)
                     if _unfinished(encoding):
-                        again = Encoding(encoding.piece, encoding.path, staged=True)
-                        encodings[again.piece] = again
+                        encodings[encoding.piece] = again = Encoding(encoding.piece, encoding.path, staged=True)
                         waiting.append(again)
                         continue
                     _judge(encoding)
@@ -198,7 +196,7 @@ def _hear_log(encoding: Encoding, line: bytes) -> None:
         encoding.reconfigured = True
     if (b"[error]" in line or b"[fatal]" in line) and not (encoding.staged and _ONLY_TIMES in line):
         encoding.errors += 1
-        encoding.full = encoding.full or _FULL in line
+        encoding.full = encoding.full or b"No space left on device" in line
         encoding.first_error = encoding.first_error or line.decode(errors="replace")
 
 
@@ -225,9 +223,8 @@ def _ended(encoding: Encoding, selector: selectors.BaseSelector) -> bool:
 def _unfinished(encoding: Encoding) -> bool:
     """Whether what ffmpeg could not do at one go, or died of, is to be tried by stages."""
     status = encoding.process.returncode if encoding.process else 0
-    if encoding.staged or status in _LAST or encoding.full:
-        return False
-    return status != 0 or encoding.errors > 0
+    useless = encoding.staged or encoding.full or status in _LAST
+    return not useless and (status != 0 or encoding.errors > 0)
 
 
 def _judge(encoding: Encoding) -> None:
