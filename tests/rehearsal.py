@@ -17,7 +17,7 @@ import pytest
 
 from functions.convert import encode, probe
 from functions.convert.cut import Piece, Plan
-from functions.convert.encode import Encoding
+from functions.convert.encoding import Encoding
 from functions.convert.faults import UnusableMedia
 from functions.convert.probe import Track
 from functions.convert.reading import SupportsReadSeek

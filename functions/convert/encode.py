@@ -4,18 +4,16 @@ import contextlib
 import functools
 import os
 import selectors
-import signal
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any
 
 from functions.convert import arguments, sandbox
 from functions.convert.cage import Limits
 from functions.convert.cores import cores_for
 from functions.convert.cut import Piece, Plan
-from functions.convert.faults import EncoderKilled, NoSpace, UnusableMedia
+from functions.convert.encoding import Encoding
 from functions.convert.feed import source_of
 from functions.convert.ffmpeg import bundles
 from functions.convert.reading import HEARTBEAT, Reading
@@ -29,42 +27,8 @@ _CPU_PER_POSSIBLE_SECOND = 0.1
 _PACKET_SECONDS = 1.0
 #: Bytes that an ffmpeg may map.
 ADDRESS_SPACE = 4 << 30
-_ONLY_TIMES = b"non monotonically increasing dts to muxer"  # libavformat/mux.c; MP3 has no times, nothing is lost
-#: Deaths after which the long way is no better: from outside, and at a limit.
-_LAST: Final = (-signal.SIGKILL, -signal.SIGXCPU, -signal.SIGXFSZ)
 #: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: a track may decode to more than it says.
 _BYTES_PER_SECOND = 80_000
-
-
-@dataclass(slots=True)
-class Encoding:
-    """One ffmpeg at work on one piece.
-
-    Attributes:
-        piece: the range.
-        path: the file of frames it writes, a tag frame first.
-        seconds: how far it has come, on the track's clock.
-        errors: the decoder's complaints.
-        first_error: the first of them.
-        full: one was about room for the frames.
-        reconfigured: the sound changed its rate or channels on the way, which moves the range.
-        core: the number of the one that it keeps to, if any.
-        staged: whether ffmpeg works by stages (``arguments.py``).
-        watch: who notices that it does nothing, once it is started.
-    """
-
-    piece: Piece
-    path: Path
-    process: subprocess.Popen[bytes] | None = None
-    seconds: float = 0.0
-    errors: int = 0
-    first_error: str = ""
-    full: bool = False
-    reconfigured: bool = False
-    core: int | None = None
-    staged: bool = False
-    watch: Watch = field(init=False, repr=False, compare=False)
-    buffers: dict[str, bytes] = field(default_factory=dict)
 
 
 def encode(
@@ -112,13 +76,15 @@ def encode(
                     _hear(encoding, name, selector)
                 for encoding in [one for one in running if _ended(one, selector)]:
                     running.remove(encoding)
-                    if _unfinished(encoding):
+                    if encoding.unfinished:
                         encodings[encoding.piece] = again = Encoding(encoding.piece, encoding.path, staged=True)
                         waiting.append(again)
                         continue
-                    _judge(encoding)
+                    encoding.judge()
                     on_end(encoding)
                 for encoding in running:
+                    if encoding.in_vain and encoding.process is not None:
+                        encoding.process.kill()
                     encoding.watch.check(encoding.seconds, waiting=reading is not None and not reading.over)
                 if reading is not None:
                     reading.check()
@@ -176,28 +142,7 @@ def _hear(encoding: Encoding, name: str, selector: selectors.BaseSelector) -> No
     if not data:
         selector.unregister(pipe)
         return
-    *lines, rest = (encoding.buffers.get(name, b"") + data).split(b"\n")
-    encoding.buffers[name] = rest[-4096:]
-    for line in lines:
-        if name == "stdout":
-            _hear_progress(encoding, line)
-        else:
-            _hear_log(encoding, line)
-
-
-def _hear_progress(encoding: Encoding, line: bytes) -> None:
-    key, _, value = line.partition(b"=")
-    if key == b"out_time_us" and value.strip().isdigit():
-        encoding.seconds = int(value) / 1e6
-
-
-def _hear_log(encoding: Encoding, line: bytes) -> None:
-    if b"Reconfiguring filter graph" in line:
-        encoding.reconfigured = True
-    if (b"[error]" in line or b"[fatal]" in line) and not (encoding.staged and _ONLY_TIMES in line):
-        encoding.errors += 1
-        encoding.full = encoding.full or b"No space left on device" in line
-        encoding.first_error = encoding.first_error or line.decode(errors="replace")
+    encoding.hear(name, data)
 
 
 def _ended(encoding: Encoding, selector: selectors.BaseSelector) -> bool:
@@ -218,29 +163,6 @@ def _ended(encoding: Encoding, selector: selectors.BaseSelector) -> bool:
             _hear(encoding, name, selector)
         pipe.close()
     return True
-
-
-def _unfinished(encoding: Encoding) -> bool:
-    """Whether what ffmpeg could not do at one go, or died of, is to be tried by stages."""
-    status = encoding.process.returncode if encoding.process else 0
-    useless = encoding.staged or encoding.full or status in _LAST
-    return not useless and (status != 0 or encoding.errors > 0)
-
-
-def _judge(encoding: Encoding) -> None:
-    status = encoding.process.returncode if encoding.process else 0
-    if status == -signal.SIGKILL:
-        raise EncoderKilled("The encoder was stopped from outside; the conversion is tried again.")
-    if status and encoding.full:
-        raise NoSpace("There is no room for temporary files just now; the conversion is tried again.")
-    if status in (-signal.SIGXCPU, -signal.SIGXFSZ):
-        raise UnusableMedia(
-            "The sound of this file takes far more time or room than its length accounts for: it may be damaged."
-        ) from RuntimeError(f"ffmpeg ended with {status}")
-    if status:
-        raise UnusableMedia("The sound of this file cannot be decoded.") from RuntimeError(
-            f"ffmpeg ended with {status}: {encoding.first_error}"
-        )
 
 
 def _part(encodings: Iterable[Encoding], plan: Plan) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 from functions.convert import cover, cut, edits, encode, length, mpeg, probe, repack, splice, tags, xing
 from functions.convert.chapters import within
 from functions.convert.cut import Plan
+from functions.convert.encoding import Encoding
 from functions.convert.faults import EncoderKilled, UnusableMedia
 from functions.convert.ffmpeg import own_ffmpeg
 from functions.convert.planning import plan_for
@@ -119,7 +120,7 @@ def _on_part(on_progress: OnProgress, part: float) -> None:
     on_progress(READING + part * _ENCODING)
 
 
-def summed(done: encode.Encoding) -> splice.Sum:
+def summed(done: Encoding) -> splice.Sum:
     """The sum of one encoder's output."""
     piece = done.piece
     count = None if piece.end is None else piece.end - piece.start
@@ -156,7 +157,7 @@ def taking(
 
 def _encode(
     ffmpeg: str, plan: Plan, track: Track, work: Path, encoders: int, on_progress: OnProgress
-) -> list[tuple[encode.Encoding, splice.Sum]]:
+) -> list[tuple[Encoding, splice.Sum]]:
     sums: dict[cut.Piece, splice.Sum] = {}
     run = functools.partial(encode.encode, ffmpeg, on_end=lambda one: sums.update({one.piece: summed(one)}))
     done = run(plan, plan.pieces, track.path, work, encoders, on_progress, track.reading)

@@ -5,7 +5,8 @@ from functions.convert.cut import Plan
 from functions.convert.probe import Track
 from functions.options import Options
 
-#: Their packets may say how loud each channel is in a mix, which ffmpeg's filters hear of by stages alone.
+#: Their packets may say how loud each channel is in a mix, which ffmpeg's filters hear of by stages alone; and so is
+#: whatever has more channels than two mixed by stages.
 _TELL_HOW_TO_MIX = frozenset({"ac3", "eac3", "dca", "mlp", "truehd"})
 #: kbit/s where the user asks for nothing.
 DEFAULT_BITRATE = 192
