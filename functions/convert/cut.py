@@ -24,7 +24,7 @@ STEP = 49
 #: No piece is shorter: pre-roll and start of a process would cost more than it gains.
 LEAST = 4 * STEP
 #: What decoding a second costs by what encoding it costs; an encoder that cannot leap decodes from the track's start.
-DECODING = 0.1
+DECODING = 0.07
 #: The same where the track is still being read from a slow source: its encoder waits for what is before its range
 #: longer than it decodes it (measured, 300 MB with 580 s of sound in GridFS).
 WAITING = 0.25
