@@ -201,6 +201,13 @@ def test_an_encoder_that_dies_on_the_short_way_goes_the_long_one(name: str, tmp_
     assert mp3 == one_ffmpeg(video, tmp_path)
 
 
+def test_one_that_has_to_go_back_does_not_go_on_first(tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac")
+    _, mp3, ways, _ = convert(video, tmp_path, ends="echo '[error] damaged' >&2; exec sleep 3600")
+    assert sorted(ways) == ["bundled"] * 2 + ["staged"] * 2
+    assert mp3 == one_ffmpeg(video, tmp_path)
+
+
 def test_one_that_is_killed_from_outside_is_not_started_again(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac")
     with pytest.raises(EncoderKilled):
