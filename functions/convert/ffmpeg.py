@@ -16,6 +16,8 @@ from functions.settings import BadSetting
 #: libavfilter's major version whose amovie takes all that a decoder makes of a packet. One before it, of ffmpeg 7.0,
 #: lost without a word all that came behind a packet of two frames.
 _WHOLE_PACKETS: Final = 12
+#: Seconds that a program may take to say which it is.
+_ANSWER: Final = 10.0
 
 
 def ffmpeg_of(environ: Mapping[str, str]) -> str | None:
@@ -56,8 +58,10 @@ def bundles(ffmpeg: str) -> bool:
     if "IMAGEIO_FFMPEG_EXE" not in os.environ and ffmpeg == own_ffmpeg():
         return True  # the lock file says which it is
     try:
-        told = subprocess.run([ffmpeg, "-version"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    except OSError:
+        told = subprocess.run(
+            [ffmpeg, "-version"], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_ANSWER
+        )
+    except (OSError, subprocess.TimeoutExpired):
         return False
     version = re.search(rb"libavfilter +(\d+)\.", told.stdout)
     return version is not None and int(version[1]) >= _WHOLE_PACKETS
