@@ -101,7 +101,7 @@ def test_an_ffmpeg_that_sleeps_is_to_be_tried_again(
     monkeypatch.setattr(standstill, "PATIENCE", 0.0)
     monkeypatch.setattr(standstill, "LEAST", 1e9)
     sleeper = tmp_path / "ffmpeg"
-    sleeper.write_text("#!/bin/sh\n[ \"$*\" = -version ] && exit\necho out_time_us=1\nexec sleep 1000\n")
+    sleeper.write_text('#!/bin/sh\n[ "$*" = -version ] && exit\necho out_time_us=1\nexec sleep 1000\n')
     sleeper.chmod(0o755)
     # Its container says nothing of its length, so that it is measured before it fades.
     video = clips.clip(tmp_path / "a.aac", "-vn", "-c:a", "aac", seconds=3)
