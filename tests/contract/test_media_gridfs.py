@@ -17,8 +17,7 @@ from fastcrc import crc32
 from pymongo import monitoring
 
 from functions import gridfs_reader, gridfs_store
-from functions.blocks import BATCH
-from functions.gridfs_store import CHUNK, GridFSStore, GridFSWriter
+from functions.gridfs_store import BATCH, CHUNK, GridFSStore, GridFSWriter
 from functions.media import (
     BlobCorrupt,
     BlobExists,

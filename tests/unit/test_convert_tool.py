@@ -68,7 +68,7 @@ def test_a_file_may_have_any_name(name: bytes, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_tool_that_is_stopped_leaves_no_file(number: signal.Signals, tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.flac", sound=clips.SILENCE, seconds=300)
-    command = [sys.executable, "-m", "functions.convert", video]
+    command = [sys.executable, "-m", "functions.convert", str(video)]
     before = signal.signal(number, signal.default_int_handler)  # a shell starts what is to run behind without SIGINT
     try:
         tool = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
