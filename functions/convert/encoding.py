@@ -11,8 +11,8 @@ from functions.convert.faults import EncoderKilled, NoSpace, UnusableMedia
 from functions.convert.standstill import Watch
 
 _ONLY_TIMES = b"non monotonically increasing dts to muxer"  # libavformat/mux.c; MP3 has no times, nothing is lost
-#: Deaths after which the long way is no better: at a limit.
-_LAST: Final = (-signal.SIGXCPU, -signal.SIGXFSZ)
+#: Deaths at a limit, after which the long way is no better.
+_LIMITED: Final = (-signal.SIGXCPU, -signal.SIGXFSZ)
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class Encoding:
     @property
     def unfinished(self) -> bool:
         """Whether what ffmpeg could not do at one go, or died of, is to be tried by stages."""
-        if self.staged or self.full or self.status in _LAST:
+        if self.staged or self.full or self.status in _LIMITED:
             return False
         return self.errors > 0 or self.status not in (0, -signal.SIGKILL)
 
@@ -98,7 +98,7 @@ class Encoding:
             raise EncoderKilled("The encoder was stopped from outside; the conversion is tried again.")
         if status and self.full:
             raise NoSpace("There is no room for temporary files just now; the conversion is tried again.")
-        if status in (-signal.SIGXCPU, -signal.SIGXFSZ):
+        if status in _LIMITED:
             raise UnusableMedia(
                 "The sound of this file takes far more time or room than its length accounts for: it may be damaged."
             ) from RuntimeError(f"ffmpeg ended with {status}")
