@@ -53,7 +53,7 @@ def check(environ: Mapping[str, str]) -> None:
     ffmpeg_of(environ)
     # Imported where they are needed: most installations on one machine set neither.
     if environ.get("LINK_KEY"):
-        from functions.links import Links
+        from functions.auth.links import Links
 
         Links.from_environ(environ)
     if url := environ.get("AMQP_URL"):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from events.errors import Mp3burstError
-from functions.accounts import Accounts
+from functions.auth.accounts import Accounts
 from functions.database import Database, url
 
 

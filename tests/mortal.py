@@ -26,6 +26,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, event, insert, select, update
 
 from events.schema import Event, PieceCut, PiecesEncoded, VideoUploaded, parse
+from functions.auth.links import Links
+from functions.auth.tokens import Identity
 from functions.blobs import Blobs
 from functions.convert.main import convert_video
 from functions.convert.piecework import encode_one, join_pieces
@@ -33,7 +35,6 @@ from functions.convert.workshop import Workshop
 from functions.database import Database
 from functions.directory import DirectoryStore
 from functions.jobs import Jobs
-from functions.links import Links
 from functions.mails import Mails
 from functions.media import Appender, Description, Kept, Media, Reader, Store, Writer
 from functions.notify.carriers import MailDir
@@ -44,7 +45,6 @@ from functions.overdue import Overdue
 from functions.pieces import Pieces
 from functions.sweep.main import Broom, sweep_up
 from functions.tables import metadata, users
-from functions.tokens import Identity
 from functions.upload.dock import Dock
 from functions.upload.unfinished import Uploads
 from tests.databases import sqlite

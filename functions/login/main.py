@@ -8,12 +8,12 @@ from typing import Any
 import functions_framework
 from flask import Request, Response
 
-from functions.accounts import Accounts, WrongCredentials
+from functions.auth.accounts import Accounts, WrongCredentials
+from functions.auth.throttle import Throttle, subjects
+from functions.auth.tokens import Signer, verifier
 from functions.clients import client_address
 from functions.database import Database, url
 from functions.routing import Routes, as_json
-from functions.throttle import Throttle, subjects
-from functions.tokens import Signer, verifier
 
 
 @functions_framework.http

@@ -11,9 +11,9 @@ import functions_framework
 from cloudevents.http import CloudEvent
 
 from events.schema import Mp3Ready
+from functions.auth.links import Links
 from functions.database import Database, DatabaseUnavailable, url
 from functions.leases import Fenced, Lease
-from functions.links import Links
 from functions.mails import Addressee, Mails
 from functions.notify import letter
 from functions.notify.mail import Mail, MailRefused, Send, mailer, message_id_of

@@ -8,8 +8,8 @@ from typing import Any, Final
 import functions_framework
 from flask import Request, Response
 
-from functions.accounts import Accounts, User, fold
 from functions.addresses import BadAddress, parse
+from functions.auth.accounts import Accounts, User, fold
 from functions.database import Database, url
 from functions.routing import Routes, Unprocessable, as_json, json_object
 

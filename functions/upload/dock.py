@@ -9,13 +9,13 @@ from flask import Request
 
 from events.errors import Mp3burstError
 from events.publish import publisher
+from functions.auth.tokens import Identity, NotAllowed, verifier
 from functions.blobs import Blobs
 from functions.database import Database, url
 from functions.jobs import Jobs
 from functions.media import Media, connect
 from functions.outbox import Outbox
 from functions.settings import number
-from functions.tokens import Identity, NotAllowed, verifier
 from functions.upload.quota import Quota
 from functions.upload.unfinished import HOURS, Uploads
 

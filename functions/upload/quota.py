@@ -12,10 +12,10 @@ from typing import Final
 from sqlalchemy import Connection, and_, bindparam, case, func, or_, select
 
 from events.errors import Mp3burstError
+from functions.auth.tokens import Identity
 from functions.blobs import Admit
 from functions.jobs import FINISHED
 from functions.tables import blobs, jobs, now, users
-from functions.tokens import Identity
 
 #: Bytes that an upload of unknown length is given at a time.
 STEP: Final = 64 << 20

@@ -7,8 +7,8 @@ from typing import Final
 from flask import Request, Response
 
 from events.errors import Mp3burstError
+from functions.auth.tokens import Identity
 from functions.routing import BadRequest, Routes, Unprocessable
-from functions.tokens import Identity
 from functions.upload.dock import Dock, admitted, dock, too_large
 from functions.upload.form import WrongType, base_name, options_from
 from functions.upload.quota import STEP

@@ -5,8 +5,8 @@ import os
 import functions_framework
 from flask import Request, Response
 
+from functions.auth.tokens import Verifier, verifier
 from functions.routing import Routes, as_json
-from functions.tokens import Verifier, verifier
 
 
 @functions_framework.http

@@ -6,7 +6,7 @@ import http.client
 import time
 from collections.abc import Callable, Iterator
 
-from functions.accounts import Accounts
+from functions.auth.accounts import Accounts
 from functions.database import Database
 from scripts.benchmarks import clock
 from scripts.benchmarks.bench import Bench
@@ -18,7 +18,7 @@ NAME, PASSWORD = "bench@example.org", "correct horse battery"
 
 def account(url: str) -> Callable[[], object]:
     """Have the account; what checks its password once."""
-    from functions.accounts import UsernameTaken
+    from functions.auth.accounts import UsernameTaken
 
     database = Database(url)
     accounts = Accounts(database)

@@ -17,7 +17,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from functions.tokens import Signer
+from functions.auth.tokens import Signer
 from scripts.benchmarks.clock import ROOT, CannotMeasure
 
 USER = "5a" * 16

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import select
 
-from functions.accounts import Accounts, User, UsernameTaken, WrongCredentials
+from functions.auth.accounts import Accounts, User, UsernameTaken, WrongCredentials
+from functions.auth.throttle import Subject, Throttle, TooManyFailures, subjects
+from functions.auth.tokens import Signer
 from functions.database import Database
 from functions.login.main import Desk, sign_in
 from functions.overdue import Overdue
 from functions.tables import logins, users
-from functions.throttle import Subject, Throttle, TooManyFailures, subjects
-from functions.tokens import Signer
 from tests.databases import make_past
 from tests.unit.test_tokens import KEY, private_pem
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import insert, select
 
+from functions.auth.tokens import Identity
 from functions.blobs import Blobs
 from functions.database import Database
 from functions.jobs import Jobs, Outcome
@@ -13,7 +14,6 @@ from functions.media import Description, new_blob_id
 from functions.options import Options
 from functions.outbox import Outbox
 from functions.tables import blobs, now, uploads, users
-from functions.tokens import Identity
 from functions.upload.dock import Dock
 from functions.upload.form import Cut, Form
 from functions.upload.main import take_in

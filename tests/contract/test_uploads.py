@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, func, select
 
+from functions.auth.tokens import Identity
 from functions.blobs import Blobs
 from functions.database import Database
 from functions.jobs import Jobs
@@ -17,7 +18,6 @@ from functions.media import Kept, StaleWriter
 from functions.options import Options
 from functions.outbox import Outbox
 from functions.tables import blobs, metadata
-from functions.tokens import Identity
 from functions.upload.dock import Dock
 from functions.upload.receive import complete, discard, receive
 from functions.upload.unfinished import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads

@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
 
-from functions.accounts import Accounts, fold
+from functions.auth.accounts import Accounts, fold
 from functions.database import Database
 from functions.media import new_blob_id
 from tests.e2e.client import (

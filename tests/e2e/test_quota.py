@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from functions.accounts import Accounts
+from functions.auth.accounts import Accounts
 from functions.database import Database
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import Tus

@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from functions.accounts import fold
+from functions.auth.accounts import fold
 
 #: Letters that have forms with marks, and all marks: what normal forms and the folding of case take apart and reorder.
 LETTERS = st.sampled_from("a\u03bf\u03b9\u03c9\u0391\u0390\u1ff3\u01f0\u1e96\u0130\xdf\u017f\u01c5\u1fb3")

@@ -122,7 +122,7 @@ def test_a_tag_changes_with_what_is_in_the_image_alone(source: Callable[[str], N
     source("functions/login/main.py")
     assert tags() == [login2 := images.tag("login"), validate, gateway]
     assert login2 != login
-    source("functions/tokens.py")
+    source("functions/auth/tokens.py")
     assert images.tag("login") != login2
     assert images.tag("validate") != validate
     source("functions/gateway/nginx.conf")

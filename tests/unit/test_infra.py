@@ -12,8 +12,8 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
-from functions.links import Links
-from functions.tokens import Signer, Verifier
+from functions.auth.links import Links
+from functions.auth.tokens import Signer, Verifier
 from infra import config
 from tests.servers import program
 from tests.servers.function import Function

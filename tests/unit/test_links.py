@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import jwt
 import pytest
 
-from functions.links import BadLink, Links
+from functions.auth.links import BadLink, Links
 from functions.settings import BadSetting
 
 KEY = "k" * 32

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from events.schema import Mp3Ready
+from functions.auth.links import Links
 from functions.database import DatabaseUnavailable
-from functions.links import Links
 from functions.notify import main
 from functions.notify.mail import Mail
 from functions.notify.main import PostOffice, send_mail

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from functions.accounts import Accounts, User
+from functions.auth.accounts import Accounts, User
 from functions.register.main import add_user
 from functions.routing import Unprocessable
 

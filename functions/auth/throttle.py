@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from events.errors import Mp3burstError
-from functions.accounts import fold
+from functions.auth.accounts import fold
 from functions.database import Conflict, Database
 from functions.tables import logins, now
 
