@@ -13,7 +13,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from events.errors import TryAgain, with_cause
 from events.schema import BadEvent, Event, parse
-from functions.leases import Fenced
+from functions.state.leases import Fenced
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from events.errors import Mp3burstError
 from functions.auth.accounts import Accounts
-from functions.database import Database, url
+from functions.state.database import Database, url
 
 
 def main() -> int:

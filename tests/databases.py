@@ -6,9 +6,9 @@ from pathlib import Path
 
 from sqlalchemy import update
 
-from functions.database import Database
-from functions.leases import Terms
-from functions.tables import metadata
+from functions.state.database import Database
+from functions.state.leases import Terms
+from functions.state.schema import metadata
 from infra.migrations.schema import upgrade
 
 #: Leases short enough to see them end within a test.

@@ -12,8 +12,8 @@ from pathlib import Path
 from pymongo import MongoClient
 from sqlalchemy import func, select
 
-from functions.database import Database
-from functions.tables import metadata
+from functions.state.database import Database
+from functions.state.schema import metadata
 from tests.platform import Platform, start, wait_for
 from tests.servers.mongodb import MongoDB
 from tests.servers.rabbitmq import RabbitMQ

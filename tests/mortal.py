@@ -28,23 +28,23 @@ from sqlalchemy import Connection, event, insert, select, update
 from events.schema import Event, PieceCut, PiecesEncoded, VideoUploaded, parse
 from functions.auth.links import Links
 from functions.auth.tokens import Identity
-from functions.blobs import Blobs
 from functions.convert.main import convert_video
 from functions.convert.piecework import encode_one, join_pieces
 from functions.convert.workshop import Workshop
-from functions.database import Database
 from functions.directory import DirectoryStore
-from functions.jobs import Jobs
-from functions.mails import Mails
 from functions.media import Appender, Description, Kept, Media, Reader, Store, Writer
 from functions.notify.carriers import MailDir
 from functions.notify.mail import Mail
 from functions.notify.main import PostOffice, send_mail
-from functions.outbox import Outbox
-from functions.overdue import Overdue
-from functions.pieces import Pieces
+from functions.state.blobs import Blobs
+from functions.state.database import Database
+from functions.state.jobs import Jobs
+from functions.state.mails import Mails
+from functions.state.outbox import Outbox
+from functions.state.overdue import Overdue
+from functions.state.pieces import Pieces
+from functions.state.schema import metadata, users
 from functions.sweep.main import Broom, sweep_up
-from functions.tables import metadata, users
 from functions.upload.dock import Dock
 from functions.upload.unfinished import Uploads
 from tests.databases import sqlite

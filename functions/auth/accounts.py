@@ -8,8 +8,8 @@ from typing import Any, Final
 from sqlalchemy import bindparam, insert, select, update
 
 from events.errors import Mp3burstError
-from functions.database import Conflict, Database
-from functions.tables import now, users
+from functions.state.database import Conflict, Database
+from functions.state.schema import now, users
 
 #: OWASP's least for argon2id: 19 MiB, 2 passes, 1 lane, so that 20 logins at once fit a small pod.
 MEMORY_KIB: Final = 19_456

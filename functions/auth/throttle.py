@@ -9,8 +9,8 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from events.errors import Mp3burstError
 from functions.auth.accounts import fold
-from functions.database import Conflict, Database
-from functions.tables import logins, now
+from functions.state.database import Conflict, Database
+from functions.state.schema import logins, now
 
 #: The longest lock, in milliseconds.
 LONGEST: Final = 900_000

@@ -11,7 +11,6 @@ from cloudevents.http import CloudEvent
 from events.errors import with_cause
 from events.publish import publisher
 from events.schema import Event, PieceCut
-from functions.blobs import Blobs
 from functions.convert import engine, probe
 from functions.convert.cores import MOST_ENCODERS, available_cores
 from functions.convert.fanout import MOST_LEAPS, MOST_PIECES, pieces_of
@@ -22,14 +21,15 @@ from functions.convert.probe import Track
 from functions.convert.readers import readers
 from functions.convert.workplace import workplace
 from functions.convert.workshop import Workshop, mp3_name
-from functions.database import Database, url
-from functions.jobs import GIVEN_UP, Job, Jobs, Outcome
-from functions.leases import Keeper, Lease
 from functions.media import BlobCorrupt, BlobNotFound, Description, connect
-from functions.outbox import Outbox
-from functions.pieces import Pieces
 from functions.reception import handling, received
 from functions.settings import number
+from functions.state.blobs import Blobs
+from functions.state.database import Database, url
+from functions.state.jobs import GIVEN_UP, Job, Jobs, Outcome
+from functions.state.leases import Keeper, Lease
+from functions.state.outbox import Outbox
+from functions.state.pieces import Pieces
 
 #: Seconds of sound from which on a job is shared out.
 FANOUT_SECONDS: Final = 900.0

@@ -17,10 +17,10 @@ from functions.convert.probe import Track
 from functions.convert.splice import SupportsWrite
 from functions.convert.workplace import workplace
 from functions.convert.workshop import Workshop, mp3_name
-from functions.jobs import GIVEN_UP, Job, Outcome
-from functions.leases import Keeper, Lease
 from functions.media import BlobCorrupt, BlobNotFound, Description
-from functions.pieces import Cut
+from functions.state.jobs import GIVEN_UP, Job, Outcome
+from functions.state.leases import Keeper, Lease
+from functions.state.pieces import Cut
 
 _CHUNK = 1 << 20
 #: Opens what is then read from its start and closed: a blob or a file.

@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from functions.blobs import Blobs
 from functions.convert.fanout import MOST_PIECES
-from functions.jobs import Jobs
 from functions.media import Media
-from functions.outbox import Outbox
-from functions.pieces import Pieces
+from functions.state.blobs import Blobs
+from functions.state.jobs import Jobs
+from functions.state.outbox import Outbox
+from functions.state.pieces import Pieces
 
 #: Seconds of sound worth an encoder of their own: to start one, pre-roll included, costs what encoding eight does.
 ENCODER_SECONDS: Final = 20.0

@@ -14,10 +14,10 @@ from werkzeug.http import is_resource_modified
 
 from functions.auth.links import Links
 from functions.auth.tokens import verifier
-from functions.database import Database, url
-from functions.jobs import Job, JobNotFound, Jobs
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id
 from functions.routing import Routes, Unprocessable, problem
+from functions.state.database import Database, url
+from functions.state.jobs import Job, JobNotFound, Jobs
 
 _CHUNK: Final = 256 << 10
 #: One range of bytes (RFC 9110, 14.1.2), of figures that int() takes.

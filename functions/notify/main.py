@@ -12,12 +12,12 @@ from cloudevents.http import CloudEvent
 
 from events.schema import Mp3Ready
 from functions.auth.links import Links
-from functions.database import Database, DatabaseUnavailable, url
-from functions.leases import Fenced, Lease
-from functions.mails import Addressee, Mails
 from functions.notify import letter
 from functions.notify.mail import Mail, MailRefused, Send, mailer, message_id_of
 from functions.reception import handling, received
+from functions.state.database import Database, DatabaseUnavailable, url
+from functions.state.leases import Fenced, Lease
+from functions.state.mails import Addressee, Mails
 
 #: Seconds that a mail which is out is kept in mind while the database is away; the request may last 120.
 _PATIENCE: Final = 60.0

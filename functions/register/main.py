@@ -10,8 +10,8 @@ from flask import Request, Response
 
 from functions.addresses import BadAddress, parse
 from functions.auth.accounts import Accounts, User, fold
-from functions.database import Database, url
 from functions.routing import Routes, Unprocessable, as_json, json_object
+from functions.state.database import Database, url
 
 #: Deliberately coarse: whether an address exists, only a mail to it can tell.
 _EMAIL: Final = re.compile(r"[^\s@<>\"(),;:\\]+@[^\s@<>\"(),;:\\]+\.[^\s@<>\"(),;:\\.]+")

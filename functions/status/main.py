@@ -11,9 +11,9 @@ import functions_framework
 from flask import Request, Response
 
 from functions.auth.tokens import verifier
-from functions.database import Database, url
-from functions.jobs import STEPS, Job, Jobs
 from functions.routing import Routes, Unprocessable, as_json
+from functions.state.database import Database, url
+from functions.state.jobs import STEPS, Job, Jobs
 
 #: Seconds that an answer may be held until a job changes.
 LONGEST_WAIT: Final = 25.0

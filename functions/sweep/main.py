@@ -12,13 +12,13 @@ from cloudevents.http import CloudEvent
 
 from events.errors import Mp3burstError
 from events.publish import publisher
-from functions.blobs import Blobs
-from functions.database import Database, url
 from functions.media import Media, connect
-from functions.outbox import Outbox
-from functions.overdue import Overdue
 from functions.reception import handling, received
 from functions.settings import number
+from functions.state.blobs import Blobs
+from functions.state.database import Database, url
+from functions.state.outbox import Outbox
+from functions.state.overdue import Overdue
 
 #: Rows of a kind that are taken at a time.
 BATCH: Final = 500

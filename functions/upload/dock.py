@@ -10,12 +10,12 @@ from flask import Request
 from events.errors import Mp3burstError
 from events.publish import publisher
 from functions.auth.tokens import Identity, NotAllowed, verifier
-from functions.blobs import Blobs
-from functions.database import Database, url
-from functions.jobs import Jobs
 from functions.media import Media, connect
-from functions.outbox import Outbox
 from functions.settings import number
+from functions.state.blobs import Blobs
+from functions.state.database import Database, url
+from functions.state.jobs import Jobs
+from functions.state.outbox import Outbox
 from functions.upload.quota import Quota
 from functions.upload.unfinished import HOURS, Uploads
 

@@ -8,10 +8,10 @@ from flask import Request, Response
 
 from events.schema import VideoUploaded
 from functions.auth.tokens import Identity
-from functions.jobs import Job, new_job_id
 from functions.media import Description
 from functions.options import Options
 from functions.routing import Routes, Unprocessable, as_json
+from functions.state.jobs import Job, new_job_id
 from functions.upload import tus
 from functions.upload.dock import PUBLISH_BUDGET, Dock, admitted, dock, too_large
 from functions.upload.form import BESIDE, Form, WrongType, limited, options_from, options_in, read, with_room

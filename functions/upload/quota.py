@@ -13,9 +13,9 @@ from sqlalchemy import Connection, and_, bindparam, case, func, or_, select
 
 from events.errors import Mp3burstError
 from functions.auth.tokens import Identity
-from functions.blobs import Admit
-from functions.jobs import FINISHED
-from functions.tables import blobs, jobs, now, users
+from functions.state.blobs import Admit
+from functions.state.jobs import FINISHED
+from functions.state.schema import blobs, jobs, now, users
 
 #: Bytes that an upload of unknown length is given at a time.
 STEP: Final = 64 << 20

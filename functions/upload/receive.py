@@ -9,10 +9,10 @@ from werkzeug.exceptions import ClientDisconnected
 from events.errors import Mp3burstError
 from events.schema import VideoUploaded
 from functions.auth.tokens import Identity
-from functions.blobs import BlobExpired
 from functions.blocks import BATCH, BLOCK
 from functions.media import Appender, BlobNotFound, Description
 from functions.options import Options
+from functions.state.blobs import BlobExpired
 from functions.upload.dock import PUBLISH_BUDGET, Dock, too_large
 from functions.upload.form import Cut, WrongType, limited, with_room
 from functions.upload.quota import STEP

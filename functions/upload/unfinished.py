@@ -13,13 +13,13 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
 
 from events.errors import Mp3burstError
-from functions.blobs import Admit
-from functions.database import Conflict, Database
-from functions.jobs import new_job_id
-from functions.leases import Lease, Leases, Terms
 from functions.media import Kept, StaleWriter, new_blob_id
 from functions.options import Options
-from functions.tables import blobs, now, uploads
+from functions.state.blobs import Admit
+from functions.state.database import Conflict, Database
+from functions.state.jobs import new_job_id
+from functions.state.leases import Lease, Leases, Terms
+from functions.state.schema import blobs, now, uploads
 
 #: Kept by progress, not by a thread: whoever goes on after a line was cut waits no longer than this for a request that
 #: still listens to the dead line.

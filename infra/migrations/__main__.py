@@ -4,8 +4,8 @@ import os
 import sys
 
 from events.errors import Mp3burstError, with_cause
-from functions.database import Database, url
 from functions.settings import BadSetting
+from functions.state.database import Database, url
 from infra.migrations.schema import DatabaseIsNewer, upgrade
 
 

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from functions.tables import metadata
+from functions.state.schema import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

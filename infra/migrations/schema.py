@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from events.errors import Mp3burstError
-from functions.database import Database
+from functions.state.database import Database
 
 #: Names the lock that migrations hold; any number will do, as long as nobody else uses it.
 _LOCK: Final = 0x6D703362

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from functions.database import Database
+from functions.state.database import Database
 from infra.migrations.schema import upgrade
 from scripts.benchmarks.inputs import SECONDS, Inputs
 

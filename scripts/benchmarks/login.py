@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from functions.auth.accounts import Accounts
-from functions.database import Database
+from functions.state.database import Database
 from scripts.benchmarks import clock
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.report import Row, at_most

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from functions.database import Database
-from functions.jobs import Jobs, new_job_id
 from functions.media import Media, connect
 from functions.options import Options
+from functions.state.database import Database
+from functions.state.jobs import Jobs, new_job_id
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.clock import CannotMeasure
 from scripts.benchmarks.report import Row, at_most

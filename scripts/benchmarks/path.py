@@ -4,9 +4,9 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 
-from functions.database import Database
-from functions.jobs import Jobs
 from functions.media import connect
+from functions.state.database import Database
+from functions.state.jobs import Jobs
 from scripts.benchmarks import clock
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.clock import CannotMeasure, Took

@@ -64,8 +64,8 @@ def tus(bench: Bench) -> Iterator[Row]:
 
 
 def _video(bench: Bench, job: str) -> str:
-    from functions.database import Database
-    from functions.jobs import Jobs
+    from functions.state.database import Database
+    from functions.state.jobs import Jobs
 
     database = Database(bench.database())
     try:

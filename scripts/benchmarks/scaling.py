@@ -10,10 +10,10 @@ from functions.convert import cut, engine, leap, mpeg, planning, probe, splice
 from functions.convert import encode as encoders
 from functions.convert.cut import Piece, Plan
 from functions.convert.probe import Track
-from functions.database import Database
-from functions.jobs import Jobs, new_job_id
 from functions.media import connect
 from functions.options import Options
+from functions.state.database import Database
+from functions.state.jobs import Jobs, new_job_id
 from scripts.benchmarks import clock
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.chart import draw

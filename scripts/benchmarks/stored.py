@@ -4,12 +4,12 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from functions.blobs import Blobs
-from functions.database import Database
-from functions.jobs import Jobs, Outcome, new_job_id
 from functions.media import Description, connect
 from functions.options import Options
-from functions.tables import jobs
+from functions.state.blobs import Blobs
+from functions.state.database import Database
+from functions.state.jobs import Jobs, Outcome, new_job_id
+from functions.state.schema import jobs
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.clock import CannotMeasure
 from scripts.benchmarks.serving import USER

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from functions.database import Database
+from functions.state.database import Database
 from infra.migrations.schema import upgrade
 from tests.contract.media_places import Place, opened, server
 from tests.databases import empty, sqlite

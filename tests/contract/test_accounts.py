@@ -10,10 +10,10 @@ from sqlalchemy import select
 from functions.auth.accounts import Accounts, User, UsernameTaken, WrongCredentials
 from functions.auth.throttle import Subject, Throttle, TooManyFailures, subjects
 from functions.auth.tokens import Signer
-from functions.database import Database
 from functions.login.main import Desk, sign_in
-from functions.overdue import Overdue
-from functions.tables import logins, users
+from functions.state.database import Database
+from functions.state.overdue import Overdue
+from functions.state.schema import logins, users
 from tests.databases import make_past
 from tests.unit.test_tokens import KEY, private_pem
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, create_engine, event, insert, inspect, select, text, update
 
-from functions.database import Database
-from functions.tables import logins, metadata
+from functions.state.database import Database
+from functions.state.schema import logins, metadata
 from infra.migrations.schema import upgrade
 from scripts.deployment.manifests import migrations
 from tests.platform import ROOT

@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy import func, select
 
 from events.schema import ConversionFailed, Mp3Ready, VideoUploaded
-from functions.blobs import BlobExpired, Blobs
-from functions.database import Database, DatabaseUnavailable
-from functions.jobs import GIVEN_UP, Job, JobNotFound, Jobs, Outcome, new_job_id
-from functions.leases import MOST_ATTEMPTS, Fenced, Terms
-from functions.mails import Mails
 from functions.media import BlobNotFound, Description, Media, MediaUnavailable
 from functions.options import Options
-from functions.outbox import Outbox
-from functions.overdue import Overdue
-from functions.tables import jobs, metadata, now
+from functions.state.blobs import BlobExpired, Blobs
+from functions.state.database import Database, DatabaseUnavailable
+from functions.state.jobs import GIVEN_UP, Job, JobNotFound, Jobs, Outcome, new_job_id
+from functions.state.leases import MOST_ATTEMPTS, Fenced, Terms
+from functions.state.mails import Mails
+from functions.state.outbox import Outbox
+from functions.state.overdue import Overdue
+from functions.state.schema import jobs, metadata, now
 from tests.databases import SHORT, make_past
 from tests.fakes import memory_media
 

@@ -5,11 +5,11 @@ import functools
 import pytest
 
 from events.schema import ConversionFailed, Mp3Ready, PieceCut, PiecesEncoded
-from functions.blobs import BlobExpired
-from functions.database import Database
-from functions.jobs import GIVEN_UP, JobNotFound, Jobs, Outcome
-from functions.leases import MOST_ATTEMPTS, Lease, Terms
-from functions.pieces import Cut, Pieces
+from functions.state.blobs import BlobExpired
+from functions.state.database import Database
+from functions.state.jobs import GIVEN_UP, JobNotFound, Jobs, Outcome
+from functions.state.leases import MOST_ATTEMPTS, Lease, Terms
+from functions.state.pieces import Cut, Pieces
 from tests.contract.test_jobs import OWNER, House, at_once
 from tests.databases import SHORT, make_past
 

@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import insert, select
 
 from functions.auth.tokens import Identity
-from functions.blobs import Blobs
-from functions.database import Database
-from functions.jobs import Jobs, Outcome
 from functions.media import Description, new_blob_id
 from functions.options import Options
-from functions.outbox import Outbox
-from functions.tables import blobs, now, uploads, users
+from functions.state.blobs import Blobs
+from functions.state.database import Database
+from functions.state.jobs import Jobs, Outcome
+from functions.state.outbox import Outbox
+from functions.state.schema import blobs, now, uploads, users
 from functions.upload.dock import Dock
 from functions.upload.form import Cut, Form
 from functions.upload.main import take_in

@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy import event, update
 
 from events.schema import ConversionFailed, VideoUploaded
-from functions.blobs import BlobExpired
-from functions.database import Database, DatabaseUnavailable
-from functions.jobs import Outcome
-from functions.leases import MOST_ATTEMPTS, Fenced, Keeper, Terms
-from functions.mails import GIVE_UP
 from functions.media import Description
-from functions.outbox import Outbox
-from functions.tables import jobs
+from functions.state.blobs import BlobExpired
+from functions.state.database import Database, DatabaseUnavailable
+from functions.state.jobs import Outcome
+from functions.state.leases import MOST_ATTEMPTS, Fenced, Keeper, Terms
+from functions.state.mails import GIVE_UP
+from functions.state.outbox import Outbox
+from functions.state.schema import jobs
 from tests.contract.test_jobs import OWNER, House, exists
 from tests.contract.test_pieces import Workshop
 from tests.databases import SHORT, make_past

@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import Connection, event, func, select
 
 from functions.auth.tokens import Identity
-from functions.blobs import Blobs
-from functions.database import Database
-from functions.jobs import Jobs
-from functions.leases import Terms
 from functions.media import Kept, StaleWriter
 from functions.options import Options
-from functions.outbox import Outbox
-from functions.tables import blobs, metadata
+from functions.state.blobs import Blobs
+from functions.state.database import Database
+from functions.state.jobs import Jobs
+from functions.state.leases import Terms
+from functions.state.outbox import Outbox
+from functions.state.schema import blobs, metadata
 from functions.upload.dock import Dock
 from functions.upload.receive import complete, discard, receive
 from functions.upload.unfinished import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads

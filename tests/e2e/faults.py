@@ -22,8 +22,8 @@ from pymongo import MongoClient
 from sqlalchemy import Connection, Row, Select, select, update
 
 from events.amqp import Queue, topology
-from functions.database import Database
-from functions.tables import jobs, mails, pieces
+from functions.state.database import Database
+from functions.state.schema import jobs, mails, pieces
 from infra.ping import ping
 from tests.databases import make_past
 from tests.e2e.client import Answer, Client, wave_bytes

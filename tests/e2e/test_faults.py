@@ -19,13 +19,13 @@ from sqlalchemy import Select, func, select
 from events.poster import Poster
 from events.publish import post, publisher
 from events.schema import Mp3Ready
-from functions.blobs import Blobs
-from functions.database import Database
 from functions.media import connect
-from functions.outbox import Outbox
-from functions.overdue import Overdue
+from functions.state.blobs import Blobs
+from functions.state.database import Database
+from functions.state.outbox import Outbox
+from functions.state.overdue import Overdue
+from functions.state.schema import blobs, jobs, mails
 from functions.sweep.main import Broom, sweep_up
-from functions.tables import blobs, jobs, mails
 from tests.databases import make_past
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.faults import CLIP, JOBS, LONG, THREADS, House, accepted_job, build, upload

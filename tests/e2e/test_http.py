@@ -24,8 +24,8 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 import pytest
 
 from functions.auth.accounts import Accounts, fold
-from functions.database import Database
 from functions.media import new_blob_id
+from functions.state.database import Database
 from tests.e2e.client import (
     BOUNDARY,
     PASSWORD,

@@ -23,13 +23,13 @@ from sqlalchemy import select
 
 from events.publish import publisher
 from events.schema import Event, Mp3Ready, VideoUploaded
-from functions.blobs import Blobs
-from functions.database import Database
 from functions.media import connect
-from functions.outbox import Outbox
-from functions.overdue import Overdue
+from functions.state.blobs import Blobs
+from functions.state.database import Database
+from functions.state.outbox import Outbox
+from functions.state.overdue import Overdue
+from functions.state.schema import metadata
 from functions.sweep.main import Broom, sweep_up
-from functions.tables import metadata
 from tests.clips import NOISE, clip, samples
 from tests.databases import make_past
 from tests.e2e.client import Client

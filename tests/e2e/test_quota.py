@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from functions.auth.accounts import Accounts
-from functions.database import Database
+from functions.state.database import Database
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import Tus
 from tests.platform import Platform, start

@@ -16,9 +16,9 @@ from sqlalchemy import func, select, update
 from tusclient.client import TusClient
 
 from functions.blocks import BLOCK
-from functions.database import Database
 from functions.media import Store, connect
-from functions.tables import blobs, now, uploads
+from functions.state.database import Database
+from functions.state.schema import blobs, now, uploads
 from tests.contract.media_places import server
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import PART, VERSION, Tus, metadata

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from functions.database import Database
 from functions.media import connect
-from functions.tables import uploads
+from functions.state.database import Database
+from functions.state.schema import uploads
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import Tus
 from tests.platform import Platform, children, is_alive, start, wait_for

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
 from functions.download.main import disposition, hand_out
-from functions.jobs import Job
 from functions.media import Description, new_blob_id
 from functions.options import Options
+from functions.state.jobs import Job
 from tests.fakes import MemoryStore
 
 CONTENT = bytes(range(256)) * 40

@@ -15,15 +15,15 @@ import pytest
 from sqlalchemy import update
 
 from events.schema import ConversionFailed, Event, Mp3Ready, VideoUploaded
-from functions.blobs import Blobs
 from functions.convert.main import convert_video
 from functions.convert.workshop import Workshop
-from functions.jobs import GIVEN_UP, Job, Jobs, Outcome
-from functions.leases import MOST_ATTEMPTS, Lease
 from functions.media import Description
 from functions.notify.main import send_mail
+from functions.state.blobs import Blobs
+from functions.state.jobs import GIVEN_UP, Job, Jobs, Outcome
+from functions.state.leases import MOST_ATTEMPTS, Lease
+from functions.state.schema import metadata
 from functions.sweep.main import sweep_up
-from functions.tables import metadata
 from functions.upload.form import Form
 from functions.upload.main import take_in
 from tests.databases import make_past

@@ -8,10 +8,10 @@ import pytest
 
 from events.schema import Mp3Ready
 from functions.auth.links import Links
-from functions.database import DatabaseUnavailable
 from functions.notify import main
 from functions.notify.mail import Mail
 from functions.notify.main import PostOffice, send_mail
+from functions.state.database import DatabaseUnavailable
 
 JOB = "a" * 32
 

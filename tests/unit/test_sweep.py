@@ -8,9 +8,9 @@ import pytest
 
 from events.publish import SENTENCE, NotPublished
 from events.schema import Event
-from functions.leases import MOST_ATTEMPTS, Terms
 from functions.media import Media, MediaUnavailable
-from functions.outbox import Outbox
+from functions.state.leases import MOST_ATTEMPTS, Terms
+from functions.state.outbox import Outbox
 from functions.sweep.main import Broom, sweep_up
 from tests.contract.test_jobs import House
 from tests.databases import make_past, sqlite

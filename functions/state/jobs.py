@@ -10,13 +10,13 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_
 
 from events.errors import Mp3burstError
 from events.schema import ConversionFailed, Event, Mp3Ready
-from functions import blobs as blobs_record
-from functions.blobs import BlobExpired
-from functions.database import Conflict, Database
-from functions.leases import Keeper, Lease, Leases, Terms
-from functions.mails import insert_mail
 from functions.options import Options
-from functions.tables import blobs, jobs, mails, now, pieces
+from functions.state import blobs as blobs_record
+from functions.state.blobs import BlobExpired
+from functions.state.database import Conflict, Database
+from functions.state.leases import Keeper, Lease, Leases, Terms
+from functions.state.mails import insert_mail
+from functions.state.schema import blobs, jobs, mails, now, pieces
 
 #: Progress of one encoder is kept in this many steps; with pieces it is counted in pieces.
 STEPS: Final = 1000

@@ -12,9 +12,9 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from events.errors import Mp3burstError, TryAgain
-from functions.database import Conflict, Database
 from functions.media import Description, Media, Writer, new_blob_id
-from functions.tables import blobs, now, uploads
+from functions.state.database import Conflict, Database
+from functions.state.schema import blobs, now, uploads
 
 #: Milliseconds that a blob may stay without a job that keeps it.
 TTL: Final = 3_600_000

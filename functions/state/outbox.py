@@ -8,9 +8,9 @@ from sqlalchemy import ColumnElement, Row, Table, and_, update
 
 from events.publish import NotPublished, Publish
 from events.schema import Event, PieceCut, PiecesEncoded, VideoUploaded
-from functions.database import Database, DatabaseUnavailable
-from functions.mails import KINDS
-from functions.tables import jobs, mails, now, pieces
+from functions.state.database import Database, DatabaseUnavailable
+from functions.state.mails import KINDS
+from functions.state.schema import jobs, mails, now, pieces
 
 #: Milliseconds that the broker gets to bring an event about before sweep emits it again.
 CONFIRMED: Final = 600_000

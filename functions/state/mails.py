@@ -6,9 +6,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, insert, select, update
 
 from events.schema import ConversionFailed, Event, Mp3Ready
-from functions.database import Database
-from functions.leases import Keeper, Lease, Leases, Terms
-from functions.tables import jobs, mails, now, users
+from functions.state.database import Database
+from functions.state.leases import Keeper, Lease, Leases, Terms
+from functions.state.schema import jobs, mails, now, users
 
 #: The events that a mail tells of, by the type that the row keeps.
 KINDS: Final[dict[str, type[Event]]] = {event.type: event for event in (Mp3Ready, ConversionFailed)}

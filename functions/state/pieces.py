@@ -6,12 +6,12 @@ from typing import Any
 from sqlalchemy import Connection, and_, insert, select, update
 
 from events.schema import ConversionFailed, Event, PieceCut, PiecesEncoded
-from functions import blobs as blobs_record
-from functions.blobs import BlobExpired
-from functions.database import Database
-from functions.jobs import close
-from functions.leases import Keeper, Lease, Leases, Terms
-from functions.tables import jobs, now, pieces
+from functions.state import blobs as blobs_record
+from functions.state.blobs import BlobExpired
+from functions.state.database import Database
+from functions.state.jobs import close
+from functions.state.leases import Keeper, Lease, Leases, Terms
+from functions.state.schema import jobs, now, pieces
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, or_, select, update
 
 from events.schema import ConversionFailed, Event
-from functions.database import Database
-from functions.jobs import FINISHED, GIVEN_UP, close, remove
-from functions.leases import MOST_ATTEMPTS
-from functions.mails import GIVE_UP
-from functions.outbox import event_of, row_of
-from functions.tables import jobs, logins, mails, now, pieces
+from functions.state.database import Database
+from functions.state.jobs import FINISHED, GIVEN_UP, close, remove
+from functions.state.leases import MOST_ATTEMPTS
+from functions.state.mails import GIVE_UP
+from functions.state.outbox import event_of, row_of
+from functions.state.schema import jobs, logins, mails, now, pieces
 
 _DAY: Final = 86_400_000
 #: Milliseconds that failed logins are remembered after the last lock is over.

@@ -15,9 +15,9 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, select, update
 
 from events.errors import Mp3burstError
-from functions.database import Database, DatabaseUnavailable
 from functions.media import MediaUnavailable
-from functions.tables import now
+from functions.state.database import Database, DatabaseUnavailable
+from functions.state.schema import now
 
 #: Attempts that a row gets before it is given up.
 MOST_ATTEMPTS: Final = 5
