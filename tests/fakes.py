@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from functions.blob_io import HashingWriter, VerifyingReader
-from functions.blocks import BLOCK, BlockAppender
 from functions.media import (
     BlobExists,
     BlobNotFound,
@@ -15,6 +13,8 @@ from functions.media import (
     Stat,
     is_blob_id,
 )
+from functions.media.blocks import BLOCK, BlockAppender
+from functions.media.integrity import HashingWriter, VerifyingReader
 
 
 def memory_media() -> Media:

@@ -31,8 +31,8 @@ from functions.auth.tokens import Identity
 from functions.convert.main import convert_video
 from functions.convert.piecework import encode_one, join_pieces
 from functions.convert.workshop import Workshop
-from functions.directory import DirectoryStore
 from functions.media import Appender, Description, Kept, Media, Reader, Store, Writer
+from functions.media.directory import DirectoryStore
 from functions.notify.carriers import MailDir
 from functions.notify.mail import Mail
 from functions.notify.main import PostOffice, send_mail

@@ -9,8 +9,8 @@ from werkzeug.exceptions import ClientDisconnected
 from events.errors import Mp3burstError
 from events.schema import VideoUploaded
 from functions.auth.tokens import Identity
-from functions.blocks import BATCH, BLOCK
 from functions.media import Appender, BlobNotFound, Description
+from functions.media.blocks import BATCH, BLOCK
 from functions.options import Options
 from functions.state.blobs import BlobExpired
 from functions.upload.dock import PUBLISH_BUDGET, Dock, too_large

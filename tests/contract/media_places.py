@@ -11,8 +11,7 @@ import pymongo
 import pytest
 from bson import ObjectId
 
-from functions import gridfs_store
-from functions.media import Description, Media, Reader, Store, connect, new_blob_id
+from functions.media import Description, Media, Reader, Store, connect, gridfs, new_blob_id
 from tests.fakes import MemoryStore, memory_media
 from tests.servers.mongodb import MongoDB
 
@@ -49,7 +48,7 @@ def opened(kind: str, request: pytest.FixtureRequest) -> Iterator[Place]:
 def server() -> Iterator[MongoDB]:
     with MongoDB() as running:
         yield running
-        gridfs_store.disconnect()
+        gridfs.disconnect()
 
 
 def memory() -> Place:

@@ -10,8 +10,8 @@ import pytest
 from bson import ObjectId
 from pymongo import monitoring
 
-from functions.blocks import BATCH, BLOCK
 from functions.media import BlobCorrupt, BlobNotFound, Kept, StaleWriter, new_blob_id
+from functions.media.blocks import BATCH, BLOCK
 from tests.contract.media_places import A, Place, drain, get, in_mongodb, noise
 from tests.servers.mongodb import MongoDB
 

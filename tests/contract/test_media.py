@@ -7,8 +7,8 @@ import random
 import pytest
 from fastcrc import crc32
 
-from functions.gridfs_store import CHUNK
 from functions.media import BlobExists, BlobNotFound, MediaUnavailable, Stat, is_blob_id, new_blob_id
+from functions.media.gridfs import CHUNK
 from tests.contract.media_places import A, Place, drain, get, noise, put
 
 

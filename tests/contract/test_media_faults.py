@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from functions.gridfs_store import CHUNK
 from functions.media import BlobCorrupt, BlobNotFound, new_blob_id
+from functions.media.gridfs import CHUNK
 from tests.contract.media_places import Place, get, noise, opened, put
 
 

@@ -16,8 +16,6 @@ from bson import ObjectId
 from fastcrc import crc32
 from pymongo import monitoring
 
-from functions import gridfs_reader, gridfs_store
-from functions.gridfs_store import BATCH, CHUNK, GridFSStore, GridFSWriter
 from functions.media import (
     BlobCorrupt,
     BlobExists,
@@ -26,8 +24,11 @@ from functions.media import (
     MediaUnavailable,
     Stat,
     connect,
+    gridfs_reader,
     new_blob_id,
 )
+from functions.media import gridfs as gridfs_store
+from functions.media.gridfs import BATCH, CHUNK, GridFSStore, GridFSWriter
 from functions.settings import BadSetting
 from tests.servers import free_port
 from tests.servers.load import wait_until

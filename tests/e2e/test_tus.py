@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import func, select, update
 from tusclient.client import TusClient
 
-from functions.blocks import BLOCK
 from functions.media import Store, connect
+from functions.media.blocks import BLOCK
 from functions.state.database import Database
 from functions.state.schema import blobs, now, uploads
 from tests.contract.media_places import server

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from functions.directory import DirectoryStore
 from functions.media import BlobCorrupt, BlobNotFound, Description, MediaUnavailable, connect, new_blob_id
+from functions.media.directory import DirectoryStore
 from functions.settings import BadSetting
 
 A = Description("owner", "job", "a.mp4", "video/mp4")
@@ -63,7 +63,7 @@ def test_a_failed_write_that_is_passed_over_does_not_make_a_blob(tmp_path: Path)
     # A limit on the size of a file works for everybody, but only in a process of its own.
     code = """
 import resource, sys
-from functions.directory import DirectoryStore
+from functions.media.directory import DirectoryStore
 from functions.media import Description, MediaUnavailable
 resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))
 try:

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from events.errors import Mp3burstError
-from functions.blob_io import Crc32c
-from functions.media import Description, Kept, Stat
+from functions.media.integrity import Crc32c
+from functions.media.interface import Description, Kept, Stat
 
 #: Bytes of a block, and of a chunk of GridFS. Its default is 255 KiB, for a storage engine of old; clients send parts
 #: of powers of two, and a part that ends where a chunk ends leaves no short one to be replaced by the next part.

@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from functions.blob_io import VerifyingReader
-from functions.media import BlobCorrupt, BlobExists, BlobNotFound, Description, MediaUnavailable, Stat
+from functions.media.integrity import VerifyingReader
+from functions.media.interface import BlobCorrupt, BlobExists, BlobNotFound, Description, MediaUnavailable, Stat
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -164,7 +164,7 @@ def _load(cursor: "Cursor[dict[str, Any]]") -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn pymongo's errors, and that there is no room for a thread, into those of ``functions.media``."""
+    """Turn pymongo's errors, and that there is no room for a thread, into those of ``functions.media.interface``."""
     from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
     try:

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from functions.blocks import BLOCK, BlockAppender
-from functions.gridfs_reader import plain_errors
-from functions.media import BlobExists, BlobNotFound, Kept, MediaUnavailable, StaleWriter, Stat
+from functions.media.blocks import BLOCK, BlockAppender
+from functions.media.gridfs_reader import plain_errors
+from functions.media.interface import BlobExists, BlobNotFound, Kept, MediaUnavailable, StaleWriter, Stat
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection

@@ -14,9 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from functions.blocks import BLOCK, BlockAppender
-from functions.folders import BYTES, STAT, WRITER, make, not_found, part_of, plain_errors, sync
-from functions.media import Kept, MediaUnavailable, StaleWriter, Stat
+from functions.media.blocks import BLOCK, BlockAppender
+from functions.media.folders import BYTES, STAT, WRITER, make, not_found, part_of, plain_errors, sync
+from functions.media.interface import Kept, MediaUnavailable, StaleWriter, Stat
 
 #: Seconds to wait for another writer's lock, which lasts as long as writing 4 MB does.
 _PATIENCE: Final = 5.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from functions.media import BlobNotFound, MediaUnavailable
+from functions.media.interface import BlobNotFound, MediaUnavailable
 
 BYTES = "bytes"
 STAT = "stat.json"
@@ -18,7 +18,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn the system's errors into those of ``functions.media``."""
+    """Turn the system's errors into those of ``functions.media.interface``."""
     try:
         yield
     except OSError as error:

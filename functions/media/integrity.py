@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, Self
 
-from functions.media import BlobCorrupt, BlobExists, Description, MediaUnavailable, Stat
+from functions.media.interface import BlobCorrupt, BlobExists, Description, MediaUnavailable, Stat
 
 
 class Crc32c:

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
-from functions.blob_io import HashingWriter, VerifyingReader
-from functions.directory_appender import DirectoryAppender
-from functions.folders import BYTES, STAT, make, not_found, open_new, part_of, plain_errors, remove, sync
-from functions.media import BlobCorrupt, BlobExists, Description, Kept, Stat, is_blob_id
+from functions.media.directory_appender import DirectoryAppender
+from functions.media.folders import BYTES, STAT, make, not_found, open_new, part_of, plain_errors, remove, sync
+from functions.media.integrity import HashingWriter, VerifyingReader
+from functions.media.interface import BlobCorrupt, BlobExists, Description, Kept, Stat, is_blob_id
 
 
 class DirectoryStore:

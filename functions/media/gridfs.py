@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from events.errors import Mp3burstError
-from functions.blob_io import HashingWriter
-from functions.blocks import BLOCK
-from functions.gridfs_appender import GridFSAppender
-from functions.gridfs_reader import GridFSReader, plain_errors
-from functions.media import BlobNotFound, Description, Kept, MediaUnavailable, Stat, is_blob_id
+from functions.media.blocks import BLOCK
+from functions.media.gridfs_appender import GridFSAppender
+from functions.media.gridfs_reader import GridFSReader, plain_errors
+from functions.media.integrity import HashingWriter
+from functions.media.interface import BlobNotFound, Description, Kept, MediaUnavailable, Stat, is_blob_id
 from functions.settings import BadSetting
 
 if TYPE_CHECKING:
