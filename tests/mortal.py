@@ -34,8 +34,8 @@ from functions.convert.workshop import Workshop
 from functions.media import Appender, Description, Kept, Media, Reader, Store, Writer
 from functions.media.directory import DirectoryStore
 from functions.notify.carriers import MailDir
-from functions.notify.mail import Mail
 from functions.notify.main import PostOffice, send_mail
+from functions.notify.transports import Mail
 from functions.state.blobs import Blobs
 from functions.state.database import Database
 from functions.state.jobs import Jobs
@@ -45,8 +45,8 @@ from functions.state.overdue import Overdue
 from functions.state.pieces import Pieces
 from functions.state.schema import metadata, users
 from functions.sweep.main import Broom, sweep_up
-from functions.upload.dock import Dock
-from functions.upload.unfinished import Uploads
+from functions.upload.dependencies import Dock
+from functions.upload.tus.uploads import Uploads
 from tests.databases import sqlite
 
 T = TypeVar("T")

@@ -21,8 +21,8 @@ from functions.convert.probe import Track
 from functions.convert.readers import readers
 from functions.convert.workplace import workplace
 from functions.convert.workshop import Workshop, mp3_name
+from functions.event_endpoint import handling, received
 from functions.media import BlobCorrupt, BlobNotFound, Description, connect
-from functions.reception import handling, received
 from functions.settings import number
 from functions.state.blobs import Blobs
 from functions.state.database import Database, url

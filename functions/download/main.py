@@ -14,8 +14,8 @@ from werkzeug.http import is_resource_modified
 
 from functions.auth.links import Links
 from functions.auth.tokens import verifier
+from functions.http_endpoint import Routes, Unprocessable, problem
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id
-from functions.routing import Routes, Unprocessable, problem
 from functions.state.database import Database, url
 from functions.state.jobs import Job, JobNotFound, Jobs
 

@@ -12,7 +12,7 @@ from functions.auth.accounts import Accounts, WrongCredentials
 from functions.auth.throttle import Throttle, subjects
 from functions.auth.tokens import Signer, verifier
 from functions.clients import client_address
-from functions.routing import Routes, as_json
+from functions.http_endpoint import Routes, as_json
 from functions.state.database import Database, url
 
 

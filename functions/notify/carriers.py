@@ -1,4 +1,4 @@
-"""What carries a mail: a directory of .eml files, an SMTP server, or SendGrid. ``functions.notify.mail`` chooses."""
+"""What carries a mail: a directory of .eml files, an SMTP server, or SendGrid. ``functions.notify.transports`` chooses."""
 
 import contextlib
 import http.client
@@ -16,7 +16,7 @@ from email.policy import SMTP
 from pathlib import Path
 from typing import Any
 
-from functions.notify.mail import Mail, MailNotSent, MailRefused, addressee, compose
+from functions.notify.transports import Mail, MailNotSent, MailRefused, addressee, compose
 
 _log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from cloudevents.http import CloudEvent
 
 from events.schema import Mp3Ready
 from functions.auth.links import Links
-from functions.notify import letter
-from functions.notify.mail import Mail, MailRefused, Send, mailer, message_id_of
-from functions.reception import handling, received
+from functions.event_endpoint import handling, received
+from functions.notify import message
+from functions.notify.transports import Mail, MailRefused, Send, mailer, message_id_of
 from functions.state.database import Database, DatabaseUnavailable, url
 from functions.state.leases import Fenced, Lease
 from functions.state.mails import Addressee, Mails
@@ -106,10 +106,10 @@ def write(event: str, lease: Lease, to: Addressee, links: Links) -> Mail:
     user, job, message_id = to.user, to.job, message_id_of(event)
     if lease.row.kind == Mp3Ready.type:
         link = links.make(user.id, job.mp3)
-        return letter.ready(
+        return message.ready(
             user.name, user.email, job.filename, job.duration, link, links.days, job.mp3, job.warning, message_id
         )
-    return letter.failed(user.name, user.email, job.filename, job.error, message_id)
+    return message.failed(user.name, user.email, job.filename, job.error, message_id)
 
 
 @functools.cache

@@ -8,9 +8,9 @@ from typing import Any, Final
 import functions_framework
 from flask import Request, Response
 
-from functions.addresses import BadAddress, parse
 from functions.auth.accounts import Accounts, User, fold
-from functions.routing import Routes, Unprocessable, as_json, json_object
+from functions.email_address import BadAddress, parse
+from functions.http_endpoint import Routes, Unprocessable, as_json, json_object
 from functions.state.database import Database, url
 
 #: Deliberately coarse: whether an address exists, only a mail to it can tell.

@@ -11,7 +11,7 @@ import functions_framework
 from flask import Request, Response
 
 from functions.auth.tokens import verifier
-from functions.routing import Routes, Unprocessable, as_json
+from functions.http_endpoint import Routes, Unprocessable, as_json
 from functions.state.database import Database, url
 from functions.state.jobs import STEPS, Job, Jobs
 

@@ -12,8 +12,8 @@ from cloudevents.http import CloudEvent
 
 from events.errors import Mp3burstError
 from events.publish import publisher
+from functions.event_endpoint import handling, received
 from functions.media import Media, connect
-from functions.reception import handling, received
 from functions.settings import number
 from functions.state.blobs import Blobs
 from functions.state.database import Database, url

@@ -8,21 +8,21 @@ from flask import Request, Response
 
 from events.schema import VideoUploaded
 from functions.auth.tokens import Identity
+from functions.http_endpoint import Routes, Unprocessable, as_json
 from functions.media import Description
 from functions.options import Options
-from functions.routing import Routes, Unprocessable, as_json
 from functions.state.jobs import Job, new_job_id
-from functions.upload import tus
-from functions.upload.dock import PUBLISH_BUDGET, Dock, admitted, dock, too_large
-from functions.upload.form import BESIDE, Form, WrongType, limited, options_from, options_in, read, with_room
-from functions.upload.quota import STEP
+from functions.upload.dependencies import PUBLISH_BUDGET, Dock, admitted, dock, too_large
+from functions.upload.limits import STEP
+from functions.upload.multipart import BESIDE, Form, WrongType, limited, options_from, options_in, read, with_room
 from functions.upload.sniff import ENOUGH, is_media
+from functions.upload.tus import routes
 
 
 @functions_framework.http
 def upload(request: Request) -> Response:
     """POST /upload in one request, and /files in as many as it takes."""
-    return tus.answer(request) if tus.is_meant(request) else _ROUTES.answer(request)
+    return routes.answer(request) if routes.is_meant(request) else _ROUTES.answer(request)
 
 
 def _upload(request: Request) -> Response:

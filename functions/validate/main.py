@@ -6,7 +6,7 @@ import functions_framework
 from flask import Request, Response
 
 from functions.auth.tokens import Verifier, verifier
-from functions.routing import Routes, as_json
+from functions.http_endpoint import Routes, as_json
 
 
 @functions_framework.http

@@ -14,12 +14,12 @@ from functions.state.database import Database
 from functions.state.jobs import Jobs, Outcome
 from functions.state.outbox import Outbox
 from functions.state.schema import blobs, now, uploads, users
-from functions.upload.dock import Dock
-from functions.upload.form import Cut, Form
+from functions.upload.dependencies import Dock
+from functions.upload.limits import STEP, Quota, QuotaFull, TooManyJobs
 from functions.upload.main import take_in
-from functions.upload.quota import STEP, Quota, QuotaFull, TooManyJobs
-from functions.upload.receive import complete, discard, receive
-from functions.upload.unfinished import Upload, Uploads
+from functions.upload.multipart import Cut, Form
+from functions.upload.tus.receive import complete, discard, receive
+from functions.upload.tus.uploads import Upload, Uploads
 from tests.contract.test_jobs import at_once
 from tests.databases import make_past
 from tests.e2e.client import wave_bytes

@@ -18,9 +18,9 @@ from functions.state.jobs import Jobs
 from functions.state.leases import Terms
 from functions.state.outbox import Outbox
 from functions.state.schema import blobs, metadata
-from functions.upload.dock import Dock
-from functions.upload.receive import complete, discard, receive
-from functions.upload.unfinished import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads
+from functions.upload.dependencies import Dock
+from functions.upload.tus.receive import complete, discard, receive
+from functions.upload.tus.uploads import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads
 from tests.contract.test_jobs import at_once
 from tests.databases import make_past
 from tests.e2e.client import wave_bytes

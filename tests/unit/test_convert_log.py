@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from functions.convert.main import convert_video
-from functions.upload.form import Form
 from functions.upload.main import take_in
+from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.mortal import ADA, House, found
 

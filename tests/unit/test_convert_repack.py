@@ -15,8 +15,8 @@ from functions.convert import engine, mpeg, repack, reservoir, splice
 from functions.convert.faults import NoRoom, UnusableMedia
 from functions.convert.main import convert_video
 from functions.options import Options
-from functions.upload.form import Form
 from functions.upload.main import take_in
+from functions.upload.multipart import Form
 from tests import clips
 from tests.e2e.client import wave_bytes
 from tests.mortal import ADA, House, found

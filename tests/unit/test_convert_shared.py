@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from functions.upload.form import Form
 from functions.upload.main import take_in
+from functions.upload.multipart import Form
 from tests import clips
 from tests.mortal import ADA, House, found
 from tests.unit.test_convert_chapters import with_chapters

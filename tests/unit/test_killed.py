@@ -24,8 +24,8 @@ from functions.state.jobs import GIVEN_UP, Job, Jobs, Outcome
 from functions.state.leases import MOST_ATTEMPTS, Lease
 from functions.state.schema import metadata
 from functions.sweep.main import sweep_up
-from functions.upload.form import Form
 from functions.upload.main import take_in
+from functions.upload.multipart import Form
 from tests.databases import make_past
 from tests.e2e.client import wave_bytes
 from tests.mortal import ADA, OWNER, House, forked, found, houses, killed, outcome

@@ -9,8 +9,8 @@ import pytest
 from events.schema import Event, Mp3Ready, PieceCut, PiecesEncoded, VideoUploaded
 from functions.convert.main import convert_video
 from functions.convert.piecework import encode_one, join_pieces
-from functions.upload.form import Form
 from functions.upload.main import take_in
+from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.mortal import ADA, House, forked, found, outcome
 from tests.rehearsal import rehearsed

@@ -11,8 +11,8 @@ import pytest
 
 from events.schema import Mp3Ready
 from functions.options import Options
-from functions.upload.receive import complete, discard, receive
-from functions.upload.unfinished import Upload, UploadGone, UploadNotFound
+from functions.upload.tus.receive import complete, discard, receive
+from functions.upload.tus.uploads import Upload, UploadGone, UploadNotFound
 from tests.databases import make_past
 from tests.mortal import ADA, OWNER, House, found
 from tests.unit.test_killed import SOUND, deaths, has_told, prepared, quick_convert, the_job

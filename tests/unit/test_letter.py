@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from functions.notify import letter
-from functions.notify.mail import Mail, message_id_of
+from functions.notify import message
+from functions.notify.transports import Mail, message_id_of
 
 ID = message_id_of("0123.mp3.ready")
 LINK = "https://mp3.example/download?fid=0123&token=a.b.c"
@@ -27,7 +27,7 @@ def ready(**changes: Any) -> Mail:
         "warning": None,
         "message_id": ID,
     }
-    return letter.ready(**{**values, **changes})
+    return message.ready(**{**values, **changes})
 
 
 class Reader(HTMLParser):
@@ -88,7 +88,7 @@ def test_a_warning_is_passed_on() -> None:
 
 
 def test_the_failure_says_why_and_what_to_do() -> None:
-    mail = letter.failed("Ada", "ada@example.org", "notes.txt", "It has no audio track.", ID)
+    mail = message.failed("Ada", "ada@example.org", "notes.txt", "It has no audio track.", ID)
 
     assert mail.subject == "No MP3 could be made: notes.txt"
     for text in (mail.text, Reader(mail.html).text):
@@ -103,7 +103,7 @@ def test_the_failure_says_why_and_what_to_do() -> None:
 @example("</title><script>alert(1)</script>")
 @example('" href="https://elsewhere.example')
 def test_any_file_name_is_shown_and_none_can_act(name: str) -> None:
-    for mail in (ready(filename=name), letter.failed(name, "ada@example.org", name, name, ID)):
+    for mail in (ready(filename=name), message.failed(name, "ada@example.org", name, name, ID)):
         html = Reader(mail.html)
         assert html.tags <= {"html", "head", "meta", "title", "body", "p", "a"}
         assert html.links in ([LINK], [])

@@ -9,8 +9,8 @@ import pytest
 from events.schema import Mp3Ready
 from functions.auth.links import Links
 from functions.notify import main
-from functions.notify.mail import Mail
 from functions.notify.main import PostOffice, send_mail
+from functions.notify.transports import Mail
 from functions.state.database import DatabaseUnavailable
 
 JOB = "a" * 32

@@ -7,7 +7,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from events.errors import TryAgain
 from events.schema import VideoUploaded
-from functions.reception import handling
+from functions.event_endpoint import handling
 
 EVENT = VideoUploaded("a" * 32)
 

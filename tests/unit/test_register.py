@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from functions.auth.accounts import Accounts, User
+from functions.http_endpoint import Unprocessable
 from functions.register.main import add_user
-from functions.routing import Unprocessable
 
 GOOD = {"name": "Ada", "username": "ada", "password": "12345678", "email": "ada@example.org"}
 WRONG: tuple[object, ...] = (1, True, [], {}, 1.5)

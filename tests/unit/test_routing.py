@@ -8,7 +8,7 @@ from flask import Request, Response
 from werkzeug.test import EnvironBuilder
 
 from events.errors import Mp3burstError, TryAgain
-from functions.routing import JSON_LIMIT, BadRequest, Routes, Unprocessable, as_json, json_object
+from functions.http_endpoint import JSON_LIMIT, BadRequest, Routes, Unprocessable, as_json, json_object
 
 
 class NotYou(Mp3burstError):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
 from events.errors import Mp3burstError
-from functions.routing import BadRequest, Unprocessable
-from functions.upload.form import Cut, Form, WrongType, limited, options_in, read
+from functions.http_endpoint import BadRequest, Unprocessable
+from functions.upload.multipart import Cut, Form, WrongType, limited, options_in, read
 
 BOUNDARY = "frontier"
 END = f"--{BOUNDARY}--\r\n".encode()

@@ -16,7 +16,7 @@ from email.utils import parseaddr
 from pathlib import Path
 
 from events.errors import Mp3burstError, TryAgain
-from functions.addresses import BadAddress, parse
+from functions.email_address import BadAddress, parse
 from functions.settings import BadSetting, number, required
 
 #: What no header may hold: controls, among them every line break, and halves of characters.

@@ -3,7 +3,7 @@
 import re
 from html import escape
 
-from functions.notify.mail import CONTROLS, Mail
+from functions.notify.transports import CONTROLS, Mail
 
 #: Characters that turn the direction of what follows them (Unicode, UAX #9, section 2): a name has no need of them
 #: and can hide its ending behind them.
@@ -32,7 +32,7 @@ def ready(
         days: how long the link holds.
         fid: the MP3's blob id.
         warning: what the user should know about the MP3, if there is anything.
-        message_id: as ``functions.notify.mail.message_id_of`` makes it.
+        message_id: as ``functions.notify.transports.message_id_of`` makes it.
     """
     file = _shown(filename)
     length = f" It is {_clock(duration)} long." if duration is not None else ""
@@ -55,7 +55,7 @@ def failed(name: str, to: str, filename: str, error: str, message_id: str) -> Ma
         to: the user's address.
         filename: the video's.
         error: why, one plain sentence.
-        message_id: as ``functions.notify.mail.message_id_of`` makes it.
+        message_id: as ``functions.notify.transports.message_id_of`` makes it.
     """
     file = _shown(filename)
     paragraphs = [

@@ -9,7 +9,7 @@ from typing import Final
 from werkzeug.datastructures import Headers
 
 from events.errors import Mp3burstError
-from functions.routing import BadRequest
+from functions.http_endpoint import BadRequest
 
 VERSION: Final = "1.0.0"
 ALGORITHMS: Final = ("sha1", "sha256")

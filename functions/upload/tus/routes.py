@@ -8,13 +8,13 @@ from flask import Request, Response
 
 from events.errors import Mp3burstError
 from functions.auth.tokens import Identity
-from functions.routing import BadRequest, Routes, Unprocessable
-from functions.upload.dock import Dock, admitted, dock, too_large
-from functions.upload.form import WrongType, base_name, options_from
-from functions.upload.quota import STEP
-from functions.upload.receive import check_offset, complete, discard, pieces, receive
-from functions.upload.tus_headers import ALGORITHMS, VERSION, Checksum, metadata, new_length, number
-from functions.upload.unfinished import Upload
+from functions.http_endpoint import BadRequest, Routes, Unprocessable
+from functions.upload.dependencies import Dock, admitted, dock, too_large
+from functions.upload.limits import STEP
+from functions.upload.multipart import WrongType, base_name, options_from
+from functions.upload.tus.headers import ALGORITHMS, VERSION, Checksum, metadata, new_length, number
+from functions.upload.tus.receive import check_offset, complete, discard, pieces, receive
+from functions.upload.tus.uploads import Upload
 
 _EXTENSIONS: Final = "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination"
 _PART: Final = "application/offset+octet-stream"

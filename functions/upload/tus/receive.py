@@ -13,12 +13,12 @@ from functions.media import Appender, BlobNotFound, Description
 from functions.media.blocks import BATCH, BLOCK
 from functions.options import Options
 from functions.state.blobs import BlobExpired
-from functions.upload.dock import PUBLISH_BUDGET, Dock, too_large
-from functions.upload.form import Cut, WrongType, limited, with_room
-from functions.upload.quota import STEP
+from functions.upload.dependencies import PUBLISH_BUDGET, Dock, too_large
+from functions.upload.limits import STEP
+from functions.upload.multipart import Cut, WrongType, limited, with_room
 from functions.upload.sniff import ENOUGH, is_media
-from functions.upload.tus_headers import Checksum
-from functions.upload.unfinished import Claim, Upload, UploadGone
+from functions.upload.tus.headers import Checksum
+from functions.upload.tus.uploads import Claim, Upload, UploadGone
 
 #: What a killed process may lose: so many bytes and two pieces, and what came in so many seconds. With half of it
 #: uploads took 15 to 19 % longer.

@@ -16,8 +16,8 @@ from functions.state.blobs import Blobs
 from functions.state.database import Database, url
 from functions.state.jobs import Jobs
 from functions.state.outbox import Outbox
-from functions.upload.quota import Quota
-from functions.upload.unfinished import HOURS, Uploads
+from functions.upload.limits import Quota
+from functions.upload.tus.uploads import HOURS, Uploads
 
 #: Seconds that an upload waits for the broker; sweep does what it does not.
 PUBLISH_BUDGET: Final = 1.0

@@ -12,8 +12,8 @@ from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from events.errors import Mp3burstError
+from functions.http_endpoint import BadRequest, Unprocessable
 from functions.options import BadOption, Options
-from functions.routing import BadRequest, Unprocessable
 
 _CHUNK: Final = 256 << 10
 #: What the decoder may hold: two chunks, and what it could not use of the one before.
