@@ -6,9 +6,9 @@ The way is chosen by the environment: ``K_SINK`` (the URL of a CloudEvents broke
 import http.client
 from collections.abc import Callable, Mapping
 
-from events.amqp import attributes, topology
 from events.errors import Mp3burstError, TryAgain
-from events.poster import Poster
+from events.http import Poster
+from events.rabbitmq.topology import attributes, topology
 from events.schema import Event
 
 #: The sentence of NotPublished.
@@ -30,7 +30,7 @@ def publisher(environ: Mapping[str, str], source: str) -> Publish:
     """The way to publish that the environment asks for. Threads may share it, and it may be carried over a fork.
 
     Args:
-        environ: ``K_SINK``, an HTTP URL, or ``AMQP_URL`` with the names of queues (``events.amqp.topology``);
+        environ: ``K_SINK``, an HTTP URL, or ``AMQP_URL`` with the names of queues (``rabbitmq.topology``);
             ``K_SINK`` wins.
         source: the CloudEvents source, ``/mp3burst/FUNCTION``.
 
@@ -44,7 +44,7 @@ def publisher(environ: Mapping[str, str], source: str) -> Publish:
         return lambda event, timeout: post(poster, source, event, timeout)
     if url := environ.get("AMQP_URL"):
         # Not at the top: pika costs 50 ms of a cold start, which a function behind K_SINK need not pay.
-        from events.rabbitmq import Publisher
+        from events.rabbitmq.publisher import Publisher
 
         return Publisher(url, source, topology(environ))
     raise NoBroker("Set K_SINK to the URL of a CloudEvents broker, or AMQP_URL, so that events have somewhere to go.")

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from events.amqp import Message, Topology, from_message, to_message
-from events.poster import Poster
+from events.http import Poster
 from events.publish import SENTENCE, NotPublished
+from events.rabbitmq.topology import Message, Topology, from_message, to_message
 from events.schema import Event
 
 

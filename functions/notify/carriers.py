@@ -1,4 +1,4 @@
-"""What carries a mail: a directory of .eml files, an SMTP server, or SendGrid. ``functions.notify.transports`` chooses."""
+"""Carries mails: a directory of .eml files, an SMTP server, or SendGrid; ``transports`` chooses."""
 
 import contextlib
 import http.client

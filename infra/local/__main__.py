@@ -17,8 +17,8 @@ from typing import IO
 
 from aiohttp import web
 
-from events.amqp import topology
 from events.errors import Mp3burstError
+from events.rabbitmq.topology import topology
 from functions.settings import refuse_outdated
 from infra import config
 from infra.local import rabbitmq

@@ -1,4 +1,4 @@
-"""RabbitMQ in the place of the platform's own broker: events.bridge runs beside it and brings events to the ingress."""
+"""Runs ``events.bridge`` beside the platform where RabbitMQ takes the place of its own broker."""
 
 import asyncio
 import contextlib
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 import aiohttp
 from aiohttp import web
 
-from events.amqp import Topology
 from events.errors import TryAgain
+from events.rabbitmq.topology import Topology
 from infra.local.ingress import Functions, Handler, problem
 from infra.local.instances import ROOT
 from infra.local.manifests import Trigger
@@ -22,7 +22,7 @@ _BRIDGE = ("BRIDGE_TRIES", "BRIDGE_DELAY", "BRIDGE_GRACE")
 #: Seconds for one answer: RabbitMQ takes a channel away after 1800 without an acknowledgement.
 _TIMEOUT, _PAUSE = 1500, 1.0
 _START = "import os, sys; from infra.serve import die_with; die_with(int(sys.argv.pop(1))); "
-_START += "from events.bridge import main; sys.exit(main(sys.argv[1:], os.environ))"
+_START += "from events.bridge.__main__ import main; sys.exit(main(sys.argv[1:], os.environ))"
 
 log = logging.getLogger("platform")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pika  # type: ignore[import-untyped]  # pika carries no types
 import pytest
 
-from events.amqp import ATTEMPTS, FOREIGN, REASON, attributes
+from events.rabbitmq.topology import ATTEMPTS, FOREIGN, REASON, attributes
 from events.schema import VideoUploaded
 from tests.servers.bridge import Bridge
 from tests.servers.function import Function

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import pytest
 
-from events.amqp import topology
 from events.publish import NotPublished
+from events.rabbitmq.topology import topology
 from events.schema import Event, Mp3Ready, PieceCut, VideoUploaded
 from tests.fake_broker import FakeBroker
 from tests.servers.bridge import Bridge

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from events.publish import NotPublished, Publish, publisher
-from events.rabbitmq import Publisher
+from events.rabbitmq.publisher import Publisher
 from events.schema import VideoUploaded
 from tests.servers.bridge import Bridge
 from tests.servers.function import Answer, Function, Request

@@ -21,7 +21,7 @@ import pika  # type: ignore[import-untyped]  # pika carries no types
 from pymongo import MongoClient
 from sqlalchemy import Connection, Row, Select, select, update
 
-from events.amqp import Queue, topology
+from events.rabbitmq.topology import Queue, topology
 from functions.state.database import Database
 from functions.state.schema import jobs, mails, pieces
 from infra.ping import ping

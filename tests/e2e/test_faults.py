@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Select, func, select
 
-from events.poster import Poster
+from events.http import Poster
 from events.publish import post, publisher
 from events.schema import Mp3Ready
 from functions.media import connect

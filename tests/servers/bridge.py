@@ -10,10 +10,10 @@ from typing import Any
 
 import pika  # type: ignore[import-untyped]  # pika carries no types
 
-from events.amqp import dead, topology
-from events.bridge import redrive
+from events.bridge.__main__ import redrive
 from events.publish import publisher
-from events.rabbitmq import Publisher
+from events.rabbitmq.publisher import Publisher
+from events.rabbitmq.topology import dead, topology
 from events.schema import Event
 from tests.servers.process import Server
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from events.amqp import (
+from events.rabbitmq.topology import (
     DEAD_EXCHANGE,
     BadQueues,
     Exchange,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from events.bridge import main
+from events.bridge.__main__ import main
 from tests.servers import free_port
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from events.poster import BadUrl, Poster
+from events.http import BadUrl, Poster
 from events.publish import NoBroker, NotPublished, publisher
 from events.schema import PieceCut
 from tests.servers import free_port

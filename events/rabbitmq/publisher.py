@@ -9,9 +9,9 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
 
-from events.amqp import Message, Topology, to_message
-from events.connection import Link, Lost
 from events.publish import SENTENCE, NotPublished
+from events.rabbitmq.connection import Link, Lost
+from events.rabbitmq.topology import Message, Topology, to_message
 from events.schema import Event
 
 _LONGEST_PAUSE = 0.1  # seconds before a queue that refused a message gets it again

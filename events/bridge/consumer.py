@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from events.amqp import DEAD_EXCHANGE, FOREIGN, Message, Topology, dead, from_message, waiting_room
-from events.connection import Link, Lost, received
-from events.poster import Poster
+from events.http import Poster
+from events.rabbitmq.connection import Link, Lost, received
+from events.rabbitmq.topology import DEAD_EXCHANGE, FOREIGN, Message, Topology, dead, from_message, waiting_room
 from events.schema import BadEvent
 
 _log = logging.getLogger(__name__)

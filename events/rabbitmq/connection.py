@@ -15,9 +15,9 @@ import pika  # type: ignore[import-untyped]  # pika carries no types
 import pika.exceptions  # type: ignore[import-untyped]  # pika carries no types
 from pika.adapters.select_connection import IOLoop  # type: ignore[import-untyped]  # pika carries no types
 
-from events.amqp import Declarations, Message
-from events.declaring import Declaring
 from events.errors import Mp3burstError
+from events.rabbitmq.declaring import Declaring
+from events.rabbitmq.topology import Declarations, Message
 
 _log = logging.getLogger(__name__)
 

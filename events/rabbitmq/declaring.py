@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from events.amqp import Declarations, Exchange, Queue, plain
+from events.rabbitmq.topology import Declarations, Exchange, Queue, plain
 
 _NOT_FOUND, _PRECONDITION_FAILED, _NOT_IMPLEMENTED = 404, 406, 540  # reply codes of AMQP 0-9-1
 

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 import pika  # type: ignore[import-untyped]  # pika carries no types
 import pika.exceptions  # type: ignore[import-untyped]  # pika carries no types
 
-from events.amqp import Topology, dead, topology
-from events.connection import parameters, properties, received
-from events.delivery import Bridge, Route
+from events.bridge.consumer import Bridge, Route
 from events.errors import Mp3burstError
+from events.rabbitmq.connection import parameters, properties, received
+from events.rabbitmq.topology import Topology, dead, topology
 
 _log = logging.getLogger(__name__)
 _LONGEST = 1500.0  # seconds for one answer; RabbitMQ closes the channel after 1800 without an acknowledgement
