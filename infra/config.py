@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from functions.convert.cores import available_cores
-from functions.convert.ffmpeg import ffmpeg_of
+from functions.convert.cpus import available_cores
+from functions.convert.ffmpeg.binary import ffmpeg_of
 from functions.settings import BadSetting, number
 
 #: The variables in each. They are there where the operator sets them; some have a default.

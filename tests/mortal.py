@@ -28,9 +28,9 @@ from sqlalchemy import Connection, event, insert, select, update
 from events.schema import Event, PieceCut, PiecesEncoded, VideoUploaded, parse
 from functions.auth.links import Links
 from functions.auth.tokens import Identity
+from functions.convert.dependencies import Workshop
+from functions.convert.handlers import encode_one, join_pieces
 from functions.convert.main import convert_video
-from functions.convert.piecework import encode_one, join_pieces
-from functions.convert.workshop import Workshop
 from functions.media import Appender, Description, Kept, Media, Reader, Store, Writer
 from functions.media.directory import DirectoryStore
 from functions.notify.carriers import MailDir

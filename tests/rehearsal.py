@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert import encode, probe
-from functions.convert.cut import Piece, Plan
-from functions.convert.encoding import Encoding
-from functions.convert.faults import UnusableMedia
-from functions.convert.probe import Track
-from functions.convert.reading import SupportsReadSeek
+from functions.convert.demux import track as probe
+from functions.convert.demux.client import SupportsReadSeek
+from functions.convert.demux.track import Track
+from functions.convert.errors import UnusableMedia
+from functions.convert.ffmpeg import encoder as encode
+from functions.convert.ffmpeg.encoding import Encoding
+from functions.convert.plan import Piece, Plan
 
 OnProgress = Callable[[float], None]
 

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import IO
 
-from functions.convert import engine, probe
-from functions.convert.probe import Track
+from functions.convert import pipeline
+from functions.convert.demux import track as probe
+from functions.convert.demux.track import Track
 from functions.options import Options
 
 
 def take(source: IO[bytes], directory: Path, options: Options) -> Track:
     """The track that the options ask for, in a file in the directory."""
-    with engine.taking(source, directory, options, lambda _: None) as track:
+    with pipeline.taking(source, directory, options, lambda _: None) as track:
         return probe.whole(track, lambda _: None)

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from events.errors import Mp3burstError, TryAgain
-from functions.convert.cores import MOST_ENCODERS
-from functions.convert.faults import NoSpace
-from functions.convert.ffmpeg import ffmpeg_of
-from functions.convert.readers import readers
+from functions.convert.cpus import MOST_ENCODERS
+from functions.convert.demux.spawner import readers
+from functions.convert.errors import NoSpace
+from functions.convert.ffmpeg.binary import ffmpeg_of
 from functions.options import BITRATES, Options
 
 if TYPE_CHECKING:
-    from functions.convert.engine import Result
+    from functions.convert.pipeline import Result
 
 _WIDTH = 40
 _HELP = {
@@ -113,7 +113,7 @@ def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result"
     """Convert into a file beside ``out`` that takes its name once it is whole."""
     ffmpeg = ffmpeg_of(os.environ)
     readers.prepare()  # it starts while the engine is imported
-    from functions.convert.engine import to_mp3
+    from functions.convert.pipeline import to_mp3
 
     with video.open("rb") as source, _beside(out) as name:
         whole = Path(name) / out.name

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from functions.convert.extract import Extraction
+from functions.convert.demux.child.demuxer import Extraction
 
 if TYPE_CHECKING:
     import av.container

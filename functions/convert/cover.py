@@ -10,20 +10,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from functions.convert import moment, sandbox
-from functions.convert.encode import ADDRESS_SPACE
-from functions.convert.faults import UnusableMedia
-from functions.convert.moment import Moment
-from functions.convert.probe import Track
-from functions.convert.reading import HEARTBEAT, Reading, SupportsReadSeek
-from functions.convert.remote import MAX_COVER
+from functions.convert.demux.child import video_excerpt
+from functions.convert.demux.child.video_excerpt import Moment
+from functions.convert.demux.client import HEARTBEAT, Reading, SupportsReadSeek
+from functions.convert.demux.protocol import MAX_COVER
+from functions.convert.demux.track import Track
+from functions.convert.errors import UnusableMedia
+from functions.convert.ffmpeg.encoder import ADDRESS_SPACE
+from functions.convert.sandbox import spawn
 
 #: Seconds that a picture may take; MP3s are more than their covers.
 PATIENCE = 60.0
 _FRAMES = 5
 _MOST_BYTES = 8 << 20
 _ROOT = Path(__file__).resolve().parents[2]
-_START = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from functions.convert.frame import main; main()"
+_START = (
+    f"import sys; sys.path.insert(0, {str(_ROOT)!r}); "
+    "from functions.convert.demux.child.cover_frame import main; main()"
+)
 _FAULTS = {
     "no picture": "This file has no video to take a cover from.",
     "beyond": "The video is shorter than that: it has no picture for the cover there.",
@@ -54,7 +58,7 @@ def prepare(
     if "fault" in report:
         return replace(track, moment=Moment(path, (), 1.0, _FAULTS.get(report["fault"], _UNREADABLE)))
     at, reach = report["offset"], report["reach"]
-    step = min(reach - at, moment.WINDOW) / _FRAMES if second is None else 0.0
+    step = min(reach - at, video_excerpt.WINDOW) / _FRAMES if second is None else 0.0
     times = tuple(at + step * number for number in range(_FRAMES)) if step > 0 else (at,)
     return replace(track, moment=Moment(path, times, report["pixel"], None))
 
@@ -111,4 +115,4 @@ def drawing(track: Track, ffmpeg: str) -> Iterator[Callable[[Callable[[], None]]
     try:
         yield finish
     finally:
-        sandbox.stop([process])
+        spawn.stop([process])

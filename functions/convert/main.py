@@ -11,16 +11,17 @@ from cloudevents.http import CloudEvent
 from events.errors import with_cause
 from events.publish import publisher
 from events.schema import Event, PieceCut
-from functions.convert import engine, probe
-from functions.convert.cores import MOST_ENCODERS, available_cores
-from functions.convert.fanout import MOST_LEAPS, MOST_PIECES, pieces_of
-from functions.convert.faults import UnusableMedia
-from functions.convert.ffmpeg import ffmpeg_of
-from functions.convert.piecework import encode_one, join_pieces, share_out
-from functions.convert.probe import Track
-from functions.convert.readers import readers
-from functions.convert.workplace import workplace
-from functions.convert.workshop import Workshop, mp3_name
+from functions.convert import pipeline
+from functions.convert.cpus import MOST_ENCODERS, available_cores
+from functions.convert.demux import track as probe
+from functions.convert.demux.spawner import readers
+from functions.convert.demux.track import Track
+from functions.convert.dependencies import Workshop, mp3_name
+from functions.convert.distribution import MOST_LEAPS, MOST_PIECES, pieces_of
+from functions.convert.errors import UnusableMedia
+from functions.convert.ffmpeg.binary import ffmpeg_of
+from functions.convert.handlers import encode_one, join_pieces, share_out
+from functions.convert.workspace import workplace
 from functions.event_endpoint import handling, received
 from functions.media import BlobCorrupt, BlobNotFound, Description, connect
 from functions.settings import number
@@ -103,13 +104,13 @@ def _convert(lease: Lease, keeper: Keeper, progress: list[float], workshop: Work
     with (
         workplace() as directory,
         workshop.media.videos.open(job.video) as video,
-        engine.taking(
-            video, directory, job.options, lambda part: on_progress(part * engine.READING), workshop.ffmpeg
+        pipeline.taking(
+            video, directory, job.options, lambda part: on_progress(part * pipeline.READING), workshop.ffmpeg
         ) as track,
     ):
         plan = pieces_of(track, job.options, workshop.fanout, workshop.most)
         if plan is not None:
-            track = probe.whole(track, lambda part: on_progress(part * engine.READING))
+            track = probe.whole(track, lambda part: on_progress(part * pipeline.READING))
             return share_out(lease, track, plan, keeper, workshop)
         outcome = _make_mp3(job, track, on_progress, workshop)
     event = workshop.jobs.finish(lease, outcome)
@@ -118,10 +119,10 @@ def _convert(lease: Lease, keeper: Keeper, progress: list[float], workshop: Work
     return [] if event is None else [event]
 
 
-def _make_mp3(job: Job, track: Track, on_progress: engine.OnProgress, workshop: Workshop) -> Outcome:
+def _make_mp3(job: Job, track: Track, on_progress: pipeline.OnProgress, workshop: Workshop) -> Outcome:
     about = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
     with workshop.blobs.writing(workshop.media, "mp3s", about) as mp3:
-        result = engine.make(
+        result = pipeline.make(
             track,
             mp3,
             job.options,

@@ -110,8 +110,8 @@ def moviepy(uri: str, blob: str) -> Callable[[], object]:
 
 def engine(uri: str, blob: str) -> Callable[[], object]:
     """The engine from the store and into the store, as convert runs it."""
-    from functions.convert.cores import available_cores
-    from functions.convert.engine import to_mp3
+    from functions.convert.cpus import available_cores
+    from functions.convert.pipeline import to_mp3
     from functions.options import Options
 
     media = _connected(uri)

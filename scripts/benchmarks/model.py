@@ -11,13 +11,14 @@ import heapq
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
-from functions.convert import cut, fanout, leap
+from functions.convert import distribution, plan
+from functions.convert.seek import leap
 
 PODS = (1, 2, 4, 8, 16, 32, 64)
 LENGTHS = {"10 min": 600, "1 h": 3600, "10 h": 36000}
 _FRAME = 1152 / 44100  # seconds
 #: Seconds that a leaping encoder gets before its piece, pre-roll, warm-up and half a cluster, and behind it.
-_BEFORE, _BEHIND = cut.PREROLL * _FRAME + leap.WARM + 2.5, cut.BEYOND * _FRAME + leap.WARM + 2.5
+_BEFORE, _BEHIND = plan.PREROLL * _FRAME + leap.WARM + 2.5, plan.BEYOND * _FRAME + leap.WARM + 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,9 @@ def stages(costs: Costs, length: float, pods: int, leaping: bool = False) -> dic
         leaping: whether encoders can leap; they do from an hour on.
     """
     leaping = leaping and pods > 1 and length >= leap.LEAP_SECONDS
-    most = fanout.MOST_LEAPS if leaping else fanout.MOST_PIECES
-    wanted = min(max(round(length / fanout.PIECE_SECONDS), 2), most) if pods > 1 else 1
-    pieces = cut.cut(int(length / _FRAME), wanted, 0.0 if leaping else cut.DECODING)
+    most = distribution.MOST_LEAPS if leaping else distribution.MOST_PIECES
+    wanted = min(max(round(length / distribution.PIECE_SECONDS), 2), most) if pods > 1 else 1
+    pieces = plan.cut(int(length / _FRAME), wanted, 0.0 if leaping else plan.DECODING)
     ends = [length if piece.end is None else piece.end * _FRAME for piece in pieces]
     starts = [piece.start * _FRAME for piece in pieces]
     track, mp3 = costs.track * length, costs.mp3 * length

@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from events.schema import PieceCut
-from functions.convert import cut, engine, leap, mpeg, planning, probe, splice
-from functions.convert import encode as encoders
-from functions.convert.cut import Piece, Plan
-from functions.convert.probe import Track
+from functions.convert import pipeline, planning
+from functions.convert import plan as cut
+from functions.convert.demux import track as probe
+from functions.convert.demux.track import Track
+from functions.convert.ffmpeg import encoder as encoders
+from functions.convert.mp3 import assemble
+from functions.convert.mp3 import frame as mpeg
+from functions.convert.plan import Piece, Plan
+from functions.convert.seek import leap
 from functions.media import connect
 from functions.options import Options
 from functions.state.database import Database
@@ -111,10 +116,10 @@ def _costs(bench: Bench, track: Track, video: Path, plan: Plan, single: Took, re
     start = median(lambda: _encoded(plan, (head,), track, work, 1, {0}))
     decode = max(median(lambda: _encoded(plan, (far,), track, work, 1, {0})) - start, 0) / track.duration
     whole = encoders.encode(ffmpeg(), plan, plan.pieces, track.path, work, 1, lambda _: None)[0]
-    summing = median(lambda: _timed(lambda: engine.summed(whole)))
-    piece = engine.summed(whole)
+    summing = median(lambda: _timed(lambda: pipeline.summed(whole)))
+    piece = pipeline.summed(whole)
     joining = median(lambda: _timed(lambda: _join(whole.path, piece, work / "joined")))
-    tagging = median(lambda: _timed(lambda: splice.tag([piece] * 64, bytes.fromhex(piece.tag))))
+    tagging = median(lambda: _timed(lambda: assemble.tag([piece] * 64, bytes.fromhex(piece.tag))))
     megabyte = 1e6
     return Costs(
         read=reading.seconds / (video.stat().st_size / megabyte),
@@ -144,9 +149,9 @@ def _count_seconds(bench: Bench, work: Path) -> float:
     return took.seconds / track.duration
 
 
-def _join(path: Path, piece: splice.Sum, target: Path) -> None:
+def _join(path: Path, piece: assemble.Sum, target: Path) -> None:
     with target.open("wb") as out:
-        splice.lay([(path, piece)], out, lambda _: None)
+        assemble.lay([(path, piece)], out, lambda _: None)
 
 
 def _row_seconds(bench: Bench) -> float:

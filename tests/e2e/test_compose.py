@@ -239,6 +239,5 @@ def test_every_service_is_run_here(tmp_path: Path) -> None:
     commands = {name: service["command"][:3] for name, service in services.items() if name not in FOREIGN}
 
     assert {tuple(command) for command in commands.values()} == {
-        ("python", "-m", module)
-        for module in ("infra.serve", "infra.migrations", "infra.ping", "events.bridge")
+        ("python", "-m", module) for module in ("infra.serve", "infra.migrations", "infra.ping", "events.bridge")
     }

@@ -52,7 +52,7 @@ def encoder(pid: int) -> bool:
 
 def reader(pid: int) -> bool:
     """The process that opens the stranger's file; not one that waits for its first, which may open files yet."""
-    if b"functions.convert.reader" not in command_of(pid):
+    if b"functions.convert.demux.child.main" not in command_of(pid):
         return False
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         rows = Path(f"/proc/{pid}/limits").read_text().splitlines()

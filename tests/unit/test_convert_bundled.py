@@ -8,9 +8,10 @@ from pathlib import Path
 import av
 import pytest
 
-from functions.convert import encode, engine, planning
-from functions.convert.cut import Piece
-from functions.convert.faults import EncoderKilled, NoRoom
+from functions.convert import pipeline, planning
+from functions.convert.errors import EncoderKilled, NoRoom
+from functions.convert.ffmpeg import encoder
+from functions.convert.plan import Piece
 from functions.options import Options
 from tests import clips, tracks
 
@@ -45,10 +46,10 @@ def convert(
     encoders: int = 2,
     ends: str = "",
     version: str = "",
-) -> tuple[engine.Result, bytes, list[str], list[float]]:
+) -> tuple[pipeline.Result, bytes, list[str], list[float]]:
     program, out, heard = Encoders(directory, ends, version), io.BytesIO(), list[float]()
     with video.open("rb") as source:
-        result = engine.to_mp3(
+        result = pipeline.to_mp3(
             source,
             out,
             options or Options(bitrate=160),
@@ -173,7 +174,7 @@ def test_a_late_piece_tells_how_far_it_is_on_the_clock_of_the_track(tmp_path: Pa
         track = tracks.take(source, tmp_path, options)
     plan = planning.plan_for(track, options, 1)
     for way in (plan, replace(plan, bundled=False)):
-        (done,) = encode.encode(clips.ffmpeg(), way, [Piece(490, None)], track.path, tmp_path, 1, lambda _: None)
+        (done,) = encoder.encode(clips.ffmpeg(), way, [Piece(490, None)], track.path, tmp_path, 1, lambda _: None)
         assert done.staged != way.bundled
         assert done.seconds == pytest.approx(20, abs=0.1)
 

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert import encode, engine, reader, sandbox
-from functions.convert.faults import EncoderKilled, NoRoom, UnusableMedia
+from functions.convert import pipeline
+from functions.convert.demux.child import main
+from functions.convert.errors import EncoderKilled, NoRoom, UnusableMedia
+from functions.convert.ffmpeg import encoder
+from functions.convert.sandbox import spawn
 from functions.options import Options
 from tests import clips
 
@@ -79,7 +82,7 @@ class Watched(io.FileIO):
 
 def convert(source: io.FileIO, directory: Path, on_progress: Callable[[float], None], ffmpeg: str = "") -> None:
     with source:
-        engine.to_mp3(
+        pipeline.to_mp3(
             source,
             io.BytesIO(),
             Options(),
@@ -158,18 +161,18 @@ def test_the_encoders_are_caged(video: Path, tmp_path: Path) -> None:
 def test_what_is_spawned_cannot_do_what_its_limits_forbid(tmp_path: Path) -> None:
     target = tmp_path / "file"
     script = f"open({str(target)!r}, 'wb').write(bytes(1 << 20))"
-    process = sandbox.spawn([sys.executable, "-I", "-c", script], {"FSIZE": 1000})
+    process = spawn.spawn([sys.executable, "-I", "-c", script], {"FSIZE": 1000})
     assert process.wait() != 0
     assert target.stat().st_size <= 1000
     target.unlink()
-    process = sandbox.spawn([sys.executable, "-I", "-c", "while True: pass"], {"CPU": 2})
+    process = spawn.spawn([sys.executable, "-I", "-c", "while True: pass"], {"CPU": 2})
     assert process.wait() == -signal.SIGXCPU  # not SIGKILL, which would be tried again
     network = "import socket; socket.create_connection(('127.0.0.1', {}), 1)"
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert sandbox.spawn([sys.executable, "-I", "-c", network.format(port)], {}).wait() != 0
+        assert spawn.spawn([sys.executable, "-I", "-c", network.format(port)], {}).wait() != 0
         assert subprocess.run([sys.executable, "-I", "-c", network.format(port)]).returncode == 0
 
 
@@ -177,8 +180,8 @@ def test_what_is_spawned_does_not_outlive_its_parent() -> None:
     # Unlike a reader or an encoder, it has nothing in its hands that would tell it.
     script = """
 import time
-from functions.convert import sandbox
-print(sandbox.spawn(["/bin/sleep", "60"], {}).pid, flush=True)
+from functions.convert.sandbox import spawn
+print(spawn.spawn(["/bin/sleep", "60"], {}).pid, flush=True)
 time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
@@ -206,7 +209,7 @@ def test_a_full_disk_is_not_the_fault_of_the_file(video: Path, tmp_path: Path) -
         convert(io.FileIO(video), tmp_path, lambda _: None, str(ffmpeg))
     ffmpeg.unlink()
     with io.FileIO(video) as source, pytest.raises(OSError, match="No space left") as caught:
-        reader.read(source, Full(), 0, False)
+        main.read(source, Full(), 0, False)
     assert caught.value.errno == errno.ENOSPC
 
 
@@ -214,7 +217,7 @@ def test_a_full_disk_is_not_the_fault_of_the_file(video: Path, tmp_path: Path) -
 def test_of_an_encoder_that_closes_its_pipes_first_the_end_is_noticed(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encode, "HEARTBEAT", 3600.0)  # who waits for it is late
+    monkeypatch.setattr(encoder, "HEARTBEAT", 3600.0)  # who waits for it is late
     ffmpeg = tmp_path / "ffmpeg"
     ffmpeg.write_text(f'#!/bin/sh\n{clips.ffmpeg()} "$@" || exit\nexec >&- 2>&-\nsleep 0.3\n')
     ffmpeg.chmod(0o755)

@@ -8,8 +8,8 @@ import av
 import pytest
 from mutagen import id3
 
-from functions.convert import tags
 from functions.convert.chapters import MOST, Chapter
+from functions.convert.mp3 import id3 as tags
 from functions.options import Options
 from tests import clips, tracks
 from tests.unit.test_convert_identity import convert

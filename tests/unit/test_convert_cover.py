@@ -10,7 +10,7 @@ from PIL import Image
 
 from functions.convert import cover
 from functions.convert.__main__ import main
-from functions.convert.probe import Track
+from functions.convert.demux.track import Track
 from functions.options import Options
 from tests import clips, tracks
 from tests.unit.test_convert_cage import alive, until

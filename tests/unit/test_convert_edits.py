@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from functions.convert import cut, fanout, mpeg, planning
+from functions.convert import distribution, planning
+from functions.convert import plan as cut
 from functions.convert.__main__ import main
-from functions.convert.cut import Piece
-from functions.convert.faults import UnusableMedia
+from functions.convert.errors import UnusableMedia
+from functions.convert.mp3 import frame as mpeg
+from functions.convert.plan import Piece
 from functions.options import Options
 from tests import clips, tracks
 from tests.unit.test_convert_identity import convert, spliced
@@ -172,14 +174,14 @@ def test_a_long_track_is_shared_out_by_what_is_kept_of_it(tmp_path: Path) -> Non
     video = clips.clip(tmp_path / "long.mkv", "-c:a", "libopus", "-b:a", "32k", sound=clips.SILENCE, seconds=40)
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, Options())
-    assert fanout.pieces_of(track, Options(start=9.0), 30) is not None
+    assert distribution.pieces_of(track, Options(start=9.0), 30) is not None
     hour = replace(track, duration=3600.0)
-    shared = [fanout.pieces_of(hour, Options(), 30, most) for most in (2, 3, fanout.MOST_PIECES)]
+    shared = [distribution.pieces_of(hour, Options(), 30, most) for most in (2, 3, distribution.MOST_PIECES)]
     assert [len(plan.pieces) for plan in shared if plan] == [2, 3, 16]
-    assert fanout.pieces_of(track, Options(start=11.0), 30) is None
-    assert fanout.pieces_of(track, Options(end=29.0), 30) is None
+    assert distribution.pieces_of(track, Options(start=11.0), 30) is None
+    assert distribution.pieces_of(track, Options(end=29.0), 30) is None
     # Each encoder would do again what costs more than to encode.
-    assert fanout.pieces_of(track, Options(normalize=True), 30) is None
+    assert distribution.pieces_of(track, Options(normalize=True), 30) is None
 
 
 @settings(

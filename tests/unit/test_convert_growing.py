@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert import engine, reading
-from functions.convert.faults import UnusableMedia
+from functions.convert import pipeline
+from functions.convert.demux import client as reading
+from functions.convert.demux.client import Reading
+from functions.convert.errors import UnusableMedia
 from functions.convert.planning import plan_for
-from functions.convert.reading import Reading
 from functions.options import Options
 from tests import clips
 
@@ -61,10 +62,10 @@ def await_encoders() -> None:
         time.sleep(0.02)
 
 
-def convert(source: io.FileIO, directory: Path, bitrate: int | None = 160) -> tuple[engine.Result, bytes]:
+def convert(source: io.FileIO, directory: Path, bitrate: int | None = 160) -> tuple[pipeline.Result, bytes]:
     out = io.BytesIO()
     with source:
-        result = engine.to_mp3(
+        result = pipeline.to_mp3(
             source,
             out,
             Options(bitrate=bitrate),
@@ -171,7 +172,7 @@ class Far(io.FileIO):
 def test_who_waits_for_a_slow_source_gets_less_to_encode(video: Path, tmp_path: Path) -> None:
     cuts = {}
     for name, source in ("near", io.FileIO(video)), ("far", Far(video)):
-        with source, engine.taking(source, tmp_path, Options(), lambda _: None) as track:
+        with source, pipeline.taking(source, tmp_path, Options(), lambda _: None) as track:
             cuts[name] = plan_for(track, Options(), 2).pieces[1].start
     assert cuts["far"] > cuts["near"]
     _, mp3 = convert(Far(video), tmp_path)

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from functions.convert import engine, readers, reading
-from functions.convert.faults import UnusableMedia
-from functions.convert.probe import take
+from functions.convert import pipeline
+from functions.convert.demux import client, spawner
+from functions.convert.demux.track import take
+from functions.convert.errors import UnusableMedia
 from functions.options import Options
 
 pytestmark = pytest.mark.timeout(60)
@@ -22,13 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 BEGINNING = f"""
 import socket, sys
 sys.path.insert(0, {str(ROOT)!r})
-from functions.convert import remote
+from functions.convert.demux import protocol
 link = socket.socket(fileno=int(sys.argv[1]))
-remote.receive_order(link)
+protocol.receive_order(link)
 def say(what, first, second=0, data=b""):
-    link.sendall(remote.REQUEST.pack(what, first, second) + data)
+    link.sendall(protocol.REQUEST.pack(what, first, second) + data)
 def tell(data):
-    say(remote.REPORT, len(data), 0, data)
+    say(protocol.REPORT, len(data), 0, data)
 """
 GOOD: dict[str, Any] = {
     "codec": "aac",
@@ -54,15 +55,15 @@ class Hostile:
         with theirs:
             number = theirs.fileno()
             command = [sys.executable, "-c", BEGINNING + code, str(number)]
-            self.reader = readers.Reader(subprocess.Popen(command, pass_fds=(number,)), link)
+            self.reader = spawner.Reader(subprocess.Popen(command, pass_fds=(number,)), link)
 
-    def take(self) -> readers.Reader:
+    def take(self) -> spawner.Reader:
         return self.reader
 
 
 def convert(monkeypatch: pytest.MonkeyPatch, directory: Path, code: str) -> None:
-    monkeypatch.setattr(readers, "readers", Hostile(code))
-    engine.to_mp3(
+    monkeypatch.setattr(spawner, "readers", Hostile(code))
+    pipeline.to_mp3(
         io.BytesIO(bytes(1000)),
         io.BytesIO(),
         Options(),
@@ -120,9 +121,9 @@ def test_what_no_reader_of_ours_would_say_is_the_files_fault(
 def test_a_reader_that_never_ends_is_not_waited_for(
     saying: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(reading, "PATIENCE", 0.001)
+    monkeypatch.setattr(client, "PATIENCE", 0.001)
     hostile = Hostile(f"{saying}\nlink.recv(1)")
-    monkeypatch.setattr(readers, "readers", hostile)
+    monkeypatch.setattr(spawner, "readers", hostile)
     with pytest.raises(UnusableMedia, match="far more time"):
         take(io.BytesIO(b"x"), tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
     assert hostile.reader.process.returncode is not None
@@ -135,7 +136,7 @@ def test_a_reader_for_which_there_is_no_thread_is_not_left_behind(
         raise RuntimeError("can't start new thread")
 
     hostile = Hostile("link.recv(1)")
-    monkeypatch.setattr(readers, "readers", hostile)
+    monkeypatch.setattr(spawner, "readers", hostile)
     monkeypatch.setattr(threading.Thread, "start", none)
     with pytest.raises(RuntimeError):
         take(io.BytesIO(b"x"), tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)

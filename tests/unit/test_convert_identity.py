@@ -11,16 +11,20 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from functions.convert import cut, encode, engine, planning, probe, splice
-from functions.convert.cut import Piece
+from functions.convert import pipeline, planning
+from functions.convert import plan as cut
+from functions.convert.demux import track as probe
+from functions.convert.ffmpeg import encoder
+from functions.convert.mp3 import assemble
+from functions.convert.plan import Piece
 from functions.options import Options
 from tests import clips, tracks
 
 
-def convert(video: Path, directory: Path, options: Options, encoders: int) -> tuple[engine.Result, bytes]:
+def convert(video: Path, directory: Path, options: Options, encoders: int) -> tuple[pipeline.Result, bytes]:
     out = io.BytesIO()
     with video.open("rb") as source:
-        result = engine.to_mp3(
+        result = pipeline.to_mp3(
             source,
             out,
             options,
@@ -165,15 +169,15 @@ def spliced(plan: cut.Plan, track: Path, directory: Path) -> bytes:
     """As many pods would: each piece for itself, its sum through JSON, in the order of whoever is ready first."""
     made = {}
     for piece in reversed(plan.pieces):
-        (done,) = encode.encode(clips.ffmpeg(), plan, [piece], track, directory, 1, lambda _: None)
-        made[piece.start] = done.path, splice.Sum.from_json(engine.summed(done).to_json())
+        (done,) = encoder.encode(clips.ffmpeg(), plan, [piece], track, directory, 1, lambda _: None)
+        made[piece.start] = done.path, assemble.Sum.from_json(pipeline.summed(done).to_json())
     ordered = [made[piece.start] for piece in plan.pieces]
     out = io.BytesIO()
     sums = [one for _, one in ordered]
-    end = splice.ending(sums)
+    end = assemble.ending(sums)
     assert end is not None
-    out.write(splice.tag(sums, bytes.fromhex(end.tag)))
-    splice.lay(ordered, out, lambda _: None)
+    out.write(assemble.tag(sums, bytes.fromhex(end.tag)))
+    assemble.lay(ordered, out, lambda _: None)
     return out.getvalue()
 
 

@@ -9,10 +9,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from functions.convert import cut, engine, fanout, leap, matroska, mpeg, planning
-from functions.convert.cut import Leap, Piece, Plan
-from functions.convert.fanout import Part
-from functions.convert.probe import Track
+from functions.convert import distribution as fanout
+from functions.convert import pipeline, planning
+from functions.convert import plan as cut
+from functions.convert.demux.track import Track
+from functions.convert.distribution import Part
+from functions.convert.mp3 import frame
+from functions.convert.plan import Leap, Piece, Plan
+from functions.convert.seek import leap, matroska
 from functions.options import Options
 from tests import clips, tracks
 from tests.unit.test_convert_shared import converted
@@ -63,7 +67,7 @@ def joined(plan: Plan, track: Track, directory: Path) -> bytes:
     """The MP3 of all pieces."""
     sound, parts = encoded(plan, track, directory)
     assert fanout.joinable(plan, parts)
-    return engine.tag_of([part.sum for part in parts]) + sound
+    return pipeline.tag_of([part.sum for part in parts]) + sound
 
 
 def serial(track: Track, mp3: Path, options: Options) -> bytes:
@@ -107,7 +111,7 @@ def test_encoders_that_leap_make_the_mp3_of_one_that_does_not(
 ) -> None:
     video = clips.clip(tmp_path / name, *arguments.split(), rate=rate, seconds=28.3, video="-c:v" in arguments)
     track, options = taken(video), Options(bitrate=160)
-    frames = planning.plan_for(track, options, 1).samples // mpeg.samples_per_frame(rate)
+    frames = planning.plan_for(track, options, 1).samples // frame.samples_per_frame(rate)
     starts = [frames * part // 8 // cut.STEP * cut.STEP for part in (0, 5, 7)]
     plan = leaping(track, options, starts)
     assert leaps(plan) == 2

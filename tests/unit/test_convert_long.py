@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert import engine, fanout, leap, tags
-from functions.convert.cut import Piece, Plan
-from functions.convert.fanout import Part
-from functions.convert.probe import Track
+from functions.convert import distribution, pipeline
+from functions.convert.demux.track import Track
+from functions.convert.distribution import Part
+from functions.convert.mp3 import id3
+from functions.convert.plan import Piece, Plan
+from functions.convert.seek import leap
 from functions.options import Options
 from tests import clips, tracks
 from tests.servers import program
@@ -73,26 +75,26 @@ def encoded(plan: Plan, piece: Piece, track: Track, place: Path) -> tuple[Path, 
             leap.excerpt(source, piece.leap, target)
     with (folder / "frames").open("wb") as out:
         plan = Plan.from_json(plan.to_json())
-        part = fanout.encode_piece(clips.ffmpeg(), plan, piece, copy, out, lambda _: None)
+        part = distribution.encode_piece(clips.ffmpeg(), plan, piece, copy, out, lambda _: None)
     return folder / "frames", Part.from_json(part.to_json())
 
 
 def test_hours_of_sound_are_what_one_encoder_makes_of_them_to_the_last_sample(video: Path, tmp_path: Path) -> None:
     with io.FileIO(video) as source:
         track = tracks.take(source, tmp_path, OPTIONS)
-    plan = fanout.pieces_of(track, OPTIONS, 900)
+    plan = distribution.pieces_of(track, OPTIONS, 900)
     assert plan is not None
     assert len(plan.pieces) > 5
     leaps = track.codec == "pcm_s16le" and HOURS >= 1
     assert {piece.leap is not None for piece in plan.pieces} == {leaps}
     with ThreadPoolExecutor(2) as workers:
         done = list(workers.map(lambda piece: encoded(plan, piece, track, tmp_path), plan.pieces))
-    assert fanout.joinable(plan, [part for _, part in done])
+    assert distribution.joinable(plan, [part for _, part in done])
     joined = tmp_path / "joined.mp3"
-    head = tags.id3(track.tags, "long.mka", track.cover)
+    head = id3.id3(track.tags, "long.mka", track.cover)
     with joined.open("wb") as out:
         out.write(head)
-        out.write(engine.tag_of([part.sum for _, part in done]))
+        out.write(pipeline.tag_of([part.sum for _, part in done]))
         for path, _ in done:
             out.writelines(chunks(path))
     serial = tmp_path / "serial.mp3"

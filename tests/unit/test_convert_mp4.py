@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert import movie_writer, mp4, reader
-from functions.convert.boxes import NotPlain, is_fragmented
+from functions.convert.demux.child import main
+from functions.convert.demux.child.mp4 import movie as mp4
+from functions.convert.demux.child.mp4 import writer
+from functions.convert.demux.child.mp4.boxes import NotPlain, is_fragmented
 from tests import clips
 
 
@@ -24,12 +26,12 @@ def take(video: Path, target: Path, track: int = 0) -> dict[str, object]:
     """By the tables alone."""
     with io.FileIO(video) as source, target.open("wb") as out:
         movie = mp4.parse(source, video.stat().st_size, track)
-        movie_writer.write_head(movie, out)
-        movie_writer.write_sound(movie, out)
+        writer.write_head(movie, out)
+        writer.write_sound(movie, out)
         out.flush()
         source.seek(0)
         with target.with_suffix(".read").open("wb") as second:
-            report = reader.read(source, second, track, False)
+            report = main.read(source, second, track, False)
     assert target.with_suffix(".read").read_bytes() == target.read_bytes()
     return report
 
@@ -127,9 +129,9 @@ def test_tags_and_cover_are_seen_however_little_of_the_file_libav_sees(tmp_path:
 
 _PEAK = """
 import io, resource, sys
-from functions.convert import reader
+from functions.convert.demux.child import main
 with io.FileIO(sys.argv[1]) as source, open(sys.argv[2], "wb") as target:
-    assert reader.read(source, target, 0, False)["duration"] > 290
+    assert main.read(source, target, 0, False)["duration"] > 290
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -158,8 +160,8 @@ def test_whatever_is_in_its_tables_a_file_is_read_or_left_to_libav(tmp_path: Pat
             source = io.BytesIO(data)
             movie = mp4.parse(source, len(data), 0)  # type: ignore[arg-type]  # raw enough
             movie.beginning().read()
-            movie_writer.write_head(movie, out := io.BytesIO())
-            movie_writer.write_sound(movie, out)
+            writer.write_head(movie, out := io.BytesIO())
+            writer.write_sound(movie, out)
             assert movie.duration >= 0
         except NotPlain:
             continue
@@ -220,11 +222,11 @@ def test_mp3_is_copied_by_the_tables_as_libav_would(  # type: ignore[no-untyped-
         libav.append(True)
         return is_fragmented(source)
 
-    monkeypatch.setattr(reader, "is_fragmented", asked)
+    monkeypatch.setattr(main, "is_fragmented", asked)
 
     def read(name: str) -> tuple[dict[str, object], bytes]:
         with io.FileIO(video) as source, (tmp_path / name).open("wb") as target:
-            report = reader.read(source, target, 0, True)
+            report = main.read(source, target, 0, True)
         return report, (tmp_path / name).read_bytes()
 
     ours = read("tables")

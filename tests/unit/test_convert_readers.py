@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert import engine, readers
-from functions.convert.faults import NoRoom
+from functions.convert import pipeline
+from functions.convert.demux import spawner
+from functions.convert.errors import NoRoom
 from functions.options import Options
 from tests import clips
 from tests.servers.load import wait_until
@@ -31,9 +32,9 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def none_in_hand() -> Iterator[None]:
-    readers.readers.dismiss()
+    spawner.readers.dismiss()
     yield
-    readers.readers.dismiss()
+    spawner.readers.dismiss()
     assert children() == []
 
 
@@ -62,7 +63,7 @@ def caged(pid: int) -> bool:
 
 def prepared() -> int:
     """Have a reader in hand; its process."""
-    readers.readers.prepare()
+    spawner.readers.prepare()
     wait_until(lambda: len(children()) == 1)
     return children()[0]
 
@@ -72,7 +73,7 @@ def convert(video: Path, directory: Path) -> tuple[set[int], bytes]:
     met: set[int] = set()
     out = io.BytesIO()
     with video.open("rb") as source:
-        engine.to_mp3(
+        pipeline.to_mp3(
             source,
             out,
             Options(bitrate=96),
@@ -97,15 +98,15 @@ def test_the_reader_in_hand_reads_the_next_file_and_no_other(video: Path, tmp_pa
 
 def test_one_in_hand_is_enough() -> None:
     pid = prepared()
-    readers.readers.prepare()
-    readers.readers.prepare()
-    readers.readers._starter.submit(int).result(20)  # whatever was to be started is by now
+    spawner.readers.prepare()
+    spawner.readers.prepare()
+    spawner.readers._starter.submit(int).result(20)  # whatever was to be started is by now
     assert children() == [pid]
 
 
 def test_of_two_that_take_each_gets_its_own() -> None:
     prepared()
-    first, second = readers.readers.take(), readers.readers.take()
+    first, second = spawner.readers.take(), spawner.readers.take()
     assert first.process.pid != second.process.pid
     first.stop()
     second.stop()
@@ -142,8 +143,8 @@ def test_a_conversion_goes_well_where_none_could_be_had_in_hand(
     def none(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    mine = readers.Readers()
-    monkeypatch.setattr(readers, "readers", mine)
+    mine = spawner.Readers()
+    monkeypatch.setattr(spawner, "readers", mine)
     with monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", none)
         mine.prepare()
@@ -181,7 +182,7 @@ def test_a_reader_in_hand_does_not_outlive_its_parent(end: str) -> None:
     script = f"""
 import os, sys, time
 from pathlib import Path
-from functions.convert.readers import readers
+from functions.convert.demux.spawner import readers
 readers.prepare()
 def children():
     return [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
@@ -196,9 +197,9 @@ print(found[0], flush=True)
     wait_until(lambda: not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text())
 
 
-def start_and_take() -> readers.Reader:
-    readers.readers.prepare()
-    return readers.readers.take()
+def start_and_take() -> spawner.Reader:
+    spawner.readers.prepare()
+    return spawner.readers.take()
 
 
 def test_a_fork_has_none_of_its_parents_readers_in_hand() -> None:
@@ -207,14 +208,14 @@ def test_a_fork_has_none_of_its_parents_readers_in_hand() -> None:
     if not child:
         try:
             signal.alarm(20)  # a fork has no thread that would start one, if it thinks that it has
-            readers.readers.prepare()
-            theirs = readers.readers.take(), start_and_take()
+            spawner.readers.prepare()
+            theirs = spawner.readers.take(), start_and_take()
             for taken in theirs:
                 taken.stop()
             os._exit(any(taken.process.pid == mine for taken in theirs))
         finally:
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
-    taken = readers.readers.take()
+    taken = spawner.readers.take()
     assert taken.process.pid == mine
     taken.stop()

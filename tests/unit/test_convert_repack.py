@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.convert import engine, mpeg, repack, reservoir, splice
-from functions.convert.faults import NoRoom, UnusableMedia
+from functions.convert import pipeline
+from functions.convert.errors import NoRoom, UnusableMedia
 from functions.convert.main import convert_video
+from functions.convert.mp3 import assemble, repack, reservoir
+from functions.convert.mp3 import frame as mpeg
 from functions.options import Options
 from functions.upload.main import take_in
 from functions.upload.multipart import Form
@@ -161,9 +163,9 @@ def repacked(serial: bytes, directory: Path) -> bytes:
     """A whole MP3, re-packed at once."""
     whole = directory / "whole"
     whole.write_bytes(serial)
-    path, one = repack.repack([(whole, splice.measure(whole, 0, 0, None))], directory / "repacked", lambda _: None)
+    path, one = repack.repack([(whole, assemble.measure(whole, 0, 0, None))], directory / "repacked", lambda _: None)
     assert not whole.exists()
-    return splice.tag([one], bytes.fromhex(one.tag)) + path.read_bytes()
+    return assemble.tag([one], bytes.fromhex(one.tag)) + path.read_bytes()
 
 
 def heard(path: Path) -> bytes:
@@ -255,7 +257,7 @@ def test_however_many_encoders_make_it(music: Path, tmp_path: Path) -> None:
     for encoders in (1, 2, 3):
         out = io.BytesIO()
         with music.open("rb") as source:
-            result = engine.to_mp3(
+            result = pipeline.to_mp3(
                 source,
                 out,
                 Options(vbr=4),
@@ -316,13 +318,13 @@ def test_what_has_a_crc_or_a_reservoir_or_is_cut_off_is_refused(music: Path, tmp
 def test_nothing_is_not_re_packed(tmp_path: Path) -> None:
     (tmp_path / "none").touch()
     path, one = repack.repack(
-        [(tmp_path / "none", splice.measure(tmp_path / "none", 0, 0, None))], tmp_path / "r", print
+        [(tmp_path / "none", assemble.measure(tmp_path / "none", 0, 0, None))], tmp_path / "r", print
     )
     assert (path.read_bytes(), one.frames) == (b"", 0)
 
 
 def test_a_full_disk_is_tried_again(music: Path) -> None:
     with pytest.raises(NoRoom), repack.into(Path("/dev/full")) as repacker:
-        splice.lay(
-            [(music.with_suffix(".mp3"), splice.measure(music.with_suffix(".mp3"), 0, 0, None))], repacker, print
+        assemble.lay(
+            [(music.with_suffix(".mp3"), assemble.measure(music.with_suffix(".mp3"), 0, 0, None))], repacker, print
         )

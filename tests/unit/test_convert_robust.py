@@ -12,18 +12,21 @@ from typing import Any
 
 import pytest
 
-from functions.convert import encode, engine, mpeg, reader
-from functions.convert.cut import Piece, Plan
-from functions.convert.faults import UnusableMedia
+from functions.convert import pipeline
+from functions.convert.demux.child import main
+from functions.convert.errors import UnusableMedia
+from functions.convert.ffmpeg import encoder
+from functions.convert.mp3 import frame as mpeg
+from functions.convert.plan import Piece, Plan
 from functions.options import Options
 from tests import clips
 from tests.servers import program
 
 
-def convert(video: Path, directory: Path, options: Options | None = None) -> tuple[engine.Result, Path]:
+def convert(video: Path, directory: Path, options: Options | None = None) -> tuple[pipeline.Result, Path]:
     mp3 = directory / "out.mp3"
     with video.open("rb") as source, mp3.open("wb") as out:
-        result = engine.to_mp3(
+        result = pipeline.to_mp3(
             source,
             out,
             options or Options(),
@@ -108,7 +111,7 @@ def test_of_sound_that_is_longer_than_its_packets_account_for_the_user_is_told(t
     track = clips.clip(tmp_path / "track.flac", sound=clips.SILENCE, seconds=200)
     plan = Plan("flac", 48000, 2, ("-b:a", "320k"), ("anull",), 1, (Piece(0, None),), packets=1)
     with pytest.raises(UnusableMedia, match="takes far more time or room than its length accounts for"):
-        encode.encode(clips.ffmpeg(), plan, plan.pieces, track, tmp_path, 1, lambda _: None)
+        encoder.encode(clips.ffmpeg(), plan, plan.pieces, track, tmp_path, 1, lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +242,7 @@ def test_a_file_that_names_other_files_gets_nothing(name: str, tmp_path: Path, m
         convert(video, tmp_path)
     # Nor would it without the reader's limits, here where files can be opened.
     with io.FileIO(video) as source, (tmp_path / "track").open("wb") as target:
-        assert "fault" in reader.read(source, target, 0, False)
+        assert "fault" in main.read(source, target, 0, False)
 
 
 # ffmpeg counts one frame of padding at most: of 1 to 46 samples beyond a frame its decoders hear some silence more.

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert import engine, standstill
-from functions.convert.faults import EncoderKilled
-from functions.convert.standstill import LOOK, PATIENCE, Watch
+from functions.convert import pipeline
+from functions.convert.errors import EncoderKilled
+from functions.convert.sandbox import watchdog
+from functions.convert.sandbox.watchdog import LOOK, PATIENCE, Watch
 from functions.options import Options
 from tests import clips
 
@@ -97,16 +98,16 @@ def test_one_that_is_over_is_not() -> None:
 def test_an_ffmpeg_that_sleeps_is_to_be_tried_again(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standstill, "LOOK", 0.0)
-    monkeypatch.setattr(standstill, "PATIENCE", 0.0)
-    monkeypatch.setattr(standstill, "LEAST", 1e9)
+    monkeypatch.setattr(watchdog, "LOOK", 0.0)
+    monkeypatch.setattr(watchdog, "PATIENCE", 0.0)
+    monkeypatch.setattr(watchdog, "LEAST", 1e9)
     sleeper = tmp_path / "ffmpeg"
     sleeper.write_text('#!/bin/sh\n[ "$*" = -version ] && exit\necho out_time_us=1\nexec sleep 1000\n')
     sleeper.chmod(0o755)
     # Its container says nothing of its length, so that it is measured before it fades.
     video = clips.clip(tmp_path / "a.aac", "-vn", "-c:a", "aac", seconds=3)
     with video.open("rb") as source, pytest.raises(EncoderKilled, match="standstill"):
-        engine.to_mp3(
+        pipeline.to_mp3(
             source,
             io.BytesIO(),
             options,

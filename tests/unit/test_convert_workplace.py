@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert.workplace import workplace
+from functions.convert.workspace import workplace
 from tests.mortal import forked, outcome
 from tests.platform import wait_for
 

@@ -6,8 +6,8 @@ from unittest.mock import MagicMock
 import pytest
 
 from functions.convert import main
-from functions.convert.ffmpeg import ffmpeg_of
-from functions.convert.workshop import Workshop
+from functions.convert.dependencies import Workshop
+from functions.convert.ffmpeg.binary import ffmpeg_of
 from functions.settings import BadSetting
 from tests import clips
 

@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import update
 
 from events.schema import ConversionFailed, Event, Mp3Ready, VideoUploaded
+from functions.convert.dependencies import Workshop
 from functions.convert.main import convert_video
-from functions.convert.workshop import Workshop
 from functions.media import Description
 from functions.notify.main import send_mail
 from functions.state.blobs import Blobs

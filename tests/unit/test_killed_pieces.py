@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from events.schema import Event, Mp3Ready, PieceCut, PiecesEncoded, VideoUploaded
+from functions.convert.handlers import encode_one, join_pieces
 from functions.convert.main import convert_video
-from functions.convert.piecework import encode_one, join_pieces
 from functions.upload.main import take_in
 from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes

@@ -3,7 +3,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from functions.convert.cores import available_cores
+from functions.convert.cpus import available_cores
 from functions.settings import BadSetting
 from infra import config
 

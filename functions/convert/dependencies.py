@@ -1,0 +1,54 @@
+"""What convert, encode and join work with."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from functions.convert.distribution import MOST_PIECES
+from functions.media import Media
+from functions.state.blobs import Blobs
+from functions.state.jobs import Jobs
+from functions.state.outbox import Outbox
+from functions.state.pieces import Pieces
+
+#: Seconds of sound worth an encoder of their own: to start one, pre-roll included, costs what encoding eight does.
+ENCODER_SECONDS: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """The stores and the tools.
+
+    Attributes:
+        media: where videos, pieces and MP3s lie.
+        blobs: the record of them.
+        jobs: as convert moves them.
+        joins: as join moves them.
+        pieces: of jobs that are shared out.
+        outbox: for events.
+        encoders: how many run at once in this process.
+        fanout: seconds of sound from which on a job is shared out.
+        most: pieces of a job, at most, where each decodes all that is before it.
+        ffmpeg: the program's path; None for the one that came with the dependencies.
+    """
+
+    media: Media
+    blobs: Blobs
+    jobs: Jobs
+    joins: Jobs
+    pieces: Pieces
+    outbox: Outbox
+    encoders: int
+    fanout: float = math.inf
+    most: int = MOST_PIECES
+    ffmpeg: str | None = None
+
+    def encoders_for(self, seconds: float) -> int:
+        """How many encoders at once so many seconds of sound are worth."""
+        return max(min(self.encoders, int(seconds / ENCODER_SECONDS)), 1)
+
+
+def mp3_name(filename: str) -> str:
+    """The file name of the MP3 that is made of this file."""
+    stem = filename.rpartition(".")[0] or filename
+    return f"{stem[:251]}.mp3"

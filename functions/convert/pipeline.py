@@ -1,0 +1,257 @@
+"""Video in, MP3 out: the audio track taken out once, encoded in ranges by several encoders, laid end to end."""
+
+import functools
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from functions.convert import cover
+from functions.convert import plan as cut
+from functions.convert.chapters import within
+from functions.convert.demux import track as probe
+from functions.convert.demux.client import SupportsReadSeek
+from functions.convert.demux.track import Track
+from functions.convert.errors import EncoderKilled, UnusableMedia
+from functions.convert.ffmpeg import duration as length
+from functions.convert.ffmpeg import encoder, filters
+from functions.convert.ffmpeg.binary import own_ffmpeg
+from functions.convert.ffmpeg.encoding import Encoding
+from functions.convert.mp3 import assemble, info_tag, repack
+from functions.convert.mp3 import frame as mpeg
+from functions.convert.mp3 import id3 as tags
+from functions.convert.mp3.assemble import SupportsWrite
+from functions.convert.plan import Plan
+from functions.convert.planning import plan_for
+from functions.options import Options
+
+__all__ = ["EncoderKilled", "Result", "UnusableMedia", "to_mp3"]
+
+#: Hears which part is done, 0 to 1; what it raises stops the work.
+OnProgress = Callable[[float], None]
+#: Parts of the whole that reading and encoding are, for the progress shown.
+READING, _ENCODING = 0.05, 0.93
+#: Seconds that a track may be shorter than it claims without a word about it.
+_TOLERANCE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a video.
+
+    Attributes:
+        duration: seconds of audio.
+        title: as in the tags.
+        warning: one sentence where something was lost, else None.
+        copied: whether the source's own MP3 packets were taken over.
+        size: bytes of the MP3.
+    """
+
+    duration: float
+    title: str
+    warning: str | None
+    copied: bool
+    size: int
+
+
+def to_mp3(
+    source: SupportsReadSeek,
+    out: SupportsWrite,
+    options: Options,
+    *,
+    filename: str,
+    directory: Path,
+    encoders: int,
+    on_progress: OnProgress,
+    ffmpeg: str | None = None,
+) -> Result:
+    """Make an MP3 of a video's audio track.
+
+    Args:
+        source: the video, a binary file object; it is read in this process only.
+        out: takes the MP3's bytes from the first to the last.
+        options: what the user asked for.
+        filename: the video's name; the title where the video has none of its own.
+        directory: for temporary files, all gone when this returns or raises.
+        encoders: how many run at once.
+        on_progress: called at least once a second with the part that is done, 0 to 1, by the calling thread; what it
+            raises stops everything and is passed on.
+        ffmpeg: the program's path; by default the one that imageio-ffmpeg brings.
+
+    Raises:
+        UnusableMedia: the file's own fault.
+        EncoderKilled: a child process was killed; it may work later.
+    """
+    with (
+        tempfile.TemporaryDirectory(dir=directory, prefix="convert-") as name,
+        taking(source, Path(name), options, lambda part: on_progress(part * READING), ffmpeg) as track,
+    ):
+        return make(track, out, options, filename=filename, encoders=encoders, on_progress=on_progress, ffmpeg=ffmpeg)
+
+
+def make(
+    track: Track,
+    out: SupportsWrite,
+    options: Options,
+    *,
+    filename: str,
+    encoders: int,
+    on_progress: OnProgress,
+    ffmpeg: str | None = None,
+) -> Result:
+    """Make an MP3 of a track that is taken out; all else as ``to_mp3``. Works in the directory of the track."""
+    ffmpeg = ffmpeg or own_ffmpeg()
+    with cover.drawing(track, ffmpeg) as picture:
+        if track.container == "mp3":
+            warning = lost(track.missing, track.errors)
+            made = [(track.path, assemble.measure(track.path, 0, 0, None))]
+            first = _copied_tag(track, made[0][1])
+            chapters = within(track.chapters, 0.0, duration_of(first, made[0][1].frames))
+        else:
+            plan = plan_for(track, options, encoders)
+            on_part = functools.partial(_on_part, on_progress)
+            done = _encode(ffmpeg, plan, track, track.path.parent, encoders, on_part)
+            made = [(one.path, measured) for one, measured in done]
+            if plan.variable:
+                made = [repack.repack(made, track.path.parent / "repacked", lambda _: on_part(1.0))]
+            warning = lost(track.missing, track.errors + max(one.errors for one, _ in done))
+            first = tag_of([one for _, one in made], plan.before)
+            chapters = plan.within(track.chapters)
+        image, word = picture(lambda: on_progress(READING + _ENCODING))
+    track, warning = replace(track, cover=image, chapters=chapters), both(warning, word)
+    return _write(out, track, filename, made, first, warning, on_progress)
+
+
+def _on_part(on_progress: OnProgress, part: float) -> None:
+    on_progress(READING + part * _ENCODING)
+
+
+def summed(done: Encoding) -> assemble.Sum:
+    """The sum of one encoder's output."""
+    piece = done.piece
+    count = None if piece.end is None else piece.end - piece.start
+    return assemble.measure(done.path, piece.start, cut.skipped(piece), count)
+
+
+@contextmanager
+def taking(
+    source: SupportsReadSeek, work: Path, options: Options, on_progress: OnProgress, ffmpeg: str | None = None
+) -> Iterator[Track]:
+    """Take the audio track that is asked for into a file in ``work``; arguments and errors as ``to_mp3``.
+
+    It may still grow (``probe.whole``) while the block works with it.
+    """
+    copy = options.bitrate is None and options.vbr is None and not filters.wanted(options)
+    read = functools.partial(probe.taking, source, work / "track", number=options.track, on_progress=on_progress)
+    with ExitStack() as stack:
+        track = stack.enter_context(read(copy=copy))
+        if track is None:  # MP3 packets that make no file when laid end to end
+            stack.close()
+            track = stack.enter_context(read(copy=False))
+        if track is None:
+            raise AssertionError("the reader copies only where it is asked to")
+        if options.cover is not None or filters.needs_length(options, track.duration):
+            track = probe.whole(track, on_progress)
+        track = cover.prepare(source, track, options.cover, lambda _: on_progress(1.0))
+        if filters.needs_length(options, track.duration):
+            seconds = length.measure(
+                ffmpeg or own_ffmpeg(), track, cut.nearest_rate(track.rate), lambda: on_progress(1.0)
+            )
+            track = track if seconds is None else replace(track, duration=seconds)
+        yield track
+
+
+def _encode(
+    ffmpeg: str, plan: Plan, track: Track, work: Path, encoders: int, on_progress: OnProgress
+) -> list[tuple[Encoding, assemble.Sum]]:
+    sums: dict[cut.Piece, assemble.Sum] = {}
+    run = functools.partial(encoder.encode, ffmpeg, on_end=lambda one: sums.update({one.piece: summed(one)}))
+    done = run(plan, plan.pieces, track.path, work, encoders, on_progress, track.reading)
+    if (len(done) > 1 or len(plan.filters) > 1) and any(one.reconfigured for one in done):
+        # A change on the way restarts ffmpeg's filters, and with them the count of samples that ranges stand on.
+        done = run(plan.steadied(), (cut.Piece(0, None),), track.path, work, 1, on_progress)
+    return [(one, sums[one.piece]) for one in done]
+
+
+def tag_of(sums: list[assemble.Sum], before: int = 0) -> bytes:
+    """The tag frame before the frames of all pieces; ``before`` as in the plan.
+
+    Raises:
+        UnusableMedia: there are none.
+    """
+    end = assemble.ending(sums)
+    if end is None and before:
+        raise UnusableMedia("The sound ends before start: choose an earlier one.")
+    if end is None:
+        raise UnusableMedia("Nothing in this file's audio track can be decoded.")
+    return assemble.tag(sums, bytes.fromhex(end.tag))
+
+
+def _copied_tag(track: Track, copied: assemble.Sum) -> bytes:
+    if not copied.frames:
+        raise UnusableMedia("The audio track of this file is empty.")
+    with track.path.open("rb") as file:
+        header = file.read(mpeg.HEADER)
+    delay = track.skipped - mpeg.DECODER_DELAY
+    padding = track.discarded + mpeg.DECODER_DELAY if track.discarded else 0
+    # Decoders believe delay and padding of encoders that they know; ffmpeg, too, signs a copy with this name.
+    bitrate = copied.bitrates[0] if len(copied.bitrates) == 1 else None
+    return assemble.tag([copied], info_tag.blank(header, bitrate, b"Lavf", delay, padding))
+
+
+def lost(missing: float, errors: int) -> str | None:
+    """The sentence about what is not in the MP3.
+
+    Args:
+        missing: seconds that the track claims to have and has not.
+        errors: complaints of the reader and the decoder.
+    """
+    if missing > _TOLERANCE:
+        return f"The file is cut off: about {missing:.0f} seconds at its end are missing."
+    return "Parts of the sound are damaged or missing and were left out." if errors else None
+
+
+def both(first: str | None, second: str | None) -> str | None:
+    """Two warnings as one."""
+    return " ".join(filter(None, (first, second))) or None
+
+
+def _write(
+    out: SupportsWrite,
+    track: Track,
+    filename: str,
+    made: list[tuple[Path, assemble.Sum]],
+    first: bytes,
+    warning: str | None,
+    on_progress: OnProgress,
+) -> Result:
+    id3 = tags.id3(track.tags, filename, track.cover, track.chapters)
+    sound = sum(one.size for _, one in made)
+    written = 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal written
+        written += count
+        on_progress(READING + _ENCODING + (1 - READING - _ENCODING) * written / sound)
+
+    out.write(id3)
+    out.write(first)
+    assemble.lay(made, out, on_bytes)
+    return Result(
+        duration=duration_of(first, sum(one.frames for _, one in made)),
+        title=tags.title(track.tags, filename),
+        warning=warning,
+        copied=track.container == "mp3",
+        size=len(id3) + len(first) + sound,
+    )
+
+
+def duration_of(tag: bytes, frames: int) -> float:
+    """Seconds of sound, by the tag frame and the number of frames behind it."""
+    frame = mpeg.parse(tag)
+    if frame is None:
+        raise ValueError("the tag is no frame")
+    delay, padding = info_tag.delays(tag) or (0, 0)
+    silent = (delay + padding) if delay or padding else 0
+    return max(frames * frame.samples - silent, 0) / frame.rate

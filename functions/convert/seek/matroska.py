@@ -1,0 +1,173 @@
+"""Matroska as libav's muxer writes it of one audio track (RFC 9559), taken apart at its clusters and put together anew.
+
+Each cluster stands for itself: what comes before the first, and any run of clusters, are a file again.
+"""
+
+from collections.abc import Iterator
+from typing import IO
+
+from functions.convert.demux.child.mp4.boxes import NotPlain
+
+_SEGMENT, _SEEK_HEAD, _TRACKS, _CLUSTER = 0x18538067, 0x114D9B74, 0x1654AE6B, 0x1F43B675
+_TRACK_ENTRY, _CODEC_PRIVATE, _CODEC_DELAY = 0xAE, 0x63A2, 0x56AA
+_SIMPLE_BLOCK, _BLOCK_GROUP, _BLOCK, _DISCARD_PADDING = 0xA3, 0xA0, 0xA1, 0x75A2
+_VOID, _CRC, _TIMESTAMP = 0xEC, 0xBF, 0xE7
+_LACING = 0x06
+#: Bytes that are held at once; the muxer ends a cluster after 5 MB or 5 s.
+_MOST = 64 << 20
+#: Bytes of an element's name and size, at most.
+_HEADER = 12
+
+
+def head(file: IO[bytes]) -> bytes:
+    """All that comes before the first cluster, with which the file is left.
+
+    Raises:
+        NotPlain: this is no such file.
+    """
+    file.seek(0)
+    data = file.read(1 << 20)
+    at = _inside(data)
+    while at < len(data):
+        kind, _, end = _element(data, at)
+        if kind == _CLUSTER:
+            file.seek(at)
+            return data[:at]
+        at = end
+    raise NotPlain
+
+
+def continued(start: bytes, at_start: bool) -> bytes:
+    """``head`` for a file that has but some of the clusters behind it.
+
+    It says of none where they are, nor where they end; and unless the first of all is there, of no samples that are to
+    be dropped at the beginning.
+    """
+    changed = bytearray(start)
+    at = _inside(start)
+    changed[at - 8 : at] = b"\x01" + b"\xff" * 7  # of unknown size
+    for kind, begin, _, end in _elements(start, at, len(start)):
+        if kind == _SEEK_HEAD:
+            _void(changed, begin, end)
+    found = None if at_start else _find(start, _TRACKS, _TRACK_ENTRY, _CODEC_DELAY)
+    if found:
+        _void(changed, found[0], found[2])
+    return bytes(changed)
+
+
+def private(start: bytes) -> bytes:
+    """What the decoder is told before the first packet, by ``head``; nothing for most codecs."""
+    found = _find(start, _TRACKS, _TRACK_ENTRY, _CODEC_PRIVATE)
+    return start[found[1] : found[2]] if found else b""
+
+
+def delay(start: bytes) -> int | None:
+    """Nanoseconds at the beginning that are not to be heard, by ``head``; None where it says nothing of it."""
+    found = _find(start, _TRACKS, _TRACK_ENTRY, _CODEC_DELAY)
+    return int.from_bytes(start[found[1] : found[2]], "big") if found else None
+
+
+def clusters(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
+    """From where the file stands: where each cluster begins and ends in it, and the cluster's content.
+
+    Raises:
+        NotPlain: one is damaged or too large.
+    """
+    at = file.tell()
+    while len(header := file.read(_HEADER)) == _HEADER:
+        kind, body, end = _element(header, 0)
+        if kind != _CLUSTER:
+            return
+        if end > _MOST:
+            raise NotPlain
+        data = header[body:] + file.read(end - _HEADER)
+        if len(data) != end - body:
+            raise NotPlain
+        yield at, at + end, data
+        at += end
+
+
+def timestamp(cluster: bytes) -> int:
+    """The cluster's own, milliseconds."""
+    for kind, _, body, end in _elements(cluster, 0, len(cluster)):
+        if kind == _TIMESTAMP:
+            return int.from_bytes(cluster[body:end], "big")
+    raise NotPlain
+
+
+def packets(cluster: bytes) -> Iterator[tuple[int, int, bool]]:
+    """Where each packet of a cluster begins and ends in it, and whether some of its samples are to be dropped."""
+    for kind, _, body, end in _elements(cluster, 0, len(cluster)):
+        if kind == _SIMPLE_BLOCK:
+            yield _payload(cluster, body), end, False
+        elif kind == _BLOCK_GROUP:
+            group = list(_elements(cluster, body, end))
+            blocks = [(start, stop) for inner, _, start, stop in group if inner == _BLOCK]
+            if len(blocks) != 1:
+                raise NotPlain
+            ((start, stop),) = blocks
+            yield _payload(cluster, start), stop, any(element[0] == _DISCARD_PADDING for element in group)
+        elif kind not in (_TIMESTAMP, _CRC, _VOID):
+            raise NotPlain
+
+
+def _payload(data: bytes, at: int) -> int:
+    if data[at] != 0x81 or data[at + 3] & _LACING:  # track number 1; its time is two bytes
+        raise NotPlain
+    return at + 4
+
+
+def _inside(data: bytes) -> int:
+    """Where the content of the segment begins."""
+    _, _, end = _element(data, 0)
+    kind, body, _ = _element(data, end)
+    if kind != _SEGMENT or body - end != 12:
+        raise NotPlain
+    return body
+
+
+def _find(data: bytes, *path: int) -> tuple[int, int, int] | None:
+    """The element at the end of a path in the segment: where it begins, where its content does, where it ends."""
+    at, end = _inside(data), len(data)
+    begin = at
+    for wanted in path:
+        found = [element[1:] for element in _elements(data, at, end) if element[0] == wanted]
+        if not found:
+            return None
+        if len(found) > 1:
+            raise NotPlain
+        ((begin, at, end),) = found
+    return begin, at, end
+
+
+def _void(data: bytearray, begin: int, end: int) -> None:
+    """Make of an element one of the same size that means nothing."""
+    width = 1 if end - begin < 128 else 8
+    length = end - begin - 1 - width | 1 << 7 * width
+    data[begin : begin + 1 + width] = bytes([_VOID]) + length.to_bytes(width, "big")
+
+
+def _elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """The elements between two offsets: kind, where it begins, where its content does, where it ends."""
+    while at < end:
+        kind, body, following = _element(data, at)
+        if following > end:
+            raise NotPlain
+        yield kind, at, body, following
+        at = following
+
+
+def _element(data: bytes, at: int) -> tuple[int, int, int]:
+    """The element's kind, where its content begins and where it ends."""
+    try:
+        width = 9 - data[at].bit_length()
+        kind = int.from_bytes(data[at : at + width], "big")
+        at += width
+        first = data[at]
+    except IndexError as error:
+        raise NotPlain from error
+    length = 9 - first.bit_length()
+    if width > 4 or length > 8:
+        raise NotPlain
+    body = at + length
+    return kind, body, body + (int.from_bytes(data[at:body], "big") & (1 << 7 * length) - 1)
