@@ -22,7 +22,7 @@ from typing import Any
 
 from events.errors import Mp3burstError
 from functions.settings import BadSetting, number, refuse_outdated, required
-from infra.patience import Patience
+from infra.slow_clients import Patience
 
 #: prctl(2), PR_SET_PDEATHSIG.
 _SET_PARENT_DEATH_SIGNAL = 1

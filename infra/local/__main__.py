@@ -21,7 +21,7 @@ from events.errors import Mp3burstError
 from events.rabbitmq.topology import topology
 from functions.settings import refuse_outdated
 from infra import config
-from infra.local import rabbitmq
+from infra.local import bridge_runner
 from infra.local.broker import Broker
 from infra.local.ingress import Functions, Ingress
 from infra.local.instances import ROOT, Pool
@@ -109,7 +109,7 @@ def _environment(function: Function, known: dict[str, dict[str, str]], port: int
     if os.environ.get("AMQP_URL"):
         own["K_SINK"] = ""
         if any(variable["name"] == "K_SINK" for variable in function.container.get("env", ())):
-            own |= {name: os.environ[name] for name in rabbitmq.VARIABLES if name in os.environ}
+            own |= {name: os.environ[name] for name in bridge_runner.VARIABLES if name in os.environ}
     return inherited | config.environment(function.container, known) | own
 
 
@@ -125,14 +125,14 @@ async def _run(manifests: Manifests, environments: dict[str, dict[str, str]], da
         pools = {name: pool.status() for name, pool in functions.pools.items()}
         return web.json_response({"functions": pools, **await broker.status()})
 
-    events = rabbitmq.pages(functions) if bridged else {"/_broker": broker.receive}
+    events = bridge_runner.pages(functions) if bridged else {"/_broker": broker.receive}
     ingress = Ingress(functions, {"/_platform": status, **events}, os.environ)
     server = await loop.create_server(ingress.server, sock=door)
     for pool in functions.pools.values():
         pool.balance()
     await broker.open(manifests.pings)
-    routes = rabbitmq.routes(manifests.triggers, topology(os.environ), port) if bridged else []
-    bridge = asyncio.create_task(rabbitmq.run_bridge(routes, os.environ)) if bridged else None
+    routes = bridge_runner.routes(manifests.triggers, topology(os.environ), port) if bridged else []
+    bridge = asyncio.create_task(bridge_runner.run_bridge(routes, os.environ)) if bridged else None
     print(f"mp3burst is ready on http://localhost:{port}", flush=True)  # noqa: T201 - for who waits
     await signals.acquire()
     # The door stays open to the functions: what runs may still publish.

@@ -11,7 +11,7 @@ from scripts.deployment.cluster import ROOT, CannotDeploy, command, run, say
 
 #: What goes into every image of infra/Dockerfile, and into those of functions.
 _ALL = ("infra/Dockerfile", ".dockerignore", "pyproject.toml", "requirements.lock", "infra/extra_requirements.py")
-_FUNCTIONS = ("infra/serve.py", "infra/patience.py")
+_FUNCTIONS = ("infra/serve.py", "infra/slow_clients.py")
 #: How many are built at once.
 _AT_ONCE = 3
 

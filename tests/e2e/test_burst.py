@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from scripts.bursts.__main__ import main
-from scripts.bursts.accounting import account
-from scripts.bursts.recording import Recording
+from scripts.loadtest.__main__ import main
+from scripts.loadtest.accounting import account
+from scripts.loadtest.recording import Recording
 from tests.clips import clip
 from tests.platform import Platform
 

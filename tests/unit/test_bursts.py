@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from scripts.bursts import __main__ as command
-from scripts.bursts import picture
-from scripts.bursts.accounting import account, sentences, table
-from scripts.bursts.knative import cpu_seconds, depths, owner_of
-from scripts.bursts.processes import WithServers
-from scripts.bursts.quantities import cores
-from scripts.bursts.recording import BadRecording, Look, Meter, Recording, Standing
+from scripts.loadtest import __main__ as command
+from scripts.loadtest import picture
+from scripts.loadtest.accounting import account, sentences, table
+from scripts.loadtest.knative import cpu_seconds, depths, owner_of
+from scripts.loadtest.processes import WithServers
+from scripts.loadtest.quantities import cores
+from scripts.loadtest.recording import BadRecording, Look, Meter, Recording, Standing
 
 
 def look(pods: dict[str, int], cpu: dict[str, float], waiting: int = 0, letters: int = 0) -> Look:

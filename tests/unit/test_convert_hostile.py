@@ -79,13 +79,13 @@ def other(**values: object) -> str:
 
 
 SAYINGS = [
-    "say(remote.COVER, -5)",
-    "say(remote.COVER, 1 << 60)",
-    "say(remote.REPORT, -1)",
-    "say(remote.READ, 5, -1)",
-    "say(remote.GATHER, 33)",
-    "say(remote.GATHER, 1, 0, remote.SPAN.pack(0, 1 << 62))",
-    "say(remote.GATHER, 2, 0, remote.SPAN.pack(0, 9) + remote.SPAN.pack(0, -5))",
+    "say(protocol.COVER, -5)",
+    "say(protocol.COVER, 1 << 60)",
+    "say(protocol.REPORT, -1)",
+    "say(protocol.READ, 5, -1)",
+    "say(protocol.GATHER, 33)",
+    "say(protocol.GATHER, 1, 0, protocol.SPAN.pack(0, 1 << 62))",
+    "say(protocol.GATHER, 2, 0, protocol.SPAN.pack(0, 9) + protocol.SPAN.pack(0, -5))",
     "tell(b'{nonsense')",
     "tell(bytes([255, 254]))",
     "tell(b'[' * 1_000_000)",

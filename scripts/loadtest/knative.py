@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from scripts.bursts.quantities import cores
-from scripts.bursts.recording import Look, Meter, Standing
+from scripts.loadtest.quantities import cores
+from scripts.loadtest.recording import Look, Meter, Standing
 
 _SERVICE = "serving.knative.dev/service"
 #: Of the pods that take in and give out events.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from infra.local.instances import ROOT
 from infra.local.manifests import read
-from scripts.bursts.processes import all_processes, tree
-from scripts.bursts.quantities import cores
-from scripts.bursts.recording import Look, Meter, Standing
+from scripts.loadtest.processes import all_processes, tree
+from scripts.loadtest.quantities import cores
+from scripts.loadtest.recording import Look, Meter, Standing
 
 #: The platform's own process, and the time of processes that had ended before they were looked at.
 PLATFORM, ENDING = "platform", "(stopping)"

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from scripts.bursts.recording import Look, Meter, Standing
-from scripts.bursts.watch import Platform
+from scripts.loadtest.recording import Look, Meter, Standing
+from scripts.loadtest.watch import Platform
 
 _TICKS = 100  # proc(5): USER_HZ
 

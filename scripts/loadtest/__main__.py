@@ -13,14 +13,14 @@ from pathlib import Path
 from events.errors import Mp3burstError
 from scripts.benchmarks import report
 from scripts.benchmarks.inputs import Inputs
-from scripts.bursts import picture
-from scripts.bursts.accounting import account, sentences, table
-from scripts.bursts.embedded import Embedded
-from scripts.bursts.knative import CannotWatch, Knative
-from scripts.bursts.processes import WithServers
-from scripts.bursts.recording import BadRecording, Recording
-from scripts.bursts.users import Api, Refused
-from scripts.bursts.watch import Platform, Say, TooSlow, record
+from scripts.loadtest import picture
+from scripts.loadtest.accounting import account, sentences, table
+from scripts.loadtest.embedded import Embedded
+from scripts.loadtest.knative import CannotWatch, Knative
+from scripts.loadtest.processes import WithServers
+from scripts.loadtest.recording import BadRecording, Recording
+from scripts.loadtest.users import Api, Refused
+from scripts.loadtest.watch import Platform, Say, TooSlow, record
 
 
 class BadVideo(Mp3burstError):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from scripts.bursts.recording import Recording, Sample
+from scripts.loadtest.recording import Recording, Sample
 
 
 @dataclass(frozen=True, slots=True)

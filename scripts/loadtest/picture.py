@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.bursts.accounting import Account, Line, account, sentences, table
-from scripts.bursts.recording import ENDED, Recording
+from scripts.loadtest.accounting import Account, Line, account, sentences, table
+from scripts.loadtest.recording import ENDED, Recording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

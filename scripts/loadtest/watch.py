@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from scripts.bursts.recording import ENDED, Look, Recording
-from scripts.bursts.users import Api, Crowd
+from scripts.loadtest.recording import ENDED, Look, Recording
+from scripts.loadtest.users import Api, Crowd
 
 #: Seconds that a burst may take.
 _MOST = 3600.0
