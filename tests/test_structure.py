@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from events.schema import EVENTS
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/main.py"))
 MODULES = sorted(path for house in ("events", "functions", "infra") for path in (ROOT / house).rglob("*.py"))
 #: CPU milliseconds that importing a function may cost beyond functions-framework itself. Libraries, mostly.

@@ -66,22 +66,22 @@ class Bench:
 
     def mongodb(self) -> str | None:
         """The URL of a MongoDB server, without a database; None where none can be had."""
-        from tests.servers.mongodb import MongoDB
+        from tests.support.servers.mongodb import MongoDB
 
         server = self._server("mongodb", MongoDB)
         return str(server.url) if server else None
 
     def rabbitmq(self) -> str | None:
         """The URL of a RabbitMQ server; None where none can be had."""
-        from tests.servers.rabbitmq import RabbitMQ
+        from tests.support.servers.rabbitmq import RabbitMQ
 
         server = self._server("rabbitmq", RabbitMQ)
         return str(server.url) if server else None
 
     def database(self) -> str:
         """The URL of a database with the tables in it: PostgreSQL, MariaDB, or SQLite."""
-        from tests.servers.mariadb import MariaDB
-        from tests.servers.postgresql import PostgreSQL
+        from tests.support.servers.mariadb import MariaDB
+        from tests.support.servers.postgresql import PostgreSQL
 
         fresh = "sql" not in self._servers
         server = self._server("sql", PostgreSQL, MariaDB)

@@ -22,7 +22,7 @@ _PASSWORD = "correct horse battery"  # noqa: S105 - of an account that lives for
 
 def burst(bench: Bench) -> Iterator[Row]:
     """From the first upload's first byte to the last MP3, against the CPU that ffmpeg needs for the same clips."""
-    from tests.platform import start
+    from tests.support.platform import start
 
     clip, many = bench.inputs.video(20), 10 if bench.quick else 100
     folder = bench.folder()
@@ -59,7 +59,7 @@ def burst(bench: Bench) -> Iterator[Row]:
 
 def fanout(bench: Bench) -> Iterator[Row]:
     """An hour of sound shared out on the embedded platform, against one container that does it all."""
-    from tests.platform import start
+    from tests.support.platform import start
 
     sound = bench.inputs.repeated(bench.inputs.sound(60 if bench.quick else 600), 1 if bench.quick else 6)
     length, folder = "1 min" if bench.quick else "1 h", bench.folder()
@@ -99,7 +99,7 @@ def fanout(bench: Bench) -> Iterator[Row]:
 
 def idle(bench: Bench) -> Iterator[Row]:
     """After one conversion and the idle windows, here cut to 2 s: processes and proportional memory."""
-    from tests.platform import children, start, wait_for
+    from tests.support.platform import children, start, wait_for
 
     folder = bench.folder()
     with start(folder / "data", idle=2) as platform:

@@ -19,8 +19,8 @@ _numbers = count()
 
 def messages(bench: Bench) -> Iterator[Row]:
     """Rate with 16 threads that publish at once, and how long an event is on its way at 100 a second."""
-    from tests.servers.bridge import Bridge
-    from tests.servers.function import Function
+    from tests.support.servers.bridge import Bridge
+    from tests.support.servers.function import Function
 
     url = bench.rabbitmq()
     if url is None:

@@ -64,8 +64,8 @@ def path(bench: Bench) -> Iterator[Row]:
 @contextlib.contextmanager
 def _running(bench: Bench) -> Iterator[tuple[Mapping[str, str], int, "Cpu"]]:
     """Upload and convert with the bridge between; the variables, upload's port, and convert's CPU seconds."""
-    from tests.servers.bridge import Bridge
-    from tests.servers.function import Function
+    from tests.support.servers.bridge import Bridge
+    from tests.support.servers.function import Function
 
     amqp = bench.rabbitmq() or ""
     common = {**keys(), **bench.media(), "DATABASE_URL": bench.database()}

@@ -169,8 +169,8 @@ def _row_seconds(bench: Bench) -> float:
 
 def _event_seconds(bench: Bench) -> float:
     """One event from publish to a function that does nothing; 0.02 where there is no RabbitMQ to ask."""
-    from tests.servers.bridge import Bridge
-    from tests.servers.function import Function
+    from tests.support.servers.bridge import Bridge
+    from tests.support.servers.function import Function
 
     url = bench.rabbitmq()
     if url is None:

@@ -71,7 +71,7 @@ def _platform(given: argparse.Namespace, stack: ExitStack) -> tuple[Platform, Ap
         return WithServers(watched, dict(given.beside)), Api(given.url or "http://localhost:8080", given.connect)
     if given.url:
         return Embedded(given.url), Api(given.url, given.connect)
-    from tests.platform import start
+    from tests.support.platform import start
 
     data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="burst-"))) / "data"
     own = stack.enter_context(start(data, idle=given.idle, env={"QUOTA_JOBS": "0"}))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clips import NOISE, run
 from tests.cluster.cluster import Cluster, User, until
 from tests.e2e.client import wave_bytes
+from tests.support.clips import NOISE, run
 
 
 class Load:

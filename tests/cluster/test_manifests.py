@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.cluster.cluster import Cluster
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 FOLDERS = [path.parent.relative_to(ROOT) for path in ROOT.glob("infra/**/kustomization.yaml")]
 SERVERS = ("rabbitmq", "mongodb", "postgresql", "mysql")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clips import NOISE, run
 from tests.cluster.cluster import Cluster, User, follow, until
+from tests.support.clips import NOISE, run
 
 MINUTES = 12
 

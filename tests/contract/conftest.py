@@ -7,11 +7,11 @@ import pytest
 from functions.state.database import Database
 from infra.migrations.schema import upgrade
 from tests.contract.media_places import Place, opened, server
-from tests.databases import empty, sqlite
-from tests.servers.mariadb import MariaDB
-from tests.servers.mongodb import MongoDB
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.sql import SqlServer
+from tests.support.databases import empty, sqlite
+from tests.support.servers.mariadb import MariaDB
+from tests.support.servers.mongodb import MongoDB
+from tests.support.servers.postgresql import PostgreSQL
+from tests.support.servers.sql import SqlServer
 
 
 def _running(server: SqlServer) -> Iterator[Database]:

@@ -12,8 +12,8 @@ import pytest
 from bson import ObjectId
 
 from functions.media import Description, Media, Reader, Store, connect, gridfs, new_blob_id
-from tests.fakes import MemoryStore, memory_media
-from tests.servers.mongodb import MongoDB
+from tests.support.fakes import MemoryStore, memory_media
+from tests.support.servers.mongodb import MongoDB
 
 A = Description("3f" * 16, "a0" * 16, 'Grüße из 日本 🎬 "1".mp4', "video/mp4")
 

@@ -14,7 +14,7 @@ from functions.login.main import Desk, sign_in
 from functions.state.database import Database
 from functions.state.overdue import Overdue
 from functions.state.schema import logins, users
-from tests.databases import make_past
+from tests.support.databases import make_past
 from tests.unit.test_tokens import KEY, private_pem
 
 

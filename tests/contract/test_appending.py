@@ -13,7 +13,7 @@ from pymongo import monitoring
 from functions.media import BlobCorrupt, BlobNotFound, Kept, StaleWriter, new_blob_id
 from functions.media.blocks import BATCH, BLOCK
 from tests.contract.media_places import A, Place, drain, get, in_mongodb, noise
-from tests.servers.mongodb import MongoDB
+from tests.support.servers.mongodb import MongoDB
 
 
 def grow(place: Place, blob: str, kept: Kept, writer: int, content: bytes, block: int = 300_007) -> Kept:

@@ -11,10 +11,10 @@ import pytest
 
 from events.rabbitmq.topology import ATTEMPTS, FOREIGN, REASON, attributes
 from events.schema import VideoUploaded
-from tests.servers.bridge import Bridge
-from tests.servers.function import Function
-from tests.servers.load import Load, job, stranger, wait_until
-from tests.servers.rabbitmq import RabbitMQ
+from tests.support.servers.bridge import Bridge
+from tests.support.servers.function import Function
+from tests.support.servers.load import Load, job, stranger, wait_until
+from tests.support.servers.rabbitmq import RabbitMQ
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from functions.state.database import Database
 from functions.state.schema import logins, metadata
 from infra.migrations.schema import upgrade
 from scripts.deployment.manifests import migrations
-from tests.platform import ROOT
-from tests.servers.mariadb import MariaDB
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.sql import SqlServer
+from tests.support.paths import ROOT
+from tests.support.servers.mariadb import MariaDB
+from tests.support.servers.postgresql import PostgreSQL
+from tests.support.servers.sql import SqlServer
 
 SERVERS = pytest.mark.parametrize("server", [MariaDB, PostgreSQL], indirect=True, ids=["mariadb", "postgresql"])
 

@@ -11,11 +11,11 @@ import pytest
 from events.publish import NotPublished
 from events.rabbitmq.topology import topology
 from events.schema import Event, Mp3Ready, PieceCut, VideoUploaded
-from tests.fake_broker import FakeBroker
-from tests.servers.bridge import Bridge
-from tests.servers.function import Function
-from tests.servers.load import job, wait_until
-from tests.servers.rabbitmq import RabbitMQ
+from tests.support.fake_broker import FakeBroker
+from tests.support.servers.bridge import Bridge
+from tests.support.servers.function import Function
+from tests.support.servers.load import job, wait_until
+from tests.support.servers.rabbitmq import RabbitMQ
 
 
 class Broker(Protocol):

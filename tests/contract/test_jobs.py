@@ -20,8 +20,8 @@ from functions.state.mails import Mails
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 from functions.state.schema import jobs, metadata, now
-from tests.databases import SHORT, make_past
-from tests.fakes import memory_media
+from tests.support.databases import SHORT, make_past
+from tests.support.fakes import memory_media
 
 T = TypeVar("T")
 OWNER, STRANGER = "a" * 32, "b" * 32

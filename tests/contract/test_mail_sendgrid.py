@@ -14,7 +14,7 @@ import pytest
 
 from functions.notify.carriers import SendGrid
 from functions.notify.transports import Mail, MailNotSent, MailRefused, mailer, message_id_of
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 MAIL = Mail(
     to="ada@example.org",

@@ -9,8 +9,8 @@ import pytest
 
 from functions.notify.carriers import Smtp
 from functions.notify.transports import Mail, MailNotSent, MailRefused, mailer, message_id_of
-from tests.servers import free_port, smtp
-from tests.servers.smtp import DROP, HANG, SmtpServer
+from tests.support.servers import free_port, smtp
+from tests.support.servers.smtp import DROP, HANG, SmtpServer
 
 MAIL = Mail(
     to="ada@example.org",

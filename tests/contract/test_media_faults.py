@@ -6,13 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from functions.media import BlobCorrupt, BlobNotFound, new_blob_id
 from functions.media.gridfs import CHUNK
 from tests.contract.media_places import Place, get, noise, opened, put
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(params=["directory", "gridfs"])
@@ -63,7 +63,7 @@ def test_eight_threads_at_once(place: Place) -> None:
 
 def child(place: Place, code: str, *arguments: str) -> subprocess.Popen[str]:
     lines = "import os, sys; from functions.media import *; media = connect(os.environ)\n"
-    root = str(Path(__file__).parents[2])
+    root = str(ROOT)
     return subprocess.Popen(
         [sys.executable, "-c", lines + code, *arguments],
         env={**place.environ, "PYTHONPATH": root, "PATH": os.environ["PATH"]},

@@ -30,9 +30,9 @@ from functions.media import (
 from functions.media import gridfs as gridfs_store
 from functions.media.gridfs import BATCH, CHUNK, GridFSStore, GridFSWriter
 from functions.settings import BadSetting
-from tests.servers import free_port
-from tests.servers.load import wait_until
-from tests.servers.mongodb import MongoDB
+from tests.support.servers import free_port
+from tests.support.servers.load import wait_until
+from tests.support.servers.mongodb import MongoDB
 
 A = Description("owner", "job", "Grüße 🎬.mp4", "video/mp4")
 

@@ -11,7 +11,7 @@ from functions.state.jobs import GIVEN_UP, JobNotFound, Jobs, Outcome
 from functions.state.leases import MOST_ATTEMPTS, Lease, Terms
 from functions.state.pieces import Cut, Pieces
 from tests.contract.test_jobs import OWNER, House, at_once
-from tests.databases import SHORT, make_past
+from tests.support.databases import SHORT, make_past
 
 
 class Workshop(House):

@@ -21,9 +21,9 @@ from functions.upload.multipart import Cut, Form
 from functions.upload.tus.receive import complete, discard, receive
 from functions.upload.tus.uploads import Upload, Uploads
 from tests.contract.test_jobs import at_once
-from tests.databases import make_past
 from tests.e2e.client import wave_bytes
-from tests.fakes import memory_media
+from tests.support.databases import make_past
+from tests.support.fakes import memory_media
 
 ADA, BOB = (Identity(name * 32, name, "user", {}) for name in "ab")
 ROOT = Identity("a" * 32, "a", "admin", {})

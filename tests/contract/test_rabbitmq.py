@@ -12,11 +12,11 @@ import pytest
 from events.publish import NotPublished, Publish, publisher
 from events.rabbitmq.publisher import Publisher
 from events.schema import VideoUploaded
-from tests.servers.bridge import Bridge
-from tests.servers.function import Answer, Function, Request
-from tests.servers.load import Load, job, stranger, wait_until
-from tests.servers.proxy import Proxy
-from tests.servers.rabbitmq import RabbitMQ
+from tests.support.servers.bridge import Bridge
+from tests.support.servers.function import Answer, Function, Request
+from tests.support.servers.load import Load, job, stranger, wait_until
+from tests.support.servers.proxy import Proxy
+from tests.support.servers.rabbitmq import RabbitMQ
 
 #: Seconds that a publish may take beyond its timeout, on a machine that does other things besides.
 SLACK = 0.3

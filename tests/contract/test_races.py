@@ -19,8 +19,8 @@ from functions.state.outbox import Outbox
 from functions.state.schema import jobs
 from tests.contract.test_jobs import OWNER, House, exists
 from tests.contract.test_pieces import Workshop
-from tests.databases import SHORT, make_past
-from tests.platform import wait_for
+from tests.support.databases import SHORT, make_past
+from tests.support.platform import wait_for
 
 
 @pytest.fixture

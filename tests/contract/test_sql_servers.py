@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from tests.servers.mariadb import MariaDB
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.sql import SqlServer
+from tests.support.servers.mariadb import MariaDB
+from tests.support.servers.postgresql import PostgreSQL
+from tests.support.servers.sql import SqlServer
 
 
 @pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])

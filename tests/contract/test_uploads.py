@@ -22,9 +22,9 @@ from functions.upload.dependencies import Dock
 from functions.upload.tus.receive import complete, discard, receive
 from functions.upload.tus.uploads import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads
 from tests.contract.test_jobs import at_once
-from tests.databases import make_past
 from tests.e2e.client import wave_bytes
-from tests.fakes import memory_media
+from tests.support.databases import make_past
+from tests.support.fakes import memory_media
 
 OWNER, STRANGER = "a" * 32, "b" * 32
 ADA = Identity(OWNER, "ada", "user", {})

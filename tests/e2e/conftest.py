@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from tests.e2e.client import Client
-from tests.platform import Platform, start
+from tests.support.platform import Platform, start
 
 _MEASURED: Final = pytest.StashKey[list[str]]()
 

@@ -25,15 +25,15 @@ from events.rabbitmq.topology import Queue, topology
 from functions.state.database import Database
 from functions.state.schema import jobs, mails, pieces
 from infra.ping import ping
-from tests.databases import make_past
 from tests.e2e.client import Answer, Client, wave_bytes
-from tests.installation import Installation
-from tests.platform import children, is_alive, start, wait_for
-from tests.servers.mongodb import MongoDB
-from tests.servers.proxy import Proxy
-from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.smtp import running
-from tests.servers.sql import SqlServer
+from tests.support.databases import make_past
+from tests.support.installation import Installation
+from tests.support.platform import children, is_alive, start, wait_for
+from tests.support.servers.mongodb import MongoDB
+from tests.support.servers.proxy import Proxy
+from tests.support.servers.rabbitmq import RabbitMQ
+from tests.support.servers.smtp import running
+from tests.support.servers.sql import SqlServer
 
 JOBS, THREADS = 50, 10
 CLIP = wave_bytes(0.5)

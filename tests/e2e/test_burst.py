@@ -5,8 +5,8 @@ from pathlib import Path
 from scripts.loadtest.__main__ import main
 from scripts.loadtest.accounting import account
 from scripts.loadtest.recording import Recording
-from tests.clips import clip
-from tests.platform import Platform
+from tests.support.clips import clip
+from tests.support.platform import Platform
 
 
 def test_a_burst_is_sent_watched_and_drawn(platform: Platform, tmp_path: Path) -> None:

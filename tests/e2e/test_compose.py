@@ -24,14 +24,14 @@ import psycopg
 import pytest
 import yaml
 
-from tests.platform import wait_for
-from tests.servers import free_port, program, smtp
-from tests.servers.mongodb import MongoDB
-from tests.servers.nginx import Gateway
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.rabbitmq import RabbitMQ
+from tests.support.paths import ROOT
+from tests.support.platform import wait_for
+from tests.support.servers import free_port, program, smtp
+from tests.support.servers.mongodb import MongoDB
+from tests.support.servers.nginx import Gateway
+from tests.support.servers.postgresql import PostgreSQL
+from tests.support.servers.rabbitmq import RabbitMQ
 
-ROOT = Path(__file__).parents[2]
 #: Run by the test's servers, or as nginx and the test's SMTP server.
 FOREIGN = {"rabbitmq", "postgresql", "mongodb", "mail", "gateway"}
 PUBLIC = "http://mp3converter.com:8080"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.platform import ROOT, children, is_alive, wait_for
-from tests.servers import free_port
+from tests.support.paths import ROOT
+from tests.support.platform import children, is_alive, wait_for
+from tests.support.servers import free_port
 
 SCRIPT = ROOT / "scripts" / "demo.py"
 

@@ -8,10 +8,10 @@ import av
 import pytest
 from mutagen import id3
 
-from tests import clips
 from tests.e2e.client import Client, field, file_part
 from tests.e2e.test_http import leaves_nothing
-from tests.platform import Platform
+from tests.support import clips
+from tests.support.platform import Platform
 
 ID3: Any = id3.ID3  # mutagen has no types
 

@@ -26,15 +26,15 @@ from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 from functions.state.schema import blobs, jobs, mails
 from functions.sweep.main import Broom, sweep_up
-from tests.databases import make_past
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.faults import CLIP, JOBS, LONG, THREADS, House, accepted_job, build, upload
-from tests.platform import start, wait_for
-from tests.servers.mariadb import MariaDB
-from tests.servers.mongodb import MongoDB
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.smtp import DROP
-from tests.servers.sql import SqlServer
+from tests.support.databases import make_past
+from tests.support.platform import start, wait_for
+from tests.support.servers.mariadb import MariaDB
+from tests.support.servers.mongodb import MongoDB
+from tests.support.servers.postgresql import PostgreSQL
+from tests.support.servers.smtp import DROP
+from tests.support.servers.sql import SqlServer
 
 Measured = Callable[[str], None]
 

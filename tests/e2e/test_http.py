@@ -37,7 +37,7 @@ from tests.e2e.client import (
     peak_rss,
     wave_bytes,
 )
-from tests.platform import Platform, children, start, wait_for
+from tests.support.platform import Platform, children, start, wait_for
 
 WAV = wave_bytes(1.0)
 NOBODY = "Authorization"

@@ -30,11 +30,11 @@ from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 from functions.state.schema import metadata
 from functions.sweep.main import Broom, sweep_up
-from tests.clips import NOISE, clip, samples
-from tests.databases import make_past
 from tests.e2e.client import Client
-from tests.platform import is_alive, start, wait_for
-from tests.servers import smtp
+from tests.support.clips import NOISE, clip, samples
+from tests.support.databases import make_past
+from tests.support.platform import is_alive, start, wait_for
+from tests.support.servers import smtp
 
 RATE, SECONDS = 44100, 60
 
@@ -179,7 +179,7 @@ class Installation:
 
 
 def descendants(ancestor: int) -> list[int]:
-    """As tests.platform.children, in one look at /proc: an encoder does not live long."""
+    """As tests.support.platform.children, in one look at /proc: an encoder does not live long."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):

@@ -19,7 +19,7 @@ import imageio_ffmpeg  # type: ignore[import-untyped]  # it carries no types
 import pytest
 
 from tests.e2e.client import Client, PeakRss
-from tests.platform import Platform, children, start
+from tests.support.platform import Platform, children, start
 
 #: Bytes of a process (design, section 7).
 LIMIT = 120 << 20

@@ -19,8 +19,9 @@ import pytest
 from mutagen import id3
 
 from tests.e2e.client import Client
-from tests.platform import ROOT, Platform
-from tests.servers import program
+from tests.support.paths import ROOT
+from tests.support.platform import Platform
+from tests.support.servers import program
 
 FFMPEG: Final[str] = imageio_ffmpeg.get_ffmpeg_exe()
 ID3: Final[Any] = id3.ID3  # mutagen has no types

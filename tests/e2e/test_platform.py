@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from tests.platform import Platform, children, is_alive, start, wait_for
-from tests.servers import free_port
+from tests.support.platform import Platform, children, is_alive, start, wait_for
+from tests.support.servers import free_port
 
 SAMPLES = Path(__file__).with_name("samples.py")
 GIGABYTE = 1 << 30

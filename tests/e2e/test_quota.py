@@ -14,7 +14,7 @@ from functions.auth.accounts import Accounts
 from functions.state.database import Database
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import Tus
-from tests.platform import Platform, start
+from tests.support.platform import Platform, start
 
 SOUND = wave_bytes(1.0)
 ROOM = 3 * len(SOUND)

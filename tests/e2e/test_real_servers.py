@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.client import Client, wave_bytes
-from tests.installation import Installation, installation
-from tests.platform import wait_for
-from tests.servers.mariadb import MariaDB
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.sql import SqlServer
+from tests.support.installation import Installation, installation
+from tests.support.platform import wait_for
+from tests.support.servers.mariadb import MariaDB
+from tests.support.servers.postgresql import PostgreSQL
+from tests.support.servers.sql import SqlServer
 
 USERS, EACH = 20, 10
 

@@ -11,8 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from tests.platform import ROOT, children, is_alive, wait_for
-from tests.servers import free_port
+from tests.support.paths import ROOT
+from tests.support.platform import children, is_alive, wait_for
+from tests.support.servers import free_port
 
 SAMPLES = Path(__file__).with_name("samples.py")
 

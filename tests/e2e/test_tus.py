@@ -22,9 +22,9 @@ from functions.state.schema import blobs, now, uploads
 from tests.contract.media_places import server
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import PART, VERSION, Tus, metadata
-from tests.platform import Platform, start, wait_for
-from tests.servers import program
-from tests.servers.nginx import Gateway
+from tests.support.platform import Platform, start, wait_for
+from tests.support.servers import program
+from tests.support.servers.nginx import Gateway
 
 SOUND = wave_bytes(1.0)
 #: A sound and as much that no decoder looks at as it takes to fill some chunks of a store.

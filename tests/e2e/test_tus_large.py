@@ -22,7 +22,7 @@ from functions.state.database import Database
 from functions.state.schema import uploads
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import Tus
-from tests.platform import Platform, children, is_alive, start, wait_for
+from tests.support.platform import Platform, children, is_alive, start, wait_for
 
 SIZE = 1 << 30
 CUTS = 20

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.client import Client, wave_bytes
-from tests.platform import Platform, wait_for
+from tests.support.platform import Platform, wait_for
 
 USERS = 30
 

@@ -3,7 +3,7 @@
 import pytest
 
 from events.bridge.__main__ import main
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 
 @pytest.mark.parametrize(

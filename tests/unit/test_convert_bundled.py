@@ -13,7 +13,7 @@ from functions.convert.errors import EncoderKilled, NoRoom
 from functions.convert.ffmpeg import encoder
 from functions.convert.plan import Piece
 from functions.options import Options
-from tests import clips, tracks
+from tests.support import clips, tracks
 
 pytestmark = pytest.mark.timeout(120)
 

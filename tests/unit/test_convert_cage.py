@@ -20,7 +20,7 @@ from functions.convert.errors import EncoderKilled, NoRoom, UnusableMedia
 from functions.convert.ffmpeg import encoder
 from functions.convert.sandbox import spawn
 from functions.options import Options
-from tests import clips
+from tests.support import clips
 
 pytestmark = pytest.mark.timeout(60)
 

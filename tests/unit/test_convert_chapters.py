@@ -11,7 +11,7 @@ from mutagen import id3
 from functions.convert.chapters import MOST, Chapter
 from functions.convert.mp3 import id3 as tags
 from functions.options import Options
-from tests import clips, tracks
+from tests.support import clips, tracks
 from tests.unit.test_convert_identity import convert
 
 ID3: Any = id3.ID3  # mutagen has no types

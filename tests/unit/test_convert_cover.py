@@ -12,7 +12,7 @@ from functions.convert import cover
 from functions.convert.__main__ import main
 from functions.convert.demux.track import Track
 from functions.options import Options
-from tests import clips, tracks
+from tests.support import clips, tracks
 from tests.unit.test_convert_cage import alive, until
 from tests.unit.test_convert_identity import convert
 

@@ -18,7 +18,7 @@ from functions.convert.errors import UnusableMedia
 from functions.convert.mp3 import frame as mpeg
 from functions.convert.plan import Piece
 from functions.options import Options
-from tests import clips, tracks
+from tests.support import clips, tracks
 from tests.unit.test_convert_identity import convert, spliced
 
 #: The same tone in both ears, 6 dB below full scale.

@@ -14,7 +14,7 @@ from functions.convert.demux.client import Reading
 from functions.convert.errors import UnusableMedia
 from functions.convert.planning import plan_for
 from functions.options import Options
-from tests import clips
+from tests.support import clips
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -16,10 +16,10 @@ from functions.convert.demux import client, spawner
 from functions.convert.demux.track import take
 from functions.convert.errors import UnusableMedia
 from functions.options import Options
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.timeout(60)
 
-ROOT = Path(__file__).resolve().parents[2]
 BEGINNING = f"""
 import socket, sys
 sys.path.insert(0, {str(ROOT)!r})

@@ -18,7 +18,7 @@ from functions.convert.ffmpeg import encoder
 from functions.convert.mp3 import assemble
 from functions.convert.plan import Piece
 from functions.options import Options
-from tests import clips, tracks
+from tests.support import clips, tracks
 
 
 def convert(video: Path, directory: Path, options: Options, encoders: int) -> tuple[pipeline.Result, bytes]:

@@ -18,7 +18,7 @@ from functions.convert.mp3 import frame
 from functions.convert.plan import Leap, Piece, Plan
 from functions.convert.seek import leap, matroska
 from functions.options import Options
-from tests import clips, tracks
+from tests.support import clips, tracks
 from tests.unit.test_convert_shared import converted
 
 #: Vowels that rise and fall, and hiss between them.

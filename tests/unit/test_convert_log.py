@@ -10,7 +10,7 @@ from functions.convert.main import convert_video
 from functions.upload.main import take_in
 from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
-from tests.mortal import ADA, House, found
+from tests.support.kill_points import ADA, House, found
 
 SOUND = wave_bytes(0.5)
 

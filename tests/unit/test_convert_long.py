@@ -20,8 +20,8 @@ from functions.convert.mp3 import id3
 from functions.convert.plan import Piece, Plan
 from functions.convert.seek import leap
 from functions.options import Options
-from tests import clips, tracks
-from tests.servers import program
+from tests.support import clips, tracks
+from tests.support.servers import program
 
 HOURS = float(os.environ.get("MP3BURST_HOURS", "1"))
 RATE = 8000

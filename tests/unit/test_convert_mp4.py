@@ -12,7 +12,7 @@ from functions.convert.demux.child import main
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
 from functions.convert.demux.child.mp4.boxes import NotPlain, is_fragmented
-from tests import clips
+from tests.support import clips
 
 
 def decoded(path: Path, track: int = 0) -> bytes:

@@ -17,12 +17,11 @@ from functions.convert import pipeline
 from functions.convert.demux import spawner
 from functions.convert.errors import NoRoom
 from functions.options import Options
-from tests import clips
-from tests.servers.load import wait_until
+from tests.support import clips
+from tests.support.paths import ROOT
+from tests.support.servers.load import wait_until
 
 pytestmark = pytest.mark.timeout(60)
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

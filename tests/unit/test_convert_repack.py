@@ -19,9 +19,9 @@ from functions.convert.mp3 import frame as mpeg
 from functions.options import Options
 from functions.upload.main import take_in
 from functions.upload.multipart import Form
-from tests import clips
 from tests.e2e.client import wave_bytes
-from tests.mortal import ADA, House, found
+from tests.support import clips
+from tests.support.kill_points import ADA, House, found
 from tests.unit.test_killed import the_job
 
 RATES = [8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000]

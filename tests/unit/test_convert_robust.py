@@ -19,8 +19,8 @@ from functions.convert.ffmpeg import encoder
 from functions.convert.mp3 import frame as mpeg
 from functions.convert.plan import Piece, Plan
 from functions.options import Options
-from tests import clips
-from tests.servers import program
+from tests.support import clips
+from tests.support.servers import program
 
 
 def convert(video: Path, directory: Path, options: Options | None = None) -> tuple[pipeline.Result, Path]:

@@ -7,8 +7,8 @@ import pytest
 
 from functions.upload.main import take_in
 from functions.upload.multipart import Form
-from tests import clips
-from tests.mortal import ADA, House, found
+from tests.support import clips
+from tests.support.kill_points import ADA, House, found
 from tests.unit.test_convert_chapters import with_chapters
 from tests.unit.test_killed import prepared, the_job
 

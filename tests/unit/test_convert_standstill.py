@@ -13,7 +13,7 @@ from functions.convert.errors import EncoderKilled
 from functions.convert.sandbox import watchdog
 from functions.convert.sandbox.watchdog import LOOK, PATIENCE, Watch
 from functions.options import Options
-from tests import clips
+from tests.support import clips
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from functions.convert.__main__ import main
-from tests import clips
+from tests.support import clips
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from functions.convert.workspace import workplace
-from tests.mortal import forked, outcome
-from tests.platform import wait_for
+from tests.support.kill_points import forked, outcome
+from tests.support.platform import wait_for
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from functions.convert import main
 from functions.convert.dependencies import Workshop
 from functions.convert.ffmpeg.binary import ffmpeg_of
 from functions.settings import BadSetting
-from tests import clips
+from tests.support import clips
 
 
 def program(path: Path, protocols: str) -> str:

@@ -9,8 +9,8 @@ import yaml
 
 from scripts.deployment import images, manifests, settings
 from scripts.deployment.cluster import CannotDeploy, Cluster
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 RESTRICTED = {
     "runAsNonRoot": True,
     "allowPrivilegeEscalation": False,

@@ -12,6 +12,7 @@ import pytest
 from functions.media import BlobCorrupt, BlobNotFound, Description, MediaUnavailable, connect, new_blob_id
 from functions.media.directory import DirectoryStore
 from functions.settings import BadSetting
+from tests.support.paths import ROOT
 
 A = Description("owner", "job", "a.mp4", "video/mp4")
 
@@ -76,7 +77,7 @@ try:
 except MediaUnavailable:
     print("unavailable")
 """
-    root = str(Path(__file__).parents[2])
+    root = str(ROOT)
     command = [sys.executable, "-c", code, str(tmp_path)]
     said = subprocess.run(command, check=True, capture_output=True, text=True, env={"PYTHONPATH": root}).stdout
     assert said.split() == ["full", "full", "unavailable"]

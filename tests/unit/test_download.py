@@ -13,7 +13,7 @@ from functions.download.main import disposition, hand_out
 from functions.media import Description, new_blob_id
 from functions.options import Options
 from functions.state.jobs import Job
-from tests.fakes import MemoryStore
+from tests.support.fakes import MemoryStore
 
 CONTENT = bytes(range(256)) * 40
 SIZE = len(CONTENT)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from functions.settings import REFUSED
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 #: Variables of the system, not ours.
 OTHERS = {"PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR"}

@@ -4,7 +4,6 @@ import re
 import tomllib
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +11,8 @@ from packaging.requirements import Requirement
 
 from infra import extra_requirements
 from infra.extra_requirements import NotLocked, direct, entries, locked, normal, without_hashes
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = entries((ROOT / "requirements.lock").read_text())
 

@@ -7,15 +7,14 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.servers import free_port
-from tests.servers.nginx import CONFIGURATION, Gateway
+from tests.support.paths import ROOT
+from tests.support.servers import free_port
+from tests.support.servers.nginx import CONFIGURATION, Gateway
 
-ROOT = Path(__file__).parents[2]
 ROUTE = re.compile(
     r"location ~ \^(\S+?)\(/\|\$\) { (?:error_log /dev/null; )?"
     r"set \$upstream \${(\w+)_UPSTREAM}; proxy_pass http://\$upstream; }"

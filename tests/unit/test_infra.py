@@ -15,10 +15,10 @@ from sqlalchemy import make_url
 from functions.auth.links import Links
 from functions.auth.tokens import Signer, Verifier
 from infra import config
-from tests.servers import program
-from tests.servers.function import Function
+from tests.support.paths import ROOT
+from tests.support.servers import program
+from tests.support.servers.function import Function
 
-ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 SERVERS = {"rabbitmq": "rabbitmq", "mongodb": "mongodb", "mysql": "mysql", "postgresql": "postgresql"}
 

@@ -1,5 +1,5 @@
-"""Every plain function is killed at every moment of its life (tests/mortal.py says which those are). Then a day goes by
-with nobody but sweep and the broker, and what a user notices is held to what was promised.
+"""Every plain function is killed at every moment of its life (``tests.support.kill_points``); then sweep and the
+broker run alone for a day, and what a user notices is compared with what was promised.
 """
 
 import os
@@ -26,10 +26,10 @@ from functions.state.schema import metadata
 from functions.sweep.main import sweep_up
 from functions.upload.main import take_in
 from functions.upload.multipart import Form
-from tests.databases import make_past
 from tests.e2e.client import wave_bytes
-from tests.mortal import ADA, OWNER, House, forked, found, houses, killed, outcome
-from tests.rehearsal import rehearsed
+from tests.support.databases import make_past
+from tests.support.kill_points import ADA, OWNER, House, forked, found, houses, killed, outcome
+from tests.support.memoized_media import rehearsed
 
 KEY = "once"
 SOUND = wave_bytes(0.5)

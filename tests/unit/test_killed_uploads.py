@@ -1,5 +1,5 @@
-"""An upload in parts that is killed at every moment (tests/mortal.py says which those are), and what is left then, for
-the client who goes on and where nobody does.
+"""An upload in parts is killed at every moment (``tests.support.kill_points``): what the client finds that goes on with
+it, and what is left where none does.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ from events.schema import Mp3Ready
 from functions.options import Options
 from functions.upload.tus.receive import complete, discard, receive
 from functions.upload.tus.uploads import Upload, UploadGone, UploadNotFound
-from tests.databases import make_past
-from tests.mortal import ADA, OWNER, House, found
+from tests.support.databases import make_past
+from tests.support.kill_points import ADA, OWNER, House, found
 from tests.unit.test_killed import SOUND, deaths, has_told, prepared, quick_convert, the_job
 
 PARTS = (1000, len(SOUND))

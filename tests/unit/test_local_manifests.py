@@ -5,8 +5,7 @@ import pytest
 import yaml
 
 from infra.local.manifests import BadManifest, Manifests, Sink, Trigger, read, seconds
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 
 def service(**changes: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pytest
 from events.http import BadUrl, Poster
 from events.publish import NoBroker, NotPublished, publisher
 from events.schema import PieceCut
-from tests.servers import free_port
-from tests.servers.function import Function
+from tests.support.servers import free_port
+from tests.support.servers.function import Function
 
 EVENT = PieceCut("0123456789abcdef0123456789abcdef", 4)
 

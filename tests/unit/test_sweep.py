@@ -13,8 +13,8 @@ from functions.state.leases import MOST_ATTEMPTS, Terms
 from functions.state.outbox import Outbox
 from functions.sweep.main import Broom, sweep_up
 from tests.contract.test_jobs import House
-from tests.databases import make_past, sqlite
-from tests.fakes import MemoryStore
+from tests.support.databases import make_past, sqlite
+from tests.support.fakes import MemoryStore
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.servers import program
-from tests.servers.process import Server
+from tests.support.servers import program
+from tests.support.servers.process import Server
 
 _SOURCES = Path(__file__).with_suffix("")
 

@@ -3,8 +3,8 @@
 import signal
 from pathlib import Path
 
-from tests.servers import program
-from tests.servers.sql import SqlServer
+from tests.support.servers import program
+from tests.support.servers.sql import SqlServer
 
 
 class PostgreSQL(SqlServer):

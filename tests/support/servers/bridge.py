@@ -4,7 +4,6 @@ import itertools
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,9 +14,9 @@ from events.publish import publisher
 from events.rabbitmq.publisher import Publisher
 from events.rabbitmq.topology import dead, topology
 from events.schema import Event
-from tests.servers.process import Server
+from tests.support.paths import ROOT
+from tests.support.servers.process import Server
 
-_ROOT = Path(__file__).parent.parent.parent
 _number = itertools.count()
 
 
@@ -55,7 +54,7 @@ class Bridge(Server):
 
     def options(self) -> dict[str, Any]:
         """Its variables."""
-        return {"env": {**os.environ, **self.environ, "PYTHONPATH": str(_ROOT)}}
+        return {"env": {**os.environ, **self.environ, "PYTHONPATH": str(ROOT)}}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

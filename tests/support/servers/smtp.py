@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 #: Two answers that are none.
 HANG, DROP = "hang", "drop"

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 _START = 60.0  # seconds; an idle core needs 4 for the slowest, RabbitMQ
 _STOP = 30.0  # seconds

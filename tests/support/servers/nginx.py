@@ -4,10 +4,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.servers import program
-from tests.servers.process import Server
+from tests.support.paths import ROOT
+from tests.support.servers import program
+from tests.support.servers.process import Server
 
-CONFIGURATION = Path(__file__).parents[2] / "functions/gateway/nginx.conf"
+CONFIGURATION = ROOT / "functions/gateway/nginx.conf"
 
 
 def filled(template: str, environ: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from events.publish import NotPublished, Publish
 from events.schema import VideoUploaded
-from tests.servers.rabbitmq import RabbitMQ
+from tests.support.servers.rabbitmq import RabbitMQ
 
 _number = itertools.count()
 

@@ -1,7 +1,7 @@
 """MariaDB as Debian packages it, on loopback, with its own data and port."""
 
-from tests.servers import program
-from tests.servers.sql import SqlServer
+from tests.support.servers import program
+from tests.support.servers.sql import SqlServer
 
 
 class MariaDB(SqlServer):

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.paths import ROOT
+
 #: Real files from browsers, phones and broken tools, where they are there.
-_MEDIA = Path(os.environ.get("MP3BURST_MEDIA") or Path(__file__).resolve().parents[2] / "shared" / "media")
+_MEDIA = Path(os.environ.get("MP3BURST_MEDIA") or ROOT.parent / "shared" / "media")
 
 #: Sound that gives an encoder work: notes that begin and fade, a little noise, another thing in each ear.
 MUSIC = (

@@ -47,7 +47,7 @@ from functions.state.schema import metadata, users
 from functions.sweep.main import Broom, sweep_up
 from functions.upload.dependencies import Dock
 from functions.upload.tus.uploads import Uploads
-from tests.databases import sqlite
+from tests.support.databases import sqlite
 
 T = TypeVar("T")
 OWNER = "a" * 32
@@ -303,7 +303,7 @@ class House:
         sweep_up(self.broom(self.deliver, keep_days))
 
     def _a_day_passes(self) -> None:
-        # As tests.databases.make_past, in one transaction: this happens hundreds of times.
+        # As tests.support.databases.make_past, in one transaction: this happens hundreds of times.
         with self.database.engine.begin() as connection:
             work = [(name, column) for name in ("jobs", "pieces", "mails") for column in ("due_at", "lease_until")]
             for name, column in [*work, ("blobs", "expires_at")]:

@@ -14,11 +14,11 @@ from sqlalchemy import func, select
 
 from functions.state.database import Database
 from functions.state.schema import metadata
-from tests.platform import Platform, start, wait_for
-from tests.servers.mongodb import MongoDB
-from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.smtp import SmtpServer, running
-from tests.servers.sql import SqlServer
+from tests.support.platform import Platform, start, wait_for
+from tests.support.servers.mongodb import MongoDB
+from tests.support.servers.rabbitmq import RabbitMQ
+from tests.support.servers.smtp import SmtpServer, running
+from tests.support.servers.sql import SqlServer
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
 
 T = TypeVar("T")
 

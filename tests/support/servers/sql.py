@@ -6,7 +6,7 @@ import pwd
 import subprocess
 from typing import Any, ClassVar
 
-from tests.servers.process import Server
+from tests.support.servers.process import Server
 
 
 class SqlServer(Server):

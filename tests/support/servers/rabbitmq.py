@@ -5,8 +5,8 @@ import secrets
 import subprocess
 from typing import Any
 
-from tests.servers import free_port, program
-from tests.servers.process import Server
+from tests.support.servers import free_port, program
+from tests.support.servers.process import Server
 
 _SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 _CONTROL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
