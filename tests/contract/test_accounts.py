@@ -15,7 +15,7 @@ from functions.state.database import Database
 from functions.state.overdue import Overdue
 from functions.state.schema import logins, users
 from tests.support.databases import make_past
-from tests.unit.test_tokens import KEY, private_pem
+from tests.unit.auth.test_tokens import KEY, private_pem
 
 
 def test_a_user_can_log_in_with_the_name_in_any_spelling(database: Database) -> None:

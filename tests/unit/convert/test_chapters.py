@@ -12,7 +12,7 @@ from functions.convert.chapters import MOST, Chapter
 from functions.convert.mp3 import id3 as tags
 from functions.options import Options
 from tests.support import clips, tracks
-from tests.unit.test_convert_identity import convert
+from tests.unit.convert.test_identity import convert
 
 ID3: Any = id3.ID3  # mutagen has no types
 

@@ -19,7 +19,7 @@ from functions.convert.mp3 import frame as mpeg
 from functions.convert.plan import Piece
 from functions.options import Options
 from tests.support import clips, tracks
-from tests.unit.test_convert_identity import convert, spliced
+from tests.unit.convert.test_identity import convert, spliced
 
 #: The same tone in both ears, 6 dB below full scale.
 TONE = "aevalsrc='0.5*sin(2*PI*997*t)|0.5*sin(2*PI*997*t)':d={seconds}:s={rate}"

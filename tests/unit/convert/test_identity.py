@@ -114,7 +114,7 @@ def test_real_files_become_the_mp3_of_one_ffmpeg(name: str, tmp_path: Path) -> N
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, options)
     plan = planning.plan_for(track, options, 3)
-    # Before they are re-packed (test_convert_repack.py).
+    # Before they are re-packed (test_reservoir.py).
     assert spliced(plan, track.path, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", "-q:a", "4")
     result, _ = convert(video, tmp_path, options, encoders=3)
     assert result.warning is None

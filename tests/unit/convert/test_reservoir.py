@@ -22,7 +22,7 @@ from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.support import clips
 from tests.support.kill_points import ADA, House, found
-from tests.unit.test_killed import the_job
+from tests.unit.state.test_killed import the_job
 
 RATES = [8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
 

@@ -15,7 +15,7 @@ from functions.upload.tus.receive import complete, discard, receive
 from functions.upload.tus.uploads import Upload, UploadGone, UploadNotFound
 from tests.support.databases import make_past
 from tests.support.kill_points import ADA, OWNER, House, found
-from tests.unit.test_killed import SOUND, deaths, has_told, prepared, quick_convert, the_job
+from tests.unit.state.test_killed import SOUND, deaths, has_told, prepared, quick_convert, the_job
 
 PARTS = (1000, len(SOUND))
 

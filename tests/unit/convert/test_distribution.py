@@ -9,8 +9,8 @@ from functions.upload.main import take_in
 from functions.upload.multipart import Form
 from tests.support import clips
 from tests.support.kill_points import ADA, House, found
-from tests.unit.test_convert_chapters import with_chapters
-from tests.unit.test_killed import prepared, the_job
+from tests.unit.convert.test_chapters import with_chapters
+from tests.unit.state.test_killed import prepared, the_job
 
 
 def film(directory: Path) -> Path:

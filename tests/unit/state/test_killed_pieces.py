@@ -14,7 +14,7 @@ from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.support.kill_points import ADA, House, forked, found, outcome
 from tests.support.memoized_media import rehearsed
-from tests.unit.test_killed import deaths, has_told, job_of, prepared, the_job
+from tests.unit.state.test_killed import deaths, has_told, job_of, prepared, the_job
 
 #: Long enough for two pieces, and at 8 kHz quickly encoded.
 SOUND = wave_bytes(30)

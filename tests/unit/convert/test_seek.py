@@ -19,7 +19,7 @@ from functions.convert.plan import Leap, Piece, Plan
 from functions.convert.seek import leap, matroska
 from functions.options import Options
 from tests.support import clips, tracks
-from tests.unit.test_convert_shared import converted
+from tests.unit.convert.test_distribution import converted
 
 #: Vowels that rise and fall, and hiss between them.
 SPEECH = (

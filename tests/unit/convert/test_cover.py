@@ -13,8 +13,8 @@ from functions.convert.__main__ import main
 from functions.convert.demux.track import Track
 from functions.options import Options
 from tests.support import clips, tracks
-from tests.unit.test_convert_cage import alive, until
-from tests.unit.test_convert_identity import convert
+from tests.unit.convert.test_identity import convert
+from tests.unit.convert.test_sandbox import alive, until
 
 ID3: Any = id3.ID3  # mutagen has no types
 #: Three seconds each of black, red and blue, all of one colour but red, which has a white stripe.

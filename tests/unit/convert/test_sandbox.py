@@ -276,7 +276,7 @@ def test_children_die_with_their_parent(stage: str, video: Path, tmp_path: Path)
 import io, sys, time
 from itertools import pairwise
 from pathlib import Path
-from tests.unit import test_convert_cage as cage
+from tests.unit.convert import test_sandbox as cage
 
 def stop(pids):
     print(*pids, flush=True)
