@@ -12,6 +12,9 @@ from scripts.deployment.cluster import ROOT, CannotDeploy, command, run, say
 #: What goes into every image of infra/Dockerfile, and into those of functions.
 _ALL = ("infra/Dockerfile", ".dockerignore", "pyproject.toml", "requirements.lock", "infra/extra_requirements.py")
 _FUNCTIONS = ("infra/serve.py", "infra/slow_clients.py")
+#: Folders of functions/ that infra/Dockerfile copies into the image of every function, and into that of migrations.
+_LIBRARIES = ("auth", "media", "state")
+_FOR_MIGRATIONS = ("state",)
 #: How many are built at once.
 _AT_ONCE = 3
 
@@ -26,6 +29,8 @@ def _files(name: str) -> Iterator[Path]:
         yield ROOT / "infra/ping.py"
         return
     yield from (ROOT / "functions").glob("*.py")
+    for library in _FOR_MIGRATIONS if name == "migrations" else _LIBRARIES:
+        yield from (ROOT / "functions" / library).rglob("*.py")
     if name == "migrations":
         yield from (path for path in (ROOT / "infra/migrations").rglob("*") if path.suffix in {".py", ".mako"})
     else:
