@@ -19,3 +19,10 @@ class NoSpace(NoRoom):
 
 class EncoderKilled(TryAgain):
     """The reader or an encoder was killed from outside (out of memory, a shutdown): the same file may work later."""
+
+
+class UnsupportedLayout(Exception):
+    """The file is laid out in a way that our own parsers do not support: fall back to libav or to decoding it all.
+
+    Internal: callers handle it, no user sees it.
+    """

@@ -23,8 +23,8 @@ from dataclasses import dataclass, replace
 from typing import IO, NamedTuple, Protocol
 
 from functions.convert import plan as cut
-from functions.convert.demux.child.mp4.boxes import NotPlain
 from functions.convert.demux.track import Track
+from functions.convert.errors import UnsupportedLayout
 from functions.convert.mp3 import frame
 from functions.convert.mp3.assemble import CHUNK, SupportsWrite
 from functions.convert.plan import Leap, Piece, Plan
@@ -92,7 +92,7 @@ def survey(track: Track) -> Marks | None:
     try:
         with track.path.open("rb") as file:
             return _survey(file, track)
-    except NotPlain:
+    except UnsupportedLayout:
         return None
 
 
@@ -107,11 +107,11 @@ def _survey(file: IO[bytes], track: Track) -> Marks:
         first = True
         for begin, stop, drops in matroska.packets(cluster):
             if over or (dropped and (first or not drops)):
-                raise NotPlain  # only at its very end may a track have samples that are not to be heard
+                raise UnsupportedLayout  # only at its very end may a track have samples that are not to be heard
             dropped, before = drops, decoded
             try:
                 decoded += count(cluster, begin, stop)
-            except NotPlain:
+            except UnsupportedLayout:
                 over = True  # cut off, if it is the last
             if over or not first:
                 continue
@@ -128,9 +128,9 @@ def _survey(file: IO[bytes], track: Track) -> Marks:
                 marks[-1].sample <= marks[-2].sample
                 or abs((matroska.timestamp(cluster) - began) / 1000 - before / track.rate) > _ASTRAY
             ):
-                raise NotPlain
+                raise UnsupportedLayout
     if not marks:
-        raise NotPlain
+        raise UnsupportedLayout
     return Marks(marks, end)
 
 
@@ -168,7 +168,7 @@ def excerpt(track: SupportsReadSeek, leap: Leap, out: SupportsWrite) -> None:
         start += data
     try:
         out.write(matroska.continued(start, at_start=leap.offset == leap.head))
-    except NotPlain as error:
+    except UnsupportedLayout as error:
         raise Damaged from error
     if _copy(track, leap.offset, leap.end, out) != leap.crc:
         raise Damaged

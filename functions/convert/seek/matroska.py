@@ -6,7 +6,7 @@ Each cluster stands for itself: what comes before the first, and any run of clus
 from collections.abc import Iterator
 from typing import IO
 
-from functions.convert.demux.child.mp4.boxes import NotPlain
+from functions.convert.errors import UnsupportedLayout
 
 _SEGMENT, _SEEK_HEAD, _TRACKS, _CLUSTER = 0x18538067, 0x114D9B74, 0x1654AE6B, 0x1F43B675
 _TRACK_ENTRY, _CODEC_PRIVATE, _CODEC_DELAY = 0xAE, 0x63A2, 0x56AA
@@ -23,7 +23,7 @@ def head(file: IO[bytes]) -> bytes:
     """All that comes before the first cluster, with which the file is left.
 
     Raises:
-        NotPlain: this is no such file.
+        UnsupportedLayout: this is no such file.
     """
     file.seek(0)
     data = file.read(1 << 20)
@@ -34,7 +34,7 @@ def head(file: IO[bytes]) -> bytes:
             file.seek(at)
             return data[:at]
         at = end
-    raise NotPlain
+    raise UnsupportedLayout
 
 
 def continued(start: bytes, at_start: bool) -> bytes:
@@ -71,7 +71,7 @@ def clusters(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
     """From where the file stands: where each cluster begins and ends in it, and the cluster's content.
 
     Raises:
-        NotPlain: one is damaged or too large.
+        UnsupportedLayout: one is damaged or too large.
     """
     at = file.tell()
     while len(header := file.read(_HEADER)) == _HEADER:
@@ -79,10 +79,10 @@ def clusters(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
         if kind != _CLUSTER:
             return
         if end > _MOST:
-            raise NotPlain
+            raise UnsupportedLayout
         data = header[body:] + file.read(end - _HEADER)
         if len(data) != end - body:
-            raise NotPlain
+            raise UnsupportedLayout
         yield at, at + end, data
         at += end
 
@@ -92,7 +92,7 @@ def timestamp(cluster: bytes) -> int:
     for kind, _, body, end in _elements(cluster, 0, len(cluster)):
         if kind == _TIMESTAMP:
             return int.from_bytes(cluster[body:end], "big")
-    raise NotPlain
+    raise UnsupportedLayout
 
 
 def packets(cluster: bytes) -> Iterator[tuple[int, int, bool]]:
@@ -104,16 +104,16 @@ def packets(cluster: bytes) -> Iterator[tuple[int, int, bool]]:
             group = list(_elements(cluster, body, end))
             blocks = [(start, stop) for inner, _, start, stop in group if inner == _BLOCK]
             if len(blocks) != 1:
-                raise NotPlain
+                raise UnsupportedLayout
             ((start, stop),) = blocks
             yield _payload(cluster, start), stop, any(element[0] == _DISCARD_PADDING for element in group)
         elif kind not in (_TIMESTAMP, _CRC, _VOID):
-            raise NotPlain
+            raise UnsupportedLayout
 
 
 def _payload(data: bytes, at: int) -> int:
     if data[at] != 0x81 or data[at + 3] & _LACING:  # track number 1; its time is two bytes
-        raise NotPlain
+        raise UnsupportedLayout
     return at + 4
 
 
@@ -122,7 +122,7 @@ def _inside(data: bytes) -> int:
     _, _, end = _element(data, 0)
     kind, body, _ = _element(data, end)
     if kind != _SEGMENT or body - end != 12:
-        raise NotPlain
+        raise UnsupportedLayout
     return body
 
 
@@ -135,7 +135,7 @@ def _find(data: bytes, *path: int) -> tuple[int, int, int] | None:
         if not found:
             return None
         if len(found) > 1:
-            raise NotPlain
+            raise UnsupportedLayout
         ((begin, at, end),) = found
     return begin, at, end
 
@@ -152,7 +152,7 @@ def _elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, i
     while at < end:
         kind, body, following = _element(data, at)
         if following > end:
-            raise NotPlain
+            raise UnsupportedLayout
         yield kind, at, body, following
         at = following
 
@@ -165,9 +165,9 @@ def _element(data: bytes, at: int) -> tuple[int, int, int]:
         at += width
         first = data[at]
     except IndexError as error:
-        raise NotPlain from error
+        raise UnsupportedLayout from error
     length = 9 - first.bit_length()
     if width > 4 or length > 8:
-        raise NotPlain
+        raise UnsupportedLayout
     body = at + length
     return kind, body, body + (int.from_bytes(data[at:body], "big") & (1 << 7 * length) - 1)

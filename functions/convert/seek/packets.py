@@ -7,7 +7,7 @@ the last bit, since no more than that goes into them.
 
 from collections.abc import Callable
 
-from functions.convert.demux.child.mp4.boxes import NotPlain
+from functions.convert.errors import UnsupportedLayout
 from functions.convert.mp3 import frame as mpeg
 
 #: Samples of each channel that the packet between two offsets adds.
@@ -36,7 +36,7 @@ def counting(codec: str, channels: int, private: bytes) -> Count:
         private: what the decoder is told before the first packet.
 
     Raises:
-        NotPlain: they cannot be counted; the function that is returned raises it, too.
+        UnsupportedLayout: they cannot be counted; the function that is returned raises it, too.
     """
     if codec == "vorbis":
         return _vorbis(private)
@@ -49,7 +49,7 @@ def _pcm(size: int) -> Count:
     def count(_: bytes, start: int, end: int) -> int:
         samples, rest = divmod(end - start, size)
         if rest:
-            raise NotPlain
+            raise UnsupportedLayout
         return samples
 
     return count
@@ -63,7 +63,7 @@ def _steady(read: Callable[[bytes, int, int], tuple[int, object]]) -> Count:
         samples, kind = read(data, start, end)
         first[:] = first or [kind]
         if kind != first[0]:
-            raise NotPlain
+            raise UnsupportedLayout
         return samples
 
     return count
@@ -72,21 +72,21 @@ def _steady(read: Callable[[bytes, int, int], tuple[int, object]]) -> Count:
 def _mp3(data: bytes, start: int, end: int) -> tuple[int, object]:
     frame = mpeg.parse(data[start : start + mpeg.HEADER])
     if frame is None or frame.size != end - start:
-        raise NotPlain
+        raise UnsupportedLayout
     return frame.samples, (frame.rate, data[start + 3] >> 6 == 3)
 
 
 def _flac(data: bytes, start: int, end: int) -> tuple[int, object]:
     # RFC 9639, 9.1: sync code, block size and rate, channels and bits, the frame's number, then what had no room.
     if end - start < _LEAST_FLAC or data[start] != 0xFF or data[start + 1] & 0xFE != 0xF8:
-        raise NotPlain
+        raise UnsupportedLayout
     size, kind = data[start + 2] >> 4, data[start + 3]
     channels = min(kind >> 4, 8)
     if size in (6, 7):
         number = 8 - (data[start + 4] ^ 0xFF).bit_length()  # leading ones: bytes of the number, as in UTF-8
         at = start + 4 + max(number, 1)
         if at + size - 5 > end:
-            raise NotPlain
+            raise UnsupportedLayout
         samples = int.from_bytes(data[at : at + size - 5], "big") + 1
     elif size == 1:
         samples = 192
@@ -95,7 +95,7 @@ def _flac(data: bytes, start: int, end: int) -> tuple[int, object]:
     else:
         samples = 1 << size
     if not size or kind >> 4 > 10:
-        raise NotPlain
+        raise UnsupportedLayout
     return samples, (data[start + 2] & 15, 1 if channels == 8 else channels, kind & 15)
 
 
@@ -105,10 +105,10 @@ def _vorbis(private: bytes) -> Count:
 
     def count(data: bytes, start: int, end: int) -> int:
         if start == end or data[start] & 1:
-            raise NotPlain
+            raise UnsupportedLayout
         mode = data[start] >> 1 & (1 << bits) - 1
         if mode >= len(long):
-            raise NotPlain
+            raise UnsupportedLayout
         size = sizes[long[mode]]
         # Half of the first is heard only where it is not said how much is to be dropped; as a rule nothing of it is.
         samples = (before[0] + size) // 4 if before else size // 2
@@ -126,7 +126,7 @@ def _setup(private: bytes) -> tuple[tuple[int, int], list[bool], int]:
     stands before them is how many they are.
     """
     if len(private) < 3 or private[0] != 2:
-        raise NotPlain
+        raise UnsupportedLayout
     lengths, at = [], 1
     for _ in range(2):
         length = 0
@@ -137,7 +137,7 @@ def _setup(private: bytes) -> tuple[tuple[int, int], list[bool], int]:
         lengths.append(length)
     identity, setup = private[at : at + lengths[0]], private[at + sum(lengths) :]
     if identity[:7] != b"\x01vorbis" or len(identity) != 30 or setup[:7] != b"\x05vorbis":
-        raise NotPlain
+        raise UnsupportedLayout
     sizes = 1 << (identity[28] & 15), 1 << (identity[28] >> 4)
     number = int.from_bytes(setup, "little")
     end = number.bit_length() - 1  # without the framing bit
@@ -149,5 +149,5 @@ def _setup(private: bytes) -> tuple[tuple[int, int], list[bool], int]:
         if (number >> end - 6 & 63) + 1 == len(long):
             found = list(long)
     if not 1 <= len(found) <= 2:
-        raise NotPlain  # no encoder makes more, and the more there are the less sure it is
+        raise UnsupportedLayout  # no encoder makes more, and the more there are the less sure it is
     return sizes, found, (len(found) - 1).bit_length()

@@ -11,7 +11,8 @@ import pytest
 from functions.convert.demux.child import main
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
-from functions.convert.demux.child.mp4.boxes import NotPlain, is_fragmented
+from functions.convert.demux.child.mp4.boxes import is_fragmented
+from functions.convert.errors import UnsupportedLayout
 from tests.support import clips
 
 
@@ -109,7 +110,7 @@ def test_of_several_tracks_the_one_that_is_asked_for(tmp_path: Path) -> None:
         report = take(video, tmp_path / "track", number)
         assert report["rate"] == rate
         assert decoded(tmp_path / "track") == decoded(video, number)
-    with io.FileIO(video) as source, pytest.raises(NotPlain):
+    with io.FileIO(video) as source, pytest.raises(UnsupportedLayout):
         mp4.parse(source, video.stat().st_size, 2)
 
 
@@ -163,7 +164,7 @@ def test_whatever_is_in_its_tables_a_file_is_read_or_left_to_libav(tmp_path: Pat
             writer.write_head(movie, out := io.BytesIO())
             writer.write_sound(movie, out)
             assert movie.duration >= 0
-        except NotPlain:
+        except UnsupportedLayout:
             continue
         plain += 1
         assert len(out.getvalue()) < 2 * len(data) + 1000
@@ -233,7 +234,7 @@ def test_mp3_is_copied_by_the_tables_as_libav_would(  # type: ignore[no-untyped-
     assert by_tables is None or bool(libav) != by_tables
 
     def no_tables(*_: object) -> None:
-        raise NotPlain
+        raise UnsupportedLayout
 
     monkeypatch.setattr(mp4, "parse", no_tables)
     theirs = read("libav")

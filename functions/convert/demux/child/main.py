@@ -22,9 +22,10 @@ from functions.convert.demux.child import video_excerpt
 from functions.convert.demux.child.demuxer import BUFFER, Extraction, NotWhole, copy_frames
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
-from functions.convert.demux.child.mp4.boxes import NotPlain, is_fragmented
+from functions.convert.demux.child.mp4.boxes import is_fragmented
 from functions.convert.demux.child.remuxer import NoContainer, formats, remux
 from functions.convert.demux.protocol import BEGUN, COVER, MAX_COVER, REPORT, REQUEST, Gone, Remote, receive_order
+from functions.convert.errors import UnsupportedLayout
 from functions.convert.sandbox import limits
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def read(
     """
     import av.error
 
-    with contextlib.suppress(NotPlain):
+    with contextlib.suppress(UnsupportedLayout):
         return _by_its_tables(source, target, track, copy, begun)
     target.seek(0)
     target.truncate()
@@ -99,7 +100,7 @@ def read(
 def _by_its_tables(
     source: io.RawIOBase, target: IO[bytes], track: int, copy: bool, begun: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """As ``read``, of an mp4 that is whole; NotPlain where it is not, or has more to it."""
+    """As ``read``, of an mp4 that is whole; UnsupportedLayout where it is not, or has more to it."""
     import av.error
 
     size = source.seek(0, os.SEEK_END)
@@ -107,17 +108,17 @@ def _by_its_tables(
     try:
         container = _open(movie.beginning())
     except av.error.FFmpegError as error:
-        raise NotPlain from error
+        raise UnsupportedLayout from error
     streams = container.streams.audio
     if len(streams) != movie.audios or getattr(streams[track], "codec_context", None) is None:
-        raise NotPlain
+        raise UnsupportedLayout
     extraction = Extraction(container, streams[track])
     for _ in extraction:
         pass
     known = {**_report(container, extraction), "duration": movie.duration, "packets": movie.packets, "missing": 0.0}
     if copy and _codec(extraction.stream) == "mp3":
         if extraction.skipped or extraction.errors:
-            raise NotPlain
+            raise UnsupportedLayout
         skipped, discarded, duration = writer.write_frames(movie, target)
         known |= {"container": "mp3", "skipped": skipped, "discarded": discarded, "duration": duration}
     else:
@@ -127,7 +128,7 @@ def _by_its_tables(
         begun(known)
         try:
             writer.write_sound(movie, target)
-        except NotPlain as error:
+        except UnsupportedLayout as error:
             raise EOFError("the source is shorter than it was") from error
     target.flush()
     return known

@@ -9,6 +9,7 @@ from typing import IO, NamedTuple
 
 from functions.convert.demux.positioned import Positioned
 from functions.convert.demux.protocol import MOST_GATHERED, MOST_SPANS, Remote
+from functions.convert.errors import UnsupportedLayout
 
 #: Bytes that are read at a time.
 READ = 64 << 10
@@ -23,10 +24,6 @@ Parts = list[bytes | tuple[int, int]]
 _TYPES = {4: "I", 8: "Q"}
 
 
-class NotPlain(Exception):
-    """The file has something that only libav knows how to read."""
-
-
 class Box(NamedTuple):
     """Where a box begins, where its content does, and where it ends."""
 
@@ -39,7 +36,7 @@ class Box(NamedTuple):
 class File:
     """A source of known size, read anywhere through one small buffer.
 
-    What is asked for and is not there raises NotPlain.
+    What is asked for and is not there raises UnsupportedLayout.
     """
 
     def __init__(self, source: io.RawIOBase, size: int) -> None:
@@ -58,7 +55,7 @@ class File:
             while len(self._data) < size:
                 got = self.source.read(ahead - len(self._data))
                 if not got:
-                    raise NotPlain
+                    raise UnsupportedLayout
                 self._data += got
         return self._data[offset - self._start : offset - self._start + size]
 
@@ -86,7 +83,7 @@ class File:
         elif spans:
             data = self.source.gather(spans)
             if len(data) != size:
-                raise NotPlain
+                raise UnsupportedLayout
             yield data
 
     def number(self, offset: int, width: int = 4) -> int:
@@ -115,10 +112,10 @@ class File:
             elif size == 0 and end == self.size:
                 size = end - start
             if start + size < body or start + size > end:
-                raise NotPlain
+                raise UnsupportedLayout
             yield Box(kind, start, body, start + size)
             start += size
-        raise NotPlain
+        raise UnsupportedLayout
 
     def children(self, box: Box) -> Iterator[Box]:
         """The boxes in a box that has nothing else."""
@@ -129,7 +126,7 @@ class File:
         for kind in path:
             found = [child for child in self.children(box) if child.kind == kind]
             if len(found) != 1:
-                raise NotPlain
+                raise UnsupportedLayout
             (box,) = found
         return box
 

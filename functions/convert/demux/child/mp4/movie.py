@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, repeat, takewhile
 
-from functions.convert.demux.child.mp4.boxes import Beginning, Box, File, NotPlain
+from functions.convert.demux.child.mp4.boxes import Beginning, Box, File
+from functions.convert.errors import UnsupportedLayout
 
 #: Packets that libav gets to see.
 _SHOWN = 16
@@ -58,7 +59,7 @@ class Movie:
             if start is not None:  # else a pause, which nobody hears
                 edited += length / clock or whole - start / ticks
         if 0 < edited < whole / 2:
-            raise NotPlain  # whether that is meant, libav judges: its packets are what is counted then
+            raise UnsupportedLayout  # whether that is meant, libav judges: its packets are what is counted then
         return min(edited, whole) if edited > 0 else whole
 
     @property
@@ -73,7 +74,7 @@ class Movie:
 
     def _per_second(self, box: Box) -> int:
         if not (number := self.file.number(box.body + (20 if self.file.number(box.body, 1) else 12))):
-            raise NotPlain
+            raise UnsupportedLayout
         return number
 
     def edits(self) -> Iterator[tuple[int, int | None]]:
@@ -106,7 +107,7 @@ class Movie:
             if number == following:
                 per = next(runs)
                 if next(runs) != 1:
-                    raise NotPlain  # a second kind of sound
+                    raise UnsupportedLayout  # a second kind of sound
                 following = next(runs, None)
             yield offset, per
 
@@ -149,35 +150,35 @@ def parse(source: io.RawIOBase, size: int, number: int) -> Movie:
         number: which audio track, from 0.
 
     Raises:
-        NotPlain: it is no mp4, or has no such track, or none that can be taken out here: libav knows.
+        UnsupportedLayout: it is no mp4, or has no such track, or none that can be taken out here: libav knows.
     """
     file = File(source, size)
     top = list(islice(file.boxes(0, size), 64))
     kinds = [box.kind for box in top]
     if kinds[:1] != [b"ftyp"] or kinds.count(b"moov") != 1 or b"moof" in kinds or len(top) == 64:
-        raise NotPlain
+        raise UnsupportedLayout
     moov = top[kinds.index(b"moov")]
     inside = list(file.children(moov))
     if {box.kind for box in inside} & {b"mvex", b"cmov"}:
-        raise NotPlain
+        raise UnsupportedLayout
     traks = tuple(box for box in inside if box.kind == b"trak")
     audios = [box for box in traks if _handler(file, box) == b"soun"]
     if number >= len(audios):
-        raise NotPlain
+        raise UnsupportedLayout
     trak = audios[number]
     dref = file.one(trak, b"mdia", b"minf", b"dinf", b"dref")
     if file.number(dref.body + 4) != 1 or not file.number(dref.body + 16) & 1:
-        raise NotPlain  # the sound is in another file
+        raise UnsupportedLayout  # the sound is in another file
     tables: dict[bytes, Box] = {}
     for box in file.children(file.one(trak, b"mdia", b"minf", b"stbl")):
         if box.kind in tables and box.kind not in (b"sgpd", b"sbgp", b"free"):
-            raise NotPlain
+            raise UnsupportedLayout
         tables[box.kind] = box
     if (
         not {b"stsd", b"stts", b"stsz", b"stsc"} <= tables.keys() <= _CARRIED | CHUNKS
         or len(CHUNKS & tables.keys()) != 2
     ):
-        raise NotPlain
+        raise UnsupportedLayout
     return Movie(file, top[0], moov, traks, trak, tables, _packets(file, tables), len(audios))
 
 
@@ -190,15 +191,15 @@ def _packets(file: File, tables: dict[bytes, Box]) -> int:
         or file.number(entry - 4) != 1
         or file.at(entry + 4, 4) == b"enca"  # encrypted
     ):
-        raise NotPlain
+        raise UnsupportedLayout
     for kind, width in ((b"stts", 8), (b"stsc", 12), (b"stco", 4), (b"co64", 8)):
         if kind in tables and file.number(tables[kind].body + 4) * width > tables[kind].end - tables[kind].body - 8:
-            raise NotPlain
+            raise UnsupportedLayout
     stts = tables[b"stts"].body
     if sum(islice(file.numbers(stts + 8, 2 * file.number(stts + 4)), 0, None, 2)) != count:
-        raise NotPlain
+        raise UnsupportedLayout
     if file.number(stts + 4) == file.number(stts + 12) == 1:
-        raise NotPlain  # single samples, PCM, of which libav makes packets as it likes
+        raise UnsupportedLayout  # single samples, PCM, of which libav makes packets as it likes
     return count
 
 
@@ -209,7 +210,7 @@ def _until(wanted: int, counts: Iterable[int]) -> tuple[int, int]:
         if reached + count >= wanted:
             return number, reached
         reached += count
-    raise NotPlain
+    raise UnsupportedLayout
 
 
 def _handler(file: File, trak: Box) -> bytes:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import IO
 
-from functions.convert.demux.child.mp4.boxes import Box, NotPlain, Parts, gapless, size_of, wrap, write
+from functions.convert.demux.child.mp4.boxes import Box, Parts, gapless, size_of, wrap, write
 from functions.convert.demux.child.mp4.movie import CHUNKS, Movie
+from functions.convert.errors import UnsupportedLayout
 from functions.convert.mp3 import frame as mpeg
 
 #: Bytes of the box that the sound is in, before it: a size of 64 bits.
@@ -21,7 +22,7 @@ def write_head(movie: Movie, target: IO[bytes]) -> None:
     """Write all but the sound.
 
     Raises:
-        NotPlain: the tables do not agree, or point beyond the file's end.
+        UnsupportedLayout: the tables do not agree, or point beyond the file's end.
     """
     sound = sum(length for _, length, _ in _spans(movie))
     ftyp: Parts = [(movie.ftyp.start, movie.ftyp.end)]
@@ -44,18 +45,18 @@ def write_frames(movie: Movie, target: IO[bytes]) -> tuple[int, int, float]:
         included.
 
     Raises:
-        NotPlain: they are not whole frames of one kind, or the edit list leaves some of them out.
+        UnsupportedLayout: they are not whole frames of one kind, or the edit list leaves some of them out.
     """
     kind = None
     for number, data in enumerate(_packets(movie)):
         frame = mpeg.parse(data)
         if frame is None or frame.size != len(data) or (kind or frame.kind) != frame.kind:
-            raise NotPlain
+            raise UnsupportedLayout
         kind = frame.kind
         if number or not mpeg.is_tag(data):
             target.write(data)
     if kind is None:
-        raise NotPlain
+        raise UnsupportedLayout
     rate, samples = kind
     return *_silent(movie, rate, samples), movie.packets * samples / rate
 
@@ -65,15 +66,15 @@ def _silent(movie: Movie, rate: int, samples: int) -> tuple[int, int]:
     for count, length in movie.times():
         left -= count
         if length != samples and (left or count > 1):
-            raise NotPlain  # a gap
+            raise UnsupportedLayout  # a gap
     edits = list(islice(movie.edits(), 2))
     if movie.ticks != rate or len(edits) > 1:
-        raise NotPlain
+        raise UnsupportedLayout
     for length, start in edits:
         # An edit that begins later, or ends before the last packet does begin, has libav leave packets out.
         end = length * rate / movie.clock if length else math.inf
         if start is None or start >= 1152 or start + end <= (movie.packets - 1) * samples:
-            raise NotPlain
+            raise UnsupportedLayout
         return start, 0 if math.isinf(end) else max(movie.packets * samples - start - round(end), 0)
     return 0, 0
 
@@ -87,16 +88,16 @@ def _packets(movie: Movie) -> Iterator[bytes]:
 
 
 def _spans(movie: Movie) -> Iterator[tuple[int, int, int]]:
-    """Of each chunk: where it is, its bytes, its packets. NotPlain where they lie outside, or are not all there are."""
+    """Of each chunk: where it is, its bytes, its packets; UnsupportedLayout if they lie outside or are not all."""
     sizes, packets = movie.sizes(), 0
     for offset, per in movie.chunks():
         length = sum(islice(sizes, per))
         packets += per
         if offset + length > movie.file.size:
-            raise NotPlain
+            raise UnsupportedLayout
         yield offset, length, per
     if packets != movie.packets:
-        raise NotPlain
+        raise UnsupportedLayout
 
 
 def _moov(movie: Movie, offset: int) -> Parts:
