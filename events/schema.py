@@ -9,11 +9,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NewType
 
 from events.errors import Mp3burstError
 
 PREFIX = "dev.mp3burst."
+
+#: A job's id: 32 lowercase hexadecimal digits.
+JobId = NewType("JobId", str)
 
 _JOB = re.compile("[0-9a-f]{32}")
 _MOST = 2**31 - 1  # what an INTEGER of SQL holds

@@ -13,7 +13,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from events.errors import TryAgain, with_cause
 from events.schema import BadEvent, Event, parse
-from functions.state.leases import Fenced
+from functions.state.leases import LeaseLost
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +32,11 @@ def handling(event: Event) -> Iterator[None]:
     """Answer for what happens in the block: 503 where another try may help, with the cause in the log.
 
     Raises:
-        ServiceUnavailable: what was raised in the block was not Fenced, which is nothing to be tried again.
+        ServiceUnavailable: what was raised in the block was not LeaseLost, which is nothing to be tried again.
     """
     try:
         yield
-    except Fenced:
+    except LeaseLost:
         log.info("job %s: %s is in another's hands", event.job, event.type)
     except TryAgain as error:
         log.warning("job %s: %s is put off: %s", event.job, event.type, with_cause(error))

@@ -3,7 +3,7 @@
 import secrets
 import unicodedata
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NewType
 
 from sqlalchemy import bindparam, insert, select, update
 
@@ -17,6 +17,9 @@ PASSES: Final = 2
 _NAMED: Final = select(users).where(users.c.username == bindparam("name"))
 #: The hash of a random password of nobody, made with these figures: checking against it takes as long as any other.
 _NOBODY: Final = "$argon2id$v=19$m=19456,t=2,p=1$xPBmdTdtccdhDWsoFZnTxw$XaoTqvduO0a4UYM+PyHvKvO8+9+lozuxUfvbIF/O8NI"
+
+#: A user's id: 32 lowercase hexadecimal digits.
+UserId = NewType("UserId", str)
 
 
 class UsernameTaken(Mp3burstError):

@@ -1,22 +1,31 @@
 """What convert, encode and join work with."""
 
+import functools
 import math
+import os
 from dataclasses import dataclass
 from typing import Final
 
-from functions.convert.distribution import MOST_PIECES
-from functions.media import Media
+from events.publish import publisher
+from functions.convert.cpus import MOST_ENCODERS, available_cores
+from functions.convert.distribution import MOST_LEAPS, MOST_PIECES
+from functions.convert.ffmpeg.binary import ffmpeg_of
+from functions.media import Media, connect
+from functions.settings import number
 from functions.state.blobs import Blobs
+from functions.state.database import Database, url
 from functions.state.jobs import Jobs
 from functions.state.outbox import Outbox
 from functions.state.pieces import Pieces
 
 #: Seconds of sound worth an encoder of their own: to start one, pre-roll included, costs what encoding eight does.
 ENCODER_SECONDS: Final = 20.0
+#: Seconds of sound from which on a job is shared out.
+FANOUT_SECONDS: Final = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class Dependencies:
     """The stores and the tools.
 
     Attributes:
@@ -46,6 +55,24 @@ class Workshop:
     def encoders_for(self, seconds: float) -> int:
         """How many encoders at once so many seconds of sound are worth."""
         return max(min(self.encoders, int(seconds / ENCODER_SECONDS)), 1)
+
+
+@functools.cache
+def dependencies() -> Dependencies:
+    """Connect to what the environment names, once per process."""
+    database = Database(url(os.environ))
+    return Dependencies(
+        media=connect(os.environ),
+        blobs=Blobs(database),
+        jobs=Jobs(database),
+        joins=Jobs(database, stage="joining"),
+        pieces=Pieces(database),
+        outbox=Outbox(database, publisher(os.environ, f"/mp3burst/{os.environ.get('FUNCTION_TARGET', 'convert')}")),
+        encoders=int(number(os.environ, "ENCODERS", min(available_cores(), MOST_ENCODERS), 1, MOST_ENCODERS)),
+        fanout=number(os.environ, "FANOUT_SECONDS", FANOUT_SECONDS),
+        most=int(number(os.environ, "FANOUT_PIECES", MOST_PIECES, 2, MOST_LEAPS)),
+        ffmpeg=ffmpeg_of(os.environ),
+    )
 
 
 def mp3_name(filename: str) -> str:

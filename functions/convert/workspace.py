@@ -13,7 +13,7 @@ _PREFIX: Final = "mp3burst-convert-"
 
 
 @contextmanager
-def workplace() -> Iterator[Path]:
+def workspace() -> Iterator[Path]:
     """A new directory, deleted at the end of the block.
 
     A worker that is killed deletes nothing, and its container or machine goes on. So a conversion holds a lock on its

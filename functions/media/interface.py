@@ -8,11 +8,14 @@ import re
 import secrets
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NewType, Protocol, Self
 
 from events.errors import Mp3burstError, TryAgain
 
 _BLOB_ID = re.compile(r"[0-9a-f]{24}")
+
+#: A blob's id: 24 lowercase hexadecimal digits, the form of a MongoDB ObjectId.
+BlobId = NewType("BlobId", str)
 
 
 class BlobNotFound(Mp3burstError):

@@ -16,7 +16,7 @@ from functions.event_endpoint import handling, received
 from functions.notify import message
 from functions.notify.transports import Mail, MailRefused, Send, mailer, message_id_of
 from functions.state.database import Database, DatabaseUnavailable, url
-from functions.state.leases import Fenced, Lease
+from functions.state.leases import Lease, LeaseLost
 from functions.state.mails import Addressee, Mails
 
 #: Seconds that a mail which is out is kept in mind while the database is away; the request may last 120.
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class PostOffice:
+class Dependencies:
     """What a mail takes. ``out`` has the events whose mail is out and not on record yet."""
 
     mails: Mails
@@ -39,10 +39,10 @@ def notify(event: CloudEvent) -> None:
     """Eats dev.mp3burst.mp3.ready and dev.mp3burst.conversion.failed."""
     if (ended := received(event)) is not None:
         with handling(ended):
-            send_mail(ended.id, _post_office())
+            send_mail(ended.id, dependencies())
 
 
-def send_mail(event: str, office: PostOffice) -> None:
+def send_mail(event: str, deps: Dependencies) -> None:
     """Send the mail of this event, unless it is sent or another sends it.
 
     A worker that ends between the server's yes and ``sent`` lets another send the mail again, under the same
@@ -52,37 +52,37 @@ def send_mail(event: str, office: PostOffice) -> None:
     Raises:
         TryAgain: the mail could not be sent for now; it has been given back.
     """
-    lease = office.mails.claim(event)
+    lease = deps.mails.claim(event)
     if lease is None:
         log.info("mail %s: sent, or another sends it", event)
         return
-    if event in office.out:
-        _record(event, lease, office)
+    if event in deps.out:
+        _record(event, lease, deps)
         return
-    to = office.mails.addressee(lease)
+    to = deps.mails.addressee(lease)
     if to is None:
-        office.mails.abandon(lease)
+        deps.mails.abandon(lease)
         return
     try:
-        with office.mails.keep(lease) as keeper:
-            mail = write(event, lease, to, office.links)
+        with deps.mails.renewing(lease) as keeper:
+            mail = write(event, lease, to, deps.links)
             keeper.check()
-            office.send(mail)
+            deps.send(mail)
     except MailRefused:
         log.exception("job %s: mail %s is refused for good", to.job.id, event)
-        office.mails.abandon(lease)
+        deps.mails.abandon(lease)
         return
-    except Fenced:
+    except LeaseLost:
         raise
     except Exception:
-        office.mails.release(lease)
+        deps.mails.release(lease)
         raise
-    office.out.add(event)
+    deps.out.add(event)
     log.info("job %s: mail %s is sent", to.job.id, event)
-    _record(event, lease, office)
+    _record(event, lease, deps)
 
 
-def _record(event: str, lease: Lease, office: PostOffice) -> None:
+def _record(event: str, lease: Lease, deps: Dependencies) -> None:
     """Record that the mail is out, however long the database takes to come back: nobody may send it once more.
 
     Raises:
@@ -91,8 +91,8 @@ def _record(event: str, lease: Lease, office: PostOffice) -> None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            office.mails.sent(lease)
-            office.out.discard(event)
+            deps.mails.sent(lease)
+            deps.out.discard(event)
             return
         except DatabaseUnavailable:
             if time.monotonic() > deadline:
@@ -113,5 +113,6 @@ def write(event: str, lease: Lease, to: Addressee, links: Links) -> Mail:
 
 
 @functools.cache
-def _post_office() -> PostOffice:
-    return PostOffice(Mails(Database(url(os.environ))), Links.from_environ(os.environ), mailer(os.environ))
+def dependencies() -> Dependencies:
+    """Connect to what the environment names, once per process."""
+    return Dependencies(Mails(Database(url(os.environ))), Links.from_environ(os.environ), mailer(os.environ))

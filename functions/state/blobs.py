@@ -19,7 +19,7 @@ from functions.state.schema import blobs, now, uploads
 #: Milliseconds that a blob may stay without a job that keeps it.
 TTL: Final = 3_600_000
 #: Asked within the transaction that puts a blob on record, or lets it grow: how many bytes it may have. May refuse.
-Admit = Callable[[Connection, str], int]
+Grant = Callable[[Connection, str], int]
 _RENEWAL_SECONDS: Final = 600.0
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Blobs:
 
     @contextmanager
     def writing(
-        self, media: Media, store: str, description: Description, admit: Admit | None = None
+        self, media: Media, store: str, description: Description, admit: Grant | None = None
     ) -> Iterator[RenewingWriter]:
         """Write a new blob under a fresh id; it expires in an hour unless a job keeps it.
 
@@ -76,7 +76,7 @@ class Blobs:
             self.discard(media, store, blob)
             raise
 
-    def _reserve(self, blob: str, store: str, description: Description, admit: Admit | None) -> int:
+    def _reserve(self, blob: str, store: str, description: Description, admit: Grant | None) -> int:
         owner, job, room = description.owner, description.job, 0
 
         def reserve(connection: Connection) -> None:
@@ -92,7 +92,7 @@ class Blobs:
             log.info("blob %s was on record already", blob)
         return room
 
-    def grow(self, blob: str, admit: Admit) -> int:
+    def grow(self, blob: str, admit: Grant) -> int:
         """Let a blob that is being written become as large as ``admit`` says, or raise what it raises.
 
         Raises:
@@ -133,7 +133,7 @@ class Blobs:
 
         self._database.run(forget)
 
-    def put_off(self, blob: str) -> None:
+    def postpone(self, blob: str) -> None:
         """Let an expired blob that could not be deleted wait behind those that have not been tried."""
         later = update(blobs).where(blobs.c.id == blob, blobs.c.expires_at < now()).values(expires_at=now() - 1)
         self._database.run(lambda connection: connection.execute(later))
@@ -146,7 +146,7 @@ class Blobs:
         return self._database.run(lambda connection: [(row.id, row.store) for row in connection.execute(query)])
 
 
-def keep(connection: Connection, blob: str, size: int = 0) -> bool:
+def retain(connection: Connection, blob: str, size: int = 0) -> bool:
     """Keep the blob, of so many bytes, for good, within the caller's transaction; False where it has expired."""
     kept = blobs.c.expires_at.is_(None) | (blobs.c.expires_at > now())
     connection.execute(update(blobs).where(blobs.c.id == blob, kept).values(expires_at=None, size=size))

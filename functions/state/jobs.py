@@ -14,7 +14,7 @@ from functions.options import Options
 from functions.state import blobs as blobs_record
 from functions.state.blobs import BlobExpired
 from functions.state.database import Conflict, Database
-from functions.state.leases import Keeper, Lease, Leases, Terms
+from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
 from functions.state.mails import insert_mail
 from functions.state.schema import blobs, jobs, mails, now, pieces
 
@@ -22,7 +22,7 @@ from functions.state.schema import blobs, jobs, mails, now, pieces
 STEPS: Final = 1000
 _JOB_ID: Final = re.compile("[0-9a-f]{32}")
 FINISHED: Final = ("done", "failed")
-GIVEN_UP: Final = (
+ATTEMPTS_EXHAUSTED: Final = (
     "The conversion was tried several times and did not come to an end. Try again later; "
     "if it fails again, this file cannot be converted here."
 )
@@ -83,11 +83,11 @@ def new_job_id() -> str:
 class Jobs:
     """The jobs table, as upload, convert, join, status and download use it."""
 
-    def __init__(self, database: Database, terms: Terms | None = None, stage: str = "converting") -> None:
+    def __init__(self, database: Database, terms: LeaseTerms | None = None, stage: str = "converting") -> None:
         """Jobs, of which ``claim`` takes those to convert, or with the stage ``joining`` those to join."""
         self._database, self._stage = database, stage
         states = ("uploaded", "converting") if stage == "converting" else (stage,)
-        self._leases = Leases(database, jobs, states, terms or Terms())
+        self._leases = Leases(database, jobs, states, terms or LeaseTerms())
 
     def add(
         self, job: str, owner: str, video: str, filename: str, options: Options, key: str | None = None, size: int = 0
@@ -111,7 +111,7 @@ class Jobs:
 
         def add(connection: Connection) -> None:
             connection.execute(row)
-            if not blobs_record.keep(connection, video, size):
+            if not blobs_record.retain(connection, video, size):
                 raise BlobExpired("Storing the file took too long; send it again.")
 
         try:
@@ -175,14 +175,14 @@ class Jobs:
         """Take the job to work on it; None where it is over, gone, or in another worker's hands."""
         return self._leases.claim(jobs.c.id == job, state=self._stage)
 
-    def keep(self, lease: Lease, progress: Callable[[], float] | None = None) -> Keeper:
+    def renewing(self, lease: Lease, progress: Callable[[], float] | None = None) -> LeaseRenewer:
         """Renew the lease while working; ``progress`` is asked each time how far the work is, 0 to 1."""
 
         def renew() -> bool:
             how_far = {"done": int(progress() * STEPS), "total": STEPS} if progress else {}
             return self._leases.renew(jobs.c.id == lease.row.id, lease.token, **how_far)
 
-        return self._leases.keep(renew)
+        return self._leases.renewing(renew)
 
     def finish(self, lease: Lease, outcome: Outcome) -> Event | None:
         """The MP3 is stored: keep it, and put its mail on record.
@@ -211,7 +211,7 @@ class Jobs:
 
         def end(connection: Connection) -> Event | None:
             if close(connection, self._leases.held(jobs.c.id == job, lease.token), event, values):
-                if (mp3 := values.get("mp3")) is not None and not blobs_record.keep(connection, str(mp3), size):
+                if (mp3 := values.get("mp3")) is not None and not blobs_record.retain(connection, str(mp3), size):
                     raise BlobExpired("Storing the MP3 took too long.")
                 return event
             # The lease's token stays on an ended row: a commit whose answer was lost is known by it.

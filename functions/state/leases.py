@@ -20,17 +20,17 @@ from functions.state.database import Database, DatabaseUnavailable
 from functions.state.schema import now
 
 #: Attempts that a row gets before it is given up.
-MOST_ATTEMPTS: Final = 5
+MAX_ATTEMPTS: Final = 5
 _DAY: Final = 86_400_000
 log = logging.getLogger(__name__)
 
 
-class Fenced(Mp3burstError):
+class LeaseLost(Mp3burstError):
     """Another worker has the row now, or the row is gone: stop, delete what is yours, and say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LeaseTerms:
     """How long a lease lasts, in milliseconds. A row falls due a little after its lease, so that sweep comes last."""
 
     lease: int = 20_000
@@ -46,9 +46,9 @@ class Lease:
     row: Row[Any]
 
     @property
-    def spent(self) -> bool:
+    def exhausted(self) -> bool:
         """Whether this attempt is one too many: the row is to be failed, not worked on."""
-        return bool(self.row.attempts > MOST_ATTEMPTS)
+        return bool(self.row.attempts > MAX_ATTEMPTS)
 
 
 def backoff(attempts: int) -> int:
@@ -59,7 +59,7 @@ def backoff(attempts: int) -> int:
 class Leases:
     """The leases on the rows of one table."""
 
-    def __init__(self, database: Database, table: Table, open_states: tuple[str, ...], terms: Terms) -> None:
+    def __init__(self, database: Database, table: Table, open_states: tuple[str, ...], terms: LeaseTerms) -> None:
         self._database, self._table, self._terms = database, table, terms
         self._open = table.c.state.in_(open_states)
         self._open_states = open_states
@@ -140,20 +140,20 @@ class Leases:
         """The condition under which a worker may change the row: it is still its own."""
         return and_(row, self._table.c.lease == token, self._open)
 
-    def keep(self, renew: Callable[[], bool]) -> "Keeper":
+    def renewing(self, renew: Callable[[], bool]) -> "LeaseRenewer":
         """Renew from a thread of its own, until the ``with`` block is left."""
-        return Keeper(renew, self._terms)
+        return LeaseRenewer(renew, self._terms)
 
 
-class Keeper:
+class LeaseRenewer:
     """Renews a lease every few seconds while its owner works."""
 
-    def __init__(self, renew: Callable[[], bool], terms: Terms) -> None:
+    def __init__(self, renew: Callable[[], bool], terms: LeaseTerms) -> None:
         self._renew, self._terms = renew, terms
         self._over, self._lost = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
-    def __enter__(self) -> "Keeper":
+    def __enter__(self) -> "LeaseRenewer":
         self._thread.start()
         return self
 
@@ -162,9 +162,9 @@ class Keeper:
         self._thread.join()
 
     def check(self) -> None:
-        """Raise Fenced if the lease is lost; call it often while working."""
+        """Raise LeaseLost if the lease is lost; call it often while working."""
         if self._lost.is_set():
-            raise Fenced("Another worker has taken this over.")
+            raise LeaseLost("Another worker has taken this over.")
 
     def _run(self) -> None:
         held_until = time.monotonic() + self._terms.lease / 1000

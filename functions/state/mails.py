@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from events.schema import ConversionFailed, Event, Mp3Ready
 from functions.state.database import Database
-from functions.state.leases import Keeper, Lease, Leases, Terms
+from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
 from functions.state.schema import jobs, mails, now, users
 
 #: The events that a mail tells of, by the type that the row keeps.
@@ -34,9 +34,9 @@ def insert_mail(connection: Connection, event: Event) -> None:
 class Mails:
     """The mails table, as notify uses it."""
 
-    def __init__(self, database: Database, terms: Terms | None = None) -> None:
+    def __init__(self, database: Database, terms: LeaseTerms | None = None) -> None:
         self._database = database
-        self._leases = Leases(database, mails, ("due",), terms or Terms())
+        self._leases = Leases(database, mails, ("due",), terms or LeaseTerms())
 
     def claim(self, mail: str) -> Lease | None:
         """Take the mail to send it; None where it is sent, gone, or in another's hands."""
@@ -54,9 +54,9 @@ class Mails:
 
         return self._database.run(find)
 
-    def keep(self, lease: Lease) -> Keeper:
+    def renewing(self, lease: Lease) -> LeaseRenewer:
         """Renew the lease while the mail is being sent."""
-        return self._leases.keep(lambda: self._leases.renew(mails.c.id == lease.row.id, lease.token))
+        return self._leases.renewing(lambda: self._leases.renew(mails.c.id == lease.row.id, lease.token))
 
     def sent(self, lease: Lease) -> None:
         """The server has taken the mail."""

@@ -7,8 +7,8 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, or_, sele
 
 from events.schema import ConversionFailed, Event
 from functions.state.database import Database
-from functions.state.jobs import FINISHED, GIVEN_UP, close, remove
-from functions.state.leases import MOST_ATTEMPTS
+from functions.state.jobs import ATTEMPTS_EXHAUSTED, FINISHED, close, remove
+from functions.state.leases import MAX_ATTEMPTS
 from functions.state.mails import GIVE_UP
 from functions.state.outbox import event_of, row_of
 from functions.state.schema import jobs, logins, mails, now, pieces
@@ -43,7 +43,7 @@ class Overdue:
             lambda connection: [due for table in (jobs, pieces, mails) for due in rows(connection, table)]
         )
 
-    def fail_spent(self) -> list[Event]:
+    def fail_exhausted(self) -> list[Event]:
         """Fail the jobs whose attempts, or those of one of their pieces, are spent; the events to emit."""
 
         def fail(connection: Connection) -> list[Event]:
@@ -51,7 +51,7 @@ class Overdue:
             ids |= {*connection.scalars(select(pieces.c.job).where(_spent(pieces)))}
             events: list[Event] = []
             for event in (ConversionFailed(job) for job in sorted(ids)):
-                values = {"state": "failed", "error": GIVEN_UP, "lease": None}
+                values = {"state": "failed", "error": ATTEMPTS_EXHAUSTED, "lease": None}
                 if close(connection, and_(_free(jobs), jobs.c.state.not_in(FINISHED)), event, values):
                     events.append(event)
             return events
@@ -67,7 +67,7 @@ class Overdue:
             _free(mails),
             mails.c.state == "due",
             mails.c.created_at < now() - GIVE_UP,
-            mails.c.attempts >= MOST_ATTEMPTS,
+            mails.c.attempts >= MAX_ATTEMPTS,
         )
         values = {"state": "abandoned", "due_at": None, "lease": None, "lease_until": None}
         return self._database.run(
@@ -97,7 +97,7 @@ class Overdue:
 
 
 def _spent(table: Table) -> ColumnElement[bool]:
-    return and_(_free(table), table.c.attempts >= MOST_ATTEMPTS, table.c.due_at <= now())
+    return and_(_free(table), table.c.attempts >= MAX_ATTEMPTS, table.c.due_at <= now())
 
 
 def _free(table: Table) -> ColumnElement[bool]:

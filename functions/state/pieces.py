@@ -10,12 +10,12 @@ from functions.state import blobs as blobs_record
 from functions.state.blobs import BlobExpired
 from functions.state.database import Database
 from functions.state.jobs import close
-from functions.state.leases import Keeper, Lease, Leases, Terms
+from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
 from functions.state.schema import jobs, now, pieces
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class SplitRecord:
     """A job's audio track and how it is to be encoded.
 
     Attributes:
@@ -34,23 +34,25 @@ class Cut:
 class Pieces:
     """The pieces table, as convert, encode and join use it."""
 
-    def __init__(self, database: Database, terms: Terms | None = None) -> None:
+    def __init__(self, database: Database, terms: LeaseTerms | None = None) -> None:
         self._database = database
-        self._jobs = Leases(database, jobs, ("converting",), terms or Terms())
-        self._leases = Leases(database, pieces, ("cut",), terms or Terms())
+        self._jobs = Leases(database, jobs, ("converting",), terms or LeaseTerms())
+        self._leases = Leases(database, pieces, ("cut",), terms or LeaseTerms())
 
-    def cut(self, lease: Lease, cut: Cut) -> list[Event]:
+    def split(self, lease: Lease, record: SplitRecord) -> list[Event]:
         """The track is stored: put the pieces on record, and keep the blobs that they need.
 
         Args:
             lease: of the job, which is given up with this.
-            cut: what is to be encoded, and how.
+            record: what is to be encoded, and how.
 
         Returns:
             The events to emit; none where another worker has the job or it is gone: the blobs are then nobody's.
         """
         job = lease.row.id
-        rows = [{"job": job, "n": n, "plan": plan, "state": "cut", "attempts": 0} for n, plan in enumerate(cut.pieces)]
+        rows = [
+            {"job": job, "n": n, "plan": plan, "state": "cut", "attempts": 0} for n, plan in enumerate(record.pieces)
+        ]
         events: list[Event] = [PieceCut(job, n) for n in range(len(rows))]
 
         def move(connection: Connection) -> list[Event]:
@@ -58,15 +60,15 @@ class Pieces:
                 update(jobs)
                 .where(self._jobs.held(jobs.c.id == job, lease.token))
                 .values(
-                    {"state": "encoding", "audio": cut.audio, "plan": cut.plan, "total": len(rows), "done": 0}
+                    {"state": "encoding", "audio": record.audio, "plan": record.plan, "total": len(rows), "done": 0}
                     | {"attempts": 0, "lease": None, "lease_until": None, "due_at": None}
                 )
             )
             if not moved.rowcount:
                 # Ours all the same, if the answer to our commit was lost.
-                mine = and_(jobs.c.id == job, jobs.c.state == "encoding", jobs.c.audio == cut.audio)
+                mine = and_(jobs.c.id == job, jobs.c.state == "encoding", jobs.c.audio == record.audio)
                 return events if connection.scalar(select(jobs.c.id).where(mine)) is not None else []
-            if not all(blobs_record.keep(connection, blob) for blob in (cut.audio, cut.head)):
+            if not all(blobs_record.retain(connection, blob) for blob in (record.audio, record.head)):
                 raise BlobExpired("Storing the audio track took too long.")
             connection.execute(insert(pieces).values(created_at=now(), due_at=now()), rows)
             return events
@@ -82,9 +84,9 @@ class Pieces:
         query = select(jobs).where(jobs.c.id == lease.row.job, jobs.c.state == "encoding")
         return self._database.run(lambda connection: connection.execute(query).one_or_none())
 
-    def keep(self, lease: Lease) -> Keeper:
+    def renewing(self, lease: Lease) -> LeaseRenewer:
         """Renew the lease while encoding."""
-        return self._leases.keep(lambda: self._leases.renew(_piece(lease.row.job, lease.row.n), lease.token))
+        return self._leases.renewing(lambda: self._leases.renew(_piece(lease.row.job, lease.row.n), lease.token))
 
     def encoded(self, lease: Lease, output: str, plan: str) -> list[Event] | None:
         """The piece's frames are stored: keep them and count the piece.
@@ -116,7 +118,7 @@ class Pieces:
                     return None
                 joining = select(jobs.c.id).where(jobs.c.id == job, jobs.c.state == "joining", jobs.c.attempts == 0)
                 return [PiecesEncoded(job)] if connection.scalar(joining) is not None else []
-            if not blobs_record.keep(connection, output):
+            if not blobs_record.retain(connection, output):
                 raise BlobExpired("Storing the piece took too long.")
             complete = counted.done + 1 == counted.total
             values = {"state": "joining", "due_at": now()} if complete else {}

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Broom:
+class Dependencies:
     """What sweeping takes."""
 
     overdue: Overdue
@@ -41,7 +41,7 @@ class Broom:
 @functions_framework.cloud_event
 def sweep(_: CloudEvent) -> None:
     """Eats the ping of a PingSource."""
-    sweep_up(_broom())
+    sweep_up(dependencies())
 
 
 @functions_framework.cloud_event
@@ -53,46 +53,46 @@ def bury(event: CloudEvent) -> None:
             _overdue().wake(dead)
 
 
-def sweep_up(broom: Broom, budget: float = BUDGET) -> None:
+def sweep_up(deps: Dependencies, budget: float = BUDGET) -> None:
     """One sweep, within so many seconds; what it does not reach is due at the next."""
     end = time.monotonic() + budget
-    failed = broom.overdue.fail_spent()
+    failed = deps.overdue.fail_exhausted()
     for event in failed:
         log.error("job %s: its attempts are spent", event.job)
-    broom.outbox.emit_all(failed)
-    if abandoned := broom.overdue.abandon_mails():
+    deps.outbox.emit_all(failed)
+    if abandoned := deps.overdue.abandon_mails():
         log.error("%d mails could not be sent for a day and are given up", abandoned)
-    _emit_due(broom, end)
-    if broom.keep_days:
-        while time.monotonic() < end and broom.overdue.retire(broom.keep_days, BATCH) == BATCH:
+    _emit_due(deps, end)
+    if deps.keep_days:
+        while time.monotonic() < end and deps.overdue.retire(deps.keep_days, BATCH) == BATCH:
             pass
-    _delete_expired(broom, end)
-    broom.overdue.forget_logins()
+    _delete_expired(deps, end)
+    deps.overdue.forget_logins()
 
 
-def _emit_due(broom: Broom, end: float) -> None:
+def _emit_due(deps: Dependencies, end: float) -> None:
     """Emit the events of overdue rows; a broker that takes none is left alone until the next sweep."""
-    while time.monotonic() < end and (due := broom.overdue.due(BATCH)):
+    while time.monotonic() < end and (due := deps.overdue.due(BATCH)):
         for row in due:
             if time.monotonic() > end:
                 return
             log.warning("job %s: %s is overdue and emitted again", row.event.job, row.event.type)
-            if not broom.outbox.emit(row.event, seen=row.seen):
+            if not deps.outbox.emit(row.event, seen=row.seen):
                 return
 
 
-def _delete_expired(broom: Broom, end: float) -> None:
+def _delete_expired(deps: Dependencies, end: float) -> None:
     """Delete blobs that nobody keeps. One that cannot be deleted must not keep the others from it."""
-    while time.monotonic() < end and (expired := broom.blobs.expired(BATCH)):
+    while time.monotonic() < end and (expired := deps.blobs.expired(BATCH)):
         failures = 0
         for blob, store in expired:
             if time.monotonic() > end:  # a store that does not answer takes seconds for each
                 return
             try:
-                broom.blobs.delete(broom.media, store, blob)
+                deps.blobs.delete(deps.media, store, blob)
             except Mp3burstError:
                 log.warning("blob %s could not be deleted; the next sweep tries again", blob, exc_info=True)
-                broom.blobs.put_off(blob)
+                deps.blobs.postpone(blob)
                 failures += 1
         if failures == len(expired):
             return
@@ -104,8 +104,9 @@ def _overdue() -> Overdue:
 
 
 @functools.cache
-def _broom() -> Broom:
+def dependencies() -> Dependencies:
+    """Connect to what the environment names, once per process."""
     database = Database(url(os.environ))
     outbox = Outbox(database, publisher(os.environ, "/mp3burst/sweep"))
     keep_days = number(os.environ, "KEEP_DAYS", 0)
-    return Broom(Overdue(database), Blobs(database), connect(os.environ), outbox, keep_days)
+    return Dependencies(Overdue(database), Blobs(database), connect(os.environ), outbox, keep_days)

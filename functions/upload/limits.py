@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, bindparam, case, func, or_, select
 
 from events.errors import Mp3burstError
 from functions.auth.tokens import Identity
-from functions.state.blobs import Admit
+from functions.state.blobs import Grant
 from functions.state.jobs import FINISHED
 from functions.state.schema import blobs, jobs, now, users
 
@@ -63,7 +63,7 @@ class Quota:
     jobs: int = 0
     size: int = 0
 
-    def begin(self, who: Identity, size: int, slack: int = 0) -> Admit:
+    def begin(self, who: Identity, size: int, slack: int = 0) -> Grant:
         """For a new upload: gives it room for so many bytes, or for up to ``slack`` less where there is no more.
 
         What is returned raises:
@@ -71,7 +71,7 @@ class Quota:
         """
         return functools.partial(self._admit, who=who, size=size, slack=slack, begins=True)
 
-    def grow(self, who: Identity, size: int, slack: int = 0) -> Admit:
+    def grow(self, who: Identity, size: int, slack: int = 0) -> Grant:
         """For an upload under way: gives it room for so many bytes in all; else as ``begin``."""
         return functools.partial(self._admit, who=who, size=size, slack=slack, begins=False)
 

@@ -14,8 +14,8 @@ from functions.media import BlobNotFound, Description, Media, MediaUnavailable
 from functions.options import Options
 from functions.state.blobs import BlobExpired, Blobs
 from functions.state.database import Database, DatabaseUnavailable
-from functions.state.jobs import GIVEN_UP, Job, JobNotFound, Jobs, Outcome, new_job_id
-from functions.state.leases import MOST_ATTEMPTS, Fenced, Terms
+from functions.state.jobs import ATTEMPTS_EXHAUSTED, Job, JobNotFound, Jobs, Outcome, new_job_id
+from functions.state.leases import MAX_ATTEMPTS, LeaseLost, LeaseTerms
 from functions.state.mails import Mails
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
@@ -30,7 +30,7 @@ OWNER, STRANGER = "a" * 32, "b" * 32
 class House:
     """Everything that stands on one database."""
 
-    def __init__(self, database: Database, terms: Terms) -> None:
+    def __init__(self, database: Database, terms: LeaseTerms) -> None:
         self.database = database
         self.media: Media = memory_media()
         self.jobs, self.mails = Jobs(database, terms), Mails(database, terms)
@@ -58,7 +58,7 @@ class House:
 
 @pytest.fixture
 def house(database: Database) -> House:
-    return House(database, Terms())
+    return House(database, LeaseTerms())
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_of_many_workers_one_gets_the_job(brisk: House) -> None:
         lease = brisk.jobs.claim(job.id)
         if lease is None:
             return False
-        with brisk.jobs.keep(lease, lambda: 0.5) as keeper:
+        with brisk.jobs.renewing(lease, lambda: 0.5) as keeper:
             # Until every other has looked and gone: longer than a lease that is not renewed.
             threading.Event().wait(SHORT.due * 2 / 1000)
             keeper.check()
@@ -153,7 +153,7 @@ def test_a_worker_that_was_fenced_off_changes_nothing(brisk: House) -> None:
     assert brisk.jobs.finish(slow, Outcome(stale, 1.0, None)) is None
     assert brisk.jobs.fail(slow, "no") is None
     brisk.jobs.release(slow)
-    with brisk.jobs.keep(slow, lambda: 0.1) as keeper, pytest.raises(Fenced):
+    with brisk.jobs.renewing(slow, lambda: 0.1) as keeper, pytest.raises(LeaseLost):
         for _ in range(200):
             threading.Event().wait(0.05)
             keeper.check()
@@ -192,7 +192,7 @@ def test_a_kept_blob_survives_the_discard_of_a_worker_in_doubt(house: House) -> 
 def test_a_renewal_after_the_end_does_not_wake_the_job(brisk: House) -> None:
     lease = brisk.jobs.claim(brisk.job().id)
     assert lease is not None
-    with brisk.jobs.keep(lease, lambda: 0.9):
+    with brisk.jobs.renewing(lease, lambda: 0.9):
         brisk.jobs.finish(lease, Outcome(brisk.blob("mp3s"), 1.0, None))
         threading.Event().wait(SHORT.renewal * 3 / 1000)
     row = brisk.row("jobs")
@@ -201,42 +201,42 @@ def test_a_renewal_after_the_end_does_not_wake_the_job(brisk: House) -> None:
 
 def test_a_failure_that_may_pass_gives_the_job_back(house: House) -> None:
     job = house.job()
-    for attempt in range(1, MOST_ATTEMPTS + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         lease = house.jobs.claim(job.id)
         assert lease is not None
         assert lease.row.attempts == attempt
-        assert not lease.spent
+        assert not lease.exhausted
         house.jobs.release(lease)
         assert house.overdue.due(10) == []
     last = house.jobs.claim(job.id)
     assert last is not None
-    assert last.spent
+    assert last.exhausted
 
 
 @pytest.mark.parametrize("away", [MediaUnavailable("away"), DatabaseUnavailable("away")])
 def test_an_attempt_without_a_service_does_not_count(house: House, away: Exception) -> None:
     job = house.job()
-    for _ in range(2 * MOST_ATTEMPTS):
+    for _ in range(2 * MAX_ATTEMPTS):
         lease = house.jobs.claim(job.id)
         assert lease is not None
-        assert not lease.spent
+        assert not lease.exhausted
         house.jobs.release(lease, away)
     assert house.overdue.due(10) == []
     make_past(house.database, "jobs", "due_at")
-    assert house.overdue.fail_spent() == []
+    assert house.overdue.fail_exhausted() == []
     assert [due.event for due in house.overdue.due(10)] == [VideoUploaded(job.id)]
 
 
 def test_a_service_that_stays_away_for_a_day_ends_the_job(house: House) -> None:
     job = house.job()
     make_past(house.database, "jobs", "created_at", 86_400_000)
-    for _ in range(MOST_ATTEMPTS):
-        assert house.overdue.fail_spent() == []
+    for _ in range(MAX_ATTEMPTS):
+        assert house.overdue.fail_exhausted() == []
         lease = house.jobs.claim(job.id)
         assert lease is not None
         house.jobs.release(lease, MediaUnavailable("full"))
         wait_out(house, "jobs")
-    assert house.overdue.fail_spent() == [ConversionFailed(job.id)]
+    assert house.overdue.fail_exhausted() == [ConversionFailed(job.id)]
 
 
 def test_a_store_that_takes_a_minute_to_start_spends_two_attempts_of_an_old_job(house: House) -> None:
@@ -265,15 +265,15 @@ def wait_out(house: House, table: str) -> None:
 
 def test_sweep_fails_a_job_whose_attempts_are_spent_once(house: House) -> None:
     job = house.job()
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         lease = house.jobs.claim(job.id)
         assert lease is not None
         house.jobs.release(lease)
-    assert house.overdue.fail_spent() == []
+    assert house.overdue.fail_exhausted() == []
     make_past(house.database, "jobs", "due_at")
-    failed = at_once(4, lambda _: house.overdue.fail_spent())
+    failed = at_once(4, lambda _: house.overdue.fail_exhausted())
     assert [event for events in failed for event in events] == [ConversionFailed(job.id)]
-    assert house.jobs.get(job.id, OWNER).error == GIVEN_UP
+    assert house.jobs.get(job.id, OWNER).error == ATTEMPTS_EXHAUSTED
     assert house.row("mails").kind == ConversionFailed.type
 
 
@@ -368,7 +368,7 @@ def test_a_mail_that_nobody_takes_for_a_day_is_given_up(house: House) -> None:
     assert lease is not None
     told = house.jobs.fail(lease, "no audio")
     assert told is not None
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         mail = house.mails.claim(told.id)
         assert mail is not None
         house.mails.release(mail)
@@ -440,7 +440,7 @@ def test_a_blob_that_cannot_be_deleted_waits_behind_the_others(house: House) -> 
     make_past(house.database, "blobs", "expires_at")
     assert {blob for blob, _ in house.blobs.expired(10)} == {first, second}
     (stuck, _), *_ = house.blobs.expired(10)
-    house.blobs.put_off(stuck)
+    house.blobs.postpone(stuck)
     assert [blob for blob, _ in house.blobs.expired(10)][-1] == stuck
 
 

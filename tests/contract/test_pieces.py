@@ -7,9 +7,9 @@ import pytest
 from events.schema import ConversionFailed, Mp3Ready, PieceCut, PiecesEncoded
 from functions.state.blobs import BlobExpired
 from functions.state.database import Database
-from functions.state.jobs import GIVEN_UP, JobNotFound, Jobs, Outcome
-from functions.state.leases import MOST_ATTEMPTS, Lease, Terms
-from functions.state.pieces import Cut, Pieces
+from functions.state.jobs import ATTEMPTS_EXHAUSTED, JobNotFound, Jobs, Outcome
+from functions.state.leases import MAX_ATTEMPTS, Lease, LeaseTerms
+from functions.state.pieces import Pieces, SplitRecord
 from tests.contract.test_jobs import OWNER, House, at_once
 from tests.support.databases import SHORT, make_past
 
@@ -17,7 +17,7 @@ from tests.support.databases import SHORT, make_past
 class Workshop(House):
     """A house that works in pieces."""
 
-    def __init__(self, database: Database, terms: Terms) -> None:
+    def __init__(self, database: Database, terms: LeaseTerms) -> None:
         super().__init__(database, terms)
         self.pieces, self.joins = Pieces(database, terms), Jobs(database, terms, stage="joining")
 
@@ -25,13 +25,13 @@ class Workshop(House):
         """A job cut into so many pieces; its id."""
         lease = self.jobs.claim(self.job().id)
         assert lease is not None
-        events = self.pieces.cut(lease, self.plan(lease, number))
+        events = self.pieces.split(lease, self.plan(lease, number))
         assert events == [PieceCut(lease.row.id, n) for n in range(number)]
         return str(lease.row.id)
 
-    def plan(self, lease: Lease, number: int) -> Cut:
+    def plan(self, lease: Lease, number: int) -> SplitRecord:
         audio, head = self.blob("pieces", lease.row.id), self.blob("pieces", lease.row.id)
-        return Cut(audio, head, "{}", tuple(f'{{"n": {n}}}' for n in range(number)))
+        return SplitRecord(audio, head, "{}", tuple(f'{{"n": {n}}}' for n in range(number)))
 
     def encode(self, job: str, n: int) -> list[object] | None:
         """Encode a piece as a worker does; None where there was nothing to do."""
@@ -47,7 +47,7 @@ class Workshop(House):
 
 @pytest.fixture
 def workshop(database: Database) -> Workshop:
-    return Workshop(database, Terms())
+    return Workshop(database, LeaseTerms())
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_commit_whose_answer_was_lost_is_recognised(workshop: Workshop) -> Non
     lease = workshop.jobs.claim(workshop.job().id)
     assert lease is not None
     job, plan = lease.row.id, workshop.plan(lease, 2)
-    assert workshop.pieces.cut(lease, plan) == workshop.pieces.cut(lease, plan)
+    assert workshop.pieces.split(lease, plan) == workshop.pieces.split(lease, plan)
     assert workshop.count("pieces") == 2
     workshop.encode(job, 0)
     last = workshop.pieces.claim(job, 1)
@@ -143,9 +143,9 @@ def test_a_converter_that_was_fenced_off_cuts_nothing(brisk: Workshop) -> None:
     assert slow is not None
     heir = brisk.jobs.claim(job.id)
     assert heir is not None
-    assert brisk.pieces.cut(slow, brisk.plan(slow, 3)) == []
+    assert brisk.pieces.split(slow, brisk.plan(slow, 3)) == []
     assert brisk.count("pieces") == 0
-    assert len(brisk.pieces.cut(heir, brisk.plan(heir, 2))) == 2
+    assert len(brisk.pieces.split(heir, brisk.plan(heir, 2))) == 2
 
 
 def test_sweep_emits_what_waits_at_each_stage(workshop: Workshop) -> None:
@@ -168,7 +168,7 @@ def test_a_joined_job_leaves_its_mp3_and_its_video_alone(workshop: Workshop) -> 
     lease = workshop.joins.claim(job)
     assert lease is not None
     assert lease.row.attempts == 1
-    with workshop.joins.keep(lease):
+    with workshop.joins.renewing(lease):
         assert workshop.joins.finish(lease, Outcome(workshop.blob("mp3s", job), 9.0, None)) == Mp3Ready(job)
     assert workshop.joins.claim(job) is None
     assert workshop.count("pieces") == 0
@@ -193,14 +193,14 @@ def test_a_piece_that_cannot_be_encoded_fails_its_job_once(workshop: Workshop) -
 
 def test_a_piece_whose_attempts_are_spent_fails_its_job(workshop: Workshop) -> None:
     job = workshop.cut(2)
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         lease = workshop.pieces.claim(job, 1)
         assert lease is not None
         workshop.pieces.release(lease)
     make_past(workshop.database, "pieces", "due_at")
-    failed = [event for events in at_once(4, lambda _: workshop.overdue.fail_spent()) for event in events]
+    failed = [event for events in at_once(4, lambda _: workshop.overdue.fail_exhausted()) for event in events]
     assert failed == [ConversionFailed(job)]
-    assert workshop.jobs.get(job, OWNER).error == GIVEN_UP
+    assert workshop.jobs.get(job, OWNER).error == ATTEMPTS_EXHAUSTED
 
 
 def test_a_job_deleted_while_its_pieces_are_encoded_leaves_nothing(workshop: Workshop) -> None:

@@ -13,7 +13,7 @@ from functions.media import Description
 from functions.state.blobs import BlobExpired
 from functions.state.database import Database, DatabaseUnavailable
 from functions.state.jobs import Outcome
-from functions.state.leases import MOST_ATTEMPTS, Fenced, Keeper, Terms
+from functions.state.leases import MAX_ATTEMPTS, LeaseLost, LeaseRenewer, LeaseTerms
 from functions.state.mails import GIVE_UP
 from functions.state.outbox import Outbox
 from functions.state.schema import jobs
@@ -25,7 +25,7 @@ from tests.support.platform import wait_for
 
 @pytest.fixture
 def house(database: Database) -> House:
-    return House(database, Terms())
+    return House(database, LeaseTerms())
 
 
 def test_a_worker_that_was_fenced_off_does_not_disturb_its_heir(house: House) -> None:
@@ -36,7 +36,7 @@ def test_a_worker_that_was_fenced_off_does_not_disturb_its_heir(house: House) ->
     assert slow is not None
     assert heir is not None
     before = house.row("jobs")
-    with house.jobs.keep(slow) as keeper:
+    with house.jobs.renewing(slow) as keeper:
         assert not keeper._renew()  # What its thread does every five seconds.
     assert house.jobs.finish(slow, Outcome(house.blob("mp3s"), 1.0, None)) is None
     assert house.jobs.fail(slow, "no") is None
@@ -69,10 +69,10 @@ def test_a_mail_that_another_sends_is_left_to_them(house: House) -> None:
 
 def test_a_second_worker_leaves_as_soon_as_it_sees_the_first_alive(database: Database) -> None:
     """It must not stay for the 25 s that it would wait for a dead one: a broker's delivery waits with it."""
-    house = House(database, Terms(lease=20_000, renewal=200, due=25_000))
+    house = House(database, LeaseTerms(lease=20_000, renewal=200, due=25_000))
     lease = house.jobs.claim(house.job().id)
     assert lease is not None
-    with house.jobs.keep(lease):
+    with house.jobs.renewing(lease):
         began = time.monotonic()
         assert house.jobs.claim(lease.row.id) is None
         assert time.monotonic() - began < 10
@@ -127,27 +127,27 @@ def test_confirming_a_swept_event_does_not_touch_a_row_that_somebody_took(house:
 
 def test_the_last_attempt_is_not_failed_while_it_lives(house: House) -> None:
     job = house.job()
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         make_past(house.database, "jobs", "lease_until")
         last = house.jobs.claim(job.id)
     assert last is not None
     make_past(house.database, "jobs", "due_at")
-    assert house.overdue.fail_spent() == []
+    assert house.overdue.fail_exhausted() == []
     make_past(house.database, "jobs", "lease_until")
-    assert house.overdue.fail_spent() == [ConversionFailed(job.id)]
+    assert house.overdue.fail_exhausted() == [ConversionFailed(job.id)]
     assert house.jobs.finish(last, Outcome(house.blob("mp3s"), 1.0, None)) is None
     assert house.row("jobs").state == "failed"
 
 
 def test_the_last_attempt_at_a_piece_is_not_failed_while_it_lives(database: Database) -> None:
-    workshop = Workshop(database, Terms())
+    workshop = Workshop(database, LeaseTerms())
     job = workshop.cut(2)
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         make_past(database, "pieces", "lease_until")
         last = workshop.pieces.claim(job, 0)
     assert last is not None
     make_past(database, "pieces", "due_at")
-    assert workshop.overdue.fail_spent() == []
+    assert workshop.overdue.fail_exhausted() == []
     assert workshop.pieces.encoded(last, workshop.blob("pieces", job), "{}") == []
 
 
@@ -168,7 +168,7 @@ def test_a_mail_under_way_is_not_given_up(house: House) -> None:
     assert lease is not None
     told = house.jobs.fail(lease, "no audio")
     assert told is not None
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         make_past(house.database, "mails", "lease_until")
         mail = house.mails.claim(told.id)
     assert mail is not None
@@ -211,10 +211,10 @@ def test_a_job_that_is_finished_while_it_is_deleted_leaves_nothing(house: House)
     assert not exists(house.media, "mp3s", mp3)
 
 
-def is_fenced(keeper: Keeper) -> bool:
+def is_fenced(keeper: LeaseRenewer) -> bool:
     try:
         keeper.check()
-    except Fenced:
+    except LeaseLost:
         return True
     return False
 
@@ -227,7 +227,7 @@ def test_a_worker_goes_on_without_a_database_for_as_long_as_its_lease_holds() ->
         raise DatabaseUnavailable("away")
 
     began = time.monotonic()
-    with Keeper(renew, SHORT) as keeper:
+    with LeaseRenewer(renew, SHORT) as keeper:
         wait_for(lambda: len(asked) >= 2 or is_fenced(keeper), "two renewals in vain")
         wait_for(lambda: is_fenced(keeper), "the lease's end")
     assert asked[-1] - began >= SHORT.lease / 1000
@@ -243,6 +243,6 @@ def test_a_database_that_comes_back_in_time_is_no_loss() -> None:
             raise DatabaseUnavailable("away")
         return True
 
-    with Keeper(renew, SHORT) as keeper:
+    with LeaseRenewer(renew, SHORT) as keeper:
         wait_for(lambda: len(asked) >= 10, "twice the time of a lease")
         keeper.check()

@@ -15,7 +15,7 @@ from functions.options import Options
 from functions.state.blobs import Blobs
 from functions.state.database import Database
 from functions.state.jobs import Jobs
-from functions.state.leases import Terms
+from functions.state.leases import LeaseTerms
 from functions.state.outbox import Outbox
 from functions.state.schema import blobs, metadata
 from functions.upload.dependencies import Dock
@@ -34,7 +34,7 @@ SOUND = wave_bytes(0.5)
 @pytest.fixture
 def dock(database: Database) -> Dock:
     outbox = Outbox(database, lambda _, __: None)
-    uploads = Uploads(database, terms=Terms(lease=2_000, renewal=500, due=2_500))
+    uploads = Uploads(database, terms=LeaseTerms(lease=2_000, renewal=500, due=2_500))
     return Dock(memory_media(), Blobs(database), Jobs(database), uploads, outbox)
 
 
@@ -108,7 +108,7 @@ def test_a_writer_that_moves_is_not_disturbed_and_a_dead_one_replaced(dock: Dock
 
 
 def test_a_live_writer_keeps_others_out(dock: Dock, database: Database) -> None:
-    dock = replace(dock, uploads=Uploads(database, terms=Terms(lease=60_000, renewal=50, due=100)))
+    dock = replace(dock, uploads=Uploads(database, terms=LeaseTerms(lease=60_000, renewal=50, due=100)))
     upload = begin(dock)
 
     def slowly() -> Iterator[bytes]:

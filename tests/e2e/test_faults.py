@@ -25,7 +25,8 @@ from functions.state.database import Database
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 from functions.state.schema import blobs, jobs, mails
-from functions.sweep.main import Broom, sweep_up
+from functions.sweep.main import Dependencies as SweepDependencies
+from functions.sweep.main import sweep_up
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.faults import CLIP, JOBS, LONG, THREADS, House, accepted_job, build, upload
 from tests.support.databases import make_past
@@ -258,7 +259,7 @@ def test_the_disk_of_the_media_store_is_full(small_disk: Path, tmp_path: Path, m
         wait_for(lambda: not any(queue_busy(queue) for queue in platform.status()["queues"].values()), "the queues", 60)
         make_past(database, "blobs", "expires_at")
         publish = publisher({"K_SINK": f"{platform.url}/_broker"}, "/mp3burst/sweep")
-        sweep_up(Broom(Overdue(database), Blobs(database), connect(env), Outbox(database, publish), 0))
+        sweep_up(SweepDependencies(Overdue(database), Blobs(database), connect(env), Outbox(database, publish), 0))
         kept = database.run(lambda connection: sorted(connection.scalars(select(blobs.c.id))))
         assert sorted(path.name for path in small_disk.glob("media/*/*/*")) == kept
         assert len(kept) == 2 * len(accepted)

@@ -29,7 +29,8 @@ from functions.state.database import Database
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 from functions.state.schema import metadata
-from functions.sweep.main import Broom, sweep_up
+from functions.sweep.main import Dependencies as SweepDependencies
+from functions.sweep.main import sweep_up
 from tests.e2e.client import Client
 from tests.support.clips import NOISE, clip, samples
 from tests.support.databases import make_past
@@ -147,7 +148,9 @@ class Installation:
         """What the sweep function does, now."""
         publish = publisher({"K_SINK": f"{self.platform.url}/_broker"}, "/mp3burst/sweep")
         media = connect({"MEDIA_DIR": str(self.data / "media")})
-        sweep_up(Broom(Overdue(self.database), Blobs(self.database), media, Outbox(self.database, publish), 0))
+        sweep_up(
+            SweepDependencies(Overdue(self.database), Blobs(self.database), media, Outbox(self.database, publish), 0)
+        )
 
     def blobs(self) -> list[str]:
         """The store of each blob on disk, whole or not."""

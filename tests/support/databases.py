@@ -7,12 +7,12 @@ from pathlib import Path
 from sqlalchemy import update
 
 from functions.state.database import Database
-from functions.state.leases import Terms
+from functions.state.leases import LeaseTerms
 from functions.state.schema import metadata
 from infra.migrations.schema import upgrade
 
 #: Leases short enough to see them end within a test.
-SHORT = Terms(lease=600, renewal=150, due=900)
+SHORT = LeaseTerms(lease=600, renewal=150, due=900)
 
 
 @contextmanager

@@ -28,13 +28,13 @@ from sqlalchemy import Connection, event, insert, select, update
 from events.schema import Event, PieceCut, PiecesEncoded, VideoUploaded, parse
 from functions.auth.links import Links
 from functions.auth.tokens import Identity
-from functions.convert.dependencies import Workshop
-from functions.convert.handlers import encode_one, join_pieces
-from functions.convert.main import convert_video
+from functions.convert import handlers
+from functions.convert.dependencies import Dependencies as ConvertDependencies
 from functions.media import Appender, Description, Kept, Media, Reader, Store, Writer
 from functions.media.directory import DirectoryStore
 from functions.notify.carriers import MailDir
-from functions.notify.main import PostOffice, send_mail
+from functions.notify.main import Dependencies as NotifyDependencies
+from functions.notify.main import send_mail
 from functions.notify.transports import Mail
 from functions.state.blobs import Blobs
 from functions.state.database import Database
@@ -44,7 +44,8 @@ from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 from functions.state.pieces import Pieces
 from functions.state.schema import metadata, users
-from functions.sweep.main import Broom, sweep_up
+from functions.sweep.main import Dependencies as SweepDependencies
+from functions.sweep.main import sweep_up
 from functions.upload.dependencies import Dock
 from functions.upload.tus.uploads import Uploads
 from tests.support.databases import sqlite
@@ -219,7 +220,7 @@ class House:
         self.directory, self.fate = directory, fate or Fate()
         self.mail_directory, self._media = directory / "mail", directory / "media"
         self._taken, self._said = directory / "taken", directory / "said"
-        self.convert: Callable[[str, Workshop], None] = convert_video
+        self.convert: Callable[[str, ConvertDependencies], None] = handlers.convert
         self.fanout = math.inf
 
     @cached_property
@@ -231,13 +232,13 @@ class House:
         stores = (DirectoryStore(self._media / name) for name in ("videos", "pieces", "mp3s"))
         return Media(*(MortalStore(store, self.fate) for store in stores))
 
-    def dock(self) -> Dock:
+    def for_upload(self) -> Dock:
         uploads = Uploads(self.database)
         return Dock(self.media, Blobs(self.database), Jobs(self.database), uploads, self.outbox(self.publish))
 
-    def workshop(self, publish: Callable[[Event, float], None] | None = None) -> Workshop:
+    def for_convert(self, publish: Callable[[Event, float], None] | None = None) -> ConvertDependencies:
         outbox = self.outbox(publish or self.publish)
-        return Workshop(
+        return ConvertDependencies(
             media=self.media,
             blobs=Blobs(self.database),
             jobs=Jobs(self.database),
@@ -248,12 +249,14 @@ class House:
             fanout=self.fanout,
         )
 
-    def office(self) -> PostOffice:
-        return PostOffice(Mails(self.database), Links(["k" * 32], "http://localhost", 7), self.send)
+    def for_notify(self) -> NotifyDependencies:
+        return NotifyDependencies(Mails(self.database), Links(["k" * 32], "http://localhost", 7), self.send)
 
-    def broom(self, publish: Callable[[Event, float], None] | None = None, keep_days: float = 0) -> Broom:
+    def for_sweep(
+        self, publish: Callable[[Event, float], None] | None = None, keep_days: float = 0
+    ) -> SweepDependencies:
         outbox = self.outbox(publish or self.publish)
-        return Broom(Overdue(self.database), Blobs(self.database), self.media, outbox, keep_days)
+        return SweepDependencies(Overdue(self.database), Blobs(self.database), self.media, outbox, keep_days)
 
     def outbox(self, publish: Callable[[Event, float], None]) -> Outbox:
         return Outbox(self.database, publish)
@@ -282,25 +285,25 @@ class House:
         """A broker that delivers at once."""
         match event:
             case VideoUploaded():
-                self.convert(event.job, self.workshop(self.deliver))
+                self.convert(event.job, self.for_convert(self.deliver))
             case PieceCut():
-                encode_one(event.job, event.n, self.workshop(self.deliver))
+                handlers.encode(event.job, event.n, self.for_convert(self.deliver))
             case PiecesEncoded():
-                join_pieces(event.job, self.workshop(self.deliver))
+                handlers.join(event.job, self.for_convert(self.deliver))
             case _:
-                send_mail(event.id, self.office())
+                send_mail(event.id, self.for_notify())
 
     def days_pass(self, keep_days: float = 0) -> None:
         """Let time go by and sweep, until nothing is due any more; every lease and every hour of a blob is over."""
         for _ in range(5):
             self._a_day_passes()
-            sweep_up(self.broom(self.deliver, keep_days))
+            sweep_up(self.for_sweep(self.deliver, keep_days))
             if not any(self.rows(table, "due_at") for table in ("jobs", "pieces", "mails")):
                 break
         else:
             raise AssertionError("something stays due for ever")
         self._a_day_passes()
-        sweep_up(self.broom(self.deliver, keep_days))
+        sweep_up(self.for_sweep(self.deliver, keep_days))
 
     def _a_day_passes(self) -> None:
         # As tests.support.databases.make_past, in one transaction: this happens hundreds of times.

@@ -15,15 +15,15 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, 
 from events.errors import Mp3burstError
 from functions.media import Kept, StaleWriter, new_blob_id
 from functions.options import Options
-from functions.state.blobs import Admit
+from functions.state.blobs import Grant
 from functions.state.database import Conflict, Database
 from functions.state.jobs import new_job_id
-from functions.state.leases import Lease, Leases, Terms
+from functions.state.leases import Lease, Leases, LeaseTerms
 from functions.state.schema import blobs, now, uploads
 
 #: Kept by progress, not by a thread: whoever goes on after a line was cut waits no longer than this for a request that
 #: still listens to the dead line.
-TERMS: Final = Terms(lease=6_000, renewal=1_500, due=7_500)
+TERMS: Final = LeaseTerms(lease=6_000, renewal=1_500, due=7_500)
 HOURS: Final = 24.0
 _HOUR: Final = 3_600_000
 #: Milliseconds after which a writer has noticed that its upload was deleted.
@@ -117,12 +117,12 @@ class Claim:
 class Uploads:
     """The uploads table."""
 
-    def __init__(self, database: Database, hours: float = HOURS, terms: Terms = TERMS) -> None:
+    def __init__(self, database: Database, hours: float = HOURS, terms: LeaseTerms = TERMS) -> None:
         self._database, self._ttl = database, int(hours * _HOUR)
         self._leases = Leases(database, uploads, ("open",), terms)
 
     def begin(
-        self, owner: str, filename: str, options: Options, about: str, length: int | None, admit: Admit
+        self, owner: str, filename: str, options: Options, about: str, length: int | None, admit: Grant
     ) -> Upload:
         """Put a new upload on record, and its blob; nothing is stored yet. Raises what ``admit`` does."""
         upload, blob, job = secrets.token_hex(16), new_blob_id(), new_job_id()

@@ -5,8 +5,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from functions.convert import main
-from functions.convert.dependencies import Workshop
+from functions.convert.dependencies import Dependencies, dependencies
 from functions.convert.ffmpeg.binary import ffmpeg_of
 from functions.settings import BadSetting
 from tests.support import clips
@@ -41,7 +40,7 @@ def test_one_that_is_too_old_is_said_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("seconds", "encoders"), [(0.0, 1), (20.0, 1), (59.0, 2), (600.0, 4)])
 def test_a_short_clip_leaves_the_cores_to_others(seconds: float, encoders: int) -> None:
     stores = {name: MagicMock() for name in ("media", "blobs", "jobs", "joins", "pieces", "outbox")}
-    assert Workshop(**stores, encoders=4).encoders_for(seconds) == encoders
+    assert Dependencies(**stores, encoders=4).encoders_for(seconds) == encoders
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "257", "1000000000", "inf", "nan", "two"])
@@ -56,6 +55,6 @@ def test_a_number_of_encoders_that_is_none_is_refused(
     }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(BadSetting, match=r"ENCODERS is .*: it must be a number from 1 to 256"):
-        main._workshop.__wrapped__()
+        dependencies.__wrapped__()
     monkeypatch.setenv("ENCODERS", "256")
-    assert main._workshop.__wrapped__().encoders == 256
+    assert dependencies.__wrapped__().encoders == 256

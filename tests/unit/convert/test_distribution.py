@@ -33,12 +33,12 @@ def converted(video: Path, options: dict[str, str], place: Path, fanout: float) 
     """The MP3, the warning, and how many pieces there were."""
 
     def work(house: House) -> None:
-        take_in(Form(video.name, options, iter([video.read_bytes()])), ADA, None, house.dock())
+        take_in(Form(video.name, options, iter([video.read_bytes()])), ADA, None, house.for_upload())
 
     place.mkdir()
     house = House(prepared(found(place / "empty"), place / "uploaded", work))
     house.fanout = fanout
-    house.convert(the_job(house).id, house.workshop())
+    house.convert(the_job(house).id, house.for_convert())
     pieces = house.count("pieces")
     house.days_pass()
     job = the_job(house)

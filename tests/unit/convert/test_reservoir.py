@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.convert import pipeline
+from functions.convert import handlers, pipeline
 from functions.convert.errors import NoRoom, UnusableMedia
-from functions.convert.main import convert_video
 from functions.convert.mp3 import assemble, repack, reservoir
 from functions.convert.mp3 import frame as mpeg
 from functions.options import Options
@@ -276,12 +275,12 @@ def test_many_workers_make_what_one_makes(tmp_path: Path) -> None:
     made = []
     for name in ("alone", "shared"):
         house = House(found(tmp_path / name))
-        take_in(Form("a.wav", {"vbr": "3"}, iter([wave_bytes(30)])), ADA, None, house.dock())
+        take_in(Form("a.wav", {"vbr": "3"}, iter([wave_bytes(30)])), ADA, None, house.for_upload())
         if name == "shared":
             house.fanout = 0
-            convert_video(the_job(house).id, house.workshop(house.deliver))
+            handlers.convert(the_job(house).id, house.for_convert(house.deliver))
         else:
-            house.convert(the_job(house).id, house.workshop())
+            house.convert(the_job(house).id, house.for_convert())
         job = the_job(house)
         assert (job.state, job.error) == ("done", None)
         made.append(house.bytes_of("mp3s", job.mp3))

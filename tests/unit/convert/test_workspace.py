@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert.workspace import workplace
+from functions.convert.workspace import workspace
 from tests.support.kill_points import forked, outcome
 from tests.support.platform import wait_for
 
@@ -20,7 +20,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def work_for_ever() -> None:
-    with workplace() as directory:
+    with workspace() as directory:
         (directory / "track").touch()
         signal.pause()
 
@@ -32,7 +32,7 @@ def test_what_a_killed_conversion_left_is_deleted_by_the_next_and_what_a_living_
         wait_for(lambda: len(list(place.glob("*-convert-*/track"))) == 2, "both to work")
         os.kill(killed, signal.SIGKILL)
         assert outcome(killed) == -signal.SIGKILL
-        with workplace() as directory:
+        with workspace() as directory:
             assert len(list(place.glob("*-convert-*/track"))) == 1
             assert os.waitpid(living, os.WNOHANG) == (0, 0)
             assert directory.stat().st_mode & 0o777 == 0o700
@@ -40,13 +40,13 @@ def test_what_a_killed_conversion_left_is_deleted_by_the_next_and_what_a_living_
     finally:
         os.kill(living, signal.SIGKILL)
         outcome(living)
-    with workplace() as directory:
+    with workspace() as directory:
         assert {path.name for path in place.iterdir()} == {directory.name, "mp3burst-convert-link"}
     assert place.parent.exists()
 
 
 def test_an_exception_leaves_nothing(place: Path) -> None:
-    with pytest.raises(RuntimeError), workplace() as directory:
+    with pytest.raises(RuntimeError), workspace() as directory:
         (directory / "track").touch()
         raise RuntimeError
     assert list(place.iterdir()) == []

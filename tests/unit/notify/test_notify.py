@@ -9,7 +9,7 @@ import pytest
 from events.schema import Mp3Ready
 from functions.auth.links import Links
 from functions.notify import main
-from functions.notify.main import PostOffice, send_mail
+from functions.notify.main import Dependencies, send_mail
 from functions.notify.transports import Mail
 from functions.state.database import DatabaseUnavailable
 
@@ -29,7 +29,7 @@ class Mails:
         job = SimpleNamespace(id=JOB, filename="a.mp4", duration=1.0, mp3="b" * 24, warning=None)
         return SimpleNamespace(user=SimpleNamespace(id="u", name="Ada", email="ada@example.org"), job=job)
 
-    def keep(self, _: object) -> Any:
+    def renewing(self, _: object) -> Any:
         return nullcontext(SimpleNamespace(check=lambda: None))
 
     def release(self, _: object) -> None:
@@ -41,9 +41,9 @@ class Mails:
             raise DatabaseUnavailable("away")
 
 
-def office(mails: Any, sent: list[Mail]) -> PostOffice:
+def office(mails: Any, sent: list[Mail]) -> Dependencies:
     links = Links.from_environ({"LINK_KEY": "k" * 64, "PUBLIC_URL": "http://localhost"})
-    return PostOffice(mails, links, sent.append)
+    return Dependencies(mails, links, sent.append)
 
 
 def test_it_is_recorded_once_the_database_is_back() -> None:

@@ -15,13 +15,13 @@ import pytest
 from sqlalchemy import update
 
 from events.schema import ConversionFailed, Event, Mp3Ready, VideoUploaded
-from functions.convert.dependencies import Workshop
-from functions.convert.main import convert_video
+from functions.convert import handlers
+from functions.convert.dependencies import Dependencies as ConvertDependencies
 from functions.media import Description
 from functions.notify.main import send_mail
 from functions.state.blobs import Blobs
-from functions.state.jobs import GIVEN_UP, Job, Jobs, Outcome
-from functions.state.leases import MOST_ATTEMPTS, Lease
+from functions.state.jobs import ATTEMPTS_EXHAUSTED, Job, Jobs, Outcome
+from functions.state.leases import MAX_ATTEMPTS, Lease
 from functions.state.schema import metadata
 from functions.sweep.main import sweep_up
 from functions.upload.main import take_in
@@ -39,7 +39,7 @@ NOISE = SOUND[:12] + os.urandom(2000)
 
 def upload(house: House, content: bytes = SOUND, key: str | None = KEY) -> Job:
     """Upload as a client does, in two chunks."""
-    return take_in(Form("a.wav", {}, iter([content[:1000], content[1000:]])), ADA, key, house.dock())
+    return take_in(Form("a.wav", {}, iter([content[:1000], content[1000:]])), ADA, key, house.for_upload())
 
 
 def prepared(template: Path, place: Path, *works: Callable[[House], Any]) -> Path:
@@ -76,7 +76,9 @@ def uploaded(empty: Path, place: Path) -> Path:
 @pytest.fixture(scope="module")
 def converted(uploaded: Path, place: Path) -> Path:
     """With an MP3 whose mail is not sent."""
-    return prepared(uploaded, place / "converted", lambda house: convert_video(the_job(house).id, house.workshop()))
+    return prepared(
+        uploaded, place / "converted", lambda house: handlers.convert(the_job(house).id, house.for_convert())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +160,7 @@ def test_an_upload_that_is_killed_is_one_job_or_none(empty: Path, tmp_path: Path
 
 def test_a_converter_that_is_killed_makes_one_mp3(uploaded: Path, tmp_path: Path, mp3: bytes) -> None:
     job = job_of(uploaded)
-    for _, house in deaths(uploaded, tmp_path, lambda house: convert_video(job, house.workshop())):
+    for _, house in deaths(uploaded, tmp_path, lambda house: handlers.convert(job, house.for_convert())):
         said = house.said()
         house.days_pass()
         is_done(house, mp3)
@@ -171,7 +173,7 @@ def test_a_converter_that_is_killed_refuses_a_file_once(empty: Path, place: Path
     refused = prepared(empty, place / "refused", lambda house: upload(house, NOISE))
     job = job_of(refused)
     # Up to the first read it is as with a file that can be converted.
-    for _, house in deaths(refused, tmp_path, lambda house: convert_video(job, house.workshop()), begin="read"):
+    for _, house in deaths(refused, tmp_path, lambda house: handlers.convert(job, house.for_convert()), begin="read"):
         house.days_pass()
         assert the_job(house).state == "failed"
         assert "not a video or audio file" in the_job(house).error
@@ -187,12 +189,12 @@ def test_a_converter_that_was_overtaken_deletes_its_mp3(uploaded: Path, tmp_path
     class Slow(Jobs):
         def finish(self, lease: Lease, outcome: Outcome) -> Event | None:
             make_past(house.database, "jobs", "lease_until")
-            convert_video(job, house.workshop(house.deliver))
+            handlers.convert(job, house.for_convert(house.deliver))
             assert len(house.blobs_on_disk()) == 3
             return super().finish(lease, outcome)
 
-    workshop = replace(house.workshop(), jobs=Slow(house.database))
-    convert_video(job, workshop)
+    workshop = replace(house.for_convert(), jobs=Slow(house.database))
+    handlers.convert(job, workshop)
     is_done(house, mp3)
     house.close()
 
@@ -201,7 +203,7 @@ def test_a_mail_goes_out_twice_only_where_the_servers_yes_was_not_recorded(
     converted: Path, tmp_path: Path, mp3: bytes
 ) -> None:
     doubled, event = [], Mp3Ready(job_of(converted))
-    for died, house in deaths(converted, tmp_path, lambda house: send_mail(event.id, house.office())):
+    for died, house in deaths(converted, tmp_path, lambda house: send_mail(event.id, house.for_notify())):
         taken, [mail] = len(house.taken()), house.rows("mails")
         assert all(path.read_bytes().endswith(b"--\r\n") for path in house.mail_directory.glob("*.eml"))
         copies = 2 if taken and mail.state == "due" else 1
@@ -221,7 +223,7 @@ def test_a_sweep_that_is_killed_does_nothing_twice(empty: Path, place: Path, tmp
     names = {row.filename: row.id for row in house.rows("jobs")}
     house.close()
 
-    for _, house in deaths(messy, tmp_path, lambda house: sweep_up(house.broom(keep_days=1))):
+    for _, house in deaths(messy, tmp_path, lambda house: sweep_up(house.for_sweep(keep_days=1))):
         house.convert = quick_convert
         for event in house.said():
             house.deliver(event)
@@ -229,7 +231,7 @@ def test_a_sweep_that_is_killed_does_nothing_twice(empty: Path, place: Path, tmp
         states = {row.filename: (row.state, row.error) for row in house.rows("jobs")}
         assert states == {
             "lost.wav": ("done", None),
-            "spent.wav": ("failed", GIVEN_UP),
+            "spent.wav": ("failed", ATTEMPTS_EXHAUSTED),
             "unheard.wav": ("done", None),
             "unreachable.wav": ("done", None),
         }
@@ -245,11 +247,11 @@ def mess(house: House) -> None:
     """
     ids = {name: add(house, name) for name in ("lost", "spent", "old", "unheard", "unreachable")}
     for name in ("old", "unheard", "unreachable"):
-        quick_convert(ids[name], house.workshop())
-    send_mail(Mp3Ready(ids["old"]).id, house.office())
-    change(house, "jobs", ids["spent"], attempts=MOST_ATTEMPTS)
+        quick_convert(ids[name], house.for_convert())
+    send_mail(Mp3Ready(ids["old"]).id, house.for_notify())
+    change(house, "jobs", ids["spent"], attempts=MAX_ATTEMPTS)
     change(house, "jobs", ids["old"], finished_at=1)
-    change(house, "mails", Mp3Ready(ids["unreachable"]).id, created_at=1, attempts=MOST_ATTEMPTS)
+    change(house, "mails", Mp3Ready(ids["unreachable"]).id, created_at=1, attempts=MAX_ATTEMPTS)
     for name in ("lost", "spent"):
         change(house, "jobs", ids[name], due_at=1)
     for name in ("unheard", "unreachable"):
@@ -270,7 +272,7 @@ def mess(house: House) -> None:
 
 
 def add(house: House, name: str) -> str:
-    return take_in(Form(f"{name}.wav", {}, iter([SOUND])), ADA, None, house.dock()).id
+    return take_in(Form(f"{name}.wav", {}, iter([SOUND])), ADA, None, house.for_upload()).id
 
 
 def change(house: House, table: str, row: str, **values: object) -> None:
@@ -279,7 +281,7 @@ def change(house: House, table: str, row: str, **values: object) -> None:
     house.database.run(lambda connection: connection.execute(statement))
 
 
-def quick_convert(job: str, workshop: Workshop) -> None:
+def quick_convert(job: str, workshop: ConvertDependencies) -> None:
     """Convert as convert does, but for the sound."""
     jobs: Jobs = workshop.jobs
     if lease := jobs.claim(job):
@@ -320,10 +322,10 @@ def test_an_event_that_comes_three_times_is_one_mp3_and_one_mail(
             for _ in range(3):
                 work(house)
 
-    thrice(lambda house: convert_video(job, house.workshop()))
+    thrice(lambda house: handlers.convert(job, house.for_convert()))
     # The upload's own event, and one of the MP3: of three workers one has something to say.
     assert house.said() == [VideoUploaded(job), Mp3Ready(job)]
-    thrice(lambda house: send_mail(Mp3Ready(job).id, house.office()))
+    thrice(lambda house: send_mail(Mp3Ready(job).id, house.for_notify()))
     is_done(house, mp3)
     assert the_job(house).attempts == 1
     house.close()

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from events.schema import Event, Mp3Ready, PieceCut, PiecesEncoded, VideoUploaded
-from functions.convert.handlers import encode_one, join_pieces
-from functions.convert.main import convert_video
+from functions.convert import handlers
 from functions.upload.main import take_in
 from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
@@ -21,7 +20,7 @@ SOUND = wave_bytes(30)
 
 
 def upload(house: House) -> None:
-    take_in(Form("a.wav", {}, iter([SOUND])), ADA, None, house.dock())
+    take_in(Form("a.wav", {}, iter([SOUND])), ADA, None, house.for_upload())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +42,9 @@ def uploaded(place: Path) -> Path:
 @pytest.fixture(scope="module")
 def mp3(uploaded: Path, place: Path) -> bytes:
     """The MP3 that one encoder makes."""
-    house = House(prepared(uploaded, place / "alone", lambda house: house.convert(the_job(house).id, house.workshop())))
+    house = House(
+        prepared(uploaded, place / "alone", lambda house: house.convert(the_job(house).id, house.for_convert()))
+    )
     content = house.bytes_of("mp3s", the_job(house).mp3)
     house.close()
     return content
@@ -53,7 +54,7 @@ def mp3(uploaded: Path, place: Path) -> bytes:
 def cut(uploaded: Path, place: Path) -> Path:
     def work(house: House) -> None:
         house.fanout = 0
-        convert_video(the_job(house).id, house.workshop())
+        handlers.convert(the_job(house).id, house.for_convert())
 
     return prepared(uploaded, place / "cut", work)
 
@@ -61,12 +62,12 @@ def cut(uploaded: Path, place: Path) -> Path:
 @pytest.fixture(scope="module")
 def half(cut: Path, place: Path) -> Path:
     """With one of two pieces encoded."""
-    return prepared(cut, place / "half", lambda house: encode_one(the_job(house).id, 1, house.workshop()))
+    return prepared(cut, place / "half", lambda house: handlers.encode(the_job(house).id, 1, house.for_convert()))
 
 
 @pytest.fixture(scope="module")
 def encoded(half: Path, place: Path) -> Path:
-    return prepared(half, place / "encoded", lambda house: encode_one(the_job(house).id, 0, house.workshop()))
+    return prepared(half, place / "encoded", lambda house: handlers.encode(the_job(house).id, 0, house.for_convert()))
 
 
 def is_done(house: House, mp3: bytes) -> None:
@@ -102,7 +103,7 @@ def test_two_pieces_are_what_one_encoder_makes(cut: Path) -> None:
 
 def test_a_converter_that_is_killed_while_it_cuts(uploaded: Path, tmp_path: Path, mp3: bytes) -> None:
     job = job_of(uploaded)
-    work = functools.partial(worker, work=lambda house: convert_video(job, house.workshop()))
+    work = functools.partial(worker, work=lambda house: handlers.convert(job, house.for_convert()))
     for _, house in deaths(uploaded, tmp_path, work, begin="read"):
         comes_to_its_end(house, mp3, VideoUploaded(job))
 
@@ -110,13 +111,13 @@ def test_a_converter_that_is_killed_while_it_cuts(uploaded: Path, tmp_path: Path
 def test_an_encoder_that_is_killed(half: Path, tmp_path: Path, mp3: bytes) -> None:
     """The one that completes the set."""
     job = job_of(half)
-    for _, house in deaths(half, tmp_path, lambda house: encode_one(job, 0, house.workshop())):
+    for _, house in deaths(half, tmp_path, lambda house: handlers.encode(job, 0, house.for_convert())):
         comes_to_its_end(house, mp3, PieceCut(job, 0), PieceCut(job, 1))
 
 
 def test_a_joiner_that_is_killed(encoded: Path, tmp_path: Path, mp3: bytes) -> None:
     job = job_of(encoded)
-    for _, house in deaths(encoded, tmp_path, lambda house: join_pieces(job, house.workshop())):
+    for _, house in deaths(encoded, tmp_path, lambda house: handlers.join(job, house.for_convert())):
         comes_to_its_end(house, mp3, PiecesEncoded(job))
 
 

@@ -9,9 +9,10 @@ import pytest
 from events.publish import SENTENCE, NotPublished
 from events.schema import Event
 from functions.media import Media, MediaUnavailable
-from functions.state.leases import MOST_ATTEMPTS, Terms
+from functions.state.leases import MAX_ATTEMPTS, LeaseTerms
 from functions.state.outbox import Outbox
-from functions.sweep.main import Broom, sweep_up
+from functions.sweep.main import Dependencies as SweepDependencies
+from functions.sweep.main import sweep_up
 from tests.contract.test_jobs import House
 from tests.support.databases import make_past, sqlite
 from tests.support.fakes import MemoryStore
@@ -20,13 +21,13 @@ from tests.support.fakes import MemoryStore
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     with sqlite(tmp_path) as database:
-        yield House(database, Terms())
+        yield House(database, LeaseTerms())
 
 
 def test_a_broker_that_is_away_is_not_asked_for_every_job_that_failed(house: House) -> None:
     for _ in range(5):
         job = house.job()
-        for _ in range(MOST_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             lease = house.jobs.claim(job.id)
             assert lease is not None
             house.jobs.release(lease)
@@ -37,7 +38,7 @@ def test_a_broker_that_is_away_is_not_asked_for_every_job_that_failed(house: Hou
         asked.append(event)
         raise NotPublished(SENTENCE)
 
-    sweep_up(Broom(house.overdue, house.blobs, house.media, Outbox(house.database, away), 0))
+    sweep_up(SweepDependencies(house.overdue, house.blobs, house.media, Outbox(house.database, away), 0))
     assert house.count("jobs", state="failed") == house.count("mails", state="due") == 5
     assert len(asked) <= 2
 
@@ -51,7 +52,7 @@ def test_a_slow_broker_does_not_hold_up_the_next_sweep(house: House) -> None:
         asked.append(event)
         time.sleep(budget)
 
-    sweep_up(Broom(house.overdue, house.blobs, house.media, Outbox(house.database, slow), 0), budget)
+    sweep_up(SweepDependencies(house.overdue, house.blobs, house.media, Outbox(house.database, slow), 0), budget)
     assert len(asked) == 1
     assert len(house.overdue.due(10)) == 4
 
@@ -69,6 +70,8 @@ def test_a_store_that_does_not_answer_does_not_hold_up_the_next_sweep(house: Hou
         house.blob()
     make_past(house.database, "blobs", "expires_at")
     media = Media(Hanging(), MemoryStore(), MemoryStore())
-    sweep_up(Broom(house.overdue, house.blobs, media, Outbox(house.database, lambda _, __: None), 0), budget)
+    sweep_up(
+        SweepDependencies(house.overdue, house.blobs, media, Outbox(house.database, lambda _, __: None), 0), budget
+    )
     assert len(asked) == 1
     assert house.count("blobs") == 5

@@ -27,7 +27,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def begin(house: House) -> Upload:
     """POST, whose answer the client has got."""
-    dock = house.dock()
+    dock = house.for_upload()
     upload = dock.uploads.begin(OWNER, "a.wav", Options(), "", len(SOUND), dock.quota.begin(ADA, len(SOUND)))
     (house.directory / "location").write_text(upload.id)
     return upload
@@ -35,7 +35,7 @@ def begin(house: House) -> Upload:
 
 def go_on(house: House) -> str:
     """Ask where the upload is and send the rest in parts; the job."""
-    dock = house.dock()
+    dock = house.for_upload()
     upload = dock.uploads.find((house.directory / "location").read_text(), OWNER)
     while not upload.is_whole:
         end = next(end for end in PARTS if end > upload.received)
@@ -81,7 +81,7 @@ def test_an_upload_that_is_killed_is_gone_on_with_or_forgotten(empty: Path, tmp_
 
 
 def part(house: House, size: int) -> None:
-    dock = house.dock()
+    dock = house.for_upload()
     upload = dock.uploads.find((house.directory / "location").read_text(), OWNER)
     receive(upload, upload.received, iter([SOUND[upload.received : upload.received + size]]), dock, ADA)
 
@@ -91,7 +91,7 @@ def test_deleting_that_is_killed_leaves_an_upload_or_nothing(empty: Path, tmp_pa
     (tmp_path / "houses").mkdir()
 
     def end(house: House) -> None:
-        dock = house.dock()
+        dock = house.for_upload()
         discard(dock.uploads.find((house.directory / "location").read_text(), OWNER), dock)
 
     for _, house in deaths(begun, tmp_path / "houses", end):
