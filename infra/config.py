@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from functions.convert.cpus import available_cores
-from functions.convert.ffmpeg.binary import ffmpeg_of
+from functions.convert.cpus import available_cpus
+from functions.convert.ffmpeg.binary import configured_ffmpeg
 from functions.settings import BadSetting, number
 
 #: The variables in each. They are there where the operator sets them; some have a default.
@@ -50,7 +50,7 @@ def check(environ: Mapping[str, str]) -> None:
     """
     for name in _NUMBERS.split():
         number(environ, name, 0)
-    ffmpeg_of(environ)
+    configured_ffmpeg(environ)
     # Imported where they are needed: most installations on one machine set neither.
     if environ.get("LINK_KEY"):
         from functions.auth.links import Links
@@ -84,7 +84,7 @@ def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[
         "TOKEN_PRIVATE_KEY": given.get("TOKEN_PRIVATE_KEY") or _kept(keys / "token-private.pem", _private_key),
     }
     # All workers share the cores of one machine, and every piece more costs more decoding.
-    made["FANOUT_PIECES"] = str(max(available_cores(), 2))
+    made["FANOUT_PIECES"] = str(max(available_cpus(), 2))
     made["TOKEN_PUBLIC_KEYS"] = _public_key(made["TOKEN_PRIVATE_KEY"])
     if "MYSQL_HOST" not in given:
         made["DATABASE_URL"] = f"sqlite:///{data}/mp3burst.db"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from events.errors import Mp3burstError, TryAgain
-from functions.convert.cpus import MOST_ENCODERS
+from functions.convert.cpus import MAX_ENCODERS
 from functions.convert.demux.spawner import readers
-from functions.convert.errors import NoSpace
-from functions.convert.ffmpeg.binary import ffmpeg_of
+from functions.convert.errors import TemporaryStorageFull
+from functions.convert.ffmpeg.binary import configured_ffmpeg
 from functions.options import BITRATES, Options
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="OUT",
         help="the MP3, written over if it is there (default: beside the video)",
     )
-    cores = min(len(os.sched_getaffinity(0)), MOST_ENCODERS)
+    cores = min(len(os.sched_getaffinity(0)), MAX_ENCODERS)
     encoders = "how many work at once (default: one for each core)"
     parser.add_argument("--encoders", type=_encoders, default=cores, metavar="N", help=encoders)
     options = [_add(parser, name, one.default) for name, one in Options.__dataclass_fields__.items()]
@@ -63,7 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error.filename or (out if full else given.video)}: {error.strerror or error}.", file=sys.stderr)
         return 1
     except TryAgain as error:  # in the service it is tried again; here that is for the user to do
-        todo = f"make room in {out.parent} and start again" if isinstance(error, NoSpace) else "start again later"
+        todo = (
+            f"make room in {out.parent} and start again"
+            if isinstance(error, TemporaryStorageFull)
+            else "start again later"
+        )
         print(f"{str(error).partition(';')[0]}: {todo}.", file=sys.stderr)
         return 1
     except Mp3burstError as error:
@@ -104,14 +108,14 @@ def _add(parser: argparse.ArgumentParser, name: str, default: object) -> argpars
 
 
 def _encoders(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MOST_ENCODERS):
-        raise argparse.ArgumentTypeError(f"it must be a number from 1 to {MOST_ENCODERS}")
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_ENCODERS):
+        raise argparse.ArgumentTypeError(f"it must be a number from 1 to {MAX_ENCODERS}")
     return int(text)
 
 
 def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result":
     """Convert into a file beside ``out`` that takes its name once it is whole."""
-    ffmpeg = ffmpeg_of(os.environ)
+    ffmpeg = configured_ffmpeg(os.environ)
     readers.prepare()  # it starts while the engine is imported
     from functions.convert.pipeline import to_mp3
 

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 #: Encoders at once that are a wish; each is a process, and more of them a slip.
-MOST_ENCODERS = 256
+MAX_ENCODERS = 256
 
 
-def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Whole cores, rounded up, at least 1.
 
     A container's limit is a quota of its cgroup (Linux admin guide: cpu.max of version 2, cpu.cfs_quota_us of
@@ -18,7 +18,7 @@ def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return max(1, min(cores, math.ceil(_quota(cgroup) or cores)))
 
 
-def cores_for(encoders: int) -> list[int]:
+def cpus_for(encoders: int) -> list[int]:
     """The numbers of the cores that so many encoders keep to, one each; none where they should not.
 
     The threads of an encoder that keeps to one core wake each other for less: 5 % (measured, 2 cores). Where there are

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from events.publish import publisher
-from functions.convert.cpus import MOST_ENCODERS, available_cores
-from functions.convert.distribution import MOST_LEAPS, MOST_PIECES
-from functions.convert.ffmpeg.binary import ffmpeg_of
+from functions.convert.cpus import MAX_ENCODERS, available_cpus
+from functions.convert.distribution import MAX_PIECES, MAX_SEEKING_PIECES
+from functions.convert.ffmpeg.binary import configured_ffmpeg
 from functions.media import Media, connect
 from functions.settings import number
 from functions.state.blobs import Blobs
@@ -49,7 +49,7 @@ class Dependencies:
     outbox: Outbox
     encoders: int
     fanout: float = math.inf
-    most: int = MOST_PIECES
+    most: int = MAX_PIECES
     ffmpeg: str | None = None
 
     def encoders_for(self, seconds: float) -> int:
@@ -68,10 +68,10 @@ def dependencies() -> Dependencies:
         joins=Jobs(database, stage="joining"),
         pieces=Pieces(database),
         outbox=Outbox(database, publisher(os.environ, f"/mp3burst/{os.environ.get('FUNCTION_TARGET', 'convert')}")),
-        encoders=int(number(os.environ, "ENCODERS", min(available_cores(), MOST_ENCODERS), 1, MOST_ENCODERS)),
+        encoders=int(number(os.environ, "ENCODERS", min(available_cpus(), MAX_ENCODERS), 1, MAX_ENCODERS)),
         fanout=number(os.environ, "FANOUT_SECONDS", FANOUT_SECONDS),
-        most=int(number(os.environ, "FANOUT_PIECES", MOST_PIECES, 2, MOST_LEAPS)),
-        ffmpeg=ffmpeg_of(os.environ),
+        most=int(number(os.environ, "FANOUT_PIECES", MAX_PIECES, 2, MAX_SEEKING_PIECES)),
+        ffmpeg=configured_ffmpeg(os.environ),
     )
 
 

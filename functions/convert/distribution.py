@@ -6,26 +6,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from functions.convert import pipeline, planning
+from functions.convert import pipeline
 from functions.convert.demux.track import Track
 from functions.convert.ffmpeg import encoder as encoder
 from functions.convert.mp3 import assemble
 from functions.convert.mp3.assemble import SupportsWrite
-from functions.convert.plan import Piece, Plan
-from functions.convert.seek import leap
+from functions.convert.plan import FrameRange, Plan, plan_for
+from functions.convert.seek import excerpt
 from functions.options import Options
 
 #: Seconds of sound in a piece, about: short enough that a worker that dies costs little.
 PIECE_SECONDS = 120.0
 #: Each piece decodes all that is before it, a tenth of what encoding it costs, and pieces take equally long (``cut``):
 #: by arithmetic 16 are done in 1/7.8 of the time of one and cost 2.0 times its CPU, 64 in 1/10 and cost 6.4 times it.
-MOST_PIECES = 16
+MAX_PIECES = 16
 #: Where encoders leap a piece costs no more for being late: as many as keep the pods of a large cluster equally busy.
-MOST_LEAPS = 128
+MAX_SEEKING_PIECES = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class JobPlan:
     """What every worker of a job knows: how to encode, and what is known already of the result.
 
     Attributes:
@@ -54,7 +54,7 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class EncodedPiece:
     """What the join must know of an encoded piece.
 
     Attributes:
@@ -63,7 +63,7 @@ class Part:
         reconfigured: whether the sound changed on the way, so that ranges mean nothing.
     """
 
-    sum: assemble.Sum
+    sum: assemble.PieceSummary
     errors: int
     reconfigured: bool
 
@@ -75,10 +75,10 @@ class Part:
     def from_json(cls, text: str) -> Self:
         """From the piece's row."""
         values: dict[str, Any] = json.loads(text)
-        return cls(**{**values, "sum": assemble.Sum.from_json(values["sum"])})
+        return cls(**{**values, "sum": assemble.PieceSummary.from_json(values["sum"])})
 
 
-def pieces_of(track: Track, options: Options, threshold: float, most: int = MOST_PIECES) -> Plan | None:
+def plan_pieces(track: Track, options: Options, threshold: float, most: int = MAX_PIECES) -> Plan | None:
     """How to encode the track in pieces; None where one worker does it sooner.
 
     Args:
@@ -87,21 +87,25 @@ def pieces_of(track: Track, options: Options, threshold: float, most: int = MOST
         threshold: seconds of sound from which on pieces pay.
         most: pieces at most, where each decodes all that is before it; not more than there are workers.
     """
-    seconds = 0.0 if track.container == "mp3" else planning.plan_for(track, options, 1).seconds
+    seconds = 0.0 if track.container == "mp3" else plan_for(track, options, 1).seconds
     if seconds < threshold:
         return None
     wanted = max(round(seconds / PIECE_SECONDS), 2)
-    marks = leap.survey(track) if seconds >= leap.LEAP_SECONDS and leap.possible(track, options) else None
+    marks = (
+        excerpt.index_clusters(track)
+        if seconds >= excerpt.MIN_SEEK_SECONDS and excerpt.is_seekable(track, options)
+        else None
+    )
     if marks is None:
-        plan = planning.plan_for(track, options, min(wanted, most))
+        plan = plan_for(track, options, min(wanted, most))
     else:
-        plan = leap.leaping(planning.plan_for(track, options, min(wanted, MOST_LEAPS), 0.0), track, marks)
-    return plan if len(plan.pieces) > 1 else None
+        plan = excerpt.add_seeks(plan_for(track, options, min(wanted, MAX_SEEKING_PIECES), 0.0), track, marks)
+    return plan if len(plan.ranges) > 1 else None
 
 
 def encode_piece(
-    ffmpeg: str, plan: Plan, piece: Piece, track: Path, out: SupportsWrite, on_progress: Callable[[float], None]
-) -> Part:
+    ffmpeg: str, plan: Plan, piece: FrameRange, track: Path, out: SupportsWrite, on_progress: Callable[[float], None]
+) -> EncodedPiece:
     """Encode one piece of a track and write its frames.
 
     Args:
@@ -117,16 +121,16 @@ def encode_piece(
         EncoderKilled: the encoder was killed; it may work later.
     """
     (done,) = encoder.encode(ffmpeg, plan, [piece], track, track.parent, 1, on_progress)
-    measured = pipeline.summed(done)
-    assemble.lay([(done.path, measured)], out, lambda _: on_progress(1.0))
-    return Part(measured, done.errors, done.reconfigured)
+    measured = pipeline.summarize_run(done)
+    assemble.copy_frames([(done.path, measured)], out, lambda _: on_progress(1.0))
+    return EncodedPiece(measured, done.errors, done.reconfigured)
 
 
-def joinable(plan: Plan, parts: Sequence[Part]) -> bool:
+def pieces_fit(plan: Plan, parts: Sequence[EncodedPiece]) -> bool:
     """Whether the pieces are pieces of one encoding.
 
     Where encoders leaped and one of them met damage, less may have been decoded than was counted for those behind it.
     """
-    damaged = any(piece.leap for piece in plan.pieces) and any(part.errors for part in parts[:-1])
+    damaged = any(piece.seek for piece in plan.ranges) and any(part.errors for part in parts[:-1])
     reconfigured = any(part.reconfigured for part in parts)
-    return not damaged and not reconfigured and assemble.meet([part.sum for part in parts])
+    return not damaged and not reconfigured and assemble.seams_match([part.sum for part in parts])

@@ -9,11 +9,11 @@ class UnusableMedia(Mp3burstError):
     status = 422
 
 
-class NoRoom(TryAgain):
+class OutOfResources(TryAgain):
     """There is no room for temporary files or for another process."""
 
 
-class NoSpace(NoRoom):
+class TemporaryStorageFull(OutOfResources):
     """The temporary directory is full."""
 
 

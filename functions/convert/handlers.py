@@ -12,13 +12,13 @@ from functions.convert import cover, pipeline
 from functions.convert.demux import track as probe
 from functions.convert.demux.track import Track
 from functions.convert.dependencies import Dependencies, mp3_name
-from functions.convert.distribution import Part, Whole, encode_piece, joinable, pieces_of
+from functions.convert.distribution import EncodedPiece, JobPlan, encode_piece, pieces_fit, plan_pieces
 from functions.convert.errors import UnusableMedia
-from functions.convert.ffmpeg.binary import own_ffmpeg
-from functions.convert.mp3 import assemble, id3, repack
+from functions.convert.ffmpeg.binary import default_ffmpeg
+from functions.convert.mp3 import assemble, id3, reservoir
 from functions.convert.mp3.assemble import SupportsWrite
-from functions.convert.plan import Piece, Plan
-from functions.convert.seek import leap
+from functions.convert.plan import FrameRange, Plan
+from functions.convert.seek import excerpt
 from functions.convert.workspace import workspace
 from functions.media import BlobCorrupt, BlobNotFound, Description
 from functions.state.jobs import ATTEMPTS_EXHAUSTED, Job, Outcome
@@ -73,11 +73,11 @@ def _convert(lease: Lease, keeper: LeaseRenewer, progress: list[float], deps: De
     with (
         workspace() as directory,
         deps.media.videos.open(job.video) as video,
-        pipeline.taking(
+        pipeline.prepared_track(
             video, directory, job.options, lambda part: on_progress(part * pipeline.READING), deps.ffmpeg
         ) as track,
     ):
-        plan = pieces_of(track, job.options, deps.fanout, deps.most)
+        plan = plan_pieces(track, job.options, deps.fanout, deps.most)
         if plan is not None:
             track = probe.whole(track, lambda part: on_progress(part * pipeline.READING))
             return share_out(lease, track, plan, keeper, deps)
@@ -91,7 +91,7 @@ def _convert(lease: Lease, keeper: LeaseRenewer, progress: list[float], deps: De
 def _make_mp3(job: Job, track: Track, on_progress: pipeline.OnProgress, deps: Dependencies) -> Outcome:
     about = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
     with deps.blobs.writing(deps.media, "mp3s", about) as mp3:
-        result = pipeline.make(
+        result = pipeline.convert_track(
             track,
             mp3,
             job.options,
@@ -113,14 +113,14 @@ def share_out(lease: Lease, track: Track, plan: Plan, keeper: LeaseRenewer, deps
     """Store the track and put its pieces on record; the events to emit, none where the job is another's."""
     job = Job.of(lease.row)
     about = Description(job.owner, job.id, "audio", "application/octet-stream")
-    with cover.drawing(track, deps.ffmpeg or own_ffmpeg()) as picture:
+    with cover.drawing(track, deps.ffmpeg or default_ffmpeg()) as picture:
         with track.path.open("rb") as file, deps.blobs.writing(deps.media, "pieces", about) as audio:
             _copy(file, audio, keeper)
         image, word = picture(keeper.check)
     with deps.blobs.writing(deps.media, "pieces", about) as head:
-        head.write(id3.id3(track.tags, job.filename, image, plan.within(track.chapters)))
-    whole = Whole(plan, head.blob, track.missing, track.errors, word)
-    record = SplitRecord(audio.blob, head.blob, whole.to_json(), tuple("{}" for _ in plan.pieces))
+        head.write(id3.build_tag(track.tags, job.filename, image, plan.within(track.chapters)))
+    whole = JobPlan(plan, head.blob, track.missing, track.errors, word)
+    record = SplitRecord(audio.blob, head.blob, whole.to_json(), tuple("{}" for _ in plan.ranges))
     events = deps.pieces.split(lease, record)
     if not events:
         for blob in (audio.blob, head.blob):
@@ -147,7 +147,7 @@ def encode(job: str, n: int, deps: Dependencies) -> None:
     except UnusableMedia as error:
         log.info("job %s: piece %d: %s", job, n, with_cause(error))
         events = _only(deps.pieces.fail(lease, str(error)))
-    except (BlobNotFound, BlobCorrupt, leap.Damaged):
+    except (BlobNotFound, BlobCorrupt, excerpt.TrackChanged):
         log.exception("job %s: its audio track cannot be read", job)
         events = _only(deps.pieces.fail(lease, _LOST))
     except Exception as error:
@@ -157,10 +157,10 @@ def encode(job: str, n: int, deps: Dependencies) -> None:
 
 
 def _encode(lease: Lease, row: Any, deps: Dependencies) -> list[Event]:
-    whole, n = Whole.from_json(row.plan), lease.row.n
+    whole, n = JobPlan.from_json(row.plan), lease.row.n
     about = Description(row.owner, row.id, f"piece {n}", "audio/mpeg")
     with workspace() as directory, deps.pieces.renewing(lease) as keeper:
-        piece = whole.plan.pieces[n]
+        piece = whole.plan.ranges[n]
         track = _fetch(row.audio, piece, directory, keeper, deps)
         with deps.blobs.writing(deps.media, "pieces", about) as frames:
             part = _encode_piece(whole.plan, piece, track, frames, keeper, deps)
@@ -171,9 +171,9 @@ def _encode(lease: Lease, row: Any, deps: Dependencies) -> list[Event]:
 
 
 def _encode_piece(
-    plan: Plan, piece: Piece, track: Path, out: SupportsWrite, keeper: LeaseRenewer, deps: Dependencies
-) -> Part:
-    return encode_piece(deps.ffmpeg or own_ffmpeg(), plan, piece, track, out, lambda _: keeper.check())
+    plan: Plan, piece: FrameRange, track: Path, out: SupportsWrite, keeper: LeaseRenewer, deps: Dependencies
+) -> EncodedPiece:
+    return encode_piece(deps.ffmpeg or default_ffmpeg(), plan, piece, track, out, lambda _: keeper.check())
 
 
 def join(job: str, deps: Dependencies) -> None:
@@ -210,58 +210,58 @@ def join(job: str, deps: Dependencies) -> None:
 
 
 def _join(lease: Lease, keeper: LeaseRenewer, deps: Dependencies) -> Outcome:
-    row, whole = lease.row, Whole.from_json(lease.row.plan)
+    row, whole = lease.row, JobPlan.from_json(lease.row.plan)
     outputs = deps.pieces.outputs(row.id)
-    parts = [Part.from_json(plan) for _, plan in outputs]
+    parts = [EncodedPiece.from_json(plan) for _, plan in outputs]
     about = Description(row.owner, row.id, mp3_name(row.filename), "audio/mpeg")
     with workspace() as directory:
         sound: list[_Opens] = [functools.partial(deps.media.pieces.open, blob) for blob, _ in outputs]
-        if not joinable(whole.plan, parts):
+        if not pieces_fit(whole.plan, parts):
             parts, sound = _in_one(whole, row, directory, keeper, deps)
         sums = [part.sum for part in parts]
         if whole.plan.variable:
             sums, sound = _repacked(sums, sound, directory / "repacked", keeper)
-        first = pipeline.tag_of(sums, whole.plan.before)
+        first = pipeline.tag_of(sums, whole.plan.start_sample)
         with deps.blobs.writing(deps.media, "mp3s", about) as mp3:
             _copy_blob(whole.head, mp3, keeper, deps)
             mp3.write(first)
             _copy_all(sound, mp3, keeper)
     duration = pipeline.duration_of(first, sum(one.frames for one in sums))
     log.info("job %s: %d pieces of %.1f s are %d bytes of MP3", row.id, len(outputs), duration, mp3.size)
-    lost = pipeline.lost(whole.missing, whole.errors + max(part.errors for part in parts))
-    return Outcome(mp3.blob, duration, pipeline.both(lost, whole.warning), mp3.size)
+    lost = pipeline.damage_warning(whole.missing, whole.errors + max(part.errors for part in parts))
+    return Outcome(mp3.blob, duration, pipeline.join_warnings(lost, whole.warning), mp3.size)
 
 
 def _in_one(
-    whole: Whole, row: Any, directory: Path, keeper: LeaseRenewer, deps: Dependencies
-) -> tuple[list[Part], list[_Opens]]:
+    whole: JobPlan, row: Any, directory: Path, keeper: LeaseRenewer, deps: Dependencies
+) -> tuple[list[EncodedPiece], list[_Opens]]:
     # The sound changes its rate or channels on the way: ffmpeg counts samples anew from there, and ranges are lost.
     # Or less was decoded than an encoder that leaped had to go by.
     log.warning("job %s: its pieces do not fit together: encoded in one", row.id)
-    everything = Piece(0, None)
+    everything = FrameRange(0, None)
     track, frames = _fetch(row.audio, everything, directory, keeper, deps), directory / "frames"
     with frames.open("wb") as out:
-        part = _encode_piece(whole.plan.steadied(), everything, track, out, keeper, deps)
+        part = _encode_piece(whole.plan.for_changing_format(), everything, track, out, keeper, deps)
     return [part], [functools.partial(frames.open, "rb")]
 
 
 def _repacked(
-    sums: list[assemble.Sum], sound: list[_Opens], path: Path, keeper: LeaseRenewer
-) -> tuple[list[assemble.Sum], list[_Opens]]:
-    with repack.into(path) as out:
+    sums: list[assemble.PieceSummary], sound: list[_Opens], path: Path, keeper: LeaseRenewer
+) -> tuple[list[assemble.PieceSummary], list[_Opens]]:
+    with reservoir.repacking(path) as out:
         _copy_all(sound, out, keeper)
-    return [repack.measured(path, sums)], [functools.partial(path.open, "rb")]
+    return [reservoir.repacked_summary(path, sums)], [functools.partial(path.open, "rb")]
 
 
-def _fetch(blob: str, piece: Piece, directory: Path, keeper: LeaseRenewer, deps: Dependencies) -> Path:
+def _fetch(blob: str, piece: FrameRange, directory: Path, keeper: LeaseRenewer, deps: Dependencies) -> Path:
     """A file with the audio track, or with what of it the piece's encoder reads."""
     path = directory / "track"
     with path.open("wb") as file:
-        if piece.leap is None:
+        if piece.seek is None:
             _copy_blob(blob, file, keeper, deps)
         else:
             with deps.media.pieces.open(blob) as source:
-                leap.excerpt(source, piece.leap, file)
+                excerpt.write_excerpt(source, piece.seek, file)
     return path
 
 

@@ -8,22 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from functions.convert import cover
-from functions.convert import plan as cut
 from functions.convert.chapters import within
 from functions.convert.demux import track as probe
 from functions.convert.demux.client import SupportsReadSeek
 from functions.convert.demux.track import Track
 from functions.convert.errors import EncoderKilled, UnusableMedia
-from functions.convert.ffmpeg import duration as length
-from functions.convert.ffmpeg import encoder, filters
-from functions.convert.ffmpeg.binary import own_ffmpeg
-from functions.convert.ffmpeg.encoding import Encoding
-from functions.convert.mp3 import assemble, info_tag, repack
-from functions.convert.mp3 import frame as mpeg
-from functions.convert.mp3 import id3 as tags
+from functions.convert.ffmpeg import duration, encoder, filters
+from functions.convert.ffmpeg.binary import default_ffmpeg
+from functions.convert.ffmpeg.encoder import EncoderRun
+from functions.convert.mp3 import assemble, id3, info_tag, reservoir
 from functions.convert.mp3.assemble import SupportsWrite
-from functions.convert.plan import Plan
-from functions.convert.planning import plan_for
+from functions.convert.mp3.frame import DECODER_DELAY, HEADER_SIZE, parse_header
+from functions.convert.plan import FrameRange, Plan, nearest_rate, plan_for, preroll_of
 from functions.options import Options
 
 __all__ = ["EncoderKilled", "Result", "UnusableMedia", "to_mp3"]
@@ -85,12 +81,14 @@ def to_mp3(
     """
     with (
         tempfile.TemporaryDirectory(dir=directory, prefix="convert-") as name,
-        taking(source, Path(name), options, lambda part: on_progress(part * READING), ffmpeg) as track,
+        prepared_track(source, Path(name), options, lambda part: on_progress(part * READING), ffmpeg) as track,
     ):
-        return make(track, out, options, filename=filename, encoders=encoders, on_progress=on_progress, ffmpeg=ffmpeg)
+        return convert_track(
+            track, out, options, filename=filename, encoders=encoders, on_progress=on_progress, ffmpeg=ffmpeg
+        )
 
 
-def make(
+def convert_track(
     track: Track,
     out: SupportsWrite,
     options: Options,
@@ -101,11 +99,11 @@ def make(
     ffmpeg: str | None = None,
 ) -> Result:
     """Make an MP3 of a track that is taken out; all else as ``to_mp3``. Works in the directory of the track."""
-    ffmpeg = ffmpeg or own_ffmpeg()
+    ffmpeg = ffmpeg or default_ffmpeg()
     with cover.drawing(track, ffmpeg) as picture:
         if track.container == "mp3":
-            warning = lost(track.missing, track.errors)
-            made = [(track.path, assemble.measure(track.path, 0, 0, None))]
+            warning = damage_warning(track.missing, track.errors)
+            made = [(track.path, assemble.summarize(track.path, 0, 0, None))]
             first = _copied_tag(track, made[0][1])
             chapters = within(track.chapters, 0.0, duration_of(first, made[0][1].frames))
         else:
@@ -114,12 +112,12 @@ def make(
             done = _encode(ffmpeg, plan, track, track.path.parent, encoders, on_part)
             made = [(one.path, measured) for one, measured in done]
             if plan.variable:
-                made = [repack.repack(made, track.path.parent / "repacked", lambda _: on_part(1.0))]
-            warning = lost(track.missing, track.errors + max(one.errors for one, _ in done))
-            first = tag_of([one for _, one in made], plan.before)
+                made = [reservoir.repack(made, track.path.parent / "repacked", lambda _: on_part(1.0))]
+            warning = damage_warning(track.missing, track.errors + max(one.errors for one, _ in done))
+            first = tag_of([one for _, one in made], plan.start_sample)
             chapters = plan.within(track.chapters)
         image, word = picture(lambda: on_progress(READING + _ENCODING))
-    track, warning = replace(track, cover=image, chapters=chapters), both(warning, word)
+    track, warning = replace(track, cover=image, chapters=chapters), join_warnings(warning, word)
     return _write(out, track, filename, made, first, warning, on_progress)
 
 
@@ -127,15 +125,15 @@ def _on_part(on_progress: OnProgress, part: float) -> None:
     on_progress(READING + part * _ENCODING)
 
 
-def summed(done: Encoding) -> assemble.Sum:
+def summarize_run(done: EncoderRun) -> assemble.PieceSummary:
     """The sum of one encoder's output."""
     piece = done.piece
     count = None if piece.end is None else piece.end - piece.start
-    return assemble.measure(done.path, piece.start, cut.skipped(piece), count)
+    return assemble.summarize(done.path, piece.start, preroll_of(piece), count)
 
 
 @contextmanager
-def taking(
+def prepared_track(
     source: SupportsReadSeek, work: Path, options: Options, on_progress: OnProgress, ffmpeg: str | None = None
 ) -> Iterator[Track]:
     """Take the audio track that is asked for into a file in ``work``; arguments and errors as ``to_mp3``.
@@ -155,8 +153,8 @@ def taking(
             track = probe.whole(track, on_progress)
         track = cover.prepare(source, track, options.cover, lambda _: on_progress(1.0))
         if filters.needs_length(options, track.duration):
-            seconds = length.measure(
-                ffmpeg or own_ffmpeg(), track, cut.nearest_rate(track.rate), lambda: on_progress(1.0)
+            seconds = duration.measure(
+                ffmpeg or default_ffmpeg(), track, nearest_rate(track.rate), lambda: on_progress(1.0)
             )
             track = track if seconds is None else replace(track, duration=seconds)
         yield track
@@ -164,43 +162,43 @@ def taking(
 
 def _encode(
     ffmpeg: str, plan: Plan, track: Track, work: Path, encoders: int, on_progress: OnProgress
-) -> list[tuple[Encoding, assemble.Sum]]:
-    sums: dict[cut.Piece, assemble.Sum] = {}
-    run = functools.partial(encoder.encode, ffmpeg, on_end=lambda one: sums.update({one.piece: summed(one)}))
-    done = run(plan, plan.pieces, track.path, work, encoders, on_progress, track.reading)
+) -> list[tuple[EncoderRun, assemble.PieceSummary]]:
+    sums: dict[FrameRange, assemble.PieceSummary] = {}
+    run = functools.partial(encoder.encode, ffmpeg, on_end=lambda one: sums.update({one.piece: summarize_run(one)}))
+    done = run(plan, plan.ranges, track.path, work, encoders, on_progress, track.reading)
     if (len(done) > 1 or len(plan.filters) > 1) and any(one.reconfigured for one in done):
         # A change on the way restarts ffmpeg's filters, and with them the count of samples that ranges stand on.
-        done = run(plan.steadied(), (cut.Piece(0, None),), track.path, work, 1, on_progress)
+        done = run(plan.for_changing_format(), (FrameRange(0, None),), track.path, work, 1, on_progress)
     return [(one, sums[one.piece]) for one in done]
 
 
-def tag_of(sums: list[assemble.Sum], before: int = 0) -> bytes:
+def tag_of(sums: list[assemble.PieceSummary], before: int = 0) -> bytes:
     """The tag frame before the frames of all pieces; ``before`` as in the plan.
 
     Raises:
         UnusableMedia: there are none.
     """
-    end = assemble.ending(sums)
+    end = assemble.last_nonempty(sums)
     if end is None and before:
         raise UnusableMedia("The sound ends before start: choose an earlier one.")
     if end is None:
         raise UnusableMedia("Nothing in this file's audio track can be decoded.")
-    return assemble.tag(sums, bytes.fromhex(end.tag))
+    return assemble.build_tag(sums, bytes.fromhex(end.tag))
 
 
-def _copied_tag(track: Track, copied: assemble.Sum) -> bytes:
+def _copied_tag(track: Track, copied: assemble.PieceSummary) -> bytes:
     if not copied.frames:
         raise UnusableMedia("The audio track of this file is empty.")
     with track.path.open("rb") as file:
-        header = file.read(mpeg.HEADER)
-    delay = track.skipped - mpeg.DECODER_DELAY
-    padding = track.discarded + mpeg.DECODER_DELAY if track.discarded else 0
+        header = file.read(HEADER_SIZE)
+    delay = track.skipped - DECODER_DELAY
+    padding = track.discarded + DECODER_DELAY if track.discarded else 0
     # Decoders believe delay and padding of encoders that they know; ffmpeg, too, signs a copy with this name.
     bitrate = copied.bitrates[0] if len(copied.bitrates) == 1 else None
-    return assemble.tag([copied], info_tag.blank(header, bitrate, b"Lavf", delay, padding))
+    return assemble.build_tag([copied], info_tag.blank(header, bitrate, b"Lavf", delay, padding))
 
 
-def lost(missing: float, errors: int) -> str | None:
+def damage_warning(missing: float, errors: int) -> str | None:
     """The sentence about what is not in the MP3.
 
     Args:
@@ -212,7 +210,7 @@ def lost(missing: float, errors: int) -> str | None:
     return "Parts of the sound are damaged or missing and were left out." if errors else None
 
 
-def both(first: str | None, second: str | None) -> str | None:
+def join_warnings(first: str | None, second: str | None) -> str | None:
     """Two warnings as one."""
     return " ".join(filter(None, (first, second))) or None
 
@@ -221,12 +219,12 @@ def _write(
     out: SupportsWrite,
     track: Track,
     filename: str,
-    made: list[tuple[Path, assemble.Sum]],
+    made: list[tuple[Path, assemble.PieceSummary]],
     first: bytes,
     warning: str | None,
     on_progress: OnProgress,
 ) -> Result:
-    id3 = tags.id3(track.tags, filename, track.cover, track.chapters)
+    header = id3.build_tag(track.tags, filename, track.cover, track.chapters)
     sound = sum(one.size for _, one in made)
     written = 0
 
@@ -235,21 +233,21 @@ def _write(
         written += count
         on_progress(READING + _ENCODING + (1 - READING - _ENCODING) * written / sound)
 
-    out.write(id3)
+    out.write(header)
     out.write(first)
-    assemble.lay(made, out, on_bytes)
+    assemble.copy_frames(made, out, on_bytes)
     return Result(
         duration=duration_of(first, sum(one.frames for _, one in made)),
-        title=tags.title(track.tags, filename),
+        title=id3.title(track.tags, filename),
         warning=warning,
         copied=track.container == "mp3",
-        size=len(id3) + len(first) + sound,
+        size=len(header) + len(first) + sound,
     )
 
 
 def duration_of(tag: bytes, frames: int) -> float:
     """Seconds of sound, by the tag frame and the number of frames behind it."""
-    frame = mpeg.parse(tag)
+    frame = parse_header(tag)
     if frame is None:
         raise ValueError("the tag is no frame")
     delay, padding = info_tag.delays(tag) or (0, 0)

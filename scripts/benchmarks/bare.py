@@ -110,7 +110,7 @@ def moviepy(uri: str, blob: str) -> Callable[[], object]:
 
 def engine(uri: str, blob: str) -> Callable[[], object]:
     """The engine from the store and into the store, as convert runs it."""
-    from functions.convert.cpus import available_cores
+    from functions.convert.cpus import available_cpus
     from functions.convert.pipeline import to_mp3
     from functions.options import Options
 
@@ -128,7 +128,7 @@ def engine(uri: str, blob: str) -> Callable[[], object]:
                 Options(bitrate=192),
                 filename="video.mp4",
                 directory=Path(folder),
-                encoders=available_cores(),
+                encoders=available_cpus(),
                 on_progress=lambda _: None,
                 ffmpeg=os.environ.get("FFMPEG"),
             )

@@ -11,14 +11,18 @@ import heapq
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
-from functions.convert import distribution, plan
-from functions.convert.seek import leap
+from functions.convert import distribution
+from functions.convert.plan import DECODE_COST, LOOKAHEAD_FRAMES, PREROLL_FRAMES, split_frames
+from functions.convert.seek import excerpt
 
 PODS = (1, 2, 4, 8, 16, 32, 64)
 LENGTHS = {"10 min": 600, "1 h": 3600, "10 h": 36000}
 _FRAME = 1152 / 44100  # seconds
 #: Seconds that a leaping encoder gets before its piece, pre-roll, warm-up and half a cluster, and behind it.
-_BEFORE, _BEHIND = plan.PREROLL * _FRAME + leap.WARM + 2.5, plan.BEYOND * _FRAME + leap.WARM + 2.5
+_BEFORE, _BEHIND = (
+    PREROLL_FRAMES * _FRAME + excerpt.WARMUP_SECONDS + 2.5,
+    LOOKAHEAD_FRAMES * _FRAME + excerpt.WARMUP_SECONDS + 2.5,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,10 @@ def stages(costs: Costs, length: float, pods: int, leaping: bool = False) -> dic
         pods: how many encode at once.
         leaping: whether encoders can leap; they do from an hour on.
     """
-    leaping = leaping and pods > 1 and length >= leap.LEAP_SECONDS
-    most = distribution.MOST_LEAPS if leaping else distribution.MOST_PIECES
+    leaping = leaping and pods > 1 and length >= excerpt.MIN_SEEK_SECONDS
+    most = distribution.MAX_SEEKING_PIECES if leaping else distribution.MAX_PIECES
     wanted = min(max(round(length / distribution.PIECE_SECONDS), 2), most) if pods > 1 else 1
-    pieces = plan.cut(int(length / _FRAME), wanted, 0.0 if leaping else plan.DECODING)
+    pieces = split_frames(int(length / _FRAME), wanted, 0.0 if leaping else DECODE_COST)
     ends = [length if piece.end is None else piece.end * _FRAME for piece in pieces]
     starts = [piece.start * _FRAME for piece in pieces]
     track, mp3 = costs.track * length, costs.mp3 * length

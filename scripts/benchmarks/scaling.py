@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from events.schema import PieceCut
-from functions.convert import pipeline, planning
-from functions.convert import plan as cut
+from functions.convert import pipeline
 from functions.convert.demux import track as probe
 from functions.convert.demux.track import Track
 from functions.convert.ffmpeg import encoder as encoders
 from functions.convert.mp3 import assemble
-from functions.convert.mp3 import frame as mpeg
-from functions.convert.plan import Piece, Plan
-from functions.convert.seek import leap
+from functions.convert.mp3.frame import samples_per_frame
+from functions.convert.plan import RANGE_STEP, FrameRange, Plan, plan_for
+from functions.convert.seek import excerpt
 from functions.media import connect
 from functions.options import Options
 from functions.state.database import Database
@@ -37,11 +36,11 @@ def encode(bench: Bench) -> Iterator[Row]:
     video, work = bench.video(), bench.folder()
     track, reading = _taken(bench, video, work / "track")
     cores = clock.cores()
-    one, many = planning.plan_for(track, _OPTIONS, 1), planning.plan_for(track, _OPTIONS, cores)
+    one, many = plan_for(track, _OPTIONS, 1), plan_for(track, _OPTIONS, cores)
     takes = {
-        "one": lambda: _encoded(one, one.pieces, track, work, 1, {0}),
-        "one, free": lambda: _encoded(one, one.pieces, track, work, 1, None),
-        "many": lambda: _encoded(many, many.pieces, track, work, cores, None),
+        "one": lambda: _encoded(one, one.ranges, track, work, 1, {0}),
+        "one, free": lambda: _encoded(one, one.ranges, track, work, 1, None),
+        "many": lambda: _encoded(many, many.ranges, track, work, cores, None),
     }
     took = clock.in_turn(takes, bench.rounds)
     gain = 1 / clock.ratio(took["many"], took["one"])
@@ -84,7 +83,7 @@ def _taken(bench: Bench, video: Path, path: Path) -> tuple[Track, Took]:
 
 
 def _encoded(
-    plan: Plan, pieces: tuple[Piece, ...], track: Track, work: Path, at_once: int, cores: set[int] | None
+    plan: Plan, pieces: tuple[FrameRange, ...], track: Track, work: Path, at_once: int, cores: set[int] | None
 ) -> Took:
     """The engine's encoders on some pieces, on these cores alone where some are named."""
     mine = os.sched_getaffinity(0)
@@ -105,21 +104,21 @@ def _timed(work: Callable[[], object]) -> Took:
 
 def _costs(bench: Bench, track: Track, video: Path, plan: Plan, single: Took, reading: Took, work: Path) -> Costs:
     """What the model is made of; every encoder on one core, as a pod has it."""
-    frame = mpeg.samples_per_frame(plan.rate) / plan.rate
+    frame = samples_per_frame(plan.rate) / plan.rate
     frames = int(track.duration / frame)
-    head = Piece(0, cut.STEP)
-    far = Piece((frames - cut.STEP) // cut.STEP * cut.STEP, None)
+    head = FrameRange(0, RANGE_STEP)
+    far = FrameRange((frames - RANGE_STEP) // RANGE_STEP * RANGE_STEP, None)
 
     def median(work_: Callable[[], Took]) -> float:
         return clock.median([work_() for _ in range(bench.rounds)]).seconds
 
     start = median(lambda: _encoded(plan, (head,), track, work, 1, {0}))
     decode = max(median(lambda: _encoded(plan, (far,), track, work, 1, {0})) - start, 0) / track.duration
-    whole = encoders.encode(ffmpeg(), plan, plan.pieces, track.path, work, 1, lambda _: None)[0]
-    summing = median(lambda: _timed(lambda: pipeline.summed(whole)))
-    piece = pipeline.summed(whole)
+    whole = encoders.encode(ffmpeg(), plan, plan.ranges, track.path, work, 1, lambda _: None)[0]
+    summing = median(lambda: _timed(lambda: pipeline.summarize_run(whole)))
+    piece = pipeline.summarize_run(whole)
     joining = median(lambda: _timed(lambda: _join(whole.path, piece, work / "joined")))
-    tagging = median(lambda: _timed(lambda: assemble.tag([piece] * 64, bytes.fromhex(piece.tag))))
+    tagging = median(lambda: _timed(lambda: assemble.build_tag([piece] * 64, bytes.fromhex(piece.tag))))
     megabyte = 1e6
     return Costs(
         read=reading.seconds / (video.stat().st_size / megabyte),
@@ -143,15 +142,15 @@ def _count_seconds(bench: Bench, work: Path) -> float:
     """For a second of Vorbis, which has the most packets beside MP3."""
     with bench.inputs.sound(bench.seconds, "vorbis").open("rb") as source:
         track = probe.take(source, work / "counted", number=0, copy=False, on_progress=lambda _: None)
-    if track is None or leap.survey(track) is None:
+    if track is None or excerpt.index_clusters(track) is None:
         raise clock.CannotMeasure("The packets could not be counted.")
-    took = clock.median([_timed(lambda: leap.survey(track)) for _ in range(bench.rounds)])
+    took = clock.median([_timed(lambda: excerpt.index_clusters(track)) for _ in range(bench.rounds)])
     return took.seconds / track.duration
 
 
-def _join(path: Path, piece: assemble.Sum, target: Path) -> None:
+def _join(path: Path, piece: assemble.PieceSummary, target: Path) -> None:
     with target.open("wb") as out:
-        assemble.lay([(path, piece)], out, lambda _: None)
+        assemble.copy_frames([(path, piece)], out, lambda _: None)
 
 
 def _row_seconds(bench: Bench) -> float:
@@ -223,7 +222,9 @@ def _store_seconds(bench: Bench, track: Path) -> dict[str, float]:
 def _modelled(costs: Costs, bench: Bench) -> Iterator[Row]:
     plain = costs.start + (costs.encode + costs.decode) * 3600
     kinds = [(name, length, False) for name, length in LENGTHS.items()]
-    kinds += [(f"{name}, leaping", length, True) for name, length in LENGTHS.items() if length >= leap.LEAP_SECONDS]
+    kinds += [
+        (f"{name}, leaping", length, True) for name, length in LENGTHS.items() if length >= excerpt.MIN_SEEK_SECONDS
+    ]
     table = {name: {str(n): seconds(costs, length, n, leaps) for n in PODS} for name, length, leaps in kinds}
     if bench.chart:
         bench.chart.write_text(

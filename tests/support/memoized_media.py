@@ -20,8 +20,8 @@ from functions.convert.demux.client import SupportsReadSeek
 from functions.convert.demux.track import Track
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg import encoder as encode
-from functions.convert.ffmpeg.encoding import Encoding
-from functions.convert.plan import Piece, Plan
+from functions.convert.ffmpeg.encoder import EncoderRun
+from functions.convert.plan import FrameRange, Plan
 
 OnProgress = Callable[[float], None]
 
@@ -32,7 +32,7 @@ class Rehearsal:
     def __init__(self) -> None:
         self._taking, self._encode = probe.taking, encode.encode
         self._tracks: dict[tuple[bytes, int, bool], tuple[Track | None, bytes] | UnusableMedia] = {}
-        self._encodings: dict[tuple[str, Piece, bytes], tuple[Encoding, bytes]] = {}
+        self._encodings: dict[tuple[str, FrameRange, bytes], tuple[EncoderRun, bytes]] = {}
 
     @contextmanager
     def taking(
@@ -63,14 +63,14 @@ class Rehearsal:
         self,
         ffmpeg: str,
         plan: Plan,
-        pieces: Iterable[Piece],
+        pieces: Iterable[FrameRange],
         track: Path,
         directory: Path,
         at_once: int,
         on_progress: OnProgress,
         reading: None = None,
-        on_end: Callable[[Encoding], object] = lambda _: None,
-    ) -> list[Encoding]:
+        on_end: Callable[[EncoderRun], object] = lambda _: None,
+    ) -> list[EncoderRun]:
         """As ``encode.encode``."""
         assert reading is None
         sound, how = hashlib.sha256(track.read_bytes()).digest(), json.dumps(plan.to_json())

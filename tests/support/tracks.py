@@ -11,5 +11,5 @@ from functions.options import Options
 
 def take(source: IO[bytes], directory: Path, options: Options) -> Track:
     """The track that the options ask for, in a file in the directory."""
-    with pipeline.taking(source, directory, options, lambda _: None) as track:
+    with pipeline.prepared_track(source, directory, options, lambda _: None) as track:
         return probe.whole(track, lambda _: None)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from functions.convert.demux import protocol
-from functions.convert.errors import NoRoom
+from functions.convert.errors import OutOfResources
 from functions.convert.sandbox import spawn
 
 _ADDRESS_SPACE = 1 << 30
@@ -78,9 +78,9 @@ class Readers:
                 self._spare.append(self._starter.submit(start))
 
     def take(self) -> Reader:
-        """The reader in hand, else a new one; NoRoom where there is none for it."""
+        """The reader in hand, else a new one; OutOfResources where there is none for it."""
         while self._spare:
-            with contextlib.suppress(IndexError, OSError, NoRoom):  # another took it; it could not be started
+            with contextlib.suppress(IndexError, OSError, OutOfResources):  # another took it; it could not be started
                 reader = self._spare.popleft().result()
                 if reader.process.poll() is None:
                     return reader
@@ -90,7 +90,7 @@ class Readers:
     def dismiss(self) -> None:
         """Let go of the reader in hand."""
         while self._spare:
-            with contextlib.suppress(IndexError, OSError, NoRoom):
+            with contextlib.suppress(IndexError, OSError, OutOfResources):
                 self._spare.popleft().result().stop()
 
 
@@ -100,7 +100,10 @@ def cpu_seconds(size: int) -> int:
 
 
 def start() -> Reader:
-    """Start a reader, which waits for what to read; it dies with the thread that calls. NoRoom as ``sandbox.spawn``."""
+    """Start a reader, which waits for what to read; it dies with the calling thread.
+
+    Raises OutOfResources like ``sandbox.spawn``.
+    """
     with spawn.starting():
         link, theirs = socket.socketpair()
     arguments = {"parent": os.getpid(), "limits": {"AS": _ADDRESS_SPACE, "NPROC": 0}, "link": theirs.fileno()}

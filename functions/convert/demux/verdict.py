@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from events.errors import Mp3burstError
-from functions.convert.errors import EncoderKilled, NoSpace, UnusableMedia
+from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
 
 #: Of a file that is the reader's end, or makes it say what none of ours would.
 DAMAGED = "This file is damaged: it cannot be read as a video."
@@ -24,7 +24,7 @@ def death(status: int, gone: BaseException) -> Mp3burstError:
 def fault_of(report: Mapping[str, Any], number: int) -> Mp3burstError:
     """The error for a report with a fault; ``number`` is the track that was asked for."""
     if report["fault"] == "room":
-        return NoSpace("There is no room for temporary files just now; the conversion is tried again.")
+        return TemporaryStorageFull("There is no room for temporary files just now; the conversion is tried again.")
     error = UnusableMedia(_sentence(report, number))
     error.__cause__ = RuntimeError(report.get("detail", report["fault"]))
     return error

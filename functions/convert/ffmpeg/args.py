@@ -9,7 +9,7 @@ kind, it says an error and ends, and the range has to be encoded again by stages
 
 from typing import Final
 
-from functions.convert.plan import Piece, Plan, atrim
+from functions.convert.plan import FrameRange, Plan, trim_filter
 
 #: Where ffmpeg's demuxer has another name than its muxer.
 _DEMUXERS: Final = {"adts": "aac", "vob": "mpeg"}
@@ -24,7 +24,7 @@ def reading(ffmpeg: str, container: str, track: int) -> list[str]:
     return [*_start(ffmpeg), "-f", _demuxer(container), "-fd", str(track), "-i", "fd:"]
 
 
-def encoding(ffmpeg: str, plan: Plan, piece: Piece, track: int, frames: int, staged: bool) -> list[str]:
+def encoding(ffmpeg: str, plan: Plan, piece: FrameRange, track: int, frames: int, staged: bool) -> list[str]:
     """The arguments of ffmpeg that encode a piece.
 
     Args:
@@ -60,12 +60,12 @@ def _demuxer(container: str) -> str:
     return _DEMUXERS.get(container, container)
 
 
-def _filters(plan: Plan, piece: Piece) -> list[str]:
-    trim = atrim(piece, plan.rate)
+def _filters(plan: Plan, piece: FrameRange) -> list[str]:
+    trim = trim_filter(piece, plan.rate)
     return [*plan.filters, trim] if trim else [*plan.filters]
 
 
-def _source(plan: Plan, piece: Piece, track: int) -> str:
+def _source(plan: Plan, piece: FrameRange, track: int) -> str:
     movie = (
         rf"amovie=filename=fd\\::format_name={_demuxer(plan.container)}:dec_threads=1"
         rf":format_opts=fd={track}\\:protocol_whitelist=fd"
@@ -75,9 +75,9 @@ def _source(plan: Plan, piece: Piece, track: int) -> str:
     return ",".join([movie, *clock, *_filters(plan, piece), _LAME, handed])
 
 
-def _staged(plan: Plan, piece: Piece) -> list[str]:
+def _staged(plan: Plan, piece: FrameRange) -> list[str]:
     first, *more = _filters(plan, piece)
-    if not plan.steady:
+    if not plan.loopback:
         return ["-map", "0:a:0", "-af", ",".join([first, *more])]
     # What the first filter makes is encoded as PCM, which goes nowhere but back into the filters behind it.
     filters = ["-map", "0:a:0", "-af", first, "-c:a", "pcm_f32le", "-f", "null", "-", "-dec", "0:0"]

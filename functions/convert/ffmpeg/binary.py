@@ -20,7 +20,7 @@ _WHOLE_PACKETS: Final = 12
 _ANSWER: Final = 10.0
 
 
-def ffmpeg_of(environ: Mapping[str, str]) -> str | None:
+def configured_ffmpeg(environ: Mapping[str, str]) -> str | None:
     """The absolute path of the program that FFMPEG names; None where it names none.
 
     Raises:
@@ -40,7 +40,7 @@ def ffmpeg_of(environ: Mapping[str, str]) -> str | None:
     return path
 
 
-def own_ffmpeg() -> str:
+def default_ffmpeg() -> str:
     """The path of the ffmpeg that imageio-ffmpeg brings."""
     package = importlib.util.find_spec("imageio_ffmpeg")
     if package and package.origin and "IMAGEIO_FFMPEG_EXE" not in os.environ:
@@ -53,9 +53,9 @@ def own_ffmpeg() -> str:
 
 
 @functools.cache
-def bundles(ffmpeg: str) -> bool:
+def supports_bundled(ffmpeg: str) -> bool:
     """Whether the program at a path may be sent the short way (``arguments.py``)."""
-    if "IMAGEIO_FFMPEG_EXE" not in os.environ and ffmpeg == own_ffmpeg():
+    if "IMAGEIO_FFMPEG_EXE" not in os.environ and ffmpeg == default_ffmpeg():
         return True  # the lock file says which it is
     try:
         told = subprocess.run(

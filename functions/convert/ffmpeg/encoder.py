@@ -4,18 +4,20 @@ import contextlib
 import functools
 import os
 import selectors
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
-from functions.convert.cpus import cores_for
+from functions.convert.cpus import cpus_for
 from functions.convert.demux.client import HEARTBEAT, Reading
+from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
 from functions.convert.ffmpeg import args
-from functions.convert.ffmpeg.binary import bundles
-from functions.convert.ffmpeg.encoding import Encoding
-from functions.convert.ffmpeg.feed import source_of
-from functions.convert.plan import Piece, Plan
+from functions.convert.ffmpeg.binary import supports_bundled
+from functions.convert.plan import FrameRange, Plan
 from functions.convert.sandbox import spawn
 from functions.convert.sandbox.limits import Limits
 from functions.convert.sandbox.watchdog import Watch
@@ -30,19 +32,115 @@ _PACKET_SECONDS = 1.0
 ADDRESS_SPACE = 4 << 30
 #: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: a track may decode to more than it says.
 _BYTES_PER_SECOND = 80_000
+_ONLY_TIMES = b"non monotonically increasing dts to muxer"  # libavformat/mux.c; MP3 has no times, nothing is lost
+#: Deaths at a limit, after which the long way is no better.
+_LIMITED: Final = (-signal.SIGXCPU, -signal.SIGXFSZ)
+
+
+@dataclass(slots=True)
+class EncoderRun:
+    """One ffmpeg at work on one piece.
+
+    Attributes:
+        piece: the range.
+        path: the file of frames it writes, a tag frame first.
+        seconds: how far it has come, on the track's clock.
+        errors: the decoder's complaints.
+        first_error: the first of them.
+        full: one was about room for the frames.
+        reconfigured: the sound changed its rate or channels on the way, which moves the range.
+        core: the number of the one that it keeps to, if any.
+        staged: whether ffmpeg works by stages (``arguments.py``).
+        watch: who notices that it does nothing, once it is started.
+    """
+
+    piece: FrameRange
+    path: Path
+    process: subprocess.Popen[bytes] | None = None
+    seconds: float = 0.0
+    errors: int = 0
+    first_error: str = ""
+    full: bool = False
+    reconfigured: bool = False
+    core: int | None = None
+    staged: bool = False
+    watch: Watch = field(init=False, repr=False, compare=False)
+    buffers: dict[str, bytes] = field(default_factory=dict)
+
+    def hear(self, name: str, data: bytes) -> None:
+        """Take in what came from ``stdout``, its progress, or from ``stderr``, its log."""
+        *lines, rest = (self.buffers.get(name, b"") + data).split(b"\n")
+        self.buffers[name] = rest[-4096:]
+        for line in lines:
+            if name == "stdout":
+                self._hear_progress(line)
+            else:
+                self._hear_log(line)
+
+    def _hear_progress(self, line: bytes) -> None:
+        key, _, value = line.partition(b"=")
+        if key == b"out_time_us" and value.strip().isdigit():
+            self.seconds = int(value) / 1e6
+
+    def _hear_log(self, line: bytes) -> None:
+        if b"Reconfiguring filter graph" in line:
+            self.reconfigured = True
+        if (b"[error]" in line or b"[fatal]" in line) and not (self.staged and _ONLY_TIMES in line):
+            self.errors += 1
+            self.full = self.full or b"No space left on device" in line
+            self.first_error = self.first_error or line.decode(errors="replace")
+
+    @property
+    def status(self) -> int:
+        """How it ended, as ``subprocess.Popen.returncode`` says it; 0 before."""
+        return (self.process and self.process.returncode) or 0
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether it will have to be done again by stages, whatever comes."""
+        return not self.staged and not self.full and self.errors > 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether what ffmpeg could not do at one go, or died of, is to be tried by stages."""
+        if self.staged or self.full or self.status in _LIMITED:
+            return False
+        return self.errors > 0 or self.status not in (0, -signal.SIGKILL)
+
+    def judge(self) -> None:
+        """Raise what its end means, if it is no good one.
+
+        Raises:
+            EncoderKilled: it died by SIGKILL.
+            TemporaryStorageFull: there was no room for the frames.
+            UnusableMedia: it failed otherwise.
+        """
+        status = self.status
+        if status == -signal.SIGKILL:
+            raise EncoderKilled("The encoder was stopped from outside; the conversion is tried again.")
+        if status and self.full:
+            raise TemporaryStorageFull("There is no room for temporary files just now; the conversion is tried again.")
+        if status in _LIMITED:
+            raise UnusableMedia(
+                "The sound of this file takes far more time or room than its length accounts for: it may be damaged."
+            ) from RuntimeError(f"ffmpeg ended with {status}")
+        if status:
+            raise UnusableMedia("The sound of this file cannot be decoded.") from RuntimeError(
+                f"ffmpeg ended with {status}: {self.first_error}"
+            )
 
 
 def encode(
     ffmpeg: str,
     plan: Plan,
-    pieces: Iterable[Piece],
+    pieces: Iterable[FrameRange],
     track: Path,
     directory: Path,
     at_once: int,
     on_progress: Callable[[float], None],
     reading: Reading | None = None,
-    on_end: Callable[[Encoding], object] = lambda _: None,
-) -> list[Encoding]:
+    on_end: Callable[[EncoderRun], object] = lambda _: None,
+) -> list[EncoderRun]:
     """Encode pieces of a track, so many at once; in the order given, finished.
 
     Args:
@@ -60,11 +158,11 @@ def encode(
         EncoderKilled: an encoder died by SIGKILL, or does nothing.
         UnusableMedia: an encoder failed otherwise.
     """
-    staged = not (plan.bundled and bundles(ffmpeg))
-    encodings = {one: Encoding(one, directory / f"piece-{one.start}", staged=staged) for one in pieces}
+    staged = not (plan.bundled and supports_bundled(ffmpeg))
+    encodings = {one: EncoderRun(one, directory / f"piece-{one.start}", staged=staged) for one in pieces}
     waiting = list(reversed(encodings.values()))
-    running: list[Encoding] = []
-    part, cores = 0.0, cores_for(min(at_once, len(encodings)))
+    running: list[EncoderRun] = []
+    part, cores = 0.0, cpus_for(min(at_once, len(encodings)))
     source = functools.partial(source_of, track, reading)
     with selectors.DefaultSelector() as selector:
         try:
@@ -78,7 +176,7 @@ def encode(
                 for encoding in [one for one in running if _ended(one, selector)]:
                     running.remove(encoding)
                     if encoding.unfinished:
-                        encodings[encoding.piece] = again = Encoding(encoding.piece, encoding.path, staged=True)
+                        encodings[encoding.piece] = again = EncoderRun(encoding.piece, encoding.path, staged=True)
                         waiting.append(again)
                         continue
                     encoding.judge()
@@ -101,7 +199,7 @@ def encode(
 
 def _limits(plan: Plan) -> Limits:
     # What a track claims may be much too little, as where all its packets have one time; its packets are there.
-    claimed, possible = (plan.before + plan.samples) / plan.rate, plan.packets * _PACKET_SECONDS
+    claimed, possible = (plan.start_sample + plan.samples) / plan.rate, plan.packets * _PACKET_SECONDS
     return {
         "AS": ADDRESS_SPACE,
         "CPU": int(60 + max(claimed * CPU_PER_SECOND, possible * _CPU_PER_POSSIBLE_SECOND)),
@@ -113,11 +211,11 @@ def _limits(plan: Plan) -> Limits:
 def _start(
     ffmpeg: str,
     plan: Plan,
-    encoding: Encoding,
+    encoding: EncoderRun,
     source: Callable[[], IO[bytes]],
     selector: selectors.BaseSelector,
     core: int | None,
-) -> Encoding:
+) -> EncoderRun:
     with source() as track, encoding.path.open("w+b") as frames:
         encoding.process = spawn.spawn(
             args.encoding(ffmpeg, plan, encoding.piece, track.fileno(), frames.fileno(), encoding.staged),
@@ -135,7 +233,7 @@ def _start(
     return encoding
 
 
-def _hear(encoding: Encoding, name: str, selector: selectors.BaseSelector) -> None:
+def _hear(encoding: EncoderRun, name: str, selector: selectors.BaseSelector) -> None:
     pipe: Any = getattr(encoding.process, name)
     data = pipe.read(1 << 16)
     if data is None:
@@ -146,7 +244,7 @@ def _hear(encoding: Encoding, name: str, selector: selectors.BaseSelector) -> No
     encoding.hear(name, data)
 
 
-def _ended(encoding: Encoding, selector: selectors.BaseSelector) -> bool:
+def _ended(encoding: EncoderRun, selector: selectors.BaseSelector) -> bool:
     process = encoding.process
     if process is None:
         return False
@@ -166,7 +264,7 @@ def _ended(encoding: Encoding, selector: selectors.BaseSelector) -> bool:
     return True
 
 
-def _part(encodings: Iterable[Encoding], plan: Plan) -> float:
+def _part(encodings: Iterable[EncoderRun], plan: Plan) -> float:
     size, whole, done = plan.samples / plan.rate, 0.0, 0.0
     frame = (1152 if plan.rate >= 32000 else 576) / plan.rate
     for one in encodings:
@@ -176,3 +274,18 @@ def _part(encodings: Iterable[Encoding], plan: Plan) -> float:
         whole += length
         done += length if over else min(max(one.seconds - start, 0.0), length)
     return done / whole
+
+
+def source_of(track: Path, reading: Reading | None) -> IO[bytes]:
+    """A track from its first byte on, for one encoder; ``reading`` is who still writes it, if anybody."""
+    if reading is None or reading.over:
+        return track.open("rb")
+    out, into = os.pipe()
+    threading.Thread(target=_feed, args=(reading, into), name="feed", daemon=True).start()
+    return open(out, "rb")  # noqa: PTH123 - a number
+
+
+def _feed(reading: Reading, pipe: int) -> None:
+    with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as encoder:
+        for data in reading.track():
+            encoder.write(data)

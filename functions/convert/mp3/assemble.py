@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from functions.convert.errors import UnusableMedia
-from functions.convert.mp3 import frame as mpeg
 from functions.convert.mp3 import info_tag
+from functions.convert.mp3.frame import HEADER_SIZE, FrameHeader, is_tag, parse_header
 
 CHUNK = 1 << 20
 #: Frames before a cut that both encoders beside it have made, and that have to be the same.
@@ -29,7 +29,7 @@ class SupportsWrite(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class PieceSummary:
     """What the whole must know of one piece; plain data.
 
     Attributes:
@@ -68,7 +68,7 @@ class Sum:
         return cls(**{**data, "marks": tuple(data["marks"]), "bitrates": tuple(data["bitrates"])})
 
 
-def frames_of(path: Path) -> Iterator[tuple[bytes, int, mpeg.Frame]]:
+def iter_frames(path: Path) -> Iterator[tuple[bytes, int, FrameHeader]]:
     """Each frame of a file: a chunk of the file, where in it the frame begins, and its header; frames lie end to end.
 
     Raises:
@@ -79,8 +79,8 @@ def frames_of(path: Path) -> Iterator[tuple[bytes, int, mpeg.Frame]]:
         while data := file.read(CHUNK):
             chunk, at = rest + data, 0
             length = len(chunk)
-            while at + mpeg.HEADER <= length:
-                frame = mpeg.parse(chunk[at : at + mpeg.HEADER])
+            while at + HEADER_SIZE <= length:
+                frame = parse_header(chunk[at : at + HEADER_SIZE])
                 if frame is None:
                     raise UnusableMedia("The sound of this file could not be made into an MP3.")
                 if at + frame.size > length:
@@ -90,8 +90,8 @@ def frames_of(path: Path) -> Iterator[tuple[bytes, int, mpeg.Frame]]:
             rest = chunk[at:]
 
 
-def measure(path: Path, start: int, skip: int, count: int | None) -> Sum:
-    """Sum up one piece.
+def summarize(path: Path, start: int, skip: int, count: int | None) -> PieceSummary:
+    """Summarize one piece.
 
     Args:
         path: an encoder's output: a tag frame, if any, then frames of sound.
@@ -108,10 +108,10 @@ def measure(path: Path, start: int, skip: int, count: int | None) -> Sum:
     pending: tuple[bytes, int, int] | None = None  # chunk, from, to: sound that the CRC has not seen
     seam: deque[tuple[bytes, int, int]] = deque(maxlen=SEAM)
     before = None
-    for chunk, at, frame in frames_of(path):
+    for chunk, at, frame in iter_frames(path):
         if first:
             first = False
-            if mpeg.is_tag(chunk[at : at + frame.size]):
+            if is_tag(chunk[at : at + frame.size]):
                 tag = chunk[at : at + frame.size]
                 offset = frame.size
                 continue
@@ -138,7 +138,7 @@ def measure(path: Path, start: int, skip: int, count: int | None) -> Sum:
                 every *= 2
     crc = crc16.arc(pending[0][pending[1] : pending[2]], crc) if pending else crc
     rates, last = tuple(sorted(bitrates)), _seam(seam)
-    return Sum(start, frames, offset, size, crc, every, tuple(marks), rates, tag.hex(), before, last)
+    return PieceSummary(start, frames, offset, size, crc, every, tuple(marks), rates, tag.hex(), before, last)
 
 
 def _seam(frames: Iterable[tuple[bytes, int, int]]) -> int:
@@ -148,7 +148,7 @@ def _seam(frames: Iterable[tuple[bytes, int, int]]) -> int:
     return crc
 
 
-def meet(sums: Iterable[Sum]) -> bool:
+def seams_match(sums: Iterable[PieceSummary]) -> bool:
     """Whether at each cut both encoders have made the same frames: then both have heard the same sound there."""
     return all(two.before in (None, one.last) for one, two in pairwise(sums) if two.frames)
 
@@ -159,7 +159,7 @@ def _thin(marks: Sequence[int], start: int, every: int) -> list[int]:
     return [mark for number, mark in enumerate(marks, first) if not number % 2]
 
 
-def tag(sums: Sequence[Sum], template: bytes) -> bytes:
+def build_tag(sums: Sequence[PieceSummary], template: bytes) -> bytes:
     """The whole's tag frame.
 
     Args:
@@ -210,12 +210,14 @@ def _apply(columns: Sequence[int], vector: int) -> int:
     return result
 
 
-def ending(sums: Sequence[Sum]) -> Sum | None:
+def last_nonempty(sums: Sequence[PieceSummary]) -> PieceSummary | None:
     """The piece in which the sound ends: the last that has a frame."""
     return next((one for one in reversed(sums) if one.frames), None)
 
 
-def lay(pieces: Iterable[tuple[Path, Sum]], out: SupportsWrite, on_bytes: Callable[[int], None]) -> None:
+def copy_frames(
+    pieces: Iterable[tuple[Path, PieceSummary]], out: SupportsWrite, on_bytes: Callable[[int], None]
+) -> None:
     """Write the frames of all pieces to ``out``; ``on_bytes`` hears how many each time."""
     for path, one in pieces:
         left = one.size

@@ -12,19 +12,19 @@ _BITRATES = {
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 #: Every sample rate that Layer III has.
-RATES = tuple(sorted(rate for rates in _RATES.values() for rate in rates))
+SAMPLE_RATES = tuple(sorted(rate for rates in _RATES.values() for rate in rates))
 
-HEADER = 4
+HEADER_SIZE = 4
 
 #: Samples that a decoder adds in front, and that a LAME tag's delay does not count (libavformat/mp3dec.c).
 DECODER_DELAY = 529
 
 #: Samples at the beginning that a tag can keep from being heard: its delay has 12 bits.
-MOST_SKIPPED = 0xFFF + DECODER_DELAY
+MAX_SKIPPED = 0xFFF + DECODER_DELAY
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class FrameHeader:
     """One frame's header.
 
     Attributes:
@@ -54,14 +54,14 @@ def samples_per_frame(rate: int) -> int:
     return 1152 if rate >= 32000 else 576
 
 
-def parse(data: bytes | bytearray | memoryview) -> Frame | None:
+def parse_header(data: bytes | bytearray | memoryview) -> FrameHeader | None:
     """The Layer III frame that begins at the first byte, None where none does (free format counts as none)."""
-    return _parse(bytes(data[:HEADER]))
+    return _parse(bytes(data[:HEADER_SIZE]))
 
 
 @lru_cache(maxsize=4096)
-def _parse(header: bytes) -> Frame | None:
-    if len(header) < HEADER or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+def _parse(header: bytes) -> FrameHeader | None:
+    if len(header) < HEADER_SIZE or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
         return None
     rates = _RATES.get(header[1] >> 3 & 3)
     bitrate_index, rate_index = header[2] >> 4, header[2] >> 2 & 3
@@ -74,15 +74,15 @@ def _parse(header: bytes) -> Frame | None:
     bitrate = _BITRATES[first][bitrate_index]
     side_info = (17 if mono else 32) if first else (9 if mono else 17)
     size = samples // 8 * bitrate * 1000 // rate + (header[2] >> 1 & 1)
-    return Frame(rate, samples, size, bitrate, side_info, not header[1] & 1)
+    return FrameHeader(rate, samples, size, bitrate, side_info, not header[1] & 1)
 
 
 def tag_offset(data: bytes | bytearray) -> int | None:
     """Where the words ``Xing`` or ``Info`` stand in a frame that is a tag; None where it is sound."""
-    frame = parse(data)
+    frame = parse_header(data)
     if frame is None:
         return None
-    for offset in {HEADER + frame.side_info, HEADER + frame.side_info + 2 * frame.protected}:
+    for offset in {HEADER_SIZE + frame.side_info, HEADER_SIZE + frame.side_info + 2 * frame.protected}:
         if data[offset : offset + 4] in (b"Xing", b"Info"):
             return offset
     return None

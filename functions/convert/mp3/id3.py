@@ -44,7 +44,7 @@ def title(tags: Mapping[str, str], filename: str) -> str:
     return _clean(_lower(tags).get("title", "")) or _clean(PurePath(filename.replace("\\", "/")).stem) or "audio"
 
 
-def id3(tags: Mapping[str, str], filename: str, cover: bytes, chapters: Sequence[Chapter] = ()) -> bytes:
+def build_tag(tags: Mapping[str, str], filename: str, cover: bytes, chapters: Sequence[Chapter] = ()) -> bytes:
     """The whole ID3v2.3 tag.
 
     Args:

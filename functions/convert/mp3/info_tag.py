@@ -5,7 +5,7 @@ Written as ffmpeg's muxer does (libavformat/mp3enc.c, mp3_write_xing and mp3_upd
 
 from collections.abc import Sequence
 
-from functions.convert.mp3 import frame as mpeg
+from functions.convert.mp3.frame import HEADER_SIZE, parse_header, tag_offset
 
 # Offsets from the word Xing or Info.
 _FRAMES, _BYTES, _TOC, _ENCODER, _DELAYS, _MUSIC, _MUSIC_CRC, _TAG_CRC = 8, 12, 16, 120, 141, 148, 152, 154
@@ -20,7 +20,7 @@ MARKS = 400
 
 def delays(tag: bytes) -> tuple[int, int] | None:
     """Encoder delay and padding in samples, as the LAME extension gives them; None where there is none."""
-    offset = mpeg.tag_offset(tag)
+    offset = tag_offset(tag)
     if offset is None or len(tag) < offset + _SIZE or tag[offset + 4 : offset + 8] != _ALL_FIELDS.to_bytes(4, "big"):
         return None
     both = int.from_bytes(tag[offset + _DELAYS : offset + _DELAYS + 3], "big")
@@ -39,14 +39,14 @@ def blank(like: bytes, bitrate: int | None, encoder: bytes, delay: int, padding:
     """
     for index in range(1, 15):
         header = bytes((0xFF, like[1] | 1, index << 4 | like[2] & 0x0C, like[3] & 0xC0))
-        frame = mpeg.parse(header)
-        if frame and frame.size >= mpeg.HEADER + frame.side_info + _SIZE and frame.bitrate >= (bitrate or 0):
+        frame = parse_header(header)
+        if frame and frame.size >= HEADER_SIZE + frame.side_info + _SIZE and frame.bitrate >= (bitrate or 0):
             break
     else:
         raise ValueError(f"no tag fits into frames like {like.hex()}")
     tag = bytearray(frame.size)
-    tag[: mpeg.HEADER] = header
-    offset = mpeg.HEADER + frame.side_info
+    tag[:HEADER_SIZE] = header
+    offset = HEADER_SIZE + frame.side_info
     tag[offset : offset + 4] = b"Xing"
     tag[offset + 4 : offset + 8] = _ALL_FIELDS.to_bytes(4, "big")
     tag[offset + _ENCODER : offset + _ENCODER + 9] = encoder[:9].ljust(9, b"\0")
@@ -69,7 +69,7 @@ def fill(template: bytes, *, frames: int, size: int, crc: int, marks: Sequence[i
     from fastcrc import crc16
 
     tag = bytearray(template)
-    offset = mpeg.tag_offset(template)
+    offset = tag_offset(template)
     if offset is None:
         raise ValueError("the template is no Xing or Info frame")
     whole = len(tag) + size

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from functions.convert.errors import NoRoom
+from functions.convert.errors import OutOfResources
 from functions.convert.sandbox.limits import Limits
 
 _LAUNCHER = Path(__file__).resolve().with_name("limits.py")
@@ -20,13 +20,13 @@ _FULL = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
-    """Raise NoRoom where the machine or the container has no room for another process."""
+    """Raise OutOfResources where the machine or the container has no room for another process."""
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise NoRoom("There is no room for another process just now; the conversion is tried again.") from error
+        raise OutOfResources("There is no room for another process just now; the conversion is tried again.") from error
 
 
 def spawn(
@@ -51,7 +51,7 @@ def spawn(
         core: the number of the one that it may run on, None for all.
 
     Raises:
-        NoRoom: there is none for another process.
+        OutOfResources: there is none for another process.
     """
     told = " ".join(f"{name}={value}" for name, value in limits.items())
     caged = [str(os.getpid()), told, "" if core is None else str(core)]

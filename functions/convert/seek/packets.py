@@ -8,7 +8,7 @@ the last bit, since no more than that goes into them.
 from collections.abc import Callable
 
 from functions.convert.errors import UnsupportedLayout
-from functions.convert.mp3 import frame as mpeg
+from functions.convert.mp3.frame import HEADER_SIZE, parse_header
 
 #: Samples of each channel that the packet between two offsets adds.
 Count = Callable[[bytes, int, int], int]
@@ -70,7 +70,7 @@ def _steady(read: Callable[[bytes, int, int], tuple[int, object]]) -> Count:
 
 
 def _mp3(data: bytes, start: int, end: int) -> tuple[int, object]:
-    frame = mpeg.parse(data[start : start + mpeg.HEADER])
+    frame = parse_header(data[start : start + HEADER_SIZE])
     if frame is None or frame.size != end - start:
         raise UnsupportedLayout
     return frame.samples, (frame.rate, data[start + 3] >> 6 == 3)

@@ -8,10 +8,10 @@ from pathlib import Path
 import av
 import pytest
 
-from functions.convert import pipeline, planning
-from functions.convert.errors import EncoderKilled, NoRoom
+from functions.convert import pipeline
+from functions.convert.errors import EncoderKilled, OutOfResources
 from functions.convert.ffmpeg import encoder
-from functions.convert.plan import Piece
+from functions.convert.plan import FrameRange, plan_for
 from functions.options import Options
 from tests.support import clips, tracks
 
@@ -172,9 +172,9 @@ def test_a_late_piece_tells_how_far_it_is_on_the_clock_of_the_track(tmp_path: Pa
     video, options = clips.clip(tmp_path / "a.mp4", "-c:a", "aac", seconds=20), Options(bitrate=160)
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, options)
-    plan = planning.plan_for(track, options, 1)
+    plan = plan_for(track, options, 1)
     for way in (plan, replace(plan, bundled=False)):
-        (done,) = encoder.encode(clips.ffmpeg(), way, [Piece(490, None)], track.path, tmp_path, 1, lambda _: None)
+        (done,) = encoder.encode(clips.ffmpeg(), way, [FrameRange(490, None)], track.path, tmp_path, 1, lambda _: None)
         assert done.staged != way.bundled
         assert done.seconds == pytest.approx(20, abs=0.1)
 
@@ -215,5 +215,5 @@ def test_without_room_for_what_is_kept_of_damaged_sound_it_is_tried_again_later(
     ends = (
         "echo '[flac] [error] decode_frame() failed\n[fd] [error] Error writing: No space left on device' >&2; exit 228"
     )
-    with pytest.raises(NoRoom):
+    with pytest.raises(OutOfResources):
         convert(video, tmp_path, ends=ends)

@@ -9,7 +9,7 @@ import pytest
 from mutagen import id3
 
 from functions.convert.chapters import MOST, Chapter
-from functions.convert.mp3 import id3 as tags
+from functions.convert.mp3.id3 import build_tag
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.unit.convert.test_identity import convert
@@ -94,7 +94,7 @@ def test_a_stranger_brings_no_more_chapters_than_a_table_of_contents_holds(tmp_p
 def test_pictures_of_any_size_and_what_stands_behind_them_are_read_back(size: int) -> None:
     picture = b"\x89PNG\r\n\x1a\n" + bytes(index * 31 % 256 for index in range(size - 8))
     told = {"title": "T", "comment": "c" * 500, "artist": "ß" * 300}
-    written = tags.id3(told, "a.mp4", picture, [Chapter(0.0, 1.5, "one"), Chapter(1.5, 3.0, "two")])
+    written = build_tag(told, "a.mp4", picture, [Chapter(0.0, 1.5, "one"), Chapter(1.5, 3.0, "two")])
     found = ID3(io.BytesIO(written + bytes(4000)))
     assert found.size == len(written)
     (shown,) = found.getall("APIC")
@@ -105,7 +105,7 @@ def test_pictures_of_any_size_and_what_stands_behind_them_are_read_back(size: in
 
 
 def test_titles_are_bounded(tmp_path: Path) -> None:
-    long = tags.id3({}, "a.mp4", b"", [Chapter(0.0, 1.0, "x\x00y" * 5000)])
+    long = build_tag({}, "a.mp4", b"", [Chapter(0.0, 1.0, "x\x00y" * 5000)])
     assert len(long) < 5000
     video = with_chapters(tmp_path / "a.mkv", "-c:a", "flac", count=1)
     with video.open("rb") as source:
@@ -115,7 +115,7 @@ def test_titles_are_bounded(tmp_path: Path) -> None:
 
 def test_names_that_are_no_text_and_times_past_four_bytes_are_written_as_well_as_may_be() -> None:
     # As Python has the name of a file on a disk that is not UTF-8, and a damaged file its length.
-    found = ID3(io.BytesIO(tags.id3({}, "caf\udce9.mp4", b"", [Chapter(1.0, 5e6, "a\ud800")]) + bytes(4000)))
+    found = ID3(io.BytesIO(build_tag({}, "caf\udce9.mp4", b"", [Chapter(1.0, 5e6, "a\ud800")]) + bytes(4000)))
     assert str(found["TIT2"]) == "caf?"
     (one,) = found.getall("CHAP")
     assert (one.start_time, one.end_time) == (1000, 0xFFFFFFFF)
@@ -133,5 +133,5 @@ def test_names_that_are_no_text_and_times_past_four_bytes_are_written_as_well_as
     ],
 )
 def test_a_picture_is_called_what_it_is(begin: bytes, kind: str) -> None:
-    found = ID3(io.BytesIO(tags.id3({}, "a.mp4", begin + bytes(100)) + bytes(4000)))
+    found = ID3(io.BytesIO(build_tag({}, "a.mp4", begin + bytes(100)) + bytes(4000)))
     assert found.getall("APIC")[0].mime == f"image/{kind}"

@@ -16,8 +16,8 @@ from functions.convert import pipeline
 from functions.convert.demux.child import main
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg import encoder
-from functions.convert.mp3 import frame as mpeg
-from functions.convert.plan import Piece, Plan
+from functions.convert.mp3.frame import DECODER_DELAY, parse_header
+from functions.convert.plan import FrameRange, Plan
 from functions.options import Options
 from tests.support import clips
 from tests.support.servers import program
@@ -109,9 +109,9 @@ def test_sound_that_is_much_longer_than_the_file_says_is_converted(tmp_path: Pat
 
 def test_of_sound_that_is_longer_than_its_packets_account_for_the_user_is_told(tmp_path: Path) -> None:
     track = clips.clip(tmp_path / "track.flac", sound=clips.SILENCE, seconds=200)
-    plan = Plan("flac", 48000, 2, ("-b:a", "320k"), ("anull",), 1, (Piece(0, None),), packets=1)
+    plan = Plan("flac", 48000, 2, ("-b:a", "320k"), ("anull",), 1, (FrameRange(0, None),), packets=1)
     with pytest.raises(UnusableMedia, match="takes far more time or room than its length accounts for"):
-        encoder.encode(clips.ffmpeg(), plan, plan.pieces, track, tmp_path, 1, lambda _: None)
+        encoder.encode(clips.ffmpeg(), plan, plan.ranges, track, tmp_path, 1, lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def _far_away(path: Path) -> None:
 
 def _only_a_tag(path: Path) -> None:
     whole = clips.clip(path.with_name("whole.mp3"), "-id3v2_version", "0", "-b:a", "64k", seconds=0.5).read_bytes()
-    frame = mpeg.parse(whole)
+    frame = parse_header(whole)
     assert frame is not None
     path.write_bytes(whole[: frame.size])
 
@@ -318,7 +318,7 @@ def test_of_mp3_sound_is_kept_what_the_edit_list_of_its_video_keeps(begin: int, 
     data[at : at + 4] = begin.to_bytes(4, "big")
     video.write_bytes(data)
     result, mp3 = convert(video, tmp_path)
-    assert result.copied == (begin < 4096 + mpeg.DECODER_DELAY)  # what LAME's tag can say
+    assert result.copied == (begin < 4096 + DECODER_DELAY)  # what LAME's tag can say
     assert clips.samples(mp3, 44100, 2) == clips.samples(video, 44100, 2)
 
 

@@ -6,7 +6,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from functions.convert.dependencies import Dependencies, dependencies
-from functions.convert.ffmpeg.binary import ffmpeg_of
+from functions.convert.ffmpeg.binary import configured_ffmpeg
 from functions.settings import BadSetting
 from tests.support import clips
 
@@ -18,23 +18,23 @@ def program(path: Path, protocols: str) -> str:
 
 
 def test_none_is_none() -> None:
-    assert ffmpeg_of({}) is None
-    assert ffmpeg_of({"FFMPEG": ""}) is None
+    assert configured_ffmpeg({}) is None
+    assert configured_ffmpeg({"FFMPEG": ""}) is None
 
 
 def test_the_one_that_came_along_is_good_enough() -> None:
-    assert ffmpeg_of({"FFMPEG": clips.ffmpeg()}) == clips.ffmpeg()
+    assert configured_ffmpeg({"FFMPEG": clips.ffmpeg()}) == clips.ffmpeg()
 
 
 def test_one_that_is_not_there_is_said_so() -> None:
     with pytest.raises(BadSetting, match="no such program"):
-        ffmpeg_of({"FFMPEG": "/nowhere/ffmpeg"})
+        configured_ffmpeg({"FFMPEG": "/nowhere/ffmpeg"})
 
 
 def test_one_that_is_too_old_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="too old"):
-        ffmpeg_of({"FFMPEG": program(tmp_path / "old", "file pipe")})
-    assert ffmpeg_of({"FFMPEG": program(tmp_path / "new", "file fd pipe")}) == str(tmp_path / "new")
+        configured_ffmpeg({"FFMPEG": program(tmp_path / "old", "file pipe")})
+    assert configured_ffmpeg({"FFMPEG": program(tmp_path / "new", "file fd pipe")}) == str(tmp_path / "new")
 
 
 @pytest.mark.parametrize(("seconds", "encoders"), [(0.0, 1), (20.0, 1), (59.0, 2), (600.0, 4)])

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from functions.convert import distribution, planning
-from functions.convert import plan as cut
+from functions.convert import distribution
 from functions.convert.__main__ import main
 from functions.convert.errors import UnusableMedia
-from functions.convert.mp3 import frame as mpeg
-from functions.convert.plan import Piece
+from functions.convert.mp3.frame import parse_header
+from functions.convert.plan import RANGE_STEP, FrameRange, Plan, plan_for
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.unit.convert.test_identity import convert, spliced
@@ -127,7 +126,7 @@ def test_normalize_brings_any_sound_to_the_same_loudness(mono: bool, tmp_path: P
     for volume in (0.02, 0.9):
         video = clips.clip(tmp_path / "sound.wav", "-af", f"volume={volume}", sound=clips.NOISE, seconds=15, rate=44100)
         result, mp3 = convert(video, tmp_path, Options(normalize=True, mono=mono), encoders=2)
-        frame = mpeg.parse(clips.without_id3(mp3))
+        frame = parse_header(clips.without_id3(mp3))
         assert frame is not None
         assert frame.rate == 44100
         (path := tmp_path / "out.mp3").write_bytes(mp3)
@@ -174,14 +173,14 @@ def test_a_long_track_is_shared_out_by_what_is_kept_of_it(tmp_path: Path) -> Non
     video = clips.clip(tmp_path / "long.mkv", "-c:a", "libopus", "-b:a", "32k", sound=clips.SILENCE, seconds=40)
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, Options())
-    assert distribution.pieces_of(track, Options(start=9.0), 30) is not None
+    assert distribution.plan_pieces(track, Options(start=9.0), 30) is not None
     hour = replace(track, duration=3600.0)
-    shared = [distribution.pieces_of(hour, Options(), 30, most) for most in (2, 3, distribution.MOST_PIECES)]
-    assert [len(plan.pieces) for plan in shared if plan] == [2, 3, 16]
-    assert distribution.pieces_of(track, Options(start=11.0), 30) is None
-    assert distribution.pieces_of(track, Options(end=29.0), 30) is None
+    shared = [distribution.plan_pieces(hour, Options(), 30, most) for most in (2, 3, distribution.MAX_PIECES)]
+    assert [len(plan.ranges) for plan in shared if plan] == [2, 3, 16]
+    assert distribution.plan_pieces(track, Options(start=11.0), 30) is None
+    assert distribution.plan_pieces(track, Options(end=29.0), 30) is None
     # Each encoder would do again what costs more than to encode.
-    assert distribution.pieces_of(track, Options(normalize=True), 30) is None
+    assert distribution.plan_pieces(track, Options(normalize=True), 30) is None
 
 
 @settings(
@@ -213,12 +212,12 @@ def test_many_encoders_write_what_one_writes(tmp_path: Path, rate: int, options:
     video = clips.clip(tmp_path / "sound.mkv", "-c:a", "aac", rate=rate)
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, replace(options, bitrate=160))
-    starts = [0, *(at * cut.STEP for at in sorted(cuts))]
-    pieces = tuple(Piece(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
-    plan = cut.Plan.from_json(planning.plan_for(track, replace(options, bitrate=160), 1).to_json())
+    starts = [0, *(at * RANGE_STEP for at in sorted(cuts))]
+    pieces = tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
+    plan = Plan.from_json(plan_for(track, replace(options, bitrate=160), 1).to_json())
     filters = ",".join(plan.filters)
     serial = clips.serial(track.path, tmp_path / "serial.mp3", "-af", filters, *plan.quality)
-    assert spliced(replace(plan, pieces=pieces), track.path, tmp_path) == serial
+    assert spliced(replace(plan, ranges=pieces), track.path, tmp_path) == serial
 
 
 def test_the_command_has_every_option_as_a_flag(tmp_path: Path) -> None:
@@ -245,6 +244,6 @@ def test_the_command_says_before_it_converts_that_it_cannot_write(
 
 
 def test_plans_of_jobs_that_are_on_their_way_are_still_read() -> None:
-    plan = cut.Plan("mov", 48000, 2, ("-b:a", "192k"), ("anull",), 1, (Piece(0, None),))
+    plan = Plan("mov", 48000, 2, ("-b:a", "192k"), ("anull",), 1, (FrameRange(0, None),))
     old = {name: value for name, value in plan.to_json().items() if name not in ("before", "steady")}
-    assert cut.Plan.from_json(old) == plan
+    assert Plan.from_json(old) == plan

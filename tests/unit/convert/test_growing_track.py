@@ -12,7 +12,7 @@ from functions.convert import pipeline
 from functions.convert.demux import client as reading
 from functions.convert.demux.client import Reading
 from functions.convert.errors import UnusableMedia
-from functions.convert.planning import plan_for
+from functions.convert.plan import plan_for
 from functions.options import Options
 from tests.support import clips
 
@@ -172,8 +172,8 @@ class Far(io.FileIO):
 def test_who_waits_for_a_slow_source_gets_less_to_encode(video: Path, tmp_path: Path) -> None:
     cuts = {}
     for name, source in ("near", io.FileIO(video)), ("far", Far(video)):
-        with source, pipeline.taking(source, tmp_path, Options(), lambda _: None) as track:
-            cuts[name] = plan_for(track, Options(), 2).pieces[1].start
+        with source, pipeline.prepared_track(source, tmp_path, Options(), lambda _: None) as track:
+            cuts[name] = plan_for(track, Options(), 2).ranges[1].start
     assert cuts["far"] > cuts["near"]
     _, mp3 = convert(Far(video), tmp_path)
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")

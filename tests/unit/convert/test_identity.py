@@ -11,12 +11,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from functions.convert import pipeline, planning
-from functions.convert import plan as cut
+from functions.convert import pipeline
 from functions.convert.demux import track as probe
 from functions.convert.ffmpeg import encoder
 from functions.convert.mp3 import assemble
-from functions.convert.plan import Piece
+from functions.convert.plan import DECODE_COST, MIN_RANGE_FRAMES, RANGE_STEP, FrameRange, Plan, plan_for, split_frames
 from functions.options import Options
 from tests.support import clips, tracks
 
@@ -113,7 +112,7 @@ def test_real_files_become_the_mp3_of_one_ffmpeg(name: str, tmp_path: Path) -> N
     video, options = clips.real(name), Options(vbr=4)
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, options)
-    plan = planning.plan_for(track, options, 3)
+    plan = plan_for(track, options, 3)
     # Before they are re-packed (test_reservoir.py).
     assert spliced(plan, track.path, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", "-q:a", "4")
     result, _ = convert(video, tmp_path, options, encoders=3)
@@ -155,55 +154,55 @@ def test_any_cut_of_any_sound(
     # A little longer than wanted, then cut to the sample; cuts may also lie beyond the end.
     length = f"aformat=channel_layouts={'mono' if channels == 1 else 'stereo'},atrim=end_sample={samples}"
     clips.clip(video, "-af", length, sound=sound, seconds=samples / rate + 0.1, rate=rate)
-    starts = [0, *(at * cut.STEP for at in sorted(cuts))]
-    pieces = tuple(Piece(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
+    starts = [0, *(at * RANGE_STEP for at in sorted(cuts))]
+    pieces = tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
     with video.open("rb") as source:
         track = probe.take(source, tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
     assert track is not None
-    plan = cut.Plan("matroska", rate, channels, quality, ("anull",), samples, pieces, bundled=bundled)
-    plan = cut.Plan.from_json(plan.to_json())
+    plan = Plan("matroska", rate, channels, quality, ("anull",), samples, pieces, bundled=bundled)
+    plan = Plan.from_json(plan.to_json())
     assert spliced(plan, track.path, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", *quality)
 
 
-def spliced(plan: cut.Plan, track: Path, directory: Path) -> bytes:
+def spliced(plan: Plan, track: Path, directory: Path) -> bytes:
     """As many pods would: each piece for itself, its sum through JSON, in the order of whoever is ready first."""
     made = {}
-    for piece in reversed(plan.pieces):
+    for piece in reversed(plan.ranges):
         (done,) = encoder.encode(clips.ffmpeg(), plan, [piece], track, directory, 1, lambda _: None)
-        made[piece.start] = done.path, assemble.Sum.from_json(pipeline.summed(done).to_json())
-    ordered = [made[piece.start] for piece in plan.pieces]
+        made[piece.start] = done.path, assemble.PieceSummary.from_json(pipeline.summarize_run(done).to_json())
+    ordered = [made[piece.start] for piece in plan.ranges]
     out = io.BytesIO()
     sums = [one for _, one in ordered]
-    end = assemble.ending(sums)
+    end = assemble.last_nonempty(sums)
     assert end is not None
-    out.write(assemble.tag(sums, bytes.fromhex(end.tag)))
-    assemble.lay(ordered, out, lambda _: None)
+    out.write(assemble.build_tag(sums, bytes.fromhex(end.tag)))
+    assemble.copy_frames(ordered, out, lambda _: None)
     return out.getvalue()
 
 
 def test_pieces_take_equally_long_and_miss_nothing() -> None:
-    pieces = cut.cut(100_000, 4)
+    pieces = split_frames(100_000, 4)
     assert [piece.start for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
     assert pieces[0].start == 0
     assert pieces[-1].end is None
     ends = [piece.end or 100_000 for piece in pieces]
-    costs = [end * cut.DECODING + end - piece.start for piece, end in zip(pieces, ends, strict=True)]
+    costs = [end * DECODE_COST + end - piece.start for piece, end in zip(pieces, ends, strict=True)]
     assert max(costs) / min(costs) < 1.02
 
 
-@pytest.mark.parametrize("frames", [0, 1, 97, cut.LEAST, 2 * cut.LEAST - 1])
+@pytest.mark.parametrize("frames", [0, 1, 97, MIN_RANGE_FRAMES, 2 * MIN_RANGE_FRAMES - 1])
 def test_a_short_track_is_one_piece(frames: int) -> None:
-    assert cut.cut(frames, 64) == (Piece(0, None),)
+    assert split_frames(frames, 64) == (FrameRange(0, None),)
 
 
 @given(frames=st.integers(0, 2_000_000), pieces=st.integers(1, 200))
 def test_cuts_are_where_encoders_may_start(frames: int, pieces: int) -> None:
-    made = cut.cut(frames, pieces)
+    made = split_frames(frames, pieces)
     assert 1 <= len(made) <= pieces
     for before, after in pairwise(made):
         assert before.end == after.start
-        assert after.start % cut.STEP == 0
-        assert after.start - before.start >= cut.LEAST
+        assert after.start % RANGE_STEP == 0
+        assert after.start - before.start >= MIN_RANGE_FRAMES
 
 
 def test_mp3_that_changes_its_rate_midway_is_encoded_anew_as_by_one_ffmpeg(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ import pytest
 
 from functions.convert import distribution, pipeline
 from functions.convert.demux.track import Track
-from functions.convert.distribution import Part
+from functions.convert.distribution import EncodedPiece
 from functions.convert.mp3 import id3
-from functions.convert.plan import Piece, Plan
-from functions.convert.seek import leap
+from functions.convert.plan import FrameRange, Plan
+from functions.convert.seek import excerpt
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.support.servers import program
@@ -64,34 +64,34 @@ def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return place / "long.mka"
 
 
-def encoded(plan: Plan, piece: Piece, track: Track, place: Path) -> tuple[Path, Part]:
+def encoded(plan: Plan, piece: FrameRange, track: Track, place: Path) -> tuple[Path, EncodedPiece]:
     """A piece, as a worker of its own makes it: from its part of the track and the plan's JSON."""
     (folder := place / str(piece.start)).mkdir()
     copy = folder / "track"
-    if piece.leap is None:
+    if piece.seek is None:
         copy.hardlink_to(track.path)
     else:
         with track.path.open("rb") as source, copy.open("wb") as target:
-            leap.excerpt(source, piece.leap, target)
+            excerpt.write_excerpt(source, piece.seek, target)
     with (folder / "frames").open("wb") as out:
         plan = Plan.from_json(plan.to_json())
         part = distribution.encode_piece(clips.ffmpeg(), plan, piece, copy, out, lambda _: None)
-    return folder / "frames", Part.from_json(part.to_json())
+    return folder / "frames", EncodedPiece.from_json(part.to_json())
 
 
 def test_hours_of_sound_are_what_one_encoder_makes_of_them_to_the_last_sample(video: Path, tmp_path: Path) -> None:
     with io.FileIO(video) as source:
         track = tracks.take(source, tmp_path, OPTIONS)
-    plan = distribution.pieces_of(track, OPTIONS, 900)
+    plan = distribution.plan_pieces(track, OPTIONS, 900)
     assert plan is not None
-    assert len(plan.pieces) > 5
+    assert len(plan.ranges) > 5
     leaps = track.codec == "pcm_s16le" and HOURS >= 1
-    assert {piece.leap is not None for piece in plan.pieces} == {leaps}
+    assert {piece.seek is not None for piece in plan.ranges} == {leaps}
     with ThreadPoolExecutor(2) as workers:
-        done = list(workers.map(lambda piece: encoded(plan, piece, track, tmp_path), plan.pieces))
-    assert distribution.joinable(plan, [part for _, part in done])
+        done = list(workers.map(lambda piece: encoded(plan, piece, track, tmp_path), plan.ranges))
+    assert distribution.pieces_fit(plan, [part for _, part in done])
     joined = tmp_path / "joined.mp3"
-    head = id3.id3(track.tags, "long.mka", track.cover)
+    head = id3.build_tag(track.tags, "long.mka", track.cover)
     with joined.open("wb") as out:
         out.write(head)
         out.write(pipeline.tag_of([part.sum for _, part in done]))

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.convert import handlers, pipeline
-from functions.convert.errors import NoRoom, UnusableMedia
-from functions.convert.mp3 import assemble, repack, reservoir
-from functions.convert.mp3 import frame as mpeg
+from functions.convert.errors import OutOfResources, UnusableMedia
+from functions.convert.mp3 import assemble, reservoir
+from functions.convert.mp3.frame import parse_header, tag_offset
 from functions.options import Options
 from functions.upload.main import take_in
 from functions.upload.multipart import Form
@@ -38,8 +38,8 @@ def header(rate: int, mono: bool, index: int = 1, padding: int = 0) -> bytes:
 HEADERS = st.builds(header, st.sampled_from(RATES), st.booleans())
 
 
-def rates_of(like: bytes) -> reservoir.Rates:
-    rates = reservoir.Rates.of(like)
+def rates_of(like: bytes) -> reservoir.FrameSizes:
+    rates = reservoir.FrameSizes.of(like)
     assert rates is not None
     return rates
 
@@ -90,7 +90,7 @@ def seen(frames: bytes) -> Iterator[Seen]:
     """The frames of a file, each with its main data wherever they begin. Slow, and by the standard's own tables."""
     at, room, owed = 0, b"", 0
     while at < len(frames):
-        frame = mpeg.parse(frames[at:])
+        frame = parse_header(frames[at:])
         assert frame is not None
         low = frame.samples == 576
         side = int.from_bytes(frames[at + 4 : at + 4 + frame.side_info], "big")
@@ -126,7 +126,7 @@ def made_up(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(1, 12))):
         index, padding = draw(st.integers(1, 14)), draw(st.integers(0, 1))
         head = header(rate, mono, index, padding)
-        frame = mpeg.parse(head)
+        frame = parse_header(head)
         assert frame is not None
         low = frame.samples == 576
         each, count = (63 if low else 59), (1 if mono else 2) * (1 if low else 2)
@@ -147,7 +147,7 @@ def made_up(draw: st.DrawFn) -> bytes:
 @given(frames=made_up(), data=st.data())
 def test_only_bit_rates_and_places_change(frames: bytes, data: st.DataObject) -> None:
     out = io.BytesIO()
-    repacker = repack.Repacker(out)
+    repacker = reservoir.Repacker(out)
     cuts = data.draw(st.lists(st.integers(0, len(frames)), max_size=8).map(sorted))
     for start, end in zip([0, *cuts], [*cuts, len(frames)], strict=True):
         repacker.write(frames[start:end])
@@ -162,9 +162,11 @@ def repacked(serial: bytes, directory: Path) -> bytes:
     """A whole MP3, re-packed at once."""
     whole = directory / "whole"
     whole.write_bytes(serial)
-    path, one = repack.repack([(whole, assemble.measure(whole, 0, 0, None))], directory / "repacked", lambda _: None)
+    path, one = reservoir.repack(
+        [(whole, assemble.summarize(whole, 0, 0, None))], directory / "repacked", lambda _: None
+    )
     assert not whole.exists()
-    return assemble.tag([one], bytes.fromhex(one.tag)) + path.read_bytes()
+    return assemble.build_tag([one], bytes.fromhex(one.tag)) + path.read_bytes()
 
 
 def heard(path: Path) -> bytes:
@@ -232,11 +234,11 @@ def test_the_tag_is_that_of_the_file(music: Path, tmp_path: Path) -> None:
     mp3.write_bytes(repacked(music.with_suffix(".mp3").read_bytes(), tmp_path))
     clips.run("-i", mp3, "-c", "copy", "-id3v2_version", "0", "-map_metadata", "-1", tmp_path / "copy.mp3")
     ours, theirs = mp3.read_bytes(), (tmp_path / "copy.mp3").read_bytes()
-    offset = mpeg.tag_offset(ours)
+    offset = tag_offset(ours)
     assert offset is not None
-    assert offset == mpeg.tag_offset(theirs)
-    size = getattr(mpeg.parse(ours), "size", 0)
-    assert ours[size:] == theirs[getattr(mpeg.parse(theirs), "size", 0) :]
+    assert offset == tag_offset(theirs)
+    size = getattr(parse_header(ours), "size", 0)
+    assert ours[size:] == theirs[getattr(parse_header(theirs), "size", 0) :]
     for first, last in ((0, 12), (152, 154)):  # up to the number of frames; CRC of the music
         assert ours[offset + first : offset + last] == theirs[offset + first : offset + last]
     for field in (12, 148):  # ffmpeg's tag frame for a copy has another size
@@ -244,7 +246,7 @@ def test_the_tag_is_that_of_the_file(music: Path, tmp_path: Path) -> None:
     frame, position, starts = 0, size, []
     while position < len(ours):
         starts.append(position)
-        position += getattr(mpeg.parse(ours[position:]), "size", 0)
+        position += getattr(parse_header(ours[position:]), "size", 0)
     for entry in range(100):  # a table of contents is exact to a mark, of which there are 200 to 400
         frame = entry * len(starts) // 100
         near = {starts[min(max(frame + step, 0), len(starts) - 1)] * 256 // len(ours) for step in (-4, 4)}
@@ -291,7 +293,7 @@ def test_many_workers_make_what_one_makes(tmp_path: Path) -> None:
 def test_what_has_a_crc_or_a_reservoir_or_is_cut_off_is_refused(music: Path, tmp_path: Path) -> None:
     clips.run("-i", music, "-q:a", "4", "-write_xing", "0", "-id3v2_version", "0", tmp_path / "usual.mp3")
     usual, serial = (tmp_path / "usual.mp3").read_bytes(), music.with_suffix(".mp3").read_bytes()
-    first, other = mpeg.parse(serial), mpeg.parse(header(44100, True))
+    first, other = parse_header(serial), parse_header(header(44100, True))
     assert first is not None
     assert other is not None
     frames = serial[first.size :]
@@ -307,7 +309,7 @@ def test_what_has_a_crc_or_a_reservoir_or_is_cut_off_is_refused(music: Path, tmp
         (frames + header(48000, False) + bytes(other.size - 4), "is not like"),
         (frames[:4] + too_long + frames[36:], "longer than the frame"),
     ):
-        repacker = repack.Repacker(io.BytesIO())
+        repacker = reservoir.Repacker(io.BytesIO())
         with pytest.raises(UnusableMedia) as refused:
             repacker.write(wrong)
             repacker.close()
@@ -316,14 +318,14 @@ def test_what_has_a_crc_or_a_reservoir_or_is_cut_off_is_refused(music: Path, tmp
 
 def test_nothing_is_not_re_packed(tmp_path: Path) -> None:
     (tmp_path / "none").touch()
-    path, one = repack.repack(
-        [(tmp_path / "none", assemble.measure(tmp_path / "none", 0, 0, None))], tmp_path / "r", print
+    path, one = reservoir.repack(
+        [(tmp_path / "none", assemble.summarize(tmp_path / "none", 0, 0, None))], tmp_path / "r", print
     )
     assert (path.read_bytes(), one.frames) == (b"", 0)
 
 
 def test_a_full_disk_is_tried_again(music: Path) -> None:
-    with pytest.raises(NoRoom), repack.into(Path("/dev/full")) as repacker:
-        assemble.lay(
-            [(music.with_suffix(".mp3"), assemble.measure(music.with_suffix(".mp3"), 0, 0, None))], repacker, print
+    with pytest.raises(OutOfResources), reservoir.repacking(Path("/dev/full")) as repacker:
+        assemble.copy_frames(
+            [(music.with_suffix(".mp3"), assemble.summarize(music.with_suffix(".mp3"), 0, 0, None))], repacker, print
         )

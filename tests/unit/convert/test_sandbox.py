@@ -16,7 +16,7 @@ import pytest
 
 from functions.convert import pipeline
 from functions.convert.demux.child import main
-from functions.convert.errors import EncoderKilled, NoRoom, UnusableMedia
+from functions.convert.errors import EncoderKilled, OutOfResources, UnusableMedia
 from functions.convert.ffmpeg import encoder
 from functions.convert.sandbox import spawn
 from functions.options import Options
@@ -205,7 +205,7 @@ def test_a_full_disk_is_not_the_fault_of_the_file(video: Path, tmp_path: Path) -
     ffmpeg = tmp_path / "ffmpeg"
     ffmpeg.write_text("#!/bin/sh\necho '[fd] [error] Error writing: No space left on device' >&2\nexit 228\n")
     ffmpeg.chmod(0o755)
-    with pytest.raises(NoRoom):
+    with pytest.raises(OutOfResources):
         convert(io.FileIO(video), tmp_path, lambda _: None, str(ffmpeg))
     ffmpeg.unlink()
     with io.FileIO(video) as source, pytest.raises(OSError, match="No space left") as caught:

@@ -9,14 +9,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from functions.convert import distribution as fanout
-from functions.convert import pipeline, planning
-from functions.convert import plan as cut
+from functions.convert import distribution, pipeline
 from functions.convert.demux.track import Track
-from functions.convert.distribution import Part
-from functions.convert.mp3 import frame
-from functions.convert.plan import Leap, Piece, Plan
-from functions.convert.seek import leap, matroska
+from functions.convert.distribution import EncodedPiece
+from functions.convert.mp3.frame import samples_per_frame
+from functions.convert.plan import RANGE_STEP, FrameRange, Plan, Seek, plan_for
+from functions.convert.seek import excerpt, matroska
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.unit.convert.test_distribution import converted
@@ -38,41 +36,41 @@ def taken(video: Path, options: Options | None = None) -> Track:
 
 def leaping(track: Track, options: Options, starts: list[int]) -> Plan:
     """The plan with these cuts and a leap for each."""
-    assert leap.possible(track, options)
-    marks = leap.survey(track)
+    assert excerpt.is_seekable(track, options)
+    marks = excerpt.index_clusters(track)
     assert marks is not None
-    pieces = tuple(Piece(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
-    plan = leap.leaping(replace(planning.plan_for(track, options, 1), pieces=pieces), track, marks)
+    pieces = tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
+    plan = excerpt.add_seeks(replace(plan_for(track, options, 1), ranges=pieces), track, marks)
     return Plan.from_json(plan.to_json())
 
 
 def leaps(plan: Plan) -> int:
     """How many encoders begin after the beginning."""
-    return sum(piece.leap is not None and piece.leap.sample > 0 for piece in plan.pieces)
+    return sum(piece.seek is not None and piece.seek.sample > 0 for piece in plan.ranges)
 
 
-def encoded(plan: Plan, track: Track, directory: Path) -> tuple[bytes, list[Part]]:
+def encoded(plan: Plan, track: Track, directory: Path) -> tuple[bytes, list[EncodedPiece]]:
     """Each piece of its own excerpt, laid end to end."""
     parts, sound = [], io.BytesIO()
-    for piece in plan.pieces:
+    for piece in plan.ranges:
         (folder := directory / f"piece {piece.start}").mkdir(exist_ok=True)
         with track.path.open("rb") as source, (folder / "track").open("wb") as target:
-            assert piece.leap is not None
-            leap.excerpt(source, piece.leap, target)
-        parts.append(fanout.encode_piece(clips.ffmpeg(), plan, piece, folder / "track", sound, lambda _: None))
+            assert piece.seek is not None
+            excerpt.write_excerpt(source, piece.seek, target)
+        parts.append(distribution.encode_piece(clips.ffmpeg(), plan, piece, folder / "track", sound, lambda _: None))
     return sound.getvalue(), parts
 
 
 def joined(plan: Plan, track: Track, directory: Path) -> bytes:
     """The MP3 of all pieces."""
     sound, parts = encoded(plan, track, directory)
-    assert fanout.joinable(plan, parts)
+    assert distribution.pieces_fit(plan, parts)
     return pipeline.tag_of([part.sum for part in parts]) + sound
 
 
 def serial(track: Track, mp3: Path, options: Options) -> bytes:
     """What one ffmpeg makes of a track from its beginning to its end."""
-    plan = planning.plan_for(track, options, 1)
+    plan = plan_for(track, options, 1)
     clips.run("-f", track.container, "-i", track.path, "-af", ",".join(plan.filters), *plan.quality, *clips.PLAIN, mp3)
     return mp3.read_bytes()
 
@@ -111,8 +109,8 @@ def test_encoders_that_leap_make_the_mp3_of_one_that_does_not(
 ) -> None:
     video = clips.clip(tmp_path / name, *arguments.split(), rate=rate, seconds=28.3, video="-c:v" in arguments)
     track, options = taken(video), Options(bitrate=160)
-    frames = planning.plan_for(track, options, 1).samples // frame.samples_per_frame(rate)
-    starts = [frames * part // 8 // cut.STEP * cut.STEP for part in (0, 5, 7)]
+    frames = plan_for(track, options, 1).samples // samples_per_frame(rate)
+    starts = [frames * part // 8 // RANGE_STEP * RANGE_STEP for part in (0, 5, 7)]
     plan = leaping(track, options, starts)
     assert leaps(plan) == 2
     assert joined(plan, track, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
@@ -158,7 +156,7 @@ def test_a_leap_to_any_place_of_any_sound(
     video = tmp_path / f"sound{extension}"
     clips.clip(video, "-ac", channels, "-c:a", codec, *arguments, sound=sound, seconds=seconds, rate=rate)
     track = taken(video, options)
-    plan = leaping(track, options, [0, *(at * cut.STEP for at in sorted(cuts))])
+    plan = leaping(track, options, [0, *(at * RANGE_STEP for at in sorted(cuts))])
     assert joined(plan, track, tmp_path) == serial(track, tmp_path / "serial.mp3", options)
 
 
@@ -183,27 +181,29 @@ REST = [
 def test_what_cannot_be_counted_or_forgotten_is_decoded_from_its_beginning(
     name: str, arguments: str, options: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leap, "LEAP_SECONDS", 0.0)
+    monkeypatch.setattr(excerpt, "MIN_SEEK_SECONDS", 0.0)
     video = clips.clip(tmp_path / name, *arguments.split(), seconds=15)
     asked = Options(bitrate=160, **options)  # type: ignore[arg-type]  # numbers, and one truth
     track = taken(video, asked)
-    assert not leap.possible(track, asked)
-    plan = fanout.pieces_of(track, asked, 0)
-    assert plan is None or not any(piece.leap for piece in plan.pieces)
+    assert not excerpt.is_seekable(track, asked)
+    plan = distribution.plan_pieces(track, asked, 0)
+    assert plan is None or not any(piece.seek for piece in plan.ranges)
 
 
 def test_encoders_leap_from_an_hour_on(tmp_path: Path) -> None:
-    track = replace(taken(clips.clip(tmp_path / "a.flac", seconds=40, rate=8000)), duration=leap.LEAP_SECONDS - 1)
-    plan = fanout.pieces_of(track, Options(), 0)
+    track = replace(
+        taken(clips.clip(tmp_path / "a.flac", seconds=40, rate=8000)), duration=excerpt.MIN_SEEK_SECONDS - 1
+    )
+    plan = distribution.plan_pieces(track, Options(), 0)
     assert plan is not None
-    assert len(plan.pieces) == fanout.MOST_PIECES
-    assert not any(piece.leap for piece in plan.pieces)
-    plan = fanout.pieces_of(replace(track, duration=10 * leap.LEAP_SECONDS), Options(), 0)
+    assert len(plan.ranges) == distribution.MAX_PIECES
+    assert not any(piece.seek for piece in plan.ranges)
+    plan = distribution.plan_pieces(replace(track, duration=10 * excerpt.MIN_SEEK_SECONDS), Options(), 0)
     assert plan is not None
-    assert len(plan.pieces) == fanout.MOST_LEAPS
-    assert all(piece.leap for piece in plan.pieces)
-    lengths = {two.start - one.start for one, two in pairwise(plan.pieces)}
-    assert max(lengths) - min(lengths) <= cut.STEP
+    assert len(plan.ranges) == distribution.MAX_SEEKING_PIECES
+    assert all(piece.seek for piece in plan.ranges)
+    lengths = {two.start - one.start for one, two in pairwise(plan.ranges)}
+    assert max(lengths) - min(lengths) <= RANGE_STEP
 
 
 def flac(directory: Path, seconds: float = 40) -> Path:
@@ -212,43 +212,43 @@ def flac(directory: Path, seconds: float = 40) -> Path:
 
 def test_an_excerpt_is_the_part_that_is_needed(tmp_path: Path) -> None:
     track = taken(flac(tmp_path))
-    plan = leaping(track, Options(), [0, 10 * cut.STEP, 11 * cut.STEP])
+    plan = leaping(track, Options(), [0, 10 * RANGE_STEP, 11 * RANGE_STEP])
     size = track.path.stat().st_size
-    for piece in plan.pieces[:2]:
-        excerpt = io.BytesIO()
-        assert piece.leap is not None
+    for piece in plan.ranges[:2]:
+        found = io.BytesIO()
+        assert piece.seek is not None
         with track.path.open("rb") as source:
-            leap.excerpt(source, piece.leap, excerpt)
-        assert len(excerpt.getvalue()) == piece.leap.head + piece.leap.end - piece.leap.offset
-    assert plan.pieces[1].leap is not None
-    assert plan.pieces[1].leap.end - plan.pieces[1].leap.offset < size / 2
+            excerpt.write_excerpt(source, piece.seek, found)
+        assert len(found.getvalue()) == piece.seek.head + piece.seek.end - piece.seek.offset
+    assert plan.ranges[1].seek is not None
+    assert plan.ranges[1].seek.end - plan.ranges[1].seek.offset < size / 2
 
 
 @pytest.mark.parametrize("harm", ["a bit", "the end", "the beginning"])
 def test_an_excerpt_of_another_track_is_none(tmp_path: Path, harm: str) -> None:
     track = taken(flac(tmp_path))
-    piece = leaping(track, Options(), [0, 10 * cut.STEP]).pieces[1]
-    assert piece.leap is not None
+    piece = leaping(track, Options(), [0, 10 * RANGE_STEP]).ranges[1]
+    assert piece.seek is not None
     data = bytearray(track.path.read_bytes())
     if harm == "a bit":
-        data[piece.leap.offset + 5000] ^= 1
+        data[piece.seek.offset + 5000] ^= 1
     elif harm == "the end":
-        del data[piece.leap.end - 1 :]
+        del data[piece.seek.end - 1 :]
     else:
         data[:100] = bytes(100)
-    with pytest.raises(leap.Damaged):
-        leap.excerpt(io.BytesIO(data), piece.leap, io.BytesIO())
+    with pytest.raises(excerpt.TrackChanged):
+        excerpt.write_excerpt(io.BytesIO(data), piece.seek, io.BytesIO())
 
 
 def test_a_leap_that_is_a_sample_off_is_seen_at_the_seam(tmp_path: Path) -> None:
     track = taken(flac(tmp_path))
-    plan = leaping(track, Options(), [0, 10 * cut.STEP])
-    wrong = plan.pieces[1]
-    assert wrong.leap is not None
-    wrong = replace(wrong, leap=replace(wrong.leap, sample=wrong.leap.sample + 1))
-    plan = replace(plan, pieces=(plan.pieces[0], wrong))
+    plan = leaping(track, Options(), [0, 10 * RANGE_STEP])
+    wrong = plan.ranges[1]
+    assert wrong.seek is not None
+    wrong = replace(wrong, seek=replace(wrong.seek, sample=wrong.seek.sample + 1))
+    plan = replace(plan, ranges=(plan.ranges[0], wrong))
     _, parts = encoded(plan, track, tmp_path)
-    assert not fanout.joinable(plan, parts)
+    assert not distribution.pieces_fit(plan, parts)
 
 
 def packets(file: Path) -> list[tuple[int, int]]:
@@ -266,7 +266,7 @@ def in_pieces_and_in_one(
     video: Path, options: dict[str, str], directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[bytes], list[str | None]]:
     """The MP3s and the warnings of a job that is shared out among encoders that leap, and of one that is not."""
-    monkeypatch.setattr(leap, "LEAP_SECONDS", 0.0)
+    monkeypatch.setattr(excerpt, "MIN_SEEK_SECONDS", 0.0)
     one, many = (converted(video, options, directory / str(fanout), fanout) for fanout in (1e9, 0))
     assert (one[2], many[2]) == (0, 2)
     return [one[0], many[0]], [one[1], many[1]]
@@ -301,8 +301,8 @@ def test_a_file_that_is_cut_off_is_joined_of_its_pieces(
     options = Options(bitrate=96)
     video.write_bytes(video.read_bytes()[: video.stat().st_size * 9 // 10 + 111])
     track = taken(video, options)
-    assert leap.possible(track, options)
-    assert leap.survey(track) is not None
+    assert excerpt.is_seekable(track, options)
+    assert excerpt.index_clusters(track) is not None
     (one, many), warnings = in_pieces_and_in_one(video, {"bitrate": "96"}, tmp_path, monkeypatch)
     assert many == one
     assert warnings[0] == warnings[1]
@@ -327,10 +327,12 @@ def test_a_track_that_is_not_what_it_seems_has_no_marks(tmp_path: Path) -> None:
         else:
             data[: len(data) // 2] = bytes(len(data) // 2)
         track.path.write_bytes(data)
-        assert leap.survey(track) is None, harm
+        assert excerpt.index_clusters(track) is None, harm
     track.path.write_bytes(whole)
-    assert leap.survey(track) is not None
-    assert leap.survey(replace(track, rate=15000)) is None  # the packets do not add up to what the clock says
+    assert excerpt.index_clusters(track) is not None
+    assert (
+        excerpt.index_clusters(replace(track, rate=15000)) is None
+    )  # the packets do not add up to what the clock says
 
 
 def test_mp3_that_changes_its_rate_midway_has_no_marks(tmp_path: Path) -> None:
@@ -340,16 +342,24 @@ def test_mp3_that_changes_its_rate_midway_has_no_marks(tmp_path: Path) -> None:
             one = clips.clip(tmp_path / f"{rate}.mp3", *clips.PLAIN, "-write_xing", 0, rate=rate)
             out.write(one.read_bytes())
     track = taken(both)
-    assert not leap.possible(track, Options(bitrate=160)) or leap.survey(track) is None
+    assert not excerpt.is_seekable(track, Options(bitrate=160)) or excerpt.index_clusters(track) is None
 
 
 def test_a_plan_from_before_there_were_leaps_is_understood() -> None:
-    plan = Plan("matroska", 8000, 1, ("-b:a", "64k"), ("anull",), 1, (Piece(0, 5, Leap(1, 2, 3, 4, 5)), Piece(5, None)))
+    plan = Plan(
+        "matroska",
+        8000,
+        1,
+        ("-b:a", "64k"),
+        ("anull",),
+        1,
+        (FrameRange(0, 5, Seek(1, 2, 3, 4, 5)), FrameRange(5, None)),
+    )
     data = plan.to_json()
     assert Plan.from_json(data) == plan
     for piece in data["pieces"]:
         del piece["leap"]
-    assert Plan.from_json(data).pieces == (Piece(0, 5), Piece(5, None))
+    assert Plan.from_json(data).ranges == (FrameRange(0, 5), FrameRange(5, None))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -362,5 +372,5 @@ def test_no_bytes_make_the_survey_fail(tmp_path: Path, data: bytes, at: float, a
     start = int(at * (len(whole) if anywhere else 1000))
     (tmp_path / "track").write_bytes(whole[:start] + data + whole[start + len(data) :])
     track = Track(tmp_path / "track", "matroska", "flac", 16000, 2, 4.0, 0.0, 0, 0, 0, 0, {}, [], b"")
-    marks = leap.survey(track)
+    marks = excerpt.index_clusters(track)
     assert marks is None or marks.marks[0].sample == 0

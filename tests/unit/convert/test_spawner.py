@@ -15,7 +15,7 @@ import pytest
 
 from functions.convert import pipeline
 from functions.convert.demux import spawner
-from functions.convert.errors import NoRoom
+from functions.convert.errors import OutOfResources
 from functions.options import Options
 from tests.support import clips
 from tests.support.paths import ROOT
@@ -151,7 +151,7 @@ def test_a_conversion_goes_well_where_none_could_be_had_in_hand(
         full.setattr(subprocess, "Popen", refuse)
         mine.prepare()
         mine._spare[0].exception()
-        with pytest.raises(NoRoom, match=r"no room for another process.*tried again"):
+        with pytest.raises(OutOfResources, match=r"no room for another process.*tried again"):
             convert(video, tmp_path)
     _, mp3 = convert(video, tmp_path)
     assert mp3

@@ -3,7 +3,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from functions.convert.cpus import available_cores
+from functions.convert.cpus import available_cpus
 from functions.settings import BadSetting
 from infra import config
 
@@ -31,7 +31,7 @@ def test_what_the_operator_sets_goes_first_and_to_its_place_only(tmp_path: Path)
 
 def test_a_long_video_is_shared_out_among_the_cores_there_are(tmp_path: Path) -> None:
     made = int(config.values({}, tmp_path, 1)["mp3burst"]["FANOUT_PIECES"])
-    assert made == max(available_cores(), 2)
+    assert made == max(available_cpus(), 2)
     assert config.values({"FANOUT_PIECES": "7"}, tmp_path, 1)["mp3burst"]["FANOUT_PIECES"] == "7"
 
 

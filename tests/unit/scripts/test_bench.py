@@ -93,14 +93,14 @@ def test_encoding_alone_is_divided_among_the_pods() -> None:
 
 def test_what_every_pod_fetches_goes_through_one_store() -> None:
     fetching = costs(track=0.02, get=0.01)
-    assert stages(fetching, 36000, 8)["fetch the track"] == pytest.approx(distribution.MOST_PIECES * 7.2)
+    assert stages(fetching, 36000, 8)["fetch the track"] == pytest.approx(distribution.MAX_PIECES * 7.2)
 
 
 def test_pods_that_leap_fetch_and_decode_little_more_than_the_whole_once() -> None:
     some = costs(track=0.02, get=0.01, decode=0.001, encode=0.01, count=0.0001)
     slow, fast = (stages(some, 36000, 64, leaping) for leaping in (False, True))
     assert fast["fetch the track"] == pytest.approx(7.2, rel=0.1)
-    assert slow["fetch the track"] == pytest.approx(distribution.MOST_PIECES * 7.2)
+    assert slow["fetch the track"] == pytest.approx(distribution.MAX_PIECES * 7.2)
     assert fast["decode what is before the pieces"] < 0.05 < 5 < slow["decode what is before the pieces"]
     assert fast["encode"] == pytest.approx(396 / 64, rel=0.05)
     assert fast["count the packets"] == pytest.approx(3.6)
@@ -116,8 +116,8 @@ def test_more_pods_never_help_what_is_not_encoding() -> None:
 
 def test_more_pods_than_pieces_are_not_worth_having() -> None:
     free = costs(encode=0.01)
-    assert enough(free, 36000) == distribution.MOST_PIECES
-    assert seconds(free, 36000, 64) == seconds(free, 36000, distribution.MOST_PIECES)
+    assert enough(free, 36000) == distribution.MAX_PIECES
+    assert seconds(free, 36000, 64) == seconds(free, 36000, distribution.MAX_PIECES)
     assert enough(costs(encode=0.01, read=1.0, video=0.5), 36000) == 1  # what nobody shares is all there is
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
 
-from functions.convert.mp3 import frame as mpeg
+from functions.convert.mp3.frame import MAX_SKIPPED, is_tag, parse_header
 
 if TYPE_CHECKING:
     import av.audio.stream
@@ -181,16 +181,16 @@ def copy_frames(extraction: Extraction, target: IO[bytes]) -> None:
     kind = last = None
     for packet in extraction:
         last, data = packet, bytes(packet)
-        frame = mpeg.parse(data)
+        frame = parse_header(data)
         if extraction.cut or frame is None or frame.size < len(data) or (kind or frame.kind) != frame.kind:
             raise NotWhole
-        if extraction.skipped > mpeg.MOST_SKIPPED:
+        if extraction.skipped > MAX_SKIPPED:
             raise NotWhole  # an edit list cuts more than a tag can tell of
         kind = frame.kind
         if frame.size > len(data):
             extraction.cut = True  # right, if it is the last
             continue
-        if not (extraction.packets == 1 and mpeg.is_tag(data)):
+        if not (extraction.packets == 1 and is_tag(data)):
             target.write(data)
     if extraction.stream.time_base and last is not None and not extraction.discarded and extraction.edited:
         rest = extraction.rest(last)

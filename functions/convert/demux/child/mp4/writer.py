@@ -12,7 +12,7 @@ from typing import IO
 from functions.convert.demux.child.mp4.boxes import Box, Parts, gapless, size_of, wrap, write
 from functions.convert.demux.child.mp4.movie import CHUNKS, Movie
 from functions.convert.errors import UnsupportedLayout
-from functions.convert.mp3 import frame as mpeg
+from functions.convert.mp3.frame import is_tag, parse_header
 
 #: Bytes of the box that the sound is in, before it: a size of 64 bits.
 _MDAT = 16
@@ -49,11 +49,11 @@ def write_frames(movie: Movie, target: IO[bytes]) -> tuple[int, int, float]:
     """
     kind = None
     for number, data in enumerate(_packets(movie)):
-        frame = mpeg.parse(data)
+        frame = parse_header(data)
         if frame is None or frame.size != len(data) or (kind or frame.kind) != frame.kind:
             raise UnsupportedLayout
         kind = frame.kind
-        if number or not mpeg.is_tag(data):
+        if number or not is_tag(data):
             target.write(data)
     if kind is None:
         raise UnsupportedLayout

@@ -22,12 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import IO, NamedTuple, Protocol
 
-from functions.convert import plan as cut
 from functions.convert.demux.track import Track
 from functions.convert.errors import UnsupportedLayout
-from functions.convert.mp3 import frame
 from functions.convert.mp3.assemble import CHUNK, SupportsWrite
-from functions.convert.plan import Leap, Piece, Plan
+from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
+from functions.convert.plan import LOOKAHEAD_FRAMES, PREROLL_FRAMES, FrameRange, Plan, Seek
 from functions.convert.seek import matroska
 from functions.convert.seek.packets import COUNTED, counting
 from functions.options import Options
@@ -35,15 +34,15 @@ from functions.options import Options
 #: Seconds of sound from which on encoders leap. Below an hour the last one decodes for 3 s at most in vain. Of 3.2 h
 #: of FLAC (1.5 GB) one of 97 pieces took 11.1 s from the beginning and 1.1 s by a leap, and to mark all of them 1.6 s.
 #: To count the packets of an hour takes 0.1 (FLAC) to 0.2 s (PCM, MP3, Vorbis).
-LEAP_SECONDS = 3600.0
+MIN_SEEK_SECONDS = 3600.0
 #: Seconds that are decoded before the pre-roll, and behind the range. Two blocks of Vorbis, 8,192 samples at 8 kHz,
 #: are the longest memory; the 511 bytes of MP3 are 0.6 s where a frame has least.
-WARM = 3.0
+WARMUP_SECONDS = 3.0
 #: Seconds by which the packets may be ahead of the file's clock or behind it.
 _ASTRAY = 1.0
 
 
-class Mark(NamedTuple):
+class ClusterStart(NamedTuple):
     """A cluster: where it begins in the file, and the sample that an excerpt from there begins with."""
 
     offset: int
@@ -51,14 +50,14 @@ class Mark(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class ClusterIndex:
     """All clusters of a track, and where the last one ends in the file."""
 
-    marks: Sequence[Mark]
+    marks: Sequence[ClusterStart]
     end: int
 
 
-class Damaged(Exception):
+class TrackChanged(Exception):
     """What was read is not what was stored."""
 
 
@@ -74,20 +73,20 @@ class SupportsReadSeek(Protocol):
         ...
 
 
-def possible(track: Track, options: Options) -> bool:
+def is_seekable(track: Track, options: Options) -> bool:
     """Whether a look at the packets may show that encoders of the track can leap."""
     counts = options.start or options.end is not None or options.fade_in or options.fade_out or options.normalize
     return (
         track.reading is None
         and track.container == "matroska"
         and track.codec in COUNTED
-        and track.rate in frame.RATES
+        and track.rate in SAMPLE_RATES
         and not track.errors
         and not counts
     )
 
 
-def survey(track: Track) -> Marks | None:
+def index_clusters(track: Track) -> ClusterIndex | None:
     """The marks of a track for which it is ``possible``; None where its packets do not add up."""
     try:
         with track.path.open("rb") as file:
@@ -96,12 +95,12 @@ def survey(track: Track) -> Marks | None:
         return None
 
 
-def _survey(file: IO[bytes], track: Track) -> Marks:
+def _survey(file: IO[bytes], track: Track) -> ClusterIndex:
     start = matroska.head(file)
     count = counting(track.codec, track.channels, matroska.private(start))
     delay = matroska.delay(start)
     hidden = round((delay or 0) * track.rate / 1e9)
-    marks: list[Mark] = []
+    marks: list[ClusterStart] = []
     decoded, end, began, dropped, over = 0, 0, 0, False, False
     for offset, end, cluster in matroska.clusters(file):  # noqa: B007 - the last end is used
         first = True
@@ -118,12 +117,12 @@ def _survey(file: IO[bytes], track: Track) -> Marks:
             first = False
             if not marks:
                 began = matroska.timestamp(cluster)
-                marks.append(Mark(offset, 0))
+                marks.append(ClusterStart(offset, 0))
                 if delay is None and track.codec == "vorbis":
                     hidden = decoded  # unless it is said how much is to be dropped, the first packet is
                 continue
             # What Vorbis makes of a packet needs the one before it, and the first of an excerpt is dropped.
-            marks.append(Mark(offset, (decoded if track.codec == "vorbis" else before) - hidden))
+            marks.append(ClusterStart(offset, (decoded if track.codec == "vorbis" else before) - hidden))
             if (
                 marks[-1].sample <= marks[-2].sample
                 or abs((matroska.timestamp(cluster) - began) / 1000 - before / track.rate) > _ASTRAY
@@ -131,47 +130,51 @@ def _survey(file: IO[bytes], track: Track) -> Marks:
                 raise UnsupportedLayout
     if not marks:
         raise UnsupportedLayout
-    return Marks(marks, end)
+    return ClusterIndex(marks, end)
 
 
-def leaping(plan: Plan, track: Track, marks: Marks) -> Plan:
+def add_seeks(plan: Plan, track: Track, marks: ClusterIndex) -> Plan:
     """The plan with a leap for each of its pieces."""
     samples = [mark.sample for mark in marks.marks]
     with track.path.open("rb") as file:
 
-        def leap(piece: Piece) -> Leap:
-            warm, size = WARM * plan.rate, frame.samples_per_frame(plan.rate)
-            first = max(bisect_right(samples, (piece.start - cut.PREROLL) * size - warm) - 1, 0)
-            last = len(samples) if piece.end is None else bisect_right(samples, (piece.end + cut.BEYOND) * size + warm)
+        def seek_for(piece: FrameRange) -> Seek:
+            warm, size = WARMUP_SECONDS * plan.rate, samples_per_frame(plan.rate)
+            first = max(bisect_right(samples, (piece.start - PREROLL_FRAMES) * size - warm) - 1, 0)
+            last = (
+                len(samples)
+                if piece.end is None
+                else bisect_right(samples, (piece.end + LOOKAHEAD_FRAMES) * size + warm)
+            )
             offset, sample = marks.marks[first]
             end = marks.marks[last].offset if last < len(samples) else marks.end
             crc = _copy(file, offset, end, None)
-            return Leap(marks.marks[0].offset, offset, end, sample, crc)
+            return Seek(marks.marks[0].offset, offset, end, sample, crc)
 
-        return replace(plan, pieces=tuple(replace(piece, leap=leap(piece)) for piece in plan.pieces))
+        return replace(plan, ranges=tuple(replace(piece, seek=seek_for(piece)) for piece in plan.ranges))
 
 
-def excerpt(track: SupportsReadSeek, leap: Leap, out: SupportsWrite) -> None:
+def write_excerpt(track: SupportsReadSeek, seek: Seek, out: SupportsWrite) -> None:
     """Write the part of a track that a leaping encoder reads.
 
     Args:
         track: the whole of it.
-        leap: the piece's.
+        seek: the range's.
         out: takes the bytes of a file of its own.
 
     Raises:
-        Damaged: the track is not the one that the leap was made for.
+        TrackChanged: the track is not the one that the leap was made for.
     """
     track.seek(0)
     start = b""
-    while len(start) < leap.head and (data := track.read(leap.head - len(start))):
+    while len(start) < seek.head and (data := track.read(seek.head - len(start))):
         start += data
     try:
-        out.write(matroska.continued(start, at_start=leap.offset == leap.head))
+        out.write(matroska.continued(start, at_start=seek.offset == seek.head))
     except UnsupportedLayout as error:
-        raise Damaged from error
-    if _copy(track, leap.offset, leap.end, out) != leap.crc:
-        raise Damaged
+        raise TrackChanged from error
+    if _copy(track, seek.offset, seek.end, out) != seek.crc:
+        raise TrackChanged
 
 
 def _copy(file: SupportsReadSeek, offset: int, end: int, out: SupportsWrite | None) -> int:
@@ -181,7 +184,7 @@ def _copy(file: SupportsReadSeek, offset: int, end: int, out: SupportsWrite | No
     while left:
         data = file.read(min(CHUNK, left))
         if not data:
-            raise Damaged
+            raise TrackChanged
         if out is not None:
             out.write(data)
         crc, left = zlib.crc32(data, crc), left - len(data)
