@@ -127,8 +127,8 @@ def test_a_video_that_cannot_be_decoded_has_no_cover_and_its_sound(tmp_path: Pat
     assert clips.without_id3(mp3) == clips.without_id3(whole)
 
 
-def test_real_videos_have_covers(tmp_path: Path) -> None:
-    result, mp3 = convert(clips.real("no_duration.webm"), tmp_path, Options(cover="frame", end=1.0), 1)
+def test_a_browser_recording_has_a_cover(tmp_path: Path) -> None:
+    result, mp3 = convert(clips.realistic(tmp_path / "recording.webm"), tmp_path, Options(cover="frame", end=1.0), 1)
     assert picture(mp3) is not None
     assert result.warning is None
 

@@ -174,7 +174,7 @@ def _picture(path: Path) -> None:
 
 
 def _no_track(path: Path) -> None:
-    path.write_bytes(clips.real("no_audio_track.mp4").read_bytes())
+    clips.run("-f", "lavfi", "-i", "testsrc=s=96x64:r=25:d=3", "-c:v", "libx264", path)
 
 
 def _without_index(path: Path) -> None:
@@ -322,9 +322,10 @@ def test_of_mp3_sound_is_kept_what_the_edit_list_of_its_video_keeps(begin: int, 
     assert clips.samples(mp3, 44100, 2) == clips.samples(video, 44100, 2)
 
 
-@pytest.mark.parametrize("name", ["chaplin.mp4", "video_with_failing_audio.mp4", "with-attached-pic.mp3"])
-def test_real_mp3_sound_is_copied(name: str, tmp_path: Path) -> None:
-    video = clips.real(name)
+@pytest.mark.parametrize("name", ["short-mp3.mp4", "long-mp3.mp4", "tagged.mp3"])
+def test_mp3_sound_is_copied_from_realistic_files(name: str, tmp_path: Path) -> None:
+    make = clips.tagged_mp3 if name == "tagged.mp3" else clips.realistic
+    video = make(tmp_path / name)
     result, mp3 = convert(video, tmp_path)
     assert result.copied
     assert packets(mp3) == packets(video)
@@ -333,15 +334,16 @@ def test_real_mp3_sound_is_copied(name: str, tmp_path: Path) -> None:
 
 
 def test_a_bit_rate_that_is_asked_for_is_encoded(tmp_path: Path) -> None:
-    result, mp3 = convert(clips.real("chaplin.mp4"), tmp_path, Options(bitrate=64))
+    result, mp3 = convert(clips.realistic(tmp_path / "short-mp3.mp4"), tmp_path, Options(bitrate=64))
     assert not result.copied
     assert mp3.stat().st_size < 9.7 * 64_000 / 8 + 4000
 
 
 def test_tags_and_cover_are_carried_over(tmp_path: Path) -> None:
     ID3: Any = importlib.import_module("mutagen.id3").ID3  # it has no types
-    result, mp3 = convert(clips.real("with-attached-pic.mp3"), tmp_path)
-    source, tags = ID3(clips.real("with-attached-pic.mp3")), ID3(mp3)
+    video = clips.tagged_mp3(tmp_path / "tagged.mp3")
+    result, mp3 = convert(video, tmp_path)
+    source, tags = ID3(video), ID3(mp3)
     assert tags.version == (2, 3, 0)
     assert result.title == str(tags["TIT2"]) == str(source["TIT2"])
     for frame in ("TPE1", "TALB", "TRCK"):

@@ -105,11 +105,10 @@ def test_a_file_of_any_kind_becomes_the_mp3_of_one_ffmpeg(name: str, arguments: 
     assert result.duration == pytest.approx(12.3, abs=0.1)
 
 
-@pytest.mark.parametrize(
-    "name", ["big_buck_bunny_0_30.webm", "no_duration.webm", "fire2.mp4", "smpte-2997.mp4", "chaplin.mp4"]
-)
-def test_real_files_become_the_mp3_of_one_ffmpeg(name: str, tmp_path: Path) -> None:
-    video, options = clips.real(name), Options(vbr=4)
+@pytest.mark.parametrize("name", clips.REALISTIC)
+def test_a_realistic_file_becomes_the_mp3_of_one_ffmpeg(name: str, tmp_path: Path) -> None:
+    video = clips.realistic(tmp_path / name)
+    options = Options(vbr=4)
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, options)
     plan = plan_for(track, options, 3)
