@@ -1,4 +1,9 @@
-"""POST over a connection that is kept: one for each thread and server."""
+"""POSTs events over HTTP with one persistent connection per thread and URL.
+
+Uses ``http.client``: urllib3 would add a package to four images and its import to their cold starts, and it
+would still need code of ours for the two rules that matter here, one deadline for the whole request and a single
+resend when the server has closed an idle connection.
+"""
 
 import http.client
 import threading
@@ -8,15 +13,16 @@ from urllib.parse import urlsplit
 
 from events.errors import Mp3burstError
 
-_MOST = 64 * 1024  # bytes of an answer that are read to keep the connection; a longer one costs a new connection
+#: Bytes of a response that are read to keep the connection open; after a longer one it is closed.
+_MAX_RESPONSE = 64 * 1024
 
 
 class BadUrl(Mp3burstError):
     """Not an HTTP URL."""
 
 
-class _Kept:
-    # Closes the connection when its thread has ended, or nobody has the Poster any more.
+class _IdleConnection:
+    # Closes the connection when its thread has ended or its HttpSink is garbage-collected.
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self.connection = connection
 
@@ -24,11 +30,11 @@ class _Kept:
         self.connection.close()
 
 
-class Poster:
+class HttpSink:
     """POSTs to one URL. Threads may share it: each has a connection of its own."""
 
     def __init__(self, url: str) -> None:
-        """Connect to nothing yet.
+        """Check the URL; the first ``post`` connects.
 
         Args:
             url: ``http://`` or ``https://``.
@@ -45,59 +51,59 @@ class Poster:
         self._local = threading.local()
 
     def post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> int:
-        """POST, and return the answer's status.
+        """Send a POST request and return the response's status.
 
-        A kept connection that turns out to be closed is replaced, and the request sent once more: whoever gets
-        events gets some of them twice anyhow.
+        If the server turns out to have closed the idle connection, the request is sent once more on a new one.
+        The server may then receive the event twice; events are delivered at least once anyway.
 
         Args:
             headers: of the request.
             body: of the request.
-            timeout: seconds for all of it.
+            timeout: seconds for the whole exchange.
 
         Raises:
-            OSError: no connection, or no answer in time.
-            http.client.HTTPException: the answer is not HTTP.
+            OSError: connecting failed, or no response arrived in time.
+            http.client.HTTPException: the response is not HTTP.
         """
         deadline = time.monotonic() + timeout
-        kept: _Kept | None = getattr(self._local, "kept", None)
-        if kept is not None:
+        idle: _IdleConnection | None = getattr(self._local, "idle", None)
+        if idle is not None:
             try:
-                return self._exchange(kept, headers, body, deadline)
+                return self._exchange(idle, headers, body, deadline)
             except (ConnectionError, http.client.BadStatusLine):  # RemoteDisconnected is both
                 pass
         return self._exchange(self._connect(deadline), headers, body, deadline)
 
     def close(self) -> None:
         """Close this thread's connection."""
-        self._local.kept = None
+        self._local.idle = None
 
-    def _connect(self, deadline: float) -> _Kept:
-        secure = self._parts.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        return _Kept(kind(self._parts.hostname or "", self._parts.port, timeout=_left(deadline)))
+    def _connect(self, deadline: float) -> _IdleConnection:
+        is_https = self._parts.scheme == "https"
+        kind = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
+        return _IdleConnection(kind(self._parts.hostname or "", self._parts.port, timeout=_remaining(deadline)))
 
-    def _exchange(self, kept: _Kept, headers: Mapping[str, str], body: bytes, deadline: float) -> int:
-        self._local.kept = None
-        connection = kept.connection
+    def _exchange(self, idle: _IdleConnection, headers: Mapping[str, str], body: bytes, deadline: float) -> int:
+        self._local.idle = None
+        connection = idle.connection
         try:
-            connection.timeout = _left(deadline)  # for a new socket
+            connection.timeout = _remaining(deadline)  # for a new socket
             if connection.sock is not None:
                 connection.sock.settimeout(connection.timeout)
             connection.request("POST", self._path, body, dict(headers))
-            connection.sock.settimeout(_left(deadline))
-            answer = connection.getresponse()
-            answer.read(_MOST)
-            if answer.isclosed():  # read to its end: the connection can take the next request
-                self._local.kept = kept
-            return answer.status
+            connection.sock.settimeout(_remaining(deadline))
+            response = connection.getresponse()
+            response.read(_MAX_RESPONSE)
+            if response.isclosed():  # read to its end: the connection can take the next request
+                self._local.idle = idle
+            return response.status
         finally:
-            if self._local.kept is None:
+            if self._local.idle is None:
                 connection.close()
 
 
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("the time for the request is over")
-    return left
+def _remaining(deadline: float) -> float:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("the request timed out")
+    return seconds

@@ -1,25 +1,18 @@
-"""publish(event): hand an event to the broker and return once the broker has it.
+"""publish(event): hands an event to the broker and returns once the broker has stored it.
 
-The way is chosen by the environment: ``K_SINK`` (the URL of a CloudEvents broker, as Knative gives it) or ``AMQP_URL``.
+The environment selects the transport: ``K_SINK`` (the URL of a CloudEvents broker, set by Knative) or ``AMQP_URL``.
 """
 
 import http.client
 from collections.abc import Callable, Mapping
 
-from events.errors import Mp3burstError, TryAgain
-from events.http import Poster
-from events.rabbitmq.topology import attributes, topology
+from events.errors import Mp3burstError, NotPublished
+from events.http import HttpSink
+from events.rabbitmq.topology import Topology
 from events.schema import Event
 
-#: The sentence of NotPublished.
-SENTENCE = "The event broker did not take the event; it is sent again later."
-
-#: Hands over one event within so many seconds, or raises NotPublished.
+#: Publishes one event; raises NotPublished if the broker does not confirm it within so many seconds.
 Publish = Callable[[Event, float], None]
-
-
-class NotPublished(TryAgain):
-    """The broker did not confirm the event in time. The row it speaks of is still due: sweep emits it again."""
 
 
 class NoBroker(Mp3burstError):
@@ -27,44 +20,44 @@ class NoBroker(Mp3burstError):
 
 
 def publisher(environ: Mapping[str, str], source: str) -> Publish:
-    """The way to publish that the environment asks for. Threads may share it, and it may be carried over a fork.
+    """Build the publish function for this environment. It is thread-safe and may be inherited through a fork.
 
     Args:
-        environ: ``K_SINK``, an HTTP URL, or ``AMQP_URL`` with the names of queues (``rabbitmq.topology``);
-            ``K_SINK`` wins.
+        environ: ``K_SINK``, an HTTP URL, or ``AMQP_URL`` and optionally queue names (``rabbitmq.topology``);
+            ``K_SINK`` takes precedence.
         source: the CloudEvents source, ``/mp3burst/FUNCTION``.
 
     Raises:
         NoBroker: neither is set.
-        BadUrl: it is no URL.
-        BadQueues: two queues have one name.
+        BadUrl: K_SINK is not an HTTP URL.
+        BadQueues: two queues have the same name.
     """
-    if sink := environ.get("K_SINK"):
-        poster = Poster(sink)
-        return lambda event, timeout: post(poster, source, event, timeout)
+    if url := environ.get("K_SINK"):
+        sink = HttpSink(url)
+        return lambda event, timeout: post(sink, source, event, timeout)
     if url := environ.get("AMQP_URL"):
-        # Not at the top: pika costs 50 ms of a cold start, which a function behind K_SINK need not pay.
+        # Imported here: pika adds 50 ms to a cold start, which a function behind K_SINK does not need.
         from events.rabbitmq.publisher import Publisher
 
-        return Publisher(url, source, topology(environ))
-    raise NoBroker("Set K_SINK to the URL of a CloudEvents broker, or AMQP_URL, so that events have somewhere to go.")
+        return Publisher(url, source, Topology.from_environ(environ))
+    raise NoBroker("No event broker is configured: set K_SINK to the URL of a CloudEvents broker, or set AMQP_URL.")
 
 
-def post(poster: Poster, source: str, event: Event, timeout: float) -> None:
-    """POST the event to a CloudEvents broker, CloudEvents HTTP binding in binary mode.
+def post(sink: HttpSink, source: str, event: Event, timeout: float) -> None:
+    """POST the event to a CloudEvents broker (CloudEvents HTTP binding, binary mode).
 
     Args:
-        poster: of the broker's URL.
+        sink: the broker.
         source: the CloudEvents source.
-        event: what to say.
+        event: the event to publish.
         timeout: seconds to wait for the broker.
 
     Raises:
-        NotPublished: the broker answered anything but 2xx, or nothing in time.
+        NotPublished: the broker answered with a status other than 2xx, or did not answer in time.
     """
     try:
-        status = poster.post(attributes(event, source), event.data(), timeout)
+        status = sink.post(event.headers(source), event.data(), timeout)
     except (OSError, http.client.HTTPException) as error:
-        raise NotPublished(SENTENCE) from error
+        raise NotPublished from error
     if not 200 <= status < 300:
-        raise NotPublished(SENTENCE)
+        raise NotPublished

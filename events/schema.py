@@ -40,6 +40,21 @@ class Event:
         """The CloudEvents id: the same for the same event, whoever emits it and however often."""
         return f"{self.job}.{self.type.removeprefix(PREFIX)}"
 
+    def headers(self, source: str) -> dict[str, str]:
+        """Return the CloudEvents attributes as headers, the same for HTTP and AMQP in binary mode.
+
+        Args:
+            source: the CloudEvents source, ``/mp3burst/FUNCTION``.
+        """
+        return {
+            "ce-specversion": "1.0",
+            "ce-id": self.id,
+            "ce-type": self.type,
+            "ce-source": source,
+            "ce-subject": self.job,
+            "content-type": "application/json",
+        }
+
     def data(self) -> bytes:
         """The event's fields as JSON."""
         return json.dumps(asdict(self)).encode()

@@ -46,7 +46,7 @@ def check(environ: Mapping[str, str]) -> None:
 
     Raises:
         BadSetting: a number is none, or FFMPEG or LINK_KEY is of no use.
-        events.rabbitmq.connection.BadServer: AMQP_URL is no URL.
+        events.rabbitmq.connection.BadAmqpUrl: AMQP_URL is no URL.
     """
     for name in _NUMBERS.split():
         number(environ, name, 0)
@@ -72,7 +72,7 @@ def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[
 
     Raises:
         BadSetting: TOKEN_PRIVATE_KEY is no key, or as in ``check``.
-        events.rabbitmq.connection.BadServer: as in ``check``.
+        events.rabbitmq.connection.BadAmqpUrl: as in ``check``.
     """
     check(environ)
     given = {name: value for name, value in environ.items() if value}

@@ -9,22 +9,24 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
 
-from events.publish import SENTENCE, NotPublished
-from events.rabbitmq.connection import Link, Lost
-from events.rabbitmq.topology import Message, Topology, to_message
+from events.errors import NotPublished
+from events.rabbitmq.connection import Connection, Unconfirmed
+from events.rabbitmq.message import Message, to_message
+from events.rabbitmq.topology import Topology
 from events.schema import Event
 
-_LONGEST_PAUSE = 0.1  # seconds before a queue that refused a message gets it again
+_MAX_PAUSE = 0.1  # seconds before a message is sent again to a queue that rejected it
 
 
 @dataclass(eq=False, slots=True)
-class _Waiting:
+class _Pending:
+    # A message that a publishing thread waits for.
     queue: str
     message: Message
     outcome: "Future[None]" = field(default_factory=Future)
 
-    def end(self, error: Exception | None = None) -> None:
-        with contextlib.suppress(InvalidStateError):  # whoever waited has left
+    def finish(self, error: Exception | None) -> None:
+        with contextlib.suppress(InvalidStateError):  # the publishing thread has given up
             if error is None:
                 self.outcome.set_result(None)
             else:
@@ -34,91 +36,96 @@ class _Waiting:
 class Publisher:
     """Publishes to RabbitMQ: persistent, mandatory, confirmed. Threads may share it; forks may inherit it.
 
-    It connects on its first event. What is not confirmed when the connection dies is sent again on the next one, for as
-    long as somebody waits for it.
+    It connects on its first event. A message that is unconfirmed when the connection is lost is sent again on the next
+    connection, as long as its publishing thread still waits.
     """
 
     def __init__(self, url: str, source: str, topology: Topology) -> None:
-        """Connect to nothing yet.
+        """Prepare the publisher; the first event connects.
 
         Args:
             url: ``amqp://`` or ``amqps://``.
             source: the CloudEvents source.
             topology: which queue each event goes to.
         """
-        self._url, self._source, self._topology = url, source, topology
+        self._url = url
+        self._source = source
+        self._topology = topology
         self._inherited: list[Any] = []
-        self._link: Link | None = None
-        self._begin()
-        os.register_at_fork(after_in_child=self._begin)
+        self._connection: Connection | None = None
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
 
     def __call__(self, event: Event, timeout: float) -> None:
-        """Hand the event over.
+        """Publish one event.
 
         Args:
-            event: what to say.
+            event: the event to publish.
             timeout: seconds to wait for the server's confirmation.
 
         Raises:
             NotPublished: no confirmation in time, or there is no queue for the event. A message that was sent may
                 still arrive.
         """
-        waiting = _Waiting(self._topology.queue_of[event.type], to_message(event, self._source))
-        link = self._connected()
-        link.call(lambda: self._send(link, waiting))
+        pending = _Pending(self._topology.queue_of[event.type], to_message(event, self._source))
+        connection = self._connect()
+        connection.call(lambda: self._send(connection, pending))
         try:
-            waiting.outcome.result(timeout)
+            pending.outcome.result(timeout)
         except Exception as error:
-            raise NotPublished(SENTENCE) from error
+            raise NotPublished from error
         finally:
-            waiting.outcome.cancel()
+            pending.outcome.cancel()
 
     def close(self) -> None:
         """Close the connection; the next event opens another."""
         with self._lock:
-            link, self._link = self._link, None
-        if link is not None:
-            link.close()
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
-    def _begin(self) -> None:
-        # Kept, not closed: after a fork the socket is the parent's.
-        self._inherited.append(self._link)
+    def _reset(self) -> None:
+        # After a fork the inherited connection is kept, not closed: its socket is the parent's.
+        self._inherited.append(self._connection)
         self._lock = threading.Lock()
-        self._link = None
-        self._unsent: deque[_Waiting] = deque()
+        self._connection = None
+        self._unsent: deque[_Pending] = deque()
 
-    def _connected(self) -> Link:
+    def _connect(self) -> Connection:
         with self._lock:
-            if self._link is None or not self._link.alive:
-                link = Link(self._url, self._topology.declarations(), lambda _: self._resend(link), lambda _: None)
-                link.start()
-                self._link = link
-            return self._link
+            if self._connection is None or not self._connection.alive:
+                declarations = self._topology.declarations()
+                connection = Connection(
+                    self._url, declarations, lambda _: self._send_unsent(connection), lambda _: None
+                )
+                connection.start()
+                self._connection = connection
+            return self._connection
 
-    # From here on: the link's thread.
+    # The methods below run on the connection's thread.
 
-    def _send(self, link: Link, waiting: _Waiting) -> None:
-        def done(error: Exception | None) -> None:
-            if isinstance(error, Lost):
-                self._again(link, waiting)
+    def _send(self, connection: Connection, pending: _Pending) -> None:
+        def on_outcome(error: Exception | None) -> None:
+            if isinstance(error, Unconfirmed):
+                self._send_again(connection, pending)
             else:
-                waiting.end(error)
+                pending.finish(error)
                 if error is not None:
-                    link.reset(str(error))  # connecting declares the queue anew
+                    connection.reset(str(error))  # reconnecting declares the queue again
 
-        if not waiting.outcome.cancelled():
-            link.send("", waiting.queue, waiting.message, done)
+        if not pending.outcome.cancelled():
+            connection.send("", pending.queue, pending.message, on_outcome)
 
-    def _again(self, link: Link, waiting: _Waiting) -> None:
-        if link.ready:
-            pause = random.uniform(0, _LONGEST_PAUSE)  # noqa: S311 - spreads load, hides nothing
-            link.call_later(pause, lambda: self._send(link, waiting))
+    def _send_again(self, connection: Connection, pending: _Pending) -> None:
+        if connection.ready:
+            pause = random.uniform(0, _MAX_PAUSE)  # noqa: S311 - spreads load, hides nothing
+            connection.call_later(pause, lambda: self._send(connection, pending))
             return
         while self._unsent and self._unsent[0].outcome.cancelled():
             self._unsent.popleft()
-        self._unsent.append(waiting)
+        self._unsent.append(pending)
 
-    def _resend(self, link: Link) -> None:
+    def _send_unsent(self, connection: Connection) -> None:
         unsent, self._unsent = self._unsent, deque()
-        for waiting in unsent:
-            self._send(link, waiting)
+        for pending in unsent:
+            self._send(connection, pending)

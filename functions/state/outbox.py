@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, Table, and_, update
 
-from events.publish import NotPublished, Publish
+from events.errors import NotPublished
+from events.publish import Publish
 from events.schema import Event, PieceCut, PiecesEncoded, VideoUploaded
 from functions.state.database import Database, DatabaseUnavailable
 from functions.state.mails import KINDS

@@ -18,7 +18,7 @@ from typing import IO
 from aiohttp import web
 
 from events.errors import Mp3burstError
-from events.rabbitmq.topology import topology
+from events.rabbitmq.topology import Topology
 from functions.settings import refuse_outdated
 from infra import config
 from infra.local import bridge_runner
@@ -131,7 +131,7 @@ async def _run(manifests: Manifests, environments: dict[str, dict[str, str]], da
     for pool in functions.pools.values():
         pool.balance()
     await broker.open(manifests.pings)
-    routes = bridge_runner.routes(manifests.triggers, topology(os.environ), port) if bridged else []
+    routes = bridge_runner.routes(manifests.triggers, Topology.from_environ(os.environ), port) if bridged else []
     bridge = asyncio.create_task(bridge_runner.run_bridge(routes, os.environ)) if bridged else None
     print(f"mp3burst is ready on http://localhost:{port}", flush=True)  # noqa: T201 - for who waits
     await signals.acquire()

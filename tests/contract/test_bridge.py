@@ -9,7 +9,8 @@ from typing import Any
 import pika  # type: ignore[import-untyped]  # pika carries no types
 import pytest
 
-from events.rabbitmq.topology import ATTEMPTS, FOREIGN, REASON, attributes
+from events.rabbitmq.message import ATTEMPTS, REASON
+from events.rabbitmq.topology import FOREIGN_QUEUE
 from events.schema import VideoUploaded
 from tests.support.servers.bridge import Bridge
 from tests.support.servers.function import Function
@@ -106,7 +107,7 @@ def test_a_foreign_message_is_a_dead_letter_at_once(server: RabbitMQ, function: 
     assert function.got == []
 
 
-OURS = attributes(VideoUploaded("0" * 32), "/mp3burst/test")
+OURS = VideoUploaded("0" * 32).headers("/mp3burst/test")
 
 
 @pytest.mark.parametrize(
@@ -153,8 +154,8 @@ def test_no_message_stops_the_bridge(
 def test_bury_gets_no_foreign_messages(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url, "dead": function.url}) as bridge, stranger(server) as channel:
         channel.basic_publish("", bridge.queue("video"), b"hello")
-        wait_until(lambda: channel.queue_declare(FOREIGN, passive=True).method.message_count == 1)
-        channel.queue_purge(FOREIGN)
+        wait_until(lambda: channel.queue_declare(FOREIGN_QUEUE, passive=True).method.message_count == 1)
+        channel.queue_purge(FOREIGN_QUEUE)
     assert function.got == []
 
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import pytest
 
-from events.publish import NotPublished
-from events.rabbitmq.topology import topology
+from events.errors import NotPublished
+from events.rabbitmq.topology import Topology
 from events.schema import Event, Mp3Ready, PieceCut, VideoUploaded
 from tests.support.fake_broker import FakeBroker
 from tests.support.servers.bridge import Bridge
@@ -33,7 +33,7 @@ Make = Callable[[Mapping[str, str]], Broker]
 @contextmanager
 def fake() -> Iterator[Make]:
     with ExitStack() as stack:
-        yield lambda urls: stack.enter_context(FakeBroker(topology({}), urls))
+        yield lambda urls: stack.enter_context(FakeBroker(Topology.from_environ({}), urls))
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def test_many_threads_publish_at_once(make: Make, function: Function) -> None:
 
 
 def test_a_broker_that_is_away_takes_nothing() -> None:
-    with FakeBroker(topology({}), {}) as broker:
+    with FakeBroker(Topology.from_environ({}), {}) as broker:
         broker.up = False
         with pytest.raises(NotPublished, match="sent again later"):
             broker.publish(VideoUploaded(job()), 1)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from events.publish import NotPublished, Publish, publisher
+from events.errors import NotPublished
+from events.publish import Publish, publisher
 from events.rabbitmq.publisher import Publisher
 from events.schema import VideoUploaded
 from tests.support.servers.bridge import Bridge

@@ -21,7 +21,7 @@ import pika  # type: ignore[import-untyped]  # pika carries no types
 from pymongo import MongoClient
 from sqlalchemy import Connection, Row, Select, select, update
 
-from events.rabbitmq.topology import Queue, topology
+from events.rabbitmq.topology import Queue, Topology
 from functions.state.database import Database
 from functions.state.schema import jobs, mails, pieces
 from infra.ping import ping
@@ -111,7 +111,7 @@ class House:
 
     def messages(self) -> dict[str, int]:
         """How many messages wait in which queue, dead letters and those that wait for their next try included."""
-        names = [one.name for one in topology({}).declarations(DELAYS) if isinstance(one, Queue)]
+        names = [one.name for one in Topology.from_environ({}).declarations(DELAYS) if isinstance(one, Queue)]
         connection = pika.BlockingConnection(pika.URLParameters(self.place.rabbitmq.url))
         try:
             channel = connection.channel()

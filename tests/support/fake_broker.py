@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from events.http import Poster
-from events.publish import SENTENCE, NotPublished
-from events.rabbitmq.topology import Message, Topology, from_message, to_message
+from events.errors import NotPublished
+from events.http import HttpSink
+from events.rabbitmq.message import Message, from_message, to_message
+from events.rabbitmq.topology import Topology
 from events.schema import Event
 
 
@@ -29,7 +30,7 @@ class FakeBroker:
         #: False: nothing is taken, as from a server that is away.
         self.up = True
         self._topology, self._tries, self._delay = topology, tries, delay
-        self._posters = {queue: Poster(url) for queue, url in urls.items()}
+        self._sinks = {queue: HttpSink(url) for queue, url in urls.items()}
         self._threads: list[threading.Thread] = []
         self._ended = threading.Event()
 
@@ -46,7 +47,7 @@ class FakeBroker:
     def publish(self, event: Event, timeout: float) -> None:  # noqa: ARG002 - nothing takes time here
         """As ``events.publish.Publish``."""
         if not self.up:
-            raise NotPublished(SENTENCE)
+            raise NotPublished
         self.put(self._topology.queue_of[event.type], to_message(event, "/mp3burst/test"))
 
     def put(self, queue: str, message: Message) -> None:
@@ -59,30 +60,30 @@ class FakeBroker:
         """Send the dead letters of a queue round again; how many there were."""
         letters = self.dead.pop(queue, [])
         for letter in letters:
-            self.put(queue, letter.afresh())
+            self.put(queue, letter.without_failures())
         return len(letters)
 
     def _deliver(self, queue: str, message: Message) -> None:
-        poster = self._posters[queue]
+        sink = self._sinks[queue]
         while not self._ended.is_set():
             _, headers = from_message(message)
             status = None
             try:
-                status = poster.post(headers, message.body, 10)
+                status = sink.post(headers, message.body, 10)
                 reason = f"The function answered {status}."
             except (OSError, http.client.HTTPException) as error:
                 reason = f"The function gave no answer: {error!r}."
             if status is not None and 200 <= status < 300:
                 break
-            message = message.unburied() if queue == "dead" else message.failed(reason, poster.url, status)
+            message = message.burial_failed() if queue == "dead" else message.failed(reason, sink.url, status)
             if message.attempts >= self._tries and queue != "dead":
                 self._bury(queue, message)
                 break
             self._ended.wait(self._delay * 2 ** (message.attempts - 1))
-        poster.close()
+        sink.close()
 
     def _bury(self, queue: str, message: Message) -> None:
-        if "dead" in self._posters:
+        if "dead" in self._sinks:
             self.put("dead", message)
         else:
             self.dead[queue].append(message)

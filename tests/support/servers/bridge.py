@@ -12,7 +12,7 @@ import pika  # type: ignore[import-untyped]  # pika carries no types
 from events.bridge.__main__ import redrive
 from events.publish import publisher
 from events.rabbitmq.publisher import Publisher
-from events.rabbitmq.topology import dead, topology
+from events.rabbitmq.topology import Topology, dead_letter_queue
 from events.schema import Event
 from tests.support.paths import ROOT
 from tests.support.servers.process import Server
@@ -99,8 +99,8 @@ class Bridge(Server):
         connection = pika.BlockingConnection(pika.URLParameters(self._url))
         try:
             channel = connection.channel()
-            for queue in topology(self.environ).queues:
-                for name in (queue, dead(queue)):
+            for queue in Topology.from_environ(self.environ).queues:
+                for name in (queue, dead_letter_queue(queue)):
                     counts[name] = channel.queue_declare(name, passive=True).method.message_count
         finally:
             connection.close()
@@ -111,8 +111,8 @@ class Bridge(Server):
         connection = pika.BlockingConnection(pika.URLParameters(self._url))
         try:
             channel = connection.channel()
-            for queue in topology(self.environ).queues:
-                for name in (queue, dead(queue)):
+            for queue in Topology.from_environ(self.environ).queues:
+                for name in (queue, dead_letter_queue(queue)):
                     channel.queue_delete(name)
         finally:
             connection.close()

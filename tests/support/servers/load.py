@@ -9,7 +9,8 @@ from typing import Any
 import pika  # type: ignore[import-untyped]  # pika carries no types
 import pytest
 
-from events.publish import NotPublished, Publish
+from events.errors import NotPublished
+from events.publish import Publish
 from events.schema import VideoUploaded
 from tests.support.servers.rabbitmq import RabbitMQ
 

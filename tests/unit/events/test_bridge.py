@@ -15,10 +15,10 @@ from tests.support.servers import free_port
         (["--route", "video=f:80"], {"AMQP_URL": "amqp://h"}, "is not a URL"),
         (["--route", "video=http://f;concurrency=0"], {"AMQP_URL": "amqp://h"}, "concurrency=1"),
         (["--route", "video=http://f;timeout=1800"], {"AMQP_URL": "amqp://h"}, "up to 1500"),
-        ([], {"AMQP_URL": "amqp://h", "BRIDGE_ROUTES": "mp3=http://f mp3=http://g"}, "none twice"),
-        (["redrive", "film"], {"AMQP_URL": "amqp://h"}, "none of the queues"),
-        (["redrive", "video"], {"AMQP_URL": "rabbitmq"}, "AMQP_URL is no URL of RabbitMQ: write amqp://"),
-        (["--route", "video=http://f"], {"AMQP_URL": "amqp://me:secret/1@h"}, "AMQP_URL is no URL of RabbitMQ"),
+        ([], {"AMQP_URL": "amqp://h", "BRIDGE_ROUTES": "mp3=http://f mp3=http://g"}, "exactly one --route per queue"),
+        (["redrive", "film"], {"AMQP_URL": "amqp://h"}, "There is no queue"),
+        (["redrive", "video"], {"AMQP_URL": "rabbitmq"}, "AMQP_URL is not a RabbitMQ URL: write amqp://"),
+        (["--route", "video=http://f"], {"AMQP_URL": "amqp://me:secret/1@h"}, "AMQP_URL is not a RabbitMQ URL"),
     ],
 )
 def test_a_wrong_setting_is_named(

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from events.http import BadUrl, Poster
-from events.publish import NoBroker, NotPublished, publisher
+from events.errors import NotPublished
+from events.http import BadUrl, HttpSink
+from events.publish import NoBroker, publisher
 from events.schema import PieceCut
 from tests.support.servers import free_port
 from tests.support.servers.function import Function
@@ -92,4 +93,4 @@ def test_where_to_is_asked_for() -> None:
         publisher({}, "/mp3burst/convert")
     for url in ("broker", "amqp://h", "http://"):
         with pytest.raises(BadUrl, match="is not a URL"):
-            Poster(url)
+            HttpSink(url)

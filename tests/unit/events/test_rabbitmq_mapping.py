@@ -4,17 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from events.rabbitmq.topology import (
-    DEAD_EXCHANGE,
-    BadQueues,
-    Exchange,
-    Message,
-    Queue,
-    from_message,
-    plain,
-    to_message,
-    topology,
-)
+from events.rabbitmq.message import Message, from_message, to_message
+from events.rabbitmq.topology import DEAD_LETTER_EXCHANGE, BadQueues, Exchange, Queue, Topology
 from events.schema import EVENTS, BadEvent, Event, Mp3Ready, PieceCut, VideoUploaded
 
 JOB = "0123456789abcdef0123456789abcdef"
@@ -80,29 +71,29 @@ def test_failures_are_counted_and_forgotten() -> None:
     message = to_message(VideoUploaded(JOB), "/mp3burst/upload")
     failed = message.failed("It said 500.", "http://convert", 500).failed("It said 503.", "http://convert", 503)
     assert failed.attempts == 2
-    assert failed.unburied().attempts == 3
+    assert failed.burial_failed().attempts == 3
     assert failed.headers["x-mp3burst-reason"] == "It said 503."
     assert from_message(failed)[1]["ce-knativeerrorcode"] == "503"
     assert from_message(failed)[1]["ce-knativeerrordest"] == "http://convert"
-    assert failed.afresh() == message
+    assert failed.without_failures() == message
     came_back = replace(failed, headers={**failed.headers, "x-death": [], "x-delivery-count": 1})
     assert came_back.failed("", "http://convert", 503).headers == failed.failed("", "http://convert", 503).headers
-    assert came_back.afresh() == message
+    assert came_back.without_failures() == message
     assert Message(b"", {"x-mp3burst-attempts": "many"}).attempts == 0
 
 
 def test_every_event_has_a_queue_and_every_queue_its_dead_letters() -> None:
-    places = topology({"VIDEO_QUEUE": "films", "MP3_QUEUE": ""})
+    places = Topology.from_environ({"VIDEO_QUEUE": "films", "MP3_QUEUE": ""})
     assert set(places.queue_of) == set(EVENTS)
     assert places.queues == ("films", "piece", "pieces", "mp3")
     made = places.declarations()
     for name in places.queues:
-        assert any(isinstance(q, Queue) and (q.exchange, q.key) == (DEAD_EXCHANGE, name) for q in made)
+        assert any(isinstance(q, Queue) and (q.exchange, q.key) == (DEAD_LETTER_EXCHANGE, name) for q in made)
 
 
 def test_declarations_can_be_made_in_their_order() -> None:
     exchanges = {""}
-    for item in topology({}).declarations([1000, 2000]):
+    for item in Topology.from_environ({}).declarations([1000, 2000]):
         if isinstance(item, Exchange):
             exchanges.add(item.name)
         else:
@@ -111,10 +102,10 @@ def test_declarations_can_be_made_in_their_order() -> None:
 
 def test_two_functions_cannot_share_a_queue() -> None:
     with pytest.raises(BadQueues, match="VIDEO_QUEUE and PIECE_QUEUE"):
-        topology({"VIDEO_QUEUE": "a", "PIECE_QUEUE": "a"})
+        Topology.from_environ({"VIDEO_QUEUE": "a", "PIECE_QUEUE": "a"})
 
 
 def test_a_classic_queue_keeps_what_it_understands() -> None:
-    room = topology({}).declarations([1000])[-1]
+    room = Topology.from_environ({}).declarations([1000])[-1]
     assert isinstance(room, Queue)
-    assert plain(room.arguments) == {"x-message-ttl": 1000, "x-dead-letter-exchange": ""}
+    assert room.classic_arguments() == {"x-message-ttl": 1000, "x-dead-letter-exchange": ""}

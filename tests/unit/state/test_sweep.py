@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from events.publish import SENTENCE, NotPublished
+from events.errors import NotPublished
 from events.schema import Event
 from functions.media import Media, MediaUnavailable
 from functions.state.leases import MAX_ATTEMPTS, LeaseTerms
@@ -36,7 +36,7 @@ def test_a_broker_that_is_away_is_not_asked_for_every_job_that_failed(house: Hou
 
     def away(event: Event, _: float) -> None:
         asked.append(event)
-        raise NotPublished(SENTENCE)
+        raise NotPublished
 
     sweep_up(SweepDependencies(house.overdue, house.blobs, house.media, Outbox(house.database, away), 0))
     assert house.count("jobs", state="failed") == house.count("mails", state="due") == 5
