@@ -67,7 +67,7 @@ class Stat:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Checkpoint:
     """What is durable of a blob that grows: its first ``size`` bytes, and their CRC-32C in hexadecimal."""
 
     size: int = 0
@@ -95,7 +95,7 @@ class Appender(Protocol):
     """Appends to an unfinished blob; a context manager. What lies behind what was kept is overwritten."""
 
     @property
-    def kept(self) -> Kept:
+    def checkpoint(self) -> Checkpoint:
         """What was durable at the last ``sync``."""
 
     def __enter__(self) -> Self: ...
@@ -109,9 +109,9 @@ class Appender(Protocol):
 
     @property
     def tail(self) -> bytes:
-        """The bytes so far of the last block, which is not full (``functions.media.blocks``)."""
+        """The bytes so far of the last block, which is not full (``functions.media.integrity``)."""
 
-    def sync(self, *, whole_blocks: bool = False) -> Kept:
+    def sync(self, *, whole_blocks: bool = False) -> Checkpoint:
         """Make durable what was written, wherever it ends, or only the whole blocks of it, which costs less.
 
         Returns:
@@ -153,12 +153,12 @@ class Store(Protocol):
     def create(self, blob: str, description: Description) -> Writer:
         """A writer for a new blob; BlobNotFound where the id is malformed."""
 
-    def append(self, blob: str, kept: Kept, writer: int) -> Appender:
+    def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> Appender:
         """An appender to a blob that was begun, or that begins now, where nothing is kept.
 
         Args:
             blob: its id.
-            kept: what ``sync`` told last. BlobNotFound comes when it is entered, where that is gone.
+            checkpoint: what ``sync`` told last. BlobNotFound comes when it is entered, where that is gone.
             writer: the number of this attempt. From when it is entered none with a smaller number changes what this
                 one writes: it gets StaleWriter.
         """
@@ -184,9 +184,9 @@ class Media:
         return stores[name]
 
 
-def new_blob_id() -> str:
-    """A fresh id, not to be guessed."""
-    return secrets.token_hex(12)
+def new_blob_id() -> BlobId:
+    """A new random id, impossible to guess."""
+    return BlobId(secrets.token_hex(12))
 
 
 def is_blob_id(text: str) -> bool:

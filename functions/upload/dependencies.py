@@ -33,7 +33,7 @@ class TooLarge(Mp3burstError):
 
 
 @dataclass(frozen=True, slots=True)
-class Dock:
+class Dependencies:
     """What an upload takes."""
 
     media: Media
@@ -46,17 +46,17 @@ class Dock:
 
 
 @functools.cache
-def dock() -> Dock:
-    """The dock of this process, by its environment."""
+def dependencies() -> Dependencies:
+    """What this process's environment names."""
     database = Database(url(os.environ))
     outbox = Outbox(database, publisher(os.environ, "/mp3burst/upload"))
     most = int(number(os.environ, "MAX_UPLOAD_BYTES", MAX_BYTES, 1))
     uploads = Uploads(database, number(os.environ, "UPLOAD_HOURS", HOURS, 0.25))
     quota = Quota(int(number(os.environ, "QUOTA_JOBS", QUOTA_JOBS)), int(number(os.environ, "QUOTA_BYTES", 0)))
-    return Dock(connect(os.environ), Blobs(database), Jobs(database), uploads, outbox, most, quota)
+    return Dependencies(connect(os.environ), Blobs(database), Jobs(database), uploads, outbox, most, quota)
 
 
-def admitted(request: Request) -> Identity:
+def authorize(request: Request) -> Identity:
     """Who uploads.
 
     Raises:

@@ -12,7 +12,7 @@ from functions.http_endpoint import Routes, Unprocessable, as_json
 from functions.media import Description
 from functions.options import Options
 from functions.state.jobs import Job, new_job_id
-from functions.upload.dependencies import PUBLISH_BUDGET, Dock, admitted, dock, too_large
+from functions.upload.dependencies import PUBLISH_BUDGET, Dependencies, authorize, dependencies, too_large
 from functions.upload.limits import STEP
 from functions.upload.multipart import BESIDE, Form, WrongType, limited, options_from, options_in, read, with_room
 from functions.upload.sniff import ENOUGH, is_media
@@ -26,29 +26,29 @@ def upload(request: Request) -> Response:
 
 
 def _upload(request: Request) -> Response:
-    identity = admitted(request)
-    place, key = dock(), request.headers.get("Idempotency-Key")
+    identity = authorize(request)
+    deps, key = dependencies(), request.headers.get("Idempotency-Key")
     if key is not None and not 1 <= len(key) <= 255:
         raise Unprocessable(
             "The Idempotency-Key must have 1 to 255 characters.", {"Idempotency-Key": "is empty or too long"}
         )
-    job = place.jobs.with_key(identity.user, key) if key else None
+    job = deps.jobs.with_key(identity.user, key) if key else None
     if job is None:
         request.max_content_length = sys.maxsize  # Ours is for the file, and has a sentence.
-        if (request.content_length or 0) > place.max_bytes + BESIDE:
-            raise too_large(place.max_bytes)
-        job = take_in(read(request), identity, key, place, request.content_length)
+        if (request.content_length or 0) > deps.max_bytes + BESIDE:
+            raise too_large(deps.max_bytes)
+        job = create_job(read(request), identity, key, deps, request.content_length)
     return as_json({"job": job.id, "fid": job.video}, 202, {"Location": f"/jobs/{job.id}"})
 
 
-def take_in(form: Form, identity: Identity, key: str | None, dock: Dock, length: int | None = None) -> Job:
+def create_job(form: Form, identity: Identity, key: str | None, deps: Dependencies, length: int | None = None) -> Job:
     """Store the file, put its job on record, and tell convert. A request that fails leaves nothing behind.
 
     Args:
         form: the upload, of whose file nothing has been read yet.
         identity: who uploads.
         key: the Idempotency-Key, which no job has yet.
-        dock: what it takes.
+        deps: what it takes.
         length: bytes of the request, if they are known; a form takes some of them.
 
     Raises:
@@ -58,21 +58,21 @@ def take_in(form: Form, identity: Identity, key: str | None, dock: Dock, length:
     """
     _options(form)  # Those before the file; a mistake there need not wait for 4 GB.
     about = Description(identity.user, new_job_id(), form.filename, "application/octet-stream")
-    admit = dock.quota.begin(identity, length, form.beside) if length else dock.quota.begin(identity, STEP, STEP)
-    with dock.blobs.writing(dock.media, "videos", about, admit) as video:
+    admit = deps.quota.begin(identity, length, form.beside) if length else deps.quota.begin(identity, STEP, STEP)
+    with deps.blobs.writing(deps.media, "videos", about, admit) as video:
 
         def grow(size: int) -> int:
-            return dock.blobs.grow(video.blob, dock.quota.grow(identity, size + STEP, STEP))
+            return deps.blobs.grow(video.blob, deps.quota.grow(identity, size + STEP, STEP))
 
-        content = limited(form.content, dock.max_bytes, lambda: too_large(dock.max_bytes))
+        content = limited(form.content, deps.max_bytes, lambda: too_large(deps.max_bytes))
         for chunk in _checked(with_room(content, 0, video.room, grow)):
             video.write(chunk)
         options = _options(form)
-    job = dock.jobs.add(about.job, identity.user, video.blob, form.filename, options, key, video.size)
+    job = deps.jobs.add(about.job, identity.user, video.blob, form.filename, options, key, video.size)
     if job.id == about.job:
-        dock.outbox.emit(VideoUploaded(job.id), PUBLISH_BUDGET)
+        deps.outbox.emit(VideoUploaded(job.id), PUBLISH_BUDGET)
     else:
-        dock.blobs.discard(dock.media, "videos", video.blob)
+        deps.blobs.discard(deps.media, "videos", video.blob)
     return job
 
 

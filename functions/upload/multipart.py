@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import IO, Final
 
 from flask import Request
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug import exceptions
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
@@ -27,7 +28,7 @@ BESIDE: Final = 1 << 20
 FILE: Final = "file"
 
 
-class Cut(BadRequest):
+class ClientDisconnected(BadRequest):
     """The client went away before it had sent everything."""
 
 
@@ -54,7 +55,7 @@ def read(request: Request) -> Form:
         WrongType: it is neither multipart/form-data nor video/... nor audio/....
         Unprocessable: no file, or a file in a field that is not called ``file``. Reading ``content`` to the end raises
             it too, for a second file and for a field that is given twice.
-        BadRequest: the form is damaged. Cut: the client went away; also while ``content`` is read.
+        BadRequest: the form is damaged. ClientDisconnected: the client went away; also while ``content`` is read.
     """
     fields: dict[str, str] = dict(request.args.items())
     kind, options = parse_options_header(request.headers.get("Content-Type"))
@@ -72,8 +73,8 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
     while True:
         try:
             chunk = stream.read(_CHUNK)
-        except (ClientDisconnected, OSError) as error:
-            raise Cut("The upload broke off: send it again.") from error
+        except (exceptions.ClientDisconnected, OSError) as error:
+            raise ClientDisconnected("The upload broke off: send it again.") from error
         if not chunk:
             return
         yield chunk

@@ -10,22 +10,24 @@ import pytest
 from bson import ObjectId
 from pymongo import monitoring
 
-from functions.media import BlobCorrupt, BlobNotFound, Kept, StaleWriter, new_blob_id
-from functions.media.blocks import BATCH, BLOCK
+from functions.media import BlobCorrupt, BlobNotFound, Checkpoint, StaleWriter, new_blob_id
+from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
 from tests.contract.media_places import A, Place, drain, get, in_mongodb, noise
 from tests.support.servers.mongodb import MongoDB
 
 
-def grow(place: Place, blob: str, kept: Kept, writer: int, content: bytes, block: int = 300_007) -> Kept:
+def grow(
+    place: Place, blob: str, checkpoint: Checkpoint, writer: int, content: bytes, block: int = 300_007
+) -> Checkpoint:
     """Append in one request that ends well."""
-    with place.videos.append(blob, kept, writer) as appender:
+    with place.videos.append(blob, checkpoint, writer) as appender:
         for start in range(0, len(content), block):
             appender.write(content[start : start + block])
         return appender.sync()
 
 
-def finish(place: Place, blob: str, kept: Kept, writer: int) -> None:
-    with place.videos.append(blob, kept, writer) as appender:
+def finish(place: Place, blob: str, checkpoint: Checkpoint, writer: int) -> None:
+    with place.videos.append(blob, checkpoint, writer) as appender:
         appender.finish(A)
 
 
@@ -33,22 +35,22 @@ def finish(place: Place, blob: str, kept: Kept, writer: int) -> None:
     "sizes",
     [
         [1],
-        [BLOCK],
-        [BLOCK - 1, 1, 1],
-        [100, BLOCK, 2 * BLOCK, 7],
-        [BATCH * BLOCK, BATCH * BLOCK + 1],
-        [BLOCK // 2, 2 * BATCH * BLOCK, 3],
+        [BLOCK_SIZE],
+        [BLOCK_SIZE - 1, 1, 1],
+        [100, BLOCK_SIZE, 2 * BLOCK_SIZE, 7],
+        [BLOCKS_PER_WRITE * BLOCK_SIZE, BLOCKS_PER_WRITE * BLOCK_SIZE + 1],
+        [BLOCK_SIZE // 2, 2 * BLOCKS_PER_WRITE * BLOCK_SIZE, 3],
     ],
 )
 def test_every_byte_of_a_request_that_ends_well_is_kept(place: Place, sizes: list[int]) -> None:
-    content, blob, kept = noise(sum(sizes)), new_blob_id(), Kept()
+    content, blob, checkpoint = noise(sum(sizes)), new_blob_id(), Checkpoint()
     for number, size in enumerate(sizes, 1):
-        start = kept.size
-        kept = grow(place, blob, kept, number, content[start : start + size])
-        assert kept.size == start + size
+        start = checkpoint.size
+        checkpoint = grow(place, blob, checkpoint, number, content[start : start + size])
+        assert checkpoint.size == start + size
         with pytest.raises(BlobNotFound):
             place.videos.open(blob)
-    finish(place, blob, kept, len(sizes))
+    finish(place, blob, checkpoint, len(sizes))
     with place.videos.open(blob) as reader:
         assert (reader.stat.size, reader.stat.description, reader.stat.sha256) == (len(content), A, "")
         assert drain(reader) == content
@@ -56,60 +58,60 @@ def test_every_byte_of_a_request_that_ends_well_is_kept(place: Place, sizes: lis
 
 def test_requests_that_are_killed_anywhere_leave_what_was_synced(place: Place) -> None:
     """What a request wrote after its last sync may be there or not; the next one begins where that was."""
-    content, blob, kept = noise(40 * BLOCK + 11), new_blob_id(), Kept()
+    content, blob, checkpoint = noise(40 * BLOCK_SIZE + 11), new_blob_id(), Checkpoint()
     chance = random.Random(3)  # noqa: S311 - places, not secrets
     for number in range(1, 30):
-        with place.videos.append(blob, kept, number) as appender:
-            start = kept.size
+        with place.videos.append(blob, checkpoint, number) as appender:
+            start = checkpoint.size
             for _ in range(chance.choice([1, 1, 4])):
-                size = chance.choice([1, 1000, BLOCK // 2, BLOCK, 5 * BLOCK])
+                size = chance.choice([1, 1000, BLOCK_SIZE // 2, BLOCK_SIZE, 5 * BLOCK_SIZE])
                 appender.write(content[start : start + size])
                 start = min(start + size, len(content))
                 whole = appender.sync(whole_blocks=True)
-                assert start - BLOCK < whole.size <= start
+                assert start - BLOCK_SIZE < whole.size <= start
                 if chance.random() < 0.3:
-                    kept = whole
+                    checkpoint = whole
                     break
-                kept = appender.sync()
-                assert kept.size == start
-            appender.write(b"?" * chance.choice([0, 1, BLOCK, 17 * BLOCK]))  # other bytes, and no sync
+                checkpoint = appender.sync()
+                assert checkpoint.size == start
+            appender.write(b"?" * chance.choice([0, 1, BLOCK_SIZE, 17 * BLOCK_SIZE]))  # other bytes, and no sync
             if chance.random() < 0.3:
                 appender.sync()  # done, but nobody heard of it
-    kept = grow(place, blob, kept, 30, content[kept.size :])
-    finish(place, blob, kept, 30)
+    checkpoint = grow(place, blob, checkpoint, 30, content[checkpoint.size :])
+    finish(place, blob, checkpoint, 30)
     assert get(place.videos, blob) == content
 
 
 def test_finishing_may_be_repeated(place: Place) -> None:
     blob = new_blob_id()
-    kept = grow(place, blob, Kept(), 1, noise(BLOCK + 9))
+    checkpoint = grow(place, blob, Checkpoint(), 1, noise(BLOCK_SIZE + 9))
     for _ in range(2):
-        finish(place, blob, kept, 1)
-        assert get(place.videos, blob) == noise(BLOCK + 9)
-    with place.videos.append(blob, kept, 2) as appender:
+        finish(place, blob, checkpoint, 1)
+        assert get(place.videos, blob) == noise(BLOCK_SIZE + 9)
+    with place.videos.append(blob, checkpoint, 2) as appender:
         with pytest.raises(ValueError, match="finished"):
             appender.write(b"more")
         appender.finish(A)
-    assert get(place.videos, blob) == noise(BLOCK + 9)
+    assert get(place.videos, blob) == noise(BLOCK_SIZE + 9)
 
 
 def test_two_that_finish_at_once_both_succeed(place: Place) -> None:
     blob = new_blob_id()
-    kept = grow(place, blob, Kept(), 1, noise(BLOCK + 9))
-    with place.videos.append(blob, kept, 1) as one, place.videos.append(blob, kept, 1) as other:
+    checkpoint = grow(place, blob, Checkpoint(), 1, noise(BLOCK_SIZE + 9))
+    with place.videos.append(blob, checkpoint, 1) as one, place.videos.append(blob, checkpoint, 1) as other:
         one.finish(A)
         other.finish(A)
-    assert get(place.videos, blob) == noise(BLOCK + 9)
+    assert get(place.videos, blob) == noise(BLOCK_SIZE + 9)
 
 
-@pytest.mark.parametrize("size", [1000, 3 * BLOCK + 5])
+@pytest.mark.parametrize("size", [1000, 3 * BLOCK_SIZE + 5])
 def test_a_writer_that_was_taken_for_dead_does_no_harm(place: Place, size: int) -> None:
-    content, blob = noise(6 * BLOCK + 77), new_blob_id()
-    kept = grow(place, blob, Kept(), 1, content[:size])
-    with place.videos.append(blob, kept, 2) as stale, place.videos.append(blob, kept, 3) as later:
+    content, blob = noise(6 * BLOCK_SIZE + 77), new_blob_id()
+    checkpoint = grow(place, blob, Checkpoint(), 1, content[:size])
+    with place.videos.append(blob, checkpoint, 2) as stale, place.videos.append(blob, checkpoint, 3) as later:
         later.write(content[size:])
-        kept = later.sync()
-        stale.write(b"?" * 2 * BLOCK)
+        checkpoint = later.sync()
+        stale.write(b"?" * 2 * BLOCK_SIZE)
         with pytest.raises(StaleWriter):
             stale.sync()
         later.finish(A)
@@ -119,19 +121,19 @@ def test_a_writer_that_was_taken_for_dead_does_no_harm(place: Place, size: int) 
 
 
 def test_what_a_stale_writer_left_first_is_overwritten(place: Place) -> None:
-    content, blob = noise(6 * BLOCK + 77), new_blob_id()
-    kept = grow(place, blob, Kept(), 1, content[:1000])
-    grow(place, blob, kept, 2, b"?" * 4 * BLOCK)
-    kept = grow(place, blob, kept, 3, content[1000:])
-    finish(place, blob, kept, 3)
+    content, blob = noise(6 * BLOCK_SIZE + 77), new_blob_id()
+    checkpoint = grow(place, blob, Checkpoint(), 1, content[:1000])
+    grow(place, blob, checkpoint, 2, b"?" * 4 * BLOCK_SIZE)
+    checkpoint = grow(place, blob, checkpoint, 3, content[1000:])
+    finish(place, blob, checkpoint, 3)
     assert get(place.videos, blob) == content
 
 
 def test_what_a_stale_writer_left_behind_the_end_is_cut_off(place: Place) -> None:
     blob = new_blob_id()
-    kept = grow(place, blob, Kept(), 1, noise(1000))
-    grow(place, blob, kept, 2, b"?" * 500)
-    finish(place, blob, kept, 3)
+    checkpoint = grow(place, blob, Checkpoint(), 1, noise(1000))
+    grow(place, blob, checkpoint, 2, b"?" * 500)
+    finish(place, blob, checkpoint, 3)
     assert get(place.videos, blob) == noise(1000)
     stored: list[bytes] = []
 
@@ -145,17 +147,17 @@ def test_what_a_stale_writer_left_behind_the_end_is_cut_off(place: Place) -> Non
 
 def test_a_blob_that_was_deleted_cannot_be_gone_on_with(place: Place) -> None:
     blob = new_blob_id()
-    kept = grow(place, blob, Kept(), 1, noise(2 * BLOCK + 5))
+    checkpoint = grow(place, blob, Checkpoint(), 1, noise(2 * BLOCK_SIZE + 5))
     place.videos.delete(blob)
     assert not place.remains(blob)
-    with pytest.raises(BlobNotFound), place.videos.append(blob, kept, 2):
+    with pytest.raises(BlobNotFound), place.videos.append(blob, checkpoint, 2):
         pass
 
 
 def test_bytes_that_changed_in_the_store_are_noticed(place: Place) -> None:
     blob = new_blob_id()
-    kept = grow(place, blob, Kept(), 1, noise(3 * BLOCK + 5))
-    finish(place, blob, kept, 1)
+    checkpoint = grow(place, blob, Checkpoint(), 1, noise(3 * BLOCK_SIZE + 5))
+    finish(place, blob, checkpoint, 1)
     place.change(blob, lambda data: data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(BlobCorrupt), place.videos.open(blob) as reader:
         drain(reader)
@@ -164,20 +166,20 @@ def test_bytes_that_changed_in_the_store_are_noticed(place: Place) -> None:
 def test_fifty_gigabytes_have_numbers_and_are_finished_without_being_read(mongodb: MongoDB) -> None:
     """All but the first and the last chunk are left out: what is looked at is what they would be counted by."""
     size, blob = 50_000_000_000, new_blob_id()
-    last = size // BLOCK * BLOCK
+    last = size // BLOCK_SIZE * BLOCK_SIZE
     listener = Answers()
     monitoring.register(listener)
     with in_mongodb(mongodb) as place:
-        grow(place, blob, Kept(), 1, noise(BLOCK))
-        kept = grow(place, blob, Kept(last, "00000000"), 2, noise(size - last))
-        assert kept.size == size
-        with place.videos.append(blob, kept, 2) as appender:
+        grow(place, blob, Checkpoint(), 1, noise(BLOCK_SIZE))
+        checkpoint = grow(place, blob, Checkpoint(last, "00000000"), 2, noise(size - last))
+        assert checkpoint.size == size
+        with place.videos.append(blob, checkpoint, 2) as appender:
             listener.sizes.clear()
             appender.finish(A)
         assert sum(listener.sizes) < 1000
         with place.videos.open(blob) as reader:
             assert reader.stat.size == size
-            assert reader.read(BLOCK) == noise(BLOCK)
+            assert reader.read(BLOCK_SIZE) == noise(BLOCK_SIZE)
             reader.seek(last)
             assert reader.read() == noise(size - last)
         place.videos.delete(blob)
@@ -199,14 +201,14 @@ class Answers(monitoring.CommandListener):
 
 
 def test_other_gridfs_clients_read_it(mongodb: MongoDB) -> None:
-    content, blob = noise(5 * BLOCK + 77), new_blob_id()
+    content, blob = noise(5 * BLOCK_SIZE + 77), new_blob_id()
     with in_mongodb(mongodb) as place, pymongo.MongoClient[dict[str, Any]](place.environ["MONGO_URI"]) as client:
-        kept = grow(place, blob, Kept(), 1, content[: BLOCK + 3])
-        kept = grow(place, blob, kept, 2, content[BLOCK + 3 :])
-        finish(place, blob, kept, 2)
+        checkpoint = grow(place, blob, Checkpoint(), 1, content[: BLOCK_SIZE + 3])
+        checkpoint = grow(place, blob, checkpoint, 2, content[BLOCK_SIZE + 3 :])
+        finish(place, blob, checkpoint, 2)
         database = client.get_default_database()
         with gridfs.GridFSBucket(database).open_download_stream(ObjectId(blob)) as stream:
             assert stream.filename == A.filename
             assert hashlib.sha256(stream.read()).digest() == hashlib.sha256(content).digest()
         sizes = [len(chunk["data"]) for chunk in database["fs.chunks"].find({"files_id": ObjectId(blob)}).sort("n", 1)]
-        assert sizes == [*[BLOCK] * 5, 77]
+        assert sizes == [*[BLOCK_SIZE] * 5, 77]

@@ -8,11 +8,14 @@ import pytest
 from fastcrc import crc32
 
 from functions.media import BlobExists, BlobNotFound, MediaUnavailable, Stat, is_blob_id, new_blob_id
-from functions.media.gridfs import CHUNK
+from functions.media.gridfs import CHUNK_SIZE
 from tests.contract.media_places import A, Place, drain, get, noise, put
 
 
-@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 16 * CHUNK, 16 * CHUNK + 1, 60 * CHUNK + 5])
+@pytest.mark.parametrize(
+    "size",
+    [0, 1, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, 16 * CHUNK_SIZE, 16 * CHUNK_SIZE + 1, 60 * CHUNK_SIZE + 5],
+)
 def test_what_was_written_is_read(place: Place, size: int) -> None:
     content = noise(size)
     blob = put(place.videos, content)
@@ -28,10 +31,17 @@ def test_what_was_written_is_read(place: Place, size: int) -> None:
 
 @pytest.mark.parametrize("leap", [1, 2, 4, 5])
 def test_reads_that_leap_ahead_find_their_bytes(place: Place, leap: int) -> None:
-    content = noise(60 * CHUNK + 5)
+    content = noise(60 * CHUNK_SIZE + 5)
     with place.videos.open(put(place.videos, content)) as reader:
-        row = range(0, 8 * CHUNK, CHUNK)  # so that the reader takes it that this goes on
-        for start in [*row, *range(row.stop, len(content), leap * CHUNK), 0, 3 * CHUNK - 10, *row, 50 * CHUNK]:
+        row = range(0, 8 * CHUNK_SIZE, CHUNK_SIZE)  # so that the reader takes it that this goes on
+        for start in [
+            *row,
+            *range(row.stop, len(content), leap * CHUNK_SIZE),
+            0,
+            3 * CHUNK_SIZE - 10,
+            *row,
+            50 * CHUNK_SIZE,
+        ]:
             reader.seek(start)
             assert reader.read(1000) == content[start : start + 1000]
 
@@ -51,13 +61,13 @@ def test_anything_with_bytes_in_it_can_be_written(place: Place) -> None:
 
 
 def test_any_range_can_be_read(place: Place) -> None:
-    content = noise(30 * CHUNK + 77)
+    content = noise(30 * CHUNK_SIZE + 77)
     blob = put(place.videos, content)
     chance = random.Random(2)  # noqa: S311 - places, not secrets
     with place.videos.open(blob) as reader:
         for _ in range(60):
             start = chance.randrange(len(content))
-            size = chance.choice([1, 1000, CHUNK, 3 * CHUNK, 20 * CHUNK])
+            size = chance.choice([1, 1000, CHUNK_SIZE, 3 * CHUNK_SIZE, 20 * CHUNK_SIZE])
             assert reader.seek(start) == start
             for _ in range(chance.choice([1, 1, 3, 12])):
                 assert reader.read(size) == content[start : start + size]
@@ -79,22 +89,22 @@ def test_seek_and_tell_mean_what_they_mean_in_a_file(place: Place) -> None:
 def test_a_blob_is_not_there_before_it_is_whole(place: Place) -> None:
     blob = new_blob_id()
     with place.videos.create(blob, A) as writer:
-        writer.write(noise(20 * CHUNK))
+        writer.write(noise(20 * CHUNK_SIZE))
         with pytest.raises(BlobNotFound):
             place.videos.open(blob)
-    assert get(place.videos, blob) == noise(20 * CHUNK)
+    assert get(place.videos, blob) == noise(20 * CHUNK_SIZE)
 
 
 def test_an_exception_leaves_nothing(place: Place) -> None:
     blob = new_blob_id()
     with pytest.raises(ZeroDivisionError), place.videos.create(blob, A) as writer:
-        writer.write(noise(20 * CHUNK))
+        writer.write(noise(20 * CHUNK_SIZE))
         _ = 1 / 0
     assert not place.remains(blob)
 
 
 def test_an_id_that_is_taken_costs_nobody_a_file(place: Place) -> None:
-    content = noise(3 * CHUNK)
+    content = noise(3 * CHUNK_SIZE)
     blob = put(place.videos, content)
     with pytest.raises(BlobExists):
         put(place.videos, b"other", blob)
@@ -104,27 +114,27 @@ def test_an_id_that_is_taken_costs_nobody_a_file(place: Place) -> None:
 def test_two_attempts_do_not_disturb_each_other(place: Place) -> None:
     first, second = new_blob_id(), new_blob_id()
     with place.videos.create(first, A) as one:
-        one.write(noise(17 * CHUNK, 1))
+        one.write(noise(17 * CHUNK_SIZE, 1))
         with pytest.raises(ZeroDivisionError), place.videos.create(second, A) as two:
-            two.write(noise(17 * CHUNK, 2))
+            two.write(noise(17 * CHUNK_SIZE, 2))
             _ = 1 / 0
         one.write(b"end")
-    assert get(place.videos, first) == noise(17 * CHUNK, 1) + b"end"
+    assert get(place.videos, first) == noise(17 * CHUNK_SIZE, 1) + b"end"
     assert not place.remains(second)
 
 
 def test_what_is_deleted_while_it_is_written_never_appears(place: Place) -> None:
     blob = new_blob_id()
     with pytest.raises(MediaUnavailable), place.videos.create(blob, A) as writer:
-        writer.write(noise(17 * CHUNK))
+        writer.write(noise(17 * CHUNK_SIZE))
         place.videos.delete(blob)
-        writer.write(noise(17 * CHUNK))
+        writer.write(noise(17 * CHUNK_SIZE))
     assert not place.remains(blob)
 
 
 def test_deleting_is_complete_and_may_be_repeated(place: Place) -> None:
     other = put(place.videos, b"other")
-    blob = put(place.videos, noise(3 * CHUNK))
+    blob = put(place.videos, noise(3 * CHUNK_SIZE))
     for _ in range(2):
         place.videos.delete(blob)
         assert not place.remains(blob)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from functions.media import BlobCorrupt, BlobNotFound, new_blob_id
-from functions.media.gridfs import CHUNK
+from functions.media.gridfs import CHUNK_SIZE
 from tests.contract.media_places import Place, get, noise, opened, put
 from tests.support.paths import ROOT
 
@@ -23,13 +23,13 @@ def lasting(request: pytest.FixtureRequest) -> Iterator[Place]:
 
 
 def test_a_changed_byte_is_found_when_the_end_is_read(place: Place) -> None:
-    content = noise(5 * CHUNK)
+    content = noise(5 * CHUNK_SIZE)
     blob = put(place.videos, content)
     place.change(blob, lambda stored: stored[:-1] + bytes([stored[-1] ^ 1]))
     with place.videos.open(blob) as reader:
-        assert reader.read(4 * CHUNK) == content[: 4 * CHUNK]
+        assert reader.read(4 * CHUNK_SIZE) == content[: 4 * CHUNK_SIZE]
         with pytest.raises(BlobCorrupt):
-            reader.read(CHUNK)
+            reader.read(CHUNK_SIZE)
     with place.videos.open(blob) as reader:
         reader.seek(10)
         assert len(reader.read()) == len(content) - 10  # a part of it cannot be checked
@@ -38,9 +38,9 @@ def test_a_changed_byte_is_found_when_the_end_is_read(place: Place) -> None:
             reader.read()
 
 
-@pytest.mark.parametrize("block", [1000, 10 * CHUNK])
+@pytest.mark.parametrize("block", [1000, 10 * CHUNK_SIZE])
 def test_missing_bytes_are_found(place: Place, block: int) -> None:
-    blob = put(place.videos, noise(5 * CHUNK))
+    blob = put(place.videos, noise(5 * CHUNK_SIZE))
     place.change(blob, lambda stored: stored[:-100])
     with pytest.raises(BlobCorrupt):
         get(place.videos, blob, block)
@@ -49,14 +49,14 @@ def test_missing_bytes_are_found(place: Place, block: int) -> None:
 def test_eight_threads_at_once(place: Place) -> None:
     def one(seed: int) -> None:
         for turn in range(4):
-            content = noise(turn * seed * CHUNK // 5, seed * 10 + turn)
+            content = noise(turn * seed * CHUNK_SIZE // 5, seed * 10 + turn)
             blob = put(place.videos, content)
             assert get(place.videos, blob) == content
-            assert get(place.videos, shared) == noise(9 * CHUNK)
+            assert get(place.videos, shared) == noise(9 * CHUNK_SIZE)
             place.videos.delete(blob)
             assert not place.remains(blob)
 
-    shared = put(place.videos, noise(9 * CHUNK))
+    shared = put(place.videos, noise(9 * CHUNK_SIZE))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(one, range(8)))
 

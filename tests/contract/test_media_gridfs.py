@@ -24,11 +24,10 @@ from functions.media import (
     MediaUnavailable,
     Stat,
     connect,
-    gridfs_reader,
     new_blob_id,
 )
 from functions.media import gridfs as gridfs_store
-from functions.media.gridfs import BATCH, CHUNK, GridFSStore, GridFSWriter
+from functions.media.gridfs import CHUNK_SIZE, CHUNKS_PER_INSERT, GridFSStore, GridFSWriter
 from functions.settings import BadSetting
 from tests.support.servers import free_port
 from tests.support.servers.load import wait_until
@@ -61,13 +60,13 @@ def put(store: GridFSStore, content: bytes) -> str:
     return blob
 
 
-@pytest.mark.parametrize("size", [0, 1, CHUNK, 20 * CHUNK + 1])
+@pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE, 20 * CHUNK_SIZE + 1])
 def test_any_gridfs_client_reads_what_we_write(store: GridFSStore, client: Client, size: int) -> None:
     content = noise(size)
     blob = put(store, content)
     with gridfs.GridFSBucket(client["videos"]).open_download_stream(ObjectId(blob)) as stream:
         assert stream.read() == content
-        assert (stream.length, stream.chunk_size, stream.filename) == (size, CHUNK, A.filename)
+        assert (stream.length, stream.chunk_size, stream.filename) == (size, CHUNK_SIZE, A.filename)
         assert abs(stream.upload_date.replace(tzinfo=UTC).timestamp() - time.time()) < 60
         assert stream.metadata == {
             "owner": "owner",
@@ -99,7 +98,7 @@ def test_we_read_what_any_gridfs_client_writes(store: GridFSStore, client: Clien
 
 
 def test_chunks_that_were_written_in_any_order_are_read_in_theirs(store: GridFSStore, client: Client) -> None:
-    content, fs = noise(60 * CHUNK + 5), client["videos"]["fs"]
+    content, fs = noise(60 * CHUNK_SIZE + 5), client["videos"]["fs"]
     blob = put(store, content)
     chunks = list(fs["chunks"].find({"files_id": ObjectId(blob)}))
     chunks = [*chunks[30:], *reversed(chunks[:30])]
@@ -125,30 +124,30 @@ def test_the_indexes_of_gridfs_are_made(store: GridFSStore, client: Client) -> N
 
 
 def test_a_range_needs_no_chunks_but_its_own(store: GridFSStore, client: Client) -> None:
-    content = noise(40 * CHUNK)
+    content = noise(40 * CHUNK_SIZE)
     blob = put(store, content)
     client["videos"]["fs"]["chunks"].delete_many({"files_id": ObjectId(blob), "n": {"$nin": [20, 21]}})
     with store.open(blob) as reader:
-        start = reader.seek(20 * CHUNK + 100)
-        assert reader.read(CHUNK) == content[start : start + CHUNK]
+        start = reader.seek(20 * CHUNK_SIZE + 100)
+        assert reader.read(CHUNK_SIZE) == content[start : start + CHUNK_SIZE]
 
 
 @pytest.mark.parametrize("n", [0, 3, 12, 30, 39])
 def test_a_missing_chunk_is_found_wherever_it_is(store: GridFSStore, client: Client, n: int) -> None:
-    blob = put(store, noise(40 * CHUNK))
+    blob = put(store, noise(40 * CHUNK_SIZE))
     client["videos"]["fs"]["chunks"].delete_one({"files_id": ObjectId(blob), "n": n})
     with store.open(blob) as reader, pytest.raises(BlobCorrupt):
         while reader.read(100_000):
-            assert reader.tell() <= n * CHUNK
+            assert reader.tell() <= n * CHUNK_SIZE
 
 
 def test_a_file_that_is_deleted_while_it_is_read_is_not_found(store: GridFSStore) -> None:
-    blob = put(store, noise(80 * CHUNK))
+    blob = put(store, noise(80 * CHUNK_SIZE))
     with store.open(blob) as reader:
-        reader.read(CHUNK)
+        reader.read(CHUNK_SIZE)
         store.delete(blob)
         with pytest.raises(BlobNotFound):
-            while reader.read(CHUNK):
+            while reader.read(CHUNK_SIZE):
                 pass
 
 
@@ -165,15 +164,15 @@ def test_a_server_that_is_away_is_unavailable_within_seconds() -> None:
 
 
 def test_reading_and_writing_go_on_after_a_restart() -> None:
-    content = noise(80 * CHUNK)
+    content = noise(80 * CHUNK_SIZE)
     with MongoDB() as server:
         store = GridFSStore(f"{server.url}/?serverSelectionTimeoutMS=3000", "videos")
         blob = put(store, content)
         with store.open(blob) as reader:
-            assert reader.read(20 * CHUNK) == content[: 20 * CHUNK]
+            assert reader.read(20 * CHUNK_SIZE) == content[: 20 * CHUNK_SIZE]
             server.kill()
             server.start()
-            assert reader.read() == content[20 * CHUNK :]
+            assert reader.read() == content[20 * CHUNK_SIZE :]
         lost = new_blob_id()
         with pytest.raises(MediaUnavailable), store.create(lost, A) as writer:
             writer.write(content)
@@ -203,11 +202,11 @@ class Deletions(monitoring.CommandListener):
 
 
 def test_no_call_deletes_more_than_one_may_in_time(mongodb: MongoDB, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gridfs_store, "DELETED_AT_ONCE", 4)
+    monkeypatch.setattr(gridfs_store, "CHUNKS_PER_DELETE", 4)
     deletions = Deletions()
     monitoring.register(deletions)
     store = GridFSStore(f"{mongodb.url}/?appname=deletions", "videos")
-    blob = put(store, noise(11 * CHUNK))
+    blob = put(store, noise(11 * CHUNK_SIZE))
     store.delete(blob)
     assert [count for count in deletions.counts if count] == [1, 4, 4, 3]
     with Client(mongodb.url) as client:
@@ -255,7 +254,7 @@ def test_nothing_is_left_of_a_writer_that_gives_up_while_chunks_are_under_way(
     monkeypatch.setattr(GridFSWriter, "_give_up", give_up)
     blob = new_blob_id()
     with pytest.raises(ZeroDivisionError), store.create(blob, A) as writer:
-        writer.write(noise(3 * BATCH * CHUNK))
+        writer.write(noise(3 * CHUNKS_PER_INSERT * CHUNK_SIZE))
         raise ZeroDivisionError
     for worker in workers:
         worker.shutdown(wait=True)
@@ -268,7 +267,7 @@ def test_chunks_that_the_server_refuses_while_others_are_under_way_are_no_file(
     insert = GridFSWriter._insert
 
     def refuse(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
-        if documents[0]["n"] == BATCH:
+        if documents[0]["n"] == CHUNKS_PER_INSERT:
             raise MediaUnavailable("refused")
         insert(self, documents)
 
@@ -276,7 +275,7 @@ def test_chunks_that_the_server_refuses_while_others_are_under_way_are_no_file(
     for batches in 2, 3, 6:
         blob = new_blob_id()
         with pytest.raises(MediaUnavailable), store.create(blob, A) as writer:
-            writer.write(noise(batches * BATCH * CHUNK + 1))
+            writer.write(noise(batches * CHUNKS_PER_INSERT * CHUNK_SIZE + 1))
         with pytest.raises(BlobNotFound):
             store.open(blob)
         assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
@@ -289,9 +288,9 @@ def test_of_a_writer_whose_id_is_taken_nothing_is_under_way_any_more(
     late_ones = list[bool]()
 
     def late(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
-        if documents[0]["n"] == BATCH:
+        if documents[0]["n"] == CHUNKS_PER_INSERT:
             assert under_way.wait(30)
-        if documents[0]["n"] == 2 * BATCH:
+        if documents[0]["n"] == 2 * CHUNKS_PER_INSERT:
             under_way.set()
             late_ones.append(ended.wait(0.5))
         insert(self, documents)
@@ -299,9 +298,11 @@ def test_of_a_writer_whose_id_is_taken_nothing_is_under_way_any_more(
     monkeypatch.setattr(GridFSWriter, "_insert", late)
     blob = new_blob_id()
     store.prepare()
-    client["videos"]["fs"]["chunks"].insert_one({"files_id": ObjectId(blob), "n": BATCH + 2, "data": b"another's"})
+    client["videos"]["fs"]["chunks"].insert_one(
+        {"files_id": ObjectId(blob), "n": CHUNKS_PER_INSERT + 2, "data": b"another's"}
+    )
     with pytest.raises(BlobExists), store.create(blob, A) as writer:
-        writer.write(noise(4 * BATCH * CHUNK))
+        writer.write(noise(4 * CHUNKS_PER_INSERT * CHUNK_SIZE))
     ended.set()
     assert late_ones == [False]
     store.delete(blob)
@@ -311,24 +312,24 @@ def test_of_a_writer_whose_id_is_taken_nothing_is_under_way_any_more(
 def test_reads_go_on_while_the_query_for_what_comes_is_under_way(
     store: GridFSStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = os.urandom(60 * CHUNK + 5)
+    content = os.urandom(60 * CHUNK_SIZE + 5)
     blob = put(store, content)
-    load, answer = gridfs_reader._load, threading.Event()
+    load, answer = gridfs_store._load, threading.Event()
 
     def late(cursor: Any) -> list[dict[str, Any]]:
         assert answer.wait(30)
         return load(cursor)
 
-    monkeypatch.setattr(gridfs_reader, "_load", late)
+    monkeypatch.setattr(gridfs_store, "_load", late)
     with store.open(blob) as reader:
-        assert reader.read(20 * CHUNK) == content[: 20 * CHUNK]
+        assert reader.read(20 * CHUNK_SIZE) == content[: 20 * CHUNK_SIZE]
         answer.set()
-        assert reader.read() == content[20 * CHUNK :]
+        assert reader.read() == content[20 * CHUNK_SIZE :]
 
 
 def test_who_has_left_a_query_has_no_more_of_it_fetched(store: GridFSStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    blob = put(store, noise(60 * CHUNK))
-    load, begun, answer, loads = gridfs_reader._load, threading.Event(), threading.Event(), list[int]()
+    blob = put(store, noise(60 * CHUNK_SIZE))
+    load, begun, answer, loads = gridfs_store._load, threading.Event(), threading.Event(), list[int]()
 
     def late(cursor: Any) -> list[dict[str, Any]]:
         begun.set()
@@ -336,9 +337,9 @@ def test_who_has_left_a_query_has_no_more_of_it_fetched(store: GridFSStore, monk
         loads.append(1)
         return load(cursor)
 
-    monkeypatch.setattr(gridfs_reader, "_load", late)
+    monkeypatch.setattr(gridfs_store, "_load", late)
     with store.open(blob) as reader:
-        reader.read(8 * CHUNK)
+        reader.read(8 * CHUNK_SIZE)
         assert begun.wait(30)
         worker = reader._worker
     answer.set()
@@ -357,10 +358,10 @@ def test_the_last_chunk_is_read_whenever_the_query_answers(
             done.exception()
             return done
 
-    monkeypatch.setattr(gridfs_reader, "ThreadPoolExecutor", AtOnce)
-    content = os.urandom(chunks * CHUNK)
+    monkeypatch.setattr(gridfs_store, "ThreadPoolExecutor", AtOnce)
+    content = os.urandom(chunks * CHUNK_SIZE)
     with store.open(put(store, content)) as reader:
-        assert b"".join(iter(lambda: reader.read(CHUNK), b"")) == content
+        assert b"".join(iter(lambda: reader.read(CHUNK_SIZE), b"")) == content
 
 
 @pytest.fixture
@@ -374,7 +375,7 @@ def no_threads() -> Iterator[Callable[[], int]]:
 def test_a_reader_that_no_thread_can_be_started_for_is_to_be_tried_again(
     store: GridFSStore, no_threads: Callable[[], int]
 ) -> None:
-    content = noise(60 * CHUNK + 5)
+    content = noise(60 * CHUNK_SIZE + 5)
     with store.open(put(store, content)) as reader:
         no_threads()
         for _ in range(2):
@@ -391,7 +392,7 @@ def test_a_writer_that_no_thread_can_be_started_for_is_to_be_tried_again(
     store.prepare()
     with pytest.raises(MediaUnavailable, match="room"), store.create(blob, A) as writer:
         no_threads()
-        writer.write(noise(4 * BATCH * CHUNK))
+        writer.write(noise(4 * CHUNKS_PER_INSERT * CHUNK_SIZE))
     threading.stack_size(0)
     assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
 
@@ -424,7 +425,7 @@ def test_a_size_that_is_no_whole_number_is_corrupt(store: GridFSStore, client: C
 def test_a_size_that_a_client_wrote_as_a_float_is_one(store: GridFSStore, client: Client) -> None:
     blob = put(store, b"sound")
     client["videos"]["fs"]["files"].update_one(
-        {"_id": ObjectId(blob)}, {"$set": {"length": 5.0, "chunkSize": float(CHUNK)}}
+        {"_id": ObjectId(blob)}, {"$set": {"length": 5.0, "chunkSize": float(CHUNK_SIZE)}}
     )
     with store.open(blob) as reader:
         assert reader.read() == b"sound"

@@ -14,10 +14,10 @@ from functions.state.database import Database
 from functions.state.jobs import Jobs, Outcome
 from functions.state.outbox import Outbox
 from functions.state.schema import blobs, now, uploads, users
-from functions.upload.dependencies import Dock
+from functions.upload.dependencies import Dependencies
 from functions.upload.limits import STEP, Quota, QuotaFull, TooManyJobs
-from functions.upload.main import take_in
-from functions.upload.multipart import Cut, Form
+from functions.upload.main import create_job
+from functions.upload.multipart import ClientDisconnected, Form
 from functions.upload.tus.receive import complete, discard, receive
 from functions.upload.tus.uploads import Upload, Uploads
 from tests.contract.test_jobs import at_once
@@ -32,43 +32,45 @@ SIZE = len(SOUND)
 
 
 @pytest.fixture
-def dock(database: Database) -> Dock:
+def deps(database: Database) -> Dependencies:
     for who in (ADA, BOB):
         row = {"id": who.user, "username": who.username, "role": "user", "created_at": now()}
         row |= dict.fromkeys(("email", "name", "password_hash"), "-")
         database.run(lambda connection, row=row: connection.execute(insert(users).values(row)))  # type: ignore[misc]
     record = Blobs(database), Jobs(database), Uploads(database)
-    return Dock(memory_media(), *record, Outbox(database, lambda _, __: None))
+    return Dependencies(memory_media(), *record, Outbox(database, lambda _, __: None))
 
 
-def may(dock: Dock, **quota: int) -> Dock:
-    return replace(dock, quota=Quota(**quota))
+def may(deps: Dependencies, **quota: int) -> Dependencies:
+    return replace(deps, quota=Quota(**quota))
 
 
-def begin(dock: Dock, length: int | None = SIZE, who: Identity = ADA) -> Upload:
-    admit = dock.quota.begin(who, STEP, STEP) if length is None else dock.quota.begin(who, length)
-    return dock.uploads.begin(who.user, "a.wav", Options(), "", length, admit)
+def begin(deps: Dependencies, length: int | None = SIZE, who: Identity = ADA) -> Upload:
+    admit = deps.quota.begin(who, STEP, STEP) if length is None else deps.quota.begin(who, length)
+    return deps.uploads.begin(who.user, "a.wav", Options(), "", length, admit)
 
 
-def post(dock: Dock, length: int | None = SIZE, content: Iterator[bytes] | None = None, who: Identity = ADA) -> str:
+def post(
+    deps: Dependencies, length: int | None = SIZE, content: Iterator[bytes] | None = None, who: Identity = ADA
+) -> str:
     """POST /upload; the job."""
-    return take_in(Form("a.wav", {}, content or iter([SOUND])), who, None, dock, length).id
+    return create_job(Form("a.wav", {}, content or iter([SOUND])), who, None, deps, length).id
 
 
-def convert(dock: Dock, job: str, size: int) -> None:
-    lease = dock.jobs.claim(job)
+def convert(deps: Dependencies, job: str, size: int) -> None:
+    lease = deps.jobs.claim(job)
     assert lease is not None
-    with dock.blobs.writing(dock.media, "mp3s", Description(ADA.user, job, "a.mp3", "audio/mpeg")) as mp3:
+    with deps.blobs.writing(deps.media, "mp3s", Description(ADA.user, job, "a.mp3", "audio/mpeg")) as mp3:
         mp3.write(bytes(size))
-    assert dock.jobs.finish(lease, Outcome(mp3.blob, 1.0, None, mp3.size))
+    assert deps.jobs.finish(lease, Outcome(mp3.blob, 1.0, None, mp3.size))
 
 
-def test_of_eight_that_begin_at_once_as_many_are_taken_as_may_be(dock: Dock) -> None:
+def test_of_eight_that_begin_at_once_as_many_are_taken_as_may_be(deps: Dependencies) -> None:
     for quota, refusal in (({"jobs": 3}, TooManyJobs), ({"size": 4 * SIZE - 1}, QuotaFull)):
-        here = may(dock, **quota)
+        here = may(deps, **quota)
         begun: list[Upload] = []
 
-        def some(n: int, here: Dock = here, begun: list[Upload] = begun) -> type[Exception] | None:
+        def some(n: int, here: Dependencies = here, begun: list[Upload] = begun) -> type[Exception] | None:
             try:
                 if n % 2:
                     post(here)
@@ -88,88 +90,88 @@ def test_of_eight_that_begin_at_once_as_many_are_taken_as_may_be(dock: Dock) -> 
             discard(upload, here)
 
 
-def open_uploads(dock: Dock) -> list[str]:
+def open_uploads(deps: Dependencies) -> list[str]:
     query = select(uploads.c.id).where(uploads.c.owner == ADA.user)
-    return dock.blobs._database.run(lambda connection: list(connection.scalars(query)))
+    return deps.blobs._database.run(lambda connection: list(connection.scalars(query)))
 
 
-def test_what_ends_makes_room_for_another(dock: Dock, database: Database) -> None:
-    dock = may(dock, jobs=1)
-    convert(dock, post(dock), 10)
-    lease = dock.jobs.claim(post(dock))
+def test_what_ends_makes_room_for_another(deps: Dependencies, database: Database) -> None:
+    deps = may(deps, jobs=1)
+    convert(deps, post(deps), 10)
+    lease = deps.jobs.claim(post(deps))
     assert lease is not None
-    dock.jobs.fail(lease, "no")
-    dock.jobs.delete(post(dock), ADA.user)
-    discard(begin(dock), dock)
-    begin(dock)
+    deps.jobs.fail(lease, "no")
+    deps.jobs.delete(post(deps), ADA.user)
+    discard(begin(deps), deps)
+    begin(deps)
     make_past(database, "blobs", "expires_at")
-    cut(dock)
-    upload = receive(begin(dock), 0, iter([SOUND]), dock, ADA)
+    cut(deps)
+    upload = receive(begin(deps), 0, iter([SOUND]), deps, ADA)
     for _ in range(2):
         with pytest.raises(TooManyJobs) as refused:
-            post(dock)
+            post(deps)
         assert refused.value.retry_after > 0
-        complete(upload, dock)  # a job now, which is still under way
+        complete(upload, deps)  # a job now, which is still under way
 
 
-def cut(dock: Dock) -> None:
+def cut(deps: Dependencies) -> None:
     def content() -> Iterator[bytes]:
         yield SOUND[:1000]
-        raise Cut("The upload broke off: send it again.")
+        raise ClientDisconnected("The upload broke off: send it again.")
 
-    with pytest.raises(Cut):
-        post(dock, SIZE, content())
+    with pytest.raises(ClientDisconnected):
+        post(deps, SIZE, content())
 
 
-def test_videos_and_mp3s_count_until_they_are_deleted(dock: Dock) -> None:
-    dock = may(dock, size=2 * SIZE + 10)
-    job = post(dock)
-    convert(dock, job, 10)
-    upload = begin(dock)
+def test_videos_and_mp3s_count_until_they_are_deleted(deps: Dependencies) -> None:
+    deps = may(deps, size=2 * SIZE + 10)
+    job = post(deps)
+    convert(deps, job, 10)
+    upload = begin(deps)
     with pytest.raises(QuotaFull, match=f"keep {2 * SIZE + 10} bytes .* and 0 are left"):
-        begin(dock, 1)
-    complete(receive(upload, 0, iter([SOUND]), dock, ADA), dock)
-    for late in (lambda: begin(dock, 1), lambda: begin(dock, None), lambda: post(dock, None)):
+        begin(deps, 1)
+    complete(receive(upload, 0, iter([SOUND]), deps, ADA), deps)
+    for late in (lambda: begin(deps, 1), lambda: begin(deps, None), lambda: post(deps, None)):
         with pytest.raises(QuotaFull):
             late()
-    dock.jobs.delete(job, ADA.user)
+    deps.jobs.delete(job, ADA.user)
     with pytest.raises(QuotaFull, match=f"and {SIZE + 10} are left"):
-        begin(dock, SIZE + 11)
-    assert begin(dock, SIZE + 10).size == SIZE + 10
+        begin(deps, SIZE + 11)
+    assert begin(deps, SIZE + 10).size == SIZE + 10
 
 
-def test_an_upload_whose_length_nobody_told_takes_what_is_left_and_no_more(dock: Dock) -> None:
-    dock = may(dock, size=SIZE)
-    post(dock, None)
-    for job in dock.jobs.page(ADA.user, 10):
-        dock.jobs.delete(job.id, ADA.user)
+def test_an_upload_whose_length_nobody_told_takes_what_is_left_and_no_more(deps: Dependencies) -> None:
+    deps = may(deps, size=SIZE)
+    post(deps, None)
+    for job in deps.jobs.page(ADA.user, 10):
+        deps.jobs.delete(job.id, ADA.user)
     with pytest.raises(QuotaFull):
-        post(dock, None, iter([SOUND, b"+"]))
-    upload = receive(begin(dock, None), 0, iter([SOUND[:1000]]), dock, ADA)
+        post(deps, None, iter([SOUND, b"+"]))
+    upload = receive(begin(deps, None), 0, iter([SOUND[:1000]]), deps, ADA)
     with pytest.raises(QuotaFull):
-        receive(upload, 1000, iter([SOUND[1000:], b"+"]), dock, ADA)
-    upload = dock.uploads.find(upload.id, ADA.user)
+        receive(upload, 1000, iter([SOUND[1000:], b"+"]), deps, ADA)
+    upload = deps.uploads.find(upload.id, ADA.user)
     read: list[bytes] = []
     with pytest.raises(QuotaFull):
-        receive(upload, upload.received, map(read.append, [b"+"]), dock, ADA, length=SIZE + 1)  # type: ignore[arg-type]
+        receive(upload, upload.received, map(read.append, [b"+"]), deps, ADA, length=SIZE + 1)  # type: ignore[arg-type]
     assert read == []
 
 
-def test_the_length_that_is_told_last_is_what_counts(dock: Dock) -> None:
-    dock = may(dock, size=2 * SIZE)
-    upload = receive(begin(dock, None), 0, iter([SOUND[:1000]]), dock, ADA)
+def test_the_length_that_is_told_last_is_what_counts(deps: Dependencies) -> None:
+    deps = may(deps, size=2 * SIZE)
+    upload = receive(begin(deps, None), 0, iter([SOUND[:1000]]), deps, ADA)
     assert upload.size == 2 * SIZE
     with pytest.raises(QuotaFull):
-        begin(dock, 1)
-    complete(receive(upload, 1000, iter([SOUND[1000:]]), dock, ADA, length=SIZE), dock)
-    assert begin(dock).size == SIZE
+        begin(deps, 1)
+    complete(receive(upload, 1000, iter([SOUND[1000:]]), deps, ADA, length=SIZE), deps)
+    assert begin(deps).size == SIZE
 
 
-def test_a_form_may_be_larger_than_the_room_by_what_is_not_its_file(dock: Dock) -> None:
-    dock = may(dock, size=SIZE)
+def test_a_form_may_be_larger_than_the_room_by_what_is_not_its_file(deps: Dependencies) -> None:
+    deps = may(deps, size=SIZE)
 
     def send(*content: bytes, beside: int) -> None:
-        take_in(Form("a.wav", {}, iter(content), beside), ADA, None, dock, SIZE + 500)
+        create_job(Form("a.wav", {}, iter(content), beside), ADA, None, deps, SIZE + 500)
 
     for content, beside in (((SOUND, b"+"), 1000), ((SOUND,), 0)):
         with pytest.raises(QuotaFull):
@@ -177,11 +179,11 @@ def test_a_form_may_be_larger_than_the_room_by_what_is_not_its_file(dock: Dock) 
     send(SOUND, beside=1000)
 
 
-def test_uploads_are_told_apart_from_what_others_of_that_name_have(dock: Dock) -> None:
+def test_uploads_are_told_apart_from_what_others_of_that_name_have(deps: Dependencies) -> None:
     """A transaction that is tried again after its commit does not count itself."""
-    dock = may(dock, jobs=1, size=SIZE)
-    blob, admit = new_blob_id(), dock.quota.begin(ADA, SIZE)
-    database = dock.blobs._database
+    deps = may(deps, jobs=1, size=SIZE)
+    blob, admit = new_blob_id(), deps.quota.begin(ADA, SIZE)
+    database = deps.blobs._database
     row = {"id": blob, "store": "videos", "owner": ADA.user, "job": "c" * 32, "size": SIZE, "expires_at": now() + 9_000}
     database.run(lambda connection: connection.execute(insert(blobs).values(row)))
     assert database.run(lambda connection: admit(connection, blob)) == SIZE

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, event, func, select
 
 from functions.auth.tokens import Identity
-from functions.media import Kept, StaleWriter
+from functions.media import Checkpoint, StaleWriter
 from functions.options import Options
 from functions.state.blobs import Blobs
 from functions.state.database import Database
@@ -18,7 +18,7 @@ from functions.state.jobs import Jobs
 from functions.state.leases import LeaseTerms
 from functions.state.outbox import Outbox
 from functions.state.schema import blobs, metadata
-from functions.upload.dependencies import Dock
+from functions.upload.dependencies import Dependencies
 from functions.upload.tus.receive import complete, discard, receive
 from functions.upload.tus.uploads import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads
 from tests.contract.test_jobs import at_once
@@ -32,14 +32,14 @@ SOUND = wave_bytes(0.5)
 
 
 @pytest.fixture
-def dock(database: Database) -> Dock:
+def deps(database: Database) -> Dependencies:
     outbox = Outbox(database, lambda _, __: None)
     uploads = Uploads(database, terms=LeaseTerms(lease=2_000, renewal=500, due=2_500))
-    return Dock(memory_media(), Blobs(database), Jobs(database), uploads, outbox)
+    return Dependencies(memory_media(), Blobs(database), Jobs(database), uploads, outbox)
 
 
-def begin(dock: Dock) -> Upload:
-    return dock.uploads.begin(OWNER, "a.wav", Options(), "filename YQ==", len(SOUND), dock.quota.begin(ADA, len(SOUND)))
+def begin(deps: Dependencies) -> Upload:
+    return deps.uploads.begin(OWNER, "a.wav", Options(), "filename YQ==", len(SOUND), deps.quota.begin(ADA, len(SOUND)))
 
 
 def count(database: Database, table: str) -> int:
@@ -47,21 +47,21 @@ def count(database: Database, table: str) -> int:
     return int(database.run(lambda connection: connection.scalar(query)) or 0)
 
 
-def test_an_upload_is_found_by_its_owner_alone(dock: Dock) -> None:
-    upload = begin(dock)
-    found = dock.uploads.find(upload.id, OWNER)
+def test_an_upload_is_found_by_its_owner_alone(deps: Dependencies) -> None:
+    upload = begin(deps)
+    found = deps.uploads.find(upload.id, OWNER)
     assert (found.received, found.length, found.about, found.state) == (0, len(SOUND), "filename YQ==", "open")
     assert found.lives is not None
     assert 23.9 * 3_600_000 < found.lives <= 24 * 3_600_000
     for name, owner in ((upload.id, STRANGER), ("0" * 32, OWNER), ("x", OWNER)):
         with pytest.raises(UploadNotFound):
-            dock.uploads.find(name, owner)
+            deps.uploads.find(name, owner)
 
 
-def test_the_offset_is_one_read_by_primary_keys(dock: Dock, database: Database) -> None:
-    upload, asked = begin(dock), list[tuple[str, Any]]()
+def test_the_offset_is_one_read_by_primary_keys(deps: Dependencies, database: Database) -> None:
+    upload, asked = begin(deps), list[tuple[str, Any]]()
     event.listen(database.engine, "before_cursor_execute", lambda *about: asked.append(about[2:4]))
-    dock.uploads.find(upload.id, OWNER)
+    deps.uploads.find(upload.id, OWNER)
     [(statement, values)] = [each for each in asked if each[0].startswith("SELECT")]
 
     def plan(connection: Connection) -> list[Any]:
@@ -84,88 +84,92 @@ def test_the_offset_is_one_read_by_primary_keys(dock: Dock, database: Database) 
     )
 
 
-def test_eight_that_finish_an_upload_at_once_make_one_job(dock: Dock, database: Database) -> None:
-    upload = receive(begin(dock), 0, iter([SOUND]), dock, ADA)
-    assert at_once(8, lambda _: complete(upload, dock)) == [upload.job] * 8
+def test_eight_that_finish_an_upload_at_once_make_one_job(deps: Dependencies, database: Database) -> None:
+    upload = receive(begin(deps), 0, iter([SOUND]), deps, ADA)
+    assert at_once(8, lambda _: complete(upload, deps)) == [upload.job] * 8
     assert count(database, "jobs") == 1
-    assert complete(dock.uploads.find(upload.id, OWNER), dock) == upload.job
+    assert complete(deps.uploads.find(upload.id, OWNER), deps) == upload.job
     assert database.run(lambda connection: connection.scalar(select(blobs.c.expires_at))) is None
 
 
-def test_a_writer_that_moves_is_not_disturbed_and_a_dead_one_replaced(dock: Dock, database: Database) -> None:
-    upload = begin(dock)
+def test_a_writer_that_moves_is_not_disturbed_and_a_dead_one_replaced(deps: Dependencies, database: Database) -> None:
+    upload = begin(deps)
     with ExitStack() as dying:
-        dead = dying.enter_context(dock.uploads.writing(upload))
-        dead.keep(Kept(5, "00000001"))
+        dead = dying.enter_context(deps.uploads.writing(upload))
+        dead.save(Checkpoint(5, "00000001"))
         make_past(database, "uploads", "lease_until")
-        with dock.uploads.writing(upload) as claim:
+        with deps.uploads.writing(upload) as claim:
             assert (claim.upload.received, claim.upload.attempts) == (5, dead.upload.attempts + 1)
-            for move in (dead.renew, lambda: dead.keep(Kept(7, "00000002")), lambda: dead.end(Kept(7, "00000002"))):
+            for move in (
+                dead.renew,
+                lambda: dead.save(Checkpoint(7, "00000002")),
+                lambda: dead.end(Checkpoint(7, "00000002")),
+            ):
                 with pytest.raises(StaleWriter):
                     move()
-            claim.end(Kept(6, "00000003"))
-    assert dock.uploads.find(upload.id, OWNER).kept == Kept(6, "00000003")
+            claim.end(Checkpoint(6, "00000003"))
+    assert deps.uploads.find(upload.id, OWNER).checkpoint == Checkpoint(6, "00000003")
 
 
-def test_a_live_writer_keeps_others_out(dock: Dock, database: Database) -> None:
-    dock = replace(dock, uploads=Uploads(database, terms=LeaseTerms(lease=60_000, renewal=50, due=100)))
-    upload = begin(dock)
+def test_a_live_writer_keeps_others_out(deps: Dependencies, database: Database) -> None:
+    deps = replace(deps, uploads=Uploads(database, terms=LeaseTerms(lease=60_000, renewal=50, due=100)))
+    upload = begin(deps)
 
     def slowly() -> Iterator[bytes]:
         yield SOUND[:1000]
-        with pytest.raises(UploadLocked), dock.uploads.writing(upload):
+        with pytest.raises(UploadLocked), deps.uploads.writing(upload):
             pass
 
-    assert receive(upload, 0, slowly(), dock, ADA).received == 1000
+    assert receive(upload, 0, slowly(), deps, ADA).received == 1000
 
 
-def test_an_upload_that_ends_while_it_is_written_is_gone_for_its_writer(dock: Dock, database: Database) -> None:
-    upload = begin(dock)
-    with pytest.raises(UploadNotFound), dock.uploads.writing(upload) as claim:
-        discard(upload, dock)
-        claim.keep(Kept(5, "00000001"))
+def test_an_upload_that_ends_while_it_is_written_is_gone_for_its_writer(deps: Dependencies, database: Database) -> None:
+    upload = begin(deps)
+    with pytest.raises(UploadNotFound), deps.uploads.writing(upload) as claim:
+        discard(upload, deps)
+        claim.save(Checkpoint(5, "00000001"))
     assert count(database, "uploads") == 0
     assert count(database, "blobs") == 1  # until its writer is gone for sure
     make_past(database, "blobs", "expires_at")
-    for blob, store in dock.blobs.expired(10):
-        dock.blobs.delete(dock.media, store, blob)
+    for blob, store in deps.blobs.expired(10):
+        deps.blobs.delete(deps.media, store, blob)
     assert count(database, "blobs") == 0
 
 
-def test_an_expired_upload_takes_nothing_and_goes_with_its_blob(dock: Dock, database: Database) -> None:
-    upload = receive(begin(dock), 0, iter([SOUND[:1000]]), dock, ADA)
+def test_an_expired_upload_takes_nothing_and_goes_with_its_blob(deps: Dependencies, database: Database) -> None:
+    upload = receive(begin(deps), 0, iter([SOUND[:1000]]), deps, ADA)
     make_past(database, "blobs", "expires_at")
-    for call in (lambda: dock.uploads.find(upload.id, OWNER), lambda: complete(upload, dock)):
+    for call in (lambda: deps.uploads.find(upload.id, OWNER), lambda: complete(upload, deps)):
         with pytest.raises(UploadGone):
             call()
-    [(blob, store)] = dock.blobs.expired(10)
-    dock.blobs.delete(dock.media, store, blob)
+    [(blob, store)] = deps.blobs.expired(10)
+    deps.blobs.delete(deps.media, store, blob)
     assert (count(database, "uploads"), count(database, "blobs"), count(database, "jobs")) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_no_more_than_nine_megabytes_are_ever_in_danger(dock: Dock) -> None:
+def test_no_more_than_nine_megabytes_are_ever_in_danger(deps: Dependencies) -> None:
     piece, size = 1 << 18, 40 << 20
-    upload = dock.uploads.begin(OWNER, "a.wav", Options(), "", size, dock.quota.begin(ADA, size))
+    upload = deps.uploads.begin(OWNER, "a.wav", Options(), "", size, deps.quota.begin(ADA, size))
     lost: list[int] = []
 
     def content() -> Iterator[bytes]:
         for sent in range(0, size, piece):
-            lost.append(sent - dock.uploads.find(upload.id, OWNER).received)  # if the process were killed just now
+            lost.append(sent - deps.uploads.find(upload.id, OWNER).received)  # if the process were killed just now
             yield SOUND.ljust(piece, b"-") if not sent else bytes(piece)
 
-    assert receive(upload, 0, content(), dock, ADA).is_whole
+    assert receive(upload, 0, content(), deps, ADA).is_whole
     assert max(lost) < 9_000_000
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_the_two_hundredth_part_costs_what_the_second_does(dock: Dock, database: Database) -> None:
+def test_the_two_hundredth_part_costs_what_the_second_does(deps: Dependencies, database: Database) -> None:
     statements: list[int] = []
     event.listen(database.engine, "before_cursor_execute", lambda *_: statements.append(1))
-    upload, costs = begin(dock), list[int]()
+    upload, costs = begin(deps), list[int]()
     for start in range(0, 2000, 10):
         statements.clear()
-        upload = receive(upload, start, iter([SOUND[start : start + 10]]), dock, ADA)
+        upload = receive(upload, start, iter([SOUND[start : start + 10]]), deps, ADA)
         costs.append(len(statements))
     assert len(costs) == 200
     assert len(set(costs[1:])) == 1

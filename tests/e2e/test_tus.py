@@ -16,7 +16,7 @@ from sqlalchemy import func, select, update
 from tusclient.client import TusClient
 
 from functions.media import Store, connect
-from functions.media.blocks import BLOCK
+from functions.media.integrity import BLOCK_SIZE
 from functions.state.database import Database
 from functions.state.schema import blobs, now, uploads
 from tests.contract.media_places import server
@@ -28,7 +28,7 @@ from tests.support.servers.nginx import Gateway
 
 SOUND = wave_bytes(1.0)
 #: A sound and as much that no decoder looks at as it takes to fill some chunks of a store.
-LONG = SOUND + bytes(range(256)) * (3 * BLOCK // 256)
+LONG = SOUND + bytes(range(256)) * (3 * BLOCK_SIZE // 256)
 EXTENSIONS = {"creation", "creation-with-upload", "creation-defer-length", "termination", "expiration", "checksum"}
 JS = Path(__file__).parent / "tus_js"
 
@@ -104,7 +104,7 @@ def test_a_file_in_parts_of_any_size_is_a_job_like_any_other(place: Place, me: C
     assert head.headers["Upload-Metadata"] == metadata(filename="Täglich.wav", bitrate="128k")
     assert head.headers["Cache-Control"] == "no-store"
     assert "Upload-Expires" in head.headers
-    for size in (1, 600, BLOCK - 601, BLOCK, BLOCK // 2, 0):
+    for size in (1, 600, BLOCK_SIZE - 601, BLOCK_SIZE, BLOCK_SIZE // 2, 0):
         answer = upload.patch(LONG[upload.offset : upload.offset + size])
         assert answer.status == 204
         assert answer.headers["Tus-Resumable"] == "1.0.0"
@@ -159,7 +159,7 @@ def test_a_part_that_was_damaged_on_its_way_is_not_kept(place: Place, me: Client
     upload = Tus(me).create(len(LONG))
     upload.patch(LONG[:1000], Upload_Checksum=checksum(algorithm, LONG[:1000]))
     assert upload.offset == 1000
-    broken = LONG[1000:2000] + bytes(BLOCK)
+    broken = LONG[1000:2000] + bytes(BLOCK_SIZE)
     answer = upload.patch(broken, Upload_Checksum=checksum(algorithm, LONG[1000:]))
     assert answer.status == 460
     assert upload.head().headers["Upload-Offset"] == "1000"
@@ -172,7 +172,7 @@ def test_what_came_before_the_line_was_cut_is_kept(place: Place, me: Client) -> 
     line = upload.line(len(LONG))
     line.send(LONG[:length])
     line.close()
-    wait_for(lambda: upload.head().status and upload.offset > length - BLOCK, "the bytes that were sent")
+    wait_for(lambda: upload.head().status and upload.offset > length - BLOCK_SIZE, "the bytes that were sent")
     assert upload.offset <= length
     assert place.content(me, upload.rest(LONG)) == LONG
 

@@ -5,16 +5,15 @@ from dataclasses import dataclass, field
 from functions.media import (
     BlobExists,
     BlobNotFound,
+    Checkpoint,
     Description,
-    Kept,
     Media,
     MediaUnavailable,
     StaleWriter,
     Stat,
     is_blob_id,
 )
-from functions.media.blocks import BLOCK, BlockAppender
-from functions.media.integrity import HashingWriter, VerifyingReader
+from functions.media.integrity import BLOCK_SIZE, BlockAppender, HashingWriter, VerifyingReader
 
 
 def memory_media() -> Media:
@@ -35,10 +34,10 @@ class MemoryStore:
             raise BlobNotFound("There is no such file; it may have been deleted.")
         return MemoryWriter(self, blob, description)
 
-    def append(self, blob: str, kept: Kept, writer: int) -> "MemoryAppender":
+    def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> "MemoryAppender":
         if not is_blob_id(blob):
             raise BlobNotFound("There is no such file; it may have been deleted.")
-        return MemoryAppender(self, blob, kept, writer)
+        return MemoryAppender(self, blob, checkpoint, writer)
 
     def open(self, blob: str) -> "MemoryReader":
         try:
@@ -76,14 +75,14 @@ class MemoryWriter(HashingWriter):
 
 
 class MemoryAppender(BlockAppender):
-    def __init__(self, store: MemoryStore, blob: str, kept: Kept, writer: int) -> None:
-        super().__init__(kept)
+    def __init__(self, store: MemoryStore, blob: str, checkpoint: Checkpoint, writer: int) -> None:
+        super().__init__(checkpoint)
         self._store, self._blob, self._writer = store, blob, writer
 
     def _begin(self) -> bool:
         if self._blob in self._store.blobs:
             return False
-        if len(self._store.parts.setdefault(self._blob, bytearray())) < self.kept.size:
+        if len(self._store.parts.setdefault(self._blob, bytearray())) < self.checkpoint.size:
             raise BlobNotFound("There is no such file; it may have been deleted.")
         if self._store.writers.setdefault(self._blob, self._writer) > self._writer:
             raise StaleWriter("Another request goes on with this upload: ask for its offset before you do.")
@@ -91,13 +90,13 @@ class MemoryAppender(BlockAppender):
         return True
 
     def _read_back(self, block: int, size: int) -> bytes:
-        return bytes(self._store.parts[self._blob][block * BLOCK :][:size])
+        return bytes(self._store.parts[self._blob][block * BLOCK_SIZE :][:size])
 
     def _put(self, first: int, blocks: list[bytes]) -> None:
         if self._store.writers[self._blob] != self._writer:
             raise StaleWriter("Another request goes on with this upload: ask for its offset before you do.")
         data = b"".join(blocks)
-        self._store.parts[self._blob][first * BLOCK : first * BLOCK + len(data)] = data
+        self._store.parts[self._blob][first * BLOCK_SIZE : first * BLOCK_SIZE + len(data)] = data
 
     def _settle(self) -> None:
         pass

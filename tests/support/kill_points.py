@@ -30,7 +30,7 @@ from functions.auth.links import Links
 from functions.auth.tokens import Identity
 from functions.convert import handlers
 from functions.convert.dependencies import Dependencies as ConvertDependencies
-from functions.media import Appender, Description, Kept, Media, Reader, Store, Writer
+from functions.media import Appender, Checkpoint, Description, Media, Reader, Store, Writer
 from functions.media.directory import DirectoryStore
 from functions.notify.carriers import MailDir
 from functions.notify.main import Dependencies as NotifyDependencies
@@ -46,7 +46,7 @@ from functions.state.pieces import Pieces
 from functions.state.schema import metadata, users
 from functions.sweep.main import Dependencies as SweepDependencies
 from functions.sweep.main import sweep_up
-from functions.upload.dependencies import Dock
+from functions.upload.dependencies import Dependencies as UploadDependencies
 from functions.upload.tus.uploads import Uploads
 from tests.support.databases import sqlite
 
@@ -131,9 +131,9 @@ class MortalStore:
         with self._fate.effect("create"):
             return MortalWriter(self._store.create(blob, description), self._fate)
 
-    def append(self, blob: str, kept: Kept, writer: int) -> Appender:
+    def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> Appender:
         with self._fate.effect("append"):
-            return MortalAppender(self._store.append(blob, kept, writer), self._fate)
+            return MortalAppender(self._store.append(blob, checkpoint, writer), self._fate)
 
     def open(self, blob: str) -> Reader:
         reader = self._store.open(blob)
@@ -180,8 +180,8 @@ class MortalAppender:
         self._appender, self._fate = appender, fate
 
     @property
-    def kept(self) -> Kept:
-        return self._appender.kept
+    def checkpoint(self) -> Checkpoint:
+        return self._appender.checkpoint
 
     @property
     def tail(self) -> bytes:
@@ -196,7 +196,7 @@ class MortalAppender:
         with self._fate.effect("write"):
             return self._appender.write(data)
 
-    def sync(self, *, whole_blocks: bool = False) -> Kept:
+    def sync(self, *, whole_blocks: bool = False) -> Checkpoint:
         with self._fate.effect("sync"):
             return self._appender.sync(whole_blocks=whole_blocks)
 
@@ -232,9 +232,14 @@ class House:
         stores = (DirectoryStore(self._media / name) for name in ("videos", "pieces", "mp3s"))
         return Media(*(MortalStore(store, self.fate) for store in stores))
 
-    def for_upload(self) -> Dock:
-        uploads = Uploads(self.database)
-        return Dock(self.media, Blobs(self.database), Jobs(self.database), uploads, self.outbox(self.publish))
+    def for_upload(self) -> UploadDependencies:
+        return UploadDependencies(
+            media=self.media,
+            blobs=Blobs(self.database),
+            jobs=Jobs(self.database),
+            uploads=Uploads(self.database),
+            outbox=self.outbox(self.publish),
+        )
 
     def for_convert(self, publish: Callable[[Event, float], None] | None = None) -> ConvertDependencies:
         outbox = self.outbox(publish or self.publish)

@@ -4,25 +4,25 @@ import time
 from collections.abc import Iterator
 from typing import IO, Final
 
-from werkzeug.exceptions import ClientDisconnected
+from werkzeug import exceptions
 
 from events.errors import Mp3burstError
 from events.schema import VideoUploaded
 from functions.auth.tokens import Identity
 from functions.media import Appender, BlobNotFound, Description
-from functions.media.blocks import BATCH, BLOCK
+from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
 from functions.options import Options
 from functions.state.blobs import BlobExpired
-from functions.upload.dependencies import PUBLISH_BUDGET, Dock, too_large
+from functions.upload.dependencies import PUBLISH_BUDGET, Dependencies, too_large
 from functions.upload.limits import STEP
-from functions.upload.multipart import Cut, WrongType, limited, with_room
+from functions.upload.multipart import ClientDisconnected, WrongType, limited, with_room
 from functions.upload.sniff import ENOUGH, is_media
 from functions.upload.tus.headers import Checksum
 from functions.upload.tus.uploads import Claim, Upload, UploadGone
 
 #: What a killed process may lose: so many bytes and two pieces, and what came in so many seconds. With half of it
 #: uploads took 15 to 19 % longer.
-UNKEPT: Final = 2 * BATCH * BLOCK
+UNKEPT: Final = 2 * BLOCKS_PER_WRITE * BLOCK_SIZE
 _SECONDS: Final = 2.0
 _LEAST, _MOST = 16 << 10, 256 << 10
 
@@ -33,19 +33,19 @@ class WrongOffset(Mp3burstError):
     status = 409
 
 
-def pieces(stream: IO[bytes]) -> Iterator[bytes]:
+def chunks(stream: IO[bytes]) -> Iterator[bytes]:
     """The body, in pieces that a slow line fills within a second or so: what waits here is not kept yet.
 
     Raises:
-        Cut: the client went away.
+        ClientDisconnected: the client went away.
     """
     size = _LEAST
     while True:
         began = time.monotonic()
         try:
             piece = stream.read(size)
-        except (ClientDisconnected, OSError) as error:
-            raise Cut("The upload broke off: ask for its offset and go on from there.") from error
+        except (exceptions.ClientDisconnected, OSError) as error:
+            raise ClientDisconnected("The upload broke off: ask for its offset and go on from there.") from error
         if not piece:
             return
         yield piece
@@ -57,7 +57,7 @@ def receive(
     upload: Upload,
     offset: int,
     content: Iterator[bytes],
-    dock: Dock,
+    deps: Dependencies,
     who: Identity,
     checksum: Checksum | None = None,
     length: int | None = None,
@@ -68,7 +68,7 @@ def receive(
         upload: as it was found.
         offset: where the part begins.
         content: its bytes.
-        dock: what it takes.
+        deps: what it takes.
         who: its owner.
         checksum: of the part, where the client sent one: the part is then kept as a whole or not at all.
         length: of the upload, where the client says it only now.
@@ -78,37 +78,37 @@ def receive(
 
     Raises:
         WrongOffset, UploadLocked, UploadNotFound, UploadGone, StaleWriter: nothing of this part is kept, or no more.
-        Cut: the client went away. ChecksumMismatch: nothing of this part is kept.
+        ClientDisconnected: the client went away. ChecksumMismatch: nothing of this part is kept.
         TooLarge: there were more bytes than the upload or any upload may have. QuotaFull: or than its owner may.
         WrongType: it is neither audio nor video, and deleted.
     """
     try:
-        with dock.uploads.writing(upload, length) as claim:
+        with deps.uploads.writing(upload, length) as claim:
             upload = claim.upload
             check_offset(upload, offset)
-            with dock.media.videos.append(upload.blob, upload.kept, upload.attempts) as appender:
-                most = upload.length if upload.length is not None else dock.max_bytes
-                allowed = _with_room(limited(content, most - offset, lambda: too_large(most)), upload, dock, who)
+            with deps.media.videos.append(upload.blob, upload.checkpoint, upload.attempts) as appender:
+                most = upload.length if upload.length is not None else deps.max_bytes
+                allowed = _with_room(limited(content, most - offset, lambda: too_large(most)), upload, deps, who)
                 _append(appender, _checked(allowed, appender), claim, checksum)
                 if upload.length is not None and upload.length < ENOUGH and len(appender.tail) == upload.length:
                     _check(appender.tail)
                 return claim.end(appender.sync())
     except WrongType:
-        discard(upload, dock)
+        discard(upload, deps)
         raise
     except (BlobNotFound, BlobExpired) as error:
         raise _gone() from error
 
 
-def _with_room(content: Iterator[bytes], upload: Upload, dock: Dock, who: Identity) -> Iterator[bytes]:
+def _with_room(content: Iterator[bytes], upload: Upload, deps: Dependencies, who: Identity) -> Iterator[bytes]:
     """The same bytes; an upload of known length has room for all of it before the first is read."""
 
     def grow(size: int) -> int:
-        return dock.blobs.grow(upload.blob, dock.quota.grow(who, size + STEP, STEP))
+        return deps.blobs.grow(upload.blob, deps.quota.grow(who, size + STEP, STEP))
 
     room = upload.size
     if upload.length is not None and room < upload.length:
-        room = dock.blobs.grow(upload.blob, dock.quota.grow(who, upload.length))
+        room = deps.blobs.grow(upload.blob, deps.quota.grow(who, upload.length))
     return with_room(content, upload.received, room, grow)
 
 
@@ -122,11 +122,11 @@ def _append(appender: Appender, content: Iterator[bytes], claim: Claim, checksum
                 checksum.update(piece)
             if unkept >= UNKEPT or time.monotonic() - since > _SECONDS:
                 if checksum is None:
-                    claim.keep(appender.sync(whole_blocks=unkept >= UNKEPT))
+                    claim.save(appender.sync(whole_blocks=unkept >= UNKEPT))
                 else:
                     claim.renew()
                 unkept, since = 0, time.monotonic()
-    except Cut:
+    except ClientDisconnected:
         if checksum is None:
             claim.end(appender.sync())
         raise
@@ -140,7 +140,7 @@ def check_offset(upload: Upload, offset: int) -> None:
         raise WrongOffset(f"The upload goes on at {upload.received}: ask for its offset by HEAD.")
 
 
-def complete(upload: Upload, dock: Dock) -> str:
+def complete(upload: Upload, deps: Dependencies) -> str:
     """Make a job of an upload that is whole, if it is none yet: its id. May be done again after any failure.
 
     Raises:
@@ -149,21 +149,21 @@ def complete(upload: Upload, dock: Dock) -> str:
     if upload.state != "done":
         about = Description(upload.owner, upload.job, upload.filename, "application/octet-stream")
         try:
-            with dock.media.videos.append(upload.blob, upload.kept, upload.attempts) as appender:
+            with deps.media.videos.append(upload.blob, upload.checkpoint, upload.attempts) as appender:
                 appender.finish(about)
             options = Options.from_json(upload.options)
-            job = dock.jobs.add(upload.job, upload.owner, upload.blob, upload.filename, options, size=upload.received)
+            job = deps.jobs.add(upload.job, upload.owner, upload.blob, upload.filename, options, size=upload.received)
         except (BlobNotFound, BlobExpired) as error:
             raise _gone() from error
-        dock.uploads.close(upload)
-        dock.outbox.emit(VideoUploaded(job.id), PUBLISH_BUDGET)
+        deps.uploads.close(upload)
+        deps.outbox.emit(VideoUploaded(job.id), PUBLISH_BUDGET)
     return upload.job
 
 
-def discard(upload: Upload, dock: Dock) -> None:
+def discard(upload: Upload, deps: Dependencies) -> None:
     """Forget an upload and its file, unless that is a job's."""
-    if dock.uploads.delete(upload):
-        dock.blobs.discard(dock.media, "videos", upload.blob)
+    if deps.uploads.delete(upload):
+        deps.blobs.discard(deps.media, "videos", upload.blob)
 
 
 def _gone() -> UploadGone:
@@ -172,7 +172,7 @@ def _gone() -> UploadGone:
 
 def _checked(content: Iterator[bytes], appender: Appender) -> Iterator[bytes]:
     """The same bytes, as long as the first of the file may be those of audio or video."""
-    head = appender.tail if appender.kept.size < ENOUGH else None
+    head = appender.tail if appender.checkpoint.size < ENOUGH else None
     for piece in content:
         if head is not None:
             head = (head + piece)[:ENOUGH]

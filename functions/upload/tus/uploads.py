@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
 
 from events.errors import Mp3burstError
-from functions.media import Kept, StaleWriter, new_blob_id
+from functions.media import Checkpoint, StaleWriter, new_blob_id
 from functions.options import Options
 from functions.state.blobs import Grant
 from functions.state.database import Conflict, Database
@@ -56,7 +56,7 @@ class Upload:
     Attributes:
         about: its Upload-Metadata.
         length: its size when it is whole, or None where that is not known yet.
-        received: bytes that are kept.
+        received: bytes that are checkpoint.
         attempts: the number of its last writer.
         expires_at: None where a job keeps the file.
         lives: milliseconds until then.
@@ -80,13 +80,13 @@ class Upload:
     size: int
 
     @property
-    def kept(self) -> Kept:
-        """What is kept."""
-        return Kept(self.received, self.crc32c)
+    def checkpoint(self) -> Checkpoint:
+        """What is checkpoint."""
+        return Checkpoint(self.received, self.crc32c)
 
     @property
     def is_whole(self) -> bool:
-        """Whether every byte is kept."""
+        """Whether every byte is checkpoint."""
         return self.received == self.length
 
 
@@ -98,17 +98,17 @@ class Claim:
         self.is_over = False
         self._record, self._lease = record, lease
 
-    def keep(self, kept: Kept) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """So much is kept now; StaleWriter or UploadNotFound where the upload is another's, or gone."""
-        self._record.renew(self.upload, self._lease, received=kept.size, crc32c=kept.crc32c)
+        self._record.renew(self.upload, self._lease, received=checkpoint.size, crc32c=checkpoint.crc32c)
 
     def renew(self) -> None:
-        """Hold on without progress; raises as ``keep``."""
+        """Hold on without progress; raises as ``save``."""
         self._record.renew(self.upload, self._lease)
 
-    def end(self, kept: Kept) -> Upload:
-        """Let go of the upload, having kept so much; the upload as it is now. Raises as ``keep``."""
-        received, crc32c = kept.size, kept.crc32c
+    def end(self, checkpoint: Checkpoint) -> Upload:
+        """Let go of the upload, having kept so much; the upload as it is now. Raises as ``save``."""
+        received, crc32c = checkpoint.size, checkpoint.crc32c
         self._record.renew(self.upload, self._lease, lease=None, lease_until=None, received=received, crc32c=crc32c)
         self.is_over = True
         return replace(self.upload, received=received, crc32c=crc32c)
@@ -144,7 +144,7 @@ class Uploads:
             connection.execute(insert(blobs).values({**file, "size": admit(connection, blob)}))
             connection.execute(insert(uploads).values(row))
 
-        # A conflict: the first commit took place although its answer was lost; ids are never drawn twice.
+        # A conflict: the first commit took deps although its answer was lost; ids are never drawn twice.
         with suppress(Conflict):
             self._database.run(begin)
         return self.find(upload, owner)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.upload.main import take_in
+from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.support import clips
 from tests.support.kill_points import ADA, House, found
@@ -33,7 +33,7 @@ def converted(video: Path, options: dict[str, str], place: Path, fanout: float) 
     """The MP3, the warning, and how many pieces there were."""
 
     def work(house: House) -> None:
-        take_in(Form(video.name, options, iter([video.read_bytes()])), ADA, None, house.for_upload())
+        create_job(Form(video.name, options, iter([video.read_bytes()])), ADA, None, house.for_upload())
 
     place.mkdir()
     house = House(prepared(found(place / "empty"), place / "uploaded", work))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from functions.convert import handlers
-from functions.upload.main import take_in
+from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.support.kill_points import ADA, House, found
@@ -28,7 +28,7 @@ def test_a_cause_is_named_where_there_is_one(
 ) -> None:
     caplog.set_level(logging.INFO)
     house = House(found(tmp_path / "house"))
-    job = take_in(Form("a.wav", options, iter([content])), ADA, None, house.for_upload())
+    job = create_job(Form("a.wav", options, iter([content])), ADA, None, house.for_upload())
     handlers.convert(job.id, house.for_convert())
     house.close()
     (said,) = [one.getMessage() for one in caplog.records if one.name == "functions.convert.handlers"]

@@ -16,7 +16,7 @@ from functions.convert.errors import OutOfResources, UnusableMedia
 from functions.convert.mp3 import assemble, reservoir
 from functions.convert.mp3.frame import parse_header, tag_offset
 from functions.options import Options
-from functions.upload.main import take_in
+from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.support import clips
@@ -277,7 +277,7 @@ def test_many_workers_make_what_one_makes(tmp_path: Path) -> None:
     made = []
     for name in ("alone", "shared"):
         house = House(found(tmp_path / name))
-        take_in(Form("a.wav", {"vbr": "3"}, iter([wave_bytes(30)])), ADA, None, house.for_upload())
+        create_job(Form("a.wav", {"vbr": "3"}, iter([wave_bytes(30)])), ADA, None, house.for_upload())
         if name == "shared":
             house.fanout = 0
             handlers.convert(the_job(house).id, house.for_convert(house.deliver))

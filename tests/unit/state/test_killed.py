@@ -24,7 +24,7 @@ from functions.state.jobs import ATTEMPTS_EXHAUSTED, Job, Jobs, Outcome
 from functions.state.leases import MAX_ATTEMPTS, Lease
 from functions.state.schema import metadata
 from functions.sweep.main import sweep_up
-from functions.upload.main import take_in
+from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.support.databases import make_past
@@ -39,7 +39,7 @@ NOISE = SOUND[:12] + os.urandom(2000)
 
 def upload(house: House, content: bytes = SOUND, key: str | None = KEY) -> Job:
     """Upload as a client does, in two chunks."""
-    return take_in(Form("a.wav", {}, iter([content[:1000], content[1000:]])), ADA, key, house.for_upload())
+    return create_job(Form("a.wav", {}, iter([content[:1000], content[1000:]])), ADA, key, house.for_upload())
 
 
 def prepared(template: Path, place: Path, *works: Callable[[House], Any]) -> Path:
@@ -272,7 +272,7 @@ def mess(house: House) -> None:
 
 
 def add(house: House, name: str) -> str:
-    return take_in(Form(f"{name}.wav", {}, iter([SOUND])), ADA, None, house.for_upload()).id
+    return create_job(Form(f"{name}.wav", {}, iter([SOUND])), ADA, None, house.for_upload()).id
 
 
 def change(house: House, table: str, row: str, **values: object) -> None:

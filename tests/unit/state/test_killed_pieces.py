@@ -8,7 +8,7 @@ import pytest
 
 from events.schema import Event, Mp3Ready, PieceCut, PiecesEncoded, VideoUploaded
 from functions.convert import handlers
-from functions.upload.main import take_in
+from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.support.kill_points import ADA, House, forked, found, outcome
@@ -20,7 +20,7 @@ SOUND = wave_bytes(30)
 
 
 def upload(house: House) -> None:
-    take_in(Form("a.wav", {}, iter([SOUND])), ADA, None, house.for_upload())
+    create_job(Form("a.wav", {}, iter([SOUND])), ADA, None, house.for_upload())
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -27,21 +27,21 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def begin(house: House) -> Upload:
     """POST, whose answer the client has got."""
-    dock = house.for_upload()
-    upload = dock.uploads.begin(OWNER, "a.wav", Options(), "", len(SOUND), dock.quota.begin(ADA, len(SOUND)))
+    deps = house.for_upload()
+    upload = deps.uploads.begin(OWNER, "a.wav", Options(), "", len(SOUND), deps.quota.begin(ADA, len(SOUND)))
     (house.directory / "location").write_text(upload.id)
     return upload
 
 
 def go_on(house: House) -> str:
     """Ask where the upload is and send the rest in parts; the job."""
-    dock = house.for_upload()
-    upload = dock.uploads.find((house.directory / "location").read_text(), OWNER)
+    deps = house.for_upload()
+    upload = deps.uploads.find((house.directory / "location").read_text(), OWNER)
     while not upload.is_whole:
         end = next(end for end in PARTS if end > upload.received)
         content = SOUND[upload.received : end]
-        upload = receive(upload, upload.received, iter([content[:500], content[500:]]), dock, ADA)
-    return complete(upload, dock)
+        upload = receive(upload, upload.received, iter([content[:500], content[500:]]), deps, ADA)
+    return complete(upload, deps)
 
 
 def is_one_job(house: House) -> None:
@@ -81,9 +81,9 @@ def test_an_upload_that_is_killed_is_gone_on_with_or_forgotten(empty: Path, tmp_
 
 
 def part(house: House, size: int) -> None:
-    dock = house.for_upload()
-    upload = dock.uploads.find((house.directory / "location").read_text(), OWNER)
-    receive(upload, upload.received, iter([SOUND[upload.received : upload.received + size]]), dock, ADA)
+    deps = house.for_upload()
+    upload = deps.uploads.find((house.directory / "location").read_text(), OWNER)
+    receive(upload, upload.received, iter([SOUND[upload.received : upload.received + size]]), deps, ADA)
 
 
 def test_deleting_that_is_killed_leaves_an_upload_or_nothing(empty: Path, tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_deleting_that_is_killed_leaves_an_upload_or_nothing(empty: Path, tmp_pa
     (tmp_path / "houses").mkdir()
 
     def end(house: House) -> None:
-        dock = house.for_upload()
-        discard(dock.uploads.find((house.directory / "location").read_text(), OWNER), dock)
+        deps = house.for_upload()
+        discard(deps.uploads.find((house.directory / "location").read_text(), OWNER), deps)
 
     for _, house in deaths(begun, tmp_path / "houses", end):
         with contextlib.suppress(UploadNotFound, UploadGone):

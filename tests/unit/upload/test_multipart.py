@@ -11,7 +11,7 @@ from werkzeug.test import EnvironBuilder
 
 from events.errors import Mp3burstError
 from functions.http_endpoint import BadRequest, Unprocessable
-from functions.upload.multipart import Cut, Form, WrongType, limited, options_in, read
+from functions.upload.multipart import ClientDisconnected, Form, WrongType, limited, options_in, read
 
 BOUNDARY = "frontier"
 END = f"--{BOUNDARY}--\r\n".encode()
@@ -174,7 +174,7 @@ def test_bare_bytes(type_: str) -> None:
 
 @pytest.mark.parametrize("type_", ["video/mp4", f"multipart/form-data; boundary={BOUNDARY}"])
 def test_a_client_that_goes_away(type_: str) -> None:
-    with pytest.raises(Cut):
+    with pytest.raises(ClientDisconnected):
         taken(read(request(file(b"x" * 100)[:-20], type_, step=50, breaks=True)))
 
 
