@@ -1,4 +1,4 @@
-"""E-mail addresses that a mail can be sent to."""
+"""E-mail addresses that mails can be sent to."""
 
 from email.errors import MessageError
 from typing import TYPE_CHECKING
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
 
 
 class BadAddress(Mp3burstError):
-    """No e-mail address, or one that no mail of ours can be sent to."""
+    """The text is not an e-mail address, or not one that mails can be sent to."""
 
     status = 422
 
 
 def parse(text: str, name: str = "") -> "Address":
-    """The address as it stands in a mail's header, with the domain in ASCII.
+    """Returns the address as a mail's header has it, with the domain in ASCII.
 
     Args:
         text: such as ``ann@example.org``.
-        name: whose it is, if that is to stand beside it.
+        name: the display name, if there is one.
 
     Raises:
-        BadAddress: it is none, or its local part is not ASCII.
+        BadAddress: the text is not an address, or its local part is not ASCII.
     """
-    # Not at the top: it costs register a part of its start, which only a registration has to pay.
+    # Imported here because only a registration needs it, and it would slow down every start of register.
     from email.headerregistry import Address
 
     try:
@@ -34,4 +34,4 @@ def parse(text: str, name: str = "") -> "Address":
             raise ValueError(text)
         return Address(name, parsed.username, parsed.domain.encode("idna").decode())
     except (ValueError, IndexError, MessageError) as error:
-        raise BadAddress("This is no e-mail address.") from error
+        raise BadAddress("This is not a valid e-mail address: use one such as ann@example.org.") from error

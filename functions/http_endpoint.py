@@ -1,8 +1,10 @@
-"""From an HTTP request to a plain function and back: routes, and errors as problem+json (RFC 9457).
+"""What every HTTP function needs: routes, JSON, errors as problem+json (RFC 9457), and the client's address.
 
-What a refused request still sends is dealt with by the server, infra/serve.py, so that no handler reads it.
+The server, infra/serve.py, drains the unread body of a refused request, so no handler has to.
 """
 
+import functools
+import ipaddress
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -14,112 +16,161 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from events.errors import Mp3burstError
+from functions.settings import BadSetting
 
+#: Gets the request and the path's arguments.
 Handler = Callable[..., Response]
 
-#: Bytes of a JSON request.
+#: The largest JSON request, in bytes.
 JSON_LIMIT: Final = 64 << 10
+#: Trusted as proxies by default: loopback, the private networks of RFC 1918, carrier-grade NAT (RFC 6598), link-local,
+#: and the IPv6 counterparts.
+PRIVATE_NETWORKS: Final = (
+    "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,169.254.0.0/16,::1/128,fc00::/7"
+)
+_INTERNAL_ERROR: Final = "Something went wrong on our side: try again later."
+_NOT_FOUND: Final = "There is nothing at this address: check the path."
+#: Seconds after which a client may retry, if the error does not say.
+_RETRY_AFTER: Final = 5
 log = logging.getLogger(__name__)
 
 
 class BadRequest(Mp3burstError):
-    """The request is not what this call takes."""
+    """The request is malformed."""
 
     status = 400
 
 
 class Unprocessable(Mp3burstError):
-    """The request is well formed and asks for what cannot be; ``fields`` says why, field by field."""
+    """The request is well-formed, but its values are invalid; ``fields`` maps each invalid field to the reason."""
 
     status = 422
 
-    def __init__(self, sentence: str, fields: Mapping[str, str]) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, fields: Mapping[str, str]) -> None:
+        super().__init__(message)
         self.fields = dict(fields)
 
 
 class Routes:
-    """The calls that one HTTP function answers."""
+    """The endpoints of one HTTP function."""
 
-    def __init__(self, calls: Mapping[str, Handler]) -> None:
-        """Routes from ``"METHOD /path/<argument>"`` to handlers, which get the request and the path's arguments."""
+    def __init__(self, endpoints: Mapping[str, Handler]) -> None:
+        """Creates routes from ``"METHOD /path/<argument>"`` to handlers."""
         rules = []
-        for number, call in enumerate(calls):
-            method, path = call.split(" ")
-            rules.append(Rule(path, methods=[method], endpoint=str(number)))
+        for index, endpoint in enumerate(endpoints):
+            method, path = endpoint.split(" ")
+            rules.append(Rule(path, methods=[method], endpoint=str(index)))
         self._map = Map(rules, strict_slashes=False, merge_slashes=False)
-        self._handlers = list(calls.values())
+        self._handlers = list(endpoints.values())
 
     def answer(self, request: Request) -> Response:
-        """The handler's response, or the problem that came up."""
+        """Returns the handler's response, or a problem response for any error."""
         try:
             endpoint, arguments = self._map.bind_to_environ(request.environ).match()
             response = self._handlers[int(endpoint)](request, **arguments)
         except RequestRedirect:
-            response = problem(404, "There is nothing at this address.")
+            response = problem(404, _NOT_FOUND)
         except HTTPException as error:
             response = _http_problem(error)
         except Mp3burstError as error:
             response = _problem(request, error)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            response = problem(500, "Something went wrong on our side: try again later.")
+            response = problem(500, _INTERNAL_ERROR)
         return response
 
 
-def problem(status: int, sentence: str, **members: object) -> Response:
-    """An error as application/problem+json (RFC 9457)."""
+def problem(status: int, message: str, **members: object) -> Response:
+    """Returns an error as application/problem+json (RFC 9457)."""
     title = HTTP_STATUS_CODES.get(status, "Error")
-    body = {"type": "about:blank", "title": title, "status": status, "detail": sentence, **members}
+    body = {"type": "about:blank", "title": title, "status": status, "detail": message, **members}
     return Response(json.dumps(body), status, content_type="application/problem+json")
 
 
-def as_json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer in JSON."""
+def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Returns the value as a JSON response, which must not be cached unless ``headers`` says otherwise."""
     response = Response(json.dumps(value, ensure_ascii=False), status, headers, content_type="application/json")
     response.headers.setdefault("Cache-Control", "no-store")
     return response
 
 
 def json_object(request: Request) -> dict[str, Any]:
-    """The request's body as a JSON object.
+    """Returns the request's body, a JSON object.
 
     Raises:
-        BadRequest: it is none, or over 64 KiB.
+        BadRequest: it is not a JSON object, or is larger than 64 KiB.
     """
     request.max_content_length = JSON_LIMIT
     try:
         value = json.loads(request.get_data(cache=False))
     except RequestEntityTooLarge as error:
-        raise BadRequest("The request is too large: send a JSON object of less than 64 KiB.") from error
+        raise BadRequest("The request is too large: send a JSON object of at most 64 KiB.") from error
     except (ValueError, RecursionError) as error:
-        raise BadRequest("Send a JSON object.") from error
+        raise BadRequest("The request is not valid JSON: send a JSON object.") from error
     if not isinstance(value, dict):
-        raise BadRequest("Send a JSON object.")
+        raise BadRequest("The request is not a JSON object: send one.")
     return value
+
+
+def client_address(request: Request, environ: Mapping[str, str]) -> str:
+    """Returns the address closest to us that is not one of our proxies.
+
+    Every proxy appends the address that called it, so the right end of X-Forwarded-For is trustworthy and the left
+    end is whatever the client sent. If every address is a proxy's, the client is on our own network, and the farthest
+    hop is returned.
+
+    Args:
+        request: the request as it arrived.
+        environ: ``TRUSTED_PROXIES``, networks separated by commas; PRIVATE_NETWORKS by default.
+    """
+    networks = _networks(environ.get("TRUSTED_PROXIES") or PRIVATE_NETWORKS)
+    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",")]
+    nearest = request.remote_addr or ""
+    for hop in [nearest, *reversed(hops)]:
+        try:
+            address = ipaddress.ip_address(hop)
+        except ValueError:
+            break
+        nearest = hop
+        if not any(address in network for network in networks):
+            break
+    return nearest
+
+
+def is_trusted_proxy(address: str, environ: Mapping[str, str]) -> bool:
+    """Returns whether ``TRUSTED_PROXIES`` contains the address; if it is not set, no address is trusted."""
+    text = environ.get("TRUSTED_PROXIES", "")
+    return bool(text) and any(ipaddress.ip_address(address) in network for network in _networks(text))
+
+
+@functools.cache
+def _networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(network.strip()) for network in text.split(","))
+    except ValueError as error:
+        raise BadSetting("TRUSTED_PROXIES must be networks such as 10.0.0.0/8, separated by commas.") from error
 
 
 def _problem(request: Request, error: Mp3burstError) -> Response:
     if error.status >= 500:
-        # The sentence of a fault of ours may speak of settings; the user can do nothing about them.
+        # An internal error's message may describe settings, which the user cannot change.
         log.error("%s %s: %s", request.method, request.path, error, exc_info=error)
-        sentence = str(error) if error.status == 503 else "Something went wrong on our side: try again later."
-        response = problem(error.status, sentence)
+        response = problem(error.status, str(error) if error.status == 503 else _INTERNAL_ERROR)
     else:
         fields = getattr(error, "fields", None)
         response = problem(error.status, str(error), **({"errors": fields} if fields else {}))
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="mp3burst"'
-    retry_after = getattr(error, "retry_after", 5 if error.status == 503 else None)
+    retry_after = getattr(error, "retry_after", _RETRY_AFTER if error.status == 503 else None)
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
     return response
 
 
 def _http_problem(error: HTTPException) -> Response:
-    sentences = {404: "There is nothing at this address.", 405: "This address does not take that method: see Allow."}
+    messages = {404: _NOT_FOUND, 405: "This address does not support the method: use one that the Allow header lists."}
     status = error.code or 500
-    response = problem(status, sentences.get(status) or error.description or "The request was refused.")
+    response = problem(status, messages.get(status) or error.description or "The request was rejected.")
     if methods := getattr(error, "valid_methods", None):
         response.headers["Allow"] = ", ".join(sorted(methods))
     return response

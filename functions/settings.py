@@ -1,12 +1,13 @@
-"""Reads settings from the environment: what is missing or wrong is named in the error, with what to do about it."""
+"""Reads settings from environment variables. An error names the variable that is missing or invalid and the remedy."""
 
 import math
 from collections.abc import Mapping
+from typing import Final
 
 from events.errors import Mp3burstError
 
-#: Variables of the tutorial systems that have no counterpart, and what took their place.
-REFUSED = {
+#: Variables of the tutorial systems that mp3burst does not use, and what replaces them.
+OUTDATED: Final = {
     "JWT_SECRET": (
         "JWT_SECRET is not used: tokens are signed with an Ed25519 key. Remove it; set TOKEN_PRIVATE_KEY for login and "
         "TOKEN_PUBLIC_KEYS for every function that checks tokens."
@@ -18,37 +19,44 @@ REFUSED = {
 
 
 class BadSetting(Mp3burstError):
-    """An environment variable is missing or makes no sense."""
+    """An environment variable is missing or invalid."""
 
 
 def refuse_outdated(environ: Mapping[str, str]) -> None:
-    """Refuse variables that a reader of the tutorials would set in vain.
+    """Rejects variables of the tutorial systems, which would have no effect.
 
     Raises:
-        BadSetting: one of them is set; the sentence says what took its place.
+        BadSetting: one of them is set; the message says what replaces it.
     """
-    for name, sentence in REFUSED.items():
+    for name, message in OUTDATED.items():
         if environ.get(name):
-            raise BadSetting(sentence)
+            raise BadSetting(message)
 
 
-def required(environ: Mapping[str, str], name: str, what: str) -> str:
-    """The variable's value.
+def required(environ: Mapping[str, str], name: str, meaning: str) -> str:
+    """Returns the variable's value.
+
+    Args:
+        environ: the environment.
+        name: the variable.
+        meaning: what its value must be; completes the sentence "it must be ..." of the error.
 
     Raises:
-        BadSetting: it is not set; ``what`` says in the sentence what it should hold.
+        BadSetting: the variable is not set.
     """
     value = environ.get(name, "")
     if not value:
-        raise BadSetting(f"{name} is not set: it must hold {what}.")
+        raise BadSetting(f"{name} is not set: it must be {meaning}.")
     return value
 
 
-def number(environ: Mapping[str, str], name: str, default: float, least: float = 0, most: float = math.inf) -> float:
-    """The variable as a number, or its default.
+def number(
+    environ: Mapping[str, str], name: str, default: float, minimum: float = 0, maximum: float = math.inf
+) -> float:
+    """Returns the variable's value as a number, or the default if it is not set.
 
     Raises:
-        BadSetting: it is no number, less than ``least``, or more than ``most``.
+        BadSetting: the value is not a finite number from ``minimum`` to ``maximum``.
     """
     text = environ.get(name, "")
     if not text:
@@ -57,7 +65,7 @@ def number(environ: Mapping[str, str], name: str, default: float, least: float =
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not least <= value <= most or value == math.inf:
-        bounds = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
+    if not minimum <= value <= maximum or value == math.inf:
+        bounds = f"from {minimum:g} to {maximum:g}" if maximum < math.inf else f"of at least {minimum:g}"
         raise BadSetting(f"{name} is {text!r}: it must be a number {bounds}.")
     return value

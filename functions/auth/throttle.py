@@ -1,4 +1,4 @@
-"""Slows down who guesses passwords: failed logins are counted in SQL for each account and each address."""
+"""Rate-limits failed logins per account and client address. The counts are in SQL, shared by all instances."""
 
 import functools
 import hashlib
@@ -8,18 +8,18 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from events.errors import Mp3burstError
-from functions.auth.accounts import fold
+from functions.auth.accounts import normalize_username
 from functions.state.database import Conflict, Database
 from functions.state.schema import logins, now
 
 #: The longest lock, in milliseconds.
-LONGEST: Final = 900_000
-# Made once: to build a statement costs SQLAlchemy as much as to run it.
-_STANDING: Final = select(logins.c.locked_until - now()).where(logins.c.subject.in_(bindparam("ids", expanding=True)))
+MAX_LOCK: Final = 900_000
+# Built once: building a statement costs SQLAlchemy as much time as running it.
+_LOCKED_FOR: Final = select(logins.c.locked_until - now()).where(logins.c.subject.in_(bindparam("ids", expanding=True)))
 
 
 class TooManyFailures(Mp3burstError):
-    """Too many failed logins; ``retry_after`` says in how many seconds the next may be tried."""
+    """Too many logins failed; the next one is allowed in ``retry_after`` seconds."""
 
     status = 429
 
@@ -31,19 +31,19 @@ class TooManyFailures(Mp3burstError):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who is counted, and how many failures cost nothing."""
+    """An account, an address, or a pair of both, whose failures are counted; the first ``free`` cause no lock."""
 
     id: str
     free: int
 
 
 def subjects(username: str, address: str) -> tuple[Subject, Subject, Subject]:
-    """Who is counted at a login: the account from this address, the account from anywhere, and the address.
+    """Returns the subjects of a login: the account from this address, the account from anywhere, and the address.
 
-    The account alone may fail more often, or anybody could lock its owner out; so may an address, which many people may
-    share.
+    The account on its own gets more free failures, so that a third party cannot easily lock its owner out. So does the
+    address, which many people may share.
     """
-    account = fold(username)
+    account = normalize_username(username)
     return (
         Subject(_hash("account", f"{account}\n{address}"), 5),
         Subject(_hash("account", account), 100),
@@ -52,7 +52,7 @@ def subjects(username: str, address: str) -> tuple[Subject, Subject, Subject]:
 
 
 def _hash(kind: str, text: str) -> str:
-    # Of fixed length, and it keeps what people type by mistake into the username field out of the database.
+    # A hash has a fixed length, and keeps passwords typed into the username field out of the database.
     return hashlib.sha256(f"{kind}:{text}".encode()).hexdigest()
 
 
@@ -62,56 +62,56 @@ class Throttle:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def check(self, *who: Subject) -> bool:
-        """Let the login be tried, or be known to have succeeded.
-
-        Returns:
-            Whether failures of any of them are on record.
+    def check(self, *attempt: Subject) -> bool:
+        """Returns whether failures are recorded for any of the subjects. Called before and after the password check.
 
         Raises:
-            TooManyFailures: one of them is locked.
+            TooManyFailures: one of the subjects is locked.
         """
-        ids = [subject.id for subject in who]
-        left = self._database.run(lambda connection: list(connection.scalars(_STANDING, {"ids": ids})))
-        if left and (longest := max(left)) > 0:
+        ids = [subject.id for subject in attempt]
+        remaining = self._database.run(lambda connection: list(connection.scalars(_LOCKED_FOR, {"ids": ids})))
+        if remaining and (longest := max(remaining)) > 0:
             raise TooManyFailures(longest)
-        return bool(left)
+        return bool(remaining)
 
-    def failed(self, *who: Subject) -> None:
-        """Count a failure of each: after the free ones every further one doubles the lock, from 2 s to 15 min.
+    def record_failure(self, *attempt: Subject) -> None:
+        """Counts a failure of each subject. After the free ones, every further one doubles the lock: 2 s to 15 min.
 
         Raises:
-            TooManyFailures: one of them has been locked since the check, by others who guess at the same moment; nobody
-                may be told what this failure has to say.
+            TooManyFailures: concurrent logins have locked a subject since ``check``. The caller must report this error
+                and not whether the password was wrong.
         """
-        for subject in who:
-            count = functools.partial(_count, subject=subject)
+        for subject in attempt:
+            count = functools.partial(_count_failure, subject=subject)
             try:
-                left = self._database.run(count)
+                remaining = self._database.run(count)
             except Conflict:
-                # Another login of the same subject inserted the row first; now there is one to update.
-                left = self._database.run(count)
-            if left > 0:
-                raise TooManyFailures(left)
+                # A concurrent login of the same subject inserted the row first, so this time it is updated.
+                remaining = self._database.run(count)
+            if remaining > 0:
+                raise TooManyFailures(remaining)
 
-    def succeeded(self, *who: Subject) -> None:
-        """Forget the failures of an account. Not the address's: somebody may be trying its accounts in turn."""
-        statement = delete(logins).where(logins.c.subject.in_([subject.id for subject in who]))
+    def forget_failures(self, *attempt: Subject) -> None:
+        """Deletes the subjects' failures after a successful login.
+
+        Not for the address: one successful login must not hide an attack on other accounts from there.
+        """
+        statement = delete(logins).where(logins.c.subject.in_([subject.id for subject in attempt]))
         self._database.run(lambda connection: connection.execute(statement))
 
 
-def _count(connection: Connection, subject: Subject) -> int:
-    """Count a failure, unless the subject is locked: the milliseconds that it is still, or 0."""
-    mine = logins.c.subject == subject.id
-    # One statement that looks and counts: it keeps the row to itself until the lock that may follow is set.
-    free = update(logins).where(mine, logins.c.locked_until <= now())
-    if not connection.execute(free.values(failures=logins.c.failures + 1)).rowcount:
-        left: int | None = connection.scalar(select(logins.c.locked_until - now()).where(mine))
-        if left is not None and left > 0:
-            return left
+def _count_failure(connection: Connection, subject: Subject) -> int:
+    """Counts a failure unless the subject is locked. Returns the milliseconds that the lock still lasts, or 0."""
+    row = logins.c.subject == subject.id
+    # Checks and counts in one statement, which holds the row until the lock that may follow is set.
+    unlocked = update(logins).where(row, logins.c.locked_until <= now())
+    if not connection.execute(unlocked.values(failures=logins.c.failures + 1)).rowcount:
+        remaining: int | None = connection.scalar(select(logins.c.locked_until - now()).where(row))
+        if remaining is not None and remaining > 0:
+            return remaining
         connection.execute(insert(logins).values(subject=subject.id, failures=1, locked_until=now()))
-    failures = connection.scalar(select(logins.c.failures).where(mine)) or 0
+    failures = connection.scalar(select(logins.c.failures).where(row)) or 0
     if failures > subject.free:
-        lock = min(1000 * 2 ** min(failures - subject.free, 20), LONGEST)
-        connection.execute(update(logins).where(mine).values(locked_until=now() + lock))
+        lock = min(1000 * 2 ** min(failures - subject.free, 20), MAX_LOCK)
+        connection.execute(update(logins).where(row).values(locked_until=now() + lock))
     return 0

@@ -1,8 +1,8 @@
-"""Access tokens: JWTs signed with Ed25519 (RFC 8037), checked by every function for itself.
+"""Access tokens: JWTs signed with Ed25519 (RFC 8037), which every function verifies itself.
 
-login alone has the private key. Everybody has the public keys, several at once while keys are being changed: add the
-new public key everywhere, then give login the new private key, then, when the last old token has expired, remove the
-old one. A key's id is its thumbprint (RFC 7638), so nobody has to name keys.
+Only login has the private key. Every function has the public keys. To rotate a key, add the new public key everywhere,
+then give login the new private key, and remove the old public key once the last old token has expired. A key's id is
+its thumbprint (RFC 7638), so keys need no names.
 """
 
 import base64
@@ -13,45 +13,48 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from events.errors import Mp3burstError
 from functions.settings import BadSetting, number, required
 
+if TYPE_CHECKING:
+    from functions.auth.accounts import UserId  # at run time it would import SQLAlchemy, which validate does not need
+
 ISSUER: Final = "mp3burst"
 AUDIENCE: Final = "mp3burst"
-#: The compact form (RFC 7515, 7.1). Decoders of base64 pass over what is not of its alphabet, which 5.2 forbids.
+#: The compact form (RFC 7515, 7.1). Base64 decoders skip characters outside their alphabet, which 5.2 forbids.
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-#: Seconds that login's clock may be ahead of ours: a token holds from the start.
-_AHEAD: Final = 60
-_DOES_NOT_HOLD: Final = "This token does not hold: log in to get one."
+#: Seconds by which login's clock may be ahead of ours, so that a new token is valid at once.
+_CLOCK_SKEW: Final = 60
+_INVALID: Final = "Invalid token: log in again."
 _PEM: Final = re.compile(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
 
 
 class NotAuthenticated(Mp3burstError):
-    """No token, or none that holds."""
+    """The token is missing or invalid."""
 
     status = 401
 
 
 class NotAllowed(Mp3burstError):
-    """The token holds, but its user may not do this."""
+    """The token is valid, but its user may not do this."""
 
     status = 403
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a token speaks for."""
+    """The user whom a token identifies, and all of the token's claims."""
 
-    user: str
+    user: "UserId"
     username: str
     role: str
     claims: Mapping[str, Any]
 
 
 class Signer:
-    """Makes tokens."""
+    """Creates tokens that are valid for ``seconds``."""
 
     def __init__(self, private_key: str, hours: float = 24) -> None:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -60,21 +63,25 @@ class Signer:
         try:
             key = load_pem_private_key(private_key.encode(), None)
         except (ValueError, TypeError) as error:
-            raise BadSetting("TOKEN_PRIVATE_KEY is no PEM private key.") from error
+            raise BadSetting("TOKEN_PRIVATE_KEY is not a private key in PEM format.") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise BadSetting("TOKEN_PRIVATE_KEY is no Ed25519 key.")
+            raise BadSetting("TOKEN_PRIVATE_KEY is not an Ed25519 key.")
         self._key = key
         self._kid = _jwk(key.public_key())["kid"]
         self.seconds = int(hours * 3600)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """The signer of TOKEN_PRIVATE_KEY, a PEM, for TOKEN_HOURS (24)."""
-        key = required(environ, "TOKEN_PRIVATE_KEY", "the PEM of the Ed25519 key that signs tokens")
-        return cls(key, number(environ, "TOKEN_HOURS", 24, 0.01))
+        """Creates the signer from TOKEN_PRIVATE_KEY, a PEM, and TOKEN_HOURS, 24 by default.
 
-    def sign(self, user: str, username: str, role: str) -> str:
-        """A token for the user, from now on for as long as tokens hold."""
+        Raises:
+            BadSetting: TOKEN_PRIVATE_KEY is missing or invalid, or TOKEN_HOURS is not a number.
+        """
+        key = required(environ, "TOKEN_PRIVATE_KEY", "the Ed25519 private key that signs tokens, in PEM format")
+        return cls(key, number(environ, "TOKEN_HOURS", 24, minimum=0.01))
+
+    def sign(self, user: "UserId", username: str, role: str) -> str:
+        """Returns a token for the user, valid from now on for ``seconds``."""
         import jwt
 
         issued = int(time.time())
@@ -91,7 +98,7 @@ class Signer:
 
 
 class Verifier:
-    """Checks tokens against public keys."""
+    """Verifies tokens with the public keys, which ``jwks`` has in JSON Web Key format (RFC 7517)."""
 
     def __init__(self, public_keys: str) -> None:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -102,22 +109,22 @@ class Verifier:
         for pem in _PEM.findall(public_keys):
             key = load_pem_public_key(pem.encode())
             if not isinstance(key, Ed25519PublicKey):
-                raise BadSetting("TOKEN_PUBLIC_KEYS holds a key that is not Ed25519.")
+                raise BadSetting("TOKEN_PUBLIC_KEYS contains a key that is not an Ed25519 key.")
             self.jwks.append(_jwk(key))
             self._keys[self.jwks[-1]["kid"]] = key
         if not self._keys:
-            raise BadSetting("TOKEN_PUBLIC_KEYS holds no PEM public key.")
+            raise BadSetting("TOKEN_PUBLIC_KEYS contains no public key in PEM format.")
 
     def verify(self, token: str) -> Identity:
-        """Whom the token speaks for.
+        """Returns the identity in the token.
 
         Raises:
-            NotAuthenticated: it is none of ours, changed, or too old.
+            NotAuthenticated: the token was not signed by us, was changed, or has expired.
         """
         import jwt
 
         if not _COMPACT.fullmatch(token):
-            raise NotAuthenticated(_DOES_NOT_HOLD)
+            raise NotAuthenticated(_INVALID)
         try:
             key = self._keys[jwt.get_unverified_header(token)["kid"]]
             claims = jwt.decode(
@@ -128,29 +135,35 @@ class Verifier:
                 issuer=ISSUER,
                 options={"require": ["exp", "iat", "sub", "aud", "iss"], "verify_iat": False},
             )
-            if claims["iat"] > time.time() + _AHEAD:
+            if claims["iat"] > time.time() + _CLOCK_SKEW:
                 raise jwt.ImmatureSignatureError
         except jwt.ExpiredSignatureError as error:
             raise NotAuthenticated("This token has expired: log in again.") from error
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError) as error:
-            raise NotAuthenticated(_DOES_NOT_HOLD) from error
+            raise NotAuthenticated(_INVALID) from error
         return Identity(claims["sub"], str(claims.get("username", "")), str(claims.get("role", "user")), claims)
 
-    def bearer(self, authorization: str | None) -> Identity:
-        """Whom the Authorization header speaks for (RFC 6750).
+    def authenticate(self, authorization: str | None) -> Identity:
+        """Returns the identity in an Authorization header's bearer token (RFC 6750).
 
         Raises:
-            NotAuthenticated: there is none, it is not of the Bearer scheme, or its token does not hold.
+            NotAuthenticated: there is no header, its scheme is not Bearer, or its token is invalid.
         """
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
-            raise NotAuthenticated("Log in and send the token as Authorization: Bearer TOKEN.")
+            raise NotAuthenticated(
+                "Not logged in: log in and send the token in the header Authorization: Bearer TOKEN."
+            )
         return self.verify(token.strip())
 
 
 def verifier(environ: Mapping[str, str]) -> Verifier:
-    """The verifier of TOKEN_PUBLIC_KEYS, one or more PEMs one after the other; made once for a process."""
-    return _verifier(required(environ, "TOKEN_PUBLIC_KEYS", "the PEMs of the public keys that tokens are checked with"))
+    """Returns the verifier with the keys in TOKEN_PUBLIC_KEYS, one or more concatenated PEMs. Created once per process.
+
+    Raises:
+        BadSetting: TOKEN_PUBLIC_KEYS is missing or invalid.
+    """
+    return _verifier(required(environ, "TOKEN_PUBLIC_KEYS", "the public keys that verify tokens, in PEM format"))
 
 
 @functools.lru_cache(maxsize=1)
@@ -159,12 +172,12 @@ def _verifier(public_keys: str) -> Verifier:
 
 
 def _jwk(key: Any) -> dict[str, str]:
-    """The key as a JWK (RFC 8037), its thumbprint (RFC 7638) as ``kid``."""
+    """Returns the key as a JWK (RFC 8037) with its thumbprint (RFC 7638) as ``kid``."""
     x = _base64(key.public_bytes_raw())
-    # The thumbprint's input: the required members only, sorted, without blanks.
-    needed = {"crv": "Ed25519", "kty": "OKP", "x": x}
-    kid = _base64(hashlib.sha256(json.dumps(needed, separators=(",", ":")).encode()).digest())
-    return {**needed, "kid": kid, "alg": "EdDSA", "use": "sig"}
+    # The thumbprint covers only the required members, sorted by name, without whitespace.
+    required_members = {"crv": "Ed25519", "kty": "OKP", "x": x}
+    kid = _base64(hashlib.sha256(json.dumps(required_members, separators=(",", ":")).encode()).digest())
+    return {**required_members, "kid": kid, "alg": "EdDSA", "use": "sig"}
 
 
 def _base64(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Hands out MP3s, whole or in ranges, to their owner or to who has the link of the mail."""
+"""Serves MP3s, complete or in byte ranges, to their owner or to anyone with the link from the mail."""
 
 import functools
 import os
@@ -12,6 +12,7 @@ import functions_framework
 from flask import Request, Response
 from werkzeug.http import is_resource_modified
 
+from functions.auth.accounts import UserId
 from functions.auth.links import Links
 from functions.auth.tokens import verifier
 from functions.http_endpoint import Routes, Unprocessable, problem
@@ -19,14 +20,14 @@ from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id
 from functions.state.database import Database, url
 from functions.state.jobs import Job, JobNotFound, Jobs
 
-_CHUNK: Final = 256 << 10
-#: One range of bytes (RFC 9110, 14.1.2), of figures that int() takes.
+_CHUNK: Final = 256 << 10  # bytes
+#: One byte range (RFC 9110, 14.1.2), with few enough digits for int().
 _RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*(?P<first>[0-9]{0,18})[ \t]*-[ \t]*(?P<last>[0-9]{0,18})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
-    """What a download takes."""
+class Dependencies:
+    """What download works with."""
 
     media: Media
     jobs: Jobs
@@ -35,77 +36,82 @@ class Counter:
 
 @functions_framework.http
 def download(request: Request) -> Response:
-    """GET and HEAD /download."""
+    """Handles GET and HEAD /download."""
     return _ROUTES.answer(request)
 
 
 def _download(request: Request) -> Response:
-    counter, fid = _counter(), request.args.get("fid", "")
+    deps = dependencies()
+    fid = request.args.get("fid", "")
     if not fid:
-        raise Unprocessable("Say which MP3: /download?fid=MP3, as GET /jobs has it.", {"fid": "is missing"})
+        message = 'fid is missing: use /download?fid=FID with the "mp3" of a job in GET /jobs.'
+        raise Unprocessable(message, {"fid": "is missing"})
     if token := request.args.get("token"):
-        owner = counter.links.verify(token, fid)
+        owner = deps.links.verify(token, fid)
     else:
-        owner = verifier(os.environ).bearer(request.headers.get("Authorization")).user
+        owner = verifier(os.environ).authenticate(request.headers.get("Authorization")).user
     try:
-        return hand_out(request, *find(fid, owner, counter))
+        return respond(request, *find(fid, owner, deps))
     except BlobNotFound as error:
         raise _not_found() from error
 
 
-def find(fid: str, owner: str, counter: Counter) -> tuple[Job, Reader]:
-    """The owner's MP3 of this id.
+def find(fid: str, owner: UserId, deps: Dependencies) -> tuple[Job, Reader]:
+    """Returns the job that made the MP3, and the open MP3.
 
     Raises:
-        JobNotFound: there is none, or it is somebody else's, a video's, or no id at all.
-        BlobNotFound: its bytes are gone.
+        JobNotFound: the owner has no MP3 with this id: it belongs to another user, is a video's, or is malformed.
+        BlobNotFound: its bytes were deleted.
     """
-    job = counter.jobs.with_mp3(fid, owner) if is_blob_id(fid) else None
+    job = deps.jobs.with_mp3(fid, owner) if is_blob_id(fid) else None
     if job is None:
         raise _not_found()
-    return job, counter.media.mp3s.open(fid)
+    return job, deps.media.mp3s.open(fid)
 
 
-def hand_out(request: Request, job: Job, mp3: Reader) -> Response:
-    """The response to a request for this MP3: 200, 206, 304 or 416 (RFC 9110)."""
-    size, etag = mp3.stat.size, f'"{job.mp3}"'
+def respond(request: Request, job: Job, mp3: Reader) -> Response:
+    """Returns the response to a request for this MP3: 200, 206, 304 or 416 (RFC 9110)."""
+    size = mp3.stat.size
+    etag = f'"{job.mp3}"'
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
         "X-Content-Type-Options": "nosniff",
     }
-    # A blob never changes under its id, so that the id is a strong validator.
+    # A blob never changes, so its id is a strong validator.
     if request.if_none_match and not is_resource_modified(request.environ, etag, ignore_if_range=True):
         with mp3:
             return Response(status=304, headers=headers)
-    first, behind, status = 0, size, 200
-    if (span := _range(request, etag, size)) is not None:
-        if span[0] >= span[1]:
+    start, stop = 0, size
+    status = 200
+    if (requested := _range(request, etag, size)) is not None:
+        start, stop = requested
+        if start >= stop:
             with mp3:
-                refused = problem(416, f"The MP3 has {size} bytes: ask for a range within them.")
-            refused.headers["Content-Range"] = f"bytes */{size}"
-            return refused
-        (first, behind), status = span, 206
-        headers["Content-Range"] = f"bytes {first}-{behind - 1}/{size}"
-    headers["Content-Length"] = str(behind - first)
+                unsatisfiable = problem(416, f"The range is outside the MP3: it has {size} bytes.")
+            unsatisfiable.headers["Content-Range"] = f"bytes */{size}"
+            return unsatisfiable
+        status = 206
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    headers["Content-Length"] = str(stop - start)
     headers["Content-Disposition"] = disposition(mp3.stat.description.filename)
     if request.method == "HEAD":
         mp3.__exit__(None, None, None)
         return Response(status=status, headers=headers, content_type="audio/mpeg")
-    return Response(_chunks(mp3, first, behind), status, headers, content_type="audio/mpeg", direct_passthrough=True)
+    return Response(_chunks(mp3, start, stop), status, headers, content_type="audio/mpeg", direct_passthrough=True)
 
 
 def _range(request: Request, etag: str, size: int) -> tuple[int, int] | None:
-    """First byte of the one range that is asked for, and the byte behind its last; an empty one cannot be satisfied.
+    """Returns the requested byte range as (start, stop), stop excluded; an empty one cannot be satisfied.
 
-    None where everything is to be sent: what is no range, and several at once (RFC 9110, 14.2), and a part of
-    what is no longer there (13.1.5: the same strong tag, or everything).
+    Returns None if everything is to be sent: without a valid range, for several ranges at once (RFC 9110, 14.2), and
+    if If-Range does not match the strong tag (13.1.5).
     """
-    one = _RANGE.fullmatch(request.headers.get("Range", "").strip())
-    if one is None or request.headers.get("If-Range", etag) != etag:
+    found = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if found is None or request.headers.get("If-Range", etag) != etag:
         return None
-    first, last = one["first"], one["last"]
+    first, last = found["first"], found["last"]
     if not first:
         return (max(0, size - int(last)), size) if last else None
     if last and int(last) < int(first):
@@ -113,34 +119,36 @@ def _range(request: Request, etag: str, size: int) -> tuple[int, int] | None:
     return int(first), min(int(last) + 1, size) if last else size
 
 
-def _chunks(mp3: Reader, first: int, behind: int) -> Iterator[bytes]:
+def _chunks(mp3: Reader, start: int, stop: int) -> Iterator[bytes]:
     with mp3:
-        if first:
-            mp3.seek(first)
-        left = behind - first
+        if start:
+            mp3.seek(start)
+        left = stop - start
         while left and (chunk := mp3.read(min(_CHUNK, left))):
             left -= len(chunk)
             yield chunk
 
 
 def disposition(filename: str) -> str:
-    """Content-Disposition for any file name (RFC 6266): the name itself, and one in ASCII for old clients."""
+    """Returns the Content-Disposition for a file name (RFC 6266): the name itself, and an ASCII one for old clients."""
     from urllib.parse import quote
 
-    plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
-    plain = "".join(character for character in plain if character.isprintable() and character not in '"\\%').strip()
-    if not plain.removesuffix(".mp3").strip():
-        plain = "audio.mp3"
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
+    ascii_name = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
+    ascii_name = "".join(character for character in ascii_name if character.isprintable() and character not in '"\\%')
+    ascii_name = ascii_name.strip()
+    if not ascii_name.removesuffix(".mp3").strip():
+        ascii_name = "audio.mp3"
+    return f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(filename, safe='')}"
 
 
 def _not_found() -> JobNotFound:
-    return JobNotFound("There is no such MP3: GET /jobs lists yours.")
+    return JobNotFound("MP3 not found: GET /jobs lists yours.")
 
 
 @functools.cache
-def _counter() -> Counter:
-    return Counter(connect(os.environ), Jobs(Database(url(os.environ))), Links.from_environ(os.environ))
+def dependencies() -> Dependencies:
+    """Creates the dependencies from the environment, once per process."""
+    return Dependencies(connect(os.environ), Jobs(Database(url(os.environ))), Links.from_environ(os.environ))
 
 
 _ROUTES = Routes({"GET /download": _download})

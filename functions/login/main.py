@@ -1,4 +1,4 @@
-"""Gives a token for a username and a password, and publishes the keys that tokens are checked with."""
+"""Issues tokens for usernames and passwords, and publishes the public keys that verify them."""
 
 import functools
 import os
@@ -11,20 +11,19 @@ from flask import Request, Response
 from functions.auth.accounts import Accounts, WrongCredentials
 from functions.auth.throttle import Throttle, subjects
 from functions.auth.tokens import Signer, verifier
-from functions.clients import client_address
-from functions.http_endpoint import Routes, as_json
+from functions.http_endpoint import Routes, client_address, json_response
 from functions.state.database import Database, url
 
 
 @functions_framework.http
 def login(request: Request) -> Response:
-    """POST /login and GET /.well-known/jwks.json."""
+    """Handles POST /login and GET /.well-known/jwks.json."""
     return _ROUTES.answer(request)
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """What a login takes."""
+class Dependencies:
+    """What login works with."""
 
     accounts: Accounts
     throttle: Throttle
@@ -32,41 +31,43 @@ class Desk:
 
 
 def _login(request: Request) -> Response:
-    given = request.authorization
-    if given is None or given.type != "basic" or not given.username or given.password is None:
-        raise WrongCredentials("Send the username and the password by HTTP Basic authentication.")
-    return as_json(sign_in(given.username, given.password, client_address(request, os.environ), _desk()))
+    credentials = request.authorization
+    if credentials is None or credentials.type != "basic" or not credentials.username or credentials.password is None:
+        raise WrongCredentials("Send your username and password with HTTP Basic authentication.")
+    address = client_address(request, os.environ)
+    return json_response(log_in(credentials.username, credentials.password, address, dependencies()))
 
 
-def sign_in(username: str, password: str, address: str, desk: Desk) -> dict[str, Any]:
-    """A token for the user of these credentials.
+def log_in(username: str, password: str, address: str, deps: Dependencies) -> dict[str, Any]:
+    """Returns ``{"token", "expires_in"}`` for the user with these credentials; ``expires_in`` is in seconds.
 
     Raises:
-        WrongCredentials: no such user, or not their password.
-        TooManyFailures: this account or this address has failed too often just now.
+        WrongCredentials: there is no such user, or the password is wrong.
+        TooManyFailures: too many logins failed for this account or from this address.
     """
-    here, account, from_where = subjects(username, address)
-    desk.throttle.check(here, account, from_where)
+    account_here, account, client = subjects(username, address)
+    deps.throttle.check(account_here, account, client)
     try:
-        user = desk.accounts.check(username, password)
+        user = deps.accounts.authenticate(username, password)
     except WrongCredentials:
-        desk.throttle.failed(here, account, from_where)
+        deps.throttle.record_failure(account_here, account, client)
         raise
-    # Once more: of many who guess at once, no more may learn that they are right than could have tried in turn.
-    if desk.throttle.check(here, account, from_where):
-        desk.throttle.succeeded(here, account)
-    return {"token": desk.signer.sign(user.id, user.username, user.role), "expires_in": desk.signer.seconds}
+    # Checked again: of many simultaneous guesses, no more may be confirmed than sequential ones could have been.
+    if deps.throttle.check(account_here, account, client):
+        deps.throttle.forget_failures(account_here, account)
+    return {"token": deps.signer.sign(user.id, user.username, user.role), "expires_in": deps.signer.seconds}
 
 
 def _keys(_: Request) -> Response:
-    jwks = verifier(os.environ).jwks
-    return as_json({"keys": jwks}, headers={"Access-Control-Allow-Origin": "*", "Cache-Control": "public, max-age=300"})
+    headers = {"Access-Control-Allow-Origin": "*", "Cache-Control": "public, max-age=300"}
+    return json_response({"keys": verifier(os.environ).jwks}, headers=headers)
 
 
 @functools.cache
-def _desk() -> Desk:
+def dependencies() -> Dependencies:
+    """Creates the dependencies from the environment, once per process."""
     database = Database(url(os.environ))
-    return Desk(Accounts(database), Throttle(database), Signer.from_environ(os.environ))
+    return Dependencies(Accounts(database), Throttle(database), Signer.from_environ(os.environ))
 
 
 _ROUTES = Routes({"POST /login": _login, "GET /.well-known/jwks.json": _keys})

@@ -103,13 +103,14 @@ def _record(event: str, lease: Lease, deps: Dependencies) -> None:
 
 def write(event: str, lease: Lease, to: Addressee, links: Links) -> Mail:
     """The letter that the mail's row asks for."""
-    user, job, message_id = to.user, to.job, message_id_of(event)
+    job = to.job
+    recipient = message.Recipient(to.user.name, to.user.email)
+    message_id = message_id_of(event)
     if lease.row.kind == Mp3Ready.type:
-        link = links.make(user.id, job.mp3)
-        return message.ready(
-            user.name, user.email, job.filename, job.duration, link, links.days, job.mp3, job.warning, message_id
-        )
-    return message.failed(user.name, user.email, job.filename, job.error, message_id)
+        mp3 = message.Mp3(job.mp3, job.filename, job.duration, job.warning)
+        link = message.DownloadLink(links.make(to.user.id, job.mp3), links.days)
+        return message.ready(recipient, mp3, link, message_id)
+    return message.failed(recipient, job.filename, job.error, message_id)
 
 
 @functools.cache

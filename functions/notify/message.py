@@ -1,78 +1,100 @@
-"""The two letters that a user gets: the MP3 is ready, or the conversion failed. Plain text and HTML say the same."""
+"""The two mails that users get: the MP3 is ready, or the conversion failed. Plain text and HTML say the same."""
 
 import re
+from dataclasses import dataclass
 from html import escape
+from typing import Final
 
 from functions.notify.transports import CONTROLS, Mail
 
-#: Characters that turn the direction of what follows them (Unicode, UAX #9, section 2): a name has no need of them
-#: and can hide its ending behind them.
-_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+#: Characters that change the direction of the text after them (Unicode, UAX #9, section 2). A name does not need them,
+#: and they can disguise a file's extension.
+_DIRECTION_CONTROLS: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_MAX_NAME: Final = 60  # characters of a user's name in the greeting
 
 
-def ready(
-    name: str,
-    to: str,
-    filename: str,
-    duration: float | None,
-    link: str,
-    days: float,
-    fid: str,
-    warning: str | None,
-    message_id: str,
-) -> Mail:
-    """The letter that brings the link.
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """The user who gets the mail."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadLink:
+    """A signed URL that downloads the MP3 without a login for a number of days."""
+
+    url: str
+    days: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mp3:
+    """A finished MP3.
+
+    Attributes:
+        fid: its blob id.
+        filename: the video's file name.
+        duration: in seconds, if it is known.
+        warning: what the user should know about it, if anything.
+    """
+
+    fid: str
+    filename: str
+    duration: float | None
+    warning: str | None
+
+
+def ready(to: Recipient, mp3: Mp3, link: DownloadLink, message_id: str) -> Mail:
+    """Returns the mail that delivers the link to an MP3.
 
     Args:
-        name: what the user is called.
-        to: the user's address.
-        filename: the video's.
-        duration: of the MP3, in seconds, if it is known.
-        link: the signed URL of the download.
-        days: how long the link holds.
-        fid: the MP3's blob id.
-        warning: what the user should know about the MP3, if there is anything.
-        message_id: as ``functions.notify.transports.message_id_of`` makes it.
+        to: the user.
+        mp3: the MP3.
+        link: downloads the MP3.
+        message_id: from ``functions.notify.transports.message_id_of``.
     """
-    file = _shown(filename)
-    length = f" It is {_clock(duration)} long." if duration is not None else ""
+    filename = _one_line(mp3.filename)
+    duration = f" ({_clock(mp3.duration)})" if mp3.duration is not None else ""
     paragraphs = [
-        f"the MP3 of “{file}” is ready.{length}",
-        *([f"Please note: {_shown(warning)}"] if warning else []),
+        f"Your MP3 of “{filename}” is ready{duration}.",
+        *([f"Please note: {_one_line(mp3.warning)}"] if mp3.warning else []),
         "Download it here:",
-        link,
-        f"The link works for {_days(days)}, for everybody who has it. After that, log in and download the file by its "
-        f"id: {fid}",
+        link.url,
+        f"The link is valid for {_days(link.days)} and works for anyone who has it, so share it with care. After that, "
+        f"log in and download the MP3 by its id: {mp3.fid}",
     ]
-    return _letter(name, to, f"Your MP3 is ready: {file}", paragraphs, link, message_id)
+    return _mail(to, f"Your MP3 is ready: {filename}", paragraphs, link.url, message_id)
 
 
-def failed(name: str, to: str, filename: str, error: str, message_id: str) -> Mail:
-    """The letter that says why there is no MP3, and what to do.
+def failed(to: Recipient, filename: str, error: str, message_id: str) -> Mail:
+    """Returns the mail that says why a conversion failed and what to do.
 
     Args:
-        name: what the user is called.
-        to: the user's address.
-        filename: the video's.
-        error: why, one plain sentence.
-        message_id: as ``functions.notify.transports.message_id_of`` makes it.
+        to: the user.
+        filename: the video's file name.
+        error: the reason, a sentence for users.
+        message_id: from ``functions.notify.transports.message_id_of``.
     """
-    file = _shown(filename)
+    filename = _one_line(filename)
     paragraphs = [
-        f"“{file}” could not be converted to MP3.",
-        f"The reason: {_shown(error)}",
-        "Check that the file plays on your machine and has sound, and that the options suit it, then upload it again.",
+        f"We could not convert “{filename}” to MP3.",
+        f"Reason: {_one_line(error)}",
+        "Please check that the file plays on your computer, that it has sound, and that your conversion options fit "
+        "it. Then upload it again.",
     ]
-    return _letter(name, to, f"No MP3 could be made: {file}", paragraphs, None, message_id)
+    return _mail(to, f"Conversion failed: {filename}", paragraphs, None, message_id)
 
 
-def _letter(name: str, to: str, subject: str, paragraphs: list[str], link: str | None, message_id: str) -> Mail:
-    # Nobody has proved that the address is theirs: a name that is a link would make us its messenger.
-    greeting = "Hello," if re.search(r"://|www\.", name, re.IGNORECASE) else f"Hello {_shown(name)[:60]},"
+def _mail(to: Recipient, subject: str, paragraphs: list[str], link: str | None, message_id: str) -> Mail:
+    # Nobody has verified the address: a name that contains a link would make us deliver somebody's spam.
+    has_link = re.search(r"://|www\.", to.name, re.IGNORECASE)
+    greeting = "Hello," if has_link else f"Hello {_one_line(to.name)[:_MAX_NAME]},"
     lines = [greeting, *paragraphs, "mp3burst"]
     body = "\n".join(f"<p>{_html(line, link)}</p>" for line in lines)
     return Mail(
-        to=to,
+        to=to.address,
         subject=subject,
         text="\n\n".join(lines) + "\n",
         html=f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(subject)}</title></head>\n'
@@ -85,9 +107,10 @@ def _html(line: str, link: str | None) -> str:
     return f'<a href="{escape(line)}">Download the MP3</a>' if line == link else escape(line)
 
 
-def _shown(text: str) -> str:
-    # On one line, in one direction, and possible to encode.
-    return _TURNS.sub("", CONTROLS.sub("\N{REPLACEMENT CHARACTER}", re.sub(r"\s+", " ", text))).strip()
+def _one_line(text: str) -> str:
+    """Returns the text on one line, in one direction, and encodable in UTF-8."""
+    encodable = CONTROLS.sub("\N{REPLACEMENT CHARACTER}", re.sub(r"\s+", " ", text))
+    return _DIRECTION_CONTROLS.sub("", encodable).strip()
 
 
 def _clock(seconds: float) -> str:

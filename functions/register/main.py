@@ -1,4 +1,4 @@
-"""Takes on new users."""
+"""Registers new users."""
 
 import functools
 import os
@@ -8,55 +8,68 @@ from typing import Any, Final
 import functions_framework
 from flask import Request, Response
 
-from functions.auth.accounts import Accounts, User, fold
+from functions.auth.accounts import Accounts, User, normalize_username
 from functions.email_address import BadAddress, parse
-from functions.http_endpoint import Routes, Unprocessable, as_json, json_object
+from functions.http_endpoint import Routes, Unprocessable, json_object, json_response
 from functions.state.database import Database, url
 
-#: Deliberately coarse: whether an address exists, only a mail to it can tell.
+#: Deliberately coarse: only sending a mail shows whether an address exists.
 _EMAIL: Final = re.compile(r"[^\s@<>\"(),;:\\]+@[^\s@<>\"(),;:\\]+\.[^\s@<>\"(),;:\\.]+")
+#: Lone halves of a UTF-16 surrogate pair: JSON can contain them, but no encoding can.
+_LONE_SURROGATES: Final = re.compile(r"[\ud800-\udfff]")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\ud800-\udfff]")
+_FIELDS: Final = ("name", "username", "password", "email")
 
 
 @functions_framework.http
 def register(request: Request) -> Response:
-    """POST /register."""
+    """Handles POST /register."""
     return _ROUTES.answer(request)
 
 
 def _register(request: Request) -> Response:
     user = add_user(json_object(request), _accounts())
-    return as_json({"id": user.id, "username": user.username}, 201)
+    return json_response({"id": user.id, "username": user.username}, 201)
 
 
 def add_user(form: dict[str, Any], accounts: Accounts) -> User:
-    """Add the user of the form ``{"name", "username", "password", "email"}``.
+    """Adds the user in the form ``{"name", "username", "password", "email"}``.
+
+    The username doubles as the address if ``email`` is missing or empty.
 
     Raises:
-        Unprocessable: a field is missing or wrong; every one is named.
-        UsernameTaken: somebody has this username.
+        Unprocessable: fields are missing or invalid; the error names all of them.
+        UsernameTaken: the username already belongs to a user.
     """
-    text = {field: form.get(field) for field in ("name", "username", "password", "email")}
-    wrong = {field: "must be text" for field, value in text.items() if value is not None and not isinstance(value, str)}
-    name, username, password, email = ("" if field in wrong else str(value or "") for field, value in text.items())
-    email = email.strip() or username.strip()
-    faults = {
-        "name": "must have 1 to 200 characters" if not 1 <= len(name.strip()) <= 200 else "",
-        "username": "must have 1 to 254 characters" if not 1 <= len(fold(username)) <= 254 else "",
-        "password": "must have 8 to 128 characters" if not 8 <= len(password) <= 128 else "",
-        "email": "must be an e-mail address" if not _is_address(email) else "",
-    }
-    for field in ("name", "username", "email"):
-        if any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in str(text[field] or "")):
-            faults[field] = "must not have control characters"
-    if any(0xD800 <= ord(character) < 0xE000 for character in password):
-        wrong |= {"password": "must be text"}  # Halves of characters: JSON can hold them, no encoding has them.
-    if ":" in fold(username):
-        faults["username"] = "must not have a colon, which ends the name in HTTP Basic authentication"
-    faults = {field: fault for field, fault in (faults | wrong).items() if fault}
+    text = {field: value if isinstance(value := form.get(field), str) else "" for field in _FIELDS}
+    address = text["email"].strip() or text["username"].strip()
+    faults = _faults(text, address)
+    for field in _FIELDS:
+        if not isinstance(form.get(field), str | None):
+            faults[field] = "must be text"
     if faults:
-        sentence = "; ".join(f"{field} {fault}" for field, fault in faults.items())
-        raise Unprocessable(f"Correct this and send it again: {sentence}.", faults)
-    return accounts.add(name, username, password, email)
+        faults = {field: faults[field] for field in _FIELDS if field in faults}
+        message = "; ".join(f"{field} {fault}" for field, fault in faults.items())
+        raise Unprocessable(f"Correct the following and try again: {message}.", faults)
+    return accounts.add(text["name"], text["username"], text["password"], address)
+
+
+def _faults(text: dict[str, str], address: str) -> dict[str, str]:
+    """Returns what is wrong with each invalid field; of several faults, the last in the list."""
+    username = normalize_username(text["username"])
+    checks = [
+        ("name", not 1 <= len(text["name"].strip()) <= 200, "must have 1 to 200 characters"),
+        ("username", not 1 <= len(username) <= 254, "must have 1 to 254 characters"),
+        ("password", not 8 <= len(text["password"]) <= 128, "must have 8 to 128 characters"),
+        ("email", not _is_address(address), "must be an e-mail address"),
+        *(
+            (field, bool(_CONTROLS.search(text[field])), "must not contain control characters")
+            for field in ("name", "username", "email")
+        ),
+        ("password", bool(_LONE_SURROGATES.search(text["password"])), "must be text"),
+        ("username", ":" in username, "must not contain a colon: HTTP Basic authentication ends the username there"),
+    ]
+    return {field: fault for field, invalid, fault in checks if invalid}
 
 
 def _is_address(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Says how jobs stand, and deletes them."""
+"""Lists, shows and deletes jobs."""
 
 import functools
 import json
@@ -10,32 +10,36 @@ from typing import Any, Final
 import functions_framework
 from flask import Request, Response
 
+from functions.auth.accounts import UserId
 from functions.auth.tokens import verifier
-from functions.http_endpoint import Routes, Unprocessable, as_json
+from functions.http_endpoint import Routes, Unprocessable, json_response
 from functions.state.database import Database, url
 from functions.state.jobs import STEPS, Job, Jobs
 
-#: Seconds that an answer may be held until a job changes.
-LONGEST_WAIT: Final = 25.0
-_LOOK: Final = 0.25
-_PAGE, _LARGEST_PAGE = 50, 500
-_SHOWN: Final = {"encoding": "converting", "joining": "converting"}
+#: The longest time, in seconds, that a request may wait for its job to change.
+MAX_WAIT: Final = 25.0
+_POLL_INTERVAL: Final = 0.25  # seconds
+#: Jobs in one page of the list.
+_PAGE_SIZE: Final = 50
+_MAX_PAGE_SIZE: Final = 500
+#: Internal states, and the status that users see in their place.
+_STATUS: Final = {"encoding": "converting", "joining": "converting"}
 
 
 @functions_framework.http
 def status(request: Request) -> Response:
-    """GET /jobs, GET and DELETE /jobs/JOB."""
+    """Handles GET /jobs, GET /jobs/JOB and DELETE /jobs/JOB."""
     return _ROUTES.answer(request)
 
 
 def _list(request: Request) -> Response:
-    limit = int(_query_number(request, "limit", _PAGE, 1, _LARGEST_PAGE))
-    return as_json(listing(_jobs(), _user(request), limit, request.args.get("after")))
+    limit = int(_query_number(request, "limit", _PAGE_SIZE, 1, _MAX_PAGE_SIZE))
+    return json_response(listing(_jobs(), _user(request), limit, request.args.get("after")))
 
 
 def _get(request: Request, job: str) -> Response:
-    wait = _query_number(request, "wait", 0, 0, LONGEST_WAIT)
-    return as_json(shown(await_change(_jobs(), job, _user(request), wait)))
+    wait = _query_number(request, "wait", 0, 0, MAX_WAIT)
+    return json_response(as_shown(await_change(_jobs(), job, _user(request), wait)))
 
 
 def _delete(request: Request, job: str) -> Response:
@@ -43,38 +47,42 @@ def _delete(request: Request, job: str) -> Response:
     return Response(status=204)
 
 
-def listing(jobs: Jobs, owner: str, limit: int, after: str | None) -> dict[str, Any]:
-    """A page of the owner's jobs, newest first; ``next`` is what to pass as ``after`` for the next one."""
+def listing(jobs: Jobs, owner: UserId, limit: int, after: str | None) -> dict[str, Any]:
+    """Returns a page of the owner's jobs, newest first.
+
+    ``next`` is the value of ``after`` for the next page, None on the last one.
+    """
     page = jobs.page(owner, limit + 1, after)
     return {
-        "jobs": [shown(job) for job in page[:limit]],
+        "jobs": [as_shown(job) for job in page[:limit]],
         "next": page[limit - 1].id if len(page) > limit else None,
     }
 
 
-def await_change(jobs: Jobs, job: str, owner: str, wait: float) -> Job:
-    """The job, as soon as its state is no longer what it was, or after ``wait`` seconds.
+def await_change(jobs: Jobs, job: str, owner: UserId, wait: float) -> Job:
+    """Returns the job as soon as its status changes or it is finished, or after ``wait`` seconds.
 
     Raises:
-        JobNotFound: there is no such job, or it is gone in the meantime.
+        JobNotFound: there is no such job, or it was deleted while waiting.
     """
-    end = time.monotonic() + wait
-    first = now = jobs.get(job, owner)
-    while _status(now) == _status(first) and not now.finished_at and (left := end - time.monotonic()) > 0:
-        time.sleep(min(_LOOK, left))
-        now = jobs.get(job, owner)
-    return now
+    deadline = time.monotonic() + wait
+    first = jobs.get(job, owner)
+    current = first
+    while _status(current) == _status(first) and not current.finished_at and (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(_POLL_INTERVAL, left))
+        current = jobs.get(job, owner)
+    return current
 
 
-def shown(job: Job) -> dict[str, Any]:
-    """The job as users see it."""
-    whole = job.total or STEPS
+def as_shown(job: Job) -> dict[str, Any]:
+    """Returns the job as users see it, ready for JSON."""
+    total = job.total or STEPS
     return {
         "job": job.id,
         "fid": job.video,
         "filename": job.filename,
         "status": _status(job),
-        "progress": 1.0 if job.state == "done" else round(min(job.done / whole, 1.0), 3),
+        "progress": 1.0 if job.state == "done" else round(min(job.done / total, 1.0), 3),
         "mp3": job.mp3,
         "duration": job.duration,
         "options": json.loads(job.options.to_json()),
@@ -86,7 +94,7 @@ def shown(job: Job) -> dict[str, Any]:
 
 
 def _status(job: Job) -> str:
-    return _SHOWN.get(job.state, job.state)
+    return _STATUS.get(job.state, job.state)
 
 
 def _iso(milliseconds: int | None) -> str | None:
@@ -95,7 +103,7 @@ def _iso(milliseconds: int | None) -> str | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _query_number(request: Request, name: str, default: float, least: float, most: float) -> float:
+def _query_number(request: Request, name: str, default: float, minimum: float, maximum: float) -> float:
     text = request.args.get(name)
     if text is None:
         return default
@@ -103,13 +111,14 @@ def _query_number(request: Request, name: str, default: float, least: float, mos
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not least <= value <= most:
-        raise Unprocessable(f"{name} must be a number from {least:g} to {most:g}.", {name: "is out of range"})
+    if not minimum <= value <= maximum:
+        message = f"{name} is invalid: use a number from {minimum:g} to {maximum:g}."
+        raise Unprocessable(message, {name: f"must be a number from {minimum:g} to {maximum:g}"})
     return value
 
 
-def _user(request: Request) -> str:
-    return verifier(os.environ).bearer(request.headers.get("Authorization")).user
+def _user(request: Request) -> UserId:
+    return verifier(os.environ).authenticate(request.headers.get("Authorization")).user
 
 
 @functools.cache

@@ -62,7 +62,7 @@ def authorize(request: Request) -> Identity:
     Raises:
         NotAuthenticated: nobody that we know. NotAllowed: somebody who may not.
     """
-    identity = verifier(os.environ).bearer(request.headers.get("Authorization"))
+    identity = verifier(os.environ).authenticate(request.headers.get("Authorization"))
     if os.environ.get("UPLOAD_ROLE", "") not in ("", identity.role):
         raise NotAllowed("Only administrators may upload here: ask one of them.")
     return identity

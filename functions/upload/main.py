@@ -8,7 +8,7 @@ from flask import Request, Response
 
 from events.schema import VideoUploaded
 from functions.auth.tokens import Identity
-from functions.http_endpoint import Routes, Unprocessable, as_json
+from functions.http_endpoint import Routes, Unprocessable, json_response
 from functions.media import Description
 from functions.options import Options
 from functions.state.jobs import Job, new_job_id
@@ -38,7 +38,7 @@ def _upload(request: Request) -> Response:
         if (request.content_length or 0) > deps.max_bytes + BESIDE:
             raise too_large(deps.max_bytes)
         job = create_job(read(request), identity, key, deps, request.content_length)
-    return as_json({"job": job.id, "fid": job.video}, 202, {"Location": f"/jobs/{job.id}"})
+    return json_response({"job": job.id, "fid": job.video}, 202, {"Location": f"/jobs/{job.id}"})
 
 
 def create_job(form: Form, identity: Identity, key: str | None, deps: Dependencies, length: int | None = None) -> Job:

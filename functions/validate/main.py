@@ -1,4 +1,4 @@
-"""Says whether a token holds, for services that cannot check it themselves."""
+"""Validates tokens for services that cannot do it themselves."""
 
 import os
 
@@ -6,26 +6,26 @@ import functions_framework
 from flask import Request, Response
 
 from functions.auth.tokens import Verifier, verifier
-from functions.http_endpoint import Routes, as_json
+from functions.http_endpoint import Routes, json_response
 
 
 @functions_framework.http
 def validate(request: Request) -> Response:
-    """POST /validate."""
+    """Handles POST /validate."""
     return _ROUTES.answer(request)
 
 
 def _validate(request: Request) -> Response:
-    return as_json(claims(request.headers.get("Authorization"), verifier(os.environ)))
+    return json_response(claims(request.headers.get("Authorization"), verifier(os.environ)))
 
 
 def claims(authorization: str | None, verifier: Verifier) -> dict[str, object]:
-    """The claims of the token in an Authorization header.
+    """Returns the claims of the token in an Authorization header.
 
     Raises:
-        NotAuthenticated: there is no token, or it does not hold.
+        NotAuthenticated: the token is missing or invalid.
     """
-    return dict(verifier.bearer(authorization).claims)
+    return dict(verifier.authenticate(authorization).claims)
 
 
 _ROUTES = Routes({"POST /validate": _validate})

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from events.errors import TryAgain
-from functions.clients import is_proxy
+from functions.http_endpoint import is_trusted_proxy
 from infra.local.instances import Pool
 from infra.local.manifests import Function
 
@@ -218,7 +218,7 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
 def _forwarded(request: web.BaseRequest, environ: Mapping[str, str]) -> CIMultiDict[str]:
     headers, caller = _end_to_end(request.headers), request.remote or ""
     # From anybody but a proxy the header is an invention; and every function trusts this ingress.
-    said = headers.popall("X-Forwarded-For", ()) if caller and is_proxy(caller, environ) else ()
+    said = headers.popall("X-Forwarded-For", ()) if caller and is_trusted_proxy(caller, environ) else ()
     headers["X-Forwarded-For"] = ", ".join([*said, caller])
     headers["X-Forwarded-Proto"] = request.scheme
     headers["X-Forwarded-Host"] = request.headers.get("Host", "")

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from functions.auth.accounts import Accounts, User, UsernameTaken, WrongCredentials
 from functions.auth.throttle import Subject, Throttle, TooManyFailures, subjects
 from functions.auth.tokens import Signer
-from functions.login.main import Desk, sign_in
+from functions.login.main import Dependencies, log_in
 from functions.state.database import Database
 from functions.state.overdue import Overdue
 from functions.state.schema import logins, users
@@ -22,8 +22,8 @@ def test_a_user_can_log_in_with_the_name_in_any_spelling(database: Database) -> 
     accounts = Accounts(database)
     added = accounts.add("Zoë Ångström", "Zoe@Example.org", "correct horse", "zoe@example.org")
     assert added.username == "zoe@example.org"
-    assert accounts.check(" ZOE@example.org ", "correct horse") == added
-    assert accounts.check("zoe@example.org", "correct horse").name == "Zoë Ångström"
+    assert accounts.authenticate(" ZOE@example.org ", "correct horse") == added
+    assert accounts.authenticate("zoe@example.org", "correct horse").name == "Zoë Ångström"
 
 
 def test_passwords_are_not_kept(database: Database) -> None:
@@ -40,8 +40,8 @@ def test_passwords_are_not_kept(database: Database) -> None:
 def test_a_wrong_password_and_an_unknown_user_say_the_same(database: Database, username: str, password: str) -> None:
     accounts = Accounts(database)
     accounts.add("A", "a@example.org", "correct horse", "a@example.org")
-    with pytest.raises(WrongCredentials, match=r"^The username or the password is wrong\.$"):
-        accounts.check(username, password)
+    with pytest.raises(WrongCredentials, match=r"^Wrong username or password: check both and try again\.$"):
+        accounts.authenticate(username, password)
 
 
 def test_of_two_who_want_a_name_at_once_one_gets_it(database: Database) -> None:
@@ -64,7 +64,7 @@ def test_a_role_is_given_by_name(database: Database) -> None:
     accounts.add("A", "a@example.org", "correct horse", "a@example.org")
     assert accounts.set_role("A@example.org", "admin")
     assert not accounts.set_role("b@example.org", "admin")
-    assert accounts.check("a@example.org", "correct horse").role == "admin"
+    assert accounts.authenticate("a@example.org", "correct horse").role == "admin"
 
 
 def test_failures_lock_an_account_and_success_opens_it(database: Database) -> None:
@@ -72,17 +72,17 @@ def test_failures_lock_an_account_and_success_opens_it(database: Database) -> No
     here, account, _ = who = subjects("a@example.org", "192.0.2.1")
     for _ in range(here.free):
         throttle.check(*who)
-        throttle.failed(*who)
+        throttle.record_failure(*who)
     throttle.check(*who)
-    throttle.failed(*who)
+    throttle.record_failure(*who)
     with pytest.raises(TooManyFailures) as refused:
         throttle.check(*who)
     assert 1 <= refused.value.retry_after <= 2
     throttle.check(*subjects("b@example.org", "192.0.2.1"))
     make_past(database, "logins", "locked_until", 10_000)
     throttle.check(*who)
-    throttle.succeeded(here, account)
-    throttle.failed(*who)
+    throttle.forget_failures(here, account)
+    throttle.record_failure(*who)
     throttle.check(*who)
 
 
@@ -90,7 +90,7 @@ def test_a_stranger_who_fails_does_not_lock_the_owner_out(database: Database) ->
     throttle = Throttle(database)
     for _ in range(20):
         make_past(database, "logins", "locked_until")
-        throttle.failed(*subjects("a@example.org", "198.51.100.7"))
+        throttle.record_failure(*subjects("a@example.org", "198.51.100.7"))
     with pytest.raises(TooManyFailures):
         throttle.check(*subjects("a@example.org", "198.51.100.7"))
     throttle.check(*subjects("a@example.org", "192.0.2.1"))
@@ -101,7 +101,7 @@ def test_the_lock_grows_and_has_an_end(database: Database) -> None:
     waits = []
     for _ in range(12):
         make_past(database, "logins", "locked_until")
-        throttle.failed(who)
+        throttle.record_failure(who)
         with pytest.raises(TooManyFailures) as refused:
             throttle.check(who)
         waits.append(refused.value.retry_after)
@@ -112,7 +112,7 @@ def test_the_lock_grows_and_has_an_end(database: Database) -> None:
 def test_failures_at_the_same_moment_are_all_counted(database: Database) -> None:
     throttle, who = Throttle(database), Subject("x", 1000)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: throttle.failed(who), range(80)))
+        list(pool.map(lambda _: throttle.record_failure(who), range(80)))
     assert database.run(lambda connection: connection.scalar(select(logins.c.failures))) == 80
 
 
@@ -123,18 +123,18 @@ class Crowd(Accounts):
         super().__init__(database)
         self._gate = threading.Barrier(size)
 
-    def check(self, username: str, password: str) -> User:
+    def authenticate(self, username: str, password: str) -> User:
         self._gate.wait(30)
-        return super().check(username, password)
+        return super().authenticate(username, password)
 
 
 def attempts(database: Database, passwords: list[str]) -> Counter[str]:
     """What so many logins at the same moment are told."""
-    desk = Desk(Crowd(database, len(passwords)), Throttle(database), Signer(private_pem(KEY), 1))
+    desk = Dependencies(Crowd(database, len(passwords)), Throttle(database), Signer(private_pem(KEY), 1))
 
     def sign(password: str) -> str:
         try:
-            sign_in("a@example.org", password, "192.0.2.1", desk)
+            log_in("a@example.org", password, "192.0.2.1", desk)
         except (WrongCredentials, TooManyFailures) as error:
             return type(error).__name__
         return "token"
@@ -157,24 +157,24 @@ def test_a_right_password_among_too_many_is_not_told_from_a_wrong_one(database: 
     class Late(Accounts):
         """Meanwhile others fail."""
 
-        def check(self, username: str, password: str) -> User:
-            found = super().check(username, password)
+        def authenticate(self, username: str, password: str) -> User:
+            found = super().authenticate(username, password)
             for _ in range(who[0].free + 1):
-                Throttle(database).failed(*who)
+                Throttle(database).record_failure(*who)
             return found
 
-    desk = Desk(Late(database), Throttle(database), Signer(private_pem(KEY), 1))
+    desk = Dependencies(Late(database), Throttle(database), Signer(private_pem(KEY), 1))
     with pytest.raises(TooManyFailures):
-        sign_in("a@example.org", "correct horse", "192.0.2.1", desk)
+        log_in("a@example.org", "correct horse", "192.0.2.1", desk)
     make_past(database, "logins", "locked_until")
-    desk = Desk(Accounts(database), Throttle(database), desk.signer)
-    assert sign_in("a@example.org", "correct horse", "192.0.2.1", desk)["token"]
+    desk = Dependencies(Accounts(database), Throttle(database), desk.signer)
+    assert log_in("a@example.org", "correct horse", "192.0.2.1", desk)["token"]
     left = select(logins.c.subject)  # the address's alone
     assert database.run(lambda connection: list(connection.scalars(left))) == [who[2].id]
 
 
 def test_old_failures_are_forgotten(database: Database) -> None:
-    Throttle(database).failed(Subject("x", 1))
+    Throttle(database).record_failure(Subject("x", 1))
     Overdue(database).forget_logins()
     assert database.run(lambda connection: connection.scalar(select(logins.c.failures))) == 1
     make_past(database, "logins", "locked_until", 3_700_000)

@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from functions.notify.carriers import SendGrid
-from functions.notify.transports import Mail, MailNotSent, MailRefused, mailer, message_id_of
+from functions.notify.transports import Mail, MailNotSent, MailRefused, SendGrid, mailer, message_id_of
 from tests.support.servers import free_port
 
 MAIL = Mail(

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.notify.carriers import Smtp
-from functions.notify.transports import Mail, MailNotSent, MailRefused, mailer, message_id_of
+from functions.notify.transports import Mail, MailNotSent, MailRefused, Smtp, mailer, message_id_of
 from tests.support.servers import free_port, smtp
 from tests.support.servers.smtp import DROP, HANG, SmtpServer
 

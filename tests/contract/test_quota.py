@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import insert, select
 
+from functions.auth.accounts import UserId
 from functions.auth.tokens import Identity
 from functions.media import Description, new_blob_id
 from functions.options import Options
@@ -25,8 +26,8 @@ from tests.e2e.client import wave_bytes
 from tests.support.databases import make_past
 from tests.support.fakes import memory_media
 
-ADA, BOB = (Identity(name * 32, name, "user", {}) for name in "ab")
-ROOT = Identity("a" * 32, "a", "admin", {})
+ADA, BOB = (Identity(UserId(name * 32), name, "user", {}) for name in "ab")
+ROOT = Identity(UserId("a" * 32), "a", "admin", {})
 SOUND = wave_bytes(0.5)
 SIZE = len(SOUND)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, func, select
 
+from functions.auth.accounts import UserId
 from functions.auth.tokens import Identity
 from functions.media import Checkpoint, StaleWriter
 from functions.options import Options
@@ -27,7 +28,7 @@ from tests.support.databases import make_past
 from tests.support.fakes import memory_media
 
 OWNER, STRANGER = "a" * 32, "b" * 32
-ADA = Identity(OWNER, "ada", "user", {})
+ADA = Identity(UserId(OWNER), "ada", "user", {})
 SOUND = wave_bytes(0.5)
 
 

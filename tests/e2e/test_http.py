@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
 
-from functions.auth.accounts import Accounts, fold
+from functions.auth.accounts import Accounts, normalize_username
 from functions.media import new_blob_id
 from functions.state.database import Database
 from tests.e2e.client import (
@@ -132,7 +132,7 @@ def test_register_a_username_that_is_taken(platform: Platform, spelling: str) ->
     nobody = Client(platform.url)
     name = f"taken-{hashlib.sha256(spelling.encode()).hexdigest()[:8]}"
     form = {"name": "A", "password": PASSWORD, "email": "a@example.org"}
-    assert nobody.register(**form, username=fold(spelling.format(name))).status == 201
+    assert nobody.register(**form, username=normalize_username(spelling.format(name))).status == 201
     nobody.register(**form, username=spelling.format(name).upper()).problem(409)
 
 

@@ -26,16 +26,16 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, event, insert, select, update
 
 from events.schema import Event, PieceCut, PiecesEncoded, VideoUploaded, parse
+from functions.auth.accounts import UserId
 from functions.auth.links import Links
 from functions.auth.tokens import Identity
 from functions.convert import handlers
 from functions.convert.dependencies import Dependencies as ConvertDependencies
 from functions.media import Appender, Checkpoint, Description, Media, Reader, Store, Writer
 from functions.media.directory import DirectoryStore
-from functions.notify.carriers import MailDir
 from functions.notify.main import Dependencies as NotifyDependencies
 from functions.notify.main import send_mail
-from functions.notify.transports import Mail
+from functions.notify.transports import Mail, MailDir
 from functions.state.blobs import Blobs
 from functions.state.database import Database
 from functions.state.jobs import Jobs
@@ -52,7 +52,7 @@ from tests.support.databases import sqlite
 
 T = TypeVar("T")
 OWNER = "a" * 32
-ADA = Identity(OWNER, "ada", "user", {})
+ADA = Identity(UserId(OWNER), "ada", "user", {})
 _DAY = 86_400_000
 #: What changes a directory; the bytes of files are written by way of the wrapped writers.
 _CHANGES = ("mkdir", "rename", "replace", "unlink", "rmdir")

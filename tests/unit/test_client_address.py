@@ -4,7 +4,7 @@ import pytest
 from flask import Request
 from werkzeug.test import EnvironBuilder
 
-from functions.clients import client_address, is_proxy
+from functions.http_endpoint import client_address, is_trusted_proxy
 from functions.settings import BadSetting
 
 
@@ -54,4 +54,4 @@ def test_a_setting_that_makes_no_sense(trusted: str) -> None:
     [("127.0.0.1", "", False), ("127.0.0.1", "127.0.0.0/8", True), ("192.168.0.9", "127.0.0.0/8,10.0.0.0/8", False)],
 )
 def test_whoever_asks_is_no_proxy_unless_the_setting_says_so(peer: str, trusted: str, is_one: bool) -> None:
-    assert is_proxy(peer, {"TRUSTED_PROXIES": trusted}) is is_one
+    assert is_trusted_proxy(peer, {"TRUSTED_PROXIES": trusted}) is is_one

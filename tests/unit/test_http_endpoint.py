@@ -8,7 +8,7 @@ from flask import Request, Response
 from werkzeug.test import EnvironBuilder
 
 from events.errors import Mp3burstError, TryAgain
-from functions.http_endpoint import JSON_LIMIT, BadRequest, Routes, Unprocessable, as_json, json_object
+from functions.http_endpoint import JSON_LIMIT, BadRequest, Routes, Unprocessable, json_object, json_response
 
 
 class NotYou(Mp3burstError):
@@ -29,9 +29,9 @@ def fail(error: Exception) -> Callable[..., Response]:
 
 ROUTES = Routes(
     {
-        "GET /things": lambda _: as_json({"name": "Größe"}),
-        "POST /things": lambda request: as_json(json_object(request), 201, {"Location": "/things/1"}),
-        "GET /things/<thing>": lambda _, thing: as_json(thing),
+        "GET /things": lambda _: json_response({"name": "Größe"}),
+        "POST /things": lambda request: json_response(json_object(request), 201, {"Location": "/things/1"}),
+        "GET /things/<thing>": lambda _, thing: json_response(thing),
         "DELETE /things/<thing>": lambda _, thing: Response(status=204),  # noqa: ARG005 - the router's names
         "GET /crash": fail(RuntimeError("the secret is 42")),
         "GET /ours": fail(Mp3burstError("DATABASE_URL is wrong: postgres://me:secret@host")),

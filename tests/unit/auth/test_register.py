@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from functions.auth.accounts import Accounts, User
+from functions.auth.accounts import Accounts, User, UserId
 from functions.http_endpoint import Unprocessable
 from functions.register.main import add_user
 
@@ -21,7 +21,7 @@ class Added(Accounts):
     def add(self, name: str, username: str, password: str, email: str, role: str = "user") -> User:
         assert role == "user"
         self.users.append((name, username, password, email))
-        return User("1", username, email, name, role)
+        return User(UserId("1"), username, email, name, role)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from functions.auth.accounts import UserId
 from functions.auth.tokens import AUDIENCE, ISSUER, NotAuthenticated, Signer, Verifier, verifier
 from functions.settings import BadSetting
 
@@ -27,6 +28,7 @@ def public_pem(key: Any) -> str:
     return pem.decode()
 
 
+USER = UserId("u")
 KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 SIGNER, VERIFIER = Signer(private_pem(KEY)), Verifier(public_pem(KEY))
 KID = VERIFIER.jwks[0]["kid"]
@@ -60,7 +62,7 @@ def changed(token: str) -> str:
 
 
 def test_a_token_says_who_somebody_is() -> None:
-    identity = VERIFIER.verify(SIGNER.sign("u1", "ada@example.org", "admin"))
+    identity = VERIFIER.verify(SIGNER.sign(UserId("u1"), "ada@example.org", "admin"))
     assert (identity.user, identity.username, identity.role) == ("u1", "ada@example.org", "admin")
     assert identity.claims["exp"] - identity.claims["iat"] == SIGNER.seconds == 24 * 3600
     assert VERIFIER.verify(signed()).user == "u"
@@ -70,7 +72,7 @@ def test_login_may_have_a_clock_that_is_ahead() -> None:
     assert VERIFIER.verify(signed(iat=int(time.time()) + 20)).user == "u"
 
 
-GOOD = SIGNER.sign("u", "ada", "user")
+GOOD = SIGNER.sign(USER, "ada", "user")
 BAD = {
     "empty": "",
     "no token": "abc",
@@ -117,16 +119,16 @@ def test_nothing_else_holds(what: str) -> None:
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", f"Basic {GOOD}", GOOD, f"Token {GOOD}"])
 def test_the_header_must_be_bearer(header: str | None) -> None:
     with pytest.raises(NotAuthenticated, match="Authorization: Bearer"):
-        VERIFIER.bearer(header)
+        VERIFIER.authenticate(header)
 
 
 def test_the_scheme_is_written_as_one_likes() -> None:
     for scheme in ("Bearer", "bearer", "BEARER"):
-        assert VERIFIER.bearer(f"{scheme}  {GOOD} ").user == "u"
+        assert VERIFIER.authenticate(f"{scheme}  {GOOD} ").user == "u"
 
 
 def test_keys_are_changed_while_old_tokens_live() -> None:
-    old, new = SIGNER.sign("u", "ada", "user"), Signer(private_pem(OTHER)).sign("u", "ada", "user")
+    old, new = SIGNER.sign(USER, "ada", "user"), Signer(private_pem(OTHER)).sign(USER, "ada", "user")
     both = Verifier(public_pem(KEY) + "\n" + public_pem(OTHER))
     assert len({key["kid"] for key in both.jwks}) == 2
     assert both.verify(old) == VERIFIER.verify(old)
@@ -165,5 +167,5 @@ def test_private_keys_that_are_none(key: str) -> None:
 
 def test_tokens_hold_as_long_as_the_setting_says() -> None:
     signer = Signer.from_environ({"TOKEN_PRIVATE_KEY": private_pem(KEY), "TOKEN_HOURS": "0.5"})
-    given = VERIFIER.verify(signer.sign("u", "ada", "user")).claims
+    given = VERIFIER.verify(signer.sign(USER, "ada", "user")).claims
     assert given["exp"] - given["iat"] == signer.seconds == 1800

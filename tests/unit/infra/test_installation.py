@@ -12,6 +12,7 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
+from functions.auth.accounts import UserId
 from functions.auth.links import Links
 from functions.auth.tokens import Signer, Verifier
 from infra import config
@@ -175,11 +176,11 @@ def test_what_is_made_fits_together(tmp_path: Path) -> None:
     for name, names in config.VARIABLES.items():
         assert made[name].keys() <= set(names.split()), name
     assert made.keys() == {*config.VARIABLES, "rabbitmq", "mongodb", "postgresql"}
-    token = Signer(made["token-signing"]["TOKEN_PRIVATE_KEY"]).sign("1", "ann", "user")
+    token = Signer(made["token-signing"]["TOKEN_PRIVATE_KEY"]).sign(UserId("1"), "ann", "user")
     assert Verifier(made["mp3burst"]["TOKEN_PUBLIC_KEYS"]).verify(token).username == "ann"
     assert (
         Links.from_environ({**made["links"], **made["mp3burst"]})
-        .make("1", "f")
+        .make(UserId("1"), "f")
         .startswith("http://mp3converter.com:8080/")
     )
     assert made["mp3burst"]["KEEP_DAYS"] == "30"
@@ -269,7 +270,7 @@ def test_on_kubernetes_they_are_secrets_and_a_config_map(tmp_path: Path, sql: st
         assert all(isinstance(value, str) and value for value in data.values()), "Kubernetes takes strings only"
     assert "FANOUT_PIECES" not in first["configmap-mp3burst"]["data"]  # a cluster has other cores than this machine
     public = first["configmap-mp3burst"]["data"]["TOKEN_PUBLIC_KEYS"]
-    token = Signer(first["secret-token-signing"]["stringData"]["TOKEN_PRIVATE_KEY"]).sign("1", "ann", "user")
+    token = Signer(first["secret-token-signing"]["stringData"]["TOKEN_PRIVATE_KEY"]).sign(UserId("1"), "ann", "user")
     assert Verifier(public).verify(token).username == "ann"
     broker = first["secret-rabbitmq"]["stringData"]
     assert broker["uri"] == "http://rabbitmq.mine:15672"

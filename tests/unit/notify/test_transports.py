@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.notify.carriers import MailDir, SendGrid, Smtp
-from functions.notify.transports import CONTROLS, Mail, MailNotSent, MailRefused, compose, mailer, message_id_of
+from functions.notify.transports import (
+    CONTROLS,
+    Mail,
+    MailDir,
+    MailNotSent,
+    MailRefused,
+    SendGrid,
+    Smtp,
+    compose,
+    mailer,
+    message_id_of,
+)
 from functions.settings import BadSetting
 
 MAIL = Mail("ada@example.org", "Ready", "text\n", "<p>html</p>\n", message_id_of("0123.mp3.ready"))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
-from functions.download.main import disposition, hand_out
+from functions.download.main import disposition, respond
 from functions.media import Description, new_blob_id
 from functions.options import Options
 from functions.state.jobs import Job
@@ -28,7 +28,7 @@ def ask(method: str = "GET", **headers: str) -> Response:
         writer.write(CONTENT)
     named = [(name.replace("_", "-"), value) for name, value in headers.items()]
     request = Request(EnvironBuilder("/download", method=method, headers=named).get_environ())
-    return hand_out(request, JOB, store.open(BLOB))
+    return respond(request, JOB, store.open(BLOB))
 
 
 def body_of(answer: Response) -> bytes:
