@@ -99,16 +99,17 @@ def fanout(bench: Bench) -> Iterator[Row]:
 
 def idle(bench: Bench) -> Iterator[Row]:
     """After one conversion and the idle windows, here cut to 2 s: processes and proportional memory."""
-    from tests.support.platform import children, start, wait_for
+    from tests.support.platform import start
+    from tests.support.processes import descendants, wait_for
 
     folder = bench.folder()
     with start(folder / "data", idle=2) as platform:
         bearer = _user(platform.port)
         upload(platform.port, bearer, bench.inputs.video(2))
         _await(platform.port, bearer, 1)
-        busy = children(platform.process.pid)
-        wait_for(lambda: not children(platform.process.pid), "no function's process", 60)
-        pids = [platform.process.pid, *children(platform.process.pid)]
+        busy = descendants(platform.process.pid)
+        wait_for(lambda: not descendants(platform.process.pid), "no function's process", 60)
+        pids = [platform.process.pid, *descendants(platform.process.pid)]
         memory = {_name(pid): _pss(pid) for pid in pids}
     yield Row(
         "idle",

@@ -13,12 +13,12 @@ import os
 import re
 import shlex
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tests.e2e.client import Answer, Client
+from tests.support.processes import wait_for
 
 #: The function of each path, as the manifests claim them.
 FUNCTIONS = {
@@ -36,11 +36,8 @@ _MAIL = "/api/v1/namespaces/mp3burst/services/mail:8025/proxy/api/v1"
 
 
 def until(probe: Callable[[], object], what: str, seconds: float = 120) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + seconds
-    while not probe():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        time.sleep(0.5)
+    """Wait for something on the cluster."""
+    wait_for(probe, what, seconds, every=0.5)
 
 
 class Cluster:

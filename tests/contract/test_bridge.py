@@ -12,9 +12,10 @@ import pytest
 from events.rabbitmq.message import ATTEMPTS, REASON
 from events.rabbitmq.topology import FOREIGN_QUEUE
 from events.schema import VideoUploaded
+from tests.support.processes import wait_for
 from tests.support.servers.bridge import Bridge
 from tests.support.servers.function import Function
-from tests.support.servers.load import Load, job, stranger, wait_until
+from tests.support.servers.load import Load, job, stranger
 from tests.support.servers.rabbitmq import RabbitMQ
 
 
@@ -52,7 +53,7 @@ def test_a_killed_bridge_loses_nothing(server: RabbitMQ, function: Function) -> 
         bridge.start()
         function.wait(lambda: len(function.got) == 2)
         release.set()
-        wait_until(lambda: not bridge.left())
+        wait_for(lambda: not bridge.left())
         assert function.ids == [event.id] * 2
 
 
@@ -61,7 +62,7 @@ def test_a_bridge_killed_while_an_event_waits_loses_nothing(server: RabbitMQ, fu
     event = VideoUploaded(job())
     with Bridge(server.url, {"video": function.url}) as bridge:
         bridge.publish(event, 10)
-        wait_until(lambda: "try 1" in bridge.log())
+        wait_for(lambda: "try 1" in bridge.log())
         bridge.kill()
         bridge.start()
         function.wait(lambda: len(function.got) >= 2)
@@ -75,7 +76,7 @@ def test_a_stopped_bridge_lets_the_function_finish(server: RabbitMQ, function: F
         bridge.publish(second, 10)
         function.wait(lambda: len(function.got) == 1)
         bridge.terminate()
-        wait_until(lambda: "Stopping" in bridge.log())
+        wait_for(lambda: "Stopping" in bridge.log())
         release.set()
         assert bridge.wait() == 0
         assert function.ids == [first.id]
@@ -90,7 +91,7 @@ def test_a_bridge_whose_queue_is_deleted_makes_it_anew(server: RabbitMQ, functio
         bridge.clear()
         # Not before: RabbitMQ 3.10 moves the consumer of a quorum queue that is deleted to one that is made under its
         # name in the same moment, and now and then loses it on the way.
-        wait_until(lambda: bridge.log().count("Consuming:") == 2)
+        wait_for(lambda: bridge.log().count("Consuming:") == 2)
         with Load(bridge.publish) as load:
             load.wait(10)
         function.wait(lambda: set(load.confirmed[-5:]) <= set(function.ids))
@@ -100,7 +101,7 @@ def test_a_foreign_message_is_a_dead_letter_at_once(server: RabbitMQ, function: 
     with Bridge(server.url, {"video": function.url}) as bridge, stranger(server) as channel:
         channel.basic_publish("", bridge.queue("video"), b'{"video_fid": "1"}')
         letters = bridge.queue("video") + ".dead"
-        wait_until(lambda: bridge.left() == {letters: 1})
+        wait_for(lambda: bridge.left() == {letters: 1})
         _, read, body = channel.basic_get(letters, auto_ack=True)
         assert body == b'{"video_fid": "1"}'
         assert "no CloudEvent" in read.headers[REASON]
@@ -146,15 +147,15 @@ def test_no_message_stops_the_bridge(
         bridge.publish(ours, 10)
         function.wait(lambda: bool(function.got))  # a queue that is empty may still have an event under way
         assert function.ids == [ours.id]
-        wait_until(lambda: bridge.left() == {bridge.queue("video") + ".dead": 1})
+        wait_for(lambda: bridge.left() == {bridge.queue("video") + ".dead": 1})
         assert bridge.redrive("video") == 1
-        wait_until(lambda: bridge.left() == {bridge.queue("video") + ".dead": 1})
+        wait_for(lambda: bridge.left() == {bridge.queue("video") + ".dead": 1})
 
 
 def test_bury_gets_no_foreign_messages(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url, "dead": function.url}) as bridge, stranger(server) as channel:
         channel.basic_publish("", bridge.queue("video"), b"hello")
-        wait_until(lambda: channel.queue_declare(FOREIGN_QUEUE, passive=True).method.message_count == 1)
+        wait_for(lambda: channel.queue_declare(FOREIGN_QUEUE, passive=True).method.message_count == 1)
         channel.queue_purge(FOREIGN_QUEUE)
     assert function.got == []
 

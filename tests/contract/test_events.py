@@ -12,9 +12,10 @@ from events.errors import NotPublished
 from events.rabbitmq.topology import Topology
 from events.schema import Event, Mp3Ready, PieceCut, VideoUploaded
 from tests.support.fake_broker import FakeBroker
+from tests.support.processes import wait_for
 from tests.support.servers.bridge import Bridge
 from tests.support.servers.function import Function
-from tests.support.servers.load import job, wait_until
+from tests.support.servers.load import job
 from tests.support.servers.rabbitmq import RabbitMQ
 
 
@@ -126,7 +127,7 @@ def test_dead_letters_go_round_again(make: Make, function: Function) -> None:
         redriven += broker.redrive("video")
         return redriven == 1
 
-    wait_until(round_again)
+    wait_for(round_again)
     function.wait(lambda: len(function.got) >= 6)  # three more tries, as if it had never failed
     assert broker.redrive("video") == 0
 

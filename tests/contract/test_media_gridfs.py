@@ -29,8 +29,8 @@ from functions.media import (
 from functions.media import gridfs as gridfs_store
 from functions.media.gridfs import CHUNK_SIZE, CHUNKS_PER_INSERT, GridFSStore, GridFSWriter
 from functions.settings import BadSetting
+from tests.support.processes import wait_for
 from tests.support.servers import free_port
-from tests.support.servers.load import wait_until
 from tests.support.servers.mongodb import MongoDB
 
 A = Description("owner", "job", "Grüße 🎬.mp4", "video/mp4")
@@ -229,7 +229,7 @@ def test_a_server_that_hangs_is_unavailable() -> None:
             except MediaUnavailable:  # it may take longer than half a second to be itself again
                 return False
 
-        wait_until(back)
+        wait_for(back)
         gridfs_store.disconnect()
 
 

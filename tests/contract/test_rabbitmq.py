@@ -13,9 +13,10 @@ from events.errors import NotPublished
 from events.publish import Publish, publisher
 from events.rabbitmq.publisher import Publisher
 from events.schema import VideoUploaded
+from tests.support.processes import wait_for
 from tests.support.servers.bridge import Bridge
 from tests.support.servers.function import Answer, Function, Request
-from tests.support.servers.load import Load, job, stranger, wait_until
+from tests.support.servers.load import Load, job, stranger
 from tests.support.servers.proxy import Proxy
 from tests.support.servers.rabbitmq import RabbitMQ
 
@@ -115,7 +116,7 @@ def test_an_alarm_holds_up_what_failed_and_nothing_else(server: RabbitMQ, functi
             alarm.set()
             server.control("set_vm_memory_high_watermark", "0.4")
         function.wait(lambda: function.ids[-1] == bad.id)
-        wait_until(lambda: not bridge.left())
+        wait_for(lambda: not bridge.left())
         assert len(function.got) == 9
 
 
@@ -136,7 +137,7 @@ def test_a_restart_under_load_loses_nothing(server: RabbitMQ, function: Function
             server.start()
             load.wait(100)
         function.wait(lambda: set(load.confirmed) <= set(function.ids), 60)
-        wait_until(lambda: not bridge.left())
+        wait_for(lambda: not bridge.left())
 
 
 def test_a_line_that_is_cut_under_load_loses_nothing(server: RabbitMQ, function: Function) -> None:
@@ -149,7 +150,7 @@ def test_a_line_that_is_cut_under_load_loses_nothing(server: RabbitMQ, function:
                     assert proxy.cut() > 0
                 load.wait(50)
             function.wait(lambda: set(load.confirmed) <= set(function.ids), 60)
-            wait_until(lambda: not bridge.left())
+            wait_for(lambda: not bridge.left())
 
 
 def test_a_line_gone_dead_is_given_up(server: RabbitMQ, function: Function) -> None:
@@ -159,7 +160,7 @@ def test_a_line_gone_dead_is_given_up(server: RabbitMQ, function: Function) -> N
             bridge.publish(VideoUploaded(job()), 10)
             proxy.stall()
             assert refused(bridge.publish, 0.5) < 0.5 + SLACK
-            wait_until(lambda: "No connection" in bridge.log())
+            wait_for(lambda: "No connection" in bridge.log())
             proxy.cut()
             proxy.flow()
             event = VideoUploaded(job())

@@ -20,7 +20,7 @@ from functions.state.schema import jobs
 from tests.contract.test_jobs import OWNER, House, exists
 from tests.contract.test_pieces import Workshop
 from tests.support.databases import SHORT, make_past
-from tests.support.platform import wait_for
+from tests.support.processes import wait_for
 
 
 @pytest.fixture

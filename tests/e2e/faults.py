@@ -28,7 +28,8 @@ from infra.ping import ping
 from tests.e2e.client import Answer, Client, wave_bytes
 from tests.support.databases import make_past
 from tests.support.installation import Installation
-from tests.support.platform import children, is_alive, start, wait_for
+from tests.support.platform import start
+from tests.support.processes import descendants, is_alive, wait_for
 from tests.support.servers.mongodb import MongoDB
 from tests.support.servers.proxy import Proxy
 from tests.support.servers.rabbitmq import RabbitMQ
@@ -69,7 +70,7 @@ class House:
 
     def bridge(self) -> int | None:
         """The bridge's process, where there is one."""
-        for pid in children(self.place.platform.process.pid):
+        for pid in descendants(self.place.platform.process.pid):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if b"events.bridge" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     return pid

@@ -25,7 +25,7 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
-from tests.support.platform import wait_for
+from tests.support.processes import wait_for
 from tests.support.servers import free_port, program, smtp
 from tests.support.servers.mongodb import MongoDB
 from tests.support.servers.nginx import Gateway

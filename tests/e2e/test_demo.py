@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.platform import children, is_alive, wait_for
+from tests.support.processes import descendants, is_alive, wait_for
 from tests.support.servers import free_port
 
 SCRIPT = ROOT / "scripts" / "demo.py"
@@ -29,7 +29,7 @@ def demo(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True) as process,
     ):
         yield process
-        for pid in [*children(process.pid), process.pid]:
+        for pid in [*descendants(process.pid), process.pid]:
             if is_alive(pid):
                 os.kill(pid, signal.SIGKILL)
 
@@ -49,7 +49,7 @@ def test_what_ends_the_demo_before_the_job_ends_its_platform(
     demo: "subprocess.Popen[str]", tmp_path: Path, number: signal.Signals
 ) -> None:
     read_to(demo, "mp3burst is ready")
-    processes = children(demo.pid)
+    processes = descendants(demo.pid)
     demo.send_signal(number)
     try:
         assert demo.wait(60) == 130
@@ -67,7 +67,7 @@ def test_commands_can_be_typed_and_a_second_interrupt_is_no_fault(
     said = read_to(demo, "stays up")
     assert f"--data '{data}'" in said
     assert f"-F 'file=@{data / 'demo.mp4'}'" in said
-    processes = children(demo.pid)
+    processes = descendants(demo.pid)
     demo.send_signal(signal.SIGINT)
     demo.send_signal(signal.SIGINT)
     assert demo.wait(60) == 0

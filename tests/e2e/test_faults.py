@@ -30,7 +30,8 @@ from functions.sweep.main import sweep_up
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.faults import CLIP, JOBS, LONG, THREADS, House, accepted_job, build, upload
 from tests.support.databases import make_past
-from tests.support.platform import start, wait_for
+from tests.support.platform import start
+from tests.support.processes import wait_for
 from tests.support.servers.mariadb import MariaDB
 from tests.support.servers.mongodb import MongoDB
 from tests.support.servers.postgresql import PostgreSQL

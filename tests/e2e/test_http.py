@@ -37,7 +37,8 @@ from tests.e2e.client import (
     peak_rss,
     wave_bytes,
 )
-from tests.support.platform import Platform, children, start, wait_for
+from tests.support.platform import Platform, start
+from tests.support.processes import descendants, wait_for
 
 WAV = wave_bytes(1.0)
 NOBODY = "Authorization"
@@ -491,7 +492,7 @@ def test_upload_answers_a_stranger_early_and_reads_nothing_into_memory(platform:
             next(sent)
             yield bytes(1 << 20)
 
-    pids = [pid for one in platform.instances("upload") for pid in (one["pid"], *children(one["pid"]))]
+    pids = [pid for one in platform.instances("upload") for pid in (one["pid"], *descendants(one["pid"]))]
     before = {pid: peak_rss(pid) for pid in pids}
     headers = {"Content-Length": str(size), "Content-Type": "video/mp4"}
     refused = me.call("POST", "/upload", content(), headers | {"Authorization": None})

@@ -34,7 +34,8 @@ from functions.sweep.main import sweep_up
 from tests.e2e.client import Client
 from tests.support.clips import NOISE, clip, samples
 from tests.support.databases import make_past
-from tests.support.platform import is_alive, start, wait_for
+from tests.support.platform import start
+from tests.support.processes import descendants, is_alive, wait_for
 from tests.support.servers import smtp
 
 RATE, SECONDS = 44100, 60
@@ -179,19 +180,6 @@ class Installation:
         assert (self.count("jobs"), self.count("mails"), self.count("blobs")) == (1, 1, 2)
         assert self.processes(encoder) == self.processes(reader) == []
         assert not list(self.temporary.glob("*convert-*"))
-
-
-def descendants(ancestor: int) -> list[int]:
-    """As tests.support.platform.children, in one look at /proc: an encoder does not live long."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    found, more = set[int](), {ancestor}
-    while more:
-        more = {pid for pid, parent in parents.items() if parent in more}
-        found |= more
-    return sorted(found)
 
 
 def command_of(pid: int) -> bytes:

@@ -19,7 +19,8 @@ import imageio_ffmpeg  # type: ignore[import-untyped]  # it carries no types
 import pytest
 
 from tests.e2e.client import Client, PeakRss
-from tests.support.platform import Platform, children, start
+from tests.support.platform import Platform, start
+from tests.support.processes import descendants
 
 #: Bytes of a process (design, section 7).
 LIMIT = 120 << 20
@@ -52,7 +53,9 @@ def processes(platform: Platform) -> list[tuple[str, int]]:
     for name, function in platform.status()["functions"].items():
         for instance in function["instances"]:
             if instance["pid"]:
-                found += [(name, pid) for pid in (instance["pid"], *children(instance["pid"])) if not is_encoder(pid)]
+                found += [
+                    (name, pid) for pid in (instance["pid"], *descendants(instance["pid"])) if not is_encoder(pid)
+                ]
     return found
 
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.platform import Platform, children, is_alive, start, wait_for
+from tests.support.platform import Platform, start
+from tests.support.processes import descendants, is_alive, wait_for
 from tests.support.servers import free_port
 
 SAMPLES = Path(__file__).with_name("samples.py")
@@ -199,7 +200,7 @@ def test_a_gigabyte_up_leaves_memory_flat(run: Callable[..., Platform], chunked:
     connection.request("POST", "/web/count", (block for _ in range(1024)), headers, encode_chunked=chunked)
     assert connection.getresponse().read() == str(GIGABYTE).encode()
     connection.close()
-    sizes = {pid: peak(pid) for pid in [platform.process.pid, *children(platform.process.pid)]}
+    sizes = {pid: peak(pid) for pid in [platform.process.pid, *descendants(platform.process.pid)]}
     print(f"peak RSS of platform and function: {[size >> 20 for size in sizes.values()]} MB")  # noqa: T201 - a figure
     assert max(sizes.values()) < FLAT
 
@@ -212,7 +213,7 @@ def test_a_gigabyte_down_leaves_memory_flat(run: Callable[..., Platform]) -> Non
         while chunk := answer.read(1 << 20):
             size += len(chunk)
     assert size == GIGABYTE
-    assert max(peak(pid) for pid in [platform.process.pid, *children(platform.process.pid)]) < FLAT
+    assert max(peak(pid) for pid in [platform.process.pid, *descendants(platform.process.pid)]) < FLAT
 
 
 @pytest.mark.parametrize("attempt", range(5))
@@ -225,7 +226,7 @@ def test_a_refusal_reaches_a_client_that_sends_all_before_it_reads(run: Callable
         for _ in range(size >> 20):
             client.sendall(bytes(1 << 20))
         assert client.recv(100).startswith(b"HTTP/1.1 401")
-    assert max(peak(pid) for pid in [platform.process.pid, *children(platform.process.pid)]) < FLAT
+    assert max(peak(pid) for pid in [platform.process.pid, *descendants(platform.process.pid)]) < FLAT
 
 
 def test_a_refusal_comes_before_the_body_is_sent(run: Callable[..., Platform]) -> None:
@@ -431,7 +432,7 @@ def test_an_event_whose_instance_is_killed_is_delivered_again(
     publish(platform, "hold:1")
     wait_for(lambda: notes("eat"), "the event to run")
     [instance] = platform.instances("eat")
-    worker = children(instance["pid"])
+    worker = descendants(instance["pid"])
     os.kill(instance["pid"], signal.SIGKILL)
     wait_for(lambda: not any(map(is_alive, worker)), "the worker to die with its master")
     notes.go()
@@ -447,7 +448,7 @@ def test_nothing_is_lost_when_the_platform_is_killed(
         publish(platform, f"hold:{number}")
     publish(platform, "never:1")
     wait_for(lambda: len(notes("eat")) >= 2, "events to run")
-    processes = children(platform.process.pid)
+    processes = descendants(platform.process.pid)
     assert processes
     platform.kill()
     wait_for(lambda: not any(map(is_alive, processes)), "every process to die with the platform")
@@ -508,7 +509,7 @@ def test_sigterm_lets_running_requests_finish(run: Callable[..., Platform], note
     with ThreadPoolExecutor(1) as threads:
         answer = threads.submit(get, f"{platform.url}/web/hold?file=go")
         wait_for(lambda: notes("hold"), "the request to run")
-        processes = children(platform.process.pid)
+        processes = descendants(platform.process.pid)
         platform.process.terminate()
         wait_for(lambda: get(f"{platform.url}/web")[0] == 503, "new requests to be refused")
         notes.go()
@@ -522,7 +523,7 @@ def test_a_second_signal_hurries(run: Callable[..., Platform], notes: Notes) -> 
     thread = threading.Thread(target=lambda: get_or_none(f"{platform.url}/web/hold?file=go"))
     thread.start()
     wait_for(lambda: notes("hold"), "the request to run")
-    processes = children(platform.process.pid)
+    processes = descendants(platform.process.pid)
     platform.process.send_signal(signal.SIGINT)
     wait_for(lambda: get(f"{platform.url}/web")[0] == 503, "the platform to drain")
     platform.process.send_signal(signal.SIGINT)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.client import Client, wave_bytes
 from tests.support.installation import Installation, installation
-from tests.support.platform import wait_for
+from tests.support.processes import wait_for
 from tests.support.servers.mariadb import MariaDB
 from tests.support.servers.postgresql import PostgreSQL
 from tests.support.servers.sql import SqlServer

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from tests.support.paths import ROOT
-from tests.support.platform import children, is_alive, wait_for
+from tests.support.processes import descendants, is_alive, wait_for
 from tests.support.servers import free_port
 
 SAMPLES = Path(__file__).with_name("samples.py")
@@ -59,7 +59,7 @@ def test_a_running_request_has_timeout_seconds_after_sigterm(tmp_path: Path) -> 
     wait_for(connected, "the server to listen")
     connection.request("GET", "/hold?file=never")
     wait_for((tmp_path / "hold").exists, "the request to run")
-    workers = children(process.pid)
+    workers = descendants(process.pid)
     begun = time.monotonic()
     process.terminate()
     process.communicate(timeout=30)
@@ -72,7 +72,7 @@ def test_nothing_is_left_when_the_master_is_killed(tmp_path: Path) -> None:
     process = serve(
         FUNCTION_TARGET="web", BIND_ADDRESS="127.0.0.1", PORT=str(free_port()), NOTES=str(tmp_path), THREADS="2"
     )
-    [worker] = wait_for(lambda: children(process.pid), "the worker")
+    [worker] = wait_for(lambda: descendants(process.pid), "the worker")
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
     wait_for(lambda: not is_alive(worker), "the worker to die")

@@ -22,7 +22,8 @@ from functions.state.schema import blobs, now, uploads
 from tests.contract.media_places import server
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import PART, VERSION, Tus, metadata
-from tests.support.platform import Platform, start, wait_for
+from tests.support.platform import Platform, start
+from tests.support.processes import wait_for
 from tests.support.servers import program
 from tests.support.servers.nginx import Gateway
 

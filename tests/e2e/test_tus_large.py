@@ -22,7 +22,8 @@ from functions.state.database import Database
 from functions.state.schema import uploads
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import Tus
-from tests.support.platform import Platform, children, is_alive, start, wait_for
+from tests.support.platform import Platform, start
+from tests.support.processes import descendants, is_alive, wait_for
 
 SIZE = 1 << 30
 CUTS = 20
@@ -66,7 +67,7 @@ def settle(upload: Tus) -> None:
 
 
 def kill(platform: Platform) -> None:
-    pids = [platform.process.pid, *children(platform.process.pid)]
+    pids = [platform.process.pid, *descendants(platform.process.pid)]
     platform.kill()
     wait_for(lambda: not any(map(is_alive, pids)), "every process to end")
 
@@ -175,7 +176,7 @@ def test_fifty_gigabytes_in_parts_of_fifty_megabytes(data: Path, measured: Calla
         leave_out(platform, upload, HUGE - HUGE_PART)
         assert upload.head().headers["Upload-Offset"] == str(HUGE - HUGE_PART)
         [server] = [each["pid"] for each in platform.instances("upload")]
-        [worker] = children(server)
+        [worker] = descendants(server)
         before = moved(worker)
         job = upload.patch(b"".join(huge(HUGE - HUGE_PART, HUGE))).headers["Mp3burst-Job"]
         finished, peak = moved(worker) - before, vm_peak(worker)

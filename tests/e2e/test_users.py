@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.client import Client, wave_bytes
-from tests.support.platform import Platform, wait_for
+from tests.support.platform import Platform
+from tests.support.processes import wait_for
 
 USERS = 30
 

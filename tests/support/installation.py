@@ -14,7 +14,8 @@ from sqlalchemy import func, select
 
 from functions.state.database import Database
 from functions.state.schema import metadata
-from tests.support.platform import Platform, start, wait_for
+from tests.support.platform import Platform, start
+from tests.support.processes import wait_for
 from tests.support.servers.mongodb import MongoDB
 from tests.support.servers.rabbitmq import RabbitMQ
 from tests.support.servers.smtp import SmtpServer, running

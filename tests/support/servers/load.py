@@ -2,16 +2,16 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pika  # type: ignore[import-untyped]  # pika carries no types
-import pytest
 
 from events.errors import NotPublished
 from events.publish import Publish
 from events.schema import VideoUploaded
+from tests.support.processes import wait_for
 from tests.support.servers.rabbitmq import RabbitMQ
 
 _number = itertools.count()
@@ -20,16 +20,6 @@ _number = itertools.count()
 def job() -> str:
     """A job id that no other test has."""
     return f"{next(_number):032x}"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for a condition that nothing announces."""
-    tick = threading.Event()
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        tick.wait(0.02)
-    pytest.fail(f"the condition did not come true within {seconds:g} s")
 
 
 class Load:
@@ -62,7 +52,7 @@ class Load:
     def wait(self, more: int) -> None:
         """Wait until so many more events are taken."""
         goal = len(self.confirmed) + more
-        wait_until(lambda: len(self.confirmed) >= goal, 60)
+        wait_for(lambda: len(self.confirmed) >= goal, seconds=60)
 
 
 @contextmanager

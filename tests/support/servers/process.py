@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+from tests.support.processes import children, descendants, is_alive, wait_for
 from tests.support.servers import free_port
 
 _START = 60.0  # seconds; an idle core needs 4 for the slowest, RabbitMQ
@@ -92,29 +93,26 @@ class Server:
         if process is None or process.returncode is not None:
             return
         _signal(process.pid, signal.SIGSTOP)  # held, it can start no other between the list and the kill
-        processes = _family(process.pid)
+        processes = [process.pid, *descendants(process.pid)]
         for pid in processes:
             _signal(pid, signal.SIGKILL)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what has lost its parent
         process.wait()
-        deadline = time.monotonic() + 10
-        while any(map(_runs, processes)):
-            assert time.monotonic() < deadline, "a killed process is still there"
-            time.sleep(0.01)
+        wait_for(lambda: not any(map(is_alive, processes)), "the end of the killed processes", seconds=10)
 
     def suspend(self) -> None:
         """Hang: connections stay up, nothing answers."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)  # on a busy machine a thread of it may still answer
-        for pid in _family(self._process.pid):
+        for pid in (self._process.pid, *descendants(self._process.pid)):
             _signal(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         """Go on after suspend()."""
         assert self._process is not None
-        for pid in _family(self._process.pid):
+        for pid in (self._process.pid, *descendants(self._process.pid)):
             _signal(pid, signal.SIGCONT)
 
     def log(self) -> str:
@@ -125,7 +123,7 @@ class Server:
     def children(self) -> list[int]:
         """The processes that it has started itself."""
         assert self._process is not None
-        return _children(self._process.pid)
+        return children(self._process.pid)
 
     def _is_ready(self, said: bytes) -> bool:
         if self.ready:
@@ -137,24 +135,6 @@ class Server:
         return True
 
 
-def _children(pid: int) -> list[int]:
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
-
-
-def _family(pid: int) -> list[int]:
-    return [pid, *(each for child in _children(pid) for each in _family(child))]
-
-
 def _signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"

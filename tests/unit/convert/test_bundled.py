@@ -14,6 +14,7 @@ from functions.convert.ffmpeg import encoder
 from functions.convert.plan import FrameRange, plan_for
 from functions.options import Options
 from tests.support import clips, tracks
+from tests.support.processes import shell_program
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -29,8 +30,7 @@ class Encoders:
         self.path, self._log = directory / "ffmpeg", directory / "log"
         refuses = f'case "$*" in *lavfi*) {ends};; esac\n' if ends else ""
         ages = f'case "$*" in -version) echo "{version}"; exit;; esac\n' if version else ""
-        self.path.write_text(f'#!/bin/sh\necho "$*" >> {self._log}\n{refuses}{ages}exec {clips.ffmpeg()} "$@"\n')
-        self.path.chmod(0o755)
+        shell_program(self.path, f'echo "$*" >> {self._log}\n{refuses}{ages}exec {clips.ffmpeg()} "$@"')
 
     def ways(self) -> list[str]:
         """How each encoder that was started was to work, the first first."""

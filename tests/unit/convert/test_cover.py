@@ -13,8 +13,8 @@ from functions.convert.__main__ import main
 from functions.convert.demux.track import Track
 from functions.options import Options
 from tests.support import clips, tracks
+from tests.support.processes import is_alive, shell_program, wait_for
 from tests.unit.convert.test_identity import convert
-from tests.unit.convert.test_sandbox import alive, until
 
 ID3: Any = id3.ID3  # mutagen has no types
 #: Three seconds each of black, red and blue, all of one colour but red, which has a white stripe.
@@ -140,19 +140,12 @@ def track(tmp_path: Path) -> Track:
         return tracks.take(source, tmp_path, Options(cover=1.0))
 
 
-def watched(path: Path, script: str) -> str:
-    """A program in ffmpeg's place."""
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
 def test_what_decodes_the_video_has_no_environment_and_no_network(
     track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "x")
     log = tmp_path / "log"
-    program = watched(tmp_path / "ffmpeg", f"env >>{log}; ls -l /proc/self/ns/net /proc/self/fd >>{log}; exit 1")
+    program = shell_program(tmp_path / "ffmpeg", f"env >>{log}; ls -l /proc/self/ns/net /proc/self/fd >>{log}; exit 1")
     with cover.drawing(track, program) as picture:
         assert picture(lambda: None) == (b"", "The video cannot be decoded where the cover was to be taken from.")
     told = log.read_text()
@@ -163,15 +156,15 @@ def test_what_decodes_the_video_has_no_environment_and_no_network(
 
 def test_what_goes_wrong_meanwhile_leaves_no_process(track: Track, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
-    program = watched(tmp_path / "ffmpeg", f"echo $$ >{begun}; exec sleep 100")
+    program = shell_program(tmp_path / "ffmpeg", f"echo $$ >{begun}; exec sleep 100")
 
     def stop() -> None:
-        until(lambda: begun.exists() and bool(begun.read_text().strip()))
+        wait_for(lambda: begun.exists() and bool(begun.read_text().strip()))
         raise RuntimeError("the lease is lost")
 
     with pytest.raises(RuntimeError, match="lease"), cover.drawing(track, program) as picture:
         picture(stop)
-    until(lambda: not alive(int(begun.read_text())))
+    wait_for(lambda: not is_alive(int(begun.read_text())))
 
 
 def test_the_command_makes_a_cover_also_where_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,11 @@ from functions.convert.dependencies import Dependencies, dependencies
 from functions.convert.ffmpeg.binary import configured_ffmpeg
 from functions.settings import BadSetting
 from tests.support import clips
+from tests.support.processes import shell_program
 
 
 def program(path: Path, protocols: str) -> str:
-    path.write_text(f"#!/bin/sh\necho 'Input: {protocols}'\n")
-    path.chmod(0o755)
-    return str(path)
+    return shell_program(path, f"echo 'Input: {protocols}'")
 
 
 def test_none_is_none() -> None:

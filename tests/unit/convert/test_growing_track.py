@@ -15,6 +15,7 @@ from functions.convert.errors import UnusableMedia
 from functions.convert.plan import plan_for
 from functions.options import Options
 from tests.support import clips
+from tests.support.processes import children, wait_for
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -47,7 +48,7 @@ class Slow(io.FileIO):
 def encoders() -> int:
     """How many this process has."""
     found = 0
-    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+    for pid in children(os.getpid()):
         try:
             found += Path(f"/proc/{pid}/exe").readlink().name.startswith("ffmpeg")
         except OSError:  # it has ended meanwhile
@@ -56,10 +57,7 @@ def encoders() -> int:
 
 
 def await_encoders() -> None:
-    deadline = time.monotonic() + 20
-    while encoders() < 2:
-        assert time.monotonic() < deadline, "nobody encodes while the source is read"
-        time.sleep(0.02)
+    wait_for(lambda: encoders() >= 2, "encoders that start while the source is read")
 
 
 def convert(source: io.FileIO, directory: Path, bitrate: int | None = 160) -> tuple[pipeline.Result, bytes]:

@@ -21,6 +21,7 @@ from functions.convert.ffmpeg import encoder
 from functions.convert.sandbox import spawn
 from functions.options import Options
 from tests.support import clips
+from tests.support.processes import children, is_alive, shell_program, wait_for
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -35,24 +36,9 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 _others: set[int] = set()
 
 
-def children() -> list[int]:
-    """Processes that this one has started since the test began and that still are, zombies too."""
-    text = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
-    return [pid for pid in map(int, text.split()) if pid not in _others]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def started() -> list[int]:
+    """Return the processes that the current test has started, zombies included."""
+    return [pid for pid in children(os.getpid()) if pid not in _others]
 
 
 def name(pid: int) -> str:
@@ -100,7 +86,7 @@ def at_work(count: int, then: Callable[[list[int]], None]) -> Callable[[float], 
 
     def on_progress(_: float) -> None:
         nonlocal done
-        encoders = [pid for pid in children() if alive(pid) and name(pid).startswith("ffmpeg")]
+        encoders = [pid for pid in started() if is_alive(pid) and name(pid).startswith("ffmpeg")]
         if len(encoders) == count and not done:
             done = True
             then(encoders)
@@ -112,9 +98,9 @@ def at_work(count: int, then: Callable[[list[int]], None]) -> Callable[[float], 
 def nothing_left(tmp_path: Path) -> Iterator[None]:
     """Whatever happens in a test, no process and no file of it stays."""
     _others.clear()
-    _others.update(children())
+    _others.update(started())
     yield
-    assert children() == []
+    assert started() == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,7 +118,7 @@ def test_the_reader_is_caged(video: Path, tmp_path: Path) -> None:
     seen = []
 
     def look() -> None:
-        (pid,) = children()
+        (pid,) = started()
         check_cage(pid)
         assert limits(pid)["Max open files"] == "0"
         assert limits(pid)["Max processes"] == "0"
@@ -187,9 +173,9 @@ time.sleep(60)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        until(lambda: name(pid) == "sleep")
+        wait_for(lambda: name(pid) == "sleep")
         parent.kill()
-    until(lambda: not alive(pid))
+    wait_for(lambda: not is_alive(pid))
 
 
 class Cancelled(Exception):
@@ -202,12 +188,11 @@ class Full(io.BytesIO):
 
 
 def test_a_full_disk_is_not_the_fault_of_the_file(video: Path, tmp_path: Path) -> None:
-    ffmpeg = tmp_path / "ffmpeg"
-    ffmpeg.write_text("#!/bin/sh\necho '[fd] [error] Error writing: No space left on device' >&2\nexit 228\n")
-    ffmpeg.chmod(0o755)
+    script = "echo '[fd] [error] Error writing: No space left on device' >&2\nexit 228"
+    ffmpeg = shell_program(tmp_path / "ffmpeg", script)
     with pytest.raises(OutOfResources):
-        convert(io.FileIO(video), tmp_path, lambda _: None, str(ffmpeg))
-    ffmpeg.unlink()
+        convert(io.FileIO(video), tmp_path, lambda _: None, ffmpeg)
+    Path(ffmpeg).unlink()
     with io.FileIO(video) as source, pytest.raises(OSError, match="No space left") as caught:
         main.read(source, Full(), 0, False)
     assert caught.value.errno == errno.ENOSPC
@@ -218,11 +203,10 @@ def test_of_an_encoder_that_closes_its_pipes_first_the_end_is_noticed(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder, "HEARTBEAT", 3600.0)  # who waits for it is late
-    ffmpeg = tmp_path / "ffmpeg"
-    ffmpeg.write_text(f'#!/bin/sh\n{clips.ffmpeg()} "$@" || exit\nexec >&- 2>&-\nsleep 0.3\n')
-    ffmpeg.chmod(0o755)
-    convert(io.FileIO(video), tmp_path, lambda _: None, str(ffmpeg))
-    ffmpeg.unlink()
+    script = f'{clips.ffmpeg()} "$@" || exit\nexec >&- 2>&-\nsleep 0.3'
+    ffmpeg = shell_program(tmp_path / "ffmpeg", script)
+    convert(io.FileIO(video), tmp_path, lambda _: None, ffmpeg)
+    Path(ffmpeg).unlink()
 
 
 def test_what_progress_raises_stops_the_encoders(video: Path, tmp_path: Path) -> None:
@@ -235,7 +219,7 @@ def test_what_progress_raises_stops_the_encoders(video: Path, tmp_path: Path) ->
 
 def test_what_progress_raises_stops_the_reader(video: Path, tmp_path: Path) -> None:
     def cancel(_: float) -> None:
-        assert len(children()) == 1
+        assert len(started()) == 1
         raise Cancelled
 
     with pytest.raises(Cancelled):
@@ -256,18 +240,16 @@ def test_a_killed_encoder(video: Path, tmp_path: Path) -> None:
 
 
 def test_encoders_that_die_of_the_sound(video: Path, tmp_path: Path) -> None:
-    ffmpeg = tmp_path / "ffmpeg"
-    ffmpeg.write_text("#!/bin/sh\nkill -SEGV $$\n")
-    ffmpeg.chmod(0o755)
+    ffmpeg = shell_program(tmp_path / "ffmpeg", "kill -SEGV $$")
     with pytest.raises(UnusableMedia):
-        convert(io.FileIO(video), tmp_path, lambda _: None, str(ffmpeg))
-    ffmpeg.unlink()
+        convert(io.FileIO(video), tmp_path, lambda _: None, ffmpeg)
+    Path(ffmpeg).unlink()
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGKILL, EncoderKilled), (signal.SIGSEGV, UnusableMedia)])
 def test_a_dead_reader(number: int, error: type[Exception], video: Path, tmp_path: Path) -> None:
     with pytest.raises(error):
-        convert(Watched(video, lambda: os.kill(children()[0], number)), tmp_path, lambda _: None)
+        convert(Watched(video, lambda: os.kill(started()[0], number)), tmp_path, lambda _: None)
 
 
 @pytest.mark.parametrize("stage", ["reader", "encoders"])
@@ -283,7 +265,7 @@ def stop(pids):
     time.sleep(60)
 
 if {stage!r} == "reader":
-    source, progress = cage.Watched(Path({str(video)!r}), lambda: stop(cage.children())), lambda _: None
+    source, progress = cage.Watched(Path({str(video)!r}), lambda: stop(cage.started())), lambda _: None
 else:
     source, progress = io.FileIO({str(video)!r}), cage.at_work(2, stop)
 cage.convert(source, Path({str(tmp_path)!r}), progress)
@@ -292,9 +274,9 @@ cage.convert(source, Path({str(tmp_path)!r}), progress)
         assert parent.stdout is not None
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(pids) == (1 if stage == "reader" else 2)
-        assert all(map(alive, pids))
+        assert all(map(is_alive, pids))
         parent.kill()
-    until(lambda: not any(map(alive, pids)))
+    wait_for(lambda: not any(map(is_alive, pids)))
     for directory in tmp_path.iterdir():  # nobody was left to tidy up
         for file in directory.iterdir():
             file.unlink()

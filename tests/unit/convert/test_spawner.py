@@ -1,6 +1,5 @@
 """Readers that are started before there is anything to read."""
 
-import contextlib
 import errno
 import io
 import os
@@ -19,7 +18,7 @@ from functions.convert.errors import OutOfResources
 from functions.options import Options
 from tests.support import clips
 from tests.support.paths import ROOT
-from tests.support.servers.load import wait_until
+from tests.support.processes import children, is_alive, wait_for
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -34,7 +33,7 @@ def none_in_hand() -> Iterator[None]:
     spawner.readers.dismiss()
     yield
     spawner.readers.dismiss()
-    assert children() == []
+    assert started() == []
 
 
 #: Servers that other tests keep running.
@@ -44,15 +43,12 @@ _others: set[int] = set()
 @pytest.fixture(autouse=True)
 def others() -> None:
     _others.clear()
-    _others.update(children())
+    _others.update(started())
 
 
-def children() -> list[int]:
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
-            found += map(int, (task / "children").read_text().split())
-    return [pid for pid in found if pid not in _others]
+def started() -> list[int]:
+    """Return the processes that the current test has started, zombies included."""
+    return [pid for pid in children(os.getpid()) if pid not in _others]
 
 
 def caged(pid: int) -> bool:
@@ -63,8 +59,8 @@ def caged(pid: int) -> bool:
 def prepared() -> int:
     """Have a reader in hand; its process."""
     spawner.readers.prepare()
-    wait_until(lambda: len(children()) == 1)
-    return children()[0]
+    wait_for(lambda: len(started()) == 1)
+    return started()[0]
 
 
 def convert(video: Path, directory: Path) -> tuple[set[int], bytes]:
@@ -79,7 +75,7 @@ def convert(video: Path, directory: Path) -> tuple[set[int], bytes]:
             filename="a.mp4",
             directory=directory,
             encoders=1,
-            on_progress=lambda _: met.update(children()),
+            on_progress=lambda _: met.update(started()),
         )
     return met, out.getvalue()
 
@@ -88,7 +84,7 @@ def test_the_reader_in_hand_reads_the_next_file_and_no_other(video: Path, tmp_pa
     pid = prepared()
     met, mp3 = convert(video, tmp_path)
     assert pid in met
-    assert children() == []
+    assert started() == []
     again, same = convert(video, tmp_path)
     assert pid not in again
     assert same == mp3
@@ -100,7 +96,7 @@ def test_one_in_hand_is_enough() -> None:
     spawner.readers.prepare()
     spawner.readers.prepare()
     spawner.readers._starter.submit(int).result(20)  # whatever was to be started is by now
-    assert children() == [pid]
+    assert started() == [pid]
 
 
 def test_of_two_that_take_each_gets_its_own() -> None:
@@ -116,13 +112,13 @@ def test_the_reader_in_hand_outlives_the_thread_that_wanted_it(video: Path, tmp_
 
     def want() -> None:
         pids.append(prepared())
-        wait_until(lambda: caged(pids[0]))  # from then on it would die with this thread, had this one started it
+        wait_for(lambda: caged(pids[0]))  # from then on it would die with this thread, had this one started it
 
     thread = threading.Thread(target=want)
     thread.start()
     thread.join()
     (pid,) = pids
-    wait_until(lambda: not any(task.name == str(thread.native_id) for task in Path("/proc/self/task").iterdir()))
+    wait_for(lambda: not any(task.name == str(thread.native_id) for task in Path("/proc/self/task").iterdir()))
     met, _ = convert(video, tmp_path)
     assert pid in met
 
@@ -130,7 +126,7 @@ def test_the_reader_in_hand_outlives_the_thread_that_wanted_it(video: Path, tmp_
 def test_a_reader_that_died_in_hand_is_not_taken(video: Path, tmp_path: Path) -> None:
     pid = prepared()
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
     met, mp3 = convert(video, tmp_path)
     assert mp3
     assert pid not in met
@@ -164,36 +160,32 @@ def refuse(*_: object, **__: object) -> None:
 
 def test_a_reader_in_hand_is_in_its_cage_and_knows_nothing_of_its_parent() -> None:
     pid = prepared()
-    wait_until(lambda: caged(pid))
+    wait_for(lambda: caged(pid))
     assert Path(f"/proc/{pid}/environ").read_bytes() == b""
-    wait_until(lambda: Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink())
+    wait_for(lambda: Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink())
 
     def limits() -> dict[str, str]:
         rows = Path(f"/proc/{pid}/limits").read_text().splitlines()
         return {row[:26].strip(): row[26:47].strip() for row in rows}
 
-    wait_until(lambda: limits()["Max processes"] == "0")
+    wait_for(lambda: limits()["Max processes"] == "0")
     assert limits()["Max address space"] != "unlimited"
 
 
 @pytest.mark.parametrize("end", ["sys.exit()", "os._exit(0)", "os.kill(os.getpid(), 9)"])
 def test_a_reader_in_hand_does_not_outlive_its_parent(end: str) -> None:
     script = f"""
-import os, sys, time
-from pathlib import Path
+import os, sys
 from functions.convert.demux.spawner import readers
+from tests.support.processes import children, wait_for
 readers.prepare()
-def children():
-    return [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-while not (found := children()):
-    time.sleep(0.01)
-print(found[0], flush=True)
+print(wait_for(lambda: children(os.getpid()))[0], flush=True)
 {end}
 """
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environ, check=False)
     pid = int(done.stdout)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text())
+    wait_for(lambda: not is_alive(pid))
 
 
 def start_and_take() -> spawner.Reader:

@@ -5,13 +5,13 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from functions.convert.__main__ import main
 from tests.support import clips
+from tests.support.processes import shell_program, wait_for
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,8 @@ def test_a_wrong_command_line_is_answered_in_a_sentence_and_changes_nothing(
 def test_a_full_disk_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ffmpeg = tmp_path / "ffmpeg"
-    ffmpeg.write_text("#!/bin/sh\necho fd\necho '[fd] [error] Error writing: No space left on device' >&2\nexit 228\n")
-    ffmpeg.chmod(0o755)
-    monkeypatch.setenv("FFMPEG", str(ffmpeg))
+    script = "echo fd\necho '[fd] [error] Error writing: No space left on device' >&2\nexit 228"
+    monkeypatch.setenv("FFMPEG", shell_program(tmp_path / "ffmpeg", script))
     assert main([str(clips.clip(tmp_path / "a.wav", seconds=0.2))]) == 1
     assert f"no room for temporary files just now: make room in {tmp_path} and start again." in capsys.readouterr().err
 
@@ -74,11 +72,9 @@ def test_a_tool_that_is_stopped_leaves_no_file(number: signal.Signals, tmp_path:
         tool = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
     finally:
         signal.signal(number, before)
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".mp3burst-*/convert-*/track")):
-        assert tool.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    track = ".mp3burst-*/convert-*/track"
+    wait_for(lambda: list(tmp_path.glob(track)) or tool.poll() is not None, "the track")
+    assert tool.poll() is None
     tool.send_signal(number)
     assert tool.wait(30) == 128 + number
     assert list(tmp_path.iterdir()) == [video]

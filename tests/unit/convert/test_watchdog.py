@@ -14,6 +14,7 @@ from functions.convert.sandbox import watchdog
 from functions.convert.sandbox.watchdog import LOOK, PATIENCE, Watch
 from functions.options import Options
 from tests.support import clips
+from tests.support.processes import shell_program
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -101,9 +102,8 @@ def test_an_ffmpeg_that_sleeps_is_to_be_tried_again(
     monkeypatch.setattr(watchdog, "LOOK", 0.0)
     monkeypatch.setattr(watchdog, "PATIENCE", 0.0)
     monkeypatch.setattr(watchdog, "LEAST", 1e9)
-    sleeper = tmp_path / "ffmpeg"
-    sleeper.write_text('#!/bin/sh\n[ "$*" = -version ] && exit\necho out_time_us=1\nexec sleep 1000\n')
-    sleeper.chmod(0o755)
+    script = '[ "$*" = -version ] && exit\necho out_time_us=1\nexec sleep 1000'
+    sleeper = shell_program(tmp_path / "ffmpeg", script)
     # Its container says nothing of its length, so that it is measured before it fades.
     video = clips.clip(tmp_path / "a.aac", "-vn", "-c:a", "aac", seconds=3)
     with video.open("rb") as source, pytest.raises(EncoderKilled, match="standstill"):
@@ -115,5 +115,5 @@ def test_an_ffmpeg_that_sleeps_is_to_be_tried_again(
             directory=tmp_path,
             encoders=2,
             on_progress=lambda _: None,
-            ffmpeg=str(sleeper),
+            ffmpeg=sleeper,
         )

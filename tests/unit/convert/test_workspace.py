@@ -9,7 +9,7 @@ import pytest
 
 from functions.convert.workspace import workspace
 from tests.support.kill_points import forked, outcome
-from tests.support.platform import wait_for
+from tests.support.processes import wait_for
 
 
 @pytest.fixture(autouse=True)

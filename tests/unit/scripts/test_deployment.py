@@ -10,6 +10,7 @@ import yaml
 from scripts.deployment import images, manifests, settings
 from scripts.deployment.cluster import CannotDeploy, Cluster
 from tests.support.paths import ROOT
+from tests.support.processes import shell_program
 
 RESTRICTED = {
     "runAsNonRoot": True,
@@ -156,11 +157,9 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
     """Programs docker, kind and builder, in place of all others; the function gives the calls."""
     log = tmp_path / "calls"
     log.touch()
+    (tmp_path / "bin").mkdir()
     for name in ("docker", "kind", "builder"):
-        program = tmp_path / "bin" / name
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(f'#!/bin/sh\necho "{name} $*" >>{log}\n')
-        program.chmod(0o755)
+        shell_program(tmp_path / "bin" / name, f'echo "{name} $*" >>{log}')
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     for name in ("BUILD", "LOAD", "NGINX_IMAGE"):
         monkeypatch.delenv(name, raising=False)
@@ -201,7 +200,7 @@ def test_images_that_are_built_at_once_all_arrive(called: Callable[[], list[str]
 
 @pytest.mark.usefixtures("called")
 def test_an_image_that_cannot_be_built_ends_the_deployment(tmp_path: Path) -> None:
-    (tmp_path / "bin/docker").write_text("#!/bin/sh\necho no space left >&2\nexit 1\n")
+    shell_program(tmp_path / "bin/docker", "echo no space left >&2\nexit 1")
     with pytest.raises(CannotDeploy, match="no space left"):
         images.Builder().build_all({"login": "r/login:1", "validate": "r/validate:1"})
 
