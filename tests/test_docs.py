@@ -1,0 +1,319 @@
+"""Compares the documents with the code, in both directions."""
+
+import ast
+import inspect
+import itertools
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from events.errors import Mp3burstError
+from events.schema import EVENTS
+from functions.options import BITRATES, Options
+from functions.settings import REFUSED
+from functions.state.schema import metadata
+from tests.support.paths import ROOT
+from tests.test_structure import FUNCTIONS, manifests, name_of, services
+from tests.unit.infra.test_env_example import documented, read_by, sources
+
+#: Every document of the repository; what is not checked in is nobody's document.
+DOCUMENTS = sorted(
+    ROOT / name
+    for name in subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    if (ROOT / name).exists()
+)
+CODE = sorted(path for house in ("events", "functions", "infra", "scripts") for path in (ROOT / house).rglob("*.py"))
+#: Folders whose files are named by their path from the top of the repository.
+_HOUSES = "events|functions|infra|knative|scripts|tests|docs"
+#: `path`, `path:Class.method` or `path::test`.
+_PATH = re.compile(rf"`((?:{_HOUSES})/[A-Za-z0-9_./-]*)(?:(::?)([A-Za-z_][A-Za-z0-9_.]*))?`")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_CAMEL = re.compile(r"`([A-Z][a-z0-9]+(?:[A-Z][a-z0-9]*)+)`")
+_VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]*[A-Z0-9])`")
+
+
+def identifier(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=identifier)
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below a heading, up to the next one of its level or above."""
+    level = heading.split(" ")[0]
+    found = re.search(rf"^{re.escape(heading)}$(.*?)(?=^#{{1,{len(level)}}} |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"there is no heading {heading!r}"
+    return found[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table row, headings and rulers aside."""
+    lines = [line.strip() for line in text.splitlines()]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
+    rulers = [number for number, row in enumerate(cells) if set("".join(row)) <= set("-| ")]
+    skipped = {number for ruler in rulers for number in (ruler, ruler - 1)}
+    return [row for number, row in enumerate(cells) if number not in skipped]
+
+
+def quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def first_column(text: str) -> list[str]:
+    return [name for row in rows(text) for name in quoted(row[0])]
+
+
+def test_the_documents_are_found() -> None:
+    assert len(DOCUMENTS) > 20
+    assert ROOT / "README.md" in DOCUMENTS
+
+
+# Tables and columns
+
+
+def test_every_table_is_described() -> None:
+    described = re.findall(r"^### `(\w+)`$", section(text_of("docs/state.md"), "## Tables"), re.MULTILINE)
+    assert sorted(described) == sorted(metadata.tables)
+
+
+@pytest.mark.parametrize("table", sorted(metadata.tables))
+def test_every_column_is_described(table: str) -> None:
+    described = first_column(section(text_of("docs/state.md"), f"### `{table}`"))
+    assert sorted(described) == sorted(column.name for column in metadata.tables[table].columns)
+
+
+# Events, functions and calls
+
+
+def test_every_event_is_described_with_the_function_that_handles_it() -> None:
+    handled: dict[str, str] = {}
+    for _, document in manifests():
+        if document["kind"] == "Trigger":
+            handled[document["spec"]["filter"]["attributes"]["type"]] = document["spec"]["subscriber"]["ref"]["name"]
+    described = {quoted(row[0])[0]: row[2] for row in rows(section(text_of("docs/api.md"), "## Events"))}
+    assert described == {type_: handled[type_] for type_ in EVENTS}
+
+
+@every_document
+def test_no_document_names_an_event_that_does_not_exist(document: Path) -> None:
+    named = set(re.findall(r"`(dev\.mp3burst\.[a-z0-9]+\.[a-z]+)`", document.read_text()))
+    assert named <= EVENTS.keys()
+
+
+def test_every_function_is_described() -> None:
+    described = [row[0] for row in rows(section(text_of("functions/README.md"), "## Functions"))]
+    assert sorted(described) == sorted(services())
+    assert set(FUNCTIONS) <= set(described)
+
+
+def test_everything_in_functions_is_described() -> None:
+    inside = {path for path in (ROOT / "functions").iterdir() if not path.name.startswith(("_", "."))}
+    inside.discard(ROOT / "functions/README.md")
+    text = text_of("functions/README.md")
+    assert [path.name for path in sorted(inside) if f"[{path.name}{'/' * path.is_dir()}](" not in text] == []
+
+
+def test_every_path_that_a_function_serves_is_described() -> None:
+    annotations = [service["metadata"].get("annotations", {}) for service in services().values()]
+    served = {path.strip() for each in annotations for path in each.get("mp3burst.dev/paths", "").split(",")} - {""}
+    calls = "".join(row[0] for row in rows(section(text_of("docs/api.md"), "## Calls")))
+    assert {path for path in served if path not in calls} == set()
+    assert {path for path in re.findall(r"(/[a-z.][a-z./-]*[a-z])", calls) if path.startswith(tuple(served))} == served
+
+
+# Settings, options, errors, commands
+
+
+def test_every_variable_is_described_once() -> None:
+    described = [name for name in first_column(text_of("docs/settings.md")) if name.isupper()]
+    assert sorted(described) == sorted(set(described)), "a variable is described twice"
+    assert sorted(described) == sorted({each[0] for each in documented()})
+
+
+def test_every_variable_that_the_code_reads_is_described() -> None:
+    text = text_of("docs/settings.md")
+    read = {name for path in sources() for name in read_by(ast.parse(path.read_text()))}
+    system = {"PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR"}
+    assert len(read) > 30, "the search for variables finds none"
+    assert {name for name in read - system - set(REFUSED) if f"`{name}`" not in text} == set()
+
+
+@cache
+def everything_but_documents() -> str:
+    names = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    paths = [ROOT / name for name in names if not name.endswith((".md", ".lock", ".png", "tests/test_docs.py"))]
+    return "\n".join(path.read_text(errors="replace") for path in paths if path.is_file())
+
+
+@every_document
+def test_variables_that_a_document_names_exist(document: Path) -> None:
+    named = set(_VARIABLE.findall(document.read_text()))
+    assert {name for name in named if not re.search(rf"\b{name}\b", everything_but_documents())} == set()
+
+
+def test_every_option_is_described() -> None:
+    table = text_of("docs/options.md").partition("\n## ")[0]
+    assert sorted(first_column(table)) == sorted(field.name for field in fields(Options))
+    assert re.findall(r"(\d+)k\b", next(row[1] for row in rows(table) if row[0] == "`bitrate`")) == [
+        str(rate) for rate in BITRATES
+    ]
+
+
+def errors() -> dict[str, int]:
+    """The status of every error class, by name."""
+    for path in CODE:
+        if re.search(r"^class \w+\(\w*(Error|TryAgain|BadRequest|No\w+|BadSetting)\)", path.read_text(), re.MULTILINE):
+            import_module(name_of(path))
+    found: dict[str, int] = {}
+    waiting: list[type[Mp3burstError]] = [Mp3burstError]
+    while waiting:
+        error = waiting.pop()
+        waiting += error.__subclasses__()
+        if error.__module__.partition(".")[0] != "tests":
+            found[error.__name__] = error.status
+    return found
+
+
+def defined_errors() -> set[str]:
+    """The names of all error classes by the source alone, so that none is missed for not being imported."""
+    bases = {
+        node.name: {ast.unparse(base) for base in node.bases}
+        for path in CODE
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    names = {"Mp3burstError"}
+    while more := {name for name, parents in bases.items() if parents & names} - names:
+        names |= more
+    return names
+
+
+def test_every_error_is_described_with_its_status() -> None:
+    described = {quoted(row[0])[0]: int(row[1]) for row in rows(text_of("docs/errors.md"))}
+    assert set(described) == defined_errors()
+    assert described == errors()
+
+
+def test_every_command_is_described() -> None:
+    commands = [path.name for path in (ROOT / "scripts").iterdir() if path.is_file() and "." not in path.name]
+    described = {name for row in rows(text_of("scripts/README.md")) for name in re.findall(r"scripts/(\w+)", row[0])}
+    assert sorted(described) == sorted(set(commands) - {"venv"}), "venv is what the others call"
+
+
+@every_document
+def test_commands_that_a_document_names_exist_with_their_flags(document: Path) -> None:
+    source = "\n".join(path.read_text() for path in CODE)
+    for command, rest in re.findall(r"\./scripts/(\w+)([^`\n]*)", document.read_text()):
+        assert (ROOT / "scripts" / command).is_file(), command
+        for flag in re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", rest) if command != "test" else ():
+            assert f'"{flag}"' in source, f"{command} {flag}"
+
+
+# Links, paths and names
+
+
+@every_document
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in _LINK.findall(document.read_text()):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = document if not path else (document.parent / path).resolve()
+        assert file.exists(), target
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file), target
+
+
+def anchors(file: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@every_document
+def test_paths_and_names_that_a_document_names_exist(document: Path) -> None:
+    for path, _, name in _PATH.findall(document.read_text()):
+        if "NAME" in path or path.startswith("infra/secrets/"):  # a placeholder; made by infra/secrets.sh
+            continue
+        assert (ROOT / path).exists(), path
+        if name:
+            assert name in definitions(ROOT / path), f"{path}:{name}"
+
+
+@cache
+def definitions(path: Path) -> set[str]:
+    """What a module defines at its top, and the methods of its classes as Class.method."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {ast.unparse(target) for target in node.targets}
+        elif isinstance(node, ast.AnnAssign):
+            found.add(ast.unparse(node.target))
+        if isinstance(node, ast.ClassDef):
+            methods = [each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+            found |= {f"{node.name}.{each.name}" for each in methods}
+    return found
+
+
+@every_document
+def test_classes_that_a_document_names_exist(document: Path) -> None:
+    named = set(_CAMEL.findall(document.read_text()))
+    assert {name for name in named if not re.search(rf"\b{name}\b", everything_but_documents())} == set()
+
+
+def test_every_document_is_in_an_index() -> None:
+    for folder in ("docs", "docs/decisions"):
+        index = text_of(f"{folder}/README.md")
+        for path in (ROOT / folder).glob("*.md"):
+            assert path.name == "README.md" or f"]({path.name})" in index, path
+
+
+def test_the_readme_can_be_read_in_two_minutes() -> None:
+    lines = text_of("README.md").splitlines()
+    assert len(lines) < 120
+    assert all(not line.startswith("#") or len(line) < 60 for line in lines)
+
+
+def test_every_extra_is_a_function_or_is_explained() -> None:
+    extras = tomllib.loads(text_of("pyproject.toml"))["project"]["optional-dependencies"]
+    assert set(FUNCTIONS) <= extras.keys()
+
+
+def test_the_help_of_the_tool_names_every_option() -> None:
+    tool = inspect.getsource(import_module("functions.convert.__main__"))
+    assert [field.name for field in fields(Options) if f'"{field.name}":' not in tool] == []
+
+
+def test_rows_of_a_table_have_as_many_cells_as_its_heading() -> None:
+    for document in DOCUMENTS:
+        for table in tables(document.read_text()):
+            counts = {len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", line))) for line in table}
+            assert len(counts) == 1, (identifier(document), table[0])
+
+
+def tables(text: str) -> Iterator[list[str]]:
+    for is_table, lines in itertools.groupby(text.splitlines(), lambda line: line.startswith("|")):
+        if is_table:
+            yield list(lines)
