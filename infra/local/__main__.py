@@ -1,4 +1,4 @@
-"""The embedded platform, ``python -m infra.local``: for one machine what Knative is for a cluster, same files."""
+"""The embedded platform, ``python -m infra.local``: runs on one machine what Knative runs on a cluster."""
 
 import argparse
 import asyncio
@@ -28,8 +28,9 @@ from infra.local.instances import ROOT, Pool
 from infra.local.manifests import Function, Manifests, read
 from infra.local.store import Store
 
-#: Seconds that running requests have after SIGTERM, and processes after that.
-_DRAIN, _STOP = 30.0, 5.0
+#: Seconds that running requests have after SIGTERM, and that processes have to end after that.
+_DRAIN_SECONDS = 30.0
+_STOP_SECONDS = 5.0
 
 
 class CannotRun(Mp3burstError):
@@ -37,61 +38,65 @@ class CannotRun(Mp3burstError):
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT; a second signal hurries. Returns 1 where it cannot start."""
-    parser = argparse.ArgumentParser(prog="scripts/up", description="Run mp3burst on this machine.")
-    parser.add_argument(
-        "--data", type=Path, default=ROOT / "data", metavar="DIR", help="where everything is kept (data)"
-    )
-    parser.add_argument("--port", type=int, default=8080, help="where it is reached (8080); 0 takes a free one")
-    parser.add_argument("--idle", type=_seconds, metavar="SECONDS", help="stop a function after so long without work")
-    parser.add_argument("--manifests", type=Path, default=ROOT / "knative", metavar="DIR", help="what to run (knative)")
-    options = parser.parse_args()
+    """Run until SIGTERM or SIGINT, without draining after a second signal. Return 1 if it cannot start."""
+    options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    # Two connections for each request: the usual 1024 are too few for a burst.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Each request needs two connections: the usual limit of 1024 is too low for a burst.
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     try:
         refuse_outdated(os.environ)
         manifests = read(options.manifests, len(os.sched_getaffinity(0)), options.idle)
         data = options.data.resolve()
-        with _lock(data) as lock, _door(options.port) as door:
-            _alone(lock.fileno(), data)
-            port = door.getsockname()[1]
-            known = config.values(os.environ, data, port)
-            environments = {name: _environment(f, known, port) for name, f in manifests.functions.items()}
-            env = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), **known["database"]}
+        with _open_lock(data) as lock, _listen(options.port) as listener:
+            _take_lock(lock.fileno(), data)
+            port = listener.getsockname()[1]
+            values = config.values(os.environ, data, port)
+            environments = {name: _environment(f, values, port) for name, f in manifests.functions.items()}
+            env = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), **values["database"]}
             if subprocess.run([sys.executable, "-m", "infra.migrations"], cwd=ROOT, env=env, check=False).returncode:
-                raise CannotRun("The database could not be brought up to date: the lines above say why.")
-            asyncio.run(_run(manifests, environments, data, door))
+                raise CannotRun("Migrating the database failed: see the message above.")
+            asyncio.run(_run(manifests, environments, data, listener))
     except (Mp3burstError, OSError, KeyboardInterrupt) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the answer to a command
         return 1
     return 0
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/up", description="Run mp3burst on this machine.")
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "data", metavar="DIR", help="where all data is stored (data)"
+    )
+    parser.add_argument("--port", type=int, default=8080, help="the port to listen on (8080); 0 picks a free one")
+    parser.add_argument("--idle", type=_seconds, metavar="SECONDS", help="stop a function after so long without work")
+    parser.add_argument("--manifests", type=Path, default=ROOT / "knative", metavar="DIR", help="what to run (knative)")
+    return parser
+
+
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds: give 0 or more")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds: give 0 or more")
     return value
 
 
-def _lock(data: Path) -> IO[str]:
+def _open_lock(data: Path) -> IO[str]:
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         return (data / "lock").open("w")
     except OSError as error:
-        raise CannotRun(f"Nothing can be kept in {data} ({error.strerror}): choose another --data.") from error
+        raise CannotRun(f"Cannot write to {data} ({error.strerror}): choose another --data.") from error
 
 
-def _alone(lock: int, data: Path) -> None:
+def _take_lock(lock: int, data: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise CannotRun(f"mp3burst is running on {data} already: stop it, or choose another --data.") from error
+        raise CannotRun(f"mp3burst is already running on {data}: stop it, or choose another --data.") from error
 
 
-def _door(port: int) -> socket.socket:
+def _listen(port: int) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port), backlog=1024)
     except (OSError, OverflowError) as error:
@@ -100,8 +105,9 @@ def _door(port: int) -> socket.socket:
         raise CannotRun(f"Port {port} cannot be used here: choose another --port.") from error
 
 
-def _environment(function: Function, known: dict[str, dict[str, str]], port: int) -> dict[str, str]:
-    # Of our own variables a function gets PATH and its like; of the operator's, what its manifest lists.
+def _environment(function: Function, values: dict[str, dict[str, str]], port: int) -> dict[str, str]:
+    # Of this process's variables a function inherits only PATH and the like; of the operator's settings, only those
+    # that its manifest lists.
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     inherited["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     own = {"BIND_ADDRESS": "127.0.0.1", "PARENT_PID": str(os.getpid()), "K_SERVICE": function.name}
@@ -110,45 +116,52 @@ def _environment(function: Function, known: dict[str, dict[str, str]], port: int
         own["K_SINK"] = ""
         if any(variable["name"] == "K_SINK" for variable in function.container.get("env", ())):
             own |= {name: os.environ[name] for name in bridge_runner.VARIABLES if name in os.environ}
-    return inherited | config.environment(function.container, known) | own
+    return inherited | config.environment(function.container, values) | own
 
 
-async def _run(manifests: Manifests, environments: dict[str, dict[str, str]], data: Path, door: socket.socket) -> None:
-    loop, signals = asyncio.get_running_loop(), asyncio.Semaphore(0)
+async def _run(
+    manifests: Manifests, environments: dict[str, dict[str, str]], data: Path, listener: socket.socket
+) -> None:
+    loop = asyncio.get_running_loop()
+    signals = asyncio.Semaphore(0)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.release)
     functions = Functions({n: Pool(function, environments[n]) for n, function in manifests.functions.items()})
-    port, bridged = door.getsockname()[1], bool(os.environ.get("AMQP_URL"))
-    broker = Broker(Store(data / "broker.db"), functions, [] if bridged else manifests.triggers)
+    port = listener.getsockname()[1]
+    uses_rabbitmq = bool(os.environ.get("AMQP_URL"))
+    broker = Broker(Store(data / "broker.db"), functions, [] if uses_rabbitmq else manifests.triggers)
 
     async def status(_request: web.BaseRequest) -> web.Response:
         pools = {name: pool.status() for name, pool in functions.pools.items()}
         return web.json_response({"functions": pools, **await broker.status()})
 
-    events = bridge_runner.pages(functions) if bridged else {"/_broker": broker.receive}
-    ingress = Ingress(functions, {"/_platform": status, **events}, os.environ)
-    server = await loop.create_server(ingress.server, sock=door)
+    event_pages = bridge_runner.pages(functions) if uses_rabbitmq else {"/_broker": broker.receive}
+    ingress = Ingress(functions, {"/_platform": status, **event_pages}, os.environ)
+    server = await loop.create_server(ingress.server, sock=listener)
     for pool in functions.pools.values():
         pool.balance()
     await broker.open(manifests.pings)
-    routes = bridge_runner.routes(manifests.triggers, Topology.from_environ(os.environ), port) if bridged else []
-    bridge = asyncio.create_task(bridge_runner.run_bridge(routes, os.environ)) if bridged else None
-    print(f"mp3burst is ready on http://localhost:{port}", flush=True)  # noqa: T201 - for who waits
+    bridge = None
+    if uses_rabbitmq:
+        routes = bridge_runner.routes(manifests.triggers, Topology.from_environ(os.environ), port)
+        bridge = asyncio.create_task(bridge_runner.run_bridge(routes, os.environ))
+    print(f"mp3burst is ready on http://localhost:{port}", flush=True)  # noqa: T201 - tells callers that they can connect
     await signals.acquire()
-    # The door stays open to the functions: what runs may still publish.
+    # The server stays reachable for functions: running ones may still publish.
     ingress.draining = True
     broker.stop()
-    hurry, deadline = asyncio.create_task(signals.acquire()), loop.time() + _DRAIN
+    second_signal = asyncio.create_task(signals.acquire())
+    deadline = loop.time() + _DRAIN_SECONDS
     if bridge is not None:
         bridge.cancel()
-        await asyncio.wait({bridge, hurry}, timeout=_DRAIN, return_when=asyncio.FIRST_COMPLETED)
-    while ingress.inflight + len(broker.deliveries) and loop.time() < deadline and not hurry.done():
-        await asyncio.wait({hurry}, timeout=0.05)
+        await asyncio.wait({bridge, second_signal}, timeout=_DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    while ingress.inflight + len(broker.deliveries) and loop.time() < deadline and not second_signal.done():
+        await asyncio.wait({second_signal}, timeout=0.05)
     server.close()
-    await functions.close(0 if hurry.done() else _STOP)
+    await functions.close(0 if second_signal.done() else _STOP_SECONDS)
     await ingress.server.shutdown(0.1)
     await broker.close()
-    hurry.cancel()
+    second_signal.cancel()
 
 
 if __name__ == "__main__":

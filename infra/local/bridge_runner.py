@@ -1,4 +1,4 @@
-"""Runs ``events.bridge`` beside the platform where RabbitMQ takes the place of its own broker."""
+"""Runs ``events.bridge`` next to the platform when RabbitMQ replaces the platform's own broker."""
 
 import asyncio
 import contextlib
@@ -16,19 +16,29 @@ from infra.local.ingress import Functions, Handler, problem
 from infra.local.instances import ROOT
 from infra.local.manifests import Trigger
 
-#: What a function needs to publish, and the bridge to consume.
+#: The variables that a function needs to publish and the bridge needs to consume.
 VARIABLES = ("AMQP_URL", "VIDEO_QUEUE", "PIECE_QUEUE", "PIECES_QUEUE", "MP3_QUEUE")
-_BRIDGE = ("BRIDGE_TRIES", "BRIDGE_DELAY", "BRIDGE_GRACE")
-#: Seconds for one answer: RabbitMQ takes a channel away after 1800 without an acknowledgement.
-_TIMEOUT, _PAUSE = 1500, 1.0
-_START = "import os, sys; from infra.serve import die_with; die_with(int(sys.argv.pop(1))); "
-_START += "from events.bridge.__main__ import main; sys.exit(main(sys.argv[1:], os.environ))"
+_BRIDGE_VARIABLES = ("BRIDGE_TRIES", "BRIDGE_DELAY", "BRIDGE_GRACE")
+#: Seconds for one response: RabbitMQ closes a channel after 1800 without an acknowledgement.
+_TIMEOUT = 1500
+#: Seconds before a bridge that ended is started again.
+_PAUSE = 1.0
+_START = (
+    "import os, sys; from infra.serve import die_with; die_with(int(sys.argv.pop(1))); "
+    "from events.bridge.__main__ import main; sys.exit(main(sys.argv[1:], os.environ))"
+)
 
 log = logging.getLogger("platform")
 
 
 def routes(triggers: Iterable[Trigger], topology: Topology, port: int) -> list[str]:
-    """The bridge's routes: each queue to the function that a Trigger names for its events, dead letters to bury."""
+    """Return the bridge's routes, from each queue to the function that a Trigger names for its events.
+
+    Args:
+        triggers: those of the manifests; their dead-letter sink becomes the route of the dead letters.
+        topology: the queues.
+        port: the platform's.
+    """
     found: dict[str, str] = {}
     for trigger in triggers:
         queue = topology.queue_of.get(trigger.filter.get("type", ""))
@@ -41,7 +51,7 @@ def routes(triggers: Iterable[Trigger], topology: Topology, port: int) -> list[s
 
 
 def pages(functions: Functions) -> dict[str, Handler]:
-    """The addresses under which the bridge reaches functions that are not public."""
+    """Return the pages through which the bridge reaches functions that are not public."""
     return {f"/_functions/{name}": _page(functions, name) for name in functions.pools}
 
 
@@ -58,8 +68,8 @@ def _page(functions: Functions, name: str) -> Handler:
 
 
 async def run_bridge(arguments: Iterable[str], environ: Mapping[str, str]) -> None:
-    """Keep the bridge running until cancelled; it ends with this process, however that ends."""
-    names = (*VARIABLES, *_BRIDGE, "PATH", "HOME", "LANG")
+    """Keep the bridge running until canceled. It dies with this process, however this process ends."""
+    names = (*VARIABLES, *_BRIDGE_VARIABLES, "PATH", "HOME", "LANG")
     env = {name: environ[name] for name in names if name in environ} | {"PYTHONPATH": str(ROOT)}
     options = [option for route in arguments for option in ("--route", route)]
     while True:
@@ -67,7 +77,7 @@ async def run_bridge(arguments: Iterable[str], environ: Mapping[str, str]) -> No
             *(sys.executable, "-c", _START, str(os.getpid()), *options), cwd=ROOT, env=env, start_new_session=True
         )
         try:
-            log.error("the bridge ended with %s and is started again", await bridge.wait())
+            log.error("the bridge ended with status %s, restarting it", await bridge.wait())
             await asyncio.sleep(_PAUSE)
         finally:
             with contextlib.suppress(ProcessLookupError):

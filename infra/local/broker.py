@@ -1,4 +1,4 @@
-"""The broker: takes CloudEvents over HTTP, keeps them, and delivers each to the functions whose Triggers match."""
+"""The broker: accepts CloudEvents over HTTP, stores them, and delivers each to the functions whose Triggers match."""
 
 import asyncio
 import contextlib
@@ -24,18 +24,21 @@ from infra.local.store import Store
 
 #: CloudEvents 1.0, "required attributes".
 _REQUIRED = ("ce-id", "ce-type", "ce-source", "ce-specversion")
-#: What Knative tries again beside 5xx; every other answer settles the event.
-_AGAIN = {404, 408, 409, 429}
-#: Bytes that an event may have (it carries ids), and how many dead letters are kept.
-_MAX_EVENT, _KEPT = 1 << 20, 1000
+#: The statuses that Knative retries besides 5xx; every other response settles the event.
+_RETRIED = {404, 408, 409, 429}
+#: Bytes of an event's body. Events carry ids, not contents.
+_MAX_EVENT = 1 << 20
+#: How many dead letters are kept for /_platform, the newest ones.
+_MAX_DEAD_LETTERS = 1000
 
 log = logging.getLogger("platform")
 
 
 class Queue:
-    """What waits for one Trigger, and when it is due by the wall clock; its contents stay in the store."""
+    """The deliveries that wait for one Trigger, ordered by when they are due (wall clock). The store has the events."""
 
     def __init__(self, trigger: Trigger) -> None:
+        """Create an empty queue."""
         self.trigger = trigger
         self.heap: list[tuple[float, int]] = []
         self.changed = asyncio.Event()
@@ -47,60 +50,63 @@ class Queue:
         self.changed.set()
 
     async def get(self) -> int:
-        """The next delivery, once it is due and fewer than ``parallelism`` are under way."""
+        """Return the next delivery once it is due and fewer than ``parallelism`` are in flight."""
         while True:
-            free = self.heap and self.inflight < self.trigger.parallelism
-            left = self.heap[0][0] - time.time() if free else None
-            if left is not None and left <= 0:
+            may_start = self.heap and self.inflight < self.trigger.parallelism
+            remaining = self.heap[0][0] - time.time() if may_start else None
+            if remaining is not None and remaining <= 0:
                 self.inflight += 1
                 return heapq.heappop(self.heap)[1]
             self.changed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(remaining):
                     await self.changed.wait()
 
 
 class Broker:
-    """Every Trigger and PingSource at work."""
+    """Runs every Trigger and PingSource."""
 
     def __init__(self, store: Store, functions: Functions, triggers: Iterable[Trigger]) -> None:
-        self._store, self._functions = store, functions
+        """Prepare the queues; ``open`` starts deliveries."""
+        self._store = store
+        self._functions = functions
         self._queues = {trigger.name: Queue(trigger) for trigger in triggers}
         self._loops: list[asyncio.Task[None]] = []
         self.deliveries: set[asyncio.Task[None]] = set()
 
     async def open(self, pings: Iterable[Ping]) -> None:
-        """Go on where the last process stood, and start the PingSources."""
+        """Resume the deliveries that the previous process left, and start the PingSources."""
         statement = "SELECT due, seq, trigger FROM deliveries"
         for due, seq, name in await self._store.run(lambda db: db.execute(statement).fetchall()):
             if name in self._queues:
                 self._queues[name].put(due, seq)
             else:
-                log.warning("an event waits for the Trigger %s, which the manifests do not have", name)
-        loops = [self._dispatch(queue) for queue in self._queues.values()] + [self._ring(ping) for ping in pings]
+                log.warning("a stored event waits for the Trigger %s, which is not in the manifests", name)
+        loops = [self._dispatch(queue) for queue in self._queues.values()]
+        loops += [self._send_pings(ping) for ping in pings]
         self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def receive(self, request: web.BaseRequest) -> web.Response:
-        """POST of a CloudEvent in binary mode: 202 once it is on the disk."""
+        """Handle the POST of a CloudEvent in binary mode: 202 once it is on disk."""
         missing = [name for name in _REQUIRED if not request.headers.get(name)]
         if request.method != "POST" or missing or request.headers["ce-specversion"] != "1.0":
-            return problem(400, "This is no CloudEvent 1.0 in binary mode: POST it with " + ", ".join(_REQUIRED) + ".")
+            return problem(400, f"This is not a CloudEvent 1.0 in binary mode: POST it with {', '.join(_REQUIRED)}.")
         body = bytearray()
         async for chunk in request.content.iter_any():
             body += chunk
             if len(body) > _MAX_EVENT:
-                return problem(413, f"An event may have {_MAX_EVENT} bytes: send ids, not contents.")
+                return problem(413, f"The event is larger than {_MAX_EVENT} bytes: send ids, not contents.")
         headers = {name.lower(): value for name, value in request.headers.items()}
         headers = {name: value for name, value in headers.items() if name.startswith("ce-") or name == "content-type"}
         try:
-            await self._keep(headers, bytes(body))
+            await self._store_event(headers, bytes(body))
         except TryAgain as error:
             log.error("%s", error, exc_info=error)
             return problem(503, str(error))
         return web.Response(status=202)
 
     async def status(self) -> dict[str, Any]:
-        """What /_platform shows: the queues, and the dead letters, newest first."""
+        """Return the broker's part of /_platform: the queues, and the dead letters, newest first."""
         statement = "SELECT trigger, headers, body, error, at FROM dead_letters ORDER BY seq DESC"
         letters = [
             {
@@ -119,22 +125,23 @@ class Broker:
         return {"queues": queues, "dead_letters": letters}
 
     def stop(self) -> None:
-        """Begin no more deliveries."""
+        """Start no more deliveries."""
         for loop in self._loops:
             loop.cancel()
 
     async def close(self) -> None:
-        """Give up the deliveries under way; the next process makes them again."""
+        """Cancel the deliveries in flight, which the next process repeats, and close the store."""
         tasks = [*self._loops, *self.deliveries]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._store.close()
 
-    async def _keep(self, headers: Mapping[str, str], body: bytes) -> None:
+    async def _store_event(self, headers: Mapping[str, str], body: bytes) -> None:
         attributes = {name.removeprefix("ce-"): unquote(value) for name, value in headers.items()}
         queues = [queue for queue in self._queues.values() if queue.trigger.filter.items() <= attributes.items()]
-        now, statement = time.time(), "INSERT INTO deliveries (trigger, headers, body, due) VALUES (?, ?, ?, ?)"
+        now = time.time()
+        statement = "INSERT INTO deliveries (trigger, headers, body, due) VALUES (?, ?, ?, ?)"
 
         def insert(db: sqlite3.Connection) -> list[int]:
             rows = [(queue.trigger.name, json.dumps(headers), body, now) for queue in queues]
@@ -161,43 +168,52 @@ class Broker:
             queue.put(due, seq)
 
     async def _attempt(self, trigger: Trigger, seq: int) -> float | None:
-        # When to try again; None when it is settled.
+        # Returns the time of the next attempt, or None once the delivery is settled.
         query = "SELECT headers, body, failures, error FROM deliveries WHERE seq = ?"
         text, body, failures, error = await self._store.run(lambda db: db.execute(query, (seq,)).fetchone())
-        headers, sink = json.loads(text), trigger.dead_letters if error and trigger.dead_letters else trigger.subscriber
+        headers = json.loads(text)
+        sink = trigger.dead_letters if error and trigger.dead_letters else trigger.subscriber
         status = await self._post(sink, headers, body)
-        failed = status >= 500 or status in _AGAIN
-        dead = failed and failures == trigger.retries and not error
-        now, due = time.time(), None
+        failed = status >= 500 or status in _RETRIED
+        is_dead = failed and failures == trigger.retries and not error
+        now = time.time()
+        due = None
         if status >= 300:
             log.warning("%s for %s: %s answered %d", headers["ce-id"], trigger.name, sink.function, status)
-        if dead:
+        if is_dead:
             log.error("%s for %s is a dead letter", headers["ce-id"], trigger.name)
             headers["ce-knativeerrordest"] = f"http://{sink.function}.mp3burst.svc.cluster.local{sink.path}"
             headers["ce-knativeerrorcode"] = str(status)
-            due, failures, error = now if trigger.dead_letters else None, 0, status
+            due = now if trigger.dead_letters else None
+            failures = 0
+            error = status
         elif failed and failures < trigger.retries:
             failures += 1
             due = now + trigger.backoff(failures)
 
         def settle(db: sqlite3.Connection) -> None:
-            if dead:
-                letter = (trigger.name, json.dumps(headers), body, status, now)
+            if is_dead:
                 db.execute(
-                    "INSERT INTO dead_letters (trigger, headers, body, error, at) VALUES (?, ?, ?, ?, ?)", letter
+                    "INSERT INTO dead_letters (trigger, headers, body, error, at) VALUES (?, ?, ?, ?, ?)",
+                    (trigger.name, json.dumps(headers), body, status, now),
                 )
-                db.execute("DELETE FROM dead_letters WHERE seq <= (SELECT max(seq) FROM dead_letters) - ?", (_KEPT,))
+                db.execute(
+                    "DELETE FROM dead_letters WHERE seq <= (SELECT max(seq) FROM dead_letters) - ?",
+                    (_MAX_DEAD_LETTERS,),
+                )
             if due is None:
                 db.execute("DELETE FROM deliveries WHERE seq = ?", (seq,))
             else:
-                row = (json.dumps(headers), failures, due, error, seq)
-                db.execute("UPDATE deliveries SET headers = ?, failures = ?, due = ?, error = ? WHERE seq = ?", row)
+                db.execute(
+                    "UPDATE deliveries SET headers = ?, failures = ?, due = ?, error = ? WHERE seq = ?",
+                    (json.dumps(headers), failures, due, error, seq),
+                )
 
         await self._store.run(settle)
         return due
 
     async def _post(self, sink: Sink, headers: Mapping[str, str], body: bytes) -> int:
-        # An event waits for an instance as long as it takes: its time-out runs from then on.
+        # Waits for an instance without limit: the event's timeout starts once it has one.
         try:
             async with self._functions.call(sink.function, "POST", sink.path, headers, body, None) as answer:
                 await answer.read()
@@ -209,14 +225,18 @@ class Broker:
         except aiohttp.ClientError:
             return 502
 
-    async def _ring(self, ping: Ping) -> None:
-        # Once at the start as well: after a crash what is overdue should not wait for the clock.
+    async def _send_pings(self, ping: Ping) -> None:
+        # Also once at the start: after a crash, overdue work should not wait for the schedule.
         while True:
-            event = {"id": str(uuid.uuid4()), "type": "dev.knative.sources.ping", "specversion": "1.0"}
-            event["source"] = f"/apis/v1/namespaces/mp3burst/pingsources/{ping.name}"
-            headers = {f"ce-{name}": value for name, value in event.items()} | {"content-type": ping.content_type}
+            headers = {
+                "ce-id": str(uuid.uuid4()),
+                "ce-type": "dev.knative.sources.ping",
+                "ce-specversion": "1.0",
+                "ce-source": f"/apis/v1/namespaces/mp3burst/pingsources/{ping.name}",
+                "content-type": ping.content_type,
+            }
             status = await self._post(ping.sink, headers, ping.data)
             if status >= 300:
                 log.warning("the PingSource %s: %s answered %d", ping.name, ping.sink.function, status)
-            moment = datetime.now(UTC)
-            await asyncio.sleep((cron.following(ping.schedule, moment) - moment).total_seconds())
+            now = datetime.now(UTC)
+            await asyncio.sleep((cron.next_time(ping.schedule, now) - now).total_seconds())

@@ -1,4 +1,4 @@
-"""HTTP in: finds the function by path or host name and passes the bytes both ways as they come."""
+"""Incoming HTTP: finds the function by path or host name, and streams request and response through."""
 
 import asyncio
 import json
@@ -16,70 +16,75 @@ from functions.http_endpoint import is_trusted_proxy
 from infra.local.instances import Pool
 from infra.local.manifests import Function
 
-#: Headers that speak of one connection only (RFC 9110, 7.6.1), and Expect, which is answered here.
+#: Headers that apply to one connection only (RFC 9110, 7.6.1), and Expect, which is handled here.
 _PER_CONNECTION = {
     *("connection", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te"),
     *("trailer", "transfer-encoding", "upgrade"),
 }
-#: Seconds that a client that was refused may go on sending, and bytes that are read at once.
-_LINGER, _READ = 30.0, 1 << 18
+#: Seconds that a client may continue to send after an early response.
+_LINGER_SECONDS = 30.0
+#: Bytes that are read at once.
+_READ_SIZE = 1 << 18
 
 Body = Callable[[], AsyncIterator[bytes]] | bytes | None
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Functions:
-    """Every function's pool by name, and the way to call one."""
+    """Every function's pool by name, and the client that calls them."""
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
+        """Create the HTTP client; ``close`` closes it and the pools."""
         self.pools = pools
         self._session = aiohttp.ClientSession(
-            # A connection each: one that is kept could close under a request, and nobody knew whether it arrived.
+            # One connection per request: a persistent one may close while a request is sent, and then nobody knows
+            # whether the request arrived.
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            read_bufsize=_READ,
+            read_bufsize=_READ_SIZE,
         )
 
     @asynccontextmanager
     async def call(
-        self, name: str, method: str, path: str, headers: Mapping[str, str], body: Body, patience: float | None
+        self, name: str, method: str, path: str, headers: Mapping[str, str], body: Body, wait: float | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request to an instance of the function; yields the answer, its body unread.
+        """Send a request to an instance of the function and yield the response, its body unread.
 
         Args:
             name: the function.
             method: the HTTP method.
-            path: path and query, as they are sent.
+            path: path and query, encoded as they are sent.
             headers: all of them.
-            body: the bytes, or what makes an iterator over them.
-            patience: seconds to wait for an instance; None: as long as it takes.
+            body: the bytes, or a function that returns an iterator over them.
+            wait: seconds to wait for a free instance; None to wait without limit.
 
         Raises:
-            TryAgain: no instance in time, or none starts.
-            TimeoutError: the whole answer takes longer than timeoutSeconds.
-            aiohttp.ClientError: the instance died, or its answer makes no sense.
+            TryAgain: no instance became free in time, or none starts.
+            TimeoutError: the whole response takes longer than timeoutSeconds.
+            aiohttp.ClientError: the instance died, or its response is not valid HTTP.
         """
         pool = self.pools[name]
         while True:
-            instance = await pool.acquire(patience)
+            instance = await pool.acquire(wait)
             url = URL(f"http://127.0.0.1:{instance.port}{path}", encoded=True)
             data = body() if callable(body) else body
             try:
                 async with asyncio.timeout(pool.function.timeout):
                     try:
-                        request = self._session.request(method, url, headers=headers, data=data, allow_redirects=False)
-                        answer = await request
+                        response = await self._session.request(
+                            method, url, headers=headers, data=data, allow_redirects=False
+                        )
                     except aiohttp.ClientConnectorError:
-                        instance.retire()  # Nothing was sent, so another instance may have it.
+                        instance.retire()  # Nothing was sent, so another instance can take the request.
                         continue
                     try:
-                        yield answer
+                        yield response
                         return
                     finally:
-                        answer.close()
+                        response.close()
             finally:
                 pool.release(instance)
 
@@ -90,63 +95,79 @@ class Functions:
 
 
 class Ingress:
-    """The front door. ``own`` has the platform's own pages by path, which only this machine's names lead to."""
+    """The platform's HTTP server."""
 
     def __init__(self, functions: Functions, own: Mapping[str, Handler], environ: Mapping[str, str]) -> None:
-        self._functions, self._own, self._environ = functions, own, environ
-        self._find = routes(pool.function for pool in functions.pools.values())
-        self.inflight, self.draining = 0, False
+        """Create the server; ``server`` is an asyncio protocol factory.
+
+        Args:
+            functions: where requests go.
+            own: handlers of the platform's own pages by path. Only requests from this machine reach them.
+            environ: ``TRUSTED_PROXIES``.
+        """
+        self._functions = functions
+        self._own = own
+        self._environ = environ
+        self._find = router(pool.function for pool in functions.pools.values())
+        self.inflight = 0
+        self.draining = False
         self.server = web.Server(
             self._handle,
             handler_cancellation=True,
             auto_decompress=False,
-            lingering_time=_LINGER,
-            read_bufsize=_READ,
+            lingering_time=_LINGER_SECONDS,
+            read_bufsize=_READ_SIZE,
             access_log=None,
         )
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        host, path = request.headers.get("Host", "").partition(":")[0].lower(), request.rel_url.raw_path
-        if path in self._own and _is_ours(request):
+        host = request.headers.get("Host", "").partition(":")[0].lower()
+        path = request.rel_url.raw_path
+        if path in self._own and _is_from_this_machine(request):
             return await self._own[path](request)
         name = self._find(host, path)
         if name is None:
             return problem(404, "There is nothing at this address: check the path.")
         if self.draining:
-            return problem(503, "mp3burst is stopping: try again when it has started.")
+            return problem(503, "mp3burst is stopping: try again once it has restarted.")
         self.inflight += 1
-        upload = _Upload(request)
+        body = _RequestBody(request)
         try:
-            return await self._pass_on(request, name, upload)
+            return await self._forward(request, name, body)
         finally:
             self.inflight -= 1
-            await upload.idle.wait()
+            await body.idle.wait()
 
-    async def _pass_on(self, request: web.BaseRequest, name: str, upload: "_Upload") -> web.StreamResponse:
-        body, path, response = upload.chunks if request.body_exists else None, request.rel_url.raw_path_qs, None
-        patience = self._functions.pools[name].function.timeout
+    async def _forward(self, request: web.BaseRequest, name: str, body: "_RequestBody") -> web.StreamResponse:
+        chunks = body.chunks if request.body_exists else None
+        headers = _forwarded_headers(request, self._environ)
+        timeout = self._functions.pools[name].function.timeout
+        response = None
         try:
-            call = self._functions.call(name, request.method, path, _forwarded(request, self._environ), body, patience)
-            async with call as answer:
-                headers = _end_to_end(answer.headers)
-                response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+            path = request.rel_url.raw_path_qs
+            async with self._functions.call(name, request.method, path, headers, chunks, timeout) as answer:
+                response = web.StreamResponse(
+                    status=answer.status, reason=answer.reason, headers=_end_to_end(answer.headers)
+                )
                 await response.prepare(request)
                 async for chunk in answer.content.iter_any():
                     await response.write(chunk)
                 await response.write_eof()
         except (TimeoutError, TryAgain, aiohttp.ClientError) as error:
             if response is None:
-                return _failed(name, upload, error)
+                return _failed(name, body, error)
             if request.transport:
-                request.transport.abort()  # What was sent of the answer must not look whole.
+                request.transport.abort()  # A truncated response must not look complete.
         return response
 
 
-class _Upload:
-    """A request's body on its way to a function. ``idle`` while nobody reads it: the rest is the server's to drain."""
+class _RequestBody:
+    """A request's body on its way to a function. While ``idle``, nobody reads it and the server drains the rest."""
 
     def __init__(self, request: web.BaseRequest) -> None:
-        self._request, self.broken, self.idle = request, False, asyncio.Event()
+        self._request = request
+        self.broken = False
+        self.idle = asyncio.Event()
         self.idle.set()
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -159,15 +180,18 @@ class _Upload:
                 chunk = await self._request.content.readany()
             except Exception:
                 self.broken = True
-                raise  # So the function never sees a short body as whole.
+                raise  # so that a truncated body never looks complete to the function
             finally:
                 self.idle.set()
             if chunk:
                 yield chunk
 
 
-def routes(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
-    """Finds the function for a host name and a path: by host ``NAME.localhost``, else by the longest path prefix."""
+def router(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
+    """Return a function that maps a host name and a path to a function's name, or to None.
+
+    The host ``NAME.localhost`` selects a function by its name; otherwise the longest matching path prefix does.
+    """
     public = [function for function in functions if function.public]
     hosts = {f"{function.name}.localhost": function.name for function in public}
     paths = sorted(((path, f.name) for f in public for path in f.paths), key=lambda item: -len(item[0]))
@@ -180,34 +204,34 @@ def routes(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
     return find
 
 
-def leads_here(host: str, port: int) -> bool:
-    """Whether a Host header is one that a client on this machine sends; port 80 is left out of it (RFC 9110, 4.2.3)."""
+def is_local_host(host: str, port: int) -> bool:
+    """Whether a Host header names this machine. Clients omit port 80 (RFC 9110, 4.2.3)."""
     names = ("localhost", "127.0.0.1")
     return host in {f"{name}:{port}" for name in names} or (port == 80 and host in names)
 
 
 def problem(status: int, detail: str) -> web.Response:
-    """An error of the platform itself, RFC 9457."""
+    """Return an error response of the platform itself (RFC 9457)."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     headers = {"Content-Type": "application/problem+json"}
     return web.Response(status=status, body=json.dumps(body).encode(), headers=headers)
 
 
-def _is_ours(request: web.BaseRequest) -> bool:
-    """Whether somebody on this machine asks, and not a proxy on it for somebody elsewhere."""
+def _is_from_this_machine(request: web.BaseRequest) -> bool:
+    # A proxy on this machine forwards requests from elsewhere, so those do not count.
     port = request.transport.get_extra_info("sockname")[1] if request.transport else 0
     forwarded = {"X-Forwarded-For", "Forwarded", "Via"} & request.headers.keys()
-    return leads_here(request.headers.get("Host", ""), port) and not forwarded
+    return is_local_host(request.headers.get("Host", ""), port) and not forwarded
 
 
-def _failed(name: str, upload: _Upload, error: Exception) -> web.Response:
-    if upload.broken:
-        return problem(400, "The body of the request is broken: send it again.")
+def _failed(name: str, body: _RequestBody, error: Exception) -> web.Response:
+    if body.broken:
+        return problem(400, "The request's body is incomplete: send it again.")
     if isinstance(error, TryAgain):
         return problem(503, str(error))
     if isinstance(error, TimeoutError):
         return problem(504, f"The function {name} took too long: try again later.")
-    return problem(502, f"The function {name} broke off: try again.")
+    return problem(502, f"The function {name} stopped unexpectedly: try again.")
 
 
 def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
@@ -215,11 +239,12 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
 
 
-def _forwarded(request: web.BaseRequest, environ: Mapping[str, str]) -> CIMultiDict[str]:
-    headers, caller = _end_to_end(request.headers), request.remote or ""
-    # From anybody but a proxy the header is an invention; and every function trusts this ingress.
-    said = headers.popall("X-Forwarded-For", ()) if caller and is_trusted_proxy(caller, environ) else ()
-    headers["X-Forwarded-For"] = ", ".join([*said, caller])
+def _forwarded_headers(request: web.BaseRequest, environ: Mapping[str, str]) -> CIMultiDict[str]:
+    headers = _end_to_end(request.headers)
+    client = request.remote or ""
+    # Functions trust this ingress, so X-Forwarded-For is accepted only from a trusted proxy.
+    previous = headers.popall("X-Forwarded-For", ()) if client and is_trusted_proxy(client, environ) else ()
+    headers["X-Forwarded-For"] = ", ".join([*previous, client])
     headers["X-Forwarded-Proto"] = request.scheme
     headers["X-Forwarded-Host"] = request.headers.get("Host", "")
     return headers

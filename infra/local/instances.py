@@ -1,4 +1,4 @@
-"""The processes of one function: started when requests wait, stopped when none come, replaced when they die."""
+"""The processes of one function: started when requests wait, stopped when idle, replaced when they die."""
 
 import asyncio
 import contextlib
@@ -10,41 +10,51 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from events.errors import TryAgain
 from infra.local.manifests import Function
 
-#: The directory that holds our packages; FUNCTION_SOURCE is relative to it, as in an image.
+#: The directory that contains our packages; FUNCTION_SOURCE is relative to it, as in an image.
 ROOT = Path(__file__).resolve().parents[2]
-#: Seconds that an instance may take to listen, and between two looks.
-_START, _LOOK = 60.0, 0.01
-#: Seconds without a new try after a failed start: doubled each time, from the first to the second.
-_BACKOFF = (0.5, 30.0)
+#: Seconds that an instance has to start listening, and seconds between two checks.
+_START_TIMEOUT = 60.0
+_POLL = 0.01
+#: Seconds without a new attempt after a failed start; doubled each time.
+_MIN_BACKOFF = 0.5
+_MAX_BACKOFF = 30.0
 
 log = logging.getLogger("platform")
 
+_State = Literal["starting", "ready", "stopping"]
+
 
 class NoInstance(TryAgain):
-    """Every instance is busy for too long, or the function's process ends before it listens."""
+    """No instance became free in time, or the function's process ended before it listened."""
 
 
 class Instance:
-    """One process. ``state`` is starting, ready or stopping."""
+    """One process of a function."""
 
     def __init__(self) -> None:
-        self.state = "starting"
-        self.pid = self.inflight = 0
+        """Reserve a port for it.
+
+        Raises:
+            OSError: there are no more file descriptors.
+        """
+        self.state: _State = "starting"
+        self.pid = 0
+        self.inflight = 0
         self.idle_since = asyncio.get_running_loop().time()
         self.stop = asyncio.Event()
-        # Bound and not listening, it keeps the port for a server with SO_REUSEADDR, as gunicorn is.
+        # Bound but not listening, it reserves the port for a server with SO_REUSEADDR, such as gunicorn.
         self.reserved = socket.socket()
         self.reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.reserved.bind(("127.0.0.1", 0))
         self.port: int = self.reserved.getsockname()[1]
 
     def retire(self) -> None:
-        """No more requests; those it has may finish."""
+        """Accept no more requests; running ones may finish."""
         self.state = "stopping"
         self.stop.set()
 
@@ -53,26 +63,34 @@ class Pool:
     """All instances of one function, and the requests that wait for one."""
 
     def __init__(self, function: Function, environment: Mapping[str, str]) -> None:
-        self.function, self._environment = function, environment
-        self._instances: dict[Instance, asyncio.Task[None]] = {}
-        self._waiting: deque[asyncio.Future[Instance]] = deque()
-        self._failures, self._not_before = 0, 0.0
-        self._loop = asyncio.get_running_loop()
-
-    async def acquire(self, patience: float | None) -> Instance:
-        """Take a place in an instance, in the order of the calls; give it back by ``release``.
+        """Start nothing yet.
 
         Args:
-            patience: seconds to wait; None: as long as it takes.
+            function: what to run.
+            environment: its processes' variables, except PORT.
+        """
+        self.function = function
+        self._environment = environment
+        self._instances: dict[Instance, asyncio.Task[None]] = {}
+        self._waiting: deque[asyncio.Future[Instance]] = deque()
+        self._failures = 0
+        self._not_before = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    async def acquire(self, timeout: float | None) -> Instance:
+        """Take a slot in an instance, first come, first served; ``release`` returns it.
+
+        Args:
+            timeout: seconds to wait; None to wait without limit.
 
         Raises:
-            NoInstance: none became free in time, or none runs and a new one ended before it listened.
+            NoInstance: none became free in time, or none is running and a new one ended before it listened.
         """
         future: asyncio.Future[Instance] = self._loop.create_future()
         self._waiting.append(future)
         self.balance()
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 return await future
         except BaseException as error:
             if future.done() and not future.cancelled() and not future.exception():
@@ -82,24 +100,26 @@ class Pool:
             raise
 
     def release(self, instance: Instance) -> None:
-        """Give a place back."""
+        """Return a slot."""
         instance.inflight -= 1
         instance.idle_since = self._loop.time()
         self.balance()
 
     def balance(self) -> None:
-        """Hand out the places that are free, and start an instance for whoever still waits."""
-        waiting = self._waiting = deque(future for future in self._waiting if not future.done())
-        # The oldest instance first: under little load the others fall idle and stop.
+        """Hand out free slots, and start instances for the requests that still wait."""
+        self._waiting = deque(future for future in self._waiting if not future.done())
+        waiting = self._waiting
+        # The oldest instance first: under low load the others become idle and stop.
         for instance in self._in("ready"):
             while waiting and instance.inflight < self.function.concurrency:
                 instance.inflight += 1
                 waiting.popleft().set_result(instance)
-        alive, starting = len(self._in("starting", "ready")), len(self._in("starting"))
+        alive = len(self._in("starting", "ready"))
+        starting = len(self._in("starting"))
         if self._loop.time() < self._not_before:
             while waiting and not alive:
-                sentence = f"The function {self.function.name} does not start: its log says why. Try again later."
-                waiting.popleft().set_exception(NoInstance(sentence))
+                message = f"The function {self.function.name} does not start: try again later. Its log says why."
+                waiting.popleft().set_exception(NoInstance(message))
             return
         while alive < self.function.min_scale or (
             alive < self.function.max_scale and len(waiting) > starting * self.function.concurrency
@@ -107,11 +127,12 @@ class Pool:
             try:
                 instance = Instance()
             except OSError as error:  # no more file descriptors
-                self._put_off(error)
+                self._back_off(error)
                 self.balance()
                 return
             self._instances[instance] = self._loop.create_task(self._live(instance))
-            alive, starting = alive + 1, starting + 1
+            alive += 1
+            starting += 1
 
     async def close(self, seconds: float) -> None:
         """Stop every instance, by force after so many seconds."""
@@ -126,31 +147,33 @@ class Pool:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def status(self) -> dict[str, Any]:
-        """What /_platform shows."""
-        shown = []
-        for i in self._instances:
-            idle = 0 if i.inflight else round(self._loop.time() - i.idle_since, 3)
-            shown.append({"pid": i.pid, "state": i.state, "inflight": i.inflight, "idle_seconds": idle})
-        return {"instances": shown, "queued": len(self._waiting)}
+        """Return the pool's part of /_platform."""
+        instances = []
+        for instance in self._instances:
+            idle = 0 if instance.inflight else round(self._loop.time() - instance.idle_since, 3)
+            instances.append(
+                {"pid": instance.pid, "state": instance.state, "inflight": instance.inflight, "idle_seconds": idle}
+            )
+        return {"instances": instances, "queued": len(self._waiting)}
 
-    def _in(self, *states: str) -> list[Instance]:
+    def _in(self, *states: _State) -> list[Instance]:
         return [instance for instance in self._instances if instance.state in states]
 
     async def _live(self, instance: Instance) -> None:
         try:
             await self._run(instance)
         except (OSError, NoInstance) as error:
-            self._put_off(error)
+            self._back_off(error)
         finally:
             instance.reserved.close()
             del self._instances[instance]
             self.balance()
 
-    def _put_off(self, error: Exception) -> None:
-        pause = min(_BACKOFF[0] * 2**self._failures, _BACKOFF[1])
+    def _back_off(self, error: Exception) -> None:
+        pause = min(_MIN_BACKOFF * 2**self._failures, _MAX_BACKOFF)
         self._failures += 1
         self._not_before = max(self._not_before, self._loop.time() + pause)
-        log.error("%s: %s The next try is in %g s.", self.function.name, error, pause)
+        log.error("%s: starting an instance failed, retrying in %g s: %s", self.function.name, pause, error)
         self._loop.call_later(pause, self.balance)
 
     async def _run(self, instance: Instance) -> None:
@@ -161,48 +184,53 @@ class Pool:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in a terminal is for the platform alone, which drains.
+            start_new_session=True,  # Ctrl-C in a terminal reaches only the platform, which drains.
         )
         instance.pid = process.pid
-        ended, stop = self._loop.create_task(process.wait()), self._loop.create_task(instance.stop.wait())
+        ended = self._loop.create_task(process.wait())
+        stop = self._loop.create_task(instance.stop.wait())
         relay = self._loop.create_task(_relay(self.function.name, process.stdout))
         try:
-            await self._start(instance, ended)
-            await self._stay(instance, ended, stop)
+            await self._wait_until_ready(instance, ended)
+            await self._wait_until_retired(instance, ended, stop)
             if not ended.done():
                 process.terminate()
                 await asyncio.wait({ended}, timeout=self.function.timeout)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # With whatever it has started.
+                os.killpg(process.pid, signal.SIGKILL)  # its children included
             await ended
             await asyncio.wait({relay}, timeout=1)
             relay.cancel()
             stop.cancel()
 
-    async def _start(self, instance: Instance, ended: asyncio.Task[int]) -> None:
-        deadline = self._loop.time() + _START
+    async def _wait_until_ready(self, instance: Instance, ended: asyncio.Task[int]) -> None:
+        deadline = self._loop.time() + _START_TIMEOUT
         while instance.state == "starting":
-            if ended.done() or self._loop.time() > deadline:
-                raise NoInstance("It did not start.")
+            if ended.done():
+                raise NoInstance("its process ended before it listened.")
+            if self._loop.time() > deadline:
+                raise NoInstance(f"it did not listen within {_START_TIMEOUT:g} s.")
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", instance.port)
             except OSError:
-                await asyncio.wait({ended}, timeout=_LOOK)
+                await asyncio.wait({ended}, timeout=_POLL)
                 continue
             writer.close()
             if instance.state == "starting":
-                self._failures, instance.state, instance.idle_since = 0, "ready", self._loop.time()
+                instance.state = "ready"
+                instance.idle_since = self._loop.time()
+                self._failures = 0
                 self.balance()
 
-    async def _stay(self, instance: Instance, ended: asyncio.Task[int], stop: asyncio.Task[Any]) -> None:
+    async def _wait_until_retired(self, instance: Instance, ended: asyncio.Task[int], stop: asyncio.Task[Any]) -> None:
         while instance.state == "ready":
-            left = instance.idle_since + self.function.window - self._loop.time()
+            remaining = instance.idle_since + self.function.window - self._loop.time()
             if instance.inflight or len(self._in("starting", "ready")) <= self.function.min_scale:
-                left = self.function.window
-            elif left <= 0:
+                remaining = self.function.window
+            elif remaining <= 0:
                 instance.retire()
-            await asyncio.wait({ended, stop}, timeout=max(left, _LOOK), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ended, stop}, timeout=max(remaining, _POLL), return_when=asyncio.FIRST_COMPLETED)
             if ended.done() and instance.state == "ready":
                 log.warning("%s (pid %d) ended with status %d", self.function.name, instance.pid, ended.result())
                 instance.retire()
@@ -214,6 +242,6 @@ async def _relay(name: str, output: asyncio.StreamReader | None) -> None:
         try:
             line = await output.readline()
         except ValueError:
-            line = b"(a line too long to show)\n"
+            line = b"(line too long)\n"
         if line:
             print(f"{name}: {line.decode(errors='replace').rstrip()}", file=sys.stderr, flush=True)  # noqa: T201 - a log

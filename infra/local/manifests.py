@@ -1,4 +1,4 @@
-"""Reads what a cluster is given, knative/*.yaml, into what this machine has to run. Durations are in seconds."""
+"""Reads a cluster's manifests, knative/*.yaml, into what this machine has to run. Durations are in seconds."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 class BadManifest(Mp3burstError):
-    """A manifest does not say what it has to."""
+    """A manifest is invalid or incomplete."""
 
 
 class Function(NamedTuple):
-    """A Service; ``container`` is as in the manifest."""
+    """A Service. ``container`` is the manifest's, unparsed."""
 
     name: str
     paths: list[str]
@@ -36,14 +36,14 @@ class Function(NamedTuple):
 
 
 class Sink(NamedTuple):
-    """Where events go: a function and a path of it."""
+    """The destination of events: a function and a path of it."""
 
     function: str
     path: str
 
 
 class Trigger(NamedTuple):
-    """Which events go where, how many at once, and what follows a failure."""
+    """Selects events for a function, and says how many run at once and how failures are retried."""
 
     name: str
     filter: Mapping[str, str]
@@ -55,7 +55,7 @@ class Trigger(NamedTuple):
     dead_letters: Sink | None
 
     def backoff(self, failures: int) -> float:
-        """How long to wait after the first, second, ... failure."""
+        """Return the seconds to wait after the first, second, ... failure."""
         return self.delay * (2 ** (failures - 1) if self.exponential else failures)
 
 
@@ -77,17 +77,17 @@ class Manifests(NamedTuple):
     pings: list[Ping]
 
 
-def read(directory: Path, cores: int, idle: float | None = None) -> Manifests:
-    """Read every document of every ``*.yaml``; kinds that mean nothing here are passed over.
+def read(directory: Path, cpus: int, idle: float | None = None) -> Manifests:
+    """Read every document of every ``*.yaml``, ignoring other kinds.
 
     Args:
         directory: where the manifests are.
-        cores: how many instances a function has at most that takes one request at a time, since that is CPU work
-            and more would only take turns; and one without a max-scale.
-        idle: takes the place of every window.
+        cpus: the max-scale of a function without one, and the limit for one that takes one request at a time: such
+            requests are CPU work, so more instances would only take turns.
+        idle: overrides every window.
 
     Raises:
-        BadManifest: there is none, or one that makes no sense.
+        BadManifest: no manifest was found, or one is invalid.
     """
     kinds: dict[str, list[Any]] = {kind: [] for kind in ("Service", "Broker", "Trigger", "PingSource")}
     for path in sorted(directory.glob("*.yaml")):
@@ -96,50 +96,60 @@ def read(directory: Path, cores: int, idle: float | None = None) -> Manifests:
                 if document and ".knative.dev/" in document.get("apiVersion", "") and document["kind"] in kinds:
                     kinds[document["kind"]].append(document)
         except (yaml.YAMLError, AttributeError, KeyError) as error:
-            raise BadManifest(f"{path.name} is no manifest: {error}.") from error
-    functions = {f.name: f for f in _each(kinds["Service"], lambda document: _function(document, cores, idle))}
-    brokers = dict(_each(kinds["Broker"], lambda d: (d["metadata"]["name"], d.get("spec", {}).get("delivery", {}))))
-    triggers = _each(kinds["Trigger"], lambda document: _trigger(document, brokers))
-    pings = _each(kinds["PingSource"], _ping)
+            raise BadManifest(f"{path.name} is not a manifest: {error}.") from error
+    functions = {f.name: f for f in _parse_each(kinds["Service"], lambda document: _function(document, cpus, idle))}
+    brokers = dict(_parse_each(kinds["Broker"], _broker))
+    triggers = _parse_each(kinds["Trigger"], lambda document: _trigger(document, brokers))
+    pings = _parse_each(kinds["PingSource"], _ping)
     if not functions:
-        raise BadManifest(f"There is no Knative Service in {directory}: name the directory that has the manifests.")
-    for sink in [s for t in triggers for s in (t.subscriber, t.dead_letters)] + [p.sink for p in pings]:
-        if sink and sink.function not in functions:
+        raise BadManifest(f"There is no Knative Service in {directory}: choose the directory with the manifests.")
+    sinks = [ping.sink for ping in pings]
+    for trigger in triggers:
+        sinks += filter(None, (trigger.subscriber, trigger.dead_letters))
+    for sink in sinks:
+        if sink.function not in functions:
             raise BadManifest(f"The manifests send events to {sink.function}, but there is no such Service.")
     return Manifests(functions, triggers, pings)
 
 
-def _each(documents: list[Any], make: Callable[[Any], T]) -> list[T]:
-    made = []
+def _parse_each(documents: list[Any], parse: Callable[[Any], T]) -> list[T]:
+    parsed = []
     for document in documents:
         try:
-            made.append(make(document))
+            parsed.append(parse(document))
         except (LookupError, TypeError, ValueError, AttributeError, cron.BadSchedule) as error:
             name = (document.get("metadata") or {}).get("name")
-            raise BadManifest(f"The {document['kind']} {name} is incomplete or wrong: {error!r}.") from error
-    return made
+            raise BadManifest(f"The {document['kind']} {name} is incomplete or invalid: {error!r}.") from error
+    return parsed
 
 
-def _function(document: Any, cores: int, idle: float | None) -> Function:
-    metadata, template = document["metadata"], document["spec"]["template"]
+def _function(document: Any, cpus: int, idle: float | None) -> Function:
+    metadata = document["metadata"]
+    template = document["spec"]["template"]
     annotations = {**metadata.get("annotations", {}), **template.get("metadata", {}).get("annotations", {})}
     concurrency = template["spec"].get("containerConcurrency") or _UNLIMITED
-    most = int(annotations.get("autoscaling.knative.dev/max-scale", 0)) or cores
+    max_scale = int(annotations.get("autoscaling.knative.dev/max-scale", 0)) or cpus
     return Function(
         name=metadata["name"],
         paths=[path.strip().rstrip("/") for path in annotations.get("mp3burst.dev/paths", "").split(",") if path],
         public=metadata.get("labels", {}).get("networking.knative.dev/visibility") != "cluster-local",
         concurrency=concurrency,
         min_scale=int(annotations.get("autoscaling.knative.dev/min-scale", 0)),
-        max_scale=min(most, cores) if concurrency == 1 else most,
+        max_scale=min(max_scale, cpus) if concurrency == 1 else max_scale,
         window=seconds(annotations.get("autoscaling.knative.dev/window", "60s")) if idle is None else idle,
         timeout=float(template["spec"].get("timeoutSeconds", 300)),
         container=template["spec"]["containers"][0],
     )
 
 
+def _broker(document: Any) -> tuple[str, Mapping[str, Any]]:
+    # Its name, and the delivery settings that Triggers inherit.
+    return document["metadata"]["name"], document.get("spec", {}).get("delivery", {})
+
+
 def _trigger(document: Any, brokers: Mapping[str, Mapping[str, Any]]) -> Trigger:
-    metadata, spec = document["metadata"], document["spec"]
+    metadata = document["metadata"]
+    spec = document["spec"]
     delivery = {**brokers.get(spec["broker"], {}), **spec.get("delivery", {})}
     parallelism = metadata.get("annotations", {}).get("rabbitmq.eventing.knative.dev/parallelism", 1)
     return Trigger(
@@ -155,14 +165,19 @@ def _trigger(document: Any, brokers: Mapping[str, Mapping[str, Any]]) -> Trigger
 
 
 def _ping(document: Any) -> Ping:
-    spec, name = document["spec"], document["metadata"]["name"]
-    cron.following(spec["schedule"], datetime.now(UTC))
-    content_type, data = spec.get("contentType", "application/json"), spec.get("data", "").encode()
-    return Ping(name, spec["schedule"], _sink(spec["sink"]), content_type, data)
+    spec = document["spec"]
+    cron.next_time(spec["schedule"], datetime.now(UTC))
+    return Ping(
+        name=document["metadata"]["name"],
+        schedule=spec["schedule"],
+        sink=_sink(spec["sink"]),
+        content_type=spec.get("contentType", "application/json"),
+        data=spec.get("data", "").encode(),
+    )
 
 
 def _sink(spec: Any) -> Sink:
-    # Beside a ref, uri is a path; alone it is the function's address in the cluster.
+    # Next to a ref, uri is a path; alone it is the function's address in the cluster.
     if "ref" in spec:
         return Sink(spec["ref"]["name"], spec.get("uri", "/"))
     match = re.fullmatch(r"https?://([^./:]+)[^/]*\.svc[^/]*(/.*)?", spec["uri"])
@@ -172,7 +187,11 @@ def _sink(spec: Any) -> Sink:
 
 
 def seconds(text: str) -> float:
-    """Of a duration, ISO 8601's without dates (PT1M30S) or Go's (1m30s); ValueError where it is neither."""
+    """Parse a duration, in ISO 8601 format without dates (PT1M30S) or in Go's (1m30s).
+
+    Raises:
+        ValueError: it is neither.
+    """
     if not re.fullmatch(r"(PT)?(\d+(\.\d+)?(ms|h|m|s))+", text, re.IGNORECASE):
         raise ValueError(f"{text!r} is not a duration such as PT0.5S or 60s")
     units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}

@@ -1,4 +1,4 @@
-"""The broker's memory: SQLite, on a thread of its own, all changes that wait in one commit."""
+"""The broker's storage: SQLite, on a thread of its own. Changes that wait at the same time share one commit."""
 
 import asyncio
 import sqlite3
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from events.errors import TryAgain
 
-#: A row of deliveries is an event on its way to one Trigger's subscriber or, error set, to its dead-letter sink.
+#: A row of deliveries is an event on its way to one Trigger's subscriber or, if error is set, to its dead-letter sink.
 _TABLES = """
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=FULL;
@@ -30,9 +30,10 @@ class StoreFailed(TryAgain):
 
 
 class Store:
-    """A database file that survives kill -9: what ``run`` has returned from is on the disk."""
+    """A database file that survives kill -9: once ``run`` has returned, its change is on disk."""
 
     def __init__(self, path: Path) -> None:
+        """Open the file, creating it if necessary."""
         self._thread = ThreadPoolExecutor(1)
         self._waiting: list[tuple[_Change, asyncio.Future[Any]]] = []
         self._writing: asyncio.Task[None] | None = None
@@ -40,7 +41,11 @@ class Store:
         self._db.executescript(_TABLES)
 
     async def run(self, change: Callable[[sqlite3.Connection], T]) -> T:
-        """Run it in a transaction, with whatever else waits by then; StoreFailed where nothing of that happened."""
+        """Run the change in a transaction, together with all others that wait by then, and return its result.
+
+        Raises:
+            StoreFailed: the transaction was rolled back.
+        """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((change, future))
         if self._writing is None or self._writing.done():
@@ -48,10 +53,10 @@ class Store:
         try:
             return await future
         except sqlite3.Error as error:
-            raise StoreFailed("The event store cannot be written: look at the disk.") from error
+            raise StoreFailed("The event store cannot be written: check the disk.") from error
 
     async def close(self) -> None:
-        """Finish what waits and close the file."""
+        """Finish the changes that wait, and close the file."""
         if self._writing:
             await self._writing
         self._thread.shutdown()
@@ -63,8 +68,12 @@ class Store:
             changes = [change for change, _ in batch]
             results = await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, changes)
             for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
-                    (future.set_exception if isinstance(result, sqlite3.Error) else future.set_result)(result)
+                if future.done():  # its caller was canceled
+                    continue
+                if isinstance(result, sqlite3.Error):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
 
     def _commit(self, changes: list[_Change]) -> list[Any]:
         try:

@@ -104,7 +104,7 @@ def test_a_foreign_message_is_a_dead_letter_at_once(server: RabbitMQ, function: 
         wait_for(lambda: bridge.left() == {letters: 1})
         _, read, body = channel.basic_get(letters, auto_ack=True)
         assert body == b'{"video_fid": "1"}'
-        assert "no CloudEvent" in read.headers[REASON]
+        assert "not a CloudEvent" in read.headers[REASON]
     assert function.got == []
 
 

@@ -355,7 +355,7 @@ def test_a_function_that_cannot_start_says_so(run: Callable[..., Platform], note
     platform = run(service("web", notes.directory, "nothing", paths="/web"))
     status, body = get(f"{platform.url}/web")
     assert status == 503
-    assert json.loads(body)["detail"] == "The function web does not start: its log says why. Try again later."
+    assert json.loads(body)["detail"] == "The function web does not start: try again later. Its log says why."
     assert "web: There is no function nothing in" in platform.output()
     assert get(f"{platform.url}/web")[0] == 503
 
@@ -566,12 +566,12 @@ def test_what_stands_in_the_way_is_said_in_one_sentence(
     port = str(platform.port)
     assert refused(tmp_path / "other", "--port", port).startswith(f"Port {port} is in use: ")
     assert refused(tmp_path / "other", "--port", "70000").startswith("Port 70000 cannot be used here: ")
-    assert "is running on" in refused(tmp_path / "data", "--port", str(free_port()))
+    assert "is already running on" in refused(tmp_path / "data", "--port", str(free_port()))
     assert "JWT_SECRET is not used" in refused(tmp_path / "other", "--port", "0", JWT_SECRET="sarcasm")
     for name, value in WRONG:
         line = refused(tmp_path / "other", "--port", "0", **{name: value})
         assert line.startswith(f"{name} ")
         assert "secret" not in line
     (tmp_path / "file").touch()
-    assert "Nothing can be kept in" in refused(tmp_path / "file", "--port", "0")
+    assert "Cannot write to" in refused(tmp_path / "file", "--port", "0")
     assert "no Knative Service" in refused(tmp_path / "other", "--port", "0", "--manifests", str(notes.directory))

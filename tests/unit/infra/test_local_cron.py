@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from infra.local.cron import BadSchedule, following
+from infra.local.cron import BadSchedule, next_time
 
 #: A Friday.
 START = datetime(2026, 11, 20, 23, 57, 30, tzinfo=UTC)
@@ -27,26 +27,26 @@ START = datetime(2026, 11, 20, 23, 57, 30, tzinfo=UTC)
     ],
 )
 def test_the_next_time(schedule: str, expected: str) -> None:
-    assert following(schedule, START) == datetime.fromisoformat(expected).replace(tzinfo=UTC)
+    assert next_time(schedule, START) == datetime.fromisoformat(expected).replace(tzinfo=UTC)
 
 
 def test_the_clock_is_utc() -> None:
     here = START.astimezone(timezone(timedelta(hours=9)))
-    assert following("0 0 * * *", here) == datetime(2026, 11, 21, tzinfo=UTC)
+    assert next_time("0 0 * * *", here) == datetime(2026, 11, 21, tzinfo=UTC)
 
 
 def test_a_time_that_matches_is_not_its_own_successor() -> None:
-    assert following("0 0 * * *", datetime(2026, 11, 21, tzinfo=UTC)) == datetime(2026, 11, 22, tzinfo=UTC)
+    assert next_time("0 0 * * *", datetime(2026, 11, 21, tzinfo=UTC)) == datetime(2026, 11, 22, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
     "schedule", ["", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "a * * * *", "5-1 * * * *", "*/0 * * * *"]
 )
 def test_what_is_no_schedule_is_refused(schedule: str) -> None:
-    with pytest.raises(BadSchedule, match="is no schedule"):
-        following(schedule, START)
+    with pytest.raises(BadSchedule, match="is not a schedule"):
+        next_time(schedule, START)
 
 
 def test_a_day_that_never_comes_is_refused() -> None:
-    with pytest.raises(BadSchedule, match="never comes"):
-        following("0 0 31 2 *", START)
+    with pytest.raises(BadSchedule, match="does not exist"):
+        next_time("0 0 31 2 *", START)

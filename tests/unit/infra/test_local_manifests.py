@@ -30,9 +30,9 @@ def broker(**delivery: Any) -> dict[str, Any]:
     return {"apiVersion": "eventing.knative.dev/v1", "kind": "Broker", "metadata": {"name": "b"}, "spec": spec}
 
 
-def load(directory: Path, *documents: Any, cores: int = 4, idle: float | None = None) -> Manifests:
+def load(directory: Path, *documents: Any, cpus: int = 4, idle: float | None = None) -> Manifests:
     (directory / "all.yaml").write_text(yaml.safe_dump_all(documents))
-    return read(directory, cores, idle)
+    return read(directory, cpus, idle)
 
 
 def test_our_own_manifests_are_complete() -> None:
@@ -54,7 +54,7 @@ def test_our_own_manifests_are_complete() -> None:
 
 
 def test_knatives_defaults_hold(tmp_path: Path) -> None:
-    function = load(tmp_path, service(), cores=3).functions["f"]
+    function = load(tmp_path, service(), cpus=3).functions["f"]
     assert (function.timeout, function.window, function.min_scale) == (300, 60, 0)
     assert function.concurrency > 1000
     assert function.max_scale == 3
@@ -65,7 +65,7 @@ def test_knatives_defaults_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("concurrency", "most", "expected"), [(1, "10", 2), (1, "1", 1), (2, "10", 10), (1, "0", 2)])
 def test_cpu_work_is_capped_at_the_cores(tmp_path: Path, concurrency: int, most: str, expected: int) -> None:
     document = service(spec={"containerConcurrency": concurrency}, scaling={"autoscaling.knative.dev/max-scale": most})
-    assert load(tmp_path, document, cores=2).functions["f"].max_scale == expected
+    assert load(tmp_path, document, cpus=2).functions["f"].max_scale == expected
 
 
 def test_idle_takes_the_place_of_every_window(tmp_path: Path) -> None:
@@ -104,10 +104,10 @@ def test_a_ping_may_name_the_functions_address(tmp_path: Path) -> None:
     [ping] = load(tmp_path, service(), source).pings
     assert ping.sink == Sink("f", "/now")
     spec["sink"] = {"uri": "https://example.org/"}
-    with pytest.raises(BadManifest, match="PingSource p is incomplete or wrong"):
+    with pytest.raises(BadManifest, match="PingSource p is incomplete or invalid"):
         load(tmp_path, service(), source)
     spec |= {"sink": {"ref": {"name": "f"}}, "schedule": "61 * * * *"}
-    with pytest.raises(BadManifest, match="PingSource p is incomplete or wrong"):
+    with pytest.raises(BadManifest, match="PingSource p is incomplete or invalid"):
         load(tmp_path, service(), source)
 
 
@@ -124,7 +124,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadManifest, match="send events to nobody"):
         load(tmp_path, service(), trigger(subscriber={"ref": {"name": "nobody"}}))
     (tmp_path / "all.yaml").write_text("a: [")
-    with pytest.raises(BadManifest, match=r"all\.yaml is no manifest"):
+    with pytest.raises(BadManifest, match=r"all\.yaml is not a manifest"):
         read(tmp_path, 1)
 
 

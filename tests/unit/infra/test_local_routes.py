@@ -1,6 +1,6 @@
 import pytest
 
-from infra.local.ingress import leads_here, routes
+from infra.local.ingress import is_local_host, router
 from infra.local.manifests import Function
 
 
@@ -8,7 +8,7 @@ def function(name: str, *paths: str, public: bool = True) -> Function:
     return Function(name, list(paths), public, 1, 0, 1, 60, 300, {})
 
 
-FIND = routes(
+FIND = router(
     [
         function("login", "/login", "/.well-known/jwks.json"),
         function("status", "/jobs"),
@@ -43,7 +43,7 @@ def test_a_request_finds_its_function(host: str, path: str, expected: str | None
 
 
 def test_one_function_may_have_everything_else() -> None:
-    find = routes([function("site", ""), function("status", "/jobs")])
+    find = router([function("site", ""), function("status", "/jobs")])
     assert (find("a", "/"), find("a", "/x/y"), find("a", "/jobs/1")) == ("site", "site", "status")
 
 
@@ -61,4 +61,4 @@ def test_one_function_may_have_everything_else() -> None:
     ],
 )
 def test_the_platforms_own_pages_are_for_this_machines_names(host: str, port: int, expected: bool) -> None:
-    assert leads_here(host, port) is expected
+    assert is_local_host(host, port) is expected
