@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from events.errors import Mp3burstError, TryAgain
 from functions.convert.cpus import MAX_ENCODERS
-from functions.convert.demux.spawner import readers
+from functions.convert.demux.spawner import spawner
 from functions.convert.errors import TemporaryStorageFull
 from functions.convert.ffmpeg.binary import configured_ffmpeg
 from functions.options import BITRATES, Options
@@ -116,7 +116,7 @@ def _encoders(text: str) -> int:
 def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result":
     """Convert into a file beside ``out`` that takes its name once it is whole."""
     ffmpeg = configured_ffmpeg(os.environ)
-    readers.prepare()  # it starts while the engine is imported
+    spawner.prepare()  # it starts while the engine is imported
     from functions.convert.pipeline import to_mp3
 
     with video.open("rb") as source, _beside(out) as name:

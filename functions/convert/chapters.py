@@ -1,49 +1,35 @@
-"""The chapters of a video: read from its container, moved to where its sound begins, and cut to what is kept of it."""
+"""The chapters of a track, and how they move when only part of the track is kept."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
-
-from functions.convert.demux.child.demuxer import Extraction
-
-if TYPE_CHECKING:
-    import av.container
+from typing import NamedTuple
 
 #: An ID3 table of contents counts its entries in one byte (ID3v2 Chapter Frame Addendum, 3.2).
-MOST = 255
-_LONGEST_TITLE = 200
+MAX_CHAPTERS = 255
+#: Seconds. A shorter chapter cannot be written: ID3 counts milliseconds.
+_MIN_SECONDS = 0.001
 
 
 class Chapter(NamedTuple):
-    """A part of the sound, in seconds."""
+    """A titled section of the audio, in seconds."""
 
     start: float
     end: float
     title: str
 
 
-def chapters_of(container: "av.container.InputContainer", extraction: Extraction) -> list[Chapter]:
-    """The chapters of an open container, on the clock of the track that was taken out of it."""
-    # An MP3's own tag counts from what is heard first, not from the first packet.
-    began = 0.0 if container.format.name == "mp3" else extraction.began
-    found = []
-    for number, one in enumerate(container.chapters()[:MOST], 1):
-        base = float(one["time_base"] or 0)
-        title = one["metadata"].get("title", "").strip() or f"Chapter {number}"
-        found.append(Chapter(one["start"] * base - began, one["end"] * base - began, title[:_LONGEST_TITLE]))
-    return found
-
-
 def within(chapters: Iterable[Chapter], start: float, length: float) -> list[Chapter]:
-    """What is left of chapters.
+    """Clip chapters to the part of the audio that is kept.
 
     Args:
-        chapters: of the whole sound.
-        start: seconds of it that are left out at its beginning.
-        length: seconds that are kept from there on.
+        chapters: of the complete audio.
+        start: seconds that are removed from its beginning.
+        length: seconds that are kept after that.
 
     Returns:
-        Those that reach into what is kept, cut to it, on its clock.
+        The chapters that overlap the kept part, clipped to it and relative to its start.
     """
-    moved = (Chapter(max(one.start - start, 0.0), min(one.end - start, length), one.title) for one in chapters)
-    # Less than a millisecond is no chapter: it could not be written.
-    return [one for one in moved if one.end - one.start >= 0.001]
+    clipped = (
+        Chapter(max(chapter.start - start, 0.0), min(chapter.end - start, length), chapter.title)
+        for chapter in chapters
+    )
+    return [chapter for chapter in clipped if chapter.end - chapter.start >= _MIN_SECONDS]

@@ -1,4 +1,4 @@
-"""The picture of the MP3: the one that the source brings along, a frame of its video, or none."""
+"""Makes the cover of the MP3: the picture embedded in the source, a frame of its video, or none."""
 
 import contextlib
 import json
@@ -10,68 +10,89 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from functions.convert.demux.child import video_excerpt
-from functions.convert.demux.child.video_excerpt import Moment
-from functions.convert.demux.client import HEARTBEAT, Reading, SupportsReadSeek
-from functions.convert.demux.protocol import MAX_COVER
-from functions.convert.demux.track import Track
+from functions.convert.demux.client import HEARTBEAT, DemuxClient, SupportsReadSeek
+from functions.convert.demux.protocol import EXCERPT_WINDOW, MAX_COVER, ExcerptOrder, ExcerptReport, Fault, FaultReport
+from functions.convert.demux.track import TrackInfo, VideoExcerpt
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg.encoder import ADDRESS_SPACE
 from functions.convert.sandbox import spawn
 
-#: Seconds that a picture may take; MP3s are more than their covers.
-PATIENCE = 60.0
+#: Seconds that making a cover may take. The MP3 matters more than its cover.
+TIMEOUT = 60.0
+#: Frames that are compared where the user asked for a frame but not for a position.
 _FRAMES = 5
-_MOST_BYTES = 8 << 20
+_MAX_BYTES = 8 << 20
 _ROOT = Path(__file__).resolve().parents[2]
 _START = (
     f"import sys; sys.path.insert(0, {str(_ROOT)!r}); "
     "from functions.convert.demux.child.cover_frame import main; main()"
 )
-_FAULTS = {
-    "no picture": "This file has no video to take a cover from.",
-    "beyond": "The video is shorter than that: it has no picture for the cover there.",
+_MESSAGES: dict[str, str] = {
+    Fault.NO_PICTURE: "This file has no video to take a cover from.",
+    Fault.PAST_END: "The cover position is past the end of the video: choose an earlier one.",
 }
-_TOO_LARGE = f"The picture that the file brings along is larger than {MAX_COVER >> 20} MB and was left out."
-_UNREADABLE = "The video cannot be decoded where the cover was to be taken from."
+_TOO_LARGE = f"The picture embedded in this file is larger than {MAX_COVER >> 20} MB and was left out."
+_UNREADABLE = "The video cannot be decoded at the cover position: choose another one."
 
 
 def prepare(
-    source: SupportsReadSeek, track: Track, wanted: str | float | None, on_progress: Callable[[float], None]
-) -> Track:
-    """Take out of the source what the cover is made of; arguments as ``probe.taking``, ``wanted`` as in the options.
+    source: SupportsReadSeek, track: TrackInfo, wanted: str | float | None, on_progress: Callable[[float], None]
+) -> TrackInfo:
+    """Extract from the source what the cover will be made from.
+
+    Args:
+        source: as for ``open_track``; its track must be complete unless ``wanted`` is None or "none".
+        track: of the same source.
+        wanted: the option ``cover``: "frame", "none", a position in seconds, or None for the embedded picture.
+        on_progress: as for ``open_track``.
+
+    Returns:
+        The track with its ``cover`` or its ``excerpt`` as ``rendering`` needs them.
 
     Raises:
-        EncoderKilled: the reader died by SIGKILL.
+        EncoderKilled: the demux child died by SIGKILL.
     """
     if wanted is None:
-        return replace(track, moment=Moment(track.path, (), 1.0, _TOO_LARGE)) if track.dropped else track
+        return _without(track, track.path, _TOO_LARGE) if track.dropped else track
     if wanted == "none":
         return replace(track, cover=b"")
     second = None if isinstance(wanted, str) else wanted
-    path = track.path.with_name("moment")
+    path = track.path.with_name("excerpt")
     try:
-        with Reading(source, path, {"second": second}) as reading:
-            report, _ = reading.report(on_progress)
+        with DemuxClient(source, path, ExcerptOrder(second)) as client:
+            report, _ = client.report(on_progress)
     except UnusableMedia:
-        return replace(track, moment=Moment(path, (), 1.0, _UNREADABLE))
-    if "fault" in report:
-        return replace(track, moment=Moment(path, (), 1.0, _FAULTS.get(report["fault"], _UNREADABLE)))
-    at, reach = report["offset"], report["reach"]
-    step = min(reach - at, video_excerpt.WINDOW) / _FRAMES if second is None else 0.0
-    times = tuple(at + step * number for number in range(_FRAMES)) if step > 0 else (at,)
-    return replace(track, moment=Moment(path, times, report["pixel"], None))
+        return _without(track, path, _UNREADABLE)
+    if isinstance(report, FaultReport):
+        return _without(track, path, _MESSAGES.get(report.fault, _UNREADABLE))
+    if not isinstance(report, ExcerptReport):
+        raise AssertionError("the client accepts only the report that was ordered")
+    return replace(track, excerpt=VideoExcerpt(path, _times(report, second), report.pixel, None))
 
 
-def _start(wanted: Moment, out: int, ffmpeg: str) -> subprocess.Popen[bytes]:
-    limits = {"AS": ADDRESS_SPACE, "CPU": int(PATIENCE), "FSIZE": _MOST_BYTES, "NOFILE": 256}
+def _without(track: TrackInfo, path: Path, fault: str) -> TrackInfo:
+    return replace(track, excerpt=VideoExcerpt(path, (), 1.0, fault))
+
+
+def _times(report: ExcerptReport, second: float | None) -> tuple[float, ...]:
+    """Positions in the excerpt of the frames to compare."""
+    if second is not None:
+        return (report.offset,)
+    step = min(report.reach - report.offset, EXCERPT_WINDOW) / _FRAMES
+    if step <= 0:
+        return (report.offset,)
+    return tuple(report.offset + step * number for number in range(_FRAMES))
+
+
+def _start(excerpt: VideoExcerpt, out: int, ffmpeg: str) -> subprocess.Popen[bytes]:
+    limits = {"AS": ADDRESS_SPACE, "CPU": int(TIMEOUT), "FSIZE": _MAX_BYTES, "NOFILE": 256}
     arguments = {
         "parent": os.getpid(),
         "limits": limits,
         "ffmpeg": ffmpeg,
-        "path": str(wanted.path.resolve()),  # it stands elsewhere
-        "times": wanted.times,
-        "pixel": wanted.pixel,
+        "path": str(excerpt.path.resolve()),  # the child's working directory is another
+        "times": excerpt.times,
+        "pixel": excerpt.pixel,
         "out": out,
     }
     return subprocess.Popen(
@@ -86,21 +107,27 @@ def _start(wanted: Moment, out: int, ffmpeg: str) -> subprocess.Popen[bytes]:
 
 
 @contextlib.contextmanager
-def drawing(track: Track, ffmpeg: str) -> Iterator[Callable[[Callable[[], None]], tuple[bytes, str | None]]]:
-    """Have the cover made while the block does something else.
+def rendering(track: TrackInfo, ffmpeg: str) -> Iterator[Callable[[Callable[[], None]], tuple[bytes, str | None]]]:
+    """Make the cover in another process while the block runs.
+
+    Args:
+        track: as returned by ``prepare``.
+        ffmpeg: the program's path.
 
     Yields:
-        A function that waits for the cover, and calls its argument twice a second meanwhile; what that raises is passed
-        on. It returns the cover, and a sentence where it is not the one that was asked for.
+        A function that waits for the cover. It calls its argument twice a second while it waits; an exception raised
+        there propagates. It returns the cover, empty if there is none, and a message for the user if it is not the one
+        that was asked for.
     """
-    wanted = track.moment
-    if wanted is None or wanted.fault:
-        yield lambda _: (track.cover, wanted.fault if wanted else None)
+    excerpt = track.excerpt
+    if excerpt is None or excerpt.fault:
+        fault = excerpt.fault if excerpt else None
+        yield lambda _: (track.cover, fault)
         return
-    path = wanted.path.with_name("cover")
-    deadline = time.monotonic() + PATIENCE
+    path = excerpt.path.with_name("cover")
+    deadline = time.monotonic() + TIMEOUT
     with path.open("wb") as out:
-        process = _start(wanted, out.fileno(), ffmpeg)
+        process = _start(excerpt, out.fileno(), ffmpeg)
 
     def finish(on_progress: Callable[[], None]) -> tuple[bytes, str | None]:
         while (left := deadline - time.monotonic()) > 0:
@@ -108,7 +135,7 @@ def drawing(track: Track, ffmpeg: str) -> Iterator[Callable[[Callable[[], None]]
                 process.wait(min(HEARTBEAT, left))
                 break
             on_progress()
-        if process.poll() == 0 and 0 < path.stat().st_size < _MOST_BYTES:
+        if process.poll() == 0 and 0 < path.stat().st_size < _MAX_BYTES:
             return path.read_bytes(), None
         return track.cover, _UNREADABLE
 

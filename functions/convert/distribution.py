@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from functions.convert import pipeline
-from functions.convert.demux.track import Track
+from functions.convert.demux.track import TrackInfo
 from functions.convert.ffmpeg import encoder as encoder
 from functions.convert.mp3 import assemble
 from functions.convert.mp3.assemble import SupportsWrite
@@ -78,11 +78,11 @@ class EncodedPiece:
         return cls(**{**values, "sum": assemble.PieceSummary.from_json(values["sum"])})
 
 
-def plan_pieces(track: Track, options: Options, threshold: float, most: int = MAX_PIECES) -> Plan | None:
+def plan_pieces(track: TrackInfo, options: Options, threshold: float, most: int = MAX_PIECES) -> Plan | None:
     """How to encode the track in pieces; None where one worker does it sooner.
 
     Args:
-        track: taken out of its video.
+        track: the track; its file may still grow.
         options: what the user asked for.
         threshold: seconds of sound from which on pieces pay.
         most: pieces at most, where each decodes all that is before it; not more than there are workers.

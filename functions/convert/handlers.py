@@ -9,8 +9,7 @@ from typing import Any
 from events.errors import with_cause
 from events.schema import Event
 from functions.convert import cover, pipeline
-from functions.convert.demux import track as probe
-from functions.convert.demux.track import Track
+from functions.convert.demux.track import TrackInfo, TrackStream
 from functions.convert.dependencies import Dependencies, mp3_name
 from functions.convert.distribution import EncodedPiece, JobPlan, encode_piece, pieces_fit, plan_pieces
 from functions.convert.errors import UnusableMedia
@@ -75,28 +74,28 @@ def _convert(lease: Lease, keeper: LeaseRenewer, progress: list[float], deps: De
         deps.media.videos.open(job.video) as video,
         pipeline.prepared_track(
             video, directory, job.options, lambda part: on_progress(part * pipeline.READING), deps.ffmpeg
-        ) as track,
+        ) as stream,
     ):
-        plan = plan_pieces(track, job.options, deps.fanout, deps.most)
+        plan = plan_pieces(stream.info, job.options, deps.fanout, deps.most)
         if plan is not None:
-            track = probe.whole(track, lambda part: on_progress(part * pipeline.READING))
+            track = stream.complete(lambda part: on_progress(part * pipeline.READING))
             return share_out(lease, track, plan, keeper, deps)
-        outcome = _make_mp3(job, track, on_progress, deps)
+        outcome = _make_mp3(job, stream, on_progress, deps)
     event = deps.jobs.finish(lease, outcome)
     if event is None:
         deps.blobs.discard(deps.media, "mp3s", outcome.mp3)
     return [] if event is None else [event]
 
 
-def _make_mp3(job: Job, track: Track, on_progress: pipeline.OnProgress, deps: Dependencies) -> Outcome:
+def _make_mp3(job: Job, stream: TrackStream, on_progress: pipeline.OnProgress, deps: Dependencies) -> Outcome:
     about = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
     with deps.blobs.writing(deps.media, "mp3s", about) as mp3:
         result = pipeline.convert_track(
-            track,
+            stream,
             mp3,
             job.options,
             filename=job.filename,
-            encoders=deps.encoders_for(track.duration),
+            encoders=deps.encoders_for(stream.info.duration),
             on_progress=on_progress,
             ffmpeg=deps.ffmpeg,
         )
@@ -109,11 +108,11 @@ def _failed(lease: Lease, error: str, deps: Dependencies) -> list[Event]:
     return [] if event is None else [event]
 
 
-def share_out(lease: Lease, track: Track, plan: Plan, keeper: LeaseRenewer, deps: Dependencies) -> list[Event]:
+def share_out(lease: Lease, track: TrackInfo, plan: Plan, keeper: LeaseRenewer, deps: Dependencies) -> list[Event]:
     """Store the track and put its pieces on record; the events to emit, none where the job is another's."""
     job = Job.of(lease.row)
     about = Description(job.owner, job.id, "audio", "application/octet-stream")
-    with cover.drawing(track, deps.ffmpeg or default_ffmpeg()) as picture:
+    with cover.rendering(track, deps.ffmpeg or default_ffmpeg()) as picture:
         with track.path.open("rb") as file, deps.blobs.writing(deps.media, "pieces", about) as audio:
             _copy(file, audio, keeper)
         image, word = picture(keeper.check)

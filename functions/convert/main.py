@@ -5,7 +5,7 @@ from cloudevents.http import CloudEvent
 
 from events.schema import PieceCut
 from functions.convert import handlers
-from functions.convert.demux.spawner import readers
+from functions.convert.demux.spawner import spawner
 from functions.convert.dependencies import dependencies
 from functions.event_endpoint import handling, received
 
@@ -15,9 +15,9 @@ def convert(event: CloudEvent) -> None:
     """Handles dev.mp3burst.video.uploaded."""
     if (uploaded := received(event)) is not None:
         with handling(uploaded):
-            readers.prepare()
+            spawner.prepare()
             handlers.convert(uploaded.job, dependencies())
-            readers.prepare()  # for the next event, should there be one
+            spawner.prepare()  # for the next event, should there be one
 
 
 @functions_framework.cloud_event

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from functions.convert import cover
 from functions.convert.chapters import within
-from functions.convert.demux import track as probe
 from functions.convert.demux.client import SupportsReadSeek
-from functions.convert.demux.track import Track
+from functions.convert.demux.track import TrackInfo, TrackStream, open_track
 from functions.convert.errors import EncoderKilled, UnusableMedia
 from functions.convert.ffmpeg import duration, encoder, filters
 from functions.convert.ffmpeg.binary import default_ffmpeg
@@ -19,7 +18,7 @@ from functions.convert.ffmpeg.encoder import EncoderRun
 from functions.convert.mp3 import assemble, id3, info_tag, reservoir
 from functions.convert.mp3.assemble import SupportsWrite
 from functions.convert.mp3.frame import DECODER_DELAY, HEADER_SIZE, parse_header
-from functions.convert.plan import FrameRange, Plan, nearest_rate, plan_for, preroll_of
+from functions.convert.plan import FrameRange, Plan, decode_cost, nearest_rate, plan_for, preroll_of
 from functions.options import Options
 
 __all__ = ["EncoderKilled", "Result", "UnusableMedia", "to_mp3"]
@@ -81,15 +80,15 @@ def to_mp3(
     """
     with (
         tempfile.TemporaryDirectory(dir=directory, prefix="convert-") as name,
-        prepared_track(source, Path(name), options, lambda part: on_progress(part * READING), ffmpeg) as track,
+        prepared_track(source, Path(name), options, lambda part: on_progress(part * READING), ffmpeg) as stream,
     ):
         return convert_track(
-            track, out, options, filename=filename, encoders=encoders, on_progress=on_progress, ffmpeg=ffmpeg
+            stream, out, options, filename=filename, encoders=encoders, on_progress=on_progress, ffmpeg=ffmpeg
         )
 
 
 def convert_track(
-    track: Track,
+    stream: TrackStream,
     out: SupportsWrite,
     options: Options,
     *,
@@ -100,16 +99,17 @@ def convert_track(
 ) -> Result:
     """Make an MP3 of a track that is taken out; all else as ``to_mp3``. Works in the directory of the track."""
     ffmpeg = ffmpeg or default_ffmpeg()
-    with cover.drawing(track, ffmpeg) as picture:
+    track = stream.info
+    with cover.rendering(track, ffmpeg) as picture:
         if track.container == "mp3":
             warning = damage_warning(track.missing, track.errors)
             made = [(track.path, assemble.summarize(track.path, 0, 0, None))]
             first = _copied_tag(track, made[0][1])
             chapters = within(track.chapters, 0.0, duration_of(first, made[0][1].frames))
         else:
-            plan = plan_for(track, options, encoders)
+            plan = plan_for(track, options, encoders, decode_cost(stream))
             on_part = functools.partial(_on_part, on_progress)
-            done = _encode(ffmpeg, plan, track, track.path.parent, encoders, on_part)
+            done = _encode(ffmpeg, plan, stream, track.path.parent, encoders, on_part)
             made = [(one.path, measured) for one, measured in done]
             if plan.variable:
                 made = [reservoir.repack(made, track.path.parent / "repacked", lambda _: on_part(1.0))]
@@ -135,40 +135,41 @@ def summarize_run(done: EncoderRun) -> assemble.PieceSummary:
 @contextmanager
 def prepared_track(
     source: SupportsReadSeek, work: Path, options: Options, on_progress: OnProgress, ffmpeg: str | None = None
-) -> Iterator[Track]:
+) -> Iterator[TrackStream]:
     """Take the audio track that is asked for into a file in ``work``; arguments and errors as ``to_mp3``.
 
-    It may still grow (``probe.whole``) while the block works with it.
+    It may still grow (``TrackStream.complete``) while the block works with it.
     """
     copy = options.bitrate is None and options.vbr is None and not filters.wanted(options)
-    read = functools.partial(probe.taking, source, work / "track", number=options.track, on_progress=on_progress)
+    read = functools.partial(open_track, source, work / "track", number=options.track, on_progress=on_progress)
     with ExitStack() as stack:
-        track = stack.enter_context(read(copy=copy))
-        if track is None:  # MP3 packets that make no file when laid end to end
+        stream = stack.enter_context(read(copy=copy))
+        if stream is None:  # MP3 packets that do not make a file when concatenated
             stack.close()
-            track = stack.enter_context(read(copy=False))
-        if track is None:
-            raise AssertionError("the reader copies only where it is asked to")
-        if options.cover is not None or filters.needs_length(options, track.duration):
-            track = probe.whole(track, on_progress)
-        track = cover.prepare(source, track, options.cover, lambda _: on_progress(1.0))
+            stream = stack.enter_context(read(copy=False))
+        if stream is None:
+            raise AssertionError("the demuxer copies only when it is asked to")
+        if options.cover is not None or filters.needs_length(options, stream.info.duration):
+            stream.complete(on_progress)
+        track = cover.prepare(source, stream.info, options.cover, lambda _: on_progress(1.0))
         if filters.needs_length(options, track.duration):
             seconds = duration.measure(
                 ffmpeg or default_ffmpeg(), track, nearest_rate(track.rate), lambda: on_progress(1.0)
             )
             track = track if seconds is None else replace(track, duration=seconds)
-        yield track
+        stream.info = track
+        yield stream
 
 
 def _encode(
-    ffmpeg: str, plan: Plan, track: Track, work: Path, encoders: int, on_progress: OnProgress
+    ffmpeg: str, plan: Plan, stream: TrackStream, work: Path, encoders: int, on_progress: OnProgress
 ) -> list[tuple[EncoderRun, assemble.PieceSummary]]:
     sums: dict[FrameRange, assemble.PieceSummary] = {}
     run = functools.partial(encoder.encode, ffmpeg, on_end=lambda one: sums.update({one.piece: summarize_run(one)}))
-    done = run(plan, plan.ranges, track.path, work, encoders, on_progress, track.reading)
+    done = run(plan, plan.ranges, stream.info.path, work, encoders, on_progress, stream)
     if (len(done) > 1 or len(plan.filters) > 1) and any(one.reconfigured for one in done):
         # A change on the way restarts ffmpeg's filters, and with them the count of samples that ranges stand on.
-        done = run(plan.for_changing_format(), (FrameRange(0, None),), track.path, work, 1, on_progress)
+        done = run(plan.for_changing_format(), (FrameRange(0, None),), stream.info.path, work, 1, on_progress)
     return [(one, sums[one.piece]) for one in done]
 
 
@@ -186,7 +187,7 @@ def tag_of(sums: list[assemble.PieceSummary], before: int = 0) -> bytes:
     return assemble.build_tag(sums, bytes.fromhex(end.tag))
 
 
-def _copied_tag(track: Track, copied: assemble.PieceSummary) -> bytes:
+def _copied_tag(track: TrackInfo, copied: assemble.PieceSummary) -> bytes:
     if not copied.frames:
         raise UnusableMedia("The audio track of this file is empty.")
     with track.path.open("rb") as file:
@@ -217,7 +218,7 @@ def join_warnings(first: str | None, second: str | None) -> str | None:
 
 def _write(
     out: SupportsWrite,
-    track: Track,
+    track: TrackInfo,
     filename: str,
     made: list[tuple[Path, assemble.PieceSummary]],
     first: bytes,

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
 from functions.convert.chapters import Chapter, within
-from functions.convert.demux.track import Track
+from functions.convert.demux.track import TrackInfo, TrackStream
 from functions.convert.ffmpeg import filters
 from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
 from functions.options import Options
@@ -187,10 +187,13 @@ def preroll_of(piece: FrameRange) -> int:
     return min(piece.start, PREROLL_FRAMES)
 
 
-def plan_for(track: Track, options: Options, pieces: int, decoding: float = DECODE_COST) -> Plan:
-    """How to encode a track with so many encoders; ``decoding`` as for ``cut``."""
-    if track.reading is not None and track.reading.slow:
-        decoding = max(decoding, SLOW_SOURCE_COST)
+def decode_cost(stream: TrackStream) -> float:
+    """The cost of decoding a second of the track, relative to encoding it."""
+    return SLOW_SOURCE_COST if stream.slow else DECODE_COST
+
+
+def plan_for(track: TrackInfo, options: Options, pieces: int, decoding: float = DECODE_COST) -> Plan:
+    """How to encode a track with so many encoders; ``decoding`` as for ``split_frames``."""
     rate = nearest_rate(track.rate)
     channels = 1 if track.channels == 1 or options.mono else 2
     quality = (

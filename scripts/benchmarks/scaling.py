@@ -7,8 +7,7 @@ from pathlib import Path
 
 from events.schema import PieceCut
 from functions.convert import pipeline
-from functions.convert.demux import track as probe
-from functions.convert.demux.track import Track
+from functions.convert.demux.track import TrackInfo, extract_track
 from functions.convert.ffmpeg import encoder as encoders
 from functions.convert.mp3 import assemble
 from functions.convert.mp3.frame import samples_per_frame
@@ -63,15 +62,15 @@ def encode(bench: Bench) -> Iterator[Row]:
     yield from _modelled(costs, bench)
 
 
-def _taken(bench: Bench, video: Path, path: Path) -> tuple[Track, Took]:
+def _taken(bench: Bench, video: Path, path: Path) -> tuple[TrackInfo, Took]:
     """The track, and what taking it out of the video in the store took."""
-    tracks: list[Track | None] = []
+    tracks: list[TrackInfo | None] = []
     videos, blob = connect(bench.media()).videos, store(bench, video)
 
     def take() -> Took:
         with videos.open(blob) as source:
             return _timed(
-                lambda: tracks.append(probe.take(source, path, number=0, copy=False, on_progress=lambda _: None))
+                lambda: tracks.append(extract_track(source, path, number=0, copy=False, on_progress=lambda _: None))
             )
 
     took = clock.median([take() for _ in range(bench.rounds)])
@@ -83,7 +82,7 @@ def _taken(bench: Bench, video: Path, path: Path) -> tuple[Track, Took]:
 
 
 def _encoded(
-    plan: Plan, pieces: tuple[FrameRange, ...], track: Track, work: Path, at_once: int, cores: set[int] | None
+    plan: Plan, pieces: tuple[FrameRange, ...], track: TrackInfo, work: Path, at_once: int, cores: set[int] | None
 ) -> Took:
     """The engine's encoders on some pieces, on these cores alone where some are named."""
     mine = os.sched_getaffinity(0)
@@ -102,7 +101,7 @@ def _timed(work: Callable[[], object]) -> Took:
     return Took(taken, sum(after[:4]) - sum(before[:4]))
 
 
-def _costs(bench: Bench, track: Track, video: Path, plan: Plan, single: Took, reading: Took, work: Path) -> Costs:
+def _costs(bench: Bench, track: TrackInfo, video: Path, plan: Plan, single: Took, reading: Took, work: Path) -> Costs:
     """What the model is made of; every encoder on one core, as a pod has it."""
     frame = samples_per_frame(plan.rate) / plan.rate
     frames = int(track.duration / frame)
@@ -141,7 +140,7 @@ def _costs(bench: Bench, track: Track, video: Path, plan: Plan, single: Took, re
 def _count_seconds(bench: Bench, work: Path) -> float:
     """For a second of Vorbis, which has the most packets beside MP3."""
     with bench.inputs.sound(bench.seconds, "vorbis").open("rb") as source:
-        track = probe.take(source, work / "counted", number=0, copy=False, on_progress=lambda _: None)
+        track = extract_track(source, work / "counted", number=0, copy=False, on_progress=lambda _: None)
     if track is None or excerpt.index_clusters(track) is None:
         raise clock.CannotMeasure("The packets could not be counted.")
     took = clock.median([_timed(lambda: excerpt.index_clusters(track)) for _ in range(bench.rounds)])

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert.demux import track as probe
+from functions.convert import pipeline
 from functions.convert.demux.client import SupportsReadSeek
-from functions.convert.demux.track import Track
+from functions.convert.demux.track import TrackInfo, TrackStream, open_track
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg import encoder as encode
 from functions.convert.ffmpeg.encoder import EncoderRun
@@ -30,24 +30,22 @@ class Rehearsal:
     """What readers and encoders have made so far. A process that is forked has what its parent had."""
 
     def __init__(self) -> None:
-        self._taking, self._encode = probe.taking, encode.encode
-        self._tracks: dict[tuple[bytes, int, bool], tuple[Track | None, bytes] | UnusableMedia] = {}
+        self._encode = encode.encode
+        self._tracks: dict[tuple[bytes, int, bool], tuple[TrackInfo | None, bytes] | UnusableMedia] = {}
         self._encodings: dict[tuple[str, FrameRange, bytes], tuple[EncoderRun, bytes]] = {}
 
     @contextmanager
-    def taking(
+    def open_track(
         self, source: SupportsReadSeek, path: Path, *, number: int, copy: bool, on_progress: OnProgress
-    ) -> Iterator[Track | None]:
-        """As ``probe.taking``, but all of the track is there."""
+    ) -> Iterator[TrackStream | None]:
+        """As ``open_track``, but the track is complete."""
         source.seek(0)
         content = source.read()
         key = (hashlib.sha256(content).digest(), number, copy)
         if key not in self._tracks:
             try:
-                with self._taking(
-                    io.BytesIO(content), path, number=number, copy=copy, on_progress=on_progress
-                ) as track:
-                    track = track and probe.whole(track, on_progress)
+                with open_track(io.BytesIO(content), path, number=number, copy=copy, on_progress=on_progress) as stream:
+                    track = None if stream is None else stream.complete(on_progress)
                 self._tracks[key] = track, path.read_bytes()
             except UnusableMedia as error:
                 self._tracks[key] = error
@@ -57,7 +55,7 @@ class Rehearsal:
         track, taken = found
         path.write_bytes(taken)
         on_progress(1.0)
-        yield track and replace(track, path=path)
+        yield None if track is None else TrackStream(replace(track, path=path))
 
     def encode(
         self,
@@ -68,11 +66,11 @@ class Rehearsal:
         directory: Path,
         at_once: int,
         on_progress: OnProgress,
-        reading: None = None,
+        stream: TrackStream | None = None,
         on_end: Callable[[EncoderRun], object] = lambda _: None,
     ) -> list[EncoderRun]:
         """As ``encode.encode``."""
-        assert reading is None
+        assert stream is None or not stream.growing
         sound, how = hashlib.sha256(track.read_bytes()).digest(), json.dumps(plan.to_json())
         wanted = {piece: (how, piece, sound) for piece in pieces}
         new = [piece for piece, key in wanted.items() if key not in self._encodings]
@@ -93,7 +91,7 @@ def rehearsed() -> Iterator[None]:
     """Readers and encoders work once for each sound, and no disk is waited for, until the block ends."""
     rehearsal = Rehearsal()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "taking", rehearsal.taking)
+        patch.setattr(pipeline, "open_track", rehearsal.open_track)
         patch.setattr(encode, "encode", rehearsal.encode)
         # A process that is killed loses nothing that it has given to the kernel.
         patch.setattr(os, "fsync", lambda _: None)

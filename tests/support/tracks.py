@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import IO
 
 from functions.convert import pipeline
-from functions.convert.demux import track as probe
-from functions.convert.demux.track import Track
+from functions.convert.demux.track import TrackInfo
 from functions.options import Options
 
 
-def take(source: IO[bytes], directory: Path, options: Options) -> Track:
+def take(source: IO[bytes], directory: Path, options: Options) -> TrackInfo:
     """The track that the options ask for, in a file in the directory."""
-    with pipeline.prepared_track(source, directory, options, lambda _: None) as track:
-        return probe.whole(track, lambda _: None)
+    with pipeline.prepared_track(source, directory, options, lambda _: None) as stream:
+        return stream.complete(lambda _: None)

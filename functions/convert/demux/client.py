@@ -1,35 +1,36 @@
-"""Has a reader take something out of a source: answers its questions for bytes, hears its report."""
+"""Runs one demux child: answers its requests for bytes of the source and receives its reports."""
 
 import contextlib
 import os
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
+from events.errors import Mp3burstError
 from functions.convert.demux import protocol, spawner
-from functions.convert.demux.child.demuxer import BUFFER
-from functions.convert.demux.reported import Nonsense, report_of
-from functions.convert.demux.verdict import DAMAGED, death, fault_of
-from functions.convert.errors import UnusableMedia
+from functions.convert.demux.protocol import ExcerptOrder, ExcerptReport, Fault, FaultReport, TrackOrder, TrackReport
+from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
 
 #: Seconds between two calls of a progress function, at most.
 HEARTBEAT = 0.5
-#: Seconds of a read from which on a source counts as slow: a file on a disk takes a tenth of that, a server more.
+#: Seconds per read above which a source counts as slow: a local file takes a tenth of that, a server more.
 SLOW = 0.0001
-#: Seconds that may go by for each that the reader may compute: one that the file has got hold of may wait for ever.
-PATIENCE = 5.0
-_MOST_GIVEN = max(BUFFER, protocol.MOST_GATHERED)
+#: Seconds of real time allowed per second of the child's CPU limit: a compromised child may wait forever.
+TIMEOUT_FACTOR = 5.0
+_MAX_ANSWER = max(protocol.BUFFER, protocol.MAX_GATHERED)
+_DAMAGED = "This file is damaged: it cannot be read as a video."
 
 
 class SupportsReadSeek(Protocol):
     """The source: any binary file object."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, none only at the end."""
+        """Read up to ``size`` bytes; empty only at the end."""
         ...
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -41,104 +42,116 @@ class SupportsReadSeek(Protocol):
         ...
 
 
-class Reading:
-    """A reader at work, inside a ``with``.
+class DemuxClient:
+    """A demux child at work; a context manager.
 
-    A thread has the source for as long as that takes, so that encoders can begin on what is there of the track.
+    A thread owns the source inside the ``with`` block, so that encoders can start on the part of the track that is
+    already written.
     """
 
-    def __init__(self, source: SupportsReadSeek, path: Path, wanted: Mapping[str, Any]) -> None:
-        """What to read, the new file for what is taken out, and what that is, as ``reader.main`` is told it."""
-        self._source, self._path, self._wanted = source, path, wanted
+    def __init__(self, source: SupportsReadSeek, path: Path, wanted: TrackOrder | ExcerptOrder) -> None:
+        """Prepare the extraction of ``wanted`` from the source into a new file at ``path``."""
+        self._source = source
+        self._path = path
+        self._wanted = wanted
         self._size = source.seek(0, os.SEEK_END)
         source.seek(0)
         self._changed = threading.Condition()
-        self._cover, self._furthest = b"", 0
-        self._report: dict[str, Any] | None = None
-        self._over = False
-        self._reads, self._seconds, self._began = 0, 0.0, time.perf_counter()
+        self._cover = b""
+        self._furthest = 0
+        self._report: protocol.Report | None = None
+        self._finished = False
+        self._reads = 0
+        self._read_seconds = 0.0
+        self._started = time.perf_counter()
         self._error: BaseException | None = None
 
     def __enter__(self) -> Self:
         with self._path.open("wb") as target:
-            self._reader = spawner.readers.take()
-            self._link, self._process = self._reader.link, self._reader.process
-            with contextlib.suppress(protocol.Gone):  # it is heard of when its report is missing
-                self._reader.begin(target.fileno(), self._size, self._wanted)
-        self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
+            self._child = spawner.spawner.take()
+            # If the child has ended already, its missing report tells.
+            with contextlib.suppress(protocol.PeerClosed):
+                self._child.begin(target.fileno(), self._size, self._wanted)
+        self._thread = threading.Thread(target=self._run, name="demux-client", daemon=True)
         try:
             self._thread.start()
         except BaseException:
-            self._reader.stop()
+            self._child.stop()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
+        self._child.process.kill()
         self._thread.join()
-        self._reader.stop()
+        self._child.stop()
 
     @property
     def slow(self) -> bool:
-        """Whether the source is a while's reading, to judge by what was read so far."""
-        return self._reads > 0 and self._seconds / self._reads > SLOW
+        """Whether the source is slow, judging by the reads so far."""
+        return self._reads > 0 and self._read_seconds / self._reads > SLOW
 
     @property
-    def over(self) -> bool:
-        """Whether all is there, or nothing more will be."""
-        return self._over
+    def finished(self) -> bool:
+        """Whether the file is complete, or nothing more will be written because of an error."""
+        return self._finished
 
-    def report(self, on_progress: Callable[[float], None]) -> tuple[dict[str, Any], bytes]:
-        """What the reader saw, as soon as it says so, and a picture.
+    def report(self, on_progress: Callable[[float], None]) -> tuple[protocol.Report, bytes]:
+        """Wait for the child's report, which may arrive while it still writes the file.
 
         Args:
-            on_progress: called twice a second with the part of the source that was read, 0 to 1; what it raises is
-                passed on.
+            on_progress: called twice a second with the fraction of the source that was read, 0 to 1; an exception that
+                it raises propagates.
+
+        Returns:
+            The report, and the cover, empty if there is none.
 
         Raises:
-            UnusableMedia: the reader died of the file.
-            EncoderKilled: the reader died by SIGKILL.
+            UnusableMedia: the file crashed or compromised the child.
+            EncoderKilled: the child died by SIGKILL.
         """
         self._wait(lambda: self._report is not None, on_progress)
-        return self._report or {}, self._cover
+        if self._report is None:
+            raise AssertionError("a child that ends without a report leaves an error")
+        return self._report, self._cover
 
     def finish(self, on_progress: Callable[[float], None]) -> None:
-        """Wait for the end; arguments and errors as ``report``, and those of the source."""
-        self._wait(lambda: self._over, on_progress)
+        """Wait for the end; arguments and errors as ``report``, and errors of the source."""
+        self._wait(lambda: self._finished, on_progress)
         self.check()
 
     def check(self) -> None:
-        """Raise what has gone wrong so far."""
+        """Raise the error that has occurred so far, if any."""
         if self._error is not None:
             raise self._error
-        lasted = time.perf_counter() - self._began - self._seconds
-        if not self._over and lasted > PATIENCE * spawner.cpu_seconds(self._size):
-            raise UnusableMedia("This file takes far more time to read than a video should: it may be damaged.")
+        elapsed = time.perf_counter() - self._started - self._read_seconds
+        if not self._finished and elapsed > TIMEOUT_FACTOR * spawner.cpu_seconds(self._size):
+            raise UnusableMedia("Reading this file takes far too long for a video: it may be damaged.")
 
-    def track(self) -> Iterator[bytes]:
-        """The bytes of the new file from the first to the last, as they come; it only grows from the report on."""
+    def chunks(self) -> Iterator[bytes]:
+        """Read the new file from start to end while it grows; it only grows once there is a report."""
         with self._path.open("rb", buffering=0) as file:
             while True:
-                over, reads = self._over, self._reads
-                if data := file.read(BUFFER):
+                finished = self._finished
+                reads = self._reads
+                if data := file.read(protocol.BUFFER):
                     yield data
-                elif over:
+                elif finished:
                     return
                 else:
                     self._wait_for_more(reads)
 
     def _wait_for_more(self, reads: int) -> None:
-        # What was told since may have been heard by nobody, and is told once.
+        # Compares the counter, since a notification before this wait would be lost.
         with self._changed:
-            self._changed.wait_for(lambda: self._over or self._reads != reads, HEARTBEAT)
+            self._changed.wait_for(lambda: self._finished or self._reads != reads, HEARTBEAT)
 
     def _wait(self, condition: Callable[[], bool], on_progress: Callable[[float], None]) -> None:
         while True:
             on_progress(min(self._furthest / max(self._size, 1), 1.0))
             with self._changed:
-                if self._changed.wait_for(lambda: condition() or self._over, HEARTBEAT):
+                if self._changed.wait_for(lambda: condition() or self._finished, HEARTBEAT):
                     break
             self.check()
         if not condition():
@@ -148,67 +161,111 @@ class Reading:
         error: BaseException | None = None
         try:
             report = self._serve()
-            self._process.wait()
+            self._child.process.wait()
             if self._report is None:
                 self._report = report
-            elif "fault" in report:
-                error = fault_of(report, 0)
-        except Nonsense as nonsense:
-            error = UnusableMedia(DAMAGED)
-            error.__cause__ = nonsense
-        except protocol.Gone as gone:
-            error = death(self._process.wait(), gone)
+            elif isinstance(report, FaultReport):
+                error = error_of(report, 0)
+        except protocol.InvalidReport as invalid:
+            error = UnusableMedia(_DAMAGED)
+            error.__cause__ = invalid
+        except protocol.PeerClosed as closed:
+            error = _death(self._child.process.wait(), closed)
         except BaseException as failure:
             error = failure
         self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
         with self._changed:
-            self._error, self._over = error, True
+            self._error = error
+            self._finished = True
             self._changed.notify_all()
 
-    def _serve(self) -> dict[str, Any]:
-        link = self._link
+    def _serve(self) -> protocol.Report:
+        """Answer the child's requests up to its final report."""
+        link = self._child.link
+        wanted = TrackReport if isinstance(self._wanted, TrackOrder) else ExcerptReport
         while True:
-            what, first, second = protocol.REQUEST.unpack(protocol.receive(link, protocol.REQUEST.size))
-            if what == protocol.READ and second >= 0:
-                self._give([(second, max(0, min(first, BUFFER)))])
-            elif what == protocol.GATHER and 0 <= first <= protocol.MOST_SPANS:
-                self._give(list(protocol.SPAN.iter_unpack(protocol.receive(link, first * protocol.SPAN.size))))
-            elif what == protocol.COVER and 0 < first <= protocol.MAX_COVER:
+            kind, first, second = protocol.REQUEST.unpack(protocol.receive(link, protocol.REQUEST.size))
+            if kind == protocol.READ and second >= 0:
+                self._answer([(second, max(0, min(first, protocol.BUFFER)))])
+            elif kind == protocol.GATHER and 0 <= first <= protocol.MAX_SPANS:
+                self._answer(list(protocol.SPAN.iter_unpack(protocol.receive(link, first * protocol.SPAN.size))))
+            elif kind == protocol.COVER and 0 < first <= protocol.MAX_COVER:
                 self._cover = bytes(protocol.receive(link, first))
-            elif what in (protocol.BEGUN, protocol.REPORT) and 0 < first <= protocol.MAX_REPORT:
-                report = report_of(protocol.receive(link, first), sound="track" in self._wanted)
-                if what == protocol.REPORT:
+            elif kind in (protocol.BEGUN, protocol.REPORT) and 0 < first <= protocol.MAX_REPORT:
+                report = protocol.parse_report(protocol.receive(link, first), wanted)
+                if kind == protocol.REPORT:
                     return report
+                if not isinstance(report, TrackReport) or report.container != "mov":
+                    raise protocol.InvalidReport("only a track in mov may still grow")
                 with self._changed:
                     self._report = report
                     self._changed.notify_all()
             else:
-                raise Nonsense(f"a request {what!r} of {first} and {second}")
+                raise protocol.InvalidReport(f"a request {kind!r} of {first} and {second}")
 
-    def _give(self, spans: list[tuple[int, int]]) -> None:
-        if any(offset < 0 or size < 0 for offset, size in spans) or sum(size for _, size in spans) > _MOST_GIVEN:
-            raise Nonsense(f"a request for {spans}")
-        source, parts = self._source, []
+    def _answer(self, spans: list[tuple[int, int]]) -> None:
+        if any(offset < 0 or size < 0 for offset, size in spans) or sum(size for _, size in spans) > _MAX_ANSWER:
+            raise protocol.InvalidReport(f"a request for {spans}")
+        source = self._source
+        parts = []
         for offset, size in spans:
-            began = time.perf_counter()
-            if offset < self._size:  # a damaged file leads anywhere, farther than a file can be
+            started = time.perf_counter()
+            if offset < self._size:  # the offsets of a damaged file may be larger than any file
                 if source.tell() != offset:
                     source.seek(offset)
-                while size and (data := source.read(size)):  # all of it: other spans come behind
+                while size and (data := source.read(size)):  # a span must be complete: others follow it
                     parts.append(data)
                     size -= len(data)
-            self._reads, self._seconds = self._reads + 1, self._seconds + time.perf_counter() - began
-        _answer(self._link, b"".join(parts))
+            self._reads += 1
+            self._read_seconds += time.perf_counter() - started
+        _send(self._child.link, b"".join(parts))
         with self._changed:
             self._furthest = max(self._furthest, source.tell())
             self._changed.notify_all()
 
 
-def _answer(link: socket.socket, data: bytes) -> None:
-    # What goes wrong with the link is the reader's death; what goes wrong with the source is not for us to judge.
+def _send(link: socket.socket, data: bytes) -> None:
+    # An error of the socket means that the child died; an error of the source propagates as it is.
     try:
         link.sendall(protocol.ANSWER.pack(len(data)) + data)
     except OSError as error:
-        raise protocol.Gone from error
+        raise protocol.PeerClosed from error
+
+
+def _death(status: int, closed: BaseException) -> Mp3burstError:
+    """Map the exit status of a child that sent no report to an error: dying by its own signal is the file's fault."""
+    error: Mp3burstError
+    if status >= 0 or status == -signal.SIGKILL:
+        error = EncoderKilled("The demuxer was killed; the conversion will be retried.")
+    else:
+        error = UnusableMedia(_DAMAGED)
+    error.__cause__ = RuntimeError(f"the demux child ended with {status}: {closed.__cause__!r}")
+    return error
+
+
+def error_of(report: FaultReport, number: int) -> Mp3burstError:
+    """Map a fault to a user-facing error; ``number`` is the track that was requested."""
+    if report.fault == Fault.DISK_FULL:
+        return TemporaryStorageFull("Temporary storage is full; the conversion will be retried.")
+    error = UnusableMedia(_message(report, number))
+    error.__cause__ = RuntimeError(report.detail or report.fault)
+    return error
+
+
+def _message(report: FaultReport, number: int) -> str:
+    match report.fault:
+        case Fault.FORMAT:
+            return "This is not a video or audio file, or its beginning is damaged."
+        case Fault.SILENT:
+            return "This file has no audio track."
+        case Fault.TRACK:
+            tracks = "only one audio track" if report.tracks == 1 else f"{report.tracks} audio tracks"
+            return f"This file has {tracks}, numbered from 0: there is no track {number}."
+        case Fault.CODEC:
+            return "The audio of this file is in a format that cannot be decoded."
+        case Fault.MEMORY:
+            return "Reading this file takes more memory than a video should need: it may be damaged."
+        case _:
+            return "This file is damaged: its audio track cannot be read."

@@ -1,42 +1,190 @@
-"""What the reader and its parent say to each other by a socket.
+"""The protocol between the demux child and its parent, over a socket.
 
-First the parent says what to read, and then gives the source's bytes as it is asked for them; the reader tells what it
-has seen.
+The parent sends an order and the open output file. The child then requests bytes of the source, and sends the cover and
+its reports. A hostile file may have compromised the child, so the parent validates whatever it receives.
 """
 
 import errno
+import io
 import json
+import math
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
 
-from functions.convert.demux.child.demuxer import BUFFER
-from functions.convert.demux.positioned import Positioned
+from functions.convert.chapters import Chapter
 
-#: A request: what, and two numbers. READ size, offset; GATHER count, 0, then so many SPANs; COVER,
-#: BEGUN and REPORT size, 0, then so many bytes.
+#: A request of the child: its kind and two numbers. READ: size, offset. GATHER: count, 0, followed by that many SPANs.
+#: COVER, BEGUN and REPORT: size, 0, followed by that many bytes.
 REQUEST = struct.Struct("<cqq")
-#: An answer to READ and GATHER: how many bytes follow.
+#: The answer to READ and GATHER: the number of bytes that follow.
 ANSWER = struct.Struct("<q")
 #: Offset and size.
 SPAN = struct.Struct("<qq")
-READ, GATHER, COVER, BEGUN, REPORT = b"r", b"g", b"c", b"b", b"d"
+READ = b"r"
+GATHER = b"g"
+COVER = b"c"
+#: The report of a track that is still being written: from here on its file only grows.
+BEGUN = b"b"
+REPORT = b"d"
 
-#: Spans, and bytes of them, that are gathered for one answer, at most.
-MOST_SPANS, MOST_GATHERED = 32, 1 << 20
+#: Bytes that one READ returns at most, and of libav's I/O buffers.
+BUFFER = 256 << 10
+#: Spans in one GATHER, at most.
+MAX_SPANS = 32
+#: Bytes that one GATHER returns, at most.
+MAX_GATHERED = 1 << 20
+#: Bytes of a cover.
 MAX_COVER = 16 << 20
-#: A report takes its parent twenty times as much memory, if it is nothing but brackets.
+#: Bytes of a report. A report of nothing but brackets takes its parent twenty times as much memory.
 MAX_REPORT = 4 << 20
+#: Seconds of video, from the requested position on, in which the most detailed frame is chosen as the cover.
+EXCERPT_WINDOW = 4.0
+#: Every container that a track is written to; ``mp3`` is bare frames. The name becomes part of ffmpeg's command line.
+CONTAINERS: Final = frozenset(
+    {"adts", "aiff", "asf", "au", "caf", "flv", "matroska", "mov", "mp3", "mp4", "mpegts", "nut", "tta", "vob"}
+)
+#: Reported numbers beyond this are no seconds, samples or packets of any audio.
+_MAX_NUMBER: Final = 1e12
 
 
-class Gone(Exception):
-    """The other side of the socket has ended."""
+class PeerClosed(Exception):
+    """The process at the other end of the socket has ended."""
 
 
-class Remote(Positioned):
-    """The source, as the parent has it."""
+class InvalidReport(Exception):
+    """The child sent something that our code never sends: it is compromised."""
+
+
+class Fault(StrEnum):
+    """Why the child could not deliver what it was ordered to."""
+
+    FORMAT = "format"  # libav does not recognize the file
+    SILENT = "silent"  # video without an audio track
+    TRACK = "track"  # no such track
+    CODEC = "codec"  # no decoder, or no container takes it
+    MEMORY = "memory"
+    DISK_FULL = "room"
+    BROKEN = "broken"  # anything else, with a detail
+    NOT_COPYABLE = "not whole"  # MP3 packets that do not make an MP3 file
+    NO_PICTURE = "no picture"
+    PAST_END = "beyond"  # the video ends before the requested second
+
+
+@dataclass(frozen=True, slots=True)
+class TrackOrder:
+    """Orders the extraction of an audio track.
+
+    Attributes:
+        track: its number in the file's order, from 0.
+        copy: whether MP3 becomes bare frames.
+    """
+
+    track: int
+    copy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExcerptOrder:
+    """Orders an excerpt of the video, for the cover.
+
+    Attributes:
+        second: its position in seconds; None for some way into the video.
+    """
+
+    second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a child does, once.
+
+    Attributes:
+        target: the descriptor of the open file that it writes.
+        size: bytes of the source.
+        limits: resource limits that depend on the source.
+        wanted: what to extract.
+    """
+
+    target: int
+    size: int
+    limits: dict[str, int]
+    wanted: TrackOrder | ExcerptOrder
+
+
+def send_order(link: socket.socket, order: Order) -> None:
+    """Send an order, and the open file with it.
+
+    Raises:
+        PeerClosed: the child has ended.
+    """
+    data = json.dumps({"limits": order.limits, "size": order.size, **asdict(order.wanted)}).encode()
+    try:
+        socket.send_fds(link, [ANSWER.pack(len(data))], [order.target])
+        link.sendall(data)
+    except OSError as error:
+        raise PeerClosed from error
+
+
+def receive_order(link: socket.socket) -> Order:
+    """Wait for the order.
+
+    Raises:
+        PeerClosed: the parent has ended.
+    """
+    size, files, _, _ = socket.recv_fds(link, ANSWER.size, 1)
+    if len(size) < ANSWER.size or not files:
+        raise PeerClosed
+    values: dict[str, Any] = json.loads(receive(link, *ANSWER.unpack(size)))
+    wanted: TrackOrder | ExcerptOrder
+    wanted = ExcerptOrder(values["second"]) if "second" in values else TrackOrder(values["track"], values["copy"])
+    return Order(files[0], values["size"], values["limits"], wanted)
+
+
+def receive(link: socket.socket, size: int) -> bytearray:
+    """Receive exactly ``size`` bytes.
+
+    Raises:
+        PeerClosed: the other side has ended.
+    """
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        try:
+            count = link.recv_into(view)
+        except OSError as error:
+            raise PeerClosed from error
+        if not count:
+            raise PeerClosed
+        view = view[count:]
+    return data
+
+
+class PositionedFile(io.RawIOBase):
+    """The part of a seekable binary file that all sources have in common."""
+
+    #: The byte offset of the next read.
+    _position: int
+
+    def tell(self) -> int:
+        """The byte offset of the next read."""
+        return self._position
+
+    def readable(self) -> bool:
+        """Always true."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always true."""
+        return True
+
+
+class RemoteFile(PositionedFile):
+    """The source, as the child sees it: every read is a request to the parent."""
 
     def __init__(self, link: socket.socket, size: int) -> None:
         self._link = link
@@ -44,7 +192,7 @@ class Remote(Positioned):
         self._position = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes."""
+        """Read up to ``size`` bytes."""
         size = BUFFER if size < 0 else size
         self._link.sendall(REQUEST.pack(READ, size, self._position))
         data = self._answer()
@@ -52,18 +200,18 @@ class Remote(Positioned):
         return data
 
     def gather(self, spans: Sequence[tuple[int, int]]) -> bytes:
-        """All spans in one answer: each of them costs the processes less than to wake each other up for it."""
-        asked = b"".join(SPAN.pack(start, end - start) for start, end in spans)
-        self._link.sendall(REQUEST.pack(GATHER, len(spans), 0) + asked)
+        """Read several (start, end) spans in one request, which saves the two processes from waking up for each."""
+        packed = b"".join(SPAN.pack(start, end - start) for start, end in spans)
+        self._link.sendall(REQUEST.pack(GATHER, len(spans), 0) + packed)
         return self._answer()
 
     def _answer(self) -> bytes:
         (length,) = ANSWER.unpack(receive(self._link, ANSWER.size))
-        # Not in one call with MSG_WAITALL: a signal ends that early, and what is left would pass for the next answer.
+        # Not in one call with MSG_WAITALL: a signal ends that early, and the rest would pass for the next answer.
         return bytes(receive(self._link, length))
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move; the next request says where to."""
+        """Set the offset of the next request."""
         target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         if target < 0:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -71,35 +219,156 @@ class Remote(Positioned):
         return target
 
 
-def send_order(link: socket.socket, order: Mapping[str, Any], target: int) -> None:
-    """Tell a reader what to do, and hand over the open file that it writes; Gone where there is no reader."""
-    data = json.dumps(order).encode()
+@dataclass(frozen=True, slots=True)
+class TrackReport:
+    """What the child found out about a track that it extracted.
+
+    Attributes:
+        codec: libavcodec's name for it.
+        container: libav's name for the muxer of the track's file.
+        rate: samples per second, as decoded.
+        channels: number of channels, as decoded.
+        packets: number of packets.
+        errors: places in the source that could not be read.
+        skipped: samples at the start that are not played.
+        discarded: samples at the end that are not played.
+        duration: seconds.
+        missing: seconds that the source claims to have and does not.
+        tags: names and values as in the source.
+        chapters: the source's, on the track's clock.
+        dropped: bytes of a cover that was too large to send, 0 if none was.
+    """
+
+    codec: str
+    container: str
+    rate: int
+    channels: int
+    packets: int
+    errors: int
+    skipped: int
+    discarded: int
+    duration: float
+    missing: float
+    tags: Mapping[str, str]
+    chapters: Sequence[Chapter]
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExcerptReport:
+    """What the child found out about a video excerpt.
+
+    Attributes:
+        offset: seconds from the start of the excerpt to the requested position.
+        reach: seconds from the start of the excerpt to its end.
+        pixel: width of a pixel divided by its height.
+    """
+
+    offset: float
+    reach: float
+    pixel: float
+
+
+@dataclass(frozen=True, slots=True)
+class FaultReport:
+    """Why there is nothing to report.
+
+    Attributes:
+        fault: a ``Fault``; a compromised child may send any text.
+        detail: for the log.
+        tracks: number of audio tracks, where the requested one is missing.
+    """
+
+    fault: str
+    detail: str = ""
+    tracks: int = 0
+
+
+Report = TrackReport | ExcerptReport | FaultReport
+
+
+def dump_report(report: Report) -> bytes:
+    """Encode a report."""
+    return json.dumps(asdict(report)).encode()
+
+
+def parse_report(data: bytes | bytearray, wanted: type[TrackReport] | type[ExcerptReport]) -> Report:
+    """Decode a report and check the type and range of every value.
+
+    Args:
+        data: as received.
+        wanted: the kind of report that was ordered.
+
+    Returns:
+        The report that was ordered, or a ``FaultReport``.
+
+    Raises:
+        InvalidReport: our code in the child does not send such data.
+    """
     try:
-        socket.send_fds(link, [ANSWER.pack(len(data))], [target])
-        link.sendall(data)
-    except OSError as error:
-        raise Gone from error
+        values = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidReport(f"not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InvalidReport("not an object")
+    kind = FaultReport if "fault" in values else wanted
+    checks = _CHECKS[kind]
+    for name in {*(checks.keys() - _OPTIONAL), *values}:
+        if name not in checks or name not in values or not checks[name](values[name]):
+            raise InvalidReport(f"an invalid or missing value of {name[:100]!r}")
+    report = kind(**values)
+    if isinstance(report, TrackReport):
+        return replace(report, chapters=[Chapter(*chapter) for chapter in report.chapters])
+    return report
 
 
-def receive_order(link: socket.socket) -> tuple[dict[str, Any], int]:
-    """The order and the open file; Gone where the parent is."""
-    size, files, _, _ = socket.recv_fds(link, ANSWER.size, 1)
-    if len(size) < ANSWER.size or not files:
-        raise Gone
-    order: dict[str, Any] = json.loads(receive(link, *ANSWER.unpack(size)))
-    return order, files[0]
+def _is_number(value: Any) -> bool:
+    # Compared before it is converted to float, which overflows for a large JSON integer.
+    return type(value) in (int, float) and -_MAX_NUMBER <= value <= _MAX_NUMBER and math.isfinite(value)
 
 
-def receive(link: socket.socket, size: int) -> bytearray:
-    """Exactly so many bytes of a socket; Gone where the other side is."""
-    data = bytearray(size)
-    view = memoryview(data)
-    while view:
-        try:
-            got = link.recv_into(view)
-        except OSError as error:
-            raise Gone from error
-        if not got:
-            raise Gone
-        view = view[got:]
-    return data
+def _is_amount(value: Any) -> bool:
+    return _is_number(value) and value >= 0
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_NUMBER
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_container(value: Any) -> bool:
+    return _is_text(value) and value in CONTAINERS
+
+
+def _is_tags(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _is_chapters(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(chapter, list)
+        and len(chapter) == 3
+        and _is_number(chapter[0])
+        and _is_number(chapter[1])
+        and _is_text(chapter[2])
+        for chapter in value
+    )
+
+
+_OPTIONAL: Final = frozenset({"detail", "tracks", "dropped"})
+_CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
+    TrackReport: {
+        "codec": _is_text,
+        "container": _is_container,
+        **dict.fromkeys(("rate", "channels", "packets", "errors", "dropped"), _is_count),
+        **dict.fromkeys(("skipped", "discarded"), _is_number),
+        **dict.fromkeys(("duration", "missing"), _is_amount),
+        "tags": _is_tags,
+        "chapters": _is_chapters,
+    },
+    ExcerptReport: dict.fromkeys(("offset", "reach", "pixel"), _is_number),
+    FaultReport: {"fault": _is_text, "detail": _is_text, "tracks": _is_count},
+}

@@ -1,6 +1,6 @@
-"""Starts readers, and keeps one in hand where that pays: to start one takes a tenth of a second.
+"""Starts demux children, and keeps a spare one ready where that pays: starting one takes a tenth of a second.
 
-A reader in hand has not seen a byte of anybody's file, and sees those of one only.
+A spare child has not seen a byte of any user's file. A child reads one file only.
 """
 
 import atexit
@@ -11,13 +11,12 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from functions.convert.demux import protocol
+from functions.convert.demux.protocol import ExcerptOrder, Order, TrackOrder
 from functions.convert.errors import OutOfResources
 from functions.convert.sandbox import spawn
 
@@ -28,89 +27,93 @@ _START = "import sys; sys.path[:] = {!r}; from functions.convert.demux.child.mai
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
-    """The process, and the socket on which it asks and tells (``protocol.py``)."""
+class DemuxProcess:
+    """A demux child and the socket to it (``protocol.py``)."""
 
     process: subprocess.Popen[bytes]
     link: socket.socket
 
-    def begin(self, target: int, size: int, wanted: Mapping[str, Any]) -> None:
-        """Say what to read, once.
+    def begin(self, target: int, size: int, wanted: TrackOrder | ExcerptOrder) -> None:
+        """Send the order; to be called once.
 
         Args:
-            target: the open file that the reader writes.
+            target: descriptor of the open file that the child writes.
             size: bytes of the source.
-            wanted: what to take out, as ``reader.main`` knows it.
+            wanted: what to extract.
 
         Raises:
-            remote.Gone: the reader has ended.
+            PeerClosed: the child has ended.
         """
         limits = {
             "CPU": cpu_seconds(size),
-            "FSIZE": 2 * size + (16 << 20),  # the track is part of the source, plus what a container costs
+            "FSIZE": 2 * size + (16 << 20),  # the track is part of the source, plus the container's overhead
             "NOFILE": 0,
         }
-        protocol.send_order(self.link, {"limits": limits, "size": size, **wanted}, target)
+        protocol.send_order(self.link, Order(target, size, limits, wanted))
 
     def stop(self) -> None:
-        """Kill it, and leave nothing behind."""
+        """Kill the process and close the socket."""
         spawn.stop([self.process])
         self.link.close()
 
 
-class Readers:
-    """Where conversions get their readers from."""
+class DemuxSpawner:
+    """Supplies conversions with demux children."""
 
     def __init__(self) -> None:
-        """None in hand."""
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """Begin anew in a fork of the process, which has neither its threads nor its children."""
-        self._spare: deque[Future[Reader]] = deque()
-        # A child dies with the thread that has started it: this one lives as long as the process.
-        self._starter = ThreadPoolExecutor(1, "readers")
+    def reset(self) -> None:
+        """Start afresh in a forked process, which has neither its parent's threads nor its children."""
+        self._spares: deque[Future[DemuxProcess]] = deque()
+        # A child dies with the thread that started it: this thread lives as long as the process.
+        self._starter = ThreadPoolExecutor(1, "demux-spawner")
 
     def prepare(self) -> None:
-        """Have a reader in hand soon, for whoever takes the next one; a wish, where there is no room for a thread."""
-        if not self._spare:
-            with contextlib.suppress(RuntimeError):
-                self._spare.append(self._starter.submit(start))
+        """Start a spare child in the background, unless there is one; best effort."""
+        if not self._spares:
+            with contextlib.suppress(RuntimeError):  # no more threads
+                self._spares.append(self._starter.submit(start))
 
-    def take(self) -> Reader:
-        """The reader in hand, else a new one; OutOfResources where there is none for it."""
-        while self._spare:
-            with contextlib.suppress(IndexError, OSError, OutOfResources):  # another took it; it could not be started
-                reader = self._spare.popleft().result()
-                if reader.process.poll() is None:
-                    return reader
-                reader.stop()
+    def take(self) -> DemuxProcess:
+        """Return the spare child, or start one.
+
+        Raises:
+            OutOfResources: as ``spawn.spawn``.
+        """
+        while self._spares:
+            with contextlib.suppress(IndexError, OSError, OutOfResources):  # taken meanwhile, or not started
+                child = self._spares.popleft().result()
+                if child.process.poll() is None:
+                    return child
+                child.stop()
         return start()
 
     def dismiss(self) -> None:
-        """Let go of the reader in hand."""
-        while self._spare:
+        """Stop the spare child."""
+        while self._spares:
             with contextlib.suppress(IndexError, OSError, OutOfResources):
-                self._spare.popleft().result().stop()
+                self._spares.popleft().result().stop()
 
 
 def cpu_seconds(size: int) -> int:
-    """Seconds that a reader may compute for a source of so many bytes."""
+    """Seconds of CPU time that a child may use for a source of this many bytes."""
     return 60 + size // _BYTES_PER_CPU_SECOND
 
 
-def start() -> Reader:
-    """Start a reader, which waits for what to read; it dies with the calling thread.
+def start() -> DemuxProcess:
+    """Start a child, which waits for its order and dies with the calling thread.
 
-    Raises OutOfResources like ``sandbox.spawn``.
+    Raises:
+        OutOfResources: as ``spawn.spawn``.
     """
     with spawn.starting():
         link, theirs = socket.socketpair()
     arguments = {"parent": os.getpid(), "limits": {"AS": _ADDRESS_SPACE, "NPROC": 0}, "link": theirs.fileno()}
-    with theirs, spawn.starting(), contextlib.ExitStack() as undone:
-        undone.callback(link.close)
+    with theirs, spawn.starting(), contextlib.ExitStack() as on_error:
+        on_error.callback(link.close)
         process = subprocess.Popen(
-            # What makes a Python environment is done already: our path is its path.
+            # -S skips the setup of the Python environment: the child gets our path.
             [sys.executable, "-I", "-S", "-c", _START.format(_path()), json.dumps(arguments)],
             env={},
             cwd="/",
@@ -119,15 +122,15 @@ def start() -> Reader:
             stderr=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(),),
         )
-        undone.pop_all()
-    return Reader(process, link)
+        on_error.pop_all()
+    return DemuxProcess(process, link)
 
 
 def _path() -> list[str]:
     return [str(_ROOT), *(entry for entry in sys.path if Path(entry).is_absolute())]
 
 
-#: Those of this process.
-readers = Readers()
-os.register_at_fork(after_in_child=readers.forget)
-atexit.register(readers.dismiss)
+#: The one of this process.
+spawner = DemuxSpawner()
+os.register_at_fork(after_in_child=spawner.reset)
+atexit.register(spawner.dismiss)

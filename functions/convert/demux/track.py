@@ -1,39 +1,54 @@
-"""Makes of a reader's report a Track, or a sentence for the user."""
+"""Extracts the audio track of a video: ``open_track`` is the way into this package."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from functions.convert.chapters import Chapter
-from functions.convert.demux.child.video_excerpt import Moment
-from functions.convert.demux.client import Reading, SupportsReadSeek
-from functions.convert.demux.verdict import fault_of
+from functions.convert.demux.client import DemuxClient, SupportsReadSeek, error_of
+from functions.convert.demux.protocol import Fault, FaultReport, TrackOrder, TrackReport
 from functions.convert.errors import UnusableMedia
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
-    """An audio track, taken out of its video.
+class VideoExcerpt:
+    """A short piece of the video, from which the cover is taken.
 
     Attributes:
-        path: the file that it is in now.
-        container: of that file, as libav's muxer is called: ``mov``, ``matroska``; ``mp3`` for bare frames.
-        codec: as libavcodec names it.
-        rate: samples a second, as decoded.
-        channels: how many, as decoded.
+        path: its file.
+        times: seconds in that file; the frame with the most contrast becomes the cover.
+        pixel: width of a pixel divided by its height.
+        fault: why there is no picture, a message for the user; None if there is one.
+    """
+
+    path: Path
+    times: tuple[float, ...]
+    pixel: float
+    fault: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrackInfo:
+    """What is known about an audio track that was extracted from its video.
+
+    Attributes:
+        path: the file with the track.
+        container: libav's name for the muxer of that file: ``mov``, ``matroska``; ``mp3`` for bare frames.
+        codec: libavcodec's name for it.
+        rate: samples per second, as decoded.
+        channels: number of channels, as decoded.
         duration: seconds, from the packets.
-        missing: seconds that the source claims to have and has not.
-        packets: how many it has.
-        errors: places of the source that could not be read.
-        skipped: samples at the start that are not to be heard.
-        discarded: samples at the end that are not to be heard.
-        tags: names and values as the source has them.
+        missing: seconds that the source claims to have and does not.
+        packets: number of packets.
+        errors: places in the source that could not be read.
+        skipped: samples at the start that are not played.
+        discarded: samples at the end that are not played.
+        tags: names and values as in the source.
         chapters: the source's, on the track's clock.
-        cover: a picture, PNG or JPEG, or nothing.
-        dropped: bytes of a picture that was too large to be taken along, 0 if none was.
-        moment: what a cover is to be made of instead.
-        reading: who still takes it out, None once all of it is there.
+        cover: a PNG or JPEG picture, or empty.
+        dropped: bytes of a picture that was too large to keep, 0 if none was.
+        excerpt: what the cover is made from instead of ``cover``.
     """
 
     path: Path
@@ -51,64 +66,119 @@ class Track:
     chapters: Sequence[Chapter]
     cover: bytes
     dropped: int = 0
-    moment: Moment | None = None
-    reading: Reading | None = None
+    excerpt: VideoExcerpt | None = None
+
+
+class TrackStream:
+    """An audio track whose extraction may still be in progress: its file may grow until ``complete``.
+
+    Attributes:
+        info: what is known about the track; known from the beginning.
+    """
+
+    def __init__(self, info: TrackInfo, client: DemuxClient | None = None) -> None:
+        """A track that ``client`` still writes; None if its file is complete."""
+        self.info = info
+        self._client = client
+
+    @property
+    def growing(self) -> bool:
+        """Whether the file still grows."""
+        return self._client is not None and not self._client.finished
+
+    @property
+    def slow(self) -> bool:
+        """Whether the file still grows, and its source is slow."""
+        return self.growing and self._client is not None and self._client.slow
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes of the file from start to end, waiting for those that have not been written."""
+        if self._client is not None:
+            yield from self._client.chunks()
+
+    def check(self) -> None:
+        """Raise the error that has stopped the extraction, if any; as ``complete``."""
+        if self._client is not None:
+            self._client.check()
+
+    def complete(self, on_progress: Callable[[float], None]) -> TrackInfo:
+        """Wait until the file is complete.
+
+        Args:
+            on_progress: as for ``open_track``.
+
+        Raises:
+            UnusableMedia, EncoderKilled: as ``open_track``.
+            MediaUnavailable: or any other error of the source.
+        """
+        if self._client is not None:
+            self._client.finish(on_progress)
+        return self.info
 
 
 @contextmanager
-def taking(
+def open_track(
     source: SupportsReadSeek,
     path: Path,
     *,
     number: int,
     copy: bool,
     on_progress: Callable[[float], None],
-) -> Iterator[Track | None]:
-    """Take audio track ``number`` (from 0) out of the source into a new file at ``path``.
+) -> Iterator[TrackStream | None]:
+    """Extract an audio track from the source into a new file.
 
     Args:
-        source: read here and nowhere else, up to the end of the block.
-        path: where the track goes.
-        number: which one, in the file's order.
-        copy: whether MP3 should become bare frames.
-        on_progress: called at least twice a second with the part of the source that was read, 0 to 1.
+        source: used by this function alone until the end of the block.
+        path: the new file.
+        number: which audio track, from 0, in the file's order.
+        copy: whether MP3 becomes bare frames.
+        on_progress: called at least twice a second with the fraction of the source that was read, 0 to 1.
 
     Yields:
-        The track as soon as it is known, maybe still growing (``whole``); None where ``copy`` was asked for and the MP3
-        cannot be copied.
+        The track as soon as its properties are known; its file may still grow. None if ``copy`` was set and the MP3
+        packets cannot be copied.
 
     Raises:
-        UnusableMedia: there is nothing to take out.
-        EncoderKilled: the reader died by SIGKILL.
+        UnusableMedia: there is no such track, or it cannot be read.
+        EncoderKilled: the demux child died by SIGKILL.
     """
-    with Reading(source, path, {"track": number, "copy": copy}) as reading:
-        report, cover = reading.report(on_progress)
-        if report.get("fault") == "not whole":
+    with DemuxClient(source, path, TrackOrder(number, copy)) as client:
+        report, cover = client.report(on_progress)
+        if isinstance(report, FaultReport):
+            if report.fault != Fault.NOT_COPYABLE:
+                raise error_of(report, number)
             yield None
             return
-        if "fault" in report:
-            raise fault_of(report, number)
-        if not report["packets"]:
+        if not isinstance(report, TrackReport):
+            raise AssertionError("the client accepts only the report that was ordered")
+        if not report.packets:
             raise UnusableMedia("The audio track of this file is empty.")
-        yield Track(
-            path=path,
-            cover=cover,
-            chapters=[Chapter(*one) for one in report["chapters"]],
-            reading=None if reading.over else reading,
-            **{name: report[name] for name in Track.__slots__ if name in report and name != "chapters"},
-        )
+        yield TrackStream(_info(report, path, cover), client)
 
 
-def whole(track: Track, on_progress: Callable[[float], None]) -> Track:
-    """Wait until all of a track is there; errors as ``taking``, and MediaUnavailable and the like of the source."""
-    if track.reading is not None:
-        track.reading.finish(on_progress)
-    return replace(track, reading=None)
+def _info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
+    return TrackInfo(
+        path=path,
+        container=report.container,
+        codec=report.codec,
+        rate=report.rate,
+        channels=report.channels,
+        duration=report.duration,
+        missing=report.missing,
+        packets=report.packets,
+        errors=report.errors,
+        skipped=report.skipped,
+        discarded=report.discarded,
+        tags=report.tags,
+        chapters=report.chapters,
+        cover=cover,
+        dropped=report.dropped,
+    )
 
 
-def take(
+def extract_track(
     source: SupportsReadSeek, path: Path, *, number: int, copy: bool, on_progress: Callable[[float], None]
-) -> Track | None:
-    """As ``taking``, all of it."""
-    with taking(source, path, number=number, copy=copy, on_progress=on_progress) as track:
-        return track and whole(track, on_progress)
+) -> TrackInfo | None:
+    """Extract a track completely; arguments and errors as ``open_track`` and ``TrackStream.complete``."""
+    with open_track(source, path, number=number, copy=copy, on_progress=on_progress) as track:
+        return None if track is None else track.complete(on_progress)

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from functions.convert.demux.client import HEARTBEAT
-from functions.convert.demux.track import Track
+from functions.convert.demux.track import TrackInfo
 from functions.convert.ffmpeg import args, encoder
 from functions.convert.sandbox import spawn
-from functions.convert.sandbox.watchdog import Watch
+from functions.convert.sandbox.watchdog import Watchdog
 
 #: Seconds of CPU for a second of sound; to decode it takes a hundredth of that.
 _CPU_PER_SECOND = 0.2
 
 
-def measure(ffmpeg: str, track: Track, rate: int, on_progress: Callable[[], None]) -> float | None:
+def measure(ffmpeg: str, track: TrackInfo, rate: int, on_progress: Callable[[], None]) -> float | None:
     """The length of a track in seconds, exact to the sample.
 
     Args:
@@ -45,7 +45,7 @@ def measure(ffmpeg: str, track: Track, rate: int, on_progress: Callable[[], None
             pass_fds=(source.fileno(), nowhere.fileno()),
             stdout=subprocess.PIPE,
         )
-    watch, poll, out, rest = Watch(process.pid), select.poll(), process.stdout, b""
+    watch, poll, out, rest = Watchdog(process.pid), select.poll(), process.stdout, b""
     if out is not None:
         poll.register(out, select.POLLIN)
     try:

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from functions.convert.cpus import cpus_for
-from functions.convert.demux.client import HEARTBEAT, Reading
+from functions.convert.demux.client import HEARTBEAT
+from functions.convert.demux.track import TrackStream
 from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
 from functions.convert.ffmpeg import args
 from functions.convert.ffmpeg.binary import supports_bundled
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.sandbox import spawn
 from functions.convert.sandbox.limits import Limits
-from functions.convert.sandbox.watchdog import Watch
+from functions.convert.sandbox.watchdog import Watchdog
 
 #: An encoder that needs more CPU than that for a second of sound is stuck.
 CPU_PER_SECOND = 1.0
@@ -64,7 +65,7 @@ class EncoderRun:
     reconfigured: bool = False
     core: int | None = None
     staged: bool = False
-    watch: Watch = field(init=False, repr=False, compare=False)
+    watch: Watchdog = field(init=False, repr=False, compare=False)
     buffers: dict[str, bytes] = field(default_factory=dict)
 
     def hear(self, name: str, data: bytes) -> None:
@@ -138,7 +139,7 @@ def encode(
     directory: Path,
     at_once: int,
     on_progress: Callable[[float], None],
-    reading: Reading | None = None,
+    stream: TrackStream | None = None,
     on_end: Callable[[EncoderRun], object] = lambda _: None,
 ) -> list[EncoderRun]:
     """Encode pieces of a track, so many at once; in the order given, finished.
@@ -151,7 +152,7 @@ def encode(
         directory: where the frames go.
         at_once: how many encoders run at the same time.
         on_progress: called twice a second with the part that is done, 0 to 1; what it raises stops all encoders.
-        reading: who still writes the file, if anybody; what goes wrong there is raised here.
+        stream: the track if its file may still grow; an error of its extraction is raised here.
         on_end: called with each piece that is there, while others are still encoded.
 
     Raises:
@@ -163,7 +164,7 @@ def encode(
     waiting = list(reversed(encodings.values()))
     running: list[EncoderRun] = []
     part, cores = 0.0, cpus_for(min(at_once, len(encodings)))
-    source = functools.partial(source_of, track, reading)
+    source = functools.partial(source_of, track, stream)
     with selectors.DefaultSelector() as selector:
         try:
             while waiting or running:
@@ -184,13 +185,13 @@ def encode(
                 for encoding in running:
                     if encoding.in_vain and encoding.process is not None:
                         encoding.process.kill()
-                    encoding.watch.check(encoding.seconds, waiting=reading is not None and not reading.over)
-                if reading is not None:
-                    reading.check()
+                    encoding.watch.check(encoding.seconds, waiting=stream is not None and stream.growing)
+                if stream is not None:
+                    stream.check()
                 part = max(part, _part(encodings.values(), plan))
                 on_progress(part)
-            if reading is not None:
-                reading.finish(lambda _: on_progress(1.0))
+            if stream is not None:
+                stream.complete(lambda _: on_progress(1.0))
         except BaseException:
             spawn.stop(one.process for one in running if one.process)
             raise
@@ -223,9 +224,9 @@ def _start(
             pass_fds=(track.fileno(), frames.fileno()),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            core=core,
+            cpu=core,
         )
-    encoding.core, encoding.watch = core, Watch(encoding.process.pid)
+    encoding.core, encoding.watch = core, Watchdog(encoding.process.pid)
     for name in ("stdout", "stderr"):
         pipe = getattr(encoding.process, name)
         os.set_blocking(pipe.fileno(), False)
@@ -276,16 +277,16 @@ def _part(encodings: Iterable[EncoderRun], plan: Plan) -> float:
     return done / whole
 
 
-def source_of(track: Path, reading: Reading | None) -> IO[bytes]:
-    """A track from its first byte on, for one encoder; ``reading`` is who still writes it, if anybody."""
-    if reading is None or reading.over:
+def source_of(track: Path, stream: TrackStream | None) -> IO[bytes]:
+    """The bytes of a track for one encoder; ``stream`` is the track if its file may still grow."""
+    if stream is None or not stream.growing:
         return track.open("rb")
     out, into = os.pipe()
-    threading.Thread(target=_feed, args=(reading, into), name="feed", daemon=True).start()
+    threading.Thread(target=_feed, args=(stream, into), name="feed", daemon=True).start()
     return open(out, "rb")  # noqa: PTH123 - a number
 
 
-def _feed(reading: Reading, pipe: int) -> None:
+def _feed(stream: TrackStream, pipe: int) -> None:
     with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as encoder:
-        for data in reading.track():
+        for data in stream.chunks():
             encoder.write(data)

@@ -1,7 +1,7 @@
-"""Puts the process that runs it into limits: no network, no new privileges, no life beyond its parent's.
+"""Confines this process: resource limits, no network, no new privileges, dies with its parent.
 
-As a script, with ``-I -S``, it is a launcher: caged, it becomes the program it was given, without an environment. It
-imports what starts quickly, and nothing else: signal and json would take as long as all that it does.
+Run as a script with ``-I -S`` it is a launcher: it confines itself and then executes the given program with an empty
+environment. It imports only what loads quickly: signal and json would take as long as everything it does.
 """
 
 import ctypes
@@ -14,28 +14,31 @@ _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _CLONE_NEWUSER = 0x10000000  # linux/sched.h
 
-_SIGKILL, _SIGPIPE, _SIGXFSZ, _SIG_DFL = 9, 13, 25, None  # signal(7), x86 and ARM
+_SIGKILL = 9  # these four: signal(7), x86 and ARM
+_SIGPIPE = 13
+_SIGXFSZ = 25
+_SIG_DFL = None
 
 #: Names of resource limits ("AS", "CPU", "FSIZE", "NOFILE", "NPROC") and their values.
 Limits = dict[str, int]
 
 
 def enter(parent: int, limits: Limits) -> None:
-    """Put this process into its limits; what the kernel does not grant is gone without, the limits aside.
+    """Confine this process. Resource limits always apply; the rest as far as the kernel allows it.
 
     Args:
-        parent: the process that this one must not outlive.
-        limits: resource limits, soft and hard alike; one above what is allowed already leaves that standing.
+        parent: id of the process that this one must not outlive.
+        limits: resource limits, both soft and hard; one above the current hard limit leaves that in place.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the kernel knew whom to watch
+    if os.getppid() != parent:  # it died before the call above
         os._exit(1)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if libc.unshare(_CLONE_NEWNET) != 0:
         libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
     for number in (_SIGPIPE, _SIGXFSZ):
-        libc.signal(number, _SIG_DFL)  # Python ignores it, and so would the program it becomes
+        libc.signal(number, _SIG_DFL)  # Python ignores it, and the executed program would inherit that
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limit(limits)
 
@@ -46,16 +49,16 @@ def limit(limits: Limits) -> None:
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        # At the hard limit on CPU the kernel kills; at the soft one it says why, and that is the file's fault.
+        # At the hard CPU limit the kernel sends SIGKILL; at the soft one SIGXCPU: the file is at fault.
         soft = value - 1 if name == "CPU" and value > 1 else value
         resource.setrlimit(kind, (soft, value))
 
 
 if __name__ == "__main__":
-    told = dict(one.split("=") for one in sys.argv[2].split())
-    enter(int(sys.argv[1]), {name: int(value) for name, value in told.items()})
-    # ffmpeg's threads wake each other for every packet; in a batch process they do not push each other aside:
-    # 12 % less CPU.
+    values = dict(pair.split("=") for pair in sys.argv[2].split())
+    enter(int(sys.argv[1]), {name: int(value) for name, value in values.items()})
+    # ffmpeg's threads wake each other for every packet; in a batch process they do not preempt each other: 12 % less
+    # CPU time.
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     if sys.argv[3]:
         os.sched_setaffinity(0, [int(sys.argv[3])])

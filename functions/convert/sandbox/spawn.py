@@ -1,6 +1,7 @@
-"""Starts and stops programs that handle what a stranger sent, each in its cage (``limits.py``).
+"""Starts and stops programs that handle untrusted data, each inside its limits (``limits.py``).
 
-The launcher is a second start of Python, 10 ms; ``preexec_fn`` would save it, but may deadlock where there are threads.
+The launcher is a second start of Python, 10 ms; ``preexec_fn`` would save it, but may deadlock in a process with
+threads.
 """
 
 import contextlib
@@ -15,18 +16,18 @@ from functions.convert.errors import OutOfResources
 from functions.convert.sandbox.limits import Limits
 
 _LAUNCHER = Path(__file__).resolve().with_name("limits.py")
-_FULL = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+_EXHAUSTED = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
-    """Raise OutOfResources where the machine or the container has no room for another process."""
+    """Raise OutOfResources if the machine or the container cannot start another process."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _EXHAUSTED:
             raise
-        raise OutOfResources("There is no room for another process just now; the conversion is tried again.") from error
+        raise OutOfResources("No process can be started at the moment; the conversion will be retried.") from error
 
 
 def spawn(
@@ -37,25 +38,25 @@ def spawn(
     stdin: int = subprocess.DEVNULL,
     stdout: int = subprocess.DEVNULL,
     stderr: int = subprocess.DEVNULL,
-    core: int | None = None,
+    cpu: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a program inside its limits.
 
     Args:
         argv: the program's absolute path and its arguments.
-        limits: resource limits, soft and hard alike.
-        pass_fds: open files that the program keeps under their numbers.
-        stdin: as for ``subprocess.Popen``, and so for the other two.
+        limits: resource limits, both soft and hard.
+        pass_fds: open descriptors that the program inherits under the same numbers.
+        stdin: as for ``subprocess.Popen``, like the next two.
         stdout: see there.
         stderr: see there.
-        core: the number of the one that it may run on, None for all.
+        cpu: number of the only CPU that the program may run on; None for all.
 
     Raises:
-        OutOfResources: there is none for another process.
+        OutOfResources: no process can be started at the moment.
     """
-    told = " ".join(f"{name}={value}" for name, value in limits.items())
-    caged = [str(os.getpid()), told, "" if core is None else str(core)]
-    launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), *caged]
+    encoded = " ".join(f"{name}={value}" for name, value in limits.items())
+    arguments = [str(os.getpid()), encoded, "" if cpu is None else str(cpu)]
+    launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), *arguments]
     with starting():
         return subprocess.Popen(
             [*launcher, *argv], env={}, cwd="/", stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=tuple(pass_fds)
@@ -63,7 +64,7 @@ def spawn(
 
 
 def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
-    """Kill what still runs and leave no zombie behind."""
+    """Kill the processes that still run, reap all of them, and close their pipes."""
     processes = list(processes)
     for process in processes:
         with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Notices a program that does nothing any more, for which limits on CPU time never come."""
+"""Detects a stalled program, which never reaches its limit on CPU time."""
 
 import os
 import time
@@ -8,50 +8,62 @@ from typing import Final
 
 from functions.convert.errors import EncoderKilled
 
-#: Seconds in which an ffmpeg at work has long used ``LEAST`` or got on, however many share its core.
-PATIENCE: Final = 300.0
-#: Seconds of CPU time below which it did nothing but tell its progress, which takes it a thousandth of the time.
-LEAST: Final = 1.0
-#: Seconds between two looks, and what one counts for at most: whoever was halted with it, as in a container that is
-#: paused, knows of no more.
-LOOK: Final = 5.0
+#: Seconds after which a program counts as stalled. An ffmpeg at work uses ``MIN_CPU_SECONDS`` or makes progress long
+#: before, however many processes share its CPU.
+STALL_SECONDS: Final = 300.0
+#: Seconds of CPU time below which a program only reported its progress, which takes ffmpeg a thousandth of the time.
+MIN_CPU_SECONDS: Final = 1.0
+#: Seconds between two checks, and the most that one check adds to the idle time: if this process was suspended with the
+#: program, as in a paused container, the time in between says nothing.
+CHECK_INTERVAL: Final = 5.0
 
 
-class Watch:
-    """Looks at one process."""
+class Watchdog:
+    """Watches one process."""
 
     def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """The process's id, and a clock in seconds, which stands still while the machine is suspended."""
-        self._pid, self._clock = pid, clock
-        self._looked, self._idle = clock(), 0.0
-        self._used, self._done = 0.0, -1.0
-
-    def check(self, done: float, waiting: bool = False) -> None:
-        """Look whether it gets on; to be called at least every few seconds.
+        """Watch a process.
 
         Args:
-            done: how far it has come, in anything that grows.
-            waiting: whether it may have to wait for what it reads.
+            pid: its id.
+            clock: returns seconds, and stands still while the machine is suspended.
+        """
+        self._pid = pid
+        self._clock = clock
+        self._checked = clock()
+        self._idle = 0.0
+        self._used = 0.0
+        self._done = -1.0
+
+    def check(self, done: float, waiting: bool = False) -> None:
+        """Check whether the process makes progress; to be called at least every few seconds.
+
+        Args:
+            done: its progress, in any unit that only grows.
+            waiting: whether it may have to wait for its input.
 
         Raises:
-            EncoderKilled: it does not; whoever started it has to end it.
+            EncoderKilled: it is stalled; the caller must kill it.
         """
         now = self._clock()
-        if now - self._looked < LOOK:
+        if now - self._checked < CHECK_INTERVAL:
             return
-        self._looked, self._idle = now, self._idle + LOOK
+        self._checked = now
+        self._idle += CHECK_INTERVAL
         used = _cpu_seconds(self._pid)
-        if waiting or used is None or done != self._done or used - self._used >= LEAST:
-            self._idle, self._used, self._done = 0.0, used or 0.0, done
-        if self._idle >= PATIENCE:
-            raise EncoderKilled("The encoder came to a standstill; the conversion is tried again.")
+        if waiting or used is None or done != self._done or used - self._used >= MIN_CPU_SECONDS:
+            self._idle = 0.0
+            self._used = used or 0.0
+            self._done = done
+        if self._idle >= STALL_SECONDS:
+            raise EncoderKilled("The encoder stalled; the conversion will be retried.")
 
 
 def _cpu_seconds(pid: int) -> float | None:
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:  # it is over, or the system is another
+    except OSError:  # it has ended, or this is not Linux
         return None
-    # utime and stime, fields 14 and 15 (proc_pid_stat(5)); the second is a name that may have anything in it.
+    # utime and stime, fields 14 and 15 (proc_pid_stat(5)); field 2 is a name that may contain anything.
     fields = stat.rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import IO, NamedTuple, Protocol
 
-from functions.convert.demux.track import Track
+from functions.convert.demux.track import TrackInfo
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.mp3.assemble import CHUNK, SupportsWrite
 from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
@@ -73,12 +73,11 @@ class SupportsReadSeek(Protocol):
         ...
 
 
-def is_seekable(track: Track, options: Options) -> bool:
+def is_seekable(track: TrackInfo, options: Options) -> bool:
     """Whether a look at the packets may show that encoders of the track can leap."""
     counts = options.start or options.end is not None or options.fade_in or options.fade_out or options.normalize
     return (
-        track.reading is None
-        and track.container == "matroska"
+        track.container == "matroska"
         and track.codec in COUNTED
         and track.rate in SAMPLE_RATES
         and not track.errors
@@ -86,7 +85,7 @@ def is_seekable(track: Track, options: Options) -> bool:
     )
 
 
-def index_clusters(track: Track) -> ClusterIndex | None:
+def index_clusters(track: TrackInfo) -> ClusterIndex | None:
     """The marks of a track for which it is ``possible``; None where its packets do not add up."""
     try:
         with track.path.open("rb") as file:
@@ -95,7 +94,7 @@ def index_clusters(track: Track) -> ClusterIndex | None:
         return None
 
 
-def _survey(file: IO[bytes], track: Track) -> ClusterIndex:
+def _survey(file: IO[bytes], track: TrackInfo) -> ClusterIndex:
     start = matroska.head(file)
     count = counting(track.codec, track.channels, matroska.private(start))
     delay = matroska.delay(start)
@@ -133,7 +132,7 @@ def _survey(file: IO[bytes], track: Track) -> ClusterIndex:
     return ClusterIndex(marks, end)
 
 
-def add_seeks(plan: Plan, track: Track, marks: ClusterIndex) -> Plan:
+def add_seeks(plan: Plan, track: TrackInfo, marks: ClusterIndex) -> Plan:
     """The plan with a leap for each of its pieces."""
     samples = [mark.sample for mark in marks.marks]
     with track.path.open("rb") as file:

@@ -8,7 +8,7 @@ import av
 import pytest
 from mutagen import id3
 
-from functions.convert.chapters import MOST, Chapter
+from functions.convert.chapters import MAX_CHAPTERS, Chapter
 from functions.convert.mp3.id3 import build_tag
 from functions.options import Options
 from tests.support import clips, tracks
@@ -87,7 +87,7 @@ def test_chapters_before_and_behind_the_sound_are_cut_to_it(codec: str, tmp_path
 def test_a_stranger_brings_no_more_chapters_than_a_table_of_contents_holds(tmp_path: Path) -> None:
     video = with_chapters(tmp_path / "many.mkv", "-c:a", "flac", count=600, seconds=0.01)
     mp3 = convert(video, tmp_path, Options(), 1)[1]
-    assert len(chapters(mp3)) == MOST
+    assert len(chapters(mp3)) == MAX_CHAPTERS
 
 
 @pytest.mark.parametrize("size", [127, 128, 16_383, 16_384, 300_000, 2_097_152, 3_000_000])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from functions.convert import cover
 from functions.convert.__main__ import main
-from functions.convert.demux.track import Track
+from functions.convert.demux.track import TrackInfo
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.support.processes import is_alive, shell_program, wait_for
@@ -59,7 +59,7 @@ def test_the_cover_is_the_frame_of_the_second_that_was_asked_for(name: str, argu
         assert result.warning is None
     result, mp3 = convert(video, tmp_path, Options(cover=60.0), 1)
     assert picture(mp3) is None
-    assert result.warning == "The video is shorter than that: it has no picture for the cover there."
+    assert result.warning == "The cover position is past the end of the video: choose an earlier one."
 
 
 def test_a_good_frame_is_not_the_black_one_at_the_beginning(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_of_a_picture_that_is_too_large_the_user_is_told(name: str, tmp_path: Pa
     clips.run("-i", sound, *files, tmp_path / name)
     result, mp3 = convert(tmp_path / name, tmp_path, Options(), 1)
     assert picture(mp3) is None
-    assert result.warning == "The picture that the file brings along is larger than 16 MB and was left out."
+    assert result.warning == "The picture embedded in this file is larger than 16 MB and was left out."
     result, _ = convert(tmp_path / name, tmp_path, Options(cover="none"), 1)
     assert result.warning is None
 
@@ -123,7 +123,7 @@ def test_a_video_that_cannot_be_decoded_has_no_cover_and_its_sound(tmp_path: Pat
     video.write_bytes(video.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/ASP"))
     result, mp3 = convert(video, tmp_path, Options(cover=4.0), 1)
     assert picture(mp3) is None
-    assert result.warning == "The video cannot be decoded where the cover was to be taken from."
+    assert result.warning == "The video cannot be decoded at the cover position: choose another one."
     assert clips.without_id3(mp3) == clips.without_id3(whole)
 
 
@@ -134,27 +134,27 @@ def test_a_browser_recording_has_a_cover(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def track(tmp_path: Path) -> Track:
+def track(tmp_path: Path) -> TrackInfo:
     video = colours(tmp_path / "a.mkv", "-c:v", "mpeg4", "-c:a", "aac")
     with video.open("rb") as source:
         return tracks.take(source, tmp_path, Options(cover=1.0))
 
 
 def test_what_decodes_the_video_has_no_environment_and_no_network(
-    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    track: TrackInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "x")
     log = tmp_path / "log"
     program = shell_program(tmp_path / "ffmpeg", f"env >>{log}; ls -l /proc/self/ns/net /proc/self/fd >>{log}; exit 1")
-    with cover.drawing(track, program) as picture:
-        assert picture(lambda: None) == (b"", "The video cannot be decoded where the cover was to be taken from.")
+    with cover.rendering(track, program) as picture:
+        assert picture(lambda: None) == (b"", "The video cannot be decoded at the cover position: choose another one.")
     told = log.read_text()
     assert "SECRET" not in told
     assert "net:[" in told
     assert str(Path("/proc/self/ns/net").readlink()) not in told
 
 
-def test_what_goes_wrong_meanwhile_leaves_no_process(track: Track, tmp_path: Path) -> None:
+def test_what_goes_wrong_meanwhile_leaves_no_process(track: TrackInfo, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     program = shell_program(tmp_path / "ffmpeg", f"echo $$ >{begun}; exec sleep 100")
 
@@ -162,7 +162,7 @@ def test_what_goes_wrong_meanwhile_leaves_no_process(track: Track, tmp_path: Pat
         wait_for(lambda: begun.exists() and bool(begun.read_text().strip()))
         raise RuntimeError("the lease is lost")
 
-    with pytest.raises(RuntimeError, match="lease"), cover.drawing(track, program) as picture:
+    with pytest.raises(RuntimeError, match="lease"), cover.rendering(track, program) as picture:
         picture(stop)
     wait_for(lambda: not is_alive(int(begun.read_text())))
 

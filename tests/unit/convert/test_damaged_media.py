@@ -14,6 +14,7 @@ import pytest
 
 from functions.convert import pipeline
 from functions.convert.demux.child import main
+from functions.convert.demux.protocol import FaultReport
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg import encoder
 from functions.convert.mp3.frame import DECODER_DELAY, parse_header
@@ -213,7 +214,7 @@ def _only_a_tag(path: Path) -> None:
         ("far.caf", _far_away, "damaged"),
         ("picture.jpg", _picture, "no audio track"),
         ("silent.mp4", _no_track, "no audio track"),
-        ("half.mp4", _without_index, "not a video or audio file, or it is damaged"),
+        ("half.mp4", _without_index, "not a video or audio file, or its beginning is damaged"),
         ("garbage.mp4", _undecodable, "can be decoded"),
     ],
 )
@@ -242,7 +243,7 @@ def test_a_file_that_names_other_files_gets_nothing(name: str, tmp_path: Path, m
         convert(video, tmp_path)
     # Nor would it without the reader's limits, here where files can be opened.
     with io.FileIO(video) as source, (tmp_path / "track").open("wb") as target:
-        assert "fault" in main.read(source, target, 0, False)
+        assert isinstance(main.extract(source, target, 0, False), FaultReport)
 
 
 # ffmpeg counts one frame of padding at most: of 1 to 46 samples beyond a frame its decoders hear some silence more.

@@ -53,7 +53,11 @@ def converted(video: Path, options: dict[str, str], place: Path, fanout: float) 
     ("make", "options", "warning"),
     [
         (film, {"start": "2", "end": "23.5", "fade_in": "11", "fade_out": "9.5", "cover": "frame"}, None),
-        (film, {"start": "1", "cover": "20"}, "The video is shorter than that: it has no picture for the cover there."),
+        (
+            film,
+            {"start": "1", "cover": "20"},
+            "The cover position is past the end of the video: choose an earlier one.",
+        ),
         (changing, {"start": "1", "fade_in": "15", "fade_out": "5", "volume": "-2"}, None),
     ],
     ids=["edits", "no-cover", "changing"],

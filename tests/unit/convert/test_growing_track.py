@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from functions.convert import pipeline
-from functions.convert.demux import client as reading
-from functions.convert.demux.client import Reading
+from functions.convert.demux import client
+from functions.convert.demux.client import DemuxClient
+from functions.convert.demux.protocol import TrackOrder
 from functions.convert.errors import UnusableMedia
-from functions.convert.plan import plan_for
+from functions.convert.plan import decode_cost, plan_for
 from functions.options import Options
 from tests.support import clips
 from tests.support.processes import children, wait_for
@@ -124,9 +125,9 @@ def test_a_source_that_ends_early_while_encoders_work_is_no_shorter_mp3(video: P
 class Overtaken(io.BytesIO):
     """A track's file that is empty when it is looked at, and whole as soon as that was seen."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, client: DemuxClient) -> None:
         super().__init__()
-        self._reading = reading
+        self._client = client
 
     def open(self, *_: object, **__: object) -> "Overtaken":
         return self
@@ -136,15 +137,15 @@ class Overtaken(io.BytesIO):
         if not self.getvalue():
             self.write(b"all of it")
             self.seek(0)
-            self._reading._end(None)
+            self._client._end(None)
         return data
 
 
 def test_who_looks_just_before_the_end_comes_hears_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(reading, "HEARTBEAT", 3600.0)  # nobody looks again unless told
-    one = Reading(io.BytesIO(b"video"), tmp_path / "track", {"track": 0, "copy": False})
+    monkeypatch.setattr(client, "HEARTBEAT", 3600.0)  # nobody looks again unless told
+    one = DemuxClient(io.BytesIO(b"video"), tmp_path / "track", TrackOrder(0, copy=False))
     monkeypatch.setattr(one, "_path", Overtaken(one))
-    assert b"".join(one.track()) == b"all of it"
+    assert b"".join(one.chunks()) == b"all of it"
 
 
 class Piecemeal(io.FileIO):
@@ -170,8 +171,8 @@ class Far(io.FileIO):
 def test_who_waits_for_a_slow_source_gets_less_to_encode(video: Path, tmp_path: Path) -> None:
     cuts = {}
     for name, source in ("near", io.FileIO(video)), ("far", Far(video)):
-        with source, pipeline.prepared_track(source, tmp_path, Options(), lambda _: None) as track:
-            cuts[name] = plan_for(track, Options(), 2).ranges[1].start
+        with source, pipeline.prepared_track(source, tmp_path, Options(), lambda _: None) as stream:
+            cuts[name] = plan_for(stream.info, Options(), 2, decode_cost(stream)).ranges[1].start
     assert cuts["far"] > cuts["near"]
     _, mp3 = convert(Far(video), tmp_path)
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")

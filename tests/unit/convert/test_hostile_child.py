@@ -13,7 +13,7 @@ import pytest
 
 from functions.convert import pipeline
 from functions.convert.demux import client, spawner
-from functions.convert.demux.track import take
+from functions.convert.demux.track import extract_track
 from functions.convert.errors import UnusableMedia
 from functions.options import Options
 from tests.support.paths import ROOT
@@ -55,14 +55,14 @@ class Hostile:
         with theirs:
             number = theirs.fileno()
             command = [sys.executable, "-c", BEGINNING + code, str(number)]
-            self.reader = spawner.Reader(subprocess.Popen(command, pass_fds=(number,)), link)
+            self.reader = spawner.DemuxProcess(subprocess.Popen(command, pass_fds=(number,)), link)
 
-    def take(self) -> spawner.Reader:
+    def take(self) -> spawner.DemuxProcess:
         return self.reader
 
 
 def convert(monkeypatch: pytest.MonkeyPatch, directory: Path, code: str) -> None:
-    monkeypatch.setattr(spawner, "readers", Hostile(code))
+    monkeypatch.setattr(spawner, "spawner", Hostile(code))
     pipeline.to_mp3(
         io.BytesIO(bytes(1000)),
         io.BytesIO(),
@@ -121,11 +121,11 @@ def test_what_no_reader_of_ours_would_say_is_the_files_fault(
 def test_a_reader_that_never_ends_is_not_waited_for(
     saying: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(client, "PATIENCE", 0.001)
+    monkeypatch.setattr(client, "TIMEOUT_FACTOR", 0.001)
     hostile = Hostile(f"{saying}\nlink.recv(1)")
-    monkeypatch.setattr(spawner, "readers", hostile)
-    with pytest.raises(UnusableMedia, match="far more time"):
-        take(io.BytesIO(b"x"), tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
+    monkeypatch.setattr(spawner, "spawner", hostile)
+    with pytest.raises(UnusableMedia, match="far too long"):
+        extract_track(io.BytesIO(b"x"), tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
     assert hostile.reader.process.returncode is not None
 
 
@@ -136,9 +136,9 @@ def test_a_reader_for_which_there_is_no_thread_is_not_left_behind(
         raise RuntimeError("can't start new thread")
 
     hostile = Hostile("link.recv(1)")
-    monkeypatch.setattr(spawner, "readers", hostile)
+    monkeypatch.setattr(spawner, "spawner", hostile)
     monkeypatch.setattr(threading.Thread, "start", none)
     with pytest.raises(RuntimeError):
-        take(io.BytesIO(b"x"), tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
+        extract_track(io.BytesIO(b"x"), tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
     assert hostile.reader.process.returncode is not None
     assert hostile.reader.link.fileno() == -1

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from functions.convert import pipeline
-from functions.convert.demux import track as probe
+from functions.convert.demux.track import extract_track
 from functions.convert.ffmpeg import encoder
 from functions.convert.mp3 import assemble
 from functions.convert.plan import DECODE_COST, MIN_RANGE_FRAMES, RANGE_STEP, FrameRange, Plan, plan_for, split_frames
@@ -156,7 +156,7 @@ def test_any_cut_of_any_sound(
     starts = [0, *(at * RANGE_STEP for at in sorted(cuts))]
     pieces = tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
     with video.open("rb") as source:
-        track = probe.take(source, tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
+        track = extract_track(source, tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
     assert track is not None
     plan = Plan("matroska", rate, channels, quality, ("anull",), samples, pieces, bundled=bundled)
     plan = Plan.from_json(plan.to_json())

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from functions.convert import distribution, pipeline
-from functions.convert.demux.track import Track
+from functions.convert.demux.track import TrackInfo
 from functions.convert.distribution import EncodedPiece
 from functions.convert.mp3 import id3
 from functions.convert.plan import FrameRange, Plan
@@ -64,7 +64,7 @@ def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return place / "long.mka"
 
 
-def encoded(plan: Plan, piece: FrameRange, track: Track, place: Path) -> tuple[Path, EncodedPiece]:
+def encoded(plan: Plan, piece: FrameRange, track: TrackInfo, place: Path) -> tuple[Path, EncodedPiece]:
     """A piece, as a worker of its own makes it: from its part of the track and the plan's JSON."""
     (folder := place / str(piece.start)).mkdir()
     copy = folder / "track"

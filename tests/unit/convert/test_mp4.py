@@ -4,6 +4,7 @@ import io
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from functions.convert.demux.child import main
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
 from functions.convert.demux.child.mp4.boxes import is_fragmented
+from functions.convert.demux.protocol import TrackReport
 from functions.convert.errors import UnsupportedLayout
 from tests.support import clips
 
@@ -23,8 +25,8 @@ def decoded(path: Path, track: int = 0) -> bytes:
     )
 
 
-def take(video: Path, target: Path, track: int = 0) -> dict[str, object]:
-    """By the tables alone."""
+def take(video: Path, target: Path, track: int = 0) -> main.Extracted:
+    """Extract a track by its tables alone."""
     with io.FileIO(video) as source, target.open("wb") as out:
         movie = mp4.parse(source, video.stat().st_size, track)
         writer.write_head(movie, out)
@@ -32,9 +34,10 @@ def take(video: Path, target: Path, track: int = 0) -> dict[str, object]:
         out.flush()
         source.seek(0)
         with target.with_suffix(".read").open("wb") as second:
-            report = main.read(source, second, track, False)
+            extracted = main.extract(source, second, track, False)
+    assert isinstance(extracted, main.Extracted)
     assert target.with_suffix(".read").read_bytes() == target.read_bytes()
-    return report
+    return extracted
 
 
 def _plain(path: Path) -> None:
@@ -92,14 +95,12 @@ def _aligned(path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 def test_the_track_decodes_to_the_samples_of_the_source(make, suffix: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     make(video := tmp_path / f"video.{suffix}")
-    report = take(video, tmp_path / "track")
+    report = take(video, tmp_path / "track").report
     sound = decoded(video)
     assert decoded(tmp_path / "track") == sound
-    assert report["container"] == "mov"
-    rate = report["rate"]
-    assert isinstance(rate, int)
+    assert report.container == "mov"
     samples = (len(sound) - 100) // 4 // 2
-    assert report["duration"] == pytest.approx(samples / rate, abs=0.05)
+    assert report.duration == pytest.approx(samples / report.rate, abs=0.05)
 
 
 def test_of_several_tracks_the_one_that_is_asked_for(tmp_path: Path) -> None:
@@ -107,8 +108,8 @@ def test_of_several_tracks_the_one_that_is_asked_for(tmp_path: Path) -> None:
     video = tmp_path / "two.mp4"
     clips.run("-i", one, "-i", two, "-map", 0, "-map", 1, "-c", "copy", video)
     for number, rate in enumerate((44100, 32000)):
-        report = take(video, tmp_path / "track", number)
-        assert report["rate"] == rate
+        extracted = take(video, tmp_path / "track", number)
+        assert extracted.report.rate == rate
         assert decoded(tmp_path / "track") == decoded(video, number)
     with io.FileIO(video) as source, pytest.raises(UnsupportedLayout):
         mp4.parse(source, video.stat().st_size, 2)
@@ -122,9 +123,9 @@ def test_tags_and_cover_are_seen_however_little_of_the_file_libav_sees(tmp_path:
     clips.run(
         "-i", whole, "-i", picture, "-map", "0:a", "-map", 1, "-c", "copy", "-disposition:v:0", "attached_pic", video
     )
-    report = take(video, tmp_path / "track")
-    assert report["cover"] == picture.read_bytes()
-    assert dict(report["tags"])["title"] == "T"  # type: ignore[call-overload]  # a dictionary
+    extracted = take(video, tmp_path / "track")
+    assert extracted.cover == picture.read_bytes()
+    assert extracted.report.tags["title"] == "T"
     assert decoded(tmp_path / "track") == decoded(video)
 
 
@@ -132,7 +133,7 @@ _PEAK = """
 import io, resource, sys
 from functions.convert.demux.child import main
 with io.FileIO(sys.argv[1]) as source, open(sys.argv[2], "wb") as target:
-    assert main.read(source, target, 0, False)["duration"] > 290
+    assert main.extract(source, target, 0, False).report.duration > 290
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -225,19 +226,21 @@ def test_mp3_is_copied_by_the_tables_as_libav_would(  # type: ignore[no-untyped-
 
     monkeypatch.setattr(main, "is_fragmented", asked)
 
-    def read(name: str) -> tuple[dict[str, object], bytes]:
+    def extract(name: str) -> tuple[TrackReport, bytes]:
         with io.FileIO(video) as source, (tmp_path / name).open("wb") as target:
-            report = main.read(source, target, 0, True)
-        return report, (tmp_path / name).read_bytes()
+            extracted = main.extract(source, target, 0, True)
+        assert isinstance(extracted, main.Extracted)
+        return extracted.report, (tmp_path / name).read_bytes()
 
-    ours = read("tables")
+    ours, our_frames = extract("tables")
     assert by_tables is None or bool(libav) != by_tables
 
     def no_tables(*_: object) -> None:
         raise UnsupportedLayout
 
     monkeypatch.setattr(mp4, "parse", no_tables)
-    theirs = read("libav")
-    assert ours[0].pop("duration") == pytest.approx(theirs[0].pop("duration"), abs=1e-6)
-    assert ours == theirs
-    assert ours[0]["container"] == "mp3"
+    theirs, their_frames = extract("libav")
+    assert ours.duration == pytest.approx(theirs.duration, abs=1e-6)
+    assert ours == replace(theirs, duration=ours.duration)
+    assert our_frames == their_frames
+    assert ours.container == "mp3"

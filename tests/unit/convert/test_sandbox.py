@@ -194,7 +194,7 @@ def test_a_full_disk_is_not_the_fault_of_the_file(video: Path, tmp_path: Path) -
         convert(io.FileIO(video), tmp_path, lambda _: None, ffmpeg)
     Path(ffmpeg).unlink()
     with io.FileIO(video) as source, pytest.raises(OSError, match="No space left") as caught:
-        main.read(source, Full(), 0, False)
+        main.extract(source, Full(), 0, False)
     assert caught.value.errno == errno.ENOSPC
 
 

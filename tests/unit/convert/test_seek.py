@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from functions.convert import distribution, pipeline
-from functions.convert.demux.track import Track
+from functions.convert.demux.track import TrackInfo
 from functions.convert.distribution import EncodedPiece
 from functions.convert.mp3.frame import samples_per_frame
 from functions.convert.plan import RANGE_STEP, FrameRange, Plan, Seek, plan_for
@@ -28,13 +28,13 @@ SPEECH = (
 SOUNDS = [clips.MUSIC, SPEECH, clips.NOISE, clips.SILENCE, clips.STEPS]
 
 
-def taken(video: Path, options: Options | None = None) -> Track:
+def taken(video: Path, options: Options | None = None) -> TrackInfo:
     """The track, as it is when a job is shared out."""
     with video.open("rb") as source:
         return tracks.take(source, video.parent, options or Options(bitrate=160))
 
 
-def leaping(track: Track, options: Options, starts: list[int]) -> Plan:
+def leaping(track: TrackInfo, options: Options, starts: list[int]) -> Plan:
     """The plan with these cuts and a leap for each."""
     assert excerpt.is_seekable(track, options)
     marks = excerpt.index_clusters(track)
@@ -49,7 +49,7 @@ def leaps(plan: Plan) -> int:
     return sum(piece.seek is not None and piece.seek.sample > 0 for piece in plan.ranges)
 
 
-def encoded(plan: Plan, track: Track, directory: Path) -> tuple[bytes, list[EncodedPiece]]:
+def encoded(plan: Plan, track: TrackInfo, directory: Path) -> tuple[bytes, list[EncodedPiece]]:
     """Each piece of its own excerpt, laid end to end."""
     parts, sound = [], io.BytesIO()
     for piece in plan.ranges:
@@ -61,14 +61,14 @@ def encoded(plan: Plan, track: Track, directory: Path) -> tuple[bytes, list[Enco
     return sound.getvalue(), parts
 
 
-def joined(plan: Plan, track: Track, directory: Path) -> bytes:
+def joined(plan: Plan, track: TrackInfo, directory: Path) -> bytes:
     """The MP3 of all pieces."""
     sound, parts = encoded(plan, track, directory)
     assert distribution.pieces_fit(plan, parts)
     return pipeline.tag_of([part.sum for part in parts]) + sound
 
 
-def serial(track: Track, mp3: Path, options: Options) -> bytes:
+def serial(track: TrackInfo, mp3: Path, options: Options) -> bytes:
     """What one ffmpeg makes of a track from its beginning to its end."""
     plan = plan_for(track, options, 1)
     clips.run("-f", track.container, "-i", track.path, "-af", ",".join(plan.filters), *plan.quality, *clips.PLAIN, mp3)
@@ -371,6 +371,6 @@ def test_no_bytes_make_the_survey_fail(tmp_path: Path, data: bytes, at: float, a
     whole = path.read_bytes()
     start = int(at * (len(whole) if anywhere else 1000))
     (tmp_path / "track").write_bytes(whole[:start] + data + whole[start + len(data) :])
-    track = Track(tmp_path / "track", "matroska", "flac", 16000, 2, 4.0, 0.0, 0, 0, 0, 0, {}, [], b"")
+    track = TrackInfo(tmp_path / "track", "matroska", "flac", 16000, 2, 4.0, 0.0, 0, 0, 0, 0, {}, [], b"")
     marks = excerpt.index_clusters(track)
     assert marks is None or marks.marks[0].sample == 0

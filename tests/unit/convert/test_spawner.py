@@ -30,9 +30,9 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def none_in_hand() -> Iterator[None]:
-    spawner.readers.dismiss()
+    spawner.spawner.dismiss()
     yield
-    spawner.readers.dismiss()
+    spawner.spawner.dismiss()
     assert started() == []
 
 
@@ -58,7 +58,7 @@ def caged(pid: int) -> bool:
 
 def prepared() -> int:
     """Have a reader in hand; its process."""
-    spawner.readers.prepare()
+    spawner.spawner.prepare()
     wait_for(lambda: len(started()) == 1)
     return started()[0]
 
@@ -93,15 +93,15 @@ def test_the_reader_in_hand_reads_the_next_file_and_no_other(video: Path, tmp_pa
 
 def test_one_in_hand_is_enough() -> None:
     pid = prepared()
-    spawner.readers.prepare()
-    spawner.readers.prepare()
-    spawner.readers._starter.submit(int).result(20)  # whatever was to be started is by now
+    spawner.spawner.prepare()
+    spawner.spawner.prepare()
+    spawner.spawner._starter.submit(int).result(20)  # whatever was to be started is by now
     assert started() == [pid]
 
 
 def test_of_two_that_take_each_gets_its_own() -> None:
     prepared()
-    first, second = spawner.readers.take(), spawner.readers.take()
+    first, second = spawner.spawner.take(), spawner.spawner.take()
     assert first.process.pid != second.process.pid
     first.stop()
     second.stop()
@@ -138,16 +138,16 @@ def test_a_conversion_goes_well_where_none_could_be_had_in_hand(
     def none(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    mine = spawner.Readers()
-    monkeypatch.setattr(spawner, "readers", mine)
+    mine = spawner.DemuxSpawner()
+    monkeypatch.setattr(spawner, "spawner", mine)
     with monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", none)
         mine.prepare()
     with monkeypatch.context() as full:
         full.setattr(subprocess, "Popen", refuse)
         mine.prepare()
-        mine._spare[0].exception()
-        with pytest.raises(OutOfResources, match=r"no room for another process.*tried again"):
+        mine._spares[0].exception()
+        with pytest.raises(OutOfResources, match=r"No process can be started.*retried"):
             convert(video, tmp_path)
     _, mp3 = convert(video, tmp_path)
     assert mp3
@@ -176,9 +176,9 @@ def test_a_reader_in_hand_is_in_its_cage_and_knows_nothing_of_its_parent() -> No
 def test_a_reader_in_hand_does_not_outlive_its_parent(end: str) -> None:
     script = f"""
 import os, sys
-from functions.convert.demux.spawner import readers
+from functions.convert.demux.spawner import spawner
 from tests.support.processes import children, wait_for
-readers.prepare()
+spawner.prepare()
 print(wait_for(lambda: children(os.getpid()))[0], flush=True)
 {end}
 """
@@ -188,9 +188,9 @@ print(wait_for(lambda: children(os.getpid()))[0], flush=True)
     wait_for(lambda: not is_alive(pid))
 
 
-def start_and_take() -> spawner.Reader:
-    spawner.readers.prepare()
-    return spawner.readers.take()
+def start_and_take() -> spawner.DemuxProcess:
+    spawner.spawner.prepare()
+    return spawner.spawner.take()
 
 
 def test_a_fork_has_none_of_its_parents_readers_in_hand() -> None:
@@ -199,14 +199,14 @@ def test_a_fork_has_none_of_its_parents_readers_in_hand() -> None:
     if not child:
         try:
             signal.alarm(20)  # a fork has no thread that would start one, if it thinks that it has
-            spawner.readers.prepare()
-            theirs = spawner.readers.take(), start_and_take()
+            spawner.spawner.prepare()
+            theirs = spawner.spawner.take(), start_and_take()
             for taken in theirs:
                 taken.stop()
             os._exit(any(taken.process.pid == mine for taken in theirs))
         finally:
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
-    taken = spawner.readers.take()
+    taken = spawner.spawner.take()
     assert taken.process.pid == mine
     taken.stop()

@@ -11,7 +11,7 @@ import pytest
 from functions.convert import pipeline
 from functions.convert.errors import EncoderKilled
 from functions.convert.sandbox import watchdog
-from functions.convert.sandbox.watchdog import LOOK, PATIENCE, Watch
+from functions.convert.sandbox.watchdog import CHECK_INTERVAL, STALL_SECONDS, Watchdog
 from functions.options import Options
 from tests.support import clips
 from tests.support.processes import shell_program
@@ -36,7 +36,7 @@ def asleep() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def looks(watch: Watch, clock: Clock, seconds: float, step: float = LOOK, done: float = 0.0) -> None:
+def looks(watch: Watchdog, clock: Clock, seconds: float, step: float = CHECK_INTERVAL, done: float = 0.0) -> None:
     for _ in range(round(seconds / step)):
         clock.now += step
         watch.check(done)
@@ -44,17 +44,17 @@ def looks(watch: Watch, clock: Clock, seconds: float, step: float = LOOK, done: 
 
 def test_a_process_that_sleeps_is_noticed(asleep: subprocess.Popen[bytes]) -> None:
     clock = Clock()
-    watch = Watch(asleep.pid, clock)
-    looks(watch, clock, PATIENCE)
-    with pytest.raises(EncoderKilled, match="standstill"):
-        looks(watch, clock, 2 * LOOK)
+    watch = Watchdog(asleep.pid, clock)
+    looks(watch, clock, STALL_SECONDS)
+    with pytest.raises(EncoderKilled, match="stalled"):
+        looks(watch, clock, 2 * CHECK_INTERVAL)
 
 
 def test_one_that_gets_on_is_not(asleep: subprocess.Popen[bytes]) -> None:
     clock = Clock()
-    watch = Watch(asleep.pid, clock)
+    watch = Watchdog(asleep.pid, clock)
     for done in range(10):
-        looks(watch, clock, PATIENCE / 2, done=done)
+        looks(watch, clock, STALL_SECONDS / 2, done=done)
 
 
 def test_one_that_computes_is_not() -> None:
@@ -63,28 +63,28 @@ def test_one_that_computes_is_not() -> None:
     work = "import time\nn = 1.5\nwhile True:\n if time.process_time() > n: print(n, flush=True); n += 1.5"
     with subprocess.Popen([sys.executable, "-c", work], stdout=subprocess.PIPE) as process:
         try:
-            watch = Watch(process.pid, clock)
+            watch = Watchdog(process.pid, clock)
             for _ in range(2):
-                looks(watch, clock, PATIENCE - 2 * LOOK)
+                looks(watch, clock, STALL_SECONDS - 2 * CHECK_INTERVAL)
                 assert process.stdout is not None
                 process.stdout.readline()
-                looks(watch, clock, LOOK)
+                looks(watch, clock, CHECK_INTERVAL)
         finally:
             process.kill()
 
 
 def test_one_that_may_have_to_wait_is_not(asleep: subprocess.Popen[bytes]) -> None:
     clock = Clock()
-    watch = Watch(asleep.pid, clock)
+    watch = Watchdog(asleep.pid, clock)
     for _ in range(200):
-        clock.now += LOOK
+        clock.now += CHECK_INTERVAL
         watch.check(0.0, waiting=True)
-    looks(watch, clock, PATIENCE - 2 * LOOK)  # from when it need not
+    looks(watch, clock, STALL_SECONDS - 2 * CHECK_INTERVAL)  # from when it need not
 
 
 def test_hours_in_which_nobody_looked_count_for_one_look(asleep: subprocess.Popen[bytes]) -> None:
     clock = Clock()
-    watch = Watch(asleep.pid, clock)
+    watch = Watchdog(asleep.pid, clock)
     looks(watch, clock, 20 * 3600, step=3600)
 
 
@@ -92,21 +92,21 @@ def test_one_that_is_over_is_not() -> None:
     clock = Clock()
     with subprocess.Popen(["true"]) as process:
         pass
-    looks(Watch(process.pid, clock), clock, 2 * PATIENCE)
+    looks(Watchdog(process.pid, clock), clock, 2 * STALL_SECONDS)
 
 
 @pytest.mark.parametrize("options", [Options(), Options(fade_out=1.0)], ids=["encoding", "measuring"])
 def test_an_ffmpeg_that_sleeps_is_to_be_tried_again(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchdog, "LOOK", 0.0)
-    monkeypatch.setattr(watchdog, "PATIENCE", 0.0)
-    monkeypatch.setattr(watchdog, "LEAST", 1e9)
+    monkeypatch.setattr(watchdog, "CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr(watchdog, "STALL_SECONDS", 0.0)
+    monkeypatch.setattr(watchdog, "MIN_CPU_SECONDS", 1e9)
     script = '[ "$*" = -version ] && exit\necho out_time_us=1\nexec sleep 1000'
     sleeper = shell_program(tmp_path / "ffmpeg", script)
     # Its container says nothing of its length, so that it is measured before it fades.
     video = clips.clip(tmp_path / "a.aac", "-vn", "-c:a", "aac", seconds=3)
-    with video.open("rb") as source, pytest.raises(EncoderKilled, match="standstill"):
+    with video.open("rb") as source, pytest.raises(EncoderKilled, match="stalled"):
         pipeline.to_mp3(
             source,
             io.BytesIO(),

@@ -1,12 +1,12 @@
-"""The process that opens the stranger's file, by PyAV: it takes one audio track out, as it is, and tells what it saw.
+"""The process that opens a user's file, by PyAV: extracts an audio track, or an excerpt of the video, and reports.
 
-It holds two open files, a socket to its parent and the track it writes, and cannot open a third. What to read comes
-over the socket, and so do the source's bytes: the parent (``client.py``) answers READ until REPORT ends it all.
+It has two open files, a socket to its parent and the file it writes, and cannot open a third. The order arrives over
+the socket, and so do the bytes of the source: the parent (``client.py``) answers READ requests until REPORT ends the
+exchange.
 """
 
 import contextlib
 import errno
-import functools
 import io
 import itertools
 import json
@@ -15,16 +15,34 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
-from functions.convert.chapters import chapters_of
+from functions.convert.chapters import MAX_CHAPTERS, Chapter
 from functions.convert.demux.child import video_excerpt
-from functions.convert.demux.child.demuxer import BUFFER, Extraction, NotWhole, copy_frames
+from functions.convert.demux.child.demuxer import Demuxer, NotCopyable, copy_frames
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
 from functions.convert.demux.child.mp4.boxes import is_fragmented
 from functions.convert.demux.child.remuxer import NoContainer, formats, remux
-from functions.convert.demux.protocol import BEGUN, COVER, MAX_COVER, REPORT, REQUEST, Gone, Remote, receive_order
+from functions.convert.demux.protocol import (
+    BEGUN,
+    BUFFER,
+    COVER,
+    MAX_COVER,
+    REPORT,
+    REQUEST,
+    ExcerptOrder,
+    Fault,
+    FaultReport,
+    Order,
+    PeerClosed,
+    RemoteFile,
+    Report,
+    TrackReport,
+    dump_report,
+    receive_order,
+)
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.sandbox import limits
 
@@ -32,106 +50,117 @@ if TYPE_CHECKING:
     import av.audio.stream
     import av.container
 
-_LONGEST_TAG, _MOST_TAGS = 4000, 500
-#: Characters of all tags; each may be a dozen bytes of a report, which has to be shorter than MAX_REPORT.
-_MOST_TEXT = 250_000
+_MAX_TAGS = 500
+#: Characters of one tag.
+_MAX_TAG = 4000
+#: Characters of all tags. Each may take a dozen bytes of a report, which must be shorter than MAX_REPORT.
+_MAX_TEXT = 250_000
+#: Characters of a chapter's title.
+_MAX_TITLE = 200
 AV_TIME_BASE = 1_000_000  # libavutil/avutil.h
-#: Demuxers that read a file's length from its header. The others estimate it from what is there.
+#: Demuxers that read a file's length from its header. The others estimate it from the data.
 DECLARING = ("mov,", "matroska,", "avi", "flv", "asf", "wav", "w64", "aiff", "caf", "flac", "tta", "wv")
 
 
-def read(
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """An extracted track: its report, and its cover, empty if there is none."""
+
+    report: TrackReport
+    cover: bytes
+
+
+def extract(
     source: io.RawIOBase,
     target: IO[bytes],
-    track: int,
+    number: int,
     copy: bool,
-    begun: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Take track number ``track`` out of the source.
+    on_begun: Callable[[Extracted], None] = lambda _: None,
+) -> Extracted | FaultReport:
+    """Extract an audio track.
 
     Args:
-        source: the file.
-        target: where the track goes.
-        track: its number, from 0.
+        source: the user's file.
+        target: the new file.
+        number: which audio track, from 0.
         copy: whether MP3 becomes bare frames.
-        begun: hears what will be returned as soon as it is known, if that is before the track is there as a whole; from
-            then on the target only grows.
+        on_begun: called with what will be returned, as soon as it is known, if that is before the track is complete;
+            from then on the target only grows.
 
-    Returns:
-        What was seen, for the parent; with a ``fault`` where there is nothing to take out. ``cover`` is bytes.
+    Raises:
+        NotCopyable: ``copy`` was set and the MP3 packets do not make an MP3 file.
+        NoContainer: no container takes the codec.
     """
     import av.error
 
     with contextlib.suppress(UnsupportedLayout):
-        return _by_its_tables(source, target, track, copy, begun)
+        return _extract_by_tables(source, target, number, copy, on_begun)
     target.seek(0)
     target.truncate()
     fragmented = is_fragmented(source)
     try:
         container = _open(source)
     except av.error.FFmpegError as error:
-        return {"fault": "format", "detail": str(error)}
+        return FaultReport(Fault.FORMAT, str(error))
     streams = container.streams.audio
     if not streams:
-        return {"fault": "silent" if container.streams.video else "format"}
-    if track >= len(streams):
-        return {"fault": "track", "tracks": len(streams)}
-    stream = streams[track]
-    # Without a decoder PyAV makes no context, whatever its types say.
+        return FaultReport(Fault.SILENT if container.streams.video else Fault.FORMAT)
+    if number >= len(streams):
+        return FaultReport(Fault.TRACK, tracks=len(streams))
+    stream = streams[number]
+    # PyAV creates no context without a decoder, whatever its types say.
     if getattr(stream, "codec_context", None) is None:
-        return {"fault": "codec"}
-    extraction = Extraction(container, stream)
-    codec = _codec(stream)
-    if copy and codec == "mp3":
-        kind = "mp3"
-        copy_frames(extraction, target)
+        return FaultReport(Fault.CODEC)
+    demuxer = Demuxer(container, stream)
+    if copy and _codec(stream) == "mp3":
+        name = "mp3"
+        copy_frames(demuxer, target)
     else:
-        kind = remux(extraction, lambda: formats(container, extraction, fragmented), target, whole=fragmented)
+        name = remux(demuxer, lambda: formats(container, demuxer, fragmented), target, fragmented=fragmented)
     target.flush()
-    return {
-        **_report(container, extraction),
-        "container": kind,
-        "duration": extraction.duration,
-        "packets": extraction.packets,
-        "missing": _missing(container, extraction),
-    }
+    report = _report(container, demuxer, name)
+    return Extracted(replace(report, missing=_missing(container, demuxer)), _cover(demuxer))
 
 
-def _by_its_tables(
-    source: io.RawIOBase, target: IO[bytes], track: int, copy: bool, begun: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
-    """As ``read``, of an mp4 that is whole; UnsupportedLayout where it is not, or has more to it."""
+def _extract_by_tables(
+    source: io.RawIOBase, target: IO[bytes], number: int, copy: bool, on_begun: Callable[[Extracted], None]
+) -> Extracted:
+    """Extract a track of a complete mp4 by the file's own tables; as ``extract``.
+
+    Raises:
+        UnsupportedLayout: the file is something else, or more complicated.
+    """
     import av.error
 
     size = source.seek(0, os.SEEK_END)
-    movie = mp4.parse(source, size, track)
+    movie = mp4.parse(source, size, number)
     try:
         container = _open(movie.beginning())
     except av.error.FFmpegError as error:
         raise UnsupportedLayout from error
     streams = container.streams.audio
-    if len(streams) != movie.audios or getattr(streams[track], "codec_context", None) is None:
+    if len(streams) != movie.audios or getattr(streams[number], "codec_context", None) is None:
         raise UnsupportedLayout
-    extraction = Extraction(container, streams[track])
-    for _ in extraction:
+    demuxer = Demuxer(container, streams[number])
+    for _ in demuxer:
         pass
-    known = {**_report(container, extraction), "duration": movie.duration, "packets": movie.packets, "missing": 0.0}
-    if copy and _codec(extraction.stream) == "mp3":
-        if extraction.skipped or extraction.errors:
+    report = replace(_report(container, demuxer, "mov"), duration=movie.duration, packets=movie.packets)
+    cover = _cover(demuxer)
+    if copy and report.codec == "mp3":
+        if demuxer.skipped or demuxer.errors:
             raise UnsupportedLayout
         skipped, discarded, duration = writer.write_frames(movie, target)
-        known |= {"container": "mp3", "skipped": skipped, "discarded": discarded, "duration": duration}
+        report = replace(report, container="mp3", skipped=skipped, discarded=discarded, duration=duration)
     else:
-        known["container"] = "mov"
         writer.write_head(movie, target)
         target.flush()
-        begun(known)
+        on_begun(Extracted(report, cover))
         try:
             writer.write_sound(movie, target)
         except UnsupportedLayout as error:
             raise EOFError("the source is shorter than it was") from error
     target.flush()
-    return known
+    return Extracted(report, cover)
 
 
 def _open(source: io.RawIOBase) -> "av.container.InputContainer":
@@ -149,105 +178,144 @@ def _codec(stream: "av.audio.stream.AudioStream") -> str:
     return {"mp3float": "mp3"}.get(stream.codec_context.name, stream.codec_context.name)
 
 
-def _report(container: "av.container.InputContainer", extraction: Extraction) -> dict[str, Any]:
-    stream = extraction.stream
-    return {
-        "codec": _codec(stream),
-        "rate": extraction.rate,
-        "channels": extraction.channels,
-        "errors": extraction.errors,
-        "skipped": extraction.skipped,
-        "discarded": extraction.discarded,
-        "tags": _tags({**stream.metadata, **container.metadata}),
-        "chapters": chapters_of(container, extraction),
-        "cover": extraction.cover,
-    }
+def _cover(demuxer: Demuxer) -> bytes:
+    return demuxer.cover if len(demuxer.cover) <= MAX_COVER else b""
+
+
+def _report(container: "av.container.InputContainer", demuxer: Demuxer, name: str) -> TrackReport:
+    stream = demuxer.stream
+    return TrackReport(
+        codec=_codec(stream),
+        container=name,
+        rate=demuxer.rate,
+        channels=demuxer.channels,
+        packets=demuxer.packets,
+        errors=demuxer.errors,
+        skipped=demuxer.skipped,
+        discarded=demuxer.discarded,
+        duration=demuxer.duration,
+        missing=0.0,
+        tags=_tags({**stream.metadata, **container.metadata}),
+        chapters=_chapters(container, demuxer),
+        dropped=len(demuxer.cover) if len(demuxer.cover) > MAX_COVER else 0,
+    )
 
 
 def _tags(found: dict[str, str]) -> dict[str, str]:
-    # A stranger's file may bring any number of any size; none that an MP3 has is so long or so late.
+    # An untrusted file may have any number of tags of any length; no MP3 has so many or such long ones.
     kept: dict[str, str] = {}
-    room = _MOST_TEXT
-    for name, value in itertools.islice(found.items(), _MOST_TAGS):
-        name, value = name[:100], value[:_LONGEST_TAG]
-        room -= len(name) + len(value)
-        if room < 0:
+    space = _MAX_TEXT
+    for name, value in itertools.islice(found.items(), _MAX_TAGS):
+        name, value = name[:100], value[:_MAX_TAG]
+        space -= len(name) + len(value)
+        if space < 0:
             break
         kept[name] = value
     return kept
 
 
-def _missing(container: "av.container.InputContainer", extraction: Extraction) -> float:
-    """Seconds between where the file ends and where it says that it ends; 0 where it says nothing of its own."""
-    stream = extraction.stream
-    # The length of an MP3 is an estimate by its size or what its tag says; where a frame is cut off, the tag is right.
-    if not container.format.name.startswith(DECLARING) and not extraction.cut:
+def _chapters(container: "av.container.InputContainer", demuxer: Demuxer) -> list[Chapter]:
+    """The container's chapters, on the clock of the extracted track."""
+    # The tag of an MP3 file counts from the first sample that is played, not from the first packet.
+    start = 0.0 if container.format.name == "mp3" else demuxer.start
+    chapters = []
+    for number, chapter in enumerate(container.chapters()[:MAX_CHAPTERS], 1):
+        base = float(chapter["time_base"] or 0)
+        title = chapter["metadata"].get("title", "").strip() or f"Chapter {number}"
+        chapters.append(Chapter(chapter["start"] * base - start, chapter["end"] * base - start, title[:_MAX_TITLE]))
+    return chapters
+
+
+def _missing(container: "av.container.InputContainer", demuxer: Demuxer) -> float:
+    """Seconds between where the file ends and where it claims to end; 0 if it claims nothing itself."""
+    stream = demuxer.stream
+    # The length of an MP3 is an estimate from its size, or from its tag; if a frame is truncated, the tag is right.
+    if not container.format.name.startswith(DECLARING) and not demuxer.truncated:
         return 0.0
     if stream.duration and stream.time_base:
         claimed = float(stream.duration * stream.time_base)
-        # Of FLAC in WAV libav may guess it by a bit rate of the header, which is not the sound's.
-        guessed = 8 * container.size / (stream.codec_context.bit_rate or math.inf)
-        if container.format.name == "wav" and math.isclose(claimed, guessed, rel_tol=0.001):
+        # For FLAC in WAV, libav may estimate it from a bit rate in the header that is not the audio's.
+        estimated = 8 * container.size / (stream.codec_context.bit_rate or math.inf)
+        if container.format.name == "wav" and math.isclose(claimed, estimated, rel_tol=0.001):
             return 0.0
-        return max(claimed - extraction.duration, 0.0)
+        return max(claimed - demuxer.duration, 0.0)
     if not container.duration:
         return 0.0
     start = (container.start_time or 0) / AV_TIME_BASE
-    return max(start + container.duration / AV_TIME_BASE - extraction.reach, 0.0)
+    return max(start + container.duration / AV_TIME_BASE - demuxer.reach, 0.0)
 
 
-def _tell(link: socket.socket, what: bytes, report: dict[str, Any]) -> None:
-    cover = report.pop("cover", b"")  # once
-    if len(cover) > MAX_COVER:
-        report["dropped"] = len(cover)
-    elif cover:
-        link.sendall(REQUEST.pack(COVER, len(cover), 0) + cover)
-    data = json.dumps(report).encode()
-    link.sendall(REQUEST.pack(what, len(data), 0) + data)
+class _Reporter:
+    """Sends reports, and the cover once."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._cover_sent = False
+
+    def begun(self, extracted: Extracted) -> None:
+        """Report a track that is still being written."""
+        self._send_cover(extracted.cover)
+        self._send(BEGUN, dump_report(extracted.report))
+
+    def end(self, result: Extracted | Report) -> None:
+        """Report the result."""
+        if isinstance(result, Extracted):
+            self._send_cover(result.cover)
+            result = result.report
+        self._send(REPORT, dump_report(result))
+
+    def _send_cover(self, cover: bytes) -> None:
+        if cover and not self._cover_sent:
+            self._send(COVER, cover)
+        self._cover_sent = True
+
+    def _send(self, kind: bytes, data: bytes) -> None:
+        self._link.sendall(REQUEST.pack(kind, len(data), 0) + data)
+
+
+def _carry_out(order: Order, source: io.RawIOBase, target: IO[bytes], reporter: _Reporter) -> Extracted | Report:
+    """Carry out an order; whatever the file does to libav becomes a report."""
+    try:
+        if isinstance(order.wanted, ExcerptOrder):
+            return video_excerpt.extract(_open(source), target, order.wanted.second)
+        return extract(source, target, order.wanted.track, order.wanted.copy, reporter.begun)
+    except NotCopyable:
+        return FaultReport(Fault.NOT_COPYABLE)
+    except NoContainer as error:
+        return FaultReport(Fault.CODEC, f"no container takes {error}")
+    except MemoryError:
+        return FaultReport(Fault.MEMORY)
+    except PeerClosed:
+        os._exit(1)
+    except OSError as error:
+        return FaultReport(Fault.DISK_FULL if error.errno == errno.ENOSPC else Fault.BROKEN, str(error))
+    except Exception as error:
+        return FaultReport(Fault.BROKEN, f"{type(error).__name__}: {error}")
 
 
 def main() -> None:
-    """The process: limits first, then PyAV, then no more open files than the order brings."""
-    arguments = json.loads(sys.argv[1])
+    """Enter the limits, import PyAV, then open no more files than the order brings."""
+    arguments: dict[str, Any] = json.loads(sys.argv[1])
     limits.enter(arguments["parent"], arguments["limits"])
     link = socket.socket(fileno=arguments["link"])
     import av
     import av.logging
     import av.subtitles.codeccontext
     import av.subtitles.stream
-    import av.subtitles.subtitle  # PyAV imports these when it meets subtitles: too late then
+    import av.subtitles.subtitle  # PyAV imports these when it finds subtitles: no file can be opened by then
 
     av.logging.set_level(av.logging.PANIC)
     try:
-        order, number = receive_order(link)
-    except Gone:
+        order = receive_order(link)
+    except PeerClosed:
         os._exit(1)
-    target = open(number, "wb")  # noqa: SIM115, PTH123 - a number, and open to the end of the process
-    limits.limit(order["limits"])
-    source = Remote(link, order["size"])
-    report: dict[str, Any] = {}
-    try:
-        if "second" in order:
-            report = video_excerpt.take(_open(source), target, order["second"])
-        else:
-            begun = functools.partial(_tell, link, BEGUN)
-            report = read(source, target, order["track"], order["copy"], begun)
-    except NotWhole:
-        report = {"fault": "not whole"}
-    except NoContainer as error:
-        report = {"fault": "codec", "detail": f"no container takes {error}"}
-    except MemoryError:
-        report = {"fault": "memory"}
-    except Gone:
-        os._exit(1)
-    except OSError as error:
-        report = {"fault": "room" if error.errno == errno.ENOSPC else "broken", "detail": f"{error}"}
-    except Exception as error:  # whatever the file does to libav, the parent is told
-        report = {"fault": "broken", "detail": f"{type(error).__name__}: {error}"}
-    _tell(link, REPORT, report)
+    target = open(order.target, "wb")  # noqa: SIM115, PTH123 - a descriptor, open until the process ends
+    limits.limit(order.limits)
+    reporter = _Reporter(link)
+    reporter.end(_carry_out(order, RemoteFile(link, order.size), target, reporter))
     with contextlib.suppress(OSError):
         target.flush()
-    os._exit(0)  # libav's own clean-up has nothing left to do for us
+    os._exit(0)  # skips libav's clean-up, which has nothing left to do for us
 
 
 if __name__ == "__main__":

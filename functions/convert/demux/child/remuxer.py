@@ -5,16 +5,13 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from functions.convert.demux.child.demuxer import BUFFER, Extraction
+from functions.convert.demux.child.demuxer import Demuxer
+from functions.convert.demux.protocol import BUFFER
 
 if TYPE_CHECKING:
     import av.container
     import av.packet
 
-#: All that a track may be in; ``mp3`` is bare frames.
-CONTAINERS: Final = frozenset(
-    {"adts", "aiff", "asf", "au", "caf", "flv", "matroska", "mov", "mp3", "mp4", "mpegts", "nut", "tta", "vob"}
-)
 #: Matroska has no tag for them that PyAV would write; in nut nothing is lost that their decoders need, as it is of WMA.
 _FOR_NUT: Final = frozenset({"adpcm_ms", "adpcm_swf", "adpcm_yamaha", "amrnb", "g722", "g723_1"})
 #: Bytes of packets that libav's writer of TTA may hold to the end.
@@ -50,16 +47,16 @@ class NoContainer(Exception):
     """None takes the codec."""
 
 
-def formats(container: "av.container.InputContainer", extraction: Extraction, fragmented: bool) -> tuple[str, ...]:
+def formats(container: "av.container.InputContainer", demuxer: Demuxer, fragmented: bool) -> tuple[str, ...]:
     """Containers that a track may go into and decode to the same samples; the first that takes its codec is the one."""
     # Some codecs stay where they come from: on DVDs, in old Flash and QuickTime, in broadcasts. What has no name for a
     # codec takes it all the same in mpegts, and does not know it again.
     own = [one for one in ("aiff", "au", "mpegts") if one == container.format.name]
     rest = "asf", "nut", "vob", "flv", "caf", *own
-    stream = extraction.stream
+    stream = demuxer.stream
     # The last packet of fragments is heard to its end, which matroska needs not be told. But it does not take over what
     # is not to be heard at the beginning, as the encoder's delay in an edit list or in LAME's tag.
-    movie, silent = container.format.name.startswith("mov,"), extraction.skipped > 0
+    movie, silent = container.format.name.startswith("mov,"), demuxer.skipped > 0
     if (movie and (not fragmented or silent)) or (container.format.name == "mp3" and silent):
         return "mov", "mp4", "matroska", *rest
     if stream.codec_context.name == "aac" and not stream.codec_context.extradata:
@@ -86,14 +83,14 @@ def _options(name: str, rate: int) -> dict[str, str]:
     return {"movie_timescale": str(rate)} if name in ("mov", "mp4") else {}
 
 
-def remux(extraction: Extraction, formats: Callable[[], Sequence[str]], target: IO[bytes], whole: bool) -> str:
+def remux(demuxer: Demuxer, formats: Callable[[], Sequence[str]], target: IO[bytes], fragmented: bool) -> str:
     """Write the track into a container of its own, packets and time stamps as they are.
 
     Args:
-        extraction: the track.
+        demuxer: the track.
         formats: tells, once the first packet is known, the containers to try; the first that takes the codec is used.
         target: where it goes.
-        whole: whether the last packet is to be heard to its end, however long it says that it is.
+        fragmented: whether the last packet is to be heard to its end, however long it says that it is.
 
     Returns:
         The container's name.
@@ -104,41 +101,41 @@ def remux(extraction: Extraction, formats: Callable[[], Sequence[str]], target: 
     import av
     import av.error
 
-    packets = iter(extraction)
+    packets = iter(demuxer)
     last, length = next(packets, None), 0
     for name in formats():
         target.seek(0)
         target.truncate()
-        options = _options(name, extraction.stream.sample_rate)
+        options = _options(name, demuxer.stream.sample_rate)
         output = av.open(target, "w", format=name, options=options, buffer_size=BUFFER)
         try:
-            stream = output.add_stream_from_template(extraction.stream)
+            stream = output.add_stream_from_template(demuxer.stream)
             output.start_encoding()
         except (ValueError, av.error.FFmpegError):
             continue
-        clock = _Clock(_early(last, extraction) if name == "mov" else 0)
+        clock = _Clock(_early(last, demuxer) if name == "mov" else 0)
         for packet in packets:
             if last is not None:
                 last.stream, length = stream, last.duration or 0
-                _write(output, last, clock, extraction)
+                _write(output, last, clock, demuxer)
             last = packet
         if last is not None:
-            rest = None if whole else extraction.rest(last)
-            if whole:
+            rest = None if fragmented else demuxer.rest(last)
+            if fragmented:
                 last.duration = max(last.duration or 0, length)
             elif rest is not None:
                 # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is meant to be cut.
                 last.duration = rest
             if rest != 0:
                 last.stream = stream
-                _write(output, last, clock, extraction)
+                _write(output, last, clock, demuxer)
         output.close()
         return name
-    raise NoContainer(extraction.stream.codec_context.name)
+    raise NoContainer(demuxer.stream.codec_context.name)
 
 
 def _write(
-    output: "av.container.OutputContainer", packet: "av.packet.Packet[Any]", clock: _Clock, extraction: Extraction
+    output: "av.container.OutputContainer", packet: "av.packet.Packet[Any]", clock: _Clock, demuxer: Demuxer
 ) -> None:
     import av.error
 
@@ -146,13 +143,13 @@ def _write(
     try:
         output.mux_one(packet)
     except av.error.FFmpegError as error:
-        if error.errno == errno.ENOSPC or extraction.packets <= 2:  # it takes none
+        if error.errno == errno.ENOSPC or demuxer.packets <= 2:  # it takes none
             raise
-        extraction.errors += 1  # what is in the packet is damaged, as the lengths of AMR that mov looks at
+        demuxer.errors += 1  # what is in the packet is damaged, as the lengths of AMR that mov looks at
 
 
-def _early(first: "av.packet.Packet[Any] | None", extraction: Extraction) -> int:
+def _early(first: "av.packet.Packet[Any] | None", demuxer: Demuxer) -> int:
     # What is not to be heard at the beginning comes before 0 in an edit list; with libav's reader of MP3 it is at 0.
     if first is None or first.pts != 0 or first.time_base is None:
         return 0
-    return -round(Fraction(extraction.skipped, extraction.stream.sample_rate) / first.time_base)
+    return -round(Fraction(demuxer.skipped, demuxer.stream.sample_rate) / first.time_base)

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import IO, NamedTuple
 
-from functions.convert.demux.positioned import Positioned
-from functions.convert.demux.protocol import MOST_GATHERED, MOST_SPANS, Remote
+from functions.convert.demux.protocol import MAX_GATHERED, MAX_SPANS, PositionedFile, RemoteFile
 from functions.convert.errors import UnsupportedLayout
 
 #: Bytes that are read at a time.
@@ -71,13 +70,13 @@ class File:
         for start, end in spans:
             asked.append((start, end))
             size += end - start
-            if len(asked) == MOST_SPANS or size > READ:
+            if len(asked) == MAX_SPANS or size > READ:
                 yield from self._together(asked, size)
                 asked, size = [], 0
         yield from self._together(asked, size)
 
     def _together(self, spans: list[tuple[int, int]], size: int) -> Iterator[bytes]:
-        if size > MOST_GATHERED or not isinstance(self.source, Remote):
+        if size > MAX_GATHERED or not isinstance(self.source, RemoteFile):
             for span in spans:
                 yield from self.spans(*span)
         elif spans:
@@ -131,7 +130,7 @@ class File:
         return box
 
 
-class Beginning(Positioned):
+class Beginning(PositionedFile):
     """A source in which some bytes are others."""
 
     def __init__(self, source: io.RawIOBase, size: int, patches: dict[int, bytes]) -> None:
