@@ -1,55 +1,60 @@
-"""The options of a conversion, as a user gives them and as the job's row keeps them."""
+"""The options of a conversion: parsed from a user's form, and stored as JSON in the job's row."""
 
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from events.errors import Mp3burstError
 
-#: kbit/s: the bit rates of MPEG-1 Layer III from 64 on (ISO/IEC 11172-3, table of bitrate_index).
-BITRATES = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
-#: Seconds: no sound is longer, and no fade.
-LONGEST, LONGEST_FADE = 360_000.0, 3600.0
+#: kbit/s: the bit rates of MPEG-1 Layer III of 64 and above (ISO/IEC 11172-3, table of bitrate_index).
+BITRATES: Final = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+#: Seconds: the latest position in the audio, 100 hours.
+MAX_SECONDS: Final = 360_000.0
+MAX_FADE: Final = 3600.0  # seconds
 #: Decibels, up or down.
-LOUDEST = 30.0
+MAX_VOLUME: Final = 30.0
+MAX_TRACK: Final = 99
+#: LAME's lowest quality of variable bit rate.
+MAX_VBR: Final = 9
 
-_TIME = re.compile(
+_TIME: Final = re.compile(
     r"(?:(?:([0-9]{1,3}):(?=[0-5]?[0-9]:))?([0-9]{1,4}):(?=[0-5]?[0-9](?:\.|$)))?([0-9]{1,6}(?:\.[0-9]{0,9})?)"
 )
-_DIGITS = re.compile(r"[0-9]{1,9}")  # of thousands Python makes no number
-_DECIBELS = re.compile(r"([+-]?[0-9]{1,3}(?:\.[0-9]{0,9})?)(?: ?db)?", re.IGNORECASE)
-_YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+_DIGITS: Final = re.compile(r"[0-9]{1,9}")  # int() rejects thousands of digits
+_DECIBELS: Final = re.compile(r"([+-]?[0-9]{1,3}(?:\.[0-9]{0,9})?)(?: ?db)?", re.IGNORECASE)
+_TRUE: Final = ("true", "yes", "on", "1")
+_FALSE: Final = ("false", "no", "off", "0")
 
 
 class BadOption(Mp3burstError):
-    """An option has a value that makes no sense; ``field`` names it, the sentence gives the range."""
+    """An option is unknown or has an invalid value; ``field`` names it, the message says what is allowed."""
 
     status = 422
 
-    def __init__(self, field: str, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
         self.field = field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to convert. None means that the user did not ask.
+    """How to convert a video. None means that the user did not choose.
 
     Attributes:
         bitrate: constant bit rate in kbit/s, one of BITRATES.
-        vbr: quality of variable bit rate, LAME's V0 (best) to V9.
-        track: which audio track, from 0 in the file's order.
-        start: where the MP3 begins, in seconds of the sound.
-        end: where it ends, in seconds of the sound.
-        fade_in: seconds over which it becomes as loud as it is.
-        fade_out: seconds over which it becomes silent at its end.
-        volume: decibels by which it becomes louder, or softer where it is below 0.
-        normalize: whether it is brought to the loudness of broadcasts (EBU R 128).
-        mono: whether the channels are mixed into one.
-        cover: ``frame`` for a picture of the video, ``none`` for no picture, or the second of the video that shows it;
-            None for the picture that the file brings along.
+        vbr: quality of the variable bit rate, LAME's V0 (best) to V9.
+        track: index of the audio track in the file, from 0.
+        start: where the MP3 begins, in seconds from the start of the audio.
+        end: where the MP3 ends, in seconds from the start of the audio.
+        fade_in: duration of the fade-in at the start, in seconds.
+        fade_out: duration of the fade-out at the end, in seconds.
+        volume: change of volume in decibels; negative is quieter.
+        normalize: whether to normalize the loudness to the level of broadcasts (EBU R 128).
+        mono: whether to mix the channels into one.
+        cover: ``frame`` for a frame of the video, the second of the video from which to take the frame, ``none`` for no
+            cover; None for the picture embedded in the file.
     """
 
     bitrate: int | None = None
@@ -66,15 +71,15 @@ class Options:
 
     @classmethod
     def from_form(cls, form: Mapping[str, str]) -> Self:
-        """Options from the text that a user typed: a bit rate as ``192k`` or ``192``, a time as ``83.5`` or ``1:23.5``.
+        """Parses options that a user typed: a bit rate as ``192k`` or ``192``, a time as ``83.5`` or ``1:23.5``.
 
         Raises:
-            BadOption: an unknown name, a value out of range, or two that exclude each other.
+            BadOption: a name is unknown, a value is invalid, or two options exclude each other.
         """
         for name in form:
             if name not in cls.__dataclass_fields__:
                 known = ", ".join(cls.__dataclass_fields__)
-                raise BadOption(name, f"{name} is no option: use {known}.")
+                raise BadOption(name, f"Unknown option {name}: use {known}.")
         values = {name: _PARSERS[name](name, text) for name, text in form.items() if text}
         options = cls(**values)
         options._check()
@@ -82,25 +87,25 @@ class Options:
 
     def _check(self) -> None:
         if self.bitrate is not None and self.vbr is not None:
-            raise BadOption("vbr", "Choose bitrate or vbr, not both.")
+            raise BadOption("vbr", "bitrate and vbr exclude each other: set only one of them.")
         if self.end is None:
             return
         length = self.end - (self.start or 0.0)
         if length <= 0:
-            raise BadOption("end", "end must be later than start, and than the beginning.")
+            raise BadOption("end", "end must be later than start, which is 0 by default.")
         if (self.fade_in or 0.0) + (self.fade_out or 0.0) > length:
             field = "fade_in" if (self.fade_in or 0.0) > length else "fade_out"
-            raise BadOption(field, f"The fades are longer than the {length:g} seconds that start and end leave.")
+            raise BadOption(field, f"The fades are too long for the {length:g} seconds between start and end: shorten them.")
 
     def to_json(self) -> str:
-        """The options that were asked for, as a JSON object."""
+        """Returns the options that differ from their defaults, as a JSON object."""
         defaults = type(self)()
-        asked = {name: value for name, value in asdict(self).items() if value != getattr(defaults, name)}
-        return json.dumps(asked)
+        chosen = {name: value for name, value in asdict(self).items() if value != getattr(defaults, name)}
+        return json.dumps(chosen)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The options from ``to_json``."""
+        """Parses the output of ``to_json``."""
         return cls(**json.loads(text))
 
 
@@ -111,55 +116,55 @@ def _bitrate(name: str, text: str) -> int:
     raise BadOption(name, f"{name} must be one of {', '.join(f'{rate}k' for rate in BITRATES)}.")
 
 
-def _whole(name: str, text: str, least: int, most: int) -> int:
+def _integer(name: str, text: str, maximum: int) -> int:
     digits = text.strip()
-    if _DIGITS.fullmatch(digits) and least <= int(digits) <= most:
+    if _DIGITS.fullmatch(digits) and int(digits) <= maximum:
         return int(digits)
-    raise BadOption(name, f"{name} must be a whole number from {least} to {most}.")
+    raise BadOption(name, f"{name} must be a whole number from 0 to {maximum}.")
 
 
-def _seconds(name: str, text: str, most: float = LONGEST) -> float:
+def _seconds(name: str, text: str, maximum: float = MAX_SECONDS) -> float:
     if found := _TIME.fullmatch(text.strip()):
         hours, minutes, seconds = found.groups()
         value = int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
-        if value <= most:
+        if value <= maximum:
             return value
-    raise BadOption(name, f"{name} must be seconds, as 83.5, or a time, as 1:23.5, of at most {most:g} seconds.")
+    raise BadOption(name, f"{name} must be a time such as 83.5 or 1:23.5, at most {maximum:g} seconds.")
 
 
 def _decibels(name: str, text: str) -> float:
-    if (found := _DECIBELS.fullmatch(text.strip())) and abs(value := float(found[1])) <= LOUDEST:
+    if (found := _DECIBELS.fullmatch(text.strip())) and abs(value := float(found[1])) <= MAX_VOLUME:
         return value
-    raise BadOption(name, f"{name} must be decibels from -{LOUDEST:g} to {LOUDEST:g}, as 6 or -3.5dB.")
+    raise BadOption(name, f"{name} must be decibels from -{MAX_VOLUME:g} to {MAX_VOLUME:g}, such as 6 or -3.5dB.")
 
 
-def _truth(name: str, text: str) -> bool:
-    word = text.strip().lower()
-    if word in _YES or word in _NO:
-        return word in _YES
+def _boolean(name: str, text: str) -> bool:
+    value = text.strip().lower()
+    if value in _TRUE or value in _FALSE:
+        return value in _TRUE
     raise BadOption(name, f"{name} must be true or false.")
 
 
 def _cover(name: str, text: str) -> str | float:
-    word = text.strip().lower()
-    if word in ("frame", "none"):
-        return word
+    value = text.strip().lower()
+    if value in ("frame", "none"):
+        return value
     try:
-        return _seconds(name, word)
+        return _seconds(name, value)
     except BadOption as error:
-        raise BadOption(name, f"{name} must be frame, none, or the second of the video, as 83.5 or 1:23.5.") from error
+        raise BadOption(name, f"{name} must be frame, none, or a time in the video such as 83.5 or 1:23.5.") from error
 
 
 _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "bitrate": _bitrate,
-    "vbr": lambda name, text: _whole(name, text, 0, 9),
-    "track": lambda name, text: _whole(name, text, 0, 99),
+    "vbr": lambda name, text: _integer(name, text, MAX_VBR),
+    "track": lambda name, text: _integer(name, text, MAX_TRACK),
     "start": _seconds,
     "end": _seconds,
-    "fade_in": lambda name, text: _seconds(name, text, LONGEST_FADE),
-    "fade_out": lambda name, text: _seconds(name, text, LONGEST_FADE),
+    "fade_in": lambda name, text: _seconds(name, text, MAX_FADE),
+    "fade_out": lambda name, text: _seconds(name, text, MAX_FADE),
     "volume": _decibels,
-    "normalize": _truth,
-    "mono": _truth,
+    "normalize": _boolean,
+    "mono": _boolean,
     "cover": _cover,
 }

@@ -1,4 +1,4 @@
-"""Whose address a login comes from: nobody can choose it by writing X-Forwarded-For."""
+"""The client's address behind proxies: a client cannot forge it with X-Forwarded-For."""
 
 import pytest
 from flask import Request
@@ -18,12 +18,12 @@ def address(peer: str, forwarded: str | None = None, trusted: str = "") -> str:
     ("peer", "forwarded", "client"),
     [
         ("203.0.113.5", None, "203.0.113.5"),
-        ("203.0.113.5", "198.51.100.1", "203.0.113.5"),  # no proxy of ours: what it says is not heard
+        ("203.0.113.5", "198.51.100.1", "203.0.113.5"),  # not a trusted proxy: its header is ignored
         ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
         ("10.0.0.1", "198.51.100.1, 10.0.0.2, 192.168.1.1", "198.51.100.1"),
-        ("10.0.0.1", "1.2.3.4, 198.51.100.1", "198.51.100.1"),  # the client wrote the first itself
+        ("10.0.0.1", "1.2.3.4, 198.51.100.1", "198.51.100.1"),  # the client sent the first one itself
         ("10.0.0.1", "127.0.0.1, 198.51.100.1", "198.51.100.1"),
-        ("10.0.0.1", "10.9.9.9, 10.0.0.2", "10.9.9.9"),  # a neighbour
+        ("10.0.0.1", "10.9.9.9, 10.0.0.2", "10.9.9.9"),  # a client on our own network
         ("10.0.0.1", None, "10.0.0.1"),
         ("10.0.0.1", "", "10.0.0.1"),
         ("10.0.0.1", "nonsense", "10.0.0.1"),
@@ -33,25 +33,25 @@ def address(peer: str, forwarded: str | None = None, trusted: str = "") -> str:
         ("", None, ""),
     ],
 )
-def test_the_nearest_address_that_is_no_proxy(peer: str, forwarded: str | None, client: str) -> None:
+def test_client_is_the_nearest_address_that_is_not_a_proxy(peer: str, forwarded: str | None, client: str) -> None:
     assert address(peer, forwarded) == client
 
 
-def test_trusted_proxies_are_those_of_the_setting() -> None:
+def test_setting_replaces_the_default_proxies() -> None:
     assert address("203.0.113.5", "198.51.100.1", "203.0.113.0/24") == "198.51.100.1"
     assert address("10.0.0.1", "198.51.100.1", "203.0.113.0/24") == "10.0.0.1"
     assert address("10.0.0.1", "203.0.113.5, 198.51.100.1", "10.0.0.0/8 , 198.51.100.1/32") == "203.0.113.5"
 
 
 @pytest.mark.parametrize("trusted", ["nonsense", "10.0.0.1/8", "10.0.0.0/8,,"])
-def test_a_setting_that_makes_no_sense(trusted: str) -> None:
+def test_invalid_setting(trusted: str) -> None:
     with pytest.raises(BadSetting, match="TRUSTED_PROXIES"):
         address("10.0.0.1", None, trusted)
 
 
 @pytest.mark.parametrize(
-    ("peer", "trusted", "is_one"),
+    ("peer", "trusted", "trusted_proxy"),
     [("127.0.0.1", "", False), ("127.0.0.1", "127.0.0.0/8", True), ("192.168.0.9", "127.0.0.0/8,10.0.0.0/8", False)],
 )
-def test_whoever_asks_is_no_proxy_unless_the_setting_says_so(peer: str, trusted: str, is_one: bool) -> None:
-    assert is_trusted_proxy(peer, {"TRUSTED_PROXIES": trusted}) is is_one
+def test_no_proxy_is_trusted_unless_the_setting_names_it(peer: str, trusted: str, trusted_proxy: bool) -> None:
+    assert is_trusted_proxy(peer, {"TRUSTED_PROXIES": trusted}) is trusted_proxy

@@ -1,4 +1,4 @@
-"""Names and ranges of downloads, without a store."""
+"""File names and byte ranges of downloads, without a store."""
 
 import re
 from urllib.parse import unquote
@@ -35,7 +35,7 @@ def body_of(answer: Response) -> bytes:
     return b"".join(bytes(chunk) for chunk in answer.iter_encoded())
 
 
-def test_all_of_it() -> None:
+def test_complete_download() -> None:
     answer = ask()
     assert (answer.status_code, body_of(answer)) == (200, CONTENT)
     assert answer.headers["Content-Length"] == str(SIZE)
@@ -44,7 +44,7 @@ def test_all_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "first", "behind"),
+    ("requested", "start", "stop"),
     [
         ("bytes=0-0", 0, 1),
         ("bytes=1-2", 1, 3),
@@ -58,22 +58,22 @@ def test_all_of_it() -> None:
         ("Bytes = 3 - 4 ", 3, 5),
     ],
 )
-def test_a_range(asked: str, first: int, behind: int) -> None:
-    answer = ask(Range=asked)
-    assert (answer.status_code, body_of(answer)) == (206, CONTENT[first:behind])
-    assert answer.headers["Content-Range"] == f"bytes {first}-{behind - 1}/{SIZE}"
-    assert answer.headers["Content-Length"] == str(behind - first)
+def test_range(requested: str, start: int, stop: int) -> None:
+    answer = ask(Range=requested)
+    assert (answer.status_code, body_of(answer)) == (206, CONTENT[start:stop])
+    assert answer.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{SIZE}"
+    assert answer.headers["Content-Length"] == str(stop - start)
 
 
-@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", f"bytes={SIZE}-{SIZE + 5}", "bytes=-0"])
-def test_a_range_beyond_the_end(asked: str) -> None:
-    answer = ask(Range=asked)
+@pytest.mark.parametrize("requested", [f"bytes={SIZE}-", f"bytes={SIZE}-{SIZE + 5}", "bytes=-0"])
+def test_range_beyond_the_end_is_not_satisfiable(requested: str) -> None:
+    answer = ask(Range=requested)
     assert answer.status_code == 416
     assert answer.headers["Content-Range"] == f"bytes */{SIZE}"
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "requested",
     [
         "",
         "bytes",
@@ -87,33 +87,33 @@ def test_a_range_beyond_the_end(asked: str) -> None:
         "bytes=٣-٤",
     ],
 )
-def test_what_is_no_range_is_passed_over(asked: str) -> None:
-    answer = ask(Range=asked) if asked.isascii() else ask(Range=asked.encode().decode("latin-1"))
+def test_invalid_and_multiple_ranges_are_ignored(requested: str) -> None:
+    answer = ask(Range=requested) if requested.isascii() else ask(Range=requested.encode().decode("latin-1"))
     assert (answer.status_code, body_of(answer)) == (200, CONTENT)
 
 
 @given(st.text(alphabet="bytes=0123456789-, ", max_size=40))
-def test_no_range_breaks_it(asked: str) -> None:
-    assert ask(Range=asked).status_code in (200, 206, 416)
+def test_any_range_header_gets_a_valid_status(requested: str) -> None:
+    assert ask(Range=requested).status_code in (200, 206, 416)
 
 
 @pytest.mark.parametrize(
     ("condition", "status"),
     [(ETAG, 206), ('"other"', 200), (f"W/{ETAG}", 200), (BLOB, 200), ("Wed, 21 Oct 2015 07:28:00 GMT", 200)],
 )
-def test_a_range_of_what_may_have_changed(condition: str, status: int) -> None:
+def test_if_range(condition: str, status: int) -> None:
     assert ask(Range="bytes=0-0", If_Range=condition).status_code == status
 
 
 @pytest.mark.parametrize(
     ("condition", "status"), [(ETAG, 304), (f"W/{ETAG}", 304), (f'"a", {ETAG}', 304), ("*", 304), ('"a"', 200)]
 )
-def test_only_what_is_new(condition: str, status: int) -> None:
+def test_if_none_match(condition: str, status: int) -> None:
     assert ask(If_None_Match=condition).status_code == status
 
 
 @pytest.mark.parametrize(
-    ("name", "plain"),
+    ("name", "ascii_name"),
     [
         ("a.mp3", "a.mp3"),
         ("Größe.mp3", "Groe.mp3"),
@@ -125,12 +125,12 @@ def test_only_what_is_new(condition: str, status: int) -> None:
         ("", "audio.mp3"),
     ],
 )
-def test_disposition(name: str, plain: str) -> None:
-    assert disposition(name).startswith(f"attachment; filename=\"{plain}\"; filename*=UTF-8''")
+def test_ascii_file_name(name: str, ascii_name: str) -> None:
+    assert disposition(name).startswith(f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80))
-def test_disposition_of_any_name_is_one_safe_line_that_gives_it_back(name: str) -> None:
+def test_disposition_is_one_safe_line_that_encodes_the_name(name: str) -> None:
     found = re.fullmatch(
         r"attachment; filename=\"([ !#-\[\]-~]+)\"; filename\*=UTF-8''([A-Za-z0-9%._~-]*)", disposition(name)
     )

@@ -1,4 +1,4 @@
-"""From requests to handlers, and from errors to problem+json."""
+"""Routing of requests to handlers, and mapping of errors to problem+json."""
 
 import json
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from events.errors import Mp3burstError, TryAgain
 from functions.http_endpoint import JSON_LIMIT, BadRequest, Routes, Unprocessable, json_object, json_response
 
 
-class NotYou(Mp3burstError):
+class LoggedOut(Mp3burstError):
     status = 401
 
 
-class Slow(Mp3burstError):
+class Throttled(Mp3burstError):
     status = 429
     retry_after = 7
 
@@ -35,10 +35,10 @@ ROUTES = Routes(
         "DELETE /things/<thing>": lambda _, thing: Response(status=204),  # noqa: ARG005 - the router's names
         "GET /crash": fail(RuntimeError("the secret is 42")),
         "GET /ours": fail(Mp3burstError("DATABASE_URL is wrong: postgres://me:secret@host")),
-        "GET /later": fail(TryAgain("The store does not answer; try again later.")),
-        "GET /who": fail(NotYou("Log in first.")),
-        "GET /slow": fail(Slow("Too many of them: wait 7 s.")),
-        "GET /fields": fail(Unprocessable("Two things are wrong.", {"a": "is missing", "b": "is long"})),
+        "GET /later": fail(TryAgain("The store does not respond: try again later.")),
+        "GET /unauthorized": fail(LoggedOut("Log in first.")),
+        "GET /throttled": fail(Throttled("Too many of them: wait 7 s.")),
+        "GET /fields": fail(Unprocessable("Two fields are invalid.", {"a": "is missing", "b": "is too long"})),
     }
 )
 
@@ -74,7 +74,7 @@ def test_routes() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/thing", "/things/1/2", "//things", "/things//1", "/THINGS"])
-def test_nothing_there(path: str) -> None:
+def test_unknown_paths_are_not_found(path: str) -> None:
     for method in ("GET", "POST", "BREW"):
         problem(ask(method, path), 404)
 
@@ -84,53 +84,53 @@ def test_nothing_there(path: str) -> None:
     [
         ("PUT", "/things", "GET, HEAD, POST"),
         ("POST", "/things/1", "DELETE, GET, HEAD"),
-        ("BREW", "/slow", "GET, HEAD"),
+        ("BREW", "/throttled", "GET, HEAD"),
         ("OPTIONS", "/things", "GET, HEAD, POST"),
     ],
 )
-def test_another_method(method: str, path: str, allow: str) -> None:
+def test_other_methods_are_not_allowed(method: str, path: str, allow: str) -> None:
     response = ask(method, path)
     problem(response, 405)
     assert response.headers["Allow"] == allow
 
 
-def test_errors_of_users_have_their_sentence() -> None:
-    who = ask("GET", "/who")
-    assert problem(who, 401)["detail"] == "Log in first."
-    assert who.headers["WWW-Authenticate"] == 'Bearer realm="mp3burst"'
-    slow = ask("GET", "/slow")
-    problem(slow, 429)
-    assert slow.headers["Retry-After"] == "7"
-    assert problem(ask("GET", "/fields"), 422)["errors"] == {"a": "is missing", "b": "is long"}
+def test_user_errors_show_their_message() -> None:
+    unauthorized = ask("GET", "/unauthorized")
+    assert problem(unauthorized, 401)["detail"] == "Log in first."
+    assert unauthorized.headers["WWW-Authenticate"] == 'Bearer realm="mp3burst"'
+    throttled = ask("GET", "/throttled")
+    problem(throttled, 429)
+    assert throttled.headers["Retry-After"] == "7"
+    assert problem(ask("GET", "/fields"), 422)["errors"] == {"a": "is missing", "b": "is too long"}
 
 
-def test_faults_of_ours_are_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+def test_internal_errors_are_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     for path in ("/crash", "/ours"):
         caplog.clear()
         assert "secret" not in str(problem(ask("GET", path), 500))
         assert "secret" in caplog.text
     later = ask("GET", "/later")
-    assert problem(later, 503)["detail"] == "The store does not answer; try again later."
+    assert problem(later, 503)["detail"] == "The store does not respond: try again later."
     assert int(later.headers["Retry-After"]) > 0
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"1", b"null", b'"a"', b"\xff", b"[" * 60_000, b"NaN"])
-def test_a_body_that_is_no_json_object(body: bytes) -> None:
+def test_body_that_is_not_a_json_object(body: bytes) -> None:
     problem(ask("POST", "/things", body), 400)
 
 
-def test_a_body_of_the_limit() -> None:
+def test_body_size_limit() -> None:
     fits = b'{"a":"' + b"x" * (JSON_LIMIT - 8) + b'"}'
     assert ask("POST", "/things", fits).status_code == 201
     assert "64 KiB" in str(problem(ask("POST", "/things", fits + b" "), 400)["detail"])
 
 
-def test_the_body_of_another_call_is_left_to_the_server() -> None:
-    """A handler that refuses has not read the body, however long it is."""
-    environ = EnvironBuilder("/who", method="GET", data=b"x" * 1000).get_environ()
+def test_unread_body_is_left_to_the_server() -> None:
+    """A handler that rejects a request does not read its body, however long it is."""
+    environ = EnvironBuilder("/unauthorized", method="GET", data=b"x" * 1000).get_environ()
     ROUTES.answer(Request(environ))
     assert len(environ["wsgi.input"].read()) == 1000
 
 
-def test_bad_request_is_an_error_of_the_user() -> None:
+def test_bad_request_has_status_400() -> None:
     assert BadRequest.status == 400

@@ -1,4 +1,4 @@
-"""Options as a user types them: taken in, refused with the field's name, and kept in the job's row."""
+"""Options as users type them: parsed, rejected with the field's name, and stored in the job's row."""
 
 import json
 
@@ -30,9 +30,11 @@ from functions.options import BadOption, Options
         ("1,5", None),
     ],
 )
-def test_times_are_seconds_or_minutes_and_hours(text: str, seconds: float | None) -> None:
+def test_time_formats(text: str, seconds: float | None) -> None:
     if seconds is None:
-        with pytest.raises(BadOption, match=r"start must be seconds, as 83\.5, or a time, as 1:23\.5") as caught:
+        with pytest.raises(
+            BadOption, match=r"start must be a time such as 83\.5 or 1:23\.5, at most"
+        ) as caught:
             Options.from_form({"start": text})
         assert caught.value.field == "start"
     else:
@@ -43,7 +45,7 @@ def test_times_are_seconds_or_minutes_and_hours(text: str, seconds: float | None
     ("text", "decibels"),
     [("6", 6), ("-3.5dB", -3.5), ("+2 db", 2), ("-30", -30), ("30.1", None), ("200%", None), ("loud", None)],
 )
-def test_volume_is_decibels(text: str, decibels: float | None) -> None:
+def test_volume_is_in_decibels(text: str, decibels: float | None) -> None:
     if decibels is None:
         with pytest.raises(BadOption, match="volume must be decibels from -30 to 30"):
             Options.from_form({"volume": text})
@@ -69,7 +71,7 @@ def test_volume_is_decibels(text: str, decibels: float | None) -> None:
         ({"speed": "2"}, "speed"),
     ],
 )
-def test_what_makes_no_sense_names_its_field(form: dict[str, str], field: str) -> None:
+def test_error_names_the_field(form: dict[str, str], field: str) -> None:
     with pytest.raises(BadOption) as caught:
         Options.from_form(form)
     assert caught.value.field == field
@@ -79,22 +81,22 @@ def test_what_makes_no_sense_names_its_field(form: dict[str, str], field: str) -
 @pytest.mark.parametrize(
     ("text", "wanted"), [("frame", "frame"), ("NONE", "none"), ("0", 0.0), ("1:05", 65.0), ("best", None), ("-3", None)]
 )
-def test_a_cover_is_a_frame_or_none_or_a_second(text: str, wanted: str | float | None) -> None:
+def test_cover_is_a_frame_or_none_or_a_time(text: str, wanted: str | float | None) -> None:
     if wanted is None:
-        with pytest.raises(BadOption, match="cover must be frame, none, or the second of the video") as caught:
+        with pytest.raises(BadOption, match="cover must be frame, none, or a time in the video") as caught:
             Options.from_form({"cover": text})
         assert caught.value.field == "cover"
     else:
         assert Options.from_form({"cover": text}).cover == wanted
 
 
-def test_fades_may_be_as_long_as_what_is_kept() -> None:
+def test_fades_may_be_as_long_as_the_excerpt() -> None:
     options = Options.from_form({"start": "10", "end": "14", "fade_in": "2", "fade_out": "2"})
     assert (options.fade_in, options.fade_out) == (2, 2)
     assert Options.from_form({"start": "10", "fade_in": "20"}).fade_in == 20
 
 
-def test_switches_are_on_or_off() -> None:
+def test_switches_accept_several_spellings() -> None:
     assert Options.from_form({"normalize": "true", "mono": "ON"}) == Options(normalize=True, mono=True)
     assert Options.from_form({"normalize": "no", "mono": "0"}) == Options()
 
@@ -117,11 +119,11 @@ TIMES = st.none() | st.floats(0, 360_000)
         cover=TIMES | st.sampled_from(["frame", "none"]),
     )
 )
-def test_a_row_gives_back_what_was_asked_for(options: Options) -> None:
+def test_json_round_trip(options: Options) -> None:
     assert Options.from_json(options.to_json()) == options
 
 
-def test_a_row_has_what_was_asked_for_and_nothing_else() -> None:
+def test_json_contains_only_what_differs_from_the_defaults() -> None:
     assert json.loads(Options().to_json()) == {}
     assert json.loads(Options(vbr=0, start=0.0, mono=True).to_json()) == {"vbr": 0, "start": 0.0, "mono": True}
     assert Options.from_json('{"bitrate": 128, "track": 1}') == Options(bitrate=128, track=1)
