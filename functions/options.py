@@ -95,7 +95,7 @@ class Options:
             raise BadOption("end", "end must be later than start, which is 0 by default.")
         if (self.fade_in or 0.0) + (self.fade_out or 0.0) > length:
             field = "fade_in" if (self.fade_in or 0.0) > length else "fade_out"
-            raise BadOption(field, f"The fades are too long for the {length:g} seconds between start and end: shorten them.")
+            raise BadOption(field, f"The fades do not fit into {length:g} seconds: shorten them or move start or end.")
 
     def to_json(self) -> str:
         """Returns the options that differ from their defaults, as a JSON object."""

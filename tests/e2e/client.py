@@ -1,4 +1,4 @@
-"""A user of mp3burst: registers, logs in, uploads, waits, downloads. The standard library only.
+"""A client of mp3burst: registers, logs in, uploads, waits and downloads. Uses the standard library only.
 
 with wave_file(seconds=2) as file:
     me = Client(platform.url).sign_up()
@@ -26,26 +26,25 @@ from urllib.parse import quote, urlencode, urlsplit
 PASSWORD = "correct horse battery"
 BOUNDARY = "mp3burst-test-boundary"
 _CHUNK = 1 << 20
-#: Bytes from which on a file is uploaded in parts.
+#: Larger files, in bytes, are uploaded in parts.
 _LARGE = 64 << 20
 _number = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, read to its end. ``cut`` where the server stopped reading before everything was sent."""
+    """A complete response."""
 
     status: int
     headers: http.client.HTTPMessage
     body: bytes
-    cut: bool = False
 
     def json(self) -> Any:
-        """The body as JSON."""
+        """Parses the body as JSON."""
         return json.loads(self.body)
 
     def problem(self, status: int) -> dict[str, Any]:
-        """The body of a refusal, held to RFC 9457 and to our own promise of a sentence."""
+        """Asserts that the response is a problem (RFC 9457) whose detail is a sentence, and returns it."""
         assert self.status == status, f"{self.status}: {self.body[:500]!r}"
         assert self.headers["Content-Type"] == "application/problem+json"
         problem: dict[str, Any] = self.json()
@@ -59,20 +58,23 @@ class Answer:
 
 
 class Client:
-    """One user, or nobody. Every call has a connection of its own, so threads may share a client."""
+    """One user, or an anonymous client. Every call opens its own connection, so threads may share a client."""
 
     def __init__(self, url: str, token: str = "", username: str = "", user: str = "") -> None:
-        self.url, self.token, self.username, self.user = url, token, username, user
+        self.url = url
+        self.token = token
+        self.username = username
+        self.user = user
 
     def sign_up(self, username: str = "", name: str = "Ada") -> Self:
-        """A new user of this server, logged in."""
+        """Registers a new user and returns their client, logged in."""
         username = username or f"user{next(_number)}.{secrets.token_hex(4)}@example.org"
         answer = self.register(name=name, username=username, password=PASSWORD)
         assert answer.status == 201, answer.body
         return type(self)(self.url, "", answer.json()["username"], answer.json()["id"]).log_in()
 
     def log_in(self) -> Self:
-        """The same user with a fresh token."""
+        """Returns the same user's client with a fresh token."""
         answer = self.login(self.username, PASSWORD)
         assert answer.status == 200, answer.body
         return type(self)(self.url, answer.json()["token"], self.username, self.user)
@@ -86,32 +88,30 @@ class Client:
         timeout: float = 60,
         source: str | None = None,
     ) -> Answer:
-        """Any call, with the user's token unless a header says otherwise; a header of None is left out."""
+        """Sends a request with the user's token, unless ``headers`` has Authorization; a header of None is omitted."""
         token = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        given = {name: value for name, value in (token | dict(headers or {})).items() if value is not None}
+        sent = {name: value for name, value in (token | dict(headers or {})).items() if value is not None}
         parts = urlsplit(self.url)
-        here = (source, 0) if source else None
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout, source_address=here)
+        local = (source, 0) if source else None
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout, source_address=local)
         with contextlib.closing(connection):
-            cut = False
-            try:
-                chunked = body is not None and not isinstance(body, bytes) and "Content-Length" not in given
-                connection.request(method, path, body, given, encode_chunked=chunked)
-            except (BrokenPipeError, ConnectionResetError):
-                cut = True  # It has heard enough; its answer is there to be read.
+            chunked = body is not None and not isinstance(body, bytes) and "Content-Length" not in sent
+            # If the server stops reading before everything is sent, its response has already arrived.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, path, body, sent, encode_chunked=chunked)
             with connection.getresponse() as response:
-                return Answer(response.status, response.headers, response.read(), cut)
+                return Answer(response.status, response.headers, response.read())
 
     def post_json(self, path: str, value: object) -> Answer:
-        """POST a value as JSON."""
+        """Sends a value as JSON by POST."""
         return self.call("POST", path, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def register(self, **form: object) -> Answer:
-        """POST /register."""
+        """Calls POST /register."""
         return self.post_json("/register", form)
 
     def login(self, username: str, password: str, address: str | None = None) -> Answer:
-        """POST /login, from an address of this machine's loopback network if one is given."""
+        """Calls POST /login, from an address of the loopback network if one is given."""
         basic = b64encode(f"{username}:{password}".encode()).decode()
         return self.call("POST", "/login", b"", {"Authorization": f"Basic {basic}"}, source=address)
 
@@ -123,18 +123,20 @@ class Client:
         key: str | None = None,
         timeout: float = 60,
     ) -> Answer:
-        """POST /upload as a form, the options before the file, which is streamed."""
+        """Calls POST /upload with a form: the options, then the file, which is streamed."""
         fields = (field(name, value) for name, value in (options or {}).items())
         return self.post_form([*fields, file_part(filename, b"")[:-2]], file, key, timeout)
 
     def post_form(
         self, parts: Iterable[bytes], file: IO[bytes] | None = None, key: str | None = None, timeout: float = 60
     ) -> Answer:
-        """POST /upload with a form of these parts; the file's bytes follow the last one, where there is a file."""
-        begin, end = b"".join(parts), f"--{BOUNDARY}--\r\n".encode()
+        """Calls POST /upload with a form of these parts; a file's bytes follow the last part."""
+        begin = b"".join(parts)
+        end = f"--{BOUNDARY}--\r\n".encode()
         size = 0
         if file is not None:
-            size, end = file.seek(0, io.SEEK_END), b"\r\n" + end
+            size = file.seek(0, io.SEEK_END)
+            end = b"\r\n" + end
             file.seek(0)
         headers = {
             "Content-Type": f"multipart/form-data; boundary={BOUNDARY}",
@@ -145,23 +147,27 @@ class Client:
         return self.call("POST", "/upload", itertools.chain([begin], content, [end]), headers, timeout)
 
     def upload(self, file: IO[bytes], filename: str, options: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Upload a file that is taken, a large one in parts; ``{"job", "fid"}``."""
+        """Uploads a file, a large one in parts, and asserts that it is accepted. Returns ``{"job", "fid"}``."""
         if file.seek(0, io.SEEK_END) > _LARGE:
             job = self.upload_in_parts(file, {"filename": filename, **(options or {})})
             return {"job": job, "fid": self.job(job)["fid"]}
         answer = self.try_upload(file, filename, options)
         assert answer.status == 202, answer.body
-        ticket: dict[str, str] = answer.json()
-        return ticket
+        accepted: dict[str, str] = answer.json()
+        return accepted
 
-    def upload_in_parts(self, file: IO[bytes], about: Mapping[str, str], part: int = 16 << 20) -> str:
-        """Upload a file by tus (https://tus.io/protocols/resumable-upload) in parts of so many bytes; the job."""
+    def upload_in_parts(self, file: IO[bytes], metadata: Mapping[str, str], part: int = 16 << 20) -> str:
+        """Uploads a file with tus (https://tus.io/protocols/resumable-upload) in parts of ``part`` bytes.
+
+        Returns the job's id.
+        """
         size = file.seek(0, io.SEEK_END)
-        known = ",".join(f"{name} {b64encode(value.encode()).decode()}" for name, value in about.items())
+        encoded = ",".join(f"{name} {b64encode(value.encode()).decode()}" for name, value in metadata.items())
         version = {"Tus-Resumable": "1.0.0"}
-        answer = self.call("POST", "/files", b"", {**version, "Upload-Length": str(size), "Upload-Metadata": known})
+        answer = self.call("POST", "/files", b"", {**version, "Upload-Length": str(size), "Upload-Metadata": encoded})
         assert answer.status == 201, answer.body
-        location, offset = answer.headers["Location"], 0
+        location = answer.headers["Location"]
+        offset = 0
         while offset < size:
             file.seek(offset)
             headers = {"Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset)}
@@ -173,57 +179,57 @@ class Client:
     def upload_raw(
         self, content: bytes | Iterable[bytes], type_: str = "audio/wav", size: int | None = None, **query: str
     ) -> Answer:
-        """POST /upload with the bare bytes; without a size they are sent in chunks."""
+        """Calls POST /upload with the bare file as body, chunked if its size is unknown."""
         length = len(content) if isinstance(content, bytes) else size
         headers = {"Content-Type": type_, "Content-Length": None if length is None else str(length)}
         return self.call("POST", f"/upload?{urlencode(query)}", content, headers, 600)
 
     def job(self, job: str, wait: float | None = None) -> dict[str, Any]:
-        """GET /jobs/JOB of a job that is there."""
+        """Calls GET /jobs/JOB and asserts that the job exists."""
         answer = self.call("GET", f"/jobs/{job}" + ("" if wait is None else f"?wait={wait:g}"))
         assert answer.status == 200, answer.body
         found: dict[str, Any] = answer.json()
         return found
 
     def wait(self, job: str, seconds: float = 120) -> dict[str, Any]:
-        """The job, when it has ended."""
+        """Waits until the job is done or failed, and returns it."""
         deadline = time.monotonic() + seconds
         while (found := self.job(job, wait=10))["status"] not in ("done", "failed"):
-            assert time.monotonic() < deadline, f"the job has not ended in {seconds:g} s: {found}"
+            assert time.monotonic() < deadline, f"the job has not finished within {seconds:g} s: {found}"
         return found
 
     def convert(self, file: IO[bytes], filename: str, options: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Upload a file and wait for the end of its job."""
+        """Uploads a file and waits until its job is done or failed."""
         return self.wait(self.upload(file, filename, options)["job"])
 
     def jobs(self, **query: object) -> dict[str, Any]:
-        """GET /jobs."""
+        """Calls GET /jobs."""
         answer = self.call("GET", f"/jobs?{urlencode(query)}")
         assert answer.status == 200, answer.body
         page: dict[str, Any] = answer.json()
         return page
 
     def download(self, fid: str, method: str = "GET", **headers: str | None) -> Answer:
-        """GET /download; headers with ``_`` for ``-``."""
+        """Calls GET or HEAD /download; header names have ``_`` in place of ``-``."""
         return self.call(
             method, f"/download?fid={quote(fid)}", None, {name.replace("_", "-"): headers[name] for name in headers}
         )
 
 
 def field(name: str, value: str) -> bytes:
-    """A form's field."""
+    """Returns a field of a form."""
     return f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
 
 
 def file_part(filename: str, content: bytes, name: str = "file") -> bytes:
-    """A form's file."""
+    """Returns a file of a form."""
     escaped = filename.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{escaped}"\r\n'
     return f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + content + b"\r\n"
 
 
 def wave_bytes(seconds: float = 1.0, rate: int = 8000) -> bytes:
-    """A mono WAV file of a tone."""
+    """Returns a mono WAV file with a 440 Hz tone."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setnchannels(1)
@@ -236,10 +242,11 @@ def wave_bytes(seconds: float = 1.0, rate: int = 8000) -> bytes:
 
 
 class PeakRss:
-    """Samples the highest memory of processes while a block runs: bytes by (name, pid), as the kernel counts it."""
+    """Samples the peak memory of processes while a block runs: the kernel's figure, in bytes, by (name, pid)."""
 
     def __init__(self, pids: Callable[[], Iterable[tuple[str, int]]], every: float = 0.5) -> None:
-        self._pids, self._every = pids, every
+        self._pids = pids
+        self._every = every
         self.peaks: dict[tuple[str, int], int] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -257,14 +264,14 @@ class PeakRss:
             self.sample()
 
     def sample(self) -> None:
-        """Look once."""
+        """Takes one sample."""
         for name, pid in self._pids():
             if (peak := peak_rss(pid)) is not None:
                 self.peaks[name, pid] = max(peak, self.peaks.get((name, pid), 0))
 
 
 def peak_rss(pid: int) -> int | None:
-    """The most memory that a process has ever had, in bytes; None where it is gone (proc(5): VmHWM)."""
+    """Returns the peak memory of a process in bytes, or None if it has ended (proc(5): VmHWM)."""
     try:
         with open(f"/proc/{pid}/status") as status:  # noqa: PTH123 - no Path for a hundred reads a second
             return next((int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM:")), None)
@@ -273,5 +280,5 @@ def peak_rss(pid: int) -> int | None:
 
 
 def each(iterable: Iterable[bytes]) -> Iterator[bytes]:
-    """As an iterator without a length, so that it is sent in chunks."""
+    """Iterates over chunks without a known length, so that the request is sent chunked."""
     yield from iterable

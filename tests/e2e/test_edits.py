@@ -1,4 +1,4 @@
-"""Edits asked for with an upload, and what comes out at the other end."""
+"""Edits requested with an upload, and their effect on the MP3."""
 
 import io
 from pathlib import Path
@@ -16,11 +16,11 @@ from tests.support.platform import Platform
 ID3: Any = id3.ID3  # mutagen has no types
 
 
-def test_an_upload_is_edited(me: Client, tmp_path: Path) -> None:
+def test_upload_is_edited(me: Client, tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "talk.mp4", "-c:v", "mpeg4", "-c:a", "aac", seconds=6, video=True)
-    behind = [field("fade_out", "0.5"), field("volume", "-3dB"), field("normalize", "")]
-    ahead = [field("start", "0:01.5"), field("end", "5"), field("mono", "true"), field("cover", "0:02")]
-    answer = me.post_form([*ahead, file_part("talk.mp4", video.read_bytes()), *behind])
+    after = [field("fade_out", "0.5"), field("volume", "-3dB"), field("normalize", "")]
+    before = [field("start", "0:01.5"), field("end", "5"), field("mono", "true"), field("cover", "0:02")]
+    answer = me.post_form([*before, file_part("talk.mp4", video.read_bytes()), *after])
     assert answer.status == 202, answer.body
     job = me.wait(answer.json()["job"])
     assert job["status"] == "done", job
@@ -37,7 +37,7 @@ def test_an_upload_is_edited(me: Client, tmp_path: Path) -> None:
         assert sum(frame.samples for frame in mp3.decode(sound)) == pytest.approx(3.5 * 48000, abs=1152)
 
 
-def test_a_start_behind_the_sound_fails_the_job_with_a_sentence(me: Client, tmp_path: Path) -> None:
+def test_start_after_the_end_of_the_audio_fails_the_job(me: Client, tmp_path: Path) -> None:
     sound = clips.clip(tmp_path / "short.wav", seconds=1)
     with sound.open("rb") as file:
         job = me.convert(file, "short.wav", {"start": "9"})
@@ -45,9 +45,7 @@ def test_a_start_behind_the_sound_fails_the_job_with_a_sentence(me: Client, tmp_
     assert job["error"] == "The sound ends at 1.0 seconds: choose a start before that, not 9."
 
 
-def test_edits_that_make_no_sense_are_refused_also_behind_the_file(
-    platform: Platform, me: Client, tmp_path: Path
-) -> None:
+def test_invalid_edits_are_rejected_before_and_after_the_file(platform: Platform, me: Client, tmp_path: Path) -> None:
     data = clips.clip(tmp_path / "short.wav", seconds=1).read_bytes()
     for parts in (
         [field("start", "3"), field("end", "2"), file_part("a.wav", data)],

@@ -1,4 +1,4 @@
-"""The HTTP contract (design, section 3): every call and every status, through real processes."""
+"""The HTTP contract: every endpoint and every status, tested against real processes."""
 
 import base64
 import contextlib
@@ -41,7 +41,6 @@ from tests.support.platform import Platform, start
 from tests.support.processes import descendants, wait_for
 
 WAV = wave_bytes(1.0)
-NOBODY = "Authorization"
 
 
 # --- helpers
@@ -57,17 +56,17 @@ def blobs_of(platform: Platform, user: str) -> list[tuple[str, str]]:
 
 
 def leaves_nothing(platform: Platform, user: Client) -> None:
-    """Assert that nothing of the user is stored, on record or in files."""
+    """Asserts that nothing of the user remains, neither in the database nor in files."""
     assert not blobs_of(platform, user.user)
     assert user.jobs()["jobs"] == []
     stats = (platform.data / "media").glob("*/*/*/stat.json")
     assert not [path for path in stats if user.user in path.read_text()]
-    wait_for(lambda: not list((platform.data / "media").glob("*/*/*.part")), "no part of a file is left")
+    wait_for(lambda: not list((platform.data / "media").glob("*/*/*.part")), "partial files to be deleted")
 
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform where only admins may upload, and at most 100 kB."""
+    """A platform on which only admins may upload, at most 100 kB."""
     env = {"UPLOAD_ROLE": "admin", "MAX_UPLOAD_BYTES": "100000"}
     with start(tmp_path_factory.mktemp("strict") / "data", env=env) as running:
         yield running
@@ -90,13 +89,13 @@ def owner(platform: Platform) -> Client:
 
 
 @pytest.fixture(scope="module")
-def stranger(platform: Platform) -> Client:
+def other_user(platform: Platform) -> Client:
     return Client(platform.url).sign_up()
 
 
 @pytest.fixture(scope="module")
 def done(owner: Client) -> dict[str, Any]:
-    """A job that is done, of ``owner``."""
+    """A finished job of ``owner``."""
     job = owner.convert(BytesIO(wave_bytes(3)), "Ärger & Spaß «» 日本.wav")
     assert job["status"] == "done", job
     return job
@@ -129,18 +128,18 @@ def test_register(platform: Platform, form: dict[str, str], username: str) -> No
 
 
 @pytest.mark.parametrize("spelling", ["{}", "  {} ", "\N{FULLWIDTH LATIN CAPITAL LETTER U}{}"])
-def test_register_a_username_that_is_taken(platform: Platform, spelling: str) -> None:
-    nobody = Client(platform.url)
+def test_register_rejects_a_taken_username(platform: Platform, spelling: str) -> None:
+    anonymous = Client(platform.url)
     name = f"taken-{hashlib.sha256(spelling.encode()).hexdigest()[:8]}"
     form = {"name": "A", "password": PASSWORD, "email": "a@example.org"}
-    assert nobody.register(**form, username=normalize_username(spelling.format(name))).status == 201
-    nobody.register(**form, username=spelling.format(name).upper()).problem(409)
+    assert anonymous.register(**form, username=normalize_username(spelling.format(name))).status == 201
+    anonymous.register(**form, username=spelling.format(name).upper()).problem(409)
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b'"text"', b"null", b"\xff\xfe", b"name=Ada", b"[" * 60_000, b'{"a":"' + b"x" * 70_000]
 )
-def test_register_without_a_json_object(platform: Platform, body: bytes) -> None:
+def test_register_rejects_anything_but_a_json_object(platform: Platform, body: bytes) -> None:
     Client(platform.url).call("POST", "/register", body, {"Content-Type": "application/json"}).problem(400)
 
 
@@ -168,9 +167,7 @@ GOOD = {"name": "Ada", "username": "ada", "password": PASSWORD, "email": "ada@ex
         ({"name", "username", "password", "email"}, dict.fromkeys(GOOD)),
     ],
 )
-def test_register_names_every_field_that_is_wrong(
-    platform: Platform, fields: set[str], change: dict[str, object]
-) -> None:
+def test_register_names_every_invalid_field(platform: Platform, fields: set[str], change: dict[str, object]) -> None:
     problem = Client(platform.url).register(**(GOOD | change)).problem(422)
     assert problem["errors"].keys() == fields
     assert all(name in problem["detail"] for name in fields)
@@ -193,39 +190,39 @@ def test_login(platform: Platform, owner: Client) -> None:
     "authorization",
     [None, "", "Basic", "Basic !!!", "Basic " + base64.b64encode(b"no colon").decode(), "Bearer abc", "Digest a=b"],
 )
-def test_login_without_credentials(platform: Platform, authorization: str | None) -> None:
+def test_login_rejects_missing_and_malformed_credentials(platform: Platform, authorization: str | None) -> None:
     Client(platform.url).call("POST", "/login", b"", {"Authorization": authorization}).problem(401)
 
 
-def test_login_says_the_same_of_an_unknown_user_and_a_wrong_password(me: Client) -> None:
+def test_login_does_not_reveal_whether_a_user_exists(me: Client) -> None:
     def timed(username: str, address: str) -> tuple[Answer, float]:
         before = time.perf_counter()
         return me.login(username, "wrong password", address), time.perf_counter() - before
 
-    pairs = [  # five of them: the sixth failure would lock the account
+    pairs = [  # five pairs: the sixth failure would lock the account
         (timed(me.username, f"127.2.1.{n + 1}"), timed(f"nobody{n}@example.org", f"127.2.2.{n + 1}")) for n in range(5)
     ]
     answers = [answer for pair in pairs for answer, _ in pair]
     for answer in answers:
         answer.problem(401)
     assert len({answer.body for answer in answers}) == 1
-    # Without a hash to compute it would be a fifth of the time or less.
+    # Without computing a hash, it would take at most a fifth of the time.
     assert 0.4 < min(wrong[1] for wrong, _ in pairs) / min(unknown[1] for _, unknown in pairs) < 2.5
 
 
-def test_login_is_slowed_down_by_failures_and_let_in_after_them(me: Client) -> None:
+def test_login_locks_an_account_after_failures_for_a_short_time(me: Client) -> None:
     for _ in range(6):
         me.login(me.username, "wrong password", "127.2.0.100").problem(401)
     locked = me.login(me.username, PASSWORD, "127.2.0.100")
     locked.problem(429)
     assert 1 <= int(locked.headers["Retry-After"]) <= 2
-    # Whose account it is, can still use a token, log in from elsewhere, and from here a little later.
+    # The owner can still use a token, log in from another address, and log in from here a little later.
     assert me.jobs()["jobs"] == []
     assert me.login(me.username, PASSWORD, "127.2.0.7").status == 200
-    wait_for(lambda: me.login(me.username, PASSWORD, "127.2.0.100").status == 200, "the lock is over", 10)
+    wait_for(lambda: me.login(me.username, PASSWORD, "127.2.0.100").status == 200, "the lock to expire", 10)
 
 
-def test_login_slows_down_an_address_that_tries_many_accounts(owner: Client) -> None:
+def test_login_locks_an_address_that_tries_many_accounts(owner: Client) -> None:
     address = "127.2.0.9"
     with ThreadPoolExecutor(4) as threads:
         guesses = [
@@ -234,13 +231,13 @@ def test_login_slows_down_an_address_that_tries_many_accounts(owner: Client) -> 
         assert {guess().status for guess in guesses} <= {401, 429}
     assert owner.login(owner.username, PASSWORD, address).status == 429
     basic = base64.b64encode(f"{owner.username}:{PASSWORD}".encode()).decode()
-    for claim in ("203.0.113.1", f"203.0.113.1, {address}", "127.2.0.11"):
-        headers = {"Authorization": f"Basic {basic}", "X-Forwarded-For": claim}
+    for forwarded in ("203.0.113.1", f"203.0.113.1, {address}", "127.2.0.11"):
+        headers = {"Authorization": f"Basic {basic}", "X-Forwarded-For": forwarded}
         assert owner.call("POST", "/login", b"", headers, source=address).status == 429
     assert owner.login(owner.username, PASSWORD, "127.2.0.10").status == 200
 
 
-def test_jwks_has_the_key_of_the_tokens(platform: Platform, owner: Client) -> None:
+def test_jwks_contains_the_public_key_of_tokens(platform: Platform, owner: Client) -> None:
     answer = Client(platform.url).call("GET", "/.well-known/jwks.json")
     assert answer.status == 200
     (key,) = answer.json()["keys"]
@@ -274,15 +271,15 @@ def unsigned(token: str) -> str:
 
 
 AUTHORIZATIONS: dict[str, Callable[[str], str | None]] = {
-    "none": lambda _: None,
+    "missing": lambda _: None,
     "empty": lambda _: "",
     "Basic": lambda token: f"Basic {token}",
     "Bearer without a token": lambda _: "Bearer ",
-    "no token": lambda _: "Bearer abc",
+    "malformed": lambda _: "Bearer abc",
     "alg none": lambda token: f"Bearer {unsigned(token)}",
     "tampered": lambda token: f"Bearer {tampered(token)}",
-    "signature cut": lambda token: f"Bearer {token[:-4]}",
-    "something behind it": lambda token: f"Bearer {token}~",
+    "truncated signature": lambda token: f"Bearer {token[:-4]}",
+    "trailing character": lambda token: f"Bearer {token}~",
 }
 PROTECTED = [
     "POST /validate",
@@ -296,7 +293,7 @@ PROTECTED = [
 
 
 @pytest.mark.parametrize("call", PROTECTED)
-def test_calls_without_a_token_that_holds(owner: Client, call: str) -> None:
+def test_protected_endpoints_reject_missing_and_invalid_tokens(owner: Client, call: str) -> None:
     method, path = call.split()
     for name, make in AUTHORIZATIONS.items():
         answer = owner.call(method, path, b"" if method == "POST" else None, {"Authorization": make(owner.token)})
@@ -306,7 +303,7 @@ def test_calls_without_a_token_that_holds(owner: Client, call: str) -> None:
             answer.problem(401)
 
 
-# --- upload: taken
+# --- upload: accepted
 
 
 def test_upload_a_form(me: Client) -> None:
@@ -320,8 +317,8 @@ def test_upload_a_form(me: Client) -> None:
     assert job["filename"] == "a.wav"
 
 
-def test_upload_the_bare_bytes(me: Client) -> None:
-    for content in (WAV, each([WAV[:100], WAV[100:]])):  # with a length, and in chunks
+def test_upload_a_bare_body(me: Client) -> None:
+    for content in (WAV, each([WAV[:100], WAV[100:]])):  # with Content-Length, and chunked
         answer = me.upload_raw(content, filename="Ä b.wav", vbr="2")
         assert answer.status == 202, answer.body
         job = me.job(answer.json()["job"])
@@ -329,9 +326,9 @@ def test_upload_the_bare_bytes(me: Client) -> None:
     assert me.upload_raw(WAV, "video/mp4; codecs=avc1").status == 202
 
 
-def test_upload_takes_options_behind_the_file_and_in_the_query(me: Client) -> None:
-    behind = me.post_form([file_part("a.wav", WAV), field("bitrate", "320"), field("vbr", "")])
-    assert me.job(behind.json()["job"])["options"] == {"bitrate": 320}
+def test_upload_accepts_options_after_the_file_and_in_the_query(me: Client) -> None:
+    after = me.post_form([file_part("a.wav", WAV), field("bitrate", "320"), field("vbr", "")])
+    assert me.job(after.json()["job"])["options"] == {"bitrate": 320}
     type_ = f"multipart/form-data; boundary={BOUNDARY}"
     body = file_part("a.wav", WAV) + f"--{BOUNDARY}--\r\n".encode()
     query = me.call("POST", "/upload?vbr=0&track=0", body, {"Content-Type": type_})
@@ -339,12 +336,12 @@ def test_upload_takes_options_behind_the_file_and_in_the_query(me: Client) -> No
     assert me.job(query.json()["job"])["options"] == {"vbr": 0}
 
 
-def test_upload_with_a_token_in_lower_case_scheme(me: Client) -> None:
+def test_upload_accepts_a_lower_case_bearer_scheme(me: Client) -> None:
     answer = me.call("POST", "/upload", WAV, {"Content-Type": "audio/wav", "Authorization": f"bearer {me.token}"})
     assert answer.status == 202
 
 
-def test_upload_twice_under_one_idempotency_key(platform: Platform, me: Client) -> None:
+def test_upload_twice_with_one_idempotency_key_creates_one_job(platform: Platform, me: Client) -> None:
     answers = [me.try_upload(BytesIO(WAV), "a.wav", key="k 1") for _ in range(2)]
     assert [answer.status for answer in answers] == [202, 202]
     assert answers[0].body == answers[1].body
@@ -355,7 +352,7 @@ def test_upload_twice_under_one_idempotency_key(platform: Platform, me: Client) 
     assert len(me.jobs()["jobs"]) == 2
 
 
-def test_upload_at_the_same_moment_under_one_idempotency_key(platform: Platform, me: Client) -> None:
+def test_simultaneous_uploads_with_one_idempotency_key_create_one_job(platform: Platform, me: Client) -> None:
     with ThreadPoolExecutor(6) as threads:
         answers = list(threads.map(lambda _: me.try_upload(BytesIO(WAV), "a.wav", key="once"), range(6)))
     assert {answer.status for answer in answers} == {202}
@@ -365,66 +362,64 @@ def test_upload_at_the_same_moment_under_one_idempotency_key(platform: Platform,
     assert sorted(store for store, _ in blobs_of(platform, me.user)) == ["mp3s", "videos"]
 
 
-# --- upload: refused
+# --- upload: rejected
 
 
-def test_upload_wants_a_good_idempotency_key(platform: Platform, me: Client) -> None:
+def test_upload_rejects_an_invalid_idempotency_key(platform: Platform, me: Client) -> None:
     assert "Idempotency-Key" in me.try_upload(BytesIO(WAV), "a.wav", key="k" * 256).problem(422)["errors"]
     assert "Idempotency-Key" in me.try_upload(BytesIO(WAV), "a.wav", key="").problem(422)["errors"]
     leaves_nothing(platform, me)
 
 
-TEXT = b"Not a video at all, however it is called.\n" * 100
-WRONG_FORMS = {
+TEXT = b"Not a video, whatever its name.\n" * 100
+INVALID_FORMS = {
     "no parts": ([], "file"),
     "no file": ([field("bitrate", "64k")], "file"),
-    "a field in place of the file": ([field("file", "a.wav")], "file"),
+    "a field instead of the file": ([field("file", "a.wav")], "file"),
     "an empty file": ([file_part("a.wav", b"")], "file"),
     "two files": ([file_part("a.wav", WAV), file_part("b.wav", WAV)], "file"),
-    "two files, the second elsewhere": ([file_part("a.wav", WAV), file_part("b.wav", WAV, "other")], "other"),
-    "a wrong field": ([file_part("a.wav", WAV, "video")], "video"),
-    "a wrong bit rate": ([field("bitrate", "100k"), file_part("a.wav", WAV)], "bitrate"),
-    "a wrong quality": ([field("vbr", "10"), file_part("a.wav", WAV)], "vbr"),
-    "a wrong track": ([field("track", "-1"), file_part("a.wav", WAV)], "track"),
+    "two files in different fields": ([file_part("a.wav", WAV), file_part("b.wav", WAV, "other")], "other"),
+    "a file in the wrong field": ([file_part("a.wav", WAV, "video")], "video"),
+    "an invalid bit rate": ([field("bitrate", "100k"), file_part("a.wav", WAV)], "bitrate"),
+    "an invalid quality": ([field("vbr", "10"), file_part("a.wav", WAV)], "vbr"),
+    "an invalid track": ([field("track", "-1"), file_part("a.wav", WAV)], "track"),
     "an unknown option": ([field("loudness", "11"), file_part("a.wav", WAV)], "loudness"),
-    "bit rate and quality": ([field("bitrate", "64"), field("vbr", "2"), file_part("a.wav", WAV)], "vbr"),
+    "both bit rate and quality": ([field("bitrate", "64"), field("vbr", "2"), file_part("a.wav", WAV)], "vbr"),
     "an option twice": ([field("vbr", "2"), field("vbr", "2"), file_part("a.wav", WAV)], "vbr"),
-    "a wrong option behind the file": ([file_part("a.wav", WAV), field("bitrate", "1")], "bitrate"),
-    "an option again behind the file": ([field("vbr", "2"), file_part("a.wav", WAV), field("vbr", "2")], "vbr"),
+    "an invalid option after the file": ([file_part("a.wav", WAV), field("bitrate", "1")], "bitrate"),
+    "an option repeated after the file": ([field("vbr", "2"), file_part("a.wav", WAV), field("vbr", "2")], "vbr"),
 }
 
 
-@pytest.mark.parametrize("what", WRONG_FORMS)
-def test_upload_of_a_wrong_form_says_what_is_wrong_and_keeps_nothing(platform: Platform, me: Client, what: str) -> None:
-    parts, culprit = WRONG_FORMS[what]
-    assert culprit in me.post_form(parts).problem(422)["errors"]
+@pytest.mark.parametrize("what", INVALID_FORMS)
+def test_upload_of_an_invalid_form_names_the_field(platform: Platform, me: Client, what: str) -> None:
+    parts, field_name = INVALID_FORMS[what]
+    assert field_name in me.post_form(parts).problem(422)["errors"]
     leaves_nothing(platform, me)
 
 
 @pytest.mark.parametrize(
-    ("query", "culprit"), [({"bitrate": "7"}, "bitrate"), ({"speed": "2"}, "speed"), ({"vbr": "x"}, "vbr")]
+    ("query", "option"), [({"bitrate": "7"}, "bitrate"), ({"speed": "2"}, "speed"), ({"vbr": "x"}, "vbr")]
 )
-def test_upload_with_a_wrong_query(platform: Platform, me: Client, query: dict[str, str], culprit: str) -> None:
-    assert (
-        culprit
-        in me.call("POST", f"/upload?{urlencode(query)}", WAV, {"Content-Type": "audio/wav"}).problem(422)["errors"]
-    )
+def test_upload_with_an_invalid_query(platform: Platform, me: Client, query: dict[str, str], option: str) -> None:
+    answer = me.call("POST", f"/upload?{urlencode(query)}", WAV, {"Content-Type": "audio/wav"})
+    assert option in answer.problem(422)["errors"]
     leaves_nothing(platform, me)
 
 
-def test_upload_of_no_bytes(platform: Platform, me: Client) -> None:
+def test_upload_of_an_empty_body(platform: Platform, me: Client) -> None:
     assert "file" in me.upload_raw(b"").problem(422)["errors"]
     leaves_nothing(platform, me)
 
 
 @pytest.mark.parametrize("type_", ["application/json", "text/plain", "multipart/form-data", "image/png", ""])
-def test_upload_of_another_type(platform: Platform, me: Client, type_: str) -> None:
+def test_upload_of_an_unsupported_content_type(platform: Platform, me: Client, type_: str) -> None:
     me.call("POST", "/upload", WAV, {"Content-Type": type_}).problem(415)
     leaves_nothing(platform, me)
 
 
 @pytest.mark.parametrize("content", [TEXT, b"\x89PNG\r\n\x1a\n" + bytes(1000), b"%PDF-1.7\n", b"PK\x03\x04", b"x"])
-def test_upload_of_what_is_no_media_whatever_it_is_called(platform: Platform, me: Client, content: bytes) -> None:
+def test_upload_of_other_content_is_rejected_whatever_its_name(platform: Platform, me: Client, content: bytes) -> None:
     me.try_upload(BytesIO(content), "video.mp4").problem(415)
     me.upload_raw(content, "video/mp4", filename="video.mp4").problem(415)
     leaves_nothing(platform, me)
@@ -433,28 +428,28 @@ def test_upload_of_what_is_no_media_whatever_it_is_called(platform: Platform, me
 @pytest.mark.parametrize(
     "body",
     [
-        file_part("a.wav", WAV),  # no end
+        file_part("a.wav", WAV),  # no closing boundary
         file_part("a.wav", WAV)[:-40],
         f"--{BOUNDARY}\r\nno header at all\r\n\r\nx\r\n--{BOUNDARY}--\r\n".encode(),
         f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=".encode() + b"x" * 3_000_000,
         field("bitrate", "6" * 20_000) + file_part("a.wav", WAV) + f"--{BOUNDARY}--\r\n".encode(),
         b"".join(field(f"f{n}", "") for n in range(100)) + file_part("a.wav", WAV) + f"--{BOUNDARY}--\r\n".encode(),
     ],
-    ids=["no end", "cut", "no header", "endless header", "huge field", "many fields"],
+    ids=["no closing boundary", "truncated", "no header", "endless header", "huge field", "many fields"],
 )
-def test_upload_of_a_damaged_form(platform: Platform, me: Client, body: bytes) -> None:
+def test_upload_of_a_malformed_form(platform: Platform, me: Client, body: bytes) -> None:
     me.call("POST", "/upload", body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}).problem(400)
     leaves_nothing(platform, me)
 
 
-def test_upload_where_only_admins_may(strict: Platform, admin: Client) -> None:
+def test_upload_can_be_restricted_to_admins(strict: Platform, admin: Client) -> None:
     user = Client(strict.url).sign_up()
     user.try_upload(BytesIO(WAV), "a.wav").problem(403)
     leaves_nothing(strict, user)
     assert admin.try_upload(BytesIO(WAV), "a.wav").status == 202
 
 
-def test_upload_that_is_too_large(strict: Platform, admin: Client) -> None:
+def test_upload_over_the_limit(strict: Platform, admin: Client) -> None:
     before = blobs_of(strict, admin.user)
     sizes: dict[str, Callable[[], Answer]] = {
         "by its length": lambda: admin.upload_raw(iter([WAV, bytes(10)]), size=50 << 20),
@@ -470,7 +465,7 @@ def test_upload_that_is_too_large(strict: Platform, admin: Client) -> None:
     assert admin.upload_raw(exact).status == 202
 
 
-def test_upload_whose_client_hangs_up(platform: Platform, me: Client) -> None:
+def test_upload_whose_client_disconnects_leaves_nothing(platform: Platform, me: Client) -> None:
     parts = urlsplit(me.url)
     with socket.create_connection((parts.hostname or "", parts.port or 0)) as line:
         head = (
@@ -478,32 +473,30 @@ def test_upload_whose_client_hangs_up(platform: Platform, me: Client) -> None:
             "Content-Type: audio/wav\r\nContent-Length: 10000000\r\n\r\n"
         )
         line.sendall(head.encode() + WAV + bytes(1_000_000))
-        wait_for(lambda: blobs_of(platform, me.user), "the upload has begun")
-    wait_for(lambda: not blobs_of(platform, me.user), "the rest of the upload is gone")
+        wait_for(lambda: blobs_of(platform, me.user), "the upload to begin")
+    wait_for(lambda: not blobs_of(platform, me.user), "the partial upload to be deleted")
     leaves_nothing(platform, me)
 
 
-def test_upload_answers_a_stranger_early_and_reads_nothing_into_memory(platform: Platform, me: Client) -> None:
-    assert me.try_upload(BytesIO(WAV), "a.wav").status == 202  # so that there is a process to be measured
-    size, sent = 300 << 20, itertools.count()
+def test_unauthorized_upload_is_rejected_without_buffering_its_body(platform: Platform, me: Client) -> None:
+    assert me.try_upload(BytesIO(WAV), "a.wav").status == 202  # starts a process to measure
+    size = 300 << 20
 
     def content() -> Iterator[bytes]:
         for _ in range(size >> 20):
-            next(sent)
             yield bytes(1 << 20)
 
     pids = [pid for one in platform.instances("upload") for pid in (one["pid"], *descendants(one["pid"]))]
     before = {pid: peak_rss(pid) for pid in pids}
     headers = {"Content-Length": str(size), "Content-Type": "video/mp4"}
-    refused = me.call("POST", "/upload", content(), headers | {"Authorization": None})
-    refused.problem(401)
+    me.call("POST", "/upload", content(), headers | {"Authorization": None}).problem(401)
     growth = [(peak_rss(pid) or 0) - (peak or 0) for pid, peak in before.items()]
     assert growth
     assert max(growth) < 16 << 20, f"grew by {max(growth) >> 20} MB"
 
 
-def test_upload_answers_a_stranger_who_waits_for_the_answer(platform: Platform) -> None:
-    """It has its answer when 64 kB of 300 MB are sent, with Expect: 100-continue, as curl has it, and without."""
+def test_unauthorized_upload_is_rejected_before_its_body_is_sent(platform: Platform) -> None:
+    """The response arrives after 64 kB of 300 MB, with Expect: 100-continue, as curl sends it, and without."""
     parts = urlsplit(platform.url)
     for expect in ("Expect: 100-continue\r\n", ""):
         head = f"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000000\r\n{expect}\r\n"
@@ -519,7 +512,7 @@ def test_upload_answers_a_stranger_who_waits_for_the_answer(platform: Platform) 
 # --- jobs
 
 
-def test_a_job_shows_what_the_contract_says(done: dict[str, Any]) -> None:
+def test_job_has_the_fields_of_the_contract(done: dict[str, Any]) -> None:
     names = "job fid filename status progress mp3 duration options error warning created finished"
     assert done.keys() == set(names.split())
     assert re.fullmatch("[0-9a-f]{32}", done["job"])
@@ -533,19 +526,19 @@ def test_a_job_shows_what_the_contract_says(done: dict[str, Any]) -> None:
     assert created <= finished <= datetime.now(UTC)
 
 
-def test_a_job_that_has_just_come_in(me: Client) -> None:
-    ticket = me.upload(BytesIO(wave_bytes(1)), "a.wav")
-    job = me.job(ticket["job"])
+def test_new_job(me: Client) -> None:
+    accepted = me.upload(BytesIO(wave_bytes(1)), "a.wav")
+    job = me.job(accepted["job"])
     assert job["status"] in ("uploaded", "converting", "done")
     if job["status"] != "done":
         assert (job["mp3"], job["finished"]) == (None, None)
         assert 0 <= job["progress"] <= 1
 
 
-def test_jobs_are_listed_newest_first_and_page_by_page(me: Client) -> None:
+def test_jobs_are_listed_newest_first_in_pages(me: Client) -> None:
     assert me.jobs() == {"jobs": [], "next": None}
-    tickets = [me.upload(BytesIO(WAV), f"{n}.wav")["job"] for n in range(5)]
-    newest = tickets[::-1]
+    uploaded = [me.upload(BytesIO(WAV), f"{n}.wav")["job"] for n in range(5)]
+    newest = uploaded[::-1]
     assert [job["job"] for job in me.jobs()["jobs"]] == newest
     assert me.jobs()["next"] is None
     seen: list[str] = []
@@ -564,32 +557,32 @@ def test_jobs_are_listed_newest_first_and_page_by_page(me: Client) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "limit=nan", "limit=", "limit=-1"])
-def test_jobs_with_a_wrong_limit(owner: Client, query: str) -> None:
+def test_list_rejects_an_invalid_limit(owner: Client, query: str) -> None:
     assert "limit" in owner.call("GET", f"/jobs?{query}").problem(422)["errors"]
 
 
-def test_jobs_after_one_that_is_not_mine(stranger: Client, done: dict[str, Any]) -> None:
+def test_list_after_another_users_job_is_not_found(other_user: Client, done: dict[str, Any]) -> None:
     for after in (done["job"], "0" * 32, "x"):
-        stranger.call("GET", f"/jobs?after={after}").problem(404)
+        other_user.call("GET", f"/jobs?after={after}").problem(404)
 
 
 @pytest.mark.parametrize("wait", ["-1", "26", "x", "inf", "nan", ""])
-def test_a_job_with_a_wrong_wait(owner: Client, done: dict[str, Any], wait: str) -> None:
+def test_job_rejects_an_invalid_wait(owner: Client, done: dict[str, Any], wait: str) -> None:
     assert "wait" in owner.call("GET", f"/jobs/{done['job']}?wait={wait}").problem(422)["errors"]
 
 
-def test_waiting_ends_when_the_job_moves_on(me: Client) -> None:
+def test_wait_ends_when_the_status_changes(me: Client) -> None:
     job = me.upload(BytesIO(wave_bytes(20, 44100)), "a.wav")["job"]
     states = [me.job(job)["status"]]
     while states[-1] not in ("done", "failed"):
         before = time.monotonic()
         states.append(me.job(job, wait=25)["status"])
         assert time.monotonic() - before < 20
-        assert states[-1] != states[-2], "the wait ended for nothing"
+        assert states[-1] != states[-2], "the wait ended without a change"
     assert states[-1] == "done"
 
 
-def test_waiting_holds_the_answer_until_the_time_is_over(platform: Platform, me: Client) -> None:
+def test_wait_lasts_as_long_as_requested(platform: Platform, me: Client) -> None:
     job = me.upload(BytesIO(WAV), "a.wav")["job"]
     me.wait(job)
     with contextlib.closing(sqlite3.connect(platform.data / "mp3burst.db", timeout=10)) as database, database:
@@ -600,27 +593,25 @@ def test_waiting_holds_the_answer_until_the_time_is_over(platform: Platform, me:
     me.call("DELETE", f"/jobs/{job}")
 
 
-def test_waiting_for_what_is_over_takes_no_time(owner: Client, done: dict[str, Any]) -> None:
+def test_wait_for_a_finished_job_returns_at_once(owner: Client, done: dict[str, Any]) -> None:
     before = time.monotonic()
     assert owner.job(done["job"], wait=25)["status"] == "done"
     assert time.monotonic() - before < 5
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_a_job_of_somebody_else_is_not_there(
-    owner: Client, stranger: Client, done: dict[str, Any], method: str
-) -> None:
+def test_another_users_job_is_not_found(owner: Client, other_user: Client, done: dict[str, Any], method: str) -> None:
     bodies = set()
     for job in (done["job"], "0" * 32, "x", quote("'; DROP TABLE jobs"), done["job"].upper(), "%00"):
-        answer = stranger.call(method, f"/jobs/{job}")
+        answer = other_user.call(method, f"/jobs/{job}")
         answer.problem(404)
         bodies.add(answer.body)
     assert len(bodies) == 1
     assert owner.job(done["job"]) == done
-    assert done["job"] not in {job["job"] for job in stranger.jobs()["jobs"]}
+    assert done["job"] not in {job["job"] for job in other_user.jobs()["jobs"]}
 
 
-def test_a_job_is_deleted_with_all_that_belongs_to_it(me: Client) -> None:
+def test_deleting_a_job_deletes_its_mp3(me: Client) -> None:
     job = me.convert(BytesIO(WAV), "a.wav")
     assert me.download(job["mp3"]).status == 200
     deleted = me.call("DELETE", f"/jobs/{job['job']}")
@@ -631,10 +622,10 @@ def test_a_job_is_deleted_with_all_that_belongs_to_it(me: Client) -> None:
     assert me.jobs()["jobs"] == []
 
 
-def test_a_job_that_is_deleted_while_it_is_waited_for(me: Client) -> None:
+def test_wait_ends_when_the_job_is_deleted(me: Client) -> None:
     job = me.upload(BytesIO(wave_bytes(60, 44100)), "a.wav")["job"]
     answers: list[int] = []
-    waiting = threading.Thread(target=lambda: answers.extend(_until_gone(me, job)))
+    waiting = threading.Thread(target=lambda: answers.extend(_poll_until_deleted(me, job)))
     waiting.start()
     assert me.call("DELETE", f"/jobs/{job}").status == 204
     waiting.join(30)
@@ -642,7 +633,7 @@ def test_a_job_that_is_deleted_while_it_is_waited_for(me: Client) -> None:
     assert me.jobs()["jobs"] == []
 
 
-def _until_gone(user: Client, job: str) -> Iterator[int]:
+def _poll_until_deleted(user: Client, job: str) -> Iterator[int]:
     for _ in range(100):
         answer = user.call("GET", f"/jobs/{job}?wait=25")
         yield answer.status
@@ -669,16 +660,17 @@ def test_download(owner: Client, done: dict[str, Any], mp3: bytes) -> None:
 
 
 def test_download_head(owner: Client, done: dict[str, Any]) -> None:
-    whole, head = owner.download(done["mp3"]), owner.download(done["mp3"], "HEAD")
+    get = owner.download(done["mp3"])
+    head = owner.download(done["mp3"], "HEAD")
     assert (head.status, head.body) == (200, b"")
     for name in ("Content-Length", "Content-Type", "ETag", "Accept-Ranges", "Content-Disposition"):
-        assert head.headers[name] == whole.headers[name]
-    part = owner.download(done["mp3"], "HEAD", Range="bytes=0-9")
-    assert (part.status, part.headers["Content-Length"], part.body) == (206, "10", b"")
+        assert head.headers[name] == get.headers[name]
+    ranged = owner.download(done["mp3"], "HEAD", Range="bytes=0-9")
+    assert (ranged.status, ranged.headers["Content-Length"], ranged.body) == (206, "10", b"")
 
 
 @pytest.mark.parametrize(
-    ("asked", "first", "last"),
+    ("requested", "first", "last"),
     [
         ("bytes=0-0", 0, 0),
         ("bytes=10-99", 10, 99),
@@ -691,9 +683,9 @@ def test_download_head(owner: Client, done: dict[str, Any]) -> None:
     ],
 )
 def test_download_a_range(
-    owner: Client, done: dict[str, Any], mp3: bytes, asked: str, first: int, last: int | None
+    owner: Client, done: dict[str, Any], mp3: bytes, requested: str, first: int, last: int | None
 ) -> None:
-    answer = owner.download(done["mp3"], Range=asked)
+    answer = owner.download(done["mp3"], Range=requested)
     assert answer.status == 206
     start = first if first >= 0 else len(mp3) + first
     end = len(mp3) - 1 if last is None else last
@@ -703,24 +695,24 @@ def test_download_a_range(
 
 
 @pytest.mark.parametrize(
-    "asked", ["bytes=5-2", "lines=0-1", "bytes=", "bytes=a-b", "bytes=0-1,5-6", "bytes=--5", "bytes", "bytes=-"]
+    "requested", ["bytes=5-2", "lines=0-1", "bytes=", "bytes=a-b", "bytes=0-1,5-6", "bytes=--5", "bytes", "bytes=-"]
 )
-def test_download_of_ranges_that_are_none_is_the_whole(
-    owner: Client, done: dict[str, Any], mp3: bytes, asked: str
+def test_download_ignores_invalid_and_multiple_ranges(
+    owner: Client, done: dict[str, Any], mp3: bytes, requested: str
 ) -> None:
-    answer = owner.download(done["mp3"], Range=asked)
+    answer = owner.download(done["mp3"], Range=requested)
     assert answer.status == 200
     assert answer.body == mp3
 
 
-@pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=99999999-100000000", "bytes=-0"])
-def test_download_of_a_range_beyond_the_end(owner: Client, done: dict[str, Any], mp3: bytes, asked: str) -> None:
-    answer = owner.download(done["mp3"], Range=asked)
+@pytest.mark.parametrize("requested", ["bytes=99999999-", "bytes=99999999-100000000", "bytes=-0"])
+def test_download_of_a_range_beyond_the_end(owner: Client, done: dict[str, Any], mp3: bytes, requested: str) -> None:
+    answer = owner.download(done["mp3"], Range=requested)
     answer.problem(416)
     assert answer.headers["Content-Range"] == f"bytes */{len(mp3)}"
 
 
-def test_download_only_what_is_new(owner: Client, done: dict[str, Any], mp3: bytes) -> None:
+def test_download_if_none_match(owner: Client, done: dict[str, Any], mp3: bytes) -> None:
     etag = owner.download(done["mp3"], "HEAD").headers["ETag"]
     for given in (etag, f"W/{etag}", f'"other", {etag}', "*"):
         answer = owner.download(done["mp3"], If_None_Match=given)
@@ -731,7 +723,7 @@ def test_download_only_what_is_new(owner: Client, done: dict[str, Any], mp3: byt
     assert owner.download(done["mp3"], If_None_Match='"other"').body == mp3
 
 
-def test_download_goes_on_only_with_the_same_file(owner: Client, done: dict[str, Any], mp3: bytes) -> None:
+def test_download_if_range(owner: Client, done: dict[str, Any], mp3: bytes) -> None:
     etag = owner.download(done["mp3"], "HEAD").headers["ETag"]
     assert owner.download(done["mp3"], Range="bytes=9-", If_Range=etag).body == mp3[9:]
     for other in ('"other"', f"W/{etag}", "Wed, 21 Oct 2015 07:28:00 GMT"):
@@ -739,22 +731,22 @@ def test_download_goes_on_only_with_the_same_file(owner: Client, done: dict[str,
         assert (answer.status, answer.body) == (200, mp3), other
 
 
-def test_download_of_what_is_not_mine_or_no_mp3(owner: Client, stranger: Client, done: dict[str, Any]) -> None:
-    stranger.download(done["mp3"]).problem(404)
-    stranger.download(done["mp3"], Range="bytes=0-1").problem(404)
-    assert stranger.download(done["mp3"], "HEAD").status == 404
+def test_download_finds_only_the_users_own_mp3s(owner: Client, other_user: Client, done: dict[str, Any]) -> None:
+    other_user.download(done["mp3"]).problem(404)
+    other_user.download(done["mp3"], Range="bytes=0-1").problem(404)
+    assert other_user.download(done["mp3"], "HEAD").status == 404
     for fid in (done["fid"], done["job"], new_blob_id(), "../../etc/passwd", "x", done["mp3"].upper(), "日本", "\0"):
         owner.download(fid).problem(404)
 
 
-def test_download_of_nothing(owner: Client) -> None:
+def test_download_requires_a_fid(owner: Client) -> None:
     assert "fid" in owner.call("GET", "/download").problem(422)["errors"]
     owner.call("GET", "/download?fid=").problem(422)
 
 
 @pytest.fixture(scope="module")
 def link(platform: Platform, done: dict[str, Any]) -> str:
-    """Path and query of the link in the mail."""
+    """The path and query of the link in the mail."""
     text = mail_text(platform, done["job"])
     (url,) = re.findall(r"^http://\S+", text, re.MULTILINE)
     assert url.startswith(f"{platform.url}/download?")
@@ -775,19 +767,20 @@ def mail_text(platform: Platform, job: str) -> str:
     return text
 
 
-def test_download_by_the_link_of_the_mail(platform: Platform, link: str, mp3: bytes) -> None:
-    nobody = Client(platform.url)
-    assert nobody.call("GET", link).body == mp3
-    assert nobody.call("HEAD", link).status == 200
-    part = nobody.call("GET", link, None, {"Range": "bytes=3-5"})
-    assert (part.status, part.body) == (206, mp3[3:6])
+def test_download_with_the_link_in_the_mail(platform: Platform, link: str, mp3: bytes) -> None:
+    anonymous = Client(platform.url)
+    assert anonymous.call("GET", link).body == mp3
+    assert anonymous.call("HEAD", link).status == 200
+    ranged = anonymous.call("GET", link, None, {"Range": "bytes=3-5"})
+    assert (ranged.status, ranged.body) == (206, mp3[3:6])
 
 
-def test_download_by_a_link_that_was_changed(platform: Platform, owner: Client, link: str) -> None:
-    nobody = Client(platform.url)
+def test_download_rejects_a_modified_link(platform: Platform, owner: Client, link: str) -> None:
+    anonymous = Client(platform.url)
     other = owner.convert(BytesIO(WAV), "other.wav")["mp3"]
     query = parse_qs(urlsplit(link).query)
-    token, fid = query["token"][0], query["fid"][0]
+    token = query["token"][0]
+    fid = query["fid"][0]
     head, body, signature = token.split(".")
     claims = json.loads(base64.urlsafe_b64decode(body + "==")) | {"fid": other}
     forged = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
@@ -800,9 +793,9 @@ def test_download_by_a_link_that_was_changed(platform: Platform, owner: Client, 
         f"/download?fid={fid}&token=",
         f"/download?fid={fid}",
     ):
-        nobody.call("GET", path).problem(401)
-    nobody.call("GET", f"/download?token={token}").problem(422)
-    # And a link is no token.
+        anonymous.call("GET", path).problem(401)
+    anonymous.call("GET", f"/download?token={token}").problem(422)
+    # A link cannot be used as an access token.
     Client(platform.url, token).call("GET", "/jobs").problem(401)
     Client(platform.url, token).download(fid).problem(401)
 
@@ -813,21 +806,26 @@ def test_download_by_a_link_that_was_changed(platform: Platform, owner: Client, 
 @pytest.mark.parametrize(
     "path",
     [
-        *(
-            "/",
-            "/nothing",
-            "/register/x",
-            "/login/x",
-            "/validate/x",
-            "/upload/x",
-            "/uploads",
-            "/jobs/a/b",
-            "/download/x",
-        ),
-        *("/convert", "/notify", "/sweep", "/bury", "/.well-known/other", "//upload", "/jobs//", "/upload/../sweep"),
+        "/",
+        "/nothing",
+        "/register/x",
+        "/login/x",
+        "/validate/x",
+        "/upload/x",
+        "/uploads",
+        "/jobs/a/b",
+        "/download/x",
+        "/convert",
+        "/notify",
+        "/sweep",
+        "/bury",
+        "/.well-known/other",
+        "//upload",
+        "/jobs//",
+        "/upload/../sweep",
     ],
 )
-def test_anything_else_is_not_there(owner: Client, path: str) -> None:
+def test_other_paths_are_not_found(owner: Client, path: str) -> None:
     for method in ("GET", "POST"):
         owner.call(method, path, b"" if method == "POST" else None).problem(404)
 
@@ -848,17 +846,17 @@ def test_anything_else_is_not_there(owner: Client, path: str) -> None:
         ("/.well-known/jwks.json", "DELETE", {"GET", "HEAD"}),
     ],
 )
-def test_a_method_that_an_address_does_not_take(owner: Client, path: str, method: str, allow: set[str]) -> None:
+def test_other_methods_are_not_allowed(owner: Client, path: str, method: str, allow: set[str]) -> None:
     answer = owner.call(method, path, None if method in ("GET", "DELETE") else b"")
     answer.problem(405)
     assert set(answer.headers["Allow"].replace(" ", "").split(",")) == allow
 
 
-def test_functions_answer_under_their_own_host_names(platform: Platform, owner: Client) -> None:
+def test_functions_answer_at_their_own_host_names(platform: Platform, owner: Client) -> None:
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)) as line:
         line.request("GET", "/jobs", headers={"Host": "status.localhost", "Authorization": f"Bearer {owner.token}"})
         assert line.getresponse().status == 200
-    for name in ("convert", "notify", "sweep", "bury"):  # events only
+    for name in ("convert", "notify", "sweep", "bury"):  # handle events only
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)) as line:
             line.request("POST", "/", b"{}", headers={"Host": f"{name}.localhost"})
             assert line.getresponse().status == 404

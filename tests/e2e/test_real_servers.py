@@ -1,4 +1,4 @@
-"""The same functions on RabbitMQ, MongoDB, MariaDB or PostgreSQL, and SMTP, by the one command."""
+"""The functions on RabbitMQ, MongoDB, MariaDB or PostgreSQL, and SMTP, started with one command."""
 
 import re
 from collections import Counter
@@ -26,7 +26,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield running
 
 
-def test_a_video_becomes_an_mp3_and_a_mail(place: Installation) -> None:
+def test_video_becomes_an_mp3_and_a_mail(place: Installation) -> None:
     me = Client(place.platform.url).sign_up()
     job = me.convert(BytesIO(wave_bytes(3.0)), "Täglich.wav")
     assert (job["status"], job["duration"]) == ("done", pytest.approx(3.0, abs=0.1))
@@ -42,7 +42,7 @@ def test_a_video_becomes_an_mp3_and_a_mail(place: Installation) -> None:
     assert Client(place.platform.url).call("GET", f"{parts.path}?{parts.query}").body == mp3.body
 
 
-def test_what_is_no_sound_fails_with_a_sentence_and_a_mail(place: Installation) -> None:
+def test_invalid_audio_fails_with_a_message_and_a_mail(place: Installation) -> None:
     me = Client(place.platform.url).sign_up()
     job = me.convert(BytesIO(b"ID3" + bytes(5000)), "not.mp3")
     assert job["status"] == "failed"
@@ -50,7 +50,7 @@ def test_what_is_no_sound_fails_with_a_sentence_and_a_mail(place: Installation) 
     wait_for(lambda: any(mail["To"] == me.username for mail in place.smtp.mails), "the mail")
 
 
-def test_two_hundred_clips_of_twenty_users_are_all_right(place: Installation) -> None:
+def test_two_hundred_clips_of_twenty_users_all_succeed(place: Installation) -> None:
     with ThreadPoolExecutor(USERS) as threads:
         users = list(threads.map(lambda _: Client(place.platform.url).sign_up(), range(USERS)))
 

@@ -1,4 +1,4 @@
-"""Thirty people at once: everybody gets their own MP3 and their own mail, and nobody anything else."""
+"""Thirty simultaneous users: each gets their own MP3 and mail, and no access to anyone else's."""
 
 import email
 import email.policy
@@ -20,19 +20,19 @@ USERS = 30
 
 @pytest.fixture(scope="module")
 def crowd(platform: Platform) -> list[tuple[Client, dict[str, Any]]]:
-    """Thirty users with a job each, uploaded at the same moment; lengths tell the videos apart."""
+    """Thirty users with one job each, uploaded simultaneously; the videos differ in duration."""
     with ThreadPoolExecutor(USERS) as threads:
         users = list(threads.map(lambda _: Client(platform.url).sign_up(), range(USERS)))
 
         def upload(number: int) -> dict[str, str]:
             return users[number].upload(BytesIO(wave_bytes(1 + number / 10)), f"video {number}.wav")
 
-        tickets = list(threads.map(upload, range(USERS)))
-        jobs = threads.map(lambda user, ticket: user.wait(ticket["job"], 200), users, tickets)
+        accepted = list(threads.map(upload, range(USERS)))
+        jobs = threads.map(lambda user, upload: user.wait(upload["job"], 200), users, accepted)
         return list(zip(users, jobs, strict=True))
 
 
-def test_everybody_gets_their_own(crowd: list[tuple[Client, dict[str, Any]]]) -> None:
+def test_each_user_gets_their_own_mp3(crowd: list[tuple[Client, dict[str, Any]]]) -> None:
     mp3s = set()
     for number, (user, job) in enumerate(crowd):
         assert job["status"] == "done", job
@@ -45,7 +45,7 @@ def test_everybody_gets_their_own(crowd: list[tuple[Client, dict[str, Any]]]) ->
     assert len(mp3s) == USERS
 
 
-def test_nobody_gets_anything_else(crowd: list[tuple[Client, dict[str, Any]]]) -> None:
+def test_no_user_can_access_another_users_job(crowd: list[tuple[Client, dict[str, Any]]]) -> None:
     for number, (user, _) in enumerate(crowd):
         _, other = crowd[number - 1]
         user.call("GET", f"/jobs/{other['job']}").problem(404)
@@ -54,7 +54,7 @@ def test_nobody_gets_anything_else(crowd: list[tuple[Client, dict[str, Any]]]) -
         user.download(other["fid"]).problem(404)
 
 
-def test_everybody_gets_one_mail(platform: Platform, crowd: list[tuple[Client, dict[str, Any]]]) -> None:
+def test_each_user_gets_one_mail(platform: Platform, crowd: list[tuple[Client, dict[str, Any]]]) -> None:
     def mails_by_address() -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {user.username: [] for user, _ in crowd}
         for path in Path(platform.data / "mail").glob("*.eml"):
@@ -63,8 +63,8 @@ def test_everybody_gets_one_mail(platform: Platform, crowd: list[tuple[Client, d
                 found[message["To"]].append(message)
         return found
 
-    wait_for(lambda: all(mails_by_address().values()), "a mail for everybody", 60)
-    wait_for(lambda: not any(one["inflight"] for one in platform.instances("notify")), "notify has nothing to do")
+    wait_for(lambda: all(mails_by_address().values()), "a mail for every user", 60)
+    wait_for(lambda: not any(one["inflight"] for one in platform.instances("notify")), "notify to be idle")
     for number, (user, job) in enumerate(crowd):
         (mail,) = mails_by_address()[user.username]
         assert mail["Message-ID"] == f"<{job['job']}.mp3.ready@mp3burst>"

@@ -32,9 +32,7 @@ from functions.options import BadOption, Options
 )
 def test_time_formats(text: str, seconds: float | None) -> None:
     if seconds is None:
-        with pytest.raises(
-            BadOption, match=r"start must be a time such as 83\.5 or 1:23\.5, at most"
-        ) as caught:
+        with pytest.raises(BadOption, match=r"start must be a time such as 83\.5 or 1:23\.5, at most") as caught:
             Options.from_form({"start": text})
         assert caught.value.field == "start"
     else:
