@@ -1,4 +1,4 @@
-"""The gateway: the same paths as everywhere, and bytes that pass through as they come. With Debian's nginx."""
+"""The gateway, on Debian's nginx: the same paths as the manifests, and streaming in both directions."""
 
 import contextlib
 import http.client
@@ -20,12 +20,12 @@ ROUTE = re.compile(
     r"set \$upstream \${(\w+)_UPSTREAM}; proxy_pass http://\$upstream; }"
 )
 FUNCTIONS = ("REGISTER", "LOGIN", "VALIDATE", "UPLOAD", "STATUS", "DOWNLOAD")
-#: More than the kernel keeps on the way, both ways.
-MUCH = 64 << 20
+#: Bytes: more than the kernel buffers in both directions.
+LARGE = 64 << 20
 
 
 def claimed() -> dict[str, str]:
-    """The function of each path, by the annotations of the manifests."""
+    """Returns the function of each path, from the annotations of the manifests."""
     found = {}
     for file in (ROOT / "knative").glob("*.yaml"):
         for document in yaml.safe_load_all(file.read_text()):
@@ -35,28 +35,28 @@ def claimed() -> dict[str, str]:
     return found
 
 
-def test_it_routes_the_paths_that_the_manifests_claim_and_no_others() -> None:
+def test_it_routes_exactly_the_paths_that_the_manifests_claim() -> None:
     text = CONFIGURATION.read_text()
     routes = [(path.replace("\\", ""), name) for path, name in ROUTE.findall(text)]
 
     assert dict(routes) == claimed()
     assert len(routes) == text.count("proxy_pass") == text.count("location ~")
-    # nginx takes the first that fits, the platform the longest: they agree where no path begins another.
+    # nginx takes the first match, the platform the longest one: they agree as long as no path is a prefix of another.
     assert not [(a, b) for a, _ in routes for b, _ in routes if a != b and f"{a}/".startswith(f"{b}/")]
 
 
 class Function:
-    """One connection's worth of a function, under the test's control."""
+    """A function whose connections the test controls, one at a time."""
 
     def __init__(self) -> None:
-        self._door = socket.create_server(("127.0.0.1", 0))
-        self._door.settimeout(30)
-        self.address = f"127.0.0.1:{self._door.getsockname()[1]}"
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(30)
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[tuple[socket.socket, bytes, bytes]]:
-        """The next connection; the head of its request, and what of the body came with it."""
-        connection, _ = self._door.accept()
+        """Accepts a connection; yields it, the head of its request, and the part of the body received with the head."""
+        connection, _ = self._listener.accept()
         with connection:
             connection.settimeout(30)
             data = b""
@@ -66,7 +66,7 @@ class Function:
             yield connection, head, body
 
     def close(self) -> None:
-        self._door.close()
+        self._listener.close()
 
 
 @pytest.fixture
@@ -96,26 +96,26 @@ def in_background(work: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_an_upload_reaches_the_function_while_it_is_sent(gateway: Gateway, function: Function) -> None:
-    with client(gateway, f"POST /upload HTTP/1.1\nHost: h\nContent-Length: {MUCH}") as user:
+def test_upload_is_streamed(gateway: Gateway, function: Function) -> None:
+    with client(gateway, f"POST /upload HTTP/1.1\nHost: h\nContent-Length: {LARGE}") as user:
         user.sendall(b"first")
         with function.connection() as (connection, head, body):
             while len(body) < 5:
                 body += connection.recv(1 << 16)
-            # The user has sent no more than this, so nobody waited for the rest.
+            # The user has sent only this much, so the gateway did not wait for the rest.
             assert body == b"first"
-            assert f"content-length: {MUCH}".encode() in head.lower()
-            sender = in_background(lambda: user.sendall(bytes(MUCH - 5)))
-            taken = 5
-            while taken < MUCH:
-                taken += len(connection.recv(1 << 20))
+            assert f"content-length: {LARGE}".encode() in head.lower()
+            sender = in_background(lambda: user.sendall(bytes(LARGE - 5)))
+            received = 5
+            while received < LARGE:
+                received += len(connection.recv(1 << 20))
                 assert gateway.spooled() == []
             sender.join()
             connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok")
             assert user.recv(1 << 16).startswith(b"HTTP/1.1 202 Accepted\r\n")
 
 
-def test_an_upload_of_unknown_length_is_streamed_too(gateway: Gateway, function: Function) -> None:
+def test_chunked_upload_is_streamed(gateway: Gateway, function: Function) -> None:
     with client(gateway, "POST /upload HTTP/1.1\nHost: h\nTransfer-Encoding: chunked") as user:
         user.sendall(b"5\r\nfirst\r\n")
         with function.connection() as (connection, head, body):
@@ -124,7 +124,7 @@ def test_an_upload_of_unknown_length_is_streamed_too(gateway: Gateway, function:
                 body += connection.recv(1 << 16)
 
 
-def test_an_upload_that_breaks_off_breaks_off_for_the_function(gateway: Gateway, function: Function) -> None:
+def test_interrupted_upload_is_interrupted_for_the_function(gateway: Gateway, function: Function) -> None:
     with client(gateway, "POST /upload HTTP/1.1\nHost: h\nContent-Length: 1000") as user:
         user.sendall(b"abc")
         with function.connection() as (connection, _, body):
@@ -136,24 +136,24 @@ def test_an_upload_that_breaks_off_breaks_off_for_the_function(gateway: Gateway,
             assert body == b"abc"
 
 
-def test_a_download_waits_for_its_client_and_nothing_is_spooled(gateway: Gateway, function: Function) -> None:
-    """A download goes as fast as it is taken: the function cannot get rid of much more than the client reads."""
+def test_download_is_streamed_at_the_speed_of_its_client(gateway: Gateway, function: Function) -> None:
+    """The function cannot send much more than the client has read."""
     with client(gateway, "GET /download?fid=1 HTTP/1.1\nHost: h") as user, function.connection() as (connection, *_):
-        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\nfirst".encode())
+        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\nfirst".encode())
         data = b""
         while not data.endswith(b"first"):
             data += user.recv(1 << 16)
-        sender = in_background(lambda: connection.sendall(bytes(MUCH - 5)))
+        sender = in_background(lambda: connection.sendall(bytes(LARGE - 5)))
         sender.join(0.5)
-        assert sender.is_alive(), "the gateway took 64 MB that nobody has read"
+        assert sender.is_alive(), "the gateway buffered 64 MB that the client has not read"
         assert gateway.spooled() == []
-        taken = 5
-        while taken < MUCH:
-            taken += len(user.recv(1 << 20))
+        received = 5
+        while received < LARGE:
+            received += len(user.recv(1 << 20))
         sender.join()
 
 
-def test_ranges_and_headers_pass(gateway: Gateway, function: Function) -> None:
+def test_ranges_and_headers_are_passed_on(gateway: Gateway, function: Function) -> None:
     head = "GET /download/a%2Fb?d=%26 HTTP/1.1\nHost: mp3converter.com\nRange: bytes=1-2\nX-Forwarded-For: 192.0.2.1"
     with client(gateway, head) as user, function.connection() as (connection, seen, _):
         connection.sendall(b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 1-2/3\r\nContent-Length: 2\r\n\r\nbc")
@@ -170,7 +170,7 @@ def test_ranges_and_headers_pass(gateway: Gateway, function: Function) -> None:
     assert headers["X-Forwarded-For"] == "127.0.0.1"
 
 
-def test_a_proxy_in_front_says_who_calls(function: Function) -> None:
+def test_forwarded_addresses_of_a_proxy_in_front_are_kept(function: Function) -> None:
     upstreams = {f"{name}_UPSTREAM": function.address for name in FUNCTIONS}
     environ = {**upstreams, "NGINX_LOCAL_RESOLVERS": "127.0.0.1", "BEHIND_PROXY": "yes"}
     head = "GET /jobs HTTP/1.1\nHost: h\nX-Forwarded-For: 192.0.2.1, 198.51.100.1"
@@ -178,7 +178,7 @@ def test_a_proxy_in_front_says_who_calls(function: Function) -> None:
         assert "X-Forwarded-For: 192.0.2.1, 198.51.100.1, 127.0.0.1" in seen.decode().split("\r\n")
 
 
-def test_a_proxy_with_tls_in_front_is_believed(gateway: Gateway, function: Function) -> None:
+def test_scheme_and_host_of_a_tls_proxy_are_kept(gateway: Gateway, function: Function) -> None:
     head = "GET /jobs HTTP/1.1\nHost: inner\nX-Forwarded-Proto: https\nX-Forwarded-Host: mp3converter.com"
     with client(gateway, head), function.connection() as (_, seen, _):
         lines = seen.decode().split("\r\n")
@@ -186,11 +186,11 @@ def test_a_proxy_with_tls_in_front_is_believed(gateway: Gateway, function: Funct
 
 
 @pytest.mark.parametrize("path", ["/", "/uploads", "/downloadx", "/.well-known/jwksXjson", "/sweep", "/_platform"])
-def test_what_is_not_ours_is_a_404_that_a_program_can_read(gateway: Gateway, path: str) -> None:
+def test_unknown_path_is_a_404_problem(gateway: Gateway, path: str) -> None:
     assert problem(gateway, path)["status"] == 404
 
 
-def test_a_function_that_is_away_is_a_502_that_a_program_can_read(gateway: Gateway) -> None:
+def test_unreachable_function_is_a_502_problem(gateway: Gateway) -> None:
     assert problem(gateway, "/validate")["status"] == 502
 
 
@@ -205,29 +205,29 @@ def problem(gateway: Gateway, path: str) -> dict[str, object]:
         return found
 
 
-@pytest.mark.parametrize("upstream", ["nobody", "unknown"])
-def test_a_download_that_fails_is_told_without_the_key_in_its_link(upstream: str) -> None:
-    """The token of a link is good for days, for everybody who has it."""
-    where = {"nobody": f"127.0.0.1:{free_port()}", "unknown": "no-such-name.invalid"}[upstream]
-    environ = {f"{name}_UPSTREAM": where for name in FUNCTIONS} | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}
+@pytest.mark.parametrize("upstream", ["refused", "unresolved"])
+def test_failed_download_is_logged_without_its_token(upstream: str) -> None:
+    """The token of a link is valid for days, for anyone who has it."""
+    address = {"refused": f"127.0.0.1:{free_port()}", "unresolved": "no-such-name.invalid"}[upstream]
+    environ = {f"{name}_UPSTREAM": address for name in FUNCTIONS} | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}
     with Gateway(environ) as gateway:
         for path in ("/download", "//download", "/downloads"):
             problem(gateway, f"{path}?fid=1&token=secret")
-        problem(gateway, "/validate?told")  # after it, whatever is said of the others has been said
+        problem(gateway, "/validate?last")  # once this is logged, so are the others
         log = gateway.log()
-    assert "/validate?told" in log
+    assert "/validate?last" in log
     assert "secret" not in log
-    told = [line for line in log.splitlines() if " 502 GET /download, " in line]
-    assert len(told) == 2
-    if upstream == "nobody":
-        assert f'upstream "{where}" answered "502"' in told[0]
+    logged = [line for line in log.splitlines() if " 502 GET /download, " in line]
+    assert len(logged) == 2
+    if upstream == "refused":
+        assert f'upstream "{address}" answered "502"' in logged[0]
 
 
-def test_a_download_that_breaks_off_says_nothing_of_its_link(gateway: Gateway, function: Function) -> None:
+def test_interrupted_download_is_logged_without_its_token(gateway: Gateway, function: Function) -> None:
     with client(gateway, "GET /download?fid=1&token=secret HTTP/1.1\nHost: h") as user:
         with function.connection() as (connection, *_):
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst")
         while user.recv(1 << 16):
             pass
-    problem(gateway, "/validate?told")
+    problem(gateway, "/validate?last")
     assert "secret" not in gateway.log()
