@@ -1,4 +1,4 @@
-"""Mails through SendGrid's own client: what it is asked, and what each of its answers means."""
+"""Mails through SendGrid's own client: the request it sends, and the meaning of each response."""
 
 import dataclasses
 import json
@@ -22,11 +22,11 @@ MAIL = Mail(
     html="<p>Hello Ada</p>",
     message_id=message_id_of("0123.mp3.ready"),
 )
-KEY = "SG.a-key-that-no-log-may-hold"
+KEY = "SG.a-key-that-must-not-be-logged"
 
 
 class Api(BaseHTTPRequestHandler):
-    """Stands in for SendGrid at the other end of the line."""
+    """Stands in for SendGrid's server."""
 
     requests: ClassVar[list[tuple[str, Message, dict[str, Any]]]] = []
     status: ClassVar[int] = 202
@@ -61,14 +61,14 @@ def url() -> Iterator[str]:
         thread.join()
 
 
-def carrier(url: str, timeout: float = 10) -> SendGrid:
+def transport(url: str, timeout: float = 10) -> SendGrid:
     made = mailer({"SENDGRID_API_KEY": KEY, "SENDGRID_URL": url, "MAIL_FROM": "mp3burst <mp3burst@example.org>"})
     assert isinstance(made, SendGrid)
     return dataclasses.replace(made, timeout=timeout)
 
 
-def test_the_mail_is_asked_for_as_it_was_written(url: str) -> None:
-    carrier(url)(MAIL)
+def test_request_contains_the_mail(url: str) -> None:
+    transport(url)(MAIL)
 
     [(path, headers, body)] = Api.requests
     assert path == "/v3/mail/send"
@@ -84,8 +84,8 @@ def test_the_mail_is_asked_for_as_it_was_written(url: str) -> None:
     assert body["custom_args"] == {"message_id": MAIL.message_id}
 
 
-def test_the_link_is_not_led_through_a_tracker(url: str) -> None:
-    carrier(url)(MAIL)
+def test_link_tracking_is_disabled(url: str) -> None:
+    transport(url)(MAIL)
 
     tracking = Api.requests[0][2]["tracking_settings"]
     assert tracking["click_tracking"] == {"enable": False, "enable_text": False}
@@ -93,31 +93,29 @@ def test_the_link_is_not_led_through_a_tracker(url: str) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 413])
-def test_a_bad_request_is_refused_for_good(url: str, status: int) -> None:
+def test_bad_request_is_a_permanent_rejection(url: str, status: int) -> None:
     Api.status = status
 
     with pytest.raises(MailRefused, match="check the address"):
-        carrier(url)(MAIL)
+        transport(url)(MAIL)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_a_fault_of_sendgrid_passes(url: str, status: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_server_error_is_retried(url: str, status: int, caplog: pytest.LogCaptureFixture) -> None:
     Api.status = status
 
     with pytest.raises(MailNotSent) as caught:
-        carrier(url)(MAIL)
+        transport(url)(MAIL)
 
     assert caught.value.retry_after is None
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_fault_of_the_settings_is_the_operators_to_mend(
-    url: str, status: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_invalid_settings_are_logged_for_the_operator(url: str, status: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     Api.status = status
-    sending = carrier(url)
+    sending = transport(url)
 
     with pytest.raises(MailNotSent) as caught:
         sending(MAIL)
@@ -128,40 +126,40 @@ def test_a_fault_of_the_settings_is_the_operators_to_mend(
     assert KEY not in f"{caplog.text}{caught.value!r}{caught.value.__cause__!r}{sending!r}"
 
 
-def test_too_many_mails_wait_as_long_as_sendgrid_says(url: str) -> None:
+def test_rate_limit_waits_until_the_reset(url: str) -> None:
     Api.status, Api.headers_sent = 429, {"X-RateLimit-Reset": str(int(time.time()) + 120)}
 
     with pytest.raises(MailNotSent) as caught:
-        carrier(url)(MAIL)
+        transport(url)(MAIL)
 
     assert caught.value.retry_after == pytest.approx(120, abs=5)
 
 
 @pytest.mark.parametrize(("reset", "wait"), [("1392815263", 0), ("soon", None), ("nan", None), (None, None)])
-def test_a_reset_that_says_nothing_is_no_wait(url: str, reset: str | None, wait: float | None) -> None:
+def test_past_or_invalid_reset_is_ignored(url: str, reset: str | None, wait: float | None) -> None:
     Api.status, Api.headers_sent = 429, {"X-RateLimit-Reset": reset} if reset else {}
 
     with pytest.raises(MailNotSent) as caught:
-        carrier(url)(MAIL)
+        transport(url)(MAIL)
 
     assert caught.value.retry_after == wait
 
 
-def test_silence_is_given_up(url: str) -> None:
+def test_timeout_is_retried(url: str) -> None:
     Api.silent = threading.Event()
 
     with pytest.raises(MailNotSent):
-        carrier(url, timeout=0.3)(MAIL)
+        transport(url, timeout=0.3)(MAIL)
     Api.silent.set()
 
 
-def test_nobody_there_is_tried_again() -> None:
+def test_refused_connection_is_retried() -> None:
     with pytest.raises(MailNotSent):
-        carrier(f"http://127.0.0.1:{free_port()}")(MAIL)
+        transport(f"http://127.0.0.1:{free_port()}")(MAIL)
 
 
-def test_an_address_that_is_none_is_not_asked_for(url: str) -> None:
+def test_invalid_address_sends_no_request(url: str) -> None:
     with pytest.raises(MailRefused):
-        carrier(url)(dataclasses.replace(MAIL, to="ada@example.org, eve@example.org"))
+        transport(url)(dataclasses.replace(MAIL, to="ada@example.org, eve@example.org"))
 
     assert Api.requests == []

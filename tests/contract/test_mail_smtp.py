@@ -1,4 +1,4 @@
-"""Mails through a real SMTP server: what arrives, and what each kind of refusal means."""
+"""Mails through a real SMTP server: what arrives, and the meaning of each kind of rejection."""
 
 import dataclasses
 import logging
@@ -18,7 +18,7 @@ MAIL = Mail(
     html="<p>Grüße</p>\n",
     message_id=message_id_of("0123.mp3.ready"),
 )
-USER, PASSWORD = "mp3burst", "a secret that no log may hold"
+USER, PASSWORD = "mp3burst", "a secret that must not be logged"
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def server() -> Iterator[SmtpServer]:
         yield server
 
 
-def carrier(server: SmtpServer, environ: Mapping[str, str] | None = None, timeout: float = 10) -> Smtp:
+def transport(server: SmtpServer, environ: Mapping[str, str] | None = None, timeout: float = 10) -> Smtp:
     made = mailer(
         {
             "SMTP_HOST": "127.0.0.1",
@@ -48,8 +48,8 @@ def carrier(server: SmtpServer, environ: Mapping[str, str] | None = None, timeou
     return dataclasses.replace(made, timeout=timeout)
 
 
-def test_the_mail_arrives_as_it_was_written(server: SmtpServer) -> None:
-    carrier(server)(MAIL)
+def test_mail_arrives_unchanged(server: SmtpServer) -> None:
+    transport(server)(MAIL)
 
     [mail] = server.mails
     assert server.recipients == [["ada@example.org"]]
@@ -63,66 +63,64 @@ def test_the_mail_arrives_as_it_was_written(server: SmtpServer) -> None:
     assert (text.get_content_type(), html.get_content_type()) == ("text/plain", "text/html")
     assert text.get_content().replace("\r\n", "\n") == MAIL.text
     assert html.get_content().replace("\r\n", "\n") == MAIL.html
-    assert server.raw[0].isascii(), "a server need not take 8-bit data"
+    assert server.raw[0].isascii(), "a server need not support 8-bit data"
 
 
-def test_long_lines_are_wrapped_for_the_wire(server: SmtpServer) -> None:
+def test_long_lines_are_encoded(server: SmtpServer) -> None:
     long = "&" * 3000
 
-    carrier(server)(dataclasses.replace(MAIL, text=long, html=long))
+    transport(server)(dataclasses.replace(MAIL, text=long, html=long))
 
     assert max(map(len, server.raw[0].split(b"\r\n"))) <= 998
     text, _ = server.mails[0].iter_parts()
     assert text.get_content().strip() == long
 
 
-def test_a_line_with_a_single_dot_arrives(server: SmtpServer) -> None:
-    carrier(server)(dataclasses.replace(MAIL, text="a\n.\nb\n"))
+def test_line_with_a_single_dot_arrives(server: SmtpServer) -> None:
+    transport(server)(dataclasses.replace(MAIL, text="a\n.\nb\n"))
 
     text, _ = server.mails[0].iter_parts()
     assert text.get_content().split() == ["a", ".", "b"]
 
 
-def test_an_international_domain_is_written_to(server: SmtpServer) -> None:
-    carrier(server)(dataclasses.replace(MAIL, to="ada@exämple.org"))
+def test_international_domain_is_supported(server: SmtpServer) -> None:
+    transport(server)(dataclasses.replace(MAIL, to="ada@exämple.org"))
 
     assert server.recipients == [["ada@xn--exmple-cua.org"]]
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_mails_go_through_tls_and_login(certificate: Path, security: str) -> None:
+def test_mail_is_sent_over_tls_with_login(certificate: Path, security: str) -> None:
     with smtp.running(certificate, tls=security == "tls", login=(USER, PASSWORD)) as server:
-        carrier(server, {"SMTP_SECURITY": security, "SMTP_USER": USER, "SMTP_PASSWORD": PASSWORD})(MAIL)
+        transport(server, {"SMTP_SECURITY": security, "SMTP_USER": USER, "SMTP_PASSWORD": PASSWORD})(MAIL)
 
         assert len(server.mails) == 1
         assert server.logins == [USER]
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_a_certificate_that_nobody_vouches_for_stops_the_mail(
-    tmp_path: Path, security: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_untrusted_certificate_stops_the_mail(tmp_path: Path, security: str, caplog: pytest.LogCaptureFixture) -> None:
     untrusted = smtp.make_certificate(tmp_path / "smtp.pem")
     with smtp.running(untrusted, tls=security == "tls") as server:
         with pytest.raises(MailNotSent):
-            carrier(server, {"SMTP_SECURITY": security})(MAIL)
+            transport(server, {"SMTP_SECURITY": security})(MAIL)
 
         assert server.mails == []
         assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
 
 
-def test_without_starttls_nothing_is_said_in_the_clear(server: SmtpServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_sent_in_plain_text_without_starttls(server: SmtpServer, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(MailNotSent):
-        carrier(server, {"SMTP_SECURITY": "starttls", "SMTP_USER": USER, "SMTP_PASSWORD": PASSWORD})(MAIL)
+        transport(server, {"SMTP_SECURITY": "starttls", "SMTP_USER": USER, "SMTP_PASSWORD": PASSWORD})(MAIL)
 
     assert server.mails == []
     assert "STARTTLS" in caplog.text
 
 
-def test_a_wrong_password_is_the_operators_to_mend(certificate: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_wrong_password_is_logged_for_the_operator(certificate: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with smtp.running(certificate, login=(USER, "another")) as server:
-        sending = carrier(server, {"SMTP_SECURITY": "starttls", "SMTP_USER": USER, "SMTP_PASSWORD": PASSWORD})
+        sending = transport(server, {"SMTP_SECURITY": "starttls", "SMTP_USER": USER, "SMTP_PASSWORD": PASSWORD})
         with pytest.raises(MailNotSent) as caught:
             sending(MAIL)
 
@@ -140,11 +138,11 @@ def test_a_wrong_password_is_the_operators_to_mend(certificate: Path, caplog: py
         ("DATA", "552 too big"),
     ],
 )
-def test_a_mail_that_is_refused_for_good_is_not_tried_again(server: SmtpServer, verb: str, answer: str) -> None:
+def test_permanent_rejection_is_not_retried(server: SmtpServer, verb: str, answer: str) -> None:
     server.answers[verb] = answer
 
     with pytest.raises(MailRefused, match="check the address"):
-        carrier(server)(MAIL)
+        transport(server)(MAIL)
 
 
 @pytest.mark.parametrize(
@@ -159,17 +157,17 @@ def test_a_mail_that_is_refused_for_good_is_not_tried_again(server: SmtpServer, 
         ("DATA", DROP),
     ],
 )
-def test_what_may_pass_is_tried_again_without_an_alarm(
+def test_temporary_failure_is_retried_without_an_error_log(
     server: SmtpServer, verb: str, answer: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.answers[verb] = answer
 
     with pytest.raises(MailNotSent):
-        carrier(server)(MAIL)
+        transport(server)(MAIL)
 
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
     server.answers.clear()
-    carrier(server)(MAIL)
+    transport(server)(MAIL)
     assert len(server.mails) == 1
 
 
@@ -181,37 +179,37 @@ def test_what_may_pass_is_tried_again_without_an_alarm(
         ("DATA", "550 5.4.5 daily sending limit exceeded"),
     ],
 )
-def test_a_refusal_that_is_not_about_the_mail_keeps_it(
+def test_rejection_unrelated_to_the_mail_is_retried(
     server: SmtpServer, verb: str, answer: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.answers[verb] = answer
 
     with pytest.raises(MailNotSent):
-        carrier(server)(MAIL)
+        transport(server)(MAIL)
 
     assert answer[4:9] in caplog.text
 
 
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
-def test_a_server_that_hangs_is_given_up(server: SmtpServer, verb: str) -> None:
+def test_timeout_is_retried(server: SmtpServer, verb: str) -> None:
     server.answers[verb] = HANG
 
     with pytest.raises(MailNotSent):
-        carrier(server, timeout=0.3)(MAIL)
+        transport(server, timeout=0.3)(MAIL)
 
 
-def test_a_server_that_is_not_there_is_tried_again() -> None:
+def test_refused_connection_is_retried() -> None:
     server = SmtpServer()
     server.port = free_port()
 
     with pytest.raises(MailNotSent):
-        carrier(server)(MAIL)
+        transport(server)(MAIL)
 
 
-@pytest.mark.parametrize("good_bye", ["421 4.3.2 shutting down", DROP, HANG])
-def test_a_taken_mail_is_sent_whatever_the_good_bye(server: SmtpServer, good_bye: str) -> None:
-    server.answers["QUIT"] = good_bye
+@pytest.mark.parametrize("quit_reply", ["421 4.3.2 shutting down", DROP, HANG])
+def test_accepted_mail_counts_as_sent_whatever_the_reply_to_quit(server: SmtpServer, quit_reply: str) -> None:
+    server.answers["QUIT"] = quit_reply
 
-    carrier(server, timeout=0.5)(MAIL)
+    transport(server, timeout=0.5)(MAIL)
 
     assert len(server.mails) == 1

@@ -1,4 +1,4 @@
-"""Signed download links: who holds one downloads that MP3 and nothing else, until it expires."""
+"""Signed download links: each downloads one MP3 and nothing else until it expires."""
 
 import base64
 import json
@@ -34,24 +34,24 @@ def signed(key: str = KEY, algorithm: str = "HS256", **changes: Any) -> str:
     return jwt.encode(claims, key, algorithm=algorithm)
 
 
-def test_a_link_leads_to_the_download_of_its_owner() -> None:
+def test_link_verifies_as_its_owner() -> None:
     url = links().make(OWNER, FID)
 
     assert url.startswith(f"https://mp3.example/download?fid={FID}&token=")
     assert links().verify(token_of(url), FID) == "7"
 
 
-def test_a_link_holds_as_many_days_as_asked() -> None:
+def test_link_is_valid_for_the_given_days() -> None:
     claims = jwt.decode(token_of(links(days=3).make(OWNER, FID)), options={"verify_signature": False})
 
     assert claims["exp"] - time.time() == pytest.approx(3 * 86400, abs=5)
 
 
-def test_a_token_made_by_the_book_is_taken() -> None:
+def test_token_with_all_claims_is_accepted() -> None:
     assert links().verify(signed(), FID) == "7"
 
 
-def test_an_expired_link_says_what_to_do() -> None:
+def test_expired_link_says_what_to_do() -> None:
     with pytest.raises(BadLink, match="expired: log in") as caught:
         links().verify(token_of(links(days=-1).make(OWNER, FID)), FID)
     assert caught.value.status == 401
@@ -62,7 +62,7 @@ def test_an_expired_link_says_what_to_do() -> None:
     [
         {"aud": "mp3burst"},
         {"aud": None},
-        {"iss": "somebody"},
+        {"iss": "another"},
         {"iss": None},
         {"sub": None},
         {"sub": 7},
@@ -73,27 +73,27 @@ def test_an_expired_link_says_what_to_do() -> None:
     ],
     ids=str,
 )
-def test_a_token_with_a_wrong_or_missing_claim_is_refused(changes: dict[str, Any]) -> None:
+def test_token_with_an_invalid_or_missing_claim_is_rejected(changes: dict[str, Any]) -> None:
     with pytest.raises(BadLink, match="invalid"):
         links().verify(signed(**changes), FID)
 
 
-def test_a_link_for_another_file_is_refused() -> None:
+def test_link_for_another_file_is_rejected() -> None:
     with pytest.raises(BadLink):
         links().verify(token_of(links().make(OWNER, FID)), OTHER_FID)
 
 
-def test_another_key_is_refused() -> None:
+def test_another_key_is_rejected() -> None:
     with pytest.raises(BadLink):
         links().verify(signed(OTHER_KEY), FID)
 
 
-def test_another_algorithm_is_refused() -> None:
+def test_another_algorithm_is_rejected() -> None:
     with pytest.raises(BadLink):
         links().verify(signed("k" * 64, "HS512"), FID)
 
 
-def test_a_token_without_a_signature_is_refused() -> None:
+def test_unsigned_token_is_rejected() -> None:
     for algorithm in ("none", "None", "NONE"):
         head, body = (
             base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
@@ -104,7 +104,7 @@ def test_a_token_without_a_signature_is_refused() -> None:
                 links().verify(token, FID)
 
 
-def test_a_tampered_token_is_refused() -> None:
+def test_tampered_token_is_rejected() -> None:
     head, _, signature = signed().split(".")
     body = base64.urlsafe_b64encode(json.dumps({**CLAIMS, "sub": "8"}).encode()).rstrip(b"=").decode()
 
@@ -113,12 +113,12 @@ def test_a_tampered_token_is_refused() -> None:
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "é", "\udcff", "." * 1000, signed()[:-20]])
-def test_what_is_no_token_is_refused(token: str) -> None:
+def test_malformed_token_is_rejected(token: str) -> None:
     with pytest.raises(BadLink):
         links().verify(token, FID)
 
 
-def test_keys_are_rotated_without_a_broken_link() -> None:
+def test_key_rotation_breaks_no_link() -> None:
     before = token_of(links(OTHER_KEY).make(OWNER, FID))
     during = links(KEY, OTHER_KEY)
 
@@ -128,12 +128,12 @@ def test_keys_are_rotated_without_a_broken_link() -> None:
         links(KEY).verify(before, FID)
 
 
-def test_an_expired_link_of_the_old_key_is_called_expired() -> None:
+def test_expired_link_of_the_old_key_is_reported_as_expired() -> None:
     with pytest.raises(BadLink, match="expired"):
         links(KEY, OTHER_KEY).verify(signed(OTHER_KEY, exp=1), FID)
 
 
-def test_the_environment_sets_keys_days_and_url() -> None:
+def test_settings_are_read_from_the_environment() -> None:
     made = Links.from_environ({"LINK_KEY": f"{KEY}, {OTHER_KEY}", "LINK_DAYS": "2", "PUBLIC_URL": "http://x"})
 
     assert made.days == 2
@@ -154,12 +154,12 @@ def test_the_environment_sets_keys_days_and_url() -> None:
     ],
     ids=str,
 )
-def test_a_wrong_setting_names_the_variable(environ: dict[str, str]) -> None:
+def test_error_names_the_invalid_setting(environ: dict[str, str]) -> None:
     with pytest.raises(BadSetting, match="LINK_"):
         Links.from_environ(environ)
 
 
-def test_download_needs_no_public_url_but_a_mail_does() -> None:
+def test_only_making_a_link_needs_the_public_url() -> None:
     made = Links.from_environ({"LINK_KEY": KEY})
 
     assert made.verify(signed(), FID) == "7"

@@ -1,4 +1,4 @@
-"""What a new user has to say of themselves: every field, at its limits."""
+"""Validation of registrations: every field at its limits."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from functions.http_endpoint import Unprocessable
 from functions.register.main import add_user
 
 GOOD = {"name": "Ada", "username": "ada", "password": "12345678", "email": "ada@example.org"}
-WRONG: tuple[object, ...] = (1, True, [], {}, 1.5)
+NOT_TEXT: tuple[object, ...] = (1, True, [], {}, 1.5)
 
 
-class Added(Accounts):
-    """Takes everybody."""
+class FakeAccounts(Accounts):
+    """Accepts every user."""
 
     def __init__(self) -> None:
         self.users: list[tuple[str, str, str, str]] = []
@@ -41,16 +41,16 @@ class Added(Accounts):
         {"role": "admin", "id": 7},
     ],
 )
-def test_what_is_taken(change: dict[str, Any]) -> None:
-    accounts = Added()
+def test_valid_registration(change: dict[str, Any]) -> None:
+    accounts = FakeAccounts()
     user = add_user(GOOD | change, accounts)
     form = GOOD | change
     assert accounts.users == [(form["name"], form["username"], form["password"], form["email"].strip())]
     assert user.role == "user"
 
 
-def test_the_username_may_be_the_address() -> None:
-    accounts = Added()
+def test_username_is_the_default_address() -> None:
+    accounts = FakeAccounts()
     for email in ({}, {"email": ""}, {"email": None}):
         add_user({"name": "Ada", "username": "ada@example.org", "password": "12345678", **email}, accounts)
     assert {user[3] for user in accounts.users} == {"ada@example.org"}
@@ -61,7 +61,7 @@ def test_the_username_may_be_the_address() -> None:
     [
         *((name, None, "") for name in ("name", "password")),
         *((name, "", "") for name in ("name", "username", "password")),
-        *((name, value, "must be text") for name in GOOD for value in WRONG),
+        *((name, value, "must be text") for name in GOOD for value in NOT_TEXT),
         ("name", "  ", "1 to 200"),
         ("name", "x" * 201, "1 to 200"),
         ("name", "a\nb", "control"),
@@ -84,7 +84,7 @@ def test_the_username_may_be_the_address() -> None:
         ("email", "a@example.org,b@example.org", "e-mail"),
         ("email", "a@example.org\nBcc: b@example.org", ""),
         ("email", "x" * 250 + "@b.co", "e-mail"),
-        # What no mail of ours can be sent to: it would be given up, and nobody would hear of it.
+        # Addresses that our mails cannot be sent to: the mail would be dropped without the user noticing.
         ("email", "grüße@bücher.example", "e-mail"),
         ("email", "ada.@example.org", "e-mail"),
         ("email", "ada@example..org", "e-mail"),
@@ -93,17 +93,17 @@ def test_the_username_may_be_the_address() -> None:
         ("email", None, "e-mail"),
     ],
 )
-def test_what_is_refused(field: str, value: object, reason: str) -> None:
-    accounts = Added()
-    with pytest.raises(Unprocessable) as refused:
+def test_invalid_field_is_named(field: str, value: object, reason: str) -> None:
+    accounts = FakeAccounts()
+    with pytest.raises(Unprocessable) as rejected:
         add_user(GOOD | {field: value}, accounts)
-    assert refused.value.fields.keys() == {field}
-    assert reason in refused.value.fields[field]
-    assert field in str(refused.value)
+    assert rejected.value.fields.keys() == {field}
+    assert reason in rejected.value.fields[field]
+    assert field in str(rejected.value)
     assert not accounts.users
 
 
-def test_everything_that_is_wrong_is_named_at_once() -> None:
-    with pytest.raises(Unprocessable) as refused:
-        add_user({}, Added())
-    assert refused.value.fields.keys() == GOOD.keys()
+def test_all_invalid_fields_are_named_at_once() -> None:
+    with pytest.raises(Unprocessable) as rejected:
+        add_user({}, FakeAccounts())
+    assert rejected.value.fields.keys() == GOOD.keys()

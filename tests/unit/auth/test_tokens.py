@@ -1,4 +1,4 @@
-"""Tokens: what holds, and everything that must not."""
+"""Access tokens: valid ones, and every kind of invalid one."""
 
 import base64
 import hashlib
@@ -48,45 +48,45 @@ def encoded(value: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
 
-def by_hmac(secret: bytes) -> str:
-    """A token signed by HS256, by hand: libraries refuse to use a public key for it."""
+def hs256(secret: bytes) -> str:
+    """Returns a token signed with HS256, made by hand because libraries refuse to use a public key for it."""
     content = f"{encoded({'alg': 'HS256', 'typ': 'JWT', 'kid': KID})}.{encoded(claims())}"
     signature = hmac.new(secret, content.encode(), hashlib.sha256).digest()
     return f"{content}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
 
 
-def changed(token: str) -> str:
+def tampered(token: str) -> str:
     head, body, signature = token.split(".")
     content = json.loads(base64.urlsafe_b64decode(body + "=="))
     return f"{head}.{encoded(content | {'role': 'admin'})}.{signature}"
 
 
-def test_a_token_says_who_somebody_is() -> None:
+def test_token_identifies_its_user() -> None:
     identity = VERIFIER.verify(SIGNER.sign(UserId("u1"), "ada@example.org", "admin"))
     assert (identity.user, identity.username, identity.role) == ("u1", "ada@example.org", "admin")
     assert identity.claims["exp"] - identity.claims["iat"] == SIGNER.seconds == 24 * 3600
     assert VERIFIER.verify(signed()).user == "u"
 
 
-def test_login_may_have_a_clock_that_is_ahead() -> None:
+def test_login_clock_may_be_ahead() -> None:
     assert VERIFIER.verify(signed(iat=int(time.time()) + 20)).user == "u"
 
 
 GOOD = SIGNER.sign(USER, "ada", "user")
 BAD = {
     "empty": "",
-    "no token": "abc",
+    "malformed": "abc",
     "two parts": "a.b",
-    "no JSON": "a.b.c",
+    "not JSON": "a.b.c",
     "expired": signed(exp=int(time.time()) - 1),
-    "not yet": signed(nbf=int(time.time()) + 1000),
+    "not valid yet": signed(nbf=int(time.time()) + 1000),
     "issued in the future": signed(iat=int(time.time()) + 1000),
-    "issued at no time": signed(iat="soon"),
+    "iat is not a number": signed(iat="soon"),
     "wrong audience": signed(aud="download"),
-    "audience of others too": signed(aud=["other"]),
+    "list of other audiences": signed(aud=["other"]),
     "wrong issuer": signed(iss="other"),
     **{f"without {name}": signed(KEY, "EdDSA", KID, **{name: None}) for name in ("exp", "iat", "sub", "aud", "iss")},
-    "exp is no number": f"{encoded({'alg': 'EdDSA', 'kid': KID})}.{encoded(claims(exp='soon'))}.AAAA",
+    "exp is not a number": f"{encoded({'alg': 'EdDSA', 'kid': KID})}.{encoded(claims(exp='soon'))}.AAAA",
     "another key": signed(OTHER),
     "another key with its own kid": signed(OTHER, kid=Verifier(public_pem(OTHER)).jwks[0]["kid"]),
     "without kid": signed(kid=None),
@@ -95,39 +95,39 @@ BAD = {
     "kid is a list": f"{encoded({'alg': 'EdDSA', 'kid': [KID]})}.{'.'.join(GOOD.split('.')[1:])}",
     "alg none": f"{encoded({'alg': 'none', 'kid': KID})}.{encoded(claims())}.",
     "alg none, signature kept": f"{encoded({'alg': 'none', 'kid': KID})}.{'.'.join(GOOD.split('.')[1:])}",
-    "HS256 with the public PEM": by_hmac(public_pem(KEY).encode()),
-    "HS256 with the raw public key": by_hmac(KEY.public_key().public_bytes_raw()),
-    "HS256 with nothing": by_hmac(b""),
+    "HS256 with the public PEM": hs256(public_pem(KEY).encode()),
+    "HS256 with the raw public key": hs256(KEY.public_key().public_bytes_raw()),
+    "HS256 with an empty key": hs256(b""),
     "ES256": signed(generate_private_key(SECP256R1()), "ES256"),
-    "tampered": changed(GOOD),
-    "signature cut": GOOD[:-4],
+    "tampered": tampered(GOOD),
+    "truncated signature": GOOD[:-4],
     "no signature": GOOD.rpartition(".")[0] + ".",
-    "something behind": GOOD + "~",
-    "padding behind": GOOD + "==",
+    "trailing character": GOOD + "~",
+    "trailing padding": GOOD + "==",
     "not ASCII": GOOD + "é",
-    "a line end behind": GOOD + "\n",
-    "more parts": GOOD + ".AAAA",
+    "trailing newline": GOOD + "\n",
+    "too many parts": GOOD + ".AAAA",
 }
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_nothing_else_holds(what: str) -> None:
+def test_invalid_token_is_rejected(what: str) -> None:
     with pytest.raises(NotAuthenticated, match=r"log in"):
         VERIFIER.verify(BAD[what])
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", f"Basic {GOOD}", GOOD, f"Token {GOOD}"])
-def test_the_header_must_be_bearer(header: str | None) -> None:
+def test_scheme_must_be_bearer(header: str | None) -> None:
     with pytest.raises(NotAuthenticated, match="Authorization: Bearer"):
         VERIFIER.authenticate(header)
 
 
-def test_the_scheme_is_written_as_one_likes() -> None:
+def test_scheme_is_case_insensitive() -> None:
     for scheme in ("Bearer", "bearer", "BEARER"):
         assert VERIFIER.authenticate(f"{scheme}  {GOOD} ").user == "u"
 
 
-def test_keys_are_changed_while_old_tokens_live() -> None:
+def test_key_rotation_keeps_old_tokens_valid() -> None:
     old, new = SIGNER.sign(USER, "ada", "user"), Signer(private_pem(OTHER)).sign(USER, "ada", "user")
     both = Verifier(public_pem(KEY) + "\n" + public_pem(OTHER))
     assert len({key["kid"] for key in both.jwks}) == 2
@@ -139,7 +139,7 @@ def test_keys_are_changed_while_old_tokens_live() -> None:
         after.verify(old)
 
 
-def test_jwks_is_what_other_programs_read() -> None:
+def test_jwks_can_be_read_by_other_libraries() -> None:
     (jwk,) = VERIFIER.jwks
     key = jwt.PyJWK(jwk)
     assert jwt.decode(GOOD, key, ["EdDSA"], audience=AUDIENCE)["sub"] == "u"
@@ -154,18 +154,18 @@ def test_jwks_is_what_other_programs_read() -> None:
 
 
 @pytest.mark.parametrize("keys", ["", "nonsense", private_pem(KEY), public_pem(generate_private_key(SECP256R1()))])
-def test_public_keys_that_are_none(keys: str) -> None:
+def test_invalid_public_keys(keys: str) -> None:
     with pytest.raises(BadSetting, match="TOKEN_PUBLIC_KEYS"):
         verifier({"TOKEN_PUBLIC_KEYS": keys})
 
 
 @pytest.mark.parametrize("key", ["nonsense", public_pem(KEY), private_pem(generate_private_key(SECP256R1()))])
-def test_private_keys_that_are_none(key: str) -> None:
+def test_invalid_private_keys(key: str) -> None:
     with pytest.raises(BadSetting, match="TOKEN_PRIVATE_KEY"):
         Signer.from_environ({"TOKEN_PRIVATE_KEY": key})
 
 
-def test_tokens_hold_as_long_as_the_setting_says() -> None:
+def test_token_lifetime_is_configurable() -> None:
     signer = Signer.from_environ({"TOKEN_PRIVATE_KEY": private_pem(KEY), "TOKEN_HOURS": "0.5"})
-    given = VERIFIER.verify(signer.sign(USER, "ada", "user")).claims
-    assert given["exp"] - given["iat"] == signer.seconds == 1800
+    signed_claims = VERIFIER.verify(signer.sign(USER, "ada", "user")).claims
+    assert signed_claims["exp"] - signed_claims["iat"] == signer.seconds == 1800

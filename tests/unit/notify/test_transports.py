@@ -1,4 +1,4 @@
-"""Mails as messages and as files, and which way of sending the environment chooses."""
+"""Mails as messages and files, and the choice of the transport from the environment."""
 
 import dataclasses
 from email import message_from_bytes, policy
@@ -38,7 +38,7 @@ HEADERS = {
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=300))
-def test_any_subject_arrives_and_adds_no_header(subject: str) -> None:
+def test_any_subject_survives_and_adds_no_header(subject: str) -> None:
     data = compose(dataclasses.replace(MAIL, subject=subject), SENDER).as_bytes(policy=policy.SMTP)
 
     parsed = message_from_bytes(data, policy=policy.default)
@@ -46,7 +46,7 @@ def test_any_subject_arrives_and_adds_no_header(subject: str) -> None:
     assert parsed["Subject"].strip() == subject.replace("=?", "=\N{WORD JOINER}?").strip()
 
 
-def test_an_encoded_line_break_in_the_subject_adds_no_header() -> None:
+def test_encoded_line_break_in_the_subject_adds_no_header() -> None:
     subject = "=?utf-8?q?x=0D=0ABcc:_eve@example.org?="
     data = compose(dataclasses.replace(MAIL, subject=subject), SENDER).as_bytes(policy=policy.SMTP)
 
@@ -56,7 +56,7 @@ def test_an_encoded_line_break_in_the_subject_adds_no_header() -> None:
 
 
 @pytest.mark.parametrize("control", ["\r\nBcc: eve@example.org", "\n", "\r", "\0", "\x85", "\u2028", "\udcff"])
-def test_a_control_character_in_a_header_is_refused(control: str) -> None:
+def test_control_character_in_a_header_is_rejected(control: str) -> None:
     with pytest.raises(MailRefused):
         dataclasses.replace(MAIL, subject=f"Ready{control}")
     with pytest.raises(MailRefused):
@@ -68,18 +68,18 @@ def test_a_control_character_in_a_header_is_refused(control: str) -> None:
     "address",
     ["", "ada", "@example.org", "ada@", "ada@example.org, eve@example.org", "ada lovelace@example.org", "ädä@x.org"],
 )
-def test_an_address_that_is_none_is_refused_for_good(address: str) -> None:
+def test_invalid_address_is_rejected_permanently(address: str) -> None:
     with pytest.raises(MailRefused):
         compose(dataclasses.replace(MAIL, to=address), SENDER)
 
 
 @pytest.mark.parametrize("message_id", ["", "0123", "<0123@elsewhere>", "<../0123@mp3burst>", "<.@mp3burst>"])
-def test_a_message_id_that_names_no_event_is_a_bug(message_id: str) -> None:
+def test_message_id_must_come_from_an_event(message_id: str) -> None:
     with pytest.raises(ValueError, match="event's id"):
         dataclasses.replace(MAIL, message_id=message_id)
 
 
-def test_the_same_mail_twice_is_one_file(tmp_path: Path) -> None:
+def test_sending_twice_writes_one_file(tmp_path: Path) -> None:
     send = mailer({"MAIL_DIR": str(tmp_path / "new" / "mail")})
 
     send(MAIL)
@@ -92,7 +92,7 @@ def test_the_same_mail_twice_is_one_file(tmp_path: Path) -> None:
     assert parsed["Message-ID"] == "<0123.mp3.ready@mp3burst>"
 
 
-def test_a_mail_with_a_long_link_can_be_read_as_a_file(tmp_path: Path) -> None:
+def test_long_link_stays_readable_in_the_file(tmp_path: Path) -> None:
     line = f"Grüße https://mp3.example/download?fid=1&token={'x' * 400}"
 
     mailer({"MAIL_DIR": str(tmp_path)})(dataclasses.replace(MAIL, text=line))
@@ -100,14 +100,14 @@ def test_a_mail_with_a_long_link_can_be_read_as_a_file(tmp_path: Path) -> None:
     assert line in (tmp_path / "0123.mp3.ready.eml").read_text("utf-8")
 
 
-def test_a_directory_that_takes_no_file_is_tried_again(tmp_path: Path) -> None:
+def test_unwritable_directory_is_retried(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(MailNotSent):
         mailer({"MAIL_DIR": str(tmp_path / "file")})(MAIL)
 
 
-def test_a_file_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_rename_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "0123.mp3.ready.eml").mkdir()
 
     with pytest.raises(MailNotSent):
@@ -116,7 +116,7 @@ def test_a_file_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["0123.mp3.ready.eml"]
 
 
-def test_the_environment_chooses_the_carrier() -> None:
+def test_environment_chooses_the_transport() -> None:
     everything = {
         "SENDGRID_API_KEY": "key",
         "SMTP_HOST": "smtp.example.org",
@@ -136,7 +136,7 @@ def test_the_environment_chooses_the_carrier() -> None:
     assert mailer(everything) == MailDir(Path("mail"), sender)
 
 
-def test_the_sender_is_who_logs_in_unless_it_is_named() -> None:
+def test_sender_defaults_to_the_user_who_logs_in() -> None:
     login = {"SMTP_HOST": "x", "SMTP_USER": "ada@example.org", "SMTP_PASSWORD": "word"}
     gmail = {"GMAIL_ADDRESS": "ada@gmail.com", "GMAIL_PASSWORD": "word"}
 
@@ -147,7 +147,7 @@ def test_the_sender_is_who_logs_in_unless_it_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("port", "asked", "security"),
+    ("port", "setting", "security"),
     [
         ("465", "", "tls"),
         ("587", "", "starttls"),
@@ -156,8 +156,8 @@ def test_the_sender_is_who_logs_in_unless_it_is_named() -> None:
         ("465", "starttls", "starttls"),
     ],
 )
-def test_the_port_says_how_to_encrypt_unless_it_is_named(port: str, asked: str, security: str) -> None:
-    made = mailer({"SMTP_HOST": "x", "SMTP_PORT": port, "SMTP_SECURITY": asked, "MAIL_FROM": "a@b.org"})
+def test_port_decides_the_encryption_by_default(port: str, setting: str, security: str) -> None:
+    made = mailer({"SMTP_HOST": "x", "SMTP_PORT": port, "SMTP_SECURITY": setting, "MAIL_FROM": "a@b.org"})
 
     assert isinstance(made, Smtp)
     assert (made.port, made.security) == (int(port), security)
@@ -181,7 +181,7 @@ def test_the_port_says_how_to_encrypt_unless_it_is_named(port: str, asked: str, 
     ],
     ids=str,
 )
-def test_a_wrong_setting_names_the_variable(environ: dict[str, str], named: str) -> None:
+def test_error_names_the_invalid_setting(environ: dict[str, str], named: str) -> None:
     with pytest.raises(BadSetting, match=named) as caught:
         mailer(environ)
     for name in ("SENDGRID_API_KEY", "SMTP_PASSWORD"):
