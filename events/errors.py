@@ -12,12 +12,19 @@ class Mp3burstError(Exception):
 
     #: The HTTP status that an HTTP function answers with if nothing else handles the error.
     status: ClassVar[int] = 500
+    #: Whether work that ends with the error has used up one of its attempts. False if the error says nothing about the
+    #: work, because a service was unavailable that all work needs.
+    counts_as_attempt: ClassVar[bool] = True
 
 
 class TryAgain(Mp3burstError):
     """A service that the function depends on is unavailable; the same call may succeed later."""
 
     status = 503
+
+
+class PermanentFailure(Mp3burstError):
+    """The work can never succeed, however often it is tried; the message is for the user who asked for it."""
 
 
 class NotPublished(TryAgain):

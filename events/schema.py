@@ -33,7 +33,7 @@ class Event:
     type: ClassVar[str] = ""
 
     #: The id of the job, 32 hexadecimal digits.
-    job: str
+    job: JobId
 
     @property
     def id(self) -> str:
@@ -140,8 +140,8 @@ def _faults(kind: type[Event], data: Mapping[str, Any]) -> list[str]:
         value = data.get(field.name)
         if field.name not in data:
             faults.append(f"{field.name} is missing")
-        elif type(value) is not field.type:
-            faults.append(f"{field.name} must be {getattr(field.type, '__name__', field.type)}")
+        elif type(value) is not (kind_of_value := getattr(field.type, "__supertype__", field.type)):
+            faults.append(f"{field.name} must be {getattr(kind_of_value, '__name__', kind_of_value)}")
         elif field.name == "job" and not _JOB.fullmatch(str(value)):
             faults.append("job is no id")
         elif isinstance(value, int) and not 0 <= value <= _MOST:

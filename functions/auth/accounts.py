@@ -3,9 +3,9 @@
 import secrets
 import unicodedata
 from dataclasses import dataclass
-from typing import Any, Final, NewType
+from typing import Any, Final, NewType, Self
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 
 from events.errors import Mp3burstError
 from functions.state.database import Conflict, Database
@@ -46,6 +46,11 @@ class User:
     email: str
     name: str
     role: str
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> Self:
+        """Return the user of a row."""
+        return cls(*(getattr(row, name) for name in cls.__dataclass_fields__))
 
 
 def normalize_username(username: str) -> str:
@@ -103,7 +108,7 @@ class Accounts:
             raise WrongCredentials(_WRONG_CREDENTIALS)
         if hasher.check_needs_rehash(row.password_hash):
             self._rehash(row.id, password)
-        return User(*(getattr(row, field) for field in User.__dataclass_fields__))
+        return User.from_row(row)
 
     def set_role(self, username: str, role: str) -> bool:
         """Sets the user's role. Returns False if there is no such user."""

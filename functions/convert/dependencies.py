@@ -1,4 +1,4 @@
-"""What convert, encode and join work with."""
+"""The dependencies of convert, encode and join."""
 
 import functools
 import math
@@ -18,27 +18,27 @@ from functions.state.jobs import Jobs
 from functions.state.outbox import Outbox
 from functions.state.pieces import Pieces
 
-#: Seconds of sound worth an encoder of their own: to start one, pre-roll included, costs what encoding eight does.
+#: Seconds of sound for which another encoder pays: to start one, pre-roll included, costs what encoding 8 s does.
 ENCODER_SECONDS: Final = 20.0
-#: Seconds of sound from which on a job is shared out.
+#: Seconds of sound from which a job is split.
 FANOUT_SECONDS: Final = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The stores and the tools.
+    """The stores, tables and tools that the handlers use.
 
     Attributes:
-        media: where videos, pieces and MP3s lie.
-        blobs: the record of them.
-        jobs: as convert moves them.
-        joins: as join moves them.
-        pieces: of jobs that are shared out.
-        outbox: for events.
-        encoders: how many run at once in this process.
-        fanout: seconds of sound from which on a job is shared out.
-        most: pieces of a job, at most, where each decodes all that is before it.
-        ffmpeg: the program's path; None for the one that came with the dependencies.
+        media: the stores of videos, pieces and MP3s.
+        blobs: their records.
+        jobs: the jobs to convert.
+        joins: the jobs to join.
+        pieces: the pieces of jobs that were split.
+        outbox: emits events.
+        encoders: how many encoders may run at once in this process.
+        fanout_seconds: seconds of sound from which a job is split.
+        max_pieces: limit of a job's pieces, if each must decode everything before it.
+        ffmpeg: the program's path; None for the one that imageio-ffmpeg brings.
     """
 
     media: Media
@@ -48,18 +48,18 @@ class Dependencies:
     pieces: Pieces
     outbox: Outbox
     encoders: int
-    fanout: float = math.inf
-    most: int = MAX_PIECES
+    fanout_seconds: float = math.inf
+    max_pieces: int = MAX_PIECES
     ffmpeg: str | None = None
 
     def encoders_for(self, seconds: float) -> int:
-        """How many encoders at once so many seconds of sound are worth."""
+        """Return how many encoders pay for so many seconds of sound."""
         return max(min(self.encoders, int(seconds / ENCODER_SECONDS)), 1)
 
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Connect to what the environment names, once per process."""
+    """Build the dependencies that the environment configures, once per process."""
     database = Database(url(os.environ))
     return Dependencies(
         media=connect(os.environ),
@@ -69,13 +69,13 @@ def dependencies() -> Dependencies:
         pieces=Pieces(database),
         outbox=Outbox(database, publisher(os.environ, f"/mp3burst/{os.environ.get('FUNCTION_TARGET', 'convert')}")),
         encoders=int(number(os.environ, "ENCODERS", min(available_cpus(), MAX_ENCODERS), 1, MAX_ENCODERS)),
-        fanout=number(os.environ, "FANOUT_SECONDS", FANOUT_SECONDS),
-        most=int(number(os.environ, "FANOUT_PIECES", MAX_PIECES, 2, MAX_SEEKING_PIECES)),
+        fanout_seconds=number(os.environ, "FANOUT_SECONDS", FANOUT_SECONDS),
+        max_pieces=int(number(os.environ, "FANOUT_PIECES", MAX_PIECES, 2, MAX_SEEKING_PIECES)),
         ffmpeg=configured_ffmpeg(os.environ),
     )
 
 
 def mp3_name(filename: str) -> str:
-    """The file name of the MP3 that is made of this file."""
+    """Return the file name of the MP3 that is made from this file."""
     stem = filename.rpartition(".")[0] or filename
     return f"{stem[:251]}.mp3"

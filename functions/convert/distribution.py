@@ -13,6 +13,7 @@ from functions.convert.mp3 import assemble
 from functions.convert.mp3.assemble import SupportsWrite
 from functions.convert.plan import FrameRange, Plan, plan_for
 from functions.convert.seek import excerpt
+from functions.media import BlobId
 from functions.options import Options
 
 #: Seconds of sound in a piece, about: short enough that a worker that dies costs little.
@@ -37,7 +38,7 @@ class JobPlan:
     """
 
     plan: Plan
-    head: str
+    head: BlobId
     missing: float
     errors: int
     warning: str | None = None

@@ -1,9 +1,9 @@
 """What can go wrong with a conversion."""
 
-from events.errors import Mp3burstError, TryAgain
+from events.errors import PermanentFailure, TryAgain
 
 
-class UnusableMedia(Mp3burstError):
+class UnusableMedia(PermanentFailure):
     """The file's own fault: it would fail again however often it is tried."""
 
     status = 422

@@ -1,13 +1,16 @@
-"""A long track shared out: cut into pieces by convert, encoded by many workers, joined by one."""
+"""Convert makes the MP3 of a short video; a long one it splits into pieces, which encode and then join take on.
+
+Each is one attempt on the ladder of ``functions.state.leases.attempt``.
+"""
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from events.errors import with_cause
-from events.schema import Event
+from events.schema import Event, JobId
 from functions.convert import cover, pipeline
 from functions.convert.demux.track import TrackInfo, TrackStream
 from functions.convert.dependencies import Dependencies, mp3_name
@@ -19,267 +22,255 @@ from functions.convert.mp3.assemble import SupportsWrite
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek import excerpt
 from functions.convert.workspace import workspace
-from functions.media import BlobCorrupt, BlobNotFound, Description
-from functions.state.jobs import ATTEMPTS_EXHAUSTED, Job, Outcome
-from functions.state.leases import Lease, LeaseRenewer
-from functions.state.pieces import SplitRecord
+from functions.media import BlobCorrupt, BlobId, BlobNotFound, Description
+from functions.state.jobs import Job, Jobs, Outcome
+from functions.state.leases import Lease, LeaseRenewer, Output, attempt
+from functions.state.pieces import PieceOutput, PieceRow, SplitRecord
 
-_CHUNK = 1 << 20
-#: Opens what is then read from its start and closed: a blob or a file.
-_Opens = Callable[[], Any]
-_LOST = "The audio track of this job is lost or damaged: upload the video again."
+#: Bytes that are copied at a time.
+_CHUNK: Final = 1 << 20
+#: Opens a blob or a file that is then read once, from its start.
+_Opener = Callable[[], Any]
+_VIDEO_LOST: Final = "The stored video is lost or damaged: upload it again."
+_TRACK_LOST: Final = "The audio track of this job is lost or damaged: upload the video again."
 log = logging.getLogger(__name__)
 
 
-def convert(job: str, deps: Dependencies) -> None:
-    """Make the job's MP3, or share the work out, or record why there can be none; emit the events that say so.
+def convert(job: JobId, deps: Dependencies) -> None:
+    """Convert the job's video to an MP3, or split a long one into pieces, and emit the events that follow.
 
     Raises:
-        TryAgain: something was away, and the job has been given back.
+        TryAgain: the failure is temporary, and the job has been released.
+        LeaseLost: another worker has the job.
     """
     lease = deps.jobs.claim(job)
     if lease is None:
-        log.info("job %s: nothing to convert, or another does", job)
+        log.info("job %s: nothing to convert, or another worker is converting it", job)
         return
-    events = _failed(lease, ATTEMPTS_EXHAUSTED, deps) if lease.exhausted else _attempt(lease, deps)
-    deps.outbox.emit_all(events)
+
+    def work(renewer: LeaseRenewer) -> Output:
+        with _lost_blobs_fail(job, _VIDEO_LOST):
+            return _convert(lease, renewer, deps)
+
+    deps.outbox.emit_all(attempt(deps.jobs, lease, work, f"job {job}"))
 
 
-def _attempt(lease: Lease, deps: Dependencies) -> list[Event]:
-    """One try; the events to emit, none where the job went to another or is gone."""
-    job, progress = lease.row.id, [0.0]
+def encode(job: JobId, n: int, deps: Dependencies) -> None:
+    """Encode piece ``n`` of a job; the last of its pieces emits the event that has them joined.
+
+    Pieces are encoded in any order. Encoding one again changes nothing.
+
+    Raises:
+        TryAgain: the failure is temporary, and the piece has been released.
+        LeaseLost: another worker has the piece.
+    """
+    lease = deps.pieces.claim(job, n)
+    split_job = deps.pieces.job(lease) if lease is not None else None
+    if lease is None or split_job is None:
+        log.info("job %s: piece %d: nothing to encode, or another worker is encoding it", job, n)
+        return
+
+    def work(renewer: LeaseRenewer) -> Output:
+        with _lost_blobs_fail(job, _TRACK_LOST):
+            return _encode(lease, split_job, renewer, deps)
+
+    deps.outbox.emit_all(attempt(deps.pieces, lease, work, f"job {job}: piece {n}"))
+
+
+def join(job: JobId, deps: Dependencies) -> None:
+    """Concatenate the encoded pieces of a job to its MP3, and emit the event that announces it.
+
+    Raises:
+        TryAgain: the failure is temporary, and the job has been released.
+        LeaseLost: another worker has the job.
+    """
+    lease = deps.joins.claim(job)
+    if lease is None:
+        log.info("job %s: nothing to join, or another worker is joining it", job)
+        return
+
+    def work(renewer: LeaseRenewer) -> Output:
+        with _lost_blobs_fail(job, _TRACK_LOST):
+            return _mp3_output(deps.joins, lease, _join(lease.row, renewer, deps), deps)
+
+    deps.outbox.emit_all(attempt(deps.joins, lease, work, f"job {job}"))
+
+
+@contextmanager
+def _lost_blobs_fail(job: JobId, message: str) -> Iterator[None]:
+    """Turn the loss of a stored blob, which no retry can repair, into a failure of the job."""
     try:
-        with deps.jobs.renewing(lease, lambda: progress[0]) as keeper:
-            return _convert(lease, keeper, progress, deps)
-    except UnusableMedia as error:
-        log.info("job %s: %s", job, with_cause(error))
-        return _failed(lease, str(error), deps)
-    except (BlobNotFound, BlobCorrupt):
-        log.exception("job %s: its video cannot be read", job)
-        return _failed(lease, "The stored video is lost or damaged: upload it again.", deps)
-    except Exception as error:
-        deps.jobs.release(lease, error)
-        raise
+        yield
+    except (BlobNotFound, BlobCorrupt, excerpt.TrackChanged) as error:
+        log.exception("job %s: a stored file cannot be read", job)
+        raise UnusableMedia(message) from error
 
 
-def _convert(lease: Lease, keeper: LeaseRenewer, progress: list[float], deps: Dependencies) -> list[Event]:
-    job = Job.of(lease.row)
+def _mp3_output(jobs: Jobs, lease: Lease[Job], outcome: Outcome, deps: Dependencies) -> Output:
+    def record() -> list[Event] | None:
+        event = jobs.finish(lease, outcome)
+        return None if event is None else [event]
 
-    def on_progress(fraction: float) -> None:
-        keeper.check()
-        progress[0] = fraction
+    return Output(record, discard=lambda: deps.blobs.discard(deps.media, "mp3s", outcome.mp3))
+
+
+def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Output:
+    job = lease.row
+
+    def on_read(fraction: float) -> None:
+        renewer.report(fraction * pipeline.READING)
 
     with (
         workspace() as directory,
         deps.media.videos.open(job.video) as video,
-        pipeline.prepared_track(
-            video, directory, job.options, lambda part: on_progress(part * pipeline.READING), deps.ffmpeg
-        ) as stream,
+        pipeline.prepared_track(video, directory, job.options, on_read, deps.ffmpeg) as stream,
     ):
-        plan = plan_pieces(stream.info, job.options, deps.fanout, deps.most)
+        plan = plan_pieces(stream.info, job.options, deps.fanout_seconds, deps.max_pieces)
         if plan is not None:
-            track = stream.complete(lambda part: on_progress(part * pipeline.READING))
-            return share_out(lease, track, plan, keeper, deps)
-        outcome = _make_mp3(job, stream, on_progress, deps)
-    event = deps.jobs.finish(lease, outcome)
-    if event is None:
-        deps.blobs.discard(deps.media, "mp3s", outcome.mp3)
-    return [] if event is None else [event]
+            return _split(lease, stream.complete(on_read), plan, renewer, deps)
+        outcome = _make_mp3(job, stream, renewer, deps)
+    return _mp3_output(deps.jobs, lease, outcome, deps)
 
 
-def _make_mp3(job: Job, stream: TrackStream, on_progress: pipeline.OnProgress, deps: Dependencies) -> Outcome:
-    about = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
-    with deps.blobs.writing(deps.media, "mp3s", about) as mp3:
+def _make_mp3(job: Job, stream: TrackStream, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
+    description = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
+    with deps.blobs.writing(deps.media, "mp3s", description) as mp3:
         result = pipeline.convert_track(
             stream,
             mp3,
             job.options,
             filename=job.filename,
             encoders=deps.encoders_for(stream.info.duration),
-            on_progress=on_progress,
+            on_progress=renewer.report,
             ffmpeg=deps.ffmpeg,
         )
-    log.info("job %s: %.1f s of audio are %d bytes of MP3", job.id, result.duration, mp3.size)
+    log.info("job %s: %.1f s of audio became %d bytes of MP3", job.id, result.duration, mp3.size)
     return Outcome(mp3.blob, result.duration, result.warning, mp3.size)
 
 
-def _failed(lease: Lease, error: str, deps: Dependencies) -> list[Event]:
-    event = deps.jobs.fail(lease, error)
-    return [] if event is None else [event]
-
-
-def share_out(lease: Lease, track: TrackInfo, plan: Plan, keeper: LeaseRenewer, deps: Dependencies) -> list[Event]:
-    """Store the track and put its pieces on record; the events to emit, none where the job is another's."""
-    job = Job.of(lease.row)
-    about = Description(job.owner, job.id, "audio", "application/octet-stream")
+def _split(lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewer, deps: Dependencies) -> Output:
+    """Store the audio track and the head of the MP3; recording them creates the pieces."""
+    job = lease.row
+    description = Description(job.owner, job.id, "audio", "application/octet-stream")
     with cover.rendering(track, deps.ffmpeg or default_ffmpeg()) as picture:
-        with track.path.open("rb") as file, deps.blobs.writing(deps.media, "pieces", about) as audio:
-            _copy(file, audio, keeper)
-        image, word = picture(keeper.check)
-    with deps.blobs.writing(deps.media, "pieces", about) as head:
+        with track.path.open("rb") as file, deps.blobs.writing(deps.media, "pieces", description) as audio:
+            _copy(file, audio, renewer)
+        image, warning = picture(renewer.check)
+    with deps.blobs.writing(deps.media, "pieces", description) as head:
         head.write(id3.build_tag(track.tags, job.filename, image, plan.within(track.chapters)))
-    whole = JobPlan(plan, head.blob, track.missing, track.errors, word)
-    record = SplitRecord(audio.blob, head.blob, whole.to_json(), tuple("{}" for _ in plan.ranges))
-    events = deps.pieces.split(lease, record)
-    if not events:
+    job_plan = JobPlan(plan, head.blob, track.missing, track.errors, warning)
+    record = SplitRecord(audio.blob, head.blob, job_plan.to_json(), tuple("{}" for _ in plan.ranges))
+    log.info("job %s: %.0f s of audio are split into %d pieces", job.id, track.duration, len(plan.ranges))
+
+    def discard() -> None:
         for blob in (audio.blob, head.blob):
             deps.blobs.discard(deps.media, "pieces", blob)
-    log.info("job %s: %.0f s of audio are cut into %d pieces", job.id, track.duration, len(events))
-    return events
+
+    return Output(lambda: deps.pieces.split(lease, record), discard)
 
 
-def encode(job: str, n: int, deps: Dependencies) -> None:
-    """Encode one piece of a job, in any order, any number of times; the last one has the set joined.
-
-    Raises:
-        TryAgain: something was away, and the piece has been given back.
-    """
-    lease = deps.pieces.claim(job, n)
-    row = deps.pieces.job(lease) if lease is not None else None
-    if lease is None or row is None:
-        log.info("job %s: nothing to encode of piece %d, or another does", job, n)
-        return
-    try:
-        if lease.exhausted:
-            raise UnusableMedia(ATTEMPTS_EXHAUSTED)
-        events = _encode(lease, row, deps)
-    except UnusableMedia as error:
-        log.info("job %s: piece %d: %s", job, n, with_cause(error))
-        events = _only(deps.pieces.fail(lease, str(error)))
-    except (BlobNotFound, BlobCorrupt, excerpt.TrackChanged):
-        log.exception("job %s: its audio track cannot be read", job)
-        events = _only(deps.pieces.fail(lease, _LOST))
-    except Exception as error:
-        deps.pieces.release(lease, error)
-        raise
-    deps.outbox.emit_all(events)
-
-
-def _encode(lease: Lease, row: Any, deps: Dependencies) -> list[Event]:
-    whole, n = JobPlan.from_json(row.plan), lease.row.n
-    about = Description(row.owner, row.id, f"piece {n}", "audio/mpeg")
-    with workspace() as directory, deps.pieces.renewing(lease) as keeper:
-        piece = whole.plan.ranges[n]
-        track = _fetch(row.audio, piece, directory, keeper, deps)
-        with deps.blobs.writing(deps.media, "pieces", about) as frames:
-            part = _encode_piece(whole.plan, piece, track, frames, keeper, deps)
-        events = deps.pieces.encoded(lease, frames.blob, part.to_json())
-    if events is None:
-        deps.blobs.discard(deps.media, "pieces", frames.blob)
-    return events or []
-
-
-def _encode_piece(
-    plan: Plan, piece: FrameRange, track: Path, out: SupportsWrite, keeper: LeaseRenewer, deps: Dependencies
-) -> EncodedPiece:
-    return encode_piece(deps.ffmpeg or default_ffmpeg(), plan, piece, track, out, lambda _: keeper.check())
-
-
-def join(job: str, deps: Dependencies) -> None:
-    """Lay the pieces of a job end to end: its MP3.
-
-    Raises:
-        TryAgain: something was away, and the job has been given back.
-    """
-    joins = deps.joins
-    lease = joins.claim(job)
-    if lease is None:
-        log.info("job %s: nothing to join, or another does", job)
-        return
-    outcome: Outcome | None = None
-    try:
-        if lease.exhausted:
-            raise UnusableMedia(ATTEMPTS_EXHAUSTED)
-        with joins.renewing(lease) as keeper:
-            outcome = _join(lease, keeper, deps)
-            event = joins.finish(lease, outcome)
-    except UnusableMedia as error:
-        log.info("job %s: %s", job, with_cause(error))
-        event = joins.fail(lease, str(error))
-    except (BlobNotFound, BlobCorrupt):
-        log.exception("job %s: its pieces cannot be read", job)
-        event = joins.fail(lease, _LOST)
-    except Exception as error:
-        joins.release(lease, error)
-        raise
-    if event is not None:
-        deps.outbox.emit(event)
-    elif outcome is not None:
-        deps.blobs.discard(deps.media, "mp3s", outcome.mp3)
-
-
-def _join(lease: Lease, keeper: LeaseRenewer, deps: Dependencies) -> Outcome:
-    row, whole = lease.row, JobPlan.from_json(lease.row.plan)
-    outputs = deps.pieces.outputs(row.id)
-    parts = [EncodedPiece.from_json(plan) for _, plan in outputs]
-    about = Description(row.owner, row.id, mp3_name(row.filename), "audio/mpeg")
+def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Output:
+    plan = _plan_of(job).plan
+    frames = plan.ranges[lease.row.n]
+    description = Description(job.owner, job.id, f"piece {lease.row.n}", "audio/mpeg")
     with workspace() as directory:
-        sound: list[_Opens] = [functools.partial(deps.media.pieces.open, blob) for blob, _ in outputs]
-        if not pieces_fit(whole.plan, parts):
-            parts, sound = _in_one(whole, row, directory, keeper, deps)
-        sums = [part.sum for part in parts]
-        if whole.plan.variable:
-            sums, sound = _repacked(sums, sound, directory / "repacked", keeper)
-        first = pipeline.tag_of(sums, whole.plan.start_sample)
-        with deps.blobs.writing(deps.media, "mp3s", about) as mp3:
-            _copy_blob(whole.head, mp3, keeper, deps)
-            mp3.write(first)
-            _copy_all(sound, mp3, keeper)
-    duration = pipeline.duration_of(first, sum(one.frames for one in sums))
-    log.info("job %s: %d pieces of %.1f s are %d bytes of MP3", row.id, len(outputs), duration, mp3.size)
-    lost = pipeline.damage_warning(whole.missing, whole.errors + max(part.errors for part in parts))
-    return Outcome(mp3.blob, duration, pipeline.join_warnings(lost, whole.warning), mp3.size)
+        track = _fetch_track(job, frames, directory, renewer, deps)
+        with deps.blobs.writing(deps.media, "pieces", description) as out:
+            piece = _encode_range(plan, frames, track, out, renewer, deps)
+    output = PieceOutput(out.blob, piece.to_json())
+    return Output(
+        record=lambda: deps.pieces.encoded(lease, output),
+        discard=lambda: deps.blobs.discard(deps.media, "pieces", output.blob),
+    )
 
 
-def _in_one(
-    whole: JobPlan, row: Any, directory: Path, keeper: LeaseRenewer, deps: Dependencies
-) -> tuple[list[EncodedPiece], list[_Opens]]:
-    # The sound changes its rate or channels on the way: ffmpeg counts samples anew from there, and ranges are lost.
-    # Or less was decoded than an encoder that leaped had to go by.
-    log.warning("job %s: its pieces do not fit together: encoded in one", row.id)
+def _encode_range(
+    plan: Plan, frames: FrameRange, track: Path, out: SupportsWrite, renewer: LeaseRenewer, deps: Dependencies
+) -> EncodedPiece:
+    return encode_piece(deps.ffmpeg or default_ffmpeg(), plan, frames, track, out, lambda _: renewer.check())
+
+
+def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
+    job_plan = _plan_of(job)
+    outputs = deps.pieces.outputs(job.id)
+    pieces = [EncodedPiece.from_json(output.plan) for output in outputs]
+    description = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
+    with workspace() as directory:
+        sources: list[_Opener] = [functools.partial(deps.media.pieces.open, output.blob) for output in outputs]
+        if not pieces_fit(job_plan.plan, pieces):
+            piece, source = _encode_whole(job, job_plan.plan, directory, renewer, deps)
+            pieces = [piece]
+            sources = [source]
+        summaries = [piece.sum for piece in pieces]
+        if job_plan.plan.variable:
+            summary, source = _repack(summaries, sources, directory / "repacked", renewer)
+            summaries = [summary]
+            sources = [source]
+        tag = pipeline.tag_of(summaries, job_plan.plan.start_sample)
+        with deps.blobs.writing(deps.media, "mp3s", description) as mp3:
+            _copy_blob(job_plan.head, mp3, renewer, deps)
+            mp3.write(tag)
+            _copy_all(sources, mp3, renewer)
+    duration = pipeline.duration_of(tag, sum(summary.frames for summary in summaries))
+    log.info("job %s: %d pieces of %.1f s became %d bytes of MP3", job.id, len(outputs), duration, mp3.size)
+    damage = pipeline.damage_warning(job_plan.missing, job_plan.errors + max(piece.errors for piece in pieces))
+    return Outcome(mp3.blob, duration, pipeline.join_warnings(damage, job_plan.warning), mp3.size)
+
+
+def _encode_whole(
+    job: Job, plan: Plan, directory: Path, renewer: LeaseRenewer, deps: Dependencies
+) -> tuple[EncodedPiece, _Opener]:
+    # The sound changes its sample rate or channels on the way, at which ffmpeg restarts its count of samples, so ranges
+    # mean nothing. Or an encoder that began in the middle decoded less than it was meant to.
+    log.warning("job %s: its pieces do not fit together: encoding the track as a whole", job.id)
     everything = FrameRange(0, None)
-    track, frames = _fetch(row.audio, everything, directory, keeper, deps), directory / "frames"
-    with frames.open("wb") as out:
-        part = _encode_piece(whole.plan.for_changing_format(), everything, track, out, keeper, deps)
-    return [part], [functools.partial(frames.open, "rb")]
+    track = _fetch_track(job, everything, directory, renewer, deps)
+    path = directory / "frames"
+    with path.open("wb") as out:
+        piece = _encode_range(plan.for_changing_format(), everything, track, out, renewer, deps)
+    return piece, functools.partial(path.open, "rb")
 
 
-def _repacked(
-    sums: list[assemble.PieceSummary], sound: list[_Opens], path: Path, keeper: LeaseRenewer
-) -> tuple[list[assemble.PieceSummary], list[_Opens]]:
+def _repack(
+    summaries: list[assemble.PieceSummary], sources: list[_Opener], path: Path, renewer: LeaseRenewer
+) -> tuple[assemble.PieceSummary, _Opener]:
     with reservoir.repacking(path) as out:
-        _copy_all(sound, out, keeper)
-    return [reservoir.repacked_summary(path, sums)], [functools.partial(path.open, "rb")]
+        _copy_all(sources, out, renewer)
+    return reservoir.repacked_summary(path, summaries), functools.partial(path.open, "rb")
 
 
-def _fetch(blob: str, piece: FrameRange, directory: Path, keeper: LeaseRenewer, deps: Dependencies) -> Path:
-    """A file with the audio track, or with what of it the piece's encoder reads."""
+def _plan_of(job: Job) -> JobPlan:
+    if job.plan is None:
+        raise AssertionError("a job that was split has a plan")
+    return JobPlan.from_json(job.plan)
+
+
+def _fetch_track(job: Job, frames: FrameRange, directory: Path, renewer: LeaseRenewer, deps: Dependencies) -> Path:
+    """Fetch the job's audio track, or only what the encoder of these frames reads of it, to a file."""
+    if job.audio is None:
+        raise AssertionError("a job that was split has an audio track")
     path = directory / "track"
     with path.open("wb") as file:
-        if piece.seek is None:
-            _copy_blob(blob, file, keeper, deps)
+        if frames.seek is None:
+            _copy_blob(job.audio, file, renewer, deps)
         else:
-            with deps.media.pieces.open(blob) as source:
-                excerpt.write_excerpt(source, piece.seek, file)
+            with deps.media.pieces.open(job.audio) as source:
+                excerpt.write_excerpt(source, frames.seek, file)
     return path
 
 
-def _copy_blob(blob: str, out: SupportsWrite, keeper: LeaseRenewer, deps: Dependencies) -> None:
+def _copy_blob(blob: BlobId, out: SupportsWrite, renewer: LeaseRenewer, deps: Dependencies) -> None:
     with deps.media.pieces.open(blob) as source:
-        _copy(source, out, keeper)
+        _copy(source, out, renewer)
 
 
-def _copy_all(sources: list[_Opens], out: SupportsWrite, keeper: LeaseRenewer) -> None:
-    for opens in sources:
-        with opens() as source:
-            _copy(source, out, keeper)
+def _copy_all(sources: list[_Opener], out: SupportsWrite, renewer: LeaseRenewer) -> None:
+    for opener in sources:
+        with opener() as source:
+            _copy(source, out, renewer)
 
 
-def _copy(source: Any, out: SupportsWrite, keeper: LeaseRenewer) -> None:
+def _copy(source: Any, out: SupportsWrite, renewer: LeaseRenewer) -> None:
     while chunk := source.read(_CHUNK):
-        keeper.check()
+        renewer.check()
         out.write(chunk)
-
-
-def _only(event: Event | None) -> list[Event]:
-    return [] if event is None else [event]

@@ -39,7 +39,9 @@ class StaleWriter(Mp3burstError):
 
 
 class MediaUnavailable(TryAgain):
-    """The media store is away, or full."""
+    """The media store is unavailable, or full."""
+
+    counts_as_attempt = False
 
 
 @dataclass(frozen=True, slots=True)

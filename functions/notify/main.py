@@ -1,4 +1,4 @@
-"""Sends the mail that tells of a finished or failed job."""
+"""Sends the mail that announces a finished or failed job."""
 
 import functools
 import logging
@@ -16,104 +16,110 @@ from functions.event_endpoint import handling, received
 from functions.notify import message
 from functions.notify.transports import Mail, MailRefused, Send, mailer, message_id_of
 from functions.state.database import Database, DatabaseUnavailable, url
-from functions.state.leases import Lease, LeaseLost
-from functions.state.mails import Addressee, Mails
+from functions.state.leases import Lease, LeaseRenewer, attempt
+from functions.state.mails import Addressee, MailRow, Mails
 
-#: Seconds that a mail which is out is kept in mind while the database is away; the request may last 120.
-_PATIENCE: Final = 60.0
+#: Seconds to go on recording that a mail was sent while the database is unavailable; the request may last 120.
+_RECORDING_SECONDS: Final = 60.0
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What a mail takes. ``out`` has the events whose mail is out and not on record yet."""
+    """What sending a mail needs.
+
+    Attributes:
+        mails: the mails table.
+        links: makes download links.
+        send: hands a mail to the mail server.
+        unrecorded: the events whose mail this process has sent, but not yet recorded as sent.
+    """
 
     mails: Mails
     links: Links
     send: Send
-    out: set[str] = field(default_factory=set)
+    unrecorded: set[str] = field(default_factory=set)
 
 
 @functions_framework.cloud_event
 def notify(event: CloudEvent) -> None:
-    """Eats dev.mp3burst.mp3.ready and dev.mp3burst.conversion.failed."""
+    """Handles dev.mp3burst.mp3.ready and dev.mp3burst.conversion.failed."""
     if (ended := received(event)) is not None:
         with handling(ended):
             send_mail(ended.id, dependencies())
 
 
 def send_mail(event: str, deps: Dependencies) -> None:
-    """Send the mail of this event, unless it is sent or another sends it.
+    """Send the mail of this event, unless it was sent already or another worker is sending it.
 
-    A worker that ends between the server's yes and ``sent`` lets another send the mail again, under the same
-    Message-ID; so does one from which the database is away just then, for longer than the lease lasts, where another
-    comes first once it is back. Nothing else sends one twice.
+    The mail is sent twice, under the same Message-ID, in two cases only: this worker is killed after the mail server
+    has accepted the mail and before that is recorded; or the database is unavailable just then for longer than the
+    lease lasts, and another worker is first once it is back.
 
     Raises:
-        TryAgain: the mail could not be sent for now; it has been given back.
+        TryAgain: the mail could not be sent or recorded for now, and has been released.
+        LeaseLost: another worker has the mail.
     """
     lease = deps.mails.claim(event)
     if lease is None:
-        log.info("mail %s: sent, or another sends it", event)
+        log.info("mail %s: already sent, or another worker is sending it", event)
         return
-    if event in deps.out:
+    if event not in deps.unrecorded:
+        addressee = deps.mails.addressee(lease)
+        if addressee is None:
+            deps.mails.fail(lease)
+            return
+        work = functools.partial(_send, event, lease, addressee, deps)
+        attempt(deps.mails, lease, work, f"job {addressee.job.id}: mail {event}")
+    if event in deps.unrecorded:
         _record(event, lease, deps)
-        return
-    to = deps.mails.addressee(lease)
-    if to is None:
-        deps.mails.abandon(lease)
-        return
+
+
+def _send(event: str, lease: Lease[MailRow], addressee: Addressee, deps: Dependencies, renewer: LeaseRenewer) -> None:
     try:
-        with deps.mails.renewing(lease) as keeper:
-            mail = write(event, lease, to, deps.links)
-            keeper.check()
-            deps.send(mail)
+        mail = write(event, lease, addressee, deps.links)
+        renewer.check()
+        deps.send(mail)
     except MailRefused:
-        log.exception("job %s: mail %s is refused for good", to.job.id, event)
-        deps.mails.abandon(lease)
-        return
-    except LeaseLost:
+        log.exception("job %s: mail %s was refused", addressee.job.id, event)
         raise
-    except Exception:
-        deps.mails.release(lease)
-        raise
-    deps.out.add(event)
-    log.info("job %s: mail %s is sent", to.job.id, event)
-    _record(event, lease, deps)
+    deps.unrecorded.add(event)
+    log.info("job %s: mail %s was sent", addressee.job.id, event)
 
 
-def _record(event: str, lease: Lease, deps: Dependencies) -> None:
-    """Record that the mail is out, however long the database takes to come back: nobody may send it once more.
+def _record(event: str, lease: Lease[MailRow], deps: Dependencies) -> None:
+    """Record that the mail was sent, waiting for the database if need be, so that nobody sends it again.
 
     Raises:
-        DatabaseUnavailable: it takes longer than the request may. The event's next try finds the mail in ``out``.
+        DatabaseUnavailable: it takes longer than the request may. The event's next delivery tries to record it again.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _RECORDING_SECONDS
     while True:
         try:
             deps.mails.sent(lease)
-            deps.out.discard(event)
+            deps.unrecorded.discard(event)
             return
         except DatabaseUnavailable:
             if time.monotonic() > deadline:
                 raise
-            log.warning("mail %s is out, and the database is away; it is recorded later", event)
+            log.warning("mail %s was sent, but the database is unavailable; trying again to record it", event)
         time.sleep(0.2)
 
 
-def write(event: str, lease: Lease, to: Addressee, links: Links) -> Mail:
-    """The letter that the mail's row asks for."""
-    job = to.job
-    recipient = message.Recipient(to.user.name, to.user.email)
+def write(event: str, lease: Lease[MailRow], addressee: Addressee, links: Links) -> Mail:
+    """Writes the mail that the row asks for."""
+    job = addressee.job
+    recipient = message.Recipient(addressee.user.name, addressee.user.email)
     message_id = message_id_of(event)
     if lease.row.kind == Mp3Ready.type:
-        mp3 = message.Mp3(job.mp3, job.filename, job.duration, job.warning)
-        link = message.DownloadLink(links.make(to.user.id, job.mp3), links.days)
+        fid = job.mp3 or ""
+        mp3 = message.Mp3(fid, job.filename, job.duration, job.warning)
+        link = message.DownloadLink(links.make(addressee.user.id, fid), links.days)
         return message.ready(recipient, mp3, link, message_id)
-    return message.failed(recipient, job.filename, job.error, message_id)
+    return message.failed(recipient, job.filename, job.error or "", message_id)
 
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Connect to what the environment names, once per process."""
+    """Build the dependencies that the environment configures, once per process."""
     return Dependencies(Mails(Database(url(os.environ))), Links.from_environ(os.environ), mailer(os.environ))

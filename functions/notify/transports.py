@@ -7,7 +7,8 @@ logged for the operator, and the mail waits.
     Mp3burstError
     ├── TryAgain
     │   └── MailNotSent
-    └── MailRefused
+    └── PermanentFailure
+        └── MailRefused
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Final
 
-from events.errors import Mp3burstError, TryAgain
+from events.errors import PermanentFailure, TryAgain
 from functions.email_address import BadAddress, parse
 from functions.settings import BadSetting, number, required
 
@@ -53,7 +54,7 @@ class MailNotSent(TryAgain):
         self.retry_after = retry_after
 
 
-class MailRefused(Mp3burstError):
+class MailRefused(PermanentFailure):
     """The mail will never be accepted: its address does not exist, or its content is rejected."""
 
 

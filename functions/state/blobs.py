@@ -1,6 +1,6 @@
-"""Blobs on record: every blob has a row before its first byte, so that what a killed writer leaves is found.
+"""The record of blobs: each has a row before its first byte is written, so sweep finds what a killed writer leaves.
 
-A row that expires is on its way out: nothing brings it back, so sweep may delete first the bytes and then the row.
+A blob whose row has expired can never be retained again, so sweep may safely delete first its bytes, then its row.
 """
 
 import logging
@@ -12,119 +12,137 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from events.errors import Mp3burstError, TryAgain
-from functions.media import Description, Media, Writer, new_blob_id
+from functions.media import BlobId, Description, Media, Writer, new_blob_id
 from functions.state.database import Conflict, Database
 from functions.state.schema import blobs, now, uploads
 
-#: Milliseconds that a blob may stay without a job that keeps it.
+#: Milliseconds that a blob lives until a job retains it.
 TTL: Final = 3_600_000
-#: Asked within the transaction that puts a blob on record, or lets it grow: how many bytes it may have. May refuse.
-Grant = Callable[[Connection, str], int]
+#: Called inside the transaction that records a new blob, or lets it grow; returns the bytes granted, or raises.
+Grant = Callable[[Connection, BlobId], int]
 _RENEWAL_SECONDS: Final = 600.0
 log = logging.getLogger(__name__)
 
 
 class BlobExpired(TryAgain):
-    """The blob took too long to write and was swept."""
+    """Writing the blob took too long, so it was swept."""
 
 
 class RenewingWriter:
-    """A writer that keeps its blob's row from expiring while bytes come in, however slowly."""
+    """A writer that renews its blob's row while bytes arrive, however slowly.
 
-    def __init__(self, blob: str, writer: Writer, record: "Blobs", room: int) -> None:
+    Attributes:
+        blob: the blob's id.
+        granted: bytes that it may have, as ``Grant`` returned them; 0 without one.
+        size: bytes written so far.
+    """
+
+    def __init__(self, blob: BlobId, writer: Writer, blobs: "Blobs", granted: int) -> None:
         self.blob = blob
-        self.room = room
+        self.granted = granted
         self.size = 0
-        self._writer, self._record = writer, record
+        self._writer = writer
+        self._blobs = blobs
         self._renewed = time.monotonic()
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append bytes.
 
         Raises:
-            BlobExpired: the blob was swept before it was whole.
-            MediaUnavailable: the store is full or away.
+            BlobExpired: the blob was swept before it was complete.
+            MediaUnavailable: the store is full or unavailable.
         """
         if time.monotonic() - self._renewed > _RENEWAL_SECONDS:
-            self._record.renew(self.blob)
+            self._blobs.renew(self.blob)
             self._renewed = time.monotonic()
         self.size += len(data)
         return self._writer.write(data)
 
 
 class Blobs:
-    """The record of blobs."""
+    """The blobs table."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @contextmanager
     def writing(
-        self, media: Media, store: str, description: Description, admit: Grant | None = None
+        self, media: Media, store: str, description: Description, grant: Grant | None = None
     ) -> Iterator[RenewingWriter]:
-        """Write a new blob under a fresh id; it expires in an hour unless a job keeps it.
+        """Write a new blob under a fresh id; it expires in an hour unless a job retains it.
 
-        Where the block raises, the blob is deleted, or left for sweep where the store does not answer. Raises what
-        ``admit`` does before anything is on record.
+        If the block raises, the blob is deleted, or left for sweep if the store is unavailable. What ``grant`` raises
+        comes before anything is recorded.
         """
         blob = new_blob_id()
-        room = self._reserve(blob, store, description, admit)
+        granted = self._reserve(blob, store, description, grant)
         try:
             with media[store].create(blob, description) as writer:
-                yield RenewingWriter(blob, writer, self, room)
+                yield RenewingWriter(blob, writer, self, granted)
         except BaseException:
             self.discard(media, store, blob)
             raise
 
-    def _reserve(self, blob: str, store: str, description: Description, admit: Grant | None) -> int:
-        owner, job, room = description.owner, description.job, 0
+    def _reserve(self, blob: BlobId, store: str, description: Description, grant: Grant | None) -> int:
+        granted = 0
 
         def reserve(connection: Connection) -> None:
-            nonlocal room
-            room = admit(connection, blob) if admit is not None else 0
-            row = {"id": blob, "store": store, "owner": owner, "job": job, "size": room, "expires_at": now() + TTL}
-            connection.execute(insert(blobs).values(row))
+            nonlocal granted
+            granted = grant(connection, blob) if grant is not None else 0
+            connection.execute(
+                insert(blobs).values(
+                    id=blob,
+                    store=store,
+                    owner=description.owner,
+                    job=description.job,
+                    size=granted,
+                    expires_at=now() + TTL,
+                )
+            )
 
         try:
             self._database.run(reserve)
         except Conflict:
-            # The first commit took place although its answer was lost: ids are never drawn twice.
-            log.info("blob %s was on record already", blob)
-        return room
+            # Ids are never drawn twice: the first commit took place, but its answer was lost.
+            log.info("blob %s was already on record", blob)
+        return granted
 
-    def grow(self, blob: str, admit: Grant) -> int:
-        """Let a blob that is being written become as large as ``admit`` says, or raise what it raises.
+    def grow(self, blob: BlobId, grant: Grant) -> int:
+        """Let a blob that is being written grow to what ``grant`` returns, or raise what it raises.
 
         Raises:
-            BlobExpired: it was swept in the meantime.
+            BlobExpired: the blob was swept in the meantime.
         """
 
-        def grow(connection: Connection) -> int:
-            room = admit(connection, blob)
+        def grow(connection: Connection) -> int | None:
+            granted = grant(connection, blob)
             alive = update(blobs).where(blobs.c.id == blob, blobs.c.expires_at > now())
-            return room if connection.execute(alive.values(size=room)).rowcount else -1
+            return granted if connection.execute(alive.values(size=granted)).rowcount else None
 
-        if (room := self._database.run(grow)) < 0:
-            raise BlobExpired("Storing the file took too long; send it again.")
-        return room
+        granted = self._database.run(grow)
+        if granted is None:
+            raise BlobExpired("Storing the file took too long: send it again.")
+        return granted
 
-    def renew(self, blob: str) -> None:
-        """Put off the blob's expiry; BlobExpired where that is over."""
+    def renew(self, blob: BlobId) -> None:
+        """Postpone the blob's expiry; raise BlobExpired if it has expired."""
         statement = update(blobs).where(blobs.c.id == blob, blobs.c.expires_at > now()).values(expires_at=now() + TTL)
         if not self._database.run(lambda connection: connection.execute(statement).rowcount):
-            raise BlobExpired("Storing the file took too long; send it again.")
+            raise BlobExpired("Storing the file took too long: send it again.")
 
-    def discard(self, media: Media, store: str, blob: str) -> None:
-        """Delete a blob of one's own, unless a job keeps it. What cannot be deleted now is left for sweep."""
-        unkept = update(blobs).where(blobs.c.id == blob, blobs.c.expires_at.is_not(None)).values(expires_at=now() - 1)
+    def discard(self, media: Media, store: str, blob: BlobId) -> None:
+        """Delete a blob that this caller wrote, unless a job retains it; leave it for sweep if that fails."""
+        unretained = (
+            update(blobs).where(blobs.c.id == blob, blobs.c.expires_at.is_not(None)).values(expires_at=now() - 1)
+        )
         try:
-            if self._database.run(lambda connection: connection.execute(unkept).rowcount):
+            if self._database.run(lambda connection: connection.execute(unretained).rowcount):
                 self.delete(media, store, blob)
         except Mp3burstError:
             log.warning("blob %s is left for sweep", blob, exc_info=True)
 
-    def delete(self, media: Media, store: str, blob: str) -> None:
-        """Delete an expired blob: first the bytes, then the row that tells of them, and that of its upload."""
+    def delete(self, media: Media, store: str, blob: BlobId) -> None:
+        """Delete an expired blob: first its bytes, then its row and that of its upload."""
         media[store].delete(blob)
 
         def forget(connection: Connection) -> None:
@@ -133,27 +151,39 @@ class Blobs:
 
         self._database.run(forget)
 
-    def postpone(self, blob: str) -> None:
-        """Let an expired blob that could not be deleted wait behind those that have not been tried."""
+    def postpone(self, blob: BlobId) -> None:
+        """Move an expired blob that could not be deleted behind those that have not been tried."""
         later = update(blobs).where(blobs.c.id == blob, blobs.c.expires_at < now()).values(expires_at=now() - 1)
         self._database.run(lambda connection: connection.execute(later))
 
-    def expired(self, most: int) -> list[tuple[str, str]]:
-        """(id, store) of blobs whose time is past, oldest first."""
+    def expired(self, limit: int) -> list[tuple[BlobId, str]]:
+        """Up to ``limit`` expired blobs as (id, store), oldest first."""
         query = (
-            select(blobs.c.id, blobs.c.store).where(blobs.c.expires_at < now()).order_by(blobs.c.expires_at).limit(most)
+            select(blobs.c.id, blobs.c.store)
+            .where(blobs.c.expires_at < now())
+            .order_by(blobs.c.expires_at)
+            .limit(limit)
         )
         return self._database.run(lambda connection: [(row.id, row.store) for row in connection.execute(query)])
 
 
-def retain(connection: Connection, blob: str, size: int = 0) -> bool:
-    """Keep the blob, of so many bytes, for good, within the caller's transaction; False where it has expired."""
-    kept = blobs.c.expires_at.is_(None) | (blobs.c.expires_at > now())
-    connection.execute(update(blobs).where(blobs.c.id == blob, kept).values(expires_at=None, size=size))
-    # Asked, not counted: on a second try the row is kept already.
+def retain(connection: Connection, blob: BlobId, size: int = 0) -> bool:
+    """Retain the blob for a job within the caller's transaction.
+
+    Args:
+        connection: of the transaction.
+        blob: the blob.
+        size: its bytes.
+
+    Returns:
+        False if it has expired.
+    """
+    is_alive = blobs.c.expires_at.is_(None) | (blobs.c.expires_at > now())
+    connection.execute(update(blobs).where(blobs.c.id == blob, is_alive).values(expires_at=None, size=size))
+    # Not the row count: on a second try the blob is retained already.
     return connection.scalar(select(blobs.c.id).where(blobs.c.id == blob, blobs.c.expires_at.is_(None))) is not None
 
 
-def expire(connection: Connection, which: ColumnElement[bool]) -> None:
-    """Let blobs expire now, those too that a job kept, within the caller's transaction."""
-    connection.execute(update(blobs).where(which).values(expires_at=now() - 1))
+def expire(connection: Connection, where: ColumnElement[bool]) -> None:
+    """Let blobs expire now, retained ones too, within the caller's transaction."""
+    connection.execute(update(blobs).where(where).values(expires_at=now() - 1))

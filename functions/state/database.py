@@ -1,4 +1,4 @@
-"""The SQL database: which one, how to reach it, and a transaction that is tried again where that is right."""
+"""The SQL database: its address from the environment, its connection pool, and transactions that are retried."""
 
 import logging
 import random
@@ -15,40 +15,44 @@ from functions.settings import BadSetting, number, required
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_TRIES: Final = 5
-# Deadlock and lock time-out of MySQL; serialization failure and deadlock of PostgreSQL.
+_MAX_TRIES: Final = 5
+# MySQL: lock wait timeout and deadlock. PostgreSQL: serialization failure and deadlock.
 _MYSQL_CONFLICTS: Final = {1205, 1213}
 _POSTGRESQL_CONFLICTS: Final = {"40001", "40P01"}
-_SECONDS: Final = {
+#: In seconds, where the option names no unit.
+_TIMEOUTS: Final = {
     "sqlite": {"timeout": 30, "check_same_thread": False},
     "mysql": {"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30},
     "postgresql": {"connect_timeout": 5, "options": "-c statement_timeout=30s -c lock_timeout=20s"},
 }
+_UNAVAILABLE: Final = "The database is temporarily unavailable: try again in a minute."
 
 
 class DatabaseUnavailable(TryAgain):
-    """The database is away, or too busy to finish a transaction."""
+    """The database is unavailable, or too busy to finish a transaction."""
+
+    counts_as_attempt = False
 
 
 class DatabaseFault(Mp3burstError):
-    """The database refused a statement: a fault of ours or of its schema."""
+    """The database rejected a statement: a bug in mp3burst, or a schema that was not migrated."""
 
 
 class Conflict(Mp3burstError):
-    """A row with the same unique key is there already."""
+    """A row with the same unique key exists already."""
 
     status = 409
 
 
 def url(environ: Mapping[str, str]) -> URL:
-    """The database that the environment names.
+    """The URL of the database that the environment names.
 
     Args:
         environ: ``DATABASE_URL``, or the tutorial systems' MYSQL_HOST, MYSQL_USER, MYSQL_PASSWORD, MYSQL_DB and
             MYSQL_PORT.
 
     Raises:
-        BadSetting: it names none, or the URL is no database URL.
+        BadSetting: it names none, or DATABASE_URL is not a valid URL.
     """
     if environ.get("MYSQL_HOST") and not environ.get("DATABASE_URL"):
         return URL.create(
@@ -63,21 +67,21 @@ def url(environ: Mapping[str, str]) -> URL:
     try:
         parsed = make_url(text)
     except ArgumentError as error:
-        raise BadSetting("DATABASE_URL is no database URL: write DIALECT://USER:PASSWORD@HOST/NAME.") from error
+        raise BadSetting("DATABASE_URL is not a valid database URL: use DIALECT://USER:PASSWORD@HOST/NAME.") from error
     drivers = {"mysql": "mysql+pymysql", "mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg"}
     return parsed.set(drivername=drivers.get(parsed.drivername, parsed.drivername))
 
 
 class Database:
-    """A connection pool. Cheap to make: it connects when it is first used."""
+    """A connection pool. Cheap to create: it connects on first use."""
 
-    def __init__(self, where: URL | str) -> None:
-        where = make_url(where)
-        backend = where.get_backend_name()
+    def __init__(self, address: URL | str) -> None:
+        address = make_url(address)
+        backend = address.get_backend_name()
         options: dict[str, Any] = {} if backend == "sqlite" else {"isolation_level": "READ COMMITTED"}
         self.engine: Engine = create_engine(
-            where,
-            connect_args=_SECONDS.get(backend, {}),
+            address,
+            connect_args=_TIMEOUTS.get(backend, {}),
             pool_size=5,
             max_overflow=15,
             pool_recycle=240,
@@ -92,30 +96,28 @@ class Database:
     def run(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in one transaction and commit it.
 
-        After a deadlock or a lost connection the whole of it runs again, also where the connection was lost during the
-        commit and nobody knows whether that took place. So ``work`` must find out when it has already been done.
+        After a deadlock or a lost connection, ``work`` runs again from its start. If the connection was lost during the
+        commit, nobody knows whether that took place, so ``work`` must recognize that it has been done already.
 
         Raises:
-            DatabaseUnavailable: the database is away; whether the transaction took place is not known.
-            Conflict: a unique key is taken; nothing took place.
-            DatabaseFault: the database refused a statement; nothing took place.
+            DatabaseUnavailable: the database is unavailable; the transaction may or may not have taken place.
+            Conflict: a unique key is taken; the transaction was rolled back.
+            DatabaseFault: the database rejected a statement; the transaction was rolled back.
         """
-        for attempt in range(1, _TRIES + 1):
+        for attempt in range(1, _MAX_TRIES + 1):
             try:
                 with self.engine.begin() as connection:
                     return work(connection)
             except IntegrityError as error:
-                raise Conflict("That is there already.") from error
+                raise Conflict("This exists already.") from error
             except DBAPIError as error:
-                if not _may_pass(error):
-                    raise DatabaseFault("The database refused a statement; the log has the cause.") from error
-                if attempt == _TRIES:
-                    raise DatabaseUnavailable(
-                        "The database is not available just now; try again in a minute."
-                    ) from error
-                log.warning("The database transaction is tried again: %s", type(error.orig).__name__)
+                if not _is_temporary(error):
+                    raise DatabaseFault("The database rejected a statement; the log has the cause.") from error
+                if attempt == _MAX_TRIES:
+                    raise DatabaseUnavailable(_UNAVAILABLE) from error
+                log.warning("Retrying a database transaction after %s", type(error.orig).__name__)
             except SQLAlchemyError as error:
-                raise DatabaseUnavailable("The database is not available just now; try again in a minute.") from error
+                raise DatabaseUnavailable(_UNAVAILABLE) from error
             time.sleep(random.uniform(0.02, 0.1) * 2**attempt)  # noqa: S311 - jitter, not a secret
         raise AssertionError("unreachable")
 
@@ -124,19 +126,19 @@ class Database:
         self.engine.dispose()
 
 
-def _may_pass(error: DBAPIError) -> bool:
-    """Whether the same transaction may succeed if it is tried again."""
+def _is_temporary(error: DBAPIError) -> bool:
+    """Whether the same transaction may succeed if it is retried."""
     if error.connection_invalidated:
         return True
     code = error.orig.args[0] if error.orig is not None and error.orig.args else None
     if code in _MYSQL_CONFLICTS or getattr(error.orig, "sqlstate", None) in _POSTGRESQL_CONFLICTS:
         return True
-    # No server at that address yet, a server that is starting or stopping, a locked SQLite file.
+    # There is no server at that address yet, it is starting or stopping, or the SQLite file is locked.
     return type(error.orig).__name__ in {"OperationalError", "InterfaceError"} and "no such" not in str(code)
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
-    # SQLAlchemy's own handling begins a transaction at the first write only, so that read-then-update loses updates.
+    # The driver begins a transaction only at the first write, so read-then-update would lose updates.
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode = WAL").close()
     connection.execute("PRAGMA synchronous = FULL").close()

@@ -1,50 +1,89 @@
-"""Jobs: from an uploaded video to its MP3, move by move. Each move is one transaction whose outcome is looked at."""
+"""Jobs: from an uploaded video to its MP3. Each transition is one transaction that reports whether it took place."""
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, update
 
 from events.errors import Mp3burstError
-from events.schema import ConversionFailed, Event, Mp3Ready
+from events.schema import ConversionFailed, Event, JobId, Mp3Ready
+from functions.auth.accounts import UserId
+from functions.media import BlobId
 from functions.options import Options
-from functions.state import blobs as blobs_record
+from functions.state import blobs as blob_records
 from functions.state.blobs import BlobExpired
 from functions.state.database import Conflict, Database
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
-from functions.state.mails import insert_mail
 from functions.state.schema import blobs, jobs, mails, now, pieces
 
-#: Progress of one encoder is kept in this many steps; with pieces it is counted in pieces.
+#: The progress of a job that is not split is recorded in this many steps; that of a split job in pieces.
 STEPS: Final = 1000
-_JOB_ID: Final = re.compile("[0-9a-f]{32}")
 FINISHED: Final = ("done", "failed")
-ATTEMPTS_EXHAUSTED: Final = (
-    "The conversion was tried several times and did not come to an end. Try again later; "
-    "if it fails again, this file cannot be converted here."
-)
+_JOB_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class JobNotFound(Mp3burstError):
-    """No such job, or somebody else's."""
+    """There is no such job, or it is another user's."""
 
     status = 404
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A job as its row has it; times in milliseconds, duration in seconds."""
+class NewJob:
+    """A job to create.
 
-    id: str
-    owner: str
+    Attributes:
+        id: a fresh id.
+        owner: the user who uploaded the video.
+        video: the blob of the video.
+        filename: the video's name; cut to 255 characters.
+        options: of the conversion.
+        key: the Idempotency-Key of the upload, if it had one.
+        size: bytes of the video.
+    """
+
+    id: JobId
+    owner: UserId
+    video: BlobId
+    filename: str
+    options: Options
+    key: str | None = None
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        owner: the user who uploaded the video.
+        filename: the video's name.
+        options: of the conversion.
+        state: uploaded, converting, encoding, joining, done or failed.
+        video: the blob of the video.
+        mp3: the blob of the MP3, once it is done.
+        total: steps or pieces in all.
+        done: steps or pieces that are done.
+        error: the message for the user, if it failed.
+        warning: the message for the user, if something is missing from the MP3.
+        duration: seconds of the MP3.
+        created_at: milliseconds since 1970.
+        finished_at: milliseconds since 1970.
+        audio: the blob of the audio track, if the job was split.
+        plan: how its pieces are encoded, as JSON, if the job was split.
+    """
+
+    id: JobId
+    owner: UserId
     filename: str
     options: Options
     state: str
-    video: str
-    mp3: str | None
+    video: BlobId
+    mp3: BlobId | None
     total: int
     done: int
     error: str | None
@@ -52,97 +91,116 @@ class Job:
     duration: float | None
     created_at: int
     finished_at: int | None
+    audio: BlobId | None = None
+    plan: str | None = None
 
     @classmethod
-    def of(cls, row: Row[Any]) -> Self:
-        """The job of a row."""
+    def from_row(cls, row: Row[Any]) -> Self:
+        """Return the job of a row."""
         values = {name: getattr(row, name) for name in cls.__dataclass_fields__}
         return cls(**{**values, "options": Options.from_json(row.options)})
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a conversion made: the MP3's blob, its length in seconds, a word for the user, and its size in bytes."""
+    """What a conversion has made.
 
-    mp3: str
+    Attributes:
+        mp3: the blob of the MP3.
+        duration: its seconds.
+        warning: a message for the user, if something is missing from it.
+        size: its bytes.
+    """
+
+    mp3: BlobId
     duration: float
     warning: str | None
     size: int = 0
 
 
 def is_job_id(text: str) -> bool:
-    """Whether the text has the form of a job's id; another never reaches the database."""
+    """Whether the text has the form of a job's id; nothing else is looked up in the database."""
     return _JOB_ID.fullmatch(text) is not None
 
 
-def new_job_id() -> str:
-    """A fresh id for a job."""
-    return secrets.token_hex(16)
+def new_job_id() -> JobId:
+    """Return a fresh id for a job."""
+    return JobId(secrets.token_hex(16))
 
 
 class Jobs:
     """The jobs table, as upload, convert, join, status and download use it."""
 
-    def __init__(self, database: Database, terms: LeaseTerms | None = None, stage: str = "converting") -> None:
-        """Jobs, of which ``claim`` takes those to convert, or with the stage ``joining`` those to join."""
-        self._database, self._stage = database, stage
-        states = ("uploaded", "converting") if stage == "converting" else (stage,)
-        self._leases = Leases(database, jobs, states, terms or LeaseTerms())
+    def __init__(
+        self,
+        database: Database,
+        terms: LeaseTerms | None = None,
+        stage: Literal["converting", "joining"] = "converting",
+    ) -> None:
+        """The jobs of a database.
 
-    def add(
-        self, job: str, owner: str, video: str, filename: str, options: Options, key: str | None = None, size: int = 0
-    ) -> Job:
-        """Put a new job on record and keep its video of ``size`` bytes, or find the job that has this key already.
+        Args:
+            database: where the table is.
+            terms: how long a lease lasts.
+            stage: what ``claim`` takes jobs for: to convert them, or to join their pieces.
+        """
+        self._database = database
+        self._stage = stage
+        states = ("uploaded", "converting") if stage == "converting" else (stage,)
+        self._leases = Leases(database, jobs, Job.from_row, states, terms)
+
+    def add(self, job: NewJob) -> Job:
+        """Create the job and retain its video, or find the job that has its Idempotency-Key already.
 
         Raises:
             BlobExpired: the video was swept in the meantime.
         """
         row = insert(jobs).values(
-            id=job,
-            owner=owner,
-            key=key,
-            filename=filename[:255],
-            options=options.to_json(),
+            id=job.id,
+            owner=job.owner,
+            key=job.key,
+            filename=job.filename[:255],
+            options=job.options.to_json(),
             state="uploaded",
-            video=video,
+            video=job.video,
             created_at=now(),
             due_at=now(),
         )
 
         def add(connection: Connection) -> None:
             connection.execute(row)
-            if not blobs_record.retain(connection, video, size):
-                raise BlobExpired("Storing the file took too long; send it again.")
+            if not blob_records.retain(connection, job.video, job.size):
+                raise BlobExpired("Storing the file took too long: send it again.")
 
         try:
             self._database.run(add)
         except Conflict:
-            # By the key: another upload was first. By the id: our own commit took place and its answer was lost.
-            existing = self.with_key(owner, key) if key is not None else None
-            return existing or self.get(job, owner)
-        return self.get(job, owner)
+            # The key is taken: another upload was first. The id is taken: we committed, but lost the answer.
+            existing = self.with_key(job.owner, job.key) if job.key is not None else None
+            return existing or self.get(job.id, job.owner)
+        return self.get(job.id, job.owner)
 
     def with_key(self, owner: str, key: str) -> Job | None:
-        """The owner's job with this idempotency key."""
+        """The owner's job with this Idempotency-Key."""
         return self._one(and_(jobs.c.owner == owner, jobs.c.key == key))
 
     def get(self, job: str, owner: str) -> Job:
         """The owner's job.
 
         Raises:
-            JobNotFound: there is none, or it is somebody else's.
+            JobNotFound: there is none, or it is another user's.
         """
         found = self._one(and_(jobs.c.id == job, jobs.c.owner == owner)) if is_job_id(job) else None
         if found is None:
-            raise JobNotFound("There is no such job; GET /jobs lists yours.")
+            raise JobNotFound("There is no such job: GET /jobs lists yours.")
         return found
 
     def with_mp3(self, mp3: str, owner: str) -> Job | None:
-        """The owner's job whose MP3 this is."""
+        """The owner's job that made this MP3."""
         return self._one(and_(jobs.c.mp3 == mp3, jobs.c.owner == owner, jobs.c.state == "done"))
 
     def page(self, owner: str, limit: int, after: str | None = None) -> list[Job]:
-        """The owner's jobs, newest first, that come after the given one.
+        """The owner's jobs, newest first, from the one that follows ``after``.
 
         Raises:
             JobNotFound: there is no job ``after``.
@@ -156,39 +214,36 @@ class Jobs:
             )
             where = and_(where, older)
         query = select(jobs).where(where).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
-        return self._database.run(lambda connection: [Job.of(row) for row in connection.execute(query)])
+        return self._database.run(lambda connection: [Job.from_row(row) for row in connection.execute(query)])
 
     def delete(self, job: str, owner: str) -> None:
-        """Delete the owner's job with all that belongs to it; a worker notices at its next renewal.
+        """Delete the owner's job and everything that belongs to it; its worker notices at the next renewal.
 
         Raises:
-            JobNotFound: there is none, or it is somebody else's.
+            JobNotFound: there is none, or it is another user's.
         """
         mine = and_(jobs.c.id == job, jobs.c.owner == owner)
-        removed = []  # in the first of two runs, where the answer to its commit was lost
+        deleted = []  # one entry per run: after a lost answer to the commit, only the first run found the job
         if is_job_id(job):
-            self._database.run(lambda connection: removed.append(remove(connection, mine)))
-        if not any(removed):
-            raise JobNotFound("There is no such job; GET /jobs lists yours.")
+            self._database.run(lambda connection: deleted.append(delete_jobs(connection, mine)))
+        if not any(deleted):
+            raise JobNotFound("There is no such job: GET /jobs lists yours.")
 
-    def claim(self, job: str) -> Lease | None:
-        """Take the job to work on it; None where it is over, gone, or in another worker's hands."""
+    def claim(self, job: str) -> Lease[Job] | None:
+        """Take the job to work on it; None if it has ended or was deleted, or another worker has it."""
         return self._leases.claim(jobs.c.id == job, state=self._stage)
 
-    def renewing(self, lease: Lease, progress: Callable[[], float] | None = None) -> LeaseRenewer:
-        """Renew the lease while working; ``progress`` is asked each time how far the work is, 0 to 1."""
+    def renewing(self, lease: Lease[Job]) -> LeaseRenewer:
+        """Renew the lease while working; while converting, each renewal also records the progress."""
+        if self._stage == "converting":
+            return self._leases.renewing(lease, lambda progress: {"done": int(progress * STEPS), "total": STEPS})
+        return self._leases.renewing(lease)
 
-        def renew() -> bool:
-            how_far = {"done": int(progress() * STEPS), "total": STEPS} if progress else {}
-            return self._leases.renew(jobs.c.id == lease.row.id, lease.token, **how_far)
-
-        return self._leases.renewing(renew)
-
-    def finish(self, lease: Lease, outcome: Outcome) -> Event | None:
-        """The MP3 is stored: keep it, and put its mail on record.
+    def finish(self, lease: Lease[Job], outcome: Outcome) -> Event | None:
+        """Record that the MP3 is stored: retain it and create its mail.
 
         Returns:
-            The event to emit, or None where another worker has the job or it is gone: the MP3 is then nobody's.
+            The event to emit, or None if another worker has the job or it was deleted: then discard the MP3.
         """
         values = {
             "state": "done",
@@ -196,55 +251,57 @@ class Jobs:
             "duration": outcome.duration,
             "warning": outcome.warning,
         }
-        return self._end(lease, Mp3Ready(lease.row.id), values, outcome.size)
+        return self._end(lease, Mp3Ready(lease.row.id), values, outcome)
 
-    def fail(self, lease: Lease, error: str) -> Event | None:
-        """The job can never be done; ``error`` is the sentence that its owner reads. Returns as ``finish``."""
+    def fail(self, lease: Lease[Job], error: str) -> Event | None:
+        """Record that the job can never succeed; ``error`` is the message for its owner. Returns as ``finish``."""
         return self._end(lease, ConversionFailed(lease.row.id), {"state": "failed", "error": error})
 
-    def release(self, lease: Lease, error: Exception | None = None) -> None:
-        """Give the job back after a failure that may pass."""
-        self._leases.release(jobs.c.id == lease.row.id, lease, error)
+    def release(self, lease: Lease[Job], error: Exception | None = None) -> None:
+        """Give the job back after a temporary failure."""
+        self._leases.release(lease, error)
 
-    def _end(self, lease: Lease, event: Event, values: Mapping[str, object], size: int = 0) -> Event | None:
-        job = lease.row.id
-
+    def _end(
+        self, lease: Lease[Job], event: Event, values: Mapping[str, object], outcome: Outcome | None = None
+    ) -> Event | None:
         def end(connection: Connection) -> Event | None:
-            if close(connection, self._leases.held(jobs.c.id == job, lease.token), event, values):
-                if (mp3 := values.get("mp3")) is not None and not blobs_record.retain(connection, str(mp3), size):
+            if end_job(connection, self._leases.held(lease), event, values):
+                if outcome is not None and not blob_records.retain(connection, outcome.mp3, outcome.size):
                     raise BlobExpired("Storing the MP3 took too long.")
                 return event
-            # The lease's token stays on an ended row: a commit whose answer was lost is known by it.
-            mine = select(jobs.c.id).where(jobs.c.id == job, jobs.c.lease == lease.token, jobs.c.state.in_(FINISHED))
+            # An ended row keeps its lease's token, which shows that we committed, but lost the answer.
+            mine = select(jobs.c.id).where(lease.where, jobs.c.lease == lease.token, jobs.c.state.in_(FINISHED))
             return event if connection.scalar(mine) is not None else None
 
         return self._database.run(end)
 
     def _one(self, where: ColumnElement[bool]) -> Job | None:
         row = self._database.run(lambda connection: connection.execute(select(jobs).where(where)).one_or_none())
-        return None if row is None else Job.of(row)
+        return None if row is None else Job.from_row(row)
 
 
-def close(connection: Connection, which: ColumnElement[bool], event: Event, values: Mapping[str, object]) -> bool:
-    """End the event's job within the caller's transaction, with its mail; what its pieces needed expires.
+def end_job(connection: Connection, where: ColumnElement[bool], event: Event, values: Mapping[str, object]) -> bool:
+    """End the event's job and create its mail within the caller's transaction; the blobs of its pieces expire.
 
-    False where the condition holds for no job: it has ended, is gone, or another worker has it.
+    Returns:
+        False if the job does not match ``where``: it has ended or was deleted, or another worker has it.
     """
-    statement = update(jobs).where(jobs.c.id == event.job, which)
+    statement = update(jobs).where(jobs.c.id == event.job, where)
     ended = connection.execute(statement.values(lease_until=None, due_at=None, finished_at=now(), **values)).rowcount
     if ended:
         connection.execute(delete(pieces).where(pieces.c.job == event.job))
-        blobs_record.expire(connection, and_(blobs.c.job == event.job, blobs.c.store == "pieces"))
-        insert_mail(connection, event)
+        blob_records.expire(connection, and_(blobs.c.job == event.job, blobs.c.store == "pieces"))
+        mail = {"id": event.id, "job": event.job, "kind": event.type, "state": "due"}
+        connection.execute(insert(mails).values(**mail, created_at=now(), due_at=now()))
     return bool(ended)
 
 
-def remove(connection: Connection, which: ColumnElement[bool]) -> int:
+def delete_jobs(connection: Connection, where: ColumnElement[bool]) -> int:
     """Delete jobs with their pieces and mails within the caller's transaction; their blobs expire at once."""
-    ids = list(connection.scalars(select(jobs.c.id).where(which).with_for_update()))
+    ids = list(connection.scalars(select(jobs.c.id).where(where).with_for_update()))
     if ids:
         connection.execute(delete(pieces).where(pieces.c.job.in_(ids)))
         connection.execute(delete(mails).where(mails.c.job.in_(ids)))
-        blobs_record.expire(connection, blobs.c.job.in_(ids))
+        blob_records.expire(connection, blobs.c.job.in_(ids))
         connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
     return len(ids)

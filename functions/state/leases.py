@@ -1,37 +1,47 @@
-"""Who works on a row: claiming it, keeping it, giving it back.
+"""Leases: which worker has a row, and the one way in which an attempt at its work begins and ends.
 
 A lease is the token of one attempt. It lasts 20 s and is renewed every 5 s, so a worker that is killed is replaced
-within half a minute, and one that was only slow finds at its next renewal that it has been fenced off.
+within half a minute, and one that was merely slow learns at its next renewal that it has lost the row.
 """
 
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, select, update
 
-from events.errors import Mp3burstError
-from functions.media import MediaUnavailable
+from events.errors import Mp3burstError, PermanentFailure, with_cause
+from events.schema import Event
 from functions.state.database import Database, DatabaseUnavailable
 from functions.state.schema import now
 
-#: Attempts that a row gets before it is given up.
+RowT = TypeVar("RowT")
+
+#: Attempts that a job or a piece gets before it fails.
 MAX_ATTEMPTS: Final = 5
+#: The message for the user when the attempts are exhausted.
+ATTEMPTS_EXHAUSTED: Final = (
+    "The conversion failed after several attempts. Try again later; "
+    "if it fails again, this file cannot be converted here."
+)
 _DAY: Final = 86_400_000
 log = logging.getLogger(__name__)
 
 
 class LeaseLost(Mp3burstError):
-    """Another worker has the row now, or the row is gone: stop, delete what is yours, and say nothing."""
+    """Another worker has the row now, or the row was deleted: discard this attempt's output and return."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTerms:
-    """How long a lease lasts, in milliseconds. A row falls due a little after its lease, so that sweep comes last."""
+    """How long a lease lasts and how often it is renewed, in milliseconds.
+
+    A row is due a little after its lease ends, so that a waiting worker takes it before sweep does.
+    """
 
     lease: int = 20_000
     renewal: int = 5_000
@@ -39,148 +49,293 @@ class LeaseTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """One attempt's hold on one row."""
+class Lease(Generic[RowT]):
+    """One attempt's lease on one row.
+
+    Attributes:
+        token: identifies the attempt; the row holds it while the lease lasts.
+        where: the condition that selects the row.
+        row: the row as it was claimed.
+        attempts: how many there have been, this one included.
+        exhausted: whether this attempt is one too many: fail the row instead of working on it.
+        age: milliseconds from the row's creation until it is due next.
+    """
 
     token: str
-    row: Row[Any]
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether this attempt is one too many: the row is to be failed, not worked on."""
-        return bool(self.row.attempts > MAX_ATTEMPTS)
+    where: ColumnElement[bool]
+    row: RowT
+    attempts: int
+    exhausted: bool
+    age: int
 
 
 def backoff(attempts: int) -> int:
-    """Milliseconds until sweep looks at a row again that failed for now: 30 s, doubled each time, 10 min at most."""
+    """Milliseconds until sweep retries a row that failed temporarily: 30 s, doubled each time, at most 10 min."""
     return int(min(30_000 * 2 ** max(attempts - 1, 0), 600_000))
 
 
-class Leases:
+def is_free(table: Table) -> ColumnElement[bool]:
+    """The condition that no worker has a lease on the row."""
+    return or_(table.c.lease_until.is_(None), table.c.lease_until < now())
+
+
+class Leases(Generic[RowT]):
     """The leases on the rows of one table."""
 
-    def __init__(self, database: Database, table: Table, open_states: tuple[str, ...], terms: LeaseTerms) -> None:
-        self._database, self._table, self._terms = database, table, terms
-        self._open = table.c.state.in_(open_states)
-        self._open_states = open_states
-
-    def claim(self, row: ColumnElement[bool], **changes: object) -> Lease | None:
-        """Take the row, if it is anybody's to take.
-
-        Where another holds it, wait until that lease is renewed (its owner lives) or past (its owner died).
+    def __init__(
+        self,
+        database: Database,
+        table: Table,
+        read: Callable[[Row[Any]], RowT],
+        open_states: tuple[str, ...],
+        terms: LeaseTerms | None = None,
+        max_attempts: int | None = MAX_ATTEMPTS,
+    ) -> None:
+        """Leases on the rows that are in one of ``open_states``.
 
         Args:
-            row: the condition that names one row.
+            database: where the table is.
+            table: has the columns of ``schema.work_columns``.
+            read: converts a row of the table to what a lease carries.
+            open_states: the states in which there is work to do.
+            terms: how long a lease lasts.
+            max_attempts: after how many a lease is exhausted; None for never.
+        """
+        self._database = database
+        self._table = table
+        self._read = read
+        self._open_states = open_states
+        self._open = table.c.state.in_(open_states)
+        self._terms = terms or LeaseTerms()
+        self._max_attempts = max_attempts
+
+    def claim(self, where: ColumnElement[bool], **changes: object) -> Lease[RowT] | None:
+        """Take the row if it is free.
+
+        If another worker has it, wait until that lease is renewed (its worker lives) or has expired (its worker died).
+
+        Args:
+            where: the condition that selects one row.
             changes: columns to set with the claim.
 
         Returns:
-            The lease, or None: the work is over, the row is gone or put off, or another works on it.
+            The lease, or None: the work is done, the row was deleted or postponed, or another worker has it.
         """
         token = secrets.token_hex(16)
-        patience = time.monotonic() + self._terms.due / 1000
+        deadline = time.monotonic() + self._terms.due / 1000
         seen: int | None = None
         while True:
-            found = self._database.run(lambda connection: self._take(connection, row, token, changes))
-            if found is None or found.state not in self._open_states:
+            row = self._database.run(lambda connection: self._take(connection, where, token, changes))
+            if row is None or row.state not in self._open_states:
                 return None
-            if found.lease == token:
-                return Lease(token, found)
-            if found.lease is None and found.lease_until is not None:
-                return None  # put off by ``release``: sweep brings it when its time has come
-            if (seen is not None and found.lease_until != seen) or time.monotonic() > patience:
+            if row.lease == token:
+                exhausted = self._max_attempts is not None and row.attempts > self._max_attempts
+                age = row.due_at - row.created_at
+                return Lease(token, where, self._read(row), row.attempts, exhausted, age)
+            if row.lease is None and row.lease_until is not None:
+                return None  # postponed by ``release``: sweep emits its event when it is due
+            if (seen is not None and row.lease_until != seen) or time.monotonic() > deadline:
                 return None
-            seen = found.lease_until
+            seen = row.lease_until
             time.sleep(min(self._terms.renewal / 1000 / 5, 0.5))
 
     def _take(
-        self, connection: Connection, row: ColumnElement[bool], token: str, changes: dict[str, object]
+        self, connection: Connection, where: ColumnElement[bool], token: str, changes: dict[str, object]
     ) -> Row[Any] | None:
-        table = self._table
-        free = or_(table.c.lease_until.is_(None), table.c.lease_until < now())
         connection.execute(
-            update(table)
-            .where(row, self._open, free)
+            update(self._table)
+            .where(where, self._open, is_free(self._table))
             .values(
                 lease=token,
                 lease_until=now() + self._terms.lease,
                 due_at=now() + self._terms.due,
-                attempts=table.c.attempts + 1,
+                attempts=self._table.c.attempts + 1,
                 **changes,
             )
         )
-        return connection.execute(select(table).where(row)).one_or_none()
+        return connection.execute(select(self._table).where(where)).one_or_none()
 
-    def renew(self, row: ColumnElement[bool], token: str, **changes: object) -> bool:
-        """Hold the row for another while; False where it is no longer ours."""
+    def held(self, lease: Lease[RowT]) -> ColumnElement[bool]:
+        """The condition under which the lease's worker may change the row: it still has the row."""
+        return and_(lease.where, self._table.c.lease == lease.token, self._open)
+
+    def renew(self, lease: Lease[RowT], /, **changes: object) -> bool:
+        """Extend the lease and set the columns in ``changes``; return False if the lease is lost."""
         values = {"lease_until": now() + self._terms.lease, "due_at": now() + self._terms.due, **changes}
-        statement = update(self._table).where(self.held(row, token)).values(values)
+        statement = update(self._table).where(self.held(lease)).values(values)
         return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)
 
-    def release(self, row: ColumnElement[bool], lease: Lease, error: Exception | None = None) -> None:
-        """Give the row back after a failure that may pass: it is due again after a while that grows.
+    def renewing(
+        self, lease: Lease[RowT], columns: Callable[[float], Mapping[str, object]] | None = None
+    ) -> "LeaseRenewer":
+        """Renew from a thread of its own until the ``with`` block ends.
 
         Args:
-            row: the condition that names the row.
-            lease: the hold on it.
-            error: what went wrong. Where a service was away the attempt does not count, since that says nothing of the
-                work; not so a day after the row was made, or a store that is full for good would repeat it for ever.
-                From then on nobody may claim the row before it is due: the broker's tries follow each other in seconds,
-                and would spend all attempts on a store that takes a minute to start.
+            lease: the lease.
+            columns: given the attempt's progress (0 to 1), returns the columns that each renewal sets.
         """
-        attempts: int = lease.row.attempts
-        old = lease.row.due_at - lease.row.created_at >= _DAY
-        uncounted = isinstance(error, DatabaseUnavailable | MediaUnavailable) and not old
-        due = now() + backoff(attempts)
-        values = {"attempts": attempts - 1 if uncounted else attempts, "due_at": due}
-        statement = update(self._table).where(self.held(row, lease.token))
-        statement = statement.values(lease=None, lease_until=due if old else None, **values)
-        self._database.run(lambda connection: connection.execute(statement))
 
-    def held(self, row: ColumnElement[bool], token: str) -> ColumnElement[bool]:
-        """The condition under which a worker may change the row: it is still its own."""
-        return and_(row, self._table.c.lease == token, self._open)
+        def renew(progress: float) -> bool:
+            return self.renew(lease, **(columns(progress) if columns is not None else {}))
 
-    def renewing(self, renew: Callable[[], bool]) -> "LeaseRenewer":
-        """Renew from a thread of its own, until the ``with`` block is left."""
         return LeaseRenewer(renew, self._terms)
+
+    def release(self, lease: Lease[RowT], error: Exception | None = None) -> None:
+        """Give the row back after a temporary failure: it is due again after a backoff.
+
+        Args:
+            lease: the lease on it.
+            error: what went wrong. If a service was unavailable, the attempt does not count, because it says nothing
+                about the work. That ends a day after the row was created, or a store that is full for good would repeat
+                it forever. From then on nobody may claim the row before it is due either: the broker's retries follow
+                each other in seconds, and would use up all attempts on a store that takes a minute to start.
+        """
+        is_old = lease.age >= _DAY
+        counts = is_old or not isinstance(error, Mp3burstError) or error.counts_as_attempt
+        due = now() + backoff(lease.attempts)
+        statement = (
+            update(self._table)
+            .where(self.held(lease))
+            .values(
+                attempts=lease.attempts if counts else lease.attempts - 1,
+                due_at=due,
+                lease=None,
+                lease_until=due if is_old else None,
+            )
+        )
+        self._database.run(lambda connection: connection.execute(statement))
 
 
 class LeaseRenewer:
-    """Renews a lease every few seconds while its owner works."""
+    """Renews a lease every few seconds while its worker works.
 
-    def __init__(self, renew: Callable[[], bool], terms: LeaseTerms) -> None:
-        self._renew, self._terms = renew, terms
-        self._over, self._lost = threading.Event(), threading.Event()
+    Attributes:
+        progress: how much of the work is done, 0 to 1; each renewal passes it to ``renew``.
+    """
+
+    def __init__(self, renew: Callable[[float], bool], terms: LeaseTerms) -> None:
+        """A renewer that is not running yet.
+
+        Args:
+            renew: extends the lease; returns False if it is lost.
+            terms: how often.
+        """
+        self.progress = 0.0
+        self._renew = renew
+        self._terms = terms
+        self._stopped = threading.Event()
+        self._lost = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
-    def __enter__(self) -> "LeaseRenewer":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
 
     def check(self) -> None:
         """Raise LeaseLost if the lease is lost; call it often while working."""
         if self._lost.is_set():
-            raise LeaseLost("Another worker has taken this over.")
+            raise LeaseLost("Another worker has taken over this work.")
+
+    def report(self, progress: float) -> None:
+        """Check the lease and note how much of the work is done, 0 to 1."""
+        self.check()
+        self.progress = progress
 
     def _run(self) -> None:
         held_until = time.monotonic() + self._terms.lease / 1000
-        while not self._over.wait(self._terms.renewal / 1000):
-            asked = time.monotonic()
+        while not self._stopped.wait(self._terms.renewal / 1000):
+            started = time.monotonic()
             try:
-                held = self._renew()
+                is_held = self._renew(self.progress)
             except DatabaseUnavailable:
-                # The lease may hold a while longer; past its end another may have the row.
-                held = time.monotonic() < held_until
-                log.warning("A lease could not be renewed; the database is away.")
+                # The lease may last a while longer; once it has expired, another worker may have the row.
+                is_held = time.monotonic() < held_until
+                log.warning("A lease could not be renewed: the database is unavailable.")
             except Mp3burstError:
                 log.exception("A lease could not be renewed.")
-                held = False
+                is_held = False
             else:
-                held_until = asked + self._terms.lease / 1000
-            if not held:
+                held_until = started + self._terms.lease / 1000
+            if not is_held:
                 self._lost.set()
                 return
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What an attempt has made and stored, before it is on record.
+
+    Attributes:
+        record: puts it on record; returns the events to emit, or None if another worker has the row now or the row was
+            deleted.
+        discard: deletes what was stored; called after ``record`` returned None.
+    """
+
+    record: Callable[[], list[Event] | None]
+    discard: Callable[[], None]
+
+
+class LeasedTable(Protocol[RowT]):
+    """What ``attempt`` uses of Jobs, Pieces and Mails."""
+
+    def renewing(self, lease: Lease[RowT], /) -> LeaseRenewer:
+        """Renew the lease until the ``with`` block ends."""
+
+    def fail(self, lease: Lease[RowT], error: str, /) -> Event | None:
+        """Record that the work can never succeed; return the event to emit, or None if the lease is lost."""
+
+    def release(self, lease: Lease[RowT], error: Exception | None = None, /) -> None:
+        """Give the row back after a temporary failure."""
+
+
+def attempt(
+    table: LeasedTable[RowT], lease: Lease[RowT], work: Callable[[LeaseRenewer], Output | None], subject: str
+) -> list[Event]:
+    """Make one attempt at the work of a claimed row, and record how it ended.
+
+    ===============================  ===================================================================
+    The attempt                      and then
+    ===============================  ===================================================================
+    is exhausted                     the row fails with ATTEMPTS_EXHAUSTED; ``work`` is not called
+    returns its output               the output is recorded, or discarded if the lease was lost meanwhile
+    returns None                     nothing
+    raises PermanentFailure          the row fails with that error's message
+    raises any other exception       the row is released, due again after a backoff; the error is re-raised
+    is killed                        the lease expires; the next claim is a new attempt
+    ===============================  ===================================================================
+
+    Args:
+        table: Jobs, Pieces or Mails.
+        lease: from its ``claim``.
+        work: does the work under a lease that is being renewed.
+        subject: names the work in the log, such as "job 0123...".
+
+    Returns:
+        The events to emit.
+
+    Raises:
+        TryAgain: the failure is temporary.
+        LeaseLost: another worker has the row.
+    """
+    output = None
+    events = None
+    try:
+        if lease.exhausted:
+            raise PermanentFailure(ATTEMPTS_EXHAUSTED)
+        with table.renewing(lease) as renewer:
+            output = work(renewer)
+            events = output.record() if output is not None else None
+    except PermanentFailure as error:
+        log.info("%s: %s", subject, with_cause(error))
+        event = table.fail(lease, str(error))
+        return [] if event is None else [event]
+    except Exception as error:
+        table.release(lease, error)
+        raise
+    if output is not None and events is None:
+        output.discard()
+    return events or []

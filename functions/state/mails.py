@@ -1,34 +1,49 @@
-"""Mails on record: one row for each event that somebody is to hear of."""
+"""Mails: one row for each event that the owner of a job is told about."""
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, select, update
 
-from events.schema import ConversionFailed, Event, Mp3Ready
+from events.schema import ConversionFailed, Event, JobId, Mp3Ready
+from functions.auth.accounts import User
 from functions.state.database import Database
+from functions.state.jobs import Job
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
-from functions.state.schema import jobs, mails, now, users
+from functions.state.schema import jobs, mails, users
 
-#: The events that a mail tells of, by the type that the row keeps.
+#: The events that a mail is sent for, by the type that the row holds.
 KINDS: Final[dict[str, type[Event]]] = {event.type: event for event in (Mp3Ready, ConversionFailed)}
-#: Milliseconds after which a mail that could not be sent is given up.
-GIVE_UP: Final = 86_400_000
+#: Milliseconds after which a mail that could not be sent is abandoned.
+MAX_AGE: Final = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class MailRow:
+    """A mail to send.
+
+    Attributes:
+        id: the id of its event.
+        job: the job that it is about.
+        kind: the type of its event.
+    """
+
+    id: str
+    job: JobId
+    kind: str
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> "MailRow":
+        """Return the mail of a row."""
+        return cls(row.id, row.job, row.kind)
 
 
 @dataclass(frozen=True, slots=True)
 class Addressee:
-    """Whom a mail goes to and what it tells of: the user's and the job's columns."""
+    """The user who gets a mail, and the job that it is about."""
 
-    user: Row[Any]
-    job: Row[Any]
-
-
-def insert_mail(connection: Connection, event: Event) -> None:
-    """Put the event's mail on record within the caller's transaction."""
-    connection.execute(
-        insert(mails).values(id=event.id, job=event.job, kind=event.type, state="due", created_at=now(), due_at=now())
-    )
+    user: User
+    job: Job
 
 
 class Mails:
@@ -36,44 +51,43 @@ class Mails:
 
     def __init__(self, database: Database, terms: LeaseTerms | None = None) -> None:
         self._database = database
-        self._leases = Leases(database, mails, ("due",), terms or LeaseTerms())
+        # A mail is abandoned for its age (``Overdue.abandon_mails``), not for the number of its attempts.
+        self._leases = Leases(database, mails, MailRow.from_row, ("due",), terms, max_attempts=None)
 
-    def claim(self, mail: str) -> Lease | None:
-        """Take the mail to send it; None where it is sent, gone, or in another's hands."""
+    def claim(self, mail: str) -> Lease[MailRow] | None:
+        """Take the mail to send it; None if it was sent or deleted, or another worker has it."""
         return self._leases.claim(mails.c.id == mail)
 
-    def addressee(self, lease: Lease) -> Addressee | None:
-        """The user and the job of a mail; None where either is gone."""
+    def addressee(self, lease: Lease[MailRow]) -> Addressee | None:
+        """The user and the job of a mail; None if either was deleted."""
 
         def find(connection: Connection) -> Addressee | None:
             job = connection.execute(select(jobs).where(jobs.c.id == lease.row.job)).one_or_none()
             if job is None:
                 return None
             user = connection.execute(select(users).where(users.c.id == job.owner)).one_or_none()
-            return None if user is None else Addressee(user, job)
+            return None if user is None else Addressee(User.from_row(user), Job.from_row(job))
 
         return self._database.run(find)
 
-    def renewing(self, lease: Lease) -> LeaseRenewer:
+    def renewing(self, lease: Lease[MailRow]) -> LeaseRenewer:
         """Renew the lease while the mail is being sent."""
-        return self._leases.renewing(lambda: self._leases.renew(mails.c.id == lease.row.id, lease.token))
+        return self._leases.renewing(lease)
 
-    def sent(self, lease: Lease) -> None:
-        """The server has taken the mail."""
+    def sent(self, lease: Lease[MailRow]) -> None:
+        """Record that the mail server has accepted the mail."""
         self._close(lease, "sent")
 
-    def abandon(self, lease: Lease) -> None:
-        """The mail can never be sent."""
+    def fail(self, lease: Lease[MailRow], _: str = "") -> None:
+        """Record that the mail can never be sent. There is nobody to tell: no event follows."""
         self._close(lease, "abandoned")
 
-    def release(self, lease: Lease) -> None:
-        """Give the mail back after a failure that may pass."""
-        self._leases.release(mails.c.id == lease.row.id, lease)
+    def release(self, lease: Lease[MailRow], error: Exception | None = None) -> None:
+        """Give the mail back after a temporary failure."""
+        self._leases.release(lease, error)
 
-    def _close(self, lease: Lease, state: str) -> None:
+    def _close(self, lease: Lease[MailRow], state: str) -> None:
         statement = (
-            update(mails)
-            .where(self._leases.held(mails.c.id == lease.row.id, lease.token))
-            .values(state=state, lease=None, lease_until=None, due_at=None)
+            update(mails).where(self._leases.held(lease)).values(state=state, lease=None, lease_until=None, due_at=None)
         )
         self._database.run(lambda connection: connection.execute(statement))

@@ -1,4 +1,4 @@
-"""Emits the event of a row that is due, and puts the row's alarm off once the broker has the event."""
+"""Publishes the event of a row that is due, and postpones the row once the broker has confirmed the event."""
 
 import logging
 from collections.abc import Iterable
@@ -13,33 +13,38 @@ from functions.state.database import Database, DatabaseUnavailable
 from functions.state.mails import KINDS
 from functions.state.schema import jobs, mails, now, pieces
 
-#: Milliseconds that the broker gets to bring an event about before sweep emits it again.
+#: Milliseconds that the broker has to deliver a confirmed event before sweep emits it again.
 CONFIRMED: Final = 600_000
 log = logging.getLogger(__name__)
 
 
 class Outbox:
-    """Publishes events whose rows are on record already, so that one that gets lost is emitted again by sweep."""
+    """Publishes events whose rows are committed already, so that sweep can emit a lost one again."""
 
     def __init__(self, database: Database, publish: Publish) -> None:
-        self._database, self._publish = database, publish
+        self._database = database
+        self._publish = publish
 
     def emit_all(self, events: Iterable[Event], budget: float = 5.0) -> None:
-        """Publish one after the other; a broker that does not take one is not asked to take the rest."""
+        """Publish the events in order; stop at the first that the broker does not accept."""
         all(self.emit(event, budget) for event in events)
 
     def emit(self, event: Event, budget: float = 5.0, seen: int | None = None) -> bool:
-        """Publish within the budget, in seconds; False where the broker did not take the event.
+        """Publish the event.
 
         Args:
-            event: what the row has to say.
-            budget: seconds for the broker.
-            seen: the ``due_at`` that made sweep emit it; without it, the row must not have been tried yet.
+            event: the event that the row waits for.
+            budget: seconds that the broker has to accept it.
+            seen: the ``due_at`` for which sweep emits it; if None, the row is postponed only if it was never tried.
+
+        Returns:
+            False if the broker did not accept the event in time; sweep emits it again.
         """
         try:
             self._publish(event, budget)
         except NotPublished as error:
-            log.warning("job %s: %s is left for sweep: %r", event.job, event.type, error.__cause__ or error)
+            cause = error.__cause__ or error
+            log.warning("job %s: %s was not published, sweep will do it: %r", event.job, event.type, cause)
             return False
         table, row = row_of(event)
         untouched = table.c.due_at == seen if seen is not None else table.c.attempts == 0
@@ -47,13 +52,13 @@ class Outbox:
         try:
             self._database.run(lambda connection: connection.execute(statement))
         except DatabaseUnavailable:
-            # The event is out; the row stays due and sweep emits it once more, which costs one look.
-            log.warning("job %s: %s is out, its row stays due", event.job, event.type)
+            # The row stays due, so sweep emits the event once more; its handler finds nothing to do.
+            log.warning("job %s: %s was published, but its row is still due", event.job, event.type)
         return True
 
 
 def row_of(event: Event) -> tuple[Table, ColumnElement[bool]]:
-    """The row that waits for the event."""
+    """The table and the condition of the row that waits for the event."""
     match event:
         case VideoUploaded():
             return jobs, and_(jobs.c.id == event.job, jobs.c.state.in_(("uploaded", "converting")))
@@ -66,7 +71,7 @@ def row_of(event: Event) -> tuple[Table, ColumnElement[bool]]:
 
 
 def event_of(table: Table, row: Row[Any]) -> Event:
-    """The event that brings word of an unfinished row."""
+    """The event that an unfinished row of the table waits for."""
     if table is mails:
         return KINDS[row.kind](row.job)
     if table is pieces:

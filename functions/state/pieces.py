@@ -1,34 +1,56 @@
-"""Pieces of a job: cut by convert, encoded by many workers at once in any order, joined when the last one is done."""
+"""Pieces of a job that was split: encoded by many workers at once, in any order, and joined when all are done."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
-from events.schema import ConversionFailed, Event, PieceCut, PiecesEncoded
-from functions.state import blobs as blobs_record
+from events.schema import ConversionFailed, Event, JobId, PieceCut, PiecesEncoded
+from functions.media import BlobId
+from functions.state import blobs as blob_records
 from functions.state.blobs import BlobExpired
 from functions.state.database import Database
-from functions.state.jobs import close
+from functions.state.jobs import Job, end_job
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
 from functions.state.schema import jobs, now, pieces
 
 
 @dataclass(frozen=True, slots=True)
 class SplitRecord:
-    """A job's audio track and how it is to be encoded.
+    """How a job was split.
 
     Attributes:
         audio: the blob of the audio track.
-        head: the blob of what comes before the sound in the MP3.
-        plan: for the whole job, JSON.
-        pieces: for each piece, JSON.
+        head: the blob of what precedes the frames in the MP3.
+        plan: how the job is encoded, as JSON.
+        pieces: what the row of each piece starts with, as JSON.
     """
 
-    audio: str
-    head: str
+    audio: BlobId
+    head: BlobId
     plan: str
     pieces: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PieceRow:
+    """Piece ``n`` (from 0) of a job."""
+
+    job: JobId
+    n: int
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> "PieceRow":
+        """Return the piece of a row."""
+        return cls(row.job, row.n)
+
+
+@dataclass(frozen=True, slots=True)
+class PieceOutput:
+    """An encoded piece: the blob of its frames, and what the join needs to know of them, as JSON."""
+
+    blob: BlobId
+    plan: str
 
 
 class Pieces:
@@ -36,18 +58,18 @@ class Pieces:
 
     def __init__(self, database: Database, terms: LeaseTerms | None = None) -> None:
         self._database = database
-        self._jobs = Leases(database, jobs, ("converting",), terms or LeaseTerms())
-        self._leases = Leases(database, pieces, ("cut",), terms or LeaseTerms())
+        self._jobs = Leases(database, jobs, Job.from_row, ("converting",), terms)
+        self._leases = Leases(database, pieces, PieceRow.from_row, ("cut",), terms)
 
-    def split(self, lease: Lease, record: SplitRecord) -> list[Event]:
-        """The track is stored: put the pieces on record, and keep the blobs that they need.
+    def split(self, lease: Lease[Job], record: SplitRecord) -> list[Event] | None:
+        """Record that the audio track is stored: create the pieces, and retain the blobs that they need.
 
         Args:
-            lease: of the job, which is given up with this.
-            record: what is to be encoded, and how.
+            lease: on the job; it ends with this.
+            record: how the job is to be encoded.
 
         Returns:
-            The events to emit; none where another worker has the job or it is gone: the blobs are then nobody's.
+            The events to emit, or None if another worker has the job or it was deleted: then discard the blobs.
         """
         job = lease.row.id
         rows = [
@@ -55,103 +77,112 @@ class Pieces:
         ]
         events: list[Event] = [PieceCut(job, n) for n in range(len(rows))]
 
-        def move(connection: Connection) -> list[Event]:
+        def split(connection: Connection) -> list[Event] | None:
             moved = connection.execute(
                 update(jobs)
-                .where(self._jobs.held(jobs.c.id == job, lease.token))
+                .where(self._jobs.held(lease))
                 .values(
-                    {"state": "encoding", "audio": record.audio, "plan": record.plan, "total": len(rows), "done": 0}
-                    | {"attempts": 0, "lease": None, "lease_until": None, "due_at": None}
+                    state="encoding",
+                    audio=record.audio,
+                    plan=record.plan,
+                    total=len(rows),
+                    done=0,
+                    attempts=0,
+                    lease=None,
+                    lease_until=None,
+                    due_at=None,
                 )
             )
             if not moved.rowcount:
-                # Ours all the same, if the answer to our commit was lost.
+                # Ours after all, if we committed, but lost the answer.
                 mine = and_(jobs.c.id == job, jobs.c.state == "encoding", jobs.c.audio == record.audio)
-                return events if connection.scalar(select(jobs.c.id).where(mine)) is not None else []
-            if not all(blobs_record.retain(connection, blob) for blob in (record.audio, record.head)):
+                return events if connection.scalar(select(jobs.c.id).where(mine)) is not None else None
+            if not all(blob_records.retain(connection, blob) for blob in (record.audio, record.head)):
                 raise BlobExpired("Storing the audio track took too long.")
             connection.execute(insert(pieces).values(created_at=now(), due_at=now()), rows)
             return events
 
-        return self._database.run(move)
+        return self._database.run(split)
 
-    def claim(self, job: str, n: int) -> Lease | None:
-        """Take a piece to encode it; None where it is done, gone, or in another worker's hands."""
-        return self._leases.claim(_piece(job, n))
+    def claim(self, job: str, n: int) -> Lease[PieceRow] | None:
+        """Take a piece to encode it; None if it is done or was deleted, or another worker has it."""
+        return self._leases.claim(_is_piece(job, n))
 
-    def job(self, lease: Lease) -> Any:
-        """The row of the piece's job; None where it is gone or no longer encoding."""
+    def job(self, lease: Lease[PieceRow]) -> Job | None:
+        """The job of the piece; None if it was deleted or is no longer encoding."""
         query = select(jobs).where(jobs.c.id == lease.row.job, jobs.c.state == "encoding")
-        return self._database.run(lambda connection: connection.execute(query).one_or_none())
+        row = self._database.run(lambda connection: connection.execute(query).one_or_none())
+        return None if row is None else Job.from_row(row)
 
-    def renewing(self, lease: Lease) -> LeaseRenewer:
+    def renewing(self, lease: Lease[PieceRow]) -> LeaseRenewer:
         """Renew the lease while encoding."""
-        return self._leases.renewing(lambda: self._leases.renew(_piece(lease.row.job, lease.row.n), lease.token))
+        return self._leases.renewing(lease)
 
-    def encoded(self, lease: Lease, output: str, plan: str) -> list[Event] | None:
-        """The piece's frames are stored: keep them and count the piece.
+    def encoded(self, lease: Lease[PieceRow], output: PieceOutput) -> list[Event] | None:
+        """Record that the piece's frames are stored: retain them and count the piece.
 
         Args:
-            lease: of the piece.
-            output: the blob of its frames.
-            plan: the piece's plan, with what the join must know of it.
+            lease: on the piece.
+            output: its frames.
 
         Returns:
-            The events to emit, one where this piece was the last; None where another worker has done the piece or its
-            job is gone: the blob is then nobody's.
+            The events to emit (one if this piece was the last), or None if another worker has done the piece or its job
+            was deleted: then discard the frames.
         """
-        job, n = lease.row.job, lease.row.n
+        job = lease.row.job
 
-        def move(connection: Connection) -> list[Event] | None:
-            # The job's row first, and locked: whoever completes the set sees every other piece counted.
+        def encoded(connection: Connection) -> list[Event] | None:
+            # Locks the job's row before anything else, so whoever completes the set sees every other piece counted.
             counted = connection.execute(
                 select(jobs.c.done, jobs.c.total).where(jobs.c.id == job, jobs.c.state == "encoding").with_for_update()
             ).one_or_none()
             done = connection.execute(
                 update(pieces)
-                .where(self._leases.held(_piece(job, n), lease.token))
-                .values(state="done", output=output, plan=plan, lease=None, lease_until=None, due_at=None)
+                .where(self._leases.held(lease))
+                .values(state="done", output=output.blob, plan=output.plan, lease=None, lease_until=None, due_at=None)
             )
             if not done.rowcount or counted is None:
-                mine = select(pieces.c.n).where(_piece(job, n), pieces.c.output == output)
+                mine = select(pieces.c.n).where(lease.where, pieces.c.output == output.blob)
                 if connection.scalar(mine) is None:
                     return None
                 joining = select(jobs.c.id).where(jobs.c.id == job, jobs.c.state == "joining", jobs.c.attempts == 0)
                 return [PiecesEncoded(job)] if connection.scalar(joining) is not None else []
-            if not blobs_record.retain(connection, output):
+            if not blob_records.retain(connection, output.blob):
                 raise BlobExpired("Storing the piece took too long.")
-            complete = counted.done + 1 == counted.total
-            values = {"state": "joining", "due_at": now()} if complete else {}
+            is_last = counted.done + 1 == counted.total
+            values = {"state": "joining", "due_at": now()} if is_last else {}
             connection.execute(update(jobs).where(jobs.c.id == job).values(done=counted.done + 1, **values))
-            return [PiecesEncoded(job)] if complete else []
+            return [PiecesEncoded(job)] if is_last else []
 
-        return self._database.run(move)
+        return self._database.run(encoded)
 
-    def fail(self, lease: Lease, error: str) -> Event | None:
-        """The piece can never be encoded, and so its job has failed.
+    def fail(self, lease: Lease[PieceRow], error: str) -> Event | None:
+        """Record that the piece can never be encoded, which fails its job.
 
         Returns:
-            The event to emit, or None where it is over, or another worker has the piece: that one may manage it.
+            The event to emit, or None if the job has ended, or another worker has the piece and may succeed.
         """
-        job, n = lease.row.job, lease.row.n
-        event = ConversionFailed(job)
+        event = ConversionFailed(lease.row.job)
         values: dict[str, object] = {"state": "failed", "error": error}
-        mine = select(pieces.c.n).where(self._leases.held(_piece(job, n), lease.token)).exists()
+        mine = select(pieces.c.n).where(self._leases.held(lease)).exists()
 
-        def move(connection: Connection) -> Event | None:
-            return event if close(connection, and_(jobs.c.state == "encoding", mine), event, values) else None
+        def fail(connection: Connection) -> Event | None:
+            is_ended = end_job(connection, and_(jobs.c.state == "encoding", mine), event, values)
+            return event if is_ended else None
 
-        return self._database.run(move)
+        return self._database.run(fail)
 
-    def release(self, lease: Lease, error: Exception | None = None) -> None:
-        """Give the piece back after a failure that may pass."""
-        self._leases.release(_piece(lease.row.job, lease.row.n), lease, error)
+    def release(self, lease: Lease[PieceRow], error: Exception | None = None) -> None:
+        """Give the piece back after a temporary failure."""
+        self._leases.release(lease, error)
 
-    def outputs(self, job: str) -> list[tuple[str, str]]:
-        """(output, plan) of each piece of a job, in order."""
+    def outputs(self, job: str) -> list[PieceOutput]:
+        """The encoded pieces of a job, in order."""
         query = select(pieces.c.output, pieces.c.plan).where(pieces.c.job == job).order_by(pieces.c.n)
-        return self._database.run(lambda connection: [(row.output, row.plan) for row in connection.execute(query)])
+        return self._database.run(
+            lambda connection: [PieceOutput(row.output, row.plan) for row in connection.execute(query)]
+        )
 
 
-def _piece(job: str, n: int) -> Any:
+def _is_piece(job: str, n: int) -> ColumnElement[bool]:
     return and_(pieces.c.job == job, pieces.c.n == n)

@@ -7,11 +7,12 @@ import functions_framework
 from flask import Request, Response
 
 from events.schema import VideoUploaded
+from functions.auth.accounts import UserId
 from functions.auth.tokens import Identity
 from functions.http_endpoint import Routes, Unprocessable, json_response
 from functions.media import Description
 from functions.options import Options
-from functions.state.jobs import Job, new_job_id
+from functions.state.jobs import Job, NewJob, new_job_id
 from functions.upload.dependencies import PUBLISH_BUDGET, Dependencies, authorize, dependencies, too_large
 from functions.upload.limits import STEP
 from functions.upload.multipart import BESIDE, Form, WrongType, limited, options_from, options_in, read, with_room
@@ -57,7 +58,8 @@ def create_job(form: Form, identity: Identity, key: str | None, deps: Dependenci
         Unprocessable: it is empty, an option is wrong, or one of the faults that ``form.read`` names.
     """
     _options(form)  # Those before the file; a mistake there need not wait for 4 GB.
-    about = Description(identity.user, new_job_id(), form.filename, "application/octet-stream")
+    new_id = new_job_id()
+    about = Description(identity.user, new_id, form.filename, "application/octet-stream")
     admit = deps.quota.begin(identity, length, form.beside) if length else deps.quota.begin(identity, STEP, STEP)
     with deps.blobs.writing(deps.media, "videos", about, admit) as video:
 
@@ -65,11 +67,11 @@ def create_job(form: Form, identity: Identity, key: str | None, deps: Dependenci
             return deps.blobs.grow(video.blob, deps.quota.grow(identity, size + STEP, STEP))
 
         content = limited(form.content, deps.max_bytes, lambda: too_large(deps.max_bytes))
-        for chunk in _checked(with_room(content, 0, video.room, grow)):
+        for chunk in _checked(with_room(content, 0, video.granted, grow)):
             video.write(chunk)
         options = _options(form)
-    job = deps.jobs.add(about.job, identity.user, video.blob, form.filename, options, key, video.size)
-    if job.id == about.job:
+    job = deps.jobs.add(NewJob(new_id, UserId(identity.user), video.blob, form.filename, options, key, video.size))
+    if job.id == new_id:
         deps.outbox.emit(VideoUploaded(job.id), PUBLISH_BUDGET)
     else:
         deps.blobs.discard(deps.media, "videos", video.blob)

@@ -11,7 +11,7 @@ import pytest
 
 from events.rabbitmq.message import ATTEMPTS, REASON
 from events.rabbitmq.topology import FOREIGN_QUEUE
-from events.schema import VideoUploaded
+from events.schema import JobId, VideoUploaded
 from tests.support.processes import wait_for
 from tests.support.servers.bridge import Bridge
 from tests.support.servers.function import Function
@@ -108,7 +108,7 @@ def test_a_foreign_message_is_a_dead_letter_at_once(server: RabbitMQ, function: 
     assert function.got == []
 
 
-OURS = VideoUploaded("0" * 32).headers("/mp3burst/test")
+OURS = VideoUploaded(JobId("0" * 32)).headers("/mp3burst/test")
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import func, select
 
-from events.schema import ConversionFailed, Mp3Ready, VideoUploaded
-from functions.media import BlobNotFound, Description, Media, MediaUnavailable
+from events.schema import ConversionFailed, JobId, Mp3Ready, VideoUploaded
+from functions.auth.accounts import UserId
+from functions.media import BlobId, BlobNotFound, Description, Media, MediaUnavailable
 from functions.options import Options
 from functions.state.blobs import BlobExpired, Blobs
 from functions.state.database import Database, DatabaseUnavailable
-from functions.state.jobs import ATTEMPTS_EXHAUSTED, Job, JobNotFound, Jobs, Outcome, new_job_id
-from functions.state.leases import MAX_ATTEMPTS, LeaseLost, LeaseTerms
+from functions.state.jobs import Job, JobNotFound, Jobs, NewJob, Outcome, new_job_id
+from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, LeaseLost, LeaseTerms
 from functions.state.mails import Mails
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
@@ -24,7 +25,8 @@ from tests.support.databases import SHORT, make_past
 from tests.support.fakes import memory_media
 
 T = TypeVar("T")
-OWNER, STRANGER = "a" * 32, "b" * 32
+OWNER = UserId("a" * 32)
+STRANGER = UserId("b" * 32)
 
 
 class House:
@@ -36,14 +38,14 @@ class House:
         self.jobs, self.mails = Jobs(database, terms), Mails(database, terms)
         self.blobs, self.overdue = Blobs(database), Overdue(database)
 
-    def blob(self, store: str = "videos", job: str = "c" * 32) -> str:
+    def blob(self, store: str = "videos", job: str = "c" * 32) -> BlobId:
         with self.blobs.writing(self.media, store, Description(OWNER, job, "a.mp4", "video/mp4")) as writer:
             writer.write(b"bytes")
         return writer.blob
 
-    def job(self, key: str | None = None, owner: str = OWNER) -> Job:
+    def job(self, key: str | None = None, owner: UserId = OWNER) -> Job:
         job = new_job_id()
-        return self.jobs.add(job, owner, self.blob(job=job), "a.mp4", Options(), key)
+        return self.jobs.add(NewJob(job, owner, self.blob(job=job), "a.mp4", Options(), key))
 
     def count(self, table: str, **values: object) -> int:
         target = metadata.tables[table]
@@ -111,7 +113,7 @@ def test_a_video_that_was_swept_makes_no_job(house: House) -> None:
     blob = house.blob()
     make_past(house.database, "blobs", "expires_at")
     with pytest.raises(BlobExpired):
-        house.jobs.add(new_job_id(), OWNER, blob, "a.mp4", Options())
+        house.jobs.add(NewJob(new_job_id(), OWNER, blob, "a.mp4", Options()))
     assert house.count("jobs") == 0
 
 
@@ -122,10 +124,11 @@ def test_of_many_workers_one_gets_the_job(brisk: House) -> None:
         lease = brisk.jobs.claim(job.id)
         if lease is None:
             return False
-        with brisk.jobs.renewing(lease, lambda: 0.5) as keeper:
+        with brisk.jobs.renewing(lease) as renewer:
+            renewer.report(0.5)
             # Until every other has looked and gone: longer than a lease that is not renewed.
             threading.Event().wait(SHORT.due * 2 / 1000)
-            keeper.check()
+            renewer.check()
         return brisk.jobs.finish(lease, Outcome(brisk.blob("mp3s"), 1.0, None)) is not None
 
     assert sum(at_once(8, work)) == 1
@@ -138,7 +141,7 @@ def test_a_worker_that_dies_is_replaced_by_one_who_waits(brisk: House) -> None:
     assert dead is not None
     heir = brisk.jobs.claim(job.id)
     assert heir is not None
-    assert heir.row.attempts == 2
+    assert heir.attempts == 2
     assert heir.token != dead.token
 
 
@@ -153,10 +156,10 @@ def test_a_worker_that_was_fenced_off_changes_nothing(brisk: House) -> None:
     assert brisk.jobs.finish(slow, Outcome(stale, 1.0, None)) is None
     assert brisk.jobs.fail(slow, "no") is None
     brisk.jobs.release(slow)
-    with brisk.jobs.renewing(slow, lambda: 0.1) as keeper, pytest.raises(LeaseLost):
+    with brisk.jobs.renewing(slow) as renewer, pytest.raises(LeaseLost):
         for _ in range(200):
             threading.Event().wait(0.05)
-            keeper.check()
+            renewer.check()
     brisk.blobs.discard(brisk.media, "mp3s", stale)
     finished = brisk.jobs.get(job.id, OWNER)
     assert (finished.state, finished.mp3, finished.duration) == ("done", mp3, 2.0)
@@ -174,7 +177,7 @@ def test_a_commit_whose_answer_was_lost_is_recognised(house: House) -> None:
     assert house.jobs.finish(lease, outcome) == Mp3Ready(job.id)
     assert house.jobs.finish(lease, outcome) == Mp3Ready(job.id)
     assert house.count("mails") == 1
-    again = house.jobs.add(job.id, OWNER, job.video, "a.mp4", Options())
+    again = house.jobs.add(NewJob(job.id, OWNER, job.video, "a.mp4", Options()))
     assert (again.id, again.state) == (job.id, "done")
 
 
@@ -192,7 +195,7 @@ def test_a_kept_blob_survives_the_discard_of_a_worker_in_doubt(house: House) -> 
 def test_a_renewal_after_the_end_does_not_wake_the_job(brisk: House) -> None:
     lease = brisk.jobs.claim(brisk.job().id)
     assert lease is not None
-    with brisk.jobs.renewing(lease, lambda: 0.9):
+    with brisk.jobs.renewing(lease):
         brisk.jobs.finish(lease, Outcome(brisk.blob("mp3s"), 1.0, None))
         threading.Event().wait(SHORT.renewal * 3 / 1000)
     row = brisk.row("jobs")
@@ -204,7 +207,7 @@ def test_a_failure_that_may_pass_gives_the_job_back(house: House) -> None:
     for attempt in range(1, MAX_ATTEMPTS + 1):
         lease = house.jobs.claim(job.id)
         assert lease is not None
-        assert lease.row.attempts == attempt
+        assert lease.attempts == attempt
         assert not lease.exhausted
         house.jobs.release(lease)
         assert house.overdue.due(10) == []
@@ -295,7 +298,7 @@ def test_a_dead_letter_of_a_finished_job_wakes_nothing(house: House) -> None:
     assert lease is not None
     house.jobs.fail(lease, "no audio")
     assert not house.overdue.wake(VideoUploaded(job.id))
-    assert not house.overdue.wake(VideoUploaded("f" * 32))
+    assert not house.overdue.wake(VideoUploaded(JobId("f" * 32)))
     assert house.overdue.wake(ConversionFailed(job.id))
 
 

@@ -14,8 +14,9 @@ from functions.state.blobs import BlobExpired
 from functions.state.database import Database, DatabaseUnavailable
 from functions.state.jobs import Outcome
 from functions.state.leases import MAX_ATTEMPTS, LeaseLost, LeaseRenewer, LeaseTerms
-from functions.state.mails import GIVE_UP
+from functions.state.mails import MAX_AGE
 from functions.state.outbox import Outbox
+from functions.state.pieces import PieceOutput
 from functions.state.schema import jobs
 from tests.contract.test_jobs import OWNER, House, exists
 from tests.contract.test_pieces import Workshop
@@ -36,8 +37,8 @@ def test_a_worker_that_was_fenced_off_does_not_disturb_its_heir(house: House) ->
     assert slow is not None
     assert heir is not None
     before = house.row("jobs")
-    with house.jobs.renewing(slow) as keeper:
-        assert not keeper._renew()  # What its thread does every five seconds.
+    with house.jobs.renewing(slow) as renewer:
+        assert not renewer._renew(0.0)  # What its thread does every five seconds.
     assert house.jobs.finish(slow, Outcome(house.blob("mp3s"), 1.0, None)) is None
     assert house.jobs.fail(slow, "no") is None
     house.jobs.release(slow)
@@ -60,7 +61,7 @@ def test_a_mail_that_another_sends_is_left_to_them(house: House) -> None:
     assert heir is not None
     before = house.row("mails")
     house.mails.release(slow)
-    house.mails.abandon(slow)
+    house.mails.fail(slow)
     house.mails.sent(slow)
     assert house.row("mails") == before
     house.mails.sent(heir)
@@ -148,7 +149,7 @@ def test_the_last_attempt_at_a_piece_is_not_failed_while_it_lives(database: Data
     assert last is not None
     make_past(database, "pieces", "due_at")
     assert workshop.overdue.fail_exhausted() == []
-    assert workshop.pieces.encoded(last, workshop.blob("pieces", job), "{}") == []
+    assert workshop.pieces.encoded(last, PieceOutput(workshop.blob("pieces", job), "{}")) == []
 
 
 def test_a_dead_letter_of_a_sent_mail_wakes_nothing(house: House) -> None:
@@ -172,7 +173,7 @@ def test_a_mail_under_way_is_not_given_up(house: House) -> None:
         make_past(house.database, "mails", "lease_until")
         mail = house.mails.claim(told.id)
     assert mail is not None
-    make_past(house.database, "mails", "created_at", GIVE_UP + 1)
+    make_past(house.database, "mails", "created_at", MAX_AGE + 1)
     assert house.overdue.abandon_mails() == 0
     house.mails.sent(mail)
     assert house.row("mails").state == "sent"
@@ -211,9 +212,9 @@ def test_a_job_that_is_finished_while_it_is_deleted_leaves_nothing(house: House)
     assert not exists(house.media, "mp3s", mp3)
 
 
-def is_fenced(keeper: LeaseRenewer) -> bool:
+def is_fenced(renewer: LeaseRenewer) -> bool:
     try:
-        keeper.check()
+        renewer.check()
     except LeaseLost:
         return True
     return False
@@ -222,14 +223,14 @@ def is_fenced(keeper: LeaseRenewer) -> bool:
 def test_a_worker_goes_on_without_a_database_for_as_long_as_its_lease_holds() -> None:
     asked: list[float] = []
 
-    def renew() -> bool:
+    def renew(_: float) -> bool:
         asked.append(time.monotonic())
         raise DatabaseUnavailable("away")
 
     began = time.monotonic()
-    with LeaseRenewer(renew, SHORT) as keeper:
-        wait_for(lambda: len(asked) >= 2 or is_fenced(keeper), "two renewals in vain")
-        wait_for(lambda: is_fenced(keeper), "the lease's end")
+    with LeaseRenewer(renew, SHORT) as renewer:
+        wait_for(lambda: len(asked) >= 2 or is_fenced(renewer), "two renewals in vain")
+        wait_for(lambda: is_fenced(renewer), "the lease's end")
     assert asked[-1] - began >= SHORT.lease / 1000
     assert len(asked) >= 2
 
@@ -237,12 +238,12 @@ def test_a_worker_goes_on_without_a_database_for_as_long_as_its_lease_holds() ->
 def test_a_database_that_comes_back_in_time_is_no_loss() -> None:
     asked: list[bool] = []
 
-    def renew() -> bool:
+    def renew(_: float) -> bool:
         asked.append(True)
         if len(asked) % 2:
             raise DatabaseUnavailable("away")
         return True
 
-    with LeaseRenewer(renew, SHORT) as keeper:
+    with LeaseRenewer(renew, SHORT) as renewer:
         wait_for(lambda: len(asked) >= 10, "twice the time of a lease")
-        keeper.check()
+        renewer.check()

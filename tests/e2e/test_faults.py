@@ -18,7 +18,7 @@ from sqlalchemy import Select, func, select
 
 from events.http import HttpSink
 from events.publish import post, publisher
-from events.schema import Mp3Ready
+from events.schema import JobId, Mp3Ready
 from functions.media import connect
 from functions.state.blobs import Blobs
 from functions.state.database import Database
@@ -201,7 +201,9 @@ def test_the_other_functions_are_killed(house: House, measured: Measured) -> Non
             "status": me.jobs,
             "download": lambda: me.download(me.wait(accepted[0])["mp3"]).status == 200 or pytest.fail("download"),
             "sweep": house.sweep,
-            "bury": lambda: post(HttpSink(f"{url}/_functions/bury"), "/mp3burst/test", Mp3Ready(accepted[0]), 60),
+            "bury": lambda: post(
+                HttpSink(f"{url}/_functions/bury"), "/mp3burst/test", Mp3Ready(JobId(accepted[0])), 60
+            ),
         }
         others = house.place.platform.status()["functions"].keys() - {"convert", "encode", "join", "notify", "upload"}
         assert calls.keys() == others

@@ -22,7 +22,7 @@ from aiosmtpd.smtp import SMTP
 from sqlalchemy import select
 
 from events.publish import publisher
-from events.schema import Event, Mp3Ready, VideoUploaded
+from events.schema import Event, JobId, Mp3Ready, VideoUploaded
 from functions.media import connect
 from functions.state.blobs import Blobs
 from functions.state.database import Database
@@ -314,10 +314,10 @@ def test_events_that_come_three_times_at_the_same_moment(
         with ThreadPoolExecutor(3) as threads:
             list(threads.map(lambda _: publish(event, 10), range(3)))
 
-    thrice(VideoUploaded(installation.job))
+    thrice(VideoUploaded(JobId(installation.job)))
     wait_for(lambda: installation.row().state == "done", "the MP3", 60)
-    thrice(Mp3Ready(installation.job))
-    thrice(VideoUploaded(installation.job))
+    thrice(Mp3Ready(JobId(installation.job)))
+    thrice(VideoUploaded(JobId(installation.job)))
     installation.ends_well(tmp_path)
     wait_for(lambda: not installation.waiting(), "every event to be delivered", 60)
     assert installation.row().attempts == 1

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, event, insert, select, update
 
-from events.schema import Event, PieceCut, PiecesEncoded, VideoUploaded, parse
+from events.schema import Event, JobId, PieceCut, PiecesEncoded, VideoUploaded, parse
 from functions.auth.accounts import UserId
 from functions.auth.links import Links
 from functions.auth.tokens import Identity
@@ -220,7 +220,7 @@ class House:
         self.directory, self.fate = directory, fate or Fate()
         self.mail_directory, self._media = directory / "mail", directory / "media"
         self._taken, self._said = directory / "taken", directory / "said"
-        self.convert: Callable[[str, ConvertDependencies], None] = handlers.convert
+        self.convert: Callable[[JobId, ConvertDependencies], None] = handlers.convert
         self.fanout = math.inf
 
     @cached_property
@@ -251,7 +251,7 @@ class House:
             pieces=Pieces(self.database),
             outbox=outbox,
             encoders=1,
-            fanout=self.fanout,
+            fanout_seconds=self.fanout,
         )
 
     def for_notify(self) -> NotifyDependencies:

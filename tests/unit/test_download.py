@@ -9,17 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
+from events.schema import JobId
+from functions.auth.accounts import UserId
 from functions.download.main import disposition, respond
-from functions.media import Description, new_blob_id
+from functions.media import BlobId, Description, new_blob_id
 from functions.options import Options
 from functions.state.jobs import Job
 from tests.support.fakes import MemoryStore
 
 CONTENT = bytes(range(256)) * 40
 SIZE = len(CONTENT)
-BLOB = "5a" * 12
+BLOB = BlobId("5a" * 12)
 ETAG = f'"{BLOB}"'
-JOB = Job("j", "o", "a.mp4", Options(), "done", new_blob_id(), BLOB, 0, 0, None, None, 1.0, 0, 0)
+JOB = Job(JobId("j"), UserId("o"), "a.mp4", Options(), "done", new_blob_id(), BLOB, 0, 0, None, None, 1.0, 0, 0)
 
 
 def ask(method: str = "GET", **headers: str) -> Response:

@@ -13,6 +13,7 @@ from functions.media import Appender, BlobNotFound, Description
 from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
 from functions.options import Options
 from functions.state.blobs import BlobExpired
+from functions.state.jobs import NewJob
 from functions.upload.dependencies import PUBLISH_BUDGET, Dependencies, too_large
 from functions.upload.limits import STEP
 from functions.upload.multipart import ClientDisconnected, WrongType, limited, with_room
@@ -152,7 +153,9 @@ def complete(upload: Upload, deps: Dependencies) -> str:
             with deps.media.videos.append(upload.blob, upload.checkpoint, upload.attempts) as appender:
                 appender.finish(about)
             options = Options.from_json(upload.options)
-            job = deps.jobs.add(upload.job, upload.owner, upload.blob, upload.filename, options, size=upload.received)
+            job = deps.jobs.add(
+                NewJob(upload.job, upload.owner, upload.blob, upload.filename, options, size=upload.received)
+            )
         except (BlobNotFound, BlobExpired) as error:
             raise _gone() from error
         deps.uploads.close(upload)

@@ -7,13 +7,15 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, select, update
 
 from events.errors import Mp3burstError
-from functions.media import Checkpoint, StaleWriter, new_blob_id
+from events.schema import JobId
+from functions.auth.accounts import UserId
+from functions.media import BlobId, Checkpoint, StaleWriter, new_blob_id
 from functions.options import Options
 from functions.state.blobs import Grant
 from functions.state.database import Conflict, Database
@@ -64,9 +66,9 @@ class Upload:
     """
 
     id: str
-    owner: str
-    blob: str
-    job: str
+    owner: UserId
+    blob: BlobId
+    job: JobId
     filename: str
     options: str
     about: str
@@ -90,10 +92,23 @@ class Upload:
         return self.received == self.length
 
 
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """What a request may have changed between ``find`` and ``writing``."""
+
+    length: int | None
+    received: int
+    crc32c: str
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> "_Progress":
+        return cls(row.length, row.received, row.crc32c)
+
+
 class Claim:
     """A request's hold on the upload that it writes."""
 
-    def __init__(self, record: "Uploads", upload: Upload, lease: Lease) -> None:
+    def __init__(self, record: "Uploads", upload: Upload, lease: Lease[_Progress]) -> None:
         self.upload = upload
         self.is_over = False
         self._record, self._lease = record, lease
@@ -119,7 +134,7 @@ class Uploads:
 
     def __init__(self, database: Database, hours: float = HOURS, terms: LeaseTerms = TERMS) -> None:
         self._database, self._ttl = database, int(hours * _HOUR)
-        self._leases = Leases(database, uploads, ("open",), terms)
+        self._leases = Leases(database, uploads, _Progress.from_row, ("open",), terms, max_attempts=None)
 
     def begin(
         self, owner: str, filename: str, options: Options, about: str, length: int | None, admit: Grant
@@ -144,7 +159,7 @@ class Uploads:
             connection.execute(insert(blobs).values({**file, "size": admit(connection, blob)}))
             connection.execute(insert(uploads).values(row))
 
-        # A conflict: the first commit took deps although its answer was lost; ids are never drawn twice.
+        # A conflict: the first commit took place although its answer was lost; ids are never drawn twice.
         with suppress(Conflict):
             self._database.run(begin)
         return self.find(upload, owner)
@@ -189,17 +204,17 @@ class Uploads:
         if lease is None:
             self.find(upload.id, upload.owner)
             raise UploadLocked("Another request is writing this upload: wait a moment, then ask for its offset.")
-        changed = {name: getattr(lease.row, name) for name in ("length", "received", "crc32c", "attempts")}
-        claim = Claim(self, replace(upload, **changed), lease)
+        upload = replace(upload, attempts=lease.attempts, **asdict(lease.row))
+        claim = Claim(self, upload, lease)
         try:
             yield claim
         finally:
             if not claim.is_over:
-                self._leases.renew(row, lease.token, lease=None, lease_until=None)
+                self._leases.renew(lease, lease=None, lease_until=None)
 
-    def renew(self, upload: Upload, hold: Lease, **changes: Any) -> None:
+    def renew(self, upload: Upload, lease: Lease[_Progress], /, **changes: Any) -> None:
         """Change the row, which must be held."""
-        if not self._leases.renew(uploads.c.id == upload.id, hold.token, **changes):
+        if not self._leases.renew(lease, **changes):
             self.find(upload.id, upload.owner)
             raise StaleWriter("Another request goes on with this upload: ask for its offset before you do.")
 

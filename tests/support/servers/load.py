@@ -10,16 +10,16 @@ import pika  # type: ignore[import-untyped]  # pika carries no types
 
 from events.errors import NotPublished
 from events.publish import Publish
-from events.schema import VideoUploaded
+from events.schema import JobId, VideoUploaded
 from tests.support.processes import wait_for
 from tests.support.servers.rabbitmq import RabbitMQ
 
 _number = itertools.count()
 
 
-def job() -> str:
+def job() -> JobId:
     """A job id that no other test has."""
-    return f"{next(_number):032x}"
+    return JobId(f"{next(_number):032x}")
 
 
 class Load:

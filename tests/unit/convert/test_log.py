@@ -31,5 +31,5 @@ def test_a_cause_is_named_where_there_is_one(
     job = create_job(Form("a.wav", options, iter([content])), ADA, None, house.for_upload())
     handlers.convert(job.id, house.for_convert())
     house.close()
-    (said,) = [one.getMessage() for one in caplog.records if one.name == "functions.convert.handlers"]
+    (said,) = [one.getMessage() for one in caplog.records if one.name == "functions.state.leases"]
     assert re.fullmatch(f"job {job.id}: {line}", said)

@@ -6,10 +6,10 @@ import pytest
 from werkzeug.exceptions import ServiceUnavailable
 
 from events.errors import TryAgain
-from events.schema import VideoUploaded
+from events.schema import JobId, VideoUploaded
 from functions.event_endpoint import handling
 
-EVENT = VideoUploaded("a" * 32)
+EVENT = VideoUploaded(JobId("a" * 32))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from events.errors import NotPublished
 from events.http import BadUrl, HttpSink
 from events.publish import NoBroker, publisher
-from events.schema import PieceCut
+from events.schema import JobId, PieceCut
 from tests.support.servers import free_port
 from tests.support.servers.function import Function
 
-EVENT = PieceCut("0123456789abcdef0123456789abcdef", 4)
+EVENT = PieceCut(JobId("0123456789abcdef0123456789abcdef"), 4)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 
 from events.rabbitmq.message import Message, from_message, to_message
 from events.rabbitmq.topology import DEAD_LETTER_EXCHANGE, BadQueues, Exchange, Queue, Topology
-from events.schema import EVENTS, BadEvent, Event, Mp3Ready, PieceCut, VideoUploaded
+from events.schema import EVENTS, BadEvent, Event, JobId, Mp3Ready, PieceCut, VideoUploaded
 
-JOB = "0123456789abcdef0123456789abcdef"
+JOB = JobId("0123456789abcdef0123456789abcdef")
 
 
 @pytest.mark.parametrize("event", [VideoUploaded(JOB), PieceCut(JOB, 7), Mp3Ready(JOB)])

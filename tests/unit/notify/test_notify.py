@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from events.schema import Mp3Ready
+from events.schema import JobId, Mp3Ready
 from functions.auth.links import Links
 from functions.notify import main
 from functions.notify.main import Dependencies, send_mail
 from functions.notify.transports import Mail
 from functions.state.database import DatabaseUnavailable
 
-JOB = "a" * 32
+JOB = JobId("a" * 32)
 
 
 class Mails:
@@ -23,7 +23,7 @@ class Mails:
         self.away, self.released = away, False
 
     def claim(self, event: str) -> Any:
-        return SimpleNamespace(row=SimpleNamespace(id=event, kind=Mp3Ready.type))
+        return SimpleNamespace(row=SimpleNamespace(id=event, kind=Mp3Ready.type), exhausted=False)
 
     def addressee(self, _: object) -> Any:
         job = SimpleNamespace(id=JOB, filename="a.mp4", duration=1.0, mp3="b" * 24, warning=None)
@@ -32,7 +32,7 @@ class Mails:
     def renewing(self, _: object) -> Any:
         return nullcontext(SimpleNamespace(check=lambda: None))
 
-    def release(self, _: object) -> None:
+    def release(self, _: object, __: Exception) -> None:
         self.released = True
 
     def sent(self, _: object) -> None:
@@ -55,7 +55,7 @@ def test_it_is_recorded_once_the_database_is_back() -> None:
 def test_after_a_minute_the_broker_is_told_to_try_again_and_no_second_mail_goes_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(main, "_PATIENCE", 0.0)
+    monkeypatch.setattr(main, "_RECORDING_SECONDS", 0.0)
     mails, sent = Mails(away=2), list[Mail]()
     one = office(mails, sent)
     for _ in range(2):

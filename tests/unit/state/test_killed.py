@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from events.schema import ConversionFailed, Event, Mp3Ready, VideoUploaded
+from events.schema import ConversionFailed, Event, JobId, Mp3Ready, VideoUploaded
 from functions.convert import handlers
 from functions.convert.dependencies import Dependencies as ConvertDependencies
 from functions.media import Description
 from functions.notify.main import send_mail
 from functions.state.blobs import Blobs
-from functions.state.jobs import ATTEMPTS_EXHAUSTED, Job, Jobs, Outcome
-from functions.state.leases import MAX_ATTEMPTS, Lease
+from functions.state.jobs import Job, Jobs, Outcome
+from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, Lease
 from functions.state.schema import metadata
 from functions.sweep.main import sweep_up
 from functions.upload.main import create_job
@@ -96,10 +96,10 @@ def the_job(house: House) -> Any:
     return job
 
 
-def job_of(place: Path) -> str:
+def job_of(place: Path) -> JobId:
     """The id of the one job in a house that nobody is in."""
     house = House(place)
-    job = str(the_job(house).id)
+    job = JobId(the_job(house).id)
     house.close()
     return job
 
@@ -187,7 +187,7 @@ def test_a_converter_that_was_overtaken_deletes_its_mp3(uploaded: Path, tmp_path
     house, job = House(shutil.copytree(uploaded, tmp_path / "house")), job_of(uploaded)
 
     class Slow(Jobs):
-        def finish(self, lease: Lease, outcome: Outcome) -> Event | None:
+        def finish(self, lease: Lease[Job], outcome: Outcome) -> Event | None:
             make_past(house.database, "jobs", "lease_until")
             handlers.convert(job, house.for_convert(house.deliver))
             assert len(house.blobs_on_disk()) == 3
@@ -271,7 +271,7 @@ def mess(house: House) -> None:
     (house.directory / "taken").unlink()
 
 
-def add(house: House, name: str) -> str:
+def add(house: House, name: str) -> JobId:
     return create_job(Form(f"{name}.wav", {}, iter([SOUND])), ADA, None, house.for_upload()).id
 
 
@@ -281,7 +281,7 @@ def change(house: House, table: str, row: str, **values: object) -> None:
     house.database.run(lambda connection: connection.execute(statement))
 
 
-def quick_convert(job: str, workshop: ConvertDependencies) -> None:
+def quick_convert(job: JobId, workshop: ConvertDependencies) -> None:
     """Convert as convert does, but for the sound."""
     jobs: Jobs = workshop.jobs
     if lease := jobs.claim(job):

@@ -1,4 +1,4 @@
-"""Reads and writes the boxes of an mp4 or mov (ISO/IEC 14496-12, 4.2) without loading any of them into memory."""
+"""The boxes that an mp4 or mov is made of (ISO/IEC 14496-12, 4.2), read without holding any of them."""
 
 import io
 import struct
@@ -12,19 +12,19 @@ from functions.convert.errors import UnsupportedLayout
 
 #: Bytes that are read at a time.
 READ = 64 << 10
-#: Bytes of a table that are read at a time: to return to the table from the audio costs a store another query.
+#: Bytes of a table that are read at a time: to go back for more, from amidst the sound, costs a store a new query.
 _TABLE = 512 << 10
-#: Bytes that are read after a seek, as long as nothing is known about what follows.
+#: After a leap, as long as nothing is known of what follows.
 _AHEAD = 4 << 10
-#: Boxes on one level, at most. Real files have a dozen; long fragmented ones have thousands.
-MAX_BOXES = 4096
-#: The content of a new file: bytes, or (start, end) offsets of a span in the source.
+#: Boxes beside each other, at most; real files have a dozen, long ones in fragments thousands.
+MOST = 4096
+#: Pieces of a new file: bytes, or from where to where in the old one.
 Parts = list[bytes | tuple[int, int]]
 _TYPES = {4: "I", 8: "Q"}
 
 
 class Box(NamedTuple):
-    """The offsets of a box: where it starts, where its content starts, and where it ends."""
+    """Where a box begins, where its content does, and where it ends."""
 
     kind: bytes
     start: int
@@ -32,56 +32,53 @@ class Box(NamedTuple):
     end: int
 
 
-class BoxReader:
-    """Random access to a source of known size through one small buffer.
+class File:
+    """A source of known size, read anywhere through one small buffer.
 
-    Raises UnsupportedLayout whenever the source does not have what is requested.
+    What is asked for and is not there raises UnsupportedLayout.
     """
 
     def __init__(self, source: io.RawIOBase, size: int) -> None:
         self.source = source
         self.size = size
-        self._start = 0
-        self._data = b""
+        self._start, self._data = 0, b""
 
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Read exactly ``size`` bytes, which must fit in memory."""
+    def at(self, offset: int, size: int) -> bytes:
+        """So many bytes from an offset on, not more than memory has room for."""
         if not 0 <= offset - self._start <= len(self._data) - size:
             ahead = max(size, READ)
-            if offset != self.source.tell():  # others read from the source, too
+            if offset != self.source.tell():  # others read from it, too
                 self.source.seek(offset)
-                ahead = max(size, _AHEAD)  # between two chunks of audio there may be megabytes of video
-            self._start = offset
-            self._data = b""
+                ahead = max(size, _AHEAD)  # between two chunks of sound may be megabytes of pictures
+            self._start, self._data = offset, b""
             while len(self._data) < size:
-                data = self.source.read(ahead - len(self._data))
-                if not data:
+                got = self.source.read(ahead - len(self._data))
+                if not got:
                     raise UnsupportedLayout
-                self._data += data
+                self._data += got
         return self._data[offset - self._start : offset - self._start + size]
 
-    def chunks(self, start: int, end: int, limit: int = READ) -> Iterator[bytes]:
-        """Read everything between two offsets, in chunks of at most ``limit`` bytes."""
-        for offset in range(start, end, limit):
-            yield self.read_at(offset, min(limit, end - offset))
+    def spans(self, start: int, end: int, most: int = READ) -> Iterator[bytes]:
+        """Everything between two offsets, in chunks of so many bytes at most."""
+        for offset in range(start, end, most):
+            yield self.at(offset, min(most, end - offset))
 
     def gather(self, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
-        """Read everything between pairs of offsets, in chunks; many short spans are requested at once."""
-        pending: list[tuple[int, int]] = []
+        """Everything between pairs of offsets, in chunks; of short spans many are asked for at once."""
+        asked: list[tuple[int, int]] = []
         size = 0
         for start, end in spans:
-            pending.append((start, end))
+            asked.append((start, end))
             size += end - start
-            if len(pending) == MAX_SPANS or size > READ:
-                yield from self._gather(pending, size)
-                pending = []
-                size = 0
-        yield from self._gather(pending, size)
+            if len(asked) == MAX_SPANS or size > READ:
+                yield from self._together(asked, size)
+                asked, size = [], 0
+        yield from self._together(asked, size)
 
-    def _gather(self, spans: list[tuple[int, int]], size: int) -> Iterator[bytes]:
+    def _together(self, spans: list[tuple[int, int]], size: int) -> Iterator[bytes]:
         if size > MAX_GATHERED or not isinstance(self.source, RemoteFile):
             for span in spans:
-                yield from self.chunks(*span)
+                yield from self.spans(*span)
         elif spans:
             data = self.source.gather(spans)
             if len(data) != size:
@@ -89,14 +86,14 @@ class BoxReader:
             yield data
 
     def number(self, offset: int, width: int = 4) -> int:
-        """Read a big-endian number of ``width`` bytes."""
-        return int.from_bytes(self.read_at(offset, width), "big")
+        """A big-endian number of so many bytes."""
+        return int.from_bytes(self.at(offset, width), "big")
 
     def numbers(self, offset: int, count: int, width: int = 4) -> Iterator[int]:
-        """Read a table of big-endian numbers, 4 or 8 bytes each."""
+        """A table of them, 4 or 8 bytes each."""
 
         def blocks() -> Iterator["array[int]"]:
-            for data in self.chunks(offset, offset + count * width, _TABLE):
+            for data in self.spans(offset, offset + count * width, _TABLE):
                 block = array(_TYPES[width], data)
                 block.byteswap()
                 yield block
@@ -104,16 +101,13 @@ class BoxReader:
         return chain.from_iterable(blocks())
 
     def boxes(self, start: int, end: int) -> Iterator[Box]:
-        """Read the headers of the boxes between two offsets."""
-        for _ in range(MAX_BOXES):
+        """The boxes between two offsets."""
+        for _ in range(MOST):
             if start + 8 > end:
                 return
-            size = self.number(start)
-            kind = self.read_at(start + 4, 4)
-            body = start + 8
+            size, kind, body = self.number(start), self.at(start + 4, 4), start + 8
             if size == 1:
-                size = self.number(body, 8)
-                body += 8
+                size, body = self.number(body, 8), body + 8
             elif size == 0 and end == self.size:
                 size = end - start
             if start + size < body or start + size > end:
@@ -123,11 +117,11 @@ class BoxReader:
         raise UnsupportedLayout
 
     def children(self, box: Box) -> Iterator[Box]:
-        """Read the headers of the boxes in a box that contains nothing else."""
+        """The boxes in a box that has nothing else."""
         return self.boxes(box.body, box.end)
 
-    def find(self, box: Box, *path: bytes) -> Box:
-        """Return the box at the end of a path; each kind on the path must be unique in its parent."""
+    def one(self, box: Box, *path: bytes) -> Box:
+        """The box at the end of a path on which there is but one of each kind."""
         for kind in path:
             found = [child for child in self.children(box) if child.kind == kind]
             if len(found) != 1:
@@ -136,47 +130,34 @@ class BoxReader:
         return box
 
 
-class PatchedFile(PositionedFile):
-    """A source in which some bytes are replaced by others."""
+class Beginning(PositionedFile):
+    """A source in which some bytes are others."""
 
     def __init__(self, source: io.RawIOBase, size: int, patches: dict[int, bytes]) -> None:
-        """Replace bytes of the source.
-
-        Args:
-            source: the file.
-            size: bytes of it.
-            patches: the new bytes by their offsets.
-        """
         self._source = source
         self._size = size
         self._patches = patches
         self._position = source.seek(0)
 
     def read(self, size: int = -1, /) -> bytes:
-        """Read up to ``size`` bytes."""
+        """Up to ``size`` bytes."""
         data = bytearray(self._source.read(size) or b"")
-        begin = self._position
-        self._position += len(data)
+        begin, self._position = self._position, self._position + len(data)
         for offset, patch in self._patches.items():
-            start = max(offset, begin)
-            end = min(offset + len(patch), self._position)
+            start, end = max(offset, begin), min(offset + len(patch), self._position)
             if start < end:
                 data[start - begin : end - begin] = patch[start - offset : end - offset]
         return bytes(data)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Set the offset of the next read."""
+        """Move."""
         self._position = self._source.seek(offset, whence)
         return self._position
 
 
 def is_fragmented(source: io.RawIOBase) -> bool:
-    """Whether an mp4 or mov has ``moof`` boxes (ISO/IEC 14496-12, 8.8).
-
-    Such tracks decode differently once they are remuxed to mov.
-    """
-    position = 0
-    fragmented = False
+    """Whether an mp4 or mov has ``moof`` boxes (ISO/IEC 14496-12, 8.8): these decode otherwise by way of mov."""
+    position, fragmented = 0, False
     for _ in range(64):
         source.seek(position)
         head = source.read(16) or b""
@@ -195,32 +176,32 @@ def is_fragmented(source: io.RawIOBase) -> bool:
 
 
 def size_of(parts: Parts) -> int:
-    """The size of all parts in bytes."""
+    """Bytes of all parts."""
     return sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in parts)
 
 
 def wrap(kind: bytes, parts: Parts) -> Parts:
-    """Put parts into a box."""
+    """A box around parts."""
     return [struct.pack(">I4s", 8 + size_of(parts), kind), *parts]
 
 
-def write_parts(reader: BoxReader, parts: Parts, target: IO[bytes]) -> None:
-    """Write parts, and copy those from the source chunk by chunk."""
+def write(file: File, parts: Parts, target: IO[bytes]) -> None:
+    """Write parts, those of the file chunk by chunk."""
     for part in parts:
-        for data in [part] if isinstance(part, bytes) else reader.chunks(*part):
+        for data in [part] if isinstance(part, bytes) else file.spans(*part):
             target.write(data)
 
 
-def gapless_tags(reader: BoxReader, box: Box) -> Parts:
-    """Copy a box of tags, reduced to those that may declare samples to skip (iTunSMPB): no titles, no pictures."""
+def gapless(file: File, box: Box) -> Parts:
+    """Of the tags what may tell of samples that are not to be heard (iTunSMPB); no titles, no pictures."""
     parts: Parts = []
     body = box.body
-    if box.kind == b"meta" and reader.read_at(box.body + 4, 4) != b"hdlr":  # QuickTime's has no version
+    if box.kind == b"meta" and file.at(box.body + 4, 4) != b"hdlr":  # QuickTime's has no version
         body += 4
         parts.append((box.body, body))
-    for child in reader.boxes(body, box.end):
+    for child in file.boxes(body, box.end):
         if child.kind in (b"meta", b"ilst"):
-            parts += gapless_tags(reader, child)
+            parts += gapless(file, child)
         elif child.kind in (b"hdlr", b"----"):
             parts.append((child.start, child.end))
     return wrap(box.kind, parts)
