@@ -1,39 +1,15 @@
 """infra/extra_requirements.py: what an image installs is all of an extra, and in the lock file with its hashes."""
 
 import re
-import tomllib
-from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, requires
-from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
 
 from infra import extra_requirements
-from infra.extra_requirements import NotLocked, direct, entries, locked, normal, without_hashes
+from infra.extra_requirements import NotLocked, direct, entries, locked, without_hashes
+from tests.support.packages import PROJECT, installed_closure
 from tests.support.paths import ROOT
 
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = entries((ROOT / "requirements.lock").read_text())
-
-
-def installed_closure(requirements: Iterable[str]) -> set[str]:
-    """What the requirements lead to, by the packages that are installed here."""
-    todo = {(each, "") for each in requirements}
-    done: set[tuple[str, str]] = set()
-    names = set()
-    while todo:
-        done.add(item := todo.pop())
-        requirement = Requirement(item[0])
-        if requirement.marker and not requirement.marker.evaluate({"extra": item[1]}):
-            continue
-        names.add(normal(requirement.name))
-        try:
-            further = requires(requirement.name) or []
-        except PackageNotFoundError:
-            pytest.fail(f"{requirement.name} is not installed, so it is not in requirements.lock")
-        todo |= {(each, extra) for each in further for extra in ("", *requirement.extras)} - done
-    return names
 
 
 @pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])
