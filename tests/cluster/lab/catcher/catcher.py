@@ -1,4 +1,4 @@
-"""Takes every mail on port 1025 and shows them on 8025 as Mailpit does. With the standard library alone."""
+"""Receives every mail on port 1025 and serves it on port 8025 with a part of Mailpit's API. Standard library only."""
 
 import asyncio
 import json
@@ -9,29 +9,29 @@ MAILS: list[bytes] = []
 
 
 async def smtp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection (RFC 5321)."""
+    """Handles one SMTP connection (RFC 5321)."""
     writer.write(b"220 catcher\r\n")
     while line := await reader.readline():
         verb = line[:4].upper()
         if verb == b"DATA":
-            writer.write(b"354 go on\r\n")
+            writer.write(b"354 send the mail\r\n")
             content = b""
             while (line := await reader.readline()) not in (b".\r\n", b""):
                 content += line.removeprefix(b".") if line.startswith(b"..") else line
             if line:
                 MAILS.append(content)
-                writer.write(b"250 taken\r\n")
+                writer.write(b"250 received\r\n")
         elif verb == b"QUIT":
             writer.write(b"221 bye\r\n")
             break
         else:
-            writer.write(b"250 fine\r\n")
+            writer.write(b"250 ok\r\n")
         await writer.drain()
     writer.close()
 
 
-async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One request: the list, or one mail as it came."""
+async def api(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers one request: the list of mails, or one mail as received."""
     path = (await reader.readline()).split()[1].decode().strip("/").split("/")
     while (await reader.readline()).strip():
         pass
@@ -50,9 +50,9 @@ async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def main() -> None:
-    """Serve for ever."""
+    """Serve forever."""
     await asyncio.start_server(smtp, "0.0.0.0", 1025)  # noqa: S104 - a container's port
-    await (await asyncio.start_server(page, "0.0.0.0", 8025)).serve_forever()  # noqa: S104 - a container's port
+    await (await asyncio.start_server(api, "0.0.0.0", 8025)).serve_forever()  # noqa: S104 - a container's port
 
 
 asyncio.run(main())
