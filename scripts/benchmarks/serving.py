@@ -17,10 +17,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from functions.auth.accounts import UserId
 from functions.auth.tokens import Signer
 from scripts.benchmarks.clock import ROOT, CannotMeasure
 
-USER = "5a" * 16
+USER = UserId("5a" * 16)
 _START = 60.0  # seconds
 _CHUNK = 1 << 20
 
