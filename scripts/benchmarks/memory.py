@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from functions.media import Media, connect
+from functions.media import BlobId, Media, connect
 from functions.options import Options
 from functions.state.database import Database
-from functions.state.jobs import Jobs, new_job_id
+from functions.state.jobs import Jobs, NewJob, new_job_id
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.clock import CannotMeasure
 from scripts.benchmarks.report import Row, at_most
@@ -66,11 +66,11 @@ def memory(bench: Bench) -> Iterator[Row]:
 
 
 def _converted(
-    bench: Bench, served: Served, blob: str, what: str, media: Media, place: dict[str, str], goal: float = _GOAL
+    bench: Bench, served: Served, blob: BlobId, what: str, media: Media, place: dict[str, str], goal: float = _GOAL
 ) -> Row:
     database = Database(bench.database())
     done = states(database).get("done", 0)
-    job = Jobs(database).add(new_job_id(), USER, blob, "video.mp4", Options(bitrate=192))
+    job = Jobs(database).add(NewJob(new_job_id(), USER, blob, "video.mp4", Options(bitrate=192)))
     with Peak(served) as peak:
         begin = time.perf_counter()
         try:
@@ -163,7 +163,7 @@ def _kind(pid: int) -> str:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return ""
-    return "reader" if b"convert.reader" in command else ""
+    return "demux child" if b"convert.demux.child" in command else ""
 
 
 def _children(pid: int) -> list[int]:

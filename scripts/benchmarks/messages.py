@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
-from events.schema import VideoUploaded
+from events.schema import JobId, VideoUploaded
 from scripts.benchmarks import clock
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.clock import CannotMeasure
@@ -48,8 +48,8 @@ def messages(bench: Bench) -> Iterator[Row]:
     yield Row("events", "latency at 100/s, p99", p99, "ms", "none", **at_most(p99, 50), details={"p50, ms": p50})
 
 
-def _job() -> str:
-    return f"{time.time_ns():x}{next(_numbers):x}".rjust(32, "0")
+def _job() -> JobId:
+    return JobId(f"{time.time_ns():x}{next(_numbers):x}".rjust(32, "0"))
 
 
 def _rate(bridge: Any, function: Any, many: int) -> float:

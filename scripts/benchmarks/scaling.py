@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from events.schema import PieceCut
+from events.schema import JobId, PieceCut
 from functions.convert import pipeline
 from functions.convert.demux.track import TrackInfo, extract_track
 from functions.convert.ffmpeg import encoder as encoders
@@ -16,7 +16,7 @@ from functions.convert.seek import excerpt
 from functions.media import connect
 from functions.options import Options
 from functions.state.database import Database
-from functions.state.jobs import Jobs, new_job_id
+from functions.state.jobs import Jobs, NewJob, new_job_id
 from scripts.benchmarks import clock
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.chart import draw
@@ -159,7 +159,7 @@ def _row_seconds(bench: Bench) -> float:
     database = Database(bench.database())
     record, took = Jobs(database), []
     for _ in range(10):
-        job = record.add(new_job_id(), USER, store(bench, tiny), "video.mp4", Options()).id
+        job = record.add(NewJob(new_job_id(), USER, store(bench, tiny), "video.mp4", Options())).id
         took.append(_timed(lambda job=job: record.claim(job)))  # type: ignore[misc]  # mypy takes no default in a lambda
     database.close()
     return clock.median(took).seconds
@@ -177,7 +177,7 @@ def _event_seconds(bench: Bench) -> float:
     with Function() as function, Bridge(url, {"piece": function.url}) as bridge:
         for number in range(50):
             begin = time.perf_counter()
-            bridge.publish(PieceCut("0" * 32, number), 30)
+            bridge.publish(PieceCut(JobId("0" * 32), number), 30)
             function.wait(lambda count=number: len(function.got) > count)  # type: ignore[misc]  # as above
             took.append(time.perf_counter() - begin)
     return clock.quantile(took, 0.5)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from functions.media import Description, connect
+from functions.media import BlobId, Description, connect
 from functions.options import Options
 from functions.state.blobs import Blobs
 from functions.state.database import Database
-from functions.state.jobs import Jobs, Outcome, new_job_id
+from functions.state.jobs import Jobs, NewJob, Outcome, new_job_id
 from functions.state.schema import jobs
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.clock import CannotMeasure
@@ -17,7 +17,7 @@ from scripts.benchmarks.serving import USER
 _CHUNK = 1 << 20
 
 
-def store(bench: Bench, file: Path, as_mp3: bool = False, where: dict[str, str] | None = None) -> str:
+def store(bench: Bench, file: Path, as_mp3: bool = False, where: dict[str, str] | None = None) -> BlobId:
     """Put a file into the store of videos or of MP3s, the bench's or that of other variables; the blob's id."""
     media = connect(where or bench.media())
     database = Database(bench.database())
@@ -30,11 +30,11 @@ def store(bench: Bench, file: Path, as_mp3: bool = False, where: dict[str, str] 
     return target.blob
 
 
-def finished(bench: Bench, mp3: str) -> None:
+def finished(bench: Bench, mp3: BlobId) -> None:
     """Put a job on record that is done with this MP3, whatever it really is."""
     database = Database(bench.database())
     record = Jobs(database)
-    job = record.add(new_job_id(), USER, mp3, "video.mp4", Options())
+    job = record.add(NewJob(new_job_id(), USER, mp3, "video.mp4", Options()))
     lease = record.claim(job.id)
     if lease is None or record.finish(lease, Outcome(mp3, 1.0, None)) is None:
         raise CannotMeasure("The job could not be put on record.")
