@@ -1,8 +1,8 @@
-"""What functions say to each other: one frozen dataclass per event.
+"""The events that functions exchange: one frozen dataclass per type.
 
-Events carry ids, never bytes: the database is the record, an event only brings word of it. The id of an event
-is made from what it says, so the same event emitted twice, by whomever, has the same id. The attributes are those
-of CloudEvents 1.0.
+Events carry ids, never bytes: the database is the record, and an event only announces a change of it. An event's id is
+derived from its content, so an event that is emitted twice, by whichever function, has the same id both times. The
+attributes are those of CloudEvents 1.0.
 """
 
 import json
@@ -18,17 +18,17 @@ PREFIX = "dev.mp3burst."
 #: A job's id: 32 lowercase hexadecimal digits.
 JobId = NewType("JobId", str)
 
-_JOB = re.compile("[0-9a-f]{32}")
-_MOST = 2**31 - 1  # what an INTEGER of SQL holds
+_JOB_ID = re.compile("[0-9a-f]{32}")
+_MAX_INTEGER = 2**31 - 1  # the maximum of an INTEGER column
 
 
 class BadEvent(Mp3burstError):
-    """The message is none of our events. Its sentence names every fault that was found."""
+    """The message is not a valid event of mp3burst. The error's message names every fault that was found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Word of one job. Subclasses set ``type`` and may add fields of JSON's own types."""
+    """An event about one job. Subclasses set ``type`` and may add fields of JSON types."""
 
     type: ClassVar[str] = ""
 
@@ -37,11 +37,11 @@ class Event:
 
     @property
     def id(self) -> str:
-        """The CloudEvents id: the same for the same event, whoever emits it and however often."""
+        """The CloudEvents id: the same for equal events, whichever function emits them."""
         return f"{self.job}.{self.type.removeprefix(PREFIX)}"
 
     def headers(self, source: str) -> dict[str, str]:
-        """Return the CloudEvents attributes as headers, the same for HTTP and AMQP in binary mode.
+        """Returns the CloudEvents attributes as headers, the same for HTTP and AMQP in binary mode.
 
         Args:
             source: the CloudEvents source, ``/mp3burst/FUNCTION``.
@@ -62,7 +62,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class VideoUploaded(Event):
-    """A video is stored and its job is on record."""
+    """A video is stored and its job was created."""
 
     type = PREFIX + "video.uploaded"
 
@@ -97,7 +97,7 @@ class Mp3Ready(Event):
 
 @dataclass(frozen=True, slots=True)
 class ConversionFailed(Event):
-    """The job failed for good; its row says why."""
+    """The job failed permanently; its row has the error."""
 
     type = PREFIX + "conversion.failed"
 
@@ -108,14 +108,14 @@ EVENTS: dict[str, type[Event]] = {
 
 
 def parse(type_: str, data: object) -> Event:
-    """Make an event from its CloudEvents type and its data.
+    """Makes an event from its CloudEvents type and its data.
 
     Args:
         type_: the CloudEvents ``type`` attribute.
-        data: the decoded JSON data, or the bytes of it.
+        data: the JSON data, decoded or as bytes.
 
     Raises:
-        BadEvent: the type is not ours, or the data is not what that type says; every fault is named.
+        BadEvent: the type is unknown, or the data does not fit it; the message names every fault.
     """
     kind = EVENTS.get(type_)
     if kind is None:
@@ -134,16 +134,17 @@ def parse(type_: str, data: object) -> Event:
 
 
 def _faults(kind: type[Event], data: Mapping[str, Any]) -> list[str]:
-    # Fields that we do not know are let through: a newer emitter may say more.
+    # Unknown fields are ignored: a newer emitter may add some.
     faults = []
     for field in fields(kind):
         value = data.get(field.name)
+        expected: Any = getattr(field.type, "__supertype__", field.type)  # str for JobId
         if field.name not in data:
             faults.append(f"{field.name} is missing")
-        elif type(value) is not (kind_of_value := getattr(field.type, "__supertype__", field.type)):
-            faults.append(f"{field.name} must be {getattr(kind_of_value, '__name__', kind_of_value)}")
-        elif field.name == "job" and not _JOB.fullmatch(str(value)):
-            faults.append("job is no id")
-        elif isinstance(value, int) and not 0 <= value <= _MOST:
+        elif type(value) is not expected:
+            faults.append(f"{field.name} must be {expected.__name__}")
+        elif field.name == "job" and not _JOB_ID.fullmatch(str(value)):
+            faults.append("job is not a valid id")
+        elif isinstance(value, int) and not 0 <= value <= _MAX_INTEGER:
             faults.append(f"{field.name} is out of range")
     return faults

@@ -1,7 +1,8 @@
-"""The edge of event functions: from a CloudEvent to one of ours, and from an outcome to the broker's yes or try again.
+"""What every event function does at its edge: parses the CloudEvent, and maps the outcome to an answer to the broker.
 
-The broker knows two answers. 200 means that the event is done with: the work is done, recorded as failed, in another's
-hands, or nobody knows it. 503 means try again. Knative takes every 4xx for success, and retries some of them.
+There are two answers. 200 means that the event is settled: the work is done or recorded as failed, another worker has
+it, or the event is not one of ours. 503 means that the broker should retry. No function answers with a 4xx, which
+Knative sometimes takes for success and sometimes retries.
 """
 
 import logging
@@ -19,27 +20,27 @@ log = logging.getLogger(__name__)
 
 
 def received(event: CloudEvent) -> Event | None:
-    """Our event, or None, with a line in the log, where it is none: it would be none the next time too."""
+    """Parses the event; logs it and returns None if it is not one of ours, since retrying would not change that."""
     try:
         return parse(event["type"], event.get_data())
     except BadEvent as error:
-        log.error("event %s from %s is passed over: %s", event["id"], event["source"], error)
+        log.error("event %s from %s is ignored: %s", event["id"], event["source"], error)
         return None
 
 
 @contextmanager
 def handling(event: Event) -> Iterator[None]:
-    """Answer for what happens in the block: 503 where another try may help, with the cause in the log.
+    """Maps what the block raises to the answer: 503 with the cause in the log, or 200 for LeaseLost.
 
     Raises:
-        ServiceUnavailable: what was raised in the block was not LeaseLost, which is nothing to be tried again.
+        ServiceUnavailable: the block raised anything but LeaseLost.
     """
     try:
         yield
     except LeaseLost:
-        log.info("job %s: %s is in another's hands", event.job, event.type)
+        log.info("job %s: another worker is handling %s", event.job, event.type)
     except TryAgain as error:
-        log.warning("job %s: %s is put off: %s", event.job, event.type, with_cause(error))
+        log.warning("job %s: %s will be retried: %s", event.job, event.type, with_cause(error))
         raise ServiceUnavailable(str(error)) from error
     except Exception as error:
         log.exception("job %s: %s failed", event.job, event.type)

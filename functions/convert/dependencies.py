@@ -53,13 +53,13 @@ class Dependencies:
     ffmpeg: str | None = None
 
     def encoders_for(self, seconds: float) -> int:
-        """Return how many encoders pay for so many seconds of sound."""
+        """Returns how many encoders pay for so many seconds of sound."""
         return max(min(self.encoders, int(seconds / ENCODER_SECONDS)), 1)
 
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Build the dependencies that the environment configures, once per process."""
+    """Builds the dependencies that the environment configures, once per process."""
     database = Database(url(os.environ))
     return Dependencies(
         media=connect(os.environ),
@@ -76,6 +76,6 @@ def dependencies() -> Dependencies:
 
 
 def mp3_name(filename: str) -> str:
-    """Return the file name of the MP3 that is made from this file."""
+    """Returns the file name of the MP3 that is made from this file."""
     stem = filename.rpartition(".")[0] or filename
     return f"{stem[:251]}.mp3"

@@ -1,6 +1,7 @@
-"""Convert makes the MP3 of a short video; a long one it splits into pieces, which encode and then join take on.
+"""The work of convert, encode and join, each one attempt as ``functions.state.leases.attempt`` defines it.
 
-Each is one attempt on the ladder of ``functions.state.leases.attempt``.
+Convert makes the MP3 of a short video by itself. It splits a long one into pieces, which any number of workers encode
+at once; the last of them has the pieces joined.
 """
 
 import functools
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def convert(job: JobId, deps: Dependencies) -> None:
-    """Convert the job's video to an MP3, or split a long one into pieces, and emit the events that follow.
+    """Converts the job's video to an MP3, or splits a long one into pieces, and emits the events that follow.
 
     Raises:
         TryAgain: the failure is temporary, and the job has been released.
@@ -56,7 +57,7 @@ def convert(job: JobId, deps: Dependencies) -> None:
 
 
 def encode(job: JobId, n: int, deps: Dependencies) -> None:
-    """Encode piece ``n`` of a job; the last of its pieces emits the event that has them joined.
+    """Encodes piece ``n`` of a job; the last of its pieces emits the event that has them joined.
 
     Pieces are encoded in any order. Encoding one again changes nothing.
 
@@ -78,7 +79,7 @@ def encode(job: JobId, n: int, deps: Dependencies) -> None:
 
 
 def join(job: JobId, deps: Dependencies) -> None:
-    """Concatenate the encoded pieces of a job to its MP3, and emit the event that announces it.
+    """Concatenates the encoded pieces of a job into its MP3, and emits the event that announces it.
 
     Raises:
         TryAgain: the failure is temporary, and the job has been released.
@@ -98,7 +99,7 @@ def join(job: JobId, deps: Dependencies) -> None:
 
 @contextmanager
 def _lost_blobs_fail(job: JobId, message: str) -> Iterator[None]:
-    """Turn the loss of a stored blob, which no retry can repair, into a failure of the job."""
+    """Fails the job if a stored blob is lost or damaged, which no retry can repair."""
     try:
         yield
     except (BlobNotFound, BlobCorrupt, excerpt.TrackChanged) as error:
@@ -149,7 +150,7 @@ def _make_mp3(job: Job, stream: TrackStream, renewer: LeaseRenewer, deps: Depend
 
 
 def _split(lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewer, deps: Dependencies) -> Output:
-    """Store the audio track and the head of the MP3; recording them creates the pieces."""
+    """Stores the audio track and the head of the MP3; recording them creates the pieces."""
     job = lease.row
     description = Description(job.owner, job.id, "audio", "application/octet-stream")
     with cover.rendering(track, deps.ffmpeg or default_ffmpeg()) as picture:
@@ -246,7 +247,7 @@ def _plan_of(job: Job) -> JobPlan:
 
 
 def _fetch_track(job: Job, frames: FrameRange, directory: Path, renewer: LeaseRenewer, deps: Dependencies) -> Path:
-    """Fetch the job's audio track, or only what the encoder of these frames reads of it, to a file."""
+    """Fetches the job's audio track, or only what the encoder of these frames reads of it, to a file."""
     if job.audio is None:
         raise AssertionError("a job that was split has an audio track")
     path = directory / "track"

@@ -1,4 +1,4 @@
-"""Turns the video of a job into its MP3: three services of one image, convert, encode and join."""
+"""Converts the video of a job to its MP3. Three services run from one image: convert, encode and join."""
 
 import functions_framework
 from cloudevents.http import CloudEvent
@@ -17,7 +17,7 @@ def convert(event: CloudEvent) -> None:
         with handling(uploaded):
             spawner.prepare()
             handlers.convert(uploaded.job, dependencies())
-            spawner.prepare()  # for the next event, should there be one
+            spawner.prepare()  # for the next event
 
 
 @functions_framework.cloud_event

@@ -1,4 +1,4 @@
-"""A temporary directory for one conversion, which is gone soon even if the conversion was killed."""
+"""A temporary directory for one conversion, cleaned up by the next conversion if this one is killed."""
 
 import fcntl
 import os
@@ -14,43 +14,44 @@ _PREFIX: Final = "mp3burst-convert-"
 
 @contextmanager
 def workspace() -> Iterator[Path]:
-    """A new directory, deleted at the end of the block.
+    """Creates a directory that is deleted when the block ends.
 
-    A worker that is killed deletes nothing, and its container or machine goes on. So a conversion holds a lock on its
-    directory, which the kernel takes off with the process, and the next one deletes the directories without a lock.
+    A worker that is killed deletes nothing, while its container or machine lives on. So each conversion locks its
+    directory, the kernel releases the lock when the process ends, and the next conversion deletes every directory that
+    is not locked.
     """
-    for place in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        _delete_if_abandoned(place)
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        _delete_if_abandoned(directory)
     while True:
-        place = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        lock = _lock(place, fcntl.LOCK_EX)
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        lock = _lock(directory, fcntl.LOCK_EX)
         if lock is not None:
             break
     try:
-        yield place
+        yield directory
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
 
 
-def _delete_if_abandoned(place: Path) -> None:
-    lock = _lock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _delete_if_abandoned(directory: Path) -> None:
+    lock = _lock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if lock is not None:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
 
 
-def _lock(place: Path, how: int) -> int | None:
-    """The open directory, locked; None where another has it, or it is gone or somebody else's."""
+def _lock(path: Path, mode: int) -> int | None:
+    """Opens and locks the directory; None if another process has locked it, or it was deleted or is another user's."""
     try:
-        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        fcntl.flock(directory, how)
-        found = os.fstat(directory)
-        # Between its making and its locking it may have passed for an abandoned one.
-        if found.st_nlink and found.st_uid == os.geteuid():
+        fcntl.flock(directory, mode)
+        status = os.fstat(directory)
+        # Between mkdtemp and flock it was not locked, so another process may have deleted it as abandoned.
+        if status.st_nlink and status.st_uid == os.geteuid():
             return directory
     except OSError:
         pass

@@ -50,7 +50,7 @@ def notify(event: CloudEvent) -> None:
 
 
 def send_mail(event: str, deps: Dependencies) -> None:
-    """Send the mail of this event, unless it was sent already or another worker is sending it.
+    """Sends the mail of this event, unless it was sent already or another worker is sending it.
 
     The mail is sent twice, under the same Message-ID, in two cases only: this worker is killed after the mail server
     has accepted the mail and before that is recorded; or the database is unavailable just then for longer than the
@@ -88,7 +88,7 @@ def _send(event: str, lease: Lease[MailRow], addressee: Addressee, deps: Depende
 
 
 def _record(event: str, lease: Lease[MailRow], deps: Dependencies) -> None:
-    """Record that the mail was sent, waiting for the database if need be, so that nobody sends it again.
+    """Records that the mail was sent, waiting for the database if need be, so that nobody sends it again.
 
     Raises:
         DatabaseUnavailable: it takes longer than the request may. The event's next delivery tries to record it again.
@@ -121,5 +121,5 @@ def write(event: str, lease: Lease[MailRow], addressee: Addressee, links: Links)
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Build the dependencies that the environment configures, once per process."""
+    """Builds the dependencies that the environment configures, once per process."""
     return Dependencies(Mails(Database(url(os.environ))), Links.from_environ(os.environ), mailer(os.environ))

@@ -46,7 +46,7 @@ class RenewingWriter:
         self._renewed = time.monotonic()
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append bytes.
+        """Appends bytes.
 
         Raises:
             BlobExpired: the blob was swept before it was complete.
@@ -69,7 +69,7 @@ class Blobs:
     def writing(
         self, media: Media, store: str, description: Description, grant: Grant | None = None
     ) -> Iterator[RenewingWriter]:
-        """Write a new blob under a fresh id; it expires in an hour unless a job retains it.
+        """Writes a new blob under a fresh id; it expires in an hour unless a job retains it.
 
         If the block raises, the blob is deleted, or left for sweep if the store is unavailable. What ``grant`` raises
         comes before anything is recorded.
@@ -108,7 +108,7 @@ class Blobs:
         return granted
 
     def grow(self, blob: BlobId, grant: Grant) -> int:
-        """Let a blob that is being written grow to what ``grant`` returns, or raise what it raises.
+        """Lets a blob that is being written grow to what ``grant`` returns, or raises what it raises.
 
         Raises:
             BlobExpired: the blob was swept in the meantime.
@@ -125,13 +125,13 @@ class Blobs:
         return granted
 
     def renew(self, blob: BlobId) -> None:
-        """Postpone the blob's expiry; raise BlobExpired if it has expired."""
+        """Postpones the blob's expiry; raises BlobExpired if it has expired already."""
         statement = update(blobs).where(blobs.c.id == blob, blobs.c.expires_at > now()).values(expires_at=now() + TTL)
         if not self._database.run(lambda connection: connection.execute(statement).rowcount):
             raise BlobExpired("Storing the file took too long: send it again.")
 
     def discard(self, media: Media, store: str, blob: BlobId) -> None:
-        """Delete a blob that this caller wrote, unless a job retains it; leave it for sweep if that fails."""
+        """Deletes a blob that this caller wrote, unless a job retains it; leaves it for sweep if that fails."""
         unretained = (
             update(blobs).where(blobs.c.id == blob, blobs.c.expires_at.is_not(None)).values(expires_at=now() - 1)
         )
@@ -142,7 +142,7 @@ class Blobs:
             log.warning("blob %s is left for sweep", blob, exc_info=True)
 
     def delete(self, media: Media, store: str, blob: BlobId) -> None:
-        """Delete an expired blob: first its bytes, then its row and that of its upload."""
+        """Deletes an expired blob: first its bytes, then its row and that of its upload."""
         media[store].delete(blob)
 
         def forget(connection: Connection) -> None:
@@ -152,7 +152,7 @@ class Blobs:
         self._database.run(forget)
 
     def postpone(self, blob: BlobId) -> None:
-        """Move an expired blob that could not be deleted behind those that have not been tried."""
+        """Moves an expired blob that could not be deleted behind those that have not been tried."""
         later = update(blobs).where(blobs.c.id == blob, blobs.c.expires_at < now()).values(expires_at=now() - 1)
         self._database.run(lambda connection: connection.execute(later))
 
@@ -168,7 +168,7 @@ class Blobs:
 
 
 def retain(connection: Connection, blob: BlobId, size: int = 0) -> bool:
-    """Retain the blob for a job within the caller's transaction.
+    """Retains the blob for a job within the caller's transaction.
 
     Args:
         connection: of the transaction.
@@ -185,5 +185,5 @@ def retain(connection: Connection, blob: BlobId, size: int = 0) -> bool:
 
 
 def expire(connection: Connection, where: ColumnElement[bool]) -> None:
-    """Let blobs expire now, retained ones too, within the caller's transaction."""
+    """Lets blobs expire now, retained ones too, within the caller's transaction."""
     connection.execute(update(blobs).where(where).values(expires_at=now() - 1))

@@ -94,7 +94,7 @@ class Database:
             event.listen(self.engine, "begin", _begin_immediate)
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in one transaction and commit it.
+        """Runs ``work`` in one transaction and commits it.
 
         After a deadlock or a lost connection, ``work`` runs again from its start. If the connection was lost during the
         commit, nobody knows whether that took place, so ``work`` must recognize that it has been done already.
@@ -122,7 +122,7 @@ class Database:
         raise AssertionError("unreachable")
 
     def close(self) -> None:
-        """Close every pooled connection."""
+        """Closes every pooled connection."""
         self.engine.dispose()
 
 

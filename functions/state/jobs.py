@@ -96,7 +96,7 @@ class Job:
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
-        """Return the job of a row."""
+        """Returns the job of a row."""
         values = {name: getattr(row, name) for name in cls.__dataclass_fields__}
         return cls(**{**values, "options": Options.from_json(row.options)})
 
@@ -124,7 +124,7 @@ def is_job_id(text: str) -> bool:
 
 
 def new_job_id() -> JobId:
-    """Return a fresh id for a job."""
+    """Returns a fresh id for a job."""
     return JobId(secrets.token_hex(16))
 
 
@@ -150,7 +150,7 @@ class Jobs:
         self._leases = Leases(database, jobs, Job.from_row, states, terms)
 
     def add(self, job: NewJob) -> Job:
-        """Create the job and retain its video, or find the job that has its Idempotency-Key already.
+        """Creates the job and retains its video, or returns the job that has its Idempotency-Key already.
 
         Raises:
             BlobExpired: the video was swept in the meantime.
@@ -217,7 +217,7 @@ class Jobs:
         return self._database.run(lambda connection: [Job.from_row(row) for row in connection.execute(query)])
 
     def delete(self, job: str, owner: str) -> None:
-        """Delete the owner's job and everything that belongs to it; its worker notices at the next renewal.
+        """Deletes the owner's job and everything that belongs to it; its worker notices at the next renewal.
 
         Raises:
             JobNotFound: there is none, or it is another user's.
@@ -230,17 +230,17 @@ class Jobs:
             raise JobNotFound("There is no such job: GET /jobs lists yours.")
 
     def claim(self, job: str) -> Lease[Job] | None:
-        """Take the job to work on it; None if it has ended or was deleted, or another worker has it."""
+        """Takes the job to work on it; None if it has ended or was deleted, or another worker has it."""
         return self._leases.claim(jobs.c.id == job, state=self._stage)
 
     def renewing(self, lease: Lease[Job]) -> LeaseRenewer:
-        """Renew the lease while working; while converting, each renewal also records the progress."""
+        """Renews the lease while working; while converting, each renewal also records the progress."""
         if self._stage == "converting":
             return self._leases.renewing(lease, lambda progress: {"done": int(progress * STEPS), "total": STEPS})
         return self._leases.renewing(lease)
 
     def finish(self, lease: Lease[Job], outcome: Outcome) -> Event | None:
-        """Record that the MP3 is stored: retain it and create its mail.
+        """Records that the MP3 is stored: retains it and creates its mail.
 
         Returns:
             The event to emit, or None if another worker has the job or it was deleted: then discard the MP3.
@@ -254,11 +254,11 @@ class Jobs:
         return self._end(lease, Mp3Ready(lease.row.id), values, outcome)
 
     def fail(self, lease: Lease[Job], error: str) -> Event | None:
-        """Record that the job can never succeed; ``error`` is the message for its owner. Returns as ``finish``."""
+        """Records that the job can never succeed; ``error`` is the message for its owner. Returns as ``finish``."""
         return self._end(lease, ConversionFailed(lease.row.id), {"state": "failed", "error": error})
 
     def release(self, lease: Lease[Job], error: Exception | None = None) -> None:
-        """Give the job back after a temporary failure."""
+        """Gives the job back after a temporary failure."""
         self._leases.release(lease, error)
 
     def _end(
@@ -281,7 +281,7 @@ class Jobs:
 
 
 def end_job(connection: Connection, where: ColumnElement[bool], event: Event, values: Mapping[str, object]) -> bool:
-    """End the event's job and create its mail within the caller's transaction; the blobs of its pieces expire.
+    """Ends the event's job and creates its mail within the caller's transaction; the blobs of its pieces expire.
 
     Returns:
         False if the job does not match ``where``: it has ended or was deleted, or another worker has it.
@@ -297,7 +297,7 @@ def end_job(connection: Connection, where: ColumnElement[bool], event: Event, va
 
 
 def delete_jobs(connection: Connection, where: ColumnElement[bool]) -> int:
-    """Delete jobs with their pieces and mails within the caller's transaction; their blobs expire at once."""
+    """Deletes jobs with their pieces and mails within the caller's transaction; their blobs expire at once."""
     ids = list(connection.scalars(select(jobs.c.id).where(where).with_for_update()))
     if ids:
         connection.execute(delete(pieces).where(pieces.c.job.in_(ids)))

@@ -95,7 +95,7 @@ class Leases(Generic[RowT]):
 
         Args:
             database: where the table is.
-            table: has the columns of ``schema.work_columns``.
+            table: has the columns that ``functions.state.schema`` gives to rows that workers lease.
             read: converts a row of the table to what a lease carries.
             open_states: the states in which there is work to do.
             terms: how long a lease lasts.
@@ -110,7 +110,7 @@ class Leases(Generic[RowT]):
         self._max_attempts = max_attempts
 
     def claim(self, where: ColumnElement[bool], **changes: object) -> Lease[RowT] | None:
-        """Take the row if it is free.
+        """Takes the row if it is free.
 
         If another worker has it, wait until that lease is renewed (its worker lives) or has expired (its worker died).
 
@@ -160,7 +160,7 @@ class Leases(Generic[RowT]):
         return and_(lease.where, self._table.c.lease == lease.token, self._open)
 
     def renew(self, lease: Lease[RowT], /, **changes: object) -> bool:
-        """Extend the lease and set the columns in ``changes``; return False if the lease is lost."""
+        """Extends the lease and sets the columns in ``changes``; returns False if the lease is lost."""
         values = {"lease_until": now() + self._terms.lease, "due_at": now() + self._terms.due, **changes}
         statement = update(self._table).where(self.held(lease)).values(values)
         return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)
@@ -168,7 +168,7 @@ class Leases(Generic[RowT]):
     def renewing(
         self, lease: Lease[RowT], columns: Callable[[float], Mapping[str, object]] | None = None
     ) -> "LeaseRenewer":
-        """Renew from a thread of its own until the ``with`` block ends.
+        """Renews from a thread of its own until the ``with`` block ends.
 
         Args:
             lease: the lease.
@@ -181,7 +181,7 @@ class Leases(Generic[RowT]):
         return LeaseRenewer(renew, self._terms)
 
     def release(self, lease: Lease[RowT], error: Exception | None = None) -> None:
-        """Give the row back after a temporary failure: it is due again after a backoff.
+        """Gives the row back after a temporary failure: it is due again after a backoff.
 
         Args:
             lease: the lease on it.
@@ -236,12 +236,12 @@ class LeaseRenewer:
         self._thread.join()
 
     def check(self) -> None:
-        """Raise LeaseLost if the lease is lost; call it often while working."""
+        """Raises LeaseLost if the lease is lost; call it often while working."""
         if self._lost.is_set():
             raise LeaseLost("Another worker has taken over this work.")
 
     def report(self, progress: float) -> None:
-        """Check the lease and note how much of the work is done, 0 to 1."""
+        """Checks the lease and notes how much of the work is done, 0 to 1."""
         self.check()
         self.progress = progress
 
@@ -283,19 +283,19 @@ class LeasedTable(Protocol[RowT]):
     """What ``attempt`` uses of Jobs, Pieces and Mails."""
 
     def renewing(self, lease: Lease[RowT], /) -> LeaseRenewer:
-        """Renew the lease until the ``with`` block ends."""
+        """Renews the lease until the ``with`` block ends."""
 
     def fail(self, lease: Lease[RowT], error: str, /) -> Event | None:
-        """Record that the work can never succeed; return the event to emit, or None if the lease is lost."""
+        """Records that the work can never succeed; returns the event to emit, or None if the lease is lost."""
 
     def release(self, lease: Lease[RowT], error: Exception | None = None, /) -> None:
-        """Give the row back after a temporary failure."""
+        """Gives the row back after a temporary failure."""
 
 
 def attempt(
     table: LeasedTable[RowT], lease: Lease[RowT], work: Callable[[LeaseRenewer], Output | None], subject: str
 ) -> list[Event]:
-    """Make one attempt at the work of a claimed row, and record how it ended.
+    """Makes one attempt at the work of a claimed row, and records how it ended.
 
     ===============================  ===================================================================
     The attempt                      and then

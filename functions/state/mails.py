@@ -34,7 +34,7 @@ class MailRow:
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> "MailRow":
-        """Return the mail of a row."""
+        """Returns the mail of a row."""
         return cls(row.id, row.job, row.kind)
 
 
@@ -55,7 +55,7 @@ class Mails:
         self._leases = Leases(database, mails, MailRow.from_row, ("due",), terms, max_attempts=None)
 
     def claim(self, mail: str) -> Lease[MailRow] | None:
-        """Take the mail to send it; None if it was sent or deleted, or another worker has it."""
+        """Takes the mail to send it; None if it was sent or deleted, or another worker has it."""
         return self._leases.claim(mails.c.id == mail)
 
     def addressee(self, lease: Lease[MailRow]) -> Addressee | None:
@@ -71,19 +71,19 @@ class Mails:
         return self._database.run(find)
 
     def renewing(self, lease: Lease[MailRow]) -> LeaseRenewer:
-        """Renew the lease while the mail is being sent."""
+        """Renews the lease while the mail is being sent."""
         return self._leases.renewing(lease)
 
     def sent(self, lease: Lease[MailRow]) -> None:
-        """Record that the mail server has accepted the mail."""
+        """Records that the mail server has accepted the mail."""
         self._close(lease, "sent")
 
     def fail(self, lease: Lease[MailRow], _: str = "") -> None:
-        """Record that the mail can never be sent. There is nobody to tell: no event follows."""
+        """Records that the mail can never be sent. There is nobody to tell: no event follows."""
         self._close(lease, "abandoned")
 
     def release(self, lease: Lease[MailRow], error: Exception | None = None) -> None:
-        """Give the mail back after a temporary failure."""
+        """Gives the mail back after a temporary failure."""
         self._leases.release(lease, error)
 
     def _close(self, lease: Lease[MailRow], state: str) -> None:

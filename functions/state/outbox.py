@@ -26,11 +26,11 @@ class Outbox:
         self._publish = publish
 
     def emit_all(self, events: Iterable[Event], budget: float = 5.0) -> None:
-        """Publish the events in order; stop at the first that the broker does not accept."""
+        """Publishes the events in order; stops at the first that the broker does not accept."""
         all(self.emit(event, budget) for event in events)
 
     def emit(self, event: Event, budget: float = 5.0, seen: int | None = None) -> bool:
-        """Publish the event.
+        """Publishes the event.
 
         Args:
             event: the event that the row waits for.

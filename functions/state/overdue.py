@@ -49,7 +49,7 @@ class Overdue:
         )
 
     def fail_exhausted(self) -> list[Event]:
-        """Fail the jobs whose attempts, or those of one of their pieces, are exhausted; return the events to emit."""
+        """Fails the jobs whose attempts, or those of one of their pieces, are exhausted; returns the events to emit."""
 
         def fail(connection: Connection) -> list[Event]:
             ids = {*connection.scalars(select(jobs.c.id).where(_is_exhausted(jobs)))}
@@ -64,7 +64,7 @@ class Overdue:
         return self._database.run(fail)
 
     def abandon_mails(self) -> int:
-        """Abandon the mails that could not be sent for a day; return how many.
+        """Abandons the mails that could not be sent for a day; returns how many.
 
         A mail with few attempts waits on: it was the whole installation that was off for a day.
         """
@@ -78,7 +78,7 @@ class Overdue:
         return self._database.run(lambda connection: connection.execute(statement).rowcount)
 
     def retire(self, keep_days: float, limit: int) -> int:
-        """Delete up to ``limit`` jobs that ended more than ``keep_days`` days ago; return how many."""
+        """Deletes up to ``limit`` jobs that ended more than ``keep_days`` days ago; returns how many."""
         old = and_(jobs.c.state.in_(FINISHED), jobs.c.finished_at < now() - int(keep_days * _DAY))
 
         def retire(connection: Connection) -> int:
@@ -88,12 +88,12 @@ class Overdue:
         return self._database.run(retire)
 
     def forget_logins(self) -> None:
-        """Delete failed logins that no longer count."""
+        """Deletes failed logins that no longer count."""
         old = delete(logins).where(logins.c.locked_until < now() - _FAILED_LOGINS)
         self._database.run(lambda connection: connection.execute(old))
 
     def wake(self, event: Event) -> bool:
-        """Make the row of a dead letter due at once, unless a worker has it; return whether it was made due."""
+        """Makes the row of a dead letter due at once, unless a worker has it; returns whether it did."""
         table, row = row_of(event)
         statement = update(table).where(row, is_free(table), table.c.due_at.is_not(None)).values(due_at=now())
         return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)

@@ -41,7 +41,7 @@ class PieceRow:
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> "PieceRow":
-        """Return the piece of a row."""
+        """Returns the piece of a row."""
         return cls(row.job, row.n)
 
 
@@ -62,7 +62,7 @@ class Pieces:
         self._leases = Leases(database, pieces, PieceRow.from_row, ("cut",), terms)
 
     def split(self, lease: Lease[Job], record: SplitRecord) -> list[Event] | None:
-        """Record that the audio track is stored: create the pieces, and retain the blobs that they need.
+        """Records that the audio track is stored: creates the pieces and retains the blobs that they need.
 
         Args:
             lease: on the job; it ends with this.
@@ -105,7 +105,7 @@ class Pieces:
         return self._database.run(split)
 
     def claim(self, job: str, n: int) -> Lease[PieceRow] | None:
-        """Take a piece to encode it; None if it is done or was deleted, or another worker has it."""
+        """Takes a piece to encode it; None if it is done or was deleted, or another worker has it."""
         return self._leases.claim(_is_piece(job, n))
 
     def job(self, lease: Lease[PieceRow]) -> Job | None:
@@ -115,11 +115,11 @@ class Pieces:
         return None if row is None else Job.from_row(row)
 
     def renewing(self, lease: Lease[PieceRow]) -> LeaseRenewer:
-        """Renew the lease while encoding."""
+        """Renews the lease while encoding."""
         return self._leases.renewing(lease)
 
     def encoded(self, lease: Lease[PieceRow], output: PieceOutput) -> list[Event] | None:
-        """Record that the piece's frames are stored: retain them and count the piece.
+        """Records that the piece's frames are stored: retains them and counts the piece.
 
         Args:
             lease: on the piece.
@@ -157,7 +157,7 @@ class Pieces:
         return self._database.run(encoded)
 
     def fail(self, lease: Lease[PieceRow], error: str) -> Event | None:
-        """Record that the piece can never be encoded, which fails its job.
+        """Records that the piece can never be encoded, which fails its job.
 
         Returns:
             The event to emit, or None if the job has ended, or another worker has the piece and may succeed.
@@ -173,7 +173,7 @@ class Pieces:
         return self._database.run(fail)
 
     def release(self, lease: Lease[PieceRow], error: Exception | None = None) -> None:
-        """Give the piece back after a temporary failure."""
+        """Gives the piece back after a temporary failure."""
         self._leases.release(lease, error)
 
     def outputs(self, job: str) -> list[PieceOutput]:

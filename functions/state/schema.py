@@ -1,7 +1,7 @@
-"""The tables of users, jobs and everything that moves them; shapes only, the moves stand in the modules beside.
+"""The tables. Their transitions are in the modules beside this one.
 
 Every time is an integer: milliseconds since 1970-01-01 UTC by the database's own clock, so that functions whose clocks
-differ agree. Ids of users and jobs are 32 hexadecimal digits, ids of blobs 24.
+differ agree. Ids of users, jobs and uploads are 32 hexadecimal digits, ids of blobs 24.
 """
 
 from typing import Any
@@ -23,12 +23,12 @@ from sqlalchemy.sql.functions import FunctionElement
 
 metadata = MetaData()
 
-# MySQL's default collation takes "Ann" and "ann" for the same key; the others do not.
+# By MySQL's default collation "Ann" and "ann" are the same key; by that of the others they are not.
 _OPTIONS: Any = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 
 
 class now(FunctionElement[int]):
-    """The database's clock, in milliseconds; in PostgreSQL the time of the statement, not of its transaction."""
+    """The database's clock in milliseconds; in PostgreSQL the time of the call, not of the transaction."""
 
     type = BigInteger()
     inherit_cache = True
@@ -48,15 +48,15 @@ def _now_postgresql(*_: object, **__: object) -> str:
 @compiles(now, "mysql")
 @compiles(now, "mariadb")
 def _now_mysql(*_: object, **__: object) -> str:
-    # Not UNIX_TIMESTAMP(): that reads its argument in the session's time zone, with an hour that comes twice a year.
+    # Not UNIX_TIMESTAMP(), which reads its argument in the session's time zone: there one hour a year occurs twice.
     return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000)"
 
 
-def _work(*, is_swept: bool = True) -> list[Column[Any]]:
-    """What every row that somebody works on has.
+def _work_columns(*, is_swept: bool = True) -> list[Column[Any]]:
+    """The columns of every row that workers lease.
 
-    ``due_at`` is the outbox and the alarm clock in one: every unfinished row has one, and sweep emits the row's event
-    again when it is past. ``lease`` is the token of the attempt that works on the row until ``lease_until``.
+    ``due_at`` serves as the outbox: every unfinished row has one, and sweep emits the row's event again once it is
+    past. ``lease`` is the token of the attempt that has the row until ``lease_until``. ``attempts`` counts them.
     """
     return [
         Column("attempts", Integer, nullable=False, default=0),
@@ -79,7 +79,7 @@ users = Table(
     **_OPTIONS,
 )
 
-#: Failed logins of an account or from an address: throttling has to outlive a function that scales to zero.
+#: Failed logins per account and per address, in a table because throttling must outlive a function that scales to zero.
 logins = Table(
     "logins",
     metadata,
@@ -109,7 +109,7 @@ jobs = Table(
     Column("duration", Double),
     Column("created_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger, index=True),
-    *_work(),
+    *_work_columns(),
     UniqueConstraint("owner", "key", name="uq_jobs_owner_key"),
     Index("ix_jobs_owner_created", "owner", "created_at", "id"),
     **_OPTIONS,
@@ -124,7 +124,7 @@ pieces = Table(
     Column("output", String(24)),
     Column("state", String(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    *_work(),
+    *_work_columns(),
     **_OPTIONS,
 )
 
@@ -136,12 +136,12 @@ mails = Table(
     Column("kind", String(32), nullable=False),
     Column("state", String(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    *_work(),
+    *_work_columns(),
     **_OPTIONS,
 )
 
-#: Every blob that was ever begun and is not deleted. ``expires_at`` is NULL where a job keeps the blob. ``size``, in
-#: bytes, is that of a video or MP3 which is kept, and what may come while an upload is under way; others have 0.
+#: Every blob that was begun and has not been deleted. ``expires_at`` is NULL once a job retains the blob. ``size`` is
+#: the bytes of a video or MP3 that is retained, or that an upload in progress may have; 0 for the others.
 blobs = Table(
     "blobs",
     metadata,
@@ -154,8 +154,8 @@ blobs = Table(
     **_OPTIONS,
 )
 
-#: Files that come in over many requests. ``received`` bytes are kept, with this CRC-32C; ``about`` is the
-#: Upload-Metadata as it came; ``attempts`` numbers the writers. A row goes when that of its blob goes.
+#: Files that arrive in more than one request. ``received`` bytes are durable, with the CRC-32C ``crc32c``; ``about`` is
+#: the Upload-Metadata as received; ``attempts`` numbers the writers. A row is deleted with that of its blob.
 uploads = Table(
     "uploads",
     metadata,
@@ -171,6 +171,6 @@ uploads = Table(
     Column("crc32c", String(8), nullable=False, default="00000000"),
     Column("state", String(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    *_work(is_swept=False),
+    *_work_columns(is_swept=False),
     **_OPTIONS,
 )

@@ -1,4 +1,4 @@
-"""Puts right what fell by the wayside: overdue rows, expired blobs, jobs whose time is over, dead letters."""
+"""Cleans up: emits the events of overdue rows again, deletes expired blobs and old jobs, handles dead letters."""
 
 import functools
 import logging
@@ -20,16 +20,16 @@ from functions.state.database import Database, url
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 
-#: Rows of a kind that are taken at a time.
+#: Rows of a table, or blobs, that are handled at a time.
 BATCH: Final = 500
-#: Seconds after which sweep leaves the rest to the next sweep.
+#: Seconds after which a sweep leaves the rest to the next one.
 BUDGET: Final = 240.0
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What sweeping takes."""
+    """What a sweep needs. Ended jobs are deleted after ``keep_days``, or never if that is 0."""
 
     overdue: Overdue
     blobs: Blobs
@@ -40,13 +40,13 @@ class Dependencies:
 
 @functions_framework.cloud_event
 def sweep(_: CloudEvent) -> None:
-    """Eats the ping of a PingSource."""
+    """Handles the ping of a PingSource."""
     sweep_up(dependencies())
 
 
 @functions_framework.cloud_event
 def bury(event: CloudEvent) -> None:
-    """Eats dead letters: events that were delivered in vain. Decides nothing: it makes sweep look at the row."""
+    """Handles dead letters, events whose delivery failed, by making the row due, so that the next sweep decides."""
     log.error("dead letter %s: %s at %s", event["id"], event.get("knativeerrorcode"), event.get("knativeerrordest"))
     if (dead := received(event)) is not None:
         with handling(dead):
@@ -54,14 +54,14 @@ def bury(event: CloudEvent) -> None:
 
 
 def sweep_up(deps: Dependencies, budget: float = BUDGET) -> None:
-    """One sweep, within so many seconds; what it does not reach is due at the next."""
+    """Runs one sweep of at most ``budget`` seconds; what it does not reach is left to the next."""
     end = time.monotonic() + budget
     failed = deps.overdue.fail_exhausted()
     for event in failed:
-        log.error("job %s: its attempts are spent", event.job)
+        log.error("job %s: its attempts are exhausted", event.job)
     deps.outbox.emit_all(failed)
     if abandoned := deps.overdue.abandon_mails():
-        log.error("%d mails could not be sent for a day and are given up", abandoned)
+        log.error("%d mails could not be sent for a day and were abandoned", abandoned)
     _emit_due(deps, end)
     if deps.keep_days:
         while time.monotonic() < end and deps.overdue.retire(deps.keep_days, BATCH) == BATCH:
@@ -71,27 +71,27 @@ def sweep_up(deps: Dependencies, budget: float = BUDGET) -> None:
 
 
 def _emit_due(deps: Dependencies, end: float) -> None:
-    """Emit the events of overdue rows; a broker that takes none is left alone until the next sweep."""
+    """Emits the events of overdue rows; stops at the first that the broker does not accept."""
     while time.monotonic() < end and (due := deps.overdue.due(BATCH)):
         for row in due:
             if time.monotonic() > end:
                 return
-            log.warning("job %s: %s is overdue and emitted again", row.event.job, row.event.type)
+            log.warning("job %s: %s is overdue: emitting it again", row.event.job, row.event.type)
             if not deps.outbox.emit(row.event, seen=row.seen):
                 return
 
 
 def _delete_expired(deps: Dependencies, end: float) -> None:
-    """Delete blobs that nobody keeps. One that cannot be deleted must not keep the others from it."""
+    """Deletes expired blobs. One that cannot be deleted does not stop the others from being deleted."""
     while time.monotonic() < end and (expired := deps.blobs.expired(BATCH)):
         failures = 0
         for blob, store in expired:
-            if time.monotonic() > end:  # a store that does not answer takes seconds for each
+            if time.monotonic() > end:  # a store that is unavailable takes seconds for each
                 return
             try:
                 deps.blobs.delete(deps.media, store, blob)
             except Mp3burstError:
-                log.warning("blob %s could not be deleted; the next sweep tries again", blob, exc_info=True)
+                log.warning("blob %s could not be deleted; the next sweep will try again", blob, exc_info=True)
                 deps.blobs.postpone(blob)
                 failures += 1
         if failures == len(expired):
@@ -105,7 +105,7 @@ def _overdue() -> Overdue:
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Connect to what the environment names, once per process."""
+    """Builds the dependencies that the environment configures, once per process."""
     database = Database(url(os.environ))
     outbox = Outbox(database, publisher(os.environ, "/mp3burst/sweep"))
     keep_days = number(os.environ, "KEEP_DAYS", 0)

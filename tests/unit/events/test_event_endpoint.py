@@ -25,4 +25,4 @@ def test_the_log_has_the_cause_and_nothing_where_there_is_none(
 ) -> None:
     with caplog.at_level(logging.WARNING), pytest.raises(ServiceUnavailable), handling(EVENT):
         raise TryAgain("Wait.") from cause
-    assert caplog.messages == [f"job {EVENT.job}: {EVENT.type} is put off: {said}"]
+    assert caplog.messages == [f"job {EVENT.job}: {EVENT.type} will be retried: {said}"]
