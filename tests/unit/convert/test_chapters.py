@@ -1,4 +1,4 @@
-"""Chapters of the source are those of the MP3, moved and cut as its sound is."""
+"""The MP3 has the chapters of the source, shifted and clipped like its audio."""
 
 import io
 from pathlib import Path
@@ -18,20 +18,20 @@ ID3: Any = id3.ID3  # mutagen has no types
 
 
 def with_chapters(path: Path, *arguments: str, count: int = 3, seconds: float = 2) -> Path:
-    """A clip of chapters of two seconds each."""
+    """Make a clip with chapters of the given length."""
     times = ((number * seconds * 1000, (number + 1) * seconds * 1000) for number in range(count))
-    told = "".join(
+    metadata = "".join(
         f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start:.0f}\nEND={end:.0f}\ntitle=Teil {number} ß\n"
         for number, (start, end) in enumerate(times)
     )
-    (notes := path.with_suffix(".txt")).write_text(f";FFMETADATA1\n{told}")
+    (notes := path.with_suffix(".txt")).write_text(f";FFMETADATA1\n{metadata}")
     sound = clips.clip(path.with_name("sound.wav"), seconds=6)
     clips.run("-i", sound, "-i", notes, "-map", "0:a", "-map_chapters", 1, *arguments, path)
     return path
 
 
 def chapters(mp3: bytes) -> list[tuple[str, float, float]]:
-    """As another reader finds them."""
+    """Return the chapters of an MP3 as libav reads them: titles, starts and ends."""
     with av.open(io.BytesIO(mp3), "r") as container:
         found = [(one, float(one["time_base"] or 0)) for one in container.chapters()]
     return [(one["metadata"]["title"], one["start"] * base, one["end"] * base) for one, base in found]
@@ -51,7 +51,7 @@ def test_chapters_are_kept(name: str, arguments: str, tmp_path: Path) -> None:
     assert table.child_element_ids == ["chp0", "chp1", "chp2"]
 
 
-def test_chapters_move_with_the_start_and_end_with_the_end(tmp_path: Path) -> None:
+def test_chapters_are_shifted_by_start_and_clipped_by_end(tmp_path: Path) -> None:
     video = with_chapters(tmp_path / "a.mkv", "-c:a", "flac")
     found = chapters(convert(video, tmp_path, Options(start=2.5, end=5.25), 1)[1])
     assert found == [("Teil 1 ß", 0.0, 1.5), ("Teil 2 ß", 1.5, 2.75)]
@@ -59,8 +59,8 @@ def test_chapters_move_with_the_start_and_end_with_the_end(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("codec", ["libmp3lame", "aac"])
-def test_chapters_before_and_behind_the_sound_are_cut_to_it(codec: str, tmp_path: Path) -> None:
-    told = with_chapters(tmp_path / "told.mka", "-c:a", codec, count=6)
+def test_chapters_beyond_the_audio_are_clipped(codec: str, tmp_path: Path) -> None:
+    chaptered = with_chapters(tmp_path / "chaptered.mka", "-c:a", codec, count=6)
     video = tmp_path / "late.mka"
     clips.run(
         "-itsoffset",
@@ -68,7 +68,7 @@ def test_chapters_before_and_behind_the_sound_are_cut_to_it(codec: str, tmp_path
         "-i",
         tmp_path / "sound.wav",
         "-i",
-        told,
+        chaptered,
         "-map",
         "0",
         "-map_chapters",
@@ -84,17 +84,17 @@ def test_chapters_before_and_behind_the_sound_are_cut_to_it(codec: str, tmp_path
     assert times == pytest.approx([0, 1.5, 1.5, 3.5, 3.5, 5.5, 5.5, result.duration], abs=0.05)
 
 
-def test_a_stranger_brings_no_more_chapters_than_a_table_of_contents_holds(tmp_path: Path) -> None:
+def test_number_of_chapters_is_bounded(tmp_path: Path) -> None:
     video = with_chapters(tmp_path / "many.mkv", "-c:a", "flac", count=600, seconds=0.01)
     mp3 = convert(video, tmp_path, Options(), 1)[1]
     assert len(chapters(mp3)) == MAX_CHAPTERS
 
 
 @pytest.mark.parametrize("size", [127, 128, 16_383, 16_384, 300_000, 2_097_152, 3_000_000])
-def test_pictures_of_any_size_and_what_stands_behind_them_are_read_back(size: int) -> None:
+def test_pictures_of_any_size_and_later_frames_are_read_back(size: int) -> None:
     picture = b"\x89PNG\r\n\x1a\n" + bytes(index * 31 % 256 for index in range(size - 8))
-    told = {"title": "T", "comment": "c" * 500, "artist": "ß" * 300}
-    written = build_tag(told, "a.mp4", picture, [Chapter(0.0, 1.5, "one"), Chapter(1.5, 3.0, "two")])
+    metadata = {"title": "T", "comment": "c" * 500, "artist": "ß" * 300}
+    written = build_tag(metadata, "a.mp4", picture, [Chapter(0.0, 1.5, "one"), Chapter(1.5, 3.0, "two")])
     found = ID3(io.BytesIO(written + bytes(4000)))
     assert found.size == len(written)
     (shown,) = found.getall("APIC")
@@ -113,8 +113,8 @@ def test_titles_are_bounded(tmp_path: Path) -> None:
     assert list(track.chapters) == [Chapter(0.0, 2.0, "Teil 0 ß")]
 
 
-def test_names_that_are_no_text_and_times_past_four_bytes_are_written_as_well_as_may_be() -> None:
-    # As Python has the name of a file on a disk that is not UTF-8, and a damaged file its length.
+def test_invalid_text_is_replaced_and_large_times_are_clamped() -> None:
+    # Python represents a file name that is not UTF-8 like this; a damaged file may claim such a length.
     found = ID3(io.BytesIO(build_tag({}, "caf\udce9.mp4", b"", [Chapter(1.0, 5e6, "a\ud800")]) + bytes(4000)))
     assert str(found["TIT2"]) == "caf?"
     (one,) = found.getall("CHAP")
@@ -132,6 +132,6 @@ def test_names_that_are_no_text_and_times_past_four_bytes_are_written_as_well_as
         (b"RIFF\1\0\0\0WEBP", "webp"),
     ],
 )
-def test_a_picture_is_called_what_it_is(begin: bytes, kind: str) -> None:
+def test_type_of_a_picture_is_detected(begin: bytes, kind: str) -> None:
     found = ID3(io.BytesIO(build_tag({}, "a.mp4", begin + bytes(100)) + bytes(4000)))
     assert found.getall("APIC")[0].mime == f"image/{kind}"

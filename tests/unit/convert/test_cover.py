@@ -1,4 +1,4 @@
-"""The picture of the MP3: a frame of the video, none, or the one that the file brings along."""
+"""The cover of the MP3: a frame of the video, none, or the picture embedded in the source."""
 
 import io
 from pathlib import Path
@@ -17,28 +17,28 @@ from tests.support.processes import is_alive, shell_program, wait_for
 from tests.unit.convert.test_identity import convert
 
 ID3: Any = id3.ID3  # mutagen has no types
-#: Three seconds each of black, red and blue, all of one colour but red, which has a white stripe.
-COLOURS = (
+#: Three seconds each of black, red and blue. They are uniform except for red, which has a white stripe.
+COLORS = (
     "color=black:s=96x64:r=10:d=3[a];color=red:s=96x64:r=10:d=3,drawbox=x=40:w=8:color=white:t=fill[b];"
     "color=blue:s=96x64:r=10:d=3[c];[a][b][c]concat=n=3,format=yuv420p"
 )
 
 
-def colours(path: Path, *arguments: object) -> Path:
-    """A video of three colours, with sound."""
-    clips.run("-f", "lavfi", "-i", COLOURS, "-f", "lavfi", "-i", "sine=d=9", *arguments, path)
+def colors(path: Path, *arguments: object) -> Path:
+    """Make a video of three colors, with audio."""
+    clips.run("-f", "lavfi", "-i", COLORS, "-f", "lavfi", "-i", "sine=d=9", *arguments, path)
     return path
 
 
 def picture(mp3: bytes) -> Image.Image | None:
-    """The cover of an MP3."""
+    """Return the cover of an MP3."""
     found = ID3(io.BytesIO(mp3)).getall("APIC")
     assert len(found) <= 1
     return Image.open(io.BytesIO(found[0].data)) if found else None
 
 
-def shown(image: Image.Image | None) -> str:
-    """The colour of a picture's corner."""
+def color_of(image: Image.Image | None) -> str:
+    """Return the color of a picture's corner."""
     assert image is not None
     red, green, blue = (value > 128 for value in image.convert("RGB").getpixel((4, 4)))  # type: ignore[union-attr]
     return {(True, False, False): "red", (False, False, True): "blue", (False, False, False): "black"}[red, green, blue]
@@ -51,31 +51,31 @@ def shown(image: Image.Image | None) -> str:
         ("vp8.webm", "-c:v libvpx -deadline realtime -c:a libopus"),
     ],
 )
-def test_the_cover_is_the_frame_of_the_second_that_was_asked_for(name: str, arguments: str, tmp_path: Path) -> None:
-    video = colours(tmp_path / name, *arguments.split())
-    for second, colour in ((4.5, "red"), (8.0, "blue")):
+def test_cover_is_the_frame_at_the_requested_second(name: str, arguments: str, tmp_path: Path) -> None:
+    video = colors(tmp_path / name, *arguments.split())
+    for second, color in ((4.5, "red"), (8.0, "blue")):
         result, mp3 = convert(video, tmp_path, Options(cover=second), 1)
-        assert shown(picture(mp3)) == colour
+        assert color_of(picture(mp3)) == color
         assert result.warning is None
     result, mp3 = convert(video, tmp_path, Options(cover=60.0), 1)
     assert picture(mp3) is None
     assert result.warning == "The cover position is past the end of the video: choose an earlier one."
 
 
-def test_a_good_frame_is_not_the_black_one_at_the_beginning(tmp_path: Path) -> None:
-    video = colours(tmp_path / "a.mkv", "-c:v", "mpeg4", "-c:a", "libmp3lame")
+def test_black_frame_at_the_beginning_is_not_chosen(tmp_path: Path) -> None:
+    video = colors(tmp_path / "a.mkv", "-c:v", "mpeg4", "-c:a", "libmp3lame")
     result, mp3 = convert(video, tmp_path, Options(cover="frame"), 1)
-    assert shown(picture(mp3)) == "red"
+    assert color_of(picture(mp3)) == "red"
     assert result.copied
     assert result.warning is None
 
 
-def test_a_picture_is_as_large_and_as_wide_as_it_is_shown(tmp_path: Path) -> None:
-    wide = colours(tmp_path / "wide.mkv", "-c:v", "mpeg4", "-vf", "scale=1800:1200,setsar=3/2", "-t", 1, "-c:a", "aac")
+def test_cover_has_the_aspect_ratio_and_rotation_of_the_video(tmp_path: Path) -> None:
+    wide = colors(tmp_path / "wide.mkv", "-c:v", "mpeg4", "-vf", "scale=1800:1200,setsar=3/2", "-t", 1, "-c:a", "aac")
     image = picture(convert(wide, tmp_path, Options(cover=0.5), 1)[1])
     assert image is not None
     assert (image.size, image.format) == ((1280, 569), "JPEG")
-    plain = colours(tmp_path / "plain.mp4", "-c:v", "mpeg4", "-t", 1, "-c:a", "aac")
+    plain = colors(tmp_path / "plain.mp4", "-c:v", "mpeg4", "-t", 1, "-c:a", "aac")
     turned = tmp_path / "turned.mp4"
     clips.run("-display_rotation", 90, "-i", plain, "-c", "copy", turned)
     image = picture(convert(turned, tmp_path, Options(cover=0.5), 1)[1])
@@ -83,12 +83,12 @@ def test_a_picture_is_as_large_and_as_wide_as_it_is_shown(tmp_path: Path) -> Non
     assert image.size == (64, 96)
 
 
-def test_a_picture_that_came_along_is_kept_or_left_out(tmp_path: Path) -> None:
+def test_embedded_picture_is_kept_or_removed(tmp_path: Path) -> None:
     still = tmp_path / "still.png"
     clips.run("-f", "lavfi", "-i", "color=blue:s=32x32", "-frames:v", 1, still)
     song, sound = tmp_path / "song.mp3", clips.clip(tmp_path / "sound.wav", seconds=2)
     clips.run("-i", sound, "-i", still, "-map", 0, "-map", 1, "-c:v", "copy", "-disposition:v", "attached_pic", song)
-    for options, format_, warned in (
+    for options, format_, is_warned in (
         (Options(), "PNG", False),
         (Options(start=1.0), "PNG", False),
         (Options(cover="frame"), "PNG", True),
@@ -97,11 +97,11 @@ def test_a_picture_that_came_along_is_kept_or_left_out(tmp_path: Path) -> None:
         result, mp3 = convert(song, tmp_path, options, 1)
         found = picture(mp3)
         assert (found.format if found else None) == format_
-        assert (result.warning == "This file has no video to take a cover from.") == warned
+        assert (result.warning == "This file has no video to take a cover from.") == is_warned
 
 
 @pytest.mark.parametrize("name", ["a.m4a", "a.mp3", "a.mkv"])
-def test_of_a_picture_that_is_too_large_the_user_is_told(name: str, tmp_path: Path) -> None:
+def test_too_large_picture_is_left_out_with_a_warning(name: str, tmp_path: Path) -> None:
     image = tmp_path / "large.png"
     Image.new("RGB", (2400, 2400)).save(image, compress_level=0)
     assert image.stat().st_size > 16 << 20
@@ -117,14 +117,14 @@ def test_of_a_picture_that_is_too_large_the_user_is_told(name: str, tmp_path: Pa
     assert result.warning is None
 
 
-def test_a_video_that_cannot_be_decoded_has_no_cover_and_its_sound(tmp_path: Path) -> None:
-    video = colours(tmp_path / "a.mkv", "-c:v", "libx264", "-c:a", "aac")
-    whole = convert(video, tmp_path, Options(), 1)[1]
+def test_undecodable_video_has_no_cover_but_its_audio_is_complete(tmp_path: Path) -> None:
+    video = colors(tmp_path / "a.mkv", "-c:v", "libx264", "-c:a", "aac")
+    intact = convert(video, tmp_path, Options(), 1)[1]
     video.write_bytes(video.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/ASP"))
     result, mp3 = convert(video, tmp_path, Options(cover=4.0), 1)
     assert picture(mp3) is None
     assert result.warning == "The video cannot be decoded at the cover position: choose another one."
-    assert clips.without_id3(mp3) == clips.without_id3(whole)
+    assert clips.without_id3(mp3) == clips.without_id3(intact)
 
 
 def test_a_browser_recording_has_a_cover(tmp_path: Path) -> None:
@@ -135,12 +135,12 @@ def test_a_browser_recording_has_a_cover(tmp_path: Path) -> None:
 
 @pytest.fixture
 def track(tmp_path: Path) -> TrackInfo:
-    video = colours(tmp_path / "a.mkv", "-c:v", "mpeg4", "-c:a", "aac")
+    video = colors(tmp_path / "a.mkv", "-c:v", "mpeg4", "-c:a", "aac")
     with video.open("rb") as source:
         return tracks.take(source, tmp_path, Options(cover=1.0))
 
 
-def test_what_decodes_the_video_has_no_environment_and_no_network(
+def test_video_decoder_has_no_environment_and_no_network(
     track: TrackInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "x")
@@ -148,27 +148,27 @@ def test_what_decodes_the_video_has_no_environment_and_no_network(
     program = shell_program(tmp_path / "ffmpeg", f"env >>{log}; ls -l /proc/self/ns/net /proc/self/fd >>{log}; exit 1")
     with cover.rendering(track, program) as picture:
         assert picture(lambda: None) == (b"", "The video cannot be decoded at the cover position: choose another one.")
-    told = log.read_text()
-    assert "SECRET" not in told
-    assert "net:[" in told
-    assert str(Path("/proc/self/ns/net").readlink()) not in told
+    output = log.read_text()
+    assert "SECRET" not in output
+    assert "net:[" in output
+    assert str(Path("/proc/self/ns/net").readlink()) not in output
 
 
-def test_what_goes_wrong_meanwhile_leaves_no_process(track: TrackInfo, tmp_path: Path) -> None:
-    begun = tmp_path / "begun"
-    program = shell_program(tmp_path / "ffmpeg", f"echo $$ >{begun}; exec sleep 100")
+def test_error_while_waiting_leaves_no_process(track: TrackInfo, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    program = shell_program(tmp_path / "ffmpeg", f"echo $$ >{started}; exec sleep 100")
 
     def stop() -> None:
-        wait_for(lambda: begun.exists() and bool(begun.read_text().strip()))
+        wait_for(lambda: started.exists() and bool(started.read_text().strip()))
         raise RuntimeError("the lease is lost")
 
     with pytest.raises(RuntimeError, match="lease"), cover.rendering(track, program) as picture:
         picture(stop)
-    wait_for(lambda: not is_alive(int(begun.read_text())))
+    wait_for(lambda: not is_alive(int(started.read_text())))
 
 
-def test_the_command_makes_a_cover_also_where_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    video = colours(tmp_path / "a.mkv", "-c:v", "mpeg4", "-c:a", "aac")
+def test_command_makes_a_cover_in_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = colors(tmp_path / "a.mkv", "-c:v", "mpeg4", "-c:a", "aac")
     monkeypatch.chdir(tmp_path)
     assert main(["a.mkv", "--cover", "0:04"]) == 0
-    assert shown(picture(video.with_suffix(".mp3").read_bytes())) == "red"
+    assert color_of(picture(video.with_suffix(".mp3").read_bytes())) == "red"

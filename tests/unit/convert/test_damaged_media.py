@@ -1,4 +1,4 @@
-"""Damaged, strange and empty files: what can be heard is kept, and the user is told in a sentence."""
+"""Damaged, unusual and empty files: playable audio is kept, and the user gets a clear message."""
 
 import importlib
 import io
@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 from array import array
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def convert(video: Path, directory: Path, options: Options | None = None) -> tup
 
 
 def pitch(mp3: Path) -> float:
-    """The frequency of a tone, from its zero crossings."""
+    """Return the frequency of a tone, from its zero crossings."""
     sound = array("h", clips.run("-i", mp3, "-ac", 1, "-ar", 48000, "-f", "s16le", "-"))[4800:-4800]
     crossings = sum(before < 0 <= after for before, after in pairwise(sound))
     return crossings / (len(sound) / 48000)
@@ -50,7 +51,7 @@ def tone(frequency: float) -> str:
     return f"sine=f={frequency}:d={{seconds}}:r={{rate}}"
 
 
-def test_the_track_that_was_asked_for(tmp_path: Path) -> None:
+def test_requested_track_is_converted(tmp_path: Path) -> None:
     low, high = (clips.clip(tmp_path / f"{name}.wav", sound=tone(name), seconds=3) for name in (440, 1760))
     video = tmp_path / "two.mkv"
     clips.run("-i", low, "-i", high, "-map", 0, "-map", 1, "-c:a", "aac", video)
@@ -61,19 +62,17 @@ def test_the_track_that_was_asked_for(tmp_path: Path) -> None:
         convert(video, tmp_path, Options(track=2))
 
 
-CUT_OFF = [
+TRUNCATED = [
     ("faststart.mp4", "-c:v mpeg4 -c:a aac -movflags +faststart"),
-    ("cut.mkv", "-c:v mpeg4 -c:a aac"),
-    ("cut.webm", "-c:v libvpx -deadline realtime -c:a libopus"),
-    ("cut.flv", "-c:v flv1 -c:a aac"),
-    ("cut.flac", "-vn"),
+    ("truncated.mkv", "-c:v mpeg4 -c:a aac"),
+    ("truncated.webm", "-c:v libvpx -deadline realtime -c:a libopus"),
+    ("truncated.flv", "-c:v flv1 -c:a aac"),
+    ("truncated.flac", "-vn"),
 ]
 
 
-@pytest.mark.parametrize(("name", "arguments"), CUT_OFF, ids=[row[0] for row in CUT_OFF])
-def test_of_a_file_that_is_cut_off_the_rest_is_kept_and_the_user_told(
-    name: str, arguments: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("name", "arguments"), TRUNCATED, ids=[row[0] for row in TRUNCATED])
+def test_truncated_file_is_converted_with_a_warning(name: str, arguments: str, tmp_path: Path) -> None:
     video = clips.clip(tmp_path / name, *arguments.split(), seconds=10, video="-vn" not in arguments)
     data = video.read_bytes()
     video.write_bytes(data[: len(data) // 2])
@@ -86,9 +85,9 @@ def test_of_a_file_that_is_cut_off_the_rest_is_kept_and_the_user_told(
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("cut.avi", "-c:v mpeg4 -c:a ac3"), ("cut.wmv", "-c:v wmv2 -c:a wmav2"), ("cut.wav", "-vn")],
+    [("truncated.avi", "-c:v mpeg4 -c:a ac3"), ("truncated.wmv", "-c:v wmv2 -c:a wmav2"), ("truncated.wav", "-vn")],
 )
-def test_where_the_header_does_not_tell_the_length_the_last_packet_tells_the_damage(
+def test_truncated_last_packet_causes_a_warning_if_no_header_declares_a_length(
     name: str, arguments: str, tmp_path: Path
 ) -> None:
     video = clips.clip(tmp_path / name, *arguments.split(), seconds=10, video="-vn" not in arguments)
@@ -99,7 +98,7 @@ def test_where_the_header_does_not_tell_the_length_the_last_packet_tells_the_dam
     assert result.warning is not None
 
 
-def test_sound_that_is_much_longer_than_the_file_says_is_converted(tmp_path: Path) -> None:
+def test_audio_much_longer_than_declared_is_converted(tmp_path: Path) -> None:
     sound = clips.clip(tmp_path / "sound.flac", sound=clips.SILENCE, seconds=200)
     video = tmp_path / "a.mkv"
     clips.run("-i", sound, "-c", "copy", "-bsf:a", "setts=ts=N:duration=1:time_base=1/1000", video)
@@ -108,7 +107,7 @@ def test_sound_that_is_much_longer_than_the_file_says_is_converted(tmp_path: Pat
     assert clips.samples(mp3, 48000, 2) == 200 * 48000
 
 
-def test_of_sound_that_is_longer_than_its_packets_account_for_the_user_is_told(tmp_path: Path) -> None:
+def test_audio_longer_than_its_packets_can_hold_is_rejected(tmp_path: Path) -> None:
     track = clips.clip(tmp_path / "track.flac", sound=clips.SILENCE, seconds=200)
     plan = Plan("flac", 48000, 2, ("-b:a", "320k"), ("anull",), 1, (FrameRange(0, None),), packets=1)
     with pytest.raises(UnusableMedia, match="takes far more time or room than its length accounts for"):
@@ -118,13 +117,13 @@ def test_of_sound_that_is_longer_than_its_packets_account_for_the_user_is_told(t
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("whole.mkv", "-c:v mpeg4 -c:a libvorbis"),
-        ("whole.mp4", "-c:v mpeg4 -c:a aac"),
-        ("whole.avi", "-c:v mpeg4 -c:a ac3"),
-        ("whole.ts", "-c:v mpeg2video -c:a aac"),
+        ("intact.mkv", "-c:v mpeg4 -c:a libvorbis"),
+        ("intact.mp4", "-c:v mpeg4 -c:a aac"),
+        ("intact.avi", "-c:v mpeg4 -c:a ac3"),
+        ("intact.ts", "-c:v mpeg2video -c:a aac"),
     ],
 )
-def test_sound_shorter_than_its_video_is_no_damage(name: str, arguments: str, tmp_path: Path) -> None:
+def test_audio_shorter_than_its_video_is_not_damaged(name: str, arguments: str, tmp_path: Path) -> None:
     video = clips.clip(tmp_path / name, "-af", "atrim=duration=3", *arguments.split(), seconds=8, video=True)
     result, _ = convert(video, tmp_path)
     assert result.duration == pytest.approx(3, abs=0.1)
@@ -135,7 +134,7 @@ def test_sound_shorter_than_its_video_is_no_damage(name: str, arguments: str, tm
     ("name", "arguments"),
     [("broken.ts", "-c:a aac"), ("broken.mp4", "-c:a aac -movflags +faststart"), ("broken.mkv", "-c:v mpeg4 -c:a ac3")],
 )
-def test_broken_packets_in_the_middle_are_left_out(name: str, arguments: str, tmp_path: Path) -> None:
+def test_damaged_packets_in_the_middle_are_left_out(name: str, arguments: str, tmp_path: Path) -> None:
     video = clips.clip(tmp_path / name, *arguments.split(), seconds=10, video="-c:v" in arguments)
     data = bytearray(video.read_bytes())
     middle = len(data) // 2
@@ -147,11 +146,11 @@ def test_broken_packets_in_the_middle_are_left_out(name: str, arguments: str, tm
     assert result.warning == "Parts of the sound are damaged or missing and were left out."
 
 
-def test_a_packet_that_no_container_takes_is_left_out(tmp_path: Path) -> None:
+def test_packet_that_the_container_rejects_is_left_out(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.3gp", "-ac", 1, "-c:a", "libopencore_amrnb", "-b:a", "12.2k", seconds=4, rate=8000)
     data = bytearray(video.read_bytes())
-    data[4:8] = b"skip"  # so that libav reads it
-    data[data.index(b"mdat") + 4 + 50 * 32] = 4  # the shortest kind of frame, in the 32 bytes of the longest
+    data[4:8] = b"skip"  # so that libav demuxes it
+    data[data.index(b"mdat") + 4 + 50 * 32] = 4  # the shortest type of frame, in the 32 bytes of the longest
     video.write_bytes(data)
     result, _ = convert(video, tmp_path)
     assert result.duration == pytest.approx(4, abs=0.1)
@@ -179,8 +178,8 @@ def _no_track(path: Path) -> None:
 
 
 def _without_index(path: Path) -> None:
-    whole = clips.clip(path.with_name("whole.mp4"), "-c:a", "aac", seconds=3).read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    intact = clips.clip(path.with_name("intact.mp4"), "-c:a", "aac", seconds=3).read_bytes()
+    path.write_bytes(intact[: len(intact) // 2])
 
 
 def _undecodable(path: Path) -> None:
@@ -192,20 +191,20 @@ def _undecodable(path: Path) -> None:
 
 
 def _far_away(path: Path) -> None:
-    whole = clips.clip(path, "-c:a", "alac", seconds=3).read_bytes()
-    chunk = whole.index(b"info")
-    path.write_bytes(whole[: chunk + 4] + (1 << 62).to_bytes(8, "big") + whole[chunk + 12 :])
+    intact = clips.clip(path, "-c:a", "alac", seconds=3).read_bytes()
+    chunk = intact.index(b"info")
+    path.write_bytes(intact[: chunk + 4] + (1 << 62).to_bytes(8, "big") + intact[chunk + 12 :])
 
 
 def _only_a_tag(path: Path) -> None:
-    whole = clips.clip(path.with_name("whole.mp3"), "-id3v2_version", "0", "-b:a", "64k", seconds=0.5).read_bytes()
-    frame = parse_header(whole)
+    intact = clips.clip(path.with_name("intact.mp3"), "-id3v2_version", "0", "-b:a", "64k", seconds=0.5).read_bytes()
+    frame = parse_header(intact)
     assert frame is not None
-    path.write_bytes(whole[: frame.size])
+    path.write_bytes(intact[: frame.size])
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "sentence"),
+    ("name", "make", "message"),
     [
         ("text.mp4", _text, "not a video or audio file"),
         ("empty.mp4", _nothing, "not a video or audio file"),
@@ -218,17 +217,19 @@ def _only_a_tag(path: Path) -> None:
         ("garbage.mp4", _undecodable, "can be decoded"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_a_sentence(name: str, make, sentence: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_unusable_file_is_rejected_with_a_message(
+    name: str, make: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
     make(tmp_path / name)
     with pytest.raises(UnusableMedia) as caught:
         convert(tmp_path / name, tmp_path)
-    assert re.search(sentence, str(caught.value))
+    assert re.search(message, str(caught.value))
     assert str(caught.value).endswith(".")
     assert (tmp_path / "out.mp3").read_bytes() == b""
 
 
 @pytest.mark.parametrize("name", ["hls.mp4", "concat.mp4", "dash.mp4"])
-def test_a_file_that_names_other_files_gets_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_cannot_reference_other_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     other = clips.clip(tmp_path / "other.ts", "-c:a", "aac", seconds=2)
     texts = {
@@ -241,14 +242,14 @@ def test_a_file_that_names_other_files_gets_nothing(name: str, tmp_path: Path, m
     video.write_text(texts[name])
     with pytest.raises(UnusableMedia):
         convert(video, tmp_path)
-    # Nor would it without the reader's limits, here where files can be opened.
+    # The same holds outside the demux child, in a process that may open files.
     with io.FileIO(video) as source, (tmp_path / "track").open("wb") as target:
         assert isinstance(main.extract(source, target, 0, False), FaultReport)
 
 
-# ffmpeg counts one frame of padding at most: of 1 to 46 samples beyond a frame its decoders hear some silence more.
+# ffmpeg supports at most one frame of padding: for 1 to 46 samples beyond a frame its decoders return extra silence.
 @pytest.mark.parametrize("samples", [47, 1151, 1152, 1200, 47_999])
-def test_every_sample_is_there_in_two_decoders(samples: int, tmp_path: Path) -> None:
+def test_two_decoders_return_every_sample(samples: int, tmp_path: Path) -> None:
     mpg123 = program("mpg123")
     video = clips.clip(tmp_path / "short.wav", "-af", f"atrim=end_sample={samples}", seconds=2)
     result, mp3 = convert(video, tmp_path)
@@ -259,22 +260,22 @@ def test_every_sample_is_there_in_two_decoders(samples: int, tmp_path: Path) -> 
     assert len(decoded.stdout) // 4 == samples
 
 
-def test_cut_and_joined_sound_has_every_sample_in_two_decoders(tmp_path: Path) -> None:
+def test_two_decoders_return_every_sample_of_joined_ranges(tmp_path: Path) -> None:
     mpg123 = program("mpg123")
     video = clips.clip(tmp_path / "long.mkv", "-c:a", "aac", seconds=25, rate=44100)
-    whole = clips.samples(video, 44100, 2)
+    samples = clips.samples(video, 44100, 2)
     result, mp3 = convert(video, tmp_path)
-    assert result.duration == pytest.approx(whole / 44100, abs=1e-6)
-    assert clips.samples(mp3, 44100, 2) == whole
+    assert result.duration == pytest.approx(samples / 44100, abs=1e-6)
+    assert clips.samples(mp3, 44100, 2) == samples
     decoded = subprocess.run([mpg123, "-q", "-s", "-r", "44100", "--stereo", str(mp3)], capture_output=True, check=True)
-    assert len(decoded.stdout) // 4 == whole
+    assert len(decoded.stdout) // 4 == samples
     found = subprocess.run([program("mp3val"), str(mp3)], capture_output=True, text=True, check=True).stdout
     assert "WARNING" not in found
     assert "PROBLEM" not in found
 
 
 def packets(path: Path) -> list[bytes]:
-    """The packets of the first audio track, as another libav reads them."""
+    """Return the packets of the first audio track, as PyAV reads them."""
     import av
 
     with av.open(str(path)) as container:
@@ -282,65 +283,65 @@ def packets(path: Path) -> list[bytes]:
 
 
 def _mp3(path: Path, *arguments: str) -> Path:
-    whole = clips.clip(path.with_name("source.mp3"), *arguments, seconds=6.1, rate=44100)
+    original = clips.clip(path.with_name("source.mp3"), *arguments, seconds=6.1, rate=44100)
     if path.suffix != ".mp3":
-        clips.run("-i", whole, "-c", "copy", path)
+        clips.run("-i", original, "-c", "copy", path)
         return path
-    return whole
+    return original
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.flv", "a.ts", "a.mp3"])
 @pytest.mark.parametrize("quality", [("-b:a", "128k"), ("-q:a", "3")], ids=["cbr", "vbr"])
-def test_mp3_sound_is_copied_bit_for_bit(name: str, quality: tuple[str, str], tmp_path: Path) -> None:
+def test_mp3_audio_is_copied_bit_for_bit(name: str, quality: tuple[str, str], tmp_path: Path) -> None:
     video = _mp3(tmp_path / name, *quality)
     result, mp3 = convert(video, tmp_path)
     assert result.copied
     assert result.warning is None
     source = packets(video)
     if b"Info" in source[0][:40] or b"Xing" in source[0][:40]:
-        source = source[1:]  # a tag that went into the container as if it were sound
+        source = source[1:]  # a tag that was stored in the container as if it were audio
     assert packets(mp3) == source
     assert clips.without_id3(mp3.read_bytes()).endswith(b"".join(source))
     mpg123 = program("mpg123")
     done = subprocess.run([mpg123, "-q", "-s", str(mp3)], capture_output=True, check=True)
     assert not done.stderr
-    if name in ("a.mp3", "a.mp4", "a.mkv"):  # the others do not tell what is padding
+    if name in ("a.mp3", "a.mp4", "a.mkv"):  # the others do not store the padding
         assert result.duration == pytest.approx(6.1, abs=0.03)
     if name in ("a.mp3", "a.mp4"):
         assert clips.samples(mp3, 44100, 2) == clips.samples(video, 44100, 2) == round(6.1 * 44100)
 
 
 @pytest.mark.parametrize("begin", [1105, 4000, 5000, 50_000])
-def test_of_mp3_sound_is_kept_what_the_edit_list_of_its_video_keeps(begin: int, tmp_path: Path) -> None:
+def test_edit_list_of_mp3_audio_is_applied(begin: int, tmp_path: Path) -> None:
     video = _mp3(tmp_path / "a.mp4", "-b:a", "128k")
     data = bytearray(video.read_bytes())
-    at = data.index(b"elst") + 16  # version and flags, one edit, its length, where it begins
+    at = data.index(b"elst") + 16  # version and flags, one edit, its length, its start
     assert int.from_bytes(data[at : at + 4], "big") == 1105
     data[at : at + 4] = begin.to_bytes(4, "big")
     video.write_bytes(data)
     result, mp3 = convert(video, tmp_path)
-    assert result.copied == (begin < 4096 + DECODER_DELAY)  # what LAME's tag can say
+    assert result.copied == (begin < 4096 + DECODER_DELAY)  # the limit of LAME's tag
     assert clips.samples(mp3, 44100, 2) == clips.samples(video, 44100, 2)
 
 
 @pytest.mark.parametrize("name", ["short-mp3.mp4", "long-mp3.mp4", "tagged.mp3"])
-def test_mp3_sound_is_copied_from_realistic_files(name: str, tmp_path: Path) -> None:
+def test_mp3_audio_is_copied_from_realistic_files(name: str, tmp_path: Path) -> None:
     make = clips.tagged_mp3 if name == "tagged.mp3" else clips.realistic
     video = make(tmp_path / name)
     result, mp3 = convert(video, tmp_path)
     assert result.copied
     assert packets(mp3) == packets(video)
-    # What libav makes of the source's sound, priming and all, to the sample at the start.
+    # What libav decodes from the source, priming included, exact to the sample at the start.
     assert result.duration == pytest.approx(clips.samples(video, 44100, 2) / 44100, abs=1153 / 44100)
 
 
-def test_a_bit_rate_that_is_asked_for_is_encoded(tmp_path: Path) -> None:
+def test_requested_bit_rate_is_encoded(tmp_path: Path) -> None:
     result, mp3 = convert(clips.realistic(tmp_path / "short-mp3.mp4"), tmp_path, Options(bitrate=64))
     assert not result.copied
     assert mp3.stat().st_size < 9.7 * 64_000 / 8 + 4000
 
 
-def test_tags_and_cover_are_carried_over(tmp_path: Path) -> None:
+def test_tags_and_cover_are_copied(tmp_path: Path) -> None:
     ID3: Any = importlib.import_module("mutagen.id3").ID3  # it has no types
     video = clips.tagged_mp3(tmp_path / "tagged.mp3")
     result, mp3 = convert(video, tmp_path)
@@ -351,17 +352,17 @@ def test_tags_and_cover_are_carried_over(tmp_path: Path) -> None:
         assert str(tags[frame]) == str(source[frame])
     assert str(tags["TDRC"]) == "2005"
     assert tags.getall("APIC")[0].data == source.getall("APIC")[0].data
-    assert len(tags.getall("APIC")[0].data) > 1_000_000  # sizes past 7 bits a byte
+    assert len(tags.getall("APIC")[0].data) > 1_000_000  # sizes that need more than 7 bits per byte
 
 
-def test_without_tags_the_title_is_the_file_name(tmp_path: Path) -> None:
+def test_title_is_the_file_name_if_there_are_no_tags(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "Mañana, 明日.v2.mkv", "-c:a", "aac", seconds=1)
     result, mp3 = convert(video, tmp_path)
     ID3: Any = importlib.import_module("mutagen.id3").ID3  # it has no types
     assert result.title == str(ID3(mp3)["TIT2"]) == "Mañana, 明日.v2"
 
 
-def test_six_channels_become_two_and_none_is_lost(tmp_path: Path) -> None:
+def test_six_channels_are_mixed_into_two(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "six.mkv", "-ac", 6, "-c:a", "flac", sound=tone(500), seconds=2)
     _, mp3 = convert(video, tmp_path)
     assert pitch(mp3) == pytest.approx(500, rel=0.01)
@@ -370,7 +371,7 @@ def test_six_channels_become_two_and_none_is_lost(tmp_path: Path) -> None:
     assert io.BytesIO(mp3.read_bytes()).read(3) == b"ID3"
 
 
-def test_a_file_with_more_tags_than_can_be_told_of_is_converted(tmp_path: Path) -> None:
+def test_file_with_more_tags_than_fit_in_a_report_is_converted(tmp_path: Path) -> None:
     video, tags = clips.clip(tmp_path / "a.mkv", "-c:a", "aac", seconds=2), tmp_path / "tags"
     lines = ["title=Grüße 🎬", *(f"T{number}={'🎬' * 4000}" for number in range(400))]
     tags.write_text("\n".join([";FFMETADATA1", *lines, ""]), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Encoders begin while an mp4 is still read: the same bytes, and whatever goes wrong on the way is told."""
+"""Encoders start while an mp4 is still being read: the result is the same, and no error is lost."""
 
 import io
 import os
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sound between pictures from the file's beginning to its tables, which are at its end."""
+    """A video with its audio spread over the whole file and its tables at the end."""
     path = tmp_path_factory.mktemp("clip") / "video.mp4"
     pictures = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=30,noise=alls=60:allf=t")
     music = clips.MUSIC.format(seconds=30, rate=44100)
@@ -31,28 +31,28 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class Slow(io.FileIO):
-    """A source that calls ``late`` once, when its second half is read for sound."""
+class HookedSource(io.FileIO):
+    """A source that calls ``on_second_half`` once, when audio in its second half is read."""
 
-    def __init__(self, path: Path, late: Callable[[], None]) -> None:
+    def __init__(self, path: Path, on_second_half: Callable[[], None]) -> None:
         super().__init__(path)
         self._size = path.stat().st_size
-        self._late: Callable[[], None] | None = late
+        self._hook: Callable[[], None] | None = on_second_half
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if self._late is not None and self._size * 5 // 10 < self.tell() < self._size * 9 // 10:
-            late, self._late = self._late, None
-            late()
+        if self._hook is not None and self._size * 5 // 10 < self.tell() < self._size * 9 // 10:
+            hook, self._hook = self._hook, None
+            hook()
         return super().read(-1 if size is None else size) or b""
 
 
 def encoders() -> int:
-    """How many this process has."""
+    """Return how many encoders this process has started that still run."""
     found = 0
     for pid in children(os.getpid()):
         try:
             found += Path(f"/proc/{pid}/exe").readlink().name.startswith("ffmpeg")
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has ended
             continue
     return found
 
@@ -76,60 +76,60 @@ def convert(source: io.FileIO, directory: Path, bitrate: int | None = 160) -> tu
     return result, out.getvalue()
 
 
-def test_encoders_work_on_what_is_there_while_the_rest_is_read(video: Path, tmp_path: Path) -> None:
-    met = []
+def test_encoders_run_while_the_source_is_read(video: Path, tmp_path: Path) -> None:
+    seen = []
 
-    def late() -> None:
+    def on_second_half() -> None:
         await_encoders()
-        met.append(encoders())
+        seen.append(encoders())
 
-    result, mp3 = convert(Slow(video, late), tmp_path)
-    assert met == [2]
+    result, mp3 = convert(HookedSource(video, on_second_half), tmp_path)
+    assert seen == [2]
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
     assert result.warning is None
 
 
-class Away(Exception):
-    """As a store's error."""
+class StoreUnavailable(Exception):
+    """Stands for an error of a store."""
 
 
-def test_a_source_that_fails_while_encoders_work_is_no_shorter_mp3(video: Path, tmp_path: Path) -> None:
-    def late() -> None:
+def test_error_of_the_source_while_encoding_propagates(video: Path, tmp_path: Path) -> None:
+    def on_second_half() -> None:
         await_encoders()
-        raise Away
+        raise StoreUnavailable
 
-    with pytest.raises(Away):
-        convert(Slow(video, late), tmp_path)
+    with pytest.raises(StoreUnavailable):
+        convert(HookedSource(video, on_second_half), tmp_path)
     assert encoders() == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_source_that_ends_early_while_encoders_work_is_no_shorter_mp3(video: Path, tmp_path: Path) -> None:
-    class Ending(Slow):
+def test_source_that_ends_early_while_encoding_is_an_error(video: Path, tmp_path: Path) -> None:
+    class EndingSource(HookedSource):
         ended = False
 
         def read(self, size: int | None = -1, /) -> bytes:
             data = super().read(size)
             return b"" if self.ended else data
 
-    def late() -> None:
+    def on_second_half() -> None:
         await_encoders()
         source.ended = True
 
-    source = Ending(video, late)
+    source = EndingSource(video, on_second_half)
     with pytest.raises(UnusableMedia, match="damaged"):
         convert(source, tmp_path)
     assert encoders() == 0
 
 
-class Overtaken(io.BytesIO):
-    """A track's file that is empty when it is looked at, and whole as soon as that was seen."""
+class CompletedAfterRead(io.BytesIO):
+    """A track's file that is empty at the first read and complete right after it."""
 
     def __init__(self, client: DemuxClient) -> None:
         super().__init__()
         self._client = client
 
-    def open(self, *_: object, **__: object) -> "Overtaken":
+    def open(self, *_: object, **__: object) -> "CompletedAfterRead":
         return self
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -141,38 +141,38 @@ class Overtaken(io.BytesIO):
         return data
 
 
-def test_who_looks_just_before_the_end_comes_hears_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(client, "HEARTBEAT", 3600.0)  # nobody looks again unless told
+def test_end_between_a_read_and_the_wait_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(client, "HEARTBEAT", 3600.0)  # only a notification ends the wait
     one = DemuxClient(io.BytesIO(b"video"), tmp_path / "track", TrackOrder(0, copy=False))
-    monkeypatch.setattr(one, "_path", Overtaken(one))
+    monkeypatch.setattr(one, "_path", CompletedAfterRead(one))
     assert b"".join(one.chunks()) == b"all of it"
 
 
-class Piecemeal(io.FileIO):
-    """A source that never gives all that it is asked for at once."""
+class ShortReads(io.FileIO):
+    """A source whose reads return less than requested."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         return super().read(777 if size is None or size < 0 else min(size, 777)) or b""
 
 
-def test_a_source_that_gives_less_than_it_is_asked_for_is_read_whole(video: Path, tmp_path: Path) -> None:
-    _, mp3 = convert(Piecemeal(video), tmp_path)
+def test_source_with_short_reads_is_read_completely(video: Path, tmp_path: Path) -> None:
+    _, mp3 = convert(ShortReads(video), tmp_path)
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
 
 
-class Far(io.FileIO):
-    """A source that takes a millisecond a read, as a store elsewhere."""
+class RemoteSource(io.FileIO):
+    """A source that takes a millisecond per read, like a store on another machine."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         time.sleep(0.001)
         return super().read(-1 if size is None else size) or b""
 
 
-def test_who_waits_for_a_slow_source_gets_less_to_encode(video: Path, tmp_path: Path) -> None:
-    cuts = {}
-    for name, source in ("near", io.FileIO(video)), ("far", Far(video)):
+def test_encoder_that_waits_for_a_slow_source_gets_a_shorter_range(video: Path, tmp_path: Path) -> None:
+    starts = {}
+    for name, source in ("local", io.FileIO(video)), ("remote", RemoteSource(video)):
         with source, pipeline.prepared_track(source, tmp_path, Options(), lambda _: None) as stream:
-            cuts[name] = plan_for(stream.info, Options(), 2, decode_cost(stream)).ranges[1].start
-    assert cuts["far"] > cuts["near"]
-    _, mp3 = convert(Far(video), tmp_path)
+            starts[name] = plan_for(stream.info, Options(), 2, decode_cost(stream)).ranges[1].start
+    assert starts["remote"] > starts["local"]
+    _, mp3 = convert(RemoteSource(video), tmp_path)
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")

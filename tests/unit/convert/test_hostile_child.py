@@ -1,4 +1,4 @@
-"""A reader that its file has got hold of: the user is told in a sentence, and nobody waits for it for ever."""
+"""A compromised demux child can neither crash nor block its parent; the user gets an error message."""
 
 import io
 import json
@@ -20,18 +20,18 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.timeout(60)
 
-BEGINNING = f"""
+PRELUDE = f"""
 import socket, sys
 sys.path.insert(0, {str(ROOT)!r})
 from functions.convert.demux import protocol
 link = socket.socket(fileno=int(sys.argv[1]))
 protocol.receive_order(link)
-def say(what, first, second=0, data=b""):
-    link.sendall(protocol.REQUEST.pack(what, first, second) + data)
-def tell(data):
-    say(protocol.REPORT, len(data), 0, data)
+def send(kind, first, second=0, data=b""):
+    link.sendall(protocol.REQUEST.pack(kind, first, second) + data)
+def report(data, kind=protocol.REPORT):
+    send(kind, len(data), 0, data)
 """
-GOOD: dict[str, Any] = {
+VALID: dict[str, Any] = {
     "codec": "aac",
     "rate": 44100,
     "channels": 2,
@@ -47,22 +47,22 @@ GOOD: dict[str, Any] = {
 }
 
 
-class Hostile:
-    """Gives out one reader that runs some code, in place of ours."""
+class HostileSpawner:
+    """Supplies one child that runs the given code instead of ours."""
 
     def __init__(self, code: str) -> None:
         link, theirs = socket.socketpair()
         with theirs:
             number = theirs.fileno()
-            command = [sys.executable, "-c", BEGINNING + code, str(number)]
-            self.reader = spawner.DemuxProcess(subprocess.Popen(command, pass_fds=(number,)), link)
+            command = [sys.executable, "-c", PRELUDE + code, str(number)]
+            self.child = spawner.DemuxProcess(subprocess.Popen(command, pass_fds=(number,)), link)
 
     def take(self) -> spawner.DemuxProcess:
-        return self.reader
+        return self.child
 
 
 def convert(monkeypatch: pytest.MonkeyPatch, directory: Path, code: str) -> None:
-    monkeypatch.setattr(spawner, "spawner", Hostile(code))
+    monkeypatch.setattr(spawner, "spawner", HostileSpawner(code))
     pipeline.to_mp3(
         io.BytesIO(bytes(1000)),
         io.BytesIO(),
@@ -74,71 +74,67 @@ def convert(monkeypatch: pytest.MonkeyPatch, directory: Path, code: str) -> None
     )
 
 
-def other(**values: object) -> str:
-    return f"tell({json.dumps({**GOOD, **values}).encode()!r})"
+def report(kind: str = "REPORT", **values: object) -> str:
+    """Return code that sends a report with some other values."""
+    return f"report({json.dumps({**VALID, **values}).encode()!r}, protocol.{kind})"
 
 
-SAYINGS = [
-    "say(protocol.COVER, -5)",
-    "say(protocol.COVER, 1 << 60)",
-    "say(protocol.REPORT, -1)",
-    "say(protocol.READ, 5, -1)",
-    "say(protocol.GATHER, 33)",
-    "say(protocol.GATHER, 1, 0, protocol.SPAN.pack(0, 1 << 62))",
-    "say(protocol.GATHER, 2, 0, protocol.SPAN.pack(0, 9) + protocol.SPAN.pack(0, -5))",
-    "tell(b'{nonsense')",
-    "tell(bytes([255, 254]))",
-    "tell(b'[' * 1_000_000)",
-    "tell(b'[]')",
-    "tell(b'{}')",
-    "tell(b'{\"fault\": []}')",
-    other(duration=float("nan")),
-    other(duration=float("inf")),
-    other(duration=-5.0),
-    other(packets=int("9" * 400)),
-    other(rate="x"),
-    other(tags={"title": [1]}),
-    other(chapters=[[0, "x", 5]]),
-    other(moment={}),
-    other(path="/somewhere"),
-    other(container=None),
-    other(container=["mov"]),
-    other(container="mov,amovie=/etc/passwd"),
-    other(container="concat"),
-    other(dropped="many"),
+MESSAGES = [
+    "send(protocol.COVER, -5)",
+    "send(protocol.COVER, 1 << 60)",
+    "send(protocol.REPORT, -1)",
+    "send(protocol.READ, 5, -1)",
+    "send(protocol.GATHER, 33)",
+    "send(protocol.GATHER, 1, 0, protocol.SPAN.pack(0, 1 << 62))",
+    "send(protocol.GATHER, 2, 0, protocol.SPAN.pack(0, 9) + protocol.SPAN.pack(0, -5))",
+    "report(b'{nonsense')",
+    "report(bytes([255, 254]))",
+    "report(b'[' * 1_000_000)",
+    "report(b'[]')",
+    "report(b'{}')",
+    "report(b'{\"fault\": []}')",
+    report(duration=float("nan")),
+    report(duration=float("inf")),
+    report(duration=-5.0),
+    report(packets=int("9" * 400)),
+    report(rate="x"),
+    report(tags={"title": [1]}),
+    report(chapters=[[0, "x", 5]]),
+    report(moment={}),
+    report(path="/somewhere"),
+    report(container=None),
+    report(container=["mov"]),
+    report(container="mov,amovie=/etc/passwd"),
+    report(container="concat"),
+    report(dropped="many"),
+    report("BEGUN", container="matroska"),
 ]
 
 
-@pytest.mark.parametrize("saying", SAYINGS)
-def test_what_no_reader_of_ours_would_say_is_the_files_fault(
-    saying: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("code", MESSAGES)
+def test_invalid_messages_are_the_files_fault(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(UnusableMedia, match="damaged"):
-        convert(monkeypatch, tmp_path, saying)
+        convert(monkeypatch, tmp_path, code)
 
 
-@pytest.mark.parametrize("saying", ["", other()], ids=["without a word", "after its report"])
-def test_a_reader_that_never_ends_is_not_waited_for(
-    saying: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("code", ["", report()], ids=["before its report", "after its report"])
+def test_child_that_never_ends_times_out(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(client, "TIMEOUT_FACTOR", 0.001)
-    hostile = Hostile(f"{saying}\nlink.recv(1)")
+    hostile = HostileSpawner(f"{code}\nlink.recv(1)")
     monkeypatch.setattr(spawner, "spawner", hostile)
     with pytest.raises(UnusableMedia, match="far too long"):
         extract_track(io.BytesIO(b"x"), tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
-    assert hostile.reader.process.returncode is not None
+    assert hostile.child.process.returncode is not None
 
 
-def test_a_reader_for_which_there_is_no_thread_is_not_left_behind(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def none(_: threading.Thread) -> None:
+def test_child_is_stopped_if_its_thread_cannot_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    hostile = Hostile("link.recv(1)")
+    hostile = HostileSpawner("link.recv(1)")
     monkeypatch.setattr(spawner, "spawner", hostile)
-    monkeypatch.setattr(threading.Thread, "start", none)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(RuntimeError):
         extract_track(io.BytesIO(b"x"), tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
-    assert hostile.reader.process.returncode is not None
-    assert hostile.reader.link.fileno() == -1
+    assert hostile.child.process.returncode is not None
+    assert hostile.child.link.fileno() == -1

@@ -1,9 +1,10 @@
-"""An mp4's audio track taken out by the file's own tables: the same samples, however long it is, or left to libav."""
+"""Audio extracted by an mp4's own tables decodes to the same samples; what these cannot handle is left to libav."""
 
 import io
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.support import clips
 
 
 def decoded(path: Path, track: int = 0) -> bytes:
-    """What ffmpeg decodes of an audio track, and the rate and layout that it tells."""
+    """Return what ffmpeg decodes from an audio track, with its rate and layout."""
     return clips.run(
         "-i", path, "-map", f"0:a:{track}", "-c:a", "pcm_f32le", "-map_metadata", -1, "-f", "wav", "-bitexact", "-"
     )
@@ -44,32 +45,32 @@ def _plain(path: Path) -> None:
     clips.clip(path, "-c:v", "mpeg4", "-c:a", "aac", seconds=4.7, rate=44100, video=True)
 
 
-def _cut_out(path: Path) -> None:
-    """Begins in the middle of a packet, by its edit list."""
-    _plain(whole := path.with_name("whole.mp4"))
-    clips.run("-ss", "1.23", "-i", whole, "-t", "2.5", "-c", "copy", path)
+def _trimmed(path: Path) -> None:
+    """Make a video whose edit list starts in the middle of a packet."""
+    _plain(original := path.with_name("original.mp4"))
+    clips.run("-ss", "1.23", "-i", original, "-t", "2.5", "-c", "copy", path)
 
 
-def _later(path: Path) -> None:
-    _plain(whole := path.with_name("whole.mp4"))
-    clips.run("-itsoffset", "1.5", "-i", whole, "-i", whole, "-map", "0:a", "-map", "1:v", "-c", "copy", path)
+def _delayed(path: Path) -> None:
+    _plain(original := path.with_name("original.mp4"))
+    clips.run("-itsoffset", "1.5", "-i", original, "-i", original, "-map", "0:a", "-map", "1:v", "-c", "copy", path)
 
 
 def _chapters(path: Path) -> None:
-    """A text track that the audio track names."""
+    """Make a video with a text track that the audio track references."""
     (titles := path.with_name("titles")).write_text(
         ";FFMETADATA1\ntitle=T\n[CHAPTER]\nTIMEBASE=1/1\nSTART=0\nEND=2\ntitle=One\n[CHAPTER]\nTIMEBASE=1/1\nSTART=2\nEND=4\n"
     )
-    _plain(whole := path.with_name("whole.mp4"))
-    clips.run("-i", whole, "-i", titles, "-map_metadata", 1, "-map_chapters", 1, "-c", "copy", path)
+    _plain(original := path.with_name("original.mp4"))
+    clips.run("-i", original, "-i", titles, "-map_metadata", 1, "-map_chapters", 1, "-c", "copy", path)
 
 
-def _one_size(path: Path) -> None:
+def _equal_sizes(path: Path) -> None:
     clips.clip(path, "-c:a", "ac3", "-movflags", "+faststart", seconds=4)
 
 
 def _sparse(path: Path) -> None:
-    """Chunks far apart, their offsets past the first tables."""
+    """Make a video with its chunks far apart, their offsets past the first tables."""
     pictures = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=4,noise=alls=60:allf=t")
     clips.run(
         "-f", "lavfi", "-i", clips.MUSIC.format(seconds=4, rate=22050), *pictures, "-c:v", "mjpeg", "-c:a", "aac", path
@@ -77,7 +78,7 @@ def _sparse(path: Path) -> None:
 
 
 def _aligned(path: Path) -> None:
-    """Tables that are one read, and sound that begins where it ends."""
+    """Make a video whose tables take exactly one read, so that the audio starts where that ends."""
     clips.clip(path, "-c:a", "ac3", "-movflags", "+faststart", seconds=15)
     data = path.read_bytes()
     sound, at = data.index(b"mdat") + 4, data.index(b"stco") + 12
@@ -91,9 +92,9 @@ def _aligned(path: Path) -> None:
     path.write_bytes(tables + size + b"mdat" + bytes(gap) + data[sound:])
 
 
-@pytest.mark.parametrize("make", [_plain, _cut_out, _later, _chapters, _one_size, _sparse, _aligned])
+@pytest.mark.parametrize("make", [_plain, _trimmed, _delayed, _chapters, _equal_sizes, _sparse, _aligned])
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
-def test_the_track_decodes_to_the_samples_of_the_source(make, suffix: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_track_decodes_to_the_samples_of_the_source(make: Callable[[Path], None], suffix: str, tmp_path: Path) -> None:
     make(video := tmp_path / f"video.{suffix}")
     report = take(video, tmp_path / "track").report
     sound = decoded(video)
@@ -103,7 +104,7 @@ def test_the_track_decodes_to_the_samples_of_the_source(make, suffix: str, tmp_p
     assert report.duration == pytest.approx(samples / report.rate, abs=0.05)
 
 
-def test_of_several_tracks_the_one_that_is_asked_for(tmp_path: Path) -> None:
+def test_requested_track_of_several_is_extracted(tmp_path: Path) -> None:
     one, two = (clips.clip(tmp_path / f"{rate}.m4a", "-c:a", "aac", rate=rate, seconds=2) for rate in (44100, 32000))
     video = tmp_path / "two.mp4"
     clips.run("-i", one, "-i", two, "-map", 0, "-map", 1, "-c", "copy", video)
@@ -115,13 +116,13 @@ def test_of_several_tracks_the_one_that_is_asked_for(tmp_path: Path) -> None:
         mp4.parse(source, video.stat().st_size, 2)
 
 
-def test_tags_and_cover_are_seen_however_little_of_the_file_libav_sees(tmp_path: Path) -> None:
-    _chapters(whole := tmp_path / "whole.m4a")
+def test_tags_and_cover_are_found_in_the_part_that_libav_sees(tmp_path: Path) -> None:
+    _chapters(original := tmp_path / "original.m4a")
     picture = tmp_path / "cover.png"
     clips.run("-f", "lavfi", "-i", "testsrc=s=64x64", "-frames:v", 1, picture)
     video = tmp_path / "cover.m4a"
     clips.run(
-        "-i", whole, "-i", picture, "-map", "0:a", "-map", 1, "-c", "copy", "-disposition:v:0", "attached_pic", video
+        "-i", original, "-i", picture, "-map", "0:a", "-map", 1, "-c", "copy", "-disposition:v:0", "attached_pic", video
     )
     extracted = take(video, tmp_path / "track")
     assert extracted.cover == picture.read_bytes()
@@ -138,7 +139,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def test_three_hours_take_no_more_memory_than_five_minutes(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     peaks = []
     short = clips.clip(tmp_path / "minute.m4a", "-c:a", "aac", sound=clips.SILENCE, seconds=60)
     for times in (5, 180):
@@ -146,21 +147,21 @@ def test_three_hours_take_no_more_memory_than_five_minutes(tmp_path: Path) -> No
         clips.run("-stream_loop", times - 1, "-i", short, "-c", "copy", video)
         done = subprocess.run([sys.executable, "-c", _PEAK, video, tmp_path / "track"], capture_output=True, check=True)
         peaks.append(int(done.stdout) / 1024)
-    assert peaks[1] < peaks[0] + 4, peaks  # 506,000 packets: libav's records of them are 60 MB
+    assert peaks[1] < peaks[0] + 4, peaks  # 506,000 packets: libav's records of them take 60 MB
 
 
-def test_whatever_is_in_its_tables_a_file_is_read_or_left_to_libav(tmp_path: Path) -> None:
+def test_random_faults_in_the_tables_are_survived(tmp_path: Path) -> None:
     _plain(video := tmp_path / "video.mp4")
-    whole, chance = video.read_bytes(), random.Random(1)  # noqa: S311 - the same faults each time
-    moov = whole.rindex(b"moov") - 4
+    original, chance = video.read_bytes(), random.Random(1)  # noqa: S311 - reproducible
+    moov = original.rindex(b"moov") - 4
     plain = 0
     for _ in range(400):
-        data = bytearray(whole)
+        data = bytearray(original)
         for _ in range(chance.choice([1, 1, 4])):
             data[chance.randrange(moov, len(data))] = chance.choice([0, 1, 0x7F, 0xFF, chance.randrange(256)])
         try:
             source = io.BytesIO(data)
-            movie = mp4.parse(source, len(data), 0)  # type: ignore[arg-type]  # raw enough
+            movie = mp4.parse(source, len(data), 0)  # type: ignore[arg-type]  # it has all methods that are used
             movie.beginning().read()
             writer.write_head(movie, out := io.BytesIO())
             writer.write_sound(movie, out)
@@ -172,35 +173,35 @@ def test_whatever_is_in_its_tables_a_file_is_read_or_left_to_libav(tmp_path: Pat
     assert 40 < plain < 400
 
 
-def _as_mp3(path: Path, *arguments: object, rate: int = 44100) -> None:
+def _with_mp3(path: Path, *arguments: object, rate: int = 44100) -> None:
     clips.clip(path, "-c:v", "mpeg4", "-c:a", "libmp3lame", *arguments, seconds=4.7, rate=rate, video=True)
 
 
 def _mp3(path: Path) -> None:
-    _as_mp3(path)
+    _with_mp3(path)
 
 
 def _mp3_of_a_low_rate(path: Path) -> None:
-    _as_mp3(path, "-b:a", "48k", rate=24000)
+    _with_mp3(path, "-b:a", "48k", rate=24000)
 
 
 def _mp3_without_an_edit_list(path: Path) -> None:
-    _as_mp3(path, "-use_editlist", "0")
+    _with_mp3(path, "-use_editlist", "0")
 
 
-def _mp3_to_the_middle(path: Path) -> None:
-    _as_mp3(whole := path.with_name("whole.mp4"))
-    clips.run("-i", whole, "-t", "2.5", "-c", "copy", path)
+def _mp3_first_half(path: Path) -> None:
+    _with_mp3(original := path.with_name("original.mp4"))
+    clips.run("-i", original, "-t", "2.5", "-c", "copy", path)
 
 
-def _mp3_later(path: Path) -> None:
-    _as_mp3(whole := path.with_name("whole.mp4"))
-    clips.run("-itsoffset", "1.5", "-i", whole, "-i", whole, "-map", "0:a", "-map", "1:v", "-c", "copy", path)
+def _mp3_delayed(path: Path) -> None:
+    _with_mp3(original := path.with_name("original.mp4"))
+    clips.run("-itsoffset", "1.5", "-i", original, "-i", original, "-map", "0:a", "-map", "1:v", "-c", "copy", path)
 
 
 def _mp3_with_a_gap(path: Path) -> None:
-    _as_mp3(whole := path.with_name("whole.mp4"))
-    clips.run("-i", whole, "-vn", "-c", "copy", "-bsf:a", "noise=drop='between(n,50,80)'", path)
+    _with_mp3(original := path.with_name("original.mp4"))
+    clips.run("-i", original, "-vn", "-c", "copy", "-bsf:a", "noise=drop='between(n,50,80)'", path)
 
 
 @pytest.mark.parametrize(
@@ -209,22 +210,22 @@ def _mp3_with_a_gap(path: Path) -> None:
         (_mp3, True),
         (_mp3_of_a_low_rate, True),
         (_mp3_without_an_edit_list, True),
-        (_mp3_to_the_middle, None),
-        (_mp3_later, False),
+        (_mp3_first_half, None),
+        (_mp3_delayed, False),
         (_mp3_with_a_gap, False),
     ],
 )
-def test_mp3_is_copied_by_the_tables_as_libav_would(  # type: ignore[no-untyped-def]
-    make, by_tables: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_mp3_copied_by_the_tables_equals_libavs_copy(
+    make: Callable[[Path], None], by_tables: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(video := tmp_path / "video.mp4")
-    libav: list[bool] = []
+    libav_calls: list[bool] = []
 
-    def asked(source: io.RawIOBase) -> bool:
-        libav.append(True)
+    def spy(source: io.RawIOBase) -> bool:
+        libav_calls.append(True)
         return is_fragmented(source)
 
-    monkeypatch.setattr(main, "is_fragmented", asked)
+    monkeypatch.setattr(main, "is_fragmented", spy)
 
     def extract(name: str) -> tuple[TrackReport, bytes]:
         with io.FileIO(video) as source, (tmp_path / name).open("wb") as target:
@@ -233,7 +234,7 @@ def test_mp3_is_copied_by_the_tables_as_libav_would(  # type: ignore[no-untyped-
         return extracted.report, (tmp_path / name).read_bytes()
 
     ours, our_frames = extract("tables")
-    assert by_tables is None or bool(libav) != by_tables
+    assert by_tables is None or bool(libav_calls) != by_tables
 
     def no_tables(*_: object) -> None:
         raise UnsupportedLayout

@@ -1,4 +1,4 @@
-"""The processes that open a stranger's file: caged, mortal, and gone when nobody wants them any more."""
+"""The processes that open a user's file are confined, and end with the conversion or with their parent."""
 
 import contextlib
 import errno
@@ -28,11 +28,11 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Long enough for two encoders to be met at work."""
+    """Long enough for two encoders to be seen at work."""
     return clips.clip(tmp_path_factory.mktemp("clip") / "long.mkv", "-c:a", "aac", sound=clips.NOISE, seconds=300)
 
 
-#: Servers and platforms that other tests keep running.
+#: Processes that other tests keep running.
 _others: set[int] = set()
 
 
@@ -42,7 +42,7 @@ def started() -> list[int]:
 
 
 def name(pid: int) -> str:
-    with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+    with contextlib.suppress(FileNotFoundError):  # it has ended
         return Path(f"/proc/{pid}/exe").readlink().name
     return ""
 
@@ -52,17 +52,17 @@ def limits(pid: int) -> dict[str, str]:
     return {row[:26].strip(): row[26:47].strip() for row in rows}
 
 
-class Watched(io.FileIO):
-    """A source that calls ``look`` when it is first read."""
+class WatchedSource(io.FileIO):
+    """A source that calls ``on_read`` at the first read."""
 
-    def __init__(self, path: Path, look: Callable[[], None]) -> None:
+    def __init__(self, path: Path, on_read: Callable[[], None]) -> None:
         super().__init__(path)
-        self._look: Callable[[], None] | None = look
+        self._on_read: Callable[[], None] | None = on_read
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if self._look is not None:
-            look, self._look = self._look, None
-            look()
+        if self._on_read is not None:
+            on_read, self._on_read = self._on_read, None
+            on_read()
         return super().read(-1 if size is None else size) or b""
 
 
@@ -80,8 +80,8 @@ def convert(source: io.FileIO, directory: Path, on_progress: Callable[[float], N
         )
 
 
-def at_work(count: int, then: Callable[[list[int]], None]) -> Callable[[float], None]:
-    """A progress function that calls ``then`` once so many encoders run."""
+def when_encoding(count: int, then: Callable[[list[int]], None]) -> Callable[[float], None]:
+    """Return a progress function that calls ``then`` once ``count`` encoders run."""
     done = False
 
     def on_progress(_: float) -> None:
@@ -96,7 +96,7 @@ def at_work(count: int, then: Callable[[list[int]], None]) -> Callable[[float], 
 
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path) -> Iterator[None]:
-    """Whatever happens in a test, no process and no file of it stays."""
+    """Check that every test leaves no process and no file."""
     _others.clear()
     _others.update(started())
     yield
@@ -104,7 +104,7 @@ def nothing_left(tmp_path: Path) -> Iterator[None]:
     assert list(tmp_path.iterdir()) == []
 
 
-def check_cage(pid: int) -> None:
+def check_confined(pid: int) -> None:
     assert Path(f"/proc/{pid}/environ").read_bytes() == b""
     assert Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
     status = Path(f"/proc/{pid}/status").read_text()
@@ -114,12 +114,12 @@ def check_cage(pid: int) -> None:
     assert limits(pid)["Max core file size"] == "0"
 
 
-def test_the_reader_is_caged(video: Path, tmp_path: Path) -> None:
+def test_demux_child_is_confined(video: Path, tmp_path: Path) -> None:
     seen = []
 
     def look() -> None:
         (pid,) = started()
-        check_cage(pid)
+        check_confined(pid)
         assert limits(pid)["Max open files"] == "0"
         assert limits(pid)["Max processes"] == "0"
         files = sorted(Path(f"/proc/{pid}/fd").iterdir(), key=lambda path: int(path.name))
@@ -128,23 +128,23 @@ def test_the_reader_is_caged(video: Path, tmp_path: Path) -> None:
         assert [Path(target).name for target in targets[3:]] in (["socket", "track"], ["track", "socket"])
         seen.append(pid)
 
-    convert(Watched(video, look), tmp_path, lambda _: None)
+    convert(WatchedSource(video, look), tmp_path, lambda _: None)
     assert seen
 
 
-def test_the_encoders_are_caged(video: Path, tmp_path: Path) -> None:
+def test_encoders_are_confined(video: Path, tmp_path: Path) -> None:
     seen: list[int] = []
 
     def look(encoders: list[int]) -> None:
         for pid in encoders:
-            check_cage(pid)
+            check_confined(pid)
             seen.append(pid)
 
-    convert(io.FileIO(video), tmp_path, at_work(2, look))
+    convert(io.FileIO(video), tmp_path, when_encoding(2, look))
     assert len(seen) == 2
 
 
-def test_what_is_spawned_cannot_do_what_its_limits_forbid(tmp_path: Path) -> None:
+def test_limits_are_enforced(tmp_path: Path) -> None:
     target = tmp_path / "file"
     script = f"open({str(target)!r}, 'wb').write(bytes(1 << 20))"
     process = spawn.spawn([sys.executable, "-I", "-c", script], {"FSIZE": 1000})
@@ -152,7 +152,7 @@ def test_what_is_spawned_cannot_do_what_its_limits_forbid(tmp_path: Path) -> Non
     assert target.stat().st_size <= 1000
     target.unlink()
     process = spawn.spawn([sys.executable, "-I", "-c", "while True: pass"], {"CPU": 2})
-    assert process.wait() == -signal.SIGXCPU  # not SIGKILL, which would be tried again
+    assert process.wait() == -signal.SIGXCPU  # SIGKILL would lead to a retry
     network = "import socket; socket.create_connection(('127.0.0.1', {}), 1)"
     import socket
 
@@ -162,8 +162,8 @@ def test_what_is_spawned_cannot_do_what_its_limits_forbid(tmp_path: Path) -> Non
         assert subprocess.run([sys.executable, "-I", "-c", network.format(port)]).returncode == 0
 
 
-def test_what_is_spawned_does_not_outlive_its_parent() -> None:
-    # Unlike a reader or an encoder, it has nothing in its hands that would tell it.
+def test_spawned_program_dies_with_its_parent() -> None:
+    # Unlike a demux child or an encoder, it has no open socket or pipe that would end it.
     script = """
 import time
 from functions.convert.sandbox import spawn
@@ -182,42 +182,42 @@ class Cancelled(Exception):
     pass
 
 
-class Full(io.BytesIO):
+class FullDisk(io.BytesIO):
     def write(self, _: object, /) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_is_not_the_fault_of_the_file(video: Path, tmp_path: Path) -> None:
+def test_full_disk_is_not_the_files_fault(video: Path, tmp_path: Path) -> None:
     script = "echo '[fd] [error] Error writing: No space left on device' >&2\nexit 228"
     ffmpeg = shell_program(tmp_path / "ffmpeg", script)
     with pytest.raises(OutOfResources):
         convert(io.FileIO(video), tmp_path, lambda _: None, ffmpeg)
     Path(ffmpeg).unlink()
     with io.FileIO(video) as source, pytest.raises(OSError, match="No space left") as caught:
-        main.extract(source, Full(), 0, False)
+        main.extract(source, FullDisk(), 0, False)
     assert caught.value.errno == errno.ENOSPC
 
 
 @pytest.mark.timeout(60)
-def test_of_an_encoder_that_closes_its_pipes_first_the_end_is_noticed(
+def test_encoder_that_closes_its_pipes_before_it_ends(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder, "HEARTBEAT", 3600.0)  # who waits for it is late
+    monkeypatch.setattr(encoder, "HEARTBEAT", 3600.0)  # waiting for it exceeds the timeout
     script = f'{clips.ffmpeg()} "$@" || exit\nexec >&- 2>&-\nsleep 0.3'
     ffmpeg = shell_program(tmp_path / "ffmpeg", script)
     convert(io.FileIO(video), tmp_path, lambda _: None, ffmpeg)
     Path(ffmpeg).unlink()
 
 
-def test_what_progress_raises_stops_the_encoders(video: Path, tmp_path: Path) -> None:
+def test_error_in_the_progress_function_stops_the_encoders(video: Path, tmp_path: Path) -> None:
     def cancel(_: list[int]) -> None:
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        convert(io.FileIO(video), tmp_path, at_work(2, cancel))
+        convert(io.FileIO(video), tmp_path, when_encoding(2, cancel))
 
 
-def test_what_progress_raises_stops_the_reader(video: Path, tmp_path: Path) -> None:
+def test_error_in_the_progress_function_stops_the_demux_child(video: Path, tmp_path: Path) -> None:
     def cancel(_: float) -> None:
         assert len(started()) == 1
         raise Cancelled
@@ -226,20 +226,20 @@ def test_what_progress_raises_stops_the_reader(video: Path, tmp_path: Path) -> N
         convert(io.FileIO(video), tmp_path, cancel)
 
 
-def test_what_the_source_raises_is_passed_on(video: Path, tmp_path: Path) -> None:
+def test_error_of_the_source_propagates(video: Path, tmp_path: Path) -> None:
     def fail() -> None:
-        raise ConnectionResetError("the store is away")
+        raise ConnectionResetError("the store is unavailable")
 
-    with pytest.raises(ConnectionResetError, match="the store is away"):
-        convert(Watched(video, fail), tmp_path, lambda _: None)
+    with pytest.raises(ConnectionResetError, match="the store is unavailable"):
+        convert(WatchedSource(video, fail), tmp_path, lambda _: None)
 
 
-def test_a_killed_encoder(video: Path, tmp_path: Path) -> None:
+def test_killed_encoder_is_retried(video: Path, tmp_path: Path) -> None:
     with pytest.raises(EncoderKilled):
-        convert(io.FileIO(video), tmp_path, at_work(2, lambda encoders: os.kill(encoders[1], signal.SIGKILL)))
+        convert(io.FileIO(video), tmp_path, when_encoding(2, lambda encoders: os.kill(encoders[1], signal.SIGKILL)))
 
 
-def test_encoders_that_die_of_the_sound(video: Path, tmp_path: Path) -> None:
+def test_crashed_encoder_is_the_files_fault(video: Path, tmp_path: Path) -> None:
     ffmpeg = shell_program(tmp_path / "ffmpeg", "kill -SEGV $$")
     with pytest.raises(UnusableMedia):
         convert(io.FileIO(video), tmp_path, lambda _: None, ffmpeg)
@@ -247,68 +247,68 @@ def test_encoders_that_die_of_the_sound(video: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGKILL, EncoderKilled), (signal.SIGSEGV, UnusableMedia)])
-def test_a_dead_reader(number: int, error: type[Exception], video: Path, tmp_path: Path) -> None:
+def test_dead_demux_child(number: int, error: type[Exception], video: Path, tmp_path: Path) -> None:
     with pytest.raises(error):
-        convert(Watched(video, lambda: os.kill(started()[0], number)), tmp_path, lambda _: None)
+        convert(WatchedSource(video, lambda: os.kill(started()[0], number)), tmp_path, lambda _: None)
 
 
-@pytest.mark.parametrize("stage", ["reader", "encoders"])
+@pytest.mark.parametrize("stage", ["demux child", "encoders"])
 def test_children_die_with_their_parent(stage: str, video: Path, tmp_path: Path) -> None:
     script = f"""
 import io, sys, time
 from itertools import pairwise
 from pathlib import Path
-from tests.unit.convert import test_sandbox as cage
+from tests.unit.convert import test_sandbox as sandbox
 
 def stop(pids):
     print(*pids, flush=True)
     time.sleep(60)
 
-if {stage!r} == "reader":
-    source, progress = cage.Watched(Path({str(video)!r}), lambda: stop(cage.started())), lambda _: None
+if {stage!r} == "demux child":
+    source, progress = sandbox.WatchedSource(Path({str(video)!r}), lambda: stop(sandbox.started())), lambda _: None
 else:
-    source, progress = io.FileIO({str(video)!r}), cage.at_work(2, stop)
-cage.convert(source, Path({str(tmp_path)!r}), progress)
+    source, progress = io.FileIO({str(video)!r}), sandbox.when_encoding(2, stop)
+sandbox.convert(source, Path({str(tmp_path)!r}), progress)
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         pids = [int(pid) for pid in parent.stdout.readline().split()]
-        assert len(pids) == (1 if stage == "reader" else 2)
+        assert len(pids) == (1 if stage == "demux child" else 2)
         assert all(map(is_alive, pids))
         parent.kill()
     wait_for(lambda: not any(map(is_alive, pids)))
-    for directory in tmp_path.iterdir():  # nobody was left to tidy up
+    for directory in tmp_path.iterdir():  # no process was left to clean up
         for file in directory.iterdir():
             file.unlink()
         directory.rmdir()
 
 
-def test_progress_is_heard_every_second_and_only_grows(video: Path, tmp_path: Path) -> None:
-    heard: list[tuple[float, float]] = []
-    convert(io.FileIO(video), tmp_path, lambda part: heard.append((time.monotonic(), part)))
-    times, parts = zip(*heard, strict=True)
+def test_progress_is_reported_every_second_and_only_grows(video: Path, tmp_path: Path) -> None:
+    reported: list[tuple[float, float]] = []
+    convert(io.FileIO(video), tmp_path, lambda part: reported.append((time.monotonic(), part)))
+    times, parts = zip(*reported, strict=True)
     assert max(after - before for before, after in pairwise(times)) < 1
     assert list(parts) == sorted(parts)
     assert parts[0] == 0
     assert parts[-1] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("cores", [1, 2])
-def test_encoders_keep_to_a_core_each_where_there_is_just_one_for_each(
-    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_encoders_are_pinned_if_there_is_exactly_one_cpu_for_each(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: int
 ) -> None:
-    every = sorted(os.sched_getaffinity(0))
-    if len(every) < 2:
-        pytest.skip("one core has nothing to choose")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(every[: 2 if cores == 2 else 1]))
+    available = sorted(os.sched_getaffinity(0))
+    if len(available) < 2:
+        pytest.skip("needs two CPUs")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(available[: 2 if cpus == 2 else 1]))
     seen: list[set[int]] = []
 
     def look(encoders: list[int]) -> None:
         monkeypatch.undo()
         seen.extend(os.sched_getaffinity(pid) for pid in encoders)
 
-    convert(io.FileIO(video), tmp_path, at_work(2, look))
-    if cores == 2:
-        assert sorted(seen, key=min) == [{every[0]}, {every[1]}]
+    convert(io.FileIO(video), tmp_path, when_encoding(2, look))
+    if cpus == 2:
+        assert sorted(seen, key=min) == [{available[0]}, {available[1]}]
     else:
-        assert seen == [set(every)] * 2
+        assert seen == [set(available)] * 2

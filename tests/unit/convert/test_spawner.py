@@ -1,4 +1,4 @@
-"""Readers that are started before there is anything to read."""
+"""Demux children that are started before there is anything to read."""
 
 import errno
 import io
@@ -29,14 +29,14 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def none_in_hand() -> Iterator[None]:
+def no_spare() -> Iterator[None]:
     spawner.spawner.dismiss()
     yield
     spawner.spawner.dismiss()
     assert started() == []
 
 
-#: Servers that other tests keep running.
+#: Processes that other tests keep running.
 _others: set[int] = set()
 
 
@@ -51,21 +51,21 @@ def started() -> list[int]:
     return [pid for pid in children(os.getpid()) if pid not in _others]
 
 
-def caged(pid: int) -> bool:
-    """Whether a process has come so far in its cage that it would die with the thread that has started it."""
+def is_confined(pid: int) -> bool:
+    """Return whether a process has entered its limits, so that it dies with the thread that started it."""
     return "NoNewPrivs:\t1" in Path(f"/proc/{pid}/status").read_text()
 
 
-def prepared() -> int:
-    """Have a reader in hand; its process."""
+def prepare() -> int:
+    """Start a spare child and return its process."""
     spawner.spawner.prepare()
     wait_for(lambda: len(started()) == 1)
     return started()[0]
 
 
 def convert(video: Path, directory: Path) -> tuple[set[int], bytes]:
-    """Convert; the processes that were met, and the MP3."""
-    met: set[int] = set()
+    """Convert a video; return the child processes that were seen, and the MP3."""
+    seen: set[int] = set()
     out = io.BytesIO()
     with video.open("rb") as source:
         pipeline.to_mp3(
@@ -75,76 +75,74 @@ def convert(video: Path, directory: Path) -> tuple[set[int], bytes]:
             filename="a.mp4",
             directory=directory,
             encoders=1,
-            on_progress=lambda _: met.update(started()),
+            on_progress=lambda _: seen.update(started()),
         )
-    return met, out.getvalue()
+    return seen, out.getvalue()
 
 
-def test_the_reader_in_hand_reads_the_next_file_and_no_other(video: Path, tmp_path: Path) -> None:
-    pid = prepared()
-    met, mp3 = convert(video, tmp_path)
-    assert pid in met
+def test_spare_child_reads_one_file_only(video: Path, tmp_path: Path) -> None:
+    pid = prepare()
+    seen, mp3 = convert(video, tmp_path)
+    assert pid in seen
     assert started() == []
-    again, same = convert(video, tmp_path)
-    assert pid not in again
+    seen_later, same = convert(video, tmp_path)
+    assert pid not in seen_later
     assert same == mp3
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "96k")
 
 
-def test_one_in_hand_is_enough() -> None:
-    pid = prepared()
+def test_at_most_one_spare_is_started() -> None:
+    pid = prepare()
     spawner.spawner.prepare()
     spawner.spawner.prepare()
-    spawner.spawner._starter.submit(int).result(20)  # whatever was to be started is by now
+    spawner.spawner._starter.submit(int).result(20)  # runs after everything submitted before
     assert started() == [pid]
 
 
-def test_of_two_that_take_each_gets_its_own() -> None:
-    prepared()
+def test_every_take_returns_another_child() -> None:
+    prepare()
     first, second = spawner.spawner.take(), spawner.spawner.take()
     assert first.process.pid != second.process.pid
     first.stop()
     second.stop()
 
 
-def test_the_reader_in_hand_outlives_the_thread_that_wanted_it(video: Path, tmp_path: Path) -> None:
+def test_spare_child_outlives_the_thread_that_prepared_it(video: Path, tmp_path: Path) -> None:
     pids: list[int] = []
 
-    def want() -> None:
-        pids.append(prepared())
-        wait_for(lambda: caged(pids[0]))  # from then on it would die with this thread, had this one started it
+    def work() -> None:
+        pids.append(prepare())
+        wait_for(lambda: is_confined(pids[0]))  # if this thread had started it, it would die with it from here on
 
-    thread = threading.Thread(target=want)
+    thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     (pid,) = pids
     wait_for(lambda: not any(task.name == str(thread.native_id) for task in Path("/proc/self/task").iterdir()))
-    met, _ = convert(video, tmp_path)
-    assert pid in met
+    seen, _ = convert(video, tmp_path)
+    assert pid in seen
 
 
-def test_a_reader_that_died_in_hand_is_not_taken(video: Path, tmp_path: Path) -> None:
-    pid = prepared()
+def test_dead_spare_is_not_used(video: Path, tmp_path: Path) -> None:
+    pid = prepare()
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
-    met, mp3 = convert(video, tmp_path)
+    seen, mp3 = convert(video, tmp_path)
     assert mp3
-    assert pid not in met
+    assert pid not in seen
 
 
-def test_a_conversion_goes_well_where_none_could_be_had_in_hand(
-    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def none(*_: object, **__: object) -> None:
+def test_conversion_succeeds_without_a_spare(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse_thread(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread")
 
     mine = spawner.DemuxSpawner()
     monkeypatch.setattr(spawner, "spawner", mine)
     with monkeypatch.context() as full:
-        full.setattr(threading.Thread, "start", none)
+        full.setattr(threading.Thread, "start", refuse_thread)
         mine.prepare()
     with monkeypatch.context() as full:
-        full.setattr(subprocess, "Popen", refuse)
+        full.setattr(subprocess, "Popen", refuse_process)
         mine.prepare()
         mine._spares[0].exception()
         with pytest.raises(OutOfResources, match=r"No process can be started.*retried"):
@@ -154,13 +152,13 @@ def test_a_conversion_goes_well_where_none_could_be_had_in_hand(
     mine.dismiss()
 
 
-def refuse(*_: object, **__: object) -> None:
+def refuse_process(*_: object, **__: object) -> None:
     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
-def test_a_reader_in_hand_is_in_its_cage_and_knows_nothing_of_its_parent() -> None:
-    pid = prepared()
-    wait_for(lambda: caged(pid))
+def test_spare_child_is_confined() -> None:
+    pid = prepare()
+    wait_for(lambda: is_confined(pid))
     assert Path(f"/proc/{pid}/environ").read_bytes() == b""
     wait_for(lambda: Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink())
 
@@ -173,7 +171,7 @@ def test_a_reader_in_hand_is_in_its_cage_and_knows_nothing_of_its_parent() -> No
 
 
 @pytest.mark.parametrize("end", ["sys.exit()", "os._exit(0)", "os.kill(os.getpid(), 9)"])
-def test_a_reader_in_hand_does_not_outlive_its_parent(end: str) -> None:
+def test_spare_child_dies_with_its_parent(end: str) -> None:
     script = f"""
 import os, sys
 from functions.convert.demux.spawner import spawner
@@ -193,12 +191,12 @@ def start_and_take() -> spawner.DemuxProcess:
     return spawner.spawner.take()
 
 
-def test_a_fork_has_none_of_its_parents_readers_in_hand() -> None:
-    mine = prepared()
+def test_fork_does_not_use_the_spare_of_its_parent() -> None:
+    mine = prepare()
     child = os.fork()
     if not child:
         try:
-            signal.alarm(20)  # a fork has no thread that would start one, if it thinks that it has
+            signal.alarm(20)  # a fork that relied on the starter thread of its parent would hang
             spawner.spawner.prepare()
             theirs = spawner.spawner.take(), start_and_take()
             for taken in theirs:
