@@ -1,7 +1,7 @@
-"""Media stores: where videos, pieces and MP3s are kept, in MongoDB GridFS or a directory.
+"""The media stores, which keep videos, encoded pieces and MP3s in MongoDB GridFS or in a directory.
 
-``connect`` returns the stores; everything else here is the interface that they share. A store's driver is imported
-when ``connect`` opens it, so that importing this package stays cheap.
+``connect`` opens them; everything else exported here is their common interface. A store's driver is imported only when
+``connect`` needs it, so importing this package stays cheap.
 """
 
 from functions.media.connect import connect

@@ -1,9 +1,12 @@
-"""Media in a directory, for one machine or a volume that all share.
+"""Media in a directory, for one machine or a volume that all instances share.
 
-``ROOT/ab/abcdef…/`` holds the ``bytes`` of blob abcdef… and what is known of them, ``stat.json``. Both are written
-in ``abcdef….part/`` and made durable there; the rename of that directory is the one moment at which the blob becomes
-visible. A blob moves from .part to its name and never back, so whoever deletes first the one and then the other
-misses nothing.
+``ROOT/ab/abcdef…/`` holds the ``bytes`` of blob abcdef… and its ``stat.json``. Both are written in ``abcdef….part/``
+and made durable there; renaming that directory is the one moment at which the blob becomes visible. A blob moves from
+.part to its final name and never back, so deleting first the one and then the other misses nothing.
+
+A blob that grows over many requests may have several writers: one that was believed dead may still write. So every
+writer has a number, the file ``writer`` beside the bytes holds the latest one's, and a writer changes the bytes only
+under the kernel's lock (flock) and only if it finds its own number there.
 """
 
 import contextlib
@@ -30,87 +33,84 @@ from functions.media.interface import (
     is_blob_id,
 )
 
-_BYTES = "bytes"
-_STAT = "stat.json"
-#: The number of the last writer of a blob that grows.
-_WRITER = "writer"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
+_BYTES: Final = "bytes"
+_STAT: Final = "stat.json"
+#: The file with the number of the latest writer of a growing blob.
+_WRITER: Final = "writer"
+#: The errors of a full disk, an exhausted quota, and the file system's limit on a file.
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Seconds to wait for another writer's lock, which lasts as long as writing 4 MB does.
-_PATIENCE: Final = 5.0
+_LOCK_TIMEOUT: Final = 5.0
 
 
 class DirectoryStore:
-    """Blobs below one directory, which is made at the first write, for its owner's eyes only."""
+    """Blobs below one directory, which is created at the first write and is accessible to its owner alone."""
 
     def __init__(self, root: str | Path) -> None:
         self._root = Path(root)
 
     def create(self, blob: str, description: Description) -> "DirectoryWriter":
-        """A writer for a new blob; BlobExists at the ``with`` where the id is taken."""
-        if not is_blob_id(blob):
-            raise _not_found()
-        return DirectoryWriter(self._root, self._place(blob), description)
+        """Return a writer for a new blob; entering it raises BlobExists if the id is taken."""
+        return DirectoryWriter(self._root, self._path(blob), description)
 
     def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> "DirectoryAppender":
-        """An appender to ``ab/abcdef….part/bytes``."""
-        if not is_blob_id(blob):
-            raise _not_found()
-        return DirectoryAppender(self._root, self._place(blob), checkpoint, writer)
+        """Return an appender to ``ab/abcdef….part/bytes``."""
+        return DirectoryAppender(self._root, self._path(blob), checkpoint, writer)
 
     def open(self, blob: str) -> "DirectoryReader":
-        """A reader of a finished blob; BlobNotFound where there is none, BlobCorrupt without a description."""
-        if not is_blob_id(blob):
-            raise _not_found()
-        place = self._place(blob)
+        """Return a reader of a finished blob; BlobNotFound if there is none, BlobCorrupt if stat.json is damaged."""
+        path = self._path(blob)
         with _translated_errors():
             try:
-                text = (place / _STAT).read_bytes()
-                file = (place / _BYTES).open("rb")
+                stat_text = (path / _STAT).read_bytes()
+                file = (path / _BYTES).open("rb")
             except FileNotFoundError as error:
-                raise _not_found() from error
+                raise BlobNotFound from error
         try:
-            return DirectoryReader(file, _parse(text))
+            return DirectoryReader(file, _parse_stat(stat_text))
         except BaseException:
             file.close()
             raise
 
     def delete(self, blob: str) -> None:
-        """Delete a blob, finished or not, also while somebody writes it; that writer fails."""
+        """Delete a blob, finished or not. If somebody is writing it, that writer fails."""
         if is_blob_id(blob):
-            place = self._place(blob)
+            path = self._path(blob)
             with _translated_errors():
-                _remove(_partial(place))
-                _remove(place)
+                _remove(_partial(path))
+                _remove(path)
                 with contextlib.suppress(FileNotFoundError):
-                    _sync_directory(place.parent)
+                    _sync_directory(path.parent)
 
-    def _place(self, blob: str) -> Path:
+    def _path(self, blob: str) -> Path:
+        """Return the directory of a finished blob; BlobNotFound if the id is malformed."""
+        if not is_blob_id(blob):
+            raise BlobNotFound
         return self._root / blob[:2] / blob
 
 
 class DirectoryWriter(HashingWriter):
-    """Writes one blob beside its place."""
+    """Writes one blob in its .part directory."""
 
-    def __init__(self, root: Path, place: Path, description: Description) -> None:
+    def __init__(self, root: Path, path: Path, description: Description) -> None:
         super().__init__(description)
         self._root = root
-        self._place = place
-        self._part = _partial(place)
+        self._path = path
+        self._part = _partial(path)
         self._file: BinaryIO | None = None
-        self._moved = False
+        self._is_visible = False
 
     def _begin(self) -> None:
         with _translated_errors():
-            _make_durable(self._place.parent)
+            _make_directory(self._path.parent)
             try:
-                if self._place.exists():
-                    raise FileExistsError(self._place)
+                if self._path.exists():
+                    raise FileExistsError(self._path)
                 self._part.mkdir(mode=0o700)
             except FileExistsError as error:
-                raise BlobExists("A file is written once; use a fresh id.") from error
+                raise BlobExists from error
             try:
-                self._file = _open_new(self._part / _BYTES)
+                self._file = _create_file(self._part / _BYTES)
             except BaseException:
                 self._discard()
                 raise
@@ -126,24 +126,24 @@ class DirectoryWriter(HashingWriter):
             with self._file as file:
                 file.flush()
                 os.fsync(file.fileno())
-            with _open_new(self._part / _STAT) as file:
+            with _create_file(self._part / _STAT) as file:
                 file.write(json.dumps(asdict(stat)).encode())
                 file.flush()
                 os.fsync(file.fileno())
             _sync_directory(self._part)
-            self._part.rename(self._place)
-            self._moved = True
-            _sync_directory(self._place.parent)
-            _sync_directory(self._root)  # another process may have made our shard and not yet come so far
+            self._part.rename(self._path)
+            self._is_visible = True
+            _sync_directory(self._path.parent)
+            _sync_directory(self._root)  # Another process may have created ROOT/ab and not have synced it yet.
 
     def _discard(self) -> None:
         with contextlib.suppress(OSError):
             if self._file is not None:
-                with contextlib.suppress(OSError):  # the flush of a full disk fails here once more
+                with contextlib.suppress(OSError):  # Closing flushes, which fails again on a full disk.
                     self._file.close()
             _remove(self._part)
-            if self._moved:
-                _remove(self._place)
+            if self._is_visible:
+                _remove(self._path)
 
 
 class DirectoryReader(VerifyingReader):
@@ -163,29 +163,31 @@ class DirectoryReader(VerifyingReader):
 
 
 class DirectoryAppender(BlockAppender):
-    """Appends to one blob beside its place."""
+    """Appends to one blob in its .part directory."""
 
-    def __init__(self, root: Path, place: Path, checkpoint: Checkpoint, writer: int) -> None:
+    def __init__(self, root: Path, path: Path, checkpoint: Checkpoint, writer: int) -> None:
         super().__init__(checkpoint)
-        self._root, self._place, self._part = root, place, _partial(place)
+        self._root = root
+        self._path = path
+        self._part = _partial(path)
         self._writer = writer
         self._file = -1
         self._is_new = checkpoint.size == 0
 
     def _begin(self) -> bool:
         with _translated_errors():
-            if self._place.exists():
+            if self._path.exists():
                 return False
             if self._is_new:
-                _make_durable(self._place.parent)
+                _make_directory(self._path.parent)
                 self._part.mkdir(mode=0o700, exist_ok=True)
             flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if self._is_new else 0)
             try:
                 self._file = os.open(self._part / _BYTES, flags, 0o600)
             except FileNotFoundError as error:
-                if self._place.exists():
+                if self._path.exists():
                     return False
-                raise _not_found() from error
+                raise BlobNotFound from error
             try:
                 self._take_over()
             except BaseException:
@@ -194,13 +196,14 @@ class DirectoryAppender(BlockAppender):
         return True
 
     def _take_over(self) -> None:
+        """Become the latest writer, unless there is a later one."""
         with self._locked():
-            last = self._last_writer()
-            if last is not None and last > self._writer:
-                raise _stale()
+            latest = self._latest_writer()
+            if latest is not None and latest > self._writer:
+                raise StaleWriter
             if os.fstat(self._file).st_size < self.checkpoint.size:
-                raise _not_found()
-            # As many digits each time: one write puts the one number in the other's place.
+                raise BlobNotFound
+            # The number always has the same length, so one write replaces the old one.
             number = os.open(self._part / _WRITER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.pwrite(number, f"{self._writer:020d}".encode(), 0)
@@ -212,31 +215,34 @@ class DirectoryAppender(BlockAppender):
             return os.pread(self._file, size, block * BLOCK_SIZE)
 
     def _put(self, first: int, blocks: list[bytes]) -> None:
-        with _translated_errors(), self._mine():
-            position, left = first * BLOCK_SIZE, [memoryview(block) for block in blocks]
-            while left:
-                written = os.pwritev(self._file, left, position)
+        with _translated_errors(), self._locked():
+            if self._latest_writer() != self._writer:
+                raise StaleWriter
+            position = first * BLOCK_SIZE
+            unwritten = [memoryview(block) for block in blocks]
+            while unwritten:
+                written = os.pwritev(self._file, unwritten, position)
                 position += written
-                while left and written >= len(left[0]):
-                    written -= len(left.pop(0))
-                if left:
-                    left[0] = left[0][written:]
+                while unwritten and written >= len(unwritten[0]):
+                    written -= len(unwritten.pop(0))
+                if unwritten:
+                    unwritten[0] = unwritten[0][written:]
 
-    def _settle(self) -> None:
+    def _flush(self) -> None:
         with _translated_errors():
             os.fdatasync(self._file)
             if self._is_new:
                 _sync_directory(self._part)
-                _sync_directory(self._place.parent)
+                _sync_directory(self._path.parent)
                 _sync_directory(self._root)
                 self._is_new = False
 
     def _finish(self, stat: Stat) -> None:
         with _translated_errors(), self._locked():
-            if self._last_writer() != self._writer:
-                if self._place.exists():
+            if self._latest_writer() != self._writer:
+                if self._path.exists():
                     return
-                raise _stale()
+                raise StaleWriter
             os.ftruncate(self._file, stat.size)
             os.fsync(self._file)
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -245,9 +251,9 @@ class DirectoryAppender(BlockAppender):
                 file.flush()
                 os.fsync(file.fileno())
             _sync_directory(self._part)
-            self._part.rename(self._place)
-            _sync_directory(self._place.parent)
-            (self._place / _WRITER).unlink(missing_ok=True)
+            self._part.rename(self._path)
+            _sync_directory(self._path.parent)
+            (self._path / _WRITER).unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._file >= 0:
@@ -255,30 +261,23 @@ class DirectoryAppender(BlockAppender):
             self._file = -1
 
     @contextlib.contextmanager
-    def _mine(self) -> Iterator[None]:
-        with self._locked():
-            if self._last_writer() != self._writer:
-                raise _stale()
-            yield
-
-    @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _LOCK_TIMEOUT
         while True:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise MediaUnavailable("The file is being written by another; try again later.") from error
+                    raise MediaUnavailable("Another request is writing the file; try again later.") from error
                 time.sleep(0.01)
         try:
             yield
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
-    def _last_writer(self) -> int | None:
-        """None where there was none yet, and where the blob is finished or deleted."""
+    def _latest_writer(self) -> int | None:
+        """Return the latest writer's number; None before the first one, and if the blob is finished or deleted."""
         try:
             return int((self._part / _WRITER).read_bytes() or b"0")
         except FileNotFoundError:
@@ -287,7 +286,7 @@ class DirectoryAppender(BlockAppender):
 
 @contextlib.contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Turn the system's errors into those of ``functions.media.interface``."""
+    """Turn the operating system's errors into those of ``functions.media.interface``."""
     try:
         yield
     except OSError as error:
@@ -296,28 +295,23 @@ def _translated_errors() -> Iterator[None]:
         raise MediaUnavailable("The media store does not answer; try again later.") from error
 
 
-def _not_found() -> BlobNotFound:
-    """The error for a blob that is not there."""
-    return BlobNotFound("There is no such file; it may have been deleted.")
+def _partial(path: Path) -> Path:
+    """Return the directory of an unfinished blob, given that of the finished one."""
+    return path.with_name(f"{path.name}.part")
 
 
-def _partial(place: Path) -> Path:
-    """Where a blob lies until it is finished, by its place."""
-    return place.with_name(f"{place.name}.part")
-
-
-def _open_new(path: Path) -> BinaryIO:
-    """Open a file to write that is not there yet."""
+def _create_file(path: Path) -> BinaryIO:
+    """Create a file and open it for writing; FileExistsError if it exists."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     return open(os.open(path, flags, 0o600), "wb", buffering=1 << 18)  # noqa: PTH123 - Path.open takes no descriptor
 
 
-def _make_durable(directory: Path) -> None:
-    """Make a directory, durable, with all above it."""
+def _make_directory(directory: Path) -> None:
+    """Create a directory and its parents durably, unless it exists."""
     if directory.is_dir():
         return
     if directory.parent != directory:
-        _make_durable(directory.parent)
+        _make_directory(directory.parent)
     directory.mkdir(mode=0o700, exist_ok=True)
     _sync_directory(directory.parent)
 
@@ -331,13 +325,13 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(place: Path) -> None:
-    """Remove a blob's directory; a writer may put a file into it between two lines of this."""
-    while place.exists():
+def _remove(path: Path) -> None:
+    """Remove a blob's directory, even while a writer is creating files in it."""
+    while path.exists():
         for name in (_STAT, _BYTES, _WRITER):
-            (place / name).unlink(missing_ok=True)
+            (path / name).unlink(missing_ok=True)
         try:
-            place.rmdir()
+            path.rmdir()
         except FileNotFoundError:
             return
         except OSError as error:
@@ -345,13 +339,9 @@ def _remove(place: Path) -> None:
                 raise
 
 
-def _parse(text: bytes) -> Stat:
+def _parse_stat(text: bytes) -> Stat:
     try:
         fields = json.loads(text)
         return Stat(fields["size"], fields["sha256"], fields.get("crc32c", ""), Description(**fields["description"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise BlobCorrupt("The file is damaged in the media store; upload it again.") from error
-
-
-def _stale() -> StaleWriter:
-    return StaleWriter("Another request goes on with this upload: ask for its offset before you do.")
+        raise BlobCorrupt from error

@@ -1,7 +1,11 @@
-"""Media in MongoDB, as GridFS files that every GridFS client reads.
+"""Media in MongoDB, as GridFS files that every GridFS client can read.
 
-The files document is written last and deleted first, so that a blob is there whole or not at all. pymongo's own GridIn
-is not used: it holds up to 48 MB of a file in memory, and its abort() deletes the chunks of whoever has the same id.
+The files document is inserted last and deleted first, so a blob is visible completely or not at all. pymongo's own
+GridIn is not used: it holds up to 48 MB of a file in memory, and its abort() deletes the chunks of any other file with
+the same id.
+
+A blob that grows over many requests may have several writers: one that was believed dead may still write. So every
+chunk carries its writer's number, and a chunk is replaced only if it is from the same writer or an earlier one.
 """
 
 import contextlib
@@ -37,37 +41,37 @@ if TYPE_CHECKING:
     Documents = Collection[dict[str, Any]]
 
 #: Bytes of a chunk.
-CHUNK_SIZE = BLOCK_SIZE
+CHUNK_SIZE: Final = BLOCK_SIZE
 
-#: Chunks that go to the server together, and such batches that are on their way at the same time. Twice as many chunks
-#: took 20 MB more, and no less time.
-CHUNKS_PER_INSERT = 8
-INSERTS_IN_FLIGHT = 2
+#: Milliseconds, unless the URI has its own. None of our calls takes longer than one batch of chunks does.
+DRIVER_TIMEOUTS: Final = {"serverSelectionTimeoutMS": 5_000, "connectTimeoutMS": 5_000, "socketTimeoutMS": 30_000}
+#: Milliseconds until a majority must have acknowledged a write.
+_WRITE_TIMEOUT: Final = 20_000
 
-#: Milliseconds, where the URI does not say otherwise; no call of ours lasts longer than one batch.
-DRIVER_TIMEOUTS = {"serverSelectionTimeoutMS": 5_000, "connectTimeoutMS": 5_000, "socketTimeoutMS": 30_000}
-_WRITE_TIMEOUT = 20_000  # milliseconds for a majority to have it
+#: Chunks that a writer inserts together, 2 MB, and how many such inserts run at the same time. With twice as many
+#: chunks an insert took 20 MB more memory and was no faster.
+CHUNKS_PER_INSERT: Final = 8
+INSERTS_IN_FLIGHT: Final = 2
 
-#: Chunks, 256 MB, that one call deletes: all those of a large file take longer than a call may.
+#: Chunks that a reader fetches together, 4 MB. Without a limit some servers exceed the maximum size of a message.
+CHUNKS_PER_FETCH: Final = 16
+#: Chunks, 1 MB, that are fetched singly after a seek. A reader that goes on after them is likely to go on for long,
+#: so from then on a query streams the chunks.
+SINGLE_FETCHES: Final = 4
+#: Chunks that a short seek may skip within the running query: starting a new one takes as long.
+MAX_SKIPPED_CHUNKS: Final = 3
+#: Batches that are fetched while one is read.
+BATCHES_AHEAD: Final = 2
+
+#: Chunks, 256 MB, that one call deletes: deleting all those of a large file would exceed a call's timeout.
 CHUNKS_PER_DELETE = 1024
 
-#: Chunks in one answer of the server, 4 MB: without a limit some servers answer with more than a message may hold.
-CHUNKS_PER_FETCH = 16
-
-#: Chunks, 1 MB, that are fetched one by one after a jump: whoever reads on after them is likely to go on for long.
-SINGLE_FETCHES = 4
-
-#: Chunks that are passed over without leaving a query for it: to ask anew takes as long.
-MAX_SKIPPED_CHUNKS = 3
-
-#: Batches that are fetched while one is used.
-BATCHES_AHEAD = 2
-
-_DUPLICATE_KEY = 11000
-_NO_THREAD = "can't start new thread"  # Modules/_threadmodule.c
-
-#: The field of a chunk with its writer's number; clients of GridFS pass over what they do not know.
+#: The field of a chunk with its writer's number. GridFS clients ignore fields that they do not know.
 _WRITER: Final = "writer"
+#: MongoDB's error code for a duplicate key.
+_DUPLICATE_KEY: Final = 11000
+#: The message of the RuntimeError when no thread can be started (Modules/_threadmodule.c).
+_NO_THREAD: Final = "can't start new thread"
 
 _clients: dict[tuple[int, str], "MongoClient[dict[str, Any]]"] = {}
 
@@ -79,36 +83,33 @@ class GridFSStore:
         self._uri = uri
         self._database = database
         self._connected: tuple[int, Documents, Documents] | None = None
-        self._indexed = False
+        self._has_indexes = False
 
     def create(self, blob: str, description: Description) -> "GridFSWriter":
-        """A writer for a new blob; BlobExists at the first 4 MB or at the end where the id is taken."""
-        if not is_blob_id(blob):
-            raise _not_found()
+        """Return a writer for a new blob. If the id is taken, the first insert or the exit raises BlobExists."""
+        _check_id(blob)
         return GridFSWriter(self, blob, description)
 
     def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> "GridFSAppender":
-        """An appender of chunks; the last one is short until more comes."""
-        if not is_blob_id(blob):
-            raise _not_found()
+        """Return an appender of chunks; the last chunk stays short until more bytes arrive."""
+        _check_id(blob)
         self.prepare()
         return GridFSAppender(*self.collections(), blob, checkpoint, writer)
 
     def open(self, blob: str) -> "GridFSReader":
-        """A reader of a finished blob; BlobNotFound where there is none."""
-        if not is_blob_id(blob):
-            raise _not_found()
+        """Return a reader of a finished blob; BlobNotFound if there is none."""
+        _check_id(blob)
         from bson import ObjectId
 
         files, chunks = self.collections()
         with _translated_errors():
             document = files.find_one({"_id": ObjectId(blob)})
         if document is None:
-            raise _not_found()
+            raise BlobNotFound
         return GridFSReader(files, chunks, document)
 
     def delete(self, blob: str) -> None:
-        """Delete a blob, finished or not, also while somebody writes it; that writer fails."""
+        """Delete a blob, finished or not. If somebody is writing it, that writer fails."""
         if not is_blob_id(blob):
             return
         from bson import ObjectId
@@ -117,16 +118,16 @@ class GridFSStore:
         with _translated_errors():
             files.delete_one({"_id": ObjectId(blob)})
             for first in itertools.count(0, CHUNKS_PER_DELETE):
-                some = {"files_id": ObjectId(blob), "n": {"$gte": first, "$lt": first + CHUNKS_PER_DELETE}}
-                if chunks.delete_many(some).deleted_count < CHUNKS_PER_DELETE:
+                batch = {"files_id": ObjectId(blob), "n": {"$gte": first, "$lt": first + CHUNKS_PER_DELETE}}
+                if chunks.delete_many(batch).deleted_count < CHUNKS_PER_DELETE:
                     break
             chunks.delete_many({"files_id": ObjectId(blob)})
-            # A writer that finished between those two looks for its first chunk after it, and fails without it; one
-            # that looked before the chunks went has put its document in before this.
+            # A writer inserts its files document and then looks for its first chunk. If it looks after the chunks were
+            # deleted, it fails; if it looked before, its document is there by now and is deleted here.
             files.delete_one({"_id": ObjectId(blob)})
 
     def collections(self) -> tuple["Documents", "Documents"]:
-        """The files and the chunks, on this process's own connection."""
+        """Return the collections of files and of chunks, on this process's own connection."""
         if self._connected is None or self._connected[0] != os.getpid():
             from pymongo import ReadPreference, WriteConcern
             from pymongo.read_concern import ReadConcern
@@ -134,31 +135,31 @@ class GridFSStore:
             client = _client(self._uri)
             with _translated_errors():
                 client.admin.command("ping")
-                # A lone server has no majority to ask for. Secondaries may not have yet what was just written.
-                alone = client.topology_description.topology_type_name == "Single"
+                # A single server has no majority to read from. Secondaries may lack what was just written.
+                is_single = client.topology_description.topology_type_name == "Single"
                 database = client.get_database(
                     self._database,
                     read_preference=ReadPreference.PRIMARY,
-                    read_concern=ReadConcern() if alone else ReadConcern("majority"),
+                    read_concern=ReadConcern() if is_single else ReadConcern("majority"),
                     write_concern=WriteConcern("majority", wtimeout=_WRITE_TIMEOUT),
                 )
             self._connected = os.getpid(), database["fs.files"], database["fs.chunks"]
         return self._connected[1:]
 
     def prepare(self) -> None:
-        """Make the indexes of the GridFS specification, before the first file is written."""
-        if self._indexed:
+        """Create the indexes of the GridFS specification, before the first file is written."""
+        if self._has_indexes:
             return
         files, chunks = self.collections()
         with _translated_errors():
             if files.find_one({}, {"_id": 1}) is None:
                 files.create_index([("filename", 1), ("uploadDate", 1)])
                 chunks.create_index([("files_id", 1), ("n", 1)], unique=True)
-        self._indexed = True
+        self._has_indexes = True
 
 
 class GridFSWriter(HashingWriter):
-    """Writes one blob: while batches of chunks are on their way to the server, the next one is taken in."""
+    """Writes one blob: accepts the next batch of chunks while earlier batches are being inserted."""
 
     def __init__(self, store: GridFSStore, blob: str, description: Description) -> None:
         super().__init__(description)
@@ -166,9 +167,9 @@ class GridFSWriter(HashingWriter):
         self._blob = blob
         self._partial = bytearray()
         self._full: list[bytes] = []
-        self._inserted = 0
+        self._inserted = 0  # chunks that were inserted, or whose insert was started
         self._workers: ThreadPoolExecutor | None = None
-        self._under_way: deque[Future[None]] = deque()
+        self._in_flight: deque[Future[None]] = deque()
 
     def _begin(self) -> None:
         from bson import ObjectId
@@ -179,72 +180,62 @@ class GridFSWriter(HashingWriter):
 
     def _append(self, data: memoryview) -> None:
         while data:
-            room = CHUNK_SIZE - len(self._partial)
-            self._partial += data[:room]
-            data = data[room:]
+            space = CHUNK_SIZE - len(self._partial)
+            self._partial += data[:space]
+            data = data[space:]
             if len(self._partial) == CHUNK_SIZE:
-                self._complete()
+                self._complete_chunk()
             if len(self._full) == CHUNKS_PER_INSERT:
-                self._flush()
+                self._insert_full_chunks()
 
-    def _complete(self) -> None:
+    def _complete_chunk(self) -> None:
         self._full.append(bytes(self._partial))
         self._partial.clear()
 
-    def _flush(self) -> None:
+    def _insert_full_chunks(self) -> None:
         from bson import ObjectId
 
         numbered = enumerate(self._full, self._inserted)
         documents = [{"_id": ObjectId(), "files_id": self._id, "n": n, "data": data} for n, data in numbered]
         self._full = []
-        if not self._inserted:  # an id that is taken is known before more is taken in
+        if not self._inserted:  # Wait for the first insert: it shows whether the id is taken.
             self._insert(documents)
         else:
             self._workers = self._workers or ThreadPoolExecutor(INSERTS_IN_FLIGHT, "gridfs-writer")
-            self._settle(INSERTS_IN_FLIGHT - 1)
+            self._wait_for_inserts(INSERTS_IN_FLIGHT - 1)
             with _translated_errors():
-                self._under_way.append(self._workers.submit(self._insert, documents))
+                self._in_flight.append(self._workers.submit(self._insert, documents))
         self._inserted += len(documents)
 
     def _insert(self, documents: list[dict[str, Any]]) -> None:
         with _translated_errors():
             self._chunks.insert_many(documents)
 
-    def _settle(self, most: int = 0) -> None:
-        """Wait until so few batches are under way, the oldest first, and raise what went wrong with one."""
-        while len(self._under_way) > most:
-            self._under_way.popleft().result()
+    def _wait_for_inserts(self, limit: int = 0) -> None:
+        """Wait until at most ``limit`` inserts are in flight, and raise the error of one that failed."""
+        while len(self._in_flight) > limit:
+            self._in_flight.popleft().result()
 
     def _close(self) -> None:
-        """Wait until nothing is under way, whatever becomes of it."""
+        """Wait until no insert is in flight, whether they succeed or not."""
         if self._workers is not None:
             self._workers.shutdown(wait=True)
 
     def _finish(self, stat: Stat) -> None:
-        from bson import Int64
-
         if self._partial:
-            self._complete()
+            self._complete_chunk()
         if self._full:
-            self._flush()
-        self._settle()
+            self._insert_full_chunks()
+        self._wait_for_inserts()
         self._close()
-        document = {
-            "_id": self._id,
-            "length": Int64(stat.size),
-            "chunkSize": CHUNK_SIZE,
-            "uploadDate": datetime.now(UTC),
-            "filename": stat.description.filename,
-            "metadata": {**asdict(stat.description), "sha256": stat.sha256, "crc32c": stat.crc32c},
-        }
         with _translated_errors():
-            self._files.insert_one(document)
+            self._files.insert_one(_files_document(self._id, stat))
             if self._inserted and self._chunks.find_one({"files_id": self._id, "n": 0}, {"_id": 1}) is None:
-                raise MediaUnavailable("The file was deleted while it was written; try again.")
+                raise MediaUnavailable("The file was deleted while it was being written; try again.")
 
-    def _give_up(self, failure: BaseException | None) -> None:
-        self._close()  # what arrives later than the deletion, whoever deletes, would stay
-        super()._give_up(failure)
+    def _abandon(self, failure: BaseException | None) -> None:
+        self._close()  # A chunk that is inserted after the deletion, whoever deletes, would stay.
+        super()._abandon(failure)
 
     def _discard(self) -> None:
         with contextlib.suppress(Mp3burstError):
@@ -252,26 +243,25 @@ class GridFSWriter(HashingWriter):
 
 
 class GridFSReader(VerifyingReader):
-    """Reads one file by its document in the files collection, whichever GridFS client wrote it."""
+    """Reads one file, whichever GridFS client wrote it.
 
-    def __init__(
-        self,
-        files: "Collection[dict[str, Any]]",
-        chunks: "Collection[dict[str, Any]]",
-        document: Mapping[str, Any],
-    ) -> None:
-        super().__init__(_stat(document))
+    Fetches only the chunks that are asked for. While reads are sequential, a query streams the next ones in advance.
+    """
+
+    def __init__(self, files: "Documents", chunks: "Documents", document: Mapping[str, Any]) -> None:
+        """Read the file of this document of the files collection."""
+        super().__init__(_parse_files_document(document))
         self._files = files
         self._chunks = chunks
         self._id = document["_id"]
         self._chunk_size = int(document["chunkSize"])
-        self._last = -2, b""  # the chunk read last, since small reads come back to it
-        self._run = 0  # so many chunks were read one after the other
+        self._last_chunk = -2, b""  # number and bytes; small reads ask for the same chunk again
+        self._sequential = 0  # how many chunks were read one after the other
         self._cursor: Cursor[dict[str, Any]] | None = None
         self._batch: deque[dict[str, Any]] = deque()
-        self._ahead: deque[Future[list[dict[str, Any]]]] = deque()  # the batches after that
+        self._batches_ahead: deque[Future[list[dict[str, Any]]]] = deque()  # the batches after ``_batch``
         self._worker: ThreadPoolExecutor | None = None
-        self._answered = False  # whether the query has
+        self._cursor_answered = False
 
     def _fetch(self, start: int, size: int) -> bytes:
         end = start + size
@@ -279,116 +269,124 @@ class GridFSReader(VerifyingReader):
         for n in range(start // self._chunk_size, (end - 1) // self._chunk_size + 1):
             data = self._chunk(n)
             base = n * self._chunk_size
-            whole = base >= start and base + len(data) <= end
-            parts.append(data if whole else memoryview(data)[max(0, start - base) : end - base])
+            is_needed_whole = base >= start and base + len(data) <= end
+            parts.append(data if is_needed_whole else memoryview(data)[max(0, start - base) : end - base])
             if base + len(data) < min(end, base + self._chunk_size):
-                self._explain()
+                self._check_deleted()
                 break
         return b"".join(parts)
 
     def _chunk(self, n: int) -> bytes:
-        """The bytes of chunk ``n``, none if it is missing."""
-        if n != self._last[0]:
-            passed = n - self._last[0] - 1
-            if passed and not (self._cursor is not None and 0 <= passed <= MAX_SKIPPED_CHUNKS):
-                self._leave()
-                self._run = 0
-            self._run += 1
+        """Return the bytes of chunk ``n``, or no bytes if it is missing."""
+        last, data = self._last_chunk
+        if n != last:
+            skipped = n - last - 1
+            if skipped and not (self._cursor is not None and 0 <= skipped <= MAX_SKIPPED_CHUNKS):
+                self._stop_streaming()
+                self._sequential = 0
+            self._sequential += 1
             with _translated_errors():
-                streams = self._run > SINGLE_FETCHES and self._streams(n)
-                self._last = n, self._from_stream(n) if streams else self._alone(n)
-        return self._last[1]
+                is_streamed = self._sequential > SINGLE_FETCHES and self._is_streaming(n)
+                data = self._next_streamed(n) if is_streamed else self._fetch_single(n)
+            self._last_chunk = n, data
+        return data
 
-    def _alone(self, n: int) -> bytes:
+    def _fetch_single(self, n: int) -> bytes:
         document = self._chunks.find_one({"files_id": self._id, "n": n})
         return b"" if document is None else bytes(document["data"])
 
-    def _streams(self, n: int) -> bool:
-        """Whether a query has answered that goes on from here; where there is none, one begins behind chunk ``n``.
+    def _is_streaming(self, n: int) -> bool:
+        """Return whether the query has answered and so has chunk ``n``; start one after that chunk if there is none.
 
-        Until it has, each chunk is fetched alone: some servers look for long before they answer.
+        Until it has answered, chunks are fetched singly: some servers take long to start.
         """
         if self._cursor is None:
-            self._begin(n + 1)
+            self._start_streaming(n + 1)
             return False
-        self._answered = self._answered or self._ahead[0].done()
-        return self._answered
+        self._cursor_answered = self._cursor_answered or self._batches_ahead[0].done()
+        return self._cursor_answered
 
-    def _begin(self, n: int) -> None:
-        rest = {"files_id": self._id, "n": {"$gte": n}}
-        self._cursor = self._chunks.find(rest).sort("n", 1).batch_size(CHUNKS_PER_FETCH)
-        self._answered = False
-        self._fill()
+    def _start_streaming(self, n: int) -> None:
+        """Query all chunks from ``n`` on."""
+        self._cursor = (
+            self._chunks.find({"files_id": self._id, "n": {"$gte": n}}).sort("n", 1).batch_size(CHUNKS_PER_FETCH)
+        )
+        self._cursor_answered = False
+        self._fetch_ahead()
 
-    def _from_stream(self, n: int) -> bytes:
+    def _next_streamed(self, n: int) -> bytes:
         from pymongo.errors import AutoReconnect, CursorNotFound
 
         try:
-            self._refill(n)
-        except (AutoReconnect, CursorNotFound):  # the driver repeats a query, but never the next batch of one
-            self._leave()
-            self._begin(n)
-            self._refill(n)
+            self._advance_to(n)
+        except (AutoReconnect, CursorNotFound):  # The driver retries a query, but never its next batch.
+            self._stop_streaming()
+            self._start_streaming(n)
+            self._advance_to(n)
         if not self._batch or self._batch[0]["n"] != n:
             return b""
         return bytes(self._batch.popleft()["data"])
 
-    def _refill(self, n: int) -> None:
-        """Have a batch that begins with chunk ``n``, and the next ones on their way while this one is used."""
+    def _advance_to(self, n: int) -> None:
+        """Make chunk ``n``, or the next one that exists, the first of the batch, and fetch further batches ahead."""
         while True:
             while self._batch and self._batch[0]["n"] < n:
                 self._batch.popleft()
             if self._batch:
                 return
-            self._fill()
-            if not (loaded := self._ahead.popleft().result()):
+            self._fetch_ahead()
+            batch = self._batches_ahead.popleft().result()
+            if not batch:
                 return
-            self._batch.extend(loaded)
+            self._batch.extend(batch)
 
-    def _fill(self) -> None:
-        """Have batches on their way; one by one, as a cursor gives them."""
+    def _fetch_ahead(self) -> None:
+        """Start to fetch batches, one after the other, as the cursor yields them."""
         self._worker = self._worker or ThreadPoolExecutor(1, "gridfs-reader")
-        while self._cursor is not None and len(self._ahead) <= BATCHES_AHEAD:
+        while self._cursor is not None and len(self._batches_ahead) <= BATCHES_AHEAD:
             try:
-                self._ahead.append(self._worker.submit(_load, self._cursor))
-            except RuntimeError:  # no thread for it: nobody is to come later and take a batch of this query
-                self._cursor = self._worker = None
+                self._batches_ahead.append(self._worker.submit(_next_batch, self._cursor))
+            except RuntimeError:  # No thread can be started. Drop the query, so that no later read takes a batch of it.
+                self._cursor = None
+                self._worker = None
                 raise
 
-    def _explain(self) -> None:
+    def _check_deleted(self) -> None:
         """Raise BlobNotFound if bytes are missing because the file was deleted."""
-        self._leave()
+        self._stop_streaming()
         with _translated_errors():
             if self._files.find_one({"_id": self._id}, {"_id": 1}) is None:
-                raise BlobNotFound("The file was deleted while it was read.")
+                raise BlobNotFound("The file was deleted while it was being read.")
 
-    def _leave(self) -> None:
-        """Let go of the query; a batch that is just under way is waited for by the worker alone."""
-        for batch in self._ahead:
-            batch.cancel()  # those that are not under way yet
+    def _stop_streaming(self) -> None:
+        """Drop the query. Only the worker waits for a batch that is being fetched."""
+        for batch in self._batches_ahead:
+            batch.cancel()  # has no effect on one that is being fetched
         if self._cursor is not None and self._worker is not None:
             self._worker.submit(self._cursor.close)
         self._cursor = None
-        self._ahead.clear()
+        self._batches_ahead.clear()
         self._batch.clear()
 
     def _close(self) -> None:
-        self._leave()
+        self._stop_streaming()
         if self._worker is not None:
             self._worker.shutdown(wait=False)
             self._worker = None
 
 
 class GridFSAppender(BlockAppender):
-    """Appends to one blob."""
+    """Appends chunks to one blob."""
 
     def __init__(self, files: "Documents", chunks: "Documents", blob: str, checkpoint: Checkpoint, writer: int) -> None:
         from bson import ObjectId
 
         super().__init__(checkpoint)
-        self._files, self._chunks = files, chunks
-        self._id, self._writer = ObjectId(blob), writer
-        self._short = -1  # the number of a chunk that is there in part
+        self._files = files
+        self._chunks = chunks
+        self._id = ObjectId(blob)
+        self._writer = writer
+        self._short_chunk = -1  # the number of the chunk that is stored in part, or -1
 
     def _begin(self) -> bool:
         with _translated_errors():
@@ -398,138 +396,149 @@ class GridFSAppender(BlockAppender):
         with _translated_errors():
             chunk = self._chunks.find_one({"files_id": self._id, "n": block})
         if chunk is None or len(chunk["data"]) < size:
-            raise BlobNotFound("A part of the file is gone from the media store: begin again.")
-        self._short = block
-        # A request that was cut short may have left more than was kept; the next sync takes it away.
-        self._changed = len(chunk["data"]) > size
+            raise BlobNotFound("Part of the file is missing in the media store: start the upload again.")
+        self._short_chunk = block
+        # An interrupted request may have stored bytes past the checkpoint; the next sync replaces the chunk.
+        self._partial_changed = len(chunk["data"]) > size
         return bytes(chunk["data"][:size])
 
     def _put(self, first: int, blocks: list[bytes]) -> None:
-        chunks = {first + i: {"n": first + i, "data": data, _WRITER: self._writer} for i, data in enumerate(blocks)}
-        if self._short in chunks:
-            self._replace(chunks.pop(self._short))
+        chunks = {n: {"n": n, "data": data, _WRITER: self._writer} for n, data in enumerate(blocks, first)}
+        if self._short_chunk in chunks:
+            self._replace(chunks.pop(self._short_chunk))
         for n in self._insert(list(chunks.values())) if chunks else []:
             self._replace(chunks[n])
-        self._short = first + len(blocks) - 1 if len(blocks[-1]) < BLOCK_SIZE else -1
+        self._short_chunk = first + len(blocks) - 1 if len(blocks[-1]) < CHUNK_SIZE else -1
 
     def _insert(self, chunks: list[dict[str, Any]]) -> list[int]:
-        """Insert new chunks; the numbers of those that are there already."""
+        """Insert new chunks, and return the numbers of those that exist already."""
         from pymongo.errors import BulkWriteError
 
         with _translated_errors():
             try:
                 self._chunks.insert_many([{"files_id": self._id, **chunk} for chunk in chunks], ordered=False)
             except BulkWriteError as error:
-                faults = error.details.get("writeErrors", [])
-                if not faults or any(fault.get("code") != _DUPLICATE_KEY for fault in faults):
+                failures = error.details.get("writeErrors", [])
+                if not failures or any(failure.get("code") != _DUPLICATE_KEY for failure in failures):
                     raise
-                return [chunks[fault["index"]]["n"] for fault in faults]
+                return [chunks[failure["index"]]["n"] for failure in failures]
         return []
 
     def _replace(self, chunk: dict[str, Any]) -> None:
-        """Put a chunk in the place of what this writer or an earlier one left."""
+        """Replace a chunk that this writer or an earlier one stored; StaleWriter if it is from a later one."""
         with _translated_errors():
-            there = self._chunks.find_one({"files_id": self._id, "n": chunk["n"]}, {"_id": 1})
-            # By _id: some servers look through every chunk for anything else when they update.
-            which = {"_id": there and there["_id"], _WRITER: {"$lte": self._writer}}
-            done = self._chunks.update_one(which, {"$set": {"data": chunk["data"], _WRITER: self._writer}})
-        if not done.matched_count:
-            raise StaleWriter("Another request goes on with this upload: ask for its offset before you do.")
+            existing = self._chunks.find_one({"files_id": self._id, "n": chunk["n"]}, {"_id": 1})
+            # Select by _id: for any other condition some servers scan all chunks when they update.
+            condition = {"_id": existing and existing["_id"], _WRITER: {"$lte": self._writer}}
+            result = self._chunks.update_one(condition, {"$set": {"data": chunk["data"], _WRITER: self._writer}})
+        if not result.matched_count:
+            raise StaleWriter
 
-    def _settle(self) -> None:
-        """Nothing to do: the write concern has seen to it."""
+    def _flush(self) -> None:
+        """Do nothing: the write concern has made it durable."""
 
     def _finish(self, stat: Stat) -> None:
-        from bson import Int64
-
-        document = {
-            "_id": self._id,
-            "length": Int64(stat.size),
-            "chunkSize": BLOCK_SIZE,
-            "uploadDate": datetime.now(UTC),
-            "filename": stat.description.filename,
-            "metadata": {**asdict(stat.description), "sha256": stat.sha256, "crc32c": stat.crc32c},
-        }
         try:
             with _translated_errors():
-                self._files.insert_one(document)
+                self._files.insert_one(_files_document(self._id, stat))
         except BlobExists:
-            return  # finished by an attempt whose process was killed, or whose answer was lost
+            return  # Finished by an attempt that was killed, or whose response was lost.
         with _translated_errors():
             if stat.size and self._chunks.find_one({"files_id": self._id, "n": 0}, {"_id": 1}) is None:
                 self._files.delete_one({"_id": self._id})
-                raise MediaUnavailable("The file was deleted while it was written; try again.")
+                raise MediaUnavailable("The file was deleted while it was being written; try again.")
 
     def _close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there are no resources to release."""
 
 
 def disconnect() -> None:
-    """Close this process's connections; the next use of a store connects again."""
+    """Close this process's connections; a store reconnects at its next use."""
     for key in [key for key in _clients if key[0] == os.getpid()]:
         _clients.pop(key).close()
 
 
 def _client(uri: str) -> "MongoClient[dict[str, Any]]":
+    """Return this process's client for a server. A client must not be used after fork()."""
     from pymongo import MongoClient
     from pymongo.errors import ConfigurationError
 
-    key = os.getpid(), uri  # a client that went through fork() is not to be used
+    key = os.getpid(), uri
     if key not in _clients:
+        lowercase_uri = uri.lower()
         options: dict[str, Any] = {
-            name: value for name, value in DRIVER_TIMEOUTS.items() if name.lower() not in uri.lower()
+            name: value for name, value in DRIVER_TIMEOUTS.items() if name.lower() not in lowercase_uri
         }
         try:
-            made: MongoClient[dict[str, Any]] = MongoClient(uri, connect=False, appname="mp3burst", **options)
+            client: MongoClient[dict[str, Any]] = MongoClient(uri, connect=False, appname="mp3burst", **options)
         except (ConfigurationError, ValueError) as error:
             raise BadSetting(
-                "MONGO_URI or MONGO_MP3_URI is no MongoDB URI: write mongodb://USER:PASSWORD@HOST:27017/DATABASE."
+                "MONGO_URI or MONGO_MP3_URI is not a MongoDB URI: write mongodb://USER:PASSWORD@HOST:27017/DATABASE."
             ) from error
-        _clients.setdefault(key, made)  # whoever loses the race never connected
+        _clients.setdefault(key, client)  # If another thread was faster, this client is dropped before it connects.
     return _clients[key]
-
-
-def _not_found() -> BlobNotFound:
-    return BlobNotFound("There is no such file; it may have been deleted.")
-
-
-def _load(cursor: "Cursor[dict[str, Any]]") -> list[dict[str, Any]]:
-    return list(itertools.islice(cursor, CHUNKS_PER_FETCH))
 
 
 @contextlib.contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Turn pymongo's errors, and that there is no room for a thread, into those of ``functions.media.interface``."""
+    """Turn pymongo's errors, and a failure to start a thread, into those of ``functions.media.interface``."""
     from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
     try:
         yield
     except DuplicateKeyError as error:
-        raise BlobExists("A file is written once; use a fresh id.") from error
+        raise BlobExists from error
     except BulkWriteError as error:
-        if any(fault.get("code") == _DUPLICATE_KEY for fault in error.details.get("writeErrors", ())):
-            raise BlobExists("A file is written once; use a fresh id.") from error
-        raise MediaUnavailable("The media store took only a part of the file; try again later.") from error
+        if any(failure.get("code") == _DUPLICATE_KEY for failure in error.details.get("writeErrors", ())):
+            raise BlobExists from error
+        raise MediaUnavailable("The media store accepted only part of the file; try again later.") from error
     except PyMongoError as error:
         raise MediaUnavailable("The media store does not answer; try again later.") from error
-    except RuntimeError as error:  # of threading, whether ours or the driver's
+    except RuntimeError as error:  # from threading, called by us or by the driver
         if _NO_THREAD not in str(error):
             raise
-        raise MediaUnavailable("There is no room to reach the media store just now; try again later.") from error
+        raise MediaUnavailable("The server is too busy to reach the media store; try again later.") from error
 
 
-def _stat(document: Mapping[str, Any]) -> Stat:
+def _next_batch(cursor: "Cursor[dict[str, Any]]") -> list[dict[str, Any]]:
+    return list(itertools.islice(cursor, CHUNKS_PER_FETCH))
+
+
+def _check_id(blob: str) -> None:
+    """Raise BlobNotFound if the id is malformed."""
+    if not is_blob_id(blob):
+        raise BlobNotFound
+
+
+def _files_document(blob: Any, stat: Stat) -> dict[str, Any]:
+    """Return the files document of a finished blob, given its ObjectId."""
+    from bson import Int64
+
+    return {
+        "_id": blob,
+        "length": Int64(stat.size),
+        "chunkSize": CHUNK_SIZE,
+        "uploadDate": datetime.now(UTC),
+        "filename": stat.description.filename,
+        "metadata": {**asdict(stat.description), "sha256": stat.sha256, "crc32c": stat.crc32c},
+    }
+
+
+def _parse_files_document(document: Mapping[str, Any]) -> Stat:
+    """Read a files document, which any GridFS client may have written."""
     metadata = document.get("metadata")
     known = metadata if isinstance(metadata, Mapping) else {}
-    texts = {name: str(known.get(name) or "") for name in Description.__dataclass_fields__}
-    sha256, crc32c = (str(known.get(name) or "") for name in ("sha256", "crc32c"))
-    texts["filename"] = texts["filename"] or str(document.get("filename") or "")
-    size, chunk_size = document.get("length"), document.get("chunkSize")
-    if not _whole(size, 0) or not _whole(chunk_size, 1):
-        raise BlobCorrupt("The file is damaged in the media store; upload it again.")
-    return Stat(int(size), sha256, crc32c, Description(**texts))
+    description = {name: str(known.get(name) or "") for name in Description.__dataclass_fields__}
+    description["filename"] = description["filename"] or str(document.get("filename") or "")
+    sha256 = str(known.get("sha256") or "")
+    crc32c = str(known.get("crc32c") or "")
+    size = document.get("length")
+    chunk_size = document.get("chunkSize")
+    if not _is_integer(size, 0) or not _is_integer(chunk_size, 1):
+        raise BlobCorrupt
+    return Stat(int(size), sha256, crc32c, Description(**description))
 
 
-def _whole(value: Any, least: int) -> TypeGuard[float]:
-    # Some clients write whole numbers as floats, of which infinity and NaN are none.
-    return isinstance(value, int | float) and float(value).is_integer() and value >= least
+def _is_integer(value: Any, minimum: int) -> TypeGuard[float]:
+    # Some clients write integers as floats; infinity and NaN are not integers.
+    return isinstance(value, int | float) and float(value).is_integer() and value >= minimum

@@ -1,10 +1,11 @@
-"""What every media store does alike: a writer that sums up what passes, and a reader that checks it.
+"""The base classes of every media store: they count and hash the bytes, so that a store only has to store them.
 
-Two sums are kept of a blob. CRC-32C (Castagnoli) costs a reader next to nothing, so every read to the end is checked
-by it; SHA-256 costs as much as reading the blob does, and is there for whoever wants to be sure of more than chance.
+Two checksums are kept for each blob. CRC-32C (Castagnoli) costs a reader next to nothing, so every complete read is
+checked against it. SHA-256 costs as much as reading the blob itself; it is there for those who must rule out tampering
+and not only accidents.
 
-A store brings the four steps of writing, or the one of reading, and says nothing of hashes, positions or
-half-written blobs.
+A blob that is written in one go has both. One that grows over many requests (``BlockAppender``) has only the CRC-32C:
+its state is the checksum itself, so another process can continue it, which hashlib cannot do with SHA-256.
 """
 
 import hashlib
@@ -15,90 +16,95 @@ from typing import Any, Final, Self
 from events.errors import Mp3burstError
 from functions.media.interface import BlobCorrupt, BlobExists, Checkpoint, Description, MediaUnavailable, Stat
 
-#: Bytes of a block, and of a chunk of GridFS. Its default is 255 KiB, for a storage engine of old; clients send parts
-#: of powers of two, and a part that ends where a chunk ends leaves no short one to be replaced by the next part.
+#: Bytes of an appender's block, and of a GridFS chunk. GridFS's own default of 255 KiB dates from an older storage
+#: engine. Clients send parts whose sizes are powers of two: a part that ends on a chunk boundary leaves no short chunk
+#: that the next part would have to replace.
 BLOCK_SIZE: Final = 256 * 1024
 
-#: Blocks that are handed to the store at once. 4 MB are enough to be fast, and all that an appender holds.
+#: Blocks that an appender passes to the store together: 4 MB, which is fast enough, and all that it holds in memory.
 BLOCKS_PER_WRITE: Final = 16
 
 
 class Crc32c:
-    """CRC-32C (RFC 3720, appendix B.4) of bytes that come one after the other, as hashlib has its sums."""
+    """Computes the CRC-32C (RFC 3720, appendix B.4) of consecutive bytes. It has the interface of a hashlib hash."""
 
     def __init__(self, value: int = 0) -> None:
-        """Go on from the sum of what came before."""
+        """Start, or continue from the checksum of the bytes before."""
         self.value = value
 
     def update(self, data: bytes | memoryview) -> None:
-        """Take in more bytes."""
+        """Add bytes."""
         from fastcrc import crc32
 
         self.value = crc32.iscsi(data, self.value)
 
     def hexdigest(self) -> str:
-        """Eight hexadecimal digits."""
+        """Return the checksum as eight hexadecimal digits."""
         return f"{self.value:08x}"
 
 
 class HashingWriter(ABC):
-    """A ``Writer``: nothing is begun before the ``with``, and the blob is finished or discarded at its end."""
+    """A ``Writer`` that computes both checksums, and finishes or discards the blob at the end of the ``with`` block.
+
+    A store implements the four steps: ``_begin``, ``_append``, ``_finish`` and ``_discard``.
+    """
 
     def __init__(self, description: Description) -> None:
         self._description = description
-        self._hash = hashlib.sha256()
-        self._crc = Crc32c()
+        self._sha256 = hashlib.sha256()
+        self._crc32c = Crc32c()
         self._size = 0
-        self._writable = False
-        self._broken: BaseException | None = None
+        self._is_open = False
+        self._failure: BaseException | None = None
 
     def __enter__(self) -> Self:
         self._begin()
-        self._writable = True
+        self._is_open = True
         return self
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append bytes and return how many; after one failure the blob cannot be finished any more."""
-        if not self._writable:
+        """Append bytes and return how many. After one failure the blob can no longer be finished."""
+        if not self._is_open:
             raise ValueError("A blob is written inside its with block.")
         with memoryview(data).cast("B") as view:
             try:
                 self._append(view)
             except BaseException as error:
-                self._broken = error
+                self._failure = error
                 raise
-            self._hash.update(view)
-            self._crc.update(view)
+            self._sha256.update(view)
+            self._crc32c.update(view)
             self._size += len(view)
             return len(view)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writable = False
+        self._is_open = False
         try:
             if kind is None:
-                if self._broken is not None:  # caught in the block, but the bytes are not there all the same
-                    raise MediaUnavailable("The file could not be stored; try again later.") from self._broken
-                sums = self._hash.hexdigest(), self._crc.hexdigest()
-                self._finish(Stat(self._size, *sums, self._description))
+                if self._failure is not None:  # The block caught the error, but the bytes are missing nevertheless.
+                    raise MediaUnavailable("The file could not be stored; try again later.") from self._failure
+                sha256 = self._sha256.hexdigest()
+                crc32c = self._crc32c.hexdigest()
+                self._finish(Stat(self._size, sha256, crc32c, self._description))
         except BaseException as failure:
-            self._give_up(self._broken or failure)
+            self._abandon(self._failure or failure)
             raise
         if kind is not None:
-            self._give_up(self._broken)
+            self._abandon(self._failure)
 
-    def _give_up(self, failure: BaseException | None) -> None:
-        if not isinstance(failure, BlobExists):  # else what is there is somebody else's
+    def _abandon(self, failure: BaseException | None) -> None:
+        if not isinstance(failure, BlobExists):  # In that case the blob is another writer's.
             self._discard()
 
     @abstractmethod
     def _begin(self) -> None:
-        """Make room for the blob, invisibly."""
+        """Prepare the store for the blob, which stays invisible."""
 
     @abstractmethod
     def _append(self, data: memoryview) -> None:
-        """Append all of the bytes, or raise; the view is only good until this returns."""
+        """Append all of the bytes, or raise. The view is valid only until this returns."""
 
     @abstractmethod
     def _finish(self, stat: Stat) -> None:
@@ -106,21 +112,21 @@ class HashingWriter(ABC):
 
     @abstractmethod
     def _discard(self) -> None:
-        """Take away whatever there is of the blob, and leave what cannot be to ``delete``. Never raises."""
+        """Delete what was stored of the blob, as far as possible; ``delete`` can remove the rest. Never raises."""
 
 
 class VerifyingReader(ABC):
-    """A ``Reader`` that checks the blob's sum whenever the reads went from the start to the end without a gap.
+    """A ``Reader`` that verifies the checksum whenever a series of reads covers the blob from start to end.
 
-    Seeking about costs nothing of that by itself: it is a read elsewhere that gives the check up, and a read at 0
-    that begins it anew.
+    Seeking alone does not affect the check: a read elsewhere ends it, and a read at 0 starts it again.
+    A store implements ``_fetch`` and ``_close``.
     """
 
     def __init__(self, stat: Stat) -> None:
         self.stat = stat
         self._position = 0
-        self._sum = self._new_sum()
-        self._summed = 0
+        self._checksum = self._new_checksum()
+        self._checked = 0  # bytes from the start that are in the checksum
 
     def __enter__(self) -> Self:
         return self
@@ -131,71 +137,76 @@ class VerifyingReader(ABC):
         self._close()
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, fewer only at the end; BlobCorrupt where some are missing or not those written."""
+        """Return up to ``size`` bytes, fewer only at the end; BlobCorrupt if bytes are missing or were changed."""
         left = max(0, self.stat.size - self._position)
         wanted = left if size < 0 else min(size, left)
         if not wanted:
             return b""
         data = self._fetch(self._position, wanted)
         if len(data) != wanted:
-            raise BlobCorrupt("A part of the file is missing in the media store; upload it again.")
+            raise BlobCorrupt("Part of the file is missing in the media store: upload it again.")
         self._check(data)
         self._position += wanted
         return data
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move to a byte offset from the start (0), from here (1) or from the end (2), and return it."""
+        """Move to a byte offset from the start (0), the current position (1) or the end (2), and return it."""
         target = offset + {0: 0, 1: self._position, 2: self.stat.size}[whence]
         if target < 0:
-            raise ValueError("There is nothing before the start of a blob.")
+            raise ValueError("The position is before the start of the blob.")
         self._position = target
         return target
 
     def tell(self) -> int:
-        """The byte offset of the next read."""
+        """Return the byte offset of the next read."""
         return self._position
 
-    def _new_sum(self) -> Any:
+    def _new_checksum(self) -> Any:
         return Crc32c() if self.stat.crc32c else hashlib.sha256()
 
     def _check(self, data: bytes) -> None:
         expected = self.stat.crc32c or self.stat.sha256
         if self._position == 0:
-            self._sum, self._summed = self._new_sum(), 0
-        if self._position != self._summed or not expected:
+            self._checksum = self._new_checksum()
+            self._checked = 0
+        if self._position != self._checked or not expected:
             return
-        self._sum.update(data)
-        self._summed += len(data)
-        if self._summed == self.stat.size and self._sum.hexdigest() != expected:
-            raise BlobCorrupt("The file is damaged in the media store; upload it again.")
+        self._checksum.update(data)
+        self._checked += len(data)
+        if self._checked == self.stat.size and self._checksum.hexdigest() != expected:
+            raise BlobCorrupt
 
     @abstractmethod
     def _fetch(self, start: int, size: int) -> bytes:
-        """The ``size`` bytes from ``start`` on, all within the blob; fewer where some are missing."""
+        """Return the ``size`` bytes from ``start`` on, all within the blob; fewer if some are missing."""
 
     @abstractmethod
     def _close(self) -> None:
-        """Let go of what the reading holds."""
+        """Release the resources of the reader."""
 
 
 class BlockAppender(ABC):
-    """An ``Appender``: cuts what is written into blocks, and hands them to the store a batch at a time."""
+    """An ``Appender`` that divides the bytes into blocks and passes them to the store a batch at a time.
+
+    A store implements ``_begin``, ``_read_back``, ``_put``, ``_flush``, ``_finish`` and ``_close``.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self._first = checkpoint.size // BLOCK_SIZE  # the number of the first block that the store has not got whole
+        self._next_block = checkpoint.size // BLOCK_SIZE  # the first block that the store does not have in full
         self._full: list[bytes] = []
         self._partial = bytearray()
-        self._changed = self._finished = False
+        self._partial_changed = False  # whether the store lacks bytes of the partial block
+        self._is_finished = False
         self._failure: Mp3burstError | None = None
-        self._sum = Crc32c(int(checkpoint.crc32c, 16))
-        self._at_block: str | None = None  # the sum at the end of the last whole block that was written
+        self._crc32c = Crc32c(int(checkpoint.crc32c, 16))
+        self._crc32c_of_full: str | None = None  # at the end of the last full block that was written
 
     def __enter__(self) -> Self:
-        self._finished = not self._begin()
-        rest = self.checkpoint.size % BLOCK_SIZE
-        if rest and not self._finished:
-            self._partial += self._read_back(self._first, rest)
+        self._is_finished = not self._begin()
+        partial_size = self.checkpoint.size % BLOCK_SIZE
+        if partial_size and not self._is_finished:
+            self._partial += self._read_back(self._next_block, partial_size)
         return self
 
     def __exit__(
@@ -205,76 +216,82 @@ class BlockAppender(ABC):
 
     @property
     def tail(self) -> bytes:
-        """The bytes so far of the last block, which is not full."""
+        """The bytes after the last full block."""
         return bytes(self._partial)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append bytes and return how many, always all; what ``sync`` has not seen may be lost."""
-        if self._finished:
+        """Append all of the bytes and return how many they are. They may be lost until ``sync`` returns."""
+        if self._is_finished:
             raise ValueError("The blob is finished.")
         with memoryview(data).cast("B") as view:
             start = 0
             while start < len(view):
                 part = view[start : start + BLOCK_SIZE - len(self._partial)]
                 self._partial += part
-                self._sum.update(part)
+                self._crc32c.update(part)
                 start += len(part)
-                self._changed = True
+                self._partial_changed = True
                 if len(self._partial) == BLOCK_SIZE:
                     self._full.append(bytes(self._partial))
                     self._partial.clear()
-                    self._changed = False
-                    self._at_block = self._sum.hexdigest()
+                    self._partial_changed = False
+                    self._crc32c_of_full = self._crc32c.hexdigest()
                 if len(self._full) == BLOCKS_PER_WRITE:
-                    self._hand_over(self._full)
+                    self._pass_on(self._full)
             return len(view)
 
     def sync(self, *, whole_blocks: bool = False) -> Checkpoint:
-        """Make durable what was written, or the whole blocks of it, and return what is kept from now on."""
-        if whole_blocks and self._at_block is not None:
-            self._hand_over(self._full)
-            self._settle()
-            self.checkpoint = Checkpoint(self._first * BLOCK_SIZE, self._at_block)
-        elif not self._finished and not whole_blocks:
-            self._hand_over([*self._full, bytes(self._partial)] if self._changed else self._full)
-            self._changed = False
-            self._settle()
-            self.checkpoint = Checkpoint(self._first * BLOCK_SIZE + len(self._partial), self._sum.hexdigest())
+        """Make what was written durable, or only its full blocks, and return the new checkpoint."""
+        if whole_blocks and self._crc32c_of_full is not None:
+            self._pass_on(self._full)
+            self._flush()
+            self.checkpoint = Checkpoint(self._next_block * BLOCK_SIZE, self._crc32c_of_full)
+        elif not self._is_finished and not whole_blocks:
+            self._pass_on([*self._full, bytes(self._partial)] if self._partial_changed else self._full)
+            self._partial_changed = False
+            self._flush()
+            size = self._next_block * BLOCK_SIZE + len(self._partial)
+            self.checkpoint = Checkpoint(size, self._crc32c.hexdigest())
         return self.checkpoint
 
     def finish(self, description: Description) -> None:
-        """The blob is whole: make it visible. It may be finished already."""
+        """Sync, and make the blob visible. It may be visible already."""
         size = self.sync().size
-        if not self._finished:
-            self._finish(Stat(size, "", self._sum.hexdigest(), description))
-            self._finished = True
+        if not self._is_finished:
+            self._finish(Stat(size, "", self._crc32c.hexdigest(), description))
+            self._is_finished = True
 
-    def _hand_over(self, blocks: list[bytes]) -> None:
+    def _pass_on(self, blocks: list[bytes]) -> None:
+        """Pass blocks to the store: the full ones, perhaps followed by the partial one."""
         if self._failure is not None:
             raise self._failure
         try:
             if blocks:
-                self._put(self._first, blocks)
+                self._put(self._next_block, blocks)
         except Mp3burstError as error:
             self._failure = error
             raise
-        self._first += len(self._full)
+        self._next_block += len(self._full)
         self._full = []
 
     @abstractmethod
     def _begin(self) -> bool:
-        """Shut out earlier writers, and make room where there is none; False where the blob is finished."""
+        """Shut out earlier writers, and create the blob if it is new; return False if it is finished."""
 
     @abstractmethod
     def _read_back(self, block: int, size: int) -> bytes:
-        """The first bytes of a block that was kept in part; BlobNotFound where they are gone."""
+        """Return the first bytes of a block that is stored in part; BlobNotFound if they are gone."""
 
     @abstractmethod
     def _put(self, first: int, blocks: list[bytes]) -> None:
-        """Store blocks by number, in place of what was there; the last may be short. StaleWriter if shut out."""
+        """Store blocks, numbered from ``first``, over what was there; the last one may be short.
+
+        Raises:
+            StaleWriter: a later writer has taken over the blob.
+        """
 
     @abstractmethod
-    def _settle(self) -> None:
+    def _flush(self) -> None:
         """Make durable what was put."""
 
     @abstractmethod
@@ -283,4 +300,4 @@ class BlockAppender(ABC):
 
     @abstractmethod
     def _close(self) -> None:
-        """Let go of what the appending holds; what was stored stays."""
+        """Release the resources of the appender; what was stored stays."""

@@ -1,7 +1,7 @@
-"""The media stores: where videos, pieces and MP3s lie.
+"""The interface of the media stores, which keep videos, encoded pieces and MP3s as blobs.
 
-A blob is written once, under an id of its own that no other attempt shares, and is there either whole or not at
-all. Ids are 24 hexadecimal digits, the form of a MongoDB ObjectId. Nothing here keeps a blob in memory.
+A blob is written once, under a fresh id that no other attempt uses, and becomes visible only when it is complete. No
+store holds a whole blob in memory.
 """
 
 import re
@@ -19,34 +19,50 @@ BlobId = NewType("BlobId", str)
 
 
 class BlobNotFound(Mp3burstError):
-    """No such blob: never written, not finished, or deleted."""
+    """There is no such blob: it was never written, is not finished, or was deleted."""
 
     status = 404
+
+    def __init__(self, message: str = "There is no such file; it may have been deleted.") -> None:
+        """Use the usual message, or a more precise one."""
+        super().__init__(message)
 
 
 class BlobExists(Mp3burstError):
     """The id is taken: every attempt must write under a fresh one."""
 
+    def __init__(self) -> None:
+        """Use the only message there is for it."""
+        super().__init__("This file id is already in use: write under a new id.")
+
 
 class BlobCorrupt(Mp3burstError):
     """The bytes read are not the bytes that were written."""
 
+    def __init__(self, message: str = "The file is damaged in the media store: upload it again.") -> None:
+        """Use the usual message, or a more precise one."""
+        super().__init__(message)
+
 
 class StaleWriter(Mp3burstError):
-    """A later writer goes on with the blob: what this one wrote since it last asked does not count."""
+    """A later writer has taken over the blob: nothing that this one has written since its last sync counts."""
 
     status = 423
 
+    def __init__(self) -> None:
+        """Use the only message there is for it."""
+        super().__init__("Another request has taken over this upload. Ask for its offset before you resume.")
+
 
 class MediaUnavailable(TryAgain):
-    """The media store is unavailable, or full."""
+    """The media store does not answer, or is full."""
 
     counts_as_attempt = False
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What is kept beside a blob's bytes."""
+    """What is stored with a blob's bytes."""
 
     owner: str
     job: str
@@ -56,10 +72,15 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """A finished blob: its size in bytes, SHA-256 and CRC-32C of its bytes in hexadecimal, and its description.
+    """A finished blob.
 
-    A sum is empty where another GridFS client wrote the blob and left none; nothing is checked where both are. A blob
-    that was appended to has no SHA-256, whose state nobody can hand on from one process to the next.
+    Attributes:
+        size: in bytes.
+        sha256: the SHA-256 of its bytes in hexadecimal. Empty for a blob that was appended to, since hashlib cannot
+            save the state of a SHA-256 for the next process.
+        crc32c: the CRC-32C of its bytes in hexadecimal. Both sums are empty if another GridFS client wrote the blob
+            without them; reading then checks nothing.
+        description: what was stored with it.
     """
 
     size: int
@@ -70,17 +91,21 @@ class Stat:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What is durable of a blob that grows: its first ``size`` bytes, and their CRC-32C in hexadecimal."""
+    """What is durable of a blob that is being appended to.
+
+    Attributes:
+        size: how many bytes, counted from the start.
+        crc32c: their CRC-32C in hexadecimal.
+    """
 
     size: int = 0
     crc32c: str = "00000000"
 
 
 class Writer(Protocol):
-    """Writes one blob. Leaving the ``with`` block well makes the blob visible, an exception leaves nothing.
+    """Writes one blob. Leaving the ``with`` block makes the blob visible; an exception leaves nothing behind.
 
-    BlobExists, where the id is taken, comes when it is entered or at the latest when it is left, and does no harm to
-    the other blob.
+    If the id is taken, BlobExists is raised on entry or at the latest on exit, and the other blob stays as it is.
     """
 
     def __enter__(self) -> Self: ...
@@ -90,11 +115,15 @@ class Writer(Protocol):
     ) -> None: ...
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append bytes and return how many, always all; MediaUnavailable where the store is full or away."""
+        """Append all of the bytes and return how many they are.
+
+        Raises:
+            MediaUnavailable: the store does not answer, or is full.
+        """
 
 
 class Appender(Protocol):
-    """Appends to an unfinished blob; a context manager. What lies behind what was kept is overwritten."""
+    """Appends to an unfinished blob; a context manager. Bytes past the checkpoint are overwritten."""
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -107,21 +136,26 @@ class Appender(Protocol):
     ) -> None: ...
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append bytes and return how many, always all; StaleWriter where a later writer has the blob."""
+        """Append all of the bytes and return how many they are.
+
+        Raises:
+            StaleWriter: a later writer has taken over the blob.
+            MediaUnavailable: the store does not answer, or is full.
+        """
 
     @property
     def tail(self) -> bytes:
-        """The bytes so far of the last block, which is not full (``functions.media.integrity``)."""
+        """The bytes after the last full block (``functions.media.integrity.BLOCK_SIZE``)."""
 
     def sync(self, *, whole_blocks: bool = False) -> Checkpoint:
-        """Make durable what was written, wherever it ends, or only the whole blocks of it, which costs less.
+        """Make what was written durable, and return the new checkpoint.
 
-        Returns:
-            What is kept.
+        Args:
+            whole_blocks: leave out the last block unless it is full, which costs less.
         """
 
     def finish(self, description: Description) -> None:
-        """Sync, and make the blob visible; it may be so already."""
+        """Sync, and make the blob visible. It may be visible already."""
 
 
 class Reader(Protocol):
@@ -136,40 +170,40 @@ class Reader(Protocol):
     ) -> None: ...
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, fewer only at the end.
+        """Return up to ``size`` bytes, fewer only at the end.
 
-        Where the reads went from start to end and found other bytes than were written, the last one raises
-        BlobCorrupt; so does every read of bytes that are missing.
+        Raises:
+            BlobCorrupt: bytes are missing, or this read completes a pass from start to end and the checksum differs.
         """
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Move to a byte offset, as ``io.IOBase.seek``."""
 
     def tell(self) -> int:
-        """The byte offset of the next read."""
+        """Return the byte offset of the next read."""
 
 
 class Store(Protocol):
-    """One kind of blobs. Every method raises MediaUnavailable where the store is away."""
+    """Stores one kind of blob. Every method raises MediaUnavailable if the store does not answer."""
 
     def create(self, blob: str, description: Description) -> Writer:
-        """A writer for a new blob; BlobNotFound where the id is malformed."""
+        """Return a writer for a new blob; BlobNotFound if the id is malformed."""
 
     def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> Appender:
-        """An appender to a blob that was begun, or that begins now, where nothing is kept.
+        """Return an appender to an unfinished blob, or to a new one if the checkpoint is at 0.
 
         Args:
             blob: its id.
-            checkpoint: what ``sync`` told last. BlobNotFound comes when it is entered, where that is gone.
-            writer: the number of this attempt. From when it is entered none with a smaller number changes what this
-                one writes: it gets StaleWriter.
+            checkpoint: what the last ``sync`` returned. If those bytes are gone, entering raises BlobNotFound.
+            writer: the number of this attempt. Once the appender is entered, writers with smaller numbers can no longer
+                change the blob: they get StaleWriter.
         """
 
     def open(self, blob: str) -> Reader:
-        """A reader of a finished blob; BlobNotFound where there is none, also for a malformed id."""
+        """Return a reader of a finished blob; BlobNotFound if there is none or the id is malformed."""
 
     def delete(self, blob: str) -> None:
-        """Delete a blob, finished or not, and everything of it. One that is not there is no error."""
+        """Delete a blob, finished or not. Deleting one that does not exist is no error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +215,16 @@ class Media:
     mp3s: Store
 
     def __getitem__(self, name: str) -> Store:
-        """The store by the name that the blobs table has for it: videos, pieces or mp3s."""
+        """Return a store by its name in the blobs table: videos, pieces or mp3s."""
         stores: dict[str, Store] = {"videos": self.videos, "pieces": self.pieces, "mp3s": self.mp3s}
         return stores[name]
 
 
 def new_blob_id() -> BlobId:
-    """A new random id, impossible to guess."""
+    """Return a random id that cannot be guessed."""
     return BlobId(secrets.token_hex(12))
 
 
 def is_blob_id(text: str) -> bool:
-    """Whether the text has the form of a blob's id."""
+    """Return whether the text has the form of a blob's id."""
     return _BLOB_ID.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""What an upload takes, whichever way it comes in, and who may."""
+"""What the upload function works with, read from the environment once, and who may upload."""
 
 import functools
 import os
@@ -7,7 +7,6 @@ from typing import Final
 
 from flask import Request
 
-from events.errors import Mp3burstError
 from events.publish import publisher
 from functions.auth.tokens import Identity, NotAllowed, verifier
 from functions.media import Media, connect
@@ -19,22 +18,22 @@ from functions.state.outbox import Outbox
 from functions.upload.limits import Quota
 from functions.upload.tus.uploads import HOURS, Uploads
 
-#: Seconds that an upload waits for the broker; sweep does what it does not.
+#: Seconds that an upload waits for the broker. Sweep publishes what could not be published in that time.
 PUBLISH_BUDGET: Final = 1.0
+#: Bytes of a file, unless MAX_UPLOAD_BYTES says otherwise.
 MAX_BYTES: Final = 8 << 30
-#: Uploads and conversions that a user may have under way: enough for a folder of clips, and no queue for a day.
+#: Uploads and conversions that a user may have in progress, unless QUOTA_JOBS says otherwise: enough for a folder of
+#: clips, too few to queue up a day's work.
 QUOTA_JOBS: Final = 200
-
-
-class TooLarge(Mp3burstError):
-    """The file is larger than MAX_UPLOAD_BYTES."""
-
-    status = 413
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What an upload takes."""
+    """The stores, records and limits that an upload needs.
+
+    Attributes:
+        max_bytes: bytes of a file.
+    """
 
     media: Media
     blobs: Blobs
@@ -47,27 +46,34 @@ class Dependencies:
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """What this process's environment names."""
+    """Return the dependencies that this process's environment describes; the same ones at every call.
+
+    Raises:
+        BadSetting: a variable is missing or malformed.
+    """
     database = Database(url(os.environ))
-    outbox = Outbox(database, publisher(os.environ, "/mp3burst/upload"))
-    most = int(number(os.environ, "MAX_UPLOAD_BYTES", MAX_BYTES, 1))
-    uploads = Uploads(database, number(os.environ, "UPLOAD_HOURS", HOURS, 0.25))
-    quota = Quota(int(number(os.environ, "QUOTA_JOBS", QUOTA_JOBS)), int(number(os.environ, "QUOTA_BYTES", 0)))
-    return Dependencies(connect(os.environ), Blobs(database), Jobs(database), uploads, outbox, most, quota)
+    return Dependencies(
+        media=connect(os.environ),
+        blobs=Blobs(database),
+        jobs=Jobs(database),
+        uploads=Uploads(database, number(os.environ, "UPLOAD_HOURS", HOURS, 0.25)),
+        outbox=Outbox(database, publisher(os.environ, "/mp3burst/upload")),
+        max_bytes=int(number(os.environ, "MAX_UPLOAD_BYTES", MAX_BYTES, 1)),
+        quota=Quota(
+            jobs=int(number(os.environ, "QUOTA_JOBS", QUOTA_JOBS)),
+            size=int(number(os.environ, "QUOTA_BYTES", 0)),
+        ),
+    )
 
 
 def authorize(request: Request) -> Identity:
-    """Who uploads.
+    """Return the identity of the user who uploads.
 
     Raises:
-        NotAuthenticated: nobody that we know. NotAllowed: somebody who may not.
+        NotAuthenticated: the request has no valid token.
+        NotAllowed: UPLOAD_ROLE restricts uploads to another role.
     """
     identity = verifier(os.environ).authenticate(request.headers.get("Authorization"))
     if os.environ.get("UPLOAD_ROLE", "") not in ("", identity.role):
         raise NotAllowed("Only administrators may upload here: ask one of them.")
     return identity
-
-
-def too_large(most: int) -> TooLarge:
-    """The error for a file that is over the limit."""
-    return TooLarge(f"The file is too large: at most {most} bytes are taken.")

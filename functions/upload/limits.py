@@ -1,11 +1,12 @@
-"""What one user may have at once: uploads and conversions under way, and bytes of media.
+"""Enforces what an upload may be: its size, its owner's quota, and its file type.
 
-Blobs are what is counted. An upload has the row of its blob, with as many bytes as it may grow to, before its first
-byte is read, and the job that it becomes keeps that row. Whoever adds to what a user has locks the user's row first, so
-that of two at once the second sees what the first has taken.
+The quota counts blobs: every upload in progress, with the bytes it may grow to, and every video and MP3 that is stored.
+An upload's blob has a row before its first byte is read, and the job that it becomes keeps that row. Whoever adds to a
+user's blobs locks the user's row first, so of two concurrent requests the second sees what the first has reserved.
 """
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,21 +14,25 @@ from sqlalchemy import Connection, and_, bindparam, case, func, or_, select
 
 from events.errors import Mp3burstError
 from functions.auth.tokens import Identity
-from functions.state.blobs import Grant
+from functions.http_endpoint import Unprocessable
+from functions.media import BlobId
+from functions.state.blobs import Blobs, Grant
 from functions.state.jobs import FINISHED
 from functions.state.schema import blobs, jobs, now, users
+from functions.upload.sniff import HEAD_SIZE, require_media
 
-#: Bytes that an upload of unknown length is given at a time.
-STEP: Final = 64 << 20
+#: Bytes that an upload of unknown length reserves at a time.
+RESERVATION_STEP: Final = 64 << 20
 
 _ADMIN: Final = "admin"
-#: Seconds; a short video is converted in less.
-_WAIT: Final = 30
-# Made once: to build a statement costs SQLAlchemy as much as to run it.
-_USER: Final = select(users.c.id).where(users.c.id == bindparam("owner")).with_for_update()
-_UNFINISHED: Final = and_(blobs.c.store == "videos", or_(jobs.c.id.is_(None), jobs.c.state.not_in(FINISHED)))
-_TAKEN: Final = (
-    select(func.coalesce(func.sum(blobs.c.size), 0), func.coalesce(func.sum(case((_UNFINISHED, 1), else_=0)), 0))
+#: Seconds until a client may try again. A short video is converted in less.
+_RETRY_AFTER: Final = 30
+# Built once: building a statement costs SQLAlchemy as much as running it.
+_LOCK_USER: Final = select(users.c.id).where(users.c.id == bindparam("owner")).with_for_update()
+_IN_PROGRESS: Final = and_(blobs.c.store == "videos", or_(jobs.c.id.is_(None), jobs.c.state.not_in(FINISHED)))
+#: (bytes stored or reserved, uploads and conversions in progress) of a user, leaving out the blob ``own``.
+_USAGE: Final = (
+    select(func.coalesce(func.sum(blobs.c.size), 0), func.coalesce(func.sum(case((_IN_PROGRESS, 1), else_=0)), 0))
     .select_from(blobs.outerjoin(jobs, jobs.c.id == blobs.c.job))
     .where(
         blobs.c.owner == bindparam("owner"),
@@ -38,57 +43,167 @@ _TAKEN: Final = (
 )
 
 
+class TooLarge(Mp3burstError):
+    """The file is larger than MAX_UPLOAD_BYTES, or than the length that was announced for it."""
+
+    status = 413
+
+    def __init__(self, limit: int) -> None:
+        """Name the limit, in bytes, in the message."""
+        super().__init__(f"The file is too large: the limit is {limit} bytes.")
+
+
 class TooManyJobs(Mp3burstError):
-    """The user has as many uploads and conversions under way as one may have; ``retry_after`` is in seconds."""
+    """The user has the maximum number of uploads and conversions in progress; ``retry_after`` is in seconds."""
 
     status = 429
-    retry_after = _WAIT
+    retry_after = _RETRY_AFTER
 
 
 class QuotaFull(Mp3burstError):
-    """The upload would not fit into what the user may keep."""
+    """The upload does not fit into the user's quota."""
 
     status = 413
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What one user may have, administrators aside; 0 is any number.
+    """Limits per user; administrators have none. 0 means unlimited.
 
     Attributes:
-        jobs: uploads and conversions under way at once.
-        size: bytes of videos and MP3s, with what an upload under way has announced.
+        jobs: uploads and conversions in progress.
+        size: bytes of videos and MP3s, including what uploads in progress have reserved.
     """
 
     jobs: int = 0
     size: int = 0
 
-    def begin(self, who: Identity, size: int, slack: int = 0) -> Grant:
-        """For a new upload: gives it room for so many bytes, or for up to ``slack`` less where there is no more.
+    def begin(self, identity: Identity, size: int | None, overhead: int = 0) -> Grant:
+        """Return a grant for a new upload.
 
-        What is returned raises:
-            TooManyJobs, QuotaFull: the user has too much already.
+        Args:
+            identity: its owner.
+            size: bytes to reserve; None if the length is unknown: up to RESERVATION_STEP, whatever is left.
+            overhead: bytes of ``size`` that may turn out not to be the file's, and are not reserved if the quota
+                has no space left for them.
+
+        The grant raises:
+            TooManyJobs: the user has too many uploads and conversions in progress.
+            QuotaFull: too few bytes are left.
         """
-        return functools.partial(self._admit, who=who, size=size, slack=slack, begins=True)
+        if size is None:
+            size = overhead = RESERVATION_STEP
+        return functools.partial(self._grant, identity=identity, size=size, minimum=size - overhead, is_new=True)
 
-    def grow(self, who: Identity, size: int, slack: int = 0) -> Grant:
-        """For an upload under way: gives it room for so many bytes in all; else as ``begin``."""
-        return functools.partial(self._admit, who=who, size=size, slack=slack, begins=False)
+    def grow(self, identity: Identity, size: int, minimum: int) -> Grant:
+        """Return a grant that brings an upload in progress to ``size`` bytes, or to ``minimum`` if no more are left.
 
-    def _admit(self, connection: Connection, blob: str, *, who: Identity, size: int, slack: int, begins: bool) -> int:
-        if who.role == _ADMIN or not (self.size or (self.jobs and begins)):
+        The grant raises:
+            QuotaFull: fewer than ``minimum`` bytes are left.
+        """
+        return functools.partial(self._grant, identity=identity, size=size, minimum=minimum, is_new=False)
+
+    def _grant(
+        self, connection: Connection, blob: str, *, identity: Identity, size: int, minimum: int, is_new: bool
+    ) -> int:
+        if identity.role == _ADMIN or not (self.size or (self.jobs and is_new)):
             return size
-        connection.execute(_USER, {"owner": who.user})
-        taken, unfinished = connection.execute(_TAKEN, {"owner": who.user, "own": blob}).one()
-        if begins and 0 < self.jobs <= unfinished:
+        connection.execute(_LOCK_USER, {"owner": identity.user})
+        used, in_progress = connection.execute(_USAGE, {"owner": identity.user, "own": blob}).one()
+        if is_new and 0 < self.jobs <= in_progress:
             raise TooManyJobs(
-                f"You have {unfinished} uploads and conversions under way, and no more are taken at once: "
-                "wait until one is done, or delete one."
+                f"You have {in_progress} uploads and conversions in progress, and {self.jobs} are allowed: "
+                "wait until one finishes, or delete one."
             )
-        left = max(self.size - int(taken), 0)
-        if self.size and max(size - slack, 1) > left:
+        left = max(self.size - int(used), 0)
+        if self.size and max(minimum, 1) > left:
             raise QuotaFull(
-                f"You may keep {self.size} bytes of videos and MP3s here, and {left} are left: "
+                f"You may store {self.size} bytes of videos and MP3s, and {left} are left: "
                 "delete a job that you no longer need."
             )
         return min(size, left) if self.size else size
+
+
+class Reservation:
+    """The bytes that are reserved in the owner's quota for one upload.
+
+    Attributes:
+        size: how many they are.
+    """
+
+    def __init__(self, blobs: Blobs, quota: Quota, identity: Identity, blob: BlobId, size: int) -> None:
+        self.size = size
+        self._blobs = blobs
+        self._quota = quota
+        self._identity = identity
+        self._blob = blob
+
+    def require(self, size: int) -> None:
+        """Reserve ``size`` bytes in all, unless as many are reserved already.
+
+        Raises:
+            QuotaFull: too few are left. BlobExpired: the blob was deleted meanwhile.
+        """
+        self._grow(size, size)
+
+    def extend(self, size: int) -> None:
+        """Reserve as ``require`` does, and up to RESERVATION_STEP more, so that few chunks need a transaction."""
+        self._grow(size + RESERVATION_STEP, size)
+
+    def _grow(self, size: int, minimum: int) -> None:
+        if minimum > self.size:
+            self.size = self._blobs.grow(self._blob, self._quota.grow(self._identity, size, minimum))
+
+
+class StreamChecks:
+    """Checks the bytes of one upload as they arrive: the size limit, then the quota, then the file type.
+
+    Attributes:
+        received: bytes of the file so far, over all requests.
+    """
+
+    def __init__(self, reservation: Reservation, limit: int, received: int = 0, head: bytes | None = b"") -> None:
+        """Start to check, or resume.
+
+        Args:
+            reservation: the bytes reserved for the upload; extended as more arrive.
+            limit: bytes that the file may have.
+            received: bytes of it that earlier requests brought.
+            head: those bytes, or None if they were HEAD_SIZE or more, and so have been checked.
+        """
+        self.received = received
+        self._reservation = reservation
+        self._limit = limit
+        self._head = head
+
+    def apply(self, content: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the same chunks, each one after its checks.
+
+        Raises:
+            TooLarge: the file exceeds the limit.
+            QuotaFull: it exceeds what its owner may store. BlobExpired: its blob was deleted meanwhile.
+            UnsupportedMediaType: its first HEAD_SIZE bytes are neither audio nor video.
+        """
+        for chunk in content:
+            self.received += len(chunk)
+            if self.received > self._limit:
+                raise TooLarge(self._limit)
+            self._reservation.extend(self.received)
+            if self._head is not None:
+                self._head += chunk[: HEAD_SIZE - len(self._head)]
+                if len(self._head) == HEAD_SIZE:
+                    require_media(self._head)
+                    self._head = None
+            yield chunk
+
+    def finish(self) -> None:
+        """Check the complete file: ``apply`` cannot judge one that is shorter than HEAD_SIZE.
+
+        Raises:
+            Unprocessable: it is empty. UnsupportedMediaType: it is neither audio nor video.
+        """
+        if not self.received:
+            raise Unprocessable("The file is empty: choose another.", {"file": "is empty"})
+        if self._head is not None:
+            require_media(self._head)
+            self._head = None

@@ -1,7 +1,6 @@
-"""Takes in videos."""
+"""Receives videos: POST /upload in one request, /files in several (``functions.upload.tus``)."""
 
 import sys
-from collections.abc import Iterator
 
 import functions_framework
 from flask import Request, Response
@@ -11,90 +10,72 @@ from functions.auth.accounts import UserId
 from functions.auth.tokens import Identity
 from functions.http_endpoint import Routes, Unprocessable, json_response
 from functions.media import Description
-from functions.options import Options
 from functions.state.jobs import Job, NewJob, new_job_id
-from functions.upload.dependencies import PUBLISH_BUDGET, Dependencies, authorize, dependencies, too_large
-from functions.upload.limits import STEP
-from functions.upload.multipart import BESIDE, Form, WrongType, limited, options_from, options_in, read, with_room
-from functions.upload.sniff import ENOUGH, is_media
+from functions.upload.dependencies import PUBLISH_BUDGET, Dependencies, authorize, dependencies
+from functions.upload.limits import Reservation, StreamChecks, TooLarge
+from functions.upload.multipart import MAX_OVERHEAD, Form, parse_options, read
 from functions.upload.tus import routes
 
 
 @functions_framework.http
 def upload(request: Request) -> Response:
-    """POST /upload in one request, and /files in as many as it takes."""
-    return routes.answer(request) if routes.is_meant(request) else _ROUTES.answer(request)
+    """Answer POST /upload, and every method of /files."""
+    return routes.answer(request) if routes.matches(request) else _ROUTES.answer(request)
 
 
 def _upload(request: Request) -> Response:
     identity = authorize(request)
-    deps, key = dependencies(), request.headers.get("Idempotency-Key")
+    deps = dependencies()
+    key = request.headers.get("Idempotency-Key")
     if key is not None and not 1 <= len(key) <= 255:
         raise Unprocessable(
             "The Idempotency-Key must have 1 to 255 characters.", {"Idempotency-Key": "is empty or too long"}
         )
     job = deps.jobs.with_key(identity.user, key) if key else None
     if job is None:
-        request.max_content_length = sys.maxsize  # Ours is for the file, and has a sentence.
-        if (request.content_length or 0) > deps.max_bytes + BESIDE:
-            raise too_large(deps.max_bytes)
+        request.max_content_length = sys.maxsize  # Our own limit is the file's, and its error has a message.
+        if (request.content_length or 0) > deps.max_bytes + MAX_OVERHEAD:
+            raise TooLarge(deps.max_bytes)
         job = create_job(read(request), identity, key, deps, request.content_length)
     return json_response({"job": job.id, "fid": job.video}, 202, {"Location": f"/jobs/{job.id}"})
 
 
 def create_job(form: Form, identity: Identity, key: str | None, deps: Dependencies, length: int | None = None) -> Job:
-    """Store the file, put its job on record, and tell convert. A request that fails leaves nothing behind.
+    """Store the file, record its job, and publish VideoUploaded. A request that fails leaves nothing behind.
 
     Args:
-        form: the upload, of whose file nothing has been read yet.
-        identity: who uploads.
-        key: the Idempotency-Key, which no job has yet.
-        deps: what it takes.
-        length: bytes of the request, if they are known; a form takes some of them.
+        form: the upload; its file has not been read yet.
+        identity: the owner.
+        key: the Idempotency-Key; no job has it yet.
+        deps: the function's dependencies.
+        length: bytes of the request, if known; up to ``form.overhead`` of them are not the file's.
+
+    Returns:
+        The job: of concurrent requests with the same key all get the same one.
 
     Raises:
         TooManyJobs, QuotaFull: the user has too much already.
-        WrongType: it is neither audio nor video. TooLarge: it is over the limit.
-        Unprocessable: it is empty, an option is wrong, or one of the faults that ``form.read`` names.
+        UnsupportedMediaType: the file is neither audio nor video. TooLarge: it exceeds the limit.
+        Unprocessable: the file is empty, an option is invalid, or as described at ``multipart.read``.
+        ClientDisconnected, BadRequest: as described at ``multipart.read``.
     """
-    _options(form)  # Those before the file; a mistake there need not wait for 4 GB.
+    parse_options(form.fields)  # Those before the file: a mistake in them is reported before 4 GB are received.
     new_id = new_job_id()
-    about = Description(identity.user, new_id, form.filename, "application/octet-stream")
-    admit = deps.quota.begin(identity, length, form.beside) if length else deps.quota.begin(identity, STEP, STEP)
-    with deps.blobs.writing(deps.media, "videos", about, admit) as video:
-
-        def grow(size: int) -> int:
-            return deps.blobs.grow(video.blob, deps.quota.grow(identity, size + STEP, STEP))
-
-        content = limited(form.content, deps.max_bytes, lambda: too_large(deps.max_bytes))
-        for chunk in _checked(with_room(content, 0, video.granted, grow)):
+    description = Description(identity.user, new_id, form.filename, "application/octet-stream")
+    grant = deps.quota.begin(identity, length or None, form.overhead)
+    with deps.blobs.writing(deps.media, "videos", description, grant) as video:
+        reservation = Reservation(deps.blobs, deps.quota, identity, video.blob, video.granted)
+        checks = StreamChecks(reservation, deps.max_bytes)
+        for chunk in checks.apply(form.content):
             video.write(chunk)
-        options = _options(form)
+        checks.finish()
+        options = parse_options(form.fields)
     job = deps.jobs.add(NewJob(new_id, UserId(identity.user), video.blob, form.filename, options, key, video.size))
     if job.id == new_id:
         deps.outbox.emit(VideoUploaded(job.id), PUBLISH_BUDGET)
     else:
         deps.blobs.discard(deps.media, "videos", video.blob)
     return job
-
-
-def _checked(content: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes, once the first of them have been found to be those of audio or video."""
-    head = b""
-    for chunk in content:
-        head += chunk
-        if len(head) >= ENOUGH:
-            break
-    if not head:
-        raise Unprocessable("The file is empty: choose another.", {"file": "is empty"})
-    if not is_media(head[:ENOUGH]):
-        raise WrongType("This file is neither audio nor video: choose another.")
-    yield head
-    yield from content
-
-
-def _options(form: Form) -> Options:
-    return options_from(options_in(form.fields))
 
 
 _ROUTES = Routes({"POST /upload": _upload})

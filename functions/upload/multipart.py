@@ -1,9 +1,10 @@
-"""Reads an upload as it comes in: the fields, and the one file piece by piece."""
+"""Parses POST /upload as it arrives: the form's fields, and its one file chunk by chunk."""
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import IO, Final
 
 from flask import Request
@@ -12,82 +13,90 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from events.errors import Mp3burstError
 from functions.http_endpoint import BadRequest, Unprocessable
 from functions.options import BadOption, Options
+from functions.upload.sniff import UnsupportedMediaType
 
-_CHUNK: Final = 256 << 10
-#: What the decoder may hold: two chunks, and what it could not use of the one before.
-_BUFFER: Final = 3 * _CHUNK
-#: As much of the end of a chunk as may belong to a boundary: it has up to 70 characters (RFC 2046, 5.1.1).
-_TAIL: Final = 256
-_FIELD_BYTES: Final = 16 << 10
-_PARTS: Final = 50
-#: Bytes that a form may have beside its file.
-BESIDE: Final = 1 << 20
-FILE: Final = "file"
+#: Bytes that are read at a time.
+_CHUNK_SIZE: Final = 256 << 10
+#: Bytes that the decoder may buffer: two chunks, and what it could not parse yet of the one before.
+_MAX_BUFFER: Final = 3 * _CHUNK_SIZE
+#: Bytes at the end of a chunk that may belong to a boundary, which has up to 70 characters (RFC 2046, 5.1.1).
+_BOUNDARY_TAIL: Final = 256
+#: Bytes of a field's value.
+_MAX_FIELD_SIZE: Final = 16 << 10
+_MAX_PARTS: Final = 50
+#: Bytes that a form may have in addition to its file's.
+MAX_OVERHEAD: Final = 1 << 20
+#: The name of the form's field that has the file.
+FILE_FIELD: Final = "file"
 
 
 class ClientDisconnected(BadRequest):
-    """The client went away before it had sent everything."""
+    """The connection was lost before the client had sent everything."""
 
 
-class WrongType(Mp3burstError):
-    """What was sent is neither a form with a file nor audio or video."""
-
-    status = 415
-
-
+@dataclass
 class Form:
-    """An upload that is coming in. ``fields`` has what stood before the file, and fills up while the file is read.
+    """An upload that is arriving.
 
-    ``beside`` is how many bytes of the request, at most, are not the file's.
+    Attributes:
+        filename: the file's base name.
+        fields: the fields before the file; those after it are added while ``content`` is read.
+        content: the file's bytes in chunks.
+        overhead: bytes of the request, at most, that are not the file's.
     """
 
-    def __init__(self, filename: str, fields: dict[str, str], content: Iterator[bytes], beside: int = 0) -> None:
-        self.filename, self.fields, self.content, self.beside = filename, fields, content, beside
+    filename: str
+    fields: dict[str, str]
+    content: Iterator[bytes]
+    overhead: int = 0
 
 
 def read(request: Request) -> Form:
-    """Begin to read the upload: as far as the file, whose bytes are then read through ``content``.
+    """Parse an upload up to its file; the file is read through the form's ``content``.
 
     Raises:
-        WrongType: it is neither multipart/form-data nor video/... nor audio/....
-        Unprocessable: no file, or a file in a field that is not called ``file``. Reading ``content`` to the end raises
-            it too, for a second file and for a field that is given twice.
-        BadRequest: the form is damaged. ClientDisconnected: the client went away; also while ``content`` is read.
+        UnsupportedMediaType: the Content-Type is neither multipart/form-data nor video/* nor audio/*.
+        Unprocessable: there is no file, or a file in a field with another name than ``file``. Reading ``content`` to
+            the end raises it for a second file and for a field that was sent twice.
+        BadRequest: the form is malformed; also while ``content`` is read.
+        ClientDisconnected: the connection was lost; also while ``content`` is read.
     """
     fields: dict[str, str] = dict(request.args.items())
-    kind, options = parse_options_header(request.headers.get("Content-Type"))
-    kind = kind.lower()
-    if kind == "multipart/form-data" and options.get("boundary"):
-        events = _events(request.stream, options["boundary"].encode("latin-1", "replace"))
-        name = _up_to_file(events, fields)
-        return Form(base_name(fields.pop("filename", "") or name), fields, _content(events, fields), BESIDE)
-    if kind.startswith(("video/", "audio/")):
+    content_type, parameters = parse_options_header(request.headers.get("Content-Type"))
+    content_type = content_type.lower()
+    if content_type == "multipart/form-data" and parameters.get("boundary"):
+        events = _events(request.stream, parameters["boundary"].encode("latin-1", "replace"))
+        name = _read_up_to_file(events, fields)
+        return Form(base_name(fields.pop("filename", "") or name), fields, _content(events, fields), MAX_OVERHEAD)
+    if content_type.startswith(("video/", "audio/")):
         return Form(base_name(fields.pop("filename", "")), fields, _chunks(request.stream))
-    raise WrongType("Send a form with the video in its field file, or the video itself with a video/ or audio/ type.")
+    raise UnsupportedMediaType(
+        f"Send a multipart/form-data form with the video in the field {FILE_FIELD}, "
+        "or the video itself with a video/* or audio/* Content-Type."
+    )
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
     while True:
         try:
-            chunk = stream.read(_CHUNK)
+            chunk = stream.read(_CHUNK_SIZE)
         except (exceptions.ClientDisconnected, OSError) as error:
-            raise ClientDisconnected("The upload broke off: send it again.") from error
+            raise ClientDisconnected("The connection was lost: send the file again.") from error
         if not chunk:
             return
         yield chunk
 
 
 def _events(stream: IO[bytes], boundary: bytes) -> Iterator[Event]:
-    decoder = MultipartDecoder(boundary, max_form_memory_size=_BUFFER, max_parts=_PARTS)
+    decoder = MultipartDecoder(boundary, max_form_memory_size=_MAX_BUFFER, max_parts=_MAX_PARTS)
 
-    for chunk in itertools.chain(_whole_boundaries(_chunks(stream), boundary), (None,)):
-        with _plain_errors():
+    for chunk in itertools.chain(_with_complete_boundaries(_chunks(stream), boundary), (None,)):
+        with _translated_errors():
             decoder.receive_data(chunk)
         while True:
-            with _plain_errors():
+            with _translated_errors():
                 event = decoder.next_event()
             if isinstance(event, NeedData):
                 break
@@ -96,120 +105,95 @@ def _events(stream: IO[bytes], boundary: bytes) -> Iterator[Event]:
                 return
 
 
-def _whole_boundaries(chunks: Iterator[bytes], boundary: bytes) -> Iterator[bytes]:
-    """The same bytes, but no chunk ends just behind a boundary.
+def _with_complete_boundaries(chunks: Iterator[bytes], boundary: bytes) -> Iterator[bytes]:
+    """Yield the same bytes, in chunks that never end directly after a boundary.
 
-    There werkzeug 3.1's decoder takes the CR in front of the boundary for the last byte of the file.
+    Werkzeug 3.1's decoder would take the CR before such a boundary for the last byte of the file.
     """
-    cut = re.compile(rb"--%s(?:-|[ \t]{1,64})\Z" % re.escape(boundary))
-    held = tail = b""
+    ends_after_boundary = re.compile(rb"--%s(?:-|[ \t]{1,64})\Z" % re.escape(boundary))
+    pending = b""
+    tail = b""
     for chunk in chunks:
-        held += chunk
-        tail = (tail + chunk[-_TAIL:])[-_TAIL:]
-        if len(held) > _CHUNK or not cut.search(tail):
-            yield held
-            held = b""
-    yield held
+        pending += chunk
+        tail = (tail + chunk[-_BOUNDARY_TAIL:])[-_BOUNDARY_TAIL:]
+        if len(pending) > _CHUNK_SIZE or not ends_after_boundary.search(tail):
+            yield pending
+            pending = b""
+    yield pending
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
+    """Turn the decoder's errors into BadRequest."""
     try:
         yield
     except RequestEntityTooLarge as error:
-        raise BadRequest("The form has too many fields, or headers without an end.") from error
+        raise BadRequest("The form has too many fields, or its headers are too long.") from error
     except ValueError as error:
-        raise BadRequest("The form is damaged: send multipart/form-data as RFC 7578 has it.") from error
+        raise BadRequest("The form is malformed: send multipart/form-data as defined in RFC 7578.") from error
 
 
-def _up_to_file(events: Iterator[Event], fields: dict[str, str]) -> str:
-    """Read fields until the file begins; its name."""
+def _read_up_to_file(events: Iterator[Event], fields: dict[str, str]) -> str:
+    """Add the fields before the file to ``fields`` and return the file's name."""
     for event in events:
         if isinstance(event, File):
-            if event.name != FILE:
-                raise Unprocessable(f"Send the video in the field {FILE}.", {event.name: f"must be called {FILE}"})
+            if event.name != FILE_FIELD:
+                raise Unprocessable(
+                    f"Send the video in the field {FILE_FIELD}.", {event.name: f"must be called {FILE_FIELD}"}
+                )
             return event.filename
         if isinstance(event, Field):
             _read_field(event.name, events, fields)
-    raise Unprocessable(f"There is no file: send the video in the field {FILE}.", {FILE: "is missing"})
+    raise Unprocessable(f"The form has no file: send the video in the field {FILE_FIELD}.", {FILE_FIELD: "is missing"})
 
 
 def _content(events: Iterator[Event], fields: dict[str, str]) -> Iterator[bytes]:
-    """The file's bytes, then the fields behind it."""
+    """Yield the file's bytes, then add the fields after it to ``fields``."""
     for event in events:
         if isinstance(event, Data):
             yield bytes(event.data)
         elif isinstance(event, File):
-            raise Unprocessable("There are two files: send one at a time.", {event.name: "is one file too many"})
+            raise Unprocessable("The form has two files: send one at a time.", {event.name: "is a second file"})
         elif isinstance(event, Field):
             _read_field(event.name, events, fields)
 
 
 def _read_field(name: str, events: Iterator[Event], fields: dict[str, str]) -> None:
-    if name == FILE:
-        raise Unprocessable(f"The field {FILE} holds no file.", {FILE: "must be a file with a file name"})
+    if name == FILE_FIELD:
+        raise Unprocessable(
+            f"The field {FILE_FIELD} is not a file: send it with a file name.",
+            {FILE_FIELD: "must be a file with a file name"},
+        )
     if name in fields:
-        raise Unprocessable(f"{name} is given twice.", {name: "is given twice"})
+        raise Unprocessable(f"The field {name} was sent twice: send it once.", {name: "was sent twice"})
     value = b""
     for event in events:
         if isinstance(event, Data):
             value += event.data
-            if len(value) > _FIELD_BYTES:
-                raise BadRequest(f"The form's field {name} is too long.")
+            if len(value) > _MAX_FIELD_SIZE:
+                raise BadRequest(f"The field {name} is too long: the limit is {_MAX_FIELD_SIZE} bytes.")
             if not event.more_data:
                 break
     fields[name] = value.decode("utf-8", "replace").strip()
 
 
 def base_name(name: str) -> str:
-    """A file name without folders and control characters, 255 characters at most, its ending kept."""
+    """Return a file name without folders and control characters, of at most 255 characters, with its extension."""
     name = name.replace("\\", "/").rpartition("/")[2]
     name = "".join(character for character in name if character.isprintable()).strip() or "upload"
-    stem, dot, ending = name.rpartition(".")
-    if len(name) > 255 and len(ending) <= 16:
-        return stem[: 254 - len(ending)] + dot + ending
+    stem, dot, extension = name.rpartition(".")
+    if len(name) > 255 and len(extension) <= 16:
+        return stem[: 254 - len(extension)] + dot + extension
     return name[:255]
 
 
-def limited(content: Iterator[bytes], most: int, error: Callable[[], Mp3burstError]) -> Iterator[bytes]:
-    """The same bytes; raises the error when they are more than ``most``."""
-    total = 0
-    for chunk in content:
-        total += len(chunk)
-        if total > most:
-            raise error()
-        yield chunk
-
-
-def with_room(content: Iterator[bytes], had: int, room: int, grow: Callable[[int], int]) -> Iterator[bytes]:
-    """The same bytes; asks for more room before there are more than it has.
-
-    Args:
-        content: what comes in.
-        had: bytes that were there before.
-        room: bytes for which there is room.
-        grow: makes room for so many at least, and says for how many; may refuse.
-    """
-    total = had
-    for chunk in content:
-        total += len(chunk)
-        if total > room:
-            room = grow(total)
-        yield chunk
-
-
-def options_in(fields: Mapping[str, str]) -> dict[str, str]:
-    """The fields that were filled in: a web form sends the empty ones too."""
-    return {name: value for name, value in fields.items() if value}
-
-
-def options_from(fields: Mapping[str, str]) -> Options:
-    """The options that these fields ask for.
+def parse_options(fields: Mapping[str, str]) -> Options:
+    """Return the options that the fields ask for. Empty fields, which web forms send too, are ignored.
 
     Raises:
-        Unprocessable: one is unknown, or has a value that makes no sense.
+        Unprocessable: an option is unknown or its value is invalid.
     """
     try:
-        return Options.from_form(fields)
+        return Options.from_form({name: value for name, value in fields.items() if value})
     except BadOption as error:
         raise Unprocessable(str(error), {error.field: str(error)}) from error

@@ -236,7 +236,7 @@ def test_a_server_that_hangs_is_unavailable() -> None:
 def test_nothing_is_left_of_a_writer_that_gives_up_while_chunks_are_under_way(
     store: GridFSStore, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    insert, end = GridFSWriter._insert, GridFSWriter._give_up
+    insert, end = GridFSWriter._insert, GridFSWriter._abandon
     given_up, workers = threading.Event(), list[ThreadPoolExecutor]()
 
     def late(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
@@ -251,7 +251,7 @@ def test_nothing_is_left_of_a_writer_that_gives_up_while_chunks_are_under_way(
         end(self, failure)
 
     monkeypatch.setattr(GridFSWriter, "_insert", late)
-    monkeypatch.setattr(GridFSWriter, "_give_up", give_up)
+    monkeypatch.setattr(GridFSWriter, "_abandon", give_up)
     blob = new_blob_id()
     with pytest.raises(ZeroDivisionError), store.create(blob, A) as writer:
         writer.write(noise(3 * CHUNKS_PER_INSERT * CHUNK_SIZE))
@@ -314,13 +314,13 @@ def test_reads_go_on_while_the_query_for_what_comes_is_under_way(
 ) -> None:
     content = os.urandom(60 * CHUNK_SIZE + 5)
     blob = put(store, content)
-    load, answer = gridfs_store._load, threading.Event()
+    load, answer = gridfs_store._next_batch, threading.Event()
 
     def late(cursor: Any) -> list[dict[str, Any]]:
         assert answer.wait(30)
         return load(cursor)
 
-    monkeypatch.setattr(gridfs_store, "_load", late)
+    monkeypatch.setattr(gridfs_store, "_next_batch", late)
     with store.open(blob) as reader:
         assert reader.read(20 * CHUNK_SIZE) == content[: 20 * CHUNK_SIZE]
         answer.set()
@@ -329,7 +329,7 @@ def test_reads_go_on_while_the_query_for_what_comes_is_under_way(
 
 def test_who_has_left_a_query_has_no_more_of_it_fetched(store: GridFSStore, monkeypatch: pytest.MonkeyPatch) -> None:
     blob = put(store, noise(60 * CHUNK_SIZE))
-    load, begun, answer, loads = gridfs_store._load, threading.Event(), threading.Event(), list[int]()
+    load, begun, answer, loads = gridfs_store._next_batch, threading.Event(), threading.Event(), list[int]()
 
     def late(cursor: Any) -> list[dict[str, Any]]:
         begun.set()
@@ -337,7 +337,7 @@ def test_who_has_left_a_query_has_no_more_of_it_fetched(store: GridFSStore, monk
         loads.append(1)
         return load(cursor)
 
-    monkeypatch.setattr(gridfs_store, "_load", late)
+    monkeypatch.setattr(gridfs_store, "_next_batch", late)
     with store.open(blob) as reader:
         reader.read(8 * CHUNK_SIZE)
         assert begun.wait(30)

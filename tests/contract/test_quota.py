@@ -16,10 +16,10 @@ from functions.state.jobs import Jobs, Outcome
 from functions.state.outbox import Outbox
 from functions.state.schema import blobs, now, uploads, users
 from functions.upload.dependencies import Dependencies
-from functions.upload.limits import STEP, Quota, QuotaFull, TooManyJobs
+from functions.upload.limits import Quota, QuotaFull, TooManyJobs
 from functions.upload.main import create_job
 from functions.upload.multipart import ClientDisconnected, Form
-from functions.upload.tus.receive import complete, discard, receive
+from functions.upload.tus.receive import Part, complete, discard, receive
 from functions.upload.tus.uploads import Upload, Uploads
 from tests.contract.test_jobs import at_once
 from tests.e2e.client import wave_bytes
@@ -47,7 +47,7 @@ def may(deps: Dependencies, **quota: int) -> Dependencies:
 
 
 def begin(deps: Dependencies, length: int | None = SIZE, who: Identity = ADA) -> Upload:
-    admit = deps.quota.begin(who, STEP, STEP) if length is None else deps.quota.begin(who, length)
+    admit = deps.quota.begin(who, length)
     return deps.uploads.begin(who.user, "a.wav", Options(), "", length, admit)
 
 
@@ -107,7 +107,7 @@ def test_what_ends_makes_room_for_another(deps: Dependencies, database: Database
     begin(deps)
     make_past(database, "blobs", "expires_at")
     cut(deps)
-    upload = receive(begin(deps), 0, iter([SOUND]), deps, ADA)
+    upload = receive(begin(deps), Part(0, iter([SOUND])), deps, ADA)
     for _ in range(2):
         with pytest.raises(TooManyJobs) as refused:
             post(deps)
@@ -118,7 +118,7 @@ def test_what_ends_makes_room_for_another(deps: Dependencies, database: Database
 def cut(deps: Dependencies) -> None:
     def content() -> Iterator[bytes]:
         yield SOUND[:1000]
-        raise ClientDisconnected("The upload broke off: send it again.")
+        raise ClientDisconnected("The connection was lost: send the file again.")
 
     with pytest.raises(ClientDisconnected):
         post(deps, SIZE, content())
@@ -129,9 +129,9 @@ def test_videos_and_mp3s_count_until_they_are_deleted(deps: Dependencies) -> Non
     job = post(deps)
     convert(deps, job, 10)
     upload = begin(deps)
-    with pytest.raises(QuotaFull, match=f"keep {2 * SIZE + 10} bytes .* and 0 are left"):
+    with pytest.raises(QuotaFull, match=f"store {2 * SIZE + 10} bytes .* and 0 are left"):
         begin(deps, 1)
-    complete(receive(upload, 0, iter([SOUND]), deps, ADA), deps)
+    complete(receive(upload, Part(0, iter([SOUND])), deps, ADA), deps)
     for late in (lambda: begin(deps, 1), lambda: begin(deps, None), lambda: post(deps, None)):
         with pytest.raises(QuotaFull):
             late()
@@ -148,23 +148,23 @@ def test_an_upload_whose_length_nobody_told_takes_what_is_left_and_no_more(deps:
         deps.jobs.delete(job.id, ADA.user)
     with pytest.raises(QuotaFull):
         post(deps, None, iter([SOUND, b"+"]))
-    upload = receive(begin(deps, None), 0, iter([SOUND[:1000]]), deps, ADA)
+    upload = receive(begin(deps, None), Part(0, iter([SOUND[:1000]])), deps, ADA)
     with pytest.raises(QuotaFull):
-        receive(upload, 1000, iter([SOUND[1000:], b"+"]), deps, ADA)
+        receive(upload, Part(1000, iter([SOUND[1000:], b"+"])), deps, ADA)
     upload = deps.uploads.find(upload.id, ADA.user)
     read: list[bytes] = []
     with pytest.raises(QuotaFull):
-        receive(upload, upload.received, map(read.append, [b"+"]), deps, ADA, length=SIZE + 1)  # type: ignore[arg-type]
+        receive(upload, Part(upload.received, map(read.append, [b"+"]), length=SIZE + 1), deps, ADA)  # type: ignore[arg-type]
     assert read == []
 
 
 def test_the_length_that_is_told_last_is_what_counts(deps: Dependencies) -> None:
     deps = may(deps, size=2 * SIZE)
-    upload = receive(begin(deps, None), 0, iter([SOUND[:1000]]), deps, ADA)
+    upload = receive(begin(deps, None), Part(0, iter([SOUND[:1000]])), deps, ADA)
     assert upload.size == 2 * SIZE
     with pytest.raises(QuotaFull):
         begin(deps, 1)
-    complete(receive(upload, 1000, iter([SOUND[1000:]]), deps, ADA, length=SIZE), deps)
+    complete(receive(upload, Part(1000, iter([SOUND[1000:]]), length=SIZE), deps, ADA), deps)
     assert begin(deps).size == SIZE
 
 

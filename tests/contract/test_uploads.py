@@ -20,7 +20,7 @@ from functions.state.leases import LeaseTerms
 from functions.state.outbox import Outbox
 from functions.state.schema import blobs, metadata
 from functions.upload.dependencies import Dependencies
-from functions.upload.tus.receive import complete, discard, receive
+from functions.upload.tus.receive import Part, complete, discard, receive
 from functions.upload.tus.uploads import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads
 from tests.contract.test_jobs import at_once
 from tests.e2e.client import wave_bytes
@@ -52,8 +52,8 @@ def test_an_upload_is_found_by_its_owner_alone(deps: Dependencies) -> None:
     upload = begin(deps)
     found = deps.uploads.find(upload.id, OWNER)
     assert (found.received, found.length, found.about, found.state) == (0, len(SOUND), "filename YQ==", "open")
-    assert found.lives is not None
-    assert 23.9 * 3_600_000 < found.lives <= 24 * 3_600_000
+    assert found.expires_in is not None
+    assert 23.9 * 3_600_000 < found.expires_in <= 24 * 3_600_000
     for name, owner in ((upload.id, STRANGER), ("0" * 32, OWNER), ("x", OWNER)):
         with pytest.raises(UploadNotFound):
             deps.uploads.find(name, owner)
@@ -86,7 +86,7 @@ def test_the_offset_is_one_read_by_primary_keys(deps: Dependencies, database: Da
 
 
 def test_eight_that_finish_an_upload_at_once_make_one_job(deps: Dependencies, database: Database) -> None:
-    upload = receive(begin(deps), 0, iter([SOUND]), deps, ADA)
+    upload = receive(begin(deps), Part(0, iter([SOUND])), deps, ADA)
     assert at_once(8, lambda _: complete(upload, deps)) == [upload.job] * 8
     assert count(database, "jobs") == 1
     assert complete(deps.uploads.find(upload.id, OWNER), deps) == upload.job
@@ -121,7 +121,7 @@ def test_a_live_writer_keeps_others_out(deps: Dependencies, database: Database) 
         with pytest.raises(UploadLocked), deps.uploads.writing(upload):
             pass
 
-    assert receive(upload, 0, slowly(), deps, ADA).received == 1000
+    assert receive(upload, Part(0, slowly()), deps, ADA).received == 1000
 
 
 def test_an_upload_that_ends_while_it_is_written_is_gone_for_its_writer(deps: Dependencies, database: Database) -> None:
@@ -138,7 +138,7 @@ def test_an_upload_that_ends_while_it_is_written_is_gone_for_its_writer(deps: De
 
 
 def test_an_expired_upload_takes_nothing_and_goes_with_its_blob(deps: Dependencies, database: Database) -> None:
-    upload = receive(begin(deps), 0, iter([SOUND[:1000]]), deps, ADA)
+    upload = receive(begin(deps), Part(0, iter([SOUND[:1000]])), deps, ADA)
     make_past(database, "blobs", "expires_at")
     for call in (lambda: deps.uploads.find(upload.id, OWNER), lambda: complete(upload, deps)):
         with pytest.raises(UploadGone):
@@ -159,7 +159,7 @@ def test_no_more_than_nine_megabytes_are_ever_in_danger(deps: Dependencies) -> N
             lost.append(sent - deps.uploads.find(upload.id, OWNER).received)  # if the process were killed just now
             yield SOUND.ljust(piece, b"-") if not sent else bytes(piece)
 
-    assert receive(upload, 0, content(), deps, ADA).is_whole
+    assert receive(upload, Part(0, content()), deps, ADA).is_complete
     assert max(lost) < 9_000_000
 
 
@@ -170,7 +170,7 @@ def test_the_two_hundredth_part_costs_what_the_second_does(deps: Dependencies, d
     upload, costs = begin(deps), list[int]()
     for start in range(0, 2000, 10):
         statements.clear()
-        upload = receive(upload, start, iter([SOUND[start : start + 10]]), deps, ADA)
+        upload = receive(upload, Part(start, iter([SOUND[start : start + 10]])), deps, ADA)
         costs.append(len(statements))
     assert len(costs) == 200
     assert len(set(costs[1:])) == 1

@@ -35,7 +35,7 @@ def me(tight: Platform) -> Client:
 def test_more_at_once_than_one_may_have_has_to_wait(me: Client) -> None:
     uploads = [Tus(me).create(1000) for _ in range(2)]
     for refused in (Tus(me).post(Upload_Length="1000"), me.try_upload(BytesIO(SOUND), "a.wav")):
-        assert "2 uploads and conversions under way" in refused.problem(429)["detail"]
+        assert "2 uploads and conversions in progress" in refused.problem(429)["detail"]
         assert int(refused.headers["Retry-After"]) > 0
     assert uploads[0].delete().status == 204
     job = me.upload(BytesIO(SOUND), "a.wav")["job"]
@@ -48,7 +48,7 @@ def test_more_at_once_than_one_may_have_has_to_wait(me: Client) -> None:
 
 def test_what_does_not_fit_is_refused_before_it_is_sent(me: Client) -> None:
     waiting = Tus(me).create(2 * len(SOUND))
-    detail = f"{ROOM} bytes of videos and MP3s here, and {len(SOUND)} are left"
+    detail = f"{ROOM} bytes of videos and MP3s, and {len(SOUND)} are left"
     assert detail in Tus(me).post(Upload_Length=f"{len(SOUND) + 1}").problem(413)["detail"]
     parts = urlsplit(me.url)
     with closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)) as line:

@@ -31,19 +31,19 @@ class MemoryStore:
 
     def create(self, blob: str, description: Description) -> "MemoryWriter":
         if not is_blob_id(blob):
-            raise BlobNotFound("There is no such file; it may have been deleted.")
+            raise BlobNotFound
         return MemoryWriter(self, blob, description)
 
     def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> "MemoryAppender":
         if not is_blob_id(blob):
-            raise BlobNotFound("There is no such file; it may have been deleted.")
+            raise BlobNotFound
         return MemoryAppender(self, blob, checkpoint, writer)
 
     def open(self, blob: str) -> "MemoryReader":
         try:
             return MemoryReader(*self.blobs[blob])
         except KeyError as error:
-            raise BlobNotFound("There is no such file; it may have been deleted.") from error
+            raise BlobNotFound from error
 
     def delete(self, blob: str) -> None:
         self.parts.pop(blob, None)
@@ -59,7 +59,7 @@ class MemoryWriter(HashingWriter):
 
     def _begin(self) -> None:
         if self._blob in self._store.blobs or self._store.parts.setdefault(self._blob, self._part) is not self._part:
-            raise BlobExists("A file is written once; use a fresh id.")
+            raise BlobExists
 
     def _append(self, data: memoryview) -> None:
         self._part += data
@@ -83,9 +83,9 @@ class MemoryAppender(BlockAppender):
         if self._blob in self._store.blobs:
             return False
         if len(self._store.parts.setdefault(self._blob, bytearray())) < self.checkpoint.size:
-            raise BlobNotFound("There is no such file; it may have been deleted.")
+            raise BlobNotFound
         if self._store.writers.setdefault(self._blob, self._writer) > self._writer:
-            raise StaleWriter("Another request goes on with this upload: ask for its offset before you do.")
+            raise StaleWriter
         self._store.writers[self._blob] = self._writer
         return True
 
@@ -94,11 +94,11 @@ class MemoryAppender(BlockAppender):
 
     def _put(self, first: int, blocks: list[bytes]) -> None:
         if self._store.writers[self._blob] != self._writer:
-            raise StaleWriter("Another request goes on with this upload: ask for its offset before you do.")
+            raise StaleWriter
         data = b"".join(blocks)
         self._store.parts[self._blob][first * BLOCK_SIZE : first * BLOCK_SIZE + len(data)] = data
 
-    def _settle(self) -> None:
+    def _flush(self) -> None:
         pass
 
     def _finish(self, stat: Stat) -> None:

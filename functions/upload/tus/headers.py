@@ -1,4 +1,4 @@
-"""What tus 1.0 says in headers (https://tus.io/protocols/resumable-upload), read and checked."""
+"""Parses and validates the headers of tus 1.0 (https://tus.io/protocols/resumable-upload)."""
 
 import base64
 import binascii
@@ -12,90 +12,98 @@ from events.errors import Mp3burstError
 from functions.http_endpoint import BadRequest
 
 VERSION: Final = "1.0.0"
-ALGORITHMS: Final = ("sha1", "sha256")
-#: Integers that every database and every client's JSON can hold.
-_MOST: Final = 2**53 - 1
-_NUMBER: Final = re.compile("[0-9]{1,16}")
-#: What clients say of a file on their own account; it is no option and means nothing here.
-_IGNORED: Final = {
+CHECKSUM_ALGORITHMS: Final = ("sha1", "sha256")
+#: The largest integer that every database and every client's JSON can represent.
+_MAX_SIZE: Final = 2**53 - 1
+_DIGITS: Final = re.compile("[0-9]{1,16}")
+#: Metadata that clients send about a file on their own account. It is no option and is ignored here.
+_IGNORED_KEYS: Final = {
     *("filename", "name", "filetype", "type", "contentType", "contenttype"),
     *("relativePath", "relativepath", "size", "lastModified", "lastmodified"),
 }
 
 
 class ChecksumMismatch(Mp3burstError):
-    """The bytes that came are not those that were sent."""
+    """The body that arrived is not the one that the client computed the checksum of."""
 
     status = 460  # tus 1.0, Checksum
 
 
 class Checksum:
-    """The checksum that a request says its body has."""
+    """Compares a request's body with the checksum that its header announces."""
 
     def __init__(self, header: str) -> None:
-        """Read ``Upload-Checksum: ALGORITHM BASE64``; BadRequest where it is malformed, or of another algorithm."""
+        """Parse ``Upload-Checksum: ALGORITHM BASE64``.
+
+        Raises:
+            BadRequest: it is malformed, or its algorithm is not supported.
+        """
         algorithm, _, text = header.strip().partition(" ")
-        if algorithm not in ALGORITHMS:
-            raise BadRequest(f"Upload-Checksum must begin with one of {', '.join(ALGORITHMS)}.")
+        if algorithm not in CHECKSUM_ALGORITHMS:
+            raise BadRequest(f"Upload-Checksum must begin with one of {', '.join(CHECKSUM_ALGORITHMS)}.")
         self._hash = hashlib.new(algorithm, usedforsecurity=False)
-        self._expected = _decoded("Upload-Checksum", text.strip())
+        self._expected = _decode_base64("Upload-Checksum", text.strip())
         if len(self._expected) != self._hash.digest_size:
-            raise BadRequest(f"Upload-Checksum is no {algorithm} in Base64.")
+            raise BadRequest(f"Upload-Checksum must be a {algorithm} digest in Base64.")
 
     def update(self, data: bytes) -> None:
         """Add bytes of the body."""
         self._hash.update(data)
 
     def check(self) -> None:
-        """Raise ChecksumMismatch if the bytes were others."""
+        """Raise ChecksumMismatch unless the bytes so far have the announced checksum."""
         if self._hash.digest() != self._expected:
-            raise ChecksumMismatch("The bytes were damaged on their way and are not kept: send them again.")
+            raise ChecksumMismatch("The bytes were damaged in transit and have been discarded: send them again.")
 
 
-def number(headers: Headers, name: str) -> int | None:
-    """A header that is a number of bytes; None where it is not there.
+def byte_count(headers: Headers, name: str) -> int | None:
+    """Return the value of a header that is a number of bytes, or None without that header.
 
     Raises:
-        BadRequest: it is no such number.
+        BadRequest: the value is not a number of bytes.
     """
     text = headers.get(name)
     if text is None:
         return None
-    if not _NUMBER.fullmatch(text) or int(text) > _MOST:
+    if not _DIGITS.fullmatch(text) or int(text) > _MAX_SIZE:
         raise BadRequest(f"{name} must be a whole number of bytes.")
     return int(text)
 
 
-def new_length(headers: Headers) -> int | None:
-    """The length of an upload that is to be made; None where it is told later.
+def length_of_new_upload(headers: Headers) -> int | None:
+    """Return the length of an upload that is to be created, or None if the client will send it later.
 
     Raises:
-        BadRequest: Upload-Length and Upload-Defer-Length are both missing, or both there, or malformed.
+        BadRequest: a header is malformed, or there is not exactly one of Upload-Length and Upload-Defer-Length.
     """
-    length, later = number(headers, "Upload-Length"), headers.get("Upload-Defer-Length")
-    if later not in (None, "1") or (length is None) == (later is None):
+    length = byte_count(headers, "Upload-Length")
+    deferred = headers.get("Upload-Defer-Length")
+    if deferred not in (None, "1") or (length is None) == (deferred is None):
         raise BadRequest("Send either Upload-Length, or Upload-Defer-Length: 1.")
     return length
 
 
-def metadata(header: str) -> tuple[str, dict[str, str]]:
-    """The file's name, empty where there is none, and the fields that are options.
+def parse_metadata(header: str) -> tuple[str, dict[str, str]]:
+    """Parse ``Upload-Metadata: KEY BASE64,KEY BASE64``.
+
+    Returns:
+        The file's name, or an empty string, and the options by name.
 
     Raises:
-        BadRequest: the header is not ``KEY BASE64,KEY BASE64``, or a key comes twice.
+        BadRequest: the header is malformed, or a key occurs twice.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for pair in header.split(",") if header.strip() else []:
         key, _, text = pair.strip().partition(" ")
-        if not key or key in found:
-            raise BadRequest("Upload-Metadata must be KEY BASE64,KEY BASE64, each key once.")
-        found[key] = _decoded("Upload-Metadata", text.strip()).decode("utf-8", "replace").strip()
-    name = found.get("filename") or found.get("name") or ""
-    return name, {key: value for key, value in found.items() if value and key not in _IGNORED}
+        if not key or key in values:
+            raise BadRequest("Upload-Metadata must be KEY BASE64,KEY BASE64 with every key only once.")
+        values[key] = _decode_base64("Upload-Metadata", text.strip()).decode("utf-8", "replace").strip()
+    filename = values.get("filename") or values.get("name") or ""
+    return filename, {key: value for key, value in values.items() if value and key not in _IGNORED_KEYS}
 
 
-def _decoded(name: str, text: str) -> bytes:
+def _decode_base64(header: str, text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise BadRequest(f"{name} is not in Base64.") from error
+        raise BadRequest(f"{header} is not valid Base64.") from error

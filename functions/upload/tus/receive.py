@@ -1,7 +1,8 @@
-"""Takes in one part of an upload, and makes a job of what is whole. Any instance goes on where another ended."""
+"""Receives one part of an upload, and makes a job of a complete one. Any instance resumes what another started."""
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, Final
 
 from werkzeug import exceptions
@@ -14,119 +15,139 @@ from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
 from functions.options import Options
 from functions.state.blobs import BlobExpired
 from functions.state.jobs import NewJob
-from functions.upload.dependencies import PUBLISH_BUDGET, Dependencies, too_large
-from functions.upload.limits import STEP
-from functions.upload.multipart import ClientDisconnected, WrongType, limited, with_room
-from functions.upload.sniff import ENOUGH, is_media
+from functions.upload.dependencies import PUBLISH_BUDGET, Dependencies
+from functions.upload.limits import Reservation, StreamChecks
+from functions.upload.multipart import ClientDisconnected
+from functions.upload.sniff import HEAD_SIZE, UnsupportedMediaType
 from functions.upload.tus.headers import Checksum
 from functions.upload.tus.uploads import Claim, Upload, UploadGone
 
-#: What a killed process may lose: so many bytes and two pieces, and what came in so many seconds. With half of it
-#: uploads took 15 to 19 % longer.
-UNKEPT: Final = 2 * BLOCKS_PER_WRITE * BLOCK_SIZE
-_SECONDS: Final = 2.0
-_LEAST, _MOST = 16 << 10, 256 << 10
+#: Bytes after which progress is saved. A process that is killed loses up to this many and two chunks, or what arrived
+#: within ``_SAVE_INTERVAL``. Half of it made uploads take 15 to 19 % longer.
+SAVE_SIZE: Final = 2 * BLOCKS_PER_WRITE * BLOCK_SIZE
+#: Seconds after which progress is saved, however little it is.
+_SAVE_INTERVAL: Final = 2.0
+#: Bytes that are read at a time.
+_MIN_CHUNK: Final = 16 << 10
+_MAX_CHUNK: Final = 256 << 10
 
 
 class WrongOffset(Mp3burstError):
-    """The part does not begin where the upload ends."""
+    """The part does not start at the upload's offset."""
 
     status = 409
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one request adds to an upload.
+
+    Attributes:
+        offset: where the part starts in the file, in bytes.
+        content: its bytes in chunks.
+        checksum: of the part, if the client sent one. The part is then stored completely or not at all.
+        length: of the whole upload, if the client deferred it until this request.
+    """
+
+    offset: int
+    content: Iterator[bytes]
+    checksum: Checksum | None = None
+    length: int | None = None
+
+
 def chunks(stream: IO[bytes]) -> Iterator[bytes]:
-    """The body, in pieces that a slow line fills within a second or so: what waits here is not kept yet.
+    """Yield the body in chunks that arrive within about a second, however slow the connection.
+
+    Bytes of an incomplete chunk are not saved yet.
 
     Raises:
-        ClientDisconnected: the client went away.
+        ClientDisconnected: the connection was lost.
     """
-    size = _LEAST
+    size = _MIN_CHUNK
     while True:
         began = time.monotonic()
         try:
-            piece = stream.read(size)
+            chunk = stream.read(size)
         except (exceptions.ClientDisconnected, OSError) as error:
-            raise ClientDisconnected("The upload broke off: ask for its offset and go on from there.") from error
-        if not piece:
+            raise ClientDisconnected(
+                "The connection was lost. Ask for the upload's offset and resume from there."
+            ) from error
+        if not chunk:
             return
-        yield piece
-        took = time.monotonic() - began
-        size = min(2 * size, _MOST) if took < 0.2 else max(size // 2, _LEAST) if took > 1 else size
+        yield chunk
+        seconds = time.monotonic() - began
+        if seconds < 0.2:
+            size = min(2 * size, _MAX_CHUNK)
+        elif seconds > 1:
+            size = max(size // 2, _MIN_CHUNK)
 
 
-def receive(
-    upload: Upload,
-    offset: int,
-    content: Iterator[bytes],
-    deps: Dependencies,
-    who: Identity,
-    checksum: Checksum | None = None,
-    length: int | None = None,
-) -> Upload:
-    """Append what comes in; what came before a line was cut is kept.
+def receive(upload: Upload, part: Part, deps: Dependencies, identity: Identity) -> Upload:
+    """Append a part. If the connection is lost, what has arrived is saved.
 
     Args:
-        upload: as it was found.
-        offset: where the part begins.
-        content: its bytes.
-        deps: what it takes.
-        who: its owner.
-        checksum: of the part, where the client sent one: the part is then kept as a whole or not at all.
-        length: of the upload, where the client says it only now.
+        upload: the upload as it was found.
+        part: what the request adds.
+        deps: the function's dependencies.
+        identity: the upload's owner.
 
     Returns:
         The upload as it is now.
 
     Raises:
-        WrongOffset, UploadLocked, UploadNotFound, UploadGone, StaleWriter: nothing of this part is kept, or no more.
-        ClientDisconnected: the client went away. ChecksumMismatch: nothing of this part is kept.
-        TooLarge: there were more bytes than the upload or any upload may have. QuotaFull: or than its owner may.
-        WrongType: it is neither audio nor video, and deleted.
+        WrongOffset, UploadLocked, UploadNotFound, UploadGone: nothing of this part was stored.
+        StaleWriter: a later request has taken over the upload; nothing of this part is stored from now on.
+        ClientDisconnected: the connection was lost.
+        ChecksumMismatch: nothing of this part was stored.
+        TooLarge: the file exceeds the upload's length or the limit. QuotaFull: it exceeds its owner's quota.
+        UnsupportedMediaType: the file is neither audio nor video; the upload has been deleted.
     """
     try:
-        with deps.uploads.writing(upload, length) as claim:
+        with deps.uploads.writing(upload, part.length) as claim:
             upload = claim.upload
-            check_offset(upload, offset)
+            check_offset(upload, part.offset)
             with deps.media.videos.append(upload.blob, upload.checkpoint, upload.attempts) as appender:
-                most = upload.length if upload.length is not None else deps.max_bytes
-                allowed = _with_room(limited(content, most - offset, lambda: too_large(most)), upload, deps, who)
-                _append(appender, _checked(allowed, appender), claim, checksum)
-                if upload.length is not None and upload.length < ENOUGH and len(appender.tail) == upload.length:
-                    _check(appender.tail)
+                checks = _checks(upload, appender, deps, identity)
+                _append(appender, checks.apply(part.content), claim, part.checksum)
+                if checks.received == upload.length:
+                    checks.finish()
                 return claim.end(appender.sync())
-    except WrongType:
+    except UnsupportedMediaType:
         discard(upload, deps)
         raise
     except (BlobNotFound, BlobExpired) as error:
         raise _gone() from error
 
 
-def _with_room(content: Iterator[bytes], upload: Upload, deps: Dependencies, who: Identity) -> Iterator[bytes]:
-    """The same bytes; an upload of known length has room for all of it before the first is read."""
-
-    def grow(size: int) -> int:
-        return deps.blobs.grow(upload.blob, deps.quota.grow(who, size + STEP, STEP))
-
-    room = upload.size
-    if upload.length is not None and room < upload.length:
-        room = deps.blobs.grow(upload.blob, deps.quota.grow(who, upload.length))
-    return with_room(content, upload.received, room, grow)
+def _checks(upload: Upload, appender: Appender, deps: Dependencies, identity: Identity) -> StreamChecks:
+    """Return the checks of what arrives next. An upload of known length has all of it reserved before it is read."""
+    reservation = Reservation(deps.blobs, deps.quota, identity, upload.blob, upload.size)
+    if upload.length is not None:
+        reservation.require(upload.length)
+    return StreamChecks(
+        reservation,
+        limit=upload.length if upload.length is not None else deps.max_bytes,
+        received=upload.received,
+        head=appender.tail if upload.received < HEAD_SIZE else None,
+    )
 
 
 def _append(appender: Appender, content: Iterator[bytes], claim: Claim, checksum: Checksum | None) -> None:
-    unkept, since = 0, time.monotonic()
+    unsaved = 0
+    saved_at = time.monotonic()
     try:
-        for piece in content:
-            appender.write(piece)
-            unkept += len(piece)
+        for chunk in content:
+            appender.write(chunk)
+            unsaved += len(chunk)
             if checksum is not None:
-                checksum.update(piece)
-            if unkept >= UNKEPT or time.monotonic() - since > _SECONDS:
+                checksum.update(chunk)
+            if unsaved >= SAVE_SIZE or time.monotonic() - saved_at > _SAVE_INTERVAL:
                 if checksum is None:
-                    claim.save(appender.sync(whole_blocks=unkept >= UNKEPT))
+                    claim.save(appender.sync(whole_blocks=unsaved >= SAVE_SIZE))
                 else:
                     claim.renew()
-                unkept, since = 0, time.monotonic()
+                unsaved = 0
+                saved_at = time.monotonic()
     except ClientDisconnected:
         if checksum is None:
             claim.end(appender.sync())
@@ -136,22 +157,25 @@ def _append(appender: Appender, content: Iterator[bytes], claim: Claim, checksum
 
 
 def check_offset(upload: Upload, offset: int) -> None:
-    """Raise WrongOffset if the part does not begin where the upload ends."""
+    """Raise WrongOffset unless the part starts at the upload's offset."""
     if upload.received != offset:
-        raise WrongOffset(f"The upload goes on at {upload.received}: ask for its offset by HEAD.")
+        raise WrongOffset(f"The upload's offset is {upload.received}: resume from there.")
 
 
 def complete(upload: Upload, deps: Dependencies) -> str:
-    """Make a job of an upload that is whole, if it is none yet: its id. May be done again after any failure.
+    """Make a job of a complete upload, unless it is one already. Safe to repeat after any failure.
+
+    Returns:
+        The job's id.
 
     Raises:
-        UploadGone: it expired meanwhile, or its job has been deleted.
+        UploadGone: the upload has expired, or its job was deleted.
     """
     if upload.state != "done":
-        about = Description(upload.owner, upload.job, upload.filename, "application/octet-stream")
+        description = Description(upload.owner, upload.job, upload.filename, "application/octet-stream")
         try:
             with deps.media.videos.append(upload.blob, upload.checkpoint, upload.attempts) as appender:
-                appender.finish(about)
+                appender.finish(description)
             options = Options.from_json(upload.options)
             job = deps.jobs.add(
                 NewJob(upload.job, upload.owner, upload.blob, upload.filename, options, size=upload.received)
@@ -164,27 +188,10 @@ def complete(upload: Upload, deps: Dependencies) -> str:
 
 
 def discard(upload: Upload, deps: Dependencies) -> None:
-    """Forget an upload and its file, unless that is a job's."""
+    """Delete an upload and its file, unless the file belongs to a job."""
     if deps.uploads.delete(upload):
         deps.blobs.discard(deps.media, "videos", upload.blob)
 
 
 def _gone() -> UploadGone:
-    return UploadGone("What was uploaded is no longer there: begin a new upload.")
-
-
-def _checked(content: Iterator[bytes], appender: Appender) -> Iterator[bytes]:
-    """The same bytes, as long as the first of the file may be those of audio or video."""
-    head = appender.tail if appender.checkpoint.size < ENOUGH else None
-    for piece in content:
-        if head is not None:
-            head = (head + piece)[:ENOUGH]
-            if len(head) == ENOUGH:
-                _check(head)
-                head = None
-        yield piece
-
-
-def _check(head: bytes) -> None:
-    if not is_media(head):
-        raise WrongType("This file is neither audio nor video: choose another.")
+    return UploadGone("The uploaded data is no longer there: start a new upload.")

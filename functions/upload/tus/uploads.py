@@ -1,6 +1,6 @@
-"""Uploads on record that come in over many requests: how far they are, and who writes them.
+"""Records resumable uploads: how far each one is, when it expires, and which request may write it.
 
-An upload lives as long as its blob may: the blob's row has the time at which both expire.
+An upload expires with its blob, whose row has the time.
 """
 
 import re
@@ -23,24 +23,26 @@ from functions.state.jobs import new_job_id
 from functions.state.leases import Lease, Leases, LeaseTerms
 from functions.state.schema import blobs, now, uploads
 
-#: Kept by progress, not by a thread: whoever goes on after a line was cut waits no longer than this for a request that
-#: still listens to the dead line.
+#: The lease is renewed when progress is saved, not from a thread. A client that resumes after a lost connection so
+#: waits no longer than this for a request that still reads from the dead one.
 TERMS: Final = LeaseTerms(lease=6_000, renewal=1_500, due=7_500)
+#: Hours that an upload may wait for its next part, unless UPLOAD_HOURS says otherwise.
 HOURS: Final = 24.0
+#: Milliseconds of an hour.
 _HOUR: Final = 3_600_000
-#: Milliseconds after which a writer has noticed that its upload was deleted.
+#: Milliseconds after which a writer has certainly noticed that its upload was deleted.
 _GRACE: Final = 60_000
 _UPLOAD_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class UploadNotFound(Mp3burstError):
-    """No such upload, or somebody else's."""
+    """The upload does not exist, or belongs to another user."""
 
     status = 404
 
 
 class UploadGone(Mp3burstError):
-    """The upload has expired."""
+    """The upload has expired, or its data was deleted."""
 
     status = 410
 
@@ -53,16 +55,21 @@ class UploadLocked(Mp3burstError):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload as its row has it; times in milliseconds.
+    """An upload, read from its row and its blob's. Times are in milliseconds, sizes in bytes.
 
     Attributes:
-        about: its Upload-Metadata.
-        length: its size when it is whole, or None where that is not known yet.
-        received: bytes that are checkpoint.
-        attempts: the number of its last writer.
-        expires_at: None where a job keeps the file.
-        lives: milliseconds until then.
-        size: bytes for which its owner has room.
+        blob: the id of its file in the videos store.
+        job: the id of the job that it will become.
+        options: of that job, in JSON.
+        about: the Upload-Metadata header of the request that created it.
+        length: the size of the complete file, or None if it is not known yet.
+        received: bytes that are durable.
+        crc32c: the CRC-32C of those bytes in hexadecimal.
+        state: ``open``, or ``done`` once it is a job.
+        attempts: requests that have written it; the number of the latest.
+        expires_at: when it expires; None once a job has the file.
+        expires_in: time from now until then.
+        size: bytes that are reserved in its owner's quota.
     """
 
     id: str
@@ -78,17 +85,17 @@ class Upload:
     state: str
     attempts: int
     expires_at: int | None
-    lives: int | None
+    expires_in: int | None
     size: int
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """What is checkpoint."""
+        """What is durable of the file."""
         return Checkpoint(self.received, self.crc32c)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether every byte is checkpoint."""
+    def is_complete(self) -> bool:
+        """Whether all of the file is durable."""
         return self.received == self.length
 
 
@@ -106,26 +113,38 @@ class _Progress:
 
 
 class Claim:
-    """A request's hold on the upload that it writes."""
+    """The exclusive right of one request to write an upload.
 
-    def __init__(self, record: "Uploads", upload: Upload, lease: Lease[_Progress]) -> None:
+    Attributes:
+        upload: the upload as it was when it was claimed.
+        is_released: whether ``end`` has given the upload back.
+    """
+
+    def __init__(self, uploads: "Uploads", upload: Upload, lease: Lease[_Progress]) -> None:
         self.upload = upload
-        self.is_over = False
-        self._record, self._lease = record, lease
+        self.is_released = False
+        self._uploads = uploads
+        self._lease = lease
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """So much is kept now; StaleWriter or UploadNotFound where the upload is another's, or gone."""
-        self._record.renew(self.upload, self._lease, received=checkpoint.size, crc32c=checkpoint.crc32c)
+        """Record progress and renew the claim.
+
+        Raises:
+            StaleWriter: another request has taken over the upload.
+            UploadNotFound, UploadGone: it was deleted or has expired.
+        """
+        self._uploads.renew(self.upload, self._lease, received=checkpoint.size, crc32c=checkpoint.crc32c)
 
     def renew(self) -> None:
-        """Hold on without progress; raises as ``save``."""
-        self._record.renew(self.upload, self._lease)
+        """Renew the claim without progress. Raises what ``save`` does."""
+        self._uploads.renew(self.upload, self._lease)
 
     def end(self, checkpoint: Checkpoint) -> Upload:
-        """Let go of the upload, having kept so much; the upload as it is now. Raises as ``save``."""
-        received, crc32c = checkpoint.size, checkpoint.crc32c
-        self._record.renew(self.upload, self._lease, lease=None, lease_until=None, received=received, crc32c=crc32c)
-        self.is_over = True
+        """Record progress, release the upload, and return it as it is now. Raises what ``save`` does."""
+        received = checkpoint.size
+        crc32c = checkpoint.crc32c
+        self._uploads.renew(self.upload, self._lease, lease=None, lease_until=None, received=received, crc32c=crc32c)
+        self.is_released = True
         return replace(self.upload, received=received, crc32c=crc32c)
 
 
@@ -133,16 +152,29 @@ class Uploads:
     """The uploads table."""
 
     def __init__(self, database: Database, hours: float = HOURS, terms: LeaseTerms = TERMS) -> None:
-        self._database, self._ttl = database, int(hours * _HOUR)
+        """Work on the table of this database; uploads expire after so many hours without a part."""
+        self._database = database
+        self._ttl = int(hours * _HOUR)
         self._leases = Leases(database, uploads, _Progress.from_row, ("open",), terms, max_attempts=None)
 
     def begin(
-        self, owner: str, filename: str, options: Options, about: str, length: int | None, admit: Grant
+        self, owner: str, filename: str, options: Options, about: str, length: int | None, grant: Grant
     ) -> Upload:
-        """Put a new upload on record, and its blob; nothing is stored yet. Raises what ``admit`` does."""
-        upload, blob, job = secrets.token_hex(16), new_blob_id(), new_job_id()
-        file = {"id": blob, "store": "videos", "owner": owner, "job": job, "expires_at": now() + self._ttl}
-        row = {
+        """Record a new upload and its blob; nothing is stored yet. Raises what ``grant`` does.
+
+        Args:
+            owner: the user's id.
+            filename: of the video.
+            options: of the conversion.
+            about: the Upload-Metadata header.
+            length: bytes of the complete file, or None if they are not known yet.
+            grant: reserves bytes in the owner's quota.
+        """
+        upload = secrets.token_hex(16)
+        blob = new_blob_id()
+        job = new_job_id()
+        blob_row = {"id": blob, "store": "videos", "owner": owner, "job": job, "expires_at": now() + self._ttl}
+        upload_row = {
             "id": upload,
             "owner": owner,
             "blob": blob,
@@ -156,48 +188,53 @@ class Uploads:
         }
 
         def begin(connection: Connection) -> None:
-            connection.execute(insert(blobs).values({**file, "size": admit(connection, blob)}))
-            connection.execute(insert(uploads).values(row))
+            connection.execute(insert(blobs).values({**blob_row, "size": grant(connection, blob)}))
+            connection.execute(insert(uploads).values(upload_row))
 
-        # A conflict: the first commit took place although its answer was lost; ids are never drawn twice.
+        # Ids are never reused, so a conflict means that the first try was committed and only its answer was lost.
         with suppress(Conflict):
             self._database.run(begin)
         return self.find(upload, owner)
 
     def find(self, upload: str, owner: str) -> Upload:
-        """The owner's upload, by one look at two primary keys.
+        """Return the owner's upload. Costs one query by two primary keys.
 
         Raises:
-            UploadNotFound: there is none, or it is somebody else's.
+            UploadNotFound: it does not exist, or belongs to another user.
             UploadGone: it has expired.
         """
-        lives = (blobs.c.expires_at - now()).label("lives")
-        query = select(uploads, blobs.c.expires_at, blobs.c.size, lives)
-        both = query.join_from(uploads, blobs, blobs.c.id == uploads.c.blob)
-        mine = both.where(uploads.c.id == upload, uploads.c.owner == owner)
+        expires_in = (blobs.c.expires_at - now()).label("expires_in")
+        query = (
+            select(uploads, blobs.c.expires_at, blobs.c.size, expires_in)
+            .join_from(uploads, blobs, blobs.c.id == uploads.c.blob)
+            .where(uploads.c.id == upload, uploads.c.owner == owner)
+        )
         row = None
         if _UPLOAD_ID.fullmatch(upload):
-            row = self._database.run(lambda connection: connection.execute(mine).one_or_none())
+            row = self._database.run(lambda connection: connection.execute(query).one_or_none())
         if row is None:
-            raise UploadNotFound("There is no such upload: begin a new one.")
-        if row.lives is not None and row.lives <= 0:
-            raise UploadGone("This upload has expired: begin a new one.")
+            raise UploadNotFound("There is no such upload: start a new one.")
+        if row.expires_in is not None and row.expires_in <= 0:
+            raise _expired()
         return Upload(**{name: getattr(row, name) for name in Upload.__dataclass_fields__})
 
     @contextmanager
     def writing(self, upload: Upload, length: int | None = None) -> Iterator[Claim]:
-        """Hold the upload while bytes come in. Another's hold is waited for until it moves, or is past.
+        """Claim the upload while a part arrives.
+
+        If another request has it, wait: that request renews its claim, and this one is refused, or it has died, and
+        its claim expires.
 
         Args:
-            upload: as it was found.
-            length: told with this request, of an upload whose length was not known.
+            upload: the upload as it was found.
+            length: of the complete file, if it was not known until this request.
 
         Raises:
             UploadLocked: another request is writing it.
-            UploadNotFound, UploadGone: it is no more.
+            UploadNotFound, UploadGone: it was deleted or has expired.
         """
-        if upload.lives is not None and upload.lives < self._ttl * 0.9:
-            self._prolong(upload)
+        if upload.expires_in is not None and upload.expires_in < self._ttl * 0.9:
+            self._extend(upload)
             upload = self.find(upload.id, upload.owner)
         row = and_(uploads.c.id == upload.id, uploads.c.owner == upload.owner)
         lease = self._leases.claim(row, **({} if length is None else {"length": length}))
@@ -209,42 +246,54 @@ class Uploads:
         try:
             yield claim
         finally:
-            if not claim.is_over:
+            if not claim.is_released:
                 self._leases.renew(lease, lease=None, lease_until=None)
 
     def renew(self, upload: Upload, lease: Lease[_Progress], /, **changes: Any) -> None:
-        """Change the row, which must be held."""
+        """Renew the lease and change columns of the upload's row.
+
+        Raises:
+            StaleWriter: the lease is lost.
+            UploadNotFound, UploadGone: the upload was deleted or has expired.
+        """
         if not self._leases.renew(lease, **changes):
             self.find(upload.id, upload.owner)
-            raise StaleWriter("Another request goes on with this upload: ask for its offset before you do.")
+            raise StaleWriter
 
     def close(self, upload: Upload) -> None:
-        """The upload is a job now."""
+        """Record that the upload has become a job."""
         statement = update(uploads).where(uploads.c.id == upload.id).values(state="done")
         self._database.run(lambda connection: connection.execute(statement))
 
     def delete(self, upload: Upload) -> bool:
-        """Forget the upload; True where its file may be deleted at once.
+        """Delete the upload's row, and let its blob expire unless a job has it.
 
-        A file that somebody is writing is left for sweep, until that writer has noticed; one that is a job's stays.
+        Returns:
+            Whether the file may be deleted at once. If a request is writing it, sweep deletes it after ``_GRACE``.
         """
         row = and_(uploads.c.id == upload.id, uploads.c.owner == upload.owner)
 
         def forget(connection: Connection) -> bool:
-            busy = connection.scalar(select(uploads.c.id).where(row, uploads.c.lease_until > now())) is not None
-            _expire(connection, upload.blob, _GRACE if busy else -1)
+            is_claimed = connection.scalar(select(uploads.c.id).where(row, uploads.c.lease_until > now())) is not None
+            _expire(connection, upload.blob, _GRACE if is_claimed else -1)
             connection.execute(delete(uploads).where(row))
-            return not busy
+            return not is_claimed
 
         return self._database.run(forget)
 
-    def _prolong(self, upload: Upload) -> None:
+    def _extend(self, upload: Upload) -> None:
+        """Postpone the upload's expiry; UploadGone if it has expired."""
         alive = and_(blobs.c.id == upload.blob, blobs.c.expires_at > now())
         statement = update(blobs).where(alive).values(expires_at=now() + self._ttl)
         if not self._database.run(lambda connection: connection.execute(statement).rowcount):
-            raise UploadGone("This upload has expired: begin a new one.")
+            raise _expired()
 
 
-def _expire(connection: Connection, blob: str, when: int) -> None:
-    unkept: ColumnElement[bool] = and_(blobs.c.id == blob, blobs.c.expires_at.is_not(None))
-    connection.execute(update(blobs).where(unkept).values(expires_at=now() + when))
+def _expired() -> UploadGone:
+    return UploadGone("This upload has expired: start a new one.")
+
+
+def _expire(connection: Connection, blob: str, delay: int) -> None:
+    """Let a blob that no job has expire in ``delay`` milliseconds."""
+    without_job: ColumnElement[bool] = and_(blobs.c.id == blob, blobs.c.expires_at.is_not(None))
+    connection.execute(update(blobs).where(without_job).values(expires_at=now() + delay))

@@ -11,7 +11,7 @@ import pytest
 
 from events.schema import Mp3Ready
 from functions.options import Options
-from functions.upload.tus.receive import complete, discard, receive
+from functions.upload.tus.receive import Part, complete, discard, receive
 from functions.upload.tus.uploads import Upload, UploadGone, UploadNotFound
 from tests.support.databases import make_past
 from tests.support.kill_points import ADA, OWNER, House, found
@@ -37,10 +37,10 @@ def go_on(house: House) -> str:
     """Ask where the upload is and send the rest in parts; the job."""
     deps = house.for_upload()
     upload = deps.uploads.find((house.directory / "location").read_text(), OWNER)
-    while not upload.is_whole:
+    while not upload.is_complete:
         end = next(end for end in PARTS if end > upload.received)
         content = SOUND[upload.received : end]
-        upload = receive(upload, upload.received, iter([content[:500], content[500:]]), deps, ADA)
+        upload = receive(upload, Part(upload.received, iter([content[:500], content[500:]])), deps, ADA)
     return complete(upload, deps)
 
 
@@ -83,7 +83,7 @@ def test_an_upload_that_is_killed_is_gone_on_with_or_forgotten(empty: Path, tmp_
 def part(house: House, size: int) -> None:
     deps = house.for_upload()
     upload = deps.uploads.find((house.directory / "location").read_text(), OWNER)
-    receive(upload, upload.received, iter([SOUND[upload.received : upload.received + size]]), deps, ADA)
+    receive(upload, Part(upload.received, iter([SOUND[upload.received : upload.received + size]])), deps, ADA)
 
 
 def test_deleting_that_is_killed_leaves_an_upload_or_nothing(empty: Path, tmp_path: Path) -> None:

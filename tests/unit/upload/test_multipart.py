@@ -1,7 +1,6 @@
 """Uploads read as they come in: forms made by hand, with every fault, in pieces of every size."""
 
 import io
-from collections.abc import Iterator
 
 import pytest
 from flask import Request
@@ -11,7 +10,9 @@ from werkzeug.test import EnvironBuilder
 
 from events.errors import Mp3burstError
 from functions.http_endpoint import BadRequest, Unprocessable
-from functions.upload.multipart import ClientDisconnected, Form, WrongType, limited, options_in, read
+from functions.options import Options
+from functions.upload.multipart import ClientDisconnected, Form, parse_options, read
+from functions.upload.sniff import UnsupportedMediaType
 
 BOUNDARY = "frontier"
 END = f"--{BOUNDARY}--\r\n".encode()
@@ -103,7 +104,7 @@ def test_a_file_is_given_on_as_it_comes_in() -> None:
 def test_the_query_and_the_fields_are_one() -> None:
     form = read(request(field("track", "1") + file(b"x") + END, query="vbr=2&bitrate="))
     assert form.fields == {"vbr": "2", "bitrate": "", "track": "1"}
-    assert options_in(form.fields) == {"vbr": "2", "track": "1"}
+    assert parse_options(form.fields) == Options(vbr=2, track=1)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_a_damaged_form(parts: list[bytes]) -> None:
     "type_", ["", "text/plain", "application/json", "multipart/form-data", "multipart/mixed; boundary=a"]
 )
 def test_another_type(type_: str) -> None:
-    with pytest.raises(WrongType):
+    with pytest.raises(UnsupportedMediaType):
         read(request(b"x", type_))
 
 
@@ -206,17 +207,3 @@ def test_file_names_as_other_clients_send_them() -> None:
     assert read(request(starred + END)).filename == "日本.mp4"
     assert read(request(file(b"x", "a%22b.mp4") + END)).filename in ('a"b.mp4', "a%22b.mp4")
     assert read(request(field("filename", "b.mp4") + file(b"x") + END)).filename == "b.mp4"
-
-
-def test_a_limit_is_on_the_bytes_that_came() -> None:
-    def coming() -> Iterator[bytes]:
-        yield from (b"12345", b"67890")
-
-    class TooMuch(Mp3burstError):
-        pass
-
-    assert b"".join(limited(coming(), 10, TooMuch)) == b"1234567890"
-    limit = limited(coming(), 9, TooMuch)
-    assert next(limit) == b"12345"
-    with pytest.raises(TooMuch):
-        next(limit)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from functions.upload.sniff import ENOUGH, is_media
+from functions.upload.sniff import HEAD_SIZE, is_media
 
 ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 MEDIA = {
@@ -59,7 +59,7 @@ OTHER = {
 
 @pytest.mark.parametrize("kind", MEDIA)
 def test_media_is_known(kind: str) -> None:
-    assert is_media(MEDIA[kind].ljust(ENOUGH, b"\x55")[:ENOUGH])
+    assert is_media(MEDIA[kind].ljust(HEAD_SIZE, b"\x55")[:HEAD_SIZE])
     assert is_media(MEDIA[kind])  # a file may be shorter
 
 
@@ -69,4 +69,4 @@ def test_anything_else_is_not(kind: str) -> None:
 
 
 def test_noise_is_seldom_taken_for_media() -> None:
-    assert sum(is_media(os.urandom(ENOUGH)) for _ in range(2000)) < 20
+    assert sum(is_media(os.urandom(HEAD_SIZE)) for _ in range(2000)) < 20
