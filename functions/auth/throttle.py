@@ -103,7 +103,7 @@ class Throttle:
 def _count_failure(connection: Connection, subject: Subject) -> int:
     """Counts a failure unless the subject is locked. Returns the milliseconds that the lock still lasts, or 0."""
     row = logins.c.subject == subject.id
-    # Checks and counts in one statement, which holds the row until the lock that may follow is set.
+    # Checks and counts in one statement. Its row lock lasts until the login lock that may follow is set.
     unlocked = update(logins).where(row, logins.c.locked_until <= now())
     if not connection.execute(unlocked.values(failures=logins.c.failures + 1)).rowcount:
         remaining: int | None = connection.scalar(select(logins.c.locked_until - now()).where(row))

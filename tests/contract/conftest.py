@@ -1,4 +1,4 @@
-"""Fixtures of the contract tests: each body runs on every implementation."""
+"""Fixtures of the contract tests: each test runs on every implementation of an interface."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from tests.support.servers.postgresql import PostgreSQL
 from tests.support.servers.sql import SqlServer
 
 
-def _running(server: SqlServer) -> Iterator[Database]:
+def _migrated(server: SqlServer) -> Iterator[Database]:
     with server:
         database = Database(server.url)
         upgrade(database)
@@ -24,12 +24,12 @@ def _running(server: SqlServer) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def _mariadb() -> Iterator[Database]:
-    yield from _running(MariaDB())
+    yield from _migrated(MariaDB())
 
 
 @pytest.fixture(scope="session")
 def _postgresql() -> Iterator[Database]:
-    yield from _running(PostgreSQL())
+    yield from _migrated(PostgreSQL())
 
 
 @pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
@@ -39,9 +39,9 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         with sqlite(tmp_path_factory.mktemp("database")) as database:
             yield database
     else:
-        server: Database = request.getfixturevalue(f"_{request.param}")
-        empty(server)
-        yield server
+        shared: Database = request.getfixturevalue(f"_{request.param}")
+        empty(shared)
+        yield shared
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,6 @@ def mongodb() -> Iterator[MongoDB]:
 
 @pytest.fixture(params=["memory", "directory", "gridfs"])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    """A media store that is empty."""
+    """An empty media store."""
     with opened(request.param, request) as found:
         yield found

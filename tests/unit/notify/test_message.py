@@ -76,10 +76,10 @@ def test_one_day_is_singular() -> None:
 
 
 def test_warning_is_included() -> None:
-    mail = ready(warning="The file ends early: what could be read was kept.")
+    mail = ready(warning="The file ends early: the MP3 has the part that could be read.")
 
     for text in (mail.text, ReadMail(mail.html).text):
-        assert "Please note: The file ends early: what could be read was kept." in text
+        assert "Please note: The file ends early: the MP3 has the part that could be read." in text
 
 
 def test_failure_mail_says_why_and_what_to_do() -> None:
