@@ -117,7 +117,7 @@ def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result"
     """Convert into a file beside ``out`` that takes its name once it is whole."""
     ffmpeg = configured_ffmpeg(os.environ)
     spawner.prepare()  # it starts while the engine is imported
-    from functions.convert.pipeline import to_mp3
+    from functions.convert.pipeline import Settings, to_mp3
 
     with video.open("rb") as source, _beside(out) as name:
         whole = Path(name) / out.name
@@ -125,12 +125,9 @@ def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result"
             result = to_mp3(
                 source,
                 target,
-                options,
-                filename=video.name,
+                Settings(options=options, filename=video.name, encoders=encoders, ffmpeg=ffmpeg),
                 directory=Path(name),
-                encoders=encoders,
                 on_progress=on_progress,
-                ffmpeg=ffmpeg,
             )
         whole.replace(out)
     return result

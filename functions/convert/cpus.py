@@ -1,31 +1,31 @@
-"""How many cores this process may use, cut down to its cgroup's share, and which of them encoders keep to."""
+"""Determines how many CPUs this process may use, limited by its cgroup, and which of them encoders are pinned to."""
 
 import math
 import os
 from pathlib import Path
 
-#: Encoders at once that are a wish; each is a process, and more of them a slip.
+#: The most encoders that run at once; each is a process, and a larger number is a typing error.
 MAX_ENCODERS = 256
 
 
 def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Whole cores, rounded up, at least 1.
+    """Return the number of CPUs, rounded up, at least 1.
 
     A container's limit is a quota of its cgroup (Linux admin guide: cpu.max of version 2, cpu.cfs_quota_us of
-    version 1), which the count of cores knows nothing of.
+    version 1), which the number of CPUs does not reflect.
     """
-    cores = len(os.sched_getaffinity(0))
-    return max(1, min(cores, math.ceil(_quota(cgroup) or cores)))
+    cpus = len(os.sched_getaffinity(0))
+    return max(1, min(cpus, math.ceil(_quota(cgroup) or cpus)))
 
 
 def cpus_for(encoders: int) -> list[int]:
-    """The numbers of the cores that so many encoders keep to, one each; none where they should not.
+    """Return the CPUs to pin this many encoders to, one each; none if they should not be pinned.
 
-    The threads of an encoder that keeps to one core wake each other for less: 5 % (measured, 2 cores). Where there are
-    more cores than encoders, others may be on just those that would be chosen, and the kernel chooses better.
+    Threads of a pinned encoder wake each other more cheaply: 5 % (measured, 2 CPUs). With more CPUs than encoders,
+    other programs may be on exactly those that would be chosen, and the kernel chooses better.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    return cores if 1 < encoders == len(cores) else []
+    cpus = sorted(os.sched_getaffinity(0))
+    return cpus if 1 < encoders == len(cpus) else []
 
 
 def _quota(cgroup: Path) -> float | None:
@@ -36,6 +36,6 @@ def _quota(cgroup: Path) -> float | None:
             quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text()
             period = (cgroup / "cpu/cpu.cfs_period_us").read_text()
         share = float(quota) / float(period)
-    except (OSError, ValueError):  # No cgroups here, or "max": no limit.
+    except (OSError, ValueError):  # no cgroups on this system, or "max": no limit
         return None
     return share if share > 0 else None

@@ -4,9 +4,8 @@ Convert makes the MP3 of a short video by itself. It splits a long one into piec
 at once; the last of them has the pieces joined.
 """
 
-import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +17,9 @@ from functions.convert.dependencies import Dependencies, mp3_name
 from functions.convert.distribution import EncodedPiece, JobPlan, encode_piece, pieces_fit, plan_pieces
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg.binary import default_ffmpeg
-from functions.convert.mp3 import assemble, id3, reservoir
-from functions.convert.mp3.assemble import SupportsWrite
+from functions.convert.ffmpeg.encoder import EncoderInput
+from functions.convert.mp3 import assemble, id3
+from functions.convert.mp3.reservoir import SupportsWrite
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek import excerpt
 from functions.convert.workspace import workspace
@@ -30,8 +30,6 @@ from functions.state.pieces import PieceOutput, PieceRow, SplitRecord
 
 #: Bytes that are copied at a time.
 _CHUNK: Final = 1 << 20
-#: Opens a blob or a file that is then read once, from its start.
-_Opener = Callable[[], Any]
 _VIDEO_LOST: Final = "The stored video is lost or damaged: upload it again."
 _TRACK_LOST: Final = "The audio track of this job is lost or damaged: upload the video again."
 log = logging.getLogger(__name__)
@@ -119,7 +117,7 @@ def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Ou
     job = lease.row
 
     def on_read(fraction: float) -> None:
-        renewer.report(fraction * pipeline.READING)
+        renewer.report(fraction * pipeline.DEMUX_SHARE)
 
     with (
         workspace() as directory,
@@ -136,15 +134,13 @@ def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Ou
 def _make_mp3(job: Job, stream: TrackStream, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
     description = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
     with deps.blobs.writing(deps.media, "mp3s", description) as mp3:
-        result = pipeline.convert_track(
-            stream,
-            mp3,
-            job.options,
+        settings = pipeline.Settings(
+            options=job.options,
             filename=job.filename,
             encoders=deps.encoders_for(stream.info.duration),
-            on_progress=renewer.report,
             ffmpeg=deps.ffmpeg,
         )
+        result = pipeline.convert_track(stream, mp3, settings, renewer.report)
     log.info("job %s: %.1f s of audio became %d bytes of MP3", job.id, result.duration, mp3.size)
     return Outcome(mp3.blob, result.duration, result.warning, mp3.size)
 
@@ -154,8 +150,9 @@ def _split(lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewe
     job = lease.row
     description = Description(job.owner, job.id, "audio", "application/octet-stream")
     with cover.rendering(track, deps.ffmpeg or default_ffmpeg()) as picture:
-        with track.path.open("rb") as file, deps.blobs.writing(deps.media, "pieces", description) as audio:
-            _copy(file, audio, renewer)
+        with deps.blobs.writing(deps.media, "pieces", description) as audio:
+            for chunk in _file_chunks(track.path, renewer):
+                audio.write(chunk)
         image, warning = picture(renewer.check)
     with deps.blobs.writing(deps.media, "pieces", description) as head:
         head.write(id3.build_tag(track.tags, job.filename, image, plan.within(track.chapters)))
@@ -188,7 +185,8 @@ def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Depen
 def _encode_range(
     plan: Plan, frames: FrameRange, track: Path, out: SupportsWrite, renewer: LeaseRenewer, deps: Dependencies
 ) -> EncodedPiece:
-    return encode_piece(deps.ffmpeg or default_ffmpeg(), plan, frames, track, out, lambda _: renewer.check())
+    source = EncoderInput(deps.ffmpeg or default_ffmpeg(), plan, track, track.parent)
+    return encode_piece(source, frames, out, lambda _: renewer.check())
 
 
 def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
@@ -197,47 +195,32 @@ def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
     pieces = [EncodedPiece.from_json(output.plan) for output in outputs]
     description = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
     with workspace() as directory:
-        sources: list[_Opener] = [functools.partial(deps.media.pieces.open, output.blob) for output in outputs]
+        frames = _blob_chunks([output.blob for output in outputs], renewer, deps)
         if not pieces_fit(job_plan.plan, pieces):
-            piece, source = _encode_whole(job, job_plan.plan, directory, renewer, deps)
+            piece, path = _encode_whole(job, job_plan.plan, directory, renewer, deps)
             pieces = [piece]
-            sources = [source]
-        summaries = [piece.sum for piece in pieces]
-        if job_plan.plan.variable:
-            summary, source = _repack(summaries, sources, directory / "repacked", renewer)
-            summaries = [summary]
-            sources = [source]
-        tag = pipeline.tag_of(summaries, job_plan.plan.start_sample)
+            frames = _file_chunks(path, renewer)
+        sound = assemble.join_pieces(job_plan.plan, [piece.summary for piece in pieces], frames, directory)
         with deps.blobs.writing(deps.media, "mp3s", description) as mp3:
-            _copy_blob(job_plan.head, mp3, renewer, deps)
-            mp3.write(tag)
-            _copy_all(sources, mp3, renewer)
-    duration = pipeline.duration_of(tag, sum(summary.frames for summary in summaries))
-    log.info("job %s: %d pieces of %.1f s became %d bytes of MP3", job.id, len(outputs), duration, mp3.size)
-    damage = pipeline.damage_warning(job_plan.missing, job_plan.errors + max(piece.errors for piece in pieces))
-    return Outcome(mp3.blob, duration, pipeline.join_warnings(damage, job_plan.warning), mp3.size)
+            assemble.write_mp3(mp3, _blob_chunks([job_plan.head], renewer, deps), sound)
+    log.info("job %s: %d pieces of %.1f s became %d bytes of MP3", job.id, len(outputs), sound.duration, mp3.size)
+    errors = job_plan.errors + max(piece.errors for piece in pieces)
+    warning = assemble.warning_for(job_plan.missing, errors, job_plan.warning)
+    return Outcome(mp3.blob, sound.duration, warning, mp3.size)
 
 
 def _encode_whole(
     job: Job, plan: Plan, directory: Path, renewer: LeaseRenewer, deps: Dependencies
-) -> tuple[EncodedPiece, _Opener]:
-    # The sound changes its sample rate or channels on the way, at which ffmpeg restarts its count of samples, so ranges
-    # mean nothing. Or an encoder that began in the middle decoded less than it was meant to.
+) -> tuple[EncodedPiece, Path]:
+    # The sound changes its sample rate or channels on the way: ffmpeg restarts its count of samples there, which makes
+    # ranges meaningless. Or an encoder that seeks decoded fewer samples than were counted.
     log.warning("job %s: its pieces do not fit together: encoding the track as a whole", job.id)
     everything = FrameRange(0, None)
     track = _fetch_track(job, everything, directory, renewer, deps)
     path = directory / "frames"
     with path.open("wb") as out:
         piece = _encode_range(plan.for_changing_format(), everything, track, out, renewer, deps)
-    return piece, functools.partial(path.open, "rb")
-
-
-def _repack(
-    summaries: list[assemble.PieceSummary], sources: list[_Opener], path: Path, renewer: LeaseRenewer
-) -> tuple[assemble.PieceSummary, _Opener]:
-    with reservoir.repacking(path) as out:
-        _copy_all(sources, out, renewer)
-    return reservoir.repacked_summary(path, summaries), functools.partial(path.open, "rb")
+    return piece, path
 
 
 def _plan_of(job: Job) -> JobPlan:
@@ -261,17 +244,22 @@ def _fetch_track(job: Job, frames: FrameRange, directory: Path, renewer: LeaseRe
 
 
 def _copy_blob(blob: BlobId, out: SupportsWrite, renewer: LeaseRenewer, deps: Dependencies) -> None:
-    with deps.media.pieces.open(blob) as source:
-        _copy(source, out, renewer)
+    for chunk in _blob_chunks([blob], renewer, deps):
+        out.write(chunk)
 
 
-def _copy_all(sources: list[_Opener], out: SupportsWrite, renewer: LeaseRenewer) -> None:
-    for opener in sources:
-        with opener() as source:
-            _copy(source, out, renewer)
+def _blob_chunks(blobs: Iterable[BlobId], renewer: LeaseRenewer, deps: Dependencies) -> Iterator[bytes]:
+    for blob in blobs:
+        with deps.media.pieces.open(blob) as source:
+            yield from _chunks(source, renewer)
 
 
-def _copy(source: Any, out: SupportsWrite, renewer: LeaseRenewer) -> None:
+def _file_chunks(path: Path, renewer: LeaseRenewer) -> Iterator[bytes]:
+    with path.open("rb") as source:
+        yield from _chunks(source, renewer)
+
+
+def _chunks(source: Any, renewer: LeaseRenewer) -> Iterator[bytes]:
     while chunk := source.read(_CHUNK):
         renewer.check()
-        out.write(chunk)
+        yield chunk

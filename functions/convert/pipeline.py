@@ -1,8 +1,8 @@
-"""Video in, MP3 out: the audio track taken out once, encoded in ranges by several encoders, laid end to end."""
+"""Converts a video to an MP3: extracts the audio track once, encodes ranges of it in parallel, joins them."""
 
 import functools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,36 +10,50 @@ from pathlib import Path
 from functions.convert import cover
 from functions.convert.chapters import within
 from functions.convert.demux.client import SupportsReadSeek
-from functions.convert.demux.track import TrackInfo, TrackStream, open_track
-from functions.convert.errors import EncoderKilled, UnusableMedia
+from functions.convert.demux.track import TrackStream, open_track
 from functions.convert.ffmpeg import duration, encoder, filters
 from functions.convert.ffmpeg.binary import default_ffmpeg
-from functions.convert.ffmpeg.encoder import EncoderRun
-from functions.convert.mp3 import assemble, id3, info_tag, reservoir
-from functions.convert.mp3.assemble import SupportsWrite
-from functions.convert.mp3.frame import DECODER_DELAY, HEADER_SIZE, parse_header
-from functions.convert.plan import FrameRange, Plan, decode_cost, nearest_rate, plan_for, preroll_of
+from functions.convert.ffmpeg.encoder import EncoderInput, EncoderRun
+from functions.convert.mp3 import assemble, id3
+from functions.convert.mp3.assemble import EncodedSound
+from functions.convert.mp3.reservoir import SupportsWrite
+from functions.convert.mp3.summary import PieceSummary, read_frames
+from functions.convert.plan import FrameRange, Plan, decode_cost, nearest_rate, plan_for
 from functions.options import Options
 
-__all__ = ["EncoderKilled", "Result", "UnusableMedia", "to_mp3"]
-
-#: Hears which part is done, 0 to 1; what it raises stops the work.
+#: Called with the fraction that is done, 0 to 1. An exception that it raises stops the work.
 OnProgress = Callable[[float], None]
-#: Parts of the whole that reading and encoding are, for the progress shown.
-READING, _ENCODING = 0.05, 0.93
-#: Seconds that a track may be shorter than it claims without a word about it.
-_TOLERANCE = 1.0
+#: Shares of demuxing and encoding in the progress; writing has the rest.
+DEMUX_SHARE = 0.05
+_ENCODE_SHARE = 0.93
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to convert.
+
+    Attributes:
+        options: what the user asked for.
+        filename: the video's name; it becomes the title if the video has none.
+        encoders: number of encoders that run at once.
+        ffmpeg: path of the program; None for the one from imageio-ffmpeg.
+    """
+
+    options: Options
+    filename: str
+    encoders: int
+    ffmpeg: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a video.
+    """The outcome of a conversion.
 
     Attributes:
-        duration: seconds of audio.
-        title: as in the tags.
-        warning: one sentence where something was lost, else None.
-        copied: whether the source's own MP3 packets were taken over.
+        duration: seconds of sound.
+        title: as in the ID3 tag.
+        warning: what is missing from the MP3; None if nothing is.
+        copied: whether the source's own MP3 frames were copied.
         size: bytes of the MP3.
     """
 
@@ -51,206 +65,135 @@ class Result:
 
 
 def to_mp3(
-    source: SupportsReadSeek,
-    out: SupportsWrite,
-    options: Options,
-    *,
-    filename: str,
-    directory: Path,
-    encoders: int,
-    on_progress: OnProgress,
-    ffmpeg: str | None = None,
+    source: SupportsReadSeek, out: SupportsWrite, settings: Settings, *, directory: Path, on_progress: OnProgress
 ) -> Result:
-    """Make an MP3 of a video's audio track.
+    """Convert a video's audio track to MP3.
 
     Args:
-        source: the video, a binary file object; it is read in this process only.
-        out: takes the MP3's bytes from the first to the last.
-        options: what the user asked for.
-        filename: the video's name; the title where the video has none of its own.
-        directory: for temporary files, all gone when this returns or raises.
-        encoders: how many run at once.
-        on_progress: called at least once a second with the part that is done, 0 to 1, by the calling thread; what it
-            raises stops everything and is passed on.
-        ffmpeg: the program's path; by default the one that imageio-ffmpeg brings.
+        source: the video, a binary file object; only this process reads it.
+        out: takes the bytes of the MP3 from the first to the last.
+        settings: how to convert.
+        directory: for temporary files, all deleted when this returns or raises.
+        on_progress: called at least once a second with the fraction that is done, 0 to 1, on the calling thread. An
+            exception that it raises stops the conversion and propagates.
 
     Raises:
-        UnusableMedia: the file's own fault.
-        EncoderKilled: a child process was killed; it may work later.
+        UnusableMedia: the file cannot be converted.
+        EncoderKilled: a child process was killed; retrying may succeed.
+        OutOfResources: there is no space for temporary files, or no process for a child; retrying may succeed.
     """
     with (
         tempfile.TemporaryDirectory(dir=directory, prefix="convert-") as name,
-        prepared_track(source, Path(name), options, lambda part: on_progress(part * READING), ffmpeg) as stream,
+        prepared_track(
+            source, Path(name), settings.options, lambda done: on_progress(done * DEMUX_SHARE), settings.ffmpeg
+        ) as stream,
     ):
-        return convert_track(
-            stream, out, options, filename=filename, encoders=encoders, on_progress=on_progress, ffmpeg=ffmpeg
-        )
+        return convert_track(stream, out, settings, on_progress)
 
 
-def convert_track(
-    stream: TrackStream,
-    out: SupportsWrite,
-    options: Options,
-    *,
-    filename: str,
-    encoders: int,
-    on_progress: OnProgress,
-    ffmpeg: str | None = None,
-) -> Result:
-    """Make an MP3 of a track that is taken out; all else as ``to_mp3``. Works in the directory of the track."""
-    ffmpeg = ffmpeg or default_ffmpeg()
+def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, on_progress: OnProgress) -> Result:
+    """Convert a prepared track to MP3, like ``to_mp3``. Temporary files go to the track's directory."""
     track = stream.info
-    with cover.rendering(track, ffmpeg) as picture:
+    encoded = DEMUX_SHARE + _ENCODE_SHARE
+    with cover.rendering(track, settings.ffmpeg or default_ffmpeg()) as picture:
         if track.container == "mp3":
-            warning = damage_warning(track.missing, track.errors)
-            made = [(track.path, assemble.summarize(track.path, 0, 0, None))]
-            first = _copied_tag(track, made[0][1])
-            chapters = within(track.chapters, 0.0, duration_of(first, made[0][1].frames))
+            sound = assemble.copied_sound(track.path, track.skipped, track.discarded)
+            errors = track.errors
+            chapters = within(track.chapters, 0.0, sound.duration)
         else:
-            plan = plan_for(track, options, encoders, decode_cost(stream))
-            on_part = functools.partial(_on_part, on_progress)
-            done = _encode(ffmpeg, plan, stream, track.path.parent, encoders, on_part)
-            made = [(one.path, measured) for one, measured in done]
-            if plan.variable:
-                made = [reservoir.repack(made, track.path.parent / "repacked", lambda _: on_part(1.0))]
-            warning = damage_warning(track.missing, track.errors + max(one.errors for one, _ in done))
-            first = tag_of([one for _, one in made], plan.start_sample)
+            plan = plan_for(track, settings.options, settings.encoders, decode_cost(stream))
+            sound, encoder_errors = _encode(
+                stream, plan, settings, lambda done: on_progress(DEMUX_SHARE + done * _ENCODE_SHARE)
+            )
+            errors = track.errors + encoder_errors
             chapters = plan.within(track.chapters)
-        image, word = picture(lambda: on_progress(READING + _ENCODING))
-    track, warning = replace(track, cover=image, chapters=chapters), join_warnings(warning, word)
-    return _write(out, track, filename, made, first, warning, on_progress)
+        image, cover_warning = picture(lambda: on_progress(encoded))
+    tag = id3.build_tag(track.tags, settings.filename, image, chapters)
+    written = 0
+
+    def on_frames(count: int) -> None:
+        nonlocal written
+        written += count
+        on_progress(encoded + (1 - encoded) * written / sound.size)
+
+    size = assemble.write_mp3(out, [tag], sound, on_frames)
+    return Result(
+        duration=sound.duration,
+        title=id3.title(track.tags, settings.filename),
+        warning=assemble.warning_for(track.missing, errors, cover_warning),
+        copied=track.container == "mp3",
+        size=size,
+    )
 
 
-def _on_part(on_progress: OnProgress, part: float) -> None:
-    on_progress(READING + part * _ENCODING)
+def _encode(stream: TrackStream, plan: Plan, settings: Settings, on_progress: OnProgress) -> tuple[EncodedSound, int]:
+    """Encode a track; return the sound and the number of errors that an encoder logged at most."""
+    track = stream.info.path
+    directory = track.parent
+    ffmpeg = settings.ffmpeg or default_ffmpeg()
+    summaries: dict[FrameRange, PieceSummary] = {}
+
+    def on_end(run: EncoderRun) -> None:
+        summaries[run.range] = run.summarize()
+
+    source = EncoderInput(ffmpeg, plan, track, directory, stream)
+    runs = encoder.encode(source, plan.ranges, settings.encoders, on_progress, on_end)
+    if (len(runs) > 1 or len(plan.filters) > 1) and any(run.reconfigured for run in runs):
+        # A change of format restarts ffmpeg's filters and their count of samples, which ranges are based on.
+        source = EncoderInput(ffmpeg, plan.for_changing_format(), track, directory)
+        runs = encoder.encode(source, [FrameRange(0, None)], 1, on_progress, on_end)
+    pieces = [(run.path, summaries[run.range]) for run in runs]
+    frames = _frames(pieces, (lambda: on_progress(1.0)) if plan.variable else None)
+    sound = assemble.join_pieces(plan, [summary for _, summary in pieces], frames, directory)
+    return sound, max(run.errors for run in runs)
 
 
-def summarize_run(done: EncoderRun) -> assemble.PieceSummary:
-    """The sum of one encoder's output."""
-    piece = done.piece
-    count = None if piece.end is None else piece.end - piece.start
-    return assemble.summarize(done.path, piece.start, preroll_of(piece), count)
+def _frames(pieces: Sequence[tuple[Path, PieceSummary]], on_copy: Callable[[], None] | None) -> Iterator[bytes]:
+    # Frames that are copied to another file (``on_copy``) are deleted piece by piece, to save temporary storage.
+    for path, summary in pieces:
+        for chunk in read_frames(path, summary):
+            if on_copy is not None:
+                on_copy()
+            yield chunk
+        if on_copy is not None:
+            path.unlink()
 
 
 @contextmanager
 def prepared_track(
-    source: SupportsReadSeek, work: Path, options: Options, on_progress: OnProgress, ffmpeg: str | None = None
+    source: SupportsReadSeek, directory: Path, options: Options, on_progress: OnProgress, ffmpeg: str | None = None
 ) -> Iterator[TrackStream]:
-    """Take the audio track that is asked for into a file in ``work``; arguments and errors as ``to_mp3``.
+    """Extract the audio track that the options name into a file, with everything that the conversion needs.
 
-    It may still grow (``TrackStream.complete``) while the block works with it.
+    The file may still grow during the block, unless the exact length or a cover from the video is needed.
+
+    Args:
+        source: the video, as for ``to_mp3``.
+        directory: for the track's file.
+        options: what the user asked for.
+        on_progress: called with the fraction of the source that has been read, 0 to 1.
+        ffmpeg: path of the program; None for the one from imageio-ffmpeg.
+
+    Raises:
+        UnusableMedia: there is no such track, or it cannot be read.
+        EncoderKilled: a child process was killed; retrying may succeed.
     """
-    copy = options.bitrate is None and options.vbr is None and not filters.wanted(options)
-    read = functools.partial(open_track, source, work / "track", number=options.track, on_progress=on_progress)
+    copy = options.bitrate is None and options.vbr is None and not filters.any_edits(options)
+    read = functools.partial(open_track, source, directory / "track", number=options.track, on_progress=on_progress)
     with ExitStack() as stack:
         stream = stack.enter_context(read(copy=copy))
-        if stream is None:  # MP3 packets that do not make a file when concatenated
+        if stream is None:  # the MP3 packets do not form a valid file when joined
             stack.close()
             stream = stack.enter_context(read(copy=False))
         if stream is None:
             raise AssertionError("the demuxer copies only when it is asked to")
-        if options.cover is not None or filters.needs_length(options, stream.info.duration):
+        if options.cover is not None or filters.needs_exact_length(options, stream.info.duration):
             stream.complete(on_progress)
         track = cover.prepare(source, stream.info, options.cover, lambda _: on_progress(1.0))
-        if filters.needs_length(options, track.duration):
+        if filters.needs_exact_length(options, track.duration):
             seconds = duration.measure(
                 ffmpeg or default_ffmpeg(), track, nearest_rate(track.rate), lambda: on_progress(1.0)
             )
             track = track if seconds is None else replace(track, duration=seconds)
         stream.info = track
         yield stream
-
-
-def _encode(
-    ffmpeg: str, plan: Plan, stream: TrackStream, work: Path, encoders: int, on_progress: OnProgress
-) -> list[tuple[EncoderRun, assemble.PieceSummary]]:
-    sums: dict[FrameRange, assemble.PieceSummary] = {}
-    run = functools.partial(encoder.encode, ffmpeg, on_end=lambda one: sums.update({one.piece: summarize_run(one)}))
-    done = run(plan, plan.ranges, stream.info.path, work, encoders, on_progress, stream)
-    if (len(done) > 1 or len(plan.filters) > 1) and any(one.reconfigured for one in done):
-        # A change on the way restarts ffmpeg's filters, and with them the count of samples that ranges stand on.
-        done = run(plan.for_changing_format(), (FrameRange(0, None),), stream.info.path, work, 1, on_progress)
-    return [(one, sums[one.piece]) for one in done]
-
-
-def tag_of(sums: list[assemble.PieceSummary], before: int = 0) -> bytes:
-    """The tag frame before the frames of all pieces; ``before`` as in the plan.
-
-    Raises:
-        UnusableMedia: there are none.
-    """
-    end = assemble.last_nonempty(sums)
-    if end is None and before:
-        raise UnusableMedia("The sound ends before start: choose an earlier one.")
-    if end is None:
-        raise UnusableMedia("Nothing in this file's audio track can be decoded.")
-    return assemble.build_tag(sums, bytes.fromhex(end.tag))
-
-
-def _copied_tag(track: TrackInfo, copied: assemble.PieceSummary) -> bytes:
-    if not copied.frames:
-        raise UnusableMedia("The audio track of this file is empty.")
-    with track.path.open("rb") as file:
-        header = file.read(HEADER_SIZE)
-    delay = track.skipped - DECODER_DELAY
-    padding = track.discarded + DECODER_DELAY if track.discarded else 0
-    # Decoders believe delay and padding of encoders that they know; ffmpeg, too, signs a copy with this name.
-    bitrate = copied.bitrates[0] if len(copied.bitrates) == 1 else None
-    return assemble.build_tag([copied], info_tag.blank(header, bitrate, b"Lavf", delay, padding))
-
-
-def damage_warning(missing: float, errors: int) -> str | None:
-    """The sentence about what is not in the MP3.
-
-    Args:
-        missing: seconds that the track claims to have and has not.
-        errors: complaints of the reader and the decoder.
-    """
-    if missing > _TOLERANCE:
-        return f"The file is cut off: about {missing:.0f} seconds at its end are missing."
-    return "Parts of the sound are damaged or missing and were left out." if errors else None
-
-
-def join_warnings(first: str | None, second: str | None) -> str | None:
-    """Two warnings as one."""
-    return " ".join(filter(None, (first, second))) or None
-
-
-def _write(
-    out: SupportsWrite,
-    track: TrackInfo,
-    filename: str,
-    made: list[tuple[Path, assemble.PieceSummary]],
-    first: bytes,
-    warning: str | None,
-    on_progress: OnProgress,
-) -> Result:
-    header = id3.build_tag(track.tags, filename, track.cover, track.chapters)
-    sound = sum(one.size for _, one in made)
-    written = 0
-
-    def on_bytes(count: int) -> None:
-        nonlocal written
-        written += count
-        on_progress(READING + _ENCODING + (1 - READING - _ENCODING) * written / sound)
-
-    out.write(header)
-    out.write(first)
-    assemble.copy_frames(made, out, on_bytes)
-    return Result(
-        duration=duration_of(first, sum(one.frames for _, one in made)),
-        title=id3.title(track.tags, filename),
-        warning=warning,
-        copied=track.container == "mp3",
-        size=len(header) + len(first) + sound,
-    )
-
-
-def duration_of(tag: bytes, frames: int) -> float:
-    """Seconds of sound, by the tag frame and the number of frames behind it."""
-    frame = parse_header(tag)
-    if frame is None:
-        raise ValueError("the tag is no frame")
-    delay, padding = info_tag.delays(tag) or (0, 0)
-    silent = (delay + padding) if delay or padding else 0
-    return max(frames * frame.samples - silent, 0) / frame.rate

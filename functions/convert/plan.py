@@ -1,11 +1,12 @@
-"""Cuts a track into ranges that encoders can work on at once, none of which changes a byte of the result.
+"""Plans how a track becomes MP3: rate, channels, quality, edits, and the ranges that encoders work on in parallel.
 
-An encoder that starts ``PREROLL_FRAMES`` frames early has forgotten by its range that it did not start at the beginning
-(measured, not proven: the identity tests hold it). At 44.1 kHz and its fractions a frame of constant bit rate is no
-whole number of bytes, and the padding that makes up for it repeats every 49 frames: encoders start at multiples.
+The result does not depend on the ranges, byte for byte. An encoder that starts ``PREROLL_FRAMES`` early has no memory
+left at its range that it did not start at the beginning (measured, not proven: the identity tests check it). At
+44.1 kHz and its fractions a frame of constant bit rate is not a whole number of bytes, and the padding that compensates
+repeats every 49 frames: encoders start at multiples of 49.
 
-An encoder decodes the track from its beginning, unless what it would decode can be told from the track's packets and
-its decoder forgets what came before: then it leaps (``seek.leap``).
+An encoder decodes the track from its beginning, unless the number of samples before its range can be told from the
+track's packets and the decoder forgets what came before; then it seeks (``seek.excerpt``).
 """
 
 from collections.abc import Iterable
@@ -18,39 +19,37 @@ from functions.convert.ffmpeg import filters
 from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
 from functions.options import Options
 
-#: Frames that an encoder starts before its range; a multiple of 49.
+#: Frames that an encoder makes before its range; a multiple of 49.
 PREROLL_FRAMES = 98
-#: Frames that it goes on beyond it: the encoder looks ahead.
+#: Frames that it makes after its range, because the encoder looks ahead.
 LOOKAHEAD_FRAMES = 4
-#: Cuts are at multiples of so many frames.
+#: Ranges start at multiples of this many frames.
 RANGE_STEP = 49
-#: No piece is shorter: pre-roll and start of a process would cost more than it gains.
+#: The shortest range, in frames: below that, pre-roll and process start would cost more than parallel work saves.
 MIN_RANGE_FRAMES = 4 * RANGE_STEP
-#: What decoding a second costs by what encoding it costs; an encoder that cannot leap decodes from the track's start.
+#: The cost of decoding a second, relative to encoding it; an encoder that cannot seek decodes from the track's start.
 DECODE_COST = 0.07
-#: The same where the track is still being read from a slow source: its encoder waits for what is before its range
+#: The same while the track is still being read from a slow source: an encoder waits for the sound before its range
 #: longer than it decodes it (measured, 300 MB with 580 s of sound in GridFS).
 SLOW_SOURCE_COST = 0.25
-#: Their packets may say how loud each channel is in a mix, which ffmpeg's filters hear of by stages alone; and so is
-#: whatever has more channels than two mixed by stages.
-_TELL_HOW_TO_MIX = frozenset({"ac3", "eac3", "dca", "mlp", "truehd"})
-#: kbit/s where the user asks for nothing.
+#: Codecs whose packets may say how loud each channel is in a mix. ffmpeg's filters learn that only in stages, and
+#: anything with more than two channels is mixed in stages too.
+_CODECS_WITH_MIX_LEVELS = frozenset({"ac3", "eac3", "dca", "mlp", "truehd"})
+#: kbit/s if the user chooses nothing.
 DEFAULT_BITRATE = 192
-
-
-#: Names in the database of what has another name here: jobs that are under way go on after an update.
+#: Attributes whose keys differ in the rows of jobs, so that jobs survive an update.
 _JSON_KEYS: Final = {"ranges": "pieces", "start_sample": "before", "loopback": "steady"}
 
 
 @dataclass(frozen=True, slots=True)
 class Seek:
-    """Which part of a track an encoder reads that does not begin at the track's beginning (``seek.leap``).
+    """The part of a track's file that an encoder reads if it does not start at the beginning (``seek.excerpt``).
 
     Attributes:
-        head: how many bytes at the start of the track's file come before its sound; they are read, too.
-        offset: where in the file the part begins.
+        head: bytes at the start of the file, before its sound, that are read as well.
+        offset: where the part starts in the file.
         end: where it ends.
-        sample: the number of the track's sample that is the part's first.
+        sample: number of the track's sample that is the first of the part.
         crc: CRC-32 of the part.
     """
 
@@ -63,20 +62,36 @@ class Seek:
 
 @dataclass(frozen=True, slots=True)
 class FrameRange:
-    """A range of frames of the MP3.
+    """A range of the MP3's frames.
 
     Attributes:
-        start: its first frame.
-        end: the frame after its last; None for all up to where the track ends.
-        leap: what its encoder reads; None for the whole track.
+        start: number of the first frame.
+        end: number of the frame after the last; None for the end of the track.
+        seek: what its encoder reads; None for the whole track.
     """
 
     start: int
     end: int | None
     seek: Seek | None = None
 
+    @property
+    def preroll(self) -> int:
+        """Frames of an encoder's output before the range."""
+        return min(self.start, PREROLL_FRAMES)
+
+    def trim_filter(self, rate: int) -> str | None:
+        """Return the filter that selects the range, pre-roll and look-ahead included; None for everything."""
+        size = samples_per_frame(rate)
+        first = self.seek.sample if self.seek else 0
+        limits = []
+        if self.start > PREROLL_FRAMES:
+            limits.append(f"start_sample={(self.start - PREROLL_FRAMES) * size - first}")
+        if self.end is not None:
+            limits.append(f"end_sample={(self.end + LOOKAHEAD_FRAMES) * size - first}")
+        return f"atrim={':'.join(limits)}" if limits else None
+
     def to_json(self) -> dict[str, Any]:
-        """The range in JSON's own types."""
+        """The range as JSON types."""
         return {"start": self.start, "end": self.end, "leap": asdict(self.seek) if self.seek else None}
 
     @classmethod
@@ -90,17 +105,18 @@ class Plan:
     """How a track becomes MP3: plain data, the same for every encoder of a job.
 
     Attributes:
-        container: what the track's file is, as libav's muxer is called.
-        rate: samples a second of the MP3.
+        container: format of the track's file, named like libav's muxer.
+        rate: sample rate of the MP3, Hz.
         channels: 1 or 2.
         quality: the encoder's arguments for bit rate or quality.
-        filters: what happens to the sound before it is cut, as ffmpeg filters.
-        samples: how many samples the MP3 will about have.
-        ranges: the ranges, in order and without a gap.
-        start_sample: how many samples of the track come before the MP3 begins; every encoder decodes them, too.
-        loopback: whether all filters but the first see one stream, whatever changes in the track on the way.
-        packets: how many the track has.
-        bundled: whether ffmpeg may do at one go what it does by stages (``arguments.py``).
+        filters: ffmpeg filters that are applied before the ranges are cut out.
+        samples: estimated number of samples of the MP3.
+        ranges: the ranges, in order and without gaps.
+        start_sample: number of the track's sample where the MP3 starts; every encoder decodes those before it too.
+        loopback: whether all filters after the first run behind a loopback decoder, so that they see one unchanging
+            format.
+        packets: number of the track's packets.
+        bundled: whether ffmpeg may run the bundled way instead of in stages (``ffmpeg.args``).
     """
 
     container: str
@@ -117,24 +133,24 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """How long the MP3 will about be."""
+        """Estimated duration of the MP3 in seconds."""
         return self.samples / self.rate
 
     def within(self, chapters: Iterable[Chapter]) -> list[Chapter]:
-        """What the MP3 has of the chapters of its track."""
+        """Return the chapters of the track that the MP3 has, on the MP3's clock."""
         return within(chapters, self.start_sample / self.rate, self.seconds)
 
     def for_changing_format(self) -> Self:
-        """The plan for a track whose rate or channels change on the way, which restarts what sees the change."""
+        """Return the plan for a track whose rate or channels change on the way, which restarts filters that see it."""
         return replace(self, loopback=len(self.filters) > 1, bundled=False)
 
     @property
     def variable(self) -> bool:
-        """Whether frames differ in bit rate, so that those without a bit reservoir can be re-packed."""
+        """Whether the bit rate is variable, so that the frames can be re-packed."""
         return self.quality[0] == "-q:a"
 
     def to_json(self) -> dict[str, Any]:
-        """The plan in JSON's own types."""
+        """The plan as JSON types."""
         values = {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
         return {**values, "pieces": [one.to_json() for one in self.ranges]}
 
@@ -148,70 +164,69 @@ class Plan:
         return cls(**values)
 
 
-def nearest_rate(rate: int) -> int:
-    """The sample rate of MP3 nearest to the track's, as ffmpeg chooses it."""
-    return min(SAMPLE_RATES, key=lambda candidate: (abs(candidate - rate), -candidate))
-
-
-def split_frames(frames: int, pieces: int, decoding: float = DECODE_COST) -> tuple[FrameRange, ...]:
-    """Cut about so many frames into at most so many pieces that take equally long.
-
-    A later piece is shorter, since its encoder decodes all that is before it: with c the cost of decoding by that of
-    encoding, every ``end * c + (end - start)`` is the same. Where encoders leap, c is 0.
-    """
-    ends = [0.0]
-    for _ in range(pieces):
-        ends.append((1 + ends[-1]) / (1 + decoding))
-    cuts = [round(frames * end / ends[-1] / RANGE_STEP) * RANGE_STEP for end in ends[1:-1]]
-    starts = [0]
-    for at in cuts:
-        if at - starts[-1] >= MIN_RANGE_FRAMES and frames - at >= MIN_RANGE_FRAMES:
-            starts.append(at)
-    return tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
-
-
-def trim_filter(piece: FrameRange, rate: int) -> str | None:
-    """The filter that gives an encoder its range, pre-roll and a little beyond it included; None for all of it."""
-    size = samples_per_frame(rate)
-    first = piece.seek.sample if piece.seek else 0
-    limits = []
-    if piece.start > PREROLL_FRAMES:
-        limits.append(f"start_sample={(piece.start - PREROLL_FRAMES) * size - first}")
-    if piece.end is not None:
-        limits.append(f"end_sample={(piece.end + LOOKAHEAD_FRAMES) * size - first}")
-    return f"atrim={':'.join(limits)}" if limits else None
-
-
-def preroll_of(piece: FrameRange) -> int:
-    """How many frames of an encoder's output come before its range."""
-    return min(piece.start, PREROLL_FRAMES)
-
-
 def decode_cost(stream: TrackStream) -> float:
-    """The cost of decoding a second of the track, relative to encoding it."""
+    """Return the cost of decoding a second of the track, relative to encoding it."""
     return SLOW_SOURCE_COST if stream.slow else DECODE_COST
 
 
-def plan_for(track: TrackInfo, options: Options, pieces: int, decoding: float = DECODE_COST) -> Plan:
-    """How to encode a track with so many encoders; ``decoding`` as for ``split_frames``."""
+def plan_for(track: TrackInfo, options: Options, ranges: int, decode_cost: float = DECODE_COST) -> Plan:
+    """Plan the encoding of a track.
+
+    Args:
+        track: extracted from its video.
+        options: what the user asked for.
+        ranges: the most ranges.
+        decode_cost: as for ``split_frames``.
+
+    Raises:
+        UnusableMedia: no sample is left between start and end.
+    """
     rate = nearest_rate(track.rate)
     channels = 1 if track.channels == 1 or options.mono else 2
     quality = (
         ("-q:a", str(options.vbr)) if options.vbr is not None else ("-b:a", f"{options.bitrate or DEFAULT_BITRATE}k")
     )
-    whole = round(track.duration * rate)
-    start, end = filters.bounds(options, rate, whole)
+    samples = round(track.duration * rate)
+    start, end = filters.bounds(options, rate, samples)
     frames = (end - start) // samples_per_frame(rate)
+    edits = filters.edit_filters(options, rate, channels, samples)
     return Plan(
         container=track.container,
         rate=rate,
         channels=channels,
         quality=quality,
-        filters=(filters.base(options, rate, channels), *filters.chain(options, rate, channels, whole)),
+        filters=(filters.format_filter(options, rate, channels), *edits),
         samples=end - start,
-        # To bring loudness to a level costs more than to encode, and every encoder would do all that is before it.
-        ranges=split_frames(frames, 1 if options.normalize else pieces, decoding),
+        # Normalizing costs more than encoding, and every encoder would normalize all sound before its range.
+        ranges=split_frames(frames, 1 if options.normalize else ranges, decode_cost),
         start_sample=start,
         packets=track.packets,
-        bundled=track.channels <= 2 and track.codec not in _TELL_HOW_TO_MIX,
+        bundled=track.channels <= 2 and track.codec not in _CODECS_WITH_MIX_LEVELS,
     )
+
+
+def nearest_rate(rate: int) -> int:
+    """Return the sample rate of MP3 nearest to the track's, as ffmpeg chooses it."""
+    return min(SAMPLE_RATES, key=lambda candidate: (abs(candidate - rate), -candidate))
+
+
+def split_frames(frames: int, ranges: int, decode_cost: float = DECODE_COST) -> tuple[FrameRange, ...]:
+    """Split frames into ranges that take equally long to encode.
+
+    A later range is shorter, since its encoder decodes everything before it: with c the cost of decoding relative to
+    encoding, all ``end * c + (end - start)`` are equal.
+
+    Args:
+        frames: estimated number of frames.
+        ranges: the most ranges.
+        decode_cost: cost of decoding relative to encoding; 0 if the encoders seek.
+    """
+    ends = [0.0]
+    for _ in range(ranges):
+        ends.append((1 + ends[-1]) / (1 + decode_cost))
+    boundaries = [round(frames * end / ends[-1] / RANGE_STEP) * RANGE_STEP for end in ends[1:-1]]
+    starts = [0]
+    for boundary in boundaries:
+        if boundary - starts[-1] >= MIN_RANGE_FRAMES and frames - boundary >= MIN_RANGE_FRAMES:
+            starts.append(boundary)
+    return tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))

@@ -111,7 +111,7 @@ def moviepy(uri: str, blob: str) -> Callable[[], object]:
 def engine(uri: str, blob: str) -> Callable[[], object]:
     """The engine from the store and into the store, as convert runs it."""
     from functions.convert.cpus import available_cpus
-    from functions.convert.pipeline import to_mp3
+    from functions.convert.pipeline import Settings, to_mp3
     from functions.options import Options
 
     media = _connected(uri)
@@ -125,12 +125,14 @@ def engine(uri: str, blob: str) -> Callable[[], object]:
             to_mp3(
                 video,
                 mp3,
-                Options(bitrate=192),
-                filename="video.mp4",
+                Settings(
+                    options=Options(bitrate=192),
+                    filename="video.mp4",
+                    encoders=available_cpus(),
+                    ffmpeg=os.environ.get("FFMPEG"),
+                ),
                 directory=Path(folder),
-                encoders=available_cpus(),
                 on_progress=lambda _: None,
-                ffmpeg=os.environ.get("FFMPEG"),
             )
 
     return work

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from events.schema import JobId, PieceCut
-from functions.convert import pipeline
 from functions.convert.demux.track import TrackInfo, extract_track
-from functions.convert.ffmpeg import encoder as encoders
-from functions.convert.mp3 import assemble
+from functions.convert.ffmpeg import encoder
+from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.mp3.frame import samples_per_frame
+from functions.convert.mp3.summary import PieceSummary, build_tag, read_frames
 from functions.convert.plan import RANGE_STEP, FrameRange, Plan, plan_for
 from functions.convert.seek import excerpt
 from functions.media import connect
@@ -89,7 +89,8 @@ def _encoded(
     if cores is not None:
         os.sched_setaffinity(0, {sorted(mine)[0]})
     try:
-        return _timed(lambda: encoders.encode(ffmpeg(), plan, pieces, track.path, work, at_once, lambda _: None))
+        source = EncoderInput(ffmpeg(), plan, track.path, work)
+        return _timed(lambda: encoder.encode(source, pieces, at_once, lambda _: None))
     finally:
         os.sched_setaffinity(0, mine)
 
@@ -113,11 +114,11 @@ def _costs(bench: Bench, track: TrackInfo, video: Path, plan: Plan, single: Took
 
     start = median(lambda: _encoded(plan, (head,), track, work, 1, {0}))
     decode = max(median(lambda: _encoded(plan, (far,), track, work, 1, {0})) - start, 0) / track.duration
-    whole = encoders.encode(ffmpeg(), plan, plan.ranges, track.path, work, 1, lambda _: None)[0]
-    summing = median(lambda: _timed(lambda: pipeline.summarize_run(whole)))
-    piece = pipeline.summarize_run(whole)
-    joining = median(lambda: _timed(lambda: _join(whole.path, piece, work / "joined")))
-    tagging = median(lambda: _timed(lambda: assemble.build_tag([piece] * 64, bytes.fromhex(piece.tag))))
+    run = encoder.encode(EncoderInput(ffmpeg(), plan, track.path, work), plan.ranges, 1, lambda _: None)[0]
+    summing = median(lambda: _timed(run.summarize))
+    piece = run.summarize()
+    joining = median(lambda: _timed(lambda: _join(run.path, piece, work / "joined")))
+    tagging = median(lambda: _timed(lambda: build_tag([piece] * 64, bytes.fromhex(piece.tag))))
     megabyte = 1e6
     return Costs(
         read=reading.seconds / (video.stat().st_size / megabyte),
@@ -147,9 +148,9 @@ def _count_seconds(bench: Bench, work: Path) -> float:
     return took.seconds / track.duration
 
 
-def _join(path: Path, piece: assemble.PieceSummary, target: Path) -> None:
+def _join(path: Path, piece: PieceSummary, target: Path) -> None:
     with target.open("wb") as out:
-        assemble.copy_frames([(path, piece)], out, lambda _: None)
+        out.writelines(read_frames(path, piece))
 
 
 def _row_seconds(bench: Bench) -> float:

@@ -26,7 +26,7 @@ from tests.support.servers import program
 FFMPEG: Final[str] = imageio_ffmpeg.get_ffmpeg_exe()
 ID3: Final[Any] = id3.ID3  # mutagen has no types
 DAMAGED: Final = "damaged"
-EARLY: Final = "cut off"
+EARLY: Final = "truncated"
 SILENT: Final = "This file has no audio track."
 NO_MEDIA: Final = "This is not a video or audio file, or its beginning is damaged."
 

@@ -19,9 +19,9 @@ from functions.convert import pipeline
 from functions.convert.demux.client import SupportsReadSeek
 from functions.convert.demux.track import TrackInfo, TrackStream, open_track
 from functions.convert.errors import UnusableMedia
-from functions.convert.ffmpeg import encoder as encode
-from functions.convert.ffmpeg.encoder import EncoderRun
-from functions.convert.plan import FrameRange, Plan
+from functions.convert.ffmpeg import encoder
+from functions.convert.ffmpeg.encoder import EncoderInput, EncoderRun
+from functions.convert.plan import FrameRange
 
 OnProgress = Callable[[float], None]
 
@@ -30,7 +30,7 @@ class Rehearsal:
     """What readers and encoders have made so far. A process that is forked has what its parent had."""
 
     def __init__(self) -> None:
-        self._encode = encode.encode
+        self._encode = encoder.encode
         self._tracks: dict[tuple[bytes, int, bool], tuple[TrackInfo | None, bytes] | UnusableMedia] = {}
         self._encodings: dict[tuple[str, FrameRange, bytes], tuple[EncoderRun, bytes]] = {}
 
@@ -59,27 +59,24 @@ class Rehearsal:
 
     def encode(
         self,
-        ffmpeg: str,
-        plan: Plan,
-        pieces: Iterable[FrameRange],
-        track: Path,
-        directory: Path,
-        at_once: int,
+        source: EncoderInput,
+        ranges: Iterable[FrameRange],
+        encoders: int,
         on_progress: OnProgress,
-        stream: TrackStream | None = None,
         on_end: Callable[[EncoderRun], object] = lambda _: None,
     ) -> list[EncoderRun]:
-        """As ``encode.encode``."""
-        assert stream is None or not stream.growing
-        sound, how = hashlib.sha256(track.read_bytes()).digest(), json.dumps(plan.to_json())
-        wanted = {piece: (how, piece, sound) for piece in pieces}
-        new = [piece for piece, key in wanted.items() if key not in self._encodings]
-        for one in self._encode(ffmpeg, plan, new, track, directory, at_once, on_progress):
-            self._encodings[wanted[one.piece]] = replace(one, process=None), one.path.read_bytes()
+        """As ``encoder.encode``."""
+        assert source.stream is None or not source.stream.growing
+        sound = hashlib.sha256(source.track.read_bytes()).digest()
+        plan = json.dumps(source.plan.to_json())
+        wanted = {one: (plan, one, sound) for one in ranges}
+        new = [one for one, key in wanted.items() if key not in self._encodings]
+        for run in self._encode(source, new, encoders, on_progress):
+            self._encodings[wanted[run.range]] = replace(run, process=None), run.path.read_bytes()
         made = []
-        for piece, key in wanted.items():
-            one, frames = self._encodings[key]
-            made.append(replace(one, path=directory / f"piece-{piece.start}"))
+        for one, key in wanted.items():
+            run, frames = self._encodings[key]
+            made.append(replace(run, path=source.directory / f"piece-{one.start}"))
             made[-1].path.write_bytes(frames)
             on_end(made[-1])
         on_progress(1.0)
@@ -92,7 +89,7 @@ def rehearsed() -> Iterator[None]:
     rehearsal = Rehearsal()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "open_track", rehearsal.open_track)
-        patch.setattr(encode, "encode", rehearsal.encode)
+        patch.setattr(encoder, "encode", rehearsal.encode)
         # A process that is killed loses nothing that it has given to the kernel.
         patch.setattr(os, "fsync", lambda _: None)
         yield

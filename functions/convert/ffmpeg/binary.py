@@ -1,4 +1,4 @@
-"""Which ffmpeg encodes."""
+"""Finds the ffmpeg that encodes, and what it supports."""
 
 import functools
 import importlib
@@ -13,18 +13,18 @@ from typing import Any, Final
 
 from functions.settings import BadSetting
 
-#: libavfilter's major version whose amovie takes all that a decoder makes of a packet. One before it, of ffmpeg 7.0,
-#: lost without a word all that came behind a packet of two frames.
-_WHOLE_PACKETS: Final = 12
-#: Seconds that a program may take to say which it is.
-_ANSWER: Final = 10.0
+#: The first major version of libavfilter whose amovie uses everything that a decoder makes of a packet. The version
+#: before it, of ffmpeg 7.0, silently lost all sound after a packet of two frames.
+_MIN_LIBAVFILTER: Final = 12
+#: Seconds to wait for the answer to -version.
+_VERSION_TIMEOUT: Final = 10.0
 
 
 def configured_ffmpeg(environ: Mapping[str, str]) -> str | None:
-    """The absolute path of the program that FFMPEG names; None where it names none.
+    """Return the absolute path of the program that FFMPEG names; None if it is not set.
 
     Raises:
-        BadSetting: there is no such program, or it cannot read what it is handed as an open file.
+        BadSetting: the program does not exist, or cannot read an open file that it inherits.
     """
     name = environ.get("FFMPEG")
     if not name:
@@ -32,19 +32,19 @@ def configured_ffmpeg(environ: Mapping[str, str]) -> str | None:
     path = shutil.which(name)
     if path is None:
         raise BadSetting(f"FFMPEG is {name!r}: there is no such program.")
-    told = subprocess.run(
+    protocols = subprocess.run(
         [path, "-hide_banner", "-protocols"], stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
-    if b"fd" not in told.stdout.split():
-        raise BadSetting(f"FFMPEG is {name!r}, which is too old: it has no fd protocol. Name a newer one, or none.")
+    if b"fd" not in protocols.stdout.split():
+        raise BadSetting(f"FFMPEG is {name!r}, which has no fd protocol: use a newer version, or unset FFMPEG.")
     return path
 
 
 def default_ffmpeg() -> str:
-    """The path of the ffmpeg that imageio-ffmpeg brings."""
+    """Return the path of the ffmpeg that imageio-ffmpeg contains."""
     package = importlib.util.find_spec("imageio_ffmpeg")
     if package and package.origin and "IMAGEIO_FFMPEG_EXE" not in os.environ:
-        # It lies where the package looks for it first, which then runs it to see whether it works: 50 ms.
+        # The package looks in the same place first, but then runs the program to check that it works: 50 ms.
         found = list(Path(package.origin).parent.glob("binaries/ffmpeg-*"))
         if len(found) == 1 and os.access(found[0], os.X_OK):
             return str(found[0])
@@ -54,14 +54,14 @@ def default_ffmpeg() -> str:
 
 @functools.cache
 def supports_bundled(ffmpeg: str) -> bool:
-    """Whether the program at a path may be sent the short way (``arguments.py``)."""
+    """Whether the program at this path can run the bundled way (``args``)."""
     if "IMAGEIO_FFMPEG_EXE" not in os.environ and ffmpeg == default_ffmpeg():
-        return True  # the lock file says which it is
+        return True  # the lock file pins its version
     try:
-        told = subprocess.run(
-            [ffmpeg, "-version"], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_ANSWER
+        answer = subprocess.run(
+            [ffmpeg, "-version"], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_VERSION_TIMEOUT
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    version = re.search(rb"libavfilter +(\d+)\.", told.stdout)
-    return version is not None and int(version[1]) >= _WHOLE_PACKETS
+    version = re.search(rb"libavfilter +(\d+)\.", answer.stdout)
+    return version is not None and int(version[1]) >= _MIN_LIBAVFILTER

@@ -1,4 +1,4 @@
-"""Counts the samples of a track by decoding it: a fade at the end has to know where that is."""
+"""Measures a track by decoding it: a fade-out needs to know exactly where the sound ends."""
 
 import os
 import select
@@ -12,55 +12,62 @@ from functions.convert.ffmpeg import args, encoder
 from functions.convert.sandbox import spawn
 from functions.convert.sandbox.watchdog import Watchdog
 
-#: Seconds of CPU for a second of sound; to decode it takes a hundredth of that.
+#: CPU seconds allowed per second of sound; decoding takes a hundredth of that.
 _CPU_PER_SECOND = 0.2
 
 
 def measure(ffmpeg: str, track: TrackInfo, rate: int, on_progress: Callable[[], None]) -> float | None:
-    """The length of a track in seconds, exact to the sample.
+    """Return the length of a track in seconds, exact to the sample; None if it cannot be decoded to the end.
 
     Args:
-        ffmpeg: the program's path.
-        track: taken out of its video.
-        rate: samples a second of the MP3.
-        on_progress: called several times a second; what it raises stops the work.
-
-    Returns:
-        None where the track cannot be decoded to its end.
+        ffmpeg: path of the program.
+        track: a complete track.
+        rate: sample rate of the MP3, Hz.
+        on_progress: called several times a second. An exception that it raises stops the work.
 
     Raises:
-        EncoderKilled: ffmpeg does nothing.
+        EncoderKilled: ffmpeg hangs.
     """
     limits = {"AS": encoder.ADDRESS_SPACE, "CPU": int(60 + track.duration * _CPU_PER_SECOND), "NOFILE": 64}
-    size = 0
-    # One byte of one channel for a sample: what is written is the count, and nobody reads it.
-    with track.path.open("rb") as source, Path("/dev/null").open("wb") as nowhere:
+    # One byte per sample of one channel: the number of bytes is the number of samples. The bytes are discarded.
+    with track.path.open("rb") as source, Path("/dev/null").open("wb") as null:
         process = spawn.spawn(
             [
-                *args.reading(ffmpeg, track.container, source.fileno()),
+                *args.decode(ffmpeg, track.container, source.fileno()),
                 *("-map", "0:a:0", "-af", f"aformat=sample_rates={rate}:channel_layouts=mono", "-c:a", "pcm_u8"),
-                *("-f", "u8", "-fd", str(nowhere.fileno()), "fd:"),
+                *("-f", "u8", "-fd", str(null.fileno()), "fd:"),
             ],
             limits,
-            pass_fds=(source.fileno(), nowhere.fileno()),
+            pass_fds=(source.fileno(), null.fileno()),
             stdout=subprocess.PIPE,
         )
-    watch, poll, out, rest = Watchdog(process.pid), select.poll(), process.stdout, b""
-    if out is not None:
-        poll.register(out, select.POLLIN)
     try:
-        while out is not None:
-            on_progress()
-            watch.check(size)
-            if not poll.poll(HEARTBEAT * 1000):
-                continue
-            if not (data := os.read(out.fileno(), 1 << 16)):
-                break
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                key, _, value = line.partition(b"=")
-                if key == b"total_size" and value.strip().isdigit():
-                    size = int(value)
-        return size / rate if process.wait() == 0 else None
+        samples = _last_total_size(process, on_progress)
+        return samples / rate if process.wait() == 0 else None
     finally:
         spawn.stop([process])
+
+
+def _last_total_size(process: subprocess.Popen[bytes], on_progress: Callable[[], None]) -> int:
+    # The bytes written, from ffmpeg's progress reports on its standard output.
+    if process.stdout is None:
+        raise ValueError("the standard output of ffmpeg is not a pipe")
+    out = process.stdout.fileno()
+    watch = Watchdog(process.pid)
+    poll = select.poll()
+    poll.register(out, select.POLLIN)
+    size = 0
+    rest = b""
+    while True:
+        on_progress()
+        watch.check(size)
+        if not poll.poll(HEARTBEAT * 1000):
+            continue
+        data = os.read(out, 1 << 16)
+        if not data:
+            return size
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            key, _, value = line.partition(b"=")
+            if key == b"total_size" and value.strip().isdigit():
+                size = int(value)

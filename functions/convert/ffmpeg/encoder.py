@@ -1,7 +1,6 @@
-"""Runs ffmpeg over ranges of a track, several at once; each leaves a file of MP3 frames."""
+"""Runs ffmpeg on ranges of a track, several at once; each run leaves a file of MP3 frames."""
 
 import contextlib
-import functools
 import os
 import selectors
 import signal
@@ -10,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
 from functions.convert.cpus import cpus_for
 from functions.convert.demux.client import HEARTBEAT
@@ -18,44 +17,85 @@ from functions.convert.demux.track import TrackStream
 from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
 from functions.convert.ffmpeg import args
 from functions.convert.ffmpeg.binary import supports_bundled
+from functions.convert.mp3.frame import samples_per_frame
+from functions.convert.mp3.summary import PieceSummary, summarize
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.sandbox import spawn
 from functions.convert.sandbox.limits import Limits
 from functions.convert.sandbox.watchdog import Watchdog
 
-#: An encoder that needs more CPU than that for a second of sound is stuck.
+#: CPU seconds per second of sound; an encoder that needs more is stuck.
 CPU_PER_SECOND = 1.0
-#: The same of a second that a track may have by the number of its packets and does not claim.
+#: The same for each second that a track may have by its number of packets but does not claim.
 _CPU_PER_POSSIBLE_SECOND = 0.1
-#: Seconds of sound in a packet at most, but for oddities.
+#: The most seconds of sound in a packet, oddities aside.
 _PACKET_SECONDS = 1.0
-#: Bytes that an ffmpeg may map.
+#: Bytes of address space for one ffmpeg.
 ADDRESS_SPACE = 4 << 30
-#: Bytes of MP3 for a second of sound, 320 kbit/s, twice over: a track may decode to more than it says.
+#: Bytes of MP3 per second of sound: twice 320 kbit/s, since a track may decode to more than it claims.
 _BYTES_PER_SECOND = 80_000
-_ONLY_TIMES = b"non monotonically increasing dts to muxer"  # libavformat/mux.c; MP3 has no times, nothing is lost
-#: Deaths at a limit, after which the long way is no better.
-_LIMITED: Final = (-signal.SIGXCPU, -signal.SIGXFSZ)
+#: libavformat/mux.c; harmless, since MP3 has no time stamps.
+_ONLY_TIME_STAMPS = b"non monotonically increasing dts to muxer"
+#: Exit statuses at a resource limit; a staged run would hit the limit too.
+_LIMIT_REACHED: Final = (-signal.SIGXCPU, -signal.SIGXFSZ)
+#: The most bytes kept of an incomplete line of ffmpeg's output.
+_MAX_LINE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInput:
+    """What all encoders of a track have in common.
+
+    Attributes:
+        ffmpeg: path of the program.
+        plan: how to encode.
+        track: the file with the audio track.
+        directory: for the files of frames.
+        stream: the track if its file may still grow; None if it is complete.
+    """
+
+    ffmpeg: str
+    plan: Plan
+    track: Path
+    directory: Path
+    stream: TrackStream | None = None
+
+    def open(self) -> IO[bytes]:
+        """Open the track for one encoder: its file, or a pipe that follows the file while it grows."""
+        stream = self.stream
+        if stream is None or not stream.growing:
+            return self.track.open("rb")
+        read_end, write_end = os.pipe()
+        threading.Thread(target=_feed, args=(stream, write_end), name="feed", daemon=True).start()
+        return open(read_end, "rb")  # noqa: PTH123 - a file descriptor, not a path
+
+
+def _feed(stream: TrackStream, pipe: int) -> None:
+    with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as encoder:
+        for data in stream.chunks():
+            encoder.write(data)
 
 
 @dataclass(slots=True)
 class EncoderRun:
-    """One ffmpeg at work on one piece.
+    """One run of ffmpeg on one range.
 
     Attributes:
-        piece: the range.
-        path: the file of frames it writes, a tag frame first.
-        seconds: how far it has come, on the track's clock.
-        errors: the decoder's complaints.
+        range: the frames to encode.
+        path: the file of frames that it writes, beginning with a tag frame.
+        process: the running ffmpeg; None before the start.
+        seconds: its position on the track's clock.
+        errors: number of errors that it logged.
         first_error: the first of them.
-        full: one was about room for the frames.
-        reconfigured: the sound changed its rate or channels on the way, which moves the range.
-        core: the number of the one that it keeps to, if any.
-        staged: whether ffmpeg works by stages (``arguments.py``).
-        watch: who notices that it does nothing, once it is started.
+        full: whether an error was about storage space.
+        reconfigured: whether the sound changed its rate or channels on the way, which shifts the range.
+        cpu: number of the CPU that it is pinned to, if any.
+        staged: whether ffmpeg runs in stages (``args``).
+        watchdog: detects that it hangs; set at the start.
+        buffers: the incomplete last lines of its output, by pipe.
     """
 
-    piece: FrameRange
+    range: FrameRange
     path: Path
     process: subprocess.Popen[bytes] | None = None
     seconds: float = 0.0
@@ -63,230 +103,253 @@ class EncoderRun:
     first_error: str = ""
     full: bool = False
     reconfigured: bool = False
-    core: int | None = None
+    cpu: int | None = None
     staged: bool = False
-    watch: Watchdog = field(init=False, repr=False, compare=False)
+    watchdog: Watchdog = field(init=False, repr=False, compare=False)
     buffers: dict[str, bytes] = field(default_factory=dict)
 
-    def hear(self, name: str, data: bytes) -> None:
-        """Take in what came from ``stdout``, its progress, or from ``stderr``, its log."""
-        *lines, rest = (self.buffers.get(name, b"") + data).split(b"\n")
-        self.buffers[name] = rest[-4096:]
+    def receive(self, pipe: str, data: bytes) -> None:
+        """Process output from ``stdout`` (the progress) or ``stderr`` (the log)."""
+        *lines, rest = (self.buffers.get(pipe, b"") + data).split(b"\n")
+        self.buffers[pipe] = rest[-_MAX_LINE:]
         for line in lines:
-            if name == "stdout":
-                self._hear_progress(line)
+            if pipe == "stdout":
+                self._receive_progress(line)
             else:
-                self._hear_log(line)
+                self._receive_log(line)
 
-    def _hear_progress(self, line: bytes) -> None:
+    def _receive_progress(self, line: bytes) -> None:
         key, _, value = line.partition(b"=")
         if key == b"out_time_us" and value.strip().isdigit():
             self.seconds = int(value) / 1e6
 
-    def _hear_log(self, line: bytes) -> None:
+    def _receive_log(self, line: bytes) -> None:
         if b"Reconfiguring filter graph" in line:
             self.reconfigured = True
-        if (b"[error]" in line or b"[fatal]" in line) and not (self.staged and _ONLY_TIMES in line):
+        if (b"[error]" in line or b"[fatal]" in line) and not (self.staged and _ONLY_TIME_STAMPS in line):
             self.errors += 1
             self.full = self.full or b"No space left on device" in line
             self.first_error = self.first_error or line.decode(errors="replace")
 
     @property
     def status(self) -> int:
-        """How it ended, as ``subprocess.Popen.returncode`` says it; 0 before."""
+        """The exit status like ``subprocess.Popen.returncode``; 0 until it ends."""
         return (self.process and self.process.returncode) or 0
 
     @property
-    def in_vain(self) -> bool:
-        """Whether it will have to be done again by stages, whatever comes."""
+    def hopeless(self) -> bool:
+        """Whether the bundled run failed and must be redone in stages, even before it ends."""
         return not self.staged and not self.full and self.errors > 0
 
     @property
-    def unfinished(self) -> bool:
-        """Whether what ffmpeg could not do at one go, or died of, is to be tried by stages."""
-        if self.staged or self.full or self.status in _LIMITED:
+    def needs_stages(self) -> bool:
+        """Whether the bundled run ended in a way that a staged run may not."""
+        if self.staged or self.full or self.status in _LIMIT_REACHED:
             return False
         return self.errors > 0 or self.status not in (0, -signal.SIGKILL)
 
-    def judge(self) -> None:
-        """Raise what its end means, if it is no good one.
+    def check_status(self) -> None:
+        """Raise an error if the run failed.
 
         Raises:
             EncoderKilled: it died by SIGKILL.
-            TemporaryStorageFull: there was no room for the frames.
+            TemporaryStorageFull: there was no space for the frames.
             UnusableMedia: it failed otherwise.
         """
         status = self.status
         if status == -signal.SIGKILL:
-            raise EncoderKilled("The encoder was stopped from outside; the conversion is tried again.")
+            raise EncoderKilled("The encoder was killed; the conversion will be retried.")
         if status and self.full:
-            raise TemporaryStorageFull("There is no room for temporary files just now; the conversion is tried again.")
-        if status in _LIMITED:
+            raise TemporaryStorageFull("Temporary storage is full; the conversion will be retried.")
+        if status in _LIMIT_REACHED:
             raise UnusableMedia(
-                "The sound of this file takes far more time or room than its length accounts for: it may be damaged."
+                "The sound of this file takes far more time or space than its length accounts for: it may be damaged."
             ) from RuntimeError(f"ffmpeg ended with {status}")
         if status:
             raise UnusableMedia("The sound of this file cannot be decoded.") from RuntimeError(
                 f"ffmpeg ended with {status}: {self.first_error}"
             )
 
+    def summarize(self) -> PieceSummary:
+        """Summarize the frames of the range."""
+        count = None if self.range.end is None else self.range.end - self.range.start
+        return summarize(self.path, self.range.start, self.range.preroll, count)
+
 
 def encode(
-    ffmpeg: str,
-    plan: Plan,
-    pieces: Iterable[FrameRange],
-    track: Path,
-    directory: Path,
-    at_once: int,
+    source: EncoderInput,
+    ranges: Iterable[FrameRange],
+    encoders: int,
     on_progress: Callable[[float], None],
-    stream: TrackStream | None = None,
     on_end: Callable[[EncoderRun], object] = lambda _: None,
 ) -> list[EncoderRun]:
-    """Encode pieces of a track, so many at once; in the order given, finished.
+    """Encode ranges of a track; return the finished runs in the order of the ranges.
 
     Args:
-        ffmpeg: the program's path.
-        plan: how to encode.
-        pieces: which ranges of the plan.
-        track: the file with the audio track.
-        directory: where the frames go.
-        at_once: how many encoders run at the same time.
-        on_progress: called twice a second with the part that is done, 0 to 1; what it raises stops all encoders.
-        stream: the track if its file may still grow; an error of its extraction is raised here.
-        on_end: called with each piece that is there, while others are still encoded.
+        source: the track and how to encode it.
+        ranges: ranges of the plan.
+        encoders: number of encoders that run at once.
+        on_progress: called twice a second with the fraction that is done, 0 to 1. An exception that it raises stops
+            all encoders.
+        on_end: called with each finished run while others still encode.
 
     Raises:
-        EncoderKilled: an encoder died by SIGKILL, or does nothing.
+        EncoderKilled: an encoder died by SIGKILL, or hangs.
+        TemporaryStorageFull: there was no space for the frames.
         UnusableMedia: an encoder failed otherwise.
+        Mp3burstError: reading the rest of the source failed while the track's file was still growing.
     """
-    staged = not (plan.bundled and supports_bundled(ffmpeg))
-    encodings = {one: EncoderRun(one, directory / f"piece-{one.start}", staged=staged) for one in pieces}
-    waiting = list(reversed(encodings.values()))
-    running: list[EncoderRun] = []
-    part, cores = 0.0, cpus_for(min(at_once, len(encodings)))
-    source = functools.partial(source_of, track, stream)
-    with selectors.DefaultSelector() as selector:
-        try:
-            while waiting or running:
-                while waiting and len(running) < at_once:
-                    free = next((core for core in cores if core not in [one.core for one in running]), None)
-                    running.append(_start(ffmpeg, plan, waiting.pop(), source, selector, free))
-                for key, _ in selector.select(HEARTBEAT):
-                    encoding, name = key.data
-                    _hear(encoding, name, selector)
-                for encoding in [one for one in running if _ended(one, selector)]:
-                    running.remove(encoding)
-                    if encoding.unfinished:
-                        encodings[encoding.piece] = again = EncoderRun(encoding.piece, encoding.path, staged=True)
-                        waiting.append(again)
-                        continue
-                    encoding.judge()
-                    on_end(encoding)
-                for encoding in running:
-                    if encoding.in_vain and encoding.process is not None:
-                        encoding.process.kill()
-                    encoding.watch.check(encoding.seconds, waiting=stream is not None and stream.growing)
-                if stream is not None:
-                    stream.check()
-                part = max(part, _part(encodings.values(), plan))
-                on_progress(part)
+    stream = source.stream
+    done = 0.0
+    with _Pool(source, ranges, encoders, on_end) as pool:
+        while pool.waiting or pool.running:
+            pool.start_waiting()
+            pool.receive_output()
+            pool.collect_ended()
+            pool.check_running()
             if stream is not None:
-                stream.complete(lambda _: on_progress(1.0))
-        except BaseException:
-            spawn.stop(one.process for one in running if one.process)
-            raise
-    return list(encodings.values())
+                stream.check()
+            done = max(done, pool.progress())
+            on_progress(done)
+        if stream is not None:
+            stream.complete(lambda _: on_progress(1.0))
+    return list(pool.runs.values())
+
+
+class _Pool:
+    """The encoders of one call of ``encode``; whatever still runs at the end of the block is stopped."""
+
+    def __init__(
+        self,
+        source: EncoderInput,
+        ranges: Iterable[FrameRange],
+        encoders: int,
+        on_end: Callable[[EncoderRun], object],
+    ) -> None:
+        staged = not (source.plan.bundled and supports_bundled(source.ffmpeg))
+        self.runs = {one: EncoderRun(one, source.directory / f"piece-{one.start}", staged=staged) for one in ranges}
+        self.waiting = list(reversed(self.runs.values()))
+        self.running: list[EncoderRun] = []
+        self._source = source
+        self._encoders = encoders
+        self._cpus = cpus_for(min(encoders, len(self.runs)))
+        self._on_end = on_end
+        self._selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        spawn.stop(run.process for run in self.running if run.process)
+        self._selector.close()
+
+    def start_waiting(self) -> None:
+        """Start waiting runs as long as encoders are free."""
+        while self.waiting and len(self.running) < self._encoders:
+            in_use = [run.cpu for run in self.running]
+            free = next((cpu for cpu in self._cpus if cpu not in in_use), None)
+            run = self.waiting.pop()
+            self._start(run, free)
+            self.running.append(run)
+
+    def _start(self, run: EncoderRun, cpu: int | None) -> None:
+        source = self._source
+        with source.open() as track, run.path.open("w+b") as frames:
+            run.process = spawn.spawn(
+                args.encode(
+                    source.ffmpeg, source.plan, run.range, files=(track.fileno(), frames.fileno()), staged=run.staged
+                ),
+                _limits(source.plan),
+                pass_fds=(track.fileno(), frames.fileno()),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cpu=cpu,
+            )
+        run.cpu = cpu
+        run.watchdog = Watchdog(run.process.pid)
+        for name in ("stdout", "stderr"):
+            pipe = getattr(run.process, name)
+            os.set_blocking(pipe.fileno(), False)
+            self._selector.register(pipe, selectors.EVENT_READ, (run, name))
+
+    def receive_output(self) -> None:
+        """Process what the encoders print; wait up to a heartbeat for it."""
+        for key, _ in self._selector.select(HEARTBEAT):
+            run, name = key.data
+            self._receive(run, name)
+
+    def _receive(self, run: EncoderRun, name: str) -> None:
+        pipe: Any = getattr(run.process, name)
+        data = pipe.read(1 << 16)
+        if data is None:
+            return
+        if data:
+            run.receive(name, data)
+        else:
+            self._selector.unregister(pipe)
+
+    def collect_ended(self) -> None:
+        """Take in the runs that have ended; those that need stages wait to be run again."""
+        for run in [one for one in self.running if self._ended(one)]:
+            self.running.remove(run)
+            if run.needs_stages:
+                again = EncoderRun(run.range, run.path, staged=True)
+                self.runs[run.range] = again
+                self.waiting.append(again)
+                continue
+            run.check_status()
+            self._on_end(run)
+
+    def _ended(self, run: EncoderRun) -> bool:
+        process = run.process
+        if process is None:
+            return False
+        pipes = [getattr(process, name) for name in ("stdout", "stderr")]
+        if process.poll() is None:
+            if any(pipe in self._selector.get_map() for pipe in pipes):
+                return False
+            # The pipes close a moment before the process ends, and nothing announces that end.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(HEARTBEAT)
+            if process.returncode is None:
+                return False
+        for name, pipe in zip(("stdout", "stderr"), pipes, strict=True):
+            while pipe in self._selector.get_map():
+                self._receive(run, name)
+            pipe.close()
+        return True
+
+    def check_running(self) -> None:
+        """Kill hopeless runs; raise EncoderKilled for one that hangs."""
+        stream = self._source.stream
+        for run in self.running:
+            if run.hopeless and run.process is not None:
+                run.process.kill()
+            run.watchdog.check(run.seconds, waiting=stream is not None and stream.growing)
+
+    def progress(self) -> float:
+        """The fraction of all ranges that is encoded, 0 to 1."""
+        plan = self._source.plan
+        seconds_per_frame = samples_per_frame(plan.rate) / plan.rate
+        total = 0.0
+        done = 0.0
+        for run in self.runs.values():
+            start = run.range.start * seconds_per_frame
+            end = plan.seconds if run.range.end is None else run.range.end * seconds_per_frame
+            length = max(end - start, seconds_per_frame)
+            ended = run.process is not None and run.process.returncode is not None
+            total += length
+            done += length if ended else min(max(run.seconds - start, 0.0), length)
+        return done / total
 
 
 def _limits(plan: Plan) -> Limits:
-    # What a track claims may be much too little, as where all its packets have one time; its packets are there.
-    claimed, possible = (plan.start_sample + plan.samples) / plan.rate, plan.packets * _PACKET_SECONDS
+    # A track may claim far too little, for example if all its packets have the same time; the packets are real.
+    claimed = (plan.start_sample + plan.samples) / plan.rate
+    possible = plan.packets * _PACKET_SECONDS
     return {
         "AS": ADDRESS_SPACE,
         "CPU": int(60 + max(claimed * CPU_PER_SECOND, possible * _CPU_PER_POSSIBLE_SECOND)),
         "FSIZE": int(60 + max(claimed, possible)) * _BYTES_PER_SECOND,
         "NOFILE": 64,
     }
-
-
-def _start(
-    ffmpeg: str,
-    plan: Plan,
-    encoding: EncoderRun,
-    source: Callable[[], IO[bytes]],
-    selector: selectors.BaseSelector,
-    core: int | None,
-) -> EncoderRun:
-    with source() as track, encoding.path.open("w+b") as frames:
-        encoding.process = spawn.spawn(
-            args.encoding(ffmpeg, plan, encoding.piece, track.fileno(), frames.fileno(), encoding.staged),
-            _limits(plan),
-            pass_fds=(track.fileno(), frames.fileno()),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cpu=core,
-        )
-    encoding.core, encoding.watch = core, Watchdog(encoding.process.pid)
-    for name in ("stdout", "stderr"):
-        pipe = getattr(encoding.process, name)
-        os.set_blocking(pipe.fileno(), False)
-        selector.register(pipe, selectors.EVENT_READ, (encoding, name))
-    return encoding
-
-
-def _hear(encoding: EncoderRun, name: str, selector: selectors.BaseSelector) -> None:
-    pipe: Any = getattr(encoding.process, name)
-    data = pipe.read(1 << 16)
-    if data is None:
-        return
-    if not data:
-        selector.unregister(pipe)
-        return
-    encoding.hear(name, data)
-
-
-def _ended(encoding: EncoderRun, selector: selectors.BaseSelector) -> bool:
-    process = encoding.process
-    if process is None:
-        return False
-    pipes = [getattr(process, name) for name in ("stdout", "stderr")]
-    if process.poll() is None:
-        if any(pipe in selector.get_map() for pipe in pipes):
-            return False
-        # Its pipes close a moment before it is gone, and of that nothing is heard.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(HEARTBEAT)
-        if process.returncode is None:
-            return False
-    for name, pipe in zip(("stdout", "stderr"), pipes, strict=True):
-        while pipe in selector.get_map():
-            _hear(encoding, name, selector)
-        pipe.close()
-    return True
-
-
-def _part(encodings: Iterable[EncoderRun], plan: Plan) -> float:
-    size, whole, done = plan.samples / plan.rate, 0.0, 0.0
-    frame = (1152 if plan.rate >= 32000 else 576) / plan.rate
-    for one in encodings:
-        start = one.piece.start * frame
-        length = max((size if one.piece.end is None else one.piece.end * frame) - start, frame)
-        over = one.process is not None and one.process.returncode is not None
-        whole += length
-        done += length if over else min(max(one.seconds - start, 0.0), length)
-    return done / whole
-
-
-def source_of(track: Path, stream: TrackStream | None) -> IO[bytes]:
-    """The bytes of a track for one encoder; ``stream`` is the track if its file may still grow."""
-    if stream is None or not stream.growing:
-        return track.open("rb")
-    out, into = os.pipe()
-    threading.Thread(target=_feed, args=(stream, into), name="feed", daemon=True).start()
-    return open(out, "rb")  # noqa: PTH123 - a number
-
-
-def _feed(stream: TrackStream, pipe: int) -> None:
-    with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as encoder:
-        for data in stream.chunks():
-            encoder.write(data)

@@ -1,54 +1,55 @@
-"""What a user wants changed in the sound, as ffmpeg filters that stand before the encoders' ranges.
+"""Translates the user's edits of the sound into ffmpeg filters, which run before the encoders' ranges are cut out.
 
-Every encoder of a track runs the same chain from the track's beginning, so that all of them see the same samples.
+Every encoder of a track runs the same chain from the beginning of the track, so that all of them see the same samples.
 """
 
 from functions.convert.errors import UnusableMedia
 from functions.options import Options
 
-#: EBU R 128 asks for -23 LUFS in broadcasts; what is heard on phones and in browsers is commonly brought to -16.
+#: EBU R 128 specifies -23 LUFS for broadcasts; -16 is common for phones and browsers.
 LOUDNESS = -16.0  # LUFS, integrated
 TRUE_PEAK = -1.5  # dBTP
 LOUDNESS_RANGE = 11.0  # LU
 
-#: Makes the time stamps those of samples counted from 0, since fades go by time stamps and a track may have gaps.
-#: Rounded: as it stands, the quotient is now and then a little less than the whole number that it should be.
+#: Counts time stamps in samples from 0, since fades go by time stamps and a track may have gaps.
+#: Rounded, because the plain quotient is sometimes slightly less than the whole number that it should be.
 _COUNTED = "asetpts=round(N/SR/TB)"
 
 
-def wanted(options: Options) -> bool:
-    """Whether the sound is to be another than the source's."""
-    cut = bool(options.start) or options.end is not None
-    return cut or bool(options.fade_in or options.fade_out or options.volume or options.normalize or options.mono)
+def any_edits(options: Options) -> bool:
+    """Whether the sound differs from the source's."""
+    trimmed = bool(options.start) or options.end is not None
+    return trimmed or bool(options.fade_in or options.fade_out or options.volume or options.normalize or options.mono)
 
 
-def needs_length(options: Options, seconds: float) -> bool:
-    """Whether the exact length of a track of about so many seconds must be known."""
+def needs_exact_length(options: Options, seconds: float) -> bool:
+    """Whether the exact length of a track of about this many seconds must be known."""
     return bool(options.fade_out) and (options.end is None or options.end > seconds - 1.0)
 
 
-def base(options: Options, rate: int, channels: int) -> str:
-    """The filter that gives the sound its rate and channels."""
+def format_filter(options: Options, rate: int, channels: int) -> str:
+    """Return the filter that converts the sound to the MP3's rate and channels."""
     layout = "mono" if channels == 1 else "stereo"
-    form = f"aformat=sample_rates={rate}:channel_layouts={layout}"
+    convert = f"aformat=sample_rates={rate}:channel_layouts={layout}"
     if not options.mono:
-        return form
-    # Without a limit the sum of two equal channels would be 3 dB louder than each of them.
-    return f"aresample={rate}:ochl=mono:rematrix_maxval=1,{form}"
+        return convert
+    # Without rematrix_maxval the sum of two equal channels would be 3 dB louder than each of them.
+    return f"aresample={rate}:ochl=mono:rematrix_maxval=1,{convert}"
 
 
 def bounds(options: Options, rate: int, samples: int) -> tuple[int, int]:
-    """The first sample that is kept, and the one after the last.
+    """Return the first sample that is kept and the one after the last.
 
     Args:
         options: what the user asked for.
         rate: samples a second.
-        samples: how many there are, 0 where nobody knows.
+        samples: number of samples, 0 if unknown.
 
     Raises:
-        UnusableMedia: none is kept.
+        UnusableMedia: no sample is kept.
     """
-    start, end = round((options.start or 0.0) * rate), samples
+    start = round((options.start or 0.0) * rate)
+    end = samples
     if options.end is not None:
         end = min(round(options.end * rate), samples or round(options.end * rate))
     if samples and start >= samples:
@@ -56,21 +57,22 @@ def bounds(options: Options, rate: int, samples: int) -> tuple[int, int]:
             f"The sound ends at {samples / rate:.1f} seconds: choose a start before that, not {options.start:g}."
         )
     if options.end is not None and start >= end:
-        raise UnusableMedia("There is no sample between start and end: choose a later end.")
+        raise UnusableMedia("There is no sound between start and end: choose a later end.")
     return start, end
 
 
-def chain(options: Options, rate: int, channels: int, samples: int) -> tuple[str, ...]:
-    """The filters behind ``base``; none where nothing is to be changed.
+def edit_filters(options: Options, rate: int, channels: int, samples: int) -> tuple[str, ...]:
+    """Return the filters that follow ``format_filter``; none if nothing is edited.
 
     Args:
         options: what the user asked for.
         rate: samples a second.
         channels: 1 or 2.
-        samples: of the sound as it comes in; exact where ``needs_length``.
+        samples: number of samples of the input; exact if ``needs_exact_length``.
     """
     start, end = bounds(options, rate, samples)
-    length, filters = end - start, []
+    length = end - start
+    filters = []
     limits = [f"start_sample={start}"] if start else []
     if options.end is not None or options.fade_out:
         limits.append(f"end_sample={end if options.fade_out else round((options.end or 0.0) * rate)}")
@@ -79,7 +81,7 @@ def chain(options: Options, rate: int, channels: int, samples: int) -> tuple[str
     if options.normalize:
         dual = ":dual_mono=true" if channels == 1 else ""
         filters.append(f"loudnorm=I={LOUDNESS}:TP={TRUE_PEAK}:LRA={LOUDNESS_RANGE}{dual}")
-        filters.append(f"aformat=sample_rates={rate}")  # it works at 192 kHz
+        filters.append(f"aformat=sample_rates={rate}")  # loudnorm outputs 192 kHz
     if options.volume:
         filters.append(f"volume={options.volume}dB")
     filters.append(_COUNTED)

@@ -1,232 +1,137 @@
-"""Lays the frames of many encoders end to end, and knows of the whole what its tag must say without reading it again.
+"""Writes the MP3: ID3 tag, Info tag, frames. Used by a worker that converts alone and by the join of many pieces."""
 
-A piece is measured once, by whoever has its bytes (``measure``); the sums of all pieces give the tag (``tag``).
-"""
-
-import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
 
 from functions.convert.errors import UnusableMedia
-from functions.convert.mp3 import info_tag
-from functions.convert.mp3.frame import HEADER_SIZE, FrameHeader, is_tag, parse_header
+from functions.convert.mp3 import info_tag, reservoir
+from functions.convert.mp3.frame import DECODER_DELAY, HEADER_SIZE, parse_header
+from functions.convert.mp3.reservoir import SupportsWrite
+from functions.convert.mp3.summary import PieceSummary, build_tag, last_with_sound, read_frames, summarize
+from functions.convert.plan import Plan
 
-CHUNK = 1 << 20
-#: Frames before a cut that both encoders beside it have made, and that have to be the same.
-SEAM = 16
-
-
-class SupportsWrite(Protocol):
-    """What takes the MP3's bytes."""
-
-    def write(self, data: bytes, /) -> object:
-        """Append bytes."""
-        ...
+#: Seconds that may be missing from a track without a warning.
+_TOLERANCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class PieceSummary:
-    """What the whole must know of one piece; plain data.
+class EncodedSound:
+    """Encoded sound, ready to be written.
 
     Attributes:
-        start: the number of its first frame in the whole.
-        frames: how many it has.
-        offset: where its first frame begins in the encoder's output.
-        size: bytes of its frames.
-        crc: CRC-16 (ARC) of them.
-        every: a mark stands after every so many frames of the whole.
-        marks: bytes of the piece before each mark.
-        bitrates: the bit rates that occur, kbit/s.
-        tag: the encoder's tag frame, in hexadecimal; the padding in it is right for the piece where the sound ends.
-        before: CRC-32 of the ``SEAM`` frames that the encoder has made before the piece; None where it has none.
-        last: the same of the piece's last frames.
+        tag: the Info tag frame, the first frame of the MP3.
+        frames: chunks of the frames that follow; they can be read once.
+        count: number of these frames.
+        size: their bytes.
     """
 
-    start: int
-    frames: int
-    offset: int
+    tag: bytes
+    frames: Iterable[bytes]
+    count: int
     size: int
-    crc: int
-    every: int
-    marks: tuple[int, ...]
-    bitrates: tuple[int, ...]
-    tag: str
-    before: int | None = None
-    last: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The sum in JSON's own types."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """The sum from ``to_json``."""
-        return cls(**{**data, "marks": tuple(data["marks"]), "bitrates": tuple(data["bitrates"])})
+    @property
+    def duration(self) -> float:
+        """Seconds of sound that a player plays."""
+        frame = parse_header(self.tag)
+        if frame is None:
+            raise ValueError("the tag is not a frame")
+        delay, padding = info_tag.delay_and_padding(self.tag) or (0, 0)
+        return max(self.count * frame.samples - delay - padding, 0) / frame.rate
 
 
-def iter_frames(path: Path) -> Iterator[tuple[bytes, int, FrameHeader]]:
-    """Each frame of a file: a chunk of the file, where in it the frame begins, and its header; frames lie end to end.
+def join_pieces(
+    plan: Plan, summaries: Sequence[PieceSummary], frames: Iterable[bytes], directory: Path
+) -> EncodedSound:
+    """Join the pieces of a track, and re-pack them if the bit rate is variable.
+
+    Args:
+        plan: of the track.
+        summaries: of all pieces, in order.
+        frames: chunks of the frames of all pieces, in order.
+        directory: for the re-packed frames.
 
     Raises:
-        UnusableMedia: something else stands where a frame should.
+        UnusableMedia: there is no sound, or it cannot be re-packed.
+        TemporaryStorageFull: there is no space for the re-packed frames.
     """
-    with path.open("rb", buffering=0) as file:
-        rest = b""
-        while data := file.read(CHUNK):
-            chunk, at = rest + data, 0
-            length = len(chunk)
-            while at + HEADER_SIZE <= length:
-                frame = parse_header(chunk[at : at + HEADER_SIZE])
-                if frame is None:
-                    raise UnusableMedia("The sound of this file could not be made into an MP3.")
-                if at + frame.size > length:
-                    break
-                yield chunk, at, frame
-                at += frame.size
-            rest = chunk[at:]
+    if plan.variable:
+        path = directory / "repacked"
+        summary = reservoir.repack(frames, summaries, path)
+        summaries = [summary]
+        frames = read_frames(path, summary)
+    last = last_with_sound(summaries)
+    if last is None and plan.start_sample:
+        raise UnusableMedia("The sound ends before the start that you chose: choose an earlier start.")
+    if last is None:
+        raise UnusableMedia("The audio track of this file cannot be decoded.")
+    return _sound(summaries, build_tag(summaries, bytes.fromhex(last.tag)), frames)
 
 
-def summarize(path: Path, start: int, skip: int, count: int | None) -> PieceSummary:
-    """Summarize one piece.
+def copied_sound(path: Path, skipped: int, discarded: int) -> EncodedSound:
+    """Prepare MP3 frames that are copied from the source.
 
     Args:
-        path: an encoder's output: a tag frame, if any, then frames of sound.
-        start: the number of the piece's first frame in the whole.
-        skip: frames of sound before the piece.
-        count: frames of the piece at most, None for all that follow.
+        path: a file of bare frames.
+        skipped: samples at the start that are not to be played.
+        discarded: samples at the end that are not to be played.
+
+    Raises:
+        UnusableMedia: the file is empty.
     """
-    from fastcrc import crc16
-
-    tag, offset, size, frames, crc, every = b"", 0, 0, 0, 0, 1
-    marks: list[int] = []
-    bitrates: set[int] = set()
-    first = True
-    pending: tuple[bytes, int, int] | None = None  # chunk, from, to: sound that the CRC has not seen
-    seam: deque[tuple[bytes, int, int]] = deque(maxlen=SEAM)
-    before = None
-    for chunk, at, frame in iter_frames(path):
-        if first:
-            first = False
-            if is_tag(chunk[at : at + frame.size]):
-                tag = chunk[at : at + frame.size]
-                offset = frame.size
-                continue
-        if frames == count and not skip:
-            break
-        seam.append((chunk, at, at + frame.size))
-        if skip:
-            skip -= 1
-            offset += frame.size
-            before = None if skip else _seam(seam)
-            continue
-        if pending and pending[0] is chunk:
-            pending = chunk, pending[1], at + frame.size
-        else:
-            crc = crc16.arc(pending[0][pending[1] : pending[2]], crc) if pending else crc
-            pending = chunk, at, at + frame.size
-        frames += 1
-        size += frame.size
-        bitrates.add(frame.bitrate)
-        if not (start + frames) % every:
-            marks.append(size)
-            if len(marks) == info_tag.MARKS:
-                marks = _thin(marks, start, every)
-                every *= 2
-    crc = crc16.arc(pending[0][pending[1] : pending[2]], crc) if pending else crc
-    rates, last = tuple(sorted(bitrates)), _seam(seam)
-    return PieceSummary(start, frames, offset, size, crc, every, tuple(marks), rates, tag.hex(), before, last)
+    summary = summarize(path, 0, 0, None)
+    if not summary.frames:
+        raise UnusableMedia("The audio track of this file is empty.")
+    with path.open("rb") as file:
+        header = file.read(HEADER_SIZE)
+    delay = skipped - DECODER_DELAY
+    padding = discarded + DECODER_DELAY if discarded else 0
+    bitrate = summary.bitrates[0] if len(summary.bitrates) == 1 else None
+    # Decoders trust the delay and padding only of encoders that they know; ffmpeg signs its copies with this name too.
+    template = info_tag.blank_tag(header, bitrate, b"Lavf", delay, padding)
+    return _sound([summary], build_tag([summary], template), read_frames(path, summary))
 
 
-def _seam(frames: Iterable[tuple[bytes, int, int]]) -> int:
-    crc = 0
-    for chunk, at, end in frames:
-        crc = zlib.crc32(chunk[at:end], crc)
-    return crc
+def _sound(summaries: Sequence[PieceSummary], tag: bytes, frames: Iterable[bytes]) -> EncodedSound:
+    return EncodedSound(tag, frames, sum(one.frames for one in summaries), sum(one.size for one in summaries))
 
 
-def seams_match(sums: Iterable[PieceSummary]) -> bool:
-    """Whether at each cut both encoders have made the same frames: then both have heard the same sound there."""
-    return all(two.before in (None, one.last) for one, two in pairwise(sums) if two.frames)
-
-
-def _thin(marks: Sequence[int], start: int, every: int) -> list[int]:
-    # Marks stand at multiples of every; those at multiples of 2 * every stay.
-    first = start // every + 1
-    return [mark for number, mark in enumerate(marks, first) if not number % 2]
-
-
-def build_tag(sums: Sequence[PieceSummary], template: bytes) -> bytes:
-    """The whole's tag frame.
+def write_mp3(
+    out: SupportsWrite, id3: Iterable[bytes], sound: EncodedSound, on_frames: Callable[[int], None] = lambda _: None
+) -> int:
+    """Write the MP3; return its size in bytes.
 
     Args:
-        sums: every piece, in order.
-        template: a tag frame with the right header, encoder, delay and padding.
+        out: takes the bytes from the first to the last.
+        id3: chunks of the ID3 tag.
+        sound: the Info tag and the frames.
+        on_frames: called with the number of bytes after each chunk of frames.
     """
-    frames = sum(one.frames for one in sums)
-    every = 1
-    while frames // every >= info_tag.MARKS:
-        every *= 2
-    marks, before, crc = [], 0, 0
-    bitrates: set[int] = set()
-    for one in sums:
-        first = one.start // one.every + 1
-        marks += [before + mark for number, mark in enumerate(one.marks, first) if not number * one.every % every]
-        before += one.size
-        crc = _append_zeros(crc, one.size) ^ one.crc
-        bitrates.update(one.bitrates)
-    return info_tag.fill(template, frames=frames, size=before, crc=crc, marks=marks, variable=len(bitrates) > 1)
+    size = 0
+    for chunk in id3:
+        out.write(chunk)
+        size += len(chunk)
+    out.write(sound.tag)
+    size += len(sound.tag)
+    for chunk in sound.frames:
+        out.write(chunk)
+        size += len(chunk)
+        on_frames(len(chunk))
+    return size
 
 
-def _append_zeros(crc: int, count: int) -> int:
-    """The CRC-16 (ARC) of a message with so many zero bytes behind it, from the CRC of the message.
+def warning_for(missing: float, errors: int, cover: str | None) -> str | None:
+    """The warning about everything that did not make it into the MP3; None if nothing is missing.
 
-    A zero byte is a linear map of the 16 bits over GF(2), so many of them are its power.
+    Args:
+        missing: seconds that the track claims to have but does not.
+        errors: errors that the demuxer and the decoder reported.
+        cover: the warning about the cover, if any.
     """
-    power = [_zero_byte(1 << bit) for bit in range(16)]
-    while count:
-        if count & 1:
-            crc = _apply(power, crc)
-        power = [_apply(power, column) for column in power]
-        count >>= 1
-    return crc
-
-
-def _zero_byte(crc: int) -> int:
-    for _ in range(8):
-        crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)  # CRC-16/ARC, polynomial 0x8005 reflected
-    return crc
-
-
-def _apply(columns: Sequence[int], vector: int) -> int:
-    result = 0
-    for column in columns:
-        if vector & 1:
-            result ^= column
-        vector >>= 1
-    return result
-
-
-def last_nonempty(sums: Sequence[PieceSummary]) -> PieceSummary | None:
-    """The piece in which the sound ends: the last that has a frame."""
-    return next((one for one in reversed(sums) if one.frames), None)
-
-
-def copy_frames(
-    pieces: Iterable[tuple[Path, PieceSummary]], out: SupportsWrite, on_bytes: Callable[[int], None]
-) -> None:
-    """Write the frames of all pieces to ``out``; ``on_bytes`` hears how many each time."""
-    for path, one in pieces:
-        left = one.size
-        with path.open("rb", buffering=0) as file:
-            file.seek(one.offset)
-            while left:
-                data = file.read(min(CHUNK, left))
-                if not data:
-                    raise EOFError(path)
-                out.write(data)
-                on_bytes(len(data))
-                left -= len(data)
+    sound = None
+    if missing > _TOLERANCE:
+        sound = f"The file is truncated: about {missing:.0f} seconds are missing at the end."
+    elif errors:
+        sound = "Parts of the sound are damaged or missing and were left out."
+    return " ".join(filter(None, (sound, cover))) or None

@@ -1,48 +1,59 @@
-"""MP3's bit reservoir: frames in front may hold a part of a frame's main data, and which bit rates that allows.
+"""Restores the bit reservoir of variable bit rate MP3 that was encoded without one; the sound stays the same.
 
-ISO/IEC 11172-3, 2.4.1.7 and 2.4.3.4; ISO/IEC 13818-3 for the rates below 32 kHz.
+Encoders that start in the middle of a track must run without the reservoir: each frame holds its own main data, and
+the rest of the frame is stuffing. Re-packing drops the stuffing and stores the main data end to end, so that a frame's
+main data may begin in earlier frames and smaller frames are enough. Of a frame's header and side information only the
+bit rate and ``main_data_begin`` change. ISO/IEC 11172-3, 2.4.1.7 and 2.4.3.4; ISO/IEC 13818-3 for rates below 32 kHz.
 """
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from functions.convert.errors import TemporaryStorageFull, UnusableMedia
-from functions.convert.mp3 import assemble
-from functions.convert.mp3.assemble import PieceSummary, SupportsWrite
 from functions.convert.mp3.frame import HEADER_SIZE, parse_header
+from functions.convert.mp3.summary import PieceSummary, last_with_sound, summarize
 
-#: Bytes that a decoder has for a frame and what it needs from before it: the longest frame, as LAME counts it.
-BUFFER = 1440
-#: What ``main_data_begin`` can say: 9 bits in MPEG-1, 8 bits below 32 kHz.
-_FARTHEST = {1152: 511, 576: 255}
+#: Bytes that a decoder buffers for a frame and the main data before it: the longest frame, as LAME counts it.
+DECODER_BUFFER = 1440
+#: The largest ``main_data_begin`` by samples per frame: 9 bits in MPEG-1, 8 bits below 32 kHz.
+_MAX_BEGIN = {1152: 511, 576: 255}
 #: Bits of the side information before the ``part2_3_length`` of each granule and channel, by its size in bytes.
 #: ISO/IEC 11172-3, 2.4.1.7; below 32 kHz ISO/IEC 13818-3, 2.4.1.7.
-_LENGTHS = {17: (18, 77), 32: (20, 79, 138, 197)}
-_LENGTHS_LOW = {9: (9,), 17: (10, 73)}
-_LENGTH = 12
+_LENGTH_OFFSETS = {17: (18, 77), 32: (20, 79, 138, 197)}
+_LENGTH_OFFSETS_LOW = {9: (9,), 17: (10, 73)}
+#: Bits of a ``part2_3_length``.
+_LENGTH_BITS = 12
+
+
+class SupportsWrite(Protocol):
+    """A destination of bytes."""
+
+    def write(self, data: bytes, /) -> object:
+        """Append bytes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class FrameSizes:
-    """The frames that there are at one sample rate and number of channels, without their padding byte.
+    """The possible frame sizes at one sample rate and number of channels, without the padding byte.
 
     Attributes:
         head: bytes of header and side information.
-        sizes: bytes of a frame by its bitrate_index, 0 for the index 0, which is not used.
-        farthest: the greatest ``main_data_begin``.
+        sizes: bytes of a frame by its bitrate_index; 0 for index 0, which is not used.
+        max_begin: the largest ``main_data_begin``.
     """
 
     head: int
     sizes: tuple[int, ...]
-    farthest: int
+    max_begin: int
 
     @classmethod
     def of(cls, header: bytes) -> Self | None:
-        """The frames that can stand in a file beside one with this header; None where it is none, or has a CRC."""
+        """The sizes for the file of a frame with this header; None if it is not a header or announces a CRC."""
         frame = parse_header(header)
         if frame is None or frame.protected:
             return None
@@ -50,144 +61,156 @@ class FrameSizes:
         for index in range(1, 15):
             other = parse_header(bytes((header[0], header[1], index << 4 | header[2] & 0x0C, header[3])))
             sizes.append(other.size if other else 0)
-        return cls(HEADER_SIZE + frame.side_info, tuple(sizes), _FARTHEST[frame.samples])
+        return cls(HEADER_SIZE + frame.side_info, tuple(sizes), _MAX_BEGIN[frame.samples])
 
 
-def choose(needs: Sequence[int], rates: FrameSizes, ahead: int) -> tuple[list[int], list[int], int]:
-    """Choose each frame's bit rate and where its main data begin.
+def choose_bitrates(needs: Sequence[int], sizes: FrameSizes, free: int) -> tuple[list[int], list[int], int]:
+    """Choose each frame's bit rate and where its main data begins.
 
     Args:
         needs: bytes of main data of each frame, less its padding byte; each fits into the longest frame.
-        rates: the frames to choose from.
-        ahead: bytes before the first frame that no main data fill yet.
+        sizes: the frame sizes to choose from.
+        free: unused bytes at the end of the frames before the first one.
 
     Returns:
-        The bitrate_index of each frame, its main_data_begin, and the bytes that are unfilled after the last one.
+        The bitrate_index of each frame, its main_data_begin, and the unused bytes after the last frame.
     """
-    rooms = [size - rates.head for size in rates.sizes]
-    least, index = [], 1
-    for need in range(max(rooms) + 1):
-        while rooms[index] < need:
+    capacities = [size - sizes.head for size in sizes.sizes]
+    smallest = []  # bitrate_index by bytes of main data
+    index = 1
+    for need in range(max(capacities) + 1):
+        while capacities[index] < need:
             index += 1
-        least.append(index)
-    within = [BUFFER - size for size in rates.sizes]
-    farthest = rates.farthest
-    indices, begins = [], []
+        smallest.append(index)
+    buffered = [DECODER_BUFFER - size for size in sizes.sizes]
+    max_begin = sizes.max_begin
+    indices = []
+    begins = []
     for need in needs:
-        begin = ahead if ahead < farthest else farthest
-        index = least[need - begin] if need > begin else 1
-        if begin > within[index]:  # a frame still holds its data then: none needs more than the longest has room for
-            begin = within[index]
+        begin = free if free < max_begin else max_begin
+        index = smallest[need - begin] if need > begin else 1
+        if begin > buffered[index]:  # the frame still fits: no frame needs more than the capacity of the longest
+            begin = buffered[index]
         indices.append(index)
         begins.append(begin)
-        ahead = begin + rooms[index] - need
-    return indices, begins, ahead
+        free = begin + capacities[index] - need
+    return indices, begins, free
 
 
 class Repacker:
-    """Takes frames of sound, encoded without reservoir, in chunks of any size; writes them re-packed.
+    """Re-packs frames that were encoded without a reservoir.
 
-    It holds a chunk and a few frames. What it writes does not depend on how the frames are cut into chunks.
+    Takes chunks of any size; the output does not depend on where the input is split. Holds a chunk and a few frames.
     """
 
     def __init__(self, out: SupportsWrite) -> None:
         self._out = out
-        self._rates: FrameSizes | None = None
-        self._like = b""  # the first header
-        self._rest = b""  # of a frame that is not whole yet
-        self._ahead = 0
-        # Frames that wait for main data: their heads, the room in each, and what is there for them.
-        self._heads, self._main = b"", b""
-        self._rooms: list[int] = []
+        self._sizes: FrameSizes | None = None
+        self._first_header = b""
+        self._rest = b""  # the beginning of an incomplete frame
+        self._free = 0
+        # Frames that are not full yet: their headers with side information, their capacities, and their main data.
+        self._heads = b""
+        self._capacities: list[int] = []
+        self._main = b""
 
     def write(self, data: bytes) -> None:
         """Append frames.
 
         Raises:
-            UnusableMedia: something else stands where a frame should, or it has a CRC or uses a reservoir.
+            UnusableMedia: the data is not frames of one kind, or a frame has a CRC or uses a reservoir.
         """
         data = self._rest + data
-        if self._rates is None:
+        if self._sizes is None:
             if len(data) < HEADER_SIZE:
                 self._rest = data
                 return
-            self._like, self._rates = data[:HEADER_SIZE], FrameSizes.of(data)
-            if self._rates is None:
-                raise _broken(f"the first frame begins with {self._like.hex()}")
-        starts, end = _starts(data, self._rates)
+            self._first_header = data[:HEADER_SIZE]
+            self._sizes = FrameSizes.of(data)
+            if self._sizes is None:
+                raise _unusable(f"the first frame begins with {self._first_header.hex()}")
+        starts, end = _frame_starts(data, self._sizes)
         self._rest = data[end:]
         if starts:
-            self._take(data, starts, self._rates)
+            self._repack(data, starts, self._sizes)
 
     def close(self) -> None:
-        """Write what is left; the last frame's main data end within it.
+        """Write the remaining frames; the last one is filled up with stuffing.
 
         Raises:
-            UnusableMedia: the last frame is not whole.
+            UnusableMedia: the last frame is incomplete.
         """
         if self._rest:
-            raise _broken(f"{len(self._rest)} bytes are left")
-        if self._rates is not None:
-            self._main += bytes(sum(self._rooms) - len(self._main))
-            self._give(self._rates)
+            raise _unusable(f"{len(self._rest)} bytes are left")
+        if self._sizes is not None:
+            self._main += bytes(sum(self._capacities) - len(self._main))
+            self._write_full_frames(self._sizes)
 
-    def _take(self, data: bytes, starts: list[int], rates: FrameSizes) -> None:
+    def _repack(self, data: bytes, starts: list[int], sizes: FrameSizes) -> None:
         import numpy as np
 
         at = np.array(starts)
-        heads = np.frombuffer(data, np.uint8)[at[:, None] + np.arange(rates.head)]
-        mono = self._like[3] >> 6 == 3
-        like = (heads[:, 0] == 0xFF) & (heads[:, 1] == self._like[1]) & ((heads[:, 3] >> 6 == 3) == mono)
-        like &= (heads[:, 2] & 0x0C) == (self._like[2] & 0x0C)
-        if not like.all():
-            raise _broken(f"a frame's header is not like {self._like.hex()}")
+        heads = np.frombuffer(data, np.uint8)[at[:, None] + np.arange(sizes.head)]
+        self._check_kind(heads)
         side = heads[:, HEADER_SIZE:]
-        if _begins(side, rates).any():
-            raise _broken("a frame uses a bit reservoir")
+        if _main_data_begin(side, sizes).any():
+            raise _unusable("a frame uses a bit reservoir")
         padding = heads[:, 2] >> 1 & 1
-        sizes = np.array(rates.sizes)[heads[:, 2] >> 4] + padding
-        needs = (_bits(side, rates) + 7) // 8
-        if (needs > sizes - rates.head).any():
-            raise _broken("a frame's main data are longer than the frame")
-        ahead = self._ahead
-        chosen = choose((needs - padding).tolist(), rates, ahead)
-        indices, begins, self._ahead = np.array(chosen[0]), np.array(chosen[1]), chosen[2]
+        before = np.array(sizes.sizes)[heads[:, 2] >> 4] + padding
+        needs = (_main_data_bits(side, sizes) + 7) // 8
+        if (needs > before - sizes.head).any():
+            raise _unusable("a frame's main data is longer than the frame")
+        free = self._free
+        chosen_indices, chosen_begins, self._free = choose_bitrates((needs - padding).tolist(), sizes, free)
+        indices = np.array(chosen_indices)
+        begins = np.array(chosen_begins)
         heads[:, 2] = heads[:, 2] & 0x0F | indices << 4
-        if rates.farthest == 511:
+        if sizes.max_begin == 511:
             side[:, 0] = begins >> 1
             side[:, 1] = side[:, 1] & 0x7F | (begins & 1) << 7
         else:
             side[:, 0] = begins
-        rooms = np.array(rates.sizes)[indices] - rates.head + padding
-        # Bytes too far back for the frame to begin with: stuffing.
-        unused = np.concatenate(([ahead], (begins + rooms - needs)[:-1])) - begins
-        firsts = at + rates.head
+        capacities = np.array(sizes.sizes)[indices] - sizes.head + padding
+        # Free bytes too far back for main_data_begin to reach become stuffing.
+        stuffing = np.concatenate(([free], (begins + capacities - needs)[:-1])) - begins
+        firsts = at + sizes.head
         main = [data[first:last] for first, last in zip(firsts.tolist(), (firsts + needs).tolist(), strict=True)]
-        for frame in unused.nonzero()[0].tolist():
-            main[frame] = bytes(int(unused[frame])) + main[frame]
+        for frame in stuffing.nonzero()[0].tolist():
+            main[frame] = bytes(int(stuffing[frame])) + main[frame]
         self._heads += heads.tobytes()
-        self._rooms += rooms.tolist()
+        self._capacities += capacities.tolist()
         self._main += b"".join(main)
-        self._give(rates)
+        self._write_full_frames(sizes)
 
-    def _give(self, rates: FrameSizes) -> None:
-        # Frames whose room is filled.
+    def _check_kind(self, heads: Any) -> None:
+        # All frames have the version, rate, protection and mono or stereo of the first one.
+        first = self._first_header
+        mono = first[3] >> 6 == 3
+        alike = (heads[:, 0] == 0xFF) & (heads[:, 1] == first[1]) & ((heads[:, 3] >> 6 == 3) == mono)
+        alike &= (heads[:, 2] & 0x0C) == (first[2] & 0x0C)
+        if not alike.all():
+            raise _unusable(f"a frame's header is not like {first.hex()}")
+
+    def _write_full_frames(self, sizes: FrameSizes) -> None:
         import numpy as np
 
-        ends = np.cumsum(self._rooms, dtype=int)
+        ends = np.cumsum(self._capacities, dtype=int)
         count = int(np.searchsorted(ends, len(self._main), "right"))
-        parts: list[bytes] = []
-        head, at = rates.head, 0
+        output: list[bytes] = []
+        head = sizes.head
+        at = 0
         for frame, end in enumerate(ends[:count].tolist()):
-            parts += self._heads[frame * head : (frame + 1) * head], self._main[at:end]
+            output += self._heads[frame * head : (frame + 1) * head], self._main[at:end]
             at = end
-        self._out.write(b"".join(parts))
-        self._heads, self._rooms, self._main = self._heads[count * head :], self._rooms[count:], self._main[at:]
+        self._out.write(b"".join(output))
+        self._heads = self._heads[count * head :]
+        self._capacities = self._capacities[count:]
+        self._main = self._main[at:]
 
 
 @contextmanager
 def repacking(path: Path) -> Iterator[Repacker]:
-    """What takes all frames of an MP3 and has them re-packed in a new file at the end of the block.
+    """Yield a ``Repacker`` that writes to a new file, complete at the end of the block.
 
     Raises:
         TemporaryStorageFull: the file's disk is full.
@@ -200,42 +223,40 @@ def repacking(path: Path) -> Iterator[Repacker]:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        raise TemporaryStorageFull(
-            "There is no room for temporary files just now; the conversion is tried again."
-        ) from error
+        raise TemporaryStorageFull("Temporary storage is full; the conversion will be retried.") from error
 
 
-def repack(
-    made: Sequence[tuple[Path, PieceSummary]], path: Path, on_bytes: Callable[[int], None]
-) -> tuple[Path, PieceSummary]:
-    """Re-pack the frames of all pieces into a new file, which then is the only piece.
+def repack(frames: Iterable[bytes], summaries: Sequence[PieceSummary], path: Path) -> PieceSummary:
+    """Re-pack the frames of all pieces into one file; return its summary.
 
     Args:
-        made: the pieces, in order; each file is deleted when it has been read, so that the disk holds little twice.
-        path: where the new file goes.
-        on_bytes: hears how many bytes were read each time.
+        frames: chunks of the frames of all pieces, in order.
+        summaries: of all pieces, in order.
+        path: a new file for the re-packed frames.
+
+    Raises:
+        UnusableMedia: the frames cannot be re-packed.
+        TemporaryStorageFull: the file's disk is full.
     """
     with repacking(path) as repacker:
-        for source, one in made:
-            assemble.copy_frames([(source, one)], repacker, on_bytes)
-            source.unlink()
-    return path, repacked_summary(path, [one for _, one in made])
+        for chunk in frames:
+            repacker.write(chunk)
+    last = last_with_sound(summaries)
+    return replace(summarize(path, 0, 0, None), tag=last.tag if last else "")
 
 
-def repacked_summary(path: Path, sums: Sequence[PieceSummary]) -> PieceSummary:
-    """The sum of a file with the re-packed frames of all pieces, from the pieces' own."""
-    end = assemble.last_nonempty(sums)
-    return replace(assemble.summarize(path, 0, 0, None), tag=end.tag if end else "")
-
-
-def _starts(data: bytes, rates: FrameSizes) -> tuple[list[int], int]:
-    # Where the whole frames begin, and where the last one ends.
-    sizes = [rates.sizes[third >> 4] + (third >> 1 & 1) if third >> 4 not in (0, 15) else 0 for third in range(256)]
-    starts, at, last = [], 0, len(data) - 3
+def _frame_starts(data: bytes, sizes: FrameSizes) -> tuple[list[int], int]:
+    # Where the complete frames start, and where the last of them ends.
+    by_third_byte = [
+        sizes.sizes[third >> 4] + (third >> 1 & 1) if third >> 4 not in (0, 15) else 0 for third in range(256)
+    ]
+    starts = []
+    at = 0
+    last = len(data) - 3
     while at < last:
-        size = sizes[data[at + 2]]
+        size = by_third_byte[data[at + 2]]
         if not size:
-            raise _broken(f"a frame begins with {data[at : at + 4].hex()}")
+            raise _unusable(f"a frame begins with {data[at : at + 4].hex()}")
         starts.append(at)
         at += size
     if starts and at > len(data):
@@ -243,24 +264,24 @@ def _starts(data: bytes, rates: FrameSizes) -> tuple[list[int], int]:
     return starts, at
 
 
-def _begins(side: Any, rates: FrameSizes) -> Any:
-    if rates.farthest == 511:
+def _main_data_begin(side: Any, sizes: FrameSizes) -> Any:
+    # Zero where main_data_begin is zero.
+    if sizes.max_begin == 511:
         return side[:, 0] | side[:, 1] & 0x80
     return side[:, 0]
 
 
-def _bits(side: Any, rates: FrameSizes) -> Any:
-    # Bits of main data of each frame.
-    offsets = (_LENGTHS if rates.farthest == 511 else _LENGTHS_LOW)[side.shape[1]]
+def _main_data_bits(side: Any, sizes: FrameSizes) -> Any:
+    offsets = (_LENGTH_OFFSETS if sizes.max_begin == 511 else _LENGTH_OFFSETS_LOW)[side.shape[1]]
     bits = 0
     for offset in offsets:
         at = offset // 8
-        three = side[:, at : at + 3].astype(int) @ (1 << 16, 1 << 8, 1)
-        bits += three >> (24 - _LENGTH - offset % 8) & (1 << _LENGTH) - 1
+        three_bytes = side[:, at : at + 3].astype(int) @ (1 << 16, 1 << 8, 1)
+        bits += three_bytes >> (24 - _LENGTH_BITS - offset % 8) & (1 << _LENGTH_BITS) - 1
     return bits
 
 
-def _broken(why: str) -> UnusableMedia:
-    error = UnusableMedia("The sound of this file could not be made into an MP3.")
-    error.__cause__ = RuntimeError(why)
+def _unusable(cause: str) -> UnusableMedia:
+    error = UnusableMedia("The sound of this file could not be converted to MP3.")
+    error.__cause__ = RuntimeError(cause)
     return error

@@ -24,8 +24,9 @@ from typing import IO, NamedTuple, Protocol
 
 from functions.convert.demux.track import TrackInfo
 from functions.convert.errors import UnsupportedLayout
-from functions.convert.mp3.assemble import CHUNK, SupportsWrite
 from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
+from functions.convert.mp3.reservoir import SupportsWrite
+from functions.convert.mp3.summary import CHUNK_SIZE
 from functions.convert.plan import LOOKAHEAD_FRAMES, PREROLL_FRAMES, FrameRange, Plan, Seek
 from functions.convert.seek import matroska
 from functions.convert.seek.packets import COUNTED, counting
@@ -181,7 +182,7 @@ def _copy(file: SupportsReadSeek, offset: int, end: int, out: SupportsWrite | No
     file.seek(offset)
     crc, left = 0, end - offset
     while left:
-        data = file.read(min(CHUNK, left))
+        data = file.read(min(CHUNK_SIZE, left))
         if not data:
             raise TrackChanged
         if out is not None:

@@ -11,6 +11,7 @@ import pytest
 from functions.convert import pipeline
 from functions.convert.errors import EncoderKilled, OutOfResources
 from functions.convert.ffmpeg import encoder
+from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.plan import FrameRange, plan_for
 from functions.options import Options
 from tests.support import clips, tracks
@@ -52,12 +53,14 @@ def convert(
         result = pipeline.to_mp3(
             source,
             out,
-            options or Options(bitrate=160),
-            filename=video.name,
+            pipeline.Settings(
+                options=options or Options(bitrate=160),
+                filename=video.name,
+                encoders=encoders,
+                ffmpeg=str(program.path),
+            ),
             directory=directory,
-            encoders=encoders,
             on_progress=heard.append,
-            ffmpeg=str(program.path),
         )
     return result, clips.without_id3(out.getvalue()), program.ways(), heard
 
@@ -174,7 +177,9 @@ def test_a_late_piece_tells_how_far_it_is_on_the_clock_of_the_track(tmp_path: Pa
         track = tracks.take(source, tmp_path, options)
     plan = plan_for(track, options, 1)
     for way in (plan, replace(plan, bundled=False)):
-        (done,) = encoder.encode(clips.ffmpeg(), way, [FrameRange(490, None)], track.path, tmp_path, 1, lambda _: None)
+        (done,) = encoder.encode(
+            EncoderInput(clips.ffmpeg(), way, track.path, tmp_path), [FrameRange(490, None)], 1, lambda _: None
+        )
         assert done.staged != way.bundled
         assert done.seconds == pytest.approx(20, abs=0.1)
 

@@ -18,6 +18,7 @@ from functions.convert.demux.child import main
 from functions.convert.demux.protocol import FaultReport
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg import encoder
+from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.mp3.frame import DECODER_DELAY, parse_header
 from functions.convert.plan import FrameRange, Plan
 from functions.options import Options
@@ -31,10 +32,8 @@ def convert(video: Path, directory: Path, options: Options | None = None) -> tup
         result = pipeline.to_mp3(
             source,
             out,
-            options or Options(),
-            filename=video.name,
+            pipeline.Settings(options=options or Options(), filename=video.name, encoders=2),
             directory=directory,
-            encoders=2,
             on_progress=lambda _: None,
         )
     return result, mp3
@@ -80,7 +79,7 @@ def test_truncated_file_is_converted_with_a_warning(name: str, arguments: str, t
     assert 3 < result.duration < 7.5
     assert clips.samples(mp3, 48000, 2) == pytest.approx(result.duration * 48000, abs=1152)
     assert result.warning is not None
-    assert re.search(r"cut off: about [345] seconds", result.warning)
+    assert re.search(r"truncated: about [345] seconds", result.warning)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +109,8 @@ def test_audio_much_longer_than_declared_is_converted(tmp_path: Path) -> None:
 def test_audio_longer_than_its_packets_can_hold_is_rejected(tmp_path: Path) -> None:
     track = clips.clip(tmp_path / "track.flac", sound=clips.SILENCE, seconds=200)
     plan = Plan("flac", 48000, 2, ("-b:a", "320k"), ("anull",), 1, (FrameRange(0, None),), packets=1)
-    with pytest.raises(UnusableMedia, match="takes far more time or room than its length accounts for"):
-        encoder.encode(clips.ffmpeg(), plan, plan.ranges, track, tmp_path, 1, lambda _: None)
+    with pytest.raises(UnusableMedia, match="takes far more time or space than its length accounts for"):
+        encoder.encode(EncoderInput(clips.ffmpeg(), plan, track, tmp_path), plan.ranges, 1, lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_one_that_is_not_there_is_said_so() -> None:
 
 
 def test_one_that_is_too_old_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(BadSetting, match="too old"):
+    with pytest.raises(BadSetting, match="no fd protocol"):
         configured_ffmpeg({"FFMPEG": program(tmp_path / "old", "file pipe")})
     assert configured_ffmpeg({"FFMPEG": program(tmp_path / "new", "file fd pipe")}) == str(tmp_path / "new")
 

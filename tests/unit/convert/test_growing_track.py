@@ -67,10 +67,8 @@ def convert(source: io.FileIO, directory: Path, bitrate: int | None = 160) -> tu
         result = pipeline.to_mp3(
             source,
             out,
-            Options(bitrate=bitrate),
-            filename="video.mp4",
+            pipeline.Settings(options=Options(bitrate=bitrate), filename="video.mp4", encoders=2),
             directory=directory,
-            encoders=2,
             on_progress=lambda _: None,
         )
     return result, out.getvalue()

@@ -66,10 +66,8 @@ def convert(monkeypatch: pytest.MonkeyPatch, directory: Path, code: str) -> None
     pipeline.to_mp3(
         io.BytesIO(bytes(1000)),
         io.BytesIO(),
-        Options(),
-        filename="a.mp4",
+        pipeline.Settings(options=Options(), filename="a.mp4", encoders=1),
         directory=directory,
-        encoders=1,
         on_progress=lambda _: None,
     )
 

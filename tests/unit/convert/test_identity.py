@@ -4,7 +4,7 @@ VBR is looked at before it is re-packed, which goes by these bytes alone.
 """
 
 import io
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from functions.convert import pipeline
 from functions.convert.demux.track import extract_track
 from functions.convert.ffmpeg import encoder
+from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.mp3 import assemble
+from functions.convert.mp3.summary import PieceSummary, read_frames
 from functions.convert.plan import DECODE_COST, MIN_RANGE_FRAMES, RANGE_STEP, FrameRange, Plan, plan_for, split_frames
 from functions.options import Options
 from tests.support import clips, tracks
@@ -26,10 +28,8 @@ def convert(video: Path, directory: Path, options: Options, encoders: int) -> tu
         result = pipeline.to_mp3(
             source,
             out,
-            options,
-            filename=video.name,
+            pipeline.Settings(options=options, filename=video.name, encoders=encoders),
             directory=directory,
-            encoders=encoders,
             on_progress=lambda _: None,
         )
     assert result.size == len(out.getvalue())
@@ -164,18 +164,16 @@ def test_any_cut_of_any_sound(
 
 
 def spliced(plan: Plan, track: Path, directory: Path) -> bytes:
-    """As many pods would: each piece for itself, its sum through JSON, in the order of whoever is ready first."""
+    """The MP3 as many workers make it: each piece on its own, its summary through JSON, the last piece first."""
+    source = EncoderInput(clips.ffmpeg(), plan, track, directory)
     made = {}
     for piece in reversed(plan.ranges):
-        (done,) = encoder.encode(clips.ffmpeg(), plan, [piece], track, directory, 1, lambda _: None)
-        made[piece.start] = done.path, assemble.PieceSummary.from_json(pipeline.summarize_run(done).to_json())
+        (run,) = encoder.encode(source, [piece], 1, lambda _: None)
+        made[piece.start] = run.path, PieceSummary.from_json(run.summarize().to_json())
     ordered = [made[piece.start] for piece in plan.ranges]
+    frames = chain.from_iterable(read_frames(path, summary) for path, summary in ordered)
     out = io.BytesIO()
-    sums = [one for _, one in ordered]
-    end = assemble.last_nonempty(sums)
-    assert end is not None
-    out.write(assemble.build_tag(sums, bytes.fromhex(end.tag)))
-    assemble.copy_frames(ordered, out, lambda _: None)
+    assemble.write_mp3(out, [], assemble.join_pieces(plan, [summary for _, summary in ordered], frames, directory))
     return out.getvalue()
 
 

@@ -8,15 +8,16 @@ import os
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import pytest
 
-from functions.convert import distribution, pipeline
+from functions.convert import distribution
 from functions.convert.demux.track import TrackInfo
 from functions.convert.distribution import EncodedPiece
-from functions.convert.mp3 import id3
+from functions.convert.ffmpeg.encoder import EncoderInput
+from functions.convert.mp3 import assemble, id3
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek import excerpt
 from functions.options import Options
@@ -75,7 +76,7 @@ def encoded(plan: Plan, piece: FrameRange, track: TrackInfo, place: Path) -> tup
             excerpt.write_excerpt(source, piece.seek, target)
     with (folder / "frames").open("wb") as out:
         plan = Plan.from_json(plan.to_json())
-        part = distribution.encode_piece(clips.ffmpeg(), plan, piece, copy, out, lambda _: None)
+        part = distribution.encode_piece(EncoderInput(clips.ffmpeg(), plan, copy, folder), piece, out, lambda _: None)
     return folder / "frames", EncodedPiece.from_json(part.to_json())
 
 
@@ -93,10 +94,9 @@ def test_hours_of_sound_are_what_one_encoder_makes_of_them_to_the_last_sample(vi
     joined = tmp_path / "joined.mp3"
     head = id3.build_tag(track.tags, "long.mka", track.cover)
     with joined.open("wb") as out:
-        out.write(head)
-        out.write(pipeline.tag_of([part.sum for _, part in done]))
-        for path, _ in done:
-            out.writelines(chunks(path))
+        frames = chain.from_iterable(chunks(path) for path, _ in done)
+        sound = assemble.join_pieces(plan, [part.summary for _, part in done], frames, tmp_path)
+        assemble.write_mp3(out, [head], sound)
     serial = tmp_path / "serial.mp3"
     clips.run("-i", video, "-b:a", "64k", "-reservoir", 0, "-id3v2_version", 0, serial)
     assert all(mine == other for mine, other in zip_longest(chunks(joined, len(head)), chunks(serial)))

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.convert import handlers, pipeline
-from functions.convert.errors import OutOfResources, UnusableMedia
-from functions.convert.mp3 import assemble, reservoir
+from functions.convert.errors import TemporaryStorageFull, UnusableMedia
+from functions.convert.mp3 import reservoir
 from functions.convert.mp3.frame import parse_header, tag_offset
+from functions.convert.mp3.summary import build_tag, read_frames, summarize
 from functions.options import Options
 from functions.upload.main import create_job
 from functions.upload.multipart import Form
@@ -52,15 +53,15 @@ def test_any_main_data_lie_where_a_decoder_looks_for_them(like: bytes, data: st.
     runs = st.tuples(st.integers(0, longest) | st.sampled_from([0, longest]), st.sampled_from([1, 2, 100]))
     needs = [need for need, times in data.draw(st.lists(runs, min_size=1, max_size=20)) for _ in range(times)]
     cut = data.draw(st.integers(0, len(needs)))
-    first, begun, ahead = reservoir.choose(needs[:cut], rates, 0)
-    second, begun_later, ahead = reservoir.choose(needs[cut:], rates, ahead)
+    first, begun, ahead = reservoir.choose_bitrates(needs[:cut], rates, 0)
+    second, begun_later, ahead = reservoir.choose_bitrates(needs[cut:], rates, ahead)
     indices, begins = first + second, begun + begun_later
-    assert (indices, begins, ahead) == reservoir.choose(needs, rates, 0)
+    assert (indices, begins, ahead) == reservoir.choose_bitrates(needs, rates, 0)
 
     received = used = 0  # bytes for main data that have come in, and the end of those that are taken
     for need, index, begin in zip(needs, indices, begins, strict=True):
         size, free = rates.sizes[index], received - used
-        assert begin <= min(rates.farthest, received), "it points before what it may point at"
+        assert begin <= min(rates.max_begin, received), "it points before what it may point at"
         assert begin + size <= 1440, "the decoder's buffer is too small"
         start = received - begin
         assert start >= used, "main data of two frames lie in one place"
@@ -69,7 +70,7 @@ def test_any_main_data_lie_where_a_decoder_looks_for_them(like: bytes, data: st.
         assert used <= received, "a frame's main data go on beyond it"
         if index > 1:
             smaller = rates.sizes[index - 1]
-            most = min(rates.farthest, 1440 - smaller, free)
+            most = min(rates.max_begin, 1440 - smaller, free)
             assert most + smaller - rates.head < need, "a smaller one would do"
     alone = sum(min(size for size in rates.sizes[1:] if size - rates.head >= need) for need in needs)
     assert sum(rates.sizes[index] for index in indices) <= alone
@@ -159,14 +160,11 @@ def test_only_bit_rates_and_places_change(frames: bytes, data: st.DataObject) ->
 
 
 def repacked(serial: bytes, directory: Path) -> bytes:
-    """A whole MP3, re-packed at once."""
-    whole = directory / "whole"
-    whole.write_bytes(serial)
-    path, one = reservoir.repack(
-        [(whole, assemble.summarize(whole, 0, 0, None))], directory / "repacked", lambda _: None
-    )
-    assert not whole.exists()
-    return assemble.build_tag([one], bytes.fromhex(one.tag)) + path.read_bytes()
+    """A complete MP3, re-packed."""
+    (directory / "complete").write_bytes(serial)
+    before = summarize(directory / "complete", 0, 0, None)
+    after = reservoir.repack(read_frames(directory / "complete", before), [before], directory / "repacked")
+    return build_tag([after], bytes.fromhex(after.tag)) + (directory / "repacked").read_bytes()
 
 
 def heard(path: Path) -> bytes:
@@ -261,10 +259,8 @@ def test_however_many_encoders_make_it(music: Path, tmp_path: Path) -> None:
             result = pipeline.to_mp3(
                 source,
                 out,
-                Options(vbr=4),
-                filename="music.wav",
+                pipeline.Settings(options=Options(vbr=4), filename="music.wav", encoders=encoders),
                 directory=tmp_path,
-                encoders=encoders,
                 on_progress=lambda _: None,
             )
         assert result.size == len(out.getvalue())
@@ -316,16 +312,14 @@ def test_what_has_a_crc_or_a_reservoir_or_is_cut_off_is_refused(music: Path, tmp
         assert why in str(refused.value.__cause__)
 
 
-def test_nothing_is_not_re_packed(tmp_path: Path) -> None:
+def test_no_frames_stay_no_frames(tmp_path: Path) -> None:
     (tmp_path / "none").touch()
-    path, one = reservoir.repack(
-        [(tmp_path / "none", assemble.summarize(tmp_path / "none", 0, 0, None))], tmp_path / "r", print
-    )
-    assert (path.read_bytes(), one.frames) == (b"", 0)
+    summary = reservoir.repack([], [summarize(tmp_path / "none", 0, 0, None)], tmp_path / "repacked")
+    assert ((tmp_path / "repacked").read_bytes(), summary.frames) == (b"", 0)
 
 
-def test_a_full_disk_is_tried_again(music: Path) -> None:
-    with pytest.raises(OutOfResources), reservoir.repacking(Path("/dev/full")) as repacker:
-        assemble.copy_frames(
-            [(music.with_suffix(".mp3"), assemble.summarize(music.with_suffix(".mp3"), 0, 0, None))], repacker, print
-        )
+def test_full_disk_is_retried(music: Path) -> None:
+    path = music.with_suffix(".mp3")
+    with pytest.raises(TemporaryStorageFull), reservoir.repacking(Path("/dev/full")) as repacker:
+        for chunk in read_frames(path, summarize(path, 0, 0, None)):
+            repacker.write(chunk)

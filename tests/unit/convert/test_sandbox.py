@@ -71,12 +71,9 @@ def convert(source: io.FileIO, directory: Path, on_progress: Callable[[float], N
         pipeline.to_mp3(
             source,
             io.BytesIO(),
-            Options(),
-            filename="clip.mkv",
+            pipeline.Settings(options=Options(), filename="clip.mkv", encoders=2, ffmpeg=ffmpeg or clips.ffmpeg()),
             directory=directory,
-            encoders=2,
             on_progress=on_progress,
-            ffmpeg=ffmpeg or clips.ffmpeg(),
         )
 
 

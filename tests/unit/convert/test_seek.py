@@ -9,9 +9,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from functions.convert import distribution, pipeline
+from functions.convert import distribution
 from functions.convert.demux.track import TrackInfo
 from functions.convert.distribution import EncodedPiece
+from functions.convert.ffmpeg.encoder import EncoderInput
+from functions.convert.mp3 import assemble
 from functions.convert.mp3.frame import samples_per_frame
 from functions.convert.plan import RANGE_STEP, FrameRange, Plan, Seek, plan_for
 from functions.convert.seek import excerpt, matroska
@@ -57,7 +59,11 @@ def encoded(plan: Plan, track: TrackInfo, directory: Path) -> tuple[bytes, list[
         with track.path.open("rb") as source, (folder / "track").open("wb") as target:
             assert piece.seek is not None
             excerpt.write_excerpt(source, piece.seek, target)
-        parts.append(distribution.encode_piece(clips.ffmpeg(), plan, piece, folder / "track", sound, lambda _: None))
+        parts.append(
+            distribution.encode_piece(
+                EncoderInput(clips.ffmpeg(), plan, folder / "track", folder), piece, sound, lambda _: None
+            )
+        )
     return sound.getvalue(), parts
 
 
@@ -65,7 +71,9 @@ def joined(plan: Plan, track: TrackInfo, directory: Path) -> bytes:
     """The MP3 of all pieces."""
     sound, parts = encoded(plan, track, directory)
     assert distribution.pieces_fit(plan, parts)
-    return pipeline.tag_of([part.sum for part in parts]) + sound
+    out = io.BytesIO()
+    assemble.write_mp3(out, [], assemble.join_pieces(plan, [part.summary for part in parts], [sound], directory))
+    return out.getvalue()
 
 
 def serial(track: TrackInfo, mp3: Path, options: Options) -> bytes:

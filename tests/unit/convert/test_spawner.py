@@ -71,10 +71,8 @@ def convert(video: Path, directory: Path) -> tuple[set[int], bytes]:
         pipeline.to_mp3(
             source,
             out,
-            Options(bitrate=96),
-            filename="a.mp4",
+            pipeline.Settings(options=Options(bitrate=96), filename="a.mp4", encoders=1),
             directory=directory,
-            encoders=1,
             on_progress=lambda _: seen.update(started()),
         )
     return seen, out.getvalue()

@@ -50,7 +50,7 @@ def test_a_full_disk_is_named(
     script = "echo fd\necho '[fd] [error] Error writing: No space left on device' >&2\nexit 228"
     monkeypatch.setenv("FFMPEG", shell_program(tmp_path / "ffmpeg", script))
     assert main([str(clips.clip(tmp_path / "a.wav", seconds=0.2))]) == 1
-    assert f"no room for temporary files just now: make room in {tmp_path} and start again." in capsys.readouterr().err
+    assert f"Temporary storage is full: free space in {tmp_path} and try again." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [b"-x.wav", b"caf\xe9.wav", "日本 😀 'q'.wav".encode(), b".wav"])

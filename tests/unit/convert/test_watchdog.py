@@ -107,10 +107,7 @@ def test_stalled_ffmpeg_is_retried(options: Options, tmp_path: Path, monkeypatch
         pipeline.to_mp3(
             source,
             io.BytesIO(),
-            options,
-            filename="a.aac",
+            pipeline.Settings(options=options, filename="a.aac", encoders=2, ffmpeg=sleeper),
             directory=tmp_path,
-            encoders=2,
             on_progress=lambda _: None,
-            ffmpeg=sleeper,
         )
