@@ -1,4 +1,4 @@
-"""The converter as a tool: what it says to a wrong command line, and what it leaves behind."""
+"""The command-line tool: its error messages, and the files that it leaves behind."""
 
 import os
 import signal
@@ -15,36 +15,43 @@ from tests.support.processes import shell_program, wait_for
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([".", "-o", "out.mp3"], "Is a directory"),
         (["."], "Is a directory"),
         ([""], "Is a directory"),
         (["/"], "Is a directory"),
         (["a.wav", "-o", "a.wav"], "is the video itself"),
-        (["a.wav", "-o", "."], "is no file: name one with -o."),
-        (["a.wav", "-o", "pipe"], "pipe is no file: name one with -o."),
-        (["a.wav", "-o", "nowhere/out.mp3"], "There is no directory nowhere: make it, or name another file with -o."),
-        (["a.wav", "-o", "/proc/out.mp3"], "Nothing can be written in /proc (No such file or directory): name "),
-        (["a.wav", "-o", "-"], "The MP3 is written to a file: name one with -o."),
+        (["a.wav", "-o", "."], "is not a file: name a file with -o."),
+        (["a.wav", "-o", "pipe"], "pipe is not a file: name a file with -o."),
+        (
+            ["a.wav", "-o", "nowhere/out.mp3"],
+            "directory nowhere does not exist: create it, or name another file with -o.",
+        ),
+        (["a.wav", "-o", "/proc/out.mp3"], "The directory /proc is not writable (No such file or directory): name "),
+        (["a.wav", "-o", "-"], "The MP3 cannot be written to standard output: name a file with -o."),
         (["a.wav", "--volume", "-99dB"], "volume must be decibels from -30 to 30"),
         (["none.wav"], "none.wav: No such file or directory."),
         (["a.wav", "--bitrate", "9" * 5000], "bitrate must be one of"),
     ],
 )
-def test_a_wrong_command_line_is_answered_in_a_sentence_and_changes_nothing(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_wrong_command_line_is_explained_and_changes_nothing(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     clips.clip(tmp_path / "a.wav", seconds=0.2)
     os.mkfifo("pipe")
     assert main(arguments) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.wav", "pipe"]
     assert stat.S_ISFIFO(Path("pipe").stat().st_mode)
 
 
-def test_a_full_disk_is_named(
+def test_full_disk_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = "echo fd\necho '[fd] [error] Error writing: No space left on device' >&2\nexit 228"
@@ -54,7 +61,7 @@ def test_a_full_disk_is_named(
 
 
 @pytest.mark.parametrize("name", [b"-x.wav", b"caf\xe9.wav", "日本 😀 'q'.wav".encode(), b".wav"])
-def test_a_file_may_have_any_name(name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_may_have_any_name(name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     clips.clip(tmp_path / "a.wav", seconds=0.2).rename(os.fsdecode(name))
     assert main(["--", os.fsdecode(name)]) == 0
@@ -64,10 +71,10 @@ def test_a_file_may_have_any_name(name: bytes, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_tool_that_is_stopped_leaves_no_file(number: signal.Signals, tmp_path: Path) -> None:
+def test_stopped_tool_leaves_no_file(number: signal.Signals, tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.flac", sound=clips.SILENCE, seconds=300)
     command = [sys.executable, "-m", "functions.convert", str(video)]
-    before = signal.signal(number, signal.default_int_handler)  # a shell starts what is to run behind without SIGINT
+    before = signal.signal(number, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
     try:
         tool = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
     finally:
@@ -81,8 +88,8 @@ def test_a_tool_that_is_stopped_leaves_no_file(number: signal.Signals, tmp_path:
 
 
 @pytest.mark.parametrize("encoders", ["0", "-1", "1000000000", "9" * 5000, "two"])
-def test_a_number_of_encoders_that_is_none_is_refused(encoders: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_number_of_encoders_is_refused(encoders: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["a.wav", f"--encoders={encoders}"])
     assert caught.value.code == 2
-    assert "it must be a number from 1 to 256" in capsys.readouterr().err
+    assert "must be a number from 1 to 256" in capsys.readouterr().err
