@@ -1,4 +1,4 @@
-"""The ConfigMaps and Secrets that knative/*.yaml refers to: from the operator's variables, or made here once."""
+"""The ConfigMaps and Secrets that knative/*.yaml refers to, from the operator's variables or generated here once."""
 
 import os
 import secrets
@@ -19,7 +19,7 @@ from functions.convert.cpus import available_cpus
 from functions.convert.ffmpeg.binary import configured_ffmpeg
 from functions.settings import BadSetting, number
 
-#: The variables in each. They are there where the operator sets them; some have a default.
+#: The variables of each ConfigMap and Secret. They exist if the operator sets them; some have a default.
 VARIABLES = {
     "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES "
     "TOKEN_HOURS TRUSTED_PROXIES FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG TOKEN_PUBLIC_KEYS",
@@ -31,7 +31,7 @@ VARIABLES = {
     "MAIL_FROM GMAIL_ADDRESS GMAIL_PASSWORD",
 }
 
-#: Those that are numbers; how small or large each may be is looked at by the function that has it.
+#: The variables that are numbers. The function that reads one checks its range.
 _NUMBERS = (
     "LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS QUOTA_JOBS QUOTA_BYTES TOKEN_HOURS FANOUT_SECONDS FANOUT_PIECES "
     "ENCODERS SMTP_PORT MYSQL_PORT"
@@ -39,19 +39,19 @@ _NUMBERS = (
 
 
 def check(environ: Mapping[str, str]) -> None:
-    """Refuse at the start what would only be noticed with the first upload.
+    """Rejects invalid settings at the start that would otherwise go unnoticed until the first upload.
 
     Args:
         environ: the operator's variables.
 
     Raises:
-        BadSetting: a number is none, or FFMPEG or LINK_KEY is of no use.
-        events.rabbitmq.connection.BadAmqpUrl: AMQP_URL is no URL.
+        BadSetting: a number is invalid, or FFMPEG or LINK_KEY is unusable.
+        events.rabbitmq.connection.BadAmqpUrl: AMQP_URL is not the URL of a RabbitMQ server.
     """
     for name in _NUMBERS.split():
         number(environ, name, 0)
     configured_ffmpeg(environ)
-    # Imported where they are needed: most installations on one machine set neither.
+    # Imported only if needed: most installations on one machine set neither.
     if environ.get("LINK_KEY"):
         from functions.auth.links import Links
 
@@ -63,52 +63,56 @@ def check(environ: Mapping[str, str]) -> None:
 
 
 def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[str, str]]:
-    """The ConfigMaps and Secrets by name. What the operator sets goes before what is made here.
+    """Returns the ConfigMaps and Secrets by name. The operator's variables override generated ones.
 
     Args:
         environ: the operator's variables.
-        data: the installation's directory, absolute; keys are made in ``keys`` of it, once.
-        port: where the installation is reached.
+        data: the installation's directory, absolute; keys are generated in its folder ``keys``, once.
+        port: the installation's.
 
     Raises:
-        BadSetting: TOKEN_PRIVATE_KEY is no key, or as in ``check``.
+        BadSetting: TOKEN_PRIVATE_KEY is not a private key, or as in ``check``.
         events.rabbitmq.connection.BadAmqpUrl: as in ``check``.
     """
     check(environ)
     given = {name: value for name, value in environ.items() if value}
     keys = data / "keys"
     keys.mkdir(mode=0o700, exist_ok=True)
-    made = {
+    defaults = {
         "PUBLIC_URL": f"http://localhost:{port}",
-        "LINK_KEY": _kept(keys / "link", lambda: secrets.token_hex(32)),
-        "TOKEN_PRIVATE_KEY": given.get("TOKEN_PRIVATE_KEY") or _kept(keys / "token-private.pem", _private_key),
+        "LINK_KEY": _stored(keys / "link", lambda: secrets.token_hex(32)),
+        "TOKEN_PRIVATE_KEY": given.get("TOKEN_PRIVATE_KEY") or _stored(keys / "token-private.pem", _private_key),
     }
-    # All workers share the cores of one machine, and every piece more costs more decoding.
-    made["FANOUT_PIECES"] = str(max(available_cpus(), 2))
-    made["TOKEN_PUBLIC_KEYS"] = _public_key(made["TOKEN_PRIVATE_KEY"])
+    # All workers share the CPUs of one machine, and each further piece adds decoding work.
+    defaults["FANOUT_PIECES"] = str(max(available_cpus(), 2))
+    defaults["TOKEN_PUBLIC_KEYS"] = _public_key(defaults["TOKEN_PRIVATE_KEY"])
     if "MYSQL_HOST" not in given:
-        made["DATABASE_URL"] = f"sqlite:///{data}/mp3burst.db"
+        defaults["DATABASE_URL"] = f"sqlite:///{data}/mp3burst.db"
     if not given.keys() & {"MONGO_URI", "MONGO_MP3_URI"}:
-        made["MEDIA_DIR"] = str(data / "media")
+        defaults["MEDIA_DIR"] = str(data / "media")
     if not given.keys() & {"SMTP_HOST", "SENDGRID_API_KEY", "GMAIL_ADDRESS"}:
-        made["MAIL_DIR"] = str(data / "mail")
-    known = made | given
+        defaults["MAIL_DIR"] = str(data / "mail")
+    result = defaults | given
     return {
-        source: {name: known[name] for name in names.split() if name in known} for source, names in VARIABLES.items()
+        source: {name: result[name] for name in names.split() if name in result} for source, names in VARIABLES.items()
     }
 
 
 def environment(container: Mapping[str, Any], known: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """What a container's ``env`` and ``envFrom`` come to, by the ConfigMaps and Secrets of ``values``.
+    """Returns the variables that a container's ``env`` and ``envFrom`` resolve to.
+
+    Args:
+        container: of the manifest.
+        known: the ConfigMaps and Secrets by name, of ``values``.
 
     Raises:
-        BadSetting: it wants something that nobody has and that is not optional.
+        BadSetting: something it refers to does not exist and is not optional.
     """
     result: dict[str, str] = {}
     for entry in container.get("envFrom", ()):
         ref: Any = entry.get("configMapRef") or entry.get("secretRef") or {}
         if ref.get("name") not in known and not ref.get("optional"):
-            raise BadSetting(f"A manifest wants all of {ref.get('name')}, which is none of {', '.join(known)}.")
+            raise BadSetting(f"A manifest refers to {ref.get('name')}, which is not one of {', '.join(known)}.")
         result |= {entry.get("prefix", "") + name: value for name, value in known.get(ref["name"], {}).items()}
     for entry in container.get("env", ()):
         source = entry.get("valueFrom", {})
@@ -117,19 +121,20 @@ def environment(container: Mapping[str, Any], known: Mapping[str, Mapping[str, s
         if value is not None:
             result[entry["name"]] = value
         elif not ref.get("optional"):
-            raise BadSetting(f"A manifest wants {entry['name']} from where there is no value for it: {source}.")
+            raise BadSetting(f"A manifest refers to a value that does not exist, for {entry['name']}: {source}.")
     return result
 
 
-def _kept(path: Path, make: Callable[[], str]) -> str:
+def _stored(path: Path, generate: Callable[[], str]) -> str:
+    # Renamed once it is complete, so that a crash leaves no truncated key.
     if not path.exists():
-        fresh = path.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(make())
+        temporary = path.with_suffix(".new")
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(generate())
             file.flush()
             os.fsync(file.fileno())
-        fresh.rename(path)
+        temporary.rename(path)
     return path.read_text()
 
 
@@ -141,5 +146,7 @@ def _public_key(private: str) -> str:
     try:
         key = load_pem_private_key(private.encode(), None).public_key()
     except (ValueError, TypeError) as error:
-        raise BadSetting("TOKEN_PRIVATE_KEY is not a private key in PEM: give it an Ed25519 key in PKCS 8.") from error
+        raise BadSetting(
+            "TOKEN_PRIVATE_KEY is not a private key in PEM format: set it to an Ed25519 key in PKCS 8."
+        ) from error
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

@@ -1,8 +1,8 @@
-"""``python infra/extra_requirements.py EXTRA``: the entries of requirements.lock that one extra needs, hashes and all.
+"""``python infra/extra_requirements.py EXTRA``: prints the entries of requirements.lock that one extra needs.
 
-An image installs these with ``pip install --no-deps --require-hashes``. The lock file has no edges, so pip is asked,
-without installing anything, what the extra leads to at the locked versions. Nothing but the standard library and pip
-is needed: this runs where nothing is installed yet.
+They include the hashes: an image installs them with ``pip install --no-deps --require-hashes``. The lock file does not
+say which package requires which, so pip resolves the extra at the locked versions, without installing anything. Needs
+only the standard library and pip, because it runs before anything is installed.
 """
 
 import argparse
@@ -20,22 +20,22 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class NotLocked(Exception):
-    """What is asked for is not in the lock file; the text is the sentence to print."""
+    """The extra or a package is missing; ``str(error)`` is the message to print."""
 
 
 def direct(project: Mapping[str, Any], extra: str) -> Iterator[str]:
-    """The requirements of an extra as pyproject.toml has them, those of the extras that it names included.
+    """Yields an extra's requirements from pyproject.toml, including those of the extras it refers to.
 
     Args:
         project: the table ``project`` of pyproject.toml.
-        extra: its name; ``""`` for what the project itself depends on.
+        extra: its name; ``""`` for the project's own dependencies.
 
     Raises:
         NotLocked: there is no such extra.
     """
     if extra and extra not in project["optional-dependencies"]:
         raise NotLocked(
-            f"pyproject.toml has no extra {extra}: take one of {', '.join(project['optional-dependencies'])}."
+            f"pyproject.toml has no extra {extra}: choose one of {', '.join(project['optional-dependencies'])}."
         )
     for requirement in project["optional-dependencies"][extra] if extra else project["dependencies"]:
         own = re.fullmatch(rf"{project['name']}\[(.+)\]", requirement)
@@ -47,7 +47,7 @@ def direct(project: Mapping[str, Any], extra: str) -> Iterator[str]:
 
 
 def entries(lock: str) -> dict[str, list[str]]:
-    """The lock file's entries by the package's name; one that has several versions, by Python's, has several."""
+    """Returns the lock file's entries by package. A package with a version for each Python has several."""
     found: dict[str, list[str]] = {}
     for entry in re.findall(r"^\S.*(?:\n[ \t]+\S.*)*", lock, re.MULTILINE):
         found.setdefault(normal(re.split(r"[=\s]", entry, maxsplit=1)[0]), []).append(entry)
@@ -55,44 +55,46 @@ def entries(lock: str) -> dict[str, list[str]]:
 
 
 def normal(name: str) -> str:
-    """A package's name as indexes compare it (PEP 503)."""
+    """Normalizes a package's name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def without_hashes(entry: str) -> str:
-    """The requirement alone, with its marker: what pip takes for a constraint."""
+    """Returns the entry's requirement and marker, which pip accepts as a constraint."""
     return entry.splitlines()[0].rstrip("\\ ")
 
 
 def closure(requirements: Iterable[str], constraints: Iterable[str]) -> set[str]:
-    """The names of all packages that these requirements lead to, by pip and its index."""
+    """Returns the names of all packages that the requirements lead to, as pip resolves them."""
     with tempfile.TemporaryDirectory() as folder:
-        wanted, pins, report = Path(folder, "wanted"), Path(folder, "pins"), Path(folder, "report")
+        wanted = Path(folder, "wanted")
+        pins = Path(folder, "pins")
+        report = Path(folder, "report")
         wanted.write_text("\n".join(requirements))
         pins.write_text("\n".join(constraints))
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        how = ["--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", str(report)]
-        subprocess.run([*pip, *how, "-r", str(wanted), "-c", str(pins)], check=True, stdout=sys.stderr)
+        options = ["--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", str(report)]
+        subprocess.run([*pip, *options, "-r", str(wanted), "-c", str(pins)], check=True, stdout=sys.stderr)
         return {normal(item["metadata"]["name"]) for item in json.loads(report.read_text())["install"]}
 
 
 def locked(names: Iterable[str], lock: Mapping[str, list[str]]) -> list[str]:
-    """The entries of these packages.
+    """Returns the entries of these packages.
 
     Raises:
-        NotLocked: the lock file has not all of them.
+        NotLocked: the lock file lacks one of them.
     """
     wanted = sorted(names)
     if missing := [name for name in wanted if name not in lock]:
-        raise NotLocked(f"requirements.lock has no {', '.join(missing)}: write it anew, as CONTRIBUTING.md says.")
+        raise NotLocked(f"requirements.lock has no {', '.join(missing)}: regenerate it as CONTRIBUTING.md describes.")
     return [entry for name in wanted for entry in lock[name]]
 
 
 def main() -> int:
-    """The command; exit status 1 where the lock file lacks something."""
-    parser = argparse.ArgumentParser(description="The entries of requirements.lock that one extra needs.")
+    """Runs the command; the exit status is 1 if the lock file lacks something."""
+    parser = argparse.ArgumentParser(description="Print the entries of requirements.lock that one extra needs.")
     parser.add_argument("extra", help="its name in pyproject.toml")
-    parser.add_argument("--with-project", action="store_true", help="what the project itself depends on, too")
+    parser.add_argument("--with-project", action="store_true", help="include the project's own dependencies")
     options = parser.parse_args()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lock = entries((ROOT / "requirements.lock").read_text())

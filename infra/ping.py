@@ -1,4 +1,4 @@
-"""``python -m infra.ping URL SECONDS``: a PingSource where there is no Knative: an empty event, again and again."""
+"""``python -m infra.ping URL SECONDS``: POSTs an empty event at a fixed interval, as a PingSource does on Knative."""
 
 import argparse
 import http.client
@@ -15,11 +15,11 @@ _log = logging.getLogger(__name__)
 
 
 def ping(url: str) -> None:
-    """Post one event, of the type that a PingSource's have.
+    """Posts one event of the type that PingSources send.
 
     Raises:
-        OSError: nobody took it.
-        http.client.HTTPException: the answer is not HTTP.
+        OSError: the request failed, or the status is not 2xx.
+        http.client.HTTPException: the response is not HTTP.
     """
     headers = {
         "Content-Type": "application/json",
@@ -30,15 +30,15 @@ def ping(url: str) -> None:
         "ce-time": datetime.now(UTC).isoformat(),
     }
     request = urllib.request.Request(url, b"{}", headers)  # noqa: S310 - the operator's own URL
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
-        answer.read()
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
+        response.read()
 
 
 def main() -> int:
-    """Until SIGTERM; the first at once."""
+    """Pings at once and then at every interval, until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m infra.ping", description=__doc__.partition(": ")[2])
-    parser.add_argument("url", help="who is pinged")
-    parser.add_argument("seconds", type=float, help="from one to the next")
+    parser.add_argument("url", help="where to POST the events")
+    parser.add_argument("seconds", type=float, help="the interval")
     options = parser.parse_args()
     logging.basicConfig(format="%(asctime)s ping %(levelname)s %(message)s", level=logging.INFO)
     stop = threading.Event()
@@ -48,7 +48,7 @@ def main() -> int:
         try:
             ping(options.url)
         except (OSError, http.client.HTTPException) as error:
-            _log.warning("%s: %s", options.url, error)
+            _log.warning("Pinging %s failed: %s", options.url, error)
         if stop.wait(options.seconds):
             return 0
 

@@ -1,13 +1,13 @@
 """Runs one function: gunicorn with threads over functions-framework; ``python -m infra.serve``.
 
-functions-framework's own command fixes a graceful time-out of 30 s and the node's number of threads; this one reads:
+functions-framework's own command has a fixed graceful timeout of 30 s and number of threads; this one reads:
 
-- ``FUNCTION_TARGET``, ``FUNCTION_SOURCE``: the function and the file it is in, functions-framework's names.
+- ``FUNCTION_TARGET``, ``FUNCTION_SOURCE``: the function and its file, functions-framework's names.
 - ``BIND_ADDRESS`` (0.0.0.0) and ``PORT`` (8080).
 - ``THREADS`` (8): how many requests are handled at once.
-- ``TIMEOUT_SECONDS`` (300): how long running requests may go on after SIGTERM.
+- ``TIMEOUT_SECONDS`` (300): how long running requests may continue after SIGTERM.
 - ``BODY_SECONDS`` (30): how long one read of a request's body may take, up to 64 KiB of JSON or 256 KiB of an upload.
-- ``PARENT_PID``: where it is set, this process dies with that parent.
+- ``PARENT_PID``: if set, this process dies with that parent.
 """
 
 import ctypes
@@ -22,37 +22,38 @@ from typing import Any
 
 from events.errors import Mp3burstError
 from functions.settings import BadSetting, number, refuse_outdated, required
-from infra.slow_clients import Patience
+from infra.slow_clients import SlowClientGuard
 
 #: prctl(2), PR_SET_PDEATHSIG.
 _SET_PARENT_DEATH_SIGNAL = 1
 #: prctl(2), PR_SET_DUMPABLE.
 _SET_DUMPABLE = 4
-#: How much of a body that the function left unread is taken, in bytes and in seconds, so that its answer arrives.
+#: How much of an unread request body is read after the response so that the client receives it, in bytes and seconds.
 _LINGER_BYTES = 256 << 20
 _LINGER_SECONDS = 5.0
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-class _OneLine(logging.Formatter):
+class _OneLineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = " | ".join(line for line in super().format(record).splitlines() if line.strip())
         return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
 
 
 def main() -> int:
-    """Serve until SIGTERM.
+    """Serves until SIGTERM.
 
     Returns:
-        2 where the settings are wrong; a server that stops ends the process itself.
+        2 if the settings are invalid; a server that stops ends the process itself.
     """
     try:
         if parent := os.environ.get("PARENT_PID"):
             die_with(int(parent))
         refuse_outdated(os.environ)
         options = settings(os.environ)
-        # What runs a stranger's media under the same user must not read this process's memory or environment.
+        # The sandbox that decodes untrusted media runs as the same user; it must not read this process's memory or
+        # environment.
         ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0)
         log_to_stderr()
         wsgi = application(os.environ)
@@ -64,25 +65,25 @@ def main() -> int:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that ends; also where it has ended already."""
+    """Makes the kernel kill this process when its parent ends, however that happens. Exits if it has already ended."""
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def log_to_stderr() -> None:
-    """One record, one line; printed lines leave the process at once."""
+    """Logs every record as one line, and flushes printed lines at once."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_OneLineFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # always a TextIOWrapper here
 
 
 def settings(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Gunicorn's settings.
+    """Returns gunicorn's settings.
 
     Raises:
-        BadSetting: a number that is none.
+        BadSetting: a number is invalid.
     """
     grace = int(number(environ, "TIMEOUT_SECONDS", 300, 1))
     return {
@@ -92,7 +93,7 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
         "threads": int(number(environ, "THREADS", 8, 1)),
         "timeout": 0,
         "graceful_timeout": grace,
-        # Longer than the proxies in front keep an idle connection, so that it is never this side that closes one.
+        # Longer than the proxies in front keep an idle connection open, so that this side never closes one first.
         "keepalive": 120,
         "loglevel": "warning",
         "worker_tmp_dir": tempfile.gettempdir(),
@@ -102,44 +103,44 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def application(environ: Mapping[str, str]) -> Wsgi:
-    """Load the function.
+    """Loads the function.
 
     Raises:
-        BadSetting: there is no such file or function in it.
+        BadSetting: the file does not exist, or does not define the function.
     """
     import flask
     import functions_framework
     from functions_framework.exceptions import MissingSourceException, MissingTargetException
 
     target = required(environ, "FUNCTION_TARGET", "the name of the function to run")
-    source = required(environ, "FUNCTION_SOURCE", "the file that the function is in")
+    source = required(environ, "FUNCTION_SOURCE", "the file that defines the function")
     try:
         app: flask.Flask = functions_framework.create_app(target, source)  # type: ignore[no-untyped-call]
     except (MissingSourceException, MissingTargetException) as error:
         raise BadSetting(
             f"There is no function {target} in {source}: check FUNCTION_TARGET and FUNCTION_SOURCE."
         ) from error
-    app.register_error_handler(500, _crashed)
-    # The framework reads what is left of a body into memory before it answers; _courteous bounds that instead.
+    app.register_error_handler(500, _internal_error)
+    # The framework reads the rest of a body into memory before it answers; _guarded limits that instead.
     after = app.after_request_funcs.get(None, [])
     after[:] = [function for function in after if function is not functions_framework.read_request]
-    return _courteous(app, Patience(number(environ, "BODY_SECONDS", 30, 0.1)))
+    return _guarded(app, SlowClientGuard(number(environ, "BODY_SECONDS", 30, 0.1)))
 
 
-def _crashed(error: Any) -> tuple[str, int, dict[str, str]]:
+def _internal_error(error: Any) -> tuple[str, int, dict[str, str]]:
     cause = getattr(error, "original_exception", None) or error
-    sentence = str(cause) if isinstance(cause, Mp3burstError) else "The function failed; its log says why."
-    return f"{sentence}\n", 500, {"Content-Type": "text/plain; charset=utf-8"}
+    message = str(cause) if isinstance(cause, Mp3burstError) else "The function failed: see its log for the cause."
+    return f"{message}\n", 500, {"Content-Type": "text/plain; charset=utf-8"}
 
 
-def _courteous(app: Wsgi, patience: Patience) -> Wsgi:
+def _guarded(app: Wsgi, guard: SlowClientGuard) -> Wsgi:
     from werkzeug.wsgi import ClosingIterator
 
     def wrapped(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if (connection := environ.get("gunicorn.socket")) is not None:
-            environ["wsgi.input"] = patience.body(environ["wsgi.input"], connection)
+            environ["wsgi.input"] = guard.body(environ["wsgi.input"], connection)
         if "CONTENT_LENGTH" in environ:
-            # To gunicorn a body that broke off has ended; without this key werkzeug counts and raises.
+            # gunicorn treats a truncated body as complete; without this key werkzeug counts the bytes and raises.
             environ.pop("wsgi.input_terminated", None)
         return ClosingIterator(app(environ, start_response), lambda: _linger(environ))
 
@@ -147,26 +148,28 @@ def _courteous(app: Wsgi, patience: Patience) -> Wsgi:
 
 
 def _linger(environ: dict[str, Any]) -> None:
-    # Closing a socket with unread bytes resets the connection, and the client may lose the answer. So after the
-    # answer the rest of the body is taken for a while: whoever reads the answer stops sending.
-    connection, body = environ.get("gunicorn.socket"), environ["wsgi.input"]
+    # Closing a socket with unread bytes resets the connection, and the client may lose the response. So the rest of the
+    # body is read for a while after the response: a client that reads the response stops sending.
+    connection = environ.get("gunicorn.socket")
     if connection is None:
         return
-    left, deadline = _LINGER_BYTES, time.monotonic() + _LINGER_SECONDS
+    body = environ["wsgi.input"]
+    remaining = _LINGER_BYTES
+    deadline = time.monotonic() + _LINGER_SECONDS
     try:
-        while left > 0 and (seconds := deadline - time.monotonic()) > 0:
+        while remaining > 0 and (seconds := deadline - time.monotonic()) > 0:
             connection.settimeout(seconds)
-            taken = len(body.read(1 << 16))
-            if not taken:
+            read = len(body.read(1 << 16))
+            if not read:
                 break
-            left -= taken
+            remaining -= read
         connection.settimeout(None)
     except (OSError, ValueError):
         return
 
 
 def serve(wsgi: Wsgi, options: Mapping[str, Any]) -> None:
-    """Run gunicorn with these settings; ends the process."""
+    """Runs gunicorn with these settings; ends the process."""
     from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
     class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types

@@ -1,4 +1,4 @@
-"""``python -m infra.migrations``: create or upgrade the tables of the database that the environment names."""
+"""``python -m infra.migrations``: creates or upgrades the tables of the database that the environment names."""
 
 import os
 import sys
@@ -10,11 +10,11 @@ from infra.migrations.schema import DatabaseIsNewer, upgrade
 
 
 def main() -> int:
-    """Upgrade.
+    """Upgrades the tables, and prints one message to stderr if that fails.
 
     Returns:
-        The exit status, where it is not 0 with one sentence on stderr: 1, another try may succeed; 2, none will until
-        somebody changes the settings or the version.
+        The exit status: 0, or 1 if another attempt may succeed, or 2 if none will until the settings or the version
+        change.
     """
     try:
         upgrade(Database(url(os.environ)))

@@ -1,4 +1,4 @@
-"""Brings a database's tables to the shape that the functions expect."""
+"""Upgrades a database's tables to the schema that the functions expect."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,37 +15,38 @@ from sqlalchemy.exc import DBAPIError
 from events.errors import Mp3burstError
 from functions.state.database import Database
 
-#: Names the lock that migrations hold; any number will do, as long as nobody else uses it.
+#: The key of the migrations' lock: an arbitrary number that nothing else uses.
 _LOCK: Final = 0x6D703362
 _LOCK_SECONDS: Final = 120
 
 
 class NotMigrated(Mp3burstError):
-    """The tables could not be brought to their new shape; another try may do it."""
+    """The migration failed; another attempt may succeed."""
 
 
 class DatabaseIsNewer(Mp3burstError):
-    """The tables have a shape that these migrations do not know; no other try will change that."""
+    """The tables have a schema that these migrations do not know; another attempt will not change that."""
 
 
 def upgrade(database: Database) -> None:
-    """Run every migration that the database has not had. Any number of processes may do so at once.
+    """Runs every pending migration. Any number of processes may call it at once.
 
     Raises:
-        NotMigrated: the database is away, refused a statement, or another migration has held the lock for two minutes.
+        NotMigrated: the database is unavailable or rejected a statement, or another migration has held the lock for
+            two minutes.
         DatabaseIsNewer: a newer version of mp3burst has migrated it.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     try:
-        with database.engine.connect() as connection, _alone(connection):
+        with database.engine.connect() as connection, _exclusive(connection):
             _refuse_newer(connection, config)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
     except DBAPIError as error:
         raise NotMigrated(
-            "The database could not be prepared: check that it runs and that its user may create tables."
+            "Migrating the database failed: check that it is running and that its user may create tables."
         ) from error
 
 
@@ -53,27 +54,29 @@ def _refuse_newer(connection: Connection, config: Config) -> None:
     known = {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
     for unknown in set(MigrationContext.configure(connection).get_current_heads()) - known:
         raise DatabaseIsNewer(
-            f"The database is of a newer version of mp3burst, whose migration {unknown} is unknown here: "
-            "run that version or a later one, or restore a backup from before it."
+            f"The database was migrated by a newer version of mp3burst; its migration {unknown} is unknown here: "
+            "run that version or a later one, or restore an older backup."
         )
 
 
 @contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
-    """Hold the database's migration lock: the server frees it if this process dies."""
+def _exclusive(connection: Connection) -> Iterator[None]:
+    """Holds the database's migration lock, which the server releases if this process dies."""
     match connection.dialect.name:
         case "postgresql":
-            # For the transaction; PostgreSQL's DDL is part of it, so that a killed migration never was.
+            # Until the transaction ends. PostgreSQL's DDL is part of it, so a killed migration leaves no trace.
             connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
             yield
         case "mysql" | "mariadb":
             if connection.scalar(text(f"SELECT GET_LOCK('mp3burst.migrations', {_LOCK_SECONDS})")) != 1:
-                raise NotMigrated("Another migration has been running for two minutes; look at it and try again.")
+                raise NotMigrated(
+                    "Another migration has been running for two minutes: wait until it ends, then try again."
+                )
             try:
                 yield
             finally:
                 connection.execute(text("SELECT RELEASE_LOCK('mp3burst.migrations')"))
         case _:
-            # BEGIN IMMEDIATE has locked the SQLite file already.
+            # BEGIN IMMEDIATE has already locked the SQLite file.
             yield

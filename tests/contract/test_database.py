@@ -201,7 +201,7 @@ def test_an_older_version_leaves_a_newer_database_alone_and_is_not_tried_again(k
         migrate_as_older(fresh.url)
         fresh.stop()
         away = migrate(fresh.url)
-        assert (away.returncode, away.stderr.startswith("The database could not be prepared: ")) == (1, True)
+        assert (away.returncode, away.stderr.startswith("Migrating the database failed: ")) == (1, True)
 
 
 def migrate_as_older(url: str) -> None:
@@ -215,8 +215,8 @@ def migrate_as_older(url: str) -> None:
     database.close()
     assert done.returncode == 2
     assert done.stderr == (
-        "The database is of a newer version of mp3burst, whose migration 9999 is unknown here: "
-        "run that version or a later one, or restore a backup from before it.\n"
+        "The database was migrated by a newer version of mp3burst; its migration 9999 is unknown here: "
+        "run that version or a later one, or restore an older backup.\n"
     )
     # The cluster's Job ends at this status, and at no other.
     (rule,) = migrations("image", "stamp")["spec"]["podFailurePolicy"]["rules"]

@@ -2,14 +2,14 @@
 
 import sqlalchemy as sa
 
-from infra.migrations.creating import create
+from infra.migrations.tables import create
 
 revision = "0001"
 down_revision = None
 
 
 def upgrade() -> None:
-    """Create what is not there yet."""
+    """Creates the tables that do not exist yet."""
     create(
         "users",
         sa.Column("id", sa.String(32), nullable=False),

@@ -1,15 +1,15 @@
-"""Uploads that come in over many requests."""
+"""Resumable uploads, which arrive over many requests."""
 
 import sqlalchemy as sa
 
-from infra.migrations.creating import create
+from infra.migrations.tables import create
 
 revision = "0002"
 down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Create what is not there yet."""
+    """Creates the table unless it exists."""
     create(
         "uploads",
         sa.Column("id", sa.String(32), nullable=False),

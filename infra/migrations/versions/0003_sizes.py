@@ -1,4 +1,4 @@
-"""How large blobs are, and whose: what quotas are counted by. Blobs of earlier times count nothing."""
+"""The blobs' sizes and an index on their owners, for quotas. Blobs from before this migration count as 0 bytes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add what is not there yet."""
+    """Adds the column and the index unless they exist."""
     inspector = sa.inspect(op.get_bind())
     if "size" not in {column["name"] for column in inspector.get_columns("blobs")}:
         op.add_column("blobs", sa.Column("size", sa.BigInteger(), nullable=False, server_default="0"))

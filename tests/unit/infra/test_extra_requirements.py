@@ -32,7 +32,7 @@ def test_extras_of_extras_are_followed() -> None:
     }
     assert list(direct(project, "web")) == ["alchemy>=2", "driver[binary]>=3", "k", "x"]
     assert list(direct(project, "")) == ["base"]
-    with pytest.raises(NotLocked, match="has no extra nothing: take one of sql, web, keys"):
+    with pytest.raises(NotLocked, match="has no extra nothing: choose one of sql, web, keys"):
         list(direct(project, "nothing"))
 
 
@@ -61,4 +61,4 @@ def test_it_says_so_where_there_is_no_such_extra(
     monkeypatch.setattr("sys.argv", ["extra_requirements.py", "nothing"])
 
     assert extra_requirements.main() == 1
-    assert capsys.readouterr().err.startswith("pyproject.toml has no extra nothing: take one of sql, media,")
+    assert capsys.readouterr().err.startswith("pyproject.toml has no extra nothing: choose one of sql, media,")

@@ -91,5 +91,5 @@ def test_a_container_gets_what_it_lists() -> None:
     ],
 )
 def test_a_container_that_wants_what_nobody_has_is_refused(container: dict[str, object]) -> None:
-    with pytest.raises(BadSetting, match="A manifest wants"):
+    with pytest.raises(BadSetting, match="A manifest refers to"):
         config.environment(container, {"s": {"X": "secret"}})
