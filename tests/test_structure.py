@@ -21,6 +21,14 @@ MODULES = sorted(path for house in ("events", "functions", "infra") for path in 
 EVERYTHING = [*MODULES, *sorted(path for house in ("scripts", "tests") for path in (ROOT / house).rglob("*.py"))]
 #: The only code that runs in the sandbox.
 CHILD = "functions.convert.demux.child"
+#: What the sandboxed code imports from the rest of the project. Everything here is within reach of a hostile file.
+CHILD_MAY_IMPORT = {
+    "functions.convert.chapters",
+    "functions.convert.demux.protocol",
+    "functions.convert.errors",
+    "functions.convert.mp3.frame",
+    "functions.convert.sandbox.limits",
+}
 #: CPU milliseconds that importing a function may cost beyond functions-framework itself. Libraries, mostly.
 IMPORT_CEILINGS = dict.fromkeys(FUNCTIONS, 450) | {"validate": 100}
 
@@ -98,6 +106,12 @@ def test_trusted_code_imports_nothing_from_the_sandboxed(path: Path) -> None:
     if not name_of(path).startswith(CHILD):
         for imported in imports(path):
             assert not imported.startswith(CHILD), f"{name_of(path)} imports {imported}"
+
+
+def test_sandboxed_code_imports_only_what_it_needs() -> None:
+    files = {name_of(path) for path in MODULES if path.name != "__init__.py"}
+    imported = {name for path in MODULES if name_of(path).startswith(CHILD) for name in imports(path)}
+    assert {name for name in imported & files if not name.startswith(CHILD)} == CHILD_MAY_IMPORT
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

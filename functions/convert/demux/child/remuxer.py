@@ -1,4 +1,4 @@
-"""Writes an audio track into a container of its own, which decodes to the samples of the source. Runs in the reader."""
+"""Writes an audio track to a container of its own, in which it decodes to the same samples as in the source."""
 
 import errno
 from collections.abc import Callable, Sequence
@@ -9,31 +9,35 @@ from functions.convert.demux.child.demuxer import Demuxer
 from functions.convert.demux.protocol import BUFFER
 
 if TYPE_CHECKING:
+    import av.audio.stream
     import av.container
     import av.packet
 
-#: Matroska has no tag for them that PyAV would write; in nut nothing is lost that their decoders need, as it is of WMA.
+#: Matroska has no tag for these that PyAV would write. In nut nothing is lost that their decoders need, unlike for WMA.
 _FOR_NUT: Final = frozenset({"adpcm_ms", "adpcm_swf", "adpcm_yamaha", "amrnb", "g722", "g723_1"})
-#: Bytes of packets that libav's writer of TTA may hold to the end.
-_MOST_HELD = 256 << 20
+#: Bytes of packets that libav's TTA muxer may buffer until the end.
+_MAX_BUFFERED = 256 << 20
 
 
 class _Clock:
-    """Gives packets times that only go forward, which containers insist on.
+    """Gives packets strictly increasing times, as containers require.
 
-    Recordings that were joined begin anew in the middle, and where a packet was damaged its time may be, too. Sound is
-    laid end to end in any case.
+    Joined recordings restart their clock in the middle, and a damaged packet may have a damaged time. The audio is
+    played gapless in any case.
     """
 
     def __init__(self, shift: int = 0) -> None:
-        self._shift, self._due = shift, 0
+        self._shift = shift
+        self._due = 0
         self._last: int | None = None
 
     def set(self, packet: "av.packet.Packet[Any]") -> None:
-        """Move a packet behind the one before it, and all that follow with it; one without a time gets one."""
+        """Move a packet after the previous one, and all later ones with it; give it a time if it has none."""
         time = packet.dts if packet.dts is not None else packet.pts
         if time is None:
-            packet.dts = packet.pts = time = self._due - self._shift
+            time = self._due - self._shift
+            packet.dts = time
+            packet.pts = time
         if self._last is not None and time + self._shift <= self._last:
             self._shift = max(self._due, self._last + 1) - time
         if self._shift:
@@ -44,29 +48,30 @@ class _Clock:
 
 
 class NoContainer(Exception):
-    """None takes the codec."""
+    """No container takes the codec."""
 
 
 def formats(container: "av.container.InputContainer", demuxer: Demuxer, fragmented: bool) -> tuple[str, ...]:
-    """Containers that a track may go into and decode to the same samples; the first that takes its codec is the one."""
-    # Some codecs stay where they come from: on DVDs, in old Flash and QuickTime, in broadcasts. What has no name for a
-    # codec takes it all the same in mpegts, and does not know it again.
-    own = [one for one in ("aiff", "au", "mpegts") if one == container.format.name]
+    """Return the containers in which a track decodes to the same samples; use the first that takes its codec."""
+    # Some codecs have to stay in the container they come from: on DVDs, in old Flash and QuickTime files, in
+    # broadcasts. Mpegts also takes codecs that it has no name for, and then cannot identify them when it is read.
+    own = [name for name in ("aiff", "au", "mpegts") if name == container.format.name]
     rest = "asf", "nut", "vob", "flv", "caf", *own
     stream = demuxer.stream
-    # The last packet of fragments is heard to its end, which matroska needs not be told. But it does not take over what
-    # is not to be heard at the beginning, as the encoder's delay in an edit list or in LAME's tag.
-    movie, silent = container.format.name.startswith("mov,"), demuxer.skipped > 0
-    if (movie and (not fragmented or silent)) or (container.format.name == "mp3" and silent):
+    is_mov = container.format.name.startswith("mov,")
+    has_delay = demuxer.skipped > 0
+    # The last packet of a fragmented file is played completely, which is the default in matroska. But matroska does not
+    # take over samples to skip at the start, such as the encoder's delay in an edit list or in LAME's tag.
+    if (is_mov and (not fragmented or has_delay)) or (container.format.name == "mp3" and has_delay):
         return "mov", "mp4", "matroska", *rest
     if stream.codec_context.name == "aac" and not stream.codec_context.extradata:
-        # Each frame has its own header, which matroska would take off: rates may change midway.
+        # Each frame has its own header, which matroska would remove: rates may change midway.
         return "nut", "adts"
     if container.format.name == "ogg" and stream.codec_context.name == "opus":
-        return "nut", "matroska", *rest  # matroska tells only of the first link of a chain what is not to be heard
-    if container.format.name == "tta" and container.size <= _MOST_HELD:
-        return "tta", "matroska", *rest  # its decoder has to know the number of samples, which matroska rounds
-    # These tell, as asf cannot, what of the first or the last packet is not to be heard.
+        return "nut", "matroska", *rest  # matroska stores samples to skip for the first link of a chain only
+    if container.format.name == "tta" and container.size <= _MAX_BUFFERED:
+        return "tta", "matroska", *rest  # its decoder needs the number of samples, which matroska rounds
+    # Unlike asf, these store how much of the first or the last packet to skip.
     if container.format.name == "caf":
         return "matroska", "caf", *rest
     if container.format.name.startswith(("matroska,", "nut")) and stream.codec_context.name in _FOR_NUT:
@@ -76,47 +81,43 @@ def formats(container: "av.container.InputContainer", demuxer: Demuxer, fragment
 
 def _options(name: str, rate: int) -> dict[str, str]:
     if name == "mpegts":
-        return {"mpegts_m2ts_mode": "1"}  # the only one that takes Blu-ray's PCM
+        return {"mpegts_m2ts_mode": "1"}  # the only mode that takes Blu-ray's PCM
     if name == "nut":
-        return {"syncpoints": "none", "strict": "experimental"}  # so it tells of any packet what is not to be heard
-    # The edit list says how long the track is, by default in milliseconds.
+        return {"syncpoints": "none", "strict": "experimental"}  # stores the samples to skip of every packet
+    # The edit list stores the length of the track, by default in milliseconds.
     return {"movie_timescale": str(rate)} if name in ("mov", "mp4") else {}
 
 
 def remux(demuxer: Demuxer, formats: Callable[[], Sequence[str]], target: IO[bytes], fragmented: bool) -> str:
-    """Write the track into a container of its own, packets and time stamps as they are.
+    """Write the track to a container of its own, packets and timestamps unchanged.
 
     Args:
         demuxer: the track.
-        formats: tells, once the first packet is known, the containers to try; the first that takes the codec is used.
-        target: where it goes.
-        fragmented: whether the last packet is to be heard to its end, however long it says that it is.
+        formats: called once the first packet is known; returns the containers to try, best first.
+        target: the new file.
+        fragmented: whether the source is a fragmented mp4, whose last packet is played completely, whatever length it
+            declares.
 
     Returns:
         The container's name.
 
     Raises:
-        NoContainer: it is in none of them.
+        NoContainer: no container takes the codec.
     """
-    import av
-    import av.error
-
     packets = iter(demuxer)
-    last, length = next(packets, None), 0
+    first = next(packets, None)
     for name in formats():
-        target.seek(0)
-        target.truncate()
-        options = _options(name, demuxer.stream.sample_rate)
-        output = av.open(target, "w", format=name, options=options, buffer_size=BUFFER)
-        try:
-            stream = output.add_stream_from_template(demuxer.stream)
-            output.start_encoding()
-        except (ValueError, av.error.FFmpegError):
+        opened = _open_output(name, demuxer, target)
+        if opened is None:
             continue
-        clock = _Clock(_early(last, demuxer) if name == "mov" else 0)
+        output, stream = opened
+        clock = _Clock(_early(first, demuxer) if name == "mov" else 0)
+        last = first
+        length = 0
         for packet in packets:
             if last is not None:
-                last.stream, length = stream, last.duration or 0
+                last.stream = stream
+                length = last.duration or 0
                 _write(output, last, clock, demuxer)
             last = packet
         if last is not None:
@@ -124,7 +125,7 @@ def remux(demuxer: Demuxer, formats: Callable[[], Sequence[str]], target: IO[byt
             if fragmented:
                 last.duration = max(last.duration or 0, length)
             elif rest is not None:
-                # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is meant to be cut.
+                # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is to be truncated.
                 last.duration = rest
             if rest != 0:
                 last.stream = stream
@@ -132,6 +133,25 @@ def remux(demuxer: Demuxer, formats: Callable[[], Sequence[str]], target: IO[byt
         output.close()
         return name
     raise NoContainer(demuxer.stream.codec_context.name)
+
+
+def _open_output(
+    name: str, demuxer: Demuxer, target: IO[bytes]
+) -> "tuple[av.container.OutputContainer, av.audio.stream.AudioStream] | None":
+    """Open a container for the track; None if it does not take the codec."""
+    import av
+    import av.error
+
+    target.seek(0)
+    target.truncate()
+    options = _options(name, demuxer.stream.sample_rate)
+    output = av.open(target, "w", format=name, options=options, buffer_size=BUFFER)
+    try:
+        stream = output.add_stream_from_template(demuxer.stream)
+        output.start_encoding()
+    except (ValueError, av.error.FFmpegError):
+        return None
+    return output, stream
 
 
 def _write(
@@ -143,13 +163,13 @@ def _write(
     try:
         output.mux_one(packet)
     except av.error.FFmpegError as error:
-        if error.errno == errno.ENOSPC or demuxer.packets <= 2:  # it takes none
+        if error.errno == errno.ENOSPC or demuxer.packets <= 2:  # the container takes no packet of this track
             raise
-        demuxer.errors += 1  # what is in the packet is damaged, as the lengths of AMR that mov looks at
+        demuxer.errors += 1  # the packet's content is damaged; mov inspects the lengths in AMR, for example
 
 
 def _early(first: "av.packet.Packet[Any] | None", demuxer: Demuxer) -> int:
-    # What is not to be heard at the beginning comes before 0 in an edit list; with libav's reader of MP3 it is at 0.
+    # Samples to skip come before time 0 in an edit list; libav's MP3 demuxer puts them at 0.
     if first is None or first.pts != 0 or first.time_base is None:
         return 0
     return -round(Fraction(demuxer.skipped, demuxer.stream.sample_rate) / first.time_base)

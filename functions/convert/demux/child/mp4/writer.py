@@ -1,51 +1,61 @@
-"""Writes what is taken out of an mp4: a file that has one track and nothing else, or the frames of its MP3.
+"""Writes what is extracted from an mp4: an mp4 with a single track, or the frames of its MP3.
 
-The tables come first, so that whoever reads along can begin before all of the sound is there.
+The tables come first, so that readers can start before all of the audio is there.
 """
 
 import math
 import struct
 from collections.abc import Iterator
 from itertools import islice
-from typing import IO
+from typing import IO, NamedTuple
 
-from functions.convert.demux.child.mp4.boxes import Box, Parts, gapless, size_of, wrap, write
-from functions.convert.demux.child.mp4.movie import CHUNKS, Movie
+from functions.convert.demux.child.mp4.boxes import Box, Parts, gapless_tags, size_of, wrap, write_parts
+from functions.convert.demux.child.mp4.movie import CHUNK_TABLES, Movie
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.mp3.frame import is_tag, parse_header
 
-#: Bytes of the box that the sound is in, before it: a size of 64 bits.
-_MDAT = 16
+#: Bytes of the header of the box with the audio: its size takes 64 bits.
+_MDAT_HEADER = 16
+#: Samples in a frame of MPEG-1 Layer III; frames of the lower rates have fewer.
+_MAX_FRAME_SAMPLES = 1152
+
+
+class _Chunk(NamedTuple):
+    """Consecutive packets of the track in the source: offset and size in bytes, and number of packets."""
+
+    offset: int
+    size: int
+    packets: int
 
 
 def write_head(movie: Movie, target: IO[bytes]) -> None:
-    """Write all but the sound.
+    """Write everything that precedes the audio.
 
     Raises:
-        UnsupportedLayout: the tables do not agree, or point beyond the file's end.
+        UnsupportedLayout: the tables are inconsistent, or point past the end of the file.
     """
-    sound = sum(length for _, length, _ in _spans(movie))
+    size = sum(chunk.size for chunk in _chunks(movie))
     ftyp: Parts = [(movie.ftyp.start, movie.ftyp.end)]
-    begin = size_of(ftyp) + size_of(_moov(movie, 0)) + _MDAT
-    write(movie.file, [*ftyp, *_moov(movie, begin)], target)
-    target.write(struct.pack(">I4sQ", 1, b"mdat", _MDAT + sound))
+    offset = size_of(ftyp) + size_of(_moov(movie, 0)) + _MDAT_HEADER
+    write_parts(movie.reader, [*ftyp, *_moov(movie, offset)], target)
+    target.write(struct.pack(">I4sQ", 1, b"mdat", _MDAT_HEADER + size))
 
 
 def write_sound(movie: Movie, target: IO[bytes]) -> None:
-    """Write the sound behind the head."""
-    for data in movie.file.gather((offset, offset + length) for offset, length, _ in _spans(movie)):
+    """Write the audio after the head."""
+    for data in movie.reader.gather((chunk.offset, chunk.offset + chunk.size) for chunk in _chunks(movie)):
         target.write(data)
 
 
 def write_frames(movie: Movie, target: IO[bytes]) -> tuple[int, int, float]:
-    """Write the packets of an MP3 track end to end, a tag aside.
+    """Concatenate the packets of an MP3 track, except for a tag frame.
 
     Returns:
-        How many samples at the start and at the end are not to be heard, and the seconds that all packets have, those
+        The samples at the start and at the end that are not played, and the seconds of all packets, those samples
         included.
 
     Raises:
-        UnsupportedLayout: they are not whole frames of one kind, or the edit list leaves some of them out.
+        UnsupportedLayout: the packets are not complete frames of one kind, or the edit list leaves some of them out.
     """
     kind = None
     for number, data in enumerate(_packets(movie)):
@@ -58,10 +68,11 @@ def write_frames(movie: Movie, target: IO[bytes]) -> tuple[int, int, float]:
     if kind is None:
         raise UnsupportedLayout
     rate, samples = kind
-    return *_silent(movie, rate, samples), movie.packets * samples / rate
+    return *_skipped(movie, rate, samples), movie.packets * samples / rate
 
 
-def _silent(movie: Movie, rate: int, samples: int) -> tuple[int, int]:
+def _skipped(movie: Movie, rate: int, samples: int) -> tuple[int, int]:
+    """The samples at the start and at the end that the edit list skips."""
     left = movie.packets
     for count, length in movie.times():
         left -= count
@@ -71,9 +82,9 @@ def _silent(movie: Movie, rate: int, samples: int) -> tuple[int, int]:
     if movie.ticks != rate or len(edits) > 1:
         raise UnsupportedLayout
     for length, start in edits:
-        # An edit that begins later, or ends before the last packet does begin, has libav leave packets out.
+        # If an edit starts later, or ends before the last packet starts, libav leaves packets out.
         end = length * rate / movie.clock if length else math.inf
-        if start is None or start >= 1152 or start + end <= (movie.packets - 1) * samples:
+        if start is None or start >= _MAX_FRAME_SAMPLES or start + end <= (movie.packets - 1) * samples:
             raise UnsupportedLayout
         return start, 0 if math.isinf(end) else max(movie.packets * samples - start - round(end), 0)
     return 0, 0
@@ -81,43 +92,51 @@ def _silent(movie: Movie, rate: int, samples: int) -> tuple[int, int]:
 
 def _packets(movie: Movie) -> Iterator[bytes]:
     sizes = movie.sizes()
-    for offset, _, per in _spans(movie):
-        for size in islice(sizes, per):
-            yield b"".join(movie.file.spans(offset, offset + size))
+    for chunk in _chunks(movie):
+        offset = chunk.offset
+        for size in islice(sizes, chunk.packets):
+            yield b"".join(movie.reader.chunks(offset, offset + size))
             offset += size
 
 
-def _spans(movie: Movie) -> Iterator[tuple[int, int, int]]:
-    """Of each chunk: where it is, its bytes, its packets; UnsupportedLayout if they lie outside or are not all."""
-    sizes, packets = movie.sizes(), 0
-    for offset, per in movie.chunks():
-        length = sum(islice(sizes, per))
-        packets += per
-        if offset + length > movie.file.size:
+def _chunks(movie: Movie) -> Iterator[_Chunk]:
+    """Yield the track's chunks.
+
+    Raises:
+        UnsupportedLayout: a chunk lies outside the file, or the chunks do not contain all packets.
+    """
+    sizes = movie.sizes()
+    packets = 0
+    for offset, count in movie.chunks():
+        size = sum(islice(sizes, count))
+        packets += count
+        if offset + size > movie.reader.size:
             raise UnsupportedLayout
-        yield offset, length, per
+        yield _Chunk(offset, size, count)
     if packets != movie.packets:
         raise UnsupportedLayout
 
 
 def _moov(movie: Movie, offset: int) -> Parts:
+    """The new ``moov`` box, for audio that starts at an offset of the new file."""
     parts: Parts = []
-    for box in movie.file.children(movie.moov):
+    for box in movie.reader.children(movie.moov):
         if box == movie.trak:
             parts += _trak(movie, box, offset)
         elif box.kind == b"mvhd":
             parts.append((box.start, box.end))
-        elif box.kind in (b"udta", b"meta") and movie.trak == movie.traks[-1]:  # to the last track it applies
-            parts += gapless(movie.file, box)
+        elif box.kind in (b"udta", b"meta") and movie.trak == movie.traks[-1]:  # these apply to the last track
+            parts += gapless_tags(movie.reader, box)
     return wrap(b"moov", parts)
 
 
 def _trak(movie: Movie, box: Box, offset: int) -> Parts:
+    """The ``trak`` box, or one of the boxes in it, with a single chunk at an offset of the new file."""
     parts: Parts = []
-    for child in movie.file.children(box):
+    for child in movie.reader.children(box):
         if child.kind in (b"mdia", b"minf", b"stbl"):
             parts += _trak(movie, child, offset)
-        elif child.kind not in (*CHUNKS, b"tref", b"udta", b"meta", b"free"):
+        elif child.kind not in (*CHUNK_TABLES, b"tref", b"udta", b"meta", b"free"):
             parts.append((child.start, child.end))
     if box.kind == b"stbl":
         parts += wrap(b"stsc", [struct.pack(">IIIII", 0, 1, 1, movie.packets, 1)])
