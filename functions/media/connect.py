@@ -8,7 +8,7 @@ from functions.settings import BadSetting
 
 
 def connect(environ: Mapping[str, str]) -> Media:
-    """Return the media stores that the environment names; they connect at their first use.
+    """Returns the media stores that the environment names; they connect at their first use.
 
     Args:
         environ: has ``MONGO_URI``, and ``MONGO_MP3_URI`` if the MP3s are on another server; or ``MEDIA_DIR``, a
@@ -40,7 +40,7 @@ def connect(environ: Mapping[str, str]) -> Media:
 
 
 def _split(name: str, uri: str) -> tuple[str, str]:
-    """Return the servers that a MongoDB URI names, and its database or an empty string."""
+    """Returns the servers that a MongoDB URI names, and its database or an empty string."""
     scheme, _, rest = uri.partition("://")
     servers, _, database = rest.partition("?")[0].partition("/")
     if scheme not in ("mongodb", "mongodb+srv") or not servers:

@@ -50,15 +50,15 @@ class DirectoryStore:
         self._root = Path(root)
 
     def create(self, blob: str, description: Description) -> "DirectoryWriter":
-        """Return a writer for a new blob; entering it raises BlobExists if the id is taken."""
+        """Returns a writer for a new blob; entering it raises BlobExists if the id is taken."""
         return DirectoryWriter(self._root, self._path(blob), description)
 
     def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> "DirectoryAppender":
-        """Return an appender to ``ab/abcdef….part/bytes``."""
+        """Returns an appender to ``ab/abcdef….part/bytes``."""
         return DirectoryAppender(self._root, self._path(blob), checkpoint, writer)
 
     def open(self, blob: str) -> "DirectoryReader":
-        """Return a reader of a finished blob; BlobNotFound if there is none, BlobCorrupt if stat.json is damaged."""
+        """Returns a reader of a finished blob; BlobNotFound if there is none, BlobCorrupt if stat.json is damaged."""
         path = self._path(blob)
         with _translated_errors():
             try:
@@ -73,7 +73,7 @@ class DirectoryStore:
             raise
 
     def delete(self, blob: str) -> None:
-        """Delete a blob, finished or not. If somebody is writing it, that writer fails."""
+        """Deletes a blob, finished or not. If somebody is writing it, that writer fails."""
         if is_blob_id(blob):
             path = self._path(blob)
             with _translated_errors():
@@ -83,7 +83,7 @@ class DirectoryStore:
                     _sync_directory(path.parent)
 
     def _path(self, blob: str) -> Path:
-        """Return the directory of a finished blob; BlobNotFound if the id is malformed."""
+        """Returns the directory of a finished blob; BlobNotFound if the id is malformed."""
         if not is_blob_id(blob):
             raise BlobNotFound
         return self._root / blob[:2] / blob
@@ -196,7 +196,7 @@ class DirectoryAppender(BlockAppender):
         return True
 
     def _take_over(self) -> None:
-        """Become the latest writer, unless there is a later one."""
+        """Becomes the latest writer, unless there is a later one."""
         with self._locked():
             latest = self._latest_writer()
             if latest is not None and latest > self._writer:
@@ -277,7 +277,7 @@ class DirectoryAppender(BlockAppender):
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _latest_writer(self) -> int | None:
-        """Return the latest writer's number; None before the first one, and if the blob is finished or deleted."""
+        """Returns the latest writer's number; None before the first one, and if the blob is finished or deleted."""
         try:
             return int((self._part / _WRITER).read_bytes() or b"0")
         except FileNotFoundError:
@@ -286,7 +286,7 @@ class DirectoryAppender(BlockAppender):
 
 @contextlib.contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Turn the operating system's errors into those of ``functions.media.interface``."""
+    """Turns the operating system's errors into those of ``functions.media.interface``."""
     try:
         yield
     except OSError as error:
@@ -296,18 +296,18 @@ def _translated_errors() -> Iterator[None]:
 
 
 def _partial(path: Path) -> Path:
-    """Return the directory of an unfinished blob, given that of the finished one."""
+    """Returns the directory of an unfinished blob, given that of the finished one."""
     return path.with_name(f"{path.name}.part")
 
 
 def _create_file(path: Path) -> BinaryIO:
-    """Create a file and open it for writing; FileExistsError if it exists."""
+    """Creates a file and opens it for writing; FileExistsError if it exists."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     return open(os.open(path, flags, 0o600), "wb", buffering=1 << 18)  # noqa: PTH123 - Path.open takes no descriptor
 
 
 def _make_directory(directory: Path) -> None:
-    """Create a directory and its parents durably, unless it exists."""
+    """Creates a directory and its parents durably, unless it exists."""
     if directory.is_dir():
         return
     if directory.parent != directory:
@@ -317,7 +317,7 @@ def _make_directory(directory: Path) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a directory's entries durable."""
+    """Makes a directory's entries durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -326,7 +326,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a blob's directory, even while a writer is creating files in it."""
+    """Removes a blob's directory, even while a writer is creating files in it."""
     while path.exists():
         for name in (_STAT, _BYTES, _WRITER):
             (path / name).unlink(missing_ok=True)

@@ -86,18 +86,18 @@ class GridFSStore:
         self._has_indexes = False
 
     def create(self, blob: str, description: Description) -> "GridFSWriter":
-        """Return a writer for a new blob. If the id is taken, the first insert or the exit raises BlobExists."""
+        """Returns a writer for a new blob. If the id is taken, the first insert or the exit raises BlobExists."""
         _check_id(blob)
         return GridFSWriter(self, blob, description)
 
     def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> "GridFSAppender":
-        """Return an appender of chunks; the last chunk stays short until more bytes arrive."""
+        """Returns an appender of chunks; the last chunk stays short until more bytes arrive."""
         _check_id(blob)
         self.prepare()
         return GridFSAppender(*self.collections(), blob, checkpoint, writer)
 
     def open(self, blob: str) -> "GridFSReader":
-        """Return a reader of a finished blob; BlobNotFound if there is none."""
+        """Returns a reader of a finished blob; BlobNotFound if there is none."""
         _check_id(blob)
         from bson import ObjectId
 
@@ -109,7 +109,7 @@ class GridFSStore:
         return GridFSReader(files, chunks, document)
 
     def delete(self, blob: str) -> None:
-        """Delete a blob, finished or not. If somebody is writing it, that writer fails."""
+        """Deletes a blob, finished or not. If somebody is writing it, that writer fails."""
         if not is_blob_id(blob):
             return
         from bson import ObjectId
@@ -127,7 +127,7 @@ class GridFSStore:
             files.delete_one({"_id": ObjectId(blob)})
 
     def collections(self) -> tuple["Documents", "Documents"]:
-        """Return the collections of files and of chunks, on this process's own connection."""
+        """Returns the collections of files and of chunks, on this process's own connection."""
         if self._connected is None or self._connected[0] != os.getpid():
             from pymongo import ReadPreference, WriteConcern
             from pymongo.read_concern import ReadConcern
@@ -147,7 +147,7 @@ class GridFSStore:
         return self._connected[1:]
 
     def prepare(self) -> None:
-        """Create the indexes of the GridFS specification, before the first file is written."""
+        """Creates the indexes of the GridFS specification, before the first file is written."""
         if self._has_indexes:
             return
         files, chunks = self.collections()
@@ -212,12 +212,12 @@ class GridFSWriter(HashingWriter):
             self._chunks.insert_many(documents)
 
     def _wait_for_inserts(self, limit: int = 0) -> None:
-        """Wait until at most ``limit`` inserts are in flight, and raise the error of one that failed."""
+        """Waits until at most ``limit`` inserts are in flight, and raises the error of one that failed."""
         while len(self._in_flight) > limit:
             self._in_flight.popleft().result()
 
     def _close(self) -> None:
-        """Wait until no insert is in flight, whether they succeed or not."""
+        """Waits until no insert is in flight, whether they succeed or not."""
         if self._workers is not None:
             self._workers.shutdown(wait=True)
 
@@ -249,7 +249,7 @@ class GridFSReader(VerifyingReader):
     """
 
     def __init__(self, files: "Documents", chunks: "Documents", document: Mapping[str, Any]) -> None:
-        """Read the file of this document of the files collection."""
+        """Reads the file of this document of the files collection."""
         super().__init__(_parse_files_document(document))
         self._files = files
         self._chunks = chunks
@@ -277,7 +277,7 @@ class GridFSReader(VerifyingReader):
         return b"".join(parts)
 
     def _chunk(self, n: int) -> bytes:
-        """Return the bytes of chunk ``n``, or no bytes if it is missing."""
+        """Returns the bytes of chunk ``n``, or no bytes if it is missing."""
         last, data = self._last_chunk
         if n != last:
             skipped = n - last - 1
@@ -296,7 +296,7 @@ class GridFSReader(VerifyingReader):
         return b"" if document is None else bytes(document["data"])
 
     def _is_streaming(self, n: int) -> bool:
-        """Return whether the query has answered and so has chunk ``n``; start one after that chunk if there is none.
+        """Returns whether the query can deliver chunk ``n``; starts one after that chunk if there is none.
 
         Until it has answered, chunks are fetched singly: some servers take long to start.
         """
@@ -307,7 +307,7 @@ class GridFSReader(VerifyingReader):
         return self._cursor_answered
 
     def _start_streaming(self, n: int) -> None:
-        """Query all chunks from ``n`` on."""
+        """Queries all chunks from ``n`` on."""
         self._cursor = (
             self._chunks.find({"files_id": self._id, "n": {"$gte": n}}).sort("n", 1).batch_size(CHUNKS_PER_FETCH)
         )
@@ -328,7 +328,7 @@ class GridFSReader(VerifyingReader):
         return bytes(self._batch.popleft()["data"])
 
     def _advance_to(self, n: int) -> None:
-        """Make chunk ``n``, or the next one that exists, the first of the batch, and fetch further batches ahead."""
+        """Makes chunk ``n``, or the next one that exists, the first of the batch, and fetches further batches ahead."""
         while True:
             while self._batch and self._batch[0]["n"] < n:
                 self._batch.popleft()
@@ -341,7 +341,7 @@ class GridFSReader(VerifyingReader):
             self._batch.extend(batch)
 
     def _fetch_ahead(self) -> None:
-        """Start to fetch batches, one after the other, as the cursor yields them."""
+        """Starts to fetch batches, one after the other, as the cursor yields them."""
         self._worker = self._worker or ThreadPoolExecutor(1, "gridfs-reader")
         while self._cursor is not None and len(self._batches_ahead) <= BATCHES_AHEAD:
             try:
@@ -352,14 +352,14 @@ class GridFSReader(VerifyingReader):
                 raise
 
     def _check_deleted(self) -> None:
-        """Raise BlobNotFound if bytes are missing because the file was deleted."""
+        """Raises BlobNotFound if bytes are missing because the file was deleted."""
         self._stop_streaming()
         with _translated_errors():
             if self._files.find_one({"_id": self._id}, {"_id": 1}) is None:
                 raise BlobNotFound("The file was deleted while it was being read.")
 
     def _stop_streaming(self) -> None:
-        """Drop the query. Only the worker waits for a batch that is being fetched."""
+        """Drops the query. Only the worker waits for a batch that is being fetched."""
         for batch in self._batches_ahead:
             batch.cancel()  # has no effect on one that is being fetched
         if self._cursor is not None and self._worker is not None:
@@ -411,7 +411,7 @@ class GridFSAppender(BlockAppender):
         self._short_chunk = first + len(blocks) - 1 if len(blocks[-1]) < CHUNK_SIZE else -1
 
     def _insert(self, chunks: list[dict[str, Any]]) -> list[int]:
-        """Insert new chunks, and return the numbers of those that exist already."""
+        """Inserts new chunks, and returns the numbers of those that exist already."""
         from pymongo.errors import BulkWriteError
 
         with _translated_errors():
@@ -425,7 +425,7 @@ class GridFSAppender(BlockAppender):
         return []
 
     def _replace(self, chunk: dict[str, Any]) -> None:
-        """Replace a chunk that this writer or an earlier one stored; StaleWriter if it is from a later one."""
+        """Replaces a chunk that this writer or an earlier one stored; StaleWriter if it is from a later one."""
         with _translated_errors():
             existing = self._chunks.find_one({"files_id": self._id, "n": chunk["n"]}, {"_id": 1})
             # Select by _id: for any other condition some servers scan all chunks when they update.
@@ -435,7 +435,7 @@ class GridFSAppender(BlockAppender):
             raise StaleWriter
 
     def _flush(self) -> None:
-        """Do nothing: the write concern has made it durable."""
+        """Does nothing: the write concern has made it durable."""
 
     def _finish(self, stat: Stat) -> None:
         try:
@@ -449,17 +449,17 @@ class GridFSAppender(BlockAppender):
                 raise MediaUnavailable("The file was deleted while it was being written; try again.")
 
     def _close(self) -> None:
-        """Do nothing: there are no resources to release."""
+        """Does nothing: there are no resources to release."""
 
 
 def disconnect() -> None:
-    """Close this process's connections; a store reconnects at its next use."""
+    """Closes this process's connections; a store reconnects at its next use."""
     for key in [key for key in _clients if key[0] == os.getpid()]:
         _clients.pop(key).close()
 
 
 def _client(uri: str) -> "MongoClient[dict[str, Any]]":
-    """Return this process's client for a server. A client must not be used after fork()."""
+    """Returns this process's client for a server. A client must not be used after fork()."""
     from pymongo import MongoClient
     from pymongo.errors import ConfigurationError
 
@@ -481,7 +481,7 @@ def _client(uri: str) -> "MongoClient[dict[str, Any]]":
 
 @contextlib.contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Turn pymongo's errors, and a failure to start a thread, into those of ``functions.media.interface``."""
+    """Turns pymongo's errors, and a failure to start a thread, into those of ``functions.media.interface``."""
     from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
     try:
@@ -505,13 +505,13 @@ def _next_batch(cursor: "Cursor[dict[str, Any]]") -> list[dict[str, Any]]:
 
 
 def _check_id(blob: str) -> None:
-    """Raise BlobNotFound if the id is malformed."""
+    """Raises BlobNotFound if the id is malformed."""
     if not is_blob_id(blob):
         raise BlobNotFound
 
 
 def _files_document(blob: Any, stat: Stat) -> dict[str, Any]:
-    """Return the files document of a finished blob, given its ObjectId."""
+    """Returns the files document of a finished blob, given its ObjectId."""
     from bson import Int64
 
     return {
@@ -525,7 +525,7 @@ def _files_document(blob: Any, stat: Stat) -> dict[str, Any]:
 
 
 def _parse_files_document(document: Mapping[str, Any]) -> Stat:
-    """Read a files document, which any GridFS client may have written."""
+    """Reads a files document, which any GridFS client may have written."""
     metadata = document.get("metadata")
     known = metadata if isinstance(metadata, Mapping) else {}
     description = {name: str(known.get(name) or "") for name in Description.__dataclass_fields__}

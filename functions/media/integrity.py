@@ -29,17 +29,17 @@ class Crc32c:
     """Computes the CRC-32C (RFC 3720, appendix B.4) of consecutive bytes. It has the interface of a hashlib hash."""
 
     def __init__(self, value: int = 0) -> None:
-        """Start, or continue from the checksum of the bytes before."""
+        """Starts anew, or continues from the checksum of the bytes before."""
         self.value = value
 
     def update(self, data: bytes | memoryview) -> None:
-        """Add bytes."""
+        """Adds bytes."""
         from fastcrc import crc32
 
         self.value = crc32.iscsi(data, self.value)
 
     def hexdigest(self) -> str:
-        """Return the checksum as eight hexadecimal digits."""
+        """Returns the checksum as eight hexadecimal digits."""
         return f"{self.value:08x}"
 
 
@@ -63,7 +63,7 @@ class HashingWriter(ABC):
         return self
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append bytes and return how many. After one failure the blob can no longer be finished."""
+        """Appends bytes and returns how many. After one failure the blob can no longer be finished."""
         if not self._is_open:
             raise ValueError("A blob is written inside its with block.")
         with memoryview(data).cast("B") as view:
@@ -100,19 +100,19 @@ class HashingWriter(ABC):
 
     @abstractmethod
     def _begin(self) -> None:
-        """Prepare the store for the blob, which stays invisible."""
+        """Prepares the store for the blob, which stays invisible."""
 
     @abstractmethod
     def _append(self, data: memoryview) -> None:
-        """Append all of the bytes, or raise. The view is valid only until this returns."""
+        """Appends all of the bytes, or raises. The view is valid only until this returns."""
 
     @abstractmethod
     def _finish(self, stat: Stat) -> None:
-        """Make the blob durable, then visible."""
+        """Makes the blob durable, then visible."""
 
     @abstractmethod
     def _discard(self) -> None:
-        """Delete what was stored of the blob, as far as possible; ``delete`` can remove the rest. Never raises."""
+        """Deletes what was stored of the blob, as far as possible; ``delete`` can remove the rest. Never raises."""
 
 
 class VerifyingReader(ABC):
@@ -137,7 +137,7 @@ class VerifyingReader(ABC):
         self._close()
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes, fewer only at the end; BlobCorrupt if bytes are missing or were changed."""
+        """Returns up to ``size`` bytes, fewer only at the end; BlobCorrupt if bytes are missing or were changed."""
         left = max(0, self.stat.size - self._position)
         wanted = left if size < 0 else min(size, left)
         if not wanted:
@@ -150,7 +150,7 @@ class VerifyingReader(ABC):
         return data
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move to a byte offset from the start (0), the current position (1) or the end (2), and return it."""
+        """Moves to a byte offset from the start (0), the current position (1) or the end (2), and returns it."""
         target = offset + {0: 0, 1: self._position, 2: self.stat.size}[whence]
         if target < 0:
             raise ValueError("The position is before the start of the blob.")
@@ -158,7 +158,7 @@ class VerifyingReader(ABC):
         return target
 
     def tell(self) -> int:
-        """Return the byte offset of the next read."""
+        """Returns the byte offset of the next read."""
         return self._position
 
     def _new_checksum(self) -> Any:
@@ -178,11 +178,11 @@ class VerifyingReader(ABC):
 
     @abstractmethod
     def _fetch(self, start: int, size: int) -> bytes:
-        """Return the ``size`` bytes from ``start`` on, all within the blob; fewer if some are missing."""
+        """Returns the ``size`` bytes from ``start`` on, all within the blob; fewer if some are missing."""
 
     @abstractmethod
     def _close(self) -> None:
-        """Release the resources of the reader."""
+        """Releases the resources of the reader."""
 
 
 class BlockAppender(ABC):
@@ -220,7 +220,7 @@ class BlockAppender(ABC):
         return bytes(self._partial)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append all of the bytes and return how many they are. They may be lost until ``sync`` returns."""
+        """Appends all of the bytes and returns how many they are. They may be lost until ``sync`` returns."""
         if self._is_finished:
             raise ValueError("The blob is finished.")
         with memoryview(data).cast("B") as view:
@@ -241,7 +241,7 @@ class BlockAppender(ABC):
             return len(view)
 
     def sync(self, *, whole_blocks: bool = False) -> Checkpoint:
-        """Make what was written durable, or only its full blocks, and return the new checkpoint."""
+        """Makes what was written durable, or only its full blocks, and returns the new checkpoint."""
         if whole_blocks and self._crc32c_of_full is not None:
             self._pass_on(self._full)
             self._flush()
@@ -255,14 +255,14 @@ class BlockAppender(ABC):
         return self.checkpoint
 
     def finish(self, description: Description) -> None:
-        """Sync, and make the blob visible. It may be visible already."""
+        """Syncs, and makes the blob visible. It may be visible already."""
         size = self.sync().size
         if not self._is_finished:
             self._finish(Stat(size, "", self._crc32c.hexdigest(), description))
             self._is_finished = True
 
     def _pass_on(self, blocks: list[bytes]) -> None:
-        """Pass blocks to the store: the full ones, perhaps followed by the partial one."""
+        """Passes blocks to the store: the full ones, perhaps followed by the partial one."""
         if self._failure is not None:
             raise self._failure
         try:
@@ -276,15 +276,15 @@ class BlockAppender(ABC):
 
     @abstractmethod
     def _begin(self) -> bool:
-        """Shut out earlier writers, and create the blob if it is new; return False if it is finished."""
+        """Shuts out earlier writers, and creates the blob if it is new. Returns False if it is finished."""
 
     @abstractmethod
     def _read_back(self, block: int, size: int) -> bytes:
-        """Return the first bytes of a block that is stored in part; BlobNotFound if they are gone."""
+        """Returns the first bytes of a block that is stored in part; BlobNotFound if they are gone."""
 
     @abstractmethod
     def _put(self, first: int, blocks: list[bytes]) -> None:
-        """Store blocks, numbered from ``first``, over what was there; the last one may be short.
+        """Stores blocks, numbered from ``first``, over what was there; the last one may be short.
 
         Raises:
             StaleWriter: a later writer has taken over the blob.
@@ -292,12 +292,12 @@ class BlockAppender(ABC):
 
     @abstractmethod
     def _flush(self) -> None:
-        """Make durable what was put."""
+        """Makes durable what was put."""
 
     @abstractmethod
     def _finish(self, stat: Stat) -> None:
-        """Make the blob visible, of exactly ``stat.size`` bytes. It may be visible already."""
+        """Makes the blob visible, of exactly ``stat.size`` bytes. It may be visible already."""
 
     @abstractmethod
     def _close(self) -> None:
-        """Release the resources of the appender; what was stored stays."""
+        """Releases the resources of the appender; what was stored stays."""

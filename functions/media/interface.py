@@ -24,7 +24,7 @@ class BlobNotFound(Mp3burstError):
     status = 404
 
     def __init__(self, message: str = "There is no such file; it may have been deleted.") -> None:
-        """Use the usual message, or a more precise one."""
+        """Uses the usual message, or a more precise one."""
         super().__init__(message)
 
 
@@ -32,7 +32,7 @@ class BlobExists(Mp3burstError):
     """The id is taken: every attempt must write under a fresh one."""
 
     def __init__(self) -> None:
-        """Use the only message there is for it."""
+        """Uses the only message there is for it."""
         super().__init__("This file id is already in use: write under a new id.")
 
 
@@ -40,7 +40,7 @@ class BlobCorrupt(Mp3burstError):
     """The bytes read are not the bytes that were written."""
 
     def __init__(self, message: str = "The file is damaged in the media store: upload it again.") -> None:
-        """Use the usual message, or a more precise one."""
+        """Uses the usual message, or a more precise one."""
         super().__init__(message)
 
 
@@ -50,7 +50,7 @@ class StaleWriter(Mp3burstError):
     status = 423
 
     def __init__(self) -> None:
-        """Use the only message there is for it."""
+        """Uses the only message there is for it."""
         super().__init__("Another request has taken over this upload. Ask for its offset before you resume.")
 
 
@@ -115,7 +115,7 @@ class Writer(Protocol):
     ) -> None: ...
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append all of the bytes and return how many they are.
+        """Appends all of the bytes and returns how many they are.
 
         Raises:
             MediaUnavailable: the store does not answer, or is full.
@@ -136,7 +136,7 @@ class Appender(Protocol):
     ) -> None: ...
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append all of the bytes and return how many they are.
+        """Appends all of the bytes and returns how many they are.
 
         Raises:
             StaleWriter: a later writer has taken over the blob.
@@ -148,14 +148,14 @@ class Appender(Protocol):
         """The bytes after the last full block (``functions.media.integrity.BLOCK_SIZE``)."""
 
     def sync(self, *, whole_blocks: bool = False) -> Checkpoint:
-        """Make what was written durable, and return the new checkpoint.
+        """Makes what was written durable, and returns the new checkpoint.
 
         Args:
             whole_blocks: leave out the last block unless it is full, which costs less.
         """
 
     def finish(self, description: Description) -> None:
-        """Sync, and make the blob visible. It may be visible already."""
+        """Syncs, and makes the blob visible. It may be visible already."""
 
 
 class Reader(Protocol):
@@ -170,27 +170,27 @@ class Reader(Protocol):
     ) -> None: ...
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes, fewer only at the end.
+        """Returns up to ``size`` bytes, fewer only at the end.
 
         Raises:
             BlobCorrupt: bytes are missing, or this read completes a pass from start to end and the checksum differs.
         """
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move to a byte offset, as ``io.IOBase.seek``."""
+        """Moves to a byte offset, as ``io.IOBase.seek``."""
 
     def tell(self) -> int:
-        """Return the byte offset of the next read."""
+        """Returns the byte offset of the next read."""
 
 
 class Store(Protocol):
     """Stores one kind of blob. Every method raises MediaUnavailable if the store does not answer."""
 
     def create(self, blob: str, description: Description) -> Writer:
-        """Return a writer for a new blob; BlobNotFound if the id is malformed."""
+        """Returns a writer for a new blob; BlobNotFound if the id is malformed."""
 
     def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> Appender:
-        """Return an appender to an unfinished blob, or to a new one if the checkpoint is at 0.
+        """Returns an appender to an unfinished blob, or to a new one if the checkpoint is at 0.
 
         Args:
             blob: its id.
@@ -200,10 +200,10 @@ class Store(Protocol):
         """
 
     def open(self, blob: str) -> Reader:
-        """Return a reader of a finished blob; BlobNotFound if there is none or the id is malformed."""
+        """Returns a reader of a finished blob; BlobNotFound if there is none or the id is malformed."""
 
     def delete(self, blob: str) -> None:
-        """Delete a blob, finished or not. Deleting one that does not exist is no error."""
+        """Deletes a blob, finished or not. Deleting one that does not exist is no error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,16 +215,16 @@ class Media:
     mp3s: Store
 
     def __getitem__(self, name: str) -> Store:
-        """Return a store by its name in the blobs table: videos, pieces or mp3s."""
+        """Returns a store by its name in the blobs table: videos, pieces or mp3s."""
         stores: dict[str, Store] = {"videos": self.videos, "pieces": self.pieces, "mp3s": self.mp3s}
         return stores[name]
 
 
 def new_blob_id() -> BlobId:
-    """Return a random id that cannot be guessed."""
+    """Returns a random id that cannot be guessed."""
     return BlobId(secrets.token_hex(12))
 
 
 def is_blob_id(text: str) -> bool:
-    """Return whether the text has the form of a blob's id."""
+    """Returns whether the text has the form of a blob's id."""
     return _BLOB_ID.fullmatch(text) is not None

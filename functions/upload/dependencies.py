@@ -46,7 +46,7 @@ class Dependencies:
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Return the dependencies that this process's environment describes; the same ones at every call.
+    """Returns the dependencies that this process's environment describes. Every call returns the same ones.
 
     Raises:
         BadSetting: a variable is missing or malformed.
@@ -67,7 +67,7 @@ def dependencies() -> Dependencies:
 
 
 def authorize(request: Request) -> Identity:
-    """Return the identity of the user who uploads.
+    """Returns the identity of the user who uploads.
 
     Raises:
         NotAuthenticated: the request has no valid token.

@@ -49,7 +49,7 @@ class TooLarge(Mp3burstError):
     status = 413
 
     def __init__(self, limit: int) -> None:
-        """Name the limit, in bytes, in the message."""
+        """Names the limit, in bytes, in the message."""
         super().__init__(f"The file is too large: the limit is {limit} bytes.")
 
 
@@ -79,7 +79,7 @@ class Quota:
     size: int = 0
 
     def begin(self, identity: Identity, size: int | None, overhead: int = 0) -> Grant:
-        """Return a grant for a new upload.
+        """Returns a grant for a new upload.
 
         Args:
             identity: its owner.
@@ -96,7 +96,7 @@ class Quota:
         return functools.partial(self._grant, identity=identity, size=size, minimum=size - overhead, is_new=True)
 
     def grow(self, identity: Identity, size: int, minimum: int) -> Grant:
-        """Return a grant that brings an upload in progress to ``size`` bytes, or to ``minimum`` if no more are left.
+        """Returns a grant that brings an upload in progress to ``size`` bytes, or to ``minimum`` if no more are left.
 
         The grant raises:
             QuotaFull: fewer than ``minimum`` bytes are left.
@@ -139,7 +139,7 @@ class Reservation:
         self._blob = blob
 
     def require(self, size: int) -> None:
-        """Reserve ``size`` bytes in all, unless as many are reserved already.
+        """Reserves ``size`` bytes in all, unless as many are reserved already.
 
         Raises:
             QuotaFull: too few are left. BlobExpired: the blob was deleted meanwhile.
@@ -147,7 +147,7 @@ class Reservation:
         self._grow(size, size)
 
     def extend(self, size: int) -> None:
-        """Reserve as ``require`` does, and up to RESERVATION_STEP more, so that few chunks need a transaction."""
+        """Reserves as ``require`` does, and up to RESERVATION_STEP more, so that few chunks need a transaction."""
         self._grow(size + RESERVATION_STEP, size)
 
     def _grow(self, size: int, minimum: int) -> None:
@@ -163,7 +163,7 @@ class StreamChecks:
     """
 
     def __init__(self, reservation: Reservation, limit: int, received: int = 0, head: bytes | None = b"") -> None:
-        """Start to check, or resume.
+        """Starts or resumes the checks.
 
         Args:
             reservation: the bytes reserved for the upload; extended as more arrive.
@@ -177,7 +177,7 @@ class StreamChecks:
         self._head = head
 
     def apply(self, content: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the same chunks, each one after its checks.
+        """Yields the same chunks, each one after its checks.
 
         Raises:
             TooLarge: the file exceeds the limit.
@@ -197,7 +197,7 @@ class StreamChecks:
             yield chunk
 
     def finish(self) -> None:
-        """Check the complete file: ``apply`` cannot judge one that is shorter than HEAD_SIZE.
+        """Checks the complete file: ``apply`` cannot judge one that is shorter than HEAD_SIZE.
 
         Raises:
             Unprocessable: it is empty. UnsupportedMediaType: it is neither audio nor video.

@@ -19,7 +19,7 @@ from functions.upload.tus import routes
 
 @functions_framework.http
 def upload(request: Request) -> Response:
-    """Answer POST /upload, and every method of /files."""
+    """Answers POST /upload, and every method of /files."""
     return routes.answer(request) if routes.matches(request) else _ROUTES.answer(request)
 
 
@@ -41,7 +41,7 @@ def _upload(request: Request) -> Response:
 
 
 def create_job(form: Form, identity: Identity, key: str | None, deps: Dependencies, length: int | None = None) -> Job:
-    """Store the file, record its job, and publish VideoUploaded. A request that fails leaves nothing behind.
+    """Stores the file, records its job, and publishes VideoUploaded. A request that fails leaves nothing behind.
 
     Args:
         form: the upload; its file has not been read yet.

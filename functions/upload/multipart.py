@@ -54,7 +54,7 @@ class Form:
 
 
 def read(request: Request) -> Form:
-    """Parse an upload up to its file; the file is read through the form's ``content``.
+    """Parses an upload up to its file; the file is read through the form's ``content``.
 
     Raises:
         UnsupportedMediaType: the Content-Type is neither multipart/form-data nor video/* nor audio/*.
@@ -106,7 +106,7 @@ def _events(stream: IO[bytes], boundary: bytes) -> Iterator[Event]:
 
 
 def _with_complete_boundaries(chunks: Iterator[bytes], boundary: bytes) -> Iterator[bytes]:
-    """Yield the same bytes, in chunks that never end directly after a boundary.
+    """Yields the same bytes, in chunks that never end directly after a boundary.
 
     Werkzeug 3.1's decoder would take the CR before such a boundary for the last byte of the file.
     """
@@ -124,7 +124,7 @@ def _with_complete_boundaries(chunks: Iterator[bytes], boundary: bytes) -> Itera
 
 @contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Turn the decoder's errors into BadRequest."""
+    """Turns the decoder's errors into BadRequest."""
     try:
         yield
     except RequestEntityTooLarge as error:
@@ -134,7 +134,7 @@ def _translated_errors() -> Iterator[None]:
 
 
 def _read_up_to_file(events: Iterator[Event], fields: dict[str, str]) -> str:
-    """Add the fields before the file to ``fields`` and return the file's name."""
+    """Adds the fields before the file to ``fields`` and returns the file's name."""
     for event in events:
         if isinstance(event, File):
             if event.name != FILE_FIELD:
@@ -148,7 +148,7 @@ def _read_up_to_file(events: Iterator[Event], fields: dict[str, str]) -> str:
 
 
 def _content(events: Iterator[Event], fields: dict[str, str]) -> Iterator[bytes]:
-    """Yield the file's bytes, then add the fields after it to ``fields``."""
+    """Yields the file's bytes, then adds the fields after it to ``fields``."""
     for event in events:
         if isinstance(event, Data):
             yield bytes(event.data)
@@ -178,7 +178,7 @@ def _read_field(name: str, events: Iterator[Event], fields: dict[str, str]) -> N
 
 
 def base_name(name: str) -> str:
-    """Return a file name without folders and control characters, of at most 255 characters, with its extension."""
+    """Returns a file name without folders and control characters, of at most 255 characters, with its extension."""
     name = name.replace("\\", "/").rpartition("/")[2]
     name = "".join(character for character in name if character.isprintable()).strip() or "upload"
     stem, dot, extension = name.rpartition(".")
@@ -188,7 +188,7 @@ def base_name(name: str) -> str:
 
 
 def parse_options(fields: Mapping[str, str]) -> Options:
-    """Return the options that the fields ask for. Empty fields, which web forms send too, are ignored.
+    """Returns the options that the fields ask for. Empty fields, which web forms send too, are ignored.
 
     Raises:
         Unprocessable: an option is unknown or its value is invalid.

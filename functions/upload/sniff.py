@@ -51,7 +51,7 @@ class UnsupportedMediaType(Mp3burstError):
 
 
 def is_media(head: bytes) -> bool:
-    """Return whether a file may be audio or video.
+    """Returns whether a file may be audio or video.
 
     Args:
         head: the file's first HEAD_SIZE bytes, or all of a shorter file.
@@ -60,7 +60,7 @@ def is_media(head: bytes) -> bool:
 
 
 def require_media(head: bytes) -> None:
-    """Raise UnsupportedMediaType unless ``is_media(head)``."""
+    """Raises UnsupportedMediaType unless ``is_media(head)``."""
     if not is_media(head):
         raise UnsupportedMediaType("This file is neither audio nor video: choose another.")
 

@@ -379,7 +379,7 @@ def test_a_reader_that_no_thread_can_be_started_for_is_to_be_tried_again(
     with store.open(put(store, content)) as reader:
         no_threads()
         for _ in range(2):
-            with pytest.raises(MediaUnavailable, match="room"):
+            with pytest.raises(MediaUnavailable, match="too busy"):
                 reader.read()
         threading.stack_size(0)
         assert reader.read() == content
@@ -390,7 +390,7 @@ def test_a_writer_that_no_thread_can_be_started_for_is_to_be_tried_again(
 ) -> None:
     blob = new_blob_id()
     store.prepare()
-    with pytest.raises(MediaUnavailable, match="room"), store.create(blob, A) as writer:
+    with pytest.raises(MediaUnavailable, match="too busy"), store.create(blob, A) as writer:
         no_threads()
         writer.write(noise(4 * CHUNKS_PER_INSERT * CHUNK_SIZE))
     threading.stack_size(0)
@@ -402,7 +402,7 @@ def test_a_driver_that_no_thread_can_be_started_for_is_to_be_tried_again(
 ) -> None:
     store = GridFSStore(f"{mongodb.url}?appname=threadless", "videos")  # a connection of its own
     no_threads()
-    with pytest.raises(MediaUnavailable, match="room"):
+    with pytest.raises(MediaUnavailable, match="too busy"):
         store.open(new_blob_id())
     threading.stack_size(0)
     with pytest.raises(BlobNotFound):

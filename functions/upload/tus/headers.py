@@ -33,7 +33,7 @@ class Checksum:
     """Compares a request's body with the checksum that its header announces."""
 
     def __init__(self, header: str) -> None:
-        """Parse ``Upload-Checksum: ALGORITHM BASE64``.
+        """Parses ``Upload-Checksum: ALGORITHM BASE64``.
 
         Raises:
             BadRequest: it is malformed, or its algorithm is not supported.
@@ -47,17 +47,17 @@ class Checksum:
             raise BadRequest(f"Upload-Checksum must be a {algorithm} digest in Base64.")
 
     def update(self, data: bytes) -> None:
-        """Add bytes of the body."""
+        """Adds bytes of the body."""
         self._hash.update(data)
 
     def check(self) -> None:
-        """Raise ChecksumMismatch unless the bytes so far have the announced checksum."""
+        """Raises ChecksumMismatch unless the bytes so far have the announced checksum."""
         if self._hash.digest() != self._expected:
             raise ChecksumMismatch("The bytes were damaged in transit and have been discarded: send them again.")
 
 
 def byte_count(headers: Headers, name: str) -> int | None:
-    """Return the value of a header that is a number of bytes, or None without that header.
+    """Returns the value of a header that is a number of bytes, or None without that header.
 
     Raises:
         BadRequest: the value is not a number of bytes.
@@ -71,7 +71,7 @@ def byte_count(headers: Headers, name: str) -> int | None:
 
 
 def length_of_new_upload(headers: Headers) -> int | None:
-    """Return the length of an upload that is to be created, or None if the client will send it later.
+    """Returns the length of an upload that is to be created, or None if the client will send it later.
 
     Raises:
         BadRequest: a header is malformed, or there is not exactly one of Upload-Length and Upload-Defer-Length.
@@ -84,7 +84,7 @@ def length_of_new_upload(headers: Headers) -> int | None:
 
 
 def parse_metadata(header: str) -> tuple[str, dict[str, str]]:
-    """Parse ``Upload-Metadata: KEY BASE64,KEY BASE64``.
+    """Parses ``Upload-Metadata: KEY BASE64,KEY BASE64``.
 
     Returns:
         The file's name, or an empty string, and the options by name.

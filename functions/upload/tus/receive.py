@@ -56,7 +56,7 @@ class Part:
 
 
 def chunks(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield the body in chunks that arrive within about a second, however slow the connection.
+    """Yields the body in chunks that arrive within about a second, however slow the connection.
 
     Bytes of an incomplete chunk are not saved yet.
 
@@ -83,7 +83,7 @@ def chunks(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def receive(upload: Upload, part: Part, deps: Dependencies, identity: Identity) -> Upload:
-    """Append a part. If the connection is lost, what has arrived is saved.
+    """Appends a part. If the connection is lost, what has arrived is saved.
 
     Args:
         upload: the upload as it was found.
@@ -120,7 +120,7 @@ def receive(upload: Upload, part: Part, deps: Dependencies, identity: Identity) 
 
 
 def _checks(upload: Upload, appender: Appender, deps: Dependencies, identity: Identity) -> StreamChecks:
-    """Return the checks of what arrives next. An upload of known length has all of it reserved before it is read."""
+    """Returns the checks of what arrives next. An upload of known length has all of it reserved before it is read."""
     reservation = Reservation(deps.blobs, deps.quota, identity, upload.blob, upload.size)
     if upload.length is not None:
         reservation.require(upload.length)
@@ -157,13 +157,13 @@ def _append(appender: Appender, content: Iterator[bytes], claim: Claim, checksum
 
 
 def check_offset(upload: Upload, offset: int) -> None:
-    """Raise WrongOffset unless the part starts at the upload's offset."""
+    """Raises WrongOffset unless the part starts at the upload's offset."""
     if upload.received != offset:
         raise WrongOffset(f"The upload's offset is {upload.received}: resume from there.")
 
 
 def complete(upload: Upload, deps: Dependencies) -> str:
-    """Make a job of a complete upload, unless it is one already. Safe to repeat after any failure.
+    """Makes a job of a complete upload, unless it is one already. Safe to repeat after any failure.
 
     Returns:
         The job's id.
@@ -188,7 +188,7 @@ def complete(upload: Upload, deps: Dependencies) -> str:
 
 
 def discard(upload: Upload, deps: Dependencies) -> None:
-    """Delete an upload and its file, unless the file belongs to a job."""
+    """Deletes an upload and its file, unless the file belongs to a job."""
     if deps.uploads.delete(upload):
         deps.blobs.discard(deps.media, "videos", upload.blob)
 

@@ -35,12 +35,12 @@ class WrongVersion(Mp3burstError):
 
 
 def matches(request: Request) -> bool:
-    """Return whether the request is for /files or below."""
+    """Returns whether the request is for /files or below."""
     return request.path == "/files" or request.path.startswith("/files/")
 
 
 def answer(request: Request) -> Response:
-    """Answer a request to /files or /files/UPLOAD."""
+    """Answers a request to /files or /files/UPLOAD."""
     if override := request.headers.get("X-HTTP-Method-Override"):
         request.environ.update(REQUEST_METHOD=override.strip().upper())
     response = _ROUTES.answer(request)
@@ -129,7 +129,7 @@ def _terminate(request: Request, upload: str) -> Response:
 
 
 def _authorize(request: Request) -> Identity:
-    """Return the user's identity; a wrong version is refused before anything else is checked."""
+    """Returns the user's identity; a wrong version is refused before anything else is checked."""
     if request.headers.get("Tus-Resumable") != VERSION:
         raise WrongVersion(f"This server speaks tus {VERSION}: send Tus-Resumable: {VERSION}.")
     request.max_content_length = sys.maxsize  # Our own limit is the file's, and its error has a message.
@@ -144,7 +144,7 @@ def _check_length(length: int | None, deps: Dependencies) -> None:
 
 
 def _check_body(request: Request, limit: int) -> None:
-    """Refuse a body that is not part of a file, or longer than ``limit`` bytes."""
+    """Refuses a body that is not part of a file, or longer than ``limit`` bytes."""
     if request.mimetype != _PART_TYPE:
         raise UnsupportedMediaType(f"Send the bytes of the file with Content-Type: {_PART_TYPE}.")
     if (request.content_length or 0) > limit:
@@ -157,7 +157,7 @@ def _checksum(request: Request) -> Checksum | None:
 
 
 def _progress(upload: Upload, deps: Dependencies) -> dict[str, str]:
-    """Return the headers with the upload's offset, and when it expires or, once complete, which job it has become."""
+    """Returns the headers with the upload's offset, and when it expires or, once complete, which job it has become."""
     headers = {"Upload-Offset": str(upload.received)}
     if upload.is_complete:
         headers["Mp3burst-Job"] = complete(upload, deps)

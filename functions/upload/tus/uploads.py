@@ -127,7 +127,7 @@ class Claim:
         self._lease = lease
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Record progress and renew the claim.
+        """Records progress and renews the claim.
 
         Raises:
             StaleWriter: another request has taken over the upload.
@@ -136,11 +136,11 @@ class Claim:
         self._uploads.renew(self.upload, self._lease, received=checkpoint.size, crc32c=checkpoint.crc32c)
 
     def renew(self) -> None:
-        """Renew the claim without progress. Raises what ``save`` does."""
+        """Renews the claim without progress. Raises what ``save`` does."""
         self._uploads.renew(self.upload, self._lease)
 
     def end(self, checkpoint: Checkpoint) -> Upload:
-        """Record progress, release the upload, and return it as it is now. Raises what ``save`` does."""
+        """Records progress, releases the upload, and returns it as it is now. Raises what ``save`` does."""
         received = checkpoint.size
         crc32c = checkpoint.crc32c
         self._uploads.renew(self.upload, self._lease, lease=None, lease_until=None, received=received, crc32c=crc32c)
@@ -152,7 +152,7 @@ class Uploads:
     """The uploads table."""
 
     def __init__(self, database: Database, hours: float = HOURS, terms: LeaseTerms = TERMS) -> None:
-        """Work on the table of this database; uploads expire after so many hours without a part."""
+        """Works on the table of this database; uploads expire after so many hours without a part."""
         self._database = database
         self._ttl = int(hours * _HOUR)
         self._leases = Leases(database, uploads, _Progress.from_row, ("open",), terms, max_attempts=None)
@@ -160,7 +160,7 @@ class Uploads:
     def begin(
         self, owner: str, filename: str, options: Options, about: str, length: int | None, grant: Grant
     ) -> Upload:
-        """Record a new upload and its blob; nothing is stored yet. Raises what ``grant`` does.
+        """Records a new upload and its blob; nothing is stored yet. Raises what ``grant`` does.
 
         Args:
             owner: the user's id.
@@ -197,7 +197,7 @@ class Uploads:
         return self.find(upload, owner)
 
     def find(self, upload: str, owner: str) -> Upload:
-        """Return the owner's upload. Costs one query by two primary keys.
+        """Returns the owner's upload. Costs one query by two primary keys.
 
         Raises:
             UploadNotFound: it does not exist, or belongs to another user.
@@ -220,7 +220,7 @@ class Uploads:
 
     @contextmanager
     def writing(self, upload: Upload, length: int | None = None) -> Iterator[Claim]:
-        """Claim the upload while a part arrives.
+        """Claims the upload while a part arrives.
 
         If another request has it, wait: that request renews its claim, and this one is refused, or it has died, and
         its claim expires.
@@ -250,7 +250,7 @@ class Uploads:
                 self._leases.renew(lease, lease=None, lease_until=None)
 
     def renew(self, upload: Upload, lease: Lease[_Progress], /, **changes: Any) -> None:
-        """Renew the lease and change columns of the upload's row.
+        """Renews the lease and changes columns of the upload's row.
 
         Raises:
             StaleWriter: the lease is lost.
@@ -261,12 +261,12 @@ class Uploads:
             raise StaleWriter
 
     def close(self, upload: Upload) -> None:
-        """Record that the upload has become a job."""
+        """Records that the upload has become a job."""
         statement = update(uploads).where(uploads.c.id == upload.id).values(state="done")
         self._database.run(lambda connection: connection.execute(statement))
 
     def delete(self, upload: Upload) -> bool:
-        """Delete the upload's row, and let its blob expire unless a job has it.
+        """Deletes the upload's row, and lets its blob expire unless a job has it.
 
         Returns:
             Whether the file may be deleted at once. If a request is writing it, sweep deletes it after ``_GRACE``.
@@ -282,7 +282,7 @@ class Uploads:
         return self._database.run(forget)
 
     def _extend(self, upload: Upload) -> None:
-        """Postpone the upload's expiry; UploadGone if it has expired."""
+        """Postpones the upload's expiry; UploadGone if it has expired."""
         alive = and_(blobs.c.id == upload.blob, blobs.c.expires_at > now())
         statement = update(blobs).where(alive).values(expires_at=now() + self._ttl)
         if not self._database.run(lambda connection: connection.execute(statement).rowcount):
@@ -294,6 +294,6 @@ def _expired() -> UploadGone:
 
 
 def _expire(connection: Connection, blob: str, delay: int) -> None:
-    """Let a blob that no job has expire in ``delay`` milliseconds."""
+    """Lets a blob that no job has expire in ``delay`` milliseconds."""
     without_job: ColumnElement[bool] = and_(blobs.c.id == blob, blobs.c.expires_at.is_not(None))
     connection.execute(update(blobs).where(without_job).values(expires_at=now() + delay))
