@@ -250,12 +250,15 @@ def anchors(file: Path) -> set[str]:
 
 @every_document
 def test_paths_and_names_that_a_document_names_exist(document: Path) -> None:
+    missing = []
     for path, _, name in _PATH.findall(document.read_text()):
         if "NAME" in path or path.startswith("infra/secrets/"):  # a placeholder; made by infra/secrets.sh
             continue
-        assert (ROOT / path).exists(), path
-        if name:
-            assert name in definitions(ROOT / path), f"{path}:{name}"
+        if not (ROOT / path).exists():
+            missing.append(path)
+        elif name and name not in definitions(ROOT / path):
+            missing.append(f"{path}:{name}")
+    assert not missing, "\n".join(missing)
 
 
 @cache
