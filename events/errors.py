@@ -31,11 +31,11 @@ class NotPublished(TryAgain):
     """The broker did not confirm the event in time. The row it announces stays due, so sweep emits it again."""
 
     def __init__(self) -> None:
-        """Use the one message there is for it; the reason belongs in ``__cause__``."""
+        """Uses the one message there is for it; the reason belongs in ``__cause__``."""
         super().__init__("The event broker did not accept the event; it will be sent again later.")
 
 
 def with_cause(error: BaseException) -> str:
-    """Return the error's message for the log, followed by its cause in parentheses, if it has one."""
+    """Returns the error's message for the log, followed by its cause in parentheses, if it has one."""
     cause = error.__cause__
     return str(error) if cause is None else f"{error} ({str(cause) or type(cause).__name__})"

@@ -34,7 +34,7 @@ class HttpSink:
     """POSTs to one URL. Threads may share it: each has a connection of its own."""
 
     def __init__(self, url: str) -> None:
-        """Check the URL; the first ``post`` connects.
+        """Checks the URL; the first ``post`` connects.
 
         Args:
             url: ``http://`` or ``https://``.
@@ -51,7 +51,7 @@ class HttpSink:
         self._local = threading.local()
 
     def post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> int:
-        """Send a POST request and return the response's status.
+        """Sends a POST request and returns the response's status.
 
         If the server turns out to have closed the idle connection, the request is sent once more on a new one.
         The server may then receive the event twice; events are delivered at least once anyway.
@@ -75,7 +75,7 @@ class HttpSink:
         return self._exchange(self._connect(deadline), headers, body, deadline)
 
     def close(self) -> None:
-        """Close this thread's connection."""
+        """Closes this thread's connection."""
         self._local.idle = None
 
     def _connect(self, deadline: float) -> _IdleConnection:

@@ -20,7 +20,7 @@ class NoBroker(Mp3burstError):
 
 
 def publisher(environ: Mapping[str, str], source: str) -> Publish:
-    """Build the publish function for this environment. It is thread-safe and may be inherited through a fork.
+    """Builds the publish function for this environment. It is thread-safe and may be inherited through a fork.
 
     Args:
         environ: ``K_SINK``, an HTTP URL, or ``AMQP_URL`` and optionally queue names (``rabbitmq.topology``);
@@ -44,7 +44,7 @@ def publisher(environ: Mapping[str, str], source: str) -> Publish:
 
 
 def post(sink: HttpSink, source: str, event: Event, timeout: float) -> None:
-    """POST the event to a CloudEvents broker (CloudEvents HTTP binding, binary mode).
+    """POSTs the event to a CloudEvents broker (CloudEvents HTTP binding, binary mode).
 
     Args:
         sink: the broker.

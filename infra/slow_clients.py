@@ -20,7 +20,7 @@ class SlowClientGuard:
     """Limits how long each read of a request body may take, for all threads of a process."""
 
     def __init__(self, seconds: float) -> None:
-        """Set the limit.
+        """Sets the limit.
 
         Args:
             seconds: for one read.

@@ -34,7 +34,7 @@ class BadSettings(Mp3burstError):
 
 
 def parse_route(text: str, topology: Topology) -> Route:
-    """Parse ``QUEUE=URL;concurrency=N;timeout=SECONDS``; both options may be left out.
+    """Parses ``QUEUE=URL;concurrency=N;timeout=SECONDS``; both options may be left out.
 
     Raises:
         BadSettings: the text is not a route.
@@ -59,7 +59,7 @@ def parse_route(text: str, topology: Topology) -> Route:
 
 
 def redrive(url: str, queue: str) -> int:
-    """Return a queue's present dead letters to it, as if they had never failed.
+    """Returns a queue's present dead letters to it, as if they had never failed.
 
     If it is killed while moving one, that one may be delivered twice.
 
@@ -91,7 +91,7 @@ def redrive(url: str, queue: str) -> int:
 
 
 def serve(bridge: Bridge, grace: float) -> int:
-    """Run the bridge until SIGTERM or SIGINT, and return the exit status: 1 if it ended by itself."""
+    """Runs the bridge until SIGTERM or SIGINT, and returns the exit status: 1 if it ended by itself."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -105,7 +105,7 @@ def serve(bridge: Bridge, grace: float) -> int:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run the command and return its exit status: 2 for invalid settings, 1 if RabbitMQ is unavailable."""
+    """Runs the command and returns its exit status: 2 for invalid settings, 1 if RabbitMQ is unavailable."""
     given = _parser(environ).parse_args(arguments)
     logging.basicConfig(format="%(asctime)s bridge %(levelname)s %(message)s", level=logging.INFO)
     logging.getLogger("pika").setLevel(logging.CRITICAL)

@@ -65,7 +65,7 @@ class RetryPolicy:
     delay: float = 1.0
 
     def delays(self) -> list[int]:
-        """Return the milliseconds before the second, third, ... try."""
+        """Returns the milliseconds before the second, third, ... try."""
         return [round(1000 * self.delay * 2**n) for n in range(max(1, self.tries - 1))]
 
 
@@ -85,7 +85,7 @@ class Bridge:
     """Delivers events from RabbitMQ to functions until it is stopped."""
 
     def __init__(self, url: str, routes: Sequence[Route], topology: Topology, retry: RetryPolicy) -> None:
-        """Prepare the bridge; ``start`` connects.
+        """Prepares the bridge; ``start`` connects.
 
         Args:
             url: ``amqp://`` or ``amqps://``.
@@ -117,7 +117,7 @@ class Bridge:
         self._drained = threading.Event()
 
     def start(self) -> None:
-        """Start the workers and connect."""
+        """Starts the workers and connects."""
         for route in self._routes:
             for _ in range(route.concurrency):
                 threading.Thread(target=self._worker, args=(route,), name=route.queue, daemon=True).start()
@@ -130,7 +130,7 @@ class Bridge:
         return self._consuming.alive and self._publishing.alive
 
     def stop(self, grace: float) -> None:
-        """Stop consuming, give running requests so many seconds to finish, and disconnect.
+        """Stops consuming, gives running requests so many seconds to finish, and disconnects.
 
         The server redelivers what has not finished by then, to the next bridge.
         """

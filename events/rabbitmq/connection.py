@@ -50,7 +50,7 @@ class BadAmqpUrl(Mp3burstError):
 
 
 def parameters(url: str) -> Any:
-    """Return pika's connection parameters for a URL.
+    """Returns pika's connection parameters for a URL.
 
     Raises:
         BadAmqpUrl: the URL is not one of a RabbitMQ server.
@@ -63,14 +63,14 @@ def parameters(url: str) -> Any:
 
 
 def properties(message: Message) -> Any:
-    """Return pika's properties for a message; they make it persistent."""
+    """Returns pika's properties for a message; they make it persistent."""
     return pika.BasicProperties(
         content_type=message.content_type, message_id=message.message_id, headers=dict(message.headers), delivery_mode=2
     )
 
 
 def received(body: bytes, read: Any) -> Message:
-    """Convert a delivery, its body and pika's properties, to a message."""
+    """Converts a delivery, its body and pika's properties, to a message."""
     # pika returns a name that is not UTF-8 as bytes, and cannot write it back.
     headers = {
         name.decode("ascii", "ignore") if isinstance(name, bytes) else name: value
@@ -89,7 +89,7 @@ class Connection:
     def __init__(
         self, url: str, declarations: Declarations, on_ready: Callable[[Any], None], on_lost: Callable[[str], None]
     ) -> None:
-        """Prepare the connection; ``start`` connects.
+        """Prepares the connection; ``start`` connects.
 
         Args:
             url: ``amqp://`` or ``amqps://``; ``?heartbeat=`` in it overrides 10 s.
@@ -121,7 +121,7 @@ class Connection:
         self._closing = False
 
     def start(self) -> None:
-        """Start the thread, which connects."""
+        """Starts the thread, which connects."""
         self._thread.start()
 
     @property
@@ -135,15 +135,15 @@ class Connection:
         return self._channel is not None and self._channel.is_open
 
     def call(self, function: Callable[[], None]) -> None:
-        """Run the function on the connection's thread. May be called from any thread."""
+        """Runs the function on the connection's thread. May be called from any thread."""
         self._loop.add_callback_threadsafe(lambda: self._guard(function))
 
     def call_later(self, delay: float, function: Callable[[], None]) -> None:
-        """Run the function after so many seconds."""
+        """Runs the function after so many seconds."""
         self._loop.call_later(delay, lambda: self._guard(function))
 
     def send(self, exchange: str, key: str, message: Message, on_outcome: OnOutcome) -> None:
-        """Publish a mandatory, persistent message.
+        """Publishes a mandatory, persistent message.
 
         Args:
             exchange: its name; ``""`` is the default exchange.
@@ -159,7 +159,7 @@ class Connection:
         self._channel.basic_publish(exchange, key, message.body, properties(message), mandatory=True)
 
     def reset(self, reason: str) -> None:
-        """Drop the connection and open another."""
+        """Drops the connection and opens another."""
         dropped, self._pika = self._pika, None
         self._fail_unconfirmed(reason)
         if dropped is not None and not (dropped.is_closing or dropped.is_closed):
@@ -170,12 +170,12 @@ class Connection:
             self.call_later(delay, self._connect)
 
     def close(self) -> None:
-        """Close the connection and end the thread within about a second. Not for the connection's own thread."""
+        """Closes the connection and ends the thread within about a second. Not for the connection's own thread."""
         self.call(self._close)
         self.join(2 * _CLOSE_TIMEOUT)
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until the thread has ended."""
+        """Waits until the thread has ended."""
         self._thread.join(timeout)
 
     def _run(self) -> None:
@@ -286,7 +286,7 @@ class _Declarer:
         self._mode = _Mode.AS_SPECIFIED
 
     def resume(self, channel: Any, on_done: Callable[[], None]) -> None:
-        """Declare what remains, then call ``on_done``."""
+        """Declares what remains, then calls ``on_done``."""
         if not self._remaining:
             on_done()
             return
@@ -310,7 +310,7 @@ class _Declarer:
         channel.queue_declare(item.name, durable=True, arguments=arguments, passive=passive, callback=on_queue)
 
     def falls_back(self, reply_code: int) -> bool:
-        """Choose another mode after the server closed the channel with this code; return whether there is one."""
+        """Chooses another mode after the server closed the channel with this code; returns whether there is one."""
         if self._mode is _Mode.AS_SPECIFIED and reply_code in (_PRECONDITION_FAILED, _NOT_IMPLEMENTED):
             self._mode = _Mode.AS_IT_EXISTS  # it may exist already with other arguments: use it
         elif self._mode is _Mode.AS_IT_EXISTS and reply_code == _NOT_FOUND:

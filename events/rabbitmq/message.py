@@ -47,7 +47,7 @@ class Message:
         return min(count, _MAX_ATTEMPTS) if isinstance(count, int) and count > 0 else 0
 
     def failed(self, reason: str, url: str | None = None, status: int | None = None) -> "Message":
-        """Return a copy with one more attempt and the reason of the failure."""
+        """Returns a copy with one more attempt and the reason of the failure."""
         headers = {**self._portable_headers(), ATTEMPTS: self.attempts + 1, REASON: reason[:_MAX_REASON]}
         if url is not None:
             headers[ERROR_URL] = url
@@ -56,11 +56,11 @@ class Message:
         return replace(self, headers=headers)
 
     def burial_failed(self) -> "Message":
-        """Return a copy of a dead letter with one more attempt, keeping the reason it was dead-lettered for."""
+        """Returns a copy of a dead letter with one more attempt, keeping the reason it was dead-lettered for."""
         return replace(self, headers={**self._portable_headers(), ATTEMPTS: self.attempts + 1})
 
     def without_failures(self) -> "Message":
-        """Return a copy without any trace of earlier failures or dead-lettering."""
+        """Returns a copy without any trace of earlier failures or dead-lettering."""
         headers = {name: value for name, value in self._portable_headers().items() if name not in _FAILURE_HEADERS}
         return replace(self, headers=headers)
 
@@ -77,12 +77,12 @@ class Message:
 
 
 def to_message(event: Event, source: str) -> Message:
-    """Convert an event to a message; ``source`` is the CloudEvents source, ``/mp3burst/FUNCTION``."""
+    """Converts an event to a message; ``source`` is the CloudEvents source, ``/mp3burst/FUNCTION``."""
     return Message(event.data(), event.headers(source), event.id, "application/json")
 
 
 def from_message(message: Message) -> tuple[Event, dict[str, str]]:
-    """Return the message's event, and the headers to POST it with (CloudEvents HTTP binding, binary mode).
+    """Returns the message's event, and the headers to POST it with (CloudEvents HTTP binding, binary mode).
 
     Raises:
         BadEvent: the message is not one of our events; the error says what is wrong with it.

@@ -41,7 +41,7 @@ class Publisher:
     """
 
     def __init__(self, url: str, source: str, topology: Topology) -> None:
-        """Prepare the publisher; the first event connects.
+        """Prepares the publisher; the first event connects.
 
         Args:
             url: ``amqp://`` or ``amqps://``.
@@ -57,7 +57,7 @@ class Publisher:
         os.register_at_fork(after_in_child=self._reset)
 
     def __call__(self, event: Event, timeout: float) -> None:
-        """Publish one event.
+        """Publishes one event.
 
         Args:
             event: the event to publish.
@@ -78,7 +78,7 @@ class Publisher:
             pending.outcome.cancel()
 
     def close(self) -> None:
-        """Close the connection; the next event opens another."""
+        """Closes the connection; the next event opens another."""
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:

@@ -44,7 +44,7 @@ class Queue:
     key: str = ""
 
     def classic_arguments(self) -> dict[str, Any]:
-        """Return the arguments for a server that has no quorum queues."""
+        """Returns the arguments for a server that has no quorum queues."""
         quorum_only = ("x-queue-type", "x-dead-letter-strategy", "x-overflow")
         return {name: value for name, value in self.arguments.items() if name not in quorum_only}
 
@@ -60,7 +60,7 @@ class Topology:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Topology":
-        """Read ``VIDEO_QUEUE``, ``PIECE_QUEUE``, ``PIECES_QUEUE`` and ``MP3_QUEUE``; each has a default.
+        """Reads ``VIDEO_QUEUE``, ``PIECE_QUEUE``, ``PIECES_QUEUE`` and ``MP3_QUEUE``; each has a default.
 
         Raises:
             BadQueues: two of them have the same name.
@@ -84,7 +84,7 @@ class Topology:
         return tuple(dict.fromkeys(self.queue_of.values()))
 
     def declarations(self, delays: Sequence[int] = ()) -> list[Exchange | Queue]:
-        """Return every exchange and queue that must exist, in an order in which they can be declared.
+        """Returns every exchange and queue that must exist, in an order in which they can be declared.
 
         Args:
             delays: milliseconds; each adds an exchange (``delay_exchange``) that returns a message after that time
@@ -109,10 +109,10 @@ class Topology:
 
 
 def dead_letter_queue(queue: str) -> str:
-    """Return the name of the queue that collects another queue's dead letters."""
+    """Returns the name of the queue that collects another queue's dead letters."""
     return f"{queue}.dead"
 
 
 def delay_exchange(delay: int) -> str:
-    """Return the name of the exchange whose messages return after so many milliseconds."""
+    """Returns the name of the exchange whose messages return after so many milliseconds."""
     return f"mp3burst.wait.{delay}"

@@ -38,7 +38,7 @@ class CannotRun(Mp3burstError):
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT, without draining after a second signal. Return 1 if it cannot start."""
+    """Runs until SIGTERM or SIGINT, without draining after a second signal. Returns 1 if it cannot start."""
     options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     # Each request needs two connections: the usual limit of 1024 is too low for a burst.

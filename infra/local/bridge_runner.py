@@ -32,7 +32,7 @@ log = logging.getLogger("platform")
 
 
 def routes(triggers: Iterable[Trigger], topology: Topology, port: int) -> list[str]:
-    """Return the bridge's routes, from each queue to the function that a Trigger names for its events.
+    """Returns the bridge's routes, from each queue to the function that a Trigger names for its events.
 
     Args:
         triggers: those of the manifests; their dead-letter sink becomes the route of the dead letters.
@@ -51,7 +51,7 @@ def routes(triggers: Iterable[Trigger], topology: Topology, port: int) -> list[s
 
 
 def pages(functions: Functions) -> dict[str, Handler]:
-    """Return the pages through which the bridge reaches functions that are not public."""
+    """Returns the pages through which the bridge reaches functions that are not public."""
     return {f"/_functions/{name}": _page(functions, name) for name in functions.pools}
 
 
@@ -68,7 +68,7 @@ def _page(functions: Functions, name: str) -> Handler:
 
 
 async def run_bridge(arguments: Iterable[str], environ: Mapping[str, str]) -> None:
-    """Keep the bridge running until canceled. It dies with this process, however this process ends."""
+    """Keeps the bridge running until canceled. It dies with this process, however this process ends."""
     names = (*VARIABLES, *_BRIDGE_VARIABLES, "PATH", "HOME", "LANG")
     env = {name: environ[name] for name in names if name in environ} | {"PYTHONPATH": str(ROOT)}
     options = [option for route in arguments for option in ("--route", route)]

@@ -38,19 +38,19 @@ class Queue:
     """The deliveries that wait for one Trigger, ordered by when they are due (wall clock). The store has the events."""
 
     def __init__(self, trigger: Trigger) -> None:
-        """Create an empty queue."""
+        """Creates an empty queue."""
         self.trigger = trigger
         self.heap: list[tuple[float, int]] = []
         self.changed = asyncio.Event()
         self.inflight = 0
 
     def put(self, due: float, seq: int) -> None:
-        """Add a delivery."""
+        """Adds a delivery."""
         heapq.heappush(self.heap, (due, seq))
         self.changed.set()
 
     async def get(self) -> int:
-        """Return the next delivery once it is due and fewer than ``parallelism`` are in flight."""
+        """Returns the next delivery once it is due and fewer than ``parallelism`` are in flight."""
         while True:
             may_start = self.heap and self.inflight < self.trigger.parallelism
             remaining = self.heap[0][0] - time.time() if may_start else None
@@ -67,7 +67,7 @@ class Broker:
     """Runs every Trigger and PingSource."""
 
     def __init__(self, store: Store, functions: Functions, triggers: Iterable[Trigger]) -> None:
-        """Prepare the queues; ``open`` starts deliveries."""
+        """Prepares the queues; ``open`` starts deliveries."""
         self._store = store
         self._functions = functions
         self._queues = {trigger.name: Queue(trigger) for trigger in triggers}
@@ -75,7 +75,7 @@ class Broker:
         self.deliveries: set[asyncio.Task[None]] = set()
 
     async def open(self, pings: Iterable[Ping]) -> None:
-        """Resume the deliveries that the previous process left, and start the PingSources."""
+        """Resumes the deliveries that the previous process left, and starts the PingSources."""
         statement = "SELECT due, seq, trigger FROM deliveries"
         for due, seq, name in await self._store.run(lambda db: db.execute(statement).fetchall()):
             if name in self._queues:
@@ -87,7 +87,7 @@ class Broker:
         self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def receive(self, request: web.BaseRequest) -> web.Response:
-        """Handle the POST of a CloudEvent in binary mode: 202 once it is on disk."""
+        """Handles the POST of a CloudEvent in binary mode: 202 once it is on disk."""
         missing = [name for name in _REQUIRED if not request.headers.get(name)]
         if request.method != "POST" or missing or request.headers["ce-specversion"] != "1.0":
             return problem(400, f"This is not a CloudEvent 1.0 in binary mode: POST it with {', '.join(_REQUIRED)}.")
@@ -106,7 +106,7 @@ class Broker:
         return web.Response(status=202)
 
     async def status(self) -> dict[str, Any]:
-        """Return the broker's part of /_platform: the queues, and the dead letters, newest first."""
+        """Returns the broker's part of /_platform: the queues, and the dead letters, newest first."""
         statement = "SELECT trigger, headers, body, error, at FROM dead_letters ORDER BY seq DESC"
         letters = [
             {
@@ -125,12 +125,12 @@ class Broker:
         return {"queues": queues, "dead_letters": letters}
 
     def stop(self) -> None:
-        """Start no more deliveries."""
+        """Starts no more deliveries."""
         for loop in self._loops:
             loop.cancel()
 
     async def close(self) -> None:
-        """Cancel the deliveries in flight, which the next process repeats, and close the store."""
+        """Cancels the deliveries in flight, which the next process repeats, and closes the store."""
         tasks = [*self._loops, *self.deliveries]
         for task in tasks:
             task.cancel()

@@ -19,7 +19,7 @@ class BadSchedule(Mp3burstError):
 
 
 def next_time(schedule: str, after: datetime) -> datetime:
-    """Return the first full minute after ``after`` that matches ``minute hour day month weekday``.
+    """Returns the first full minute after ``after`` that matches ``minute hour day month weekday``.
 
     Raises:
         BadSchedule: a field does not consist of ``*``, numbers, lists, ranges and steps, or the date does not exist.

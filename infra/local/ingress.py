@@ -34,7 +34,7 @@ class Functions:
     """Every function's pool by name, and the client that calls them."""
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
-        """Create the HTTP client; ``close`` closes it and the pools."""
+        """Creates the HTTP client; ``close`` closes it and the pools."""
         self.pools = pools
         self._session = aiohttp.ClientSession(
             # One connection per request: a persistent one may close while a request is sent, and then nobody knows
@@ -51,7 +51,7 @@ class Functions:
     async def call(
         self, name: str, method: str, path: str, headers: Mapping[str, str], body: Body, wait: float | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request to an instance of the function and yield the response, its body unread.
+        """Sends a request to an instance of the function and yields the response, its body unread.
 
         Args:
             name: the function.
@@ -89,7 +89,7 @@ class Functions:
                 pool.release(instance)
 
     async def close(self, seconds: float) -> None:
-        """Stop every instance, by force after so many seconds."""
+        """Stops every instance, by force after so many seconds."""
         await asyncio.gather(*(pool.close(seconds) for pool in self.pools.values()))
         await self._session.close()
 
@@ -98,7 +98,7 @@ class Ingress:
     """The platform's HTTP server."""
 
     def __init__(self, functions: Functions, own: Mapping[str, Handler], environ: Mapping[str, str]) -> None:
-        """Create the server; ``server`` is an asyncio protocol factory.
+        """Creates the server; ``server`` is an asyncio protocol factory.
 
         Args:
             functions: where requests go.
@@ -188,7 +188,7 @@ class _RequestBody:
 
 
 def router(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
-    """Return a function that maps a host name and a path to a function's name, or to None.
+    """Returns a function that maps a host name and a path to a function's name, or to None.
 
     The host ``NAME.localhost`` selects a function by its name; otherwise the longest matching path prefix does.
     """
@@ -211,7 +211,7 @@ def is_local_host(host: str, port: int) -> bool:
 
 
 def problem(status: int, detail: str) -> web.Response:
-    """Return an error response of the platform itself (RFC 9457)."""
+    """Returns an error response of the platform itself (RFC 9457)."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     headers = {"Content-Type": "application/problem+json"}
     return web.Response(status=status, body=json.dumps(body).encode(), headers=headers)

@@ -37,7 +37,7 @@ class Instance:
     """One process of a function."""
 
     def __init__(self) -> None:
-        """Reserve a port for it.
+        """Reserves a port for it.
 
         Raises:
             OSError: there are no more file descriptors.
@@ -54,7 +54,7 @@ class Instance:
         self.port: int = self.reserved.getsockname()[1]
 
     def retire(self) -> None:
-        """Accept no more requests; running ones may finish."""
+        """Accepts no more requests; running ones may finish."""
         self.state = "stopping"
         self.stop.set()
 
@@ -63,7 +63,7 @@ class Pool:
     """All instances of one function, and the requests that wait for one."""
 
     def __init__(self, function: Function, environment: Mapping[str, str]) -> None:
-        """Start nothing yet.
+        """Starts nothing yet.
 
         Args:
             function: what to run.
@@ -78,7 +78,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
 
     async def acquire(self, timeout: float | None) -> Instance:
-        """Take a slot in an instance, first come, first served; ``release`` returns it.
+        """Takes a slot in an instance, first come, first served; ``release`` gives it back.
 
         Args:
             timeout: seconds to wait; None to wait without limit.
@@ -100,13 +100,13 @@ class Pool:
             raise
 
     def release(self, instance: Instance) -> None:
-        """Return a slot."""
+        """Gives a slot back."""
         instance.inflight -= 1
         instance.idle_since = self._loop.time()
         self.balance()
 
     def balance(self) -> None:
-        """Hand out free slots, and start instances for the requests that still wait."""
+        """Hands out free slots, and starts instances for the requests that still wait."""
         self._waiting = deque(future for future in self._waiting if not future.done())
         waiting = self._waiting
         # The oldest instance first: under low load the others become idle and stop.
@@ -135,7 +135,7 @@ class Pool:
             starting += 1
 
     async def close(self, seconds: float) -> None:
-        """Stop every instance, by force after so many seconds."""
+        """Stops every instance, by force after so many seconds."""
         self._not_before = float("inf")
         tasks = list(self._instances.values())
         for instance in self._instances:
@@ -147,7 +147,7 @@ class Pool:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def status(self) -> dict[str, Any]:
-        """Return the pool's part of /_platform."""
+        """Returns the pool's part of /_platform."""
         instances = []
         for instance in self._instances:
             idle = 0 if instance.inflight else round(self._loop.time() - instance.idle_since, 3)

@@ -55,7 +55,7 @@ class Trigger(NamedTuple):
     dead_letters: Sink | None
 
     def backoff(self, failures: int) -> float:
-        """Return the seconds to wait after the first, second, ... failure."""
+        """Returns the seconds to wait after the first, second, ... failure."""
         return self.delay * (2 ** (failures - 1) if self.exponential else failures)
 
 
@@ -78,7 +78,7 @@ class Manifests(NamedTuple):
 
 
 def read(directory: Path, cpus: int, idle: float | None = None) -> Manifests:
-    """Read every document of every ``*.yaml``, ignoring other kinds.
+    """Reads every document of every ``*.yaml``, ignoring other kinds.
 
     Args:
         directory: where the manifests are.
@@ -187,7 +187,7 @@ def _sink(spec: Any) -> Sink:
 
 
 def seconds(text: str) -> float:
-    """Parse a duration, in ISO 8601 format without dates (PT1M30S) or in Go's (1m30s).
+    """Parses a duration, in ISO 8601 format without dates (PT1M30S) or in Go's (1m30s).
 
     Raises:
         ValueError: it is neither.

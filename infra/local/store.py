@@ -33,7 +33,7 @@ class Store:
     """A database file that survives kill -9: once ``run`` has returned, its change is on disk."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, creating it if necessary."""
+        """Opens the file, creating it if necessary."""
         self._thread = ThreadPoolExecutor(1)
         self._waiting: list[tuple[_Change, asyncio.Future[Any]]] = []
         self._writing: asyncio.Task[None] | None = None
@@ -41,7 +41,7 @@ class Store:
         self._db.executescript(_TABLES)
 
     async def run(self, change: Callable[[sqlite3.Connection], T]) -> T:
-        """Run the change in a transaction, together with all others that wait by then, and return its result.
+        """Runs the change in a transaction, together with all others that wait by then, and returns its result.
 
         Raises:
             StoreFailed: the transaction was rolled back.
@@ -56,7 +56,7 @@ class Store:
             raise StoreFailed("The event store cannot be written: check the disk.") from error
 
     async def close(self) -> None:
-        """Finish the changes that wait, and close the file."""
+        """Finishes the changes that wait, and closes the file."""
         if self._writing:
             await self._writing
         self._thread.shutdown()

@@ -16,7 +16,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 
 
 def installed_closure(requirements: Iterable[str]) -> set[str]:
-    """Return the names of all packages that the requirements lead to, according to the installed packages."""
+    """Returns the names of all packages that the requirements lead to, according to the installed packages."""
     todo = {(each, "") for each in requirements}
     done: set[tuple[str, str]] = set()
     names = set()
@@ -35,7 +35,7 @@ def installed_closure(requirements: Iterable[str]) -> set[str]:
 
 
 def modules_missing_from(extra: str, *, with_project: bool) -> list[str]:
-    """Return the top-level modules that are installed here but not in an image.
+    """Returns the top-level modules that are installed here but not in an image.
 
     Args:
         extra: the extra that the image installs.

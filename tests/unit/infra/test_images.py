@@ -33,7 +33,7 @@ for name in sys.argv[2:]:
 
 
 def copy_step() -> str:
-    """Return the shell command of the Dockerfile that copies our modules into /app, without compiling them."""
+    """Returns the shell command of the Dockerfile that copies our modules into /app, without compiling them."""
     text = (ROOT / "infra/Dockerfile").read_text()
     found = re.search(r"^RUN (set -eu; \\\n    mkdir -p /app/infra .*?[^\\])\n(?=\n)", text, re.MULTILINE | re.DOTALL)
     assert found, "infra/Dockerfile has no step that copies our modules into /app"
@@ -42,7 +42,7 @@ def copy_step() -> str:
 
 
 def build(name: str, app: Path) -> None:
-    """Fill ``app`` with what the image of this name has in /app."""
+    """Fills ``app`` with what the image of this name has in /app."""
     app.mkdir()
     environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "FUNCTION": name}
     command = copy_step().replace("/app", str(app))
@@ -50,14 +50,14 @@ def build(name: str, app: Path) -> None:
 
 
 def modules(app: Path, package: str) -> list[str]:
-    """Return the names of all modules of a package, apart from its ``__main__``."""
+    """Returns the names of all modules of a package, apart from its ``__main__``."""
     paths = sorted((app / package.replace(".", "/")).rglob("*.py"))
     names = (".".join(path.relative_to(app).with_suffix("").parts).removesuffix(".__init__") for path in paths)
     return [name for name in names if not name.endswith(".__main__")]
 
 
 def import_all(app: Path, names: list[str], hidden: list[str]) -> None:
-    """Import the modules from ``app`` in a process of their own."""
+    """Imports the modules from ``app`` in a process of their own."""
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(app), "HOME": "/nonexistent"}
     command = [sys.executable, "-c", IMPORT, ",".join(hidden), *names]
     done = subprocess.run(command, env=environ, cwd=app, capture_output=True, text=True, check=False)
