@@ -53,12 +53,12 @@ def _job() -> JobId:
 
 
 def _rate(bridge: Any, function: Any, many: int) -> float:
-    function.got.clear()
+    function.requests.clear()
     events = [VideoUploaded(_job()) for _ in range(many)]
     begin = time.perf_counter()
     with ThreadPoolExecutor(_PUBLISHERS) as pool:
         list(pool.map(lambda event: bridge.publish(event, 30), events))
-    function.wait(lambda: len(function.got) >= many, 120)
+    function.wait(lambda: len(function.requests) >= many, 120)
     seconds = time.perf_counter() - begin
     if {event.id for event in events} != set(function.ids):
         raise CannotMeasure("Events were lost.")
@@ -67,7 +67,7 @@ def _rate(bridge: Any, function: Any, many: int) -> float:
 
 def _latencies(bridge: Any, function: Any, many: int) -> list[float]:
     """Seconds between the call of publish and the function's having the event, 100 events a second."""
-    function.got.clear()
+    function.requests.clear()
     arrived: dict[str, float] = {}
     lock = threading.Lock()
 

@@ -179,7 +179,7 @@ def _event_seconds(bench: Bench) -> float:
         for number in range(50):
             begin = time.perf_counter()
             bridge.publish(PieceCut(JobId("0" * 32), number), 30)
-            function.wait(lambda count=number: len(function.got) > count)  # type: ignore[misc]  # as above
+            function.wait(lambda count=number: len(function.requests) > count)  # type: ignore[misc]  # as above
             took.append(time.perf_counter() - begin)
     return clock.quantile(took, 0.5)
 

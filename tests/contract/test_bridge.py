@@ -1,4 +1,4 @@
-"""The bridge as a process on a real RabbitMQ: killed, stopped, slow functions, messages of strangers."""
+"""The bridge as a process on a real RabbitMQ: killed, stopped, slow functions, messages of raw_channels."""
 
 import struct
 import threading
@@ -15,7 +15,7 @@ from events.schema import JobId, VideoUploaded
 from tests.support.processes import wait_for
 from tests.support.servers.bridge import Bridge
 from tests.support.servers.function import Function
-from tests.support.servers.load import Load, job, stranger
+from tests.support.servers.load import Load, job, raw_channel
 from tests.support.servers.rabbitmq import RabbitMQ
 
 
@@ -48,12 +48,12 @@ def test_a_killed_bridge_loses_nothing(server: RabbitMQ, function: Function) -> 
     function.answer = lambda _, delivery: (lambda: void(release.wait(30))) if delivery == 1 else 200
     with Bridge(server.url, {"video": function.url}) as bridge:
         bridge.publish(event, 10)
-        function.wait(lambda: len(function.got) == 1)
+        function.wait(lambda: len(function.requests) == 1)
         bridge.kill()
         bridge.start()
-        function.wait(lambda: len(function.got) == 2)
+        function.wait(lambda: len(function.requests) == 2)
         release.set()
-        wait_for(lambda: not bridge.left())
+        wait_for(lambda: not bridge.waiting())
         assert function.ids == [event.id] * 2
 
 
@@ -65,7 +65,7 @@ def test_a_bridge_killed_while_an_event_waits_loses_nothing(server: RabbitMQ, fu
         wait_for(lambda: "try 1" in bridge.log())
         bridge.kill()
         bridge.start()
-        function.wait(lambda: len(function.got) >= 2)
+        function.wait(lambda: len(function.requests) >= 2)
 
 
 def test_a_stopped_bridge_lets_the_function_finish(server: RabbitMQ, function: Function) -> None:
@@ -74,21 +74,21 @@ def test_a_stopped_bridge_lets_the_function_finish(server: RabbitMQ, function: F
     with Bridge(server.url, {"video": function.url}, options=";concurrency=1") as bridge:
         bridge.publish(first, 10)
         bridge.publish(second, 10)
-        function.wait(lambda: len(function.got) == 1)
+        function.wait(lambda: len(function.requests) == 1)
         bridge.terminate()
         wait_for(lambda: "Stopping" in bridge.log())
         release.set()
         assert bridge.wait() == 0
         assert function.ids == [first.id]
-        assert bridge.left() == {bridge.queue("video"): 1}
+        assert bridge.waiting() == {bridge.queue("video"): 1}
         bridge.start()
-        function.wait(lambda: len(function.got) == 2)
+        function.wait(lambda: len(function.requests) == 2)
         assert function.ids == [first.id, second.id]
 
 
 def test_a_bridge_whose_queue_is_deleted_makes_it_anew(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url}) as bridge:
-        bridge.clear()
+        bridge.delete_queues()
         # Not before: RabbitMQ 3.10 moves the consumer of a quorum queue that is deleted to one that is made under its
         # name in the same moment, and now and then loses it on the way.
         wait_for(lambda: bridge.log().count("Consuming:") == 2)
@@ -98,14 +98,14 @@ def test_a_bridge_whose_queue_is_deleted_makes_it_anew(server: RabbitMQ, functio
 
 
 def test_a_foreign_message_is_a_dead_letter_at_once(server: RabbitMQ, function: Function) -> None:
-    with Bridge(server.url, {"video": function.url}) as bridge, stranger(server) as channel:
+    with Bridge(server.url, {"video": function.url}) as bridge, raw_channel(server) as channel:
         channel.basic_publish("", bridge.queue("video"), b'{"video_fid": "1"}')
         letters = bridge.queue("video") + ".dead"
-        wait_for(lambda: bridge.left() == {letters: 1})
+        wait_for(lambda: bridge.waiting() == {letters: 1})
         _, read, body = channel.basic_get(letters, auto_ack=True)
         assert body == b'{"video_fid": "1"}'
         assert "not a CloudEvent" in read.headers[REASON]
-    assert function.got == []
+    assert function.requests == []
 
 
 OURS = VideoUploaded(JobId("0" * 32)).headers("/mp3burst/test")
@@ -140,24 +140,24 @@ def test_no_message_stops_the_bridge(
     monkeypatch.setattr(pika.data, "encode_value", write)
     monkeypatch.setattr(pika.data, "as_bytes", lambda text: text if isinstance(text, bytes) else text.encode("latin-1"))
     with Bridge(server.url, {"video": function.url}) as bridge:
-        with stranger(server) as channel:
+        with raw_channel(server) as channel:
             channel.basic_publish("", bridge.queue("video"), body, pika.BasicProperties(headers=headers))
         monkeypatch.undo()
         ours = VideoUploaded(job())
         bridge.publish(ours, 10)
-        function.wait(lambda: bool(function.got))  # a queue that is empty may still have an event under way
+        function.wait(lambda: bool(function.requests))  # a queue that is empty may still have an event under way
         assert function.ids == [ours.id]
-        wait_for(lambda: bridge.left() == {bridge.queue("video") + ".dead": 1})
+        wait_for(lambda: bridge.waiting() == {bridge.queue("video") + ".dead": 1})
         assert bridge.redrive("video") == 1
-        wait_for(lambda: bridge.left() == {bridge.queue("video") + ".dead": 1})
+        wait_for(lambda: bridge.waiting() == {bridge.queue("video") + ".dead": 1})
 
 
 def test_bury_gets_no_foreign_messages(server: RabbitMQ, function: Function) -> None:
-    with Bridge(server.url, {"video": function.url, "dead": function.url}) as bridge, stranger(server) as channel:
+    with Bridge(server.url, {"video": function.url, "dead": function.url}) as bridge, raw_channel(server) as channel:
         channel.basic_publish("", bridge.queue("video"), b"hello")
         wait_for(lambda: channel.queue_declare(FOREIGN_QUEUE, passive=True).method.message_count == 1)
         channel.queue_purge(FOREIGN_QUEUE)
-    assert function.got == []
+    assert function.requests == []
 
 
 def void(_: object) -> None:

@@ -68,12 +68,12 @@ def function() -> Iterator[Function]:
 def test_an_event_arrives_as_it_was_said(make: Make, function: Function) -> None:
     broker, event = make({"piece": function.url}), PieceCut(job(), 3)
     broker.publish(event, 10)
-    function.wait(lambda: len(function.got) == 1)
-    assert function.got[0].data == {"job": event.job, "n": 3}
-    assert function.got[0].headers["ce-type"] == "dev.mp3burst.piece.cut"
-    assert function.got[0].headers["ce-id"] == event.id
-    assert function.got[0].headers["ce-subject"] == event.job
-    assert function.got[0].headers["content-type"] == "application/json"
+    function.wait(lambda: len(function.requests) == 1)
+    assert function.requests[0].data == {"job": event.job, "n": 3}
+    assert function.requests[0].headers["ce-type"] == "dev.mp3burst.piece.cut"
+    assert function.requests[0].headers["ce-id"] == event.id
+    assert function.requests[0].headers["ce-subject"] == event.job
+    assert function.requests[0].headers["content-type"] == "application/json"
 
 
 def test_each_queue_has_its_function(make: Make, function: Function) -> None:
@@ -90,7 +90,7 @@ def test_what_fails_is_tried_again(make: Make, function: Function, fault: int | 
     function.answer = lambda _, delivery: fault if delivery < 3 else 200
     event = VideoUploaded(job())
     make({"video": function.url}).publish(event, 10)
-    function.wait(lambda: len(function.got) >= 3)
+    function.wait(lambda: len(function.requests) >= 3)
     assert function.ids == [event.id] * 3
 
 
@@ -108,12 +108,12 @@ def test_a_dead_letter_is_buried_with_its_reason(make: Make, function: Function)
     with Function(lambda _, delivery: 503 if delivery < 2 else 200) as bury:  # bury itself may fail
         event = VideoUploaded(job())
         make({"video": function.url, "dead": bury.url}).publish(event, 10)
-        bury.wait(lambda: len(bury.got) >= 2)
+        bury.wait(lambda: len(bury.requests) >= 2)
         assert function.ids == [event.id] * 3
         assert bury.ids == [event.id] * 2
-        assert bury.got[1].data == {"job": event.job}
-        assert bury.got[1].headers["ce-knativeerrordest"] == function.url
-        assert bury.got[1].headers["ce-knativeerrorcode"] == "503"
+        assert bury.requests[1].data == {"job": event.job}
+        assert bury.requests[1].headers["ce-knativeerrordest"] == function.url
+        assert bury.requests[1].headers["ce-knativeerrorcode"] == "503"
 
 
 def test_dead_letters_go_round_again(make: Make, function: Function) -> None:
@@ -128,7 +128,7 @@ def test_dead_letters_go_round_again(make: Make, function: Function) -> None:
         return redriven == 1
 
     wait_for(round_again)
-    function.wait(lambda: len(function.got) >= 6)  # three more tries, as if it had never failed
+    function.wait(lambda: len(function.requests) >= 6)  # three more tries, as if it had never failed
     assert broker.redrive("video") == 0
 
 
@@ -136,7 +136,7 @@ def test_many_threads_publish_at_once(make: Make, function: Function) -> None:
     broker, events = make({"video": function.url}), [VideoUploaded(job()) for _ in range(300)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda event: broker.publish(event, 20), events))
-    function.wait(lambda: len(function.got) >= 300)
+    function.wait(lambda: len(function.requests) >= 300)
     assert Counter(function.ids) == Counter(event.id for event in events)
 
 

@@ -16,7 +16,7 @@ from events.schema import VideoUploaded
 from tests.support.processes import wait_for
 from tests.support.servers.bridge import Bridge
 from tests.support.servers.function import Answer, Function, Request
-from tests.support.servers.load import Load, job, stranger
+from tests.support.servers.load import Load, job, raw_channel
 from tests.support.servers.proxy import Proxy
 from tests.support.servers.rabbitmq import RabbitMQ
 
@@ -106,7 +106,7 @@ def test_an_alarm_holds_up_what_failed_and_nothing_else(server: RabbitMQ, functi
     with Bridge(server.url, {"video": function.url}, options=";concurrency=2") as bridge:
         for event in (*first, bad, *others):
             bridge.publish(event, 10)
-        function.wait(lambda: len(function.got) == 2)
+        function.wait(lambda: len(function.requests) == 2)
         server.control("set_vm_memory_high_watermark", "0.000001")
         try:
             alarm.set()
@@ -116,14 +116,14 @@ def test_an_alarm_holds_up_what_failed_and_nothing_else(server: RabbitMQ, functi
             alarm.set()
             server.control("set_vm_memory_high_watermark", "0.4")
         function.wait(lambda: function.ids[-1] == bad.id)
-        wait_for(lambda: not bridge.left())
-        assert len(function.got) == 9
+        wait_for(lambda: not bridge.waiting())
+        assert len(function.requests) == 9
 
 
 def test_what_has_no_queue_is_not_published_and_the_queue_comes_back(server: RabbitMQ) -> None:
     with Bridge(server.url, {"mp3": "http://127.0.0.1:9/"}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
-        bridge.clear()
+        bridge.delete_queues()
         assert refused(bridge.publish, 5) < 1
         bridge.publish(VideoUploaded(job()), 10)
 
@@ -137,7 +137,7 @@ def test_a_restart_under_load_loses_nothing(server: RabbitMQ, function: Function
             server.start()
             load.wait(100)
         function.wait(lambda: set(load.confirmed) <= set(function.ids), 60)
-        wait_for(lambda: not bridge.left())
+        wait_for(lambda: not bridge.waiting())
 
 
 def test_a_line_that_is_cut_under_load_loses_nothing(server: RabbitMQ, function: Function) -> None:
@@ -147,10 +147,10 @@ def test_a_line_that_is_cut_under_load_loses_nothing(server: RabbitMQ, function:
             with Load(bridge.publish) as load:
                 for _ in range(5):
                     load.wait(50)
-                    assert proxy.cut() > 0
+                    assert proxy.disconnect() > 0
                 load.wait(50)
             function.wait(lambda: set(load.confirmed) <= set(function.ids), 60)
-            wait_for(lambda: not bridge.left())
+            wait_for(lambda: not bridge.waiting())
 
 
 def test_a_line_gone_dead_is_given_up(server: RabbitMQ, function: Function) -> None:
@@ -161,8 +161,8 @@ def test_a_line_gone_dead_is_given_up(server: RabbitMQ, function: Function) -> N
             proxy.stall()
             assert refused(bridge.publish, 0.5) < 0.5 + SLACK
             wait_for(lambda: "No connection" in bridge.log())
-            proxy.cut()
-            proxy.flow()
+            proxy.disconnect()
+            proxy.resume()
             event = VideoUploaded(job())
             bridge.publish(event, 30)
             function.wait(lambda: event.id in function.ids)
@@ -170,7 +170,7 @@ def test_a_line_gone_dead_is_given_up(server: RabbitMQ, function: Function) -> N
 
 def test_queues_that_somebody_made_before_are_taken_as_they_are(server: RabbitMQ, function: Function) -> None:
     bridge = Bridge(server.url, {"video": function.url})
-    with stranger(server) as channel:
+    with raw_channel(server) as channel:
         channel.queue_declare(bridge.queue("video"), durable=True)  # classic, as the tutorials do
         channel.queue_declare(bridge.queue("piece") + ".dead", durable=False)
     with bridge:
@@ -198,5 +198,5 @@ def test_a_forked_child_publishes_by_itself(server: RabbitMQ, function: Function
         lock.release()
         assert os.waitpid(child, 0)[1] == 0
         bridge.publish(last, 10)
-        function.wait(lambda: len(function.got) >= 3)
+        function.wait(lambda: len(function.requests) >= 3)
         assert Counter(function.ids) == Counter([first.id, childs.id, last.id])

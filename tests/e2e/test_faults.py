@@ -93,7 +93,7 @@ def test_users_upload_while_rabbitmq_is_away(house: House, measured: Measured, h
 def test_the_connection_to_rabbitmq_is_cut(house: House, measured: Measured) -> None:
     with fault(house, "RabbitMQ's connections cut 5 times", measured) as accepted:
         for _ in range(5):
-            assert house.proxy.cut()
+            assert house.proxy.disconnect()
             accepted += [accepted_job(answer) for answer in house.upload(2)]
             some_done(house)
 

@@ -1,4 +1,4 @@
-"""A broker in memory with the manners of RabbitMQ and the bridge: at least once, retries, dead letters, redrive."""
+"""An in-memory broker that behaves like RabbitMQ with the bridge: at least once, retries, dead letters, redrive."""
 
 import http.client
 import threading
@@ -15,21 +15,23 @@ from events.schema import Event
 
 
 class FakeBroker:
-    """Delivers to URLs, each event in a thread of its own; a context manager that waits for them."""
+    """Delivers to URLs, each event on a thread of its own; a context manager that waits for them."""
 
     def __init__(self, topology: Topology, urls: Mapping[str, str], tries: int = 3, delay: float = 0.05) -> None:
-        """Deliver nothing yet.
+        """Prepares the broker.
 
         Args:
             topology: which event goes to which queue.
             urls: a function's URL for each queue, and for ``dead``.
-            tries: how often a function gets an event.
+            tries: how many times a function gets an event.
             delay: seconds before the second try; doubled each time.
         """
         self.dead: defaultdict[str, list[Message]] = defaultdict(list)
-        #: False: nothing is taken, as from a server that is away.
+        #: Set to False to reject every event, like a server that is down.
         self.up = True
-        self._topology, self._tries, self._delay = topology, tries, delay
+        self._topology = topology
+        self._tries = tries
+        self._delay = delay
         self._sinks = {queue: HttpSink(url) for queue, url in urls.items()}
         self._threads: list[threading.Thread] = []
         self._ended = threading.Event()
@@ -44,20 +46,20 @@ class FakeBroker:
         for thread in self._threads:
             thread.join(10)
 
-    def publish(self, event: Event, timeout: float) -> None:  # noqa: ARG002 - nothing takes time here
-        """As ``events.publish.Publish``."""
+    def publish(self, event: Event, timeout: float) -> None:  # noqa: ARG002 - nothing here takes time
+        """Publishes an event, as ``events.publish.Publish``."""
         if not self.up:
             raise NotPublished
         self.put(self._topology.queue_of[event.type], to_message(event, "/mp3burst/test"))
 
     def put(self, queue: str, message: Message) -> None:
-        """Put any message into a queue."""
+        """Puts any message into a queue."""
         thread = threading.Thread(target=self._deliver, args=(queue, message), daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def redrive(self, queue: str) -> int:
-        """Send the dead letters of a queue round again; how many there were."""
+        """Returns a queue's dead letters to it, and their number to the caller."""
         letters = self.dead.pop(queue, [])
         for letter in letters:
             self.put(queue, letter.without_failures())
@@ -72,7 +74,7 @@ class FakeBroker:
                 status = sink.post(headers, message.body, 10)
                 reason = f"The function answered {status}."
             except (OSError, http.client.HTTPException) as error:
-                reason = f"The function gave no answer: {error!r}."
+                reason = f"The function did not answer: {error!r}."
             if status is not None and 200 <= status < 300:
                 break
             message = message.burial_failed() if queue == "dead" else message.failed(reason, sink.url, status)

@@ -1,4 +1,4 @@
-"""mp3burst on the servers that a real installation has: RabbitMQ, MongoDB, MariaDB or PostgreSQL, and an SMTP server.
+"""mp3burst on the servers of a real installation: RabbitMQ, MongoDB, MariaDB or PostgreSQL, and an SMTP server.
 
 with installation(tmp_path, PostgreSQL) as place:
     me = Client(place.platform.url).sign_up()
@@ -24,7 +24,7 @@ from tests.support.servers.sql import SqlServer
 
 @dataclass
 class Installation:
-    """Everything that runs."""
+    """The platform and its servers, all running."""
 
     platform: Platform
     rabbitmq: RabbitMQ
@@ -34,14 +34,14 @@ class Installation:
     database: Database
 
     def rows(self, table: str, **values: object) -> int:
-        """How many rows of a table have these values."""
+        """Counts the rows of a table that have these values."""
         target = metadata.tables[table]
         where = [target.c[name] == value for name, value in values.items()]
         query = select(func.count()).select_from(target).where(*where)
         return int(self.database.run(lambda connection: connection.scalar(query)) or 0)
 
     def orphan_chunks(self) -> int:
-        """Chunks in GridFS whose file is on nobody's record."""
+        """Counts the files in GridFS that have chunks but no row in the blobs table."""
         with MongoClient[dict[str, object]](self.mongodb.url) as client:
             kept = self.database.run(lambda connection: {*connection.scalars(select(metadata.tables["blobs"].c.id))})
             found = {
@@ -52,7 +52,7 @@ class Installation:
         return len(found - kept)
 
     def settled(self, seconds: float = 60) -> None:
-        """Wait until every event has been eaten and every mail is sent."""
+        """Waits until every event has been handled and every mail sent."""
         wait_for(
             lambda: not self.rows("mails", state="due") and not self.rows("jobs", finished_at=None),
             "every job ended and its mail sent",
@@ -62,9 +62,10 @@ class Installation:
 
 @contextmanager
 def installation(directory: Path, sql: type[SqlServer], env: Mapping[str, str] | None = None) -> Iterator[Installation]:
-    """Start the servers and the platform on them; ``env`` adds variables or takes the place of ours."""
+    """Starts the servers and a platform that uses them; ``env`` adds or overrides variables."""
     with ExitStack() as stack:
-        rabbitmq, mongodb = stack.enter_context(RabbitMQ()), stack.enter_context(MongoDB())
+        rabbitmq = stack.enter_context(RabbitMQ())
+        mongodb = stack.enter_context(MongoDB())
         database = stack.enter_context(sql())
         smtp = stack.enter_context(running())
         variables = {

@@ -1,4 +1,4 @@
-"""Real servers for tests: each starts on loopback, on free ports, with its own data, and ends with its test."""
+"""Real servers for tests: each runs on loopback, on free ports, with its own data, and ends with its test."""
 
 import os
 import shutil
@@ -11,22 +11,22 @@ _SBIN = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 
 
 def program(*names: str) -> str:
-    """The path of the first program of these names that is there.
+    """Returns the path of the first of these programs that is installed.
 
-    Where there is none the test skips, or fails with ``CI=true``: a gate must not pass by leaving things out.
+    If none is, the test is skipped, or fails with ``CI=true``: a gate must not pass because tests were left out.
     """
     path = os.pathsep.join([os.environ.get("PATH", ""), *_SBIN])
     for name in names:
         if found := (shutil.which(name, path=path) or (name if Path(name).is_file() else None)):
             return found
-    sentence = f"{' or '.join(names)} is not installed"
+    message = f"{' or '.join(names)} is not installed"
     if os.environ.get("CI") == "true":
-        pytest.fail(sentence)
-    pytest.skip(sentence)
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on just now."""
+    """Returns a TCP port of 127.0.0.1 that nothing listens on at the moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

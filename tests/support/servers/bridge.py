@@ -1,4 +1,4 @@
-"""The bridge as the process that it is, with queues of its own on a RabbitMQ server."""
+"""The bridge as a process, with queues of its own on a RabbitMQ server."""
 
 import itertools
 import os
@@ -21,39 +21,40 @@ _number = itertools.count()
 
 
 class Bridge(Server):
-    """A bridge and a publisher; a context manager. Every instance has queues that no other uses, by ``environ``."""
+    """A bridge and a publisher; a context manager. Every instance names queues of its own in ``environ``."""
 
     ready = b"Consuming:"
 
     def __init__(
         self, url: str, urls: Mapping[str, str], *, through: str | None = None, options: str = "", grace: float = 5
     ) -> None:
-        """Start nothing yet.
+        """Prepares the bridge; the context manager starts it.
 
         Args:
             url: the server's.
             urls: a function's URL for each queue by its default name, and for ``dead``.
-            through: another way to the same server, which bridge and publisher then take.
+            through: another URL of the same server (a proxy), for bridge and publisher.
             options: of every route, such as ``;concurrency=1``.
-            grace: seconds that a drain may take.
+            grace: seconds that running requests have when it is stopped.
         """
         super().__init__()
-        self._mine = f"-{os.getpid()}-{next(_number)}"
+        self._suffix = f"-{os.getpid()}-{next(_number)}"
         names = ("video", "piece", "pieces", "mp3")
-        self.environ = {f"{name.upper()}_QUEUE": name + self._mine for name in names}
+        self.environ = {f"{name.upper()}_QUEUE": name + self._suffix for name in names}
         self.environ["AMQP_URL"] = through or url
-        self._url, self._grace = url, grace
+        self._url = url
+        self._grace = grace
         self._routes = [f"{n if n == 'dead' else self.queue(n)}={target}{options}" for n, target in urls.items()]
         self.publisher = publisher(self.environ, "/mp3burst/test")
 
     def command(self) -> list[str]:
-        """What starts it."""
+        """Returns the command that starts it."""
         options = ["--tries", "3", "--delay", "0.1", "--grace", str(self._grace)]
         routes = [f"--route={route}" for route in self._routes]
         return [sys.executable, "-m", "events.bridge", *options, *routes]
 
     def options(self) -> dict[str, Any]:
-        """Its variables."""
+        """Returns its variables."""
         return {"env": {**os.environ, **self.environ, "PYTHONPATH": str(ROOT)}}
 
     def __exit__(
@@ -65,36 +66,36 @@ class Bridge(Server):
         super().__exit__(kind, error, trace)
 
     def clean(self) -> None:
-        """Close the publisher and delete the queues."""
+        """Closes the publisher and deletes the queues."""
         assert isinstance(self.publisher, Publisher)
         self.publisher.close()
-        self.clear()
+        self.delete_queues()
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Sends SIGTERM."""
         assert self._process is not None
         self._process.send_signal(self.stop_signal)
 
     def wait(self) -> int:
-        """Wait for its end; the exit code."""
+        """Waits for its end and returns the exit status."""
         assert self._process is not None
         code, self._process = self._process.wait(self._grace + 10), None
         return code
 
     def queue(self, name: str) -> str:
-        """The queue's name by its default name."""
-        return name + self._mine
+        """Returns the name of the queue with this default name."""
+        return name + self._suffix
 
     def publish(self, event: Event, timeout: float) -> None:
-        """As ``events.publish.Publish``."""
+        """Publishes an event, as ``events.publish.Publish``."""
         self.publisher(event, timeout)
 
     def redrive(self, queue: str) -> int:
-        """Send the dead letters of a queue round again; how many there were."""
+        """Returns a queue's dead letters to it, and their number to the caller."""
         return redrive(self._url, self.queue(queue))
 
-    def left(self) -> dict[str, int]:
-        """How many messages wait in the queues, dead letters included, where there are any."""
+    def waiting(self) -> dict[str, int]:
+        """Counts the messages in each queue and dead-letter queue that is not empty."""
         counts = {}
         connection = pika.BlockingConnection(pika.URLParameters(self._url))
         try:
@@ -106,8 +107,8 @@ class Bridge(Server):
             connection.close()
         return {name: count for name, count in counts.items() if count}
 
-    def clear(self) -> None:
-        """Delete the queues, also those that were never made."""
+    def delete_queues(self) -> None:
+        """Deletes the queues, whether or not they exist."""
         connection = pika.BlockingConnection(pika.URLParameters(self._url))
         try:
             channel = connection.channel()

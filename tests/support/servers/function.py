@@ -1,4 +1,4 @@
-"""An event function that remembers what it got and answers as it is told."""
+"""An event function that records its requests and responds as the test decides."""
 
 import json
 import socket
@@ -10,13 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-#: What to do with a delivery: answer this status, drop the connection (None), or call this and answer 200.
+#: How to respond to a delivery: with this status, by dropping the connection (None), or with 200 after calling this.
 Answer = int | None | Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST that came: its headers in lower case, and its JSON."""
+    """A POST request: its headers in lower case, and its JSON."""
 
     headers: dict[str, str]
     data: Any
@@ -27,11 +27,11 @@ class Request:
 
 
 class Function:
-    """An HTTP server on a free port; a context manager. ``answer`` decides by request and number of its delivery."""
+    """An HTTP server on a free port; a context manager. ``answer`` gets each request and the number of its delivery."""
 
     def __init__(self, answer: Callable[[Request, int], Answer] = lambda _, __: 200) -> None:
         self.answer = answer
-        self.got: list[Request] = []
+        self.requests: list[Request] = []
         self._new = threading.Condition()
         self._open: set[socket.socket] = set()
 
@@ -51,7 +51,7 @@ class Function:
 
             def do_POST(self) -> None:
                 data = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                answer = outer._take(Request({k.lower(): v for k, v in self.headers.items()}, data))
+                answer = outer._receive(Request({k.lower(): v for k, v in self.headers.items()}, data))
                 if answer is None:
                     self.close_connection = True
                     return
@@ -69,7 +69,7 @@ class Function:
             request_queue_size = 100
 
             def handle_error(self, request: object, client_address: object) -> None:
-                pass  # a bridge that was killed is not there to be answered
+                pass  # a killed bridge cannot receive its response
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
@@ -83,11 +83,11 @@ class Function:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.shutdown()
-        self.hang_up()
+        self.close_connections()
         self._server.server_close()
 
-    def hang_up(self) -> int:
-        """Close the connections that are open; how many."""
+    def close_connections(self) -> int:
+        """Closes the open connections and returns how many there were."""
         closed = 0
         for connection in list(self._open):
             try:
@@ -99,20 +99,22 @@ class Function:
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the events that came, in their order."""
-        return [request.id for request in self.got]
+        """The ids of the received events, in order."""
+        return [request.id for request in self.requests]
 
     def wait(self, condition: Callable[[], bool], seconds: float = 30) -> None:
-        """Wait until the condition on ``got`` holds; fail if it does not within the time."""
+        """Waits until the condition on ``requests`` is true; fails after so many seconds."""
         deadline = time.monotonic() + seconds
         with self._new:
             while not condition():
-                left = deadline - time.monotonic()
-                assert left > 0, f"not within {seconds} s; {len(self.got)} events came, the last {self.ids[-5:]}"
-                self._new.wait(left)
+                remaining = deadline - time.monotonic()
+                assert remaining > 0, (
+                    f"not within {seconds} s; received {len(self.requests)} events, the last {self.ids[-5:]}"
+                )
+                self._new.wait(remaining)
 
-    def _take(self, request: Request) -> Answer:
+    def _receive(self, request: Request) -> Answer:
         with self._new:
-            self.got.append(request)
+            self.requests.append(request)
             self._new.notify_all()
             return self.answer(request, self.ids.count(request.id))

@@ -1,4 +1,4 @@
-"""What tests of brokers share: events without end, and waiting for what nothing announces."""
+"""Load for tests of brokers: unique job ids, a thread that publishes continuously, a raw AMQP channel."""
 
 import itertools
 import threading
@@ -18,16 +18,17 @@ _number = itertools.count()
 
 
 def job() -> JobId:
-    """A job id that no other test has."""
+    """Returns a job id that no other test uses."""
     return JobId(f"{next(_number):032x}")
 
 
 class Load:
-    """Publishes one event after the other from a thread, each until it is taken, as sweep would."""
+    """Publishes one event after the other on a thread, repeating each until it is confirmed, as sweep would."""
 
     def __init__(self, publish: Publish) -> None:
         self.confirmed: list[str] = []
-        self._publish, self._ended = publish, threading.Event()
+        self._publish = publish
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> "Load":
@@ -50,14 +51,14 @@ class Load:
             self.confirmed.append(event.id)
 
     def wait(self, more: int) -> None:
-        """Wait until so many more events are taken."""
+        """Waits until so many more events are confirmed."""
         goal = len(self.confirmed) + more
         wait_for(lambda: len(self.confirmed) >= goal, seconds=60)
 
 
 @contextmanager
-def stranger(server: RabbitMQ) -> Iterator[Any]:
-    """A bare channel, for what only a stranger would do."""
+def raw_channel(server: RabbitMQ) -> Iterator[Any]:
+    """Opens a plain pika channel, for messages that our own code would not send."""
     connection = pika.BlockingConnection(pika.URLParameters(server.url))
     try:
         yield connection.channel()

@@ -5,7 +5,7 @@ from tests.support.servers.sql import SqlServer
 
 
 class MariaDB(SqlServer):
-    """A server of its own, with one empty database."""
+    """A MariaDB server with one empty database; a context manager."""
 
     users = ("mysql",)
     ready = b"ready for connections."
@@ -17,13 +17,13 @@ class MariaDB(SqlServer):
 
     @property
     def url(self) -> str:
-        """The DATABASE_URL."""
+        """Its DATABASE_URL."""
         return f"mysql+pymysql://mp3burst:mp3burst@127.0.0.1:{self.port}/mp3burst?charset=utf8mb4"
 
     def prepare(self) -> None:
-        """Make the data directory."""
-        how = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
-        self.run(self._install, "--no-defaults", f"--datadir={self.folder}/data", *how)
+        """Creates the data directory."""
+        flags = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
+        self.run(self._install, "--no-defaults", f"--datadir={self.folder}/data", *flags)
         (self.folder / "init.sql").write_text(
             "CREATE DATABASE IF NOT EXISTS mp3burst CHARACTER SET utf8mb4;\n"
             "CREATE USER IF NOT EXISTS mp3burst@'127.0.0.1' IDENTIFIED BY 'mp3burst';\n"
@@ -31,7 +31,7 @@ class MariaDB(SqlServer):
         )
 
     def command(self) -> list[str]:
-        """What starts the server in the foreground."""
+        """Returns the command that starts the server in the foreground."""
         return [
             self._mariadbd,
             "--no-defaults",
@@ -43,7 +43,7 @@ class MariaDB(SqlServer):
             f"--port={self.port}",
             "--skip-name-resolve",
             "--innodb-buffer-pool-size=64M",
-            # The machine's own crash is not tested: what the kernel has outlives the server.
+            # Crashes of the machine are not tested: written data survives in the kernel's cache.
             "--innodb-flush-log-at-trx-commit=2",
             "--debug-no-sync",
         ]

@@ -8,7 +8,7 @@ from tests.support.servers.sql import SqlServer
 
 
 class PostgreSQL(SqlServer):
-    """A server of its own, with one empty database."""
+    """A PostgreSQL server with one empty database; a context manager."""
 
     users = ("postgres",)
     stop_signal = signal.SIGINT
@@ -22,20 +22,20 @@ class PostgreSQL(SqlServer):
 
     @property
     def url(self) -> str:
-        """The DATABASE_URL."""
+        """Its DATABASE_URL."""
         return f"postgresql+psycopg://mp3burst@127.0.0.1:{self.port}/postgres"
 
     def prepare(self) -> None:
-        """Make the data directory."""
-        how = ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
-        self.run(self._initdb, "-D", f"{self.folder}/data", "-U", "mp3burst", *how)
+        """Creates the data directory."""
+        flags = ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
+        self.run(self._initdb, "-D", f"{self.folder}/data", "-U", "mp3burst", *flags)
 
     def command(self) -> list[str]:
-        """What starts the server in the foreground."""
+        """Returns the command that starts the server in the foreground."""
         settings = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self.folder),
-            # The machine's own crash is not tested: what the kernel has outlives the server.
+            # Crashes of the machine are not tested: written data survives in the kernel's cache.
             "fsync": "off",
             "full_page_writes": "off",
         }

@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts and stalls connections, between a client under test and its server."""
+"""A TCP proxy that breaks and stalls connections between a client under test and its server."""
 
 import contextlib
 import socket
@@ -8,7 +8,7 @@ from typing import Self
 
 
 class Proxy:
-    """Listens on a free port of 127.0.0.1 and passes bytes on to another; a context manager."""
+    """Listens on a free port of 127.0.0.1 and forwards to another; a context manager."""
 
     def __init__(self, port: int) -> None:
         self._target = ("127.0.0.1", port)
@@ -32,10 +32,10 @@ class Proxy:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._flowing.set()
-        self.cut()
+        self.disconnect()
 
-    def cut(self) -> int:
-        """End every connection that is open now, without a goodbye; how many. New ones are let through."""
+    def disconnect(self) -> int:
+        """Breaks every open connection abruptly and returns how many there were. New ones are accepted."""
         with self._lock:
             ends = list(self._open)
         for end in ends:
@@ -44,11 +44,11 @@ class Proxy:
         return len(ends) // 2
 
     def stall(self) -> None:
-        """Let nothing through, and close nothing: a cable pulled out."""
+        """Forwards nothing and closes nothing, like an unplugged cable."""
         self._flowing.clear()
 
-    def flow(self) -> None:
-        """Go on after stall()."""
+    def resume(self) -> None:
+        """Continues after ``stall``."""
         self._flowing.set()
 
     def _accept(self) -> None:
@@ -65,20 +65,20 @@ class Proxy:
             server.settimeout(None)
             with self._lock:
                 self._open |= {client, server}
-            left = [2]
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._pass, args=(one, other, left), daemon=True).start()
+            open_directions = [2]
+            for source, target in ((client, server), (server, client)):
+                threading.Thread(target=self._forward, args=(source, target, open_directions), daemon=True).start()
 
-    def _pass(self, one: socket.socket, other: socket.socket, left: list[int]) -> None:
+    def _forward(self, source: socket.socket, target: socket.socket, open_directions: list[int]) -> None:
         with contextlib.suppress(OSError):
-            while data := one.recv(65536):
+            while data := source.recv(65536):
                 self._flowing.wait()
-                other.sendall(data)
+                target.sendall(data)
         with contextlib.suppress(OSError):
-            other.shutdown(socket.SHUT_RDWR)
+            target.shutdown(socket.SHUT_RDWR)
         with self._lock:
-            left[0] -= 1
-            if left[0] == 0:
-                self._open -= {one, other}
-                one.close()
-                other.close()
+            open_directions[0] -= 1
+            if open_directions[0] == 0:
+                self._open -= {source, target}
+                source.close()
+                target.close()

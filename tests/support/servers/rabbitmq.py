@@ -1,4 +1,4 @@
-"""RabbitMQ as Debian packages it, on loopback, with its own data, ports, node name and epmd."""
+"""RabbitMQ as packaged by Debian, on loopback, with its own data, ports, node name and epmd."""
 
 import os
 import secrets
@@ -13,29 +13,30 @@ _CONTROL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 
 
 class Epmd(Server):
-    """Erlang's name server: ours, in the foreground, since one that a node starts outlives it."""
+    """Erlang's name server, in the foreground: one started by a node would outlive the node."""
 
     def __init__(self) -> None:
         self._program = program("epmd")
         super().__init__()
 
     def command(self) -> list[str]:
-        """What starts the server in the foreground."""
+        """Returns the command that starts the server in the foreground."""
         return [self._program, "-port", str(self.port), "-address", "127.0.0.1"]
 
 
 class RabbitMQ(Server):
-    """A server of its own; a context manager. ``url`` is its AMQP URL and stays the same over restarts."""
+    """A RabbitMQ server; a context manager. ``url`` is its AMQP URL and stays the same across restarts."""
 
     ready = b"Server startup complete"
 
     def __init__(self) -> None:
-        self._program, self._names = program(_SERVER), Epmd()
+        self._program = program(_SERVER)
+        self._epmd = Epmd()
         super().__init__()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
 
     def prepare(self) -> None:
-        """Write its configuration, and start its name server."""
+        """Writes its configuration and starts its name server."""
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             "log.console = true\nlog.console.level = info\nlog.file = false\n"
@@ -45,22 +46,22 @@ class RabbitMQ(Server):
         cookie = self.folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(10))
         cookie.chmod(0o400)
-        self._names.__enter__()
+        self._epmd.__enter__()
 
     def clean(self) -> None:
-        """Stop its name server."""
-        self._names.__exit__(None, None, None)
+        """Stops its name server."""
+        self._epmd.__exit__(None, None, None)
 
     def command(self) -> list[str]:
-        """What starts the server in the foreground."""
+        """Returns the command that starts the server in the foreground."""
         return [self._program, "-noinput"]
 
     def options(self) -> dict[str, Any]:
-        """Its folder and variables."""
+        """Returns its folder and variables."""
         return {"cwd": self.folder, "env": self._environ()}
 
     def control(self, *arguments: str) -> None:
-        """Run rabbitmqctl."""
+        """Runs rabbitmqctl."""
         subprocess.run([_CONTROL, *arguments], env=self._environ(), check=True, capture_output=True, timeout=60)
 
     def _environ(self) -> dict[str, str]:
@@ -68,7 +69,7 @@ class RabbitMQ(Server):
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": "C.UTF-8",
             "HOME": str(self.folder),
-            "ERL_EPMD_PORT": str(self._names.port),
+            "ERL_EPMD_PORT": str(self._epmd.port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false",
             "RABBITMQ_CTL_ERL_ARGS": "-start_epmd false",
@@ -81,6 +82,6 @@ class RabbitMQ(Server):
             "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
             "RABBITMQ_PID_FILE": str(self.folder / "pid"),
-            # One process instead of a shell that watches another, so that a signal reaches the server itself.
+            # One process instead of a shell that supervises another, so that signals reach the server itself.
             "RABBITMQ_ALLOW_INPUT": "1",
         }

@@ -1,4 +1,4 @@
-"""A real SMTP server in this process, which answers as the test wants and keeps what it took."""
+"""A real SMTP server in this process, which answers as the test decides and keeps the mails it accepts."""
 
 import asyncio
 import datetime
@@ -19,20 +19,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.servers import free_port
 
-#: Two answers that are none.
+#: Instead of an answer: hang, or drop the connection.
 HANG, DROP = "hang", "drop"
 
 
 class SmtpServer:
-    """What a test sees of the server.
+    """The server's state and answers.
 
     Attributes:
         port: of 127.0.0.1.
-        mails: what was taken, parsed, oldest first.
+        mails: the accepted mails, parsed, oldest first.
         raw: the same as bytes.
-        recipients: the envelope's recipients of each.
-        logins: who logged in, one entry for each time.
-        answers: the answer by verb (MAIL, RCPT, DATA, QUIT) instead of the usual one, HANG or DROP.
+        recipients: the envelope recipients of each mail.
+        logins: the user of each login.
+        answers: overrides the answer to a verb (MAIL, RCPT, DATA, QUIT); may be HANG or DROP.
     """
 
     def __init__(self) -> None:
@@ -82,12 +82,12 @@ class SmtpServer:
 def running(
     certificate: Path | None = None, *, tls: bool = False, login: tuple[str, str] | None = None
 ) -> Iterator[SmtpServer]:
-    """A server until the block ends.
+    """Runs a server until the block ends.
 
     Args:
-        certificate: the PEM file of ``make_certificate``; with it STARTTLS is asked for before anything else.
-        tls: speak TLS from the first byte instead.
-        login: the user and password that are asked for.
+        certificate: the PEM file of ``make_certificate``; with it the server requires STARTTLS first.
+        tls: use TLS from the first byte instead.
+        login: the required user and password.
     """
     server = SmtpServer()
     context = None
@@ -96,10 +96,10 @@ def running(
         context.load_cert_chain(certificate)
 
     def check(_: SMTP, __: Session, ___: Envelope, ____: str, given: LoginPassword) -> AuthResult:
-        right = (given.login.decode(), given.password.decode()) == login
-        if right:
+        is_valid = (given.login.decode(), given.password.decode()) == login
+        if is_valid:
             server.logins.append(given.login.decode())
-        return AuthResult(success=right, handled=False)
+        return AuthResult(success=is_valid, handled=False)
 
     controller = Controller(
         server,
@@ -109,7 +109,7 @@ def running(
         tls_context=None if tls else context,
         require_starttls=bool(context and not tls),
         authenticator=check if login else None,
-        auth_required=bool(login and not tls),  # with TLS from the first byte it warns of plain text
+        auth_required=bool(login and not tls),  # with TLS from the first byte aiosmtpd warns of plain text
         auth_require_tls=bool(context and not tls),
     )
     controller.start()
@@ -120,7 +120,7 @@ def running(
 
 
 def make_certificate(path: Path, *names: str) -> Path:
-    """Write a self-signed certificate for 127.0.0.1 and these names, and its key, into one PEM file."""
+    """Writes a self-signed certificate for 127.0.0.1 and these names, with its key, to one PEM file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mp3burst test")])
     now = datetime.datetime.now(datetime.UTC)

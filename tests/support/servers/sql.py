@@ -1,4 +1,4 @@
-"""What the SQL servers have in common: whom they run as."""
+"""The base of the SQL servers: runs them as an unprivileged user."""
 
 import contextlib
 import os
@@ -10,12 +10,13 @@ from tests.support.servers.process import Server
 
 
 class SqlServer(Server):
-    """A server of its own; a context manager. ``url`` is its DATABASE_URL and stays the same over restarts.
+    """An SQL server; a context manager. ``url`` is its DATABASE_URL and stays the same across restarts.
 
-    The folder is the server's own, not the test's: as root it runs as another user, whom pytest's folders shut out.
+    Its folder is not the test's: when root runs the tests, the server runs as another user, who cannot enter pytest's
+    folders.
     """
 
-    #: Who to run as when the tests run as root; the first that exists.
+    #: Users to run as when the tests run as root; the first that exists is used.
     users: ClassVar[tuple[str, ...]]
 
     def __init__(self) -> None:
@@ -28,17 +29,17 @@ class SqlServer(Server):
 
     @property
     def url(self) -> str:
-        """The DATABASE_URL."""
+        """Its DATABASE_URL."""
         raise NotImplementedError
 
     def options(self) -> dict[str, Any]:
-        """Its user, and its folder."""
+        """Returns its user and folder."""
         return self._as
 
     def run(self, *command: str) -> None:
-        """Run a program of the server's, as the server's user, to its end."""
-        how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **self._as}
-        done = subprocess.run(command, check=False, **how)
+        """Runs one of the server's programs as the server's user, and waits for its end."""
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **self._as}
+        done = subprocess.run(command, check=False, **options)
         if done.returncode:
             raise RuntimeError(f"{command[0]} failed:\n{done.stdout.decode(errors='replace')[-3000:]}")
 

@@ -25,7 +25,7 @@ def broker() -> Iterator[Function]:
 
 def test_the_event_arrives_in_binary_mode(broker: Function) -> None:
     publisher({"K_SINK": broker.url, "AMQP_URL": "amqp://nowhere"}, "/mp3burst/convert")(EVENT, 5)
-    got = broker.got[0]
+    got = broker.requests[0]
     assert got.data == {"job": EVENT.job, "n": 4}
     assert {k: v for k, v in got.headers.items() if k.startswith(("ce-", "content-type"))} == {
         "ce-specversion": "1.0",
@@ -41,9 +41,9 @@ def test_the_connection_is_kept_and_replaced_when_the_broker_closed_it(broker: F
     publish = publisher({"K_SINK": broker.url}, "/mp3burst/convert")
     for _ in range(3):
         publish(EVENT, 5)
-    assert broker.hang_up() == 1
+    assert broker.close_connections() == 1
     publish(EVENT, 5)
-    assert len(broker.got) == 4
+    assert len(broker.requests) == 4
 
 
 @pytest.mark.parametrize("answer", [302, 400, 404, 500, 503, None])
@@ -51,7 +51,7 @@ def test_anything_but_2xx_is_not_published(broker: Function, answer: int | None)
     broker.answer = lambda _, __: answer
     with pytest.raises(NotPublished, match="sent again later"):
         publisher({"K_SINK": broker.url}, "/mp3burst/convert")(EVENT, 5)
-    assert len(broker.got) == 1
+    assert len(broker.requests) == 1
 
 
 def test_nobody_there_is_not_published() -> None:

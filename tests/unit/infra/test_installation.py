@@ -304,13 +304,13 @@ def test_the_ping_is_an_event_that_sweep_can_read() -> None:
     with Function() as sweep:
         process = subprocess.Popen([sys.executable, "-m", "infra.ping", sweep.url, "0.1"], cwd=ROOT)
         try:
-            sweep.wait(lambda: len(sweep.got) >= 3)
+            sweep.wait(lambda: len(sweep.requests) >= 3)
         finally:
             process.terminate()
             assert process.wait(10) == 0
     assert len(set(sweep.ids)) == len(sweep.ids)
-    assert sweep.got[0].headers["ce-type"] == "dev.knative.sources.ping"
-    assert sweep.got[0].headers["ce-specversion"] == "1.0"
+    assert sweep.requests[0].headers["ce-type"] == "dev.knative.sources.ping"
+    assert sweep.requests[0].headers["ce-specversion"] == "1.0"
 
 
 def test_the_ping_goes_on_whatever_it_is_answered() -> None:
