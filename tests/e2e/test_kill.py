@@ -230,7 +230,7 @@ def test_a_converter_whose_children_are_killed_each_time_gives_up(installation: 
         wait_for(lambda: not is_alive(victim), "it to be gone")  # noqa: B023 - at once
     job = installation.me.wait(installation.job)
     assert job["status"] == "failed"
-    assert "tried several times" in job["error"]
+    assert "after several attempts" in job["error"]
     wait_for(installation.mails, "the mail")
     assert installation.mails() == [f"{installation.job}.conversion.failed.eml"]
     installation.past("blobs.expires_at")

@@ -1,10 +1,11 @@
-"""A house whose inhabitants die: what a function is handed, wrapped so that its process is killed between two effects.
+"""Kills a function's process at every point between two of its effects.
 
-Between the end of one effect and the beginning of the next nothing but the process's own memory changes, so "after the
-n-th call" and "before the next" are one moment, counted once. The moments are: before and after each transaction, and
-within it just before its commit; before and after each call of a store, a writer, the broker and the mail server; and,
-below the stores and the mail directory, before and after every file that is made durable and every change of a
-directory. Death is SIGKILL, sent by a forked process to itself: no ``finally``, no rollback, no flush runs.
+What a function depends on is wrapped, so that its process can be killed before or after each effect. Between the end of
+one effect and the beginning of the next, nothing but the process's own memory changes, so "after the n-th effect" and
+"before the next" are one kill point, counted once. The kill points are: before and after each transaction, and within
+it just before its commit; before and after each call of a store, a writer, the broker and the mail server; and, below
+the stores and the mail directory, before and after each file is made durable and each change of a directory. The
+process is forked and sends itself SIGKILL: no ``finally``, no rollback and no flush runs.
 """
 
 import itertools
@@ -54,56 +55,62 @@ T = TypeVar("T")
 OWNER = "a" * 32
 ADA = Identity(UserId(OWNER), "ada", "user", {})
 _DAY = 86_400_000
-#: What changes a directory; the bytes of files are written by way of the wrapped writers.
-_CHANGES = ("mkdir", "rename", "replace", "unlink", "rmdir")
+#: The calls that change a directory; the bytes of files are written through the wrapped writers.
+_DIRECTORY_CHANGES = ("mkdir", "rename", "replace", "unlink", "rmdir")
 
 
-class Fate:
-    """Counts the moments of a process, and ends it at the one that is its last; 0 lets it live.
+class KillSwitch:
+    """Counts the kill points of a process, and kills it at one of them."""
 
-    Args:
-        last: which.
-        diary: where it is written down before.
-        begin: the effect after which counting begins.
-    """
+    def __init__(self, kill_at: int = 0, report: Path | None = None, begin: str = "") -> None:
+        """A switch that has counted no kill point yet.
 
-    def __init__(self, last: int = 0, diary: Path | None = None, begin: str = "") -> None:
-        self._last, self._diary, self._begin = last, diary, begin
-        self._moments, self._after, self._fresh = 0, "the beginning", True
+        Args:
+            kill_at: the kill point, from 1; 0 for never.
+            report: the file to which the switch writes where it killed the process.
+            begin: the effect after which counting begins; by default at once.
+        """
+        self._kill_at = kill_at
+        self._report = report
+        self._begin = begin
+        self._count = 0
+        self._last_effect = "the beginning"
+        self._is_new = True
 
-    def moment(self, before: str) -> None:
-        """Die here, if this is where."""
-        if not self._fresh or self._begin:
+    def kill_point(self, before: str) -> None:
+        """Kills the process if this is the kill point; counts it if anything has happened since the previous one."""
+        if not self._is_new or self._begin:
             return
-        self._fresh = False
-        self._moments += 1
-        if self._moments == self._last and self._diary:
-            self._diary.write_text(f"after {self._after}, before {before}")
+        self._is_new = False
+        self._count += 1
+        if self._count == self._kill_at and self._report:
+            self._report.write_text(f"after {self._last_effect}, before {before}")
             os.kill(os.getpid(), signal.SIGKILL)
 
     def happened(self, what: str) -> None:
-        """Something has changed that outlives the process."""
-        self._after, self._fresh = what, True
+        """Notes a change that outlives the process."""
+        self._last_effect = what
+        self._is_new = True
         if what == self._begin:
             self._begin = ""
 
     @contextmanager
     def effect(self, what: str) -> Iterator[None]:
-        """Something that changes the world, in the block."""
-        self.moment(what)
+        """Surrounds a change that outlives the process with kill points."""
+        self.kill_point(what)
         try:
             yield
         finally:
             self.happened(what)
 
 
-class MortalDatabase(Database):
-    """Dies before, within and after transactions."""
+class KillableDatabase(Database):
+    """Has kill points before, within and after each transaction."""
 
-    def __init__(self, where: str, fate: Fate) -> None:
+    def __init__(self, where: str, kill_switch: KillSwitch) -> None:
         super().__init__(where)
-        self._fate = fate
-        # A process that is killed loses nothing that it has given to the kernel.
+        self._kill_switch = kill_switch
+        # A killed process loses nothing that the kernel has already received.
         event.listen(
             self.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF").close()
         )
@@ -111,73 +118,77 @@ class MortalDatabase(Database):
     def run(self, work: Callable[[Connection], T]) -> T:
         name = getattr(work, "__qualname__", "?").replace(".<locals>", "").replace(".<lambda>", "")
 
-        def to_the_brink(connection: Connection) -> T:
+        def work_before_commit(connection: Connection) -> T:
             value = work(connection)
-            self._fate.happened(f"the statements of {name}")
-            self._fate.moment("their commit")
+            self._kill_switch.happened(f"the statements of {name}")
+            self._kill_switch.kill_point("their commit")
             return value
 
-        with self._fate.effect(name):
-            return super().run(to_the_brink)
+        with self._kill_switch.effect(name):
+            return super().run(work_before_commit)
 
 
-class MortalStore:
-    """Dies around every call, and in the middle of reading."""
+class KillableStore:
+    """Has kill points around each call, and around the first read of a blob."""
 
-    def __init__(self, store: Store, fate: Fate) -> None:
-        self._store, self._fate = store, fate
+    def __init__(self, store: Store, kill_switch: KillSwitch) -> None:
+        self._store = store
+        self._kill_switch = kill_switch
 
     def create(self, blob: str, description: Description) -> Writer:
-        with self._fate.effect("create"):
-            return MortalWriter(self._store.create(blob, description), self._fate)
+        with self._kill_switch.effect("create"):
+            return KillableWriter(self._store.create(blob, description), self._kill_switch)
 
     def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> Appender:
-        with self._fate.effect("append"):
-            return MortalAppender(self._store.append(blob, checkpoint, writer), self._fate)
+        with self._kill_switch.effect("append"):
+            return KillableAppender(self._store.append(blob, checkpoint, writer), self._kill_switch)
 
     def open(self, blob: str) -> Reader:
         reader = self._store.open(blob)
-        read, first = reader.read, itertools.chain([True], itertools.repeat(False))
+        read = reader.read
+        is_first = itertools.chain([True], itertools.repeat(False))
 
-        def mortal_read(size: int = -1, /) -> bytes:
-            if next(first):
-                with self._fate.effect("read"):
+        def killable_read(size: int = -1, /) -> bytes:
+            if next(is_first):
+                with self._kill_switch.effect("read"):
                     return read(size)
             return read(size)
 
-        reader.read = mortal_read  # type: ignore[method-assign]
+        reader.read = killable_read  # type: ignore[method-assign]
         return reader
 
     def delete(self, blob: str) -> None:
-        with self._fate.effect("delete"):
+        with self._kill_switch.effect("delete"):
             self._store.delete(blob)
 
 
-class MortalWriter:
-    """Dies around every call."""
+class KillableWriter:
+    """Has kill points around each call."""
 
-    def __init__(self, writer: Writer, fate: Fate) -> None:
-        self._writer, self._fate = writer, fate
+    def __init__(self, writer: Writer, kill_switch: KillSwitch) -> None:
+        self._writer = writer
+        self._kill_switch = kill_switch
 
-    def __enter__(self) -> "MortalWriter":
-        with self._fate.effect("the writer's beginning"):
+    def __enter__(self) -> "KillableWriter":
+        with self._kill_switch.effect("the writer's start"):
             self._writer.__enter__()
         return self
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        with self._fate.effect("write"):
+        with self._kill_switch.effect("write"):
             return self._writer.write(data)
 
     def __exit__(self, *how: Any) -> None:
-        with self._fate.effect("the writer's end"):
+        with self._kill_switch.effect("the writer's end"):
             self._writer.__exit__(*how)
 
 
-class MortalAppender:
-    """Dies around every call."""
+class KillableAppender:
+    """Has kill points around each call."""
 
-    def __init__(self, appender: Appender, fate: Fate) -> None:
-        self._appender, self._fate = appender, fate
+    def __init__(self, appender: Appender, kill_switch: KillSwitch) -> None:
+        self._appender = appender
+        self._kill_switch = kill_switch
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -187,50 +198,54 @@ class MortalAppender:
     def tail(self) -> bytes:
         return self._appender.tail
 
-    def __enter__(self) -> "MortalAppender":
-        with self._fate.effect("the appender's beginning"):
+    def __enter__(self) -> "KillableAppender":
+        with self._kill_switch.effect("the appender's start"):
             self._appender.__enter__()
         return self
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        with self._fate.effect("write"):
+        with self._kill_switch.effect("write"):
             return self._appender.write(data)
 
     def sync(self, *, whole_blocks: bool = False) -> Checkpoint:
-        with self._fate.effect("sync"):
+        with self._kill_switch.effect("sync"):
             return self._appender.sync(whole_blocks=whole_blocks)
 
     def finish(self, description: Description) -> None:
-        with self._fate.effect("finish"):
+        with self._kill_switch.effect("finish"):
             self._appender.finish(description)
 
     def __exit__(self, *how: Any) -> None:
         self._appender.__exit__(*how)
 
 
-class House:
-    """A database, a media directory, a broker and a mail server, all in one directory; and what a process works with.
+class System:
+    """A database, media stores, a broker and a mail server, all in one directory, as one process sees them."""
 
-    Args:
-        directory: of the house, with a migrated database in it.
-        fate: of the process.
-    """
+    def __init__(self, directory: Path, kill_switch: KillSwitch | None = None) -> None:
+        """The system in a directory.
 
-    def __init__(self, directory: Path, fate: Fate | None = None) -> None:
-        self.directory, self.fate = directory, fate or Fate()
-        self.mail_directory, self._media = directory / "mail", directory / "media"
-        self._taken, self._said = directory / "taken", directory / "said"
+        Args:
+            directory: holds at least a migrated database, as ``new_system`` makes it.
+            kill_switch: of the process; by default one that never kills it.
+        """
+        self.directory = directory
+        self.kill_switch = kill_switch or KillSwitch()
+        self.mail_directory = directory / "mail"
+        self._media = directory / "media"
+        self._accepted_mails = directory / "accepted_mails"
+        self._published = directory / "published"
         self.convert: Callable[[JobId, ConvertDependencies], None] = handlers.convert
         self.fanout = math.inf
 
     @cached_property
     def database(self) -> Database:
-        return MortalDatabase(f"sqlite:///{self.directory / 'test.db'}", self.fate)
+        return KillableDatabase(f"sqlite:///{self.directory / 'test.db'}", self.kill_switch)
 
     @cached_property
     def media(self) -> Media:
         stores = (DirectoryStore(self._media / name) for name in ("videos", "pieces", "mp3s"))
-        return Media(*(MortalStore(store, self.fate) for store in stores))
+        return Media(*(KillableStore(store, self.kill_switch) for store in stores))
 
     def for_upload(self) -> UploadDependencies:
         return UploadDependencies(
@@ -267,27 +282,27 @@ class House:
         return Outbox(self.database, publish)
 
     def publish(self, event: Event, _: float) -> None:
-        """A broker that keeps what it is told, and delivers nothing yet."""
-        with self.fate.effect("publish"), self._said.open("ab") as said:
-            said.write(event.type.encode() + b" " + event.data() + b"\n")
+        """Takes an event as a broker that delivers nothing yet."""
+        with self.kill_switch.effect("publish"), self._published.open("ab") as file:
+            file.write(event.type.encode() + b" " + event.data() + b"\n")
 
-    def said(self) -> list[Event]:
-        """What the broker was told."""
-        lines = self._said.read_bytes().splitlines() if self._said.exists() else []
+    def published(self) -> list[Event]:
+        """The events that the broker has accepted, in order."""
+        lines = self._published.read_bytes().splitlines() if self._published.exists() else []
         return [parse(kind.decode(), data) for kind, _, data in (line.partition(b" ") for line in lines)]
 
     def send(self, mail: Mail) -> None:
-        """A mail server that takes every mail, and remembers how often."""
+        """Takes a mail as a mail server that accepts every mail."""
         MailDir(self.mail_directory, Address("mp3burst", "mp3burst", "localhost"))(mail)
-        with self.fate.effect("the server's 250"), self._taken.open("ab") as taken:
-            taken.write(mail.message_id.encode() + b"\n")
+        with self.kill_switch.effect("the server's 250"), self._accepted_mails.open("ab") as file:
+            file.write(mail.message_id.encode() + b"\n")
 
-    def taken(self) -> list[str]:
-        """The Message-ID of each mail that the server took."""
-        return self._taken.read_text().splitlines() if self._taken.exists() else []
+    def accepted_mails(self) -> list[str]:
+        """The Message-ID of each mail that the mail server has accepted."""
+        return self._accepted_mails.read_text().splitlines() if self._accepted_mails.exists() else []
 
     def deliver(self, event: Event, _: float = 0) -> None:
-        """A broker that delivers at once."""
+        """Delivers an event to its function at once."""
         match event:
             case VideoUploaded():
                 self.convert(event.job, self.for_convert(self.deliver))
@@ -298,29 +313,29 @@ class House:
             case _:
                 send_mail(event.id, self.for_notify())
 
-    def days_pass(self, keep_days: float = 0) -> None:
-        """Let time go by and sweep, until nothing is due any more; every lease and every hour of a blob is over."""
+    def let_days_pass(self, keep_days: float = 0) -> None:
+        """Runs sweep once a day until nothing is due; by then every lease and every unretained blob has expired."""
         for _ in range(5):
-            self._a_day_passes()
+            self._let_a_day_pass()
             sweep_up(self.for_sweep(self.deliver, keep_days))
             if not any(self.rows(table, "due_at") for table in ("jobs", "pieces", "mails")):
                 break
         else:
-            raise AssertionError("something stays due for ever")
-        self._a_day_passes()
+            raise AssertionError("a row stays due forever")
+        self._let_a_day_pass()
         sweep_up(self.for_sweep(self.deliver, keep_days))
 
-    def _a_day_passes(self) -> None:
-        # As tests.support.databases.make_past, in one transaction: this happens hundreds of times.
+    def _let_a_day_pass(self) -> None:
+        # Like tests.support.databases.make_past, but in one transaction, because this runs hundreds of times.
         with self.database.engine.begin() as connection:
-            work = [(name, column) for name in ("jobs", "pieces", "mails") for column in ("due_at", "lease_until")]
-            for name, column in [*work, ("blobs", "expires_at")]:
+            leased = [(name, column) for name in ("jobs", "pieces", "mails") for column in ("due_at", "lease_until")]
+            for name, column in [*leased, ("blobs", "expires_at")]:
                 table = metadata.tables[name]
                 statement = update(table).where(table.c[column].is_not(None))
                 connection.execute(statement.values({column: table.c[column] - _DAY}))
 
     def rows(self, table: str, present: str | None = None) -> list[Any]:
-        """A table's rows, or those where one column is not NULL."""
+        """The rows of a table, or only those whose column ``present`` is not NULL."""
         target = metadata.tables[table]
         query = select(target) if present is None else select(target).where(target.c[present].is_not(None))
         return self.database.run(lambda connection: list(connection.execute(query)))
@@ -329,19 +344,19 @@ class House:
         return len(self.rows(table))
 
     def blobs_on_disk(self) -> set[tuple[str, str]]:
-        """(store, blob) of every directory that a blob has or had or will have."""
+        """The blobs on disk as (store, blob), including those that are unfinished or half deleted."""
         return {(path.parent.parent.name, path.name) for path in self._media.glob("*/*/*")}
 
     def bytes_of(self, store: str, blob: str) -> bytes:
         with self.media[store].open(blob) as reader:
             return reader.read()
 
-    def is_tidy(self) -> None:
-        """Every blob on disk is on record, and every blob on record is a job's; no row waits for anything."""
+    def assert_tidy(self) -> None:
+        """Asserts that every blob on disk has a row, every row of a blob belongs to a job, and nothing is due."""
         jobs = self.rows("jobs")
-        kept = {("videos", job.video) for job in jobs} | {("mp3s", job.mp3) for job in jobs if job.mp3}
-        assert self.blobs_on_disk() == kept
-        assert {(row.store, row.id) for row in self.rows("blobs")} == kept
+        retained = {("videos", job.video) for job in jobs} | {("mp3s", job.mp3) for job in jobs if job.mp3}
+        assert self.blobs_on_disk() == retained
+        assert {(row.store, row.id) for row in self.rows("blobs")} == retained
         assert not self.rows("blobs", "expires_at")
         assert not self.rows("jobs", "due_at")
         assert not self.rows("mails", "due_at")
@@ -351,8 +366,8 @@ class House:
         self.database.close()
 
 
-def found(directory: Path) -> Path:
-    """A migrated database with one user in it, in a file that can be copied."""
+def new_system(directory: Path) -> Path:
+    """Creates a system with one user, whose directory can be copied."""
     directory.mkdir()
     with sqlite(directory) as database:
         row = {"id": OWNER, "username": "ada", "email": "ada@example.org", "name": "Ada", "created_at": 0}
@@ -361,17 +376,17 @@ def found(directory: Path) -> Path:
     return directory
 
 
-def houses(template: Path, place: Path) -> Iterator[Path]:
-    """Fresh copies of a house, one after the other; each is torn down when the next is asked for."""
+def copies(template: Path, directory: Path) -> Iterator[Path]:
+    """Yields fresh copies of a system, and deletes each before the next."""
     for n in itertools.count(1):
-        directory = place / str(n)
-        shutil.copytree(template, directory)
-        yield directory
-        shutil.rmtree(directory)
+        copy = directory / str(n)
+        shutil.copytree(template, copy)
+        yield copy
+        shutil.rmtree(copy)
 
 
-def forked(work: Callable[[], None], directory: Path) -> int:
-    """Run in a process of its own; its pid. It exits with 0, or 1 where the work raised."""
+def fork(work: Callable[[], None], directory: Path) -> int:
+    """Runs ``work`` in a forked process, which exits with 0, or with 1 if ``work`` raises; returns its pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -386,15 +401,15 @@ def forked(work: Callable[[], None], directory: Path) -> int:
         os._exit(1)
 
 
-def outcome(pid: int, seconds: float = 60) -> int:
-    """How a forked process ended: its exit status, or minus the signal."""
+def exit_status(pid: int, seconds: float = 60) -> int:
+    """Waits for a forked process; returns its exit status, or the negative signal that killed it."""
     deadline = time.monotonic() + seconds
     try:
         while True:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 return os.waitstatus_to_exitcode(status)
-            assert time.monotonic() < deadline, f"a process has not ended in {seconds:g} s"
+            assert time.monotonic() < deadline, f"the process has not ended within {seconds:g} s"
             time.sleep(0.005)
     except BaseException:
         with suppress(ProcessLookupError, ChildProcessError):
@@ -403,41 +418,47 @@ def outcome(pid: int, seconds: float = 60) -> int:
         raise
 
 
-def killed(directory: Path, last: int, work: Callable[[House], Any], begin: str = "") -> str | None:
-    """Run the work and kill it at its n-th moment after ``begin``; which that was, or None where it ended before."""
-    diary = directory / "died"
+def run_and_kill(directory: Path, kill_at: int, work: Callable[[System], Any], begin: str = "") -> str | None:
+    """Runs ``work`` in a process that is killed at its n-th kill point after ``begin``.
 
-    def live() -> None:
-        house = House(directory, Fate(last, diary, begin))
-        _watch_directories(house)
-        work(house)
-        house.fate.moment("the end")
+    Returns:
+        Where it was killed, or None if it ended before.
+    """
+    report = directory / "killed"
 
-    status = outcome(forked(live, directory))
+    def run() -> None:
+        system = System(directory, KillSwitch(kill_at, report, begin))
+        _watch_directories(system)
+        work(system)
+        system.kill_switch.kill_point("the end")
+
+    status = exit_status(fork(run, directory))
     if status == -signal.SIGKILL:
-        return diary.read_text()
-    assert status == 0, f"the process failed by itself with {status}"
-    assert not diary.exists()
+        return report.read_text()
+    assert status == 0, f"the process failed with {status}"
+    assert not report.exists()
     return None
 
 
-def _watch_directories(house: House) -> None:
-    """Make every change of a directory of the house a moment; only ever called in a process that is about to end."""
-    ours = tuple(str(house.directory / name) for name in ("media", "mail"))
+def _watch_directories(system: System) -> None:
+    """Adds kill points around every change of the system's directories; only for a process that will be killed."""
+    watched = tuple(str(system.directory / name) for name in ("media", "mail"))
 
-    def mortal(name: str, change: Callable[..., Any], path: Any, *args: Any, **kwargs: Any) -> Any:
-        if not os.fspath(path).startswith(ours):
+    def killable_change(name: str, change: Callable[..., Any], path: Any, *args: Any, **kwargs: Any) -> Any:
+        if not os.fspath(path).startswith(watched):
             return change(path, *args, **kwargs)
         if name in ("rename", "replace"):
-            house.fate.happened("the bytes of a file")
-        with house.fate.effect(name):
+            system.kill_switch.happened("the bytes of a file")
+        with system.kill_switch.effect(name):
             return change(path, *args, **kwargs)
 
-    def mortal_fsync(descriptor: Any) -> None:
+    def killable_fsync(descriptor: Any) -> None:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            house.fate.happened("the flush of a file")
-            house.fate.moment("its fsync")
+            system.kill_switch.happened("the flush of a file")
+            system.kill_switch.kill_point("its fsync")
 
-    deadly: dict[str, Callable[..., Any]] = {name: partial(mortal, name, getattr(os, name)) for name in _CHANGES}
-    for name, function in (deadly | {"fsync": mortal_fsync}).items():
+    functions: dict[str, Callable[..., Any]] = {"fsync": killable_fsync}
+    for name in _DIRECTORY_CHANGES:
+        functions[name] = partial(killable_change, name, getattr(os, name))
+    for name, function in functions.items():
         setattr(os, name, function)

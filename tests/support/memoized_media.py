@@ -1,7 +1,7 @@
-"""Lets the work on sound be done once for many deaths: what dies in those tests is what goes on around it.
+"""Memoizes demuxing and encoding for tests that kill a conversion at hundreds of points around them.
 
-Reading a video and encoding its track are remembered by what goes in, and given again without a reader or an encoder,
-which take a second of each death otherwise. Everything else is real: stores, rows, events, the order of it all.
+A video that was demuxed before, or a track that was encoded before, gives the same result again without a demux child
+or an encoder, which would take a second each time. Everything else is real: stores, rows, events and their order.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ from functions.convert.plan import FrameRange
 OnProgress = Callable[[float], None]
 
 
-class Rehearsal:
-    """What readers and encoders have made so far. A process that is forked has what its parent had."""
+class MediaMemo:
+    """The results of demux children and encoders so far. A forked process inherits its parent's."""
 
     def __init__(self) -> None:
         self._encode = encoder.encode
@@ -38,7 +38,7 @@ class Rehearsal:
     def open_track(
         self, source: SupportsReadSeek, path: Path, *, number: int, copy: bool, on_progress: OnProgress
     ) -> Iterator[TrackStream | None]:
-        """As ``open_track``, but the track is complete."""
+        """Does what ``open_track`` does, but the track is complete at once."""
         source.seek(0)
         content = source.read()
         key = (hashlib.sha256(content).digest(), number, copy)
@@ -65,7 +65,7 @@ class Rehearsal:
         on_progress: OnProgress,
         on_end: Callable[[EncoderRun], object] = lambda _: None,
     ) -> list[EncoderRun]:
-        """As ``encoder.encode``."""
+        """Does what ``encoder.encode`` does."""
         assert source.stream is None or not source.stream.growing
         sound = hashlib.sha256(source.track.read_bytes()).digest()
         plan = json.dumps(source.plan.to_json())
@@ -84,12 +84,12 @@ class Rehearsal:
 
 
 @contextmanager
-def rehearsed() -> Iterator[None]:
-    """Readers and encoders work once for each sound, and no disk is waited for, until the block ends."""
-    rehearsal = Rehearsal()
+def memoized_media() -> Iterator[None]:
+    """Demuxes and encodes each sound only once within the block, and does not wait for the disk."""
+    memo = MediaMemo()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "open_track", rehearsal.open_track)
-        patch.setattr(encoder, "encode", rehearsal.encode)
-        # A process that is killed loses nothing that it has given to the kernel.
+        patch.setattr(pipeline, "open_track", memo.open_track)
+        patch.setattr(encoder, "encode", memo.encode)
+        # A killed process loses nothing that the kernel has already received.
         patch.setattr(os, "fsync", lambda _: None)
         yield

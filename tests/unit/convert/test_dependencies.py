@@ -1,4 +1,4 @@
-"""Which ffmpeg is taken, what is said of one that cannot be, and how many of it work at once."""
+"""Which ffmpeg is used, why one is rejected, and how many encoders run at once."""
 
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -16,36 +16,34 @@ def program(path: Path, protocols: str) -> str:
     return shell_program(path, f"echo 'Input: {protocols}'")
 
 
-def test_none_is_none() -> None:
+def test_no_setting_means_no_program() -> None:
     assert configured_ffmpeg({}) is None
     assert configured_ffmpeg({"FFMPEG": ""}) is None
 
 
-def test_the_one_that_came_along_is_good_enough() -> None:
+def test_bundled_ffmpeg_is_accepted() -> None:
     assert configured_ffmpeg({"FFMPEG": clips.ffmpeg()}) == clips.ffmpeg()
 
 
-def test_one_that_is_not_there_is_said_so() -> None:
+def test_missing_program_is_rejected() -> None:
     with pytest.raises(BadSetting, match="no such program"):
         configured_ffmpeg({"FFMPEG": "/nowhere/ffmpeg"})
 
 
-def test_one_that_is_too_old_is_said_so(tmp_path: Path) -> None:
+def test_old_program_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="no fd protocol"):
         configured_ffmpeg({"FFMPEG": program(tmp_path / "old", "file pipe")})
     assert configured_ffmpeg({"FFMPEG": program(tmp_path / "new", "file fd pipe")}) == str(tmp_path / "new")
 
 
 @pytest.mark.parametrize(("seconds", "encoders"), [(0.0, 1), (20.0, 1), (59.0, 2), (600.0, 4)])
-def test_a_short_clip_leaves_the_cores_to_others(seconds: float, encoders: int) -> None:
+def test_short_clips_get_fewer_encoders(seconds: float, encoders: int) -> None:
     stores = {name: MagicMock() for name in ("media", "blobs", "jobs", "joins", "pieces", "outbox")}
     assert Dependencies(**stores, encoders=4).encoders_for(seconds) == encoders
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "257", "1000000000", "inf", "nan", "two"])
-def test_a_number_of_encoders_that_is_none_is_refused(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_number_of_encoders_is_rejected(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "ENCODERS": text,
         "DATABASE_URL": f"sqlite:///{tmp_path}/db",

@@ -1,4 +1,4 @@
-"""A job with edits that is shared out among workers: the MP3, tags, cover and warning that one converter makes."""
+"""A split job with edits gives the same MP3, tags, cover and warning as one converter makes alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +8,13 @@ import pytest
 from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.support import clips
-from tests.support.kill_points import ADA, House, found
+from tests.support.kill_points import ADA, System, new_system
 from tests.unit.convert.test_chapters import with_chapters
-from tests.unit.state.test_killed import prepared, the_job
+from tests.unit.state.test_killed import only_job, prepare
 
 
 def film(directory: Path) -> Path:
-    """With chapters, and pictures that end before the sound does."""
+    """Makes a video with chapters whose pictures end before its sound."""
     sound = with_chapters(directory / "sound.mka", "-af", "apad=whole_dur=24", "-c:a", "aac", "-b:a", "64k", seconds=8)
     picture = ("-f", "lavfi", "-i", "testsrc=s=96x64:r=10:d=9")
     clips.run("-i", sound, *picture, "-map", 0, "-map", 1, "-c:a", "copy", "-c:v", "mpeg4", directory / "film.mkv")
@@ -22,7 +22,7 @@ def film(directory: Path) -> Path:
 
 
 def changing(directory: Path) -> Path:
-    """Stereo at 48 kHz, then mono at 32."""
+    """Makes a file that is stereo at 48 kHz, then mono at 32 kHz."""
     first = clips.clip(directory / "one.aac", "-c:a", "aac", rate=48000)
     second = clips.clip(directory / "two.aac", "-c:a", "aac", "-ac", "1", rate=32000, sound=clips.NOISE)
     (directory / "both.aac").write_bytes(first.read_bytes() + second.read_bytes())
@@ -30,22 +30,22 @@ def changing(directory: Path) -> Path:
 
 
 def converted(video: Path, options: dict[str, str], place: Path, fanout: float) -> tuple[bytes, str | None, int]:
-    """The MP3, the warning, and how many pieces there were."""
+    """Converts the video; returns the MP3, the warning and the number of pieces."""
 
-    def work(house: House) -> None:
-        create_job(Form(video.name, options, iter([video.read_bytes()])), ADA, None, house.for_upload())
+    def work(system: System) -> None:
+        create_job(Form(video.name, options, iter([video.read_bytes()])), ADA, None, system.for_upload())
 
     place.mkdir()
-    house = House(prepared(found(place / "empty"), place / "uploaded", work))
-    house.fanout = fanout
-    house.convert(the_job(house).id, house.for_convert())
-    pieces = house.count("pieces")
-    house.days_pass()
-    job = the_job(house)
+    system = System(prepare(new_system(place / "empty"), place / "uploaded", work))
+    system.fanout = fanout
+    system.convert(only_job(system).id, system.for_convert())
+    pieces = system.count("pieces")
+    system.let_days_pass()
+    job = only_job(system)
     assert (job.state, job.error) == ("done", None)
-    house.is_tidy()
-    content = house.bytes_of("mp3s", job.mp3)
-    house.close()
+    system.assert_tidy()
+    content = system.bytes_of("mp3s", job.mp3)
+    system.close()
     return content, job.warning, pieces
 
 
@@ -62,7 +62,7 @@ def converted(video: Path, options: dict[str, str], place: Path, fanout: float) 
     ],
     ids=["edits", "no-cover", "changing"],
 )
-def test_many_workers_make_what_one_makes(
+def test_many_workers_make_the_same_mp3_as_one(
     make: Callable[[Path], Path], options: dict[str, str], warning: str | None, tmp_path: Path
 ) -> None:
     video = make(tmp_path)

@@ -1,4 +1,4 @@
-"""What the log says of a file that cannot be converted: the user's sentence, and the cause where there is one."""
+"""The log line for a file that cannot be converted: the user's message, and the cause if there is one."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ from functions.convert import handlers
 from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
-from tests.support.kill_points import ADA, House, found
+from tests.support.kill_points import ADA, System, new_system
 
 SOUND = wave_bytes(0.5)
 
@@ -23,13 +23,13 @@ SOUND = wave_bytes(0.5)
     ],
     ids=["no cause", "a cause"],
 )
-def test_a_cause_is_named_where_there_is_one(
+def test_log_line_has_the_message_and_any_cause(
     content: bytes, options: dict[str, str], line: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    house = House(found(tmp_path / "house"))
-    job = create_job(Form("a.wav", options, iter([content])), ADA, None, house.for_upload())
-    handlers.convert(job.id, house.for_convert())
-    house.close()
-    (said,) = [one.getMessage() for one in caplog.records if one.name == "functions.state.leases"]
-    assert re.fullmatch(f"job {job.id}: {line}", said)
+    system = System(new_system(tmp_path / "system"))
+    job = create_job(Form("a.wav", options, iter([content])), ADA, None, system.for_upload())
+    handlers.convert(job.id, system.for_convert())
+    system.close()
+    [logged] = [record.getMessage() for record in caplog.records if record.name == "functions.state.leases"]
+    assert re.fullmatch(f"job {job.id}: {line}", logged)

@@ -21,8 +21,8 @@ from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.support import clips
-from tests.support.kill_points import ADA, House, found
-from tests.unit.state.test_killed import the_job
+from tests.support.kill_points import ADA, System, new_system
+from tests.unit.state.test_killed import only_job
 
 RATES = [8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
 
@@ -272,17 +272,17 @@ def test_however_many_encoders_make_it(music: Path, tmp_path: Path) -> None:
 def test_many_workers_make_what_one_makes(tmp_path: Path) -> None:
     made = []
     for name in ("alone", "shared"):
-        house = House(found(tmp_path / name))
-        create_job(Form("a.wav", {"vbr": "3"}, iter([wave_bytes(30)])), ADA, None, house.for_upload())
+        system = System(new_system(tmp_path / name))
+        create_job(Form("a.wav", {"vbr": "3"}, iter([wave_bytes(30)])), ADA, None, system.for_upload())
         if name == "shared":
-            house.fanout = 0
-            handlers.convert(the_job(house).id, house.for_convert(house.deliver))
+            system.fanout = 0
+            handlers.convert(only_job(system).id, system.for_convert(system.deliver))
         else:
-            house.convert(the_job(house).id, house.for_convert())
-        job = the_job(house)
+            system.convert(only_job(system).id, system.for_convert())
+        job = only_job(system)
         assert (job.state, job.error) == ("done", None)
-        made.append(house.bytes_of("mp3s", job.mp3))
-        house.close()
+        made.append(system.bytes_of("mp3s", job.mp3))
+        system.close()
     assert made[0] == made[1]
 
 

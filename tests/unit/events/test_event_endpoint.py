@@ -1,4 +1,4 @@
-"""What the log says of an event that is put off."""
+"""The log line for an event that will be retried."""
 
 import logging
 
@@ -13,16 +13,16 @@ EVENT = VideoUploaded(JobId("a" * 32))
 
 
 @pytest.mark.parametrize(
-    ("cause", "said"),
+    ("cause", "message"),
     [
         (None, "Wait."),
-        (OSError("the line is dead"), "Wait. (the line is dead)"),
+        (OSError("connection reset"), "Wait. (connection reset)"),
         (TimeoutError(), "Wait. (TimeoutError)"),
     ],
 )
-def test_the_log_has_the_cause_and_nothing_where_there_is_none(
-    cause: Exception | None, said: str, caplog: pytest.LogCaptureFixture
+def test_log_line_has_the_message_and_any_cause(
+    cause: Exception | None, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), pytest.raises(ServiceUnavailable), handling(EVENT):
         raise TryAgain("Wait.") from cause
-    assert caplog.messages == [f"job {EVENT.job}: {EVENT.type} will be retried: {said}"]
+    assert caplog.messages == [f"job {EVENT.job}: {EVENT.type} will be retried: {message}"]

@@ -1,4 +1,4 @@
-"""A mail that is out is recorded as sent, also where the database goes away just then."""
+"""A mail that was sent is recorded as sent, even if the database becomes unavailable in between."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -17,10 +17,11 @@ JOB = JobId("a" * 32)
 
 
 class Mails:
-    """One mail to send, on a database that is away for some calls of ``sent``."""
+    """One mail to send, in a database that is unavailable for the first calls of ``sent``."""
 
-    def __init__(self, away: int) -> None:
-        self.away, self.released = away, False
+    def __init__(self, unavailable: int) -> None:
+        self.unavailable = unavailable
+        self.released = False
 
     def claim(self, event: str) -> Any:
         return SimpleNamespace(row=SimpleNamespace(id=event, kind=Mp3Ready.type), exhausted=False)
@@ -36,30 +37,30 @@ class Mails:
         self.released = True
 
     def sent(self, _: object) -> None:
-        self.away -= 1
-        if self.away >= 0:
-            raise DatabaseUnavailable("away")
+        self.unavailable -= 1
+        if self.unavailable >= 0:
+            raise DatabaseUnavailable("unavailable")
 
 
-def office(mails: Any, sent: list[Mail]) -> Dependencies:
+def dependencies(mails: Any, sent: list[Mail]) -> Dependencies:
     links = Links.from_environ({"LINK_KEY": "k" * 64, "PUBLIC_URL": "http://localhost"})
     return Dependencies(mails, links, sent.append)
 
 
-def test_it_is_recorded_once_the_database_is_back() -> None:
-    mails, sent = Mails(away=3), list[Mail]()
-    send_mail(Mp3Ready(JOB).id, office(mails, sent))
-    assert (len(sent), mails.away, mails.released) == (1, -1, False)
+def test_sent_mail_is_recorded_once_the_database_is_back() -> None:
+    mails, sent = Mails(unavailable=3), list[Mail]()
+    send_mail(Mp3Ready(JOB).id, dependencies(mails, sent))
+    assert (len(sent), mails.unavailable, mails.released) == (1, -1, False)
 
 
-def test_after_a_minute_the_broker_is_told_to_try_again_and_no_second_mail_goes_out(
+def test_after_a_minute_the_event_is_retried_without_a_second_mail(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(main, "_RECORDING_SECONDS", 0.0)
-    mails, sent = Mails(away=2), list[Mail]()
-    one = office(mails, sent)
+    mails, sent = Mails(unavailable=2), list[Mail]()
+    deps = dependencies(mails, sent)
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
-            send_mail(Mp3Ready(JOB).id, one)
-    send_mail(Mp3Ready(JOB).id, one)
-    assert (len(sent), mails.away, mails.released) == (1, -1, False)
+            send_mail(Mp3Ready(JOB).id, deps)
+    send_mail(Mp3Ready(JOB).id, deps)
+    assert (len(sent), mails.unavailable, mails.released) == (1, -1, False)

@@ -1,5 +1,6 @@
-"""Every plain function is killed at every moment of its life (``tests.support.kill_points``); then sweep and the
-broker run alone for a day, and what a user notices is compared with what was promised.
+"""Kills every function at each of its kill points, then lets sweep and the broker run for days by themselves.
+
+What the user would notice afterwards must be what was promised. See ``tests.support.kill_points``.
 """
 
 import os
@@ -28,304 +29,318 @@ from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.support.databases import make_past
-from tests.support.kill_points import ADA, OWNER, House, forked, found, houses, killed, outcome
-from tests.support.memoized_media import rehearsed
+from tests.support.kill_points import ADA, OWNER, System, copies, exit_status, fork, new_system, run_and_kill
+from tests.support.memoized_media import memoized_media
 
 KEY = "once"
 SOUND = wave_bytes(0.5)
-#: It looks like a sound as far as upload looks.
+#: Noise whose first bytes pass for sound when upload sniffs them.
 NOISE = SOUND[:12] + os.urandom(2000)
 
 
-def upload(house: House, content: bytes = SOUND, key: str | None = KEY) -> Job:
-    """Upload as a client does, in two chunks."""
-    return create_job(Form("a.wav", {}, iter([content[:1000], content[1000:]])), ADA, key, house.for_upload())
+def upload(system: System, content: bytes = SOUND, key: str | None = KEY) -> Job:
+    """Uploads as a client does, in two chunks."""
+    return create_job(Form("a.wav", {}, iter([content[:1000], content[1000:]])), ADA, key, system.for_upload())
 
 
-def prepared(template: Path, place: Path, *works: Callable[[House], Any]) -> Path:
-    """A copy of a house in which something has been done."""
-    shutil.copytree(template, place)
-    house = House(place)
-    for work in works:
-        work(house)
-    house.close()
-    return place
+def prepare(template: Path, directory: Path, *steps: Callable[[System], Any]) -> Path:
+    """Copies a system and takes some steps in the copy."""
+    shutil.copytree(template, directory)
+    system = System(directory)
+    for step in steps:
+        step(system)
+    system.close()
+    return directory
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _sound_once() -> Iterator[None]:
-    with rehearsed():
+def _memoized_media() -> Iterator[None]:
+    with memoized_media():
         yield
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("houses")
+    return tmp_path_factory.mktemp("systems")
 
 
 @pytest.fixture(scope="module")
 def empty(place: Path) -> Path:
-    return found(place / "empty")
+    return new_system(place / "empty")
 
 
 @pytest.fixture(scope="module")
 def uploaded(empty: Path, place: Path) -> Path:
-    return prepared(empty, place / "uploaded", upload)
+    return prepare(empty, place / "uploaded", upload)
 
 
 @pytest.fixture(scope="module")
 def converted(uploaded: Path, place: Path) -> Path:
-    """With an MP3 whose mail is not sent."""
-    return prepared(
-        uploaded, place / "converted", lambda house: handlers.convert(the_job(house).id, house.for_convert())
+    """A system with an MP3 whose mail was not sent."""
+    return prepare(
+        uploaded, place / "converted", lambda system: handlers.convert(only_job(system).id, system.for_convert())
     )
 
 
 @pytest.fixture(scope="module")
 def mp3(converted: Path) -> bytes:
-    """The MP3 of ``SOUND`` when nobody dies."""
-    house = House(converted)
-    content = house.bytes_of("mp3s", the_job(house).mp3)
-    house.close()
+    """The MP3 of ``SOUND`` when nothing is killed."""
+    system = System(converted)
+    content = system.bytes_of("mp3s", only_job(system).mp3)
+    system.close()
     assert len(content) > 3000
     return content
 
 
-def the_job(house: House) -> Any:
-    [job] = house.rows("jobs")
+def only_job(system: System) -> Any:
+    [job] = system.rows("jobs")
     return job
 
 
-def job_of(place: Path) -> JobId:
-    """The id of the one job in a house that nobody is in."""
-    house = House(place)
-    job = JobId(the_job(house).id)
-    house.close()
+def only_job_id(directory: Path) -> JobId:
+    """The id of the one job in a system that no process has open."""
+    system = System(directory)
+    job = JobId(only_job(system).id)
+    system.close()
     return job
 
 
-def is_done(house: House, mp3: bytes, copies: int = 1) -> None:
-    """One finished job, its MP3, its mail, and nothing else."""
-    job = the_job(house)
+def assert_done(system: System, mp3: bytes, mails: int = 1) -> None:
+    """Asserts that there is one finished job, its MP3, its mail, and nothing else."""
+    job = only_job(system)
     assert (job.state, job.error) == ("done", None)
-    assert house.bytes_of("mp3s", job.mp3) == mp3
-    assert house.bytes_of("videos", job.video) == SOUND
-    has_told(house, Mp3Ready(job.id), copies)
-    house.is_tidy()
+    assert system.bytes_of("mp3s", job.mp3) == mp3
+    assert system.bytes_of("videos", job.video) == SOUND
+    assert_mailed(system, Mp3Ready(job.id), mails)
+    system.assert_tidy()
 
 
-def has_told(house: House, event: Event, copies: int = 1) -> None:
-    """The mail of the event has been sent, by one Message-ID, and no other."""
-    [mail] = house.rows("mails")
+def assert_mailed(system: System, event: Event, mails: int = 1) -> None:
+    """Asserts that the event's mail has been sent so many times under one Message-ID, and no other mail."""
+    [mail] = system.rows("mails")
     assert (mail.id, mail.kind, mail.state) == (event.id, event.type, "sent")
-    assert house.taken() == [f"<{event.id}@mp3burst>"] * copies
-    assert [path.name for path in house.mail_directory.glob("*.eml")] == [f"{event.id}.eml"]
+    assert system.accepted_mails() == [f"<{event.id}@mp3burst>"] * mails
+    assert [path.name for path in system.mail_directory.glob("*.eml")] == [f"{event.id}.eml"]
 
 
-def deaths(template: Path, place: Path, work: Callable[[House], Any], begin: str = "") -> Iterator[tuple[str, House]]:
-    """Each moment at which the work was killed, with the house as it was left; at last the work alive."""
-    for n, directory in zip(count(1), houses(template, place), strict=False):
-        died = killed(directory, n, work, begin)
-        house = House(directory)
+def kill_everywhere(
+    template: Path, directory: Path, work: Callable[[System], Any], begin: str = ""
+) -> Iterator[tuple[str | None, System]]:
+    """Runs the work once for each of its kill points, each time in a fresh copy of the system.
+
+    Yields:
+        Where the work was killed, and the system as it was left; at last None and the system after a complete run.
+    """
+    for n, copy in zip(count(1), copies(template, directory), strict=False):
+        where = run_and_kill(copy, n, work, begin)
+        system = System(copy)
         try:
-            yield died or "alive", house
+            yield where, system
         except BaseException as error:
-            error.add_note(f"killed at moment {n}, {died}")
+            error.add_note(f"killed at kill point {n}, {where}")
             raise
         finally:
-            house.close()
-        if died is None:
-            assert n > 5, "it had hardly begun"
+            system.close()
+        if where is None:
+            assert n > 5, "the work has hardly any effects"
             return
 
 
-def test_an_upload_that_is_killed_is_one_job_or_none(empty: Path, tmp_path: Path, mp3: bytes) -> None:
+def test_killed_upload_is_one_job_or_none(empty: Path, tmp_path: Path, mp3: bytes) -> None:
     seen: Counter[int] = Counter()
-    for died, house in deaths(empty, tmp_path, upload):
-        jobs = house.count("jobs")
+    for where, system in kill_everywhere(empty, tmp_path, upload):
+        jobs = system.count("jobs")
         seen[jobs] += 1
-        house.days_pass()  # What the broker was told is lost,
-        for event in house.said():
-            house.deliver(event)  # and comes late.
+        system.let_days_pass()  # the broker delivers nothing meanwhile,
+        for event in system.published():
+            system.deliver(event)  # and everything afterwards
         if not jobs:
-            assert died != "alive"
-            assert [house.count(table) for table in ("jobs", "mails", "blobs")] == [0, 0, 0]
-            house.is_tidy()
+            assert where is not None
+            assert [system.count(table) for table in ("jobs", "mails", "blobs")] == [0, 0, 0]
+            system.assert_tidy()
             continue
-        is_done(house, mp3)
-        assert upload(house).id == the_job(house).id  # The client heard nothing, and tries again.
-        is_done(house, mp3)
+        assert_done(system, mp3)
+        assert upload(system).id == only_job(system).id  # the client got no answer and retries
+        assert_done(system, mp3)
     assert min(seen[0], seen[1]) >= 3
 
 
-def test_a_converter_that_is_killed_makes_one_mp3(uploaded: Path, tmp_path: Path, mp3: bytes) -> None:
-    job = job_of(uploaded)
-    for _, house in deaths(uploaded, tmp_path, lambda house: handlers.convert(job, house.for_convert())):
-        said = house.said()
-        house.days_pass()
-        is_done(house, mp3)
-        for event in [*said, VideoUploaded(job)]:
-            house.deliver(event)
-        is_done(house, mp3)
+def test_killed_converter_makes_one_mp3(uploaded: Path, tmp_path: Path, mp3: bytes) -> None:
+    job = only_job_id(uploaded)
+    for _, system in kill_everywhere(uploaded, tmp_path, lambda system: handlers.convert(job, system.for_convert())):
+        published = system.published()
+        system.let_days_pass()
+        assert_done(system, mp3)
+        for event in [*published, VideoUploaded(job)]:
+            system.deliver(event)
+        assert_done(system, mp3)
 
 
-def test_a_converter_that_is_killed_refuses_a_file_once(empty: Path, place: Path, tmp_path: Path) -> None:
-    refused = prepared(empty, place / "refused", lambda house: upload(house, NOISE))
-    job = job_of(refused)
-    # Up to the first read it is as with a file that can be converted.
-    for _, house in deaths(refused, tmp_path, lambda house: handlers.convert(job, house.for_convert()), begin="read"):
-        house.days_pass()
-        assert the_job(house).state == "failed"
-        assert "not a video or audio file" in the_job(house).error
-        house.deliver(VideoUploaded(job))
-        house.deliver(ConversionFailed(job))
-        has_told(house, ConversionFailed(job))
-        house.is_tidy()
+def test_killed_converter_rejects_a_file_once(empty: Path, place: Path, tmp_path: Path) -> None:
+    rejected = prepare(empty, place / "rejected", lambda system: upload(system, NOISE))
+    job = only_job_id(rejected)
+    # Up to the first read, the steps are those for a file that can be converted.
+    for _, system in kill_everywhere(
+        rejected, tmp_path, lambda system: handlers.convert(job, system.for_convert()), begin="read"
+    ):
+        system.let_days_pass()
+        assert only_job(system).state == "failed"
+        assert "not a video or audio file" in only_job(system).error
+        system.deliver(VideoUploaded(job))
+        system.deliver(ConversionFailed(job))
+        assert_mailed(system, ConversionFailed(job))
+        system.assert_tidy()
 
 
-def test_a_converter_that_was_overtaken_deletes_its_mp3(uploaded: Path, tmp_path: Path, mp3: bytes) -> None:
-    house, job = House(shutil.copytree(uploaded, tmp_path / "house")), job_of(uploaded)
+def test_overtaken_converter_deletes_its_mp3(uploaded: Path, tmp_path: Path, mp3: bytes) -> None:
+    system = System(shutil.copytree(uploaded, tmp_path / "system"))
+    job = only_job_id(uploaded)
 
     class Slow(Jobs):
         def finish(self, lease: Lease[Job], outcome: Outcome) -> Event | None:
-            make_past(house.database, "jobs", "lease_until")
-            handlers.convert(job, house.for_convert(house.deliver))
-            assert len(house.blobs_on_disk()) == 3
+            make_past(system.database, "jobs", "lease_until")
+            handlers.convert(job, system.for_convert(system.deliver))
+            assert len(system.blobs_on_disk()) == 3
             return super().finish(lease, outcome)
 
-    workshop = replace(house.for_convert(), jobs=Slow(house.database))
-    handlers.convert(job, workshop)
-    is_done(house, mp3)
-    house.close()
+    handlers.convert(job, replace(system.for_convert(), jobs=Slow(system.database)))
+    assert_done(system, mp3)
+    system.close()
 
 
-def test_a_mail_goes_out_twice_only_where_the_servers_yes_was_not_recorded(
+def test_mail_is_sent_twice_only_if_its_acceptance_was_not_recorded(
     converted: Path, tmp_path: Path, mp3: bytes
 ) -> None:
-    doubled, event = [], Mp3Ready(job_of(converted))
-    for died, house in deaths(converted, tmp_path, lambda house: send_mail(event.id, house.for_notify())):
-        taken, [mail] = len(house.taken()), house.rows("mails")
-        assert all(path.read_bytes().endswith(b"--\r\n") for path in house.mail_directory.glob("*.eml"))
-        copies = 2 if taken and mail.state == "due" else 1
-        doubled += [died] if copies == 2 else []
-        house.days_pass()
-        house.deliver(event)
-        is_done(house, mp3, copies)
-    assert doubled == [
+    event = Mp3Ready(only_job_id(converted))
+    sent_twice = []
+    for where, system in kill_everywhere(converted, tmp_path, lambda system: send_mail(event.id, system.for_notify())):
+        is_accepted = bool(system.accepted_mails())
+        [mail] = system.rows("mails")
+        assert all(path.read_bytes().endswith(b"--\r\n") for path in system.mail_directory.glob("*.eml"))
+        mails = 2 if is_accepted and mail.state == "due" else 1
+        if mails == 2:
+            sent_twice.append(where)
+        system.let_days_pass()
+        system.deliver(event)
+        assert_done(system, mp3, mails)
+    assert sent_twice == [
         "after the server's 250, before Mails._close",
         "after the statements of Mails._close, before their commit",
     ]
 
 
-def test_a_sweep_that_is_killed_does_nothing_twice(empty: Path, place: Path, tmp_path: Path) -> None:
-    messy = prepared(empty, place / "messy", mess)
-    house = House(messy)
-    names = {row.filename: row.id for row in house.rows("jobs")}
-    house.close()
+def test_killed_sweep_does_nothing_twice(empty: Path, place: Path, tmp_path: Path) -> None:
+    messy = prepare(empty, place / "messy", make_mess)
+    system = System(messy)
+    names = {row.filename: row.id for row in system.rows("jobs")}
+    system.close()
 
-    for _, house in deaths(messy, tmp_path, lambda house: sweep_up(house.for_sweep(keep_days=1))):
-        house.convert = quick_convert
-        for event in house.said():
-            house.deliver(event)
-        house.days_pass(keep_days=1)
-        states = {row.filename: (row.state, row.error) for row in house.rows("jobs")}
+    for _, system in kill_everywhere(messy, tmp_path, lambda system: sweep_up(system.for_sweep(keep_days=1))):
+        system.convert = quick_convert
+        for event in system.published():
+            system.deliver(event)
+        system.let_days_pass(keep_days=1)
+        states = {row.filename: (row.state, row.error) for row in system.rows("jobs")}
         assert states == {
             "lost.wav": ("done", None),
-            "spent.wav": ("failed", ATTEMPTS_EXHAUSTED),
-            "unheard.wav": ("done", None),
-            "unreachable.wav": ("done", None),
+            "exhausted.wav": ("failed", ATTEMPTS_EXHAUSTED),
+            "unsent.wav": ("done", None),
+            "undeliverable.wav": ("done", None),
         }
-        told = [Mp3Ready(names["lost.wav"]), ConversionFailed(names["spent.wav"]), Mp3Ready(names["unheard.wav"])]
-        assert sorted(house.taken()) == sorted(f"<{event.id}@mp3burst>" for event in told)
-        assert Counter(row.state for row in house.rows("mails")) == {"sent": 3, "abandoned": 1}
-        house.is_tidy()
+        announced = [
+            Mp3Ready(names["lost.wav"]),
+            ConversionFailed(names["exhausted.wav"]),
+            Mp3Ready(names["unsent.wav"]),
+        ]
+        assert sorted(system.accepted_mails()) == sorted(f"<{event.id}@mp3burst>" for event in announced)
+        assert Counter(row.state for row in system.rows("mails")) == {"sent": 3, "abandoned": 1}
+        system.assert_tidy()
 
 
-def mess(house: House) -> None:
-    """What sweep finds: an event that got lost, a job that was tried too often, an old job, an unsent mail, one that
-    cannot be sent, and what a killed writer has left.
+def make_mess(system: System) -> None:
+    """Leaves work for sweep: a lost event, a job whose attempts are exhausted, an old job, an unsent mail, a mail that
+    cannot be sent, and the blob of a killed writer.
     """
-    ids = {name: add(house, name) for name in ("lost", "spent", "old", "unheard", "unreachable")}
-    for name in ("old", "unheard", "unreachable"):
-        quick_convert(ids[name], house.for_convert())
-    send_mail(Mp3Ready(ids["old"]).id, house.for_notify())
-    change(house, "jobs", ids["spent"], attempts=MAX_ATTEMPTS)
-    change(house, "jobs", ids["old"], finished_at=1)
-    change(house, "mails", Mp3Ready(ids["unreachable"]).id, created_at=1, attempts=MAX_ATTEMPTS)
-    for name in ("lost", "spent"):
-        change(house, "jobs", ids[name], due_at=1)
-    for name in ("unheard", "unreachable"):
-        change(house, "mails", Mp3Ready(ids[name]).id, due_at=1)
+    ids = {name: add(system, name) for name in ("lost", "exhausted", "old", "unsent", "undeliverable")}
+    for name in ("old", "unsent", "undeliverable"):
+        quick_convert(ids[name], system.for_convert())
+    send_mail(Mp3Ready(ids["old"]).id, system.for_notify())
+    change(system, "jobs", ids["exhausted"], attempts=MAX_ATTEMPTS)
+    change(system, "jobs", ids["old"], finished_at=1)
+    change(system, "mails", Mp3Ready(ids["undeliverable"]).id, created_at=1, attempts=MAX_ATTEMPTS)
+    for name in ("lost", "exhausted"):
+        change(system, "jobs", ids[name], due_at=1)
+    for name in ("unsent", "undeliverable"):
+        change(system, "mails", Mp3Ready(ids[name]).id, due_at=1)
 
     def half_written() -> None:
-        about = Description(OWNER, "f" * 32, "a.mp3", "audio/mpeg")
-        with Blobs(house.database).writing(house.media, "mp3s", about) as writer:
+        description = Description(OWNER, "f" * 32, "a.mp3", "audio/mpeg")
+        with Blobs(system.database).writing(system.media, "mp3s", description) as writer:
             writer.write(b"half")
             os._exit(0)
 
-    house.close()
-    assert outcome(forked(half_written, house.directory)) == 0
-    for row in house.rows("blobs", "expires_at"):
-        change(house, "blobs", row.id, expires_at=1)
-    (house.directory / "said").unlink(missing_ok=True)
-    (house.directory / "taken").unlink()
+    system.close()
+    assert exit_status(fork(half_written, system.directory)) == 0
+    for row in system.rows("blobs", "expires_at"):
+        change(system, "blobs", row.id, expires_at=1)
+    (system.directory / "published").unlink(missing_ok=True)
+    (system.directory / "accepted_mails").unlink()
 
 
-def add(house: House, name: str) -> JobId:
-    return create_job(Form(f"{name}.wav", {}, iter([SOUND])), ADA, None, house.for_upload()).id
+def add(system: System, name: str) -> JobId:
+    return create_job(Form(f"{name}.wav", {}, iter([SOUND])), ADA, None, system.for_upload()).id
 
 
-def change(house: House, table: str, row: str, **values: object) -> None:
+def change(system: System, table: str, row: str, **values: object) -> None:
     target = metadata.tables[table]
     statement = update(target).where(target.c.id == row).values(**values)
-    house.database.run(lambda connection: connection.execute(statement))
+    system.database.run(lambda connection: connection.execute(statement))
 
 
-def quick_convert(job: JobId, workshop: ConvertDependencies) -> None:
-    """Convert as convert does, but for the sound."""
-    jobs: Jobs = workshop.jobs
-    if lease := jobs.claim(job):
-        about = Description(OWNER, job, "a.mp3", "audio/mpeg")
-        with workshop.blobs.writing(workshop.media, "mp3s", about) as writer:
+def quick_convert(job: JobId, deps: ConvertDependencies) -> None:
+    """Does what convert does, without any sound."""
+    if lease := deps.jobs.claim(job):
+        description = Description(OWNER, job, "a.mp3", "audio/mpeg")
+        with deps.blobs.writing(deps.media, "mp3s", description) as writer:
             writer.write(b"sound")
-        if event := jobs.finish(lease, Outcome(writer.blob, 1.0, None)):
-            workshop.outbox.emit(event)
+        if event := deps.jobs.finish(lease, Outcome(writer.blob, 1.0, None)):
+            deps.outbox.emit(event)
 
 
-def at_the_same_moment(house: House, number: int, work: Callable[[House], Any]) -> list[int]:
-    """Run the work in so many processes, let go together; how each ended."""
-    waiting, go = os.pipe()
-    house.close()
+def in_parallel(system: System, number: int, work: Callable[[System], Any]) -> list[int]:
+    """Runs the work in so many processes that start together; returns their exit statuses."""
+    gate, opener = os.pipe()
+    system.close()
 
     def wait_and_work() -> None:
-        os.close(go)
-        os.read(waiting, 1)
-        work(House(house.directory))
+        os.close(opener)
+        os.read(gate, 1)
+        work(System(system.directory))
 
-    pids = [forked(wait_and_work, house.directory) for _ in range(number)]
-    os.close(waiting)
-    os.close(go)
-    return [outcome(pid) for pid in pids]
+    pids = [fork(wait_and_work, system.directory) for _ in range(number)]
+    os.close(gate)
+    os.close(opener)
+    return [exit_status(pid) for pid in pids]
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_an_event_that_comes_three_times_is_one_mp3_and_one_mail(
-    uploaded: Path, tmp_path: Path, mp3: bytes, together: bool
+@pytest.mark.parametrize("at_once", [False, True])
+def test_event_delivered_three_times_makes_one_mp3_and_one_mail(
+    uploaded: Path, tmp_path: Path, mp3: bytes, at_once: bool
 ) -> None:
-    house = House(shutil.copytree(uploaded, tmp_path / "house"))
-    job = the_job(house).id
+    system = System(shutil.copytree(uploaded, tmp_path / "system"))
+    job = only_job(system).id
 
-    def thrice(work: Callable[[House], Any]) -> None:
-        if together:
-            assert at_the_same_moment(house, 3, work) == [0, 0, 0]
+    def run_three_times(work: Callable[[System], Any]) -> None:
+        if at_once:
+            assert in_parallel(system, 3, work) == [0, 0, 0]
         else:
             for _ in range(3):
-                work(house)
+                work(system)
 
-    thrice(lambda house: handlers.convert(job, house.for_convert()))
-    # The upload's own event, and one of the MP3: of three workers one has something to say.
-    assert house.said() == [VideoUploaded(job), Mp3Ready(job)]
-    thrice(lambda house: send_mail(Mp3Ready(job).id, house.for_notify()))
-    is_done(house, mp3)
-    assert the_job(house).attempts == 1
-    house.close()
+    run_three_times(lambda system: handlers.convert(job, system.for_convert()))
+    # The upload's event and one for the MP3: only one of the three workers emits anything.
+    assert system.published() == [VideoUploaded(job), Mp3Ready(job)]
+    run_three_times(lambda system: send_mail(Mp3Ready(job).id, system.for_notify()))
+    assert_done(system, mp3)
+    assert only_job(system).attempts == 1
+    system.close()
