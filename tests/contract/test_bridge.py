@@ -31,7 +31,7 @@ def function() -> Iterator[Function]:
         yield running
 
 
-def test_a_function_may_work_longer_than_two_heartbeats(server: RabbitMQ, function: Function) -> None:
+def test_function_may_run_longer_than_two_heartbeats(server: RabbitMQ, function: Function) -> None:
     slow, quick = VideoUploaded(job()), VideoUploaded(job())
     function.answer = lambda request, _: (lambda: time.sleep(4)) if request.id == slow.id else 200
     through = f"{server.url}?heartbeat=1"
@@ -43,7 +43,7 @@ def test_a_function_may_work_longer_than_two_heartbeats(server: RabbitMQ, functi
         assert "No connection" not in bridge.log()
 
 
-def test_a_killed_bridge_loses_nothing(server: RabbitMQ, function: Function) -> None:
+def test_killed_bridge_loses_nothing(server: RabbitMQ, function: Function) -> None:
     release, event = threading.Event(), VideoUploaded(job())
     function.answer = lambda _, delivery: (lambda: void(release.wait(30))) if delivery == 1 else 200
     with Bridge(server.url, {"video": function.url}) as bridge:
@@ -57,7 +57,7 @@ def test_a_killed_bridge_loses_nothing(server: RabbitMQ, function: Function) -> 
         assert function.ids == [event.id] * 2
 
 
-def test_a_bridge_killed_while_an_event_waits_loses_nothing(server: RabbitMQ, function: Function) -> None:
+def test_bridge_killed_while_a_retry_waits_loses_nothing(server: RabbitMQ, function: Function) -> None:
     function.answer = lambda _, delivery: 500 if delivery == 1 else 200
     event = VideoUploaded(job())
     with Bridge(server.url, {"video": function.url}) as bridge:
@@ -68,7 +68,7 @@ def test_a_bridge_killed_while_an_event_waits_loses_nothing(server: RabbitMQ, fu
         function.wait(lambda: len(function.requests) >= 2)
 
 
-def test_a_stopped_bridge_lets_the_function_finish(server: RabbitMQ, function: Function) -> None:
+def test_stopped_bridge_lets_running_requests_finish(server: RabbitMQ, function: Function) -> None:
     release, first, second = threading.Event(), VideoUploaded(job()), VideoUploaded(job())
     function.answer = lambda request, _: (lambda: void(release.wait(30))) if request.id == first.id else 200
     with Bridge(server.url, {"video": function.url}, options=";concurrency=1") as bridge:
@@ -86,7 +86,7 @@ def test_a_stopped_bridge_lets_the_function_finish(server: RabbitMQ, function: F
         assert function.ids == [first.id, second.id]
 
 
-def test_a_bridge_whose_queue_is_deleted_makes_it_anew(server: RabbitMQ, function: Function) -> None:
+def test_bridge_declares_a_deleted_queue_again(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url}) as bridge:
         bridge.delete_queues()
         # Not before: RabbitMQ 3.10 moves the consumer of a quorum queue that is deleted to one that is made under its
@@ -97,7 +97,7 @@ def test_a_bridge_whose_queue_is_deleted_makes_it_anew(server: RabbitMQ, functio
         function.wait(lambda: set(load.confirmed[-5:]) <= set(function.ids))
 
 
-def test_a_foreign_message_is_a_dead_letter_at_once(server: RabbitMQ, function: Function) -> None:
+def test_foreign_message_is_dead_lettered_at_once(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url}) as bridge, raw_channel(server) as channel:
         channel.basic_publish("", bridge.queue("video"), b'{"video_fid": "1"}')
         letters = bridge.queue("video") + ".dead"
@@ -152,7 +152,7 @@ def test_no_message_stops_the_bridge(
         wait_for(lambda: bridge.waiting() == {bridge.queue("video") + ".dead": 1})
 
 
-def test_bury_gets_no_foreign_messages(server: RabbitMQ, function: Function) -> None:
+def test_bury_receives_no_foreign_messages(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url, "dead": function.url}) as bridge, raw_channel(server) as channel:
         channel.basic_publish("", bridge.queue("video"), b"hello")
         wait_for(lambda: channel.queue_declare(FOREIGN_QUEUE, passive=True).method.message_count == 1)

@@ -65,7 +65,7 @@ def function() -> Iterator[Function]:
         yield running
 
 
-def test_an_event_arrives_as_it_was_said(make: Make, function: Function) -> None:
+def test_event_arrives_unchanged(make: Make, function: Function) -> None:
     broker, event = make({"piece": function.url}), PieceCut(job(), 3)
     broker.publish(event, 10)
     function.wait(lambda: len(function.requests) == 1)
@@ -86,7 +86,7 @@ def test_each_queue_has_its_function(make: Make, function: Function) -> None:
 
 
 @pytest.mark.parametrize("fault", [500, 503, 404, None])
-def test_what_fails_is_tried_again(make: Make, function: Function, fault: int | None) -> None:
+def test_failed_delivery_is_retried(make: Make, function: Function, fault: int | None) -> None:
     function.answer = lambda _, delivery: fault if delivery < 3 else 200
     event = VideoUploaded(job())
     make({"video": function.url}).publish(event, 10)
@@ -94,7 +94,7 @@ def test_what_fails_is_tried_again(make: Make, function: Function, fault: int | 
     assert function.ids == [event.id] * 3
 
 
-def test_one_that_fails_holds_up_no_other(make: Make, function: Function) -> None:
+def test_failing_event_does_not_delay_others(make: Make, function: Function) -> None:
     broker, bad = make({"video": function.url}), job()
     function.answer = lambda request, _: 500 if request.data["job"] == bad else 200
     others = [VideoUploaded(job()) for _ in range(30)]
@@ -103,7 +103,7 @@ def test_one_that_fails_holds_up_no_other(make: Make, function: Function) -> Non
     function.wait(lambda: {event.id for event in others} <= set(function.ids))
 
 
-def test_a_dead_letter_is_buried_with_its_reason(make: Make, function: Function) -> None:
+def test_dead_letter_reaches_bury_with_its_reason(make: Make, function: Function) -> None:
     function.answer = lambda _, __: 503
     with Function(lambda _, delivery: 503 if delivery < 2 else 200) as bury:  # bury itself may fail
         event = VideoUploaded(job())
@@ -116,7 +116,7 @@ def test_a_dead_letter_is_buried_with_its_reason(make: Make, function: Function)
         assert bury.requests[1].headers["ce-knativeerrorcode"] == "503"
 
 
-def test_dead_letters_go_round_again(make: Make, function: Function) -> None:
+def test_redriven_dead_letters_are_delivered_again(make: Make, function: Function) -> None:
     broker, event = make({"video": function.url}), VideoUploaded(job())
     function.answer = lambda _, delivery: 500 if delivery < 6 else 200
     broker.publish(event, 10)
@@ -132,7 +132,7 @@ def test_dead_letters_go_round_again(make: Make, function: Function) -> None:
     assert broker.redrive("video") == 0
 
 
-def test_many_threads_publish_at_once(make: Make, function: Function) -> None:
+def test_many_threads_can_publish_at_once(make: Make, function: Function) -> None:
     broker, events = make({"video": function.url}), [VideoUploaded(job()) for _ in range(300)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda event: broker.publish(event, 20), events))
@@ -140,7 +140,7 @@ def test_many_threads_publish_at_once(make: Make, function: Function) -> None:
     assert Counter(function.ids) == Counter(event.id for event in events)
 
 
-def test_a_broker_that_is_away_takes_nothing() -> None:
+def test_unavailable_broker_is_not_published() -> None:
     with FakeBroker(Topology.from_environ({}), {}) as broker:
         broker.up = False
         with pytest.raises(NotPublished, match="sent again later"):

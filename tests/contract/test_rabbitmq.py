@@ -44,9 +44,7 @@ def refused(publish: Publish, timeout: float) -> float:
     return time.monotonic() - began
 
 
-def test_a_stopped_server_takes_nothing_and_costs_no_more_than_the_timeout(
-    server: RabbitMQ, function: Function
-) -> None:
+def test_stopped_server_costs_only_the_timeout(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
         server.stop()
@@ -57,7 +55,7 @@ def test_a_stopped_server_takes_nothing_and_costs_no_more_than_the_timeout(
         function.wait(lambda: event.id in function.ids)
 
 
-def test_a_hanging_server_costs_no_more_than_the_timeout(server: RabbitMQ, function: Function) -> None:
+def test_hanging_server_costs_only_the_timeout(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
         fresh = publisher(bridge.environ, "/mp3burst/test")
@@ -76,7 +74,7 @@ def test_a_hanging_server_costs_no_more_than_the_timeout(server: RabbitMQ, funct
         fresh.close()
 
 
-def test_an_alarm_costs_no_more_than_the_timeout(server: RabbitMQ, function: Function) -> None:
+def test_alarm_costs_only_the_timeout(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
         server.control("set_vm_memory_high_watermark", "0.000001")
@@ -89,7 +87,7 @@ def test_an_alarm_costs_no_more_than_the_timeout(server: RabbitMQ, function: Fun
         function.wait(lambda: event.id in function.ids)
 
 
-def test_an_alarm_holds_up_what_failed_and_nothing_else(server: RabbitMQ, function: Function) -> None:
+def test_alarm_delays_only_failed_events(server: RabbitMQ, function: Function) -> None:
     """RabbitMQ reads nothing more from a connection that publishes during an alarm, acknowledgements neither."""
     alarm, bad = threading.Event(), VideoUploaded(job())
     first, others = [VideoUploaded(job()) for _ in range(2)], [VideoUploaded(job()) for _ in range(5)]
@@ -120,7 +118,7 @@ def test_an_alarm_holds_up_what_failed_and_nothing_else(server: RabbitMQ, functi
         assert len(function.requests) == 9
 
 
-def test_what_has_no_queue_is_not_published_and_the_queue_comes_back(server: RabbitMQ) -> None:
+def test_missing_queue_is_not_published_and_declared_again(server: RabbitMQ) -> None:
     with Bridge(server.url, {"mp3": "http://127.0.0.1:9/"}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
         bridge.delete_queues()
@@ -129,7 +127,7 @@ def test_what_has_no_queue_is_not_published_and_the_queue_comes_back(server: Rab
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_restart_under_load_loses_nothing(server: RabbitMQ, function: Function, how: str) -> None:
+def test_restart_under_load_loses_nothing(server: RabbitMQ, function: Function, how: str) -> None:
     with Bridge(server.url, {"video": function.url}) as bridge:
         with Load(bridge.publish) as load:
             load.wait(100)
@@ -140,7 +138,7 @@ def test_a_restart_under_load_loses_nothing(server: RabbitMQ, function: Function
         wait_for(lambda: not bridge.waiting())
 
 
-def test_a_line_that_is_cut_under_load_loses_nothing(server: RabbitMQ, function: Function) -> None:
+def test_lost_connection_under_load_loses_nothing(server: RabbitMQ, function: Function) -> None:
     with Proxy(server.port) as proxy:
         through = f"amqp://guest:guest@127.0.0.1:{proxy.port}/%2F"
         with Bridge(server.url, {"video": function.url}, through=through) as bridge:
@@ -153,7 +151,7 @@ def test_a_line_that_is_cut_under_load_loses_nothing(server: RabbitMQ, function:
             wait_for(lambda: not bridge.waiting())
 
 
-def test_a_line_gone_dead_is_given_up(server: RabbitMQ, function: Function) -> None:
+def test_silent_connection_is_dropped(server: RabbitMQ, function: Function) -> None:
     with Proxy(server.port) as proxy:
         through = f"amqp://guest:guest@127.0.0.1:{proxy.port}/%2F?heartbeat=1"
         with Bridge(server.url, {"video": function.url}, through=through) as bridge:
@@ -168,7 +166,7 @@ def test_a_line_gone_dead_is_given_up(server: RabbitMQ, function: Function) -> N
             function.wait(lambda: event.id in function.ids)
 
 
-def test_queues_that_somebody_made_before_are_taken_as_they_are(server: RabbitMQ, function: Function) -> None:
+def test_existing_queues_with_other_arguments_are_used(server: RabbitMQ, function: Function) -> None:
     bridge = Bridge(server.url, {"video": function.url})
     with raw_channel(server) as channel:
         channel.queue_declare(bridge.queue("video"), durable=True)  # classic, as the tutorials do
@@ -179,7 +177,7 @@ def test_queues_that_somebody_made_before_are_taken_as_they_are(server: RabbitMQ
         function.wait(lambda: function.ids == [event.id])
 
 
-def test_a_forked_child_publishes_by_itself(server: RabbitMQ, function: Function) -> None:
+def test_forked_child_opens_its_own_connection(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url}) as bridge:
         first, childs, last = VideoUploaded(job()), VideoUploaded(job()), VideoUploaded(job())
         bridge.publish(first, 10)

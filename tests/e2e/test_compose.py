@@ -180,7 +180,7 @@ def ask(url: str, method: str, path: str, body: bytes | None = None, **headers: 
 
 
 @pytest.mark.timeout(600)
-def test_a_video_goes_all_the_way(installation: Installation, mailbox: smtp.SmtpServer, tmp_path: Path) -> None:
+def test_video_is_converted_end_to_end(installation: Installation, mailbox: smtp.SmtpServer, tmp_path: Path) -> None:
     url = installation.url
     clip = tmp_path / "Straßenmusik.mp4"
     inputs = ["-f", "lavfi", "-i", "testsrc=d=8:s=320x240", "-f", "lavfi", "-i", "sine=d=8"]
@@ -234,7 +234,7 @@ def test_a_video_goes_all_the_way(installation: Installation, mailbox: smtp.Smtp
     assert set(installation.stop().values()) == {0}
 
 
-def test_every_service_is_run_here(tmp_path: Path) -> None:
+def test_every_service_is_covered(tmp_path: Path) -> None:
     services = configuration(tmp_path)
     commands = {name: service["command"][:3] for name, service in services.items() if name not in FOREIGN}
 

@@ -141,7 +141,7 @@ def peak(pid: int) -> int:
     return int(line.split()[1]) << 10
 
 
-def test_a_function_starts_with_the_first_request_and_stops_when_idle(run: Callable[..., Platform]) -> None:
+def test_function_starts_on_demand_and_stops_when_idle(run: Callable[..., Platform]) -> None:
     platform = run(idle=0.5)
     assert platform.instances("web") == []
     first = json.loads(get(f"{platform.url}/web")[1])["pid"]
@@ -153,7 +153,7 @@ def test_a_function_starts_with_the_first_request_and_stops_when_idle(run: Calla
     assert json.loads(get(f"{platform.url}/web")[1])["pid"] != first
 
 
-def test_min_scale_is_kept_and_what_dies_is_replaced(run: Callable[..., Platform], notes: Notes) -> None:
+def test_min_scale_is_maintained(run: Callable[..., Platform], notes: Notes) -> None:
     kept = service("web", notes.directory, "web", paths="/web", scaling={"min-scale": "1"})
     platform = run(kept, idle=0.2)
     [instance] = wait_for(lambda: [i for i in platform.instances("web") if i["state"] == "ready"], "the first instance")
@@ -167,7 +167,7 @@ def test_min_scale_is_kept_and_what_dies_is_replaced(run: Callable[..., Platform
     assert get(f"{platform.url}/web")[0] == 200
 
 
-def test_load_starts_more_up_to_max_scale_and_the_rest_waits(run: Callable[..., Platform], notes: Notes) -> None:
+def test_load_scales_up_to_max_scale(run: Callable[..., Platform], notes: Notes) -> None:
     platform = run(service("web", notes.directory, "web", paths="/web", concurrency=2, scaling={"max-scale": "2"}))
     with ThreadPoolExecutor(6) as threads:
         answers = [threads.submit(get, f"{platform.url}/web/hold?file=go") for _ in range(6)]
@@ -180,7 +180,7 @@ def test_load_starts_more_up_to_max_scale_and_the_rest_waits(run: Callable[..., 
         assert [answer.result() for answer in answers] == [(200, b"held")] * 6
 
 
-def test_cpu_work_gets_no_more_instances_than_cores(run: Callable[..., Platform], notes: Notes) -> None:
+def test_cpu_work_gets_no_more_instances_than_cpus(run: Callable[..., Platform], notes: Notes) -> None:
     platform = run(service("web", notes.directory, "web", paths="/web", concurrency=1, scaling={"max-scale": "50"}))
     cores = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(cores + 2) as threads:
@@ -192,7 +192,7 @@ def test_cpu_work_gets_no_more_instances_than_cores(run: Callable[..., Platform]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_gigabyte_up_leaves_memory_flat(run: Callable[..., Platform], chunked: bool) -> None:
+def test_large_upload_uses_little_memory(run: Callable[..., Platform], chunked: bool) -> None:
     platform = run()
     connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=60)
     block = bytes(1 << 20)
@@ -205,7 +205,7 @@ def test_a_gigabyte_up_leaves_memory_flat(run: Callable[..., Platform], chunked:
     assert max(sizes.values()) < FLAT
 
 
-def test_a_gigabyte_down_leaves_memory_flat(run: Callable[..., Platform]) -> None:
+def test_large_download_uses_little_memory(run: Callable[..., Platform]) -> None:
     platform = run()
     size = 0
     with urllib.request.urlopen(f"{platform.url}/web/flood?bytes={GIGABYTE}", timeout=60) as answer:
@@ -217,7 +217,7 @@ def test_a_gigabyte_down_leaves_memory_flat(run: Callable[..., Platform]) -> Non
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_a_refusal_reaches_a_client_that_sends_all_before_it_reads(run: Callable[..., Platform], attempt: int) -> None:
+def test_rejection_reaches_a_client_that_sends_everything_first(run: Callable[..., Platform], attempt: int) -> None:
     platform = run()
     assert get(f"{platform.url}/web")[0] == 200
     size = (attempt + 1) * (20 << 20)
@@ -229,7 +229,7 @@ def test_a_refusal_reaches_a_client_that_sends_all_before_it_reads(run: Callable
     assert max(peak(pid) for pid in [platform.process.pid, *descendants(platform.process.pid)]) < FLAT
 
 
-def test_a_refusal_comes_before_the_body_is_sent(run: Callable[..., Platform]) -> None:
+def test_rejection_arrives_before_the_body_is_sent(run: Callable[..., Platform]) -> None:
     platform = run()
     with socket.create_connection(("127.0.0.1", platform.port), timeout=30) as client:
         client.sendall(b"POST /web/early HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\nabc")
@@ -239,9 +239,7 @@ def test_a_refusal_comes_before_the_body_is_sent(run: Callable[..., Platform]) -
 @pytest.mark.parametrize(
     "request_", [b"Content-Length: 1000\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"]
 )
-def test_an_upload_that_breaks_off_never_looks_whole(
-    run: Callable[..., Platform], notes: Notes, request_: bytes
-) -> None:
+def test_truncated_upload_never_looks_complete(run: Callable[..., Platform], notes: Notes, request_: bytes) -> None:
     platform = run()
     assert get(f"{platform.url}/web")[0] == 200
     with socket.create_connection(("127.0.0.1", platform.port)) as client:
@@ -251,14 +249,14 @@ def test_an_upload_that_breaks_off_never_looks_whole(
     wait_for(lambda: not platform.instances("web")[0]["inflight"], "the place to be free again")
 
 
-def test_a_client_that_hangs_up_ends_its_download(run: Callable[..., Platform], notes: Notes) -> None:
+def test_disconnect_ends_the_download(run: Callable[..., Platform], notes: Notes) -> None:
     platform = run()
     with urllib.request.urlopen(f"{platform.url}/web/flood?bytes={GIGABYTE}", timeout=60) as answer:
         assert len(answer.read(1000)) == 1000
     assert wait_for(lambda: notes("flood"), "the function to be told") == ["cut"]
 
 
-def test_headers_and_bodies_pass_untouched(run: Callable[..., Platform]) -> None:
+def test_headers_and_bodies_pass_unchanged(run: Callable[..., Platform]) -> None:
     platform = run()
     connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)
 
@@ -292,7 +290,7 @@ def test_headers_and_bodies_pass_untouched(run: Callable[..., Platform]) -> None
     connection.close()
 
 
-def test_a_client_may_ask_before_it_sends(run: Callable[..., Platform]) -> None:
+def test_expect_100_continue_is_answered(run: Callable[..., Platform]) -> None:
     platform = run()
     with socket.create_connection(("127.0.0.1", platform.port), timeout=30) as client:
         client.sendall(b"POST /web/count HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
@@ -301,7 +299,7 @@ def test_a_client_may_ask_before_it_sends(run: Callable[..., Platform]) -> None:
         assert client.recv(1000).startswith(b"HTTP/1.1 200")
 
 
-def test_requests_find_their_function(run: Callable[..., Platform], notes: Notes) -> None:
+def test_requests_are_routed_by_path_and_host(run: Callable[..., Platform], notes: Notes) -> None:
     names = {"web": "/web,/.well-known/x", "deep": "/web/deep", "inner": ""}
     platform = run(*(service(name, notes.directory, "web", paths=paths) for name, paths in names.items()))
 
@@ -322,7 +320,7 @@ def test_requests_find_their_function(run: Callable[..., Platform], notes: Notes
         assert json.load(error).keys() == {"type", "title", "status", "detail"}
 
 
-def test_a_function_is_told_what_its_manifest_lists_and_nothing_else(
+def test_function_gets_only_the_variables_its_manifest_lists(
     run: Callable[..., Platform], notes: Notes, tmp_path: Path
 ) -> None:
     def ref(kind: str, name: str, key: str, **more: Any) -> dict[str, Any]:
@@ -351,7 +349,7 @@ def test_a_function_is_told_what_its_manifest_lists_and_nothing_else(
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_function_that_cannot_start_says_so(run: Callable[..., Platform], notes: Notes) -> None:
+def test_function_that_cannot_start_is_reported(run: Callable[..., Platform], notes: Notes) -> None:
     platform = run(service("web", notes.directory, "nothing", paths="/web"))
     status, body = get(f"{platform.url}/web")
     assert status == 503
@@ -360,7 +358,7 @@ def test_a_function_that_cannot_start_says_so(run: Callable[..., Platform], note
     assert get(f"{platform.url}/web")[0] == 503
 
 
-def test_a_function_that_fails_keeps_its_reasons_to_its_log(run: Callable[..., Platform]) -> None:
+def test_failure_details_appear_only_in_the_log(run: Callable[..., Platform]) -> None:
     platform = run()
     status, body = get(f"{platform.url}/web/boom")
     assert status == 500
@@ -369,7 +367,7 @@ def test_a_function_that_fails_keeps_its_reasons_to_its_log(run: Callable[..., P
     assert get(f"{platform.url}/web/die")[0] == 502
 
 
-def test_an_answer_may_take_timeout_seconds(run: Callable[..., Platform], notes: Notes) -> None:
+def test_response_is_limited_to_timeout_seconds(run: Callable[..., Platform], notes: Notes) -> None:
     platform = run(service("web", notes.directory, "web", paths="/web", timeout=1))
     assert get(f"{platform.url}/web/hold?file=go")[0] == 504
     with pytest.raises(http.client.IncompleteRead), urllib.request.urlopen(f"{platform.url}/web/drip") as answer:
@@ -377,7 +375,7 @@ def test_an_answer_may_take_timeout_seconds(run: Callable[..., Platform], notes:
     notes.go()
 
 
-def test_events_reach_the_functions_whose_triggers_match(
+def test_events_reach_functions_with_matching_triggers(
     run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
 ) -> None:
     platform = run(*meals)
@@ -392,7 +390,7 @@ def test_events_reach_the_functions_whose_triggers_match(
     assert len(notes("eat")) == 1
 
 
-def test_an_event_is_tried_again_and_ends_as_a_dead_letter(
+def test_failing_event_is_retried_then_dead_lettered(
     run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
 ) -> None:
     platform = run(*meals)
@@ -412,7 +410,7 @@ def test_an_event_is_tried_again_and_ends_as_a_dead_letter(
     assert run(*meals).status()["dead_letters"] == [letter]
 
 
-def test_at_most_parallelism_events_run_at_once(
+def test_parallelism_limits_concurrent_events(
     run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
 ) -> None:
     platform = run(*meals)
@@ -425,7 +423,7 @@ def test_at_most_parallelism_events_run_at_once(
     assert len(notes("eat")) == 5
 
 
-def test_an_event_whose_instance_is_killed_is_delivered_again(
+def test_event_is_redelivered_after_its_instance_is_killed(
     run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
 ) -> None:
     platform = run(*meals)
@@ -440,7 +438,7 @@ def test_an_event_whose_instance_is_killed_is_delivered_again(
     assert len(notes("eat")) == 2
 
 
-def test_nothing_is_lost_when_the_platform_is_killed(
+def test_killed_platform_loses_no_event(
     run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
 ) -> None:
     platform = run(*meals)
@@ -458,7 +456,7 @@ def test_nothing_is_lost_when_the_platform_is_killed(
     wait_for(lambda: notes("bury"), "the dead letter")
 
 
-def test_a_burst_may_have_more_connections_than_files_are_usual(run: Callable[..., Platform]) -> None:
+def test_burst_may_exceed_the_soft_limit_of_open_files(run: Callable[..., Platform]) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
     try:
@@ -471,7 +469,7 @@ def test_a_burst_may_have_more_connections_than_files_are_usual(run: Callable[..
         assert get(f"{platform.url}/web/pid")[0] == 200
 
 
-def test_an_event_waits_where_no_more_files_can_be_opened(
+def test_event_waits_while_no_files_can_be_opened(
     run: Callable[..., Platform], meals: list[dict[str, Any]], notes: Notes
 ) -> None:
     platform = run(*meals[:2], *eventing(retry=9, parallelism="1"))
@@ -494,9 +492,7 @@ def test_an_event_waits_where_no_more_files_can_be_opened(
     wait_for(lambda: notes("eat"), "the event")
 
 
-def test_a_ping_comes_at_the_start_and_then_by_the_clock(
-    run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
-) -> None:
+def test_ping_is_sent_at_the_start(run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]) -> None:
     spec = {"schedule": "0 0 1 1 *", "data": '{"a": 1}', "sink": {"uri": "http://eat.mp3burst.svc.cluster.local/x"}}
     source = {"apiVersion": "sources.knative.dev/v1", "kind": "PingSource", "metadata": {"name": "p"}, "spec": spec}
     run(*meals, source)
@@ -518,7 +514,7 @@ def test_sigterm_lets_running_requests_finish(run: Callable[..., Platform], note
     assert not any(map(is_alive, processes))
 
 
-def test_a_second_signal_hurries(run: Callable[..., Platform], notes: Notes) -> None:
+def test_second_signal_skips_draining(run: Callable[..., Platform], notes: Notes) -> None:
     platform = run()
     thread = threading.Thread(target=lambda: get_or_none(f"{platform.url}/web/hold?file=go"))
     thread.start()
@@ -559,9 +555,7 @@ def refused(data: Path, *options: str, **env: str) -> str:
     return line
 
 
-def test_what_stands_in_the_way_is_said_in_one_sentence(
-    run: Callable[..., Platform], tmp_path: Path, notes: Notes
-) -> None:
+def test_start_failure_gives_one_line(run: Callable[..., Platform], tmp_path: Path, notes: Notes) -> None:
     platform = run()
     port = str(platform.port)
     assert refused(tmp_path / "other", "--port", port).startswith(f"Port {port} is in use: ")

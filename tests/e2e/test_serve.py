@@ -32,7 +32,7 @@ def refusal(**env: str) -> str:
     return line
 
 
-def test_wrong_settings_are_one_sentence() -> None:
+def test_invalid_settings_give_one_line() -> None:
     assert refusal().startswith("FUNCTION_TARGET is not set: ")
     assert refusal(FUNCTION_TARGET="web", FUNCTION_SOURCE="").startswith("FUNCTION_SOURCE is not set: ")
     assert refusal(FUNCTION_TARGET="nothing").startswith("There is no function nothing in ")
@@ -42,7 +42,7 @@ def test_wrong_settings_are_one_sentence() -> None:
     assert refusal(FUNCTION_TARGET="web", PORT="-1").startswith("PORT is '-1': ")
 
 
-def test_a_running_request_has_timeout_seconds_after_sigterm(tmp_path: Path) -> None:
+def test_running_request_may_finish_after_sigterm(tmp_path: Path) -> None:
     port = free_port()
     process = serve(
         FUNCTION_TARGET="web", BIND_ADDRESS="127.0.0.1", PORT=str(port), TIMEOUT_SECONDS="2", NOTES=str(tmp_path)
@@ -68,7 +68,7 @@ def test_a_running_request_has_timeout_seconds_after_sigterm(tmp_path: Path) -> 
     connection.close()
 
 
-def test_nothing_is_left_when_the_master_is_killed(tmp_path: Path) -> None:
+def test_workers_die_with_the_killed_master(tmp_path: Path) -> None:
     process = serve(
         FUNCTION_TARGET="web", BIND_ADDRESS="127.0.0.1", PORT=str(free_port()), NOTES=str(tmp_path), THREADS="2"
     )
@@ -78,13 +78,13 @@ def test_nothing_is_left_when_the_master_is_killed(tmp_path: Path) -> None:
     wait_for(lambda: not is_alive(worker), "the worker to die")
 
 
-def test_it_does_not_outlive_a_parent_that_is_gone_already() -> None:
+def test_process_exits_if_its_parent_has_ended() -> None:
     process = serve(FUNCTION_TARGET="web", PARENT_PID="1" if os.getpid() != 1 else "2", PORT=str(free_port()))
     process.communicate(timeout=30)
     assert process.returncode == 1
 
 
-def test_a_client_who_sends_nothing_does_not_keep_a_thread(tmp_path: Path) -> None:
+def test_slow_client_does_not_block_a_thread(tmp_path: Path) -> None:
     """A byte now and then is no body: the only thread must be free for others again."""
     port = free_port()
     process = serve(

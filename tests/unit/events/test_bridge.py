@@ -21,7 +21,7 @@ from tests.support.servers import free_port
         (["--route", "video=http://f"], {"AMQP_URL": "amqp://me:secret/1@h"}, "AMQP_URL is not a RabbitMQ URL"),
     ],
 )
-def test_a_wrong_setting_is_named(
+def test_invalid_setting_is_named(
     arguments: list[str], environ: dict[str, str], says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(arguments, environ) == 2
@@ -29,6 +29,6 @@ def test_a_wrong_setting_is_named(
     assert "secret" not in caplog.text
 
 
-def test_redrive_says_that_the_server_is_away(caplog: pytest.LogCaptureFixture) -> None:
+def test_redrive_reports_an_unavailable_server(caplog: pytest.LogCaptureFixture) -> None:
     assert main(["redrive", "video"], {"AMQP_URL": f"amqp://127.0.0.1:{free_port()}"}) == 1
     assert "RabbitMQ" in caplog.text

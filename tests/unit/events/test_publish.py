@@ -23,7 +23,7 @@ def broker() -> Iterator[Function]:
         yield running
 
 
-def test_the_event_arrives_in_binary_mode(broker: Function) -> None:
+def test_event_arrives_in_binary_mode(broker: Function) -> None:
     publisher({"K_SINK": broker.url, "AMQP_URL": "amqp://nowhere"}, "/mp3burst/convert")(EVENT, 5)
     got = broker.requests[0]
     assert got.data == {"job": EVENT.job, "n": 4}
@@ -37,7 +37,7 @@ def test_the_event_arrives_in_binary_mode(broker: Function) -> None:
     }
 
 
-def test_the_connection_is_kept_and_replaced_when_the_broker_closed_it(broker: Function) -> None:
+def test_connection_is_reused_and_replaced_once_closed(broker: Function) -> None:
     publish = publisher({"K_SINK": broker.url}, "/mp3burst/convert")
     for _ in range(3):
         publish(EVENT, 5)
@@ -47,19 +47,19 @@ def test_the_connection_is_kept_and_replaced_when_the_broker_closed_it(broker: F
 
 
 @pytest.mark.parametrize("answer", [302, 400, 404, 500, 503, None])
-def test_anything_but_2xx_is_not_published(broker: Function, answer: int | None) -> None:
+def test_status_other_than_2xx_is_not_published(broker: Function, answer: int | None) -> None:
     broker.answer = lambda _, __: answer
     with pytest.raises(NotPublished, match="sent again later"):
         publisher({"K_SINK": broker.url}, "/mp3burst/convert")(EVENT, 5)
     assert len(broker.requests) == 1
 
 
-def test_nobody_there_is_not_published() -> None:
+def test_refused_connection_is_not_published() -> None:
     with pytest.raises(NotPublished):
         publisher({"K_SINK": f"http://127.0.0.1:{free_port()}"}, "/mp3burst/convert")(EVENT, 5)
 
 
-def test_a_broker_that_hangs_costs_the_timeout(broker: Function) -> None:
+def test_hanging_broker_costs_only_the_timeout(broker: Function) -> None:
     release = threading.Event()
     broker.answer = lambda _, __: lambda: [release.wait(10)].clear()
     publish = publisher({"K_SINK": broker.url}, "/mp3burst/convert")
@@ -72,7 +72,7 @@ def test_a_broker_that_hangs_costs_the_timeout(broker: Function) -> None:
     publish(EVENT, 5)  # on a connection on which no answer of the first can come
 
 
-def test_what_is_not_http_is_not_published() -> None:
+def test_non_http_response_is_not_published() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def babble() -> None:
@@ -88,7 +88,7 @@ def test_what_is_not_http_is_not_published() -> None:
         thread.join()
 
 
-def test_where_to_is_asked_for() -> None:
+def test_missing_or_invalid_broker_is_an_error() -> None:
     with pytest.raises(NoBroker, match="K_SINK"):
         publisher({}, "/mp3burst/convert")
     for url in ("broker", "amqp://h", "http://"):

@@ -12,7 +12,7 @@ JOB = JobId("0123456789abcdef0123456789abcdef")
 
 
 @pytest.mark.parametrize("event", [VideoUploaded(JOB), PieceCut(JOB, 7), Mp3Ready(JOB)])
-def test_what_goes_out_comes_back(event: Event) -> None:
+def test_event_survives_the_round_trip(event: Event) -> None:
     again, headers = from_message(to_message(event, "/mp3burst/upload"))
     assert again == event
     assert headers == {
@@ -25,20 +25,20 @@ def test_what_goes_out_comes_back(event: Event) -> None:
     }
 
 
-def test_a_message_is_what_the_knative_binding_says() -> None:
+def test_message_follows_the_knative_binding() -> None:
     message = to_message(PieceCut(JOB, 7), "/mp3burst/convert")
     assert message.message_id == message.headers["ce-id"] == f"{JOB}.piece.cut.7"
     assert message.content_type == "application/json"
     assert message.body == b'{"job": "%s", "n": 7}' % JOB.encode()
 
 
-def test_knatives_own_messages_have_no_prefix() -> None:
+def test_headers_without_prefix_are_accepted() -> None:
     ours = to_message(VideoUploaded(JOB), "/mp3burst/upload")
     theirs = replace(ours, headers={k.removeprefix("ce-"): v for k, v in ours.headers.items()})
     assert from_message(theirs)[1]["ce-id"] == VideoUploaded(JOB).id
 
 
-def test_header_values_cannot_break_the_request() -> None:
+def test_header_values_cannot_inject_headers() -> None:
     message = to_message(VideoUploaded(JOB), "/mp3burst/upload")
     evil = replace(message, headers={**message.headers, "ce-subject": "a\r\nx: y", "x-death": ["!"], "ce-b": b"\xff %"})
     headers = from_message(evil)[1]
@@ -56,18 +56,18 @@ def test_header_values_cannot_break_the_request() -> None:
         ({"ce-specversion": "0.3"}, "0.3"),
     ],
 )
-def test_a_foreign_message_is_named_for_what_it_lacks(change: dict[str, object], fault: str) -> None:
+def test_foreign_message_error_names_the_fault(change: dict[str, object], fault: str) -> None:
     message = to_message(VideoUploaded(JOB), "/mp3burst/upload")
     with pytest.raises(BadEvent, match=fault):
         from_message(replace(message, headers={**message.headers, **change}))
 
 
-def test_a_bare_message_lacks_everything() -> None:
+def test_message_without_headers_lacks_every_attribute() -> None:
     with pytest.raises(BadEvent, match="no specversion, no id, no type, no source"):
         from_message(Message(b"hello", {}))
 
 
-def test_failures_are_counted_and_forgotten() -> None:
+def test_failures_are_counted_and_can_be_removed() -> None:
     message = to_message(VideoUploaded(JOB), "/mp3burst/upload")
     failed = message.failed("It said 500.", "http://convert", 500).failed("It said 503.", "http://convert", 503)
     assert failed.attempts == 2
@@ -82,7 +82,7 @@ def test_failures_are_counted_and_forgotten() -> None:
     assert Message(b"", {"x-mp3burst-attempts": "many"}).attempts == 0
 
 
-def test_every_event_has_a_queue_and_every_queue_its_dead_letters() -> None:
+def test_every_event_has_a_queue_with_dead_letters() -> None:
     places = Topology.from_environ({"VIDEO_QUEUE": "films", "MP3_QUEUE": ""})
     assert set(places.queue_of) == set(EVENTS)
     assert places.queues == ("films", "piece", "pieces", "mp3")
@@ -91,7 +91,7 @@ def test_every_event_has_a_queue_and_every_queue_its_dead_letters() -> None:
         assert any(isinstance(q, Queue) and (q.exchange, q.key) == (DEAD_LETTER_EXCHANGE, name) for q in made)
 
 
-def test_declarations_can_be_made_in_their_order() -> None:
+def test_declarations_are_in_dependency_order() -> None:
     exchanges = {""}
     for item in Topology.from_environ({}).declarations([1000, 2000]):
         if isinstance(item, Exchange):
@@ -100,12 +100,12 @@ def test_declarations_can_be_made_in_their_order() -> None:
             assert {item.exchange, item.arguments.get("x-dead-letter-exchange", "")} <= exchanges
 
 
-def test_two_functions_cannot_share_a_queue() -> None:
+def test_functions_cannot_share_a_queue() -> None:
     with pytest.raises(BadQueues, match="VIDEO_QUEUE and PIECE_QUEUE"):
         Topology.from_environ({"VIDEO_QUEUE": "a", "PIECE_QUEUE": "a"})
 
 
-def test_a_classic_queue_keeps_what_it_understands() -> None:
+def test_classic_arguments_omit_quorum_settings() -> None:
     room = Topology.from_environ({}).declarations([1000])[-1]
     assert isinstance(room, Queue)
     assert room.classic_arguments() == {"x-message-ttl": 1000, "x-dead-letter-exchange": ""}

@@ -39,7 +39,7 @@ def documented() -> list[str]:
     return re.findall(rf"^#?({NAME.pattern})=", (ROOT / "infra/env.example").read_text(), re.MULTILINE)
 
 
-def test_every_variable_that_is_read_is_in_the_example() -> None:
+def test_example_lists_every_variable_the_code_reads() -> None:
     names = {each[0] for each in documented()}
     read = {name for path in sources() for name in read_by(ast.parse(path.read_text()))}
 
@@ -47,7 +47,7 @@ def test_every_variable_that_is_read_is_in_the_example() -> None:
     assert read - OTHERS - names == set()
 
 
-def test_the_example_names_no_variable_that_nobody_reads() -> None:
+def test_example_lists_no_unused_variable() -> None:
     code = "\n".join(path.read_text() for path in sources())
     names = [each[0] for each in documented()]
 
@@ -56,7 +56,7 @@ def test_the_example_names_no_variable_that_nobody_reads() -> None:
     assert not set(names) & set(OUTDATED)
 
 
-def test_every_variable_has_a_line_that_says_what_it_is() -> None:
+def test_every_variable_has_a_comment() -> None:
     lines = (ROOT / "infra/env.example").read_text().splitlines()
     for above, line in itertools.pairwise(lines):
         if re.match(rf"#{NAME.pattern}=", line):

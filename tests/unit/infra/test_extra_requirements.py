@@ -13,14 +13,14 @@ LOCK = entries((ROOT / "requirements.lock").read_text())
 
 
 @pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])
-def test_the_lock_file_has_all_that_an_extra_leads_to(extra: str) -> None:
+def test_lock_file_contains_every_dependency_of_an_extra(extra: str) -> None:
     names = installed_closure([*direct(PROJECT, extra), *direct(PROJECT, "")])
 
     for entry in locked(names, LOCK):
         assert re.match(r"[a-z0-9-]+==\S+( ; .+?)? \\\n +--hash=sha256:[0-9a-f]{64}", entry), entry
 
 
-def test_extras_of_extras_are_followed() -> None:
+def test_nested_extras_are_resolved() -> None:
     project = {
         "name": "own",
         "dependencies": ["base"],
@@ -36,7 +36,7 @@ def test_extras_of_extras_are_followed() -> None:
         list(direct(project, "nothing"))
 
 
-def test_every_entry_of_the_lock_file_is_found_whole() -> None:
+def test_lock_file_is_parsed_completely() -> None:
     text = (ROOT / "requirements.lock").read_text()
 
     assert sum(len(versions) for versions in LOCK.values()) == len(re.findall(r"^\S+==", text, re.MULTILINE))
@@ -44,20 +44,18 @@ def test_every_entry_of_the_lock_file_is_found_whole() -> None:
     assert len(LOCK["numpy"]) > 1, "the one package with a version for each Python is there for this test"
 
 
-def test_constraints_are_entries_without_hashes() -> None:
+def test_constraints_have_no_hashes() -> None:
     assert without_hashes(
         "numpy==2.4.6 ; python_full_version < '3.12' \\\n    --hash=sha256:1 \\\n    --hash=sha256:2"
     ) == ("numpy==2.4.6 ; python_full_version < '3.12'")
 
 
-def test_what_the_lock_file_lacks_is_named() -> None:
+def test_package_missing_from_lock_file_is_named() -> None:
     with pytest.raises(NotLocked, match=r"^requirements\.lock has no nowhere:"):
         locked({"flask", "nowhere"}, LOCK)
 
 
-def test_it_says_so_where_there_is_no_such_extra(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_extra_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["extra_requirements.py", "nothing"])
 
     assert extra_requirements.main() == 1

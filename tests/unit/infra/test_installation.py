@@ -65,7 +65,7 @@ def documents(server: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", sorted(functions()))
-def test_a_function_has_the_same_settings_in_compose_as_on_knative(name: str) -> None:
+def test_function_has_the_same_settings_in_compose_as_on_knative(name: str) -> None:
     container, service = functions()[name], compose()[name]
     env = {each["name"]: each["value"] for each in container["env"]}
     refs = [(each.get("configMapRef") or each["secretRef"])["name"] for each in container["envFrom"]]
@@ -78,7 +78,7 @@ def test_a_function_has_the_same_settings_in_compose_as_on_knative(name: str) ->
     assert service["command"] == ["python", "-m", "infra.serve"]
 
 
-def test_every_service_is_restricted_limited_and_watched() -> None:
+def test_every_service_has_limits_and_a_health_check() -> None:
     for name, service in compose().items():
         assert service["mem_limit"], name
         assert service["restart"] == ("on-failure:10" if name == "migrations" else "unless-stopped"), name
@@ -88,7 +88,7 @@ def test_every_service_is_restricted_limited_and_watched() -> None:
             assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
 
 
-def test_the_memory_that_the_guide_asks_for_is_the_sum_of_all_limits() -> None:
+def test_documented_memory_is_the_sum_of_all_limits() -> None:
     units = {"m": 1, "g": 1024}
     limits = [str(service["mem_limit"]) for service in compose().values()]
     gib = sum(int(limit[:-1]) * units[limit[-1]] for limit in limits) / 1024
@@ -96,7 +96,7 @@ def test_the_memory_that_the_guide_asks_for_is_the_sum_of_all_limits() -> None:
     assert f"The memory limits in the file add up to {gib:.1f} GiB" in " ".join(guide.split())
 
 
-def test_no_password_is_written_anywhere() -> None:
+def test_no_file_contains_a_password() -> None:
     for name, service in compose().items():
         for variable in service.get("environment", {}):
             assert not re.search("PASS|KEY|SECRET|URI|URL", variable), f"{name}: {variable}"
@@ -105,7 +105,7 @@ def test_no_password_is_written_anywhere() -> None:
             assert document["kind"] != "Secret"
 
 
-def test_every_image_that_compose_runs_is_built_or_pinned() -> None:
+def test_compose_builds_every_image_of_ours() -> None:
     built = {
         service["image"]: service["build"]["args"]["FUNCTION"] for service in compose().values() if "build" in service
     }
@@ -132,7 +132,7 @@ def test_docker_compose_accepts_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_a_server_keeps_its_data_and_has_no_rights(name: str) -> None:
+def test_server_has_persistent_storage_and_no_privileges(name: str) -> None:
     found = documents(name)
     stateful = found[f"StatefulSet {name}"]["spec"]
     pod = stateful["template"]["spec"]
@@ -157,7 +157,7 @@ def test_a_server_keeps_its_data_and_has_no_rights(name: str) -> None:
     assert found[f"NetworkPolicy {name}"]["spec"]["podSelector"]["matchLabels"] == stateful["selector"]["matchLabels"]
 
 
-def test_passwords_and_keys_are_made_once(tmp_path: Path) -> None:
+def test_passwords_and_keys_are_generated_once(tmp_path: Path) -> None:
     secrets("files", str(tmp_path))
     first = {file.name: file.read_text() for file in tmp_path.iterdir()}
     assert all(file.stat().st_mode & 0o077 == 0 for file in tmp_path.iterdir())
@@ -169,7 +169,7 @@ def test_passwords_and_keys_are_made_once(tmp_path: Path) -> None:
     assert second == first
 
 
-def test_what_is_made_fits_together(tmp_path: Path) -> None:
+def test_generated_settings_match_each_other(tmp_path: Path) -> None:
     secrets("files", str(tmp_path), PUBLIC_URL="http://mp3converter.com:8080", KEEP_DAYS="30")
     made = {file.stem: variables(file) for file in tmp_path.iterdir()}
 
@@ -189,7 +189,7 @@ def test_what_is_made_fits_together(tmp_path: Path) -> None:
     assert f":{made['rabbitmq']['RABBITMQ_DEFAULT_PASS']}@" in made["rabbitmq"]["AMQP_URL"]
 
 
-def test_one_server_shares_a_long_video_out_to_its_cores(tmp_path: Path) -> None:
+def test_single_server_splits_long_videos_by_its_cpus(tmp_path: Path) -> None:
     secrets("files", str(tmp_path))
     pieces = int(variables(tmp_path / "mp3burst.env")["FANOUT_PIECES"])
     assert pieces == min(max(os.sysconf("SC_NPROCESSORS_ONLN"), 2), 128)
@@ -198,7 +198,7 @@ def test_one_server_shares_a_long_video_out_to_its_cores(tmp_path: Path) -> None
     assert variables(tmp_path / "mp3burst.env")["FANOUT_PIECES"] == "7"
 
 
-def test_servers_of_ones_own_are_taken(tmp_path: Path) -> None:
+def test_external_servers_are_used(tmp_path: Path) -> None:
     given = {
         "AMQP_URL": "amqps://u:p@mq.example.org/v",
         "DATABASE_URL": "mysql://u:p@sql.example.org/d?ssl_ca=/etc/ssl/certs/ca.pem",
@@ -214,7 +214,7 @@ def test_servers_of_ones_own_are_taken(tmp_path: Path) -> None:
         assert value in [each.get(name) for each in made.values()], name
 
 
-def test_what_an_env_file_cannot_hold_is_refused_whole(tmp_path: Path) -> None:
+def test_value_that_an_env_file_cannot_hold_is_rejected(tmp_path: Path) -> None:
     done = subprocess.run(
         [str(INFRA / "secrets.sh"), "files", str(tmp_path)],
         env={"PATH": os.environ["PATH"], "SMTP_HOST": "smtp.example.org", "SMTP_PASSWORD": "it's"},
@@ -249,7 +249,7 @@ else:
 
 
 @pytest.mark.parametrize("sql", ["postgresql", "mysql"])
-def test_on_kubernetes_they_are_secrets_and_a_config_map(tmp_path: Path, sql: str) -> None:
+def test_kubernetes_mode_creates_secrets_and_a_config_map(tmp_path: Path, sql: str) -> None:
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(KUBECTL.replace("/usr/bin/env python3", sys.executable))
     kubectl.chmod(0o755)
@@ -277,7 +277,7 @@ def test_on_kubernetes_they_are_secrets_and_a_config_map(tmp_path: Path, sql: st
     assert f"{broker['username']}:{broker['password']}@rabbitmq:{broker['port']}/" in broker["AMQP_URL"]
 
 
-def test_a_rabbitmq_of_ones_own_is_known_to_the_broker(tmp_path: Path) -> None:
+def test_external_rabbitmq_is_passed_to_the_broker(tmp_path: Path) -> None:
     kubectl = tmp_path / "kube"
     kubectl.write_text(KUBECTL.replace("/usr/bin/env python3", sys.executable).replace("sys.argv[1:]", "sys.argv[2:]"))
     kubectl.chmod(0o755)
@@ -300,7 +300,7 @@ def test_a_rabbitmq_of_ones_own_is_known_to_the_broker(tmp_path: Path) -> None:
     assert {file.name for file in (tmp_path / "kept").iterdir()} == made
 
 
-def test_the_ping_is_an_event_that_sweep_can_read() -> None:
+def test_ping_sends_events_that_sweep_can_read() -> None:
     with Function() as sweep:
         process = subprocess.Popen([sys.executable, "-m", "infra.ping", sweep.url, "0.1"], cwd=ROOT)
         try:
@@ -313,7 +313,7 @@ def test_the_ping_is_an_event_that_sweep_can_read() -> None:
     assert sweep.requests[0].headers["ce-specversion"] == "1.0"
 
 
-def test_the_ping_goes_on_whatever_it_is_answered() -> None:
+def test_ping_continues_after_an_invalid_response() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"

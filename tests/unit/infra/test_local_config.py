@@ -8,7 +8,7 @@ from functions.settings import BadSetting
 from infra import config
 
 
-def test_the_defaults_need_no_server(tmp_path: Path) -> None:
+def test_defaults_need_no_server(tmp_path: Path) -> None:
     known = config.values({}, tmp_path, 8080)
     assert known["database"] == {"DATABASE_URL": f"sqlite:///{tmp_path}/mp3burst.db"}
     assert known["media"] == {"MEDIA_DIR": str(tmp_path / "media")}
@@ -18,7 +18,7 @@ def test_the_defaults_need_no_server(tmp_path: Path) -> None:
     assert len(known["links"]["LINK_KEY"]) == 64
 
 
-def test_what_the_operator_sets_goes_first_and_to_its_place_only(tmp_path: Path) -> None:
+def test_operator_settings_override_defaults(tmp_path: Path) -> None:
     given = {"MYSQL_HOST": "db", "MONGO_URI": "mongodb://m", "SMTP_HOST": "mail", "LINK_DAYS": "3", "HOME": "/root"}
     known = config.values({**given, "KEEP_DAYS": ""}, tmp_path, 1)
     assert known["database"] == {"MYSQL_HOST": "db"}
@@ -29,18 +29,18 @@ def test_what_the_operator_sets_goes_first_and_to_its_place_only(tmp_path: Path)
     assert not any("HOME" in source for source in known.values())
 
 
-def test_a_long_video_is_shared_out_among_the_cores_there_are(tmp_path: Path) -> None:
+def test_default_number_of_pieces_is_the_number_of_cpus(tmp_path: Path) -> None:
     made = int(config.values({}, tmp_path, 1)["mp3burst"]["FANOUT_PIECES"])
     assert made == max(available_cpus(), 2)
     assert config.values({"FANOUT_PIECES": "7"}, tmp_path, 1)["mp3burst"]["FANOUT_PIECES"] == "7"
 
 
 @pytest.mark.parametrize("name", ["SMTP_HOST", "SENDGRID_API_KEY", "GMAIL_ADDRESS"])
-def test_a_carrier_of_mail_takes_the_place_of_files(tmp_path: Path, name: str) -> None:
+def test_mail_service_replaces_the_mail_directory(tmp_path: Path, name: str) -> None:
     assert config.values({name: "x"}, tmp_path, 1)["mail"] == {name: "x"}
 
 
-def test_keys_are_made_once_for_the_owner_alone(tmp_path: Path) -> None:
+def test_keys_are_generated_once_and_private(tmp_path: Path) -> None:
     first, second = (config.values({}, tmp_path, 1) for _ in range(2))
     assert first == second
     assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
@@ -50,7 +50,7 @@ def test_keys_are_made_once_for_the_owner_alone(tmp_path: Path) -> None:
     assert config.values({}, other, 1)["links"] != first["links"]
 
 
-def test_the_public_key_is_that_of_the_private_one_that_is_used(tmp_path: Path) -> None:
+def test_public_key_matches_the_private_key(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     private = config.values({}, other, 1)["token-signing"]["TOKEN_PRIVATE_KEY"]
@@ -61,13 +61,13 @@ def test_the_public_key_is_that_of_the_private_one_that_is_used(tmp_path: Path) 
         config.values({"TOKEN_PRIVATE_KEY": "secret"}, tmp_path, 1)
 
 
-def test_a_half_written_key_is_not_used(tmp_path: Path) -> None:
+def test_truncated_key_file_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "link.new").write_text("half")
     assert len(config.values({}, tmp_path, 1)["links"]["LINK_KEY"]) == 64
 
 
-def test_a_container_gets_what_it_lists() -> None:
+def test_container_gets_the_variables_it_lists() -> None:
     known = {"c": {"A": "1", "B": "2"}, "s": {"X": "secret"}}
     container = {
         "envFrom": [{"configMapRef": {"name": "c"}}, {"secretRef": {"name": "none", "optional": True}}],
@@ -90,6 +90,6 @@ def test_a_container_gets_what_it_lists() -> None:
         {"env": [{"name": "Y", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]},
     ],
 )
-def test_a_container_that_wants_what_nobody_has_is_refused(container: dict[str, object]) -> None:
+def test_missing_reference_is_an_error(container: dict[str, object]) -> None:
     with pytest.raises(BadSetting, match="A manifest refers to"):
         config.environment(container, {"s": {"X": "secret"}})

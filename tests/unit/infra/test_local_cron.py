@@ -26,27 +26,27 @@ START = datetime(2026, 11, 20, 23, 57, 30, tzinfo=UTC)
         ("59 23 31 12 *", "2026-12-31 23:59"),
     ],
 )
-def test_the_next_time(schedule: str, expected: str) -> None:
+def test_next_time(schedule: str, expected: str) -> None:
     assert next_time(schedule, START) == datetime.fromisoformat(expected).replace(tzinfo=UTC)
 
 
-def test_the_clock_is_utc() -> None:
+def test_schedule_is_in_utc() -> None:
     here = START.astimezone(timezone(timedelta(hours=9)))
     assert next_time("0 0 * * *", here) == datetime(2026, 11, 21, tzinfo=UTC)
 
 
-def test_a_time_that_matches_is_not_its_own_successor() -> None:
+def test_matching_time_is_not_returned_again() -> None:
     assert next_time("0 0 * * *", datetime(2026, 11, 21, tzinfo=UTC)) == datetime(2026, 11, 22, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
     "schedule", ["", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "a * * * *", "5-1 * * * *", "*/0 * * * *"]
 )
-def test_what_is_no_schedule_is_refused(schedule: str) -> None:
+def test_invalid_schedule_is_an_error(schedule: str) -> None:
     with pytest.raises(BadSchedule, match="is not a schedule"):
         next_time(schedule, START)
 
 
-def test_a_day_that_never_comes_is_refused() -> None:
+def test_nonexistent_date_is_an_error() -> None:
     with pytest.raises(BadSchedule, match="does not exist"):
         next_time("0 0 31 2 *", START)

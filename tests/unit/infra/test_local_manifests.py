@@ -35,7 +35,7 @@ def load(directory: Path, *documents: Any, cpus: int = 4, idle: float | None = N
     return read(directory, cpus, idle)
 
 
-def test_our_own_manifests_are_complete() -> None:
+def test_our_manifests_are_complete() -> None:
     functions, triggers, pings = read(ROOT / "knative", 2)
     public = {name for name, function in functions.items() if function.public}
     assert public == {"login", "register", "validate", "upload", "status", "download"}
@@ -53,7 +53,7 @@ def test_our_own_manifests_are_complete() -> None:
         assert function.container["securityContext"]["runAsNonRoot"] is True
 
 
-def test_knatives_defaults_hold(tmp_path: Path) -> None:
+def test_defaults_are_those_of_knative(tmp_path: Path) -> None:
     function = load(tmp_path, service(), cpus=3).functions["f"]
     assert (function.timeout, function.window, function.min_scale) == (300, 60, 0)
     assert function.concurrency > 1000
@@ -63,23 +63,23 @@ def test_knatives_defaults_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("concurrency", "most", "expected"), [(1, "10", 2), (1, "1", 1), (2, "10", 10), (1, "0", 2)])
-def test_cpu_work_is_capped_at_the_cores(tmp_path: Path, concurrency: int, most: str, expected: int) -> None:
+def test_cpu_work_is_limited_to_the_cpus(tmp_path: Path, concurrency: int, most: str, expected: int) -> None:
     document = service(spec={"containerConcurrency": concurrency}, scaling={"autoscaling.knative.dev/max-scale": most})
     assert load(tmp_path, document, cpus=2).functions["f"].max_scale == expected
 
 
-def test_idle_takes_the_place_of_every_window(tmp_path: Path) -> None:
+def test_idle_overrides_every_window(tmp_path: Path) -> None:
     document = service(scaling={"autoscaling.knative.dev/window": "6s"})
     assert load(tmp_path, document).functions["f"].window == 6
     assert load(tmp_path, document, idle=1.5).functions["f"].window == 1.5
 
 
-def test_paths_are_read_from_the_annotation(tmp_path: Path) -> None:
+def test_paths_come_from_the_annotation(tmp_path: Path) -> None:
     document = service(metadata={"annotations": {"mp3burst.dev/paths": "/a, /b/"}})
     assert load(tmp_path, document).functions["f"].paths == ["/a", "/b"]
 
 
-def test_a_trigger_has_the_brokers_delivery_but_for_its_own(tmp_path: Path) -> None:
+def test_trigger_inherits_and_overrides_the_brokers_delivery(tmp_path: Path) -> None:
     sink = {"ref": {"name": "f"}, "uri": "/dead"}
     broker_ = broker(retry=3, backoffDelay="PT0.5S", backoffPolicy="linear", deadLetterSink=sink)
     own = trigger(delivery={"retry": 7}, filter={"attributes": {"type": "x"}})
@@ -87,7 +87,7 @@ def test_a_trigger_has_the_brokers_delivery_but_for_its_own(tmp_path: Path) -> N
     assert read_ == Trigger("t", {"type": "x"}, Sink("f", "/"), 1, 7, False, 0.5, Sink("f", "/dead"))
 
 
-def test_without_a_delivery_the_first_failure_is_the_last(tmp_path: Path) -> None:
+def test_without_delivery_settings_nothing_is_retried(tmp_path: Path) -> None:
     [read_] = load(tmp_path, service(), trigger()).triggers
     assert (read_.retries, read_.dead_letters, read_.filter) == (0, None, {})
 
@@ -98,7 +98,7 @@ def test_backoff_grows_as_on_knative() -> None:
     assert [exponential._replace(exponential=False).backoff(n) for n in (1, 2, 3)] == [0.5, 1, 1.5]
 
 
-def test_a_ping_may_name_the_functions_address(tmp_path: Path) -> None:
+def test_ping_accepts_a_functions_address(tmp_path: Path) -> None:
     spec = {"schedule": "* * * * *", "sink": {"uri": "http://f.ns.svc.cluster.local/now"}}
     source = {"apiVersion": "sources.knative.dev/v1", "kind": "PingSource", "metadata": {"name": "p"}, "spec": spec}
     [ping] = load(tmp_path, service(), source).pings
@@ -111,12 +111,12 @@ def test_a_ping_may_name_the_functions_address(tmp_path: Path) -> None:
         load(tmp_path, service(), source)
 
 
-def test_other_kinds_are_passed_over(tmp_path: Path) -> None:
+def test_other_kinds_are_ignored(tmp_path: Path) -> None:
     other = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "rabbitmq"}, "spec": {}}
     assert list(load(tmp_path, None, other, service()).functions) == ["f"]
 
 
-def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+def test_invalid_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadManifest, match="no Knative Service"):
         load(tmp_path)
     with pytest.raises(BadManifest, match="The Service f is incomplete"):
@@ -137,6 +137,6 @@ def test_durations(text: str, expected: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "PT", "5", "P1D", "1d", "-1s"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_invalid_duration_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         seconds(text)

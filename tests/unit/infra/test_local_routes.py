@@ -38,11 +38,11 @@ FIND = router(
         ("nobody.localhost", "/login", None),
     ],
 )
-def test_a_request_finds_its_function(host: str, path: str, expected: str | None) -> None:
+def test_request_is_routed_to_its_function(host: str, path: str, expected: str | None) -> None:
     assert FIND(host, path) == expected
 
 
-def test_one_function_may_have_everything_else() -> None:
+def test_empty_path_matches_everything_else() -> None:
     find = router([function("site", ""), function("status", "/jobs")])
     assert (find("a", "/"), find("a", "/x/y"), find("a", "/jobs/1")) == ("site", "site", "status")
 
@@ -60,5 +60,5 @@ def test_one_function_may_have_everything_else() -> None:
         ("", 80, False),
     ],
 )
-def test_the_platforms_own_pages_are_for_this_machines_names(host: str, port: int, expected: bool) -> None:
+def test_local_host_names(host: str, port: int, expected: bool) -> None:
     assert is_local_host(host, port) is expected

@@ -21,7 +21,7 @@ def count(path: Path) -> int:
     return found
 
 
-def test_what_run_has_returned_from_is_on_the_disk(tmp_path: Path) -> None:
+def test_change_is_on_disk_once_run_returns(tmp_path: Path) -> None:
     path = tmp_path / "broker.db"
 
     async def work() -> None:
@@ -34,7 +34,7 @@ def test_what_run_has_returned_from_is_on_the_disk(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-def test_changes_that_wait_share_a_commit(tmp_path: Path) -> None:
+def test_waiting_changes_share_a_commit(tmp_path: Path) -> None:
     async def work() -> list[int]:
         store = Store(tmp_path / "broker.db")
         statements: list[str] = []
@@ -46,7 +46,7 @@ def test_changes_that_wait_share_a_commit(tmp_path: Path) -> None:
     assert len(asyncio.run(work())) <= 4
 
 
-def test_a_failed_transaction_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> None:
+def test_failed_transaction_is_rolled_back(tmp_path: Path) -> None:
     path = tmp_path / "broker.db"
 
     async def work() -> None:
@@ -66,7 +66,7 @@ def test_a_failed_transaction_leaves_nothing_and_the_next_one_works(tmp_path: Pa
     asyncio.run(work())
 
 
-def test_what_was_kept_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+def test_data_survives_reopening(tmp_path: Path) -> None:
     async def keep() -> None:
         store = Store(tmp_path / "broker.db")
         await store.run(insert(3.5))
