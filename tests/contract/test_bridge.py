@@ -1,4 +1,4 @@
-"""The bridge as a process on a real RabbitMQ: killed, stopped, slow functions, messages of raw_channels."""
+"""The bridge as a process on a real RabbitMQ: killed, stopped, with slow functions and foreign messages."""
 
 import struct
 import threading
@@ -89,8 +89,8 @@ def test_stopped_bridge_lets_running_requests_finish(server: RabbitMQ, function:
 def test_bridge_declares_a_deleted_queue_again(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url}) as bridge:
         bridge.delete_queues()
-        # Not before: RabbitMQ 3.10 moves the consumer of a quorum queue that is deleted to one that is made under its
-        # name in the same moment, and now and then loses it on the way.
+        # Publishing earlier may fail: RabbitMQ 3.10 moves the consumer of a deleted quorum queue to one declared with
+        # the same name at the same moment, and sometimes loses it on the way.
         wait_for(lambda: bridge.log().count("Consuming:") == 2)
         with Load(bridge.publish) as load:
             load.wait(10)
@@ -114,13 +114,13 @@ OURS = VideoUploaded(JobId("0" * 32)).headers("/mp3burst/test")
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
-        pytest.param({"speed": 1.5}, b"hello", id="a number that pika reads and does not write"),
-        pytest.param({"nested": [{"speed": 1.5}]}, b"hello", id="one within"),
-        pytest.param({"n\xff\xfe": "no UTF-8"}, b"hello", id="a name that is no text"),
+        pytest.param({"speed": 1.5}, b"hello", id="a number that pika reads but cannot write"),
+        pytest.param({"nested": [{"speed": 1.5}]}, b"hello", id="a nested one"),
+        pytest.param({"n\xff\xfe": "no UTF-8"}, b"hello", id="a name that is not text"),
         pytest.param({**OURS, "ce-type": "x" * 100_000}, b"hello", id="a header as long as a frame"),
-        pytest.param({ATTEMPTS: 2**63 - 1}, b"hello", id="attempts without number"),
-        pytest.param(OURS, b"[" * 100_000, id="JSON without bottom"),
-        pytest.param(OURS, b'{"job": "\\ud800"}', id="half a character"),
+        pytest.param({ATTEMPTS: 2**63 - 1}, b"hello", id="too many attempts"),
+        pytest.param(OURS, b"[" * 100_000, id="deeply nested JSON"),
+        pytest.param(OURS, b'{"job": "\\ud800"}', id="half a surrogate pair"),
         pytest.param(OURS, b'{"job": "\\u0000"}', id="NUL"),
         pytest.param({**OURS, "ce-type": "dev.mp3burst.piece.cut"}, b'{"job": "%s", "n": %d}' % (b"0" * 32, 2**31)),
     ],
@@ -128,7 +128,7 @@ OURS = VideoUploaded(JobId("0" * 32)).headers("/mp3burst/test")
 def test_no_message_stops_the_bridge(
     server: RabbitMQ, function: Function, headers: dict[str, Any], body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A message that ended the bridge would come to the next one, and end that."""
+    """A message that crashed the bridge would be redelivered to the next one and crash it too."""
     written = pika.data.encode_value
 
     def write(pieces: list[bytes], value: object) -> int:
@@ -143,10 +143,10 @@ def test_no_message_stops_the_bridge(
         with raw_channel(server) as channel:
             channel.basic_publish("", bridge.queue("video"), body, pika.BasicProperties(headers=headers))
         monkeypatch.undo()
-        ours = VideoUploaded(job())
-        bridge.publish(ours, 10)
-        function.wait(lambda: bool(function.requests))  # a queue that is empty may still have an event under way
-        assert function.ids == [ours.id]
+        valid = VideoUploaded(job())
+        bridge.publish(valid, 10)
+        function.wait(lambda: bool(function.requests))  # an empty queue may still have an event in flight
+        assert function.ids == [valid.id]
         wait_for(lambda: bridge.waiting() == {bridge.queue("video") + ".dead": 1})
         assert bridge.redrive("video") == 1
         wait_for(lambda: bridge.waiting() == {bridge.queue("video") + ".dead": 1})
@@ -161,4 +161,4 @@ def test_bury_receives_no_foreign_messages(server: RabbitMQ, function: Function)
 
 
 def void(_: object) -> None:
-    """Forget a result."""
+    """Discards a result."""

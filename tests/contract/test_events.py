@@ -1,4 +1,4 @@
-"""Publishing and delivery: one body for the broker in memory and for RabbitMQ with the bridge."""
+"""Publishing and delivery: the same tests for the in-memory broker and for RabbitMQ with the bridge."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,14 +20,14 @@ from tests.support.servers.rabbitmq import RabbitMQ
 
 
 class Broker(Protocol):
-    """What the body needs: queues video, mp3 and so on by their variables' names in ``queues``."""
+    """What the tests need of a broker."""
 
     def publish(self, event: Event, timeout: float) -> None: ...
 
     def redrive(self, queue: str) -> int: ...
 
 
-#: Makes a broker that delivers the queues with these default names to these URLs, three times at most.
+#: Makes a broker that delivers the queues with these default names to these URLs, with at most three tries.
 Make = Callable[[Mapping[str, str]], Broker]
 
 
@@ -105,7 +105,7 @@ def test_failing_event_does_not_delay_others(make: Make, function: Function) -> 
 
 def test_dead_letter_reaches_bury_with_its_reason(make: Make, function: Function) -> None:
     function.answer = lambda _, __: 503
-    with Function(lambda _, delivery: 503 if delivery < 2 else 200) as bury:  # bury itself may fail
+    with Function(lambda _, delivery: 503 if delivery < 2 else 200) as bury:  # bury may fail too
         event = VideoUploaded(job())
         make({"video": function.url, "dead": bury.url}).publish(event, 10)
         bury.wait(lambda: len(bury.requests) >= 2)
@@ -122,12 +122,12 @@ def test_redriven_dead_letters_are_delivered_again(make: Make, function: Functio
     broker.publish(event, 10)
     redriven = 0
 
-    def round_again() -> bool:
+    def redrive_once() -> bool:
         nonlocal redriven
         redriven += broker.redrive("video")
         return redriven == 1
 
-    wait_for(round_again)
+    wait_for(redrive_once)
     function.wait(lambda: len(function.requests) >= 6)  # three more tries, as if it had never failed
     assert broker.redrive("video") == 0
 

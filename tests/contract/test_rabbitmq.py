@@ -1,4 +1,4 @@
-"""What only a real server can do to us: stop, hang, restart, cut the line, cancel, kill; nothing may be lost."""
+"""Faults of a real server: it stops, hangs, restarts, drops connections or is killed, and nothing may be lost."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from tests.support.servers.load import Load, job, raw_channel
 from tests.support.servers.proxy import Proxy
 from tests.support.servers.rabbitmq import RabbitMQ
 
-#: Seconds that a publish may take beyond its timeout, on a machine that does other things besides.
+#: Seconds that a publish may exceed its timeout by, on a busy machine.
 SLACK = 0.3
 
 
@@ -36,8 +36,8 @@ def function() -> Iterator[Function]:
         yield running
 
 
-def refused(publish: Publish, timeout: float) -> float:
-    """Publish in vain; the seconds it took."""
+def failed_publish_seconds(publish: Publish, timeout: float) -> float:
+    """Publishes an event that must fail, and returns the seconds it took."""
     began = time.monotonic()
     with pytest.raises(NotPublished):
         publish(VideoUploaded(job()), timeout)
@@ -48,7 +48,7 @@ def test_stopped_server_costs_only_the_timeout(server: RabbitMQ, function: Funct
     with Bridge(server.url, {"video": function.url}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
         server.stop()
-        assert refused(bridge.publish, 1) < 1 + SLACK
+        assert failed_publish_seconds(bridge.publish, 1) < 1 + SLACK
         server.start()
         event = VideoUploaded(job())
         bridge.publish(event, 30)
@@ -63,8 +63,8 @@ def test_hanging_server_costs_only_the_timeout(server: RabbitMQ, function: Funct
         server.suspend()
         try:
             for timeout in (0.2, 1):
-                assert timeout <= refused(bridge.publish, timeout) < timeout + SLACK
-                assert timeout <= refused(fresh, timeout) < timeout + SLACK
+                assert timeout <= failed_publish_seconds(bridge.publish, timeout) < timeout + SLACK
+                assert timeout <= failed_publish_seconds(fresh, timeout) < timeout + SLACK
         finally:
             server.resume()
         event = VideoUploaded(job())
@@ -79,7 +79,7 @@ def test_alarm_costs_only_the_timeout(server: RabbitMQ, function: Function) -> N
         bridge.publish(VideoUploaded(job()), 10)
         server.control("set_vm_memory_high_watermark", "0.000001")
         try:
-            assert refused(bridge.publish, 1) < 1 + SLACK
+            assert failed_publish_seconds(bridge.publish, 1) < 1 + SLACK
         finally:
             server.control("set_vm_memory_high_watermark", "0.4")
         event = VideoUploaded(job())
@@ -88,16 +88,16 @@ def test_alarm_costs_only_the_timeout(server: RabbitMQ, function: Function) -> N
 
 
 def test_alarm_delays_only_failed_events(server: RabbitMQ, function: Function) -> None:
-    """RabbitMQ reads nothing more from a connection that publishes during an alarm, acknowledgements neither."""
+    """During an alarm RabbitMQ reads nothing more from a connection that publishes, not even acknowledgements."""
     alarm, bad = threading.Event(), VideoUploaded(job())
     first, others = [VideoUploaded(job()) for _ in range(2)], [VideoUploaded(job()) for _ in range(5)]
 
-    def hold() -> None:
+    def wait_for_alarm() -> None:
         alarm.wait(60)
 
     def answer(request: Request, delivery: int) -> Answer:
         if request.id in {event.id for event in first}:
-            return hold
+            return wait_for_alarm
         return 500 if request.id == bad.id and delivery == 1 else 200
 
     function.answer = answer
@@ -122,7 +122,7 @@ def test_missing_queue_is_not_published_and_declared_again(server: RabbitMQ) -> 
     with Bridge(server.url, {"mp3": "http://127.0.0.1:9/"}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
         bridge.delete_queues()
-        assert refused(bridge.publish, 5) < 1
+        assert failed_publish_seconds(bridge.publish, 5) < 1
         bridge.publish(VideoUploaded(job()), 10)
 
 
@@ -157,7 +157,7 @@ def test_silent_connection_is_dropped(server: RabbitMQ, function: Function) -> N
         with Bridge(server.url, {"video": function.url}, through=through) as bridge:
             bridge.publish(VideoUploaded(job()), 10)
             proxy.stall()
-            assert refused(bridge.publish, 0.5) < 0.5 + SLACK
+            assert failed_publish_seconds(bridge.publish, 0.5) < 0.5 + SLACK
             wait_for(lambda: "No connection" in bridge.log())
             proxy.disconnect()
             proxy.resume()
@@ -169,7 +169,7 @@ def test_silent_connection_is_dropped(server: RabbitMQ, function: Function) -> N
 def test_existing_queues_with_other_arguments_are_used(server: RabbitMQ, function: Function) -> None:
     bridge = Bridge(server.url, {"video": function.url})
     with raw_channel(server) as channel:
-        channel.queue_declare(bridge.queue("video"), durable=True)  # classic, as the tutorials do
+        channel.queue_declare(bridge.queue("video"), durable=True)  # a classic queue, as in the tutorials
         channel.queue_declare(bridge.queue("piece") + ".dead", durable=False)
     with bridge:
         event = VideoUploaded(job())
@@ -179,17 +179,17 @@ def test_existing_queues_with_other_arguments_are_used(server: RabbitMQ, functio
 
 def test_forked_child_opens_its_own_connection(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url}) as bridge:
-        first, childs, last = VideoUploaded(job()), VideoUploaded(job()), VideoUploaded(job())
+        first, from_child, last = VideoUploaded(job()), VideoUploaded(job()), VideoUploaded(job())
         bridge.publish(first, 10)
         assert isinstance(bridge.publisher, Publisher)
         lock = bridge.publisher._lock
-        lock.acquire()  # as a thread that the child will not have
+        lock.acquire()  # held as if by a thread that does not exist in the child
         child = os.fork()
         if child == 0:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(30)
             try:
-                bridge.publish(childs, 10)
+                bridge.publish(from_child, 10)
                 os._exit(0)
             finally:
                 os._exit(1)
@@ -197,4 +197,4 @@ def test_forked_child_opens_its_own_connection(server: RabbitMQ, function: Funct
         assert os.waitpid(child, 0)[1] == 0
         bridge.publish(last, 10)
         function.wait(lambda: len(function.requests) >= 3)
-        assert Counter(function.ids) == Counter([first.id, childs.id, last.id])
+        assert Counter(function.ids) == Counter([first.id, from_child.id, last.id])

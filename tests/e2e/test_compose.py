@@ -1,6 +1,6 @@
-"""Every command of infra/compose.yaml, with the environment that docker-compose gives it, as processes on real servers.
+"""Runs every command of infra/compose.yaml as a process on real servers, with its environment from docker-compose.
 
-Without containers: names and ports of services are replaced by local ones, and nothing else is.
+There are no containers: the services' names and ports are replaced by local ones, and nothing else is changed.
 """
 
 import base64
@@ -32,17 +32,20 @@ from tests.support.servers.nginx import Gateway
 from tests.support.servers.postgresql import PostgreSQL
 from tests.support.servers.rabbitmq import RabbitMQ
 
-#: Run by the test's servers, or as nginx and the test's SMTP server.
+#: Services that the test's own servers, nginx and SMTP server replace.
 FOREIGN = {"rabbitmq", "postgresql", "mongodb", "mail", "gateway"}
 PUBLIC = "http://mp3converter.com:8080"
 
 
 def configuration(folder: Path) -> dict[str, Any]:
-    """The services as docker-compose reads them, the files of passwords and keys included."""
-    docker_compose, inherited = program("docker-compose"), {"PATH": os.environ["PATH"]}
+    """Returns the services as docker-compose reads them, with the variables of the password and key files."""
+    docker_compose = program("docker-compose")
+    inherited = {"PATH": os.environ["PATH"]}
     program("openssl")
-    made = {**inherited, "PUBLIC_URL": PUBLIC}
-    subprocess.run([str(ROOT / "infra/secrets.sh"), "files", str(folder)], env=made, check=True, capture_output=True)
+    settings = {**inherited, "PUBLIC_URL": PUBLIC}
+    subprocess.run(
+        [str(ROOT / "infra/secrets.sh"), "files", str(folder)], env=settings, check=True, capture_output=True
+    )
     command = [docker_compose, "-f", str(ROOT / "infra/compose.yaml"), "config"]
     environ = {**inherited, "MP3BURST_SECRETS": str(folder)}
     done = subprocess.run(command, env=environ, check=True, capture_output=True, text=True)
@@ -54,7 +57,8 @@ class Installation:
     """The processes of compose.yaml; a context manager."""
 
     def __init__(self, services: Mapping[str, Any], addresses: Mapping[str, str], folder: Path) -> None:
-        self.services, self.folder = services, folder
+        self.services = services
+        self.folder = folder
         self._ours = [name for name in services if name not in FOREIGN]
         ports = {name: free_port() for name in self._ours}
         self._ports = {name: port for name, port in ports.items() if services[name]["command"][-1] == "infra.serve"}
@@ -79,28 +83,28 @@ class Installation:
         return self._gateway.url
 
     def local(self, text: str) -> str:
-        """The text with the addresses of services replaced."""
+        """Replaces the services' addresses in a text by local ones."""
         for name, address in self._addresses.items():
             text = re.sub(rf"(?<![\w.-]){re.escape(name)}\b", address, text)
         return text
 
     def environment(self, name: str) -> dict[str, str]:
-        """What compose gives a service, with local addresses."""
+        """Returns a service's environment, with local addresses."""
         given = {key: self.local(str(value)) for key, value in self.services[name].get("environment", {}).items()}
         if "SMTP_HOST" in given:
             mail = self.local(f"{given['SMTP_HOST']}:{given['SMTP_PORT']}").partition(":")
             given |= {"SMTP_HOST": mail[0], "SMTP_PORT": mail[2]}
         for key in {"MONGO_URI", "MONGO_MP3_URI"} & given.keys():
-            # The MongoDB of the tests knows no users.
+            # The tests' MongoDB has no users.
             given[key] = re.sub("//[^@]*@", "//", given[key]).removesuffix("?authSource=admin")
         return given
 
     def log(self, name: str) -> str:
-        """What a service has written so far."""
+        """Returns what a service has written so far."""
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def stop(self) -> dict[str, int]:
-        """SIGTERM to all, and their exit statuses."""
+        """Sends SIGTERM to all processes and returns their exit statuses."""
         for process in self._running.values():
             process.send_signal(signal.SIGTERM)
         ended = {name: process.wait(30) for name, process in self._running.items()}
@@ -130,7 +134,7 @@ class Installation:
     def _launch(self, name: str) -> None:
         python, *arguments = (self.local(part) for part in self.services[name]["command"])
         assert python == "python"
-        # What the image sets, and what keeps processes that share a machine apart.
+        # What the image sets, and what processes on one machine need to stay apart.
         environ = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT), "TMPDIR": str(self.folder)}
         if port := self._ports.get(name):
             environ |= {"BIND_ADDRESS": "127.0.0.1", "PORT": str(port)}

@@ -1,4 +1,4 @@
-"""The embedded platform as a process, with small functions."""
+"""The embedded platform as a process, running the small functions of samples.py."""
 
 import http.client
 import itertools
@@ -26,7 +26,8 @@ from tests.support.servers import free_port
 
 SAMPLES = Path(__file__).with_name("samples.py")
 GIGABYTE = 1 << 30
-FLAT = 120 << 20
+#: Bytes of memory that a process may use at its peak, whatever passes through it.
+MAX_MEMORY = 120 << 20
 
 
 def service(name: str, notes: Path, target: str, **options: Any) -> dict[str, Any]:
@@ -53,8 +54,8 @@ def eventing(retry: int = 2, parallelism: str = "2") -> list[dict[str, Any]]:
     sink = {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "bury"}}
     delivery = {"retry": retry, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S", "deadLetterSink": sink}
     annotations = {"rabbitmq.eventing.knative.dev/parallelism": parallelism}
-    subscriber = {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "eat"}}
-    spec = {"broker": "b", "filter": {"attributes": {"type": "test.food"}}, "subscriber": subscriber}
+    subscriber = {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "handle"}}
+    spec = {"broker": "b", "filter": {"attributes": {"type": "test.event"}}, "subscriber": subscriber}
     group = "eventing.knative.dev/v1"
     return [
         {"apiVersion": group, "kind": "Broker", "metadata": {"name": "b"}, "spec": {"delivery": delivery}},
@@ -63,7 +64,7 @@ def eventing(retry: int = 2, parallelism: str = "2") -> list[dict[str, Any]]:
 
 
 class Notes:
-    """What the functions wrote."""
+    """The files that the functions write, and those they wait for."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -91,7 +92,7 @@ def notes(tmp_path: Path) -> Notes:
 
 @pytest.fixture
 def run(tmp_path: Path, notes: Notes) -> Iterator[Callable[..., Platform]]:
-    """Starts a platform with the usual samples; again with the same directory where it is called again."""
+    """Returns a function that starts a platform, each time with the same data directory."""
     started: list[Platform] = []
 
     def begin(*documents: dict[str, Any], **options: Any) -> Platform:
@@ -106,10 +107,10 @@ def run(tmp_path: Path, notes: Notes) -> Iterator[Callable[..., Platform]]:
 
 
 @pytest.fixture
-def meals(notes: Notes) -> list[dict[str, Any]]:
+def eventing_documents(notes: Notes) -> list[dict[str, Any]]:
     scaling = {"window": "6s"}
     return [
-        service("eat", notes.directory, "eat", scaling=scaling),
+        service("handle", notes.directory, "handle", scaling=scaling),
         service("bury", notes.directory, "bury", scaling=scaling),
         *eventing(),
     ]
@@ -125,7 +126,7 @@ def get(url: str, **headers: str) -> tuple[int, bytes]:
 
 
 def publish(platform: Platform, id_: str, **changed: str) -> int:
-    attributes = {"ce-id": id_, "ce-type": "test.food", "ce-source": "/test", "ce-specversion": "1.0"}
+    attributes = {"ce-id": id_, "ce-type": "test.event", "ce-source": "/test", "ce-specversion": "1.0"}
     headers = {"content-type": "application/json", **attributes, **{f"ce-{k}": v for k, v in changed.items()}}
     connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)
     connection.request("POST", "/_broker", b'{"job": "1"}', {name: value for name, value in headers.items() if value})
@@ -136,7 +137,7 @@ def publish(platform: Platform, id_: str, **changed: str) -> int:
 
 
 def peak(pid: int) -> int:
-    """The most memory that the process ever had, in bytes."""
+    """Returns the process's peak memory, in bytes."""
     line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) << 10
 
@@ -170,22 +171,22 @@ def test_min_scale_is_maintained(run: Callable[..., Platform], notes: Notes) -> 
 def test_load_scales_up_to_max_scale(run: Callable[..., Platform], notes: Notes) -> None:
     platform = run(service("web", notes.directory, "web", paths="/web", concurrency=2, scaling={"max-scale": "2"}))
     with ThreadPoolExecutor(6) as threads:
-        answers = [threads.submit(get, f"{platform.url}/web/hold?file=go") for _ in range(6)]
-        wait_for(lambda: len(notes("hold")) == 4, "four requests to run")
+        answers = [threads.submit(get, f"{platform.url}/web/wait?file=go") for _ in range(6)]
+        wait_for(lambda: len(notes("wait")) == 4, "four requests to run")
         report = platform.status()["functions"]["web"]
         assert [instance["inflight"] for instance in report["instances"]] == [2, 2]
         assert report["queued"] == 2
-        assert len(set(notes("hold"))) == 2
+        assert len(set(notes("wait"))) == 2
         notes.go()
-        assert [answer.result() for answer in answers] == [(200, b"held")] * 6
+        assert [answer.result() for answer in answers] == [(200, b"done")] * 6
 
 
 def test_cpu_work_gets_no_more_instances_than_cpus(run: Callable[..., Platform], notes: Notes) -> None:
     platform = run(service("web", notes.directory, "web", paths="/web", concurrency=1, scaling={"max-scale": "50"}))
     cores = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(cores + 2) as threads:
-        answers = [threads.submit(get, f"{platform.url}/web/hold?file=go") for _ in range(cores + 2)]
-        wait_for(lambda: len(notes("hold")) == cores and platform.status()["functions"]["web"]["queued"] == 2, "queue")
+        answers = [threads.submit(get, f"{platform.url}/web/wait?file=go") for _ in range(cores + 2)]
+        wait_for(lambda: len(notes("wait")) == cores and platform.status()["functions"]["web"]["queued"] == 2, "queue")
         assert len(platform.instances("web")) == cores
         notes.go()
         assert all(answer.result()[0] == 200 for answer in answers)
@@ -202,7 +203,7 @@ def test_large_upload_uses_little_memory(run: Callable[..., Platform], chunked: 
     connection.close()
     sizes = {pid: peak(pid) for pid in [platform.process.pid, *descendants(platform.process.pid)]}
     print(f"peak RSS of platform and function: {[size >> 20 for size in sizes.values()]} MB")  # noqa: T201 - a figure
-    assert max(sizes.values()) < FLAT
+    assert max(sizes.values()) < MAX_MEMORY
 
 
 def test_large_download_uses_little_memory(run: Callable[..., Platform]) -> None:
@@ -213,7 +214,7 @@ def test_large_download_uses_little_memory(run: Callable[..., Platform]) -> None
         while chunk := answer.read(1 << 20):
             size += len(chunk)
     assert size == GIGABYTE
-    assert max(peak(pid) for pid in [platform.process.pid, *descendants(platform.process.pid)]) < FLAT
+    assert max(peak(pid) for pid in [platform.process.pid, *descendants(platform.process.pid)]) < MAX_MEMORY
 
 
 @pytest.mark.parametrize("attempt", range(5))
@@ -226,7 +227,7 @@ def test_rejection_reaches_a_client_that_sends_everything_first(run: Callable[..
         for _ in range(size >> 20):
             client.sendall(bytes(1 << 20))
         assert client.recv(100).startswith(b"HTTP/1.1 401")
-    assert max(peak(pid) for pid in [platform.process.pid, *descendants(platform.process.pid)]) < FLAT
+    assert max(peak(pid) for pid in [platform.process.pid, *descendants(platform.process.pid)]) < MAX_MEMORY
 
 
 def test_rejection_arrives_before_the_body_is_sent(run: Callable[..., Platform]) -> None:
@@ -246,14 +247,14 @@ def test_truncated_upload_never_looks_complete(run: Callable[..., Platform], not
         client.sendall(b"POST /web/count HTTP/1.1\r\nHost: localhost\r\n" + request_)
         wait_for(lambda: platform.instances("web")[0]["inflight"], "the request to arrive")
     assert wait_for(lambda: notes("count"), "the function to notice") == ["broken"]
-    wait_for(lambda: not platform.instances("web")[0]["inflight"], "the place to be free again")
+    wait_for(lambda: not platform.instances("web")[0]["inflight"], "the slot to be free again")
 
 
 def test_disconnect_ends_the_download(run: Callable[..., Platform], notes: Notes) -> None:
     platform = run()
     with urllib.request.urlopen(f"{platform.url}/web/flood?bytes={GIGABYTE}", timeout=60) as answer:
         assert len(answer.read(1000)) == 1000
-    assert wait_for(lambda: notes("flood"), "the function to be told") == ["cut"]
+    assert wait_for(lambda: notes("flood"), "the function to notice") == ["disconnected"]
 
 
 def test_headers_and_bodies_pass_unchanged(run: Callable[..., Platform]) -> None:
@@ -368,91 +369,94 @@ def test_failure_details_appear_only_in_the_log(run: Callable[..., Platform]) ->
 
 
 def test_response_is_limited_to_timeout_seconds(run: Callable[..., Platform], notes: Notes) -> None:
-    platform = run(service("web", notes.directory, "web", paths="/web", timeout=1))
-    assert get(f"{platform.url}/web/hold?file=go")[0] == 504
+    function = service("web", notes.directory, "web", paths="/web", timeout=1, scaling={"min-scale": "1"})
+    platform = run(function)
+    # Started before the request: a slow start would use up the second that a request waits for an instance.
+    wait_for(lambda: platform.instances("web")[0]["state"] == "ready", "the instance")
+    assert get(f"{platform.url}/web/wait?file=go")[0] == 504
     with pytest.raises(http.client.IncompleteRead), urllib.request.urlopen(f"{platform.url}/web/drip") as answer:
         answer.read()
     notes.go()
 
 
 def test_events_reach_functions_with_matching_triggers(
-    run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
+    run: Callable[..., Platform], notes: Notes, eventing_documents: list[dict[str, Any]]
 ) -> None:
-    platform = run(*meals)
+    platform = run(*eventing_documents)
     assert publish(platform, "a") == 202
     assert publish(platform, "other", type="test.other") == 202
-    [[id_, type_, data, _]] = wait_for(lambda: notes("eat"), "the event")
-    assert (id_, type_, data) == ("a", "test.food", {"job": "1"})
+    [[id_, type_, data, _]] = wait_for(lambda: notes("handle"), "the event")
+    assert (id_, type_, data) == ("a", "test.event", {"job": "1"})
     wait_for(lambda: set(platform.status()["queues"]["t"].values()) == {0}, "the queue to be empty")
     for name in ("id", "type", "source", "specversion"):
         assert publish(platform, "b", **{name: ""}) == 400
     assert publish(platform, "b", specversion="0.3") == 400
-    assert len(notes("eat")) == 1
+    assert len(notes("handle")) == 1
 
 
 def test_failing_event_is_retried_then_dead_lettered(
-    run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
+    run: Callable[..., Platform], notes: Notes, eventing_documents: list[dict[str, Any]]
 ) -> None:
-    platform = run(*meals)
+    platform = run(*eventing_documents)
     assert publish(platform, "never:1") == 202
     assert publish(platform, "wrong:1") == 202
     [buried] = wait_for(lambda: notes("bury"), "the dead letter")
-    assert buried == ["never:1", "http://eat.mp3burst.svc.cluster.local/", "503"]
-    times = [time for id_, _, _, time in notes("eat") if id_ == "never:1"]
+    assert buried == ["never:1", "http://handle.mp3burst.svc.cluster.local/", "503"]
+    times = [time for id_, _, _, time in notes("handle") if id_ == "never:1"]
     assert len(times) == 3
     assert times[1] - times[0] >= 0.2
     assert times[2] - times[1] >= 0.4
     wait_for(lambda: set(platform.status()["queues"]["t"].values()) == {0}, "the queue to be empty")
-    assert [id_ for id_, *_ in notes("eat")].count("wrong:1") == 1
+    assert [id_ for id_, *_ in notes("handle")].count("wrong:1") == 1
     [letter] = platform.status()["dead_letters"]
     assert (letter["event"]["ce-id"], letter["error"], letter["data"]) == ("never:1", 503, '{"job": "1"}')
     platform.stop()
-    assert run(*meals).status()["dead_letters"] == [letter]
+    assert run(*eventing_documents).status()["dead_letters"] == [letter]
 
 
 def test_parallelism_limits_concurrent_events(
-    run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
+    run: Callable[..., Platform], notes: Notes, eventing_documents: list[dict[str, Any]]
 ) -> None:
-    platform = run(*meals)
+    platform = run(*eventing_documents)
     for number in range(5):
-        publish(platform, f"hold:{number}")
-    wait_for(lambda: len(notes("eat")) == 2, "two events to run")
+        publish(platform, f"wait:{number}")
+    wait_for(lambda: len(notes("handle")) == 2, "two events to run")
     assert platform.status()["queues"]["t"] == {"ready": 3, "inflight": 2, "retrying": 0}
     notes.go()
-    wait_for(lambda: len(notes("eaten")) == 5, "all to be eaten")
-    assert len(notes("eat")) == 5
+    wait_for(lambda: len(notes("handled")) == 5, "all to be handled")
+    assert len(notes("handle")) == 5
 
 
 def test_event_is_redelivered_after_its_instance_is_killed(
-    run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
+    run: Callable[..., Platform], notes: Notes, eventing_documents: list[dict[str, Any]]
 ) -> None:
-    platform = run(*meals)
-    publish(platform, "hold:1")
-    wait_for(lambda: notes("eat"), "the event to run")
-    [instance] = platform.instances("eat")
+    platform = run(*eventing_documents)
+    publish(platform, "wait:1")
+    wait_for(lambda: notes("handle"), "the event to run")
+    [instance] = platform.instances("handle")
     worker = descendants(instance["pid"])
     os.kill(instance["pid"], signal.SIGKILL)
     wait_for(lambda: not any(map(is_alive, worker)), "the worker to die with its master")
     notes.go()
-    wait_for(lambda: notes("eaten"), "the second delivery")
-    assert len(notes("eat")) == 2
+    wait_for(lambda: notes("handled"), "the second delivery")
+    assert len(notes("handle")) == 2
 
 
 def test_killed_platform_loses_no_event(
-    run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]
+    run: Callable[..., Platform], notes: Notes, eventing_documents: list[dict[str, Any]]
 ) -> None:
-    platform = run(*meals)
+    platform = run(*eventing_documents)
     for number in range(4):
-        publish(platform, f"hold:{number}")
+        publish(platform, f"wait:{number}")
     publish(platform, "never:1")
-    wait_for(lambda: len(notes("eat")) >= 2, "events to run")
+    wait_for(lambda: len(notes("handle")) >= 2, "events to run")
     processes = descendants(platform.process.pid)
     assert processes
     platform.kill()
     wait_for(lambda: not any(map(is_alive, processes)), "every process to die with the platform")
     notes.go()
-    run(*meals)
-    wait_for(lambda: len(set(notes("eaten"))) == 4, "every event")
+    run(*eventing_documents)
+    wait_for(lambda: len(set(notes("handled"))) == 4, "every event")
     wait_for(lambda: notes("bury"), "the dead letter")
 
 
@@ -470,55 +474,57 @@ def test_burst_may_exceed_the_soft_limit_of_open_files(run: Callable[..., Platfo
 
 
 def test_event_waits_while_no_files_can_be_opened(
-    run: Callable[..., Platform], meals: list[dict[str, Any]], notes: Notes
+    run: Callable[..., Platform], eventing_documents: list[dict[str, Any]], notes: Notes
 ) -> None:
-    platform = run(*meals[:2], *eventing(retry=9, parallelism="1"))
+    platform = run(*eventing_documents[:2], *eventing(retry=9, parallelism="1"))
     connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)
     connection.request("GET", "/_platform")
     with connection.getresponse() as answer:
         answer.read()
-    # As many as are open: the lowest number that is free is the first that cannot be had.
+    # The limit is the lowest free descriptor, so no further one can be opened.
     used = {int(path.name) for path in Path(f"/proc/{platform.process.pid}/fd").iterdir()}
     free = next(number for number in itertools.count() if number not in used)
     _, hard = resource.prlimit(platform.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(platform.process.pid, resource.RLIMIT_NOFILE, (free, hard))
-    attributes = {"ce-id": "1", "ce-type": "test.food", "ce-source": "/test", "ce-specversion": "1.0"}
+    attributes = {"ce-id": "1", "ce-type": "test.event", "ce-source": "/test", "ce-specversion": "1.0"}
     connection.request("POST", "/_broker", b"{}", attributes)
     with connection.getresponse() as answer:
         assert answer.status == 202
-    wait_for(lambda: "Too many open files" in platform.output(), "the limit to be felt")
+    wait_for(lambda: "Too many open files" in platform.output(), "the limit to be reached")
     resource.prlimit(platform.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
     connection.close()
-    wait_for(lambda: notes("eat"), "the event")
+    wait_for(lambda: notes("handle"), "the event")
 
 
-def test_ping_is_sent_at_the_start(run: Callable[..., Platform], notes: Notes, meals: list[dict[str, Any]]) -> None:
-    spec = {"schedule": "0 0 1 1 *", "data": '{"a": 1}', "sink": {"uri": "http://eat.mp3burst.svc.cluster.local/x"}}
+def test_ping_is_sent_at_the_start(
+    run: Callable[..., Platform], notes: Notes, eventing_documents: list[dict[str, Any]]
+) -> None:
+    spec = {"schedule": "0 0 1 1 *", "data": '{"a": 1}', "sink": {"uri": "http://handle.mp3burst.svc.cluster.local/x"}}
     source = {"apiVersion": "sources.knative.dev/v1", "kind": "PingSource", "metadata": {"name": "p"}, "spec": spec}
-    run(*meals, source)
-    [[_, type_, data, _]] = wait_for(lambda: notes("eat"), "the ping")
+    run(*eventing_documents, source)
+    [[_, type_, data, _]] = wait_for(lambda: notes("handle"), "the ping")
     assert (type_, data) == ("dev.knative.sources.ping", {"a": 1})
 
 
 def test_sigterm_lets_running_requests_finish(run: Callable[..., Platform], notes: Notes) -> None:
     platform = run()
     with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(get, f"{platform.url}/web/hold?file=go")
-        wait_for(lambda: notes("hold"), "the request to run")
+        answer = threads.submit(get, f"{platform.url}/web/wait?file=go")
+        wait_for(lambda: notes("wait"), "the request to run")
         processes = descendants(platform.process.pid)
         platform.process.terminate()
         wait_for(lambda: get(f"{platform.url}/web")[0] == 503, "new requests to be refused")
         notes.go()
-        assert answer.result() == (200, b"held")
+        assert answer.result() == (200, b"done")
     assert platform.process.wait(20) == 0
     assert not any(map(is_alive, processes))
 
 
 def test_second_signal_skips_draining(run: Callable[..., Platform], notes: Notes) -> None:
     platform = run()
-    thread = threading.Thread(target=lambda: get_or_none(f"{platform.url}/web/hold?file=go"))
+    thread = threading.Thread(target=lambda: get_or_none(f"{platform.url}/web/wait?file=go"))
     thread.start()
-    wait_for(lambda: notes("hold"), "the request to run")
+    wait_for(lambda: notes("wait"), "the request to run")
     processes = descendants(platform.process.pid)
     platform.process.send_signal(signal.SIGINT)
     wait_for(lambda: get(f"{platform.url}/web")[0] == 503, "the platform to drain")
@@ -546,7 +552,7 @@ WRONG = [
 ]
 
 
-def refused(data: Path, *options: str, **env: str) -> str:
+def startup_error(data: Path, *options: str, **env: str) -> str:
     command = [sys.executable, "-m", "infra.local", "--data", str(data), *options]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, env={**os.environ, **env})
     assert result.returncode == 1
@@ -558,14 +564,14 @@ def refused(data: Path, *options: str, **env: str) -> str:
 def test_start_failure_gives_one_line(run: Callable[..., Platform], tmp_path: Path, notes: Notes) -> None:
     platform = run()
     port = str(platform.port)
-    assert refused(tmp_path / "other", "--port", port).startswith(f"Port {port} is in use: ")
-    assert refused(tmp_path / "other", "--port", "70000").startswith("Port 70000 cannot be used here: ")
-    assert "is already running on" in refused(tmp_path / "data", "--port", str(free_port()))
-    assert "JWT_SECRET is not used" in refused(tmp_path / "other", "--port", "0", JWT_SECRET="sarcasm")
+    assert startup_error(tmp_path / "other", "--port", port).startswith(f"Port {port} is in use: ")
+    assert startup_error(tmp_path / "other", "--port", "70000").startswith("Port 70000 cannot be used here: ")
+    assert "is already running on" in startup_error(tmp_path / "data", "--port", str(free_port()))
+    assert "JWT_SECRET is not used" in startup_error(tmp_path / "other", "--port", "0", JWT_SECRET="sarcasm")
     for name, value in WRONG:
-        line = refused(tmp_path / "other", "--port", "0", **{name: value})
+        line = startup_error(tmp_path / "other", "--port", "0", **{name: value})
         assert line.startswith(f"{name} ")
         assert "secret" not in line
     (tmp_path / "file").touch()
-    assert "Cannot write to" in refused(tmp_path / "file", "--port", "0")
-    assert "no Knative Service" in refused(tmp_path / "other", "--port", "0", "--manifests", str(notes.directory))
+    assert "Cannot write to" in startup_error(tmp_path / "file", "--port", "0")
+    assert "no Knative Service" in startup_error(tmp_path / "other", "--port", "0", "--manifests", str(notes.directory))

@@ -24,7 +24,7 @@ def serve(**env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
 
 
-def refusal(**env: str) -> str:
+def startup_error(**env: str) -> str:
     process = serve(**env)
     _, text = process.communicate(timeout=30)
     assert process.returncode == 2
@@ -33,13 +33,15 @@ def refusal(**env: str) -> str:
 
 
 def test_invalid_settings_give_one_line() -> None:
-    assert refusal().startswith("FUNCTION_TARGET is not set: ")
-    assert refusal(FUNCTION_TARGET="web", FUNCTION_SOURCE="").startswith("FUNCTION_SOURCE is not set: ")
-    assert refusal(FUNCTION_TARGET="nothing").startswith("There is no function nothing in ")
-    assert refusal(FUNCTION_TARGET="web", FUNCTION_SOURCE="/nowhere.py").startswith("There is no function web in ")
-    assert refusal(FUNCTION_TARGET="web", JWT_SECRET="sarcasm").startswith("JWT_SECRET is not used: ")
-    assert refusal(FUNCTION_TARGET="web", THREADS="many").startswith("THREADS is 'many': ")
-    assert refusal(FUNCTION_TARGET="web", PORT="-1").startswith("PORT is '-1': ")
+    assert startup_error().startswith("FUNCTION_TARGET is not set: ")
+    assert startup_error(FUNCTION_TARGET="web", FUNCTION_SOURCE="").startswith("FUNCTION_SOURCE is not set: ")
+    assert startup_error(FUNCTION_TARGET="nothing").startswith("There is no function nothing in ")
+    assert startup_error(FUNCTION_TARGET="web", FUNCTION_SOURCE="/nowhere.py").startswith(
+        "There is no function web in "
+    )
+    assert startup_error(FUNCTION_TARGET="web", JWT_SECRET="sarcasm").startswith("JWT_SECRET is not used: ")
+    assert startup_error(FUNCTION_TARGET="web", THREADS="many").startswith("THREADS is 'many': ")
+    assert startup_error(FUNCTION_TARGET="web", PORT="-1").startswith("PORT is '-1': ")
 
 
 def test_running_request_may_finish_after_sigterm(tmp_path: Path) -> None:
@@ -57,13 +59,13 @@ def test_running_request_may_finish_after_sigterm(tmp_path: Path) -> None:
         return True
 
     wait_for(connected, "the server to listen")
-    connection.request("GET", "/hold?file=never")
-    wait_for((tmp_path / "hold").exists, "the request to run")
+    connection.request("GET", "/wait?file=never")
+    wait_for((tmp_path / "wait").exists, "the request to run")
     workers = descendants(process.pid)
-    begun = time.monotonic()
+    began = time.monotonic()
     process.terminate()
     process.communicate(timeout=30)
-    assert 1.5 < time.monotonic() - begun < 10
+    assert 1.5 < time.monotonic() - began < 10
     assert not any(map(is_alive, workers))
     connection.close()
 
@@ -85,7 +87,7 @@ def test_process_exits_if_its_parent_has_ended() -> None:
 
 
 def test_slow_client_does_not_block_a_thread(tmp_path: Path) -> None:
-    """A byte now and then is no body: the only thread must be free for others again."""
+    """The client sends a byte now and then; the only thread must become free for others."""
     port = free_port()
     process = serve(
         FUNCTION_TARGET="web",
@@ -105,7 +107,7 @@ def test_slow_client_does_not_block_a_thread(tmp_path: Path) -> None:
                     slow.sendall(b" ")
                 return bool(select.select([slow], [], [], 0.2)[0])
 
-            wait_for(dribble, "the answer to a body that does not come")
+            wait_for(dribble, "the response to an unfinished body")
             assert b" 200 " not in slow.recv(1000)
         other = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         other.request("GET", "/")

@@ -1,4 +1,4 @@
-"""The bridge's command line: what is wrong is named."""
+"""The bridge's command line: errors name what is wrong."""
 
 import pytest
 

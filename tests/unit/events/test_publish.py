@@ -1,4 +1,4 @@
-"""Publishing to a CloudEvents broker over HTTP, and the connection that is kept for it."""
+"""Publishing to a CloudEvents broker over HTTP, and reusing the connection."""
 
 import socket
 import threading
@@ -25,9 +25,9 @@ def broker() -> Iterator[Function]:
 
 def test_event_arrives_in_binary_mode(broker: Function) -> None:
     publisher({"K_SINK": broker.url, "AMQP_URL": "amqp://nowhere"}, "/mp3burst/convert")(EVENT, 5)
-    got = broker.requests[0]
-    assert got.data == {"job": EVENT.job, "n": 4}
-    assert {k: v for k, v in got.headers.items() if k.startswith(("ce-", "content-type"))} == {
+    request = broker.requests[0]
+    assert request.data == {"job": EVENT.job, "n": 4}
+    assert {k: v for k, v in request.headers.items() if k.startswith(("ce-", "content-type"))} == {
         "ce-specversion": "1.0",
         "ce-id": EVENT.id,
         "ce-type": "dev.mp3burst.piece.cut",
@@ -69,19 +69,19 @@ def test_hanging_broker_costs_only_the_timeout(broker: Function) -> None:
     assert 0.3 <= time.monotonic() - began < 0.6
     release.set()
     broker.answer = lambda _, __: 200
-    publish(EVENT, 5)  # on a connection on which no answer of the first can come
+    publish(EVENT, 5)  # on a new connection, which cannot receive the first response
 
 
 def test_non_http_response_is_not_published() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def babble() -> None:
+        def answer_smtp() -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(65536)
                 connection.sendall(b"220 mail.example ESMTP\r\n\r\n")
 
-        thread = threading.Thread(target=babble)
+        thread = threading.Thread(target=answer_smtp)
         thread.start()
         with pytest.raises(NotPublished):
             publisher({"K_SINK": f"http://127.0.0.1:{listener.getsockname()[1]}"}, "/mp3burst/convert")(EVENT, 5)

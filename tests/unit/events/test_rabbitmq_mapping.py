@@ -13,8 +13,8 @@ JOB = JobId("0123456789abcdef0123456789abcdef")
 
 @pytest.mark.parametrize("event", [VideoUploaded(JOB), PieceCut(JOB, 7), Mp3Ready(JOB)])
 def test_event_survives_the_round_trip(event: Event) -> None:
-    again, headers = from_message(to_message(event, "/mp3burst/upload"))
-    assert again == event
+    parsed, headers = from_message(to_message(event, "/mp3burst/upload"))
+    assert parsed == event
     assert headers == {
         "ce-specversion": "1.0",
         "ce-id": event.id,
@@ -33,9 +33,9 @@ def test_message_follows_the_knative_binding() -> None:
 
 
 def test_headers_without_prefix_are_accepted() -> None:
-    ours = to_message(VideoUploaded(JOB), "/mp3burst/upload")
-    theirs = replace(ours, headers={k.removeprefix("ce-"): v for k, v in ours.headers.items()})
-    assert from_message(theirs)[1]["ce-id"] == VideoUploaded(JOB).id
+    message = to_message(VideoUploaded(JOB), "/mp3burst/upload")
+    unprefixed = replace(message, headers={k.removeprefix("ce-"): v for k, v in message.headers.items()})
+    assert from_message(unprefixed)[1]["ce-id"] == VideoUploaded(JOB).id
 
 
 def test_header_values_cannot_inject_headers() -> None:
@@ -69,26 +69,28 @@ def test_message_without_headers_lacks_every_attribute() -> None:
 
 def test_failures_are_counted_and_can_be_removed() -> None:
     message = to_message(VideoUploaded(JOB), "/mp3burst/upload")
-    failed = message.failed("It said 500.", "http://convert", 500).failed("It said 503.", "http://convert", 503)
+    failed = message.failed("The function answered 500.", "http://convert", 500).failed(
+        "The function answered 503.", "http://convert", 503
+    )
     assert failed.attempts == 2
     assert failed.burial_failed().attempts == 3
-    assert failed.headers["x-mp3burst-reason"] == "It said 503."
+    assert failed.headers["x-mp3burst-reason"] == "The function answered 503."
     assert from_message(failed)[1]["ce-knativeerrorcode"] == "503"
     assert from_message(failed)[1]["ce-knativeerrordest"] == "http://convert"
     assert failed.without_failures() == message
-    came_back = replace(failed, headers={**failed.headers, "x-death": [], "x-delivery-count": 1})
-    assert came_back.failed("", "http://convert", 503).headers == failed.failed("", "http://convert", 503).headers
-    assert came_back.without_failures() == message
+    redelivered = replace(failed, headers={**failed.headers, "x-death": [], "x-delivery-count": 1})
+    assert redelivered.failed("", "http://convert", 503).headers == failed.failed("", "http://convert", 503).headers
+    assert redelivered.without_failures() == message
     assert Message(b"", {"x-mp3burst-attempts": "many"}).attempts == 0
 
 
 def test_every_event_has_a_queue_with_dead_letters() -> None:
-    places = Topology.from_environ({"VIDEO_QUEUE": "films", "MP3_QUEUE": ""})
-    assert set(places.queue_of) == set(EVENTS)
-    assert places.queues == ("films", "piece", "pieces", "mp3")
-    made = places.declarations()
-    for name in places.queues:
-        assert any(isinstance(q, Queue) and (q.exchange, q.key) == (DEAD_LETTER_EXCHANGE, name) for q in made)
+    topology = Topology.from_environ({"VIDEO_QUEUE": "films", "MP3_QUEUE": ""})
+    assert set(topology.queue_of) == set(EVENTS)
+    assert topology.queues == ("films", "piece", "pieces", "mp3")
+    declared = topology.declarations()
+    for name in topology.queues:
+        assert any(isinstance(q, Queue) and (q.exchange, q.key) == (DEAD_LETTER_EXCHANGE, name) for q in declared)
 
 
 def test_declarations_are_in_dependency_order() -> None:
@@ -106,6 +108,6 @@ def test_functions_cannot_share_a_queue() -> None:
 
 
 def test_classic_arguments_omit_quorum_settings() -> None:
-    room = Topology.from_environ({}).declarations([1000])[-1]
-    assert isinstance(room, Queue)
-    assert room.classic_arguments() == {"x-message-ttl": 1000, "x-dead-letter-exchange": ""}
+    delay_queue = Topology.from_environ({}).declarations([1000])[-1]
+    assert isinstance(delay_queue, Queue)
+    assert delay_queue.classic_arguments() == {"x-message-ttl": 1000, "x-dead-letter-exchange": ""}

@@ -1,4 +1,4 @@
-"""infra/extra_requirements.py: what an image installs is all of an extra, and in the lock file with its hashes."""
+"""infra/extra_requirements.py: an image installs all of an extra's dependencies, from the lock file with hashes."""
 
 import re
 
@@ -41,7 +41,7 @@ def test_lock_file_is_parsed_completely() -> None:
 
     assert sum(len(versions) for versions in LOCK.values()) == len(re.findall(r"^\S+==", text, re.MULTILINE))
     assert sum(entry.count("--hash=") for versions in LOCK.values() for entry in versions) == text.count("--hash=")
-    assert len(LOCK["numpy"]) > 1, "the one package with a version for each Python is there for this test"
+    assert len(LOCK["numpy"]) > 1, "this test needs the one package that has a version for each Python"
 
 
 def test_constraints_have_no_hashes() -> None:

@@ -1,4 +1,4 @@
-"""What an installation is made of: compose.yaml, the servers' manifests, the script for passwords and keys."""
+"""The files of an installation: compose.yaml, the servers' manifests, the script for passwords and keys."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def secrets(*arguments: str, **environ: str) -> str:
 
 
 def variables(file: Path) -> dict[str, str]:
-    """As the shell reads them."""
+    """Reads the variables as the shell does."""
     names = re.findall(r"^(\w+)='", file.read_text(), re.MULTILINE)
     script = f'set -a; . {file}; for name in {" ".join(names)}; do printf "%s\\0" "${{!name}}"; done'
     done = subprocess.run([program("bash"), "-c", script], capture_output=True, text=True, check=True)
@@ -69,7 +69,7 @@ def test_function_has_the_same_settings_in_compose_as_on_knative(name: str) -> N
     container, service = functions()[name], compose()[name]
     env = {each["name"]: each["value"] for each in container["env"]}
     refs = [(each.get("configMapRef") or each["secretRef"])["name"] for each in container["envFrom"]]
-    # Whoever emits to a broker on Knative emits to RabbitMQ here.
+    # A function that publishes to a broker on Knative publishes to RabbitMQ here.
     refs += ["rabbitmq"] * bool(env.pop("K_SINK", None))
 
     assert service["environment"] == env
@@ -126,7 +126,7 @@ def test_docker_compose_accepts_the_file(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     environment = yaml.safe_load(done.stdout)["services"]["validate"]["environment"]
-    # Compose has to read a key of several lines as the shell does.
+    # Compose must read a multi-line key as the shell does.
     assert environment["TOKEN_PUBLIC_KEYS"] == variables(tmp_path / "mp3burst.env")["TOKEN_PUBLIC_KEYS"]
     Verifier(environment["TOKEN_PUBLIC_KEYS"])
 
@@ -228,7 +228,7 @@ def test_value_that_an_env_file_cannot_hold_is_rejected(tmp_path: Path) -> None:
 
 
 KUBECTL = """#!/usr/bin/env python3
-# Keeps what is created, one file each, and answers get as the script asks it.
+# Stores each created object in a file, and answers the script's get commands.
 import base64, pathlib, sys
 import yaml
 place = pathlib.Path(__file__).parent / "kept"
@@ -268,7 +268,7 @@ def test_kubernetes_mode_creates_secrets_and_a_config_map(tmp_path: Path, sql: s
     for document in first.values():
         data = document.get("stringData") or document["data"]
         assert all(isinstance(value, str) and value for value in data.values()), "Kubernetes takes strings only"
-    assert "FANOUT_PIECES" not in first["configmap-mp3burst"]["data"]  # a cluster has other cores than this machine
+    assert "FANOUT_PIECES" not in first["configmap-mp3burst"]["data"]  # a cluster's CPUs are not this machine's
     public = first["configmap-mp3burst"]["data"]["TOKEN_PUBLIC_KEYS"]
     token = Signer(first["secret-token-signing"]["stringData"]["TOKEN_PRIVATE_KEY"]).sign(UserId("1"), "ann", "user")
     assert Verifier(public).verify(token).username == "ann"
@@ -295,7 +295,7 @@ def test_external_rabbitmq_is_passed_to_the_broker(tmp_path: Path) -> None:
     uri, amqp = "http://mq.example.org:15672", given["AMQP_URL"]
     assert broker == {"AMQP_URL": amqp, "username": "ann", "password": "p@ss", "uri": uri, "port": "5673"}
 
-    # Later runs need none of it, and make no other servers' passwords.
+    # Later runs do not need the variables, and generate no passwords for other servers.
     secrets("kubernetes", "mine", PATH=os.environ["PATH"], KUBECTL=given["KUBECTL"])
     assert {file.name for file in (tmp_path / "kept").iterdir()} == made
 
@@ -323,7 +323,7 @@ def test_ping_continues_after_an_invalid_response() -> None:
                 connection, _ = server.accept()
                 with connection:
                     connection.recv(1 << 16)
-                    connection.sendall(b"no HTTP\r\n\r\n")
+                    connection.sendall(b"not HTTP\r\n\r\n")
         finally:
             process.terminate()
             assert process.wait(10) == 0

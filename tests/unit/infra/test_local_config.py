@@ -19,8 +19,8 @@ def test_defaults_need_no_server(tmp_path: Path) -> None:
 
 
 def test_operator_settings_override_defaults(tmp_path: Path) -> None:
-    given = {"MYSQL_HOST": "db", "MONGO_URI": "mongodb://m", "SMTP_HOST": "mail", "LINK_DAYS": "3", "HOME": "/root"}
-    known = config.values({**given, "KEEP_DAYS": ""}, tmp_path, 1)
+    operator = {"MYSQL_HOST": "db", "MONGO_URI": "mongodb://m", "SMTP_HOST": "mail", "LINK_DAYS": "3", "HOME": "/root"}
+    known = config.values({**operator, "KEEP_DAYS": ""}, tmp_path, 1)
     assert known["database"] == {"MYSQL_HOST": "db"}
     assert known["media"] == {"MONGO_URI": "mongodb://m"}
     assert known["mail"] == {"SMTP_HOST": "mail"}
@@ -30,8 +30,8 @@ def test_operator_settings_override_defaults(tmp_path: Path) -> None:
 
 
 def test_default_number_of_pieces_is_the_number_of_cpus(tmp_path: Path) -> None:
-    made = int(config.values({}, tmp_path, 1)["mp3burst"]["FANOUT_PIECES"])
-    assert made == max(available_cpus(), 2)
+    pieces = int(config.values({}, tmp_path, 1)["mp3burst"]["FANOUT_PIECES"])
+    assert pieces == max(available_cpus(), 2)
     assert config.values({"FANOUT_PIECES": "7"}, tmp_path, 1)["mp3burst"]["FANOUT_PIECES"] == "7"
 
 
@@ -63,7 +63,7 @@ def test_public_key_matches_the_private_key(tmp_path: Path) -> None:
 
 def test_truncated_key_file_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "keys").mkdir()
-    (tmp_path / "keys" / "link.new").write_text("half")
+    (tmp_path / "keys" / "link.new").write_text("trunc")
     assert len(config.values({}, tmp_path, 1)["links"]["LINK_KEY"]) == 64
 
 

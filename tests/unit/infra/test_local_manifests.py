@@ -62,9 +62,13 @@ def test_defaults_are_those_of_knative(tmp_path: Path) -> None:
     assert function.paths == []
 
 
-@pytest.mark.parametrize(("concurrency", "most", "expected"), [(1, "10", 2), (1, "1", 1), (2, "10", 10), (1, "0", 2)])
-def test_cpu_work_is_limited_to_the_cpus(tmp_path: Path, concurrency: int, most: str, expected: int) -> None:
-    document = service(spec={"containerConcurrency": concurrency}, scaling={"autoscaling.knative.dev/max-scale": most})
+@pytest.mark.parametrize(
+    ("concurrency", "max_scale", "expected"), [(1, "10", 2), (1, "1", 1), (2, "10", 10), (1, "0", 2)]
+)
+def test_cpu_work_is_limited_to_the_cpus(tmp_path: Path, concurrency: int, max_scale: str, expected: int) -> None:
+    document = service(
+        spec={"containerConcurrency": concurrency}, scaling={"autoscaling.knative.dev/max-scale": max_scale}
+    )
     assert load(tmp_path, document, cpus=2).functions["f"].max_scale == expected
 
 
