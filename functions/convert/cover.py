@@ -47,13 +47,13 @@ def prepare(
         on_progress: as for ``open_track``.
 
     Returns:
-        The track with its ``cover`` or its ``excerpt`` as ``rendering`` needs them.
+        The track with ``cover``, ``excerpt`` and ``cover_warning`` as ``rendering`` needs them.
 
     Raises:
         EncoderKilled: the demux child died by SIGKILL.
     """
     if wanted is None:
-        return _without(track, track.path, _TOO_LARGE) if track.dropped else track
+        return replace(track, cover_warning=_TOO_LARGE) if track.dropped else track
     if wanted == "none":
         return replace(track, cover=b"")
     second = None if isinstance(wanted, str) else wanted
@@ -62,16 +62,12 @@ def prepare(
         with DemuxClient(source, path, ExcerptOrder(second)) as client:
             report, _ = client.report(on_progress)
     except UnusableMedia:
-        return _without(track, path, _UNREADABLE)
+        return replace(track, cover_warning=_UNREADABLE)
     if isinstance(report, FaultReport):
-        return _without(track, path, _MESSAGES.get(report.fault, _UNREADABLE))
+        return replace(track, cover_warning=_MESSAGES.get(report.fault, _UNREADABLE))
     if not isinstance(report, ExcerptReport):
         raise AssertionError("the client accepts only the report that was ordered")
-    return replace(track, excerpt=VideoExcerpt(path, _times(report, second), report.pixel, None))
-
-
-def _without(track: TrackInfo, path: Path, fault: str) -> TrackInfo:
-    return replace(track, excerpt=VideoExcerpt(path, (), 1.0, fault))
+    return replace(track, excerpt=VideoExcerpt(path, _times(report, second), report.pixel))
 
 
 def _times(report: ExcerptReport, second: float | None) -> tuple[float, ...]:
@@ -120,9 +116,8 @@ def rendering(track: TrackInfo, ffmpeg: str) -> Iterator[Callable[[Callable[[], 
         that was asked for.
     """
     excerpt = track.excerpt
-    if excerpt is None or excerpt.fault:
-        fault = excerpt.fault if excerpt else None
-        yield lambda _: (track.cover, fault)
+    if excerpt is None:
+        yield lambda _: (track.cover, track.cover_warning)
         return
     path = excerpt.path.with_name("cover")
     deadline = time.monotonic() + TIMEOUT

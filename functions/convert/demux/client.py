@@ -69,7 +69,7 @@ class DemuxClient:
     def __enter__(self) -> Self:
         with self._path.open("wb") as target:
             self._child = spawner.spawner.take()
-            # If the child has ended already, its missing report tells.
+            # A child that has already ended is detected by its missing report.
             with contextlib.suppress(protocol.PeerClosed):
                 self._child.begin(target.fileno(), self._size, self._wanted)
         self._thread = threading.Thread(target=self._run, name="demux-client", daemon=True)

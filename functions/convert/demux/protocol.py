@@ -32,7 +32,7 @@ COVER = b"c"
 BEGUN = b"b"
 REPORT = b"d"
 
-#: Bytes that one READ returns at most, and of libav's I/O buffers.
+#: The most bytes that one READ returns, and the size of libav's I/O buffers.
 BUFFER = 256 << 10
 #: Spans in one GATHER, at most.
 MAX_SPANS = 32

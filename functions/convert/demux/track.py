@@ -13,19 +13,17 @@ from functions.convert.errors import UnusableMedia
 
 @dataclass(frozen=True, slots=True)
 class VideoExcerpt:
-    """A short piece of the video, from which the cover is taken.
+    """A few seconds of the video, from which the cover is taken.
 
     Attributes:
         path: its file.
         times: seconds in that file; the frame with the most contrast becomes the cover.
         pixel: width of a pixel divided by its height.
-        fault: why there is no picture, a message for the user; None if there is one.
     """
 
     path: Path
     times: tuple[float, ...]
     pixel: float
-    fault: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +47,7 @@ class TrackInfo:
         cover: a PNG or JPEG picture, or empty.
         dropped: bytes of a picture that was too large to keep, 0 if none was.
         excerpt: what the cover is made from instead of ``cover``.
+        cover_warning: a message for the user if the cover is not the requested one, else None.
     """
 
     path: Path
@@ -67,6 +66,7 @@ class TrackInfo:
     cover: bytes
     dropped: int = 0
     excerpt: VideoExcerpt | None = None
+    cover_warning: str | None = None
 
 
 class TrackStream:
@@ -92,9 +92,10 @@ class TrackStream:
         return self.growing and self._client is not None and self._client.slow
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes of the file from start to end, waiting for those that have not been written."""
-        if self._client is not None:
-            yield from self._client.chunks()
+        """Yield the bytes of a growing file from start to end, waiting for those that are not yet written."""
+        if self._client is None:
+            raise ValueError("the file is complete: open it instead")
+        yield from self._client.chunks()
 
     def check(self) -> None:
         """Raise the error that has stopped the extraction, if any; as ``complete``."""

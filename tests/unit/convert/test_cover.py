@@ -86,7 +86,8 @@ def test_cover_has_the_aspect_ratio_and_rotation_of_the_video(tmp_path: Path) ->
 def test_embedded_picture_is_kept_or_removed(tmp_path: Path) -> None:
     still = tmp_path / "still.png"
     clips.run("-f", "lavfi", "-i", "color=blue:s=32x32", "-frames:v", 1, still)
-    song, sound = tmp_path / "song.mp3", clips.clip(tmp_path / "sound.wav", seconds=2)
+    song = tmp_path / "song.mp3"
+    sound = clips.clip(tmp_path / "sound.wav", seconds=2)
     clips.run("-i", sound, "-i", still, "-map", 0, "-map", 1, "-c:v", "copy", "-disposition:v", "attached_pic", song)
     for options, format_, is_warned in (
         (Options(), "PNG", False),

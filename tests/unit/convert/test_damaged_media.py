@@ -184,7 +184,8 @@ def _without_index(path: Path) -> None:
 def _undecodable(path: Path) -> None:
     clips.clip(path, "-c:a", "aac", seconds=3)
     data = bytearray(path.read_bytes())
-    start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    start = data.index(b"mdat") + 4
+    end = data.index(b"moov") - 4
     data[start:end] = b"\xff" * (end - start)
     path.write_bytes(data)
 
@@ -344,7 +345,8 @@ def test_tags_and_cover_are_copied(tmp_path: Path) -> None:
     ID3: Any = importlib.import_module("mutagen.id3").ID3  # it has no types
     video = clips.tagged_mp3(tmp_path / "tagged.mp3")
     result, mp3 = convert(video, tmp_path)
-    source, tags = ID3(video), ID3(mp3)
+    source = ID3(video)
+    tags = ID3(mp3)
     assert tags.version == (2, 3, 0)
     assert result.title == str(tags["TIT2"]) == str(source["TIT2"])
     for frame in ("TPE1", "TALB", "TRCK"):
@@ -371,7 +373,8 @@ def test_six_channels_are_mixed_into_two(tmp_path: Path) -> None:
 
 
 def test_file_with_more_tags_than_fit_in_a_report_is_converted(tmp_path: Path) -> None:
-    video, tags = clips.clip(tmp_path / "a.mkv", "-c:a", "aac", seconds=2), tmp_path / "tags"
+    video = clips.clip(tmp_path / "a.mkv", "-c:a", "aac", seconds=2)
+    tags = tmp_path / "tags"
     lines = ["title=Grüße 🎬", *(f"T{number}={'🎬' * 4000}" for number in range(400))]
     tags.write_text("\n".join([";FFMETADATA1", *lines, ""]), encoding="utf-8")
     full = tmp_path / "full.mkv"

@@ -141,9 +141,9 @@ class CompletedAfterRead(io.BytesIO):
 
 def test_end_between_a_read_and_the_wait_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(client, "HEARTBEAT", 3600.0)  # only a notification ends the wait
-    one = DemuxClient(io.BytesIO(b"video"), tmp_path / "track", TrackOrder(0, copy=False))
-    monkeypatch.setattr(one, "_path", CompletedAfterRead(one))
-    assert b"".join(one.chunks()) == b"all of it"
+    extraction = DemuxClient(io.BytesIO(b"video"), tmp_path / "track", TrackOrder(0, copy=False))
+    monkeypatch.setattr(extraction, "_path", CompletedAfterRead(extraction))
+    assert b"".join(extraction.chunks()) == b"all of it"
 
 
 class ShortReads(io.FileIO):

@@ -31,7 +31,7 @@ def take(video: Path, target: Path, track: int = 0) -> main.Extracted:
     with io.FileIO(video) as source, target.open("wb") as out:
         movie = mp4.parse(source, video.stat().st_size, track)
         writer.write_head(movie, out)
-        writer.write_sound(movie, out)
+        writer.write_audio(movie, out)
         out.flush()
         source.seek(0)
         with target.with_suffix(".read").open("wb") as second:
@@ -81,7 +81,8 @@ def _aligned(path: Path) -> None:
     """Make a video whose tables take exactly one read, so that the audio starts where that ends."""
     clips.clip(path, "-c:a", "ac3", "-movflags", "+faststart", seconds=15)
     data = path.read_bytes()
-    sound, at = data.index(b"mdat") + 4, data.index(b"stco") + 12
+    sound = data.index(b"mdat") + 4
+    at = data.index(b"stco") + 12
     chunks = int.from_bytes(data[at - 4 : at], "big")
     gap = 4096 - sound
     assert gap > 0
@@ -152,7 +153,8 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
 
 def test_random_faults_in_the_tables_are_survived(tmp_path: Path) -> None:
     _plain(video := tmp_path / "video.mp4")
-    original, chance = video.read_bytes(), random.Random(1)  # noqa: S311 - reproducible
+    original = video.read_bytes()
+    chance = random.Random(1)  # noqa: S311 - reproducible
     moov = original.rindex(b"moov") - 4
     plain = 0
     for _ in range(400):
@@ -164,7 +166,7 @@ def test_random_faults_in_the_tables_are_survived(tmp_path: Path) -> None:
             movie = mp4.parse(source, len(data), 0)  # type: ignore[arg-type]  # it has all methods that are used
             movie.beginning().read()
             writer.write_head(movie, out := io.BytesIO())
-            writer.write_sound(movie, out)
+            writer.write_audio(movie, out)
             assert movie.duration >= 0
         except UnsupportedLayout:
             continue

@@ -99,7 +99,8 @@ def test_at_most_one_spare_is_started() -> None:
 
 def test_every_take_returns_another_child() -> None:
     prepare()
-    first, second = spawner.spawner.take(), spawner.spawner.take()
+    first = spawner.spawner.take()
+    second = spawner.spawner.take()
     assert first.process.pid != second.process.pid
     first.stop()
     second.stop()

@@ -125,7 +125,7 @@ class Demuxer:
             self.errors -= self._gaps
 
     def _note_other(self, packet: "av.packet.Packet[Any]") -> None:
-        """Note what a packet of another track tells about the file."""
+        """Note what a packet of another track reveals: the cover, or how far the file reaches."""
         if is_picture(packet.stream):
             self.cover = self.cover or bytes(packet)
         elif packet.pts is not None:

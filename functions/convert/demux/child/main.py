@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     import av.container
 
 _MAX_TAGS = 500
-#: Characters of one tag.
+#: Characters of the name of a tag.
+_MAX_NAME = 100
+#: Characters of the value of a tag.
 _MAX_TAG = 4000
 #: Characters of all tags. Each may take a dozen bytes of a report, which must be shorter than MAX_REPORT.
 _MAX_TEXT = 250_000
@@ -156,7 +158,7 @@ def _extract_by_tables(
         target.flush()
         on_begun(Extracted(report, cover))
         try:
-            writer.write_sound(movie, target)
+            writer.write_audio(movie, target)
         except UnsupportedLayout as error:
             raise EOFError("the source is shorter than it was") from error
     target.flush()
@@ -206,7 +208,8 @@ def _tags(found: dict[str, str]) -> dict[str, str]:
     kept: dict[str, str] = {}
     space = _MAX_TEXT
     for name, value in itertools.islice(found.items(), _MAX_TAGS):
-        name, value = name[:100], value[:_MAX_TAG]
+        name = name[:_MAX_NAME]
+        value = value[:_MAX_TAG]
         space -= len(name) + len(value)
         if space < 0:
             break

@@ -41,7 +41,7 @@ def write_head(movie: Movie, target: IO[bytes]) -> None:
     target.write(struct.pack(">I4sQ", 1, b"mdat", _MDAT_HEADER + size))
 
 
-def write_sound(movie: Movie, target: IO[bytes]) -> None:
+def write_audio(movie: Movie, target: IO[bytes]) -> None:
     """Write the audio after the head."""
     for data in movie.reader.gather((chunk.offset, chunk.offset + chunk.size) for chunk in _chunks(movie)):
         target.write(data)
