@@ -1,16 +1,16 @@
-"""What can go wrong with a conversion."""
+"""Errors of a conversion."""
 
-from events.errors import PermanentFailure, TryAgain
+from events.errors import Mp3burstError, TryAgain
 
 
-class UnusableMedia(PermanentFailure):
-    """The file's own fault: it would fail again however often it is tried."""
+class UnusableMedia(Mp3burstError):
+    """The file itself is the cause: retrying would fail every time."""
 
     status = 422
 
 
 class OutOfResources(TryAgain):
-    """There is no room for temporary files or for another process."""
+    """There is no space for temporary files, or no process can be started."""
 
 
 class TemporaryStorageFull(OutOfResources):
@@ -18,7 +18,7 @@ class TemporaryStorageFull(OutOfResources):
 
 
 class EncoderKilled(TryAgain):
-    """The reader or an encoder was killed from outside (out of memory, a shutdown): the same file may work later."""
+    """The demuxer or an encoder was killed from outside (out of memory, shutdown): retrying may succeed."""
 
 
 class UnsupportedLayout(Exception):

@@ -1,4 +1,4 @@
-"""Audio tracks taken out of videos as a whole, where a test looks at a track and not at who writes it."""
+"""Extracts complete audio tracks for tests that do not care how a track is extracted."""
 
 from pathlib import Path
 from typing import IO
@@ -9,6 +9,6 @@ from functions.options import Options
 
 
 def take(source: IO[bytes], directory: Path, options: Options) -> TrackInfo:
-    """The track that the options ask for, in a file in the directory."""
+    """Extract the track that the options name into a file in the directory."""
     with pipeline.prepared_track(source, directory, options, lambda _: None) as stream:
         return stream.complete(lambda _: None)

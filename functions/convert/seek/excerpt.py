@@ -1,27 +1,28 @@
-"""Lets the encoder of a late piece begin shortly before it instead of decoding all that comes first.
+"""Lets the encoder of a late range start shortly before it, instead of decoding everything that comes first.
 
-It gets an excerpt of the track: the head of the file and the run of clusters that its range needs, with as much before
-it as a decoder remembers. ffmpeg's own leap (``-ss``) goes by time stamps, which are milliseconds here and do not tell
-which sample a packet begins with. So the samples of every packet before the excerpt are counted, by the packets
-themselves (``packets.py``), and the range is told from the sample that the excerpt begins with.
+The encoder gets an excerpt of the track: the head of the file and the run of clusters that its range needs, with as
+much before it as the decoder remembers. ffmpeg's own seeking (``-ss``) goes by time stamps, which are milliseconds here
+and do not tell which sample a packet starts with. So the samples of every packet before the excerpt are counted, from
+the packets themselves (``packets``), and the range is counted from the first sample of the excerpt.
 
-What cannot be counted or decoded from the middle to the last bit is decoded from its beginning as before:
+Whatever cannot be counted, or cannot be decoded from the middle bit by bit, is decoded from its beginning:
 
-- AAC and AC-3: their decoders draw random numbers.
-- Opus: what its decoder remembers fades, but no rule says when it is gone. Of 140 leaps at 12 to 128 kbit/s (SILK,
-  hybrid, CELT; 2.5 to 20 ms) all were equal after 0.62 s; an earlier one, by ``-ss``, was not after 31 s.
-- A rate that MP3 has not: the resampler stands somewhere between two samples.
-- ``start``, ``end`` and fades count samples of the whole; ``normalize`` is never cut.
-- Tracks that did not go into Matroska, as those of mp4 and of MP3 files with LAME's tag; such as are damaged or change
-  their kind of sound.
+- AAC and AC-3: their decoders use random numbers.
+- Opus: its decoder's memory fades, but no rule says when it is gone. Of 140 seeks at 12 to 128 kbit/s (SILK, hybrid,
+  CELT; 2.5 to 20 ms) all were equal after 0.62 s; an earlier one, with ``-ss``, was not after 31 s.
+- A sample rate that MP3 does not have: the resampler is between two samples.
+- ``start``, ``end`` and fades count samples from the beginning; ``normalize`` is never split.
+- Tracks that were not extracted to Matroska, like those of mp4 and of MP3 files with LAME's tag, and tracks that are
+  damaged or change their format.
 """
 
 import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import IO, NamedTuple, Protocol
+from typing import IO, NamedTuple
 
+from functions.convert.demux.client import SupportsReadSeek
 from functions.convert.demux.track import TrackInfo
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
@@ -29,22 +30,22 @@ from functions.convert.mp3.reservoir import SupportsWrite
 from functions.convert.mp3.summary import CHUNK_SIZE
 from functions.convert.plan import LOOKAHEAD_FRAMES, PREROLL_FRAMES, FrameRange, Plan, Seek
 from functions.convert.seek import matroska
-from functions.convert.seek.packets import COUNTED, counting
+from functions.convert.seek.packets import COUNTABLE, packet_counter
 from functions.options import Options
 
-#: Seconds of sound from which on encoders leap. Below an hour the last one decodes for 3 s at most in vain. Of 3.2 h
-#: of FLAC (1.5 GB) one of 97 pieces took 11.1 s from the beginning and 1.1 s by a leap, and to mark all of them 1.6 s.
-#: To count the packets of an hour takes 0.1 (FLAC) to 0.2 s (PCM, MP3, Vorbis).
+#: Seconds of sound from which on encoders seek. Below an hour the last encoder wastes 3 s at most. Of 3.2 h of FLAC
+#: (1.5 GB) one of 97 pieces took 11.1 s from the beginning and 1.1 s with a seek, and indexing took 1.6 s for all.
+#: Counting the packets of an hour takes 0.1 s (FLAC) to 0.2 s (PCM, MP3, Vorbis).
 MIN_SEEK_SECONDS = 3600.0
-#: Seconds that are decoded before the pre-roll, and behind the range. Two blocks of Vorbis, 8,192 samples at 8 kHz,
-#: are the longest memory; the 511 bytes of MP3 are 0.6 s where a frame has least.
+#: Seconds that are decoded before the pre-roll and after the range. The longest memory is two blocks of Vorbis: 8,192
+#: samples at 8 kHz; the 511 bytes of MP3 are 0.6 s at the smallest frame size.
 WARMUP_SECONDS = 3.0
-#: Seconds by which the packets may be ahead of the file's clock or behind it.
-_ASTRAY = 1.0
+#: Seconds by which the packets may deviate from the file's clock.
+_TOLERANCE = 1.0
 
 
 class ClusterStart(NamedTuple):
-    """A cluster: where it begins in the file, and the sample that an excerpt from there begins with."""
+    """Where a cluster starts in the file, and the number of the sample that an excerpt from there starts with."""
 
     offset: int
     sample: int
@@ -52,34 +53,22 @@ class ClusterStart(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClusterIndex:
-    """All clusters of a track, and where the last one ends in the file."""
+    """The starts of all clusters of a track, and where the last cluster ends in the file."""
 
-    marks: Sequence[ClusterStart]
+    starts: Sequence[ClusterStart]
     end: int
 
 
 class TrackChanged(Exception):
-    """What was read is not what was stored."""
-
-
-class SupportsReadSeek(Protocol):
-    """A track's file, or its blob."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, none only at the end."""
-        ...
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move to a byte offset and return it."""
-        ...
+    """The bytes that were read are not those that were stored."""
 
 
 def is_seekable(track: TrackInfo, options: Options) -> bool:
-    """Whether a look at the packets may show that encoders of the track can leap."""
+    """Whether the packets can be indexed, so that encoders of the track may be able to seek."""
     counts = options.start or options.end is not None or options.fade_in or options.fade_out or options.normalize
     return (
         track.container == "matroska"
-        and track.codec in COUNTED
+        and track.codec in COUNTABLE
         and track.rate in SAMPLE_RATES
         and not track.errors
         and not counts
@@ -87,90 +76,95 @@ def is_seekable(track: TrackInfo, options: Options) -> bool:
 
 
 def index_clusters(track: TrackInfo) -> ClusterIndex | None:
-    """The marks of a track for which it is ``possible``; None where its packets do not add up."""
+    """Index the clusters of a complete track that ``is_seekable``; return None if its packets do not add up."""
     try:
         with track.path.open("rb") as file:
-            return _survey(file, track)
+            return _index(file, track)
     except UnsupportedLayout:
         return None
 
 
-def _survey(file: IO[bytes], track: TrackInfo) -> ClusterIndex:
-    start = matroska.head(file)
-    count = counting(track.codec, track.channels, matroska.private(start))
-    delay = matroska.delay(start)
-    hidden = round((delay or 0) * track.rate / 1e9)
-    marks: list[ClusterStart] = []
-    decoded, end, began, dropped, over = 0, 0, 0, False, False
+def _index(file: IO[bytes], track: TrackInfo) -> ClusterIndex:
+    head = matroska.head(file)
+    count = packet_counter(track.codec, track.channels, matroska.private(head))
+    delay = matroska.delay(head)
+    skipped = round((delay or 0) * track.rate / 1e9)
+    starts: list[ClusterStart] = []
+    decoded = 0
+    end = 0
+    first_time = 0
+    dropped = False
+    uncountable = False
     for offset, end, cluster in matroska.clusters(file):  # noqa: B007 - the last end is used
         first = True
         for begin, stop, drops in matroska.packets(cluster):
-            if over or (dropped and (first or not drops)):
-                raise UnsupportedLayout  # only at its very end may a track have samples that are not to be heard
-            dropped, before = drops, decoded
+            if uncountable or (dropped and (first or not drops)):
+                raise UnsupportedLayout  # samples that are not to be played are allowed only at the very end
+            dropped = drops
+            before = decoded
             try:
                 decoded += count(cluster, begin, stop)
             except UnsupportedLayout:
-                over = True  # cut off, if it is the last
-            if over or not first:
+                uncountable = True  # allowed for the last packet, which may be truncated
+            if uncountable or not first:
                 continue
             first = False
-            if not marks:
-                began = matroska.timestamp(cluster)
-                marks.append(ClusterStart(offset, 0))
+            if not starts:
+                first_time = matroska.timestamp(cluster)
+                starts.append(ClusterStart(offset, 0))
                 if delay is None and track.codec == "vorbis":
-                    hidden = decoded  # unless it is said how much is to be dropped, the first packet is
+                    skipped = decoded  # without an explicit delay the first packet is dropped
                 continue
-            # What Vorbis makes of a packet needs the one before it, and the first of an excerpt is dropped.
-            marks.append(ClusterStart(offset, (decoded if track.codec == "vorbis" else before) - hidden))
+            # Decoding a Vorbis packet takes the one before it, so the first packet of an excerpt is dropped.
+            starts.append(ClusterStart(offset, (decoded if track.codec == "vorbis" else before) - skipped))
             if (
-                marks[-1].sample <= marks[-2].sample
-                or abs((matroska.timestamp(cluster) - began) / 1000 - before / track.rate) > _ASTRAY
+                starts[-1].sample <= starts[-2].sample
+                or abs((matroska.timestamp(cluster) - first_time) / 1000 - before / track.rate) > _TOLERANCE
             ):
                 raise UnsupportedLayout
-    if not marks:
+    if not starts:
         raise UnsupportedLayout
-    return ClusterIndex(marks, end)
+    return ClusterIndex(starts, end)
 
 
-def add_seeks(plan: Plan, track: TrackInfo, marks: ClusterIndex) -> Plan:
-    """The plan with a leap for each of its pieces."""
-    samples = [mark.sample for mark in marks.marks]
+def add_seeks(plan: Plan, track: TrackInfo, clusters: ClusterIndex) -> Plan:
+    """Return the plan with a seek for each of its ranges."""
+    starts = clusters.starts
+    samples = [start.sample for start in starts]
+    warmup = WARMUP_SECONDS * plan.rate
+    size = samples_per_frame(plan.rate)
     with track.path.open("rb") as file:
 
-        def seek_for(piece: FrameRange) -> Seek:
-            warm, size = WARMUP_SECONDS * plan.rate, samples_per_frame(plan.rate)
-            first = max(bisect_right(samples, (piece.start - PREROLL_FRAMES) * size - warm) - 1, 0)
-            last = (
-                len(samples)
-                if piece.end is None
-                else bisect_right(samples, (piece.end + LOOKAHEAD_FRAMES) * size + warm)
-            )
-            offset, sample = marks.marks[first]
-            end = marks.marks[last].offset if last < len(samples) else marks.end
+        def seek_for(frames: FrameRange) -> Seek:
+            first = max(bisect_right(samples, (frames.start - PREROLL_FRAMES) * size - warmup) - 1, 0)
+            last = len(samples)
+            if frames.end is not None:
+                last = bisect_right(samples, (frames.end + LOOKAHEAD_FRAMES) * size + warmup)
+            offset, sample = starts[first]
+            end = starts[last].offset if last < len(samples) else clusters.end
             crc = _copy(file, offset, end, None)
-            return Seek(marks.marks[0].offset, offset, end, sample, crc)
+            return Seek(starts[0].offset, offset, end, sample, crc)
 
-        return replace(plan, ranges=tuple(replace(piece, seek=seek_for(piece)) for piece in plan.ranges))
+        return replace(plan, ranges=tuple(replace(frames, seek=seek_for(frames)) for frames in plan.ranges))
 
 
 def write_excerpt(track: SupportsReadSeek, seek: Seek, out: SupportsWrite) -> None:
-    """Write the part of a track that a leaping encoder reads.
+    """Write the excerpt of a track that an encoder reads, a valid file.
 
     Args:
-        track: the whole of it.
-        seek: the range's.
-        out: takes the bytes of a file of its own.
+        track: the complete track.
+        seek: of the encoder's range.
+        out: takes the bytes of the excerpt.
 
     Raises:
-        TrackChanged: the track is not the one that the leap was made for.
+        TrackChanged: the track is not the one that the seek was made for.
     """
     track.seek(0)
-    start = b""
-    while len(start) < seek.head and (data := track.read(seek.head - len(start))):
-        start += data
+    head = b""
+    while len(head) < seek.head and (data := track.read(seek.head - len(head))):
+        head += data
     try:
-        out.write(matroska.continued(start, at_start=seek.offset == seek.head))
+        out.write(matroska.excerpt_head(head, at_start=seek.offset == seek.head))
     except UnsupportedLayout as error:
         raise TrackChanged from error
     if _copy(track, seek.offset, seek.end, out) != seek.crc:
@@ -178,14 +172,16 @@ def write_excerpt(track: SupportsReadSeek, seek: Seek, out: SupportsWrite) -> No
 
 
 def _copy(file: SupportsReadSeek, offset: int, end: int, out: SupportsWrite | None) -> int:
-    """The CRC-32 of the bytes between two offsets, which are written to ``out`` if there is one."""
+    """Return the CRC-32 of the bytes between two offsets, and write them to ``out`` if there is one."""
     file.seek(offset)
-    crc, left = 0, end - offset
+    crc = 0
+    left = end - offset
     while left:
         data = file.read(min(CHUNK_SIZE, left))
         if not data:
             raise TrackChanged
         if out is not None:
             out.write(data)
-        crc, left = zlib.crc32(data, crc), left - len(data)
+        crc = zlib.crc32(data, crc)
+        left -= len(data)
     return crc

@@ -1,6 +1,6 @@
-"""Matroska as libav's muxer writes it of one audio track (RFC 9559), taken apart at its clusters and put together anew.
+"""Splits Matroska files at their clusters: those that libav's muxer writes with one audio track (RFC 9559).
 
-Each cluster stands for itself: what comes before the first, and any run of clusters, are a file again.
+Clusters are independent of each other: the head of the file and any run of clusters form a valid file.
 """
 
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ _TRACK_ENTRY, _CODEC_PRIVATE, _CODEC_DELAY = 0xAE, 0x63A2, 0x56AA
 _SIMPLE_BLOCK, _BLOCK_GROUP, _BLOCK, _DISCARD_PADDING = 0xA3, 0xA0, 0xA1, 0x75A2
 _VOID, _CRC, _TIMESTAMP = 0xEC, 0xBF, 0xE7
 _LACING = 0x06
-#: Bytes that are held at once; the muxer ends a cluster after 5 MB or 5 s.
-_MOST = 64 << 20
-#: Bytes of an element's name and size, at most.
-_HEADER = 12
+#: Bytes of the largest cluster that is held in memory; the muxer ends a cluster after 5 MB or 5 s.
+_MAX_CLUSTER = 64 << 20
+#: The most bytes of an element's name and size.
+_MAX_HEADER = 12
 
 
 def head(file: IO[bytes]) -> bytes:
-    """All that comes before the first cluster, with which the file is left.
+    """Return everything before the first cluster, and leave the file at that cluster.
 
     Raises:
-        UnsupportedLayout: this is no such file.
+        UnsupportedLayout: the file is not of this kind.
     """
     file.seek(0)
     data = file.read(1 << 20)
@@ -37,15 +37,19 @@ def head(file: IO[bytes]) -> bytes:
     raise UnsupportedLayout
 
 
-def continued(start: bytes, at_start: bool) -> bytes:
-    """``head`` for a file that has but some of the clusters behind it.
+def excerpt_head(start: bytes, at_start: bool) -> bytes:
+    """Return the head for a file that contains only some of the clusters.
 
-    It says of none where they are, nor where they end; and unless the first of all is there, of no samples that are to
-    be dropped at the beginning.
+    It does not say where clusters are or where they end. Unless the first cluster is included, it does not have samples
+    dropped at the beginning either.
+
+    Args:
+        start: the ``head`` of the complete file.
+        at_start: whether the first cluster is included.
     """
     changed = bytearray(start)
     at = _inside(start)
-    changed[at - 8 : at] = b"\x01" + b"\xff" * 7  # of unknown size
+    changed[at - 8 : at] = b"\x01" + b"\xff" * 7  # unknown size
     for kind, begin, _, end in _elements(start, at, len(start)):
         if kind == _SEEK_HEAD:
             _void(changed, begin, end)
@@ -56,31 +60,34 @@ def continued(start: bytes, at_start: bool) -> bytes:
 
 
 def private(start: bytes) -> bytes:
-    """What the decoder is told before the first packet, by ``head``; nothing for most codecs."""
+    """Return the decoder's configuration from the ``head``; empty for most codecs."""
     found = _find(start, _TRACKS, _TRACK_ENTRY, _CODEC_PRIVATE)
     return start[found[1] : found[2]] if found else b""
 
 
 def delay(start: bytes) -> int | None:
-    """Nanoseconds at the beginning that are not to be heard, by ``head``; None where it says nothing of it."""
+    """Return the nanoseconds at the beginning that are not to be played, from the ``head``; None if not given."""
     found = _find(start, _TRACKS, _TRACK_ENTRY, _CODEC_DELAY)
     return int.from_bytes(start[found[1] : found[2]], "big") if found else None
 
 
 def clusters(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
-    """From where the file stands: where each cluster begins and ends in it, and the cluster's content.
+    """Iterate over the clusters from the file's current position.
+
+    Yields:
+        Where the cluster starts and ends in the file, and its content.
 
     Raises:
-        UnsupportedLayout: one is damaged or too large.
+        UnsupportedLayout: a cluster is damaged or too large.
     """
     at = file.tell()
-    while len(header := file.read(_HEADER)) == _HEADER:
+    while len(header := file.read(_MAX_HEADER)) == _MAX_HEADER:
         kind, body, end = _element(header, 0)
         if kind != _CLUSTER:
             return
-        if end > _MOST:
+        if end > _MAX_CLUSTER:
             raise UnsupportedLayout
-        data = header[body:] + file.read(end - _HEADER)
+        data = header[body:] + file.read(end - _MAX_HEADER)
         if len(data) != end - body:
             raise UnsupportedLayout
         yield at, at + end, data
@@ -88,7 +95,7 @@ def clusters(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
 
 
 def timestamp(cluster: bytes) -> int:
-    """The cluster's own, milliseconds."""
+    """Return the cluster's time stamp in milliseconds."""
     for kind, _, body, end in _elements(cluster, 0, len(cluster)):
         if kind == _TIMESTAMP:
             return int.from_bytes(cluster[body:end], "big")
@@ -96,7 +103,7 @@ def timestamp(cluster: bytes) -> int:
 
 
 def packets(cluster: bytes) -> Iterator[tuple[int, int, bool]]:
-    """Where each packet of a cluster begins and ends in it, and whether some of its samples are to be dropped."""
+    """Iterate over the packets of a cluster: where each starts and ends in it, and whether to drop some samples."""
     for kind, _, body, end in _elements(cluster, 0, len(cluster)):
         if kind == _SIMPLE_BLOCK:
             yield _payload(cluster, body), end, False
@@ -112,13 +119,13 @@ def packets(cluster: bytes) -> Iterator[tuple[int, int, bool]]:
 
 
 def _payload(data: bytes, at: int) -> int:
-    if data[at] != 0x81 or data[at + 3] & _LACING:  # track number 1; its time is two bytes
+    if data[at] != 0x81 or data[at + 3] & _LACING:  # track number 1; the time takes two bytes
         raise UnsupportedLayout
     return at + 4
 
 
 def _inside(data: bytes) -> int:
-    """Where the content of the segment begins."""
+    """Return where the content of the segment starts."""
     _, _, end = _element(data, 0)
     kind, body, _ = _element(data, end)
     if kind != _SEGMENT or body - end != 12:
@@ -127,7 +134,7 @@ def _inside(data: bytes) -> int:
 
 
 def _find(data: bytes, *path: int) -> tuple[int, int, int] | None:
-    """The element at the end of a path in the segment: where it begins, where its content does, where it ends."""
+    """Find the element at the end of a path in the segment: its start, the start of its content, its end."""
     at, end = _inside(data), len(data)
     begin = at
     for wanted in path:
@@ -141,14 +148,14 @@ def _find(data: bytes, *path: int) -> tuple[int, int, int] | None:
 
 
 def _void(data: bytearray, begin: int, end: int) -> None:
-    """Make of an element one of the same size that means nothing."""
+    """Overwrite an element with a Void element of the same size."""
     width = 1 if end - begin < 128 else 8
     length = end - begin - 1 - width | 1 << 7 * width
     data[begin : begin + 1 + width] = bytes([_VOID]) + length.to_bytes(width, "big")
 
 
 def _elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """The elements between two offsets: kind, where it begins, where its content does, where it ends."""
+    """Iterate over the elements between two offsets: kind, start, start of the content, end."""
     while at < end:
         kind, body, following = _element(data, at)
         if following > end:
@@ -158,7 +165,7 @@ def _elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, i
 
 
 def _element(data: bytes, at: int) -> tuple[int, int, int]:
-    """The element's kind, where its content begins and where it ends."""
+    """Return the element's kind, the start of its content, and its end."""
     try:
         width = 9 - data[at].bit_length()
         kind = int.from_bytes(data[at : at + width], "big")

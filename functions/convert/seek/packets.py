@@ -1,8 +1,8 @@
-"""How many samples a packet decodes to, told from the packet itself: for codecs whose decoders forget.
+"""Counts the samples that a packet decodes to by looking at the packet, for codecs whose decoders have short memories.
 
-PCM and FLAC have no memory. What Vorbis decodes to depends on one packet before it, MP3 on the one before and on as
-many as hold the 511 bytes that its frames may borrow: after that a decoder that began late gives the same samples to
-the last bit, since no more than that goes into them.
+PCM and FLAC have no memory. What a Vorbis packet decodes to depends on the one packet before it; an MP3 packet depends
+on the one before it and on as many as hold the 511 bytes that its frames may borrow. After that, a decoder that started
+late outputs bit-identical samples, since nothing else affects them.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.mp3.frame import HEADER_SIZE, parse_header
 
-#: Samples of each channel that the packet between two offsets adds.
+#: Returns the samples per channel that the packet between two offsets adds.
 Count = Callable[[bytes, int, int], int]
 
 #: Bytes of a sample.
@@ -21,28 +21,28 @@ _PCM = {
     **dict.fromkeys(("pcm_s32le", "pcm_s32be", "pcm_f32le"), 4),
     "pcm_f64le": 8,
 }
-#: Bytes of a packet of FLAC at least (RFC 9639, 9): header, one constant sample, CRC. Silence takes little more.
-_LEAST_FLAC = 10
+#: Bytes of the smallest FLAC packet (RFC 9639, 9): header, one constant sample, CRC. Silence takes little more.
+_MIN_FLAC = 10
 #: Codecs whose packets can be counted.
-COUNTED = frozenset({*_PCM, "flac", "mp3", "vorbis"})
+COUNTABLE = frozenset({*_PCM, "flac", "mp3", "vorbis"})
 
 
-def counting(codec: str, channels: int, private: bytes) -> Count:
-    """What counts the samples of a track's packets, which it has to be given in their order, each once.
+def packet_counter(codec: str, channels: int, private: bytes) -> Count:
+    """Return a function that counts the samples of a track's packets; call it for each packet, once and in order.
 
     Args:
-        codec: one of ``COUNTED``.
+        codec: one of ``COUNTABLE``.
         channels: of the track.
-        private: what the decoder is told before the first packet.
+        private: the decoder's configuration from the container.
 
     Raises:
-        UnsupportedLayout: they cannot be counted; the function that is returned raises it, too.
+        UnsupportedLayout: the packets cannot be counted. The returned function raises it too.
     """
     if codec == "vorbis":
         return _vorbis(private)
     if codec in _PCM:
         return _pcm(_PCM[codec] * channels)
-    return _steady(_flac if codec == "flac" else _mp3)
+    return _uniform(_flac if codec == "flac" else _mp3)
 
 
 def _pcm(size: int) -> Count:
@@ -55,14 +55,14 @@ def _pcm(size: int) -> Count:
     return count
 
 
-def _steady(read: Callable[[bytes, int, int], tuple[int, object]]) -> Count:
-    """Counts packets whose header tells their samples and a kind of sound, which has to stay the same."""
+def _uniform(read: Callable[[bytes, int, int], tuple[int, object]]) -> Count:
+    """Return a function that counts packets whose header gives their samples and a format, which must not change."""
     first: list[object] = []
 
     def count(data: bytes, start: int, end: int) -> int:
-        samples, kind = read(data, start, end)
-        first[:] = first or [kind]
-        if kind != first[0]:
+        samples, format_ = read(data, start, end)
+        first[:] = first or [format_]
+        if format_ != first[0]:
             raise UnsupportedLayout
         return samples
 
@@ -77,13 +77,14 @@ def _mp3(data: bytes, start: int, end: int) -> tuple[int, object]:
 
 
 def _flac(data: bytes, start: int, end: int) -> tuple[int, object]:
-    # RFC 9639, 9.1: sync code, block size and rate, channels and bits, the frame's number, then what had no room.
-    if end - start < _LEAST_FLAC or data[start] != 0xFF or data[start + 1] & 0xFE != 0xF8:
+    # RFC 9639, 9.1: sync code, block size and rate, channels and bits, frame number, then an uncommon block size.
+    if end - start < _MIN_FLAC or data[start] != 0xFF or data[start + 1] & 0xFE != 0xF8:
         raise UnsupportedLayout
-    size, kind = data[start + 2] >> 4, data[start + 3]
-    channels = min(kind >> 4, 8)
+    size = data[start + 2] >> 4
+    layout = data[start + 3]
+    channels = min(layout >> 4, 8)
     if size in (6, 7):
-        number = 8 - (data[start + 4] ^ 0xFF).bit_length()  # leading ones: bytes of the number, as in UTF-8
+        number = 8 - (data[start + 4] ^ 0xFF).bit_length()  # leading ones: bytes of the frame number, as in UTF-8
         at = start + 4 + max(number, 1)
         if at + size - 5 > end:
             raise UnsupportedLayout
@@ -94,13 +95,13 @@ def _flac(data: bytes, start: int, end: int) -> tuple[int, object]:
         samples = 144 << size
     else:
         samples = 1 << size
-    if not size or kind >> 4 > 10:
+    if not size or layout >> 4 > 10:
         raise UnsupportedLayout
-    return samples, (data[start + 2] & 15, 1 if channels == 8 else channels, kind & 15)
+    return samples, (data[start + 2] & 15, 1 if channels == 8 else channels, layout & 15)
 
 
 def _vorbis(private: bytes) -> Count:
-    sizes, long, bits = _setup(private)
+    sizes, long, bits = _vorbis_setup(private)
     before: list[int] = []
 
     def count(data: bytes, start: int, end: int) -> int:
@@ -110,7 +111,7 @@ def _vorbis(private: bytes) -> Count:
         if mode >= len(long):
             raise UnsupportedLayout
         size = sizes[long[mode]]
-        # Half of the first is heard only where it is not said how much is to be dropped; as a rule nothing of it is.
+        # The first packet yields half a block only if the file does not say how much to drop; usually it yields none.
         samples = (before[0] + size) // 4 if before else size // 2
         before[:] = [size]
         return samples
@@ -118,27 +119,36 @@ def _vorbis(private: bytes) -> Count:
     return count
 
 
-def _setup(private: bytes) -> tuple[tuple[int, int], list[bool], int]:
-    """The two sizes of blocks, which of them each mode has, and the bits of a mode's number.
+def _vorbis_setup(private: bytes) -> tuple[tuple[int, int], list[bool], int]:
+    """Return the two block sizes, whether each mode has the long one, and the bits of a mode's number.
 
-    Modes stand at the end of the setup header (Vorbis I, 4.2.4), behind what would be long to read. So they are read
-    from there, backwards: framing bit, then of each mode its mapping, two zeros of 16 bits, and the block's size; what
-    stands before them is how many they are.
+    The modes are at the end of the setup header (Vorbis I, 4.2.4), after parts that are laborious to parse. So they are
+    read backward from the end: the framing bit, then for each mode its mapping, two zero fields of 16 bits, and the
+    block flag; the number of modes is in front of them.
     """
     if len(private) < 3 or private[0] != 2:
         raise UnsupportedLayout
-    lengths, at = [], 1
+    lengths = []
+    at = 1
     for _ in range(2):
         length = 0
         while at < len(private):
-            length, at = length + private[at], at + 1
+            length += private[at]
+            at += 1
             if private[at - 1] != 255:
                 break
         lengths.append(length)
-    identity, setup = private[at : at + lengths[0]], private[at + sum(lengths) :]
+    identity = private[at : at + lengths[0]]
+    setup = private[at + sum(lengths) :]
     if identity[:7] != b"\x01vorbis" or len(identity) != 30 or setup[:7] != b"\x05vorbis":
         raise UnsupportedLayout
     sizes = 1 << (identity[28] & 15), 1 << (identity[28] >> 4)
+    modes = _vorbis_modes(setup)
+    return sizes, modes, (len(modes) - 1).bit_length()
+
+
+def _vorbis_modes(setup: bytes) -> list[bool]:
+    # The block flag of each mode: whether it has long blocks.
     number = int.from_bytes(setup, "little")
     end = number.bit_length() - 1  # without the framing bit
     long: list[bool] = []
@@ -149,5 +159,5 @@ def _setup(private: bytes) -> tuple[tuple[int, int], list[bool], int]:
         if (number >> end - 6 & 63) + 1 == len(long):
             found = list(long)
     if not 1 <= len(found) <= 2:
-        raise UnsupportedLayout  # no encoder makes more, and the more there are the less sure it is
-    return sizes, found, (len(found) - 1).bit_length()
+        raise UnsupportedLayout  # no encoder makes more, and with more modes the guess is less certain
+    return found

@@ -1,4 +1,4 @@
-"""Encoders take the short way where it leads to the same bytes, and go back to the long one where it ends early."""
+"""Encoders run the bundled way if it makes the same bytes, and fall back to stages if it fails."""
 
 import io
 import itertools
@@ -9,7 +9,7 @@ import av
 import pytest
 
 from functions.convert import pipeline
-from functions.convert.errors import EncoderKilled, OutOfResources
+from functions.convert.errors import EncoderKilled, TemporaryStorageFull
 from functions.convert.ffmpeg import encoder
 from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.plan import FrameRange, plan_for
@@ -20,21 +20,21 @@ from tests.support.processes import shell_program
 pytestmark = pytest.mark.timeout(120)
 
 
-#: What an ffmpeg does that was built without amovie.
-WITHOUT = "echo '[error] Unknown input format' >&2; exit 8"
+#: What an ffmpeg built without amovie does.
+NO_AMOVIE = "echo '[error] Unknown input format' >&2; exit 8"
 
 
-class Encoders:
-    """An ffmpeg that writes down which way it is sent, and runs ``ends`` where that is the short one."""
+class LoggingFfmpeg:
+    """An ffmpeg that logs which way each encoder runs, and runs ``failure`` instead of the bundled way."""
 
-    def __init__(self, directory: Path, ends: str, version: str) -> None:
+    def __init__(self, directory: Path, failure: str, version: str) -> None:
         self.path, self._log = directory / "ffmpeg", directory / "log"
-        refuses = f'case "$*" in *lavfi*) {ends};; esac\n' if ends else ""
-        ages = f'case "$*" in -version) echo "{version}"; exit;; esac\n' if version else ""
-        shell_program(self.path, f'echo "$*" >> {self._log}\n{refuses}{ages}exec {clips.ffmpeg()} "$@"')
+        bundled = f'case "$*" in *lavfi*) {failure};; esac\n' if failure else ""
+        old = f'case "$*" in -version) echo "{version}"; exit;; esac\n' if version else ""
+        shell_program(self.path, f'echo "$*" >> {self._log}\n{bundled}{old}exec {clips.ffmpeg()} "$@"')
 
     def ways(self) -> list[str]:
-        """How each encoder that was started was to work, the first first."""
+        """How each encoder was started, in order."""
         lines = [line for line in self._log.read_text().splitlines() if "libmp3lame" in line]
         return ["bundled" if "amovie" in line else "staged" for line in lines]
 
@@ -45,10 +45,12 @@ def convert(
     options: Options | None = None,
     *,
     encoders: int = 2,
-    ends: str = "",
+    failure: str = "",
     version: str = "",
 ) -> tuple[pipeline.Result, bytes, list[str], list[float]]:
-    program, out, heard = Encoders(directory, ends, version), io.BytesIO(), list[float]()
+    program = LoggingFfmpeg(directory, failure, version)
+    out = io.BytesIO()
+    progress: list[float] = []
     with video.open("rb") as source:
         result = pipeline.to_mp3(
             source,
@@ -60,9 +62,9 @@ def convert(
                 ffmpeg=str(program.path),
             ),
             directory=directory,
-            on_progress=heard.append,
+            on_progress=progress.append,
         )
-    return result, clips.without_id3(out.getvalue()), program.ways(), heard
+    return result, clips.without_id3(out.getvalue()), program.ways(), progress
 
 
 def one_ffmpeg(video: Path, directory: Path) -> bytes:
@@ -75,7 +77,7 @@ KINDS = [
     ("f.mkv", "-c:a flac", "bundled"),
     ("s.m4a", "-c:a aac -ac 1", "bundled"),
     ("u.wav", "-c:a pcm_u8 -ar 96000", "bundled"),
-    # These may say how they are to be mixed.
+    # The codec may have mix levels, or there are more than two channels.
     ("six.mkv", "-c:a ac3 -ac 6", "staged"),
     ("two.mkv", "-c:a ac3", "staged"),
     ("six.m4a", "-c:a aac -ac 6", "staged"),
@@ -83,7 +85,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("name", "arguments", "way"), KINDS, ids=[row[0] for row in KINDS])
-def test_sound_of_any_kind_takes_its_way_to_the_bytes_of_one_ffmpeg(
+def test_every_kind_of_sound_becomes_the_bytes_of_one_ffmpeg(
     name: str, arguments: str, way: str, tmp_path: Path
 ) -> None:
     video = clips.clip(tmp_path / name, *arguments.split())
@@ -94,7 +96,7 @@ def test_sound_of_any_kind_takes_its_way_to_the_bytes_of_one_ffmpeg(
 
 
 def damaged(path: Path) -> Path:
-    """A video that is damaged behind its middle."""
+    """A video with damage after its middle."""
     video = clips.clip(path, "-c:a", "flac", seconds=20)
     data = bytearray(video.read_bytes())
     at = len(data) * 7 // 10
@@ -103,32 +105,32 @@ def damaged(path: Path) -> Path:
     return video
 
 
-def test_at_damage_an_encoder_goes_back_and_keeps_what_one_ffmpeg_keeps(tmp_path: Path) -> None:
+def test_damage_makes_an_encoder_fall_back_to_stages(tmp_path: Path) -> None:
     video = damaged(tmp_path / "a.mka")
-    result, mp3, ways, heard = convert(video, tmp_path, encoders=1)
+    result, mp3, ways, progress = convert(video, tmp_path, encoders=1)
     assert ways == ["bundled", "staged"]
     assert mp3 == one_ffmpeg(video, tmp_path)
     assert result.warning is not None
     assert "damaged" in result.warning
-    assert heard == sorted(heard)
+    assert progress == sorted(progress)
 
 
-def test_only_the_encoder_that_meets_the_damage_goes_back(tmp_path: Path) -> None:
+def test_only_the_encoder_that_meets_the_damage_falls_back(tmp_path: Path) -> None:
     video = damaged(tmp_path / "a.mka")
     _, mp3, ways, _ = convert(video, tmp_path, encoders=2)
     assert sorted(ways) == ["bundled", "bundled", "staged"]
     assert mp3 == one_ffmpeg(video, tmp_path)
 
 
-def test_an_ffmpeg_without_the_short_way_goes_the_long_one(tmp_path: Path) -> None:
+def test_ffmpeg_without_amovie_runs_in_stages(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac")
-    result, mp3, ways, _ = convert(video, tmp_path, ends=WITHOUT)
+    result, mp3, ways, _ = convert(video, tmp_path, failure=NO_AMOVIE)
     assert sorted(ways) == ["bundled"] * 2 + ["staged"] * 2
     assert mp3 == one_ffmpeg(video, tmp_path)
     assert result.warning is None
 
 
-def test_nothing_is_lost_behind_a_packet_of_two_frames(tmp_path: Path) -> None:
+def test_sound_after_a_packet_of_two_frames_is_kept(tmp_path: Path) -> None:
     sound, video = clips.clip(tmp_path / "sound.mka", "-c:a", "flac"), tmp_path / "a.mka"
     with av.open(str(sound)) as container, av.open(str(video), "w") as target:
         stream = target.add_stream_from_template(container.streams.audio[0])
@@ -142,14 +144,14 @@ def test_nothing_is_lost_behind_a_packet_of_two_frames(tmp_path: Path) -> None:
     assert mp3 == one_ffmpeg(video, tmp_path)
 
 
-def test_an_ffmpeg_whose_short_way_loses_frames_goes_the_long_one(tmp_path: Path) -> None:
+def test_ffmpeg_whose_amovie_loses_frames_runs_in_stages(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac")
     _, mp3, ways, _ = convert(video, tmp_path, version="libavfilter     10.  1.100 / 10.  1.100")
     assert ways == ["staged"] * 2
     assert mp3 == one_ffmpeg(video, tmp_path)
 
 
-def test_sound_that_changes_its_rate_takes_the_long_way_after_all(tmp_path: Path) -> None:
+def test_change_of_rate_makes_the_encoder_fall_back_to_stages(tmp_path: Path) -> None:
     first, second = (clips.clip(tmp_path / f"{rate}.aac", rate=rate, seconds=9) for rate in (44100, 32000))
     video = tmp_path / "both.aac"
     video.write_bytes(first.read_bytes() + second.read_bytes())
@@ -159,19 +161,19 @@ def test_sound_that_changes_its_rate_takes_the_long_way_after_all(tmp_path: Path
     assert result.duration == pytest.approx(18, abs=0.2)
 
 
-def test_edits_count_samples_on_the_short_way_as_on_the_long_one(tmp_path: Path) -> None:
-    # The clock of this container is milliseconds, which is no whole number of samples.
+def test_edits_count_the_same_samples_both_ways(tmp_path: Path) -> None:
+    # This container's clock counts milliseconds, which are not a whole number of samples.
     video = clips.clip(tmp_path / "a.mkv", "-c:a", "aac", seconds=20, rate=44100)
     options = Options(bitrate=160, start=1.0007, fade_in=2, fade_out=3.3, volume=-4.0)
-    _, short, ways, _ = convert(video, tmp_path, options)
+    _, bundled, ways, _ = convert(video, tmp_path, options)
     assert ways == ["bundled"] * 2
-    (further := tmp_path / "long").mkdir()
-    _, long, ways, _ = convert(video, further, options, ends=WITHOUT)
+    (other := tmp_path / "staged").mkdir()
+    _, staged, ways, _ = convert(video, other, options, failure=NO_AMOVIE)
     assert ways.count("staged") == 2
-    assert short == long
+    assert bundled == staged
 
 
-def test_a_late_piece_tells_how_far_it_is_on_the_clock_of_the_track(tmp_path: Path) -> None:
+def test_late_range_reports_its_position_on_the_clock_of_the_track(tmp_path: Path) -> None:
     video, options = clips.clip(tmp_path / "a.mp4", "-c:a", "aac", seconds=20), Options(bitrate=160)
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, options)
@@ -184,7 +186,7 @@ def test_a_late_piece_tells_how_far_it_is_on_the_clock_of_the_track(tmp_path: Pa
         assert done.seconds == pytest.approx(20, abs=0.1)
 
 
-def test_of_damage_that_the_decoder_is_silent_about_the_user_is_told(tmp_path: Path) -> None:
+def test_damage_that_the_decoder_does_not_report_causes_a_warning(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.mka", "-c:a", "alac", rate=44100)
     with av.open(str(video)) as container:
         packet = bytes([*itertools.islice(container.demux(), 4)][-1])
@@ -195,30 +197,30 @@ def test_of_damage_that_the_decoder_is_silent_about_the_user_is_told(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["SEGV", "ABRT"])
-def test_an_encoder_that_dies_on_the_short_way_goes_the_long_one(name: str, tmp_path: Path) -> None:
+def test_encoder_that_crashes_falls_back_to_stages(name: str, tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac")
-    _, mp3, ways, _ = convert(video, tmp_path, ends=f"kill -{name} $$")
+    _, mp3, ways, _ = convert(video, tmp_path, failure=f"kill -{name} $$")
     assert sorted(ways) == ["bundled"] * 2 + ["staged"] * 2
     assert mp3 == one_ffmpeg(video, tmp_path)
 
 
-def test_one_that_has_to_go_back_does_not_go_on_first(tmp_path: Path) -> None:
+def test_hopeless_run_is_stopped_at_once(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac")
-    _, mp3, ways, _ = convert(video, tmp_path, ends="echo '[error] damaged' >&2; exec sleep 3600")
+    _, mp3, ways, _ = convert(video, tmp_path, failure="echo '[error] damaged' >&2; exec sleep 3600")
     assert sorted(ways) == ["bundled"] * 2 + ["staged"] * 2
     assert mp3 == one_ffmpeg(video, tmp_path)
 
 
-def test_one_that_is_killed_from_outside_is_not_started_again(tmp_path: Path) -> None:
+def test_killed_encoder_is_not_restarted(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac")
     with pytest.raises(EncoderKilled):
-        convert(video, tmp_path, ends="kill -KILL $$")
+        convert(video, tmp_path, failure="kill -KILL $$")
 
 
-def test_without_room_for_what_is_kept_of_damaged_sound_it_is_tried_again_later(tmp_path: Path) -> None:
+def test_full_disk_after_damage_is_retried_later(tmp_path: Path) -> None:
     video = damaged(tmp_path / "a.mka")
-    ends = (
+    failure = (
         "echo '[flac] [error] decode_frame() failed\n[fd] [error] Error writing: No space left on device' >&2; exit 228"
     )
-    with pytest.raises(OutOfResources):
-        convert(video, tmp_path, ends=ends)
+    with pytest.raises(TemporaryStorageFull):
+        convert(video, tmp_path, failure=failure)

@@ -1,9 +1,10 @@
-"""Whatever the source and however it is cut: the bytes of one ffmpeg with its bit reservoir off.
+"""Any source in any split becomes the bytes of one ffmpeg that runs with its bit reservoir off.
 
-VBR is looked at before it is re-packed, which goes by these bytes alone.
+Variable bit rate is compared before it is re-packed, which depends on nothing but these bytes.
 """
 
 import io
+from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -15,8 +16,7 @@ from functions.convert import pipeline
 from functions.convert.demux.track import extract_track
 from functions.convert.ffmpeg import encoder
 from functions.convert.ffmpeg.encoder import EncoderInput
-from functions.convert.mp3 import assemble
-from functions.convert.mp3.summary import PieceSummary, read_frames
+from functions.convert.mp3.summary import PieceSummary, build_tag, last_with_sound, read_frames
 from functions.convert.plan import DECODE_COST, MIN_RANGE_FRAMES, RANGE_STEP, FrameRange, Plan, plan_for, split_frames
 from functions.options import Options
 from tests.support import clips, tracks
@@ -51,7 +51,7 @@ CONTAINERS = [
     ("surround.mkv", "-c:a ac3 -ac 6", 48000),
     ("opus.webm", "-c:v libvpx -deadline realtime -c:a libopus", 48000),
     ("pcm.avi", "-c:v mpeg4 -c:a pcm_s16le", 44100),
-    ("eac3.avi", "-c:v mpeg4 -c:a eac3", 48000),  # each packet much later than the one before it ends
+    ("eac3.avi", "-c:v mpeg4 -c:a eac3", 48000),  # each packet starts long after the one before it ends
     ("aac.flv", "-c:v flv1 -c:a aac", 44100),
     ("aac.ts", "-c:v mpeg2video -c:a aac", 48000),
     ("mp2.mpg", "-c:v mpeg1video -c:a mp2", 44100),
@@ -66,13 +66,13 @@ CONTAINERS = [
     ("mp3.mp4", "-c:a libmp3lame -b:a 96k", 44100),
     ("lame.mp3", "-vn -c:a libmp3lame -q:a 3", 44100),
     ("low.mp3", "-vn -c:a libmp3lame -write_xing 0", 22050),
-    ("ac3.mpg", "-c:v mpeg1video -c:a ac3", 48000),  # time stamps that go back a little
+    ("ac3.mpg", "-c:v mpeg1video -c:a ac3", 48000),  # time stamps that go back slightly
     ("disc.vob", "-c:v mpeg2video -c:a pcm_dvd", 48000),
     ("disc.m2ts", "-c:v mpeg2video -c:a pcm_bluray", 48000),
     ("broadcast.ts", "-c:v mpeg2video -c:a s302m -strict -2", 48000),
     ("speech.flv", "-c:v flv1 -ac 1 -c:a nellymoser", 44100),
     ("old.caf", "-vn -c:a adpcm_ima_qt", 44100),
-    # What of a first or last packet is not to be heard, told by containers whose codec goes into few others.
+    # Samples of the first or last packet that are not played, in containers of codecs that few others support.
     ("windows.mkv", "-vn -c:a adpcm_ms", 48000),
     ("windows.caf", "-vn -c:a adpcm_ms", 48000),
     ("windows.nut", "-vn -c:a adpcm_ms", 48000),
@@ -83,9 +83,9 @@ CONTAINERS = [
     ("mobile.mkv", "-vn -ac 1 -c:a libopencore_amrnb", 8000),
     ("mobile.caf", "-vn -ac 1 -c:a libopencore_amrnb", 8000),
     ("modem.mkv", "-vn -ac 1 -t 12.29 -c:a g723_1 -b:a 6300", 8000),
-    ("telephone.au", "-vn -ac 1 -c:a g726le", 8000),  # these stay where they come from
+    ("telephone.au", "-vn -ac 1 -c:a g726le", 8000),  # these tracks stay in their containers
     ("game.aiff", "-vn -c:a adpcm_ima_ws", 48000),
-    # Clocks and lengths that are wrong, where nothing is missing.
+    # Clocks and lengths that are wrong although nothing is missing.
     ("clock.wmv", "-vn -c:a flac -frame_size 4096", 48000),
     ("clock.wtv", "-vn -c:a flac -frame_size 4096", 48000),
     ("guessed.wav", "-vn -c:a flac -sample_fmt s32 -strict -2", 48000),
@@ -93,11 +93,11 @@ CONTAINERS = [
 
 
 @pytest.mark.parametrize(("name", "arguments", "rate"), CONTAINERS, ids=[row[0] for row in CONTAINERS])
-def test_a_file_of_any_kind_becomes_the_mp3_of_one_ffmpeg(name: str, arguments: str, rate: int, tmp_path: Path) -> None:
+def test_any_kind_of_file_becomes_the_mp3_of_one_ffmpeg(name: str, arguments: str, rate: int, tmp_path: Path) -> None:
     if "-c:v" not in arguments and "-vn" not in arguments:
         arguments = f"-c:v mpeg4 {arguments}"
     video = clips.clip(tmp_path / name, *arguments.split(), rate=rate, video="-vn" not in arguments)
-    # 160 kbit/s is what every rate has but MPEG-2.5's 64
+    # every rate has 160 kbit/s, except MPEG-2.5, where ffmpeg uses its maximum of 64
     result, mp3 = convert(video, tmp_path, Options(bitrate=160), encoders=2)
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
     assert result.warning is None
@@ -106,13 +106,13 @@ def test_a_file_of_any_kind_becomes_the_mp3_of_one_ffmpeg(name: str, arguments: 
 
 
 @pytest.mark.parametrize("name", clips.REALISTIC)
-def test_a_realistic_file_becomes_the_mp3_of_one_ffmpeg(name: str, tmp_path: Path) -> None:
+def test_realistic_file_becomes_the_mp3_of_one_ffmpeg(name: str, tmp_path: Path) -> None:
     video = clips.realistic(tmp_path / name)
     options = Options(vbr=4)
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, options)
     plan = plan_for(track, options, 3)
-    # Before they are re-packed (test_reservoir.py).
+    # Before re-packing (test_reservoir.py).
     assert spliced(plan, track.path, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", "-q:a", "4")
     result, _ = convert(video, tmp_path, options, encoders=3)
     assert result.warning is None
@@ -122,8 +122,8 @@ QUALITIES = [("-b:a", f"{rate}k") for rate in (64, 128, 192, 320)] + [("-q:a", s
 
 
 @settings(
-    max_examples=8,  # three encodings each, and other ones in every run
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink would take minutes
+    max_examples=8,  # three encodings each, and different examples in every run
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would take minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @example(rate=16000, channels=1, sound=clips.MUSIC, quality=("-q:a", "0"), samples=1, cuts=set(), bundled=True)
@@ -139,7 +139,7 @@ QUALITIES = [("-b:a", f"{rate}k") for rate in (64, 128, 192, 320)] + [("-q:a", s
     cuts=st.sets(st.integers(1, 8), max_size=4),
     bundled=st.booleans(),
 )
-def test_any_cut_of_any_sound(
+def test_any_split_of_any_sound(
     tmp_path: Path,
     rate: int,
     channels: int,
@@ -150,7 +150,7 @@ def test_any_cut_of_any_sound(
     bundled: bool,
 ) -> None:
     video = tmp_path / "sound.wav"
-    # A little longer than wanted, then cut to the sample; cuts may also lie beyond the end.
+    # Slightly longer than wanted, then trimmed to the sample. Ranges may also start after the end.
     length = f"aformat=channel_layouts={'mono' if channels == 1 else 'stereo'},atrim=end_sample={samples}"
     clips.clip(video, "-af", length, sound=sound, seconds=samples / rate + 0.1, rate=rate)
     starts = [0, *(at * RANGE_STEP for at in sorted(cuts))]
@@ -172,12 +172,17 @@ def spliced(plan: Plan, track: Path, directory: Path) -> bytes:
         made[piece.start] = run.path, PieceSummary.from_json(run.summarize().to_json())
     ordered = [made[piece.start] for piece in plan.ranges]
     frames = chain.from_iterable(read_frames(path, summary) for path, summary in ordered)
-    out = io.BytesIO()
-    assemble.write_mp3(out, [], assemble.join_pieces(plan, [summary for _, summary in ordered], frames, directory))
-    return out.getvalue()
+    return not_repacked([summary for _, summary in ordered], frames)
 
 
-def test_pieces_take_equally_long_and_miss_nothing() -> None:
+def not_repacked(summaries: Sequence[PieceSummary], frames: Iterable[bytes]) -> bytes:
+    """The MP3 of pieces, without an ID3 tag and before variable bit rate is re-packed."""
+    last = last_with_sound(summaries)
+    assert last is not None
+    return build_tag(summaries, bytes.fromhex(last.tag)) + b"".join(frames)
+
+
+def test_ranges_take_equally_long_and_have_no_gaps() -> None:
     pieces = split_frames(100_000, 4)
     assert [piece.start for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
     assert pieces[0].start == 0
@@ -188,12 +193,12 @@ def test_pieces_take_equally_long_and_miss_nothing() -> None:
 
 
 @pytest.mark.parametrize("frames", [0, 1, 97, MIN_RANGE_FRAMES, 2 * MIN_RANGE_FRAMES - 1])
-def test_a_short_track_is_one_piece(frames: int) -> None:
+def test_short_track_is_one_range(frames: int) -> None:
     assert split_frames(frames, 64) == (FrameRange(0, None),)
 
 
 @given(frames=st.integers(0, 2_000_000), pieces=st.integers(1, 200))
-def test_cuts_are_where_encoders_may_start(frames: int, pieces: int) -> None:
+def test_ranges_start_where_encoders_can(frames: int, pieces: int) -> None:
     made = split_frames(frames, pieces)
     assert 1 <= len(made) <= pieces
     for before, after in pairwise(made):
@@ -202,7 +207,7 @@ def test_cuts_are_where_encoders_may_start(frames: int, pieces: int) -> None:
         assert after.start - before.start >= MIN_RANGE_FRAMES
 
 
-def test_mp3_that_changes_its_rate_midway_is_encoded_anew_as_by_one_ffmpeg(tmp_path: Path) -> None:
+def test_mp3_that_changes_its_rate_is_encoded_as_by_one_ffmpeg(tmp_path: Path) -> None:
     first = clips.clip(tmp_path / "one.mp3", "-id3v2_version", "0", "-write_xing", "0", rate=44100)
     second = clips.clip(tmp_path / "two.mp3", "-id3v2_version", "0", "-write_xing", "0", rate=48000)
     video = tmp_path / "both.mp3"
@@ -212,7 +217,7 @@ def test_mp3_that_changes_its_rate_midway_is_encoded_anew_as_by_one_ffmpeg(tmp_p
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "192k")
 
 
-def test_mp3_whose_last_frame_is_padding_alone_ends_where_one_ffmpeg_ends_it(tmp_path: Path) -> None:
+def test_last_frame_of_padding_ends_where_one_ffmpeg_ends_it(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.mp3", "-af", "atrim=end_sample=115220", seconds=3)
     assert clips.samples(video, 48000, 2) == 101 * 1152 - 1105
     result, mp3 = convert(video, tmp_path, Options(bitrate=160), encoders=2)
@@ -221,14 +226,14 @@ def test_mp3_whose_last_frame_is_padding_alone_ends_where_one_ffmpeg_ends_it(tmp
 
 
 @pytest.mark.parametrize("samples", [100, 123_457])
-def test_a_length_that_is_no_whole_number_of_milliseconds_is_kept(samples: int, tmp_path: Path) -> None:
+def test_length_of_a_fractional_millisecond_is_kept(samples: int, tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.tta", "-af", f"atrim=end_sample={samples}", seconds=3)
     result, mp3 = convert(video, tmp_path, Options(bitrate=160), encoders=2)
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
     assert result.warning is None
 
 
-def test_sound_that_changes_its_rate_midway_is_that_of_one_ffmpeg(tmp_path: Path) -> None:
+def test_sound_that_changes_its_rate_becomes_the_mp3_of_one_ffmpeg(tmp_path: Path) -> None:
     first = clips.clip(tmp_path / "one.aac", "-c:a", "aac", rate=48000)
     second = clips.clip(tmp_path / "two.aac", "-c:a", "aac", "-ac", "1", rate=32000, sound=clips.NOISE)
     video = tmp_path / "both.aac"
@@ -249,12 +254,12 @@ def test_sound_that_changes_its_rate_midway_is_that_of_one_ffmpeg(tmp_path: Path
         ("a.opus", "-vn -c:a libopus"),
     ],
 )
-def test_recordings_laid_end_to_end_whose_clock_begins_anew_are_one(name: str, arguments: str, tmp_path: Path) -> None:
+def test_concatenated_recordings_with_restarting_clocks_become_one(name: str, arguments: str, tmp_path: Path) -> None:
     one = clips.clip(tmp_path / name, *arguments.split(), video="-vn" not in arguments, seconds=6)
     video = one.with_stem("both")
     video.write_bytes(one.read_bytes() * 2)
     result, mp3 = convert(video, tmp_path, Options(), encoders=2)
     assert clips.without_id3(mp3) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "192k")
     assert result.duration == pytest.approx(12, abs=0.2)
-    with video.open("rb") as source:  # what encoders and progress go by
+    with video.open("rb") as source:  # which the plan and the progress are based on
         assert tracks.take(source, tmp_path, Options()).duration == pytest.approx(12, abs=0.2)

@@ -1,6 +1,6 @@
-"""Hours of sound, shared out and joined: the bytes of one ffmpeg, and every sample in two decoders.
+"""Hours of sound, split and joined, are the bytes of one ffmpeg, and two decoders find every sample.
 
-One hour; MP3BURST_HOURS says how many others, up to ten, as before a release.
+One hour by default; before a release MP3BURST_HOURS asks for more, up to ten.
 """
 
 import io
@@ -26,7 +26,7 @@ from tests.support.servers import program
 
 HOURS = float(os.environ.get("MP3BURST_HOURS", "1"))
 RATE = 8000
-#: No two minutes are alike where it is cut: the loop is 61 s long.
+#: The loop is 61 s long, so that no two minutes are alike at the boundaries of pieces.
 SPEECH = "aevalsrc='0.3*sin(2*PI*(220+55*floor(mod(t\\,7)))*t)*exp(-2*mod(t\\,0.5))+0.2*random(0)':d={seconds}:s={rate}"
 OPTIONS = Options(bitrate=64)
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(int(240 + 240 * HOURS))
 
 
 def counted(*command: str | Path) -> int:
-    """How many bytes a program writes."""
+    """The number of bytes that a program writes."""
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         size = 0
@@ -45,7 +45,7 @@ def counted(*command: str | Path) -> int:
 
 
 def samples(path: Path) -> int:
-    """By ffmpeg; the sound is mono of 16 bits."""
+    """The number of samples that ffmpeg decodes; the sound is mono with 16 bits."""
     return counted(clips.ffmpeg(), "-nostdin", "-v", "error", "-xerror", "-i", path, "-f", "s16le", "-") // 2
 
 
@@ -55,7 +55,7 @@ def chunks(path: Path, start: int = 0) -> Iterator[bytes]:
         yield from iter(lambda: file.read(1 << 20), b"")
 
 
-#: From an hour on encoders of the one leap; those of the other decode the track from its beginning.
+#: From an hour on encoders seek in the first; in the second they decode the track from its beginning.
 @pytest.fixture(scope="module", params=["pcm_s16le", "pcm_mulaw"])
 def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("long")
@@ -66,7 +66,7 @@ def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def encoded(plan: Plan, piece: FrameRange, track: TrackInfo, place: Path) -> tuple[Path, EncodedPiece]:
-    """A piece, as a worker of its own makes it: from its part of the track and the plan's JSON."""
+    """A piece as a worker encodes it: from its excerpt of the track and the plan's JSON."""
     (folder := place / str(piece.start)).mkdir()
     copy = folder / "track"
     if piece.seek is None:
@@ -80,14 +80,14 @@ def encoded(plan: Plan, piece: FrameRange, track: TrackInfo, place: Path) -> tup
     return folder / "frames", EncodedPiece.from_json(part.to_json())
 
 
-def test_hours_of_sound_are_what_one_encoder_makes_of_them_to_the_last_sample(video: Path, tmp_path: Path) -> None:
+def test_hours_of_sound_are_the_same_as_by_one_encoder_to_the_last_sample(video: Path, tmp_path: Path) -> None:
     with io.FileIO(video) as source:
         track = tracks.take(source, tmp_path, OPTIONS)
     plan = distribution.plan_pieces(track, OPTIONS, 900)
     assert plan is not None
     assert len(plan.ranges) > 5
-    leaps = track.codec == "pcm_s16le" and HOURS >= 1
-    assert {piece.seek is not None for piece in plan.ranges} == {leaps}
+    seeks = track.codec == "pcm_s16le" and HOURS >= 1
+    assert {piece.seek is not None for piece in plan.ranges} == {seeks}
     with ThreadPoolExecutor(2) as workers:
         done = list(workers.map(lambda piece: encoded(plan, piece, track, tmp_path), plan.ranges))
     assert distribution.pieces_fit(plan, [part for _, part in done])
@@ -101,10 +101,10 @@ def test_hours_of_sound_are_what_one_encoder_makes_of_them_to_the_last_sample(vi
     clips.run("-i", video, "-b:a", "64k", "-reservoir", 0, "-id3v2_version", 0, serial)
     assert all(mine == other for mine, other in zip_longest(chunks(joined, len(head)), chunks(serial)))
 
-    whole = samples(video)
-    assert whole == pytest.approx((HOURS * 3600 + 0.123) * RATE, abs=2 * 1024)
-    assert samples(joined) == whole
-    assert counted(program("mpg123"), "-q", "-s", "-r", str(RATE), "--mono", joined) // 2 == whole
+    total = samples(video)
+    assert total == pytest.approx((HOURS * 3600 + 0.123) * RATE, abs=2 * 1024)
+    assert samples(joined) == total
+    assert counted(program("mpg123"), "-q", "-s", "-r", str(RATE), "--mono", joined) // 2 == total
     found = subprocess.run([program("mp3val"), joined], capture_output=True, text=True, check=True).stdout
     assert "WARNING" not in found
     assert "PROBLEM" not in found

@@ -1,4 +1,4 @@
-"""VBR with its bit reservoir back: the same sound in fewer bytes, as a decoder that knows only the standard sees it."""
+"""Re-packed variable bit rate is the same sound in fewer bytes, checked by a decoder that follows only the standard."""
 
 import io
 import shutil
@@ -39,17 +39,17 @@ def header(rate: int, mono: bool, index: int = 1, padding: int = 0) -> bytes:
 HEADERS = st.builds(header, st.sampled_from(RATES), st.booleans())
 
 
-def rates_of(like: bytes) -> reservoir.FrameSizes:
+def sizes_of(like: bytes) -> reservoir.FrameSizes:
     rates = reservoir.FrameSizes.of(like)
     assert rates is not None
     return rates
 
 
 @given(like=HEADERS, data=st.data())
-def test_any_main_data_lie_where_a_decoder_looks_for_them(like: bytes, data: st.DataObject) -> None:
-    rates = rates_of(like)
+def test_main_data_is_where_a_decoder_looks_for_it(like: bytes, data: st.DataObject) -> None:
+    rates = sizes_of(like)
     longest = max(rates.sizes) - rates.head
-    # Silence, which fills the reservoir, then what empties it, and everything between.
+    # Silence, which fills the reservoir, long frames, which empty it, and everything between.
     runs = st.tuples(st.integers(0, longest) | st.sampled_from([0, longest]), st.sampled_from([1, 2, 100]))
     needs = [need for need, times in data.draw(st.lists(runs, min_size=1, max_size=20)) for _ in range(times)]
     cut = data.draw(st.integers(0, len(needs)))
@@ -58,28 +58,28 @@ def test_any_main_data_lie_where_a_decoder_looks_for_them(like: bytes, data: st.
     indices, begins = first + second, begun + begun_later
     assert (indices, begins, ahead) == reservoir.choose_bitrates(needs, rates, 0)
 
-    received = used = 0  # bytes for main data that have come in, and the end of those that are taken
+    received = used = 0  # bytes of main data received, and the end of those in use
     for need, index, begin in zip(needs, indices, begins, strict=True):
         size, free = rates.sizes[index], received - used
-        assert begin <= min(rates.max_begin, received), "it points before what it may point at"
+        assert begin <= min(rates.max_begin, received), "main_data_begin is too large"
         assert begin + size <= 1440, "the decoder's buffer is too small"
         start = received - begin
-        assert start >= used, "main data of two frames lie in one place"
+        assert start >= used, "main data of two frames overlap"
         received += size - rates.head
         used = start + need
-        assert used <= received, "a frame's main data go on beyond it"
+        assert used <= received, "a frame's main data ends after the frame"
         if index > 1:
             smaller = rates.sizes[index - 1]
-            most = min(rates.max_begin, 1440 - smaller, free)
-            assert most + smaller - rates.head < need, "a smaller one would do"
+            reach = min(rates.max_begin, 1440 - smaller, free)
+            assert reach + smaller - rates.head < need, "a smaller frame would be enough"
     alone = sum(min(size for size in rates.sizes[1:] if size - rates.head >= need) for need in needs)
     assert sum(rates.sizes[index] for index in indices) <= alone
     assert ahead == received - used
 
 
 @dataclass
-class Seen:
-    """What a decoder has of a frame: all but what re-packing may change."""
+class DecodedFrame:
+    """What a decoder sees of a frame, except for what re-packing may change."""
 
     header: bytes
     side: int
@@ -87,8 +87,8 @@ class Seen:
     size: int
 
 
-def seen(frames: bytes) -> Iterator[Seen]:
-    """The frames of a file, each with its main data wherever they begin. Slow, and by the standard's own tables."""
+def decoded(frames: bytes) -> Iterator[DecodedFrame]:
+    """The frames of a file with their main data, wherever it begins. Slow, and by the standard's own tables."""
     at, room, owed = 0, b"", 0
     while at < len(frames):
         frame = parse_header(frames[at:])
@@ -107,20 +107,20 @@ def seen(frames: bytes) -> Iterator[Seen]:
         each, granules = (63, 1) if low else (59, 2)
         lengths = [take(first + number * each, 12) for number in range(channels * granules)]
         begin = take(0, wide)
-        assert begin <= len(room), "main data begin before the file"
+        assert begin <= len(room), "main data begins before the file"
         start = len(room) - begin
-        assert start >= owed, "main data of two frames lie in one place"
+        assert start >= owed, "main data of two frames overlap"
         room += frames[at + 4 + frame.side_info : at + frame.size]
         owed = start + (sum(lengths) + 7) // 8
-        assert owed <= len(room), "main data go on beyond their frame"
+        assert owed <= len(room), "main data ends after its frame"
         head = bytes((frames[at], frames[at + 1], frames[at + 2] & 0x0F, frames[at + 3]))
-        yield Seen(head, side & (1 << bits - wide) - 1, room[start:owed], frame.size)
+        yield DecodedFrame(head, side & (1 << bits - wide) - 1, room[start:owed], frame.size)
         at += frame.size
 
 
 @st.composite
-def made_up(draw: st.DrawFn) -> bytes:
-    """Frames without reservoir, with main data of any length and stuffing behind."""
+def generated_frames(draw: st.DrawFn) -> bytes:
+    """Frames without a reservoir: main data of any length, then stuffing."""
     rate, mono = draw(st.sampled_from(RATES)), draw(st.booleans())
     noise = draw(st.randoms(use_true_random=False))
     frames = b""
@@ -145,15 +145,15 @@ def made_up(draw: st.DrawFn) -> bytes:
 
 
 @settings(max_examples=50, deadline=None)
-@given(frames=made_up(), data=st.data())
-def test_only_bit_rates_and_places_change(frames: bytes, data: st.DataObject) -> None:
+@given(frames=generated_frames(), data=st.data())
+def test_only_bit_rates_and_positions_change(frames: bytes, data: st.DataObject) -> None:
     out = io.BytesIO()
     repacker = reservoir.Repacker(out)
     cuts = data.draw(st.lists(st.integers(0, len(frames)), max_size=8).map(sorted))
     for start, end in zip([0, *cuts], [*cuts, len(frames)], strict=True):
         repacker.write(frames[start:end])
     repacker.close()
-    before, after = list(seen(frames)), list(seen(out.getvalue()))
+    before, after = list(decoded(frames)), list(decoded(out.getvalue()))
     assert [(one.header, one.side, one.main) for one in after] == [(one.header, one.side, one.main) for one in before]
     assert len(out.getvalue()) <= len(frames)
     assert all(one.size <= other.size for one, other in zip(after, before, strict=True))
@@ -167,16 +167,16 @@ def repacked(serial: bytes, directory: Path) -> bytes:
     return build_tag([after], bytes.fromhex(after.tag)) + (directory / "repacked").read_bytes()
 
 
-def heard(path: Path) -> bytes:
-    """Every sample that ffmpeg decodes of a file, without an error."""
+def samples_of(path: Path) -> bytes:
+    """All samples that ffmpeg decodes from a file, without an error."""
     command = [clips.ffmpeg(), "-nostdin", "-v", "error", "-i", str(path), "-f", "f32le", "-"]
     done = subprocess.run(command, capture_output=True, check=True)
     assert not done.stderr
     return done.stdout
 
 
-def heard_otherwise(path: Path) -> bytes:
-    """As another decoder has it, where there is one; once with the tag obeyed, once with all that is there."""
+def samples_of_mpg123(path: Path) -> bytes:
+    """The same from mpg123, if it is installed: once gapless, once with all samples."""
     sound = b""
     for more in ([], ["--no-gapless"]) if shutil.which("mpg123") else ():
         done = subprocess.run(["mpg123", "-q", "-s", "-e", "f32", *more, str(path)], capture_output=True, check=True)
@@ -201,7 +201,7 @@ def heard_otherwise(path: Path) -> bytes:
         (clips.SILENCE, 48000, 2, 9),
     ],
 )
-def test_the_same_sound_in_what_a_reservoir_would_take(
+def test_repacked_sound_is_the_same_and_as_small_as_with_a_reservoir(
     sound: str, rate: int, channels: int, quality: int, tmp_path: Path
 ) -> None:
     wave = clips.clip(tmp_path / "sound.wav", "-ac", channels, sound=sound, seconds=5, rate=rate)
@@ -210,11 +210,11 @@ def test_the_same_sound_in_what_a_reservoir_would_take(
     mp3 = tmp_path / "repacked.mp3"
     mp3.write_bytes(repacked(serial, tmp_path))
     assert mp3.stat().st_size <= 1.01 * (tmp_path / "usual.mp3").stat().st_size
-    assert heard(mp3) == heard(tmp_path / "serial.mp3")
-    assert heard_otherwise(mp3) == heard_otherwise(tmp_path / "serial.mp3")
+    assert samples_of(mp3) == samples_of(tmp_path / "serial.mp3")
+    assert samples_of_mpg123(mp3) == samples_of_mpg123(tmp_path / "serial.mp3")
     if shutil.which("mp3val"):
-        said = subprocess.run(["mp3val", mp3], capture_output=True, text=True, check=True).stdout
-        faults = [line for line in said.splitlines() if line.startswith(("WARNING", "ERROR"))]
+        report = subprocess.run(["mp3val", mp3], capture_output=True, text=True, check=True).stdout
+        faults = [line for line in report.splitlines() if line.startswith(("WARNING", "ERROR"))]
         assert all("No supported tags" in line for line in faults), faults
 
 
@@ -226,8 +226,8 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wave
 
 
-def test_the_tag_is_that_of_the_file(music: Path, tmp_path: Path) -> None:
-    """As ffmpeg's muxer writes it over the same frames."""
+def test_tag_describes_the_repacked_file(music: Path, tmp_path: Path) -> None:
+    """Compares it with the tag that ffmpeg's muxer writes for the same frames."""
     mp3 = tmp_path / "repacked.mp3"
     mp3.write_bytes(repacked(music.with_suffix(".mp3").read_bytes(), tmp_path))
     clips.run("-i", mp3, "-c", "copy", "-id3v2_version", "0", "-map_metadata", "-1", tmp_path / "copy.mp3")
@@ -237,21 +237,21 @@ def test_the_tag_is_that_of_the_file(music: Path, tmp_path: Path) -> None:
     assert offset == tag_offset(theirs)
     size = getattr(parse_header(ours), "size", 0)
     assert ours[size:] == theirs[getattr(parse_header(theirs), "size", 0) :]
-    for first, last in ((0, 12), (152, 154)):  # up to the number of frames; CRC of the music
+    for first, last in ((0, 12), (152, 154)):  # everything up to the number of frames; CRC of the music
         assert ours[offset + first : offset + last] == theirs[offset + first : offset + last]
-    for field in (12, 148):  # ffmpeg's tag frame for a copy has another size
+    for field in (12, 148):  # ffmpeg's tag frame of a copy has a different size
         assert int.from_bytes(ours[offset + field : offset + field + 4], "big") == len(ours)
     frame, position, starts = 0, size, []
     while position < len(ours):
         starts.append(position)
         position += getattr(parse_header(ours[position:]), "size", 0)
-    for entry in range(100):  # a table of contents is exact to a mark, of which there are 200 to 400
+    for entry in range(100):  # the table of contents is exact to one of 200 to 400 marks
         frame = entry * len(starts) // 100
         near = {starts[min(max(frame + step, 0), len(starts) - 1)] * 256 // len(ours) for step in (-4, 4)}
         assert min(near) - 1 <= ours[offset + 16 + entry] <= max(near) + 1
 
 
-def test_however_many_encoders_make_it(music: Path, tmp_path: Path) -> None:
+def test_number_of_encoders_does_not_matter(music: Path, tmp_path: Path) -> None:
     made = set()
     for encoders in (1, 2, 3):
         out = io.BytesIO()
@@ -269,7 +269,7 @@ def test_however_many_encoders_make_it(music: Path, tmp_path: Path) -> None:
     assert made == {repacked(music.with_suffix(".mp3").read_bytes(), tmp_path)}
 
 
-def test_many_workers_make_what_one_makes(tmp_path: Path) -> None:
+def test_many_workers_make_the_bytes_of_one(tmp_path: Path) -> None:
     made = []
     for name in ("alone", "shared"):
         system = System(new_system(tmp_path / name))
@@ -286,7 +286,7 @@ def test_many_workers_make_what_one_makes(tmp_path: Path) -> None:
     assert made[0] == made[1]
 
 
-def test_what_has_a_crc_or_a_reservoir_or_is_cut_off_is_refused(music: Path, tmp_path: Path) -> None:
+def test_frames_with_crc_or_reservoir_and_truncated_ones_are_refused(music: Path, tmp_path: Path) -> None:
     clips.run("-i", music, "-q:a", "4", "-write_xing", "0", "-id3v2_version", "0", tmp_path / "usual.mp3")
     usual, serial = (tmp_path / "usual.mp3").read_bytes(), music.with_suffix(".mp3").read_bytes()
     first, other = parse_header(serial), parse_header(header(44100, True))

@@ -1,6 +1,7 @@
-"""Encoders that leap into the middle of a track: the bytes of one ffmpeg that decodes all of it."""
+"""Encoders that seek into the middle of a track make the bytes of one ffmpeg that decodes all of it."""
 
 import io
+import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,17 +12,17 @@ from hypothesis import strategies as st
 
 from functions.convert import distribution
 from functions.convert.demux.track import TrackInfo
-from functions.convert.distribution import EncodedPiece
+from functions.convert.distribution import EncodedPiece, JobPlan
 from functions.convert.ffmpeg.encoder import EncoderInput
-from functions.convert.mp3 import assemble
 from functions.convert.mp3.frame import samples_per_frame
 from functions.convert.plan import RANGE_STEP, FrameRange, Plan, Seek, plan_for
 from functions.convert.seek import excerpt, matroska
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.unit.convert.test_distribution import converted
+from tests.unit.convert.test_identity import not_repacked
 
-#: Vowels that rise and fall, and hiss between them.
+#: Rising and falling vowels with hiss between them.
 SPEECH = (
     "aevalsrc='0.4*sin(2*PI*(120*t+9*sin(2*PI*0.7*t)))*(0.5+0.5*sin(2*PI*3*t))*gt(sin(2*PI*0.31*t)\\,-0.6)"
     "+0.2*sin(2*PI*(710*t+30*sin(2*PI*0.4*t)))*(0.5+0.5*sin(2*PI*3*t))+0.05*random(0)*gt(sin(2*PI*1.3*t)\\,0.3)"
@@ -31,28 +32,28 @@ SOUNDS = [clips.MUSIC, SPEECH, clips.NOISE, clips.SILENCE, clips.STEPS]
 
 
 def taken(video: Path, options: Options | None = None) -> TrackInfo:
-    """The track, as it is when a job is shared out."""
+    """The extracted track."""
     with video.open("rb") as source:
         return tracks.take(source, video.parent, options or Options(bitrate=160))
 
 
-def leaping(track: TrackInfo, options: Options, starts: list[int]) -> Plan:
-    """The plan with these cuts and a leap for each."""
+def seeking(track: TrackInfo, options: Options, starts: list[int]) -> Plan:
+    """The plan with ranges from these frames on and a seek for each, through JSON."""
     assert excerpt.is_seekable(track, options)
-    marks = excerpt.index_clusters(track)
-    assert marks is not None
+    clusters = excerpt.index_clusters(track)
+    assert clusters is not None
     pieces = tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
-    plan = excerpt.add_seeks(replace(plan_for(track, options, 1), ranges=pieces), track, marks)
+    plan = excerpt.add_seeks(replace(plan_for(track, options, 1), ranges=pieces), track, clusters)
     return Plan.from_json(plan.to_json())
 
 
-def leaps(plan: Plan) -> int:
-    """How many encoders begin after the beginning."""
+def seeks(plan: Plan) -> int:
+    """The number of encoders that do not start at the beginning."""
     return sum(piece.seek is not None and piece.seek.sample > 0 for piece in plan.ranges)
 
 
 def encoded(plan: Plan, track: TrackInfo, directory: Path) -> tuple[bytes, list[EncodedPiece]]:
-    """Each piece of its own excerpt, laid end to end."""
+    """The frames of all pieces, each encoded from its own excerpt."""
     parts, sound = [], io.BytesIO()
     for piece in plan.ranges:
         (folder := directory / f"piece {piece.start}").mkdir(exist_ok=True)
@@ -71,13 +72,11 @@ def joined(plan: Plan, track: TrackInfo, directory: Path) -> bytes:
     """The MP3 of all pieces."""
     sound, parts = encoded(plan, track, directory)
     assert distribution.pieces_fit(plan, parts)
-    out = io.BytesIO()
-    assemble.write_mp3(out, [], assemble.join_pieces(plan, [part.summary for part in parts], [sound], directory))
-    return out.getvalue()
+    return not_repacked([part.summary for part in parts], [sound])
 
 
 def serial(track: TrackInfo, mp3: Path, options: Options) -> bytes:
-    """What one ffmpeg makes of a track from its beginning to its end."""
+    """The MP3 that one ffmpeg makes of a complete track."""
     plan = plan_for(track, options, 1)
     clips.run("-f", track.container, "-i", track.path, "-af", ",".join(plan.filters), *plan.quality, *clips.PLAIN, mp3)
     return mp3.read_bytes()
@@ -112,15 +111,15 @@ FILES = [
 
 
 @pytest.mark.parametrize(("name", "arguments", "rate"), FILES, ids=[row[0] for row in FILES])
-def test_encoders_that_leap_make_the_mp3_of_one_that_does_not(
+def test_seeking_encoders_make_the_mp3_of_one_that_does_not_seek(
     name: str, arguments: str, rate: int, tmp_path: Path
 ) -> None:
     video = clips.clip(tmp_path / name, *arguments.split(), rate=rate, seconds=28.3, video="-c:v" in arguments)
     track, options = taken(video), Options(bitrate=160)
     frames = plan_for(track, options, 1).samples // samples_per_frame(rate)
     starts = [frames * part // 8 // RANGE_STEP * RANGE_STEP for part in (0, 5, 7)]
-    plan = leaping(track, options, starts)
-    assert leaps(plan) == 2
+    plan = seeking(track, options, starts)
+    assert seeks(plan) == 2
     assert joined(plan, track, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", "-b:a", "160k")
 
 
@@ -134,8 +133,8 @@ CODECS = {
 
 
 @settings(
-    max_examples=5,  # a dozen seconds each, and other ones in every run
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink would take minutes
+    max_examples=5,  # a dozen seconds each, and different examples in every run
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would take minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @example("libmp3lame", 22050, 1, SPEECH, Options(vbr=2, mono=True), 50.0, {10, 20})
@@ -150,7 +149,7 @@ CODECS = {
     seconds=st.floats(20, 40),
     cuts=st.sets(st.integers(4, 22), min_size=1, max_size=4),
 )
-def test_a_leap_to_any_place_of_any_sound(
+def test_seek_to_any_place_of_any_sound(
     tmp_path: Path,
     codec: str,
     rate: int,
@@ -164,12 +163,12 @@ def test_a_leap_to_any_place_of_any_sound(
     video = tmp_path / f"sound{extension}"
     clips.clip(video, "-ac", channels, "-c:a", codec, *arguments, sound=sound, seconds=seconds, rate=rate)
     track = taken(video, options)
-    plan = leaping(track, options, [0, *(at * RANGE_STEP for at in sorted(cuts))])
+    plan = seeking(track, options, [0, *(at * RANGE_STEP for at in sorted(cuts))])
     assert joined(plan, track, tmp_path) == serial(track, tmp_path / "serial.mp3", options)
 
 
 # Each row: a file, ffmpeg's arguments for it, and the options.
-REST = [
+NOT_SEEKABLE = [
     ("aac.mkv", "-c:a aac", {}),
     ("ac3.mkv", "-c:a ac3", {}),
     ("opus.webm", "-c:a libopus", {}),
@@ -185,20 +184,20 @@ REST = [
 ]
 
 
-@pytest.mark.parametrize(("name", "arguments", "options"), REST, ids=[row[0] for row in REST])
-def test_what_cannot_be_counted_or_forgotten_is_decoded_from_its_beginning(
+@pytest.mark.parametrize(("name", "arguments", "options"), NOT_SEEKABLE, ids=[row[0] for row in NOT_SEEKABLE])
+def test_track_that_is_not_seekable_is_decoded_from_its_beginning(
     name: str, arguments: str, options: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(excerpt, "MIN_SEEK_SECONDS", 0.0)
     video = clips.clip(tmp_path / name, *arguments.split(), seconds=15)
-    asked = Options(bitrate=160, **options)  # type: ignore[arg-type]  # numbers, and one truth
+    asked = Options(bitrate=160, **options)  # type: ignore[arg-type]  # numbers and one bool
     track = taken(video, asked)
     assert not excerpt.is_seekable(track, asked)
     plan = distribution.plan_pieces(track, asked, 0)
     assert plan is None or not any(piece.seek for piece in plan.ranges)
 
 
-def test_encoders_leap_from_an_hour_on(tmp_path: Path) -> None:
+def test_encoders_seek_from_an_hour_on(tmp_path: Path) -> None:
     track = replace(
         taken(clips.clip(tmp_path / "a.flac", seconds=40, rate=8000)), duration=excerpt.MIN_SEEK_SECONDS - 1
     )
@@ -218,9 +217,9 @@ def flac(directory: Path, seconds: float = 40) -> Path:
     return clips.clip(directory / "sound.mka", "-c:a", "flac", seconds=seconds, rate=16000)
 
 
-def test_an_excerpt_is_the_part_that_is_needed(tmp_path: Path) -> None:
+def test_excerpt_contains_only_what_is_needed(tmp_path: Path) -> None:
     track = taken(flac(tmp_path))
-    plan = leaping(track, Options(), [0, 10 * RANGE_STEP, 11 * RANGE_STEP])
+    plan = seeking(track, Options(), [0, 10 * RANGE_STEP, 11 * RANGE_STEP])
     size = track.path.stat().st_size
     for piece in plan.ranges[:2]:
         found = io.BytesIO()
@@ -233,9 +232,9 @@ def test_an_excerpt_is_the_part_that_is_needed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["a bit", "the end", "the beginning"])
-def test_an_excerpt_of_another_track_is_none(tmp_path: Path, harm: str) -> None:
+def test_excerpt_of_a_changed_track_is_refused(tmp_path: Path, harm: str) -> None:
     track = taken(flac(tmp_path))
-    piece = leaping(track, Options(), [0, 10 * RANGE_STEP]).ranges[1]
+    piece = seeking(track, Options(), [0, 10 * RANGE_STEP]).ranges[1]
     assert piece.seek is not None
     data = bytearray(track.path.read_bytes())
     if harm == "a bit":
@@ -248,9 +247,9 @@ def test_an_excerpt_of_another_track_is_none(tmp_path: Path, harm: str) -> None:
         excerpt.write_excerpt(io.BytesIO(data), piece.seek, io.BytesIO())
 
 
-def test_a_leap_that_is_a_sample_off_is_seen_at_the_seam(tmp_path: Path) -> None:
+def test_seek_that_is_one_sample_off_is_detected_at_the_seam(tmp_path: Path) -> None:
     track = taken(flac(tmp_path))
-    plan = leaping(track, Options(), [0, 10 * RANGE_STEP])
+    plan = seeking(track, Options(), [0, 10 * RANGE_STEP])
     wrong = plan.ranges[1]
     assert wrong.seek is not None
     wrong = replace(wrong, seek=replace(wrong.seek, sample=wrong.seek.sample + 1))
@@ -260,7 +259,7 @@ def test_a_leap_that_is_a_sample_off_is_seen_at_the_seam(tmp_path: Path) -> None
 
 
 def packets(file: Path) -> list[tuple[int, int]]:
-    """Where in a file each packet begins and ends."""
+    """Where each packet of a file starts and ends."""
     with file.open("rb") as source:
         matroska.head(source)
         return [
@@ -270,10 +269,10 @@ def packets(file: Path) -> list[tuple[int, int]]:
         ]
 
 
-def in_pieces_and_in_one(
+def whole_and_split(
     video: Path, options: dict[str, str], directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[bytes], list[str | None]]:
-    """The MP3s and the warnings of a job that is shared out among encoders that leap, and of one that is not."""
+    """The MP3s and the warnings of a job for one worker and of one that is split among encoders that seek."""
     monkeypatch.setattr(excerpt, "MIN_SEEK_SECONDS", 0.0)
     one, many = (converted(video, options, directory / str(fanout), fanout) for fanout in (1e9, 0))
     assert (one[2], many[2]) == (0, 2)
@@ -281,28 +280,28 @@ def in_pieces_and_in_one(
 
 
 @pytest.mark.parametrize("codec", ["flac", "libvorbis"])
-def test_a_job_whose_workers_leap_becomes_the_mp3_of_one_worker(
+def test_job_of_seeking_workers_becomes_the_mp3_of_one_worker(
     codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video = clips.clip(tmp_path / "sound.mka", "-c:a", codec, seconds=40, rate=16000)
-    (one, many), warnings = in_pieces_and_in_one(video, {"vbr": "4"}, tmp_path, monkeypatch)
+    (one, many), warnings = whole_and_split(video, {"vbr": "4"}, tmp_path, monkeypatch)
     assert many == one
     assert warnings == [None, None]
 
 
-def test_damage_that_no_header_shows_is_heard_as_by_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_inside_a_packet_is_handled_as_by_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = flac(tmp_path)
     start, _ = packets(video)[20]
     with video.open("r+b") as file:
-        file.seek(start + 6)  # behind the header, whose sum stays right
-        file.write(b"\x04")  # a reserved kind of subframe (RFC 9639, 9.2.1): ffmpeg leaves the frame out
-    (one, many), warnings = in_pieces_and_in_one(video, {}, tmp_path, monkeypatch)
+        file.seek(start + 6)  # after the header, whose checksum stays correct
+        file.write(b"\x04")  # a reserved type of subframe (RFC 9639, 9.2.1): ffmpeg drops the frame
+    (one, many), warnings = whole_and_split(video, {}, tmp_path, monkeypatch)
     assert many == one
     assert warnings == ["Parts of the sound are damaged or missing and were left out."] * 2
 
 
 @pytest.mark.parametrize("name", ["sound.flac", "sound.mp3"])
-def test_a_file_that_is_cut_off_is_joined_of_its_pieces(
+def test_truncated_file_is_joined_from_its_pieces(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     video = clips.clip(tmp_path / name, *([] if name == "sound.flac" else ["-write_xing", 0]), seconds=40, rate=16000)
@@ -311,39 +310,38 @@ def test_a_file_that_is_cut_off_is_joined_of_its_pieces(
     track = taken(video, options)
     assert excerpt.is_seekable(track, options)
     assert excerpt.index_clusters(track) is not None
-    (one, many), warnings = in_pieces_and_in_one(video, {"bitrate": "96"}, tmp_path, monkeypatch)
+    (one, many), warnings = whole_and_split(video, {"bitrate": "96"}, tmp_path, monkeypatch)
     assert many == one
     assert warnings[0] == warnings[1]
     assert "do not fit together" not in caplog.text
 
 
-def test_a_track_that_is_not_what_it_seems_has_no_marks(tmp_path: Path) -> None:
+def test_damaged_track_is_not_indexed(tmp_path: Path) -> None:
     track = taken(flac(tmp_path))
-    whole = track.path.read_bytes()
+    original = track.path.read_bytes()
     spans = packets(track.path)
-    for harm in ("header", "kind", "block", "cut", "other"):
-        data = bytearray(whole)
+    for harm in ("header", "channels", "lacing", "truncation", "zeros"):
+        data = bytearray(original)
         start, end = spans[20]
         if harm == "header":
             data[start] = 0
-        elif harm == "kind":
-            data[start + 3] &= 0x0F  # mono, where the others are stereo
-        elif harm == "block":
+        elif harm == "channels":
+            data[start + 3] &= 0x0F  # mono, while the others are stereo
+        elif harm == "lacing":
             data[start - 1] |= 0x02  # laced
-        elif harm == "cut":
+        elif harm == "truncation":
             del data[end + 100 :]
         else:
             data[: len(data) // 2] = bytes(len(data) // 2)
         track.path.write_bytes(data)
         assert excerpt.index_clusters(track) is None, harm
-    track.path.write_bytes(whole)
+    track.path.write_bytes(original)
     assert excerpt.index_clusters(track) is not None
-    assert (
-        excerpt.index_clusters(replace(track, rate=15000)) is None
-    )  # the packets do not add up to what the clock says
+    # The packets do not add up to the clock.
+    assert excerpt.index_clusters(replace(track, rate=15000)) is None
 
 
-def test_mp3_that_changes_its_rate_midway_has_no_marks(tmp_path: Path) -> None:
+def test_mp3_that_changes_its_rate_is_not_indexed(tmp_path: Path) -> None:
     both = tmp_path / "both.mp3"
     with both.open("wb") as out:
         for rate in (44100, 48000):
@@ -353,7 +351,7 @@ def test_mp3_that_changes_its_rate_midway_has_no_marks(tmp_path: Path) -> None:
     assert not excerpt.is_seekable(track, Options(bitrate=160)) or excerpt.index_clusters(track) is None
 
 
-def test_a_plan_from_before_there_were_leaps_is_understood() -> None:
+def test_plan_without_seeks_is_still_read() -> None:
     plan = Plan(
         "matroska",
         8000,
@@ -370,15 +368,38 @@ def test_a_plan_from_before_there_were_leaps_is_understood() -> None:
     assert Plan.from_json(data).ranges == (FrameRange(0, 5), FrameRange(5, None))
 
 
+def test_rows_of_a_running_installation_are_still_read() -> None:
+    """The keys in the rows of jobs and pieces stay, whatever the attributes are called."""
+    leap = {"head": 1, "offset": 2, "end": 3, "sample": 4, "crc": 5}
+    plan = {
+        "container": "matroska",
+        "rate": 8000,
+        "channels": 1,
+        "quality": ["-b:a", "64k"],
+        "filters": ["anull"],
+        "samples": 1,
+        "pieces": [{"start": 0, "end": 5, "leap": leap}, {"start": 5, "end": None, "leap": None}],
+        "before": 7,
+        "steady": True,
+        "packets": 8,
+        "bundled": True,
+    }
+    job = {"plan": plan, "head": "blob", "missing": 0.5, "errors": 1, "warning": None}
+    assert json.loads(JobPlan.from_json(json.dumps(job)).to_json()) == job
+    frames = {"start": 0, "frames": 1, "offset": 2, "size": 3, "crc": 4, "every": 5, "marks": [6], "bitrates": [64]}
+    piece = {"sum": {**frames, "tag": "ff", "before": None, "last": 7}, "errors": 1, "reconfigured": False}
+    assert json.loads(EncodedPiece.from_json(json.dumps(piece)).to_json()) == piece
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=20), at=st.floats(0, 1), anywhere=st.booleans())
-def test_no_bytes_make_the_survey_fail(tmp_path: Path, data: bytes, at: float, anywhere: bool) -> None:
-    path = tmp_path / "whole"
+def test_no_bytes_make_indexing_fail(tmp_path: Path, data: bytes, at: float, anywhere: bool) -> None:
+    path = tmp_path / "original"
     if not path.exists():
         flac(tmp_path, seconds=6).rename(path)
-    whole = path.read_bytes()
-    start = int(at * (len(whole) if anywhere else 1000))
-    (tmp_path / "track").write_bytes(whole[:start] + data + whole[start + len(data) :])
+    original = path.read_bytes()
+    start = int(at * (len(original) if anywhere else 1000))
+    (tmp_path / "track").write_bytes(original[:start] + data + original[start + len(data) :])
     track = TrackInfo(tmp_path / "track", "matroska", "flac", 16000, 2, 4.0, 0.0, 0, 0, 0, 0, {}, [], b"")
-    marks = excerpt.index_clusters(track)
-    assert marks is None or marks.marks[0].sample == 0
+    clusters = excerpt.index_clusters(track)
+    assert clusters is None or clusters.starts[0].sample == 0
