@@ -64,7 +64,7 @@ MAX_SKIPPED_CHUNKS: Final = 3
 BATCHES_AHEAD: Final = 2
 
 #: Chunks, 256 MB, that one call deletes: deleting all those of a large file would exceed a call's timeout.
-CHUNKS_PER_DELETE = 1024
+CHUNKS_PER_DELETE: Final = 1024
 
 #: The field of a chunk with its writer's number. GridFS clients ignore fields that they do not know.
 _WRITER: Final = "writer"
@@ -286,7 +286,7 @@ class GridFSReader(VerifyingReader):
                 self._sequential = 0
             self._sequential += 1
             with _translated_errors():
-                is_streamed = self._sequential > SINGLE_FETCHES and self._is_streaming(n)
+                is_streamed = self._sequential > SINGLE_FETCHES and self._ensure_streaming(n)
                 data = self._next_streamed(n) if is_streamed else self._fetch_single(n)
             self._last_chunk = n, data
         return data
@@ -295,10 +295,10 @@ class GridFSReader(VerifyingReader):
         document = self._chunks.find_one({"files_id": self._id, "n": n})
         return b"" if document is None else bytes(document["data"])
 
-    def _is_streaming(self, n: int) -> bool:
-        """Returns whether the query can deliver chunk ``n``; starts one after that chunk if there is none.
+    def _ensure_streaming(self, n: int) -> bool:
+        """Starts a query for the chunks after ``n`` unless one is running, and returns whether it has answered.
 
-        Until it has answered, chunks are fetched singly: some servers take long to start.
+        Until it has, chunks are fetched singly: some servers take long to answer.
         """
         if self._cursor is None:
             self._start_streaming(n + 1)
@@ -497,7 +497,7 @@ def _translated_errors() -> Iterator[None]:
     except RuntimeError as error:  # from threading, called by us or by the driver
         if _NO_THREAD not in str(error):
             raise
-        raise MediaUnavailable("The server is too busy to reach the media store; try again later.") from error
+        raise MediaUnavailable("The service is too busy to reach the media store; try again later.") from error
 
 
 def _next_batch(cursor: "Cursor[dict[str, Any]]") -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The kinds of media store, and what the tests of all of them use."""
+"""The media stores that the contract tests run on, and helpers for these tests."""
 
 import contextlib
 import hashlib
@@ -20,12 +20,18 @@ A = Description("3f" * 16, "a0" * 16, 'Grüße из 日本 🎬 "1".mp4', "video
 
 @dataclass
 class Place:
-    """A kind of store, and ways to look at it and to harm it that no function has."""
+    """Media stores of one kind, with ways to inspect and damage them that the interface does not offer.
+
+    Attributes:
+        environ: the settings that lead another process to the stores; empty if none can reach them.
+        change: rewrites the stored bytes of a video.
+        remains: returns whether anything is left of a video.
+    """
 
     media: Media
-    environ: dict[str, str]  # empty where no other process can reach it
-    change: Callable[[str, Callable[[bytes], bytes]], None]  # rewrites the stored bytes of a video
-    remains: Callable[[str], bool]  # whether anything is left of a video
+    environ: dict[str, str]
+    change: Callable[[str, Callable[[bytes], bytes]], None]
+    remains: Callable[[str], bool]
 
     @property
     def videos(self) -> Store:
@@ -34,7 +40,7 @@ class Place:
 
 @contextlib.contextmanager
 def opened(kind: str, request: pytest.FixtureRequest) -> Iterator[Place]:
-    """A fresh place of a kind: memory, directory, or gridfs, which needs a fixture ``mongodb`` beside the test."""
+    """Yields empty stores of a kind: memory, directory, or gridfs, for which the test needs a fixture ``mongodb``."""
     if kind == "memory":
         yield memory()
     elif kind == "directory":

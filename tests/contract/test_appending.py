@@ -1,4 +1,4 @@
-"""What every media store promises of a blob that many requests write: the fake, the directory and GridFS."""
+"""The contract of appending to a blob over many requests: the fake in memory, the directory and GridFS."""
 
 import hashlib
 import random
@@ -19,7 +19,7 @@ from tests.support.servers.mongodb import MongoDB
 def grow(
     place: Place, blob: str, checkpoint: Checkpoint, writer: int, content: bytes, block: int = 300_007
 ) -> Checkpoint:
-    """Append in one request that ends well."""
+    """Appends the content in one request that succeeds."""
     with place.videos.append(blob, checkpoint, writer) as appender:
         for start in range(0, len(content), block):
             appender.write(content[start : start + block])
@@ -42,8 +42,10 @@ def finish(place: Place, blob: str, checkpoint: Checkpoint, writer: int) -> None
         [BLOCK_SIZE // 2, 2 * BLOCKS_PER_WRITE * BLOCK_SIZE, 3],
     ],
 )
-def test_every_byte_of_a_request_that_ends_well_is_kept(place: Place, sizes: list[int]) -> None:
-    content, blob, checkpoint = noise(sum(sizes)), new_blob_id(), Checkpoint()
+def test_every_byte_of_a_successful_request_is_durable(place: Place, sizes: list[int]) -> None:
+    content = noise(sum(sizes))
+    blob = new_blob_id()
+    checkpoint = Checkpoint()
     for number, size in enumerate(sizes, 1):
         start = checkpoint.size
         checkpoint = grow(place, blob, checkpoint, number, content[start : start + size])
@@ -56,10 +58,12 @@ def test_every_byte_of_a_request_that_ends_well_is_kept(place: Place, sizes: lis
         assert drain(reader) == content
 
 
-def test_requests_that_are_killed_anywhere_leave_what_was_synced(place: Place) -> None:
-    """What a request wrote after its last sync may be there or not; the next one begins where that was."""
-    content, blob, checkpoint = noise(40 * BLOCK_SIZE + 11), new_blob_id(), Checkpoint()
-    chance = random.Random(3)  # noqa: S311 - places, not secrets
+def test_synced_bytes_survive_a_killed_request(place: Place) -> None:
+    """Bytes after the last sync may or may not be stored; the next request continues from the checkpoint."""
+    content = noise(40 * BLOCK_SIZE + 11)
+    blob = new_blob_id()
+    checkpoint = Checkpoint()
+    chance = random.Random(3)  # noqa: S311 - sizes, not secrets
     for number in range(1, 30):
         with place.videos.append(blob, checkpoint, number) as appender:
             start = checkpoint.size
@@ -74,15 +78,15 @@ def test_requests_that_are_killed_anywhere_leave_what_was_synced(place: Place) -
                     break
                 checkpoint = appender.sync()
                 assert checkpoint.size == start
-            appender.write(b"?" * chance.choice([0, 1, BLOCK_SIZE, 17 * BLOCK_SIZE]))  # other bytes, and no sync
+            appender.write(b"?" * chance.choice([0, 1, BLOCK_SIZE, 17 * BLOCK_SIZE]))  # wrong bytes that are not synced
             if chance.random() < 0.3:
-                appender.sync()  # done, but nobody heard of it
+                appender.sync()  # succeeds, but its checkpoint is lost
     checkpoint = grow(place, blob, checkpoint, 30, content[checkpoint.size :])
     finish(place, blob, checkpoint, 30)
     assert get(place.videos, blob) == content
 
 
-def test_finishing_may_be_repeated(place: Place) -> None:
+def test_finish_can_be_repeated(place: Place) -> None:
     blob = new_blob_id()
     checkpoint = grow(place, blob, Checkpoint(), 1, noise(BLOCK_SIZE + 9))
     for _ in range(2):
@@ -95,7 +99,7 @@ def test_finishing_may_be_repeated(place: Place) -> None:
     assert get(place.videos, blob) == noise(BLOCK_SIZE + 9)
 
 
-def test_two_that_finish_at_once_both_succeed(place: Place) -> None:
+def test_concurrent_finishes_both_succeed(place: Place) -> None:
     blob = new_blob_id()
     checkpoint = grow(place, blob, Checkpoint(), 1, noise(BLOCK_SIZE + 9))
     with place.videos.append(blob, checkpoint, 1) as one, place.videos.append(blob, checkpoint, 1) as other:
@@ -105,8 +109,9 @@ def test_two_that_finish_at_once_both_succeed(place: Place) -> None:
 
 
 @pytest.mark.parametrize("size", [1000, 3 * BLOCK_SIZE + 5])
-def test_a_writer_that_was_taken_for_dead_does_no_harm(place: Place, size: int) -> None:
-    content, blob = noise(6 * BLOCK_SIZE + 77), new_blob_id()
+def test_a_writer_that_was_believed_dead_is_shut_out(place: Place, size: int) -> None:
+    content = noise(6 * BLOCK_SIZE + 77)
+    blob = new_blob_id()
     checkpoint = grow(place, blob, Checkpoint(), 1, content[:size])
     with place.videos.append(blob, checkpoint, 2) as stale, place.videos.append(blob, checkpoint, 3) as later:
         later.write(content[size:])
@@ -120,8 +125,9 @@ def test_a_writer_that_was_taken_for_dead_does_no_harm(place: Place, size: int) 
     assert get(place.videos, blob) == content
 
 
-def test_what_a_stale_writer_left_first_is_overwritten(place: Place) -> None:
-    content, blob = noise(6 * BLOCK_SIZE + 77), new_blob_id()
+def test_bytes_that_a_stale_writer_left_are_overwritten(place: Place) -> None:
+    content = noise(6 * BLOCK_SIZE + 77)
+    blob = new_blob_id()
     checkpoint = grow(place, blob, Checkpoint(), 1, content[:1000])
     grow(place, blob, checkpoint, 2, b"?" * 4 * BLOCK_SIZE)
     checkpoint = grow(place, blob, checkpoint, 3, content[1000:])
@@ -129,7 +135,7 @@ def test_what_a_stale_writer_left_first_is_overwritten(place: Place) -> None:
     assert get(place.videos, blob) == content
 
 
-def test_what_a_stale_writer_left_behind_the_end_is_cut_off(place: Place) -> None:
+def test_bytes_that_a_stale_writer_left_past_the_end_are_removed(place: Place) -> None:
     blob = new_blob_id()
     checkpoint = grow(place, blob, Checkpoint(), 1, noise(1000))
     grow(place, blob, checkpoint, 2, b"?" * 500)
@@ -145,7 +151,7 @@ def test_what_a_stale_writer_left_behind_the_end_is_cut_off(place: Place) -> Non
     assert stored == [noise(1000)]
 
 
-def test_a_blob_that_was_deleted_cannot_be_gone_on_with(place: Place) -> None:
+def test_a_deleted_blob_cannot_be_resumed(place: Place) -> None:
     blob = new_blob_id()
     checkpoint = grow(place, blob, Checkpoint(), 1, noise(2 * BLOCK_SIZE + 5))
     place.videos.delete(blob)
@@ -154,7 +160,7 @@ def test_a_blob_that_was_deleted_cannot_be_gone_on_with(place: Place) -> None:
         pass
 
 
-def test_bytes_that_changed_in_the_store_are_noticed(place: Place) -> None:
+def test_bytes_changed_in_the_store_are_detected(place: Place) -> None:
     blob = new_blob_id()
     checkpoint = grow(place, blob, Checkpoint(), 1, noise(3 * BLOCK_SIZE + 5))
     finish(place, blob, checkpoint, 1)
@@ -163,11 +169,12 @@ def test_bytes_that_changed_in_the_store_are_noticed(place: Place) -> None:
         drain(reader)
 
 
-def test_fifty_gigabytes_have_numbers_and_are_finished_without_being_read(mongodb: MongoDB) -> None:
-    """All but the first and the last chunk are left out: what is looked at is what they would be counted by."""
-    size, blob = 50_000_000_000, new_blob_id()
+def test_a_blob_of_50_gb_is_finished_without_being_read(mongodb: MongoDB) -> None:
+    """Only the first and the last chunk are stored: finishing must not need the chunks in between."""
+    size = 50_000_000_000
+    blob = new_blob_id()
     last = size // BLOCK_SIZE * BLOCK_SIZE
-    listener = Answers()
+    listener = Replies()
     monitoring.register(listener)
     with in_mongodb(mongodb) as place:
         grow(place, blob, Checkpoint(), 1, noise(BLOCK_SIZE))
@@ -186,8 +193,8 @@ def test_fifty_gigabytes_have_numbers_and_are_finished_without_being_read(mongod
         assert not place.remains(blob)
 
 
-class Answers(monitoring.CommandListener):
-    """How many bytes the server answers with."""
+class Replies(monitoring.CommandListener):
+    """Records the size of every reply of the server."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -200,8 +207,9 @@ class Answers(monitoring.CommandListener):
         self.sizes.append(len(repr(event.reply)))
 
 
-def test_other_gridfs_clients_read_it(mongodb: MongoDB) -> None:
-    content, blob = noise(5 * BLOCK_SIZE + 77), new_blob_id()
+def test_other_gridfs_clients_can_read_it(mongodb: MongoDB) -> None:
+    content = noise(5 * BLOCK_SIZE + 77)
+    blob = new_blob_id()
     with in_mongodb(mongodb) as place, pymongo.MongoClient[dict[str, Any]](place.environ["MONGO_URI"]) as client:
         checkpoint = grow(place, blob, Checkpoint(), 1, content[: BLOCK_SIZE + 3])
         checkpoint = grow(place, blob, checkpoint, 2, content[BLOCK_SIZE + 3 :])

@@ -1,4 +1,4 @@
-"""What every media store promises: the fake, the directory and GridFS."""
+"""The contract of every media store: the fake in memory, the directory and GridFS."""
 
 import hashlib
 import os
@@ -16,12 +16,13 @@ from tests.contract.media_places import A, Place, drain, get, noise, put
     "size",
     [0, 1, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, 16 * CHUNK_SIZE, 16 * CHUNK_SIZE + 1, 60 * CHUNK_SIZE + 5],
 )
-def test_what_was_written_is_read(place: Place, size: int) -> None:
+def test_reading_returns_what_was_written(place: Place, size: int) -> None:
     content = noise(size)
     blob = put(place.videos, content)
     with place.videos.open(blob) as reader:
-        sums = hashlib.sha256(content).hexdigest(), f"{crc32.iscsi(content):08x}"
-        assert reader.stat == Stat(size, *sums, A)
+        sha256 = hashlib.sha256(content).hexdigest()
+        crc32c = f"{crc32.iscsi(content):08x}"
+        assert reader.stat == Stat(size, sha256, crc32c, A)
         assert drain(reader) == content
         assert reader.read(10) == b""
     with place.videos.open(blob) as reader:
@@ -29,24 +30,18 @@ def test_what_was_written_is_read(place: Place, size: int) -> None:
         assert reader.read() == b""
 
 
-@pytest.mark.parametrize("leap", [1, 2, 4, 5])
-def test_reads_that_leap_ahead_find_their_bytes(place: Place, leap: int) -> None:
+@pytest.mark.parametrize("stride", [1, 2, 4, 5])
+def test_reads_with_gaps_return_the_right_bytes(place: Place, stride: int) -> None:
     content = noise(60 * CHUNK_SIZE + 5)
     with place.videos.open(put(place.videos, content)) as reader:
-        row = range(0, 8 * CHUNK_SIZE, CHUNK_SIZE)  # so that the reader takes it that this goes on
-        for start in [
-            *row,
-            *range(row.stop, len(content), leap * CHUNK_SIZE),
-            0,
-            3 * CHUNK_SIZE - 10,
-            *row,
-            50 * CHUNK_SIZE,
-        ]:
+        sequential = range(0, 8 * CHUNK_SIZE, CHUNK_SIZE)  # enough for the reader to start streaming
+        with_gaps = range(sequential.stop, len(content), stride * CHUNK_SIZE)
+        for start in [*sequential, *with_gaps, 0, 3 * CHUNK_SIZE - 10, *sequential, 50 * CHUNK_SIZE]:
             reader.seek(start)
             assert reader.read(1000) == content[start : start + 1000]
 
 
-def test_anything_with_bytes_in_it_can_be_written(place: Place) -> None:
+def test_any_bytes_like_object_can_be_written(place: Place) -> None:
     blob = new_blob_id()
     with place.videos.create(blob, A) as writer:
         assert writer.write(b"") == 0
@@ -63,7 +58,7 @@ def test_anything_with_bytes_in_it_can_be_written(place: Place) -> None:
 def test_any_range_can_be_read(place: Place) -> None:
     content = noise(30 * CHUNK_SIZE + 77)
     blob = put(place.videos, content)
-    chance = random.Random(2)  # noqa: S311 - places, not secrets
+    chance = random.Random(2)  # noqa: S311 - offsets, not secrets
     with place.videos.open(blob) as reader:
         for _ in range(60):
             start = chance.randrange(len(content))
@@ -74,7 +69,7 @@ def test_any_range_can_be_read(place: Place) -> None:
                 start += size
 
 
-def test_seek_and_tell_mean_what_they_mean_in_a_file(place: Place) -> None:
+def test_seek_and_tell_work_as_in_a_file(place: Place) -> None:
     blob = put(place.videos, b"0123456789")
     with place.videos.open(blob) as reader:
         assert (reader.tell(), reader.read(3), reader.tell()) == (0, b"012", 3)
@@ -86,7 +81,7 @@ def test_seek_and_tell_mean_what_they_mean_in_a_file(place: Place) -> None:
         assert (reader.seek(0), reader.read(0), reader.read(1)) == (0, b"", b"0")
 
 
-def test_a_blob_is_not_there_before_it_is_whole(place: Place) -> None:
+def test_an_unfinished_blob_is_not_visible(place: Place) -> None:
     blob = new_blob_id()
     with place.videos.create(blob, A) as writer:
         writer.write(noise(20 * CHUNK_SIZE))
@@ -95,7 +90,7 @@ def test_a_blob_is_not_there_before_it_is_whole(place: Place) -> None:
     assert get(place.videos, blob) == noise(20 * CHUNK_SIZE)
 
 
-def test_an_exception_leaves_nothing(place: Place) -> None:
+def test_an_exception_leaves_nothing_behind(place: Place) -> None:
     blob = new_blob_id()
     with pytest.raises(ZeroDivisionError), place.videos.create(blob, A) as writer:
         writer.write(noise(20 * CHUNK_SIZE))
@@ -103,7 +98,7 @@ def test_an_exception_leaves_nothing(place: Place) -> None:
     assert not place.remains(blob)
 
 
-def test_an_id_that_is_taken_costs_nobody_a_file(place: Place) -> None:
+def test_writing_under_a_taken_id_leaves_the_other_blob_intact(place: Place) -> None:
     content = noise(3 * CHUNK_SIZE)
     blob = put(place.videos, content)
     with pytest.raises(BlobExists):
@@ -111,8 +106,9 @@ def test_an_id_that_is_taken_costs_nobody_a_file(place: Place) -> None:
     assert get(place.videos, blob) == content
 
 
-def test_two_attempts_do_not_disturb_each_other(place: Place) -> None:
-    first, second = new_blob_id(), new_blob_id()
+def test_concurrent_attempts_do_not_affect_each_other(place: Place) -> None:
+    first = new_blob_id()
+    second = new_blob_id()
     with place.videos.create(first, A) as one:
         one.write(noise(17 * CHUNK_SIZE, 1))
         with pytest.raises(ZeroDivisionError), place.videos.create(second, A) as two:
@@ -123,7 +119,7 @@ def test_two_attempts_do_not_disturb_each_other(place: Place) -> None:
     assert not place.remains(second)
 
 
-def test_what_is_deleted_while_it_is_written_never_appears(place: Place) -> None:
+def test_a_blob_deleted_while_it_is_written_never_appears(place: Place) -> None:
     blob = new_blob_id()
     with pytest.raises(MediaUnavailable), place.videos.create(blob, A) as writer:
         writer.write(noise(17 * CHUNK_SIZE))
@@ -132,7 +128,7 @@ def test_what_is_deleted_while_it_is_written_never_appears(place: Place) -> None
     assert not place.remains(blob)
 
 
-def test_deleting_is_complete_and_may_be_repeated(place: Place) -> None:
+def test_delete_removes_everything_and_can_be_repeated(place: Place) -> None:
     other = put(place.videos, b"other")
     blob = put(place.videos, noise(3 * CHUNK_SIZE))
     for _ in range(2):
@@ -144,7 +140,7 @@ def test_deleting_is_complete_and_may_be_repeated(place: Place) -> None:
     assert get(place.videos, other) == b"other"
 
 
-def test_the_three_stores_are_apart(place: Place) -> None:
+def test_the_three_stores_are_separate(place: Place) -> None:
     blob = put(place.videos, b"a video")
     for name in ("pieces", "mp3s"):
         with pytest.raises(BlobNotFound):
@@ -152,7 +148,7 @@ def test_the_three_stores_are_apart(place: Place) -> None:
 
 
 @pytest.mark.parametrize("blob", ["", "x", "../../etc/passwd", "AB" * 12, "ab" * 11, "ab" * 12 + "\n", "٣" * 24])
-def test_what_is_no_id_is_not_found(place: Place, blob: str) -> None:
+def test_a_malformed_id_is_not_found(place: Place, blob: str) -> None:
     assert not is_blob_id(blob)
     with pytest.raises(BlobNotFound):
         place.videos.open(blob)

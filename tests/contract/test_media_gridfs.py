@@ -1,4 +1,4 @@
-"""What only GridFS has: other clients, servers that go away, chunks."""
+"""Behavior specific to GridFS: chunks, other clients, and servers that fail."""
 
 import hashlib
 import os
@@ -61,7 +61,7 @@ def put(store: GridFSStore, content: bytes) -> str:
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE, 20 * CHUNK_SIZE + 1])
-def test_any_gridfs_client_reads_what_we_write(store: GridFSStore, client: Client, size: int) -> None:
+def test_other_gridfs_clients_can_read_our_files(store: GridFSStore, client: Client, size: int) -> None:
     content = noise(size)
     blob = put(store, content)
     with gridfs.GridFSBucket(client["videos"]).open_download_stream(ObjectId(blob)) as stream:
@@ -78,7 +78,7 @@ def test_any_gridfs_client_reads_what_we_write(store: GridFSStore, client: Clien
         }
 
 
-def test_we_read_what_any_gridfs_client_writes(store: GridFSStore, client: Client) -> None:
+def test_files_of_other_gridfs_clients_can_be_read(store: GridFSStore, client: Client) -> None:
     content = noise(1_000_000)
     bucket = gridfs.GridFSBucket(client["videos"])
     digest = hashlib.sha256(content).hexdigest()
@@ -97,8 +97,9 @@ def test_we_read_what_any_gridfs_client_writes(store: GridFSStore, client: Clien
             bucket.open_download_stream(file)
 
 
-def test_chunks_that_were_written_in_any_order_are_read_in_theirs(store: GridFSStore, client: Client) -> None:
-    content, fs = noise(60 * CHUNK_SIZE + 5), client["videos"]["fs"]
+def test_chunks_stored_in_any_order_are_read_in_sequence(store: GridFSStore, client: Client) -> None:
+    content = noise(60 * CHUNK_SIZE + 5)
+    fs = client["videos"]["fs"]
     blob = put(store, content)
     chunks = list(fs["chunks"].find({"files_id": ObjectId(blob)}))
     chunks = [*chunks[30:], *reversed(chunks[:30])]
@@ -108,14 +109,14 @@ def test_chunks_that_were_written_in_any_order_are_read_in_theirs(store: GridFSS
         assert reader.read() == content
 
 
-def test_another_clients_sha256_is_checked(store: GridFSStore, client: Client) -> None:
+def test_the_sha256_of_another_client_is_checked(store: GridFSStore, client: Client) -> None:
     metadata = {"sha256": hashlib.sha256(b"something else").hexdigest()}
     file = gridfs.GridFSBucket(client["videos"]).upload_from_stream("a.mp4", b"content", metadata=metadata)
     with store.open(str(file)) as reader, pytest.raises(BlobCorrupt):
         reader.read()
 
 
-def test_the_indexes_of_gridfs_are_made(store: GridFSStore, client: Client) -> None:
+def test_the_indexes_of_the_gridfs_specification_are_created(store: GridFSStore, client: Client) -> None:
     put(store, b"content")
     fs = client["videos"]["fs"]
     assert [("files_id", 1), ("n", 1)] in [index["key"] for index in fs["chunks"].index_information().values()]
@@ -123,7 +124,7 @@ def test_the_indexes_of_gridfs_are_made(store: GridFSStore, client: Client) -> N
     assert [("filename", 1), ("uploadDate", 1)] in [i["key"] for i in fs["files"].index_information().values()]
 
 
-def test_a_range_needs_no_chunks_but_its_own(store: GridFSStore, client: Client) -> None:
+def test_a_range_needs_only_its_own_chunks(store: GridFSStore, client: Client) -> None:
     content = noise(40 * CHUNK_SIZE)
     blob = put(store, content)
     client["videos"]["fs"]["chunks"].delete_many({"files_id": ObjectId(blob), "n": {"$nin": [20, 21]}})
@@ -133,7 +134,7 @@ def test_a_range_needs_no_chunks_but_its_own(store: GridFSStore, client: Client)
 
 
 @pytest.mark.parametrize("n", [0, 3, 12, 30, 39])
-def test_a_missing_chunk_is_found_wherever_it_is(store: GridFSStore, client: Client, n: int) -> None:
+def test_a_missing_chunk_is_detected_at_any_position(store: GridFSStore, client: Client, n: int) -> None:
     blob = put(store, noise(40 * CHUNK_SIZE))
     client["videos"]["fs"]["chunks"].delete_one({"files_id": ObjectId(blob), "n": n})
     with store.open(blob) as reader, pytest.raises(BlobCorrupt):
@@ -141,7 +142,7 @@ def test_a_missing_chunk_is_found_wherever_it_is(store: GridFSStore, client: Cli
             assert reader.tell() <= n * CHUNK_SIZE
 
 
-def test_a_file_that_is_deleted_while_it_is_read_is_not_found(store: GridFSStore) -> None:
+def test_a_file_deleted_while_it_is_read_raises_not_found(store: GridFSStore) -> None:
     blob = put(store, noise(80 * CHUNK_SIZE))
     with store.open(blob) as reader:
         reader.read(CHUNK_SIZE)
@@ -151,7 +152,7 @@ def test_a_file_that_is_deleted_while_it_is_read_is_not_found(store: GridFSStore
                 pass
 
 
-def test_a_server_that_is_away_is_unavailable_within_seconds() -> None:
+def test_an_absent_server_raises_unavailable_within_seconds() -> None:
     store = GridFSStore(f"mongodb://127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=500", "videos")
     began = time.monotonic()
     with pytest.raises(MediaUnavailable):
@@ -163,7 +164,7 @@ def test_a_server_that_is_away_is_unavailable_within_seconds() -> None:
     assert time.monotonic() - began < 5
 
 
-def test_reading_and_writing_go_on_after_a_restart() -> None:
+def test_reading_and_writing_work_after_a_server_restart() -> None:
     content = noise(80 * CHUNK_SIZE)
     with MongoDB() as server:
         store = GridFSStore(f"{server.url}/?serverSelectionTimeoutMS=3000", "videos")
@@ -187,7 +188,7 @@ def test_reading_and_writing_go_on_after_a_restart() -> None:
 
 
 class Deletions(monitoring.CommandListener):
-    """How many documents each call deleted."""
+    """Records how many documents each call deleted."""
 
     def __init__(self) -> None:
         self.counts: list[int] = []
@@ -201,7 +202,7 @@ class Deletions(monitoring.CommandListener):
             self.counts.append(event.reply["n"])
 
 
-def test_no_call_deletes_more_than_one_may_in_time(mongodb: MongoDB, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_deleted_in_batches(mongodb: MongoDB, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gridfs_store, "CHUNKS_PER_DELETE", 4)
     deletions = Deletions()
     monitoring.register(deletions)
@@ -213,7 +214,7 @@ def test_no_call_deletes_more_than_one_may_in_time(mongodb: MongoDB, monkeypatch
         assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
 
 
-def test_a_server_that_hangs_is_unavailable() -> None:
+def test_a_hanging_server_raises_unavailable() -> None:
     with MongoDB() as server:
         store = GridFSStore(f"{server.url}/?socketTimeoutMS=500&serverSelectionTimeoutMS=500", "videos")
         blob = put(store, b"content")
@@ -222,36 +223,38 @@ def test_a_server_that_hangs_is_unavailable() -> None:
             store.open(blob)
         server.resume()
 
-        def back() -> bool:
+        def has_recovered() -> bool:
             try:
                 with store.open(blob) as reader:
                     return reader.read() == b"content"
-            except MediaUnavailable:  # it may take longer than half a second to be itself again
+            except MediaUnavailable:  # recovery may take more than half a second
                 return False
 
-        wait_for(back)
+        wait_for(has_recovered)
         gridfs_store.disconnect()
 
 
-def test_nothing_is_left_of_a_writer_that_gives_up_while_chunks_are_under_way(
+def test_an_abandoned_writer_leaves_no_chunks_that_were_in_flight(
     store: GridFSStore, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    insert, end = GridFSWriter._insert, GridFSWriter._abandon
-    given_up, workers = threading.Event(), list[ThreadPoolExecutor]()
+    insert = GridFSWriter._insert
+    abandon = GridFSWriter._abandon
+    abandoned = threading.Event()
+    workers: list[ThreadPoolExecutor] = []
 
-    def late(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
+    def delayed_insert(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
         if documents[0]["n"]:
-            assert given_up.wait(30)
+            assert abandoned.wait(30)
         insert(self, documents)
 
-    def give_up(self: GridFSWriter, failure: BaseException | None) -> None:
+    def recording_abandon(self: GridFSWriter, failure: BaseException | None) -> None:
         assert self._workers is not None
         workers.append(self._workers)
-        threading.Timer(0.2, given_up.set).start()
-        end(self, failure)
+        threading.Timer(0.2, abandoned.set).start()
+        abandon(self, failure)
 
-    monkeypatch.setattr(GridFSWriter, "_insert", late)
-    monkeypatch.setattr(GridFSWriter, "_abandon", give_up)
+    monkeypatch.setattr(GridFSWriter, "_insert", delayed_insert)
+    monkeypatch.setattr(GridFSWriter, "_abandon", recording_abandon)
     blob = new_blob_id()
     with pytest.raises(ZeroDivisionError), store.create(blob, A) as writer:
         writer.write(noise(3 * CHUNKS_PER_INSERT * CHUNK_SIZE))
@@ -261,17 +264,17 @@ def test_nothing_is_left_of_a_writer_that_gives_up_while_chunks_are_under_way(
     assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
 
 
-def test_chunks_that_the_server_refuses_while_others_are_under_way_are_no_file(
+def test_a_failed_insert_with_others_in_flight_leaves_no_file(
     store: GridFSStore, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     insert = GridFSWriter._insert
 
-    def refuse(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
+    def failing_insert(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
         if documents[0]["n"] == CHUNKS_PER_INSERT:
             raise MediaUnavailable("refused")
         insert(self, documents)
 
-    monkeypatch.setattr(GridFSWriter, "_insert", refuse)
+    monkeypatch.setattr(GridFSWriter, "_insert", failing_insert)
     for batches in 2, 3, 6:
         blob = new_blob_id()
         with pytest.raises(MediaUnavailable), store.create(blob, A) as writer:
@@ -281,84 +284,88 @@ def test_chunks_that_the_server_refuses_while_others_are_under_way_are_no_file(
         assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
 
 
-def test_of_a_writer_whose_id_is_taken_nothing_is_under_way_any_more(
+def test_a_writer_with_a_taken_id_waits_for_its_inserts_in_flight(
     store: GridFSStore, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    insert, ended, under_way = GridFSWriter._insert, threading.Event(), threading.Event()
-    late_ones = list[bool]()
+    insert = GridFSWriter._insert
+    ended = threading.Event()
+    in_flight = threading.Event()
+    inserts_after_end: list[bool] = []
 
-    def late(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
+    def delayed_insert(self: GridFSWriter, documents: list[dict[str, Any]]) -> None:
         if documents[0]["n"] == CHUNKS_PER_INSERT:
-            assert under_way.wait(30)
+            assert in_flight.wait(30)
         if documents[0]["n"] == 2 * CHUNKS_PER_INSERT:
-            under_way.set()
-            late_ones.append(ended.wait(0.5))
+            in_flight.set()
+            inserts_after_end.append(ended.wait(0.5))
         insert(self, documents)
 
-    monkeypatch.setattr(GridFSWriter, "_insert", late)
+    monkeypatch.setattr(GridFSWriter, "_insert", delayed_insert)
     blob = new_blob_id()
     store.prepare()
     client["videos"]["fs"]["chunks"].insert_one(
-        {"files_id": ObjectId(blob), "n": CHUNKS_PER_INSERT + 2, "data": b"another's"}
+        {"files_id": ObjectId(blob), "n": CHUNKS_PER_INSERT + 2, "data": b"taken"}
     )
     with pytest.raises(BlobExists), store.create(blob, A) as writer:
         writer.write(noise(4 * CHUNKS_PER_INSERT * CHUNK_SIZE))
     ended.set()
-    assert late_ones == [False]
+    assert inserts_after_end == [False]
     store.delete(blob)
     assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
 
 
-def test_reads_go_on_while_the_query_for_what_comes_is_under_way(
-    store: GridFSStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reads_continue_until_the_streaming_query_answers(store: GridFSStore, monkeypatch: pytest.MonkeyPatch) -> None:
     content = os.urandom(60 * CHUNK_SIZE + 5)
     blob = put(store, content)
-    load, answer = gridfs_store._next_batch, threading.Event()
+    next_batch = gridfs_store._next_batch
+    may_answer = threading.Event()
 
-    def late(cursor: Any) -> list[dict[str, Any]]:
-        assert answer.wait(30)
-        return load(cursor)
+    def delayed_batch(cursor: Any) -> list[dict[str, Any]]:
+        assert may_answer.wait(30)
+        return next_batch(cursor)
 
-    monkeypatch.setattr(gridfs_store, "_next_batch", late)
+    monkeypatch.setattr(gridfs_store, "_next_batch", delayed_batch)
     with store.open(blob) as reader:
         assert reader.read(20 * CHUNK_SIZE) == content[: 20 * CHUNK_SIZE]
-        answer.set()
+        may_answer.set()
         assert reader.read() == content[20 * CHUNK_SIZE :]
 
 
-def test_who_has_left_a_query_has_no_more_of_it_fetched(store: GridFSStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_further_batch_is_fetched_after_streaming_stops(store: GridFSStore, monkeypatch: pytest.MonkeyPatch) -> None:
     blob = put(store, noise(60 * CHUNK_SIZE))
-    load, begun, answer, loads = gridfs_store._next_batch, threading.Event(), threading.Event(), list[int]()
+    next_batch = gridfs_store._next_batch
+    begun = threading.Event()
+    may_answer = threading.Event()
+    batches: list[int] = []
 
-    def late(cursor: Any) -> list[dict[str, Any]]:
+    def delayed_batch(cursor: Any) -> list[dict[str, Any]]:
         begun.set()
-        assert answer.wait(30)
-        loads.append(1)
-        return load(cursor)
+        assert may_answer.wait(30)
+        batches.append(1)
+        return next_batch(cursor)
 
-    monkeypatch.setattr(gridfs_store, "_next_batch", late)
+    monkeypatch.setattr(gridfs_store, "_next_batch", delayed_batch)
     with store.open(blob) as reader:
         reader.read(8 * CHUNK_SIZE)
         assert begun.wait(30)
         worker = reader._worker
-    answer.set()
+    may_answer.set()
     assert worker is not None
     worker.shutdown(wait=True)
-    assert len(loads) == 1
+    assert len(batches) == 1
 
 
 @pytest.mark.parametrize("chunks", range(1, 8))
-def test_the_last_chunk_is_read_whenever_the_query_answers(
+def test_the_last_chunk_is_read_even_if_the_query_answers_at_once(
     store: GridFSStore, monkeypatch: pytest.MonkeyPatch, chunks: int
 ) -> None:
-    class AtOnce(ThreadPoolExecutor):
+    class Immediate(ThreadPoolExecutor):
         def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-            done = super().submit(work, *args, **kwargs)
-            done.exception()
-            return done
+            future = super().submit(work, *args, **kwargs)
+            future.exception()
+            return future
 
-    monkeypatch.setattr(gridfs_store, "ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(gridfs_store, "ThreadPoolExecutor", Immediate)
     content = os.urandom(chunks * CHUNK_SIZE)
     with store.open(put(store, content)) as reader:
         assert b"".join(iter(lambda: reader.read(CHUNK_SIZE), b"")) == content
@@ -366,15 +373,13 @@ def test_the_last_chunk_is_read_whenever_the_query_answers(
 
 @pytest.fixture
 def no_threads() -> Iterator[Callable[[], int]]:
-    """From its call on no thread starts: none has room for such a stack."""
-    usual = threading.stack_size()
+    """Returns a function after whose call no thread can start: the stack it would need is too large."""
+    default = threading.stack_size()
     yield lambda: threading.stack_size(1 << 47)
-    threading.stack_size(usual)
+    threading.stack_size(default)
 
 
-def test_a_reader_that_no_thread_can_be_started_for_is_to_be_tried_again(
-    store: GridFSStore, no_threads: Callable[[], int]
-) -> None:
+def test_a_reader_without_threads_raises_unavailable(store: GridFSStore, no_threads: Callable[[], int]) -> None:
     content = noise(60 * CHUNK_SIZE + 5)
     with store.open(put(store, content)) as reader:
         no_threads()
@@ -385,7 +390,7 @@ def test_a_reader_that_no_thread_can_be_started_for_is_to_be_tried_again(
         assert reader.read() == content
 
 
-def test_a_writer_that_no_thread_can_be_started_for_is_to_be_tried_again(
+def test_a_writer_without_threads_raises_unavailable(
     store: GridFSStore, client: Client, no_threads: Callable[[], int]
 ) -> None:
     blob = new_blob_id()
@@ -397,9 +402,7 @@ def test_a_writer_that_no_thread_can_be_started_for_is_to_be_tried_again(
     assert client["videos"]["fs"]["chunks"].count_documents({"files_id": ObjectId(blob)}) == 0
 
 
-def test_a_driver_that_no_thread_can_be_started_for_is_to_be_tried_again(
-    mongodb: MongoDB, no_threads: Callable[[], int]
-) -> None:
+def test_a_driver_without_threads_raises_unavailable(mongodb: MongoDB, no_threads: Callable[[], int]) -> None:
     store = GridFSStore(f"{mongodb.url}?appname=threadless", "videos")  # a connection of its own
     no_threads()
     with pytest.raises(MediaUnavailable, match="too busy"):
@@ -415,14 +418,16 @@ def test_a_driver_that_no_thread_can_be_started_for_is_to_be_tried_again(
     + [{"length": value} for value in (float("nan"), float("inf"), -1, 0.5, "5", None)],
     ids=str,
 )
-def test_a_size_that_is_no_whole_number_is_corrupt(store: GridFSStore, client: Client, broken: dict[str, Any]) -> None:
+def test_a_size_that_is_not_an_integer_raises_corrupt(
+    store: GridFSStore, client: Client, broken: dict[str, Any]
+) -> None:
     blob = put(store, b"sound")
     client["videos"]["fs"]["files"].update_one({"_id": ObjectId(blob)}, {"$set": broken})
     with pytest.raises(BlobCorrupt):
         store.open(blob)
 
 
-def test_a_size_that_a_client_wrote_as_a_float_is_one(store: GridFSStore, client: Client) -> None:
+def test_an_integer_size_stored_as_a_float_is_accepted(store: GridFSStore, client: Client) -> None:
     blob = put(store, b"sound")
     client["videos"]["fs"]["files"].update_one(
         {"_id": ObjectId(blob)}, {"$set": {"length": 5.0, "chunkSize": float(CHUNK_SIZE)}}
@@ -445,7 +450,7 @@ def test_a_forked_child_has_its_own_connection(store: GridFSStore) -> None:
         assert reader.read() == b"content"
 
 
-def test_the_uris_name_the_databases() -> None:
+def test_the_uris_determine_the_databases() -> None:
     def names(**environ: str) -> list[str]:
         media = connect(environ)
         return [vars(store)["_database"] for store in (media.videos, media.pieces, media.mp3s)]
@@ -459,7 +464,7 @@ def test_the_uris_name_the_databases() -> None:
             names(MONGO_URI=f"mongodb://{video}", MONGO_MP3_URI=mp3 and f"mongodb://{mp3}")
 
 
-def test_a_uri_that_is_none_is_named() -> None:
+def test_a_malformed_uri_is_named_in_the_error() -> None:
     with pytest.raises(BadSetting, match="MONGO_URI"):
         connect({"MONGO_URI": "db:27017"})
     with pytest.raises(BadSetting, match="MONGO_MP3_URI"):

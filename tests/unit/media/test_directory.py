@@ -1,4 +1,4 @@
-"""What only the directory store has: modes, a full disk, files beyond 4 GB, descriptions that are gone."""
+"""Behavior specific to the directory store: permissions, a full disk, files over 4 GB, damaged stat.json."""
 
 import json
 import os
@@ -19,12 +19,12 @@ A = Description("owner", "job", "a.mp4", "video/mp4")
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB, where this machine lets us make one."""
+    """A file system of 8 MB; skips the test if this machine does not allow mounting one."""
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(tmp_path)], check=False, capture_output=True, text=True
     )
     if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
     yield tmp_path
     subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -36,20 +36,20 @@ def put(store: DirectoryStore, content: bytes) -> str:
     return blob
 
 
-def test_a_full_disk_is_unavailable_and_leaves_nothing(small_disk: Path) -> None:
+def test_a_full_disk_raises_unavailable_and_leaves_nothing_behind(small_disk: Path) -> None:
     store = DirectoryStore(small_disk / "videos")
-    kept = put(store, bytes(1 << 20))
+    earlier = put(store, bytes(1 << 20))
     blob = new_blob_id()
     with pytest.raises(MediaUnavailable, match="full"), store.create(blob, A) as writer:
         for _ in range(20):
             writer.write(bytes(1 << 20))
     assert not list(small_disk.glob(f"videos/*/{blob}*"))
-    put(store, bytes(6 << 20))  # there is room again
-    with store.open(kept) as reader:
+    put(store, bytes(6 << 20))  # the space is free again
+    with store.open(earlier) as reader:
         assert reader.read() == bytes(1 << 20)
 
 
-def test_a_disk_that_is_full_only_at_the_end_leaves_nothing_either(small_disk: Path) -> None:
+def test_a_disk_that_fills_up_at_the_end_leaves_nothing_behind(small_disk: Path) -> None:
     store = DirectoryStore(small_disk / "videos")
     (small_disk / "videos").mkdir()
     blob = new_blob_id()
@@ -60,8 +60,8 @@ def test_a_disk_that_is_full_only_at_the_end_leaves_nothing_either(small_disk: P
     assert not list(small_disk.glob(f"videos/*/{blob}*"))
 
 
-def test_a_failed_write_that_is_passed_over_does_not_make_a_blob(tmp_path: Path) -> None:
-    # A limit on the size of a file works for everybody, but only in a process of its own.
+def test_a_blob_is_not_finished_after_an_ignored_write_error(tmp_path: Path) -> None:
+    # A limit on file sizes needs no privileges, but it affects the whole process: hence a child.
     code = """
 import resource, sys
 from functions.media.directory import DirectoryStore
@@ -77,30 +77,30 @@ try:
 except MediaUnavailable:
     print("unavailable")
 """
-    root = str(ROOT)
     command = [sys.executable, "-c", code, str(tmp_path)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True, env={"PYTHONPATH": root}).stdout
-    assert said.split() == ["full", "full", "unavailable"]
+    environ = {"PYTHONPATH": str(ROOT)}
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environ).stdout
+    assert output.split() == ["full", "full", "unavailable"]
     assert not list(tmp_path.glob("*/*"))
 
 
-def test_only_the_owner_may_look(tmp_path: Path) -> None:
+def test_only_the_owner_has_access(tmp_path: Path) -> None:
     put(DirectoryStore(tmp_path / "media" / "videos"), b"content")
     for path in (tmp_path / "media").rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
     assert (tmp_path / "media").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_file_beyond_4_gb_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_file_over_4_gb_is_read_at_any_offset(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     blob = put(store, b"begin")
-    place = tmp_path / blob[:2] / blob
+    directory = tmp_path / blob[:2] / blob
     size = 5 << 30
-    with (place / "bytes").open("r+b") as file:
+    with (directory / "bytes").open("r+b") as file:
         file.seek(size - 3)
         file.write(b"end")
-    stat = json.loads((place / "stat.json").read_text())
-    (place / "stat.json").write_text(json.dumps({**stat, "size": size}))
+    stat = json.loads((directory / "stat.json").read_text())
+    (directory / "stat.json").write_text(json.dumps({**stat, "size": size}))
     with store.open(blob) as reader:
         assert reader.stat.size == size
         assert reader.seek(-5, os.SEEK_END) == size - 5
@@ -109,7 +109,7 @@ def test_a_file_beyond_4_gb_is_read_where_it_is_asked_for(tmp_path: Path) -> Non
         assert reader.read(6) == b"begin\0"
 
 
-def test_a_damaged_description_is_corrupt(tmp_path: Path) -> None:
+def test_damaged_stat_json_raises_corrupt(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     blob = put(store, b"content")
     (tmp_path / blob[:2] / blob / "stat.json").write_text("{")
@@ -117,7 +117,7 @@ def test_a_damaged_description_is_corrupt(tmp_path: Path) -> None:
         store.open(blob)
 
 
-def test_a_deletion_that_was_killed_half_way_hides_the_blob_and_can_go_on(tmp_path: Path) -> None:
+def test_a_killed_deletion_hides_the_blob_and_can_be_repeated(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     for gone in ("stat.json", "bytes"):
         blob = put(store, b"content")
@@ -128,7 +128,7 @@ def test_a_deletion_that_was_killed_half_way_hides_the_blob_and_can_go_on(tmp_pa
         assert not list(tmp_path.glob(f"*/{blob}*"))
 
 
-def test_a_directory_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_raises_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = DirectoryStore(tmp_path / "file" / "videos")
     with pytest.raises(MediaUnavailable), store.create(new_blob_id(), A):
@@ -138,6 +138,6 @@ def test_a_directory_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
             use(new_blob_id())
 
 
-def test_the_environment_must_name_a_place() -> None:
+def test_connect_without_settings_names_the_variables() -> None:
     with pytest.raises(BadSetting, match=r"MONGO_URI.*MEDIA_DIR"):
         connect({})
