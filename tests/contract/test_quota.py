@@ -1,4 +1,4 @@
-"""What every SQL database must do to hold users to their quota, also those who ask for everything at once."""
+"""The contract of quotas on every SQL database, also under concurrent requests."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,23 +38,27 @@ def deps(database: Database) -> Dependencies:
         row = {"id": who.user, "username": who.username, "role": "user", "created_at": now()}
         row |= dict.fromkeys(("email", "name", "password_hash"), "-")
         database.run(lambda connection, row=row: connection.execute(insert(users).values(row)))  # type: ignore[misc]
-    record = Blobs(database), Jobs(database), Uploads(database)
-    return Dependencies(memory_media(), *record, Outbox(database, lambda _, __: None))
+    return Dependencies(
+        media=memory_media(),
+        blobs=Blobs(database),
+        jobs=Jobs(database),
+        uploads=Uploads(database),
+        outbox=Outbox(database, lambda _, __: None),
+    )
 
 
-def may(deps: Dependencies, **quota: int) -> Dependencies:
+def with_quota(deps: Dependencies, **quota: int) -> Dependencies:
     return replace(deps, quota=Quota(**quota))
 
 
 def begin(deps: Dependencies, length: int | None = SIZE, who: Identity = ADA) -> Upload:
-    admit = deps.quota.begin(who, length)
-    return deps.uploads.begin(who.user, "a.wav", Options(), "", length, admit)
+    return deps.uploads.begin(who.user, "a.wav", Options(), "", length, deps.quota.begin(who, length))
 
 
 def post(
     deps: Dependencies, length: int | None = SIZE, content: Iterator[bytes] | None = None, who: Identity = ADA
 ) -> str:
-    """POST /upload; the job."""
+    """Uploads as POST /upload does, and returns the job's id."""
     return create_job(Form("a.wav", {}, content or iter([SOUND])), who, None, deps, length).id
 
 
@@ -66,29 +70,29 @@ def convert(deps: Dependencies, job: str, size: int) -> None:
     assert deps.jobs.finish(lease, Outcome(mp3.blob, 1.0, None, mp3.size))
 
 
-def test_of_eight_that_begin_at_once_as_many_are_taken_as_may_be(deps: Dependencies) -> None:
-    for quota, refusal in (({"jobs": 3}, TooManyJobs), ({"size": 4 * SIZE - 1}, QuotaFull)):
-        here = may(deps, **quota)
+def test_concurrent_uploads_cannot_exceed_the_quota(deps: Dependencies) -> None:
+    for quota, error_type in (({"jobs": 3}, TooManyJobs), ({"size": 4 * SIZE - 1}, QuotaFull)):
+        limited = with_quota(deps, **quota)
         begun: list[Upload] = []
 
-        def some(n: int, here: Dependencies = here, begun: list[Upload] = begun) -> type[Exception] | None:
+        def start_one(n: int, limited: Dependencies = limited, begun: list[Upload] = begun) -> type[Exception] | None:
             try:
                 if n % 2:
-                    post(here)
+                    post(limited)
                 else:
-                    begun.append(begin(here))
+                    begun.append(begin(limited))
             except (TooManyJobs, QuotaFull) as error:
                 return type(error)
             return None
 
-        outcomes = at_once(8, some)
-        assert sorted(map(str, outcomes)) == sorted(map(str, [None] * 3 + [refusal] * 5))
-        assert begin(here, who=BOB).size == SIZE
-        assert begin(here, who=ROOT).size == SIZE
-        for job in here.jobs.page(ADA.user, 100):
-            here.jobs.delete(job.id, ADA.user)
-        for upload in [*begun, *(here.uploads.find(u, ADA.user) for u in open_uploads(here))]:
-            discard(upload, here)
+        outcomes = at_once(8, start_one)
+        assert sorted(map(str, outcomes)) == sorted(map(str, [None] * 3 + [error_type] * 5))
+        assert begin(limited, who=BOB).size == SIZE
+        assert begin(limited, who=ROOT).size == SIZE
+        for job in limited.jobs.page(ADA.user, 100):
+            limited.jobs.delete(job.id, ADA.user)
+        for upload in [*begun, *(limited.uploads.find(u, ADA.user) for u in open_uploads(limited))]:
+            discard(upload, limited)
 
 
 def open_uploads(deps: Dependencies) -> list[str]:
@@ -96,8 +100,8 @@ def open_uploads(deps: Dependencies) -> list[str]:
     return deps.blobs._database.run(lambda connection: list(connection.scalars(query)))
 
 
-def test_what_ends_makes_room_for_another(deps: Dependencies, database: Database) -> None:
-    deps = may(deps, jobs=1)
+def test_whatever_ends_frees_its_quota(deps: Dependencies, database: Database) -> None:
+    deps = with_quota(deps, jobs=1)
     convert(deps, post(deps), 10)
     lease = deps.jobs.claim(post(deps))
     assert lease is not None
@@ -106,16 +110,16 @@ def test_what_ends_makes_room_for_another(deps: Dependencies, database: Database
     discard(begin(deps), deps)
     begin(deps)
     make_past(database, "blobs", "expires_at")
-    cut(deps)
+    lose_connection(deps)
     upload = receive(begin(deps), Part(0, iter([SOUND])), deps, ADA)
     for _ in range(2):
         with pytest.raises(TooManyJobs) as refused:
             post(deps)
         assert refused.value.retry_after > 0
-        complete(upload, deps)  # a job now, which is still under way
+        complete(upload, deps)  # now a job, which is still in progress
 
 
-def cut(deps: Dependencies) -> None:
+def lose_connection(deps: Dependencies) -> None:
     def content() -> Iterator[bytes]:
         yield SOUND[:1000]
         raise ClientDisconnected("The connection was lost: send the file again.")
@@ -125,24 +129,24 @@ def cut(deps: Dependencies) -> None:
 
 
 def test_videos_and_mp3s_count_until_they_are_deleted(deps: Dependencies) -> None:
-    deps = may(deps, size=2 * SIZE + 10)
+    deps = with_quota(deps, size=2 * SIZE + 10)
     job = post(deps)
     convert(deps, job, 10)
     upload = begin(deps)
     with pytest.raises(QuotaFull, match=f"store {2 * SIZE + 10} bytes .* and 0 are left"):
         begin(deps, 1)
     complete(receive(upload, Part(0, iter([SOUND])), deps, ADA), deps)
-    for late in (lambda: begin(deps, 1), lambda: begin(deps, None), lambda: post(deps, None)):
+    for start_another in (lambda: begin(deps, 1), lambda: begin(deps, None), lambda: post(deps, None)):
         with pytest.raises(QuotaFull):
-            late()
+            start_another()
     deps.jobs.delete(job, ADA.user)
     with pytest.raises(QuotaFull, match=f"and {SIZE + 10} are left"):
         begin(deps, SIZE + 11)
     assert begin(deps, SIZE + 10).size == SIZE + 10
 
 
-def test_an_upload_whose_length_nobody_told_takes_what_is_left_and_no_more(deps: Dependencies) -> None:
-    deps = may(deps, size=SIZE)
+def test_an_upload_of_unknown_length_may_use_what_is_left_and_no_more(deps: Dependencies) -> None:
+    deps = with_quota(deps, size=SIZE)
     post(deps, None)
     for job in deps.jobs.page(ADA.user, 10):
         deps.jobs.delete(job.id, ADA.user)
@@ -158,8 +162,8 @@ def test_an_upload_whose_length_nobody_told_takes_what_is_left_and_no_more(deps:
     assert read == []
 
 
-def test_the_length_that_is_told_last_is_what_counts(deps: Dependencies) -> None:
-    deps = may(deps, size=2 * SIZE)
+def test_a_deferred_length_replaces_the_reservation(deps: Dependencies) -> None:
+    deps = with_quota(deps, size=2 * SIZE)
     upload = receive(begin(deps, None), Part(0, iter([SOUND[:1000]])), deps, ADA)
     assert upload.size == 2 * SIZE
     with pytest.raises(QuotaFull):
@@ -168,25 +172,26 @@ def test_the_length_that_is_told_last_is_what_counts(deps: Dependencies) -> None
     assert begin(deps).size == SIZE
 
 
-def test_a_form_may_be_larger_than_the_room_by_what_is_not_its_file(deps: Dependencies) -> None:
-    deps = may(deps, size=SIZE)
+def test_the_overhead_of_a_form_does_not_count(deps: Dependencies) -> None:
+    deps = with_quota(deps, size=SIZE)
 
-    def send(*content: bytes, beside: int) -> None:
-        create_job(Form("a.wav", {}, iter(content), beside), ADA, None, deps, SIZE + 500)
+    def send(*content: bytes, overhead: int) -> None:
+        create_job(Form("a.wav", {}, iter(content), overhead), ADA, None, deps, SIZE + 500)
 
-    for content, beside in (((SOUND, b"+"), 1000), ((SOUND,), 0)):
+    for content, overhead in (((SOUND, b"+"), 1000), ((SOUND,), 0)):
         with pytest.raises(QuotaFull):
-            send(*content, beside=beside)
-    send(SOUND, beside=1000)
+            send(*content, overhead=overhead)
+    send(SOUND, overhead=1000)
 
 
-def test_uploads_are_told_apart_from_what_others_of_that_name_have(deps: Dependencies) -> None:
-    """A transaction that is tried again after its commit does not count itself."""
-    deps = may(deps, jobs=1, size=SIZE)
-    blob, admit = new_blob_id(), deps.quota.begin(ADA, SIZE)
+def test_a_repeated_transaction_does_not_count_its_own_blob(deps: Dependencies) -> None:
+    """The first try was committed, but its answer was lost."""
+    deps = with_quota(deps, jobs=1, size=SIZE)
+    blob = new_blob_id()
+    grant = deps.quota.begin(ADA, SIZE)
     database = deps.blobs._database
     row = {"id": blob, "store": "videos", "owner": ADA.user, "job": "c" * 32, "size": SIZE, "expires_at": now() + 9_000}
     database.run(lambda connection: connection.execute(insert(blobs).values(row)))
-    assert database.run(lambda connection: admit(connection, blob)) == SIZE
+    assert database.run(lambda connection: grant(connection, blob)) == SIZE
     with pytest.raises(TooManyJobs):
-        database.run(lambda connection: admit(connection, new_blob_id()))
+        database.run(lambda connection: grant(connection, new_blob_id()))

@@ -1,4 +1,4 @@
-"""What every SQL database must do with uploads in parts: who writes them, how far they are, and when they go."""
+"""The contract of resumable uploads on every SQL database: exclusive writers, offsets and expiry."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from tests.e2e.client import wave_bytes
 from tests.support.databases import make_past
 from tests.support.fakes import memory_media
 
-OWNER, STRANGER = "a" * 32, "b" * 32
+OWNER, OTHER_USER = "a" * 32, "b" * 32
 ADA = Identity(UserId(OWNER), "ada", "user", {})
 SOUND = wave_bytes(0.5)
 
@@ -48,29 +48,30 @@ def count(database: Database, table: str) -> int:
     return int(database.run(lambda connection: connection.scalar(query)) or 0)
 
 
-def test_an_upload_is_found_by_its_owner_alone(deps: Dependencies) -> None:
+def test_only_its_owner_finds_an_upload(deps: Dependencies) -> None:
     upload = begin(deps)
     found = deps.uploads.find(upload.id, OWNER)
     assert (found.received, found.length, found.about, found.state) == (0, len(SOUND), "filename YQ==", "open")
     assert found.expires_in is not None
     assert 23.9 * 3_600_000 < found.expires_in <= 24 * 3_600_000
-    for name, owner in ((upload.id, STRANGER), ("0" * 32, OWNER), ("x", OWNER)):
+    for name, owner in ((upload.id, OTHER_USER), ("0" * 32, OWNER), ("x", OWNER)):
         with pytest.raises(UploadNotFound):
             deps.uploads.find(name, owner)
 
 
-def test_the_offset_is_one_read_by_primary_keys(deps: Dependencies, database: Database) -> None:
-    upload, asked = begin(deps), list[tuple[str, Any]]()
-    event.listen(database.engine, "before_cursor_execute", lambda *about: asked.append(about[2:4]))
+def test_finding_an_upload_is_one_query_by_primary_keys(deps: Dependencies, database: Database) -> None:
+    upload = begin(deps)
+    queries: list[tuple[str, Any]] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *arguments: queries.append(arguments[2:4]))
     deps.uploads.find(upload.id, OWNER)
-    [(statement, values)] = [each for each in asked if each[0].startswith("SELECT")]
+    [(statement, values)] = [each for each in queries if each[0].startswith("SELECT")]
 
     def plan(connection: Connection) -> list[Any]:
         match database.engine.dialect.name:
             case "sqlite":
                 rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
                 return [row.detail.split(" (")[0].removeprefix("SEARCH ") for row in rows]
-            case "postgresql":  # which would rather read a table of one row as a whole
+            case "postgresql":  # which would rather scan a table of one row
                 connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
                 rows = connection.exec_driver_sql(f"EXPLAIN {statement}", values)
                 return sorted(re.findall(r"(Index Scan using \w+|Seq Scan)", "\n".join(rows.scalars())))
@@ -85,7 +86,7 @@ def test_the_offset_is_one_read_by_primary_keys(deps: Dependencies, database: Da
     )
 
 
-def test_eight_that_finish_an_upload_at_once_make_one_job(deps: Dependencies, database: Database) -> None:
+def test_eight_concurrent_completions_make_one_job(deps: Dependencies, database: Database) -> None:
     upload = receive(begin(deps), Part(0, iter([SOUND])), deps, ADA)
     assert at_once(8, lambda _: complete(upload, deps)) == [upload.job] * 8
     assert count(database, "jobs") == 1
@@ -93,7 +94,7 @@ def test_eight_that_finish_an_upload_at_once_make_one_job(deps: Dependencies, da
     assert database.run(lambda connection: connection.scalar(select(blobs.c.expires_at))) is None
 
 
-def test_a_writer_that_moves_is_not_disturbed_and_a_dead_one_replaced(deps: Dependencies, database: Database) -> None:
+def test_a_dead_writer_is_replaced_and_can_no_longer_write(deps: Dependencies, database: Database) -> None:
     upload = begin(deps)
     with ExitStack() as dying:
         dead = dying.enter_context(deps.uploads.writing(upload))
@@ -112,7 +113,7 @@ def test_a_writer_that_moves_is_not_disturbed_and_a_dead_one_replaced(deps: Depe
     assert deps.uploads.find(upload.id, OWNER).checkpoint == Checkpoint(6, "00000003")
 
 
-def test_a_live_writer_keeps_others_out(deps: Dependencies, database: Database) -> None:
+def test_a_live_writer_excludes_others(deps: Dependencies, database: Database) -> None:
     deps = replace(deps, uploads=Uploads(database, terms=LeaseTerms(lease=60_000, renewal=50, due=100)))
     upload = begin(deps)
 
@@ -124,20 +125,20 @@ def test_a_live_writer_keeps_others_out(deps: Dependencies, database: Database) 
     assert receive(upload, Part(0, slowly()), deps, ADA).received == 1000
 
 
-def test_an_upload_that_ends_while_it_is_written_is_gone_for_its_writer(deps: Dependencies, database: Database) -> None:
+def test_the_writer_of_a_deleted_upload_gets_not_found(deps: Dependencies, database: Database) -> None:
     upload = begin(deps)
     with pytest.raises(UploadNotFound), deps.uploads.writing(upload) as claim:
         discard(upload, deps)
         claim.save(Checkpoint(5, "00000001"))
     assert count(database, "uploads") == 0
-    assert count(database, "blobs") == 1  # until its writer is gone for sure
+    assert count(database, "blobs") == 1  # until its writer has certainly stopped
     make_past(database, "blobs", "expires_at")
     for blob, store in deps.blobs.expired(10):
         deps.blobs.delete(deps.media, store, blob)
     assert count(database, "blobs") == 0
 
 
-def test_an_expired_upload_takes_nothing_and_goes_with_its_blob(deps: Dependencies, database: Database) -> None:
+def test_an_expired_upload_is_refused_and_deleted_with_its_blob(deps: Dependencies, database: Database) -> None:
     upload = receive(begin(deps), Part(0, iter([SOUND[:1000]])), deps, ADA)
     make_past(database, "blobs", "expires_at")
     for call in (lambda: deps.uploads.find(upload.id, OWNER), lambda: complete(upload, deps)):
@@ -149,25 +150,27 @@ def test_an_expired_upload_takes_nothing_and_goes_with_its_blob(deps: Dependenci
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_no_more_than_nine_megabytes_are_ever_in_danger(deps: Dependencies) -> None:
-    piece, size = 1 << 18, 40 << 20
+def test_a_killed_process_loses_at_most_nine_megabytes(deps: Dependencies) -> None:
+    chunk = 1 << 18
+    size = 40 << 20
     upload = deps.uploads.begin(OWNER, "a.wav", Options(), "", size, deps.quota.begin(ADA, size))
     lost: list[int] = []
 
     def content() -> Iterator[bytes]:
-        for sent in range(0, size, piece):
-            lost.append(sent - deps.uploads.find(upload.id, OWNER).received)  # if the process were killed just now
-            yield SOUND.ljust(piece, b"-") if not sent else bytes(piece)
+        for sent in range(0, size, chunk):
+            lost.append(sent - deps.uploads.find(upload.id, OWNER).received)  # if the process were killed now
+            yield SOUND.ljust(chunk, b"-") if not sent else bytes(chunk)
 
     assert receive(upload, Part(0, content()), deps, ADA).is_complete
     assert max(lost) < 9_000_000
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_the_two_hundredth_part_costs_what_the_second_does(deps: Dependencies, database: Database) -> None:
+def test_the_cost_of_a_part_does_not_grow_with_their_number(deps: Dependencies, database: Database) -> None:
     statements: list[int] = []
     event.listen(database.engine, "before_cursor_execute", lambda *_: statements.append(1))
-    upload, costs = begin(deps), list[int]()
+    upload = begin(deps)
+    costs: list[int] = []
     for start in range(0, 2000, 10):
         statements.clear()
         upload = receive(upload, Part(start, iter([SOUND[start : start + 10]])), deps, ADA)

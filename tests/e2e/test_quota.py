@@ -1,4 +1,4 @@
-"""What one user may have at once, asked for over HTTP: the same by /upload and by tus."""
+"""Quotas over HTTP, which are the same for /upload and for tus."""
 
 import http.client
 import json
@@ -17,13 +17,15 @@ from tests.e2e.tus import Tus
 from tests.support.platform import Platform, start
 
 SOUND = wave_bytes(1.0)
-ROOM = 3 * len(SOUND)
+QUOTA = 3 * len(SOUND)
 
 
 @pytest.fixture(scope="module")
 def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform that takes two uploads of a user at once, and three sounds in all."""
-    with start(tmp_path_factory.mktemp("quota") / "data", env={"QUOTA_JOBS": "2", "QUOTA_BYTES": f"{ROOM}"}) as running:
+    """A platform that allows a user two uploads in progress, and as many bytes as three sounds have."""
+    with start(
+        tmp_path_factory.mktemp("quota") / "data", env={"QUOTA_JOBS": "2", "QUOTA_BYTES": f"{QUOTA}"}
+    ) as running:
         yield running
 
 
@@ -32,7 +34,7 @@ def me(tight: Platform) -> Client:
     return Client(tight.url).sign_up()
 
 
-def test_more_at_once_than_one_may_have_has_to_wait(me: Client) -> None:
+def test_too_many_uploads_at_once_are_refused_until_one_ends(me: Client) -> None:
     uploads = [Tus(me).create(1000) for _ in range(2)]
     for refused in (Tus(me).post(Upload_Length="1000"), me.try_upload(BytesIO(SOUND), "a.wav")):
         assert "2 uploads and conversions in progress" in refused.problem(429)["detail"]
@@ -41,47 +43,47 @@ def test_more_at_once_than_one_may_have_has_to_wait(me: Client) -> None:
     job = me.upload(BytesIO(SOUND), "a.wav")["job"]
     uploads[1].delete()
     mp3 = me.wait(job)["mp3"]
-    kept = len(SOUND) + int(me.download(mp3, "HEAD").headers["Content-Length"])
-    assert f"{ROOM - kept} are left" in Tus(me).post(Upload_Length=f"{ROOM}").problem(413)["detail"]
+    used = len(SOUND) + int(me.download(mp3, "HEAD").headers["Content-Length"])
+    assert f"{QUOTA - used} are left" in Tus(me).post(Upload_Length=f"{QUOTA}").problem(413)["detail"]
     assert me.call("DELETE", f"/jobs/{job}").status == 204
 
 
-def test_what_does_not_fit_is_refused_before_it_is_sent(me: Client) -> None:
+def test_a_file_over_the_quota_is_refused_before_it_is_sent(me: Client) -> None:
     waiting = Tus(me).create(2 * len(SOUND))
-    detail = f"{ROOM} bytes of videos and MP3s, and {len(SOUND)} are left"
+    detail = f"{QUOTA} bytes of videos and MP3s, and {len(SOUND)} are left"
     assert detail in Tus(me).post(Upload_Length=f"{len(SOUND) + 1}").problem(413)["detail"]
     parts = urlsplit(me.url)
-    with closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)) as line:
-        line.putrequest("POST", "/upload")
+    with closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)) as connection:
+        connection.putrequest("POST", "/upload")
         for name, value in {"Authorization": f"Bearer {me.token}", "Content-Type": "audio/wav"}.items():
-            line.putheader(name, value)
-        line.putheader("Content-Length", str(len(SOUND) + 1))
-        line.endheaders(SOUND[:10])
-        answer = line.getresponse()
+            connection.putheader(name, value)
+        connection.putheader("Content-Length", str(len(SOUND) + 1))
+        connection.endheaders(SOUND[:10])
+        answer = connection.getresponse()
         assert (answer.status, answer.headers["Content-Type"]) == (413, "application/problem+json")
         assert detail in json.load(answer)["detail"]
-    assert me.upload_raw(iter([SOUND, b"+"])).status == 413  # in chunks: nobody knew
+    assert me.upload_raw(iter([SOUND, b"+"])).status == 413  # chunked, so the length was not known in advance
     assert waiting.delete().status == 204
 
 
-def test_what_is_sent_again_does_not_count(me: Client) -> None:
+def test_a_repeated_request_does_not_count(me: Client) -> None:
     first = me.try_upload(BytesIO(SOUND), "a.wav", key="one").json()
     [Tus(me).create(10) for _ in range(2 - (me.wait(first["job"])["status"] != "done"))]
     me.try_upload(BytesIO(SOUND), "a.wav", key="two").problem(429)
     assert me.try_upload(BytesIO(SOUND), "a.wav", key="one").json() == first
 
 
-def test_administrators_may_have_any_number(me: Client, tight: Platform) -> None:
+def test_administrators_have_no_quota(me: Client, tight: Platform) -> None:
     database = Database(f"sqlite:///{tight.data / 'mp3burst.db'}")
     assert Accounts(database).set_role(me.username, "admin")
     database.close()
     me = me.log_in()
     for _ in range(3):
-        Tus(me).create(ROOM)
+        Tus(me).create(QUOTA)
 
 
-def test_a_setting_that_makes_no_sense_to_the_function_is_named(tmp_path: Path) -> None:
-    # A number, which is all that the platform looks at.
+def test_an_invalid_setting_is_named_in_the_log(tmp_path: Path) -> None:
+    # The platform accepts any number; only the function knows the minimum.
     with start(tmp_path / "data", env={"UPLOAD_HOURS": "0.1"}) as running:
         me = Client(running.url).sign_up()
         Tus(me).post(Upload_Length="10").problem(500)

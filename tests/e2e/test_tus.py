@@ -1,4 +1,4 @@
-"""Uploads that resume: the rules of tus 1.0 one by one, with media in a directory and in GridFS."""
+"""Resumable uploads: the rules of tus 1.0 one by one, with media in a directory and in GridFS."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ from tests.support.servers import program
 from tests.support.servers.nginx import Gateway
 
 SOUND = wave_bytes(1.0)
-#: A sound and as much that no decoder looks at as it takes to fill some chunks of a store.
+#: A sound, followed by bytes that decoders ignore, to fill several chunks of a store.
 LONG = SOUND + bytes(range(256)) * (3 * BLOCK_SIZE // 256)
 EXTENSIONS = {"creation", "creation-with-upload", "creation-defer-length", "termination", "expiration", "checksum"}
 JS = Path(__file__).parent / "tus_js"
@@ -36,24 +36,24 @@ JS = Path(__file__).parent / "tus_js"
 
 @dataclass(frozen=True)
 class Place:
-    """A platform, and its kind of media store."""
+    """A platform, and the store of its videos."""
 
     platform: Platform
     videos: Store
 
     def content(self, user: Client, job: str) -> bytes:
-        """The bytes of a job's video."""
+        """Returns the bytes of a job's video."""
         with self.videos.open(user.job(job)["fid"]) as reader:
             return reader.read()
 
     def change(self, statement: object) -> None:
-        """Change rows as time does."""
+        """Executes a statement, to change rows as the passing of time would."""
         database = Database(f"sqlite:///{self.platform.data / 'mp3burst.db'}")
         database.run(lambda connection: connection.execute(statement))  # type: ignore[call-overload]
         database.close()
 
     def blobs_of(self, user: str) -> int:
-        """How many blobs of a user are on record."""
+        """Returns how many blobs of a user the database has."""
         query = select(func.count()).where(blobs.c.owner == user)
         database = Database(f"sqlite:///{self.platform.data / 'mp3burst.db'}")
         found = database.run(lambda connection: connection.scalar(query))
@@ -88,7 +88,7 @@ def checksum(algorithm: str, content: bytes) -> str:
 
 
 @pytest.mark.parametrize("path", ["/files", "/files/", "/files/" + "0" * 32])
-def test_anybody_may_ask_what_is_spoken_here(place: Place, path: str) -> None:
+def test_anybody_may_ask_for_the_supported_protocol(place: Place, path: str) -> None:
     answer = Client(place.platform.url).call("OPTIONS", path)
     assert answer.status == 204
     assert answer.headers["Tus-Version"] == "1.0.0"
@@ -97,7 +97,7 @@ def test_anybody_may_ask_what_is_spoken_here(place: Place, path: str) -> None:
     assert answer.headers["Tus-Checksum-Algorithm"].split(",") == ["sha1", "sha256"]
 
 
-def test_a_file_in_parts_of_any_size_is_a_job_like_any_other(place: Place, me: Client) -> None:
+def test_a_file_in_parts_of_any_size_becomes_a_job(place: Place, me: Client) -> None:
     upload = Tus(me).create(len(LONG), filename="Täglich.wav", bitrate="128k")
     assert upload.location.startswith("/files/")
     head = upload.head()
@@ -156,7 +156,7 @@ def test_the_length_may_come_later(place: Place, me: Client, late: bool) -> None
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
-def test_a_part_that_was_damaged_on_its_way_is_not_kept(place: Place, me: Client, algorithm: str) -> None:
+def test_a_part_damaged_in_transit_is_discarded(place: Place, me: Client, algorithm: str) -> None:
     upload = Tus(me).create(len(LONG))
     upload.patch(LONG[:1000], Upload_Checksum=checksum(algorithm, LONG[:1000]))
     assert upload.offset == 1000
@@ -168,29 +168,32 @@ def test_a_part_that_was_damaged_on_its_way_is_not_kept(place: Place, me: Client
     assert place.content(me, answer.headers["Mp3burst-Job"]) == LONG
 
 
-def test_what_came_before_the_line_was_cut_is_kept(place: Place, me: Client) -> None:
-    upload, length = Tus(me).create(len(LONG)), len(LONG) - 1000
-    line = upload.line(len(LONG))
-    line.send(LONG[:length])
-    line.close()
+def test_bytes_before_a_lost_connection_are_saved(place: Place, me: Client) -> None:
+    upload = Tus(me).create(len(LONG))
+    length = len(LONG) - 1000
+    connection = upload.open_request(len(LONG))
+    connection.send(LONG[:length])
+    connection.close()
     wait_for(lambda: upload.head().status and upload.offset > length - BLOCK_SIZE, "the bytes that were sent")
     assert upload.offset <= length
     assert place.content(me, upload.rest(LONG)) == LONG
 
 
 @pytest.mark.parametrize("place", ["directory"], indirect=True)
-def test_of_two_that_write_at_once_one_is_turned_away(place: Place, me: Client) -> None:
-    upload, over = Tus(me).create(len(LONG)), threading.Event()
+def test_of_two_concurrent_writers_one_is_refused(place: Place, me: Client) -> None:
+    upload = Tus(me).create(len(LONG))
     begun = threading.Event()
+    over = threading.Event()
 
     def slowly() -> Iterator[bytes]:
-        for here in range(0, len(LONG), 16_000):
-            yield LONG[here : here + 16_000]
+        for offset in range(0, len(LONG), 16_000):
+            yield LONG[offset : offset + 16_000]
             begun.set()
             over.wait(0.1)
 
     answers: list[int] = []
-    first, second = Tus(me, upload.location), Tus(me, upload.location)
+    first = Tus(me, upload.location)
+    second = Tus(me, upload.location)
     thread = threading.Thread(target=lambda: answers.append(first.patch(slowly()).status))
     thread.start()
     begun.wait(30)
@@ -202,10 +205,10 @@ def test_of_two_that_write_at_once_one_is_turned_away(place: Place, me: Client) 
 
 
 @pytest.mark.parametrize("place", ["gridfs"], indirect=True)
-def test_a_dead_line_does_not_keep_the_upload_from_its_owner(place: Place, me: Client) -> None:
-    """A request that hears nothing more gives way; what it still gets does no harm."""
+def test_a_dead_connection_does_not_block_the_upload(place: Place, me: Client) -> None:
+    """A request that receives nothing more is replaced, and the bytes that it receives later are ignored."""
     upload = Tus(me).create(len(LONG))
-    dead = upload.line(len(LONG))
+    dead = upload.open_request(len(LONG))
     dead.send(LONG[:1000])
     job = upload.rest(LONG)
     dead.send(b"?" * (len(LONG) - 1000))
@@ -214,7 +217,7 @@ def test_a_dead_line_does_not_keep_the_upload_from_its_owner(place: Place, me: C
     assert place.content(me, job) == LONG
 
 
-def test_deleting_ends_an_upload_but_not_the_job_that_it_became(place: Place, me: Client) -> None:
+def test_deleting_an_upload_leaves_the_job_that_it_became(place: Place, me: Client) -> None:
     upload = Tus(me).create(len(SOUND))
     upload.patch(SOUND[:1000])
     answer = upload.delete()
@@ -227,7 +230,7 @@ def test_deleting_ends_an_upload_but_not_the_job_that_it_became(place: Place, me
     assert place.content(me, job) == SOUND
 
 
-def test_an_upload_goes_with_its_job(me: Client) -> None:
+def test_deleting_a_job_ends_its_upload(me: Client) -> None:
     upload = Tus(me).create(len(SOUND))
     job = upload.patch(SOUND).headers["Mp3burst-Job"]
     assert me.call("DELETE", f"/jobs/{job}").status == 204
@@ -235,7 +238,7 @@ def test_an_upload_goes_with_its_job(me: Client) -> None:
     upload.patch(b"").problem(410)
 
 
-def test_an_upload_expires_and_moving_on_puts_that_off(place: Place, me: Client) -> None:
+def test_an_upload_expires_later_after_every_part(place: Place, me: Client) -> None:
     upload = Tus(me).create(len(SOUND))
     mine = blobs.c.id.in_(uploads.select().with_only_columns(uploads.c.blob).where(uploads.c.owner == me.user))
     place.change(update(blobs).where(mine).values(expires_at=now() + 60_000))
@@ -246,20 +249,20 @@ def test_an_upload_expires_and_moving_on_puts_that_off(place: Place, me: Client)
     assert upload.head().status == 410
 
 
-def test_a_stranger_finds_nothing(me: Client) -> None:
-    upload, other = Tus(me).create(len(SOUND)), Client(me.url).sign_up()
-    theirs = Tus(other, upload.location)
-    assert theirs.head().status == 404
-    theirs.patch(SOUND).problem(404)
-    theirs.delete().problem(404)
-    nobody = Tus(Client(me.url), upload.location)
-    nobody.patch(SOUND).problem(401)
-    nobody.post(Upload_Length="1").problem(401)
+def test_another_user_cannot_find_the_upload(me: Client) -> None:
+    upload = Tus(me).create(len(SOUND))
+    other_user = Tus(Client(me.url).sign_up(), upload.location)
+    assert other_user.head().status == 404
+    other_user.patch(SOUND).problem(404)
+    other_user.delete().problem(404)
+    anonymous = Tus(Client(me.url), upload.location)
+    anonymous.patch(SOUND).problem(401)
+    anonymous.post(Upload_Length="1").problem(401)
     assert upload.patch(SOUND).status == 204
 
 
 @pytest.mark.parametrize("version", [None, "0.2.2", "1.0.1"])
-def test_another_version_is_refused_and_ours_told(me: Client, version: str | None) -> None:
+def test_another_version_is_refused_and_ours_is_named(me: Client, version: str | None) -> None:
     upload = Tus(me).create(len(SOUND))
     calls = [("POST", "/files"), ("PATCH", upload.location), ("HEAD", upload.location), ("DELETE", upload.location)]
     headers = {"Tus-Resumable": version, "Upload-Length": "9", "Upload-Offset": "0", **PART}
@@ -287,7 +290,7 @@ def test_a_malformed_creation_is_refused(me: Client, headers: dict[str, str]) ->
     me.call("POST", "/files", b"", VERSION | headers).problem(400)
 
 
-def test_malformed_parts_are_refused_and_cost_nothing(me: Client) -> None:
+def test_malformed_parts_are_refused_and_change_nothing(me: Client) -> None:
     upload = Tus(me).create(len(SOUND))
     upload.patch(SOUND, Upload_Offset="x").problem(400)
     upload.patch(SOUND, Upload_Offset=None).problem(400)
@@ -303,7 +306,7 @@ def test_malformed_parts_are_refused_and_cost_nothing(me: Client) -> None:
     assert upload.patch(SOUND).status == 204
 
 
-def test_the_limits_of_upload_hold(me: Client) -> None:
+def test_the_limits_of_post_upload_apply(me: Client) -> None:
     Tus(me).post(Upload_Length=str((8 << 30) + 1)).problem(413)
     Tus(me).post(Upload_Length="0").problem(422)
     fields = Tus(me).post(Upload_Length="9", Upload_Metadata=metadata(bitrate="loud")).problem(422)["errors"]
@@ -313,7 +316,7 @@ def test_the_limits_of_upload_hold(me: Client) -> None:
 
 
 @pytest.mark.parametrize("sizes", [[3000], [100, 2900], [100, 100]])
-def test_what_is_no_sound_is_refused_and_forgotten(me: Client, sizes: list[int]) -> None:
+def test_a_file_that_is_not_media_is_refused_and_deleted(me: Client, sizes: list[int]) -> None:
     upload = Tus(me).create(sum(sizes), filename="letter.mp4")
     *before, last = sizes
     for size in before:
@@ -322,29 +325,30 @@ def test_what_is_no_sound_is_refused_and_forgotten(me: Client, sizes: list[int])
     assert upload.head().status == 404
 
 
-def test_a_creation_whose_bytes_are_refused_leaves_nothing(place: Place, me: Client) -> None:
+def test_a_creation_whose_body_fails_leaves_nothing_behind(place: Place, me: Client) -> None:
     lengths = {"Upload_Length": str(len(SOUND)), "Content_Type": PART["Content-Type"]}
     broken = Tus(me).post(SOUND, Upload_Checksum=checksum("sha1", b"other"), **lengths)
     assert broken.status == 460
-    line = Tus(me).line(len(SOUND), "POST", Upload_Length=str(len(SOUND)))
-    line.send(SOUND[:1000])
-    line.close()
-    wait_for(lambda: not place.blobs_of(me.user), "what was sent to go")
+    connection = Tus(me).open_request(len(SOUND), "POST", Upload_Length=str(len(SOUND)))
+    connection.send(SOUND[:1000])
+    connection.close()
+    wait_for(lambda: not place.blobs_of(me.user), "the blob to be deleted")
 
 
-def test_parts_that_are_to_be_put_together_are_refused(me: Client) -> None:
+def test_concatenation_is_refused(me: Client) -> None:
     for concat in ("partial", "final;/files/a /files/b"):
         detail = Tus(me).post(Upload_Length="9", Upload_Concat=concat).problem(400)["detail"]
         assert "Upload-Concat" in detail
 
 
-def test_the_protocol_is_named_in_every_answer(me: Client) -> None:
-    upload, nobody = Tus(me).create(len(SOUND)), Client(me.url)
+def test_every_response_names_the_protocol(me: Client) -> None:
+    upload = Tus(me).create(len(SOUND))
+    anonymous = Client(me.url)
     answers = {
         200: upload.head(),
         201: Tus(me).post(Upload_Length="9"),
         400: Tus(me).post(),
-        401: Tus(nobody, upload.location).head(),
+        401: Tus(anonymous, upload.location).head(),
         404: Tus(me, "/files/x").head(),
         405: me.call("PUT", upload.location, b"", VERSION),
         409: upload.patch(b"x", offset=5),
@@ -358,15 +362,15 @@ def test_the_protocol_is_named_in_every_answer(me: Client) -> None:
     assert "Upload-Offset" not in answers[404].headers
 
 
-def test_methods_may_hide_in_a_header(me: Client) -> None:
+def test_the_method_may_be_overridden_by_a_header(me: Client) -> None:
     upload = Tus(me).create(len(SOUND))
     for method in ("GET", "PUT", "PATCH"):
         assert me.call(method, upload.location, None, VERSION | {"X-HTTP-Method-Override": "head"}).status == 200
-    nothing = me.call("HEAD", upload.location, None, VERSION | {"X-HTTP-Method-Override": "BREW"})
-    assert (nothing.status, nothing.body) == (405, b"")
+    unknown = me.call("HEAD", upload.location, None, VERSION | {"X-HTTP-Method-Override": "BREW"})
+    assert (unknown.status, unknown.body) == (405, b"")
     assert me.call("PATCH", "/files", None, {"X-HTTP-Method-Override": "OPTIONS"}).status == 204
-    where = {"Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
-    assert me.call("POST", upload.location, SOUND[:1000], VERSION | PART | where).headers["Upload-Offset"] == "1000"
+    headers = {"Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
+    assert me.call("POST", upload.location, SOUND[:1000], VERSION | PART | headers).headers["Upload-Offset"] == "1000"
     assert me.call("POST", upload.location, b"", VERSION | {"X-HTTP-Method-Override": "DELETE"}).status == 204
     assert upload.head().status == 404
 
@@ -376,14 +380,14 @@ def test_tuspy_uploads_through_the_gateway(place: Place, me: Client) -> None:
     environ |= {f"{name}_UPSTREAM": "127.0.0.1:9" for name in ("REGISTER", "VALIDATE", "DOWNLOAD")}
     with Gateway(environ | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}) as gateway:
         client = TusClient(f"{gateway.url}/files", headers={"Authorization": f"Bearer {me.token}"})
-        about = {"filename": "Grüße.wav", "vbr": "2"}
-        begun = client.uploader(file_stream=BytesIO(LONG), chunk_size=200_000, metadata=about, upload_checksum=True)
-        begun.upload(stop_at=400_000)
-        url = str(begun.url)
-        # Another process goes on with what that one began.
-        again = client.uploader(file_stream=BytesIO(LONG), chunk_size=300_001, url=url)
-        assert again.offset == 400_000
-        again.upload()
+        fields = {"filename": "Grüße.wav", "vbr": "2"}
+        first = client.uploader(file_stream=BytesIO(LONG), chunk_size=200_000, metadata=fields, upload_checksum=True)
+        first.upload(stop_at=400_000)
+        url = str(first.url)
+        # A second client resumes the upload.
+        second = client.uploader(file_stream=BytesIO(LONG), chunk_size=300_001, url=url)
+        assert second.offset == 400_000
+        second.upload()
     job = Tus(me, url.removeprefix(gateway.url)).head().headers["Mp3burst-Job"]
     assert place.content(me, job) == LONG
     assert me.job(job)["filename"] == "Grüße.wav"
@@ -391,8 +395,9 @@ def test_tuspy_uploads_through_the_gateway(place: Place, me: Client) -> None:
 
 @pytest.fixture(scope="session")
 def tus_js() -> Path:
-    """node_modules with tus-js-client as the lock file pins it, kept from run to run."""
-    npm, lock = program("npm"), JS / "package-lock.json"
+    """The node_modules directory with tus-js-client as pinned by the lock file, cached between runs."""
+    npm = program("npm")
+    lock = JS / "package-lock.json"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mp3burst"
     folder = cache / f"tus-js-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
     if not (folder / "done").exists():

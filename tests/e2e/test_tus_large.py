@@ -1,6 +1,7 @@
-"""A gigabyte whose line is cut twenty times, and whose server is killed: every byte arrives, and no byte twice.
+"""Large resumable uploads.
 
-And fifty gigabytes in parts of fifty megabytes, all but the first and the last of which are left out.
+A gigabyte arrives byte for byte although its connection is lost twenty times and its server is killed once. Of fifty
+gigabytes in parts of fifty megabytes, only the first and the last part are really sent.
 """
 
 import contextlib
@@ -26,40 +27,40 @@ from tests.support.platform import Platform, start
 from tests.support.processes import descendants, is_alive, wait_for
 
 SIZE = 1 << 30
-CUTS = 20
+LOSSES = 20
 _BLOCK = 1 << 20
 SOUND = wave_bytes(1.0)
-NOISE = random.Random(5).randbytes(_BLOCK)  # noqa: S311 - bytes that are unlike each other
+NOISE = random.Random(5).randbytes(_BLOCK)  # noqa: S311 - incompressible bytes, not secrets
 pytestmark = pytest.mark.timeout(600)
 
 
 def block(n: int) -> bytes:
-    """The n-th mebibyte; each is unlike every other."""
+    """Returns the n-th mebibyte; they all differ."""
     return (SOUND + NOISE if n == 0 else struct.pack(">Q", n) + NOISE)[:_BLOCK]
 
 
 def content(start: int, end: int) -> Iterator[bytes]:
     while start < end:
         n, within = divmod(start, _BLOCK)
-        piece = block(n)[within : within + end - start]
-        yield piece
-        start += len(piece)
+        chunk = block(n)[within : within + end - start]
+        yield chunk
+        start += len(chunk)
 
 
 def send(upload: Tus, end: int, reset: bool) -> None:
-    """PATCH up to a byte, as if more were to come, and cut the line."""
-    line = upload.line(SIZE - upload.offset)
-    for piece in content(upload.offset, end):
-        line.send(piece)
-    if reset:  # an RST in place of a FIN, and what the kernel has not sent yet is lost
-        line.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    line.close()
+    """Sends PATCH for all that is missing, but only the bytes before ``end``, and closes the connection."""
+    connection = upload.open_request(SIZE - upload.offset)
+    for chunk in content(upload.offset, end):
+        connection.send(chunk)
+    if reset:  # An RST instead of a FIN: what the kernel has not sent yet is lost.
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 def settle(upload: Tus) -> None:
-    """Ask where to go on until a part may begin there: the server may not have heard of the cut yet.
+    """Asks for the offset until a part may start there: the server may not have noticed the lost connection yet.
 
-    Who goes on at once is answered 409 or 423 and asks again, which costs what was sent until then.
+    A client that resumes too early gets 409 or 423 and must send the same bytes again.
     """
     deadline = time.monotonic() + 60
     while upload.head() and upload.patch(b"").status != 204:
@@ -74,31 +75,33 @@ def kill(platform: Platform) -> None:
 
 @pytest.fixture
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory whose media are gone after the test: pytest keeps the directories of three runs."""
+    """A directory whose media are deleted after the test, since pytest keeps the directories of three runs."""
     data = tmp_path_factory.mktemp("large") / "data"
     yield data
     shutil.rmtree(data / "media", ignore_errors=True)
 
 
-def test_a_gigabyte_survives_twenty_cuts_and_a_kill(data: Path, measured: Callable[[str], None]) -> None:
-    chance = random.Random(7)  # noqa: S311 - places, not secrets
-    cuts, lost = sorted(chance.sample(range(1, SIZE), CUTS)), list[int]()
-    began, platform = time.monotonic(), start(data)
+def test_a_gigabyte_survives_twenty_lost_connections_and_a_kill(data: Path, measured: Callable[[str], None]) -> None:
+    chance = random.Random(7)  # noqa: S311 - offsets, not secrets
+    ends = sorted(chance.sample(range(1, SIZE), LOSSES))
+    lost: list[int] = []
+    began = time.monotonic()
+    platform = start(data)
     try:
         me = Client(platform.url).sign_up()
         upload = Tus(me).create(SIZE, filename="large.wav")
-        for n, cut in enumerate(cuts):
-            send(upload, cut, reset=n % 2 == 0)
-            if n == CUTS // 2:
+        for n, end in enumerate(ends):
+            send(upload, end, reset=n % 2 == 0)
+            if n == LOSSES // 2:
                 kill(platform)
                 platform.__exit__(None, None, None)
                 platform = start(data)
                 upload.user = me = Client(platform.url, me.token, me.username, me.user)
             before = upload.offset
             settle(upload)
-            assert before <= upload.offset <= cut
-            lost.append(cut - upload.offset)
-        # After a FIN everything comes in, and is kept but for what the ingress held. An RST loses what was under way.
+            assert before <= upload.offset <= end
+            lost.append(end - upload.offset)
+        # After a FIN all sent bytes arrive and are saved, except those in the ingress. An RST loses those in transit.
         assert statistics.median(lost[1::2]) < _BLOCK
         done = me.wait(rest(upload))
         uploaded = time.monotonic()
@@ -106,12 +109,12 @@ def test_a_gigabyte_survives_twenty_cuts_and_a_kill(data: Path, measured: Callab
         with connect({"MEDIA_DIR": str(data / "media")}).videos.open(done["fid"]) as reader:
             assert reader.stat.size == SIZE
             for n in range(SIZE // _BLOCK):
-                assert reader.read(_BLOCK) == block(n), f"the mebibyte {n} is another's"
+                assert reader.read(_BLOCK) == block(n), f"mebibyte {n} differs"
     finally:
         platform.__exit__(None, None, None)
     measured(
-        f"1 GiB by tus in {uploaded - began:.0f} s through {CUTS} cuts and a kill, "
-        f"{sum(lost) / CUTS / 1e6:.1f} MB sent again for each; compared in {time.monotonic() - uploaded:.0f} s"
+        f"1 GiB by tus in {uploaded - began:.0f} s through {LOSSES} lost connections and a kill, "
+        f"{sum(lost) / LOSSES / 1e6:.1f} MB sent again for each; compared in {time.monotonic() - uploaded:.0f} s"
     )
 
 
@@ -119,51 +122,52 @@ def rest(upload: Tus) -> str:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         upload.head()
-        with contextlib.closing(upload.line(SIZE - upload.offset)) as line:
-            for piece in content(upload.offset, SIZE):
-                line.send(piece)
-            with line.getresponse() as answer:
+        with contextlib.closing(upload.open_request(SIZE - upload.offset)) as connection:
+            for chunk in content(upload.offset, SIZE):
+                connection.send(chunk)
+            with connection.getresponse() as answer:
                 if answer.status == 204:
                     return str(answer.headers["Mp3burst-Job"])
                 assert answer.status in (409, 423)
-    raise AssertionError("the upload does not come to its end")
+    raise AssertionError("the upload did not complete")
 
 
-HUGE, HUGE_PART = 50_000_000_000, 50_000_000
-#: What lies between the sound and the end, in chunks that a reader of RIFF passes over.
+HUGE = 50_000_000_000
+HUGE_PART = 50_000_000
+#: Bytes of the RIFF chunks after the sound, which decoders skip.
 JUNK = 3 << 30
 
 
 def huge(start: int, end: int) -> Iterator[bytes]:
-    """Bytes of a WAV file: a second of sound, then junk that is all zeros."""
+    """Yields bytes of a WAV file: a second of sound, then JUNK chunks of zeros."""
     while start < end:
         n, within = divmod(start, JUNK)
         head = SOUND + junk(JUNK - len(SOUND)) if n == 0 else junk(JUNK)
-        piece = (head + bytes(_BLOCK))[within : within + end - start] or bytes(min(_BLOCK, JUNK - within, end - start))
-        yield piece
-        start += len(piece)
+        chunk = (head + bytes(_BLOCK))[within : within + end - start] or bytes(min(_BLOCK, JUNK - within, end - start))
+        yield chunk
+        start += len(chunk)
 
 
 def junk(size: int) -> bytes:
     return b"JUNK" + struct.pack("<I", size - 8)
 
 
-def leave_out(platform: Platform, upload: Tus, to: int) -> None:
-    """Have the upload stand as if everything up to a byte had been sent: zeros on disk, and the rows."""
+def skip_to(platform: Platform, upload: Tus, to: int) -> None:
+    """Changes the file and the row of the upload as if everything before byte ``to`` had been received."""
     [file] = (platform.data / "media/videos").glob("*/*.part/bytes")
     os.truncate(file, to)
-    with file.open("r+b") as there:
+    with file.open("r+b") as opened:
         for start in range(JUNK, to, JUNK):
-            there.seek(start)
-            there.write(junk(JUNK))
+            opened.seek(start)
+            opened.write(junk(JUNK))
     database = Database(f"sqlite:///{platform.data / 'mp3burst.db'}")
     rows = update(uploads).where(uploads.c.id == upload.location.rpartition("/")[2])
     database.run(lambda connection: connection.execute(rows.values(received=to)))
     database.close()
 
 
-def moved(pid: int) -> int:
-    """Bytes of files that a process has read and written."""
+def io_bytes(pid: int) -> int:
+    """Returns how many bytes a process has read and written."""
     return sum(int(line.split()[1]) for line in Path(f"/proc/{pid}/io").read_text().splitlines()[:2])
 
 
@@ -173,20 +177,21 @@ def test_fifty_gigabytes_in_parts_of_fifty_megabytes(data: Path, measured: Calla
         Tus(me).post(Upload_Length=str(HUGE + 1)).problem(413)
         upload = Tus(me).create(HUGE, filename="huge.wav")
         assert upload.patch(b"".join(huge(0, HUGE_PART))).status == 204
-        leave_out(platform, upload, HUGE - HUGE_PART)
+        skip_to(platform, upload, HUGE - HUGE_PART)
         assert upload.head().headers["Upload-Offset"] == str(HUGE - HUGE_PART)
         [server] = [each["pid"] for each in platform.instances("upload")]
         [worker] = descendants(server)
-        before = moved(worker)
+        before = io_bytes(worker)
         job = upload.patch(b"".join(huge(HUGE - HUGE_PART, HUGE))).headers["Mp3burst-Job"]
-        finished, peak = moved(worker) - before, vm_peak(worker)
-        assert finished < 4 * HUGE_PART  # they are written, and nothing of the rest is read or written
+        transferred = io_bytes(worker) - before
+        peak = peak_memory(worker)
+        assert transferred < 4 * HUGE_PART  # the last part is written; the rest is neither read nor written
         assert peak < 120 << 20
         assert me.wait(job)["duration"] == pytest.approx(1.0, abs=0.1)
-    measured(f"50 GB by tus: {finished / 1e6:.0f} MB moved by the last 50 MB, {peak >> 20} MiB of memory at most")
+    measured(f"50 GB by tus: {transferred / 1e6:.0f} MB of I/O for the last 50 MB, {peak >> 20} MiB of memory at peak")
 
 
-def vm_peak(pid: int) -> int:
-    """The most memory that a process has had, in bytes."""
+def peak_memory(pid: int) -> int:
+    """Returns the peak memory of a process in bytes."""
     [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) << 10

@@ -1,5 +1,6 @@
-"""An upload in parts is killed at every moment (``tests.support.kill_points``): what the client finds that goes on with
-it, and what is left where none does.
+"""Kills a resumable upload at every effect (``tests.support.kill_points``).
+
+Afterwards the client must be able to resume it, and nothing may be left if no client does.
 """
 
 import contextlib
@@ -22,19 +23,19 @@ PARTS = (1000, len(SOUND))
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return new_system(tmp_path_factory.mktemp("houses") / "empty")
+    return new_system(tmp_path_factory.mktemp("systems") / "empty")
 
 
 def begin(system: System) -> Upload:
-    """POST, whose answer the client has got."""
+    """Creates an upload, and saves its id as a client does that has received the response."""
     deps = system.for_upload()
     upload = deps.uploads.begin(OWNER, "a.wav", Options(), "", len(SOUND), deps.quota.begin(ADA, len(SOUND)))
     (system.directory / "location").write_text(upload.id)
     return upload
 
 
-def go_on(system: System) -> str:
-    """Ask where the upload is and send the rest in parts; the job."""
+def resume(system: System) -> str:
+    """Sends the missing parts of the upload, and returns the job's id."""
     deps = system.for_upload()
     upload = deps.uploads.find((system.directory / "location").read_text(), OWNER)
     while not upload.is_complete:
@@ -44,7 +45,7 @@ def go_on(system: System) -> str:
     return complete(upload, deps)
 
 
-def is_one_job(system: System) -> None:
+def assert_one_finished_job(system: System) -> None:
     job = only_job(system)
     assert job.state == "done"
     assert system.bytes_of("videos", job.video) == SOUND
@@ -52,51 +53,52 @@ def is_one_job(system: System) -> None:
     system.assert_tidy()
 
 
-def test_an_upload_that_is_killed_is_gone_on_with_or_forgotten(empty: Path, tmp_path: Path) -> None:
-    begun, outcomes = prepare(empty, tmp_path / "begun", begin), Counter[int]()
-    kept = set[int]()
-    (tmp_path / "houses").mkdir()
-    for _, system in kill_everywhere(begun, tmp_path / "houses", go_on):
+def test_a_killed_upload_can_be_resumed_or_is_deleted_later(empty: Path, tmp_path: Path) -> None:
+    begun = prepare(empty, tmp_path / "begun", begin)
+    outcomes = Counter[int]()
+    offsets: set[int] = set()
+    (tmp_path / "systems").mkdir()
+    for _, system in kill_everywhere(begun, tmp_path / "systems", resume):
         system.close()
-        left = System(shutil.copytree(system.directory, tmp_path / "left"))
-        left.convert = system.convert = quick_convert
-        left.let_days_pass()
-        outcomes[left.count("jobs")] += 1
-        if left.count("jobs"):
-            is_one_job(left)
+        abandoned = System(shutil.copytree(system.directory, tmp_path / "left"))
+        abandoned.convert = system.convert = quick_convert
+        abandoned.let_days_pass()
+        outcomes[abandoned.count("jobs")] += 1
+        if abandoned.count("jobs"):
+            assert_one_finished_job(abandoned)
         else:
-            assert [left.count(table) for table in ("uploads", "blobs", "mails")] == [0, 0, 0]
-            left.assert_tidy()
-        left.close()
-        shutil.rmtree(left.directory)
+            assert [abandoned.count(table) for table in ("uploads", "blobs", "mails")] == [0, 0, 0]
+            abandoned.assert_tidy()
+        abandoned.close()
+        shutil.rmtree(abandoned.directory)
 
-        make_past(system.database, "uploads", "lease_until")  # or it would be waited for
-        kept.add(system.rows("uploads")[0].received)
-        job = go_on(system)
-        assert go_on(system) == job == only_job(system).id
+        make_past(system.database, "uploads", "lease_until")  # so that the dead request is not waited for
+        offsets.add(system.rows("uploads")[0].received)
+        job = resume(system)
+        assert resume(system) == job == only_job(system).id
         system.let_days_pass()
-        is_one_job(system)
+        assert_one_finished_job(system)
     assert min(outcomes[0], outcomes[1]) >= 3
-    assert kept == {0, *PARTS}
+    assert offsets == {0, *PARTS}
 
 
-def part(system: System, size: int) -> None:
+def send_part(system: System, size: int) -> None:
     deps = system.for_upload()
     upload = deps.uploads.find((system.directory / "location").read_text(), OWNER)
     receive(upload, Part(upload.received, iter([SOUND[upload.received : upload.received + size]])), deps, ADA)
 
 
-def test_deleting_that_is_killed_leaves_an_upload_or_nothing(empty: Path, tmp_path: Path) -> None:
-    begun = prepare(empty, tmp_path / "begun", begin, lambda system: part(system, 1000))
-    (tmp_path / "houses").mkdir()
+def test_a_killed_deletion_can_be_repeated_or_completes_later(empty: Path, tmp_path: Path) -> None:
+    begun = prepare(empty, tmp_path / "begun", begin, lambda system: send_part(system, 1000))
+    (tmp_path / "systems").mkdir()
 
-    def end(system: System) -> None:
+    def delete(system: System) -> None:
         deps = system.for_upload()
         discard(deps.uploads.find((system.directory / "location").read_text(), OWNER), deps)
 
-    for _, system in kill_everywhere(begun, tmp_path / "houses", end):
+    for _, system in kill_everywhere(begun, tmp_path / "systems", delete):
         with contextlib.suppress(UploadNotFound, UploadGone):
-            end(system)
+            delete(system)
         system.let_days_pass()
         assert [system.count(table) for table in ("uploads", "blobs", "jobs")] == [0, 0, 0]
         system.assert_tidy()

@@ -1,4 +1,4 @@
-"""The checks of an upload's bytes as they arrive."""
+"""The checks that both upload protocols apply to the bytes as they arrive."""
 
 import itertools
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Uploads read as they come in: forms made by hand, with every fault, in pieces of every size."""
+"""Parsing of POST /upload: hand-made forms, with every fault, in chunks of every size."""
 
 import io
 
@@ -30,10 +30,12 @@ def file(content: bytes, filename: str = "a.mp4", name: str = "file", parameter:
 
 
 class Trickle(io.RawIOBase):
-    """Gives a few bytes at a time; raises at the end where it is to break off."""
+    """A stream that returns a few bytes per read, and may raise ConnectionResetError in place of its end."""
 
     def __init__(self, data: bytes, step: int, breaks: bool = False) -> None:
-        self._data, self._step, self._breaks = memoryview(data), step, breaks
+        self._data = memoryview(data)
+        self._step = step
+        self._breaks = breaks
 
     def readable(self) -> bool:
         return True
@@ -43,10 +45,11 @@ class Trickle(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         size = min(self._step, size if size >= 0 else self._step)
-        piece, self._data = bytes(self._data[:size]), self._data[size:]
-        if not piece and self._breaks:
+        chunk = bytes(self._data[:size])
+        self._data = self._data[size:]
+        if not chunk and self._breaks:
             raise ConnectionResetError
-        return piece
+        return chunk
 
 
 def request(
@@ -62,46 +65,46 @@ def request(
     return Request(environ)
 
 
-def taken(form: Form) -> bytes:
+def content_of(form: Form) -> bytes:
     return b"".join(form.content)
 
 
 def refusal(*parts: bytes) -> Mp3burstError:
-    """What a form of these parts is refused for, at its beginning or while it is read."""
+    """Returns the error that a form of these parts raises, at once or while its content is read."""
     with pytest.raises(Mp3burstError) as refused:
-        taken(read(request(b"".join(parts))))
+        content_of(read(request(b"".join(parts))))
     return refused.value
 
 
 @pytest.mark.parametrize("step", [1, 7, 64, 1 << 20])
-def test_fields_before_and_behind_the_file(step: int) -> None:
+def test_fields_before_and_after_the_file(step: int) -> None:
     body = field("bitrate", "64k") + file(b"the\r\n--bytes\r\n--frontie") + field("vbr", " 2 ") + END
     form = read(request(body, step=step))
     assert form.fields == {"bitrate": "64k"}
     assert form.filename == "a.mp4"
-    assert taken(form) == b"the\r\n--bytes\r\n--frontie"
+    assert content_of(form) == b"the\r\n--bytes\r\n--frontie"
     assert form.fields == {"bitrate": "64k", "vbr": "2"}
 
 
 @given(content=st.binary(max_size=300), step=st.integers(1, 100))
 @settings(max_examples=150)
-def test_any_bytes_come_through_in_pieces_of_any_size(content: bytes, step: int) -> None:
-    assert taken(read(request(file(content) + END, step=step))) == content
+def test_any_content_is_parsed_from_chunks_of_any_size(content: bytes, step: int) -> None:
+    assert content_of(read(request(file(content) + END, step=step))) == content
 
 
-@pytest.mark.parametrize("cut", range(1, len(END) + 8))
-def test_a_boundary_may_be_cut_anywhere(cut: int) -> None:
-    """One read ends within the last boundary; werkzeug alone adds a CR to the file at one of these places."""
+@pytest.mark.parametrize("rest", range(1, len(END) + 8))
+def test_a_read_may_end_anywhere_within_a_boundary(rest: int) -> None:
+    """At one of these positions werkzeug alone adds a CR to the file."""
     body = file(b"HELLO") + END
-    assert taken(read(request(body, step=len(body) - cut))) == b"HELLO"
+    assert content_of(read(request(body, step=len(body) - rest))) == b"HELLO"
 
 
-def test_a_file_is_given_on_as_it_comes_in() -> None:
+def test_a_file_is_yielded_as_it_arrives() -> None:
     form = read(request(file(bytes(5 << 20)) + END))
-    assert max(len(piece) for piece in form.content) <= 2 << 20
+    assert max(len(chunk) for chunk in form.content) <= 2 << 20
 
 
-def test_the_query_and_the_fields_are_one() -> None:
+def test_query_parameters_and_form_fields_are_merged() -> None:
     form = read(request(field("track", "1") + file(b"x") + END, query="vbr=2&bitrate="))
     assert form.fields == {"vbr": "2", "bitrate": "", "track": "1"}
     assert parse_options(form.fields) == Options(vbr=2, track=1)
@@ -121,7 +124,7 @@ def test_the_query_and_the_fields_are_one() -> None:
         ([file(b"x"), field("file", "y"), END], "file"),
     ],
 )
-def test_a_form_of_the_wrong_fields_names_the_field(parts: list[bytes], culprit: str) -> None:
+def test_a_wrong_field_is_named_in_the_error(parts: list[bytes], culprit: str) -> None:
     error = refusal(*parts)
     assert isinstance(error, Unprocessable)
     assert error.fields.keys() == {culprit}
@@ -145,42 +148,42 @@ def test_a_form_of_the_wrong_fields_names_the_field(parts: list[bytes], culprit:
         "nothing",
         "no end",
         "no line end",
-        "cut field",
+        "truncated field",
         "no name",
         "endless header",
         "large",
         "huge",
         "many",
-        "many behind",
+        "many after the file",
     ],
 )
-def test_a_damaged_form(parts: list[bytes]) -> None:
+def test_a_malformed_form_is_refused(parts: list[bytes]) -> None:
     assert type(refusal(*parts)) is BadRequest
 
 
 @pytest.mark.parametrize(
     "type_", ["", "text/plain", "application/json", "multipart/form-data", "multipart/mixed; boundary=a"]
 )
-def test_another_type(type_: str) -> None:
+def test_another_content_type_is_refused(type_: str) -> None:
     with pytest.raises(UnsupportedMediaType):
         read(request(b"x", type_))
 
 
 @pytest.mark.parametrize("type_", ["video/mp4", "audio/x-wav", "VIDEO/MP4; codecs=avc1"])
-def test_bare_bytes(type_: str) -> None:
+def test_a_file_without_a_form(type_: str) -> None:
     form = read(request(b"the bytes", type_, "filename=..%2Fa%20b.mp4&vbr=2", step=2))
     assert (form.filename, form.fields) == ("a b.mp4", {"vbr": "2"})
-    assert taken(form) == b"the bytes"
+    assert content_of(form) == b"the bytes"
 
 
 @pytest.mark.parametrize("type_", ["video/mp4", f"multipart/form-data; boundary={BOUNDARY}"])
-def test_a_client_that_goes_away(type_: str) -> None:
+def test_a_lost_connection_raises_client_disconnected(type_: str) -> None:
     with pytest.raises(ClientDisconnected):
-        taken(read(request(file(b"x" * 100)[:-20], type_, step=50, breaks=True)))
+        content_of(read(request(file(b"x" * 100)[:-20], type_, step=50, breaks=True)))
 
 
 @pytest.mark.parametrize(
-    ("given_name", "kept"),
+    ("given_name", "expected"),
     [
         ("Größe 日本.mp4", "Größe 日本.mp4"),
         ("../../etc/passwd", "passwd"),
@@ -198,11 +201,11 @@ def test_a_client_that_goes_away(type_: str) -> None:
         ("<script>.mp4", "<script>.mp4"),
     ],
 )
-def test_file_names(given_name: str, kept: str) -> None:
-    assert read(request(file(b"x", given_name) + END)).filename == kept
+def test_file_names_are_reduced_to_a_safe_base_name(given_name: str, expected: str) -> None:
+    assert read(request(file(b"x", given_name) + END)).filename == expected
 
 
-def test_file_names_as_other_clients_send_them() -> None:
+def test_file_names_in_the_forms_that_other_clients_send() -> None:
     starred = file(b"x", "a.mp4", parameter="; filename*=UTF-8''%E6%97%A5%E6%9C%AC.mp4")
     assert read(request(starred + END)).filename == "日本.mp4"
     assert read(request(file(b"x", "a%22b.mp4") + END)).filename in ('a"b.mp4', "a%22b.mp4")

@@ -1,4 +1,4 @@
-"""The first bytes of audio and video are let through, those of anything else are not."""
+"""Which first bytes are recognized as audio or video."""
 
 import os
 
@@ -27,7 +27,7 @@ MEDIA = {
     "flac": b"fLaC\x00\x00",
     "mp3 with tag": b"ID3\x03\x00",
     "mp3": b"\xff\xfb\x90\x64" + bytes(400),
-    "mp3 behind zeros": bytes(100) + b"\xff\xfb\x90\x64",
+    "mp3 after zeros": bytes(100) + b"\xff\xfb\x90\x64",
     "mp2": b"\xff\xfd\x80\x04",
     "mp3 of 22 kHz": b"\xff\xf3\x84\x64",
     "aac": b"\xff\xf1\x50\x80",
@@ -39,7 +39,7 @@ OTHER = {
     "nothing": b"",
     "one byte": b"\xff",
     "text": b"Once upon a time " * 40,
-    "a word that begins with G": b"GIF89a" + bytes(500),
+    "gif, which starts with G like a transport stream": b"GIF89a" + bytes(500),
     "png": b"\x89PNG\r\n\x1a\n",
     "jpeg": b"\xff\xd8\xff\xe0\x00\x10JFIF",
     "pdf": b"%PDF-1.7",
@@ -58,15 +58,15 @@ OTHER = {
 
 
 @pytest.mark.parametrize("kind", MEDIA)
-def test_media_is_known(kind: str) -> None:
+def test_audio_and_video_are_recognized(kind: str) -> None:
     assert is_media(MEDIA[kind].ljust(HEAD_SIZE, b"\x55")[:HEAD_SIZE])
-    assert is_media(MEDIA[kind])  # a file may be shorter
+    assert is_media(MEDIA[kind])  # a file may be shorter than HEAD_SIZE
 
 
 @pytest.mark.parametrize("kind", OTHER)
-def test_anything_else_is_not(kind: str) -> None:
+def test_other_files_are_not_recognized(kind: str) -> None:
     assert not is_media(OTHER[kind])
 
 
-def test_noise_is_seldom_taken_for_media() -> None:
+def test_random_bytes_are_rarely_mistaken_for_media() -> None:
     assert sum(is_media(os.urandom(HEAD_SIZE)) for _ in range(2000)) < 20
