@@ -1,4 +1,4 @@
-"""A function that does nothing: what every function on this stack costs at least."""
+"""A function that does nothing: the minimum that a function on this stack costs."""
 
 import functions_framework
 from flask import Request
@@ -6,5 +6,5 @@ from flask import Request
 
 @functions_framework.http
 def hello(_: Request) -> str:
-    """Greet."""
+    """Answer with a greeting."""
     return "hello"

@@ -1,8 +1,8 @@
-"""The login function with a password check that takes no time, so that everything else of a login can be measured."""
+"""The login function with a password check that takes no time, to measure the rest of a login."""
 
 import argon2
 
 import functions.login.main
 
-argon2.PasswordHasher.verify = lambda *_: True  # type: ignore[method-assign]  # that is the point
+argon2.PasswordHasher.verify = lambda *_: True  # type: ignore[method-assign]  # the purpose of this module
 login = functions.login.main.login

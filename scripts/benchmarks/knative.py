@@ -1,4 +1,4 @@
-"""knative: cold starts, events and the gateway on a cluster that runs mp3burst (CLUSTER_INGRESS, KUBECTL)."""
+"""knative: cold starts, events and the gateway on a cluster with mp3burst (CLUSTER_INGRESS, KUBECTL, CLUSTER_EXEC)."""
 
 import io
 import json
@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks import clock
+from scripts.benchmarks import timing
 from scripts.benchmarks.bench import Bench
-from scripts.benchmarks.clock import CannotMeasure, Took
 from scripts.benchmarks.report import Row, at_most
+from scripts.benchmarks.timing import CannotMeasure, Took
 from tests.cluster.cluster import Cluster, User, reachable
 from tests.e2e.client import PASSWORD, Answer, wave_bytes
 
-#: Of the cold start of hello world, the design's goals.
+#: The design's goals, as multiples of the cold start of hello world.
 _GOALS = {"login": 1.3, "register": 1.3, "validate": 1.3, "upload": 1.6, "status": 1.6, "download": 1.6}
-_SECONDS_BEYOND_HELLO = 0.3
-_OVERHEAD_MS = 5.0
-#: Asks each address in turn, over a connection of its own, and prints the medians in ms; the first 20 do not count.
+_EVENT_SECONDS = 0.3
+_MAX_OVERHEAD_MS = 5.0
+#: Calls each address in turn over a connection of its own and prints the medians in ms, without the first 20 calls.
 _LATENCY = """
 import http.client, json, statistics, sys, time
 targets, headers, count = json.loads(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
@@ -42,10 +42,10 @@ print(json.dumps({name: statistics.median(values) * 1000 for name, values in too
 
 
 def knative(bench: Bench) -> Iterator[Row]:
-    """Each function's first answer from zero pods through Kourier, against hello world on the same image and limits."""
+    """Each function's first answer from zero pods, against hello world with the same image and limits."""
     cluster = reachable()
     if cluster is None:
-        raise CannotMeasure("CLUSTER_INGRESS names no cluster: docs/knative.md says how to have one")
+        raise CannotMeasure("CLUSTER_INGRESS is not set: docs/knative.md describes how to set up a cluster")
     hello = _hello(cluster)
     try:
         yield from _measured(cluster, bench.rounds)
@@ -57,12 +57,12 @@ def _measured(cluster: Cluster, rounds: int) -> Iterator[Row]:
     me = User.of(cluster, gateway=False)
     job = me.wait(me.upload(io.BytesIO(wave_bytes(2)), "a.wav")["job"])
     firsts = _firsts(me, job["mp3"])
-    takes = {name: _cold(cluster, name, first) for name, first in firsts.items()}
-    takes["convert"] = lambda: _event(cluster, me)
-    took = clock.in_turn(takes, rounds)
-    base = clock.median(took["hello"]).seconds
+    measurements = {name: _cold(cluster, name, first) for name, first in firsts.items()}
+    measurements["convert"] = lambda: _event(cluster, me)
+    took = timing.alternate(measurements, rounds)
+    base = timing.median(took["hello"]).seconds
     for name, goal in _GOALS.items():
-        mine = clock.median(took[name]).seconds
+        mine = timing.median(took[name]).seconds
         ratio = mine / base
         yield Row(
             "knative",
@@ -72,19 +72,19 @@ def _measured(cluster: Cluster, rounds: int) -> Iterator[Row]:
             f"hello world {base:.2f} s",
             **at_most(ratio, goal),
             details={
-                "by the fastest rounds": clock.fastest(took[name], took["hello"]),
+                "by the fastest rounds": timing.fastest(took[name], took["hello"]),
                 "seconds": mine,
                 "each": [one.seconds for one in took[name]],
             },
         )
-    event = clock.median(took["convert"]).seconds
+    event = timing.median(took["convert"]).seconds
     yield Row(
         "knative",
         "upload answered to running convert, from zero",
         event,
         "s",
-        f"hello world {base:.2f} s + {_SECONDS_BEYOND_HELLO} s",
-        **at_most(event, base + _SECONDS_BEYOND_HELLO),
+        f"hello world {base:.2f} s + {_EVENT_SECONDS} s",
+        **at_most(event, base + _EVENT_SECONDS),
         details={"each": [one.seconds for one in took["convert"]], "hello": [one.seconds for one in took["hello"]]},
     )
     if inside := os.environ.get("CLUSTER_EXEC"):
@@ -93,7 +93,7 @@ def _measured(cluster: Cluster, rounds: int) -> Iterator[Row]:
 
 
 def _firsts(me: User, mp3: str) -> dict[str, Callable[[], Answer]]:
-    """A real first request of each function."""
+    """Return a real first request for each function."""
     hello = type(me)(me.url)
     return {
         "hello": lambda: hello.call("GET", "/validate", headers={"Host": _host(me, "hello")}),
@@ -129,7 +129,7 @@ def _await_zero(cluster: Cluster, *names: str) -> None:
         if time.monotonic() > deadline:
             raise CannotMeasure(f"{', '.join(names)}: still not at zero after 300 s")
         time.sleep(1)
-    # The pods that are told to end still use the processor.
+    # Terminating pods still use the CPU.
     time.sleep(2)
 
 
@@ -140,7 +140,7 @@ def _event(cluster: Cluster, me: User) -> Took:
     job = me.upload(io.BytesIO(wave_bytes(2)), "a.wav")["job"]
     begin = time.perf_counter()
     while me.job(job)["status"] == "uploaded":
-        time.sleep(0.05)  # a call that is held would be answered a quarter of a second late
+        time.sleep(0.05)  # with ?wait= the answer could be a quarter of a second late
     return Took(time.perf_counter() - begin)
 
 
@@ -158,14 +158,14 @@ def _overhead(cluster: Cluster, me: User, inside: list[str]) -> Iterator[Row]:
     command = [*inside, "python3", "-c", _LATENCY, json.dumps(targets)]
     command += [json.dumps({"Authorization": f"Bearer {me.token}"}), "300"]
     found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    beyond = found["gateway"] - found["pod"]
+    overhead = found["gateway"] - found["pod"]
     yield Row(
         "knative",
         "gateway and Kourier twice, beyond the pod (p50)",
-        beyond,
+        overhead,
         "ms",
         f"the pod itself {found['pod']:.1f} ms",
-        **at_most(beyond, _OVERHEAD_MS),
+        **at_most(overhead, _MAX_OVERHEAD_MS),
         details={"its own host, beyond the pod, ms": found["own host"] - found["pod"]},
     )
 
@@ -187,10 +187,10 @@ def _sizes(cluster: Cluster) -> Iterator[Row]:
 
 
 def _hello(cluster: Cluster) -> list[str]:
-    """Hello world as a function is served: validate's image, limits and scaling, without validate."""
+    """Deploy hello world with the image, limits and scaling of validate; return the objects to delete."""
     (validate,) = cluster.get("services.serving.knative.dev", "--field-selector=metadata.name=validate")
     code = (Path(__file__).parent / "hello.py").read_text()
-    configuration = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "hello"}, "data": {"hello.py": code}}
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "hello"}, "data": {"hello.py": code}}
     template: dict[str, Any] = validate["spec"]["template"]
     (container,) = template["spec"]["containers"]
     container["env"] = [each for each in container["env"] if not each["name"].startswith("FUNCTION_")]
@@ -207,7 +207,7 @@ def _hello(cluster: Cluster) -> list[str]:
         "metadata": {"name": "hello"},
         "spec": {"template": template},
     }
-    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": [configuration, service]})
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": [config_map, service]})
     cluster.kubectl("apply", "--filename", "-", given=text)
     cluster.kubectl("wait", "--for=condition=Ready", "services.serving.knative.dev/hello", "--timeout=120s")
     return ["services.serving.knative.dev/hello", "configmap/hello"]

@@ -1,4 +1,4 @@
-"""login: what a login costs apart from argon2, against a function that does nothing on the same stack."""
+"""login: the cost of a login apart from argon2, against a function that does nothing on the same stack."""
 
 import base64
 import contextlib
@@ -6,20 +6,19 @@ import http.client
 import time
 from collections.abc import Callable, Iterator
 
-from functions.auth.accounts import Accounts
+from functions.auth.accounts import Accounts, UsernameTaken
 from functions.state.database import Database
-from scripts.benchmarks import clock
+from scripts.benchmarks import timing
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.report import Row, at_most
 from scripts.benchmarks.serving import ask, keys, serving
 
-NAME, PASSWORD = "bench@example.org", "correct horse battery"
+NAME = "bench@example.org"
+PASSWORD = "correct horse battery"  # noqa: S105 - of an account that lives for a minute
 
 
-def account(url: str) -> Callable[[], float]:
+def _create_account(url: str) -> Callable[[], float]:
     """Create the account and return a function that verifies its password once and returns the seconds it took."""
-    from functions.auth.accounts import UsernameTaken
-
     database = Database(url)
     accounts = Accounts(database)
     with contextlib.suppress(UsernameTaken):
@@ -37,10 +36,10 @@ def account(url: str) -> Callable[[], float]:
 
 
 def login(bench: Bench) -> Iterator[Row]:
-    """The function with a check that takes no time; beside it the real one, and argon2's own time."""
+    """The function with a password check that takes no time; the details have the real one and argon2 alone."""
     many = 50 if bench.quick else 300
     url = bench.database()
-    check = account(url)
+    check = _create_account(url)
     environ = {**keys(), "DATABASE_URL": url}
     folder = "scripts/benchmarks"
     with (
@@ -53,7 +52,7 @@ def login(bench: Bench) -> Iterator[Row]:
             name: http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
             for name, served in (("instant", instant), ("real", real), ("hello", hello))
         }
-        # Apart from each other: 19 MiB of argon2 empty the caches for whatever comes next, which is a part of its cost.
+        # Separately: the 19 MiB of argon2 evict the CPU caches for whatever comes next, which is part of its cost.
         for names in (("instant", "hello"), ("check", "real")):
             for number in range(many):
                 for name in names:
@@ -66,7 +65,7 @@ def login(bench: Bench) -> Iterator[Row]:
                         took[name].append((time.perf_counter() - begin) * 1000)
         for connection in connections.values():
             connection.close()
-    p50 = {name: clock.quantile(times, 0.5) for name, times in took.items()}
+    p50 = {name: timing.quantile(times, 0.5) for name, times in took.items()}
     yield Row(
         "login",
         "p50 without the password check",
@@ -78,12 +77,12 @@ def login(bench: Bench) -> Iterator[Row]:
             "with the check, ms": p50["real"],
             "the check alone, ms": p50["check"],
             "with the check less the check, ms": p50["real"] - p50["check"],
-            "p99 without, ms": clock.quantile(took["instant"], 0.99),
+            "p99 without, ms": timing.quantile(took["instant"], 0.99),
             "servers": bench.servers(),
         },
     )
 
 
 def basic() -> dict[str, str]:
-    """The header with name and password."""
+    """Return the header with name and password."""
     return {"Authorization": "Basic " + base64.b64encode(f"{NAME}:{PASSWORD}".encode()).decode()}

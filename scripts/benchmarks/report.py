@@ -1,4 +1,4 @@
-"""The rows of a run: printed as they come, and as JSON at the end."""
+"""Prints the rows of a run as they are measured, and writes them as JSON at the end."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.clock import cores
+from scripts.benchmarks.timing import cpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +17,13 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: the row, as it is chosen on the command line.
+        name: the row's name on the command line.
         what: what was measured.
-        value: the figure; a ratio has no unit.
-        unit: of the figure.
-        reference: what it is compared with, with the reference's own figure.
-        goal: as the design has it; empty where there is none.
-        met: whether it was reached; None where there is no goal, or nothing to judge by.
+        value: the figure.
+        unit: the figure's unit; ``x`` is a ratio to the reference.
+        reference: what the figure is compared with, and the reference's own figure.
+        goal: the design's goal; empty if there is none.
+        met: whether the goal was reached; None if there is none.
         details: everything else worth keeping.
     """
 
@@ -38,12 +38,12 @@ class Row:
 
 
 def at_most(value: float, goal: float) -> dict[str, Any]:
-    """``goal`` and ``met`` of a row whose figure should be at most so much."""
+    """Return ``goal`` and ``met`` of a row whose figure has an upper limit."""
     return {"goal": f"<= {goal:g}", "met": value <= goal}
 
 
 def at_least(value: float, goal: float) -> dict[str, Any]:
-    """``goal`` and ``met`` of a row whose figure should be at least so much."""
+    """Return ``goal`` and ``met`` of a row whose figure has a lower limit."""
     return {"goal": f">= {goal:g}", "met": value >= goal}
 
 
@@ -52,19 +52,19 @@ _HEADINGS = ("row", "what", "measured", "goal", "")
 
 
 def heading() -> str:
-    """The table's first line."""
-    return _line(*_HEADINGS, "reference, in the same run")
+    """Return the table's first line."""
+    return _columns(*_HEADINGS, "reference in the same run")
 
 
 def line(row: Row) -> str:
-    """A row of the table, its details indented below it."""
+    """Return a row as a line of the table, with its details indented below it."""
     verdict = {True: "met", False: "NOT MET", None: ""}[row.met]
     figure = f"{row.value:.3g}" if abs(row.value) < 100 else f"{row.value:.0f}"
-    first = _line(row.name, row.what, f"{figure} {row.unit}".strip(), row.goal, verdict, row.reference)
+    first = _columns(row.name, row.what, f"{figure} {row.unit}".strip(), row.goal, verdict, row.reference)
     return "\n".join([first, *(f"{'':10}{name}: {_text(value)}" for name, value in row.details.items())])
 
 
-def _line(*columns: str) -> str:
+def _columns(*columns: str) -> str:
     *fixed, last = columns
     return "  ".join([*(text.ljust(width) for text, width in zip(fixed, _WIDTHS, strict=True)), last]).rstrip()
 
@@ -80,17 +80,17 @@ def _text(value: Any) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine that the figures are measured on."""
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": cores(),
+        "cpus": cpus(),
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
 
-def write(path: Path, about: dict[str, Any], rows: Sequence[Row], failed: dict[str, str]) -> None:
-    """The whole run as one JSON document."""
-    document = {"machine": about, "rows": [asdict(row) for row in rows], "failed": failed}
+def write(path: Path, machine: dict[str, Any], rows: Sequence[Row], failed: dict[str, str]) -> None:
+    """Write the run as one JSON document."""
+    document = {"machine": machine, "rows": [asdict(row) for row in rows], "failed": failed}
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""The functions as processes of their own, and a client that costs as little as a client can."""
+"""Runs functions as processes, prepares their stores and jobs, and calls them with a client that needs little CPU."""
 
 import contextlib
 import http.client
@@ -19,7 +19,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from functions.auth.accounts import UserId
 from functions.auth.tokens import Signer
-from scripts.benchmarks.clock import ROOT, CannotMeasure
+from functions.media import BlobId, Description, connect
+from functions.options import Options
+from functions.state.blobs import Blobs
+from functions.state.database import Database
+from functions.state.jobs import Jobs, NewJob, Outcome, new_job_id
+from scripts.benchmarks.bench import Bench
+from scripts.benchmarks.timing import ROOT, CannotMeasure
+from tests.support.processes import children
+from tests.support.servers import free_port
 
 USER = UserId("5a" * 16)
 _START = 60.0  # seconds
@@ -27,7 +35,7 @@ _CHUNK = 1 << 20
 
 
 def keys() -> dict[str, str]:
-    """Variables with keys of an installation of its own."""
+    """Return variables with fresh keys."""
     key = Ed25519PrivateKey.generate()
     return {
         "TOKEN_PRIVATE_KEY": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
@@ -38,49 +46,49 @@ def keys() -> dict[str, str]:
 
 
 def token(environ: Mapping[str, str]) -> str:
-    """A token of USER's."""
+    """Return a token of USER."""
     return Signer(environ["TOKEN_PRIVATE_KEY"]).sign(USER, "bench@example.org", "user")
 
 
 class Cpu:
-    """CPU seconds of a process and of the children it has waited for."""
+    """Counts the CPU seconds of a process and of the children that it has waited for."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
 
     def __call__(self) -> float:
-        """So many since it began."""
+        """Return the seconds since the process started."""
         fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:15])) / 100  # utime, stime, cutime, cstime; proc(5), USER_HZ is 100
 
 
 class Served:
-    """A function that runs."""
+    """A running function."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-        self.process, self.port, self.log = process, port, log
+        self.process = process
+        self.port = port
+        self.log = log
         self.url = f"http://127.0.0.1:{port}/"
 
     def workers(self) -> list[int]:
-        """The processes that handle requests."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in children.split()]
+        """Return the processes that handle requests."""
+        return children(self.process.pid)
 
     def worker(self) -> int:
-        """The one that handles requests; the port is open before it is there."""
+        """Wait for the process that handles requests, which starts after the port is open, and return it."""
         deadline = time.monotonic() + _START
         while not (found := self.workers()):
             if time.monotonic() > deadline:
-                raise CannotMeasure(f"A function has no worker: {self.log.read_text()[-2000:]}")
+                raise CannotMeasure(f"A function started no worker: {self.log.read_text()[-2000:]}")
             time.sleep(0.01)
         return found[0]
 
 
 def start(source: str, target: str, environ: Mapping[str, str], log: Path) -> Served:
-    """Start a function by infra.serve, without waiting for it; ``stop`` is the caller's."""
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        port = int(door.getsockname()[1])
-    own = {
+    """Start a function with infra.serve without waiting for it; the caller stops it."""
+    port = free_port()
+    variables = {
         "FUNCTION_SOURCE": source,
         "FUNCTION_TARGET": target,
         "BIND_ADDRESS": "127.0.0.1",
@@ -94,23 +102,15 @@ def start(source: str, target: str, environ: Mapping[str, str], log: Path) -> Se
         process = subprocess.Popen(
             [sys.executable, "-m", "infra.serve"],
             cwd=ROOT,
-            env={**inherited, **environ, **own},
+            env={**inherited, **environ, **variables},
             stdout=output,
             stderr=output,
         )
     return Served(process, port, log)
 
 
-def kill(served: Served) -> float:
-    """End a function's processes at once; the CPU seconds that they took."""
-    used = Cpu(served.process.pid)() + sum(Cpu(pid)() for pid in served.workers())
-    served.process.kill()  # its workers die with it
-    served.process.wait()
-    return used
-
-
 def stop(served: Served) -> None:
-    """End a function, in good order if it can."""
+    """Stop a function gracefully, or kill it after ten seconds."""
     served.process.send_signal(signal.SIGTERM)
     try:
         served.process.wait(10)
@@ -121,7 +121,7 @@ def stop(served: Served) -> None:
 
 @contextlib.contextmanager
 def serving(name: str, environ: Mapping[str, str], folder: Path, source: str | None = None) -> Iterator[Served]:
-    """A function that takes requests, until the block ends."""
+    """Run a function until the block ends."""
     served = start(source or f"functions/{name}/main.py", name, environ, folder / f"{name}.log")
     try:
         await_port(served)
@@ -131,7 +131,7 @@ def serving(name: str, environ: Mapping[str, str], folder: Path, source: str | N
 
 
 def await_port(served: Served) -> None:
-    """Wait until the function takes connections."""
+    """Wait until the function accepts connections."""
     deadline = time.monotonic() + _START
     while True:
         try:
@@ -146,10 +146,10 @@ def await_port(served: Served) -> None:
 def ask(
     connection: http.client.HTTPConnection, method: str, path: str, headers: dict[str, str], body: bytes = b""
 ) -> Any:
-    """The JSON of an answer.
+    """Call a function and return the JSON of its answer.
 
     Raises:
-        CannotMeasure: it was an error.
+        CannotMeasure: the answer was an error.
     """
     connection.request(method, path, body, headers)
     answer = connection.getresponse()
@@ -160,9 +160,11 @@ def ask(
 
 
 def upload(port: int, bearer: str, file: Path, form: bool = True) -> dict[str, str]:
-    """Upload as a browser does, or the bare bytes; the kernel moves them, so that the client takes no core."""
-    size, boundary = file.stat().st_size, secrets.token_hex(16)
-    head = tail = b""
+    """Upload as a browser does, or the raw bytes. The kernel moves them, so that the client needs little CPU."""
+    size = file.stat().st_size
+    boundary = secrets.token_hex(16)
+    head = b""
+    tail = b""
     headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "video/mp4"}
     if form:
         headers["Content-Type"] = f"multipart/form-data; boundary={boundary}"
@@ -190,16 +192,48 @@ def upload(port: int, bearer: str, file: Path, form: bool = True) -> dict[str, s
 
 
 def download(port: int, bearer: str, fid: str) -> int:
-    """Download and forget; how many bytes. The kernel throws them away, so that the client takes no core."""
+    """Download a file and return its size. The kernel discards the bytes, so that the client needs little CPU."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1800)
     buffer = bytearray(_CHUNK)
     with contextlib.closing(connection):
         connection.request("GET", f"/download?fid={fid}", headers={"Authorization": f"Bearer {bearer}"})
-        link = connection.sock
+        sock = connection.sock
         answer = connection.getresponse()
         if answer.status != 200:
             raise CannotMeasure(f"The download was answered {answer.status}: {answer.read()[:500]!r}")
-        size, whole = len(answer.read1(_CHUNK)), int(answer.headers["Content-Length"])  # what came with the head
-        while size < whole and (got := link.recv_into(buffer, min(_CHUNK, whole - size), socket.MSG_TRUNC)):
+        total = int(answer.headers["Content-Length"])
+        size = len(answer.read1(_CHUNK))  # the bytes that arrived with the headers
+        while size < total and (got := sock.recv_into(buffer, min(_CHUNK, total - size), socket.MSG_TRUNC)):
             size += got
     return size
+
+
+def store(bench: Bench, file: Path, as_mp3: bool = False, media: dict[str, str] | None = None) -> BlobId:
+    """Store a file as a video or as an MP3 and return its blob.
+
+    Args:
+        bench: the run.
+        file: what to store.
+        as_mp3: whether it goes to the MP3s.
+        media: variables of another media store than the run's.
+    """
+    stores = connect(media or bench.media())
+    database = Database(bench.database())
+    name = "mp3s" if as_mp3 else "videos"
+    description = Description(USER, new_job_id(), file.name, "video/mp4")
+    with file.open("rb") as source, Blobs(database).writing(stores, name, description) as target:
+        while data := source.read(_CHUNK):
+            target.write(data)
+    database.close()
+    return target.blob
+
+
+def add_done_job(bench: Bench, mp3: BlobId) -> None:
+    """Add a job that is done and has this MP3."""
+    database = Database(bench.database())
+    jobs = Jobs(database)
+    job = jobs.add(NewJob(new_job_id(), USER, mp3, "video.mp4", Options()))
+    lease = jobs.claim(job.id)
+    if lease is None or jobs.finish(lease, Outcome(mp3, 1.0, None)) is None:
+        raise CannotMeasure("The job could not be added.")
+    database.close()

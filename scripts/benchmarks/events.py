@@ -1,4 +1,4 @@
-"""events: publish, RabbitMQ, the bridge and a function that does nothing, against bare pika."""
+"""events: from publish through RabbitMQ and the bridge to a function that does nothing, against bare pika."""
 
 import threading
 import time
@@ -8,17 +8,17 @@ from itertools import count
 from typing import Any
 
 from events.schema import JobId, VideoUploaded
-from scripts.benchmarks import clock
+from scripts.benchmarks import timing
 from scripts.benchmarks.bench import Bench
-from scripts.benchmarks.clock import CannotMeasure
 from scripts.benchmarks.report import Row, at_least, at_most
+from scripts.benchmarks.timing import CannotMeasure
 
 _PUBLISHERS = 16
 _numbers = count()
 
 
-def messages(bench: Bench) -> Iterator[Row]:
-    """Rate with 16 threads that publish at once, and how long an event is on its way at 100 a second."""
+def events(bench: Bench) -> Iterator[Row]:
+    """The rate with 16 threads that publish at once, and the latency at 100 events a second."""
     from tests.support.servers.bridge import Bridge
     from tests.support.servers.function import Function
 
@@ -26,7 +26,9 @@ def messages(bench: Bench) -> Iterator[Row]:
     if url is None:
         raise CannotMeasure("RabbitMQ is not installed.")
     many = 200 if bench.quick else 2000
-    rates, bare, latencies = [], [], list[float]()
+    rates: list[float] = []
+    bare: list[float] = []
+    latencies: list[float] = []
     with Function() as function, Bridge(url, {"video": function.url}) as bridge:
         _rate(bridge, function, 100)
         for _ in range(bench.rounds):
@@ -34,7 +36,8 @@ def messages(bench: Bench) -> Iterator[Row]:
             rates.append(_rate(bridge, function, many))
         for _ in range(bench.rounds):
             latencies += _latencies(bridge, function, 100 if bench.quick else 500)
-    rate, reference = sorted(rates)[len(rates) // 2], sorted(bare)[len(bare) // 2]
+    rate = timing.quantile(rates, 0.5)
+    reference = timing.quantile(bare, 0.5)
     yield Row(
         "events",
         f"{many} events, {_PUBLISHERS} publishers",
@@ -44,7 +47,7 @@ def messages(bench: Bench) -> Iterator[Row]:
         **at_least(rate, 400),
         details={"ratio": rate / reference, "rounds": rates},
     )
-    p50, p99 = (clock.quantile(latencies, part) * 1000 for part in (0.5, 0.99))
+    p50, p99 = (timing.quantile(latencies, fraction) * 1000 for fraction in (0.5, 0.99))
     yield Row("events", "latency at 100/s, p99", p99, "ms", "none", **at_most(p99, 50), details={"p50, ms": p50})
 
 
@@ -66,7 +69,7 @@ def _rate(bridge: Any, function: Any, many: int) -> float:
 
 
 def _latencies(bridge: Any, function: Any, many: int) -> list[float]:
-    """Seconds between the call of publish and the function's having the event, 100 events a second."""
+    """Return the seconds from the call of publish until the function has the event, at 100 events a second."""
     function.requests.clear()
     arrived: dict[str, float] = {}
     lock = threading.Lock()
@@ -91,7 +94,7 @@ def _latencies(bridge: Any, function: Any, many: int) -> list[float]:
 
 
 def _bare(url: str, many: int) -> float:
-    """Published, confirmed and consumed by pika alone, with no function behind it."""
+    """Publish, confirm and consume with pika alone, without a function; return the rate."""
     import pika  # type: ignore[import-untyped]  # pika carries no types
 
     connection = pika.BlockingConnection(pika.URLParameters(url))
@@ -100,7 +103,8 @@ def _bare(url: str, many: int) -> float:
         queue = channel.queue_declare("bench-bare", durable=True).method.queue
         channel.confirm_delivery()
         channel.basic_qos(prefetch_count=100)
-        properties, body = pika.BasicProperties(delivery_mode=2), b'{"job": "%032d"}' % 0
+        properties = pika.BasicProperties(delivery_mode=2)
+        body = b'{"job": "%032d"}' % 0
         begin = time.perf_counter()
         for _ in range(many):
             channel.basic_publish("", queue, body, properties, mandatory=True)

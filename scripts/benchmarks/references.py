@@ -1,6 +1,6 @@
-"""The references, each as a process that tells in JSON what its own work took, its start not counted.
+"""Measures the work of one reference in a process of its own, without the process's start, and prints the time as JSON.
 
-python -m scripts.benchmarks.bare put URI FILE
+python -m scripts.benchmarks.references put URI FILE
 """
 
 import importlib
@@ -17,7 +17,7 @@ from typing import Any
 from functions.media import Description, Media, connect, new_blob_id
 
 _CHUNK = 1 << 20
-_NOBODY = Description("5a" * 16, "a0" * 16, "video.mp4", "video/mp4")
+_DESCRIPTION = Description("5a" * 16, "a0" * 16, "video.mp4", "video/mp4")
 
 
 def _database(uri: str) -> Any:
@@ -28,7 +28,7 @@ def _database(uri: str) -> Any:
 
 
 def _connected(uri: str) -> Media:
-    """The stores, with everything imported and connected that they put off until their first use."""
+    """Return the stores after their first use, which imports and connects everything."""
     media = connect({"MONGO_URI": uri})
     for store in (media.videos, media.mp3s):
         store.delete(new_blob_id())
@@ -36,7 +36,7 @@ def _connected(uri: str) -> Media:
 
 
 def put(uri: str, file: str) -> Callable[[], object]:
-    """GridFS as pymongo has it: put."""
+    """Return a call of pymongo's GridFS.put."""
     import gridfs
 
     bucket = gridfs.GridFS(_database(uri))
@@ -49,7 +49,7 @@ def put(uri: str, file: str) -> Callable[[], object]:
 
 
 def read(uri: str, blob: str) -> Callable[[], object]:
-    """A file's chunks, in order, 16 to an answer."""
+    """Return a function that reads a file's chunks in order, 16 per answer."""
     from bson import ObjectId
 
     chunks = _database(uri)["fs.chunks"]
@@ -61,11 +61,11 @@ def read(uri: str, blob: str) -> Callable[[], object]:
 
 
 def store_put(uri: str, file: str) -> Callable[[], object]:
-    """Our store's own writer, without a function."""
+    """Return a function that writes with our store alone, without the upload function."""
     store = _connected(uri).videos
 
     def work() -> None:
-        with Path(file).open("rb") as source, store.create(new_blob_id(), _NOBODY) as target:
+        with Path(file).open("rb") as source, store.create(new_blob_id(), _DESCRIPTION) as target:
             while data := source.read(_CHUNK):
                 target.write(data)
 
@@ -73,7 +73,7 @@ def store_put(uri: str, file: str) -> Callable[[], object]:
 
 
 def store_read(uri: str, blob: str) -> Callable[[], object]:
-    """Our store's own reader, without a function."""
+    """Return a function that reads with our store alone, without the download function."""
     store = _connected(uri).videos
 
     def work() -> None:
@@ -85,7 +85,7 @@ def store_read(uri: str, blob: str) -> Callable[[], object]:
 
 
 def moviepy(uri: str, blob: str) -> Callable[[], object]:
-    """The converter of the tutorial systems: everything through memory and temporary files, MoviePy in between."""
+    """Return the converter of the tutorial systems: everything in memory and temporary files, MoviePy in between."""
     import gridfs
     from bson import ObjectId
 
@@ -95,12 +95,12 @@ def moviepy(uri: str, blob: str) -> Callable[[], object]:
 
     def work() -> None:
         with tempfile.NamedTemporaryFile(suffix=".mp4") as video, tempfile.NamedTemporaryFile(suffix=".mp3") as mp3:
-            # As they do, videos.get(...).read(); in answers of 16 chunks, which servers without a limit of 48 MB need.
+            # They call videos.get(...).read(). Answers of 16 chunks suit servers without MongoDB's limit of 48 MB.
             found = database["fs.chunks"].find({"files_id": ObjectId(blob)}).sort("n", 1).batch_size(16)
             video.write(b"".join(chunk["data"] for chunk in found))
             video.flush()
             clip = editor.VideoFileClip(video.name)
-            # 192k as the others here; they leave it to ffmpeg's default.
+            # 192k as the others here. The tutorials leave it to ffmpeg's default.
             clip.audio.write_audiofile(mp3.name, bitrate="192k", logger=None)
             clip.close()
             mp3s.put(Path(mp3.name).read_bytes())
@@ -108,8 +108,8 @@ def moviepy(uri: str, blob: str) -> Callable[[], object]:
     return work
 
 
-def engine(uri: str, blob: str) -> Callable[[], object]:
-    """The engine from the store and into the store, as convert runs it."""
+def pipeline(uri: str, blob: str) -> Callable[[], object]:
+    """Return a conversion from the store into the store, as the function convert runs it."""
     from functions.convert.cpus import available_cpus
     from functions.convert.pipeline import Settings, to_mp3
     from functions.options import Options
@@ -120,7 +120,7 @@ def engine(uri: str, blob: str) -> Callable[[], object]:
         with (
             tempfile.TemporaryDirectory() as folder,
             media.videos.open(blob) as video,
-            media.mp3s.create(new_blob_id(), _NOBODY) as mp3,
+            media.mp3s.create(new_blob_id(), _DESCRIPTION) as mp3,
         ):
             to_mp3(
                 video,
@@ -139,13 +139,19 @@ def engine(uri: str, blob: str) -> Callable[[], object]:
 
 
 def main() -> None:
-    """Prepare, then measure the work alone."""
+    """Prepare a reference, then measure its work alone."""
     name, uri, what = sys.argv[1:]
     prepare = {
-        "put": put, "read": read, "store-put": store_put, "store-read": store_read, "moviepy": moviepy, "engine": engine
-    }[name]  # fmt: skip
+        "put": put,
+        "read": read,
+        "store-put": store_put,
+        "store-read": store_read,
+        "moviepy": moviepy,
+        "pipeline": pipeline,
+    }[name]
     work = prepare(uri, what)
-    before, begin = _cpu(), time.perf_counter()
+    before = _cpu()
+    begin = time.perf_counter()
     work()
     print(json.dumps({"seconds": time.perf_counter() - begin, "cpu": _cpu() - before}))
 
