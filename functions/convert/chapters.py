@@ -18,7 +18,7 @@ class Chapter(NamedTuple):
 
 
 def within(chapters: Iterable[Chapter], start: float, length: float) -> list[Chapter]:
-    """Clip chapters to the part of the audio that is kept.
+    """Clips chapters to the part of the audio that is kept.
 
     Args:
         chapters: of the complete audio.

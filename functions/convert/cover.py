@@ -38,7 +38,7 @@ _UNREADABLE = "The video cannot be decoded at the cover position: choose another
 def prepare(
     source: SupportsReadSeek, track: TrackInfo, wanted: str | float | None, on_progress: Callable[[float], None]
 ) -> TrackInfo:
-    """Extract from the source what the cover will be made from.
+    """Extracts from the source what the cover will be made from.
 
     Args:
         source: as for ``open_track``; its track must be complete unless ``wanted`` is None or "none".
@@ -104,7 +104,7 @@ def _start(excerpt: VideoExcerpt, out: int, ffmpeg: str) -> subprocess.Popen[byt
 
 @contextlib.contextmanager
 def rendering(track: TrackInfo, ffmpeg: str) -> Iterator[Callable[[Callable[[], None]], tuple[bytes, str | None]]]:
-    """Make the cover in another process while the block runs.
+    """Makes the cover in another process while the block runs.
 
     Args:
         track: as returned by ``prepare``.

@@ -30,11 +30,11 @@ class SupportsReadSeek(Protocol):
     """The source: any binary file object."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Read up to ``size`` bytes; empty only at the end."""
+        """Reads up to ``size`` bytes; empty only at the end."""
         ...
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Move to a byte offset and return it."""
+        """Moves to a byte offset and returns it."""
         ...
 
     def tell(self) -> int:
@@ -50,7 +50,7 @@ class DemuxClient:
     """
 
     def __init__(self, source: SupportsReadSeek, path: Path, wanted: TrackOrder | ExcerptOrder) -> None:
-        """Prepare the extraction of ``wanted`` from the source into a new file at ``path``."""
+        """Prepares the extraction of ``wanted`` from the source into a new file at ``path``."""
         self._source = source
         self._path = path
         self._wanted = wanted
@@ -98,7 +98,7 @@ class DemuxClient:
         return self._finished
 
     def report(self, on_progress: Callable[[float], None]) -> tuple[protocol.Report, bytes]:
-        """Wait for the child's report, which may arrive while it still writes the file.
+        """Waits for the child's report, which may arrive while it still writes the file.
 
         Args:
             on_progress: called twice a second with the fraction of the source that was read, 0 to 1; an exception that
@@ -117,12 +117,12 @@ class DemuxClient:
         return self._report, self._cover
 
     def finish(self, on_progress: Callable[[float], None]) -> None:
-        """Wait for the end; arguments and errors as ``report``, and errors of the source."""
+        """Waits for the end; arguments and errors as ``report``, and errors of the source."""
         self._wait(lambda: self._finished, on_progress)
         self.check()
 
     def check(self) -> None:
-        """Raise the error that has occurred so far, if any."""
+        """Raises the error that has occurred so far, if any."""
         if self._error is not None:
             raise self._error
         elapsed = time.perf_counter() - self._started - self._read_seconds
@@ -130,7 +130,7 @@ class DemuxClient:
             raise UnusableMedia("Reading this file takes far too long for a video: it may be damaged.")
 
     def chunks(self) -> Iterator[bytes]:
-        """Read the new file from start to end while it grows; it only grows once there is a report."""
+        """Reads the new file from start to end while it grows; it only grows once there is a report."""
         with self._path.open("rb", buffering=0) as file:
             while True:
                 finished = self._finished
@@ -182,7 +182,7 @@ class DemuxClient:
             self._changed.notify_all()
 
     def _serve(self) -> protocol.Report:
-        """Answer the child's requests up to its final report."""
+        """Answers the child's requests up to its final report."""
         link = self._child.link
         wanted = TrackReport if isinstance(self._wanted, TrackOrder) else ExcerptReport
         while True:
@@ -235,7 +235,7 @@ def _send(link: socket.socket, data: bytes) -> None:
 
 
 def _death(status: int, closed: BaseException) -> Mp3burstError:
-    """Map the exit status of a child that sent no report to an error: dying by its own signal is the file's fault."""
+    """Maps the exit status of a child that sent no report to an error: dying by its own signal is the file's fault."""
     error: Mp3burstError
     if status >= 0 or status == -signal.SIGKILL:
         error = EncoderKilled("The demuxer was killed; the conversion will be retried.")
@@ -246,7 +246,7 @@ def _death(status: int, closed: BaseException) -> Mp3burstError:
 
 
 def error_of(report: FaultReport, number: int) -> Mp3burstError:
-    """Map a fault to a user-facing error; ``number`` is the track that was requested."""
+    """Maps a fault to a user-facing error; ``number`` is the track that was requested."""
     if report.fault == Fault.DISK_FULL:
         return TemporaryStorageFull("Temporary storage is full; the conversion will be retried.")
     error = UnusableMedia(_message(report, number))

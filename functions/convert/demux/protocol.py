@@ -117,7 +117,7 @@ class Order:
 
 
 def send_order(link: socket.socket, order: Order) -> None:
-    """Send an order, and the open file with it.
+    """Sends an order, and the open file with it.
 
     Raises:
         PeerClosed: the child has ended.
@@ -131,7 +131,7 @@ def send_order(link: socket.socket, order: Order) -> None:
 
 
 def receive_order(link: socket.socket) -> Order:
-    """Wait for the order.
+    """Waits for the order.
 
     Raises:
         PeerClosed: the parent has ended.
@@ -146,7 +146,7 @@ def receive_order(link: socket.socket) -> Order:
 
 
 def receive(link: socket.socket, size: int) -> bytearray:
-    """Receive exactly ``size`` bytes.
+    """Receives exactly ``size`` bytes.
 
     Raises:
         PeerClosed: the other side has ended.
@@ -192,7 +192,7 @@ class RemoteFile(PositionedFile):
         self._position = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """Read up to ``size`` bytes."""
+        """Reads up to ``size`` bytes."""
         size = BUFFER if size < 0 else size
         self._link.sendall(REQUEST.pack(READ, size, self._position))
         data = self._answer()
@@ -200,7 +200,7 @@ class RemoteFile(PositionedFile):
         return data
 
     def gather(self, spans: Sequence[tuple[int, int]]) -> bytes:
-        """Read several (start, end) spans in one request, which saves the two processes from waking up for each."""
+        """Reads several (start, end) spans in one request, which saves the two processes from waking up for each."""
         packed = b"".join(SPAN.pack(start, end - start) for start, end in spans)
         self._link.sendall(REQUEST.pack(GATHER, len(spans), 0) + packed)
         return self._answer()
@@ -211,7 +211,7 @@ class RemoteFile(PositionedFile):
         return bytes(receive(self._link, length))
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Set the offset of the next request."""
+        """Sets the offset of the next request."""
         target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         if target < 0:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -288,12 +288,12 @@ Report = TrackReport | ExcerptReport | FaultReport
 
 
 def dump_report(report: Report) -> bytes:
-    """Encode a report."""
+    """Encodes a report."""
     return json.dumps(asdict(report)).encode()
 
 
 def parse_report(data: bytes | bytearray, wanted: type[TrackReport] | type[ExcerptReport]) -> Report:
-    """Decode a report and check the type and range of every value.
+    """Decodes a report and checks the type and range of every value.
 
     Args:
         data: as received.

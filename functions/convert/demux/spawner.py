@@ -34,7 +34,7 @@ class DemuxProcess:
     link: socket.socket
 
     def begin(self, target: int, size: int, wanted: TrackOrder | ExcerptOrder) -> None:
-        """Send the order; to be called once.
+        """Sends the order; to be called once.
 
         Args:
             target: descriptor of the open file that the child writes.
@@ -52,7 +52,7 @@ class DemuxProcess:
         protocol.send_order(self.link, Order(target, size, limits, wanted))
 
     def stop(self) -> None:
-        """Kill the process and close the socket."""
+        """Kills the process and closes the socket."""
         spawn.stop([self.process])
         self.link.close()
 
@@ -64,19 +64,19 @@ class DemuxSpawner:
         self.reset()
 
     def reset(self) -> None:
-        """Start afresh in a forked process, which has neither its parent's threads nor its children."""
+        """Starts afresh in a forked process, which has neither its parent's threads nor its children."""
         self._spares: deque[Future[DemuxProcess]] = deque()
         # A child dies with the thread that started it: this thread lives as long as the process.
         self._starter = ThreadPoolExecutor(1, "demux-spawner")
 
     def prepare(self) -> None:
-        """Start a spare child in the background, unless there is one; best effort."""
+        """Starts a spare child in the background, unless there is one; best effort."""
         if not self._spares:
             with contextlib.suppress(RuntimeError):  # no more threads
                 self._spares.append(self._starter.submit(start))
 
     def take(self) -> DemuxProcess:
-        """Return the spare child, or start one.
+        """Returns the spare child, or starts one.
 
         Raises:
             OutOfResources: as ``spawn.spawn``.
@@ -90,7 +90,7 @@ class DemuxSpawner:
         return start()
 
     def dismiss(self) -> None:
-        """Stop the spare child."""
+        """Stops the spare child."""
         while self._spares:
             with contextlib.suppress(IndexError, OSError, OutOfResources):
                 self._spares.popleft().result().stop()
@@ -102,7 +102,7 @@ def cpu_seconds(size: int) -> int:
 
 
 def start() -> DemuxProcess:
-    """Start a child, which waits for its order and dies with the calling thread.
+    """Starts a child, which waits for its order and dies with the calling thread.
 
     Raises:
         OutOfResources: as ``spawn.spawn``.

@@ -92,18 +92,18 @@ class TrackStream:
         return self.growing and self._client is not None and self._client.slow
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes of a growing file from start to end, waiting for those that are not yet written."""
+        """Yields the bytes of a growing file from start to end, waiting for those that are not yet written."""
         if self._client is None:
             raise ValueError("the file is complete: open it instead")
         yield from self._client.chunks()
 
     def check(self) -> None:
-        """Raise the error that has stopped the extraction, if any; as ``complete``."""
+        """Raises the error that has stopped the extraction, if any; as ``complete``."""
         if self._client is not None:
             self._client.check()
 
     def complete(self, on_progress: Callable[[float], None]) -> TrackInfo:
-        """Wait until the file is complete.
+        """Waits until the file is complete.
 
         Args:
             on_progress: as for ``open_track``.
@@ -126,7 +126,7 @@ def open_track(
     copy: bool,
     on_progress: Callable[[float], None],
 ) -> Iterator[TrackStream | None]:
-    """Extract an audio track from the source into a new file.
+    """Extracts an audio track from the source into a new file.
 
     Args:
         source: used by this function alone until the end of the block.
@@ -180,6 +180,6 @@ def _info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
 def extract_track(
     source: SupportsReadSeek, path: Path, *, number: int, copy: bool, on_progress: Callable[[float], None]
 ) -> TrackInfo | None:
-    """Extract a track completely; arguments and errors as ``open_track`` and ``TrackStream.complete``."""
+    """Extracts a track completely; arguments and errors as ``open_track`` and ``TrackStream.complete``."""
     with open_track(source, path, number=number, copy=copy, on_progress=on_progress) as track:
         return None if track is None else track.complete(on_progress)

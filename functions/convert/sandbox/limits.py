@@ -24,7 +24,7 @@ Limits = dict[str, int]
 
 
 def enter(parent: int, limits: Limits) -> None:
-    """Confine this process. Resource limits always apply; the rest as far as the kernel allows it.
+    """Confines this process. Resource limits always apply; the rest as far as the kernel allows it.
 
     Args:
         parent: id of the process that this one must not outlive.
@@ -44,7 +44,7 @@ def enter(parent: int, limits: Limits) -> None:
 
 
 def limit(limits: Limits) -> None:
-    """Set resource limits, as ``enter`` does."""
+    """Sets resource limits, as ``enter`` does."""
     for name, value in limits.items():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]

@@ -21,7 +21,7 @@ _EXHAUSTED = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
-    """Raise OutOfResources if the machine or the container cannot start another process."""
+    """Raises OutOfResources if the machine or the container cannot start another process."""
     try:
         yield
     except OSError as error:
@@ -40,7 +40,7 @@ def spawn(
     stderr: int = subprocess.DEVNULL,
     cpu: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program inside its limits.
+    """Starts a program inside its limits.
 
     Args:
         argv: the program's absolute path and its arguments.
@@ -64,7 +64,7 @@ def spawn(
 
 
 def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
-    """Kill the processes that still run, reap all of them, and close their pipes."""
+    """Kills the processes that still run, reaps all of them, and closes their pipes."""
     processes = list(processes)
     for process in processes:
         with contextlib.suppress(ProcessLookupError):

@@ -22,7 +22,7 @@ class Watchdog:
     """Watches one process."""
 
     def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Watch a process.
+        """Watches a process.
 
         Args:
             pid: its id.
@@ -36,7 +36,7 @@ class Watchdog:
         self._done = -1.0
 
     def check(self, done: float, waiting: bool = False) -> None:
-        """Check whether the process makes progress; to be called at least every few seconds.
+        """Checks whether the process makes progress; to be called at least every few seconds.
 
         Args:
             done: its progress, in any unit that only grows.

@@ -18,7 +18,7 @@ ID3: Any = id3.ID3  # mutagen has no types
 
 
 def with_chapters(path: Path, *arguments: str, count: int = 3, seconds: float = 2) -> Path:
-    """Make a clip with chapters of the given length."""
+    """Makes a clip with chapters of the given length."""
     times = ((number * seconds * 1000, (number + 1) * seconds * 1000) for number in range(count))
     metadata = "".join(
         f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start:.0f}\nEND={end:.0f}\ntitle=Teil {number} ß\n"
@@ -31,7 +31,7 @@ def with_chapters(path: Path, *arguments: str, count: int = 3, seconds: float = 
 
 
 def chapters(mp3: bytes) -> list[tuple[str, float, float]]:
-    """Return the chapters of an MP3 as libav reads them: titles, starts and ends."""
+    """Returns the chapters of an MP3 as libav reads them: titles, starts and ends."""
     with av.open(io.BytesIO(mp3), "r") as container:
         found = [(one, float(one["time_base"] or 0)) for one in container.chapters()]
     return [(one["metadata"]["title"], one["start"] * base, one["end"] * base) for one, base in found]

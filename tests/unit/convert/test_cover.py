@@ -25,20 +25,20 @@ COLORS = (
 
 
 def colors(path: Path, *arguments: object) -> Path:
-    """Make a video of three colors, with audio."""
+    """Makes a video of three colors, with audio."""
     clips.run("-f", "lavfi", "-i", COLORS, "-f", "lavfi", "-i", "sine=d=9", *arguments, path)
     return path
 
 
 def picture(mp3: bytes) -> Image.Image | None:
-    """Return the cover of an MP3."""
+    """Returns the cover of an MP3."""
     found = ID3(io.BytesIO(mp3)).getall("APIC")
     assert len(found) <= 1
     return Image.open(io.BytesIO(found[0].data)) if found else None
 
 
 def color_of(image: Image.Image | None) -> str:
-    """Return the color of a picture's corner."""
+    """Returns the color of a picture's corner."""
     assert image is not None
     red, green, blue = (value > 128 for value in image.convert("RGB").getpixel((4, 4)))  # type: ignore[union-attr]
     return {(True, False, False): "red", (False, False, True): "blue", (False, False, False): "black"}[red, green, blue]

@@ -40,7 +40,7 @@ def convert(video: Path, directory: Path, options: Options | None = None) -> tup
 
 
 def pitch(mp3: Path) -> float:
-    """Return the frequency of a tone, from its zero crossings."""
+    """Returns the frequency of a tone, from its zero crossings."""
     sound = array("h", clips.run("-i", mp3, "-ac", 1, "-ar", 48000, "-f", "s16le", "-"))[4800:-4800]
     crossings = sum(before < 0 <= after for before, after in pairwise(sound))
     return crossings / (len(sound) / 48000)
@@ -275,7 +275,7 @@ def test_two_decoders_return_every_sample_of_joined_ranges(tmp_path: Path) -> No
 
 
 def packets(path: Path) -> list[bytes]:
-    """Return the packets of the first audio track, as PyAV reads them."""
+    """Returns the packets of the first audio track, as PyAV reads them."""
     import av
 
     with av.open(str(path)) as container:

@@ -47,7 +47,7 @@ class HookedSource(io.FileIO):
 
 
 def encoders() -> int:
-    """Return how many encoders this process has started that still run."""
+    """Returns how many encoders this process has started that still run."""
     found = 0
     for pid in children(os.getpid()):
         try:

@@ -73,7 +73,7 @@ def convert(monkeypatch: pytest.MonkeyPatch, directory: Path, code: str) -> None
 
 
 def report(kind: str = "REPORT", **values: object) -> str:
-    """Return code that sends a report with some other values."""
+    """Returns code that sends a report with some other values."""
     return f"report({json.dumps({**VALID, **values}).encode()!r}, protocol.{kind})"
 
 

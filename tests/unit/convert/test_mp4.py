@@ -20,14 +20,14 @@ from tests.support import clips
 
 
 def decoded(path: Path, track: int = 0) -> bytes:
-    """Return what ffmpeg decodes from an audio track, with its rate and layout."""
+    """Returns what ffmpeg decodes from an audio track, with its rate and layout."""
     return clips.run(
         "-i", path, "-map", f"0:a:{track}", "-c:a", "pcm_f32le", "-map_metadata", -1, "-f", "wav", "-bitexact", "-"
     )
 
 
 def take(video: Path, target: Path, track: int = 0) -> main.Extracted:
-    """Extract a track by its tables alone."""
+    """Extracts a track by its tables alone."""
     with io.FileIO(video) as source, target.open("wb") as out:
         movie = mp4.parse(source, video.stat().st_size, track)
         writer.write_head(movie, out)
@@ -46,7 +46,7 @@ def _plain(path: Path) -> None:
 
 
 def _trimmed(path: Path) -> None:
-    """Make a video whose edit list starts in the middle of a packet."""
+    """Makes a video whose edit list starts in the middle of a packet."""
     _plain(original := path.with_name("original.mp4"))
     clips.run("-ss", "1.23", "-i", original, "-t", "2.5", "-c", "copy", path)
 
@@ -57,7 +57,7 @@ def _delayed(path: Path) -> None:
 
 
 def _chapters(path: Path) -> None:
-    """Make a video with a text track that the audio track references."""
+    """Makes a video with a text track that the audio track references."""
     (titles := path.with_name("titles")).write_text(
         ";FFMETADATA1\ntitle=T\n[CHAPTER]\nTIMEBASE=1/1\nSTART=0\nEND=2\ntitle=One\n[CHAPTER]\nTIMEBASE=1/1\nSTART=2\nEND=4\n"
     )
@@ -70,7 +70,7 @@ def _equal_sizes(path: Path) -> None:
 
 
 def _sparse(path: Path) -> None:
-    """Make a video with its chunks far apart, their offsets past the first tables."""
+    """Makes a video with its chunks far apart, their offsets past the first tables."""
     pictures = ("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=4,noise=alls=60:allf=t")
     clips.run(
         "-f", "lavfi", "-i", clips.MUSIC.format(seconds=4, rate=22050), *pictures, "-c:v", "mjpeg", "-c:a", "aac", path
@@ -78,7 +78,7 @@ def _sparse(path: Path) -> None:
 
 
 def _aligned(path: Path) -> None:
-    """Make a video whose tables take exactly one read, so that the audio starts where that ends."""
+    """Makes a video whose tables take exactly one read, so that the audio starts where that ends."""
     clips.clip(path, "-c:a", "ac3", "-movflags", "+faststart", seconds=15)
     data = path.read_bytes()
     sound = data.index(b"mdat") + 4

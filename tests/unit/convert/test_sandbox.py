@@ -37,7 +37,7 @@ _others: set[int] = set()
 
 
 def started() -> list[int]:
-    """Return the processes that the current test has started, zombies included."""
+    """Returns the processes that the current test has started, zombies included."""
     return [pid for pid in children(os.getpid()) if pid not in _others]
 
 
@@ -78,7 +78,7 @@ def convert(source: io.FileIO, directory: Path, on_progress: Callable[[float], N
 
 
 def when_encoding(count: int, then: Callable[[list[int]], None]) -> Callable[[float], None]:
-    """Return a progress function that calls ``then`` once ``count`` encoders run."""
+    """Returns a progress function that calls ``then`` once ``count`` encoders run."""
     done = False
 
     def on_progress(_: float) -> None:
@@ -93,7 +93,7 @@ def when_encoding(count: int, then: Callable[[list[int]], None]) -> Callable[[fl
 
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path) -> Iterator[None]:
-    """Check that every test leaves no process and no file."""
+    """Checks that every test leaves no process and no file."""
     _others.clear()
     _others.update(started())
     yield

@@ -47,24 +47,24 @@ def others() -> None:
 
 
 def started() -> list[int]:
-    """Return the processes that the current test has started, zombies included."""
+    """Returns the processes that the current test has started, zombies included."""
     return [pid for pid in children(os.getpid()) if pid not in _others]
 
 
 def is_confined(pid: int) -> bool:
-    """Return whether a process has entered its limits, so that it dies with the thread that started it."""
+    """Returns whether a process has entered its limits, so that it dies with the thread that started it."""
     return "NoNewPrivs:\t1" in Path(f"/proc/{pid}/status").read_text()
 
 
 def prepare() -> int:
-    """Start a spare child and return its process."""
+    """Starts a spare child and returns its process."""
     spawner.spawner.prepare()
     wait_for(lambda: len(started()) == 1)
     return started()[0]
 
 
 def convert(video: Path, directory: Path) -> tuple[set[int], bytes]:
-    """Convert a video; return the child processes that were seen, and the MP3."""
+    """Converts a video; returns the child processes that were seen, and the MP3."""
     seen: set[int] = set()
     out = io.BytesIO()
     with video.open("rb") as source:

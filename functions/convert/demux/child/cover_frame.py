@@ -24,7 +24,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def render(path: str, times: list[float], pixel: float, out: int) -> None:
-    """Write the frame with the most contrast as a JPEG.
+    """Writes the frame with the most contrast as a JPEG.
 
     Args:
         path: a video.
@@ -59,7 +59,7 @@ def _rotation(infos: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    """Enter the limits, then import MoviePy."""
+    """Enters the limits, then imports MoviePy."""
     arguments = json.loads(sys.argv[1])
     limits.enter(arguments["parent"], arguments["limits"])
     os.environ.update({"IMAGEIO_FFMPEG_EXE": arguments["ffmpeg"], "OPENBLAS_NUM_THREADS": "1"})

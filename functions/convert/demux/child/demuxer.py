@@ -85,7 +85,7 @@ class Demuxer:
         return max(self._end, self._others_reach)
 
     def __iter__(self) -> Iterator["av.packet.Packet[Any]"]:
-        """Yield the track's packets in the file's order; skip and count unreadable places."""
+        """Yields the track's packets in the file's order; skips and counts unreadable places."""
         import av.error
 
         attempts_left = MAX_FAILED_READS
@@ -117,7 +117,7 @@ class Demuxer:
         return self._container.demux()  # all streams: how far the others reach shows whether the end is missing
 
     def _judge_gaps(self) -> None:
-        """Take back the errors that were counted for gaps where the clock was at fault."""
+        """Takes back the errors that were counted for gaps where the clock was at fault."""
         if 2 * self._gaps > self.packets:  # a wrong clock, as for E-AC-3 and DTS in AVI
             self.errors -= self._gaps
             self._end = (self._first or 0.0) + self._summed
@@ -125,7 +125,7 @@ class Demuxer:
             self.errors -= self._gaps
 
     def _note_other(self, packet: "av.packet.Packet[Any]") -> None:
-        """Note what a packet of another track reveals: the cover, or how far the file reaches."""
+        """Notes what a packet of another track reveals: the cover, or how far the file reaches."""
         if is_picture(packet.stream):
             self.cover = self.cover or bytes(packet)
         elif packet.pts is not None:
@@ -202,7 +202,7 @@ class NotCopyable(Exception):
 
 
 def copy_frames(demuxer: Demuxer, target: IO[bytes]) -> None:
-    """Concatenate MP3 packets unchanged, except for a frame that the end of the file truncates.
+    """Concatenates MP3 packets unchanged, except for a frame that the end of the file truncates.
 
     Raises:
         NotCopyable: that would not make an MP3 file.

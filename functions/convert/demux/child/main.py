@@ -79,7 +79,7 @@ def extract(
     copy: bool,
     on_begun: Callable[[Extracted], None] = lambda _: None,
 ) -> Extracted | FaultReport:
-    """Extract an audio track.
+    """Extracts an audio track.
 
     Args:
         source: the user's file.
@@ -127,7 +127,7 @@ def extract(
 def _extract_by_tables(
     source: io.RawIOBase, target: IO[bytes], number: int, copy: bool, on_begun: Callable[[Extracted], None]
 ) -> Extracted:
-    """Extract a track of a complete mp4 by the file's own tables; as ``extract``.
+    """Extracts a track of a complete mp4 by the file's own tables; as ``extract``.
 
     Raises:
         UnsupportedLayout: the file is something else, or more complicated.
@@ -256,12 +256,12 @@ class _Reporter:
         self._cover_sent = False
 
     def begun(self, extracted: Extracted) -> None:
-        """Report a track that is still being written."""
+        """Reports a track that is still being written."""
         self._send_cover(extracted.cover)
         self._send(BEGUN, dump_report(extracted.report))
 
     def end(self, result: Extracted | Report) -> None:
-        """Report the result."""
+        """Reports the result."""
         if isinstance(result, Extracted):
             self._send_cover(result.cover)
             result = result.report
@@ -277,7 +277,7 @@ class _Reporter:
 
 
 def _carry_out(order: Order, source: io.RawIOBase, target: IO[bytes], reporter: _Reporter) -> Extracted | Report:
-    """Carry out an order; whatever the file does to libav becomes a report."""
+    """Carries out an order; whatever the file does to libav becomes a report."""
     try:
         if isinstance(order.wanted, ExcerptOrder):
             return video_excerpt.extract(_open(source), target, order.wanted.second)
@@ -297,7 +297,7 @@ def _carry_out(order: Order, source: io.RawIOBase, target: IO[bytes], reporter: 
 
 
 def main() -> None:
-    """Enter the limits, import PyAV, then open no more files than the order brings."""
+    """Enters the limits, imports PyAV, and opens no more files than the order brings."""
     arguments: dict[str, Any] = json.loads(sys.argv[1])
     limits.enter(arguments["parent"], arguments["limits"])
     link = socket.socket(fileno=arguments["link"])

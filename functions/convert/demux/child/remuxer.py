@@ -32,7 +32,7 @@ class _Clock:
         self._last: int | None = None
 
     def set(self, packet: "av.packet.Packet[Any]") -> None:
-        """Move a packet after the previous one, and all later ones with it; give it a time if it has none."""
+        """Moves a packet after the previous one, and all later ones with it; gives it a time if it has none."""
         time = packet.dts if packet.dts is not None else packet.pts
         if time is None:
             time = self._due - self._shift
@@ -52,7 +52,7 @@ class NoContainer(Exception):
 
 
 def formats(container: "av.container.InputContainer", demuxer: Demuxer, fragmented: bool) -> tuple[str, ...]:
-    """Return the containers in which a track decodes to the same samples; use the first that takes its codec."""
+    """Returns the containers in which a track decodes to the same samples, best first."""
     # Some codecs have to stay in the container they come from: on DVDs, in old Flash and QuickTime files, in
     # broadcasts. Mpegts also takes codecs that it has no name for, and then cannot identify them when it is read.
     own = [name for name in ("aiff", "au", "mpegts") if name == container.format.name]
@@ -89,7 +89,7 @@ def _options(name: str, rate: int) -> dict[str, str]:
 
 
 def remux(demuxer: Demuxer, formats: Callable[[], Sequence[str]], target: IO[bytes], fragmented: bool) -> str:
-    """Write the track to a container of its own, packets and timestamps unchanged.
+    """Writes the track to a container of its own, packets and timestamps unchanged.
 
     Args:
         demuxer: the track.
@@ -138,7 +138,7 @@ def remux(demuxer: Demuxer, formats: Callable[[], Sequence[str]], target: IO[byt
 def _open_output(
     name: str, demuxer: Demuxer, target: IO[bytes]
 ) -> "tuple[av.container.OutputContainer, av.audio.stream.AudioStream] | None":
-    """Open a container for the track; None if it does not take the codec."""
+    """Opens a container for the track; None if it does not take the codec."""
     import av
     import av.error
 

@@ -37,7 +37,7 @@ class _Copied:
 def extract(
     container: "av.container.InputContainer", target: IO[bytes], second: float | None
 ) -> ExcerptReport | FaultReport:
-    """Copy the video around a position.
+    """Copies the video around a position.
 
     Args:
         container: the open source.
@@ -107,7 +107,7 @@ def _copy(
 def _open_output(
     container: "av.container.InputContainer", stream: "av.video.stream.VideoStream", target: IO[bytes]
 ) -> "tuple[av.container.OutputContainer, av.video.stream.VideoStream] | None":
-    """Open the first container that takes the video's codec; None if none does."""
+    """Opens the first container that takes the video's codec; None if none does."""
     import av
     import av.error
 

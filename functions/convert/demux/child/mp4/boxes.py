@@ -45,7 +45,7 @@ class BoxReader:
         self._data = b""
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Read exactly ``size`` bytes, which must fit in memory."""
+        """Reads exactly ``size`` bytes, which must fit in memory."""
         if not 0 <= offset - self._start <= len(self._data) - size:
             ahead = max(size, READ)
             if offset != self.source.tell():  # others read from the source, too
@@ -61,12 +61,12 @@ class BoxReader:
         return self._data[offset - self._start : offset - self._start + size]
 
     def chunks(self, start: int, end: int, limit: int = READ) -> Iterator[bytes]:
-        """Read everything between two offsets, in chunks of at most ``limit`` bytes."""
+        """Reads everything between two offsets, in chunks of at most ``limit`` bytes."""
         for offset in range(start, end, limit):
             yield self.read_at(offset, min(limit, end - offset))
 
     def gather(self, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
-        """Read everything between pairs of offsets, in chunks; many short spans are requested at once."""
+        """Reads everything between pairs of offsets, in chunks; many short spans are requested at once."""
         pending: list[tuple[int, int]] = []
         size = 0
         for start, end in spans:
@@ -89,11 +89,11 @@ class BoxReader:
             yield data
 
     def number(self, offset: int, width: int = 4) -> int:
-        """Read a big-endian number of ``width`` bytes."""
+        """Reads a big-endian number of ``width`` bytes."""
         return int.from_bytes(self.read_at(offset, width), "big")
 
     def numbers(self, offset: int, count: int, width: int = 4) -> Iterator[int]:
-        """Read a table of big-endian numbers, 4 or 8 bytes each."""
+        """Reads a table of big-endian numbers, 4 or 8 bytes each."""
 
         def blocks() -> Iterator["array[int]"]:
             for data in self.chunks(offset, offset + count * width, _TABLE):
@@ -104,7 +104,7 @@ class BoxReader:
         return chain.from_iterable(blocks())
 
     def boxes(self, start: int, end: int) -> Iterator[Box]:
-        """Read the headers of the boxes between two offsets."""
+        """Reads the headers of the boxes between two offsets."""
         for _ in range(MAX_BOXES):
             if start + 8 > end:
                 return
@@ -123,11 +123,11 @@ class BoxReader:
         raise UnsupportedLayout
 
     def children(self, box: Box) -> Iterator[Box]:
-        """Read the headers of the boxes in a box that contains nothing else."""
+        """Reads the headers of the boxes in a box that contains nothing else."""
         return self.boxes(box.body, box.end)
 
     def find(self, box: Box, *path: bytes) -> Box:
-        """Return the box at the end of a path; each kind on the path must be unique in its parent."""
+        """Returns the box at the end of a path; each kind on the path must be unique in its parent."""
         for kind in path:
             found = [child for child in self.children(box) if child.kind == kind]
             if len(found) != 1:
@@ -140,7 +140,7 @@ class PatchedFile(PositionedFile):
     """A source in which some bytes are replaced by others."""
 
     def __init__(self, source: io.RawIOBase, size: int, patches: dict[int, bytes]) -> None:
-        """Replace bytes of the source.
+        """Replaces bytes of the source.
 
         Args:
             source: the file.
@@ -153,7 +153,7 @@ class PatchedFile(PositionedFile):
         self._position = source.seek(0)
 
     def read(self, size: int = -1, /) -> bytes:
-        """Read up to ``size`` bytes."""
+        """Reads up to ``size`` bytes."""
         data = bytearray(self._source.read(size) or b"")
         begin = self._position
         self._position += len(data)
@@ -165,7 +165,7 @@ class PatchedFile(PositionedFile):
         return bytes(data)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Set the offset of the next read."""
+        """Sets the offset of the next read."""
         self._position = self._source.seek(offset, whence)
         return self._position
 
@@ -200,19 +200,19 @@ def size_of(parts: Parts) -> int:
 
 
 def wrap(kind: bytes, parts: Parts) -> Parts:
-    """Put parts into a box."""
+    """Puts parts into a box."""
     return [struct.pack(">I4s", 8 + size_of(parts), kind), *parts]
 
 
 def write_parts(reader: BoxReader, parts: Parts, target: IO[bytes]) -> None:
-    """Write parts, and copy those from the source chunk by chunk."""
+    """Writes parts, and copies those from the source chunk by chunk."""
     for part in parts:
         for data in [part] if isinstance(part, bytes) else reader.chunks(*part):
             target.write(data)
 
 
 def gapless_tags(reader: BoxReader, box: Box) -> Parts:
-    """Copy a box of tags, reduced to those that may declare samples to skip (iTunSMPB): no titles, no pictures."""
+    """Copies a box of tags, reduced to those that may declare samples to skip (iTunSMPB): no titles, no pictures."""
     parts: Parts = []
     body = box.body
     if box.kind == b"meta" and reader.read_at(box.body + 4, 4) != b"hdlr":  # QuickTime's has no version

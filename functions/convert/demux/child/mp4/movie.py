@@ -87,7 +87,7 @@ class Movie:
         return number
 
     def edits(self) -> Iterator[tuple[int, int | None]]:
-        """Yield the edit list: each entry's length on the file's clock and its start in the track, None for a pause."""
+        """Yields the edit list: each entry's length on the file's clock, and its start in the track (None: a pause)."""
         reader = self.reader
         for edts in (box for box in reader.children(self.trak) if box.kind == b"edts"):
             elst = reader.find(edts, b"elst")
@@ -98,7 +98,7 @@ class Movie:
                 yield reader.number(offset, width), None if is_pause else start
 
     def times(self) -> Iterator[tuple[int, int]]:
-        """Yield runs of packets of equal length: their number, and the length in the track's time base."""
+        """Yields runs of packets of equal length: their number, and the length in the track's time base."""
         stts = self.tables[b"stts"]
         numbers = self.reader.numbers(stts.body + 8, 2 * self.reader.number(stts.body + 4))
         return zip(numbers, numbers, strict=True)
@@ -108,7 +108,7 @@ class Movie:
         return self.tables.get(b"co64") or self.tables[b"stco"]
 
     def chunks(self) -> Iterator[tuple[int, int]]:
-        """Yield the chunks: offset in the file, and number of packets."""
+        """Yields the chunks: offset in the file, and number of packets."""
         reader = self.reader
         stsc = self.tables[b"stsc"]
         offsets = self._chunk_offsets
@@ -125,7 +125,7 @@ class Movie:
             yield offset, packets
 
     def sizes(self) -> Iterator[int]:
-        """Yield the size of each packet in bytes."""
+        """Yields the size of each packet in bytes."""
         stsz = self.tables[b"stsz"]
         size = self.reader.number(stsz.body + 4)
         return repeat(size, self.packets) if size else self.reader.numbers(stsz.body + 12, self.packets)
@@ -164,7 +164,7 @@ class Movie:
 
 
 def parse(source: io.RawIOBase, size: int, number: int) -> Movie:
-    """Read a file's boxes.
+    """Reads a file's boxes.
 
     Args:
         source: the file.
@@ -209,7 +209,7 @@ def _tables(reader: BoxReader, trak: Box) -> dict[bytes, Box]:
 
 
 def _packets(reader: BoxReader, tables: dict[bytes, Box]) -> int:
-    """Return the number of packets, after checking that the tables are consistent."""
+    """Returns the number of packets, after checking that the tables are consistent."""
     stsz = tables[b"stsz"]
     entry = tables[b"stsd"].body + 8
     count = reader.number(stsz.body + 8)

@@ -29,7 +29,7 @@ class _Chunk(NamedTuple):
 
 
 def write_head(movie: Movie, target: IO[bytes]) -> None:
-    """Write everything that precedes the audio.
+    """Writes everything that precedes the audio.
 
     Raises:
         UnsupportedLayout: the tables are inconsistent, or point past the end of the file.
@@ -42,13 +42,13 @@ def write_head(movie: Movie, target: IO[bytes]) -> None:
 
 
 def write_audio(movie: Movie, target: IO[bytes]) -> None:
-    """Write the audio after the head."""
+    """Writes the audio after the head."""
     for data in movie.reader.gather((chunk.offset, chunk.offset + chunk.size) for chunk in _chunks(movie)):
         target.write(data)
 
 
 def write_frames(movie: Movie, target: IO[bytes]) -> tuple[int, int, float]:
-    """Concatenate the packets of an MP3 track, except for a tag frame.
+    """Concatenates the packets of an MP3 track, except for a tag frame.
 
     Returns:
         The samples at the start and at the end that are not played, and the seconds of all packets, those samples
@@ -100,7 +100,7 @@ def _packets(movie: Movie) -> Iterator[bytes]:
 
 
 def _chunks(movie: Movie) -> Iterator[_Chunk]:
-    """Yield the track's chunks.
+    """Yields the track's chunks.
 
     Raises:
         UnsupportedLayout: a chunk lies outside the file, or the chunks do not contain all packets.
