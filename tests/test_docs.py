@@ -100,6 +100,18 @@ def test_every_column_is_described(table: str) -> None:
     assert sorted(described) == sorted(column.name for column in metadata.tables[table].columns)
 
 
+@pytest.mark.parametrize("table", ["jobs", "pieces", "mails", "uploads"])
+def test_the_diagram_of_a_table_has_its_states(table: str) -> None:
+    text = text_of("docs/state.md")
+    columns = rows(section(text, f"### `{table}`"))
+    states = set(quoted(next(row[1] for row in columns if row[0] == "`state`")))
+    diagram = section(text, f"## {table.capitalize()}")
+    drawn = set(re.findall(r"^    (\w+) -->", diagram, re.MULTILINE)) | set(re.findall(r"--> (\w+)", diagram))
+    assert drawn == states
+    code = "\n".join(path.read_text() for path in (ROOT / "functions").rglob("*.py"))
+    assert {state for state in states if f'"{state}"' not in code} == set()
+
+
 # Events, functions and calls
 
 
