@@ -56,10 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
     cpus = min(len(os.sched_getaffinity(0)), MAX_ENCODERS)
     encoders = "number of encoders that run at once (default: one per CPU)"
     parser.add_argument("--encoders", type=_encoders, default=cpus, metavar="N", help=encoders)
-    options = [_add(parser, name, one.default) for name, one in Options.__dataclass_fields__.items()]
+    options = [_add(parser, name, field.default) for name, field in Options.__dataclass_fields__.items()]
     given = parser.parse_args(_attach_volume(sys.argv[1:] if arguments is None else arguments))
     out = given.out or given.video.parent / f"{given.video.stem}.mp3"
-    form = {one.dest: value for one in options if (value := getattr(given, one.dest)) is not None}
+    form = {option.dest: value for option in options if (value := getattr(given, option.dest)) is not None}
     try:
         _check(out, given.video)
         result = convert(given.video, out, Options.from_form(form), given.encoders)

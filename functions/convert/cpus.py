@@ -4,7 +4,7 @@ import math
 import os
 from pathlib import Path
 
-#: The most encoders that run at once; each is a process, and a larger number is a typing error.
+#: Maximum number of encoders at once; each is a process, and a larger number is likely a typo.
 MAX_ENCODERS = 256
 
 

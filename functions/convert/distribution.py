@@ -1,4 +1,4 @@
-"""Encodes one audio track with many workers: what they tell each other through the rows of the job and its pieces."""
+"""Encodes one audio track with many workers, which communicate through the rows of the job and its pieces."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -15,14 +15,14 @@ from functions.convert.seek import excerpt
 from functions.media import BlobId
 from functions.options import Options
 
-#: Seconds of sound in a piece, about: short enough that a worker that dies loses little.
+#: Approximate seconds of sound in a piece: short enough that little is lost when a worker dies.
 PIECE_SECONDS = 120.0
-#: The most pieces if every encoder decodes the track from its start. Decoding costs a tenth of encoding, and pieces are
-#: split to take equally long (``plan.split_frames``): by arithmetic 16 pieces take 1/7.8 of the time of one and cost
+#: Maximum number of pieces if every encoder decodes the track from its start. Decoding costs a tenth of encoding, and
+#: all pieces take equally long (``plan.split_frames``): by arithmetic 16 pieces take 1/7.8 of the time of one and cost
 #: 2.0 times its CPU, 64 take 1/10 and cost 6.4 times its CPU.
 MAX_PIECES = 16
-#: The most pieces if encoders seek, which makes late pieces as cheap as early ones: enough to keep the pods of a large
-#: cluster equally busy.
+#: Maximum number of pieces if encoders seek, which makes late pieces as cheap as early ones: enough to keep the pods of
+#: a large cluster equally busy.
 MAX_SEEKING_PIECES = 128
 
 
@@ -87,7 +87,8 @@ def plan_pieces(track: TrackInfo, options: Options, threshold: float, limit: int
         track: the track; its file may still grow.
         options: what the user asked for.
         threshold: seconds of sound from which on several workers pay off.
-        limit: the most pieces if every encoder decodes the track from its start; at most the number of workers.
+        limit: maximum number of pieces if every encoder decodes the track from its start; no more than there are
+            workers.
 
     Raises:
         UnusableMedia: no sample is left between start and end.
@@ -135,6 +136,6 @@ def pieces_fit(plan: Plan, pieces: Sequence[EncodedPiece]) -> bool:
 
     If an encoder that seeks meets damage, fewer samples may have been decoded than were counted for later pieces.
     """
-    damaged = any(one.seek for one in plan.ranges) and any(piece.errors for piece in pieces[:-1])
+    damaged = any(frames.seek for frames in plan.ranges) and any(piece.errors for piece in pieces[:-1])
     reconfigured = any(piece.reconfigured for piece in pieces)
     return not damaged and not reconfigured and seams_match([piece.summary for piece in pieces])

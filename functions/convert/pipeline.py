@@ -127,7 +127,7 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
 
 
 def _encode(stream: TrackStream, plan: Plan, settings: Settings, on_progress: OnProgress) -> tuple[EncodedSound, int]:
-    """Encode a track; return the sound and the number of errors that an encoder logged at most."""
+    """Encode a track; return the sound and the largest number of errors that one encoder logged."""
     track = stream.info.path
     directory = track.parent
     ffmpeg = settings.ffmpeg or default_ffmpeg()
@@ -149,7 +149,7 @@ def _encode(stream: TrackStream, plan: Plan, settings: Settings, on_progress: On
 
 
 def _frames(pieces: Sequence[tuple[Path, PieceSummary]], on_copy: Callable[[], None] | None) -> Iterator[bytes]:
-    # Frames that are copied to another file (``on_copy``) are deleted piece by piece, to save temporary storage.
+    # With ``on_copy`` the frames go to another file; each piece is deleted after that, to save temporary storage.
     for path, summary in pieces:
         for chunk in read_frames(path, summary):
             if on_copy is not None:

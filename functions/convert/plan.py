@@ -5,7 +5,7 @@ left at its range that it did not start at the beginning (measured, not proven: 
 44.1 kHz and its fractions a frame of constant bit rate is not a whole number of bytes, and the padding that compensates
 repeats every 49 frames: encoders start at multiples of 49.
 
-An encoder decodes the track from its beginning, unless the number of samples before its range can be told from the
+An encoder decodes the track from its beginning, unless the samples before its range can be counted from the
 track's packets and the decoder forgets what came before; then it seeks (``seek.excerpt``).
 """
 
@@ -113,8 +113,8 @@ class Plan:
         samples: estimated number of samples of the MP3.
         ranges: the ranges, in order and without gaps.
         start_sample: number of the track's sample where the MP3 starts; every encoder decodes those before it too.
-        loopback: whether all filters after the first run behind a loopback decoder, so that they see one unchanging
-            format.
+        loopback: whether all filters after the first run behind a loopback decoder, so that they see a
+            single format.
         packets: number of the track's packets.
         bundled: whether ffmpeg may run the bundled way instead of in stages (``ffmpeg.args``).
     """
@@ -152,7 +152,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON types."""
         values = {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
-        return {**values, "pieces": [one.to_json() for one in self.ranges]}
+        return {**values, "pieces": [frames.to_json() for frames in self.ranges]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -160,7 +160,7 @@ class Plan:
         values = {name: data[key] for name in cls.__slots__ if (key := _JSON_KEYS.get(name, name)) in data}
         values["quality"] = tuple(data["quality"])
         values["filters"] = tuple(data["filters"])
-        values["ranges"] = tuple(FrameRange.from_json(one) for one in data["pieces"])
+        values["ranges"] = tuple(FrameRange.from_json(frames) for frames in data["pieces"])
         return cls(**values)
 
 
@@ -175,7 +175,7 @@ def plan_for(track: TrackInfo, options: Options, ranges: int, decode_cost: float
     Args:
         track: extracted from its video.
         options: what the user asked for.
-        ranges: the most ranges.
+        ranges: maximum number of ranges.
         decode_cost: as for ``split_frames``.
 
     Raises:
@@ -218,7 +218,7 @@ def split_frames(frames: int, ranges: int, decode_cost: float = DECODE_COST) -> 
 
     Args:
         frames: estimated number of frames.
-        ranges: the most ranges.
+        ranges: maximum number of ranges.
         decode_cost: cost of decoding relative to encoding; 0 if the encoders seek.
     """
     ends = [0.0]

@@ -28,7 +28,7 @@ from functions.convert.sandbox.watchdog import Watchdog
 CPU_PER_SECOND = 1.0
 #: The same for each second that a track may have by its number of packets but does not claim.
 _CPU_PER_POSSIBLE_SECOND = 0.1
-#: The most seconds of sound in a packet, oddities aside.
+#: Maximum seconds of sound in a packet, apart from odd files.
 _PACKET_SECONDS = 1.0
 #: Bytes of address space for one ffmpeg.
 ADDRESS_SPACE = 4 << 30
@@ -38,7 +38,7 @@ _BYTES_PER_SECOND = 80_000
 _ONLY_TIME_STAMPS = b"non monotonically increasing dts to muxer"
 #: Exit statuses at a resource limit; a staged run would hit the limit too.
 _LIMIT_REACHED: Final = (-signal.SIGXCPU, -signal.SIGXFSZ)
-#: The most bytes kept of an incomplete line of ffmpeg's output.
+#: Maximum bytes kept of an incomplete line of ffmpeg's output.
 _MAX_LINE = 4096
 
 
@@ -227,7 +227,9 @@ class _Pool:
         on_end: Callable[[EncoderRun], object],
     ) -> None:
         staged = not (source.plan.bundled and supports_bundled(source.ffmpeg))
-        self.runs = {one: EncoderRun(one, source.directory / f"piece-{one.start}", staged=staged) for one in ranges}
+        self.runs = {
+            frames: EncoderRun(frames, source.directory / f"piece-{frames.start}", staged=staged) for frames in ranges
+        }
         self.waiting = list(reversed(self.runs.values()))
         self.running: list[EncoderRun] = []
         self._source = source
@@ -290,7 +292,7 @@ class _Pool:
 
     def collect_ended(self) -> None:
         """Take in the runs that have ended; those that need stages wait to be run again."""
-        for run in [one for one in self.running if self._ended(one)]:
+        for run in [run for run in self.running if self._ended(run)]:
             self.running.remove(run)
             if run.needs_stages:
                 again = EncoderRun(run.range, run.path, staged=True)

@@ -1,4 +1,4 @@
-"""Translates the user's edits of the sound into ffmpeg filters, which run before the encoders' ranges are cut out.
+"""Translates the user's edits of the sound into ffmpeg filters, which run before an encoder's range is selected.
 
 Every encoder of a track runs the same chain from the beginning of the track, so that all of them see the same samples.
 """

@@ -94,7 +94,12 @@ def copied_sound(path: Path, skipped: int, discarded: int) -> EncodedSound:
 
 
 def _sound(summaries: Sequence[PieceSummary], tag: bytes, frames: Iterable[bytes]) -> EncodedSound:
-    return EncodedSound(tag, frames, sum(one.frames for one in summaries), sum(one.size for one in summaries))
+    return EncodedSound(
+        tag=tag,
+        frames=frames,
+        count=sum(summary.frames for summary in summaries),
+        size=sum(summary.size for summary in summaries),
+    )
 
 
 def write_mp3(

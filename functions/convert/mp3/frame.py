@@ -20,7 +20,7 @@ HEADER_SIZE = 4
 #: Samples that a decoder adds at the start, not included in a LAME tag's delay (libavformat/mp3dec.c).
 DECODER_DELAY = 529
 
-#: The most samples at the start that a tag can have players skip: the delay field has 12 bits.
+#: Maximum number of samples at the start that a tag can make players skip: the delay field has 12 bits.
 MAX_SKIPPED = 0xFFF + DECODER_DELAY
 
 

@@ -23,7 +23,7 @@ _FRAMES = {
     "publisher": "TPUB",
     "date": "TDRC",  # mutagen writes it as TYER and TDAT
 }
-#: The most characters of a text.
+#: Maximum number of characters of a text.
 _MAX_TEXT = 1000
 #: Stands for a byte offset that is not given: the time applies (ID3v2 Chapter Frame Addendum, 3.1).
 _NO_OFFSET = 0xFFFFFFFF
@@ -35,7 +35,7 @@ _IMAGES = (
     (b"II*\0", "image/tiff"),
     (b"MM\0*", "image/tiff"),
 )
-#: Milliseconds: the most that four bytes hold, 49 days. A damaged file may claim to be longer.
+#: Maximum time in milliseconds that four bytes hold, 49 days. A damaged file may claim to be longer.
 _MAX_TIME = 0xFFFFFFFF
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 

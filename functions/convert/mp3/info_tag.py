@@ -39,8 +39,8 @@ def blank_tag(like: bytes, bitrate: int | None, encoder: bytes, delay: int, padd
 
     Args:
         like: the four header bytes of such a frame.
-        bitrate: the least bit rate of the tag frame in kbit/s; None for the smallest that holds the tag.
-        encoder: the encoder's name, nine bytes at most.
+        bitrate: minimum bit rate of the tag frame in kbit/s; None for the smallest that holds the tag.
+        encoder: the encoder's name, up to nine bytes.
         delay: samples that the encoder added at the start.
         padding: samples that it added at the end.
     """

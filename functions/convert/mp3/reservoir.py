@@ -118,7 +118,7 @@ class Repacker:
         """Append frames.
 
         Raises:
-            UnusableMedia: the data is not frames of one kind, or a frame has a CRC or uses a reservoir.
+            UnusableMedia: the frames differ in kind, have other data between them, have a CRC or use a reservoir.
         """
         data = self._rest + data
         if self._sizes is None:

@@ -115,7 +115,7 @@ def summarize(path: Path, start: int, skip: int, count: int | None) -> PieceSumm
         path: an encoder's output: optionally a tag frame, then frames of sound.
         start: number of the piece's first frame in the MP3.
         skip: frames of sound before the piece.
-        count: the most frames that belong to the piece; None for all that follow.
+        count: maximum number of frames of the piece; None for all that follow.
     """
     from fastcrc import crc16
 
@@ -184,7 +184,7 @@ def _seam_crc(frames: Iterable[tuple[bytes, int, int]]) -> int:
 
 def seams_match(summaries: Iterable[PieceSummary]) -> bool:
     """Whether the encoders on both sides of each boundary made the same frames there, and so decoded the same sound."""
-    return all(two.seam_before in (None, one.seam_end) for one, two in pairwise(summaries) if two.frames)
+    return all(after.seam_before in (None, before.seam_end) for before, after in pairwise(summaries) if after.frames)
 
 
 def _every_other(marks: Sequence[int], start: int, interval: int) -> list[int]:
@@ -200,7 +200,7 @@ def build_tag(summaries: Sequence[PieceSummary], template: bytes) -> bytes:
         summaries: of every piece, in order.
         template: a tag frame with the right header, encoder, delay and padding.
     """
-    frames = sum(one.frames for one in summaries)
+    frames = sum(summary.frames for summary in summaries)
     interval = 1
     while frames // interval >= info_tag.MAX_MARKS:
         interval *= 2
@@ -208,14 +208,16 @@ def build_tag(summaries: Sequence[PieceSummary], template: bytes) -> bytes:
     size = 0
     crc = 0
     bitrates: set[int] = set()
-    for one in summaries:
-        first = one.start // one.mark_interval + 1
+    for summary in summaries:
+        first = summary.start // summary.mark_interval + 1
         marks += [
-            size + mark for number, mark in enumerate(one.marks, first) if not number * one.mark_interval % interval
+            size + mark
+            for number, mark in enumerate(summary.marks, first)
+            if not number * summary.mark_interval % interval
         ]
-        size += one.size
-        crc = _append_zeros(crc, one.size) ^ one.crc
-        bitrates.update(one.bitrates)
+        size += summary.size
+        crc = _append_zeros(crc, summary.size) ^ summary.crc
+        bitrates.update(summary.bitrates)
     return info_tag.fill_tag(template, frames=frames, size=size, crc=crc, marks=marks, variable=len(bitrates) > 1)
 
 
@@ -250,4 +252,4 @@ def _apply(columns: Sequence[int], vector: int) -> int:
 
 def last_with_sound(summaries: Sequence[PieceSummary]) -> PieceSummary | None:
     """The last piece that has frames; its tag has the padding at the end of the MP3."""
-    return next((one for one in reversed(summaries) if one.frames), None)
+    return next((summary for summary in reversed(summaries) if summary.frames), None)

@@ -15,7 +15,7 @@ _VOID, _CRC, _TIMESTAMP = 0xEC, 0xBF, 0xE7
 _LACING = 0x06
 #: Bytes of the largest cluster that is held in memory; the muxer ends a cluster after 5 MB or 5 s.
 _MAX_CLUSTER = 64 << 20
-#: The most bytes of an element's name and size.
+#: Maximum bytes of an element's name and size.
 _MAX_HEADER = 12
 
 

@@ -40,41 +40,41 @@ HEADERS = st.builds(header, st.sampled_from(RATES), st.booleans())
 
 
 def sizes_of(like: bytes) -> reservoir.FrameSizes:
-    rates = reservoir.FrameSizes.of(like)
-    assert rates is not None
-    return rates
+    sizes = reservoir.FrameSizes.of(like)
+    assert sizes is not None
+    return sizes
 
 
 @given(like=HEADERS, data=st.data())
 def test_main_data_is_where_a_decoder_looks_for_it(like: bytes, data: st.DataObject) -> None:
-    rates = sizes_of(like)
-    longest = max(rates.sizes) - rates.head
+    sizes = sizes_of(like)
+    longest = max(sizes.sizes) - sizes.head
     # Silence, which fills the reservoir, long frames, which empty it, and everything between.
     runs = st.tuples(st.integers(0, longest) | st.sampled_from([0, longest]), st.sampled_from([1, 2, 100]))
     needs = [need for need, times in data.draw(st.lists(runs, min_size=1, max_size=20)) for _ in range(times)]
-    cut = data.draw(st.integers(0, len(needs)))
-    first, begun, ahead = reservoir.choose_bitrates(needs[:cut], rates, 0)
-    second, begun_later, ahead = reservoir.choose_bitrates(needs[cut:], rates, ahead)
-    indices, begins = first + second, begun + begun_later
-    assert (indices, begins, ahead) == reservoir.choose_bitrates(needs, rates, 0)
+    split = data.draw(st.integers(0, len(needs)))
+    first, first_begins, unused = reservoir.choose_bitrates(needs[:split], sizes, 0)
+    second, later_begins, unused = reservoir.choose_bitrates(needs[split:], sizes, unused)
+    indices, begins = first + second, first_begins + later_begins
+    assert (indices, begins, unused) == reservoir.choose_bitrates(needs, sizes, 0)
 
     received = used = 0  # bytes of main data received, and the end of those in use
     for need, index, begin in zip(needs, indices, begins, strict=True):
-        size, free = rates.sizes[index], received - used
-        assert begin <= min(rates.max_begin, received), "main_data_begin is too large"
+        size, free = sizes.sizes[index], received - used
+        assert begin <= min(sizes.max_begin, received), "main_data_begin is too large"
         assert begin + size <= 1440, "the decoder's buffer is too small"
         start = received - begin
         assert start >= used, "main data of two frames overlap"
-        received += size - rates.head
+        received += size - sizes.head
         used = start + need
         assert used <= received, "a frame's main data ends after the frame"
         if index > 1:
-            smaller = rates.sizes[index - 1]
-            reach = min(rates.max_begin, 1440 - smaller, free)
-            assert reach + smaller - rates.head < need, "a smaller frame would be enough"
-    alone = sum(min(size for size in rates.sizes[1:] if size - rates.head >= need) for need in needs)
-    assert sum(rates.sizes[index] for index in indices) <= alone
-    assert ahead == received - used
+            smaller = sizes.sizes[index - 1]
+            reach = min(sizes.max_begin, 1440 - smaller, free)
+            assert reach + smaller - sizes.head < need, "a smaller frame would be enough"
+    alone = sum(min(size for size in sizes.sizes[1:] if size - sizes.head >= need) for need in needs)
+    assert sum(sizes.sizes[index] for index in indices) <= alone
+    assert unused == received - used
 
 
 @dataclass
