@@ -39,7 +39,7 @@ _HELP = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Convert one file; return the exit status.
+    """Converts one file; returns the exit status.
 
     The status is 0 if the MP3 was written, 1 if the conversion failed, 2 if the command line is wrong, and 130 if the
     user pressed Ctrl-C.
@@ -115,7 +115,7 @@ def _encoders(text: str) -> int:
 
 
 def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result":
-    """Convert a video; ``out`` is replaced only when the MP3 is complete."""
+    """Converts a video; ``out`` is replaced only when the MP3 is complete."""
     ffmpeg = configured_ffmpeg(os.environ)
     spawner.prepare()  # it starts while the pipeline is imported
     from functions.convert.pipeline import Settings, to_mp3

@@ -9,7 +9,7 @@ MAX_ENCODERS = 256
 
 
 def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the number of CPUs, rounded up, at least 1.
+    """Returns the number of CPUs, rounded up, at least 1.
 
     A container's limit is a quota of its cgroup (Linux admin guide: cpu.max of version 2, cpu.cfs_quota_us of
     version 1), which the number of CPUs does not reflect.
@@ -19,7 +19,7 @@ def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def cpus_for(encoders: int) -> list[int]:
-    """Return the CPUs to pin this many encoders to, one each; none if they should not be pinned.
+    """Returns the CPUs to pin this many encoders to, one each; none if they should not be pinned.
 
     Threads of a pinned encoder wake each other more cheaply: 5 % (measured, 2 CPUs). With more CPUs than encoders,
     other programs may be on exactly those that would be chosen, and the kernel chooses better.

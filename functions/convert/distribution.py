@@ -81,7 +81,7 @@ class EncodedPiece:
 
 
 def plan_pieces(track: TrackInfo, options: Options, threshold: float, limit: int = MAX_PIECES) -> Plan | None:
-    """Plan the encoding of a track in pieces; return None if one worker is faster.
+    """Plans the encoding of a track in pieces; returns None if one worker is faster.
 
     Args:
         track: the track; its file may still grow.
@@ -110,7 +110,7 @@ def plan_pieces(track: TrackInfo, options: Options, threshold: float, limit: int
 def encode_piece(
     source: EncoderInput, frames: FrameRange, out: SupportsWrite, on_progress: Callable[[float], None]
 ) -> EncodedPiece:
-    """Encode one piece of a track and write its frames.
+    """Encodes one piece of a track and writes its frames.
 
     Args:
         source: the plan, and the file with the track or with the excerpt that the range's seek describes.

@@ -67,7 +67,7 @@ class Result:
 def to_mp3(
     source: SupportsReadSeek, out: SupportsWrite, settings: Settings, *, directory: Path, on_progress: OnProgress
 ) -> Result:
-    """Convert a video's audio track to MP3.
+    """Converts a video's audio track to MP3.
 
     Args:
         source: the video, a binary file object; only this process reads it.
@@ -92,7 +92,7 @@ def to_mp3(
 
 
 def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, on_progress: OnProgress) -> Result:
-    """Convert a prepared track to MP3, like ``to_mp3``. Temporary files go to the track's directory."""
+    """Converts a prepared track to MP3, like ``to_mp3``. Temporary files go to the track's directory."""
     track = stream.info
     encoded = DEMUX_SHARE + _ENCODE_SHARE
     with cover.rendering(track, settings.ffmpeg or default_ffmpeg()) as picture:
@@ -127,7 +127,7 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
 
 
 def _encode(stream: TrackStream, plan: Plan, settings: Settings, on_progress: OnProgress) -> tuple[EncodedSound, int]:
-    """Encode a track; return the sound and the largest number of errors that one encoder logged."""
+    """Encodes a track; returns the sound and the largest number of errors that one encoder logged."""
     track = stream.info.path
     directory = track.parent
     ffmpeg = settings.ffmpeg or default_ffmpeg()
@@ -163,7 +163,7 @@ def _frames(pieces: Sequence[tuple[Path, PieceSummary]], on_copy: Callable[[], N
 def prepared_track(
     source: SupportsReadSeek, directory: Path, options: Options, on_progress: OnProgress, ffmpeg: str | None = None
 ) -> Iterator[TrackStream]:
-    """Extract the audio track that the options name into a file, with everything that the conversion needs.
+    """Extracts the audio track that the options name into a file, with everything that the conversion needs.
 
     The file may still grow during the block, unless the exact length or a cover from the video is needed.
 

@@ -80,7 +80,7 @@ class FrameRange:
         return min(self.start, PREROLL_FRAMES)
 
     def trim_filter(self, rate: int) -> str | None:
-        """Return the filter that selects the range, pre-roll and look-ahead included; None for everything."""
+        """Returns the filter that selects the range, pre-roll and look-ahead included; None for everything."""
         size = samples_per_frame(rate)
         first = self.seek.sample if self.seek else 0
         limits = []
@@ -137,11 +137,11 @@ class Plan:
         return self.samples / self.rate
 
     def within(self, chapters: Iterable[Chapter]) -> list[Chapter]:
-        """Return the chapters of the track that the MP3 has, on the MP3's clock."""
+        """Returns the chapters of the track that the MP3 has, on the MP3's clock."""
         return within(chapters, self.start_sample / self.rate, self.seconds)
 
     def for_changing_format(self) -> Self:
-        """Return the plan for a track whose rate or channels change on the way, which restarts filters that see it."""
+        """Returns the plan for a track whose rate or channels change on the way, which restarts filters that see it."""
         return replace(self, loopback=len(self.filters) > 1, bundled=False)
 
     @property
@@ -165,12 +165,12 @@ class Plan:
 
 
 def decode_cost(stream: TrackStream) -> float:
-    """Return the cost of decoding a second of the track, relative to encoding it."""
+    """Returns the cost of decoding a second of the track, relative to encoding it."""
     return SLOW_SOURCE_COST if stream.slow else DECODE_COST
 
 
 def plan_for(track: TrackInfo, options: Options, ranges: int, decode_cost: float = DECODE_COST) -> Plan:
-    """Plan the encoding of a track.
+    """Plans the encoding of a track.
 
     Args:
         track: extracted from its video.
@@ -206,12 +206,12 @@ def plan_for(track: TrackInfo, options: Options, ranges: int, decode_cost: float
 
 
 def nearest_rate(rate: int) -> int:
-    """Return the sample rate of MP3 nearest to the track's, as ffmpeg chooses it."""
+    """Returns the sample rate of MP3 nearest to the track's, as ffmpeg chooses it."""
     return min(SAMPLE_RATES, key=lambda candidate: (abs(candidate - rate), -candidate))
 
 
 def split_frames(frames: int, ranges: int, decode_cost: float = DECODE_COST) -> tuple[FrameRange, ...]:
-    """Split frames into ranges that take equally long to encode.
+    """Splits frames into ranges that take equally long to encode.
 
     A later range is shorter, since its encoder decodes everything before it: with c the cost of decoding relative to
     encoding, all ``end * c + (end - start)`` are equal.

@@ -9,6 +9,6 @@ from functions.options import Options
 
 
 def take(source: IO[bytes], directory: Path, options: Options) -> TrackInfo:
-    """Extract the track that the options name into a file in the directory."""
+    """Extracts the track that the options name into a file in the directory."""
     with pipeline.prepared_track(source, directory, options, lambda _: None) as stream:
         return stream.complete(lambda _: None)

@@ -20,12 +20,12 @@ _BATCH: Final = 40 * 1152
 
 
 def decode(ffmpeg: str, container: str, track: int) -> list[str]:
-    """Return ffmpeg's arguments up to its input, the open file ``track``."""
+    """Returns ffmpeg's arguments up to its input, the open file ``track``."""
     return [*_common(ffmpeg), "-f", _demuxer(container), "-fd", str(track), "-i", "fd:"]
 
 
 def encode(ffmpeg: str, plan: Plan, frames: FrameRange, *, files: tuple[int, int], staged: bool) -> list[str]:
-    """Return ffmpeg's arguments to encode a range.
+    """Returns ffmpeg's arguments to encode a range.
 
     Args:
         ffmpeg: path of the program.

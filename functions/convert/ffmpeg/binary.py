@@ -21,7 +21,7 @@ _VERSION_TIMEOUT: Final = 10.0
 
 
 def configured_ffmpeg(environ: Mapping[str, str]) -> str | None:
-    """Return the absolute path of the program that FFMPEG names; None if it is not set.
+    """Returns the absolute path of the program that FFMPEG names; None if it is not set.
 
     Raises:
         BadSetting: the program does not exist, or cannot read an open file that it inherits.
@@ -41,7 +41,7 @@ def configured_ffmpeg(environ: Mapping[str, str]) -> str | None:
 
 
 def default_ffmpeg() -> str:
-    """Return the path of the ffmpeg that imageio-ffmpeg contains."""
+    """Returns the path of the ffmpeg that imageio-ffmpeg contains."""
     package = importlib.util.find_spec("imageio_ffmpeg")
     if package and package.origin and "IMAGEIO_FFMPEG_EXE" not in os.environ:
         # The package looks in the same place first, but then runs the program to check that it works: 50 ms.

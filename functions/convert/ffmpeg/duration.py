@@ -17,7 +17,7 @@ _CPU_PER_SECOND = 0.2
 
 
 def measure(ffmpeg: str, track: TrackInfo, rate: int, on_progress: Callable[[], None]) -> float | None:
-    """Return the length of a track in seconds, exact to the sample; None if it cannot be decoded to the end.
+    """Returns the length of a track in seconds, exact to the sample; None if it cannot be decoded to the end.
 
     Args:
         ffmpeg: path of the program.

@@ -61,7 +61,7 @@ class EncoderInput:
     stream: TrackStream | None = None
 
     def open(self) -> IO[bytes]:
-        """Open the track for one encoder: its file, or a pipe that follows the file while it grows."""
+        """Opens the track for one encoder: its file, or a pipe that follows the file while it grows."""
         stream = self.stream
         if stream is None or not stream.growing:
             return self.track.open("rb")
@@ -109,7 +109,7 @@ class EncoderRun:
     buffers: dict[str, bytes] = field(default_factory=dict)
 
     def receive(self, pipe: str, data: bytes) -> None:
-        """Process output from ``stdout`` (the progress) or ``stderr`` (the log)."""
+        """Processes output from ``stdout`` (the progress) or ``stderr`` (the log)."""
         *lines, rest = (self.buffers.get(pipe, b"") + data).split(b"\n")
         self.buffers[pipe] = rest[-_MAX_LINE:]
         for line in lines:
@@ -149,7 +149,7 @@ class EncoderRun:
         return self.errors > 0 or self.status not in (0, -signal.SIGKILL)
 
     def check_status(self) -> None:
-        """Raise an error if the run failed.
+        """Raises an error if the run failed.
 
         Raises:
             EncoderKilled: it died by SIGKILL.
@@ -171,7 +171,7 @@ class EncoderRun:
             )
 
     def summarize(self) -> PieceSummary:
-        """Summarize the frames of the range."""
+        """Summarizes the frames of the range."""
         count = None if self.range.end is None else self.range.end - self.range.start
         return summarize(self.path, self.range.start, self.range.preroll, count)
 
@@ -183,7 +183,7 @@ def encode(
     on_progress: Callable[[float], None],
     on_end: Callable[[EncoderRun], object] = lambda _: None,
 ) -> list[EncoderRun]:
-    """Encode ranges of a track; return the finished runs in the order of the ranges.
+    """Encodes ranges of a track; returns the finished runs in the order of the ranges.
 
     Args:
         source: the track and how to encode it.
@@ -246,7 +246,7 @@ class _Pool:
         self._selector.close()
 
     def start_waiting(self) -> None:
-        """Start waiting runs as long as encoders are free."""
+        """Starts waiting runs as long as encoders are free."""
         while self.waiting and len(self.running) < self._encoders:
             in_use = [run.cpu for run in self.running]
             free = next((cpu for cpu in self._cpus if cpu not in in_use), None)
@@ -275,7 +275,7 @@ class _Pool:
             self._selector.register(pipe, selectors.EVENT_READ, (run, name))
 
     def receive_output(self) -> None:
-        """Process what the encoders print; wait up to a heartbeat for it."""
+        """Processes what the encoders print; waits up to a heartbeat for it."""
         for key, _ in self._selector.select(HEARTBEAT):
             run, name = key.data
             self._receive(run, name)
@@ -291,7 +291,7 @@ class _Pool:
             self._selector.unregister(pipe)
 
     def collect_ended(self) -> None:
-        """Take in the runs that have ended; those that need stages wait to be run again."""
+        """Takes in the runs that have ended; those that need stages wait to be run again."""
         for run in [run for run in self.running if self._ended(run)]:
             self.running.remove(run)
             if run.needs_stages:
@@ -322,7 +322,7 @@ class _Pool:
         return True
 
     def check_running(self) -> None:
-        """Kill hopeless runs; raise EncoderKilled for one that hangs."""
+        """Kills hopeless runs; raises EncoderKilled for one that hangs."""
         stream = self._source.stream
         for run in self.running:
             if run.hopeless and run.process is not None:

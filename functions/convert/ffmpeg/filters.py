@@ -28,7 +28,7 @@ def needs_exact_length(options: Options, seconds: float) -> bool:
 
 
 def format_filter(options: Options, rate: int, channels: int) -> str:
-    """Return the filter that converts the sound to the MP3's rate and channels."""
+    """Returns the filter that converts the sound to the MP3's rate and channels."""
     layout = "mono" if channels == 1 else "stereo"
     convert = f"aformat=sample_rates={rate}:channel_layouts={layout}"
     if not options.mono:
@@ -38,7 +38,7 @@ def format_filter(options: Options, rate: int, channels: int) -> str:
 
 
 def bounds(options: Options, rate: int, samples: int) -> tuple[int, int]:
-    """Return the first sample that is kept and the one after the last.
+    """Returns the first sample that is kept and the one after the last.
 
     Args:
         options: what the user asked for.
@@ -62,7 +62,7 @@ def bounds(options: Options, rate: int, samples: int) -> tuple[int, int]:
 
 
 def edit_filters(options: Options, rate: int, channels: int, samples: int) -> tuple[str, ...]:
-    """Return the filters that follow ``format_filter``; none if nothing is edited.
+    """Returns the filters that follow ``format_filter``; none if nothing is edited.
 
     Args:
         options: what the user asked for.

@@ -44,7 +44,7 @@ class EncodedSound:
 def join_pieces(
     plan: Plan, summaries: Sequence[PieceSummary], frames: Iterable[bytes], directory: Path
 ) -> EncodedSound:
-    """Join the pieces of a track, and re-pack them if the bit rate is variable.
+    """Joins the pieces of a track, and re-packs them if the bit rate is variable.
 
     Args:
         plan: of the track.
@@ -70,7 +70,7 @@ def join_pieces(
 
 
 def copied_sound(path: Path, skipped: int, discarded: int) -> EncodedSound:
-    """Prepare MP3 frames that are copied from the source.
+    """Prepares MP3 frames that are copied from the source.
 
     Args:
         path: a file of bare frames.
@@ -105,7 +105,7 @@ def _sound(summaries: Sequence[PieceSummary], tag: bytes, frames: Iterable[bytes
 def write_mp3(
     out: SupportsWrite, id3: Iterable[bytes], sound: EncodedSound, on_frames: Callable[[int], None] = lambda _: None
 ) -> int:
-    """Write the MP3; return its size in bytes.
+    """Writes the MP3; returns its size in bytes.
 
     Args:
         out: takes the bytes from the first to the last.

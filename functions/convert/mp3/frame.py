@@ -56,7 +56,7 @@ def samples_per_frame(rate: int) -> int:
 
 
 def parse_header(data: bytes | bytearray | memoryview) -> FrameHeader | None:
-    """Parse the header at the start of ``data``; None if it is not a Layer III header, or is free format."""
+    """Parses the header at the start of ``data``; None if it is not a Layer III header, or is free format."""
     return _parse(bytes(data[:HEADER_SIZE]))
 
 

@@ -41,12 +41,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 def title(tags: Mapping[str, str], filename: str) -> str:
-    """Return the title from the tags, or else the file's name without its extension."""
+    """Returns the title from the tags, or else the file's name without its extension."""
     return _clean(_lower(tags).get("title", "")) or _clean(PurePath(filename.replace("\\", "/")).stem) or "audio"
 
 
 def build_tag(tags: Mapping[str, str], filename: str, cover: bytes, chapters: Sequence[Chapter] = ()) -> bytes:
-    """Build the complete ID3v2.3 tag.
+    """Builds the complete ID3v2.3 tag.
 
     Args:
         tags: names and values as in the source.

@@ -35,7 +35,7 @@ def delay_and_padding(tag: bytes) -> tuple[int, int] | None:
 
 
 def blank_tag(like: bytes, bitrate: int | None, encoder: bytes, delay: int, padding: int) -> bytes:
-    """Build a tag frame without figures, in the format of the frames that follow it.
+    """Builds a tag frame without figures, in the format of the frames that follow it.
 
     Args:
         like: the four header bytes of such a frame.
@@ -63,7 +63,7 @@ def blank_tag(like: bytes, bitrate: int | None, encoder: bytes, delay: int, padd
 
 
 def fill_tag(template: bytes, *, frames: int, size: int, crc: int, marks: Sequence[int], variable: bool) -> bytes:
-    """Fill in the figures of a tag frame.
+    """Fills in the figures of a tag frame.
 
     Args:
         template: a tag frame with the right header, encoder, delay and padding.

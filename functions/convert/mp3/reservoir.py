@@ -33,7 +33,7 @@ class SupportsWrite(Protocol):
     """A destination of bytes."""
 
     def write(self, data: bytes, /) -> object:
-        """Append bytes."""
+        """Appends bytes."""
         ...
 
 
@@ -65,7 +65,7 @@ class FrameSizes:
 
 
 def choose_bitrates(needs: Sequence[int], sizes: FrameSizes, free: int) -> tuple[list[int], list[int], int]:
-    """Choose each frame's bit rate and where its main data begins.
+    """Chooses each frame's bit rate and where its main data begins.
 
     Args:
         needs: bytes of main data of each frame, less its padding byte; each fits into the longest frame.
@@ -115,7 +115,7 @@ class Repacker:
         self._main = b""
 
     def write(self, data: bytes) -> None:
-        """Append frames.
+        """Appends frames.
 
         Raises:
             UnusableMedia: the frames differ in kind, have other data between them, have a CRC or use a reservoir.
@@ -135,7 +135,7 @@ class Repacker:
             self._repack(data, starts, self._sizes)
 
     def close(self) -> None:
-        """Write the remaining frames; the last one is filled up with stuffing.
+        """Writes the remaining frames; the last one is filled up with stuffing.
 
         Raises:
             UnusableMedia: the last frame is incomplete.
@@ -210,7 +210,7 @@ class Repacker:
 
 @contextmanager
 def repacking(path: Path) -> Iterator[Repacker]:
-    """Yield a ``Repacker`` that writes to a new file, complete at the end of the block.
+    """Yields a ``Repacker`` that writes to a new file, complete at the end of the block.
 
     Raises:
         TemporaryStorageFull: the file's disk is full.
@@ -227,7 +227,7 @@ def repacking(path: Path) -> Iterator[Repacker]:
 
 
 def repack(frames: Iterable[bytes], summaries: Sequence[PieceSummary], path: Path) -> PieceSummary:
-    """Re-pack the frames of all pieces into one file; return its summary.
+    """Re-packs the frames of all pieces into one file; returns its summary.
 
     Args:
         frames: chunks of the frames of all pieces, in order.

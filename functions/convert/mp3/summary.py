@@ -66,7 +66,7 @@ class PieceSummary:
 
 
 def iter_frames(path: Path) -> Iterator[tuple[bytes, int, FrameHeader]]:
-    """Iterate over the frames of a file, which follow each other without a gap.
+    """Iterates over the frames of a file, which follow each other without a gap.
 
     Yields:
         A chunk of the file, the offset of the frame in that chunk, and the frame's header.
@@ -92,7 +92,7 @@ def iter_frames(path: Path) -> Iterator[tuple[bytes, int, FrameHeader]]:
 
 
 def read_frames(path: Path, summary: PieceSummary) -> Iterator[bytes]:
-    """Read a piece's frames from the encoder's output, in chunks.
+    """Reads a piece's frames from the encoder's output, in chunks.
 
     Raises:
         EOFError: the file is shorter than the summary says.
@@ -109,7 +109,7 @@ def read_frames(path: Path, summary: PieceSummary) -> Iterator[bytes]:
 
 
 def summarize(path: Path, start: int, skip: int, count: int | None) -> PieceSummary:
-    """Summarize one piece.
+    """Summarizes one piece.
 
     Args:
         path: an encoder's output: optionally a tag frame, then frames of sound.
@@ -194,7 +194,7 @@ def _every_other(marks: Sequence[int], start: int, interval: int) -> list[int]:
 
 
 def build_tag(summaries: Sequence[PieceSummary], template: bytes) -> bytes:
-    """Build the tag frame of the MP3 from the summaries of its pieces.
+    """Builds the tag frame of the MP3 from the summaries of its pieces.
 
     Args:
         summaries: of every piece, in order.
@@ -222,7 +222,7 @@ def build_tag(summaries: Sequence[PieceSummary], template: bytes) -> bytes:
 
 
 def _append_zeros(crc: int, count: int) -> int:
-    """Return the CRC-16 (ARC) of a message with ``count`` zero bytes appended, given the CRC of the message.
+    """Returns the CRC-16 (ARC) of a message with ``count`` zero bytes appended, given the CRC of the message.
 
     Appending a zero byte is a linear map of the 16 bits over GF(2); appending many is a power of that map.
     """

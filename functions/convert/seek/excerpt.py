@@ -76,7 +76,7 @@ def is_seekable(track: TrackInfo, options: Options) -> bool:
 
 
 def index_clusters(track: TrackInfo) -> ClusterIndex | None:
-    """Index the clusters of a complete track that ``is_seekable``; return None if its packets do not add up."""
+    """Indexes the clusters of a complete track that ``is_seekable``; returns None if its packets do not add up."""
     try:
         with track.path.open("rb") as file:
             return _index(file, track)
@@ -128,7 +128,7 @@ def _index(file: IO[bytes], track: TrackInfo) -> ClusterIndex:
 
 
 def add_seeks(plan: Plan, track: TrackInfo, clusters: ClusterIndex) -> Plan:
-    """Return the plan with a seek for each of its ranges."""
+    """Returns the plan with a seek for each of its ranges."""
     starts = clusters.starts
     samples = [start.sample for start in starts]
     warmup = WARMUP_SECONDS * plan.rate
@@ -149,7 +149,7 @@ def add_seeks(plan: Plan, track: TrackInfo, clusters: ClusterIndex) -> Plan:
 
 
 def write_excerpt(track: SupportsReadSeek, seek: Seek, out: SupportsWrite) -> None:
-    """Write the excerpt of a track that an encoder reads, a valid file.
+    """Writes the excerpt of a track that an encoder reads, a valid file.
 
     Args:
         track: the complete track.
@@ -172,7 +172,7 @@ def write_excerpt(track: SupportsReadSeek, seek: Seek, out: SupportsWrite) -> No
 
 
 def _copy(file: SupportsReadSeek, offset: int, end: int, out: SupportsWrite | None) -> int:
-    """Return the CRC-32 of the bytes between two offsets, and write them to ``out`` if there is one."""
+    """Returns the CRC-32 of the bytes between two offsets, and writes them to ``out`` if there is one."""
     file.seek(offset)
     crc = 0
     left = end - offset

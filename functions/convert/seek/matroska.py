@@ -20,7 +20,7 @@ _MAX_HEADER = 12
 
 
 def head(file: IO[bytes]) -> bytes:
-    """Return everything before the first cluster, and leave the file at that cluster.
+    """Returns everything before the first cluster, and leaves the file at that cluster.
 
     Raises:
         UnsupportedLayout: the file is not of this kind.
@@ -38,7 +38,7 @@ def head(file: IO[bytes]) -> bytes:
 
 
 def excerpt_head(start: bytes, at_start: bool) -> bytes:
-    """Return the head for a file that contains only some of the clusters.
+    """Returns the head for a file that contains only some of the clusters.
 
     It does not say where clusters are or where they end. Unless the first cluster is included, it does not have samples
     dropped at the beginning either.
@@ -60,19 +60,19 @@ def excerpt_head(start: bytes, at_start: bool) -> bytes:
 
 
 def private(start: bytes) -> bytes:
-    """Return the decoder's configuration from the ``head``; empty for most codecs."""
+    """Returns the decoder's configuration from the ``head``; empty for most codecs."""
     found = _find(start, _TRACKS, _TRACK_ENTRY, _CODEC_PRIVATE)
     return start[found[1] : found[2]] if found else b""
 
 
 def delay(start: bytes) -> int | None:
-    """Return the nanoseconds at the beginning that are not to be played, from the ``head``; None if not given."""
+    """Returns the nanoseconds at the beginning that are not to be played, from the ``head``; None if not given."""
     found = _find(start, _TRACKS, _TRACK_ENTRY, _CODEC_DELAY)
     return int.from_bytes(start[found[1] : found[2]], "big") if found else None
 
 
 def clusters(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
-    """Iterate over the clusters from the file's current position.
+    """Iterates over the clusters from the file's current position.
 
     Yields:
         Where the cluster starts and ends in the file, and its content.
@@ -95,7 +95,7 @@ def clusters(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
 
 
 def timestamp(cluster: bytes) -> int:
-    """Return the cluster's time stamp in milliseconds."""
+    """Returns the cluster's time stamp in milliseconds."""
     for kind, _, body, end in _elements(cluster, 0, len(cluster)):
         if kind == _TIMESTAMP:
             return int.from_bytes(cluster[body:end], "big")
@@ -103,7 +103,7 @@ def timestamp(cluster: bytes) -> int:
 
 
 def packets(cluster: bytes) -> Iterator[tuple[int, int, bool]]:
-    """Iterate over the packets of a cluster: where each starts and ends in it, and whether to drop some samples."""
+    """Iterates over the packets of a cluster: where each starts and ends in it, and whether to drop some samples."""
     for kind, _, body, end in _elements(cluster, 0, len(cluster)):
         if kind == _SIMPLE_BLOCK:
             yield _payload(cluster, body), end, False
@@ -125,7 +125,7 @@ def _payload(data: bytes, at: int) -> int:
 
 
 def _inside(data: bytes) -> int:
-    """Return where the content of the segment starts."""
+    """Returns where the content of the segment starts."""
     _, _, end = _element(data, 0)
     kind, body, _ = _element(data, end)
     if kind != _SEGMENT or body - end != 12:
@@ -134,7 +134,7 @@ def _inside(data: bytes) -> int:
 
 
 def _find(data: bytes, *path: int) -> tuple[int, int, int] | None:
-    """Find the element at the end of a path in the segment: its start, the start of its content, its end."""
+    """Finds the element at the end of a path in the segment: its start, the start of its content, its end."""
     at, end = _inside(data), len(data)
     begin = at
     for wanted in path:
@@ -148,14 +148,14 @@ def _find(data: bytes, *path: int) -> tuple[int, int, int] | None:
 
 
 def _void(data: bytearray, begin: int, end: int) -> None:
-    """Overwrite an element with a Void element of the same size."""
+    """Overwrites an element with a Void element of the same size."""
     width = 1 if end - begin < 128 else 8
     length = end - begin - 1 - width | 1 << 7 * width
     data[begin : begin + 1 + width] = bytes([_VOID]) + length.to_bytes(width, "big")
 
 
 def _elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Iterate over the elements between two offsets: kind, start, start of the content, end."""
+    """Iterates over the elements between two offsets: kind, start, start of the content, end."""
     while at < end:
         kind, body, following = _element(data, at)
         if following > end:
@@ -165,7 +165,7 @@ def _elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, i
 
 
 def _element(data: bytes, at: int) -> tuple[int, int, int]:
-    """Return the element's kind, the start of its content, and its end."""
+    """Returns the element's kind, the start of its content, and its end."""
     try:
         width = 9 - data[at].bit_length()
         kind = int.from_bytes(data[at : at + width], "big")

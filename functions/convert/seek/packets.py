@@ -28,7 +28,7 @@ COUNTABLE = frozenset({*_PCM, "flac", "mp3", "vorbis"})
 
 
 def packet_counter(codec: str, channels: int, private: bytes) -> Count:
-    """Return a function that counts the samples of a track's packets; call it for each packet, once and in order.
+    """Returns a function that counts the samples of a track's packets; call it for each packet, once and in order.
 
     Args:
         codec: one of ``COUNTABLE``.
@@ -56,7 +56,7 @@ def _pcm(size: int) -> Count:
 
 
 def _uniform(read: Callable[[bytes, int, int], tuple[int, object]]) -> Count:
-    """Return a function that counts packets whose header gives their samples and a format, which must not change."""
+    """Returns a function that counts packets whose header gives their samples and a format, which must not change."""
     first: list[object] = []
 
     def count(data: bytes, start: int, end: int) -> int:
@@ -120,7 +120,7 @@ def _vorbis(private: bytes) -> Count:
 
 
 def _vorbis_setup(private: bytes) -> tuple[tuple[int, int], list[bool], int]:
-    """Return the two block sizes, whether each mode has the long one, and the bits of a mode's number.
+    """Returns the two block sizes, whether each mode has the long one, and the bits of a mode's number.
 
     The modes are at the end of the setup header (Vorbis I, 4.2.4), after parts that are laborious to parse. So they are
     read backward from the end: the framing bit, then for each mode its mapping, two zero fields of 16 bits, and the
