@@ -169,12 +169,12 @@ def _split(lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewe
 
 def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Output:
     plan = _plan_of(job).plan
-    frames = plan.ranges[lease.row.n]
+    frame_range = plan.ranges[lease.row.n]
     description = Description(job.owner, job.id, f"piece {lease.row.n}", "audio/mpeg")
     with workspace() as directory:
-        track = _fetch_track(job, frames, directory, renewer, deps)
+        track = _fetch_track(job, frame_range, directory, renewer, deps)
         with deps.blobs.writing(deps.media, "pieces", description) as out:
-            piece = _encode_range(plan, frames, track, out, renewer, deps)
+            piece = _encode_range(plan, frame_range, track, out, renewer, deps)
     output = PieceOutput(out.blob, piece.to_json())
     return Output(
         record=lambda: deps.pieces.encoded(lease, output),
@@ -183,10 +183,10 @@ def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Depen
 
 
 def _encode_range(
-    plan: Plan, frames: FrameRange, track: Path, out: SupportsWrite, renewer: LeaseRenewer, deps: Dependencies
+    plan: Plan, frame_range: FrameRange, track: Path, out: SupportsWrite, renewer: LeaseRenewer, deps: Dependencies
 ) -> EncodedPiece:
     source = EncoderInput(deps.ffmpeg or default_ffmpeg(), plan, track, track.parent)
-    return encode_piece(source, frames, out, lambda _: renewer.check())
+    return encode_piece(source, frame_range, out, lambda _: renewer.check())
 
 
 def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
@@ -229,17 +229,17 @@ def _plan_of(job: Job) -> JobPlan:
     return JobPlan.from_json(job.plan)
 
 
-def _fetch_track(job: Job, frames: FrameRange, directory: Path, renewer: LeaseRenewer, deps: Dependencies) -> Path:
-    """Fetches the job's audio track, or only what the encoder of these frames reads of it, to a file."""
+def _fetch_track(job: Job, frame_range: FrameRange, directory: Path, renewer: LeaseRenewer, deps: Dependencies) -> Path:
+    """Fetches the job's audio track, or only the part that the encoder of this range reads, to a file."""
     if job.audio is None:
         raise AssertionError("a job that was split has an audio track")
     path = directory / "track"
     with path.open("wb") as file:
-        if frames.seek is None:
+        if frame_range.seek is None:
             _copy_blob(job.audio, file, renewer, deps)
         else:
             with deps.media.pieces.open(job.audio) as source:
-                excerpt.write_excerpt(source, frames.seek, file)
+                excerpt.write_excerpt(source, frame_range.seek, file)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Database.run: a transaction that a deadlock or a lost connection ended takes place after all, and once."""
+"""Database.run retries a transaction after a deadlock or a lost connection, so that it takes place exactly once."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ SERVERS = pytest.mark.parametrize("server", [MariaDB, PostgreSQL], indirect=True
 
 @pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest) -> Iterator[SqlServer]:
-    """A server of this module's own, since it is killed."""
+    """A server for this module alone, because the tests kill it."""
     with request.param() as running:
         upgrade_and_close(running.url)
         yield running
@@ -33,7 +33,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[SqlServer]:
 
 @pytest.fixture
 def own(server: SqlServer) -> Iterator[Database]:
-    """A pool of this test's own."""
+    """A connection pool for this test alone."""
     database = Database(server.url)
     database.run(lambda connection: connection.execute(logins.delete()))
     for name in ("a", "b"):
@@ -64,8 +64,8 @@ def counts(database: Database) -> dict[str, int]:
 
 @SERVERS
 def test_both_transactions_of_a_deadlock_take_place_once(own: Database) -> None:
-    """Each holds the row that the other wants, until the server ends one of them."""
-    both_hold_one = threading.Barrier(2)
+    """Each locks the row that the other needs, until the server aborts one of them."""
+    both_locked = threading.Barrier(2)
     runs: list[str] = []
 
     def lock(first: str, second: str) -> None:
@@ -77,7 +77,7 @@ def test_both_transactions_of_a_deadlock_take_place_once(own: Database) -> None:
             runs.append(first)
             count_one(connection, first)
             if tries == 1:
-                both_hold_one.wait(30)
+                both_locked.wait(30)
             count_one(connection, second)
 
         own.run(work)
@@ -85,14 +85,12 @@ def test_both_transactions_of_a_deadlock_take_place_once(own: Database) -> None:
     with ThreadPoolExecutor(2) as threads:
         for ended in [threads.submit(lock, "a", "b"), threads.submit(lock, "b", "a")]:
             ended.result(60)
-    assert len(runs) == 3  # One of them had to run again.
+    assert len(runs) == 3  # one of them ran again
     assert counts(own) == {"a": 2, "b": 2}
 
 
 @SERVERS
-def test_a_transaction_whose_server_is_restarted_between_two_statements_takes_place_once(
-    server: SqlServer, own: Database
-) -> None:
+def test_server_restart_within_a_transaction_runs_it_again(server: SqlServer, own: Database) -> None:
     tries = 0
 
     def work(connection: Connection) -> None:
@@ -110,8 +108,8 @@ def test_a_transaction_whose_server_is_restarted_between_two_statements_takes_pl
 
 
 @SERVERS
-def test_a_pool_of_dead_connections_is_no_hindrance(server: SqlServer, own: Database) -> None:
-    """More of them than there are tries: the first that turns out dead must do for all."""
+def test_pool_of_dead_connections_is_replaced(server: SqlServer, own: Database) -> None:
+    """More dead connections than tries: the first that fails must invalidate all of them."""
     connected = threading.Barrier(8)
 
     def hold(_: int) -> None:
@@ -126,12 +124,13 @@ def test_a_pool_of_dead_connections_is_no_hindrance(server: SqlServer, own: Data
 
 
 @SERVERS
-def test_a_connection_that_an_administrator_kills_is_no_hindrance(server: SqlServer, own: Database) -> None:
+def test_connection_killed_by_an_administrator_is_replaced(server: SqlServer, own: Database) -> None:
     which, kill = {
         "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({})"),
         "mysql": ("SELECT CONNECTION_ID()", "KILL {}"),
     }[own.engine.dialect.name]
-    other, tries = create_engine(server.url), 0
+    other = create_engine(server.url)
+    tries = 0
 
     def work(connection: Connection) -> None:
         nonlocal tries
@@ -149,8 +148,8 @@ def test_a_connection_that_an_administrator_kills_is_no_hindrance(server: SqlSer
 
 
 @SERVERS
-def test_a_commit_whose_answer_is_lost_runs_again(server: SqlServer, own: Database) -> None:
-    """The work is done twice then: that is why each move finds out whether it has taken place."""
+def test_commit_with_lost_answer_runs_again(server: SqlServer, own: Database) -> None:
+    """The work then runs twice, which is why each transition finds out whether it took place before."""
     tries = 0
 
     def work(connection: Connection) -> None:
@@ -172,7 +171,7 @@ def test_a_commit_whose_answer_is_lost_runs_again(server: SqlServer, own: Databa
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
-def test_four_migrations_at_once_make_the_tables_once(kind: str, tmp_path: Path) -> None:
+def test_four_concurrent_migrations_make_the_tables_once(kind: str, tmp_path: Path) -> None:
     if kind == "sqlite":
         migrate_by_four(f"sqlite:///{tmp_path / 'test.db'}")
         return
@@ -193,7 +192,7 @@ def migrate_by_four(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
-def test_an_older_version_leaves_a_newer_database_alone_and_is_not_tried_again(kind: str, tmp_path: Path) -> None:
+def test_older_version_leaves_a_newer_database_alone_and_is_not_retried(kind: str, tmp_path: Path) -> None:
     if kind == "sqlite":
         migrate_as_older(f"sqlite:///{tmp_path / 'test.db'}")
         return
@@ -218,7 +217,7 @@ def migrate_as_older(url: str) -> None:
         "The database was migrated by a newer version of mp3burst; its migration 9999 is unknown here: "
         "run that version or a later one, or restore an older backup.\n"
     )
-    # The cluster's Job ends at this status, and at no other.
+    # The cluster's Job stops retrying at this status only.
     (rule,) = migrations("image", "stamp")["spec"]["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [done.returncode])
 

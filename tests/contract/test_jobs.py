@@ -1,4 +1,4 @@
-"""What every SQL database must do with jobs, mails and blobs: state.md's moves and their races."""
+"""What every SQL database must do with jobs, mails and blobs: the transitions and their races."""
 
 import threading
 import time
@@ -26,17 +26,19 @@ from tests.support.fakes import memory_media
 
 T = TypeVar("T")
 OWNER = UserId("a" * 32)
-STRANGER = UserId("b" * 32)
+OTHER_USER = UserId("b" * 32)
 
 
-class House:
-    """Everything that stands on one database."""
+class Records:
+    """The tables of one database, and media stores in memory."""
 
     def __init__(self, database: Database, terms: LeaseTerms) -> None:
         self.database = database
         self.media: Media = memory_media()
-        self.jobs, self.mails = Jobs(database, terms), Mails(database, terms)
-        self.blobs, self.overdue = Blobs(database), Overdue(database)
+        self.jobs = Jobs(database, terms)
+        self.mails = Mails(database, terms)
+        self.blobs = Blobs(database)
+        self.overdue = Overdue(database)
 
     def blob(self, store: str = "videos", job: str = "c" * 32) -> BlobId:
         with self.blobs.writing(self.media, store, Description(OWNER, job, "a.mp4", "video/mp4")) as writer:
@@ -59,18 +61,18 @@ class House:
 
 
 @pytest.fixture
-def house(database: Database) -> House:
-    return House(database, LeaseTerms())
+def records(database: Database) -> Records:
+    return Records(database, LeaseTerms())
 
 
 @pytest.fixture
-def brisk(database: Database) -> House:
-    """A house whose leases end within the test."""
-    return House(database, SHORT)
+def short_leases(database: Database) -> Records:
+    """Records whose leases expire within the test."""
+    return Records(database, SHORT)
 
 
 def at_once(number: int, work: Callable[[int], T]) -> list[T]:
-    """Run ``work(0)``, ``work(1)``, ... in as many threads, all let go at the same moment."""
+    """Runs ``work(0)``, ``work(1)``, ... in threads that start together."""
     gate = threading.Barrier(number)
 
     def run(n: int) -> T:
@@ -89,380 +91,384 @@ def exists(media: Media, store: str, blob: str) -> bool:
         return False
 
 
-def test_the_database_clock_is_in_milliseconds(house: House) -> None:
-    told = house.database.run(lambda connection: connection.scalar(select(now())))
-    assert told is not None
-    assert abs(told - time.time() * 1000) < 5000
+def test_database_clock_is_in_milliseconds(records: Records) -> None:
+    event = records.database.run(lambda connection: connection.scalar(select(now())))
+    assert event is not None
+    assert abs(event - time.time() * 1000) < 5000
 
 
-def test_a_new_job_waits_to_be_converted_and_keeps_its_video(house: House) -> None:
-    job = house.job()
+def test_new_job_is_due_and_retains_its_video(records: Records) -> None:
+    job = records.job()
     assert (job.state, job.filename, job.mp3) == ("uploaded", "a.mp4", None)
-    assert house.count("blobs", expires_at=None) == 1
-    assert [due.event for due in house.overdue.due(10)] == [VideoUploaded(job.id)]
+    assert records.count("blobs", expires_at=None) == 1
+    assert [due.event for due in records.overdue.due(10)] == [VideoUploaded(job.id)]
 
 
-def test_the_same_key_at_the_same_moment_makes_one_job(house: House) -> None:
-    answers = at_once(8, lambda _: house.job(key="once"))
+def test_concurrent_uploads_with_one_key_make_one_job(records: Records) -> None:
+    answers = at_once(8, lambda _: records.job(key="once"))
     assert len({job.id for job in answers}) == 1
-    assert house.count("jobs") == 1
-    assert house.job(key="once", owner=STRANGER).id != answers[0].id
+    assert records.count("jobs") == 1
+    assert records.job(key="once", owner=OTHER_USER).id != answers[0].id
 
 
-def test_a_video_that_was_swept_makes_no_job(house: House) -> None:
-    blob = house.blob()
-    make_past(house.database, "blobs", "expires_at")
+def test_swept_video_makes_no_job(records: Records) -> None:
+    blob = records.blob()
+    make_past(records.database, "blobs", "expires_at")
     with pytest.raises(BlobExpired):
-        house.jobs.add(NewJob(new_job_id(), OWNER, blob, "a.mp4", Options()))
-    assert house.count("jobs") == 0
+        records.jobs.add(NewJob(new_job_id(), OWNER, blob, "a.mp4", Options()))
+    assert records.count("jobs") == 0
 
 
-def test_of_many_workers_one_gets_the_job(brisk: House) -> None:
-    job = brisk.job()
+def test_only_one_of_many_workers_gets_the_job(short_leases: Records) -> None:
+    job = short_leases.job()
 
     def work(_: int) -> bool:
-        lease = brisk.jobs.claim(job.id)
+        lease = short_leases.jobs.claim(job.id)
         if lease is None:
             return False
-        with brisk.jobs.renewing(lease) as renewer:
+        with short_leases.jobs.renewing(lease) as renewer:
             renewer.report(0.5)
-            # Until every other has looked and gone: longer than a lease that is not renewed.
+            # Works for longer than a lease that is not renewed, until every other worker has looked and returned.
             threading.Event().wait(SHORT.due * 2 / 1000)
             renewer.check()
-        return brisk.jobs.finish(lease, Outcome(brisk.blob("mp3s"), 1.0, None)) is not None
+        return short_leases.jobs.finish(lease, Outcome(short_leases.blob("mp3s"), 1.0, None)) is not None
 
     assert sum(at_once(8, work)) == 1
-    assert brisk.count("mails") == 1
+    assert short_leases.count("mails") == 1
 
 
-def test_a_worker_that_dies_is_replaced_by_one_who_waits(brisk: House) -> None:
-    job = brisk.job()
-    dead = brisk.jobs.claim(job.id)
+def test_waiting_worker_replaces_a_dead_one(short_leases: Records) -> None:
+    job = short_leases.job()
+    dead = short_leases.jobs.claim(job.id)
     assert dead is not None
-    heir = brisk.jobs.claim(job.id)
-    assert heir is not None
-    assert heir.attempts == 2
-    assert heir.token != dead.token
+    successor = short_leases.jobs.claim(job.id)
+    assert successor is not None
+    assert successor.attempts == 2
+    assert successor.token != dead.token
 
 
-def test_a_worker_that_was_fenced_off_changes_nothing(brisk: House) -> None:
-    job = brisk.job()
-    slow = brisk.jobs.claim(job.id)
+def test_worker_that_lost_its_lease_changes_nothing(short_leases: Records) -> None:
+    job = short_leases.job()
+    slow = short_leases.jobs.claim(job.id)
     assert slow is not None
-    heir = brisk.jobs.claim(job.id)
-    assert heir is not None
-    stale, mp3 = brisk.blob("mp3s"), brisk.blob("mp3s")
-    assert brisk.jobs.finish(heir, Outcome(mp3, 2.0, None)) == Mp3Ready(job.id)
-    assert brisk.jobs.finish(slow, Outcome(stale, 1.0, None)) is None
-    assert brisk.jobs.fail(slow, "no") is None
-    brisk.jobs.release(slow)
-    with brisk.jobs.renewing(slow) as renewer, pytest.raises(LeaseLost):
+    successor = short_leases.jobs.claim(job.id)
+    assert successor is not None
+    stale = short_leases.blob("mp3s")
+    mp3 = short_leases.blob("mp3s")
+    assert short_leases.jobs.finish(successor, Outcome(mp3, 2.0, None)) == Mp3Ready(job.id)
+    assert short_leases.jobs.finish(slow, Outcome(stale, 1.0, None)) is None
+    assert short_leases.jobs.fail(slow, "no") is None
+    short_leases.jobs.release(slow)
+    with short_leases.jobs.renewing(slow) as renewer, pytest.raises(LeaseLost):
         for _ in range(200):
             threading.Event().wait(0.05)
             renewer.check()
-    brisk.blobs.discard(brisk.media, "mp3s", stale)
-    finished = brisk.jobs.get(job.id, OWNER)
+    short_leases.blobs.discard(short_leases.media, "mp3s", stale)
+    finished = short_leases.jobs.get(job.id, OWNER)
     assert (finished.state, finished.mp3, finished.duration) == ("done", mp3, 2.0)
-    assert brisk.row("jobs").due_at is None
-    assert brisk.row("mails").kind == Mp3Ready.type
-    assert not exists(brisk.media, "mp3s", stale)
-    assert exists(brisk.media, "mp3s", mp3)
+    assert short_leases.row("jobs").due_at is None
+    assert short_leases.row("mails").kind == Mp3Ready.type
+    assert not exists(short_leases.media, "mp3s", stale)
+    assert exists(short_leases.media, "mp3s", mp3)
 
 
-def test_a_commit_whose_answer_was_lost_is_recognised(house: House) -> None:
-    job = house.job()
-    lease = house.jobs.claim(job.id)
+def test_commit_with_lost_answer_is_recognized(records: Records) -> None:
+    job = records.job()
+    lease = records.jobs.claim(job.id)
     assert lease is not None
-    outcome = Outcome(house.blob("mp3s"), 1.0, None)
-    assert house.jobs.finish(lease, outcome) == Mp3Ready(job.id)
-    assert house.jobs.finish(lease, outcome) == Mp3Ready(job.id)
-    assert house.count("mails") == 1
-    again = house.jobs.add(NewJob(job.id, OWNER, job.video, "a.mp4", Options()))
+    outcome = Outcome(records.blob("mp3s"), 1.0, None)
+    assert records.jobs.finish(lease, outcome) == Mp3Ready(job.id)
+    assert records.jobs.finish(lease, outcome) == Mp3Ready(job.id)
+    assert records.count("mails") == 1
+    again = records.jobs.add(NewJob(job.id, OWNER, job.video, "a.mp4", Options()))
     assert (again.id, again.state) == (job.id, "done")
 
 
-def test_a_kept_blob_survives_the_discard_of_a_worker_in_doubt(house: House) -> None:
-    job = house.job()
-    lease = house.jobs.claim(job.id)
+def test_retained_blob_survives_the_discard_of_a_worker_in_doubt(records: Records) -> None:
+    job = records.job()
+    lease = records.jobs.claim(job.id)
     assert lease is not None
-    mp3 = house.blob("mp3s")
-    house.jobs.finish(lease, Outcome(mp3, 1.0, None))
-    house.blobs.discard(house.media, "mp3s", mp3)
-    assert exists(house.media, "mp3s", mp3)
-    assert house.count("blobs", id=mp3) == 1
+    mp3 = records.blob("mp3s")
+    records.jobs.finish(lease, Outcome(mp3, 1.0, None))
+    records.blobs.discard(records.media, "mp3s", mp3)
+    assert exists(records.media, "mp3s", mp3)
+    assert records.count("blobs", id=mp3) == 1
 
 
-def test_a_renewal_after_the_end_does_not_wake_the_job(brisk: House) -> None:
-    lease = brisk.jobs.claim(brisk.job().id)
+def test_renewal_after_the_end_does_not_wake_the_job(short_leases: Records) -> None:
+    lease = short_leases.jobs.claim(short_leases.job().id)
     assert lease is not None
-    with brisk.jobs.renewing(lease):
-        brisk.jobs.finish(lease, Outcome(brisk.blob("mp3s"), 1.0, None))
+    with short_leases.jobs.renewing(lease):
+        short_leases.jobs.finish(lease, Outcome(short_leases.blob("mp3s"), 1.0, None))
         threading.Event().wait(SHORT.renewal * 3 / 1000)
-    row = brisk.row("jobs")
+    row = short_leases.row("jobs")
     assert (row.state, row.due_at, row.lease_until) == ("done", None, None)
 
 
-def test_a_failure_that_may_pass_gives_the_job_back(house: House) -> None:
-    job = house.job()
+def test_temporary_failure_releases_the_job(records: Records) -> None:
+    job = records.job()
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        lease = house.jobs.claim(job.id)
+        lease = records.jobs.claim(job.id)
         assert lease is not None
         assert lease.attempts == attempt
         assert not lease.exhausted
-        house.jobs.release(lease)
-        assert house.overdue.due(10) == []
-    last = house.jobs.claim(job.id)
+        records.jobs.release(lease)
+        assert records.overdue.due(10) == []
+    last = records.jobs.claim(job.id)
     assert last is not None
     assert last.exhausted
 
 
-@pytest.mark.parametrize("away", [MediaUnavailable("away"), DatabaseUnavailable("away")])
-def test_an_attempt_without_a_service_does_not_count(house: House, away: Exception) -> None:
-    job = house.job()
+@pytest.mark.parametrize("error", [MediaUnavailable("unavailable"), DatabaseUnavailable("unavailable")])
+def test_attempt_without_a_service_does_not_count(records: Records, error: Exception) -> None:
+    job = records.job()
     for _ in range(2 * MAX_ATTEMPTS):
-        lease = house.jobs.claim(job.id)
+        lease = records.jobs.claim(job.id)
         assert lease is not None
         assert not lease.exhausted
-        house.jobs.release(lease, away)
-    assert house.overdue.due(10) == []
-    make_past(house.database, "jobs", "due_at")
-    assert house.overdue.fail_exhausted() == []
-    assert [due.event for due in house.overdue.due(10)] == [VideoUploaded(job.id)]
+        records.jobs.release(lease, error)
+    assert records.overdue.due(10) == []
+    make_past(records.database, "jobs", "due_at")
+    assert records.overdue.fail_exhausted() == []
+    assert [due.event for due in records.overdue.due(10)] == [VideoUploaded(job.id)]
 
 
-def test_a_service_that_stays_away_for_a_day_ends_the_job(house: House) -> None:
-    job = house.job()
-    make_past(house.database, "jobs", "created_at", 86_400_000)
+def test_service_that_is_unavailable_for_a_day_fails_the_job(records: Records) -> None:
+    job = records.job()
+    make_past(records.database, "jobs", "created_at", 86_400_000)
     for _ in range(MAX_ATTEMPTS):
-        assert house.overdue.fail_exhausted() == []
-        lease = house.jobs.claim(job.id)
+        assert records.overdue.fail_exhausted() == []
+        lease = records.jobs.claim(job.id)
         assert lease is not None
-        house.jobs.release(lease, MediaUnavailable("full"))
-        wait_out(house, "jobs")
-    assert house.overdue.fail_exhausted() == [ConversionFailed(job.id)]
+        records.jobs.release(lease, MediaUnavailable("full"))
+        make_due(records, "jobs")
+    assert records.overdue.fail_exhausted() == [ConversionFailed(job.id)]
 
 
-def test_a_store_that_takes_a_minute_to_start_spends_two_attempts_of_an_old_job(house: House) -> None:
-    """The broker's tries come after 1, 2, 4 ... seconds; dead letters and sweep come in between."""
-    job = house.job()
-    make_past(house.database, "jobs", "created_at", 86_400_000)
+def test_store_that_starts_for_a_minute_costs_an_old_job_two_attempts(records: Records) -> None:
+    """The broker retries after 1, 2, 4 ... seconds; dead letters and sweep come in between."""
+    job = records.job()
+    make_past(records.database, "jobs", "created_at", 86_400_000)
     for _ in range(60):
-        if (lease := house.jobs.claim(job.id)) is not None:
-            house.jobs.release(lease, MediaUnavailable("starting"))
-        house.overdue.wake(VideoUploaded(job.id))
+        if (lease := records.jobs.claim(job.id)) is not None:
+            records.jobs.release(lease, MediaUnavailable("starting"))
+        records.overdue.wake(VideoUploaded(job.id))
         for column in ("due_at", "lease_until"):
-            make_past(house.database, "jobs", column, 1000)  # a second goes by
-    assert house.row("jobs").attempts == 2
-    wait_out(house, "jobs")
-    assert [due.event for due in house.overdue.due(10)] == [VideoUploaded(job.id)]
-    lease = house.jobs.claim(job.id)
+            make_past(records.database, "jobs", column, 1000)  # a second passes
+    assert records.row("jobs").attempts == 2
+    make_due(records, "jobs")
+    assert [due.event for due in records.overdue.due(10)] == [VideoUploaded(job.id)]
+    lease = records.jobs.claim(job.id)
     assert lease is not None
-    assert house.jobs.finish(lease, Outcome(house.blob("mp3s"), 1.0, None)) is not None
+    assert records.jobs.finish(lease, Outcome(records.blob("mp3s"), 1.0, None)) is not None
 
 
-def wait_out(house: House, table: str) -> None:
-    """As if what was put off were due."""
+def make_due(records: Records, table: str) -> None:
+    """Makes postponed rows due."""
     for column in ("due_at", "lease_until"):
-        make_past(house.database, table, column)
+        make_past(records.database, table, column)
 
 
-def test_sweep_fails_a_job_whose_attempts_are_spent_once(house: House) -> None:
-    job = house.job()
+def test_sweep_fails_an_exhausted_job_once(records: Records) -> None:
+    job = records.job()
     for _ in range(MAX_ATTEMPTS):
-        lease = house.jobs.claim(job.id)
+        lease = records.jobs.claim(job.id)
         assert lease is not None
-        house.jobs.release(lease)
-    assert house.overdue.fail_exhausted() == []
-    make_past(house.database, "jobs", "due_at")
-    failed = at_once(4, lambda _: house.overdue.fail_exhausted())
+        records.jobs.release(lease)
+    assert records.overdue.fail_exhausted() == []
+    make_past(records.database, "jobs", "due_at")
+    failed = at_once(4, lambda _: records.overdue.fail_exhausted())
     assert [event for events in failed for event in events] == [ConversionFailed(job.id)]
-    assert house.jobs.get(job.id, OWNER).error == ATTEMPTS_EXHAUSTED
-    assert house.row("mails").kind == ConversionFailed.type
+    assert records.jobs.get(job.id, OWNER).error == ATTEMPTS_EXHAUSTED
+    assert records.row("mails").kind == ConversionFailed.type
 
 
-def test_sweep_leaves_alone_what_somebody_works_on(house: House) -> None:
-    lease = house.jobs.claim(house.job().id)
+def test_sweep_ignores_a_leased_job(records: Records) -> None:
+    lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    make_past(house.database, "jobs", "due_at")
-    assert house.overdue.due(10) == []
-    assert not house.overdue.wake(VideoUploaded(lease.row.id))
-    house.jobs.release(lease)
-    assert house.overdue.due(10) == []
-    assert house.overdue.wake(VideoUploaded(lease.row.id))
-    assert [due.event for due in house.overdue.due(10)] == [VideoUploaded(lease.row.id)]
+    make_past(records.database, "jobs", "due_at")
+    assert records.overdue.due(10) == []
+    assert not records.overdue.wake(VideoUploaded(lease.row.id))
+    records.jobs.release(lease)
+    assert records.overdue.due(10) == []
+    assert records.overdue.wake(VideoUploaded(lease.row.id))
+    assert [due.event for due in records.overdue.due(10)] == [VideoUploaded(lease.row.id)]
 
 
-def test_a_dead_letter_of_a_finished_job_wakes_nothing(house: House) -> None:
-    job = house.job()
-    lease = house.jobs.claim(job.id)
+def test_dead_letter_of_a_finished_job_wakes_nothing(records: Records) -> None:
+    job = records.job()
+    lease = records.jobs.claim(job.id)
     assert lease is not None
-    house.jobs.fail(lease, "no audio")
-    assert not house.overdue.wake(VideoUploaded(job.id))
-    assert not house.overdue.wake(VideoUploaded(JobId("f" * 32)))
-    assert house.overdue.wake(ConversionFailed(job.id))
+    records.jobs.fail(lease, "no audio")
+    assert not records.overdue.wake(VideoUploaded(job.id))
+    assert not records.overdue.wake(VideoUploaded(JobId("f" * 32)))
+    assert records.overdue.wake(ConversionFailed(job.id))
 
 
-def test_an_event_that_the_broker_has_is_not_due_again_at_once(house: House) -> None:
-    job = house.job()
-    said: list[object] = []
-    outbox = Outbox(house.database, lambda event, _: said.append(event))
+def test_confirmed_event_is_not_due_again_at_once(records: Records) -> None:
+    job = records.job()
+    published: list[object] = []
+    outbox = Outbox(records.database, lambda event, _: published.append(event))
     assert outbox.emit(VideoUploaded(job.id))
-    assert said == [VideoUploaded(job.id)]
-    assert house.overdue.due(10) == []
-    make_past(house.database, "jobs", "due_at", 700_000)
-    assert [due.event for due in house.overdue.due(10)] == [VideoUploaded(job.id)]
+    assert published == [VideoUploaded(job.id)]
+    assert records.overdue.due(10) == []
+    make_past(records.database, "jobs", "due_at", 700_000)
+    assert [due.event for due in records.overdue.due(10)] == [VideoUploaded(job.id)]
 
 
-def test_confirming_an_event_does_not_touch_a_row_that_somebody_took(house: House) -> None:
-    job = house.job()
+def test_confirming_an_event_does_not_postpone_a_claimed_row(records: Records) -> None:
+    job = records.job()
 
     def slow_broker(_: object, __: float) -> None:
-        lease = house.jobs.claim(job.id)
+        lease = records.jobs.claim(job.id)
         assert lease is not None
-        house.jobs.release(lease)
+        records.jobs.release(lease)
 
-    Outbox(house.database, slow_broker).emit(VideoUploaded(job.id))
-    make_past(house.database, "jobs", "due_at", 60_000)
-    assert [due.event for due in house.overdue.due(10)] == [VideoUploaded(job.id)]
+    Outbox(records.database, slow_broker).emit(VideoUploaded(job.id))
+    make_past(records.database, "jobs", "due_at", 60_000)
+    assert [due.event for due in records.overdue.due(10)] == [VideoUploaded(job.id)]
 
 
-def test_a_job_deleted_under_way_leaves_nothing(house: House) -> None:
-    job = house.job()
-    lease = house.jobs.claim(job.id)
+def test_job_deleted_during_conversion_leaves_nothing(records: Records) -> None:
+    job = records.job()
+    lease = records.jobs.claim(job.id)
     assert lease is not None
-    mp3 = house.blob("mp3s", job.id)
+    mp3 = records.blob("mp3s", job.id)
     with pytest.raises(JobNotFound):
-        house.jobs.delete(job.id, STRANGER)
-    house.jobs.delete(job.id, OWNER)
+        records.jobs.delete(job.id, OTHER_USER)
+    records.jobs.delete(job.id, OWNER)
     with pytest.raises(JobNotFound):
-        house.jobs.delete(job.id, OWNER)
-    assert house.jobs.finish(lease, Outcome(mp3, 1.0, None)) is None
-    assert house.jobs.claim(job.id) is None
-    for blob, store in house.blobs.expired(10):
-        house.blobs.delete(house.media, store, blob)
-    assert not exists(house.media, "mp3s", mp3)
-    assert not exists(house.media, "videos", job.video)
-    assert [house.count(table) for table in ("jobs", "pieces", "mails", "blobs")] == [0, 0, 0, 0]
+        records.jobs.delete(job.id, OWNER)
+    assert records.jobs.finish(lease, Outcome(mp3, 1.0, None)) is None
+    assert records.jobs.claim(job.id) is None
+    for blob, store in records.blobs.expired(10):
+        records.blobs.delete(records.media, store, blob)
+    assert not exists(records.media, "mp3s", mp3)
+    assert not exists(records.media, "videos", job.video)
+    assert [records.count(table) for table in ("jobs", "pieces", "mails", "blobs")] == [0, 0, 0, 0]
 
 
-def test_a_deletion_whose_answer_was_lost_is_recognised(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    job, run = house.job(), house.database.run
-    monkeypatch.setattr(house.database, "run", lambda work: [run(work), run(work)][1])
-    house.jobs.delete(job.id, OWNER)
+def test_deletion_with_lost_answer_is_recognized(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = records.job()
+    run = records.database.run
+    monkeypatch.setattr(records.database, "run", lambda work: [run(work), run(work)][1])
+    records.jobs.delete(job.id, OWNER)
     with pytest.raises(JobNotFound):
-        house.jobs.delete(job.id, OWNER)
+        records.jobs.delete(job.id, OWNER)
 
 
-def test_a_mail_is_claimed_once_and_closed(house: House) -> None:
-    lease = house.jobs.claim(house.job().id)
+def test_sent_mail_is_not_claimed_again(records: Records) -> None:
+    lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    event = house.jobs.fail(lease, "no audio")
+    event = records.jobs.fail(lease, "no audio")
     assert event is not None
-    first = house.mails.claim(event.id)
+    first = records.mails.claim(event.id)
     assert first is not None
-    house.mails.sent(first)
-    assert at_once(4, lambda _: house.mails.claim(event.id)) == [None] * 4
-    assert house.row("mails").state == "sent"
-    assert house.overdue.due(10) == []
+    records.mails.sent(first)
+    assert at_once(4, lambda _: records.mails.claim(event.id)) == [None] * 4
+    assert records.row("mails").state == "sent"
+    assert records.overdue.due(10) == []
 
 
-def test_a_mail_that_nobody_takes_for_a_day_is_given_up(house: House) -> None:
-    lease = house.jobs.claim(house.job().id)
+def test_mail_that_fails_for_a_day_is_abandoned(records: Records) -> None:
+    lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    told = house.jobs.fail(lease, "no audio")
-    assert told is not None
+    event = records.jobs.fail(lease, "no audio")
+    assert event is not None
     for _ in range(MAX_ATTEMPTS):
-        mail = house.mails.claim(told.id)
+        mail = records.mails.claim(event.id)
         assert mail is not None
-        house.mails.release(mail)
-    assert house.overdue.abandon_mails() == 0
-    make_past(house.database, "mails", "created_at", 86_400_001)
-    assert house.overdue.abandon_mails() == 1
-    assert house.overdue.due(10) == []
+        records.mails.release(mail)
+    assert records.overdue.abandon_mails() == 0
+    make_past(records.database, "mails", "created_at", 86_400_001)
+    assert records.overdue.abandon_mails() == 1
+    assert records.overdue.due(10) == []
 
 
-def test_a_mail_is_not_given_up_because_the_whole_installation_was_off_for_a_day(house: House) -> None:
-    lease = house.jobs.claim(house.job().id)
+def test_mail_is_not_abandoned_because_the_installation_was_off_for_a_day(records: Records) -> None:
+    lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    told = house.jobs.fail(lease, "no audio")
-    make_past(house.database, "mails", "created_at", 86_400_001)
-    assert house.overdue.abandon_mails() == 0
-    assert [due.event for due in house.overdue.due(10)] == [told]
+    event = records.jobs.fail(lease, "no audio")
+    make_past(records.database, "mails", "created_at", 86_400_001)
+    assert records.overdue.abandon_mails() == 0
+    assert [due.event for due in records.overdue.due(10)] == [event]
 
 
-def test_jobs_are_listed_newest_first_page_by_page_and_only_to_their_owner(house: House) -> None:
-    made = [house.job().id for _ in range(5)]
-    house.job(owner=STRANGER)
+def test_jobs_are_listed_newest_first_in_pages_to_their_owner_only(records: Records) -> None:
+    made = [records.job().id for _ in range(5)]
+    records.job(owner=OTHER_USER)
     pages: list[list[str]] = []
     after = None
-    while page := house.jobs.page(OWNER, 2, after):
+    while page := records.jobs.page(OWNER, 2, after):
         pages.append([job.id for job in page])
         after = page[-1].id
     assert [len(page) for page in pages] == [2, 2, 1]
     listed = [job for page in pages for job in page]
     assert sorted(listed) == sorted(made)
-    created = {job.id: (job.created_at, job.id) for job in house.jobs.page(OWNER, 10)}
+    created = {job.id: (job.created_at, job.id) for job in records.jobs.page(OWNER, 10)}
     assert listed == sorted(made, key=created.__getitem__, reverse=True)
     with pytest.raises(JobNotFound):
-        house.jobs.page(STRANGER, 2, made[0])
+        records.jobs.page(OTHER_USER, 2, made[0])
 
 
-def test_old_jobs_are_retired_with_all_they_have(house: House) -> None:
-    done, waiting = house.job(), house.job()
-    lease = house.jobs.claim(done.id)
+def test_old_jobs_are_retired_with_their_blobs(records: Records) -> None:
+    done = records.job()
+    waiting = records.job()
+    lease = records.jobs.claim(done.id)
     assert lease is not None
-    house.jobs.finish(lease, Outcome(house.blob("mp3s", done.id), 1.0, None))
-    assert house.overdue.retire(1, 10) == 0
-    make_past(house.database, "jobs", "finished_at", 86_500_000)
-    assert house.overdue.retire(1, 10) == 1
-    assert [job.id for job in house.jobs.page(OWNER, 10)] == [waiting.id]
-    assert len(house.blobs.expired(10)) == 2
+    records.jobs.finish(lease, Outcome(records.blob("mp3s", done.id), 1.0, None))
+    assert records.overdue.retire(1, 10) == 0
+    make_past(records.database, "jobs", "finished_at", 86_500_000)
+    assert records.overdue.retire(1, 10) == 1
+    assert [job.id for job in records.jobs.page(OWNER, 10)] == [waiting.id]
+    assert len(records.blobs.expired(10)) == 2
 
 
-def test_a_writer_that_raises_leaves_neither_bytes_nor_row(house: House) -> None:
+def test_failed_writer_leaves_neither_bytes_nor_row(records: Records) -> None:
     about = Description(OWNER, "c" * 32, "a.mp4", "video/mp4")
-    with pytest.raises(RuntimeError), house.blobs.writing(house.media, "videos", about) as writer:
+    with pytest.raises(RuntimeError), records.blobs.writing(records.media, "videos", about) as writer:
         writer.write(b"half")
         raise RuntimeError
-    assert not exists(house.media, "videos", writer.blob)
-    assert house.count("blobs") == 0
+    assert not exists(records.media, "videos", writer.blob)
+    assert records.count("blobs") == 0
 
 
-def test_an_expired_blob_cannot_be_brought_back(house: House) -> None:
-    blob = house.blob()
-    house.blobs.renew(blob)
-    assert house.blobs.expired(10) == []
-    make_past(house.database, "blobs", "expires_at")
+def test_expired_blob_cannot_be_renewed(records: Records) -> None:
+    blob = records.blob()
+    records.blobs.renew(blob)
+    assert records.blobs.expired(10) == []
+    make_past(records.database, "blobs", "expires_at")
     with pytest.raises(BlobExpired):
-        house.blobs.renew(blob)
-    assert house.blobs.expired(10) == [(blob, "videos")]
+        records.blobs.renew(blob)
+    assert records.blobs.expired(10) == [(blob, "videos")]
 
 
-def test_a_blob_that_cannot_be_deleted_waits_behind_the_others(house: House) -> None:
-    first, second = house.blob(), house.blob()
-    make_past(house.database, "blobs", "expires_at")
-    assert {blob for blob, _ in house.blobs.expired(10)} == {first, second}
-    (stuck, _), *_ = house.blobs.expired(10)
-    house.blobs.postpone(stuck)
-    assert [blob for blob, _ in house.blobs.expired(10)][-1] == stuck
+def test_postponed_blob_comes_after_the_others(records: Records) -> None:
+    first = records.blob()
+    second = records.blob()
+    make_past(records.database, "blobs", "expires_at")
+    assert {blob for blob, _ in records.blobs.expired(10)} == {first, second}
+    (stuck, _), *_ = records.blobs.expired(10)
+    records.blobs.postpone(stuck)
+    assert [blob for blob, _ in records.blobs.expired(10)][-1] == stuck
 
 
-def test_concurrent_increments_are_all_kept(house: House) -> None:
-    """The trap: read-then-update under a lazily begun transaction loses updates without a word."""
-    job = house.job()
+def test_concurrent_increments_all_count(records: Records) -> None:
+    """The trap: in a transaction that begins lazily, read-then-update silently loses updates."""
+    job = records.job()
     mine = jobs.c.id == job.id
 
     def count(connection: Any) -> None:
         done = connection.scalar(select(jobs.c.done).where(mine).with_for_update())
         connection.execute(jobs.update().where(mine).values(done=done + 1))
 
-    at_once(4, lambda _: [house.database.run(count) for _ in range(50)])
-    assert house.row("jobs").done == 200
+    at_once(4, lambda _: [records.database.run(count) for _ in range(50)])
+    assert records.row("jobs").done == 200
 
 
-def test_tables_are_what_the_migrations_make(house: House) -> None:
+def test_tables_equal_what_the_migrations_make(records: Records) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    with house.database.engine.connect() as connection:
+    with records.database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []

@@ -1,4 +1,4 @@
-"""The races that state.md's guards decide, each arranged so that the guard is what decides it."""
+"""The races of docs/state.md, each arranged so that only the condition in the statement decides it."""
 
 import threading
 import time
@@ -18,178 +18,179 @@ from functions.state.mails import MAX_AGE
 from functions.state.outbox import Outbox
 from functions.state.pieces import PieceOutput
 from functions.state.schema import jobs
-from tests.contract.test_jobs import OWNER, House, exists
-from tests.contract.test_pieces import Workshop
+from tests.contract.test_jobs import OWNER, Records, exists
+from tests.contract.test_pieces import PieceRecords
 from tests.support.databases import SHORT, make_past
 from tests.support.processes import wait_for
 
 
 @pytest.fixture
-def house(database: Database) -> House:
-    return House(database, LeaseTerms())
+def records(database: Database) -> Records:
+    return Records(database, LeaseTerms())
 
 
-def test_a_worker_that_was_fenced_off_does_not_disturb_its_heir(house: House) -> None:
-    job = house.job()
-    slow = house.jobs.claim(job.id)
-    make_past(house.database, "jobs", "lease_until")
-    heir = house.jobs.claim(job.id)
+def test_worker_that_lost_its_lease_does_not_disturb_its_successor(records: Records) -> None:
+    job = records.job()
+    slow = records.jobs.claim(job.id)
+    make_past(records.database, "jobs", "lease_until")
+    successor = records.jobs.claim(job.id)
     assert slow is not None
-    assert heir is not None
-    before = house.row("jobs")
-    with house.jobs.renewing(slow) as renewer:
-        assert not renewer._renew(0.0)  # What its thread does every five seconds.
-    assert house.jobs.finish(slow, Outcome(house.blob("mp3s"), 1.0, None)) is None
-    assert house.jobs.fail(slow, "no") is None
-    house.jobs.release(slow)
-    assert house.row("jobs") == before
-    assert house.count("mails") == 0
-    mp3 = house.blob("mp3s")
-    assert house.jobs.finish(heir, Outcome(mp3, 2.0, None)) is not None
-    assert house.row("jobs").mp3 == mp3
+    assert successor is not None
+    before = records.row("jobs")
+    with records.jobs.renewing(slow) as renewer:
+        assert not renewer._renew(0.0)  # what its thread does every five seconds
+    assert records.jobs.finish(slow, Outcome(records.blob("mp3s"), 1.0, None)) is None
+    assert records.jobs.fail(slow, "no") is None
+    records.jobs.release(slow)
+    assert records.row("jobs") == before
+    assert records.count("mails") == 0
+    mp3 = records.blob("mp3s")
+    assert records.jobs.finish(successor, Outcome(mp3, 2.0, None)) is not None
+    assert records.row("jobs").mp3 == mp3
 
 
-def test_a_mail_that_another_sends_is_left_to_them(house: House) -> None:
-    lease = house.jobs.claim(house.job().id)
+def test_worker_that_lost_its_lease_does_not_close_the_mail(records: Records) -> None:
+    lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    told = house.jobs.fail(lease, "no audio")
-    assert told is not None
-    slow = house.mails.claim(told.id)
-    make_past(house.database, "mails", "lease_until")
-    heir = house.mails.claim(told.id)
+    event = records.jobs.fail(lease, "no audio")
+    assert event is not None
+    slow = records.mails.claim(event.id)
+    make_past(records.database, "mails", "lease_until")
+    successor = records.mails.claim(event.id)
     assert slow is not None
-    assert heir is not None
-    before = house.row("mails")
-    house.mails.release(slow)
-    house.mails.fail(slow)
-    house.mails.sent(slow)
-    assert house.row("mails") == before
-    house.mails.sent(heir)
-    assert house.row("mails").state == "sent"
+    assert successor is not None
+    before = records.row("mails")
+    records.mails.release(slow)
+    records.mails.fail(slow)
+    records.mails.sent(slow)
+    assert records.row("mails") == before
+    records.mails.sent(successor)
+    assert records.row("mails").state == "sent"
 
 
-def test_a_second_worker_leaves_as_soon_as_it_sees_the_first_alive(database: Database) -> None:
-    """It must not stay for the 25 s that it would wait for a dead one: a broker's delivery waits with it."""
-    house = House(database, LeaseTerms(lease=20_000, renewal=200, due=25_000))
-    lease = house.jobs.claim(house.job().id)
+def test_second_worker_returns_as_soon_as_the_first_renews(database: Database) -> None:
+    """It must not wait the 25 s that it grants a dead worker, because the broker's delivery waits with it."""
+    records = Records(database, LeaseTerms(lease=20_000, renewal=200, due=25_000))
+    lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    with house.jobs.renewing(lease):
+    with records.jobs.renewing(lease):
         began = time.monotonic()
-        assert house.jobs.claim(lease.row.id) is None
+        assert records.jobs.claim(lease.row.id) is None
         assert time.monotonic() - began < 10
-    assert house.row("jobs").attempts == 1
+    assert records.row("jobs").attempts == 1
 
 
-def test_an_mp3_that_was_swept_ends_no_job(house: House) -> None:
-    lease = house.jobs.claim(house.job().id)
+def test_swept_mp3_ends_no_job(records: Records) -> None:
+    lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    mp3 = house.blob("mp3s")
-    make_past(house.database, "blobs", "expires_at")
+    mp3 = records.blob("mp3s")
+    make_past(records.database, "blobs", "expires_at")
     with pytest.raises(BlobExpired):
-        house.jobs.finish(lease, Outcome(mp3, 1.0, None))
-    assert house.row("jobs").state == "converting"
-    assert house.count("mails") == 0
+        records.jobs.finish(lease, Outcome(mp3, 1.0, None))
+    assert records.row("jobs").state == "converting"
+    assert records.count("mails") == 0
 
 
-def test_each_attempt_writes_under_an_id_of_its_own(house: House) -> None:
-    """The trap: with one id for both, the late one fails, and what it then deletes is the other's."""
+def test_each_attempt_writes_under_its_own_id(records: Records) -> None:
+    """The trap: with one id for both, the late attempt fails and then deletes the other's blob."""
     about = Description(OWNER, "c" * 32, "a.mp3", "audio/mpeg")
-    with house.blobs.writing(house.media, "mp3s", about) as first:
-        with pytest.raises(RuntimeError), house.blobs.writing(house.media, "mp3s", about) as late:
+    with records.blobs.writing(records.media, "mp3s", about) as first:
+        with pytest.raises(RuntimeError), records.blobs.writing(records.media, "mp3s", about) as late:
             late.write(b"late")
             raise RuntimeError
         first.write(b"first")
-    with house.media.mp3s.open(first.blob) as mp3:
+    with records.media.mp3s.open(first.blob) as mp3:
         assert mp3.read() == b"first"
-    assert house.count("blobs", id=first.blob) == house.count("blobs") == 1
+    assert records.count("blobs", id=first.blob) == records.count("blobs") == 1
 
 
-def test_a_row_that_is_found_and_not_changed_counts(house: House) -> None:
-    """The trap: MySQL counts changed rows unless it is asked not to; a renewal in the same millisecond changes none."""
-    job = house.job()
+def test_matched_but_unchanged_row_counts(records: Records) -> None:
+    """The trap: by default MySQL counts only changed rows, and a renewal in the same millisecond changes none."""
+    job = records.job()
     statement = update(jobs).where(jobs.c.id == job.id).values(filename=job.filename)
-    assert house.database.run(lambda connection: connection.execute(statement).rowcount) == 1
+    assert records.database.run(lambda connection: connection.execute(statement).rowcount) == 1
 
 
-def test_confirming_a_swept_event_does_not_touch_a_row_that_somebody_took(house: House) -> None:
-    job = house.job()
-    make_past(house.database, "jobs", "due_at")
-    [due] = house.overdue.due(10)
+def test_confirming_a_swept_event_does_not_postpone_a_claimed_row(records: Records) -> None:
+    job = records.job()
+    make_past(records.database, "jobs", "due_at")
+    [due] = records.overdue.due(10)
 
     def slow_broker(_: object, __: float) -> None:
-        lease = house.jobs.claim(job.id)
+        lease = records.jobs.claim(job.id)
         assert lease is not None
-        house.jobs.release(lease)
+        records.jobs.release(lease)
 
-    assert Outbox(house.database, slow_broker).emit(due.event, seen=due.seen)
-    make_past(house.database, "jobs", "due_at", 60_000)
-    assert [due.event for due in house.overdue.due(10)] == [VideoUploaded(job.id)]
+    assert Outbox(records.database, slow_broker).emit(due.event, seen=due.seen)
+    make_past(records.database, "jobs", "due_at", 60_000)
+    assert [due.event for due in records.overdue.due(10)] == [VideoUploaded(job.id)]
 
 
-def test_the_last_attempt_is_not_failed_while_it_lives(house: House) -> None:
-    job = house.job()
+def test_last_attempt_is_not_failed_while_it_runs(records: Records) -> None:
+    job = records.job()
     for _ in range(MAX_ATTEMPTS):
-        make_past(house.database, "jobs", "lease_until")
-        last = house.jobs.claim(job.id)
+        make_past(records.database, "jobs", "lease_until")
+        last = records.jobs.claim(job.id)
     assert last is not None
-    make_past(house.database, "jobs", "due_at")
-    assert house.overdue.fail_exhausted() == []
-    make_past(house.database, "jobs", "lease_until")
-    assert house.overdue.fail_exhausted() == [ConversionFailed(job.id)]
-    assert house.jobs.finish(last, Outcome(house.blob("mp3s"), 1.0, None)) is None
-    assert house.row("jobs").state == "failed"
+    make_past(records.database, "jobs", "due_at")
+    assert records.overdue.fail_exhausted() == []
+    make_past(records.database, "jobs", "lease_until")
+    assert records.overdue.fail_exhausted() == [ConversionFailed(job.id)]
+    assert records.jobs.finish(last, Outcome(records.blob("mp3s"), 1.0, None)) is None
+    assert records.row("jobs").state == "failed"
 
 
-def test_the_last_attempt_at_a_piece_is_not_failed_while_it_lives(database: Database) -> None:
-    workshop = Workshop(database, LeaseTerms())
-    job = workshop.cut(2)
+def test_last_attempt_at_a_piece_is_not_failed_while_it_runs(database: Database) -> None:
+    records = PieceRecords(database, LeaseTerms())
+    job = records.split_job(2)
     for _ in range(MAX_ATTEMPTS):
         make_past(database, "pieces", "lease_until")
-        last = workshop.pieces.claim(job, 0)
+        last = records.pieces.claim(job, 0)
     assert last is not None
     make_past(database, "pieces", "due_at")
-    assert workshop.overdue.fail_exhausted() == []
-    assert workshop.pieces.encoded(last, PieceOutput(workshop.blob("pieces", job), "{}")) == []
+    assert records.overdue.fail_exhausted() == []
+    assert records.pieces.encoded(last, PieceOutput(records.blob("pieces", job), "{}")) == []
 
 
-def test_a_dead_letter_of_a_sent_mail_wakes_nothing(house: House) -> None:
-    lease = house.jobs.claim(house.job().id)
+def test_dead_letter_of_a_sent_mail_wakes_nothing(records: Records) -> None:
+    lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    told = house.jobs.fail(lease, "no audio")
-    assert told is not None
-    mail = house.mails.claim(told.id)
+    event = records.jobs.fail(lease, "no audio")
+    assert event is not None
+    mail = records.mails.claim(event.id)
     assert mail is not None
-    house.mails.sent(mail)
-    assert not house.overdue.wake(told)
-    assert house.overdue.due(10) == []
+    records.mails.sent(mail)
+    assert not records.overdue.wake(event)
+    assert records.overdue.due(10) == []
 
 
-def test_a_mail_under_way_is_not_given_up(house: House) -> None:
-    lease = house.jobs.claim(house.job().id)
+def test_mail_that_is_being_sent_is_not_abandoned(records: Records) -> None:
+    lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    told = house.jobs.fail(lease, "no audio")
-    assert told is not None
+    event = records.jobs.fail(lease, "no audio")
+    assert event is not None
     for _ in range(MAX_ATTEMPTS):
-        make_past(house.database, "mails", "lease_until")
-        mail = house.mails.claim(told.id)
+        make_past(records.database, "mails", "lease_until")
+        mail = records.mails.claim(event.id)
     assert mail is not None
-    make_past(house.database, "mails", "created_at", MAX_AGE + 1)
-    assert house.overdue.abandon_mails() == 0
-    house.mails.sent(mail)
-    assert house.row("mails").state == "sent"
+    make_past(records.database, "mails", "created_at", MAX_AGE + 1)
+    assert records.overdue.abandon_mails() == 0
+    records.mails.sent(mail)
+    assert records.row("mails").state == "sent"
 
 
-def test_a_job_that_is_finished_while_it_is_deleted_leaves_nothing(house: House) -> None:
-    """The deletion stands still just before the job's own row goes; the worker gets a second to slip its mail in."""
-    job = house.job()
-    lease = house.jobs.claim(job.id)
+def test_job_finished_during_its_deletion_leaves_nothing(records: Records) -> None:
+    """Pauses the deletion just before it deletes the job's row, and gives the worker a second to insert its mail."""
+    job = records.job()
+    lease = records.jobs.claim(job.id)
     assert lease is not None
-    mp3 = house.blob("mp3s", job.id)
-    finished, worker = threading.Event(), ThreadPoolExecutor(1)
+    mp3 = records.blob("mp3s", job.id)
+    finished = threading.Event()
+    worker = ThreadPoolExecutor(1)
 
     def finish() -> Any:
         try:
-            return house.jobs.finish(lease, Outcome(mp3, 1.0, None))
+            return records.jobs.finish(lease, Outcome(mp3, 1.0, None))
         finally:
             finished.set()
 
@@ -199,20 +200,20 @@ def test_a_job_that_is_finished_while_it_is_deleted_leaves_nothing(house: House)
             finished.wait(1)
 
     results: list[Any] = []
-    event.listen(house.database.engine, "before_cursor_execute", before_execute)
+    event.listen(records.database.engine, "before_cursor_execute", before_execute)
     try:
-        house.jobs.delete(job.id, OWNER)
+        records.jobs.delete(job.id, OWNER)
         assert results[0].result(30) is None
     finally:
-        event.remove(house.database.engine, "before_cursor_execute", before_execute)
+        event.remove(records.database.engine, "before_cursor_execute", before_execute)
         worker.shutdown()
-    for blob, store in house.blobs.expired(10):
-        house.blobs.delete(house.media, store, blob)
-    assert [house.count(table) for table in ("jobs", "mails", "blobs")] == [0, 0, 0]
-    assert not exists(house.media, "mp3s", mp3)
+    for blob, store in records.blobs.expired(10):
+        records.blobs.delete(records.media, store, blob)
+    assert [records.count(table) for table in ("jobs", "mails", "blobs")] == [0, 0, 0]
+    assert not exists(records.media, "mp3s", mp3)
 
 
-def is_fenced(renewer: LeaseRenewer) -> bool:
+def is_lost(renewer: LeaseRenewer) -> bool:
     try:
         renewer.check()
     except LeaseLost:
@@ -220,28 +221,28 @@ def is_fenced(renewer: LeaseRenewer) -> bool:
     return False
 
 
-def test_a_worker_goes_on_without_a_database_for_as_long_as_its_lease_holds() -> None:
+def test_worker_continues_without_a_database_until_its_lease_expires() -> None:
     asked: list[float] = []
 
     def renew(_: float) -> bool:
         asked.append(time.monotonic())
-        raise DatabaseUnavailable("away")
+        raise DatabaseUnavailable("unavailable")
 
     began = time.monotonic()
     with LeaseRenewer(renew, SHORT) as renewer:
-        wait_for(lambda: len(asked) >= 2 or is_fenced(renewer), "two renewals in vain")
-        wait_for(lambda: is_fenced(renewer), "the lease's end")
+        wait_for(lambda: len(asked) >= 2 or is_lost(renewer), "two failed renewals")
+        wait_for(lambda: is_lost(renewer), "the lease to expire")
     assert asked[-1] - began >= SHORT.lease / 1000
     assert len(asked) >= 2
 
 
-def test_a_database_that_comes_back_in_time_is_no_loss() -> None:
+def test_database_that_returns_in_time_costs_no_lease() -> None:
     asked: list[bool] = []
 
     def renew(_: float) -> bool:
         asked.append(True)
         if len(asked) % 2:
-            raise DatabaseUnavailable("away")
+            raise DatabaseUnavailable("unavailable")
         return True
 
     with LeaseRenewer(renew, SHORT) as renewer:

@@ -1,4 +1,4 @@
-"""The SQL servers that other tests stand on: what is committed outlives every way to stop them."""
+"""The SQL servers that other tests use: committed rows survive every way to stop a server."""
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -10,7 +10,7 @@ from tests.support.servers.sql import SqlServer
 
 
 @pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])
-def test_what_is_committed_outlives_the_server(kind: type[SqlServer]) -> None:
+def test_committed_rows_outlive_the_server(kind: type[SqlServer]) -> None:
     with kind() as server:
         engine = create_engine(server.url)
         with engine.begin() as connection:
@@ -33,9 +33,10 @@ def test_what_is_committed_outlives_the_server(kind: type[SqlServer]) -> None:
     ("kind", "options"),
     [(MariaDB, {"connect_timeout": 1, "read_timeout": 1}), (PostgreSQL, {"connect_timeout": 2})],
 )
-def test_a_suspended_server_says_nothing_until_it_is_resumed(kind: type[SqlServer], options: dict[str, int]) -> None:
+def test_suspended_server_answers_only_after_it_is_resumed(kind: type[SqlServer], options: dict[str, int]) -> None:
     with kind() as server:
-        impatient, engine = create_engine(server.url, connect_args=options), create_engine(server.url)
+        impatient = create_engine(server.url, connect_args=options)
+        engine = create_engine(server.url)
         server.suspend()
         with pytest.raises(OperationalError):
             impatient.connect()

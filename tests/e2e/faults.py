@@ -36,7 +36,8 @@ from tests.support.servers.rabbitmq import RabbitMQ
 from tests.support.servers.smtp import running
 from tests.support.servers.sql import SqlServer
 
-JOBS, THREADS = 50, 10
+JOBS = 50
+THREADS = 10
 CLIP = wave_bytes(0.5)
 #: Long enough for two pieces where FANOUT seconds are enough for any.
 LONG = wave_bytes(40)
@@ -51,7 +52,8 @@ class House:
     """An installation with a proxy before RabbitMQ, and a user."""
 
     def __init__(self, place: Installation, proxy: Proxy) -> None:
-        self.place, self.proxy = place, proxy
+        self.place = place
+        self.proxy = proxy
         self.me = Client(place.platform.url).sign_up()
         self.me.convert(BytesIO(CLIP), "warm.wav")
         self._leases: dict[tuple[object, ...], float] = {}
@@ -169,8 +171,10 @@ def message_id(job: str, state: str) -> str:
 def build(directory: Path, kind: type[SqlServer]) -> Iterator[House]:
     """Start everything, with a proxy between the platform and RabbitMQ."""
     with ExitStack() as stack:
-        rabbitmq, mongodb = stack.enter_context(RabbitMQ()), stack.enter_context(MongoDB())
-        sql, smtp = stack.enter_context(kind()), stack.enter_context(running())
+        rabbitmq = stack.enter_context(RabbitMQ())
+        mongodb = stack.enter_context(MongoDB())
+        sql = stack.enter_context(kind())
+        smtp = stack.enter_context(running())
         proxy = stack.enter_context(Proxy(rabbitmq.port))
         env = {
             "AMQP_URL": rabbitmq.url.replace(f":{rabbitmq.port}/", f":{proxy.port}/"),

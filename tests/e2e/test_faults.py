@@ -79,7 +79,7 @@ def test_rabbitmq_is_killed_and_restarted(house: House, measured: Measured) -> N
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["stopped", "hanging"])
-def test_users_upload_while_rabbitmq_is_away(house: House, measured: Measured, hangs: bool) -> None:
+def test_users_upload_while_rabbitmq_is_unavailable(house: House, measured: Measured, hangs: bool) -> None:
     rabbitmq = house.place.rabbitmq
     with fault(house, f"RabbitMQ {'hanging' if hangs else 'stopped'}, uploads go on", measured) as accepted:
         (rabbitmq.suspend if hangs else rabbitmq.stop)()
@@ -90,7 +90,7 @@ def test_users_upload_while_rabbitmq_is_away(house: House, measured: Measured, h
     measured(f"       an upload meanwhile: {seconds:.2f} s, {THREADS} at a time")
 
 
-def test_the_connection_to_rabbitmq_is_cut(house: House, measured: Measured) -> None:
+def test_connections_to_rabbitmq_are_lost(house: House, measured: Measured) -> None:
     with fault(house, "RabbitMQ's connections cut 5 times", measured) as accepted:
         for _ in range(5):
             assert house.proxy.disconnect()
@@ -126,7 +126,7 @@ def without_a_server(house: House, server: SqlServer | MongoDB) -> None:
     server.start()
 
 
-def test_smtp_is_down_for_a_while(house: House, measured: Measured) -> None:
+def test_smtp_server_is_unavailable_for_a_while(house: House, measured: Measured) -> None:
     smtp = house.place.smtp
     with fault(house, "SMTP down", measured):
         smtp.answers["MAIL"] = DROP
@@ -137,7 +137,7 @@ def test_smtp_is_down_for_a_while(house: House, measured: Measured) -> None:
             del smtp.answers["MAIL"]
 
 
-def test_the_bridge_is_killed(house: House, measured: Measured) -> None:
+def test_bridge_is_killed(house: House, measured: Measured) -> None:
     with fault(house, "kill -9: bridge", measured):
         some_done(house)
         bridge = house.bridge()
@@ -157,7 +157,7 @@ def kill_at_work(house: House, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["convert", "notify"])
-def test_a_function_that_works_is_killed(house: House, measured: Measured, name: str) -> None:
+def test_busy_function_is_killed(house: House, measured: Measured, name: str) -> None:
     # Ten mails at most are under way when notify is killed: its Trigger's parallelism.
     with fault(house, f"kill -9: {name}, twice", measured, doubled=20 if name == "notify" else 0):
         for _ in range(2):
@@ -165,7 +165,7 @@ def test_a_function_that_works_is_killed(house: House, measured: Measured, name:
             kill_at_work(house, name)
 
 
-def test_the_functions_of_long_videos_are_killed(house: House, measured: Measured) -> None:
+def test_functions_of_long_videos_are_killed(house: House, measured: Measured) -> None:
     with fault(house, "kill -9: encode twice, join", measured, long=8):
         for name in ("encode", "encode", "join"):
             kill_at_work(house, name)
@@ -174,7 +174,8 @@ def test_the_functions_of_long_videos_are_killed(house: House, measured: Measure
 
 def test_upload_is_killed_while_users_upload(house: House, measured: Measured) -> None:
     def insist(number: int) -> str:
-        key, answer = f"insist-{number}", None
+        key = f"insist-{number}"
+        answer = None
         while answer is None or answer.status != 202:
             try:
                 answer = house.me.try_upload(BytesIO(CLIP), "insist.wav", key=key)
@@ -191,8 +192,9 @@ def test_upload_is_killed_while_users_upload(house: House, measured: Measured) -
         accepted += again
 
 
-def test_the_other_functions_are_killed(house: House, measured: Measured) -> None:
-    me, url = house.me, house.place.platform.url
+def test_other_functions_are_killed(house: House, measured: Measured) -> None:
+    me = house.me
+    url = house.place.platform.url
     with fault(house, "kill -9: every other function", measured) as accepted:
         calls: dict[str, Callable[[], object]] = {
             "register": me.sign_up,
@@ -234,13 +236,15 @@ def fill(path: Path) -> None:
             return
 
 
-def test_the_disk_of_the_media_store_is_full(small_disk: Path, tmp_path: Path, measured: Measured) -> None:
+def test_disk_of_the_media_store_is_full(small_disk: Path, tmp_path: Path, measured: Measured) -> None:
     """On the platform's own broker, where the store is a directory."""
-    env, began = {"MEDIA_DIR": str(small_disk / "media")}, time.monotonic()
+    env = {"MEDIA_DIR": str(small_disk / "media")}
+    began = time.monotonic()
     in_vain = select(func.count()).select_from(jobs).where(jobs.c.state == "converting", jobs.c.lease.is_(None))
     unfinished = select(func.count()).select_from(jobs).where(jobs.c.finished_at.is_(None))
     with start(tmp_path / "data", env=env) as platform:
-        me, database = Client(platform.url).sign_up(), Database(f"sqlite:///{tmp_path / 'data' / 'mp3burst.db'}")
+        me = Client(platform.url).sign_up()
+        database = Database(f"sqlite:///{tmp_path / 'data' / 'mp3burst.db'}")
 
         def count(query: Select[int]) -> int:
             return database.run(lambda connection: connection.scalar(query)) or 0

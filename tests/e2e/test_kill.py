@@ -38,7 +38,8 @@ from tests.support.platform import start
 from tests.support.processes import descendants, is_alive, wait_for
 from tests.support.servers import smtp
 
-RATE, SECONDS = 44100, 60
+RATE = 44100
+SECONDS = 60
 
 
 def anything(_: int) -> bool:
@@ -196,7 +197,7 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     made.close()
 
 
-def test_a_converter_that_is_killed_is_replaced_within_half_a_minute(
+def test_killed_converter_is_replaced_within_half_a_minute(
     installation: Installation, sound: Path, tmp_path: Path
 ) -> None:
     installation.upload(sound)
@@ -212,7 +213,7 @@ def test_a_converter_that_is_killed_is_replaced_within_half_a_minute(
 
 
 @pytest.mark.parametrize("victim", [encoder, reader])
-def test_a_child_of_the_converter_that_is_killed_is_no_fault_of_the_file(
+def test_killed_child_of_the_converter_does_not_fail_the_file(
     installation: Installation, sound: Path, tmp_path: Path, victim: Kind
 ) -> None:
     installation.upload(sound)
@@ -221,7 +222,7 @@ def test_a_child_of_the_converter_that_is_killed_is_no_fault_of_the_file(
     installation.ends_well(tmp_path)
 
 
-def test_a_converter_whose_children_are_killed_each_time_gives_up(installation: Installation, sound: Path) -> None:
+def test_converter_whose_children_always_die_exhausts_its_attempts(installation: Installation, sound: Path) -> None:
     installation.upload(sound)
     for attempts in range(1, 6):
         wait_for(lambda: installation.row().attempts == attempts, f"attempt {attempts}", 60)  # noqa: B023 - at once
@@ -239,7 +240,7 @@ def test_a_converter_whose_children_are_killed_each_time_gives_up(installation: 
 
 
 @pytest.mark.parametrize("verb", ["RCPT", "DATA"])
-def test_a_notifier_that_is_killed_before_the_servers_yes_sends_one_mail(
+def test_notifier_killed_before_the_mail_is_accepted_sends_one_mail(
     installation: Installation, sound: Path, verb: str
 ) -> None:
     short = clip(sound.with_name("short.flac"), sound=NOISE, seconds=1, rate=RATE)
@@ -263,7 +264,8 @@ def test_a_notifier_that_is_killed_before_the_servers_yes_sends_one_mail(
 
 def hanging_at(server: smtp.SmtpServer, verb: str) -> threading.Event:
     """Have the server hang at a verb; set when somebody waits for the answer."""
-    asked, answer = threading.Event(), server._answer
+    asked = threading.Event()
+    answer = server._answer
     server.answers[verb] = smtp.HANG
 
     async def answer_and_tell(heard: str, connection: SMTP) -> str | None:
@@ -293,7 +295,7 @@ def when_done(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("moment", [when_answered, when_encoding, when_there_is_an_mp3, when_done])
-def test_a_platform_that_is_killed_goes_on_where_it_stood(
+def test_killed_platform_continues_where_it_was(
     installation: Installation, sound: Path, tmp_path: Path, moment: Callable[[Installation], None]
 ) -> None:
     installation.upload(sound)
@@ -304,9 +306,7 @@ def test_a_platform_that_is_killed_goes_on_where_it_stood(
     installation.ends_well(tmp_path)
 
 
-def test_events_that_come_three_times_at_the_same_moment(
-    installation: Installation, sound: Path, tmp_path: Path
-) -> None:
+def test_events_delivered_three_times_at_once(installation: Installation, sound: Path, tmp_path: Path) -> None:
     installation.upload(sound)
     publish = publisher({"K_SINK": f"{installation.platform.url}/_broker"}, "/test")
 
@@ -324,7 +324,7 @@ def test_events_that_come_three_times_at_the_same_moment(
     installation.ends_well(tmp_path)
 
 
-def test_nothing_is_left_of_an_upload_that_broke_off(installation: Installation, sound: Path) -> None:
+def test_interrupted_upload_leaves_nothing(installation: Installation, sound: Path) -> None:
     sent = begin_upload(installation, sound)
     sent.close()
     wait_for(lambda: not installation.platform.instances("upload")[0]["inflight"], "upload to notice")
@@ -332,9 +332,7 @@ def test_nothing_is_left_of_an_upload_that_broke_off(installation: Installation,
     assert [installation.count(table) for table in ("jobs", "blobs")] == [0, 0]
 
 
-def test_nothing_is_left_of_an_upload_that_was_killed_when_the_hour_is_over(
-    installation: Installation, sound: Path
-) -> None:
+def test_killed_upload_leaves_nothing_after_an_hour(installation: Installation, sound: Path) -> None:
     with begin_upload(installation, sound) as sent:
         wait_for(installation.blobs, "the first bytes to be stored")
         os.kill(installation.worker("upload"), signal.SIGKILL)
@@ -359,7 +357,7 @@ def begin_upload(installation: Installation, sound: Path) -> socket.socket:
     return line
 
 
-def test_a_job_that_is_deleted_while_it_is_converted_stops_its_worker(installation: Installation, sound: Path) -> None:
+def test_deleting_a_job_stops_its_worker(installation: Installation, sound: Path) -> None:
     installation.upload(sound)
     encoders = installation.held(encoder)
     assert installation.me.call("DELETE", f"/jobs/{installation.job}").status == 204

@@ -77,7 +77,9 @@ class MemoryWriter(HashingWriter):
 class MemoryAppender(BlockAppender):
     def __init__(self, store: MemoryStore, blob: str, checkpoint: Checkpoint, writer: int) -> None:
         super().__init__(checkpoint)
-        self._store, self._blob, self._writer = store, blob, writer
+        self._store = store
+        self._blob = blob
+        self._writer = writer
 
     def _begin(self) -> bool:
         if self._blob in self._store.blobs:

@@ -48,7 +48,8 @@ def dependencies(mails: Any, sent: list[Mail]) -> Dependencies:
 
 
 def test_sent_mail_is_recorded_once_the_database_is_back() -> None:
-    mails, sent = Mails(unavailable=3), list[Mail]()
+    mails = Mails(unavailable=3)
+    sent = list[Mail]()
     send_mail(Mp3Ready(JOB).id, dependencies(mails, sent))
     assert (len(sent), mails.unavailable, mails.released) == (1, -1, False)
 
@@ -57,7 +58,8 @@ def test_after_a_minute_the_event_is_retried_without_a_second_mail(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(main, "_RECORDING_SECONDS", 0.0)
-    mails, sent = Mails(unavailable=2), list[Mail]()
+    mails = Mails(unavailable=2)
+    sent = list[Mail]()
     deps = dependencies(mails, sent)
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
