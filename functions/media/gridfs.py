@@ -55,8 +55,8 @@ INSERTS_IN_FLIGHT: Final = 2
 
 #: Chunks that a reader fetches together, 4 MB. Without a limit some servers exceed the maximum size of a message.
 CHUNKS_PER_FETCH: Final = 16
-#: Chunks, 1 MB, that are fetched singly after a seek. A reader that goes on after them is likely to go on for long,
-#: so from then on a query streams the chunks.
+#: Chunks, 1 MB, that are fetched singly after a seek. A reader that continues past them will probably read much more,
+#: so a query streams the chunks from then on.
 SINGLE_FETCHES: Final = 4
 #: Chunks that a short seek may skip within the running query: starting a new one takes as long.
 MAX_SKIPPED_CHUNKS: Final = 3

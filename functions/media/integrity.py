@@ -1,8 +1,8 @@
 """The base classes of every media store: they count and hash the bytes, so that a store only has to store them.
 
 Two checksums are kept for each blob. CRC-32C (Castagnoli) costs a reader next to nothing, so every complete read is
-checked against it. SHA-256 costs as much as reading the blob itself; it is there for those who must rule out tampering
-and not only accidents.
+checked against it. SHA-256 costs as much as reading the blob itself; it is there for anyone who has to rule out more
+than accidental damage.
 
 A blob that is written in one go has both. One that grows over many requests (``BlockAppender``) has only the CRC-32C:
 its state is the checksum itself, so another process can continue it, which hashlib cannot do with SHA-256.
@@ -240,13 +240,17 @@ class BlockAppender(ABC):
                     self._pass_on(self._full)
             return len(view)
 
-    def sync(self, *, whole_blocks: bool = False) -> Checkpoint:
-        """Makes what was written durable, or only its full blocks, and returns the new checkpoint."""
-        if whole_blocks and self._crc32c_of_full is not None:
+    def sync(self, *, full_blocks_only: bool = False) -> Checkpoint:
+        """Makes what was written durable, and returns the new checkpoint.
+
+        Args:
+            full_blocks_only: leave out the last block if it is not full, which costs less.
+        """
+        if full_blocks_only and self._crc32c_of_full is not None:
             self._pass_on(self._full)
             self._flush()
             self.checkpoint = Checkpoint(self._next_block * BLOCK_SIZE, self._crc32c_of_full)
-        elif not self._is_finished and not whole_blocks:
+        elif not self._is_finished and not full_blocks_only:
             self._pass_on([*self._full, bytes(self._partial)] if self._partial_changed else self._full)
             self._partial_changed = False
             self._flush()

@@ -147,11 +147,11 @@ class Appender(Protocol):
     def tail(self) -> bytes:
         """The bytes after the last full block (``functions.media.integrity.BLOCK_SIZE``)."""
 
-    def sync(self, *, whole_blocks: bool = False) -> Checkpoint:
+    def sync(self, *, full_blocks_only: bool = False) -> Checkpoint:
         """Makes what was written durable, and returns the new checkpoint.
 
         Args:
-            whole_blocks: leave out the last block unless it is full, which costs less.
+            full_blocks_only: leave out the last block if it is not full, which costs less.
         """
 
     def finish(self, description: Description) -> None:

@@ -1,4 +1,4 @@
-"""What the upload function works with, read from the environment once, and who may upload."""
+"""Builds the upload function's dependencies from the environment, and authorizes uploads."""
 
 import functools
 import os

@@ -6,7 +6,6 @@ import functions_framework
 from flask import Request, Response
 
 from events.schema import VideoUploaded
-from functions.auth.accounts import UserId
 from functions.auth.tokens import Identity
 from functions.http_endpoint import Routes, Unprocessable, json_response
 from functions.media import Description
@@ -70,7 +69,7 @@ def create_job(form: Form, identity: Identity, key: str | None, deps: Dependenci
             video.write(chunk)
         checks.finish()
         options = parse_options(form.fields)
-    job = deps.jobs.add(NewJob(new_id, UserId(identity.user), video.blob, form.filename, options, key, video.size))
+    job = deps.jobs.add(NewJob(new_id, identity.user, video.blob, form.filename, options, key, video.size))
     if job.id == new_id:
         deps.outbox.emit(VideoUploaded(job.id), PUBLISH_BUDGET)
     else:

@@ -44,7 +44,7 @@ class Form:
         filename: the file's base name.
         fields: the fields before the file; those after it are added while ``content`` is read.
         content: the file's bytes in chunks.
-        overhead: bytes of the request, at most, that are not the file's.
+        overhead: the maximum number of bytes in the request that are not the file's.
     """
 
     filename: str

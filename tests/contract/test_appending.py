@@ -71,7 +71,7 @@ def test_synced_bytes_survive_a_killed_request(place: Place) -> None:
                 size = chance.choice([1, 1000, BLOCK_SIZE // 2, BLOCK_SIZE, 5 * BLOCK_SIZE])
                 appender.write(content[start : start + size])
                 start = min(start + size, len(content))
-                whole = appender.sync(whole_blocks=True)
+                whole = appender.sync(full_blocks_only=True)
                 assert start - BLOCK_SIZE < whole.size <= start
                 if chance.random() < 0.3:
                     checkpoint = whole

@@ -27,8 +27,9 @@ from tests.e2e.client import wave_bytes
 from tests.support.databases import make_past
 from tests.support.fakes import memory_media
 
-OWNER, OTHER_USER = "a" * 32, "b" * 32
-ADA = Identity(UserId(OWNER), "ada", "user", {})
+OWNER = UserId("a" * 32)
+OTHER_USER = UserId("b" * 32)
+ADA = Identity(OWNER, "ada", "user", {})
 SOUND = wave_bytes(0.5)
 
 

@@ -52,8 +52,8 @@ from functions.upload.tus.uploads import Uploads
 from tests.support.databases import sqlite
 
 T = TypeVar("T")
-OWNER = "a" * 32
-ADA = Identity(UserId(OWNER), "ada", "user", {})
+OWNER = UserId("a" * 32)
+ADA = Identity(OWNER, "ada", "user", {})
 _DAY = 86_400_000
 #: The calls that change a directory; the bytes of files are written through the wrapped writers.
 _DIRECTORY_CHANGES = ("mkdir", "rename", "replace", "unlink", "rmdir")
@@ -207,9 +207,9 @@ class KillableAppender:
         with self._kill_switch.effect("write"):
             return self._appender.write(data)
 
-    def sync(self, *, whole_blocks: bool = False) -> Checkpoint:
+    def sync(self, *, full_blocks_only: bool = False) -> Checkpoint:
         with self._kill_switch.effect("sync"):
-            return self._appender.sync(whole_blocks=whole_blocks)
+            return self._appender.sync(full_blocks_only=full_blocks_only)
 
     def finish(self, description: Description) -> None:
         with self._kill_switch.effect("finish"):

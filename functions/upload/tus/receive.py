@@ -143,7 +143,7 @@ def _append(appender: Appender, content: Iterator[bytes], claim: Claim, checksum
                 checksum.update(chunk)
             if unsaved >= SAVE_SIZE or time.monotonic() - saved_at > _SAVE_INTERVAL:
                 if checksum is None:
-                    claim.save(appender.sync(whole_blocks=unsaved >= SAVE_SIZE))
+                    claim.save(appender.sync(full_blocks_only=unsaved >= SAVE_SIZE))
                 else:
                     claim.renew()
                 unsaved = 0

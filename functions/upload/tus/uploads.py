@@ -1,6 +1,6 @@
 """Records resumable uploads: how far each one is, when it expires, and which request may write it.
 
-An upload expires with its blob, whose row has the time.
+An upload expires together with its blob; the blob's row has the time.
 """
 
 import re
@@ -23,8 +23,8 @@ from functions.state.jobs import new_job_id
 from functions.state.leases import Lease, Leases, LeaseTerms
 from functions.state.schema import blobs, now, uploads
 
-#: The lease is renewed when progress is saved, not from a thread. A client that resumes after a lost connection so
-#: waits no longer than this for a request that still reads from the dead one.
+#: The lease is renewed whenever progress is saved, not from a thread. So a client that resumes after a lost connection
+#: waits no longer than this for a request that still reads from the old connection.
 TERMS: Final = LeaseTerms(lease=6_000, renewal=1_500, due=7_500)
 #: Hours that an upload may wait for its next part, unless UPLOAD_HOURS says otherwise.
 HOURS: Final = 24.0
@@ -60,13 +60,13 @@ class Upload:
     Attributes:
         blob: the id of its file in the videos store.
         job: the id of the job that it will become.
-        options: of that job, in JSON.
+        options: that job's options in JSON.
         about: the Upload-Metadata header of the request that created it.
         length: the size of the complete file, or None if it is not known yet.
         received: bytes that are durable.
         crc32c: the CRC-32C of those bytes in hexadecimal.
         state: ``open``, or ``done`` once it is a job.
-        attempts: requests that have written it; the number of the latest.
+        attempts: how many requests have claimed it, which is the number of the latest.
         expires_at: when it expires; None once a job has the file.
         expires_in: time from now until then.
         size: bytes that are reserved in its owner's quota.
@@ -158,16 +158,16 @@ class Uploads:
         self._leases = Leases(database, uploads, _Progress.from_row, ("open",), terms, max_attempts=None)
 
     def begin(
-        self, owner: str, filename: str, options: Options, about: str, length: int | None, grant: Grant
+        self, owner: UserId, filename: str, options: Options, about: str, length: int | None, grant: Grant
     ) -> Upload:
         """Records a new upload and its blob; nothing is stored yet. Raises what ``grant`` does.
 
         Args:
             owner: the user's id.
-            filename: of the video.
-            options: of the conversion.
+            filename: the video's file name.
+            options: the options of the conversion.
             about: the Upload-Metadata header.
-            length: bytes of the complete file, or None if they are not known yet.
+            length: bytes of the complete file, or None if the client sends it later.
             grant: reserves bytes in the owner's quota.
         """
         upload = secrets.token_hex(16)
@@ -196,7 +196,7 @@ class Uploads:
             self._database.run(begin)
         return self.find(upload, owner)
 
-    def find(self, upload: str, owner: str) -> Upload:
+    def find(self, upload: str, owner: UserId) -> Upload:
         """Returns the owner's upload. Costs one query by two primary keys.
 
         Raises:
