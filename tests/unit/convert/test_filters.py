@@ -203,10 +203,14 @@ def test_track_is_split_by_the_length_that_is_kept(tmp_path: Path) -> None:
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would take minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@example(rate=44100, options=Options(normalize=True), cuts={3})
-@example(rate=48000, options=Options(start=0.5, end=9.0, fade_in=3.0, fade_out=4.0, volume=3.0, mono=True), cuts={2, 5})
+@example(rate=44100, options=Options(normalize=True), splits={3})
 @example(
-    rate=32000, options=Options(start=0.3, fade_in=1.0, fade_out=1.0, volume=-3.0, normalize=True, mono=True), cuts={4}
+    rate=48000, options=Options(start=0.5, end=9.0, fade_in=3.0, fade_out=4.0, volume=3.0, mono=True), splits={2, 5}
+)
+@example(
+    rate=32000,
+    options=Options(start=0.3, fade_in=1.0, fade_out=1.0, volume=-3.0, normalize=True, mono=True),
+    splits={4},
 )
 @given(
     rate=st.sampled_from([22050, 44100, 48000]),
@@ -220,18 +224,18 @@ def test_track_is_split_by_the_length_that_is_kept(tmp_path: Path) -> None:
         normalize=st.booleans(),
         mono=st.booleans(),
     ),
-    cuts=st.sets(st.integers(1, 6), max_size=3),
+    splits=st.sets(st.integers(1, 6), max_size=3),
 )
-def test_many_encoders_make_the_bytes_of_one(tmp_path: Path, rate: int, options: Options, cuts: set[int]) -> None:
+def test_many_encoders_make_the_bytes_of_one(tmp_path: Path, rate: int, options: Options, splits: set[int]) -> None:
     video = clips.clip(tmp_path / "sound.mkv", "-c:a", "aac", rate=rate)
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, replace(options, bitrate=160))
-    starts = [0, *(at * RANGE_STEP for at in sorted(cuts))]
-    pieces = tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
+    starts = [0, *(at * RANGE_STEP for at in sorted(splits))]
+    ranges = tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
     plan = Plan.from_json(plan_for(track, replace(options, bitrate=160), 1).to_json())
     filters = ",".join(plan.filters)
     serial = clips.serial(track.path, tmp_path / "serial.mp3", "-af", filters, *plan.quality)
-    assert spliced(replace(plan, ranges=pieces), track.path, tmp_path) == serial
+    assert spliced(replace(plan, ranges=ranges), track.path, tmp_path) == serial
 
 
 def test_tool_has_a_flag_for_every_option(tmp_path: Path) -> None:

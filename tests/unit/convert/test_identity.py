@@ -126,9 +126,9 @@ QUALITIES = [("-b:a", f"{rate}k") for rate in (64, 128, 192, 320)] + [("-q:a", s
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would take minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@example(rate=16000, channels=1, sound=clips.MUSIC, quality=("-q:a", "0"), samples=1, cuts=set(), bundled=True)
+@example(rate=16000, channels=1, sound=clips.MUSIC, quality=("-q:a", "0"), samples=1, splits=set(), bundled=True)
 @example(
-    rate=44100, channels=2, sound=clips.STEPS, quality=("-b:a", "128k"), samples=400_000, cuts={2, 3, 7}, bundled=True
+    rate=44100, channels=2, sound=clips.STEPS, quality=("-b:a", "128k"), samples=400_000, splits={2, 3, 7}, bundled=True
 )
 @given(
     rate=st.sampled_from([8000, 11025, 16000, 22050, 32000, 44100, 48000]),
@@ -136,7 +136,7 @@ QUALITIES = [("-b:a", f"{rate}k") for rate in (64, 128, 192, 320)] + [("-q:a", s
     sound=st.sampled_from([clips.MUSIC, clips.NOISE, clips.SILENCE, clips.STEPS]),
     quality=st.sampled_from(QUALITIES),
     samples=st.integers(1, 400_000),
-    cuts=st.sets(st.integers(1, 8), max_size=4),
+    splits=st.sets(st.integers(1, 8), max_size=4),
     bundled=st.booleans(),
 )
 def test_any_split_of_any_sound(
@@ -146,19 +146,19 @@ def test_any_split_of_any_sound(
     sound: str,
     quality: tuple[str, str],
     samples: int,
-    cuts: set[int],
+    splits: set[int],
     bundled: bool,
 ) -> None:
     video = tmp_path / "sound.wav"
     # Slightly longer than wanted, then trimmed to the sample. Ranges may also start after the end.
     length = f"aformat=channel_layouts={'mono' if channels == 1 else 'stereo'},atrim=end_sample={samples}"
     clips.clip(video, "-af", length, sound=sound, seconds=samples / rate + 0.1, rate=rate)
-    starts = [0, *(at * RANGE_STEP for at in sorted(cuts))]
-    pieces = tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
+    starts = [0, *(at * RANGE_STEP for at in sorted(splits))]
+    ranges = tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
     with video.open("rb") as source:
         track = extract_track(source, tmp_path / "track", number=0, copy=False, on_progress=lambda _: None)
     assert track is not None
-    plan = Plan("matroska", rate, channels, quality, ("anull",), samples, pieces, bundled=bundled)
+    plan = Plan("matroska", rate, channels, quality, ("anull",), samples, ranges, bundled=bundled)
     plan = Plan.from_json(plan.to_json())
     assert spliced(plan, track.path, tmp_path) == clips.serial(video, tmp_path / "serial.mp3", *quality)
 
@@ -183,12 +183,12 @@ def not_repacked(summaries: Sequence[PieceSummary], frames: Iterable[bytes]) -> 
 
 
 def test_ranges_take_equally_long_and_have_no_gaps() -> None:
-    pieces = split_frames(100_000, 4)
-    assert [piece.start for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
-    assert pieces[0].start == 0
-    assert pieces[-1].end is None
-    ends = [piece.end or 100_000 for piece in pieces]
-    costs = [end * DECODE_COST + end - piece.start for piece, end in zip(pieces, ends, strict=True)]
+    ranges = split_frames(100_000, 4)
+    assert [frames.start for frames in ranges[1:]] == [frames.end for frames in ranges[:-1]]
+    assert ranges[0].start == 0
+    assert ranges[-1].end is None
+    ends = [frames.end or 100_000 for frames in ranges]
+    costs = [end * DECODE_COST + end - frames.start for frames, end in zip(ranges, ends, strict=True)]
     assert max(costs) / min(costs) < 1.02
 
 
@@ -197,11 +197,11 @@ def test_short_track_is_one_range(frames: int) -> None:
     assert split_frames(frames, 64) == (FrameRange(0, None),)
 
 
-@given(frames=st.integers(0, 2_000_000), pieces=st.integers(1, 200))
-def test_ranges_start_where_encoders_can(frames: int, pieces: int) -> None:
-    made = split_frames(frames, pieces)
-    assert 1 <= len(made) <= pieces
-    for before, after in pairwise(made):
+@given(frames=st.integers(0, 2_000_000), limit=st.integers(1, 200))
+def test_ranges_start_where_encoders_can(frames: int, limit: int) -> None:
+    ranges = split_frames(frames, limit)
+    assert 1 <= len(ranges) <= limit
+    for before, after in pairwise(ranges):
         assert before.end == after.start
         assert after.start % RANGE_STEP == 0
         assert after.start - before.start >= MIN_RANGE_FRAMES

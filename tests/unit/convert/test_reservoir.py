@@ -149,12 +149,14 @@ def generated_frames(draw: st.DrawFn) -> bytes:
 def test_only_bit_rates_and_positions_change(frames: bytes, data: st.DataObject) -> None:
     out = io.BytesIO()
     repacker = reservoir.Repacker(out)
-    cuts = data.draw(st.lists(st.integers(0, len(frames)), max_size=8).map(sorted))
-    for start, end in zip([0, *cuts], [*cuts, len(frames)], strict=True):
+    splits = data.draw(st.lists(st.integers(0, len(frames)), max_size=8).map(sorted))
+    for start, end in zip([0, *splits], [*splits, len(frames)], strict=True):
         repacker.write(frames[start:end])
     repacker.close()
     before, after = list(decoded(frames)), list(decoded(out.getvalue()))
-    assert [(one.header, one.side, one.main) for one in after] == [(one.header, one.side, one.main) for one in before]
+    assert [(frame.header, frame.side, frame.main) for frame in after] == [
+        (frame.header, frame.side, frame.main) for frame in before
+    ]
     assert len(out.getvalue()) <= len(frames)
     assert all(one.size <= other.size for one, other in zip(after, before, strict=True))
 

@@ -42,8 +42,8 @@ def seeking(track: TrackInfo, options: Options, starts: list[int]) -> Plan:
     assert excerpt.is_seekable(track, options)
     clusters = excerpt.index_clusters(track)
     assert clusters is not None
-    pieces = tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
-    plan = excerpt.add_seeks(replace(plan_for(track, options, 1), ranges=pieces), track, clusters)
+    ranges = tuple(FrameRange(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True))
+    plan = excerpt.add_seeks(replace(plan_for(track, options, 1), ranges=ranges), track, clusters)
     return Plan.from_json(plan.to_json())
 
 
@@ -99,7 +99,7 @@ FILES = [
     ("mono.mkv", "-c:v mpeg4 -c:a libvorbis -ac 1 -q:a 0", 22050),
     ("low.ogg", "-c:a libvorbis -q:a -1 -ac 1", 8000),
     ("mp3.mp3", "-c:a libmp3lame -b:a 128k -write_xing 0", 44100),
-    ("least.mp3", "-c:a libmp3lame -b:a 8k -ac 1 -write_xing 0", 24000),
+    ("lowest.mp3", "-c:a libmp3lame -b:a 8k -ac 1 -write_xing 0", 24000),
     ("low.mp3", "-c:a libmp3lame -b:a 32k -write_xing 0", 48000),
     ("high.mp3", "-c:a libmp3lame -b:a 320k -write_xing 0", 44100),
     ("vbr.mp3", "-c:a libmp3lame -q:a 4 -write_xing 0", 32000),
@@ -147,7 +147,7 @@ CODECS = {
     sound=st.sampled_from(SOUNDS),
     options=st.sampled_from([Options(bitrate=320), Options(bitrate=64), Options(vbr=0), Options(vbr=9, mono=True)]),
     seconds=st.floats(20, 40),
-    cuts=st.sets(st.integers(4, 22), min_size=1, max_size=4),
+    splits=st.sets(st.integers(4, 22), min_size=1, max_size=4),
 )
 def test_seek_to_any_place_of_any_sound(
     tmp_path: Path,
@@ -157,13 +157,13 @@ def test_seek_to_any_place_of_any_sound(
     sound: str,
     options: Options,
     seconds: float,
-    cuts: set[int],
+    splits: set[int],
 ) -> None:
     extension, arguments = CODECS[codec]
     video = tmp_path / f"sound{extension}"
     clips.clip(video, "-ac", channels, "-c:a", codec, *arguments, sound=sound, seconds=seconds, rate=rate)
     track = taken(video, options)
-    plan = seeking(track, options, [0, *(at * RANGE_STEP for at in sorted(cuts))])
+    plan = seeking(track, options, [0, *(at * RANGE_STEP for at in sorted(splits))])
     assert joined(plan, track, tmp_path) == serial(track, tmp_path / "serial.mp3", options)
 
 
@@ -209,7 +209,7 @@ def test_encoders_seek_from_an_hour_on(tmp_path: Path) -> None:
     assert plan is not None
     assert len(plan.ranges) == distribution.MAX_SEEKING_PIECES
     assert all(piece.seek for piece in plan.ranges)
-    lengths = {two.start - one.start for one, two in pairwise(plan.ranges)}
+    lengths = {after.start - before.start for before, after in pairwise(plan.ranges)}
     assert max(lengths) - min(lengths) <= RANGE_STEP
 
 
