@@ -1,7 +1,6 @@
-"""Real servers with a user, fifty conversions at a time, and what must be true of them after a fault.
+"""An installation on real servers with fifty conversions under way, and what must be true of it after a fault.
 
-What production waits for is not waited for here: leases that nobody renews and the hour of an unkept blob are moved
-into the past.
+To save time, leases that are no longer renewed and the expiry of unretained blobs are moved into the past.
 """
 
 import contextlib
@@ -39,68 +38,68 @@ from tests.support.servers.sql import SqlServer
 JOBS = 50
 THREADS = 10
 CLIP = wave_bytes(0.5)
-#: Long enough for two pieces where FANOUT seconds are enough for any.
+#: Long enough for two pieces, since jobs of FANOUT seconds or more are split.
 LONG = wave_bytes(40)
 FANOUT = 10
-#: Seconds: a lease that has not been renewed for so long has no owner; it would last for 20.
+#: Seconds after which the worker of a lease that is not renewed must be dead; the lease itself lasts 20.
 UNRENEWED = 8.0
-#: Milliseconds that the bridge has a message wait, by its default.
+#: Milliseconds that the bridge delays a message before each retry, by default.
 DELAYS = [1000 << n for n in range(7)]
 
 
-class House:
-    """An installation with a proxy before RabbitMQ, and a user."""
+class Rig:
+    """A test rig: an installation with one user, and a proxy in front of RabbitMQ."""
 
-    def __init__(self, place: Installation, proxy: Proxy) -> None:
-        self.place = place
+    def __init__(self, installation: Installation, proxy: Proxy) -> None:
+        self.installation = installation
         self.proxy = proxy
-        self.me = Client(place.platform.url).sign_up()
+        self.me = Client(installation.platform.url).sign_up()
         self.me.convert(BytesIO(CLIP), "warm.wav")
         self._leases: dict[tuple[object, ...], float] = {}
         self._checked: set[str] = set()
 
     def upload(self, count: int, clip: bytes = CLIP) -> list[Answer]:
-        """Upload so many clips, some at once."""
+        """Uploads so many clips, THREADS at a time."""
         return upload(self.me, count, clip)
 
     def sweep(self) -> None:
-        """What a PingSource does every five minutes."""
-        ping(f"{self.place.platform.url}/_functions/sweep")
+        """Runs a sweep, as a PingSource does every five minutes."""
+        ping(f"{self.installation.platform.url}/_functions/sweep")
 
     def unfinished(self) -> int:
-        return self.place.rows("jobs", finished_at=None)
+        return self.installation.rows("jobs", finished_at=None)
 
     def bridge(self) -> int | None:
-        """The bridge's process, where there is one."""
-        for pid in descendants(self.place.platform.process.pid):
+        """The pid of the bridge, if it runs."""
+        for pid in descendants(self.installation.platform.process.pid):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if b"events.bridge" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     return pid
         return None
 
     def kill(self, name: str) -> int:
-        """kill -9 of every process of a function, once there are any; how many."""
-        pids = wait_for(lambda: [one["pid"] for one in self.place.platform.instances(name)], f"{name} to run")
+        """Waits for processes of a function and kills them with SIGKILL; returns how many."""
+        pids = wait_for(lambda: [one["pid"] for one in self.installation.platform.instances(name)], f"{name} to run")
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):  # it was idle, and stopped just now
+            with contextlib.suppress(ProcessLookupError):  # it was idle and has just been stopped
                 os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not any(map(is_alive, pids)), f"{name} to be gone")
-        alive = self.place.platform.instances
+        alive = self.installation.platform.instances
         wait_for(lambda: not {one["pid"] for one in alive(name)} & {*pids}, "the platform to notice")
         return len(pids)
 
     def settle(self) -> None:
-        """Wait until every job has ended, every mail is sent and no message is on its way."""
+        """Waits until every job has ended, every mail is sent and no message is queued."""
         wait_for(lambda: self._settled(), "every job to end and every mail to be sent", 180)
         wait_for(lambda: not self.messages() and not self._busy(), "the queues to be empty", 120)
 
     def _settled(self) -> bool:
-        self._forsake()
-        return not self.unfinished() and not self.place.rows("mails", state="due")
+        self._expire_dead_leases()
+        return not self.unfinished() and not self.installation.rows("mails", state="due")
 
-    def _forsake(self) -> None:
-        """End the leases that nobody renews: their owners are dead."""
-        run = self.place.database.run
+    def _expire_dead_leases(self) -> None:
+        """Expires the leases that are no longer renewed: their workers are dead."""
+        run = self.installation.database.run
         for table in (jobs, pieces, mails):
             columns = [*table.primary_key, table.c.lease, table.c.lease_until]
             for row in run(partial(all_rows, query=select(*columns).where(table.c.lease_until.is_not(None)))):
@@ -109,13 +108,13 @@ class House:
                     run(partial(Connection.execute, statement=update(table).where(*same).values(lease_until=1)))
 
     def _busy(self) -> bool:
-        functions = self.place.platform.status()["functions"]
+        functions = self.installation.platform.status()["functions"]
         return any(one["inflight"] for pool in functions.values() for one in pool["instances"])
 
     def messages(self) -> dict[str, int]:
-        """How many messages wait in which queue, dead letters and those that wait for their next try included."""
+        """The number of messages in each queue that has any, including delay queues and dead letters."""
         names = [one.name for one in Topology.from_environ({}).declarations(DELAYS) if isinstance(one, Queue)]
-        connection = pika.BlockingConnection(pika.URLParameters(self.place.rabbitmq.url))
+        connection = pika.BlockingConnection(pika.URLParameters(self.installation.rabbitmq.url))
         try:
             channel = connection.channel()
             counts = {name: channel.queue_declare(name, passive=True).method.message_count for name in names}
@@ -124,32 +123,36 @@ class House:
         return {name: count for name, count in counts.items() if count}
 
     def check(self, accepted: list[str], doubled: int) -> tuple[int, int, int]:
-        """Hold what is there to what was promised; the numbers of these jobs done, failed, and of their mails.
+        """Asserts that the installation keeps its promises.
 
         Args:
             accepted: the jobs whose upload was answered with 202.
-            doubled: how many mails may be there twice: notify was killed between the server's yes and the record.
+            doubled: how many mails may have been sent twice, because notify was killed after the mail server had
+                accepted them and before that was recorded.
+
+        Returns:
+            Of the accepted jobs, how many are done, how many failed, and how many mails were sent for them.
         """
         self.settle()
-        make_past(self.place.database, "blobs", "expires_at")
+        make_past(self.installation.database, "blobs", "expires_at")
         self.sweep()
-        found = self.place.database.run(partial(all_rows, query=select(jobs)))
+        found = self.installation.database.run(partial(all_rows, query=select(jobs)))
         rows = {row.id: row for row in found}
         assert {row.state for row in found} <= {"done", "failed"}
         assert all(row.mp3 if row.state == "done" else row.error.endswith(".") for row in found)
-        with MongoClient[dict[str, object]](self.place.mongodb.url) as client:
+        with MongoClient[dict[str, object]](self.installation.mongodb.url) as client:
             assert {str(name) for name in client["mp3s"]["fs.files"].distinct("_id")} == {
                 row.mp3 for row in found if row.mp3
             }
-        sent = Counter(str(mail["Message-ID"]) for mail in self.place.smtp.mails)
+        sent = Counter(str(mail["Message-ID"]) for mail in self.installation.smtp.mails)
         assert sent.keys() == {message_id(row.id, row.state) for row in found if row.id not in self._checked}
         assert sorted(sent.values())[-1] <= (2 if doubled else 1)
         assert sum(sent.values()) - len(sent) <= doubled
-        assert self.place.orphan_chunks() == 0
-        assert self.place.rows("blobs") == self.place.rows("blobs", expires_at=None)
+        assert self.installation.orphan_chunks() == 0
+        assert self.installation.rows("blobs") == self.installation.rows("blobs", expires_at=None)
         assert self.messages() == {}
         self._checked |= rows.keys()
-        self.place.smtp.mails.clear()
+        self.installation.smtp.mails.clear()
         states = Counter(rows[job].state for job in accepted)
         return states["done"], states["failed"], sum(sent[message_id(job, rows[job].state)] for job in accepted)
 
@@ -168,8 +171,8 @@ def message_id(job: str, state: str) -> str:
 
 
 @contextmanager
-def build(directory: Path, kind: type[SqlServer]) -> Iterator[House]:
-    """Start everything, with a proxy between the platform and RabbitMQ."""
+def build(directory: Path, kind: type[SqlServer]) -> Iterator[Rig]:
+    """Starts everything, with a proxy between the platform and RabbitMQ."""
     with ExitStack() as stack:
         rabbitmq = stack.enter_context(RabbitMQ())
         mongodb = stack.enter_context(MongoDB())
@@ -190,7 +193,7 @@ def build(directory: Path, kind: type[SqlServer]) -> Iterator[House]:
         platform = stack.enter_context(start(directory / "data", env=env))
         database = Database(sql.url)
         stack.callback(database.close)
-        yield House(Installation(platform, rabbitmq, mongodb, sql, smtp, database), proxy)
+        yield Rig(Installation(platform, rabbitmq, mongodb, sql, smtp, database), proxy)
 
 
 def accepted_job(answer: Answer) -> str:

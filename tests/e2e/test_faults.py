@@ -1,6 +1,6 @@
-"""Real servers that go away while fifty conversions are under way, processes that are killed, and a full disk.
+"""Real servers that become unavailable during fifty conversions, processes that are killed, and a full disk.
 
-Whatever happens, a job that was accepted ends, with one MP3 and one mail, and nothing is left over.
+Whatever happens, every accepted job is done in the end, with one MP3 and one mail, and nothing is left behind.
 """
 
 import os
@@ -28,7 +28,7 @@ from functions.state.schema import blobs, jobs, mails
 from functions.sweep.main import Dependencies as SweepDependencies
 from functions.sweep.main import sweep_up
 from tests.e2e.client import Client, wave_bytes
-from tests.e2e.faults import CLIP, JOBS, LONG, THREADS, House, accepted_job, build, upload
+from tests.e2e.faults import CLIP, JOBS, LONG, THREADS, Rig, accepted_job, build, upload
 from tests.support.databases import make_past
 from tests.support.platform import start
 from tests.support.processes import wait_for
@@ -42,66 +42,66 @@ Measured = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with build(tmp_path_factory.mktemp("faults"), MariaDB) as made:
         yield made
 
 
 @contextmanager
-def fault(house: House, name: str, measured: Measured, doubled: int = 0, long: int = 0) -> Iterator[list[str]]:
-    """Fifty conversions are under way, ``long`` of them in pieces; the block is the fault.
+def fault(rig: Rig, name: str, measured: Measured, doubled: int = 0, long: int = 0) -> Iterator[list[str]]:
+    """Starts fifty conversions, ``long`` of them split; the block is the fault.
 
-    One sweep after it everything is as it should be.
+    After the block and one sweep, every promise must be kept.
     """
     began = time.monotonic()
-    accepted = [accepted_job(answer) for answer in house.upload(long, LONG) + house.upload(JOBS - long)]
-    under_way = house.unfinished()
+    accepted = [accepted_job(answer) for answer in rig.upload(long, LONG) + rig.upload(JOBS - long)]
+    under_way = rig.unfinished()
     assert under_way > JOBS // 2
     yield accepted
-    house.sweep()
-    done, failed, letters = house.check(accepted, doubled)
-    figures = f"{len(accepted)} jobs ({under_way} under way), {done} done, {failed} failed, {letters} mails"
+    rig.sweep()
+    done, failed, mail_count = rig.check(accepted, doubled)
+    figures = f"{len(accepted)} jobs ({under_way} under way), {done} done, {failed} failed, {mail_count} mails"
     measured(f"fault: {name:<34} {figures}, {time.monotonic() - began:.1f} s")
     assert done == len(accepted)
 
 
-def some_done(house: House, count: int = 5) -> None:
-    """Wait until some more of the jobs have ended."""
-    left = house.unfinished() - count
-    wait_for(lambda: house.unfinished() <= max(left, 0), f"{count} more jobs to end", 120)
+def some_done(rig: Rig, count: int = 5) -> None:
+    """Waits until ``count`` more jobs have ended."""
+    left = rig.unfinished() - count
+    wait_for(lambda: rig.unfinished() <= max(left, 0), f"{count} more jobs to end", 120)
 
 
-def test_rabbitmq_is_killed_and_restarted(house: House, measured: Measured) -> None:
-    with fault(house, "RabbitMQ killed, restarted", measured):
-        some_done(house)
-        house.place.rabbitmq.kill()
-        house.place.rabbitmq.start()
+def test_rabbitmq_is_killed_and_restarted(rig: Rig, measured: Measured) -> None:
+    with fault(rig, "RabbitMQ killed, restarted", measured):
+        some_done(rig)
+        rig.installation.rabbitmq.kill()
+        rig.installation.rabbitmq.start()
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["stopped", "hanging"])
-def test_users_upload_while_rabbitmq_is_unavailable(house: House, measured: Measured, hangs: bool) -> None:
-    rabbitmq = house.place.rabbitmq
-    with fault(house, f"RabbitMQ {'hanging' if hangs else 'stopped'}, uploads go on", measured) as accepted:
+def test_users_upload_while_rabbitmq_is_unavailable(rig: Rig, measured: Measured, hangs: bool) -> None:
+    rabbitmq = rig.installation.rabbitmq
+    with fault(rig, f"RabbitMQ {'hanging' if hangs else 'stopped'}, uploads go on", measured) as accepted:
         (rabbitmq.suspend if hangs else rabbitmq.stop)()
         began = time.monotonic()
-        accepted += [accepted_job(answer) for answer in house.upload(2 * THREADS)]
+        accepted += [accepted_job(answer) for answer in rig.upload(2 * THREADS)]
         seconds = (time.monotonic() - began) / 2
         (rabbitmq.resume if hangs else rabbitmq.start)()
     measured(f"       an upload meanwhile: {seconds:.2f} s, {THREADS} at a time")
 
 
-def test_connections_to_rabbitmq_are_lost(house: House, measured: Measured) -> None:
-    with fault(house, "RabbitMQ's connections cut 5 times", measured) as accepted:
+def test_connections_to_rabbitmq_are_lost(rig: Rig, measured: Measured) -> None:
+    with fault(rig, "RabbitMQ's connections lost 5 times", measured) as accepted:
         for _ in range(5):
-            assert house.proxy.disconnect()
-            accepted += [accepted_job(answer) for answer in house.upload(2)]
-            some_done(house)
+            assert rig.proxy.disconnect()
+            accepted += [accepted_job(answer) for answer in rig.upload(2)]
+            some_done(rig)
 
 
-def test_mariadb_is_killed_and_restarted(house: House, measured: Measured) -> None:
-    with fault(house, "MariaDB killed, restarted", measured):
-        some_done(house)
-        without_a_server(house, house.place.sql)
+def test_mariadb_is_killed_and_restarted(rig: Rig, measured: Measured) -> None:
+    with fault(rig, "MariaDB killed, restarted", measured):
+        some_done(rig)
+        without_a_server(rig, rig.installation.sql)
 
 
 def test_postgresql_is_killed_and_restarted(tmp_path_factory: pytest.TempPathFactory, measured: Measured) -> None:
@@ -110,108 +110,118 @@ def test_postgresql_is_killed_and_restarted(tmp_path_factory: pytest.TempPathFac
         fault(other, "PostgreSQL killed, restarted", measured),
     ):
         some_done(other)
-        without_a_server(other, other.place.sql)
+        without_a_server(other, other.installation.sql)
 
 
-def test_mongodb_is_restarted(house: House, measured: Measured) -> None:
-    with fault(house, "MongoDB restarted", measured):
-        some_done(house)
-        without_a_server(house, house.place.mongodb)
+def test_mongodb_is_restarted(rig: Rig, measured: Measured) -> None:
+    with fault(rig, "MongoDB restarted", measured):
+        some_done(rig)
+        without_a_server(rig, rig.installation.mongodb)
 
 
-def without_a_server(house: House, server: SqlServer | MongoDB) -> None:
-    """Take the server away for as long as it takes to tell a user so."""
+def without_a_server(rig: Rig, server: SqlServer | MongoDB) -> None:
+    """Stops the server until a user has been told that it is unavailable."""
     server.kill() if isinstance(server, SqlServer) else server.stop()
-    house.me.try_upload(BytesIO(CLIP), "refused.wav").problem(503)
+    rig.me.try_upload(BytesIO(CLIP), "refused.wav").problem(503)
     server.start()
 
 
-def test_smtp_server_is_unavailable_for_a_while(house: House, measured: Measured) -> None:
-    smtp = house.place.smtp
-    with fault(house, "SMTP down", measured):
+def test_smtp_server_is_unavailable_for_a_while(rig: Rig, measured: Measured) -> None:
+    smtp = rig.installation.smtp
+    with fault(rig, "SMTP down", measured):
         smtp.answers["MAIL"] = DROP
         tried = select(func.count()).select_from(mails).where(mails.c.attempts > 0, mails.c.state == "due")
         try:
-            wait_for(lambda: (house.place.database.run(lambda c: c.scalar(tried)) or 0) >= 10, "ten tries in vain", 120)
+            wait_for(
+                lambda: (rig.installation.database.run(lambda c: c.scalar(tried)) or 0) >= 10,
+                "ten failed attempts",
+                120,
+            )
         finally:
             del smtp.answers["MAIL"]
 
 
-def test_bridge_is_killed(house: House, measured: Measured) -> None:
-    with fault(house, "kill -9: bridge", measured):
-        some_done(house)
-        bridge = house.bridge()
+def test_bridge_is_killed(rig: Rig, measured: Measured) -> None:
+    with fault(rig, "kill -9: bridge", measured):
+        some_done(rig)
+        bridge = rig.bridge()
         assert bridge is not None
         os.kill(bridge, signal.SIGKILL)
-        wait_for(lambda: house.bridge() not in (None, bridge), "another bridge")
+        wait_for(lambda: rig.bridge() not in (None, bridge), "another bridge")
 
 
-def kill_at_work(house: House, name: str) -> None:
-    """kill -9 of a function while it has something to do."""
+def kill_at_work(rig: Rig, name: str) -> None:
+    """Kills a function with SIGKILL while it is busy."""
 
     def working() -> bool:
-        return any(one["inflight"] for one in house.place.platform.instances(name))
+        return any(one["inflight"] for one in rig.installation.platform.instances(name))
 
     wait_for(working, f"{name} to work")
-    house.kill(name)
+    rig.kill(name)
 
 
 @pytest.mark.parametrize("name", ["convert", "notify"])
-def test_busy_function_is_killed(house: House, measured: Measured, name: str) -> None:
-    # Ten mails at most are under way when notify is killed: its Trigger's parallelism.
-    with fault(house, f"kill -9: {name}, twice", measured, doubled=20 if name == "notify" else 0):
+def test_busy_function_is_killed(rig: Rig, measured: Measured, name: str) -> None:
+    # At most ten mails are being sent when notify is killed, because its Trigger delivers ten events at a time.
+    with fault(rig, f"kill -9: {name}, twice", measured, doubled=20 if name == "notify" else 0):
         for _ in range(2):
-            some_done(house, 3)
-            kill_at_work(house, name)
+            some_done(rig, 3)
+            kill_at_work(rig, name)
 
 
-def test_functions_of_long_videos_are_killed(house: House, measured: Measured) -> None:
-    with fault(house, "kill -9: encode twice, join", measured, long=8):
+def test_functions_of_long_videos_are_killed(rig: Rig, measured: Measured) -> None:
+    with fault(rig, "kill -9: encode twice, join", measured, long=8):
         for name in ("encode", "encode", "join"):
-            kill_at_work(house, name)
-        assert house.place.rows("pieces") > 0
+            kill_at_work(rig, name)
+        assert rig.installation.rows("pieces") > 0
 
 
-def test_upload_is_killed_while_users_upload(house: House, measured: Measured) -> None:
-    def insist(number: int) -> str:
+def test_upload_is_killed_while_users_upload(rig: Rig, measured: Measured) -> None:
+    def upload_until_accepted(number: int) -> str:
         key = f"insist-{number}"
         answer = None
         while answer is None or answer.status != 202:
             try:
-                answer = house.me.try_upload(BytesIO(CLIP), "insist.wav", key=key)
+                answer = rig.me.try_upload(BytesIO(CLIP), "insist.wav", key=key)
             except OSError:
                 continue
             assert answer.status in (202, 502, 503), answer.body
         return accepted_job(answer)
 
-    with fault(house, "kill -9: upload, while it takes in", measured) as accepted, ThreadPoolExecutor(4) as threads:
-        insisting = threads.map(insist, range(40))
-        house.kill("upload")
-        again = list(insisting)
+    with fault(rig, "kill -9: upload, while it receives", measured) as accepted, ThreadPoolExecutor(4) as threads:
+        uploads = threads.map(upload_until_accepted, range(40))
+        rig.kill("upload")
+        again = list(uploads)
         assert len({*again}) == 40
         accepted += again
 
 
-def test_other_functions_are_killed(house: House, measured: Measured) -> None:
-    me = house.me
-    url = house.place.platform.url
-    with fault(house, "kill -9: every other function", measured) as accepted:
+def test_other_functions_are_killed(rig: Rig, measured: Measured) -> None:
+    me = rig.me
+    url = rig.installation.platform.url
+    with fault(rig, "kill -9: every other function", measured) as accepted:
         calls: dict[str, Callable[[], object]] = {
             "register": me.sign_up,
             "login": me.log_in,
             "validate": lambda: me.call("POST", "/validate", b"").status == 200 or pytest.fail("validate"),
             "status": me.jobs,
             "download": lambda: me.download(me.wait(accepted[0])["mp3"]).status == 200 or pytest.fail("download"),
-            "sweep": house.sweep,
+            "sweep": rig.sweep,
             "bury": lambda: post(
                 HttpSink(f"{url}/_functions/bury"), "/mp3burst/test", Mp3Ready(JobId(accepted[0])), 60
             ),
         }
-        others = house.place.platform.status()["functions"].keys() - {"convert", "encode", "join", "notify", "upload"}
+        others = rig.installation.platform.status()["functions"].keys() - {
+            "convert",
+            "encode",
+            "join",
+            "notify",
+            "upload",
+        }
         assert calls.keys() == others
         for name, call in calls.items():
             call()
-            house.kill(name)
+            rig.kill(name)
             call()
 
 
@@ -221,13 +231,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
     if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here: that takes root")
+        pytest.skip("mounting a small disk requires root")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def fill(path: Path) -> None:
-    """Take all the room that is left."""
+    """Fills the disk."""
     with path.open("ab", buffering=0) as file:
         try:
             while file.write(bytes(4096)):
@@ -237,7 +247,7 @@ def fill(path: Path) -> None:
 
 
 def test_disk_of_the_media_store_is_full(small_disk: Path, tmp_path: Path, measured: Measured) -> None:
-    """On the platform's own broker, where the store is a directory."""
+    """On the embedded platform, whose media store is a directory."""
     env = {"MEDIA_DIR": str(small_disk / "media")}
     began = time.monotonic()
     in_vain = select(func.count()).select_from(jobs).where(jobs.c.state == "converting", jobs.c.lease.is_(None))
@@ -250,19 +260,19 @@ def test_disk_of_the_media_store_is_full(small_disk: Path, tmp_path: Path, measu
             return database.run(lambda connection: connection.scalar(query)) or 0
 
         def tried() -> bool:
-            fill(small_disk / "ballast")  # Also what failed attempts give back.
+            fill(small_disk / "ballast")  # including what failed attempts have freed
             return count(in_vain) >= 5
 
         accepted = [accepted_job(answer) for answer in upload(me, JOBS)]
         under_way = count(unfinished)
-        wait_for(tried, "five attempts in vain", 120)
+        wait_for(tried, "five failed attempts", 120)
         refusal = me.try_upload(BytesIO(wave_bytes(30)), "refused.wav").problem(503)
         assert "full" in refusal["detail"]
         (small_disk / "ballast").unlink()
 
         ended = [me.wait(job, 200) for job in accepted]
-        letters = tmp_path / "data" / "mail"
-        wait_for(lambda: len([*letters.glob("*.eml")]) >= len(accepted), "the mails", 60)
+        mail_directory = tmp_path / "data" / "mail"
+        wait_for(lambda: len([*mail_directory.glob("*.eml")]) >= len(accepted), "the mails", 60)
         wait_for(lambda: not any(queue_busy(queue) for queue in platform.status()["queues"].values()), "the queues", 60)
         make_past(database, "blobs", "expires_at")
         publish = publisher({"K_SINK": f"{platform.url}/_broker"}, "/mp3burst/sweep")
@@ -270,7 +280,7 @@ def test_disk_of_the_media_store_is_full(small_disk: Path, tmp_path: Path, measu
         kept = database.run(lambda connection: sorted(connection.scalars(select(blobs.c.id))))
         assert sorted(path.name for path in small_disk.glob("media/*/*/*")) == kept
         assert len(kept) == 2 * len(accepted)
-        assert {path.name for path in letters.glob("*.eml")} == {f"{job}.mp3.ready.eml" for job in accepted}
+        assert {path.name for path in mail_directory.glob("*.eml")} == {f"{job}.mp3.ready.eml" for job in accepted}
         assert platform.status()["dead_letters"] == []
         database.close()
     states = [job["status"] for job in ended]

@@ -1,8 +1,7 @@
-"""kill -9 at the real platform's processes, while they work.
+"""Kills processes of the real platform with SIGKILL while they work.
 
-An encoder that is found is stopped (SIGSTOP) before anything else is done: so the conversion is under way for as long
-as a test needs it, on however fast a machine. Where a test need not see the half minute in which a killed worker is
-replaced, it moves the lease into the past.
+A test first stops an encoder with SIGSTOP, so that the conversion lasts as long as the test needs it, however fast the
+machine is. A test that need not see how a killed worker is replaced within half a minute moves its lease into the past.
 """
 
 import contextlib
@@ -48,13 +47,13 @@ def anything(_: int) -> bool:
 
 
 def encoder(pid: int) -> bool:
-    """Only ffmpeg itself: its launcher, which has the same arguments, does not die with its parent yet."""
+    """An ffmpeg process; not its launcher, which has the same arguments but does not yet die with its parent."""
     command = command_of(pid)
     return b"libmp3lame" in command and b"ffmpeg" in command.partition(b"\0")[0]
 
 
-def reader(pid: int) -> bool:
-    """The process that opens the stranger's file; not one that waits for its first, which may open files yet."""
+def demux_child(pid: int) -> bool:
+    """A demux child that has a user's file; not a spare one, which may still open files."""
     if b"functions.convert.demux.child.main" not in command_of(pid):
         return False
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -68,12 +67,12 @@ Kind = Callable[[int], bool]
 
 @pytest.fixture(scope="session")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A minute of noise, which takes an encoder a while."""
+    """A minute of noise, which takes an encoder some time."""
     return clip(tmp_path_factory.mktemp("kill") / "a.flac", sound=NOISE, seconds=SECONDS, rate=RATE)
 
 
 class Installation:
-    """A data directory with the platforms that run on it one after the other."""
+    """A data directory, and the platforms that run on it one after another."""
 
     def __init__(self, directory: Path) -> None:
         self.data = directory / "data"
@@ -87,17 +86,17 @@ class Installation:
         self._pids: set[int] = set()
 
     def start(self, **env: str) -> None:
-        """Start a platform on what the last one left."""
+        """Starts a platform on the data of the previous one."""
         self.env |= env
         self.platform = start(self.data, env=self.env)
         self.me = Client(self.platform.url, self.me.token, self.me.username, self.me.user)
 
     def kill(self) -> None:
-        """kill -9 of the platform; everything that it started dies with it."""
+        """Kills the platform with SIGKILL; everything that it started dies with it."""
         pids = self.processes()
         self.platform.kill()
         self.platform.__exit__(None, None, None)
-        wait_for(lambda: not any(map(is_alive, pids)), "its functions, readers and encoders to die with it")
+        wait_for(lambda: not any(map(is_alive, pids)), "its functions, demux children and encoders to die with it")
 
     def close(self) -> None:
         self._pids |= set(self.processes())
@@ -115,20 +114,20 @@ class Installation:
         self._pids |= set(found)
         return found
 
-    def held(self, kind: Kind) -> list[int]:
-        """The processes of this kind, once there are any, stopped in the middle of their work."""
+    def stopped(self, kind: Kind) -> list[int]:
+        """Waits for processes of this kind and stops them with SIGSTOP; returns their pids."""
 
-        def seize() -> list[int]:
+        def stop() -> list[int]:
             found = self.processes(kind)
             for pid in found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
             return found
 
-        return wait_for(seize, f"an {kind.__name__} to run")
+        return wait_for(stop, f"an {kind.__name__} to run")
 
     def worker(self, name: str) -> int:
-        """The process of a function that handles requests: gunicorn's child."""
+        """The process of the function's busy instance."""
         [instance] = [one for one in self.platform.instances(name) if one["inflight"]]
         master: int = instance["pid"]
         return master
@@ -142,12 +141,12 @@ class Installation:
         return self.database.run(lambda connection: len(list(connection.execute(query))))
 
     def past(self, *columns: str) -> None:
-        """As if a day had gone by for these columns (table.column)."""
+        """Moves these columns (table.column) into the past by a day."""
         for table, _, column in (name.partition(".") for name in columns):
             make_past(self.database, table, column, 86_400_000)
 
     def sweep(self) -> None:
-        """What the sweep function does, now."""
+        """Runs a sweep now."""
         publish = publisher({"K_SINK": f"{self.platform.url}/_broker"}, "/mp3burst/sweep")
         media = connect({"MEDIA_DIR": str(self.data / "media")})
         sweep_up(
@@ -155,19 +154,19 @@ class Installation:
         )
 
     def blobs(self) -> list[str]:
-        """The store of each blob on disk, whole or not."""
+        """The store of each blob on disk, finished or not."""
         return sorted(path.parent.parent.name for path in (self.data / "media").glob("*/*/*"))
 
     def waiting(self) -> int:
-        """Events that are not delivered yet."""
+        """The number of events that are not delivered yet."""
         with contextlib.closing(sqlite3.connect(self.data / "broker.db")) as broker:
             return int(broker.execute("SELECT count(*) FROM deliveries").fetchone()[0])
 
     def mails(self) -> list[str]:
         return [path.name for path in (self.data / "mail").glob("*.eml")]
 
-    def ends_well(self, tmp_path: Path, seconds: float = 120) -> None:
-        """The job is done; there is one MP3, one mail, and when an hour has gone by nothing else."""
+    def assert_completes(self, tmp_path: Path, seconds: float = 120) -> None:
+        """Asserts that the job gets done, with one MP3 and one mail, and that nothing else is left after an hour."""
         job = self.me.wait(self.job, seconds)
         assert (job["status"], job["error"], job["warning"]) == ("done", None, None)
         mp3 = tmp_path / "a.mp3"
@@ -179,7 +178,7 @@ class Installation:
         assert self.mails() == [f"{self.job}.mp3.ready.eml"]
         assert self.blobs() == ["mp3s", "videos"]
         assert (self.count("jobs"), self.count("mails"), self.count("blobs")) == (1, 1, 2)
-        assert self.processes(encoder) == self.processes(reader) == []
+        assert self.processes(encoder) == self.processes(demux_child) == []
         assert not list(self.temporary.glob("*convert-*"))
 
 
@@ -201,32 +200,32 @@ def test_killed_converter_is_replaced_within_half_a_minute(
     installation: Installation, sound: Path, tmp_path: Path
 ) -> None:
     installation.upload(sound)
-    encoders = installation.held(encoder)
+    encoders = installation.stopped(encoder)
     killed = time.monotonic()
     os.kill(installation.worker("convert"), signal.SIGKILL)
     wait_for(lambda: not any(map(is_alive, encoders)), "its encoders to die with it")
-    heirs = wait_for(lambda: installation.processes(encoder), "another converter", 45)
-    assert not set(heirs) & set(encoders)
+    successors = wait_for(lambda: installation.processes(encoder), "another converter", 45)
+    assert not set(successors) & set(encoders)
     assert time.monotonic() - killed < 35
-    installation.ends_well(tmp_path)
+    installation.assert_completes(tmp_path)
     assert installation.row().attempts == 2
 
 
-@pytest.mark.parametrize("victim", [encoder, reader])
+@pytest.mark.parametrize("victim", [encoder, demux_child])
 def test_killed_child_of_the_converter_does_not_fail_the_file(
     installation: Installation, sound: Path, tmp_path: Path, victim: Kind
 ) -> None:
     installation.upload(sound)
-    os.kill(installation.held(victim)[0], signal.SIGKILL)
+    os.kill(installation.stopped(victim)[0], signal.SIGKILL)
     wait_for(lambda: installation.row().attempts == 2, "the next attempt")
-    installation.ends_well(tmp_path)
+    installation.assert_completes(tmp_path)
 
 
 def test_converter_whose_children_always_die_exhausts_its_attempts(installation: Installation, sound: Path) -> None:
     installation.upload(sound)
     for attempts in range(1, 6):
         wait_for(lambda: installation.row().attempts == attempts, f"attempt {attempts}", 60)  # noqa: B023 - at once
-        [victim] = installation.held(reader)
+        [victim] = installation.stopped(demux_child)
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: not is_alive(victim), "it to be gone")  # noqa: B023 - at once
     job = installation.me.wait(installation.job)
@@ -263,17 +262,17 @@ def test_notifier_killed_before_the_mail_is_accepted_sends_one_mail(
 
 
 def hanging_at(server: smtp.SmtpServer, verb: str) -> threading.Event:
-    """Have the server hang at a verb; set when somebody waits for the answer."""
+    """Makes the server hang at a verb; returns an event that is set once a client waits for the answer."""
     asked = threading.Event()
     answer = server._answer
     server.answers[verb] = smtp.HANG
 
-    async def answer_and_tell(heard: str, connection: SMTP) -> str | None:
-        if server.answers.get(heard) == smtp.HANG:
+    async def answer_and_notify(received: str, connection: SMTP) -> str | None:
+        if server.answers.get(received) == smtp.HANG:
             asked.set()
-        return await answer(heard, connection)
+        return await answer(received, connection)
 
-    server._answer = answer_and_tell  # type: ignore[method-assign,assignment]
+    server._answer = answer_and_notify  # type: ignore[method-assign,assignment]
     return asked
 
 
@@ -282,19 +281,19 @@ def when_answered(_: Installation) -> None:
 
 
 def when_encoding(installation: Installation) -> None:
-    installation.held(encoder)
+    installation.stopped(encoder)
 
 
-def when_there_is_an_mp3(installation: Installation) -> None:
-    whole = installation.data / "media" / "mp3s"
-    wait_for(lambda: [path for path in whole.glob("*/*") if not path.name.endswith(".part")], "the MP3", 60)
+def when_mp3_exists(installation: Installation) -> None:
+    mp3s = installation.data / "media" / "mp3s"
+    wait_for(lambda: [path for path in mp3s.glob("*/*") if not path.name.endswith(".part")], "the MP3", 60)
 
 
 def when_done(installation: Installation) -> None:
     wait_for(lambda: installation.row().state == "done", "the job", 60)
 
 
-@pytest.mark.parametrize("moment", [when_answered, when_encoding, when_there_is_an_mp3, when_done])
+@pytest.mark.parametrize("moment", [when_answered, when_encoding, when_mp3_exists, when_done])
 def test_killed_platform_continues_where_it_was(
     installation: Installation, sound: Path, tmp_path: Path, moment: Callable[[Installation], None]
 ) -> None:
@@ -303,25 +302,25 @@ def test_killed_platform_continues_where_it_was(
     installation.kill()
     installation.past("jobs.lease_until", "mails.lease_until")
     installation.start()
-    installation.ends_well(tmp_path)
+    installation.assert_completes(tmp_path)
 
 
 def test_events_delivered_three_times_at_once(installation: Installation, sound: Path, tmp_path: Path) -> None:
     installation.upload(sound)
     publish = publisher({"K_SINK": f"{installation.platform.url}/_broker"}, "/test")
 
-    def thrice(event: Event) -> None:
+    def publish_three_times(event: Event) -> None:
         with ThreadPoolExecutor(3) as threads:
             list(threads.map(lambda _: publish(event, 10), range(3)))
 
-    thrice(VideoUploaded(JobId(installation.job)))
+    publish_three_times(VideoUploaded(JobId(installation.job)))
     wait_for(lambda: installation.row().state == "done", "the MP3", 60)
-    thrice(Mp3Ready(JobId(installation.job)))
-    thrice(VideoUploaded(JobId(installation.job)))
-    installation.ends_well(tmp_path)
+    publish_three_times(Mp3Ready(JobId(installation.job)))
+    publish_three_times(VideoUploaded(JobId(installation.job)))
+    installation.assert_completes(tmp_path)
     wait_for(lambda: not installation.waiting(), "every event to be delivered", 60)
     assert installation.row().attempts == 1
-    installation.ends_well(tmp_path)
+    installation.assert_completes(tmp_path)
 
 
 def test_interrupted_upload_leaves_nothing(installation: Installation, sound: Path) -> None:
@@ -339,7 +338,7 @@ def test_killed_upload_leaves_nothing_after_an_hour(installation: Installation, 
         with contextlib.suppress(ConnectionError):
             assert not sent.recv(100).startswith(b"HTTP/1.1 2")
     installation.sweep()
-    assert installation.blobs() == ["videos"]  # Whoever writes may take an hour.
+    assert installation.blobs() == ["videos"]  # a writer has an hour
     installation.past("blobs.expires_at")
     installation.sweep()
     assert installation.blobs() == []
@@ -347,19 +346,19 @@ def test_killed_upload_leaves_nothing_after_an_hour(installation: Installation, 
 
 
 def begin_upload(installation: Installation, sound: Path) -> socket.socket:
-    """Send the head and a part of an upload, and keep the line open."""
+    """Sends the head and a part of an upload, and leaves the connection open."""
     size = sound.stat().st_size
     head = f"POST /upload?filename=a.flac HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n"
     head += f"Authorization: Bearer {installation.me.token}\r\nContent-Type: audio/flac\r\n\r\n"
-    line = socket.create_connection(("127.0.0.1", installation.platform.port), timeout=30)
-    line.sendall(head.encode() + sound.read_bytes()[: size // 2])
+    connection = socket.create_connection(("127.0.0.1", installation.platform.port), timeout=30)
+    connection.sendall(head.encode() + sound.read_bytes()[: size // 2])
     wait_for(lambda: [one for one in installation.platform.instances("upload") if one["inflight"]], "upload to read")
-    return line
+    return connection
 
 
 def test_deleting_a_job_stops_its_worker(installation: Installation, sound: Path) -> None:
     installation.upload(sound)
-    encoders = installation.held(encoder)
+    encoders = installation.stopped(encoder)
     assert installation.me.call("DELETE", f"/jobs/{installation.job}").status == 204
     wait_for(lambda: not any(map(is_alive, encoders)), "the worker to stop its encoders")
     wait_for(lambda: not any(one["inflight"] for one in installation.platform.instances("convert")), "it to be idle")

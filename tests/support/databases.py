@@ -1,4 +1,4 @@
-"""Databases for tests: each kind prepared by the real migrations, empty for each test."""
+"""Databases for tests, created by the real migrations and emptied for each test."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from functions.state.leases import LeaseTerms
 from functions.state.schema import metadata
 from infra.migrations.schema import upgrade
 
-#: Leases short enough to see them end within a test.
+#: Leases that expire within a test.
 SHORT = LeaseTerms(lease=600, renewal=150, due=900)
 
 
 @contextmanager
 def sqlite(directory: Path) -> Iterator[Database]:
-    """A new SQLite database in the directory."""
+    """Creates a SQLite database in the directory."""
     database = Database(f"sqlite:///{directory / 'test.db'}")
     upgrade(database)
     try:
@@ -27,14 +27,14 @@ def sqlite(directory: Path) -> Iterator[Database]:
 
 
 def empty(database: Database) -> None:
-    """Delete every row."""
+    """Deletes every row."""
     with database.engine.begin() as connection:
         for table in metadata.sorted_tables:
             connection.execute(table.delete())
 
 
 def make_past(database: Database, table: str, column: str, milliseconds: int = 1_000_000_000) -> None:
-    """Move a time of every row of a table into the past, as if so long had gone by."""
+    """Moves a time in every row of a table into the past, as if that much time had passed."""
     target = metadata.tables[table]
     statement = update(target).where(target.c[column].is_not(None))
     with database.engine.begin() as connection:

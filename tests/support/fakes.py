@@ -1,4 +1,4 @@
-"""Fakes that keep to the contracts of the real thing: tests/contract holds both to the same tests."""
+"""Fakes of the media stores; tests/contract runs the same tests on them and on the real stores."""
 
 from dataclasses import dataclass, field
 
@@ -23,7 +23,13 @@ def memory_media() -> Media:
 
 @dataclass
 class MemoryStore:
-    """Blobs in memory. ``blobs`` are the finished ones; ``parts`` what is being written, or was left by a writer."""
+    """A media store in memory.
+
+    Attributes:
+        blobs: the finished blobs.
+        parts: the blobs that are being written, or were left by a writer.
+        writers: the number of the latest appender of each blob.
+    """
 
     blobs: dict[str, tuple[Stat, bytes]] = field(default_factory=dict)
     parts: dict[str, bytearray] = field(default_factory=dict)
@@ -66,7 +72,7 @@ class MemoryWriter(HashingWriter):
 
     def _finish(self, stat: Stat) -> None:
         if self._store.parts.pop(self._blob, None) is not self._part:
-            raise MediaUnavailable("The file was deleted while it was written; try again.")
+            raise MediaUnavailable("The file was deleted while it was being written: try again.")
         self._store.blobs[self._blob] = (stat, bytes(self._part))
 
     def _discard(self) -> None:
