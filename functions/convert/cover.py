@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from functions.convert.demux.client import HEARTBEAT, DemuxClient, SupportsReadSeek
+from functions.convert.demux.client import HEARTBEAT, DemuxClient
 from functions.convert.demux.protocol import EXCERPT_WINDOW, MAX_COVER, ExcerptOrder, ExcerptReport, Fault, FaultReport
 from functions.convert.demux.track import TrackInfo, VideoExcerpt
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg.encoder import ADDRESS_SPACE
 from functions.convert.sandbox import spawn
+from functions.convert.streams import SupportsReadSeek
 
 #: Seconds that making a cover may take. The MP3 matters more than its cover.
 TIMEOUT = 60.0

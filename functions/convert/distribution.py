@@ -8,10 +8,10 @@ from typing import Any, Self
 from functions.convert.demux.track import TrackInfo
 from functions.convert.ffmpeg import encoder
 from functions.convert.ffmpeg.encoder import EncoderInput
-from functions.convert.mp3.reservoir import SupportsWrite
 from functions.convert.mp3.summary import PieceSummary, read_frames, seams_match
 from functions.convert.plan import FrameRange, Plan, plan_for
 from functions.convert.seek import excerpt
+from functions.convert.streams import SupportsWrite
 from functions.media import BlobId
 from functions.options import Options
 

@@ -19,9 +19,9 @@ from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg.binary import default_ffmpeg
 from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.mp3 import assemble, id3
-from functions.convert.mp3.reservoir import SupportsWrite
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek import excerpt
+from functions.convert.streams import SupportsWrite
 from functions.convert.workspace import workspace
 from functions.media import BlobCorrupt, BlobId, BlobNotFound, Description
 from functions.state.jobs import Job, Jobs, Outcome

@@ -9,16 +9,15 @@ from pathlib import Path
 
 from functions.convert import cover
 from functions.convert.chapters import within
-from functions.convert.demux.client import SupportsReadSeek
 from functions.convert.demux.track import TrackStream, open_track
 from functions.convert.ffmpeg import duration, encoder, filters
 from functions.convert.ffmpeg.binary import default_ffmpeg
 from functions.convert.ffmpeg.encoder import EncoderInput, EncoderRun
 from functions.convert.mp3 import assemble, id3
 from functions.convert.mp3.assemble import EncodedSound
-from functions.convert.mp3.reservoir import SupportsWrite
 from functions.convert.mp3.summary import PieceSummary, read_frames
 from functions.convert.plan import FrameRange, Plan, decode_cost, nearest_rate, plan_for
+from functions.convert.streams import SupportsReadSeek, SupportsWrite
 from functions.options import Options
 
 #: Called with the fraction that is done, 0 to 1. An exception that it raises stops the work.

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from functions.convert import pipeline
-from functions.convert.demux.client import SupportsReadSeek
 from functions.convert.demux.track import TrackInfo, TrackStream, open_track
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg import encoder
 from functions.convert.ffmpeg.encoder import EncoderInput, EncoderRun
 from functions.convert.plan import FrameRange
+from functions.convert.streams import SupportsReadSeek
 
 OnProgress = Callable[[float], None]
 

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from events.errors import Mp3burstError
 from functions.convert.demux import protocol, spawner
 from functions.convert.demux.protocol import ExcerptOrder, ExcerptReport, Fault, FaultReport, TrackOrder, TrackReport
 from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
+from functions.convert.streams import SupportsReadSeek
 
 #: Seconds between two calls of a progress function, at most.
 HEARTBEAT = 0.5
@@ -24,22 +25,6 @@ SLOW = 0.0001
 TIMEOUT_FACTOR = 5.0
 _MAX_ANSWER = max(protocol.BUFFER, protocol.MAX_GATHERED)
 _DAMAGED = "This file is damaged: it cannot be read as a video."
-
-
-class SupportsReadSeek(Protocol):
-    """The source: any binary file object."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Reads up to ``size`` bytes; empty only at the end."""
-        ...
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Moves to a byte offset and returns it."""
-        ...
-
-    def tell(self) -> int:
-        """The byte offset."""
-        ...
 
 
 class DemuxClient:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from functions.convert.chapters import Chapter
-from functions.convert.demux.client import DemuxClient, SupportsReadSeek, error_of
+from functions.convert.demux.client import DemuxClient, error_of
 from functions.convert.demux.protocol import Fault, FaultReport, TrackOrder, TrackReport
 from functions.convert.errors import UnusableMedia
+from functions.convert.streams import SupportsReadSeek
 
 
 @dataclass(frozen=True, slots=True)

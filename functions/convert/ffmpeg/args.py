@@ -24,17 +24,17 @@ def decode(ffmpeg: str, container: str, track: int) -> list[str]:
     return [*_common(ffmpeg), "-f", _demuxer(container), "-fd", str(track), "-i", "fd:"]
 
 
-def encode(ffmpeg: str, plan: Plan, frames: FrameRange, *, files: tuple[int, int], staged: bool) -> list[str]:
+def encode(ffmpeg: str, plan: Plan, frames: FrameRange, *, track: int, out: int, staged: bool) -> list[str]:
     """Returns ffmpeg's arguments to encode a range.
 
     Args:
         ffmpeg: path of the program.
         plan: how to encode.
         frames: the range.
-        files: the descriptors of the open files to read the track from and to write the frames to.
+        track: descriptor of the open file with the track.
+        out: descriptor of the open file for the frames.
         staged: whether to run in stages, which is required unless the plan is ``bundled``.
     """
-    track, out = files
     if staged:
         source = [*decode(ffmpeg, plan.container, track), *_staged(plan, frames)]
     else:

@@ -256,13 +256,14 @@ class _Pool:
 
     def _start(self, run: EncoderRun, cpu: int | None) -> None:
         source = self._source
-        with source.open() as track, run.path.open("w+b") as frames:
+        with source.open() as track, run.path.open("w+b") as out:
+            arguments = args.encode(
+                source.ffmpeg, source.plan, run.range, track=track.fileno(), out=out.fileno(), staged=run.staged
+            )
             run.process = spawn.spawn(
-                args.encode(
-                    source.ffmpeg, source.plan, run.range, files=(track.fileno(), frames.fileno()), staged=run.staged
-                ),
+                arguments,
                 _limits(source.plan),
-                pass_fds=(track.fileno(), frames.fileno()),
+                pass_fds=(track.fileno(), out.fileno()),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cpu=cpu,

@@ -7,9 +7,9 @@ from pathlib import Path
 from functions.convert.errors import UnusableMedia
 from functions.convert.mp3 import info_tag, reservoir
 from functions.convert.mp3.frame import DECODER_DELAY, HEADER_SIZE, parse_header
-from functions.convert.mp3.reservoir import SupportsWrite
 from functions.convert.mp3.summary import PieceSummary, build_tag, last_with_sound, read_frames, summarize
 from functions.convert.plan import Plan
+from functions.convert.streams import SupportsWrite
 
 #: Seconds that may be missing from a track without a warning.
 _TOLERANCE = 1.0

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from functions.convert.errors import TemporaryStorageFull, UnusableMedia
 from functions.convert.mp3.frame import HEADER_SIZE, parse_header
 from functions.convert.mp3.summary import PieceSummary, last_with_sound, summarize
+from functions.convert.streams import SupportsWrite
 
 #: Bytes that a decoder buffers for a frame and the main data before it: the longest frame, as LAME counts it.
 DECODER_BUFFER = 1440
@@ -27,14 +28,6 @@ _LENGTH_OFFSETS = {17: (18, 77), 32: (20, 79, 138, 197)}
 _LENGTH_OFFSETS_LOW = {9: (9,), 17: (10, 73)}
 #: Bits of a ``part2_3_length``.
 _LENGTH_BITS = 12
-
-
-class SupportsWrite(Protocol):
-    """A destination of bytes."""
-
-    def write(self, data: bytes, /) -> object:
-        """Appends bytes."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
