@@ -48,7 +48,7 @@ def convert(job: JobId, deps: Dependencies) -> None:
         return
 
     def work(renewer: LeaseRenewer) -> Output:
-        with _lost_blobs_fail(job, _VIDEO_LOST):
+        with _failing_on_lost_blobs(job, _VIDEO_LOST):
             return _convert(lease, renewer, deps)
 
     deps.outbox.emit_all(attempt(deps.jobs, lease, work, f"job {job}"))
@@ -70,7 +70,7 @@ def encode(job: JobId, n: int, deps: Dependencies) -> None:
         return
 
     def work(renewer: LeaseRenewer) -> Output:
-        with _lost_blobs_fail(job, _TRACK_LOST):
+        with _failing_on_lost_blobs(job, _TRACK_LOST):
             return _encode(lease, split_job, renewer, deps)
 
     deps.outbox.emit_all(attempt(deps.pieces, lease, work, f"job {job}: piece {n}"))
@@ -89,14 +89,14 @@ def join(job: JobId, deps: Dependencies) -> None:
         return
 
     def work(renewer: LeaseRenewer) -> Output:
-        with _lost_blobs_fail(job, _TRACK_LOST):
+        with _failing_on_lost_blobs(job, _TRACK_LOST):
             return _mp3_output(deps.joins, lease, _join(lease.row, renewer, deps), deps)
 
     deps.outbox.emit_all(attempt(deps.joins, lease, work, f"job {job}"))
 
 
 @contextmanager
-def _lost_blobs_fail(job: JobId, message: str) -> Iterator[None]:
+def _failing_on_lost_blobs(job: JobId, message: str) -> Iterator[None]:
     """Fails the job if a stored blob is lost or damaged, which no retry can repair."""
     try:
         yield

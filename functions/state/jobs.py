@@ -39,7 +39,7 @@ class NewJob:
         id: a fresh id.
         owner: the user who uploaded the video.
         video: the blob of the video.
-        filename: the video's name; cut to 255 characters.
+        filename: the video's name; truncated to 255 characters.
         options: of the conversion.
         key: the Idempotency-Key of the upload, if it had one.
         size: bytes of the video.
@@ -180,11 +180,11 @@ class Jobs:
             return existing or self.get(job.id, job.owner)
         return self.get(job.id, job.owner)
 
-    def with_key(self, owner: str, key: str) -> Job | None:
+    def with_key(self, owner: UserId, key: str) -> Job | None:
         """The owner's job with this Idempotency-Key."""
         return self._one(and_(jobs.c.owner == owner, jobs.c.key == key))
 
-    def get(self, job: str, owner: str) -> Job:
+    def get(self, job: str, owner: UserId) -> Job:
         """The owner's job.
 
         Raises:
@@ -195,11 +195,11 @@ class Jobs:
             raise JobNotFound("There is no such job: GET /jobs lists yours.")
         return found
 
-    def with_mp3(self, mp3: str, owner: str) -> Job | None:
+    def with_mp3(self, mp3: str, owner: UserId) -> Job | None:
         """The owner's job that made this MP3."""
         return self._one(and_(jobs.c.mp3 == mp3, jobs.c.owner == owner, jobs.c.state == "done"))
 
-    def page(self, owner: str, limit: int, after: str | None = None) -> list[Job]:
+    def page(self, owner: UserId, limit: int, after: str | None = None) -> list[Job]:
         """The owner's jobs, newest first, from the one that follows ``after``.
 
         Raises:
@@ -216,7 +216,7 @@ class Jobs:
         query = select(jobs).where(where).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
         return self._database.run(lambda connection: [Job.from_row(row) for row in connection.execute(query)])
 
-    def delete(self, job: str, owner: str) -> None:
+    def delete(self, job: str, owner: UserId) -> None:
         """Deletes the owner's job and everything that belongs to it; its worker notices at the next renewal.
 
         Raises:
@@ -229,7 +229,7 @@ class Jobs:
         if not any(deleted):
             raise JobNotFound("There is no such job: GET /jobs lists yours.")
 
-    def claim(self, job: str) -> Lease[Job] | None:
+    def claim(self, job: JobId) -> Lease[Job] | None:
         """Takes the job to work on it; None if it has ended or was deleted, or another worker has it."""
         return self._leases.claim(jobs.c.id == job, state=self._stage)
 

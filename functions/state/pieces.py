@@ -104,7 +104,7 @@ class Pieces:
 
         return self._database.run(split)
 
-    def claim(self, job: str, n: int) -> Lease[PieceRow] | None:
+    def claim(self, job: JobId, n: int) -> Lease[PieceRow] | None:
         """Takes a piece to encode it; None if it is done or was deleted, or another worker has it."""
         return self._leases.claim(_is_piece(job, n))
 
@@ -176,7 +176,7 @@ class Pieces:
         """Gives the piece back after a temporary failure."""
         self._leases.release(lease, error)
 
-    def outputs(self, job: str) -> list[PieceOutput]:
+    def outputs(self, job: JobId) -> list[PieceOutput]:
         """The encoded pieces of a job, in order."""
         query = select(pieces.c.output, pieces.c.plan).where(pieces.c.job == job).order_by(pieces.c.n)
         return self._database.run(
@@ -184,5 +184,5 @@ class Pieces:
         )
 
 
-def _is_piece(job: str, n: int) -> ColumnElement[bool]:
+def _is_piece(job: JobId, n: int) -> ColumnElement[bool]:
     return and_(pieces.c.job == job, pieces.c.n == n)

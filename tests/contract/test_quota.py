@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import insert, select
 
+from events.schema import JobId
 from functions.auth.accounts import UserId
 from functions.auth.tokens import Identity
 from functions.media import Description, new_blob_id
@@ -57,12 +58,12 @@ def begin(deps: Dependencies, length: int | None = SIZE, who: Identity = ADA) ->
 
 def post(
     deps: Dependencies, length: int | None = SIZE, content: Iterator[bytes] | None = None, who: Identity = ADA
-) -> str:
+) -> JobId:
     """Uploads as POST /upload does, and returns the job's id."""
     return create_job(Form("a.wav", {}, content or iter([SOUND])), who, None, deps, length).id
 
 
-def convert(deps: Dependencies, job: str, size: int) -> None:
+def convert(deps: Dependencies, job: JobId, size: int) -> None:
     lease = deps.jobs.claim(job)
     assert lease is not None
     with deps.blobs.writing(deps.media, "mp3s", Description(ADA.user, job, "a.mp3", "audio/mpeg")) as mp3:
