@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Makes the passwords and keys of an installation once; what is there already is kept.
+# Generates the passwords and keys of an installation once; existing ones are kept.
 #
-#     infra/secrets.sh files [DIRECTORY]                         for compose.yaml: one .env file each, in infra/secrets
-#     infra/secrets.sh kubernetes [NAMESPACE] [postgresql|mysql] Secrets, and the ConfigMap mp3burst, by $KUBECTL or kubectl
+#     infra/secrets.sh files [DIRECTORY]                         for compose.yaml: .env files, in infra/secrets
+#     infra/secrets.sh kubernetes [NAMESPACE] [postgresql|mysql] Secrets and the ConfigMap mp3burst, with $KUBECTL or kubectl
 #
-# A variable of infra/env.example that is set when this runs goes in as it is; a server whose URL is set (DATABASE_URL,
-# MONGO_URI, AMQP_URL) gets no password of its own. Knative's broker also needs RabbitMQ's management: where that is not on
-# port 15672 of AMQP_URL's host, RABBITMQ_MANAGEMENT_URL says so. Needs openssl.
+# Variables of infra/env.example that are set when this runs are copied; a server whose URL is set (DATABASE_URL,
+# MONGO_URI, AMQP_URL) gets no generated password. Knative's broker also needs RabbitMQ's management API: set
+# RABBITMQ_MANAGEMENT_URL if it is not on port 15672 of AMQP_URL's host. Needs openssl.
 set -euo pipefail
 umask 077
 
 fail() { printf '%s\n' "$*" >&2; exit 1; }
 command -v openssl >/dev/null || fail "openssl is needed: install it (Debian, Ubuntu: apt install openssl)."
 
-# A command may have arguments of its own.
+# KUBECTL may contain arguments.
 read -r -a KUBECTL <<<"${KUBECTL:-kubectl}"
 kubectl() { command "${KUBECTL[@]}" "$@"; }
 
@@ -27,11 +27,12 @@ kubernetes)
 *) fail "usage: infra/secrets.sh files [DIRECTORY] | kubernetes [NAMESPACE] [postgresql|mysql]" ;;
 esac
 mode=$1
-[ "$sql" = postgresql ] || [ "$sql" = mysql ] || fail "$sql is no SQL server that this knows: postgresql or mysql."
+[ "$sql" = postgresql ] || [ "$sql" = mysql ] || fail "$sql is not supported: choose postgresql or mysql."
 [ "$mode" = kubernetes ] || mkdir -p "$place"
 
-# What is known of NAME is looked up (known NAME), read (value NAME KEY) and written (make NAME; by `is` into lines, whole or not at all).
-known() {
+# exists NAME: whether the file or object exists; value NAME KEY: reads a value; create NAME: writes $lines, which `entry`
+# has filled, completely or not at all.
+exists() {
     if [ "$mode" = files ]; then
         [ -e "$place/$1.env" ]
     else
@@ -47,7 +48,7 @@ value() {
     fi
 }
 
-make() { # NAME: what `lines` holds
+create() { # NAME; its entries are in $lines
     local data=stringData
     if [ "$mode" = files ]; then
         printf '%s\n' "$lines" >"$place/.$1.new"
@@ -55,7 +56,7 @@ make() { # NAME: what `lines` holds
         printf 'made %s\n' "$place/$1.env"
     else
         [ "$(kind "$1")" = secret ] || data=data
-        # On stdin: arguments of a command can be read by everybody on the machine.
+        # On stdin: every user of the machine can read a command's arguments.
         kubectl -n "$place" create -f - <<YAML
 apiVersion: v1
 kind: $([ $data = data ] && echo ConfigMap || echo Secret)
@@ -71,10 +72,10 @@ YAML
 
 kind() { [ "$1" = mp3burst ] && echo configmap || echo secret; }
 
-is() { # KEY VALUE
+entry() { # KEY VALUE
     if [ "$mode" = files ]; then
-        # Compose and the shell read the same where nothing has to be escaped.
-        case $2 in *[\'\\]* | *'${'*) fail "$1 has a quote, a backslash or \${ in it, which an .env file cannot hold everywhere." ;; esac
+        # Compose and the shell agree on values that need no escaping.
+        case $2 in *[\'\\]* | *'${'*) fail "$1 has a quote, a backslash or \${ in it, which an .env file cannot represent reliably: choose another value." ;; esac
         printf "%s='%s'\n" "$1" "$2"
     else
         printf '  %s: |-\n' "$1"
@@ -82,10 +83,10 @@ is() { # KEY VALUE
     fi
 }
 
-given() { # KEY...: those that are set
+given() { # KEY...: an entry for each variable that is set
     local key
     for key in "$@"; do
-        [ -z "${!key-}" ] || is "$key" "${!key}"
+        [ -z "${!key-}" ] || entry "$key" "${!key}"
     done
 }
 
@@ -93,116 +94,126 @@ random() { openssl rand -hex 24; }
 
 decoded() { printf '%b' "${1//%/\\x}"; }
 
-for_the_broker() { # USER PASSWORD MANAGEMENT PORT, by the names for which Knative's broker looks
-    is username "$1"
-    is password "$2"
-    is uri "$3"
-    is port "$4"
+for_the_broker() { # USER PASSWORD MANAGEMENT_URL PORT, under the names that Knative's broker reads
+    entry username "$1"
+    entry password "$2"
+    entry uri "$3"
+    entry port "$4"
 }
 
-if [ -z "${AMQP_URL-}" ] && ! known rabbitmq; then
+if [ -z "${AMQP_URL-}" ] && ! exists rabbitmq; then
     password=$(random)
     lines=$(
-        is RABBITMQ_DEFAULT_USER mp3burst
-        is RABBITMQ_DEFAULT_PASS "$password"
-        is AMQP_URL "amqp://mp3burst:$password@rabbitmq:5672/%2F"
+        entry RABBITMQ_DEFAULT_USER mp3burst
+        entry RABBITMQ_DEFAULT_PASS "$password"
+        entry AMQP_URL "amqp://mp3burst:$password@rabbitmq:5672/%2F"
         [ "$mode" = files ] || for_the_broker mp3burst "$password" "http://rabbitmq.$place:15672" 5672
     )
-    make rabbitmq
-elif ! known rabbitmq; then
+    create rabbitmq
+elif ! exists rabbitmq; then
     url='^amqps?://([^:@/]*):([^@/]*)@([^:@/]+)(:([0-9]+))?(/.*)?$'
-    [ "$mode" = files ] || [[ $AMQP_URL =~ $url ]] || fail "AMQP_URL has to be amqp://USER:PASSWORD@HOST[:PORT]."
+    [ "$mode" = files ] || [[ $AMQP_URL =~ $url ]] || fail "AMQP_URL is invalid: write amqp://USER:PASSWORD@HOST[:PORT]."
     lines=$(
         given AMQP_URL
         [ "$mode" = files ] || for_the_broker "$(decoded "${BASH_REMATCH[1]}")" "$(decoded "${BASH_REMATCH[2]}")" \
             "${RABBITMQ_MANAGEMENT_URL:-http://${BASH_REMATCH[3]}:15672}" "${BASH_REMATCH[5]:-5672}"
     )
-    make rabbitmq
+    create rabbitmq
 fi
 
-# Where the functions know a server already, it is that one: nothing is made for another.
-if [ -z "${DATABASE_URL-}${MYSQL_HOST-}" ] && ! known database && ! known "$sql"; then
+# If the functions already have a server, no password is generated for another.
+if [ -z "${DATABASE_URL-}${MYSQL_HOST-}" ] && ! exists database && ! exists "$sql"; then
     password=$(random) root=$(random)
     if [ "$sql" = postgresql ]; then
-        lines=$(is POSTGRES_USER mp3burst; is POSTGRES_DB mp3burst; is POSTGRES_PASSWORD "$password")
+        lines=$(
+            entry POSTGRES_USER mp3burst
+            entry POSTGRES_DB mp3burst
+            entry POSTGRES_PASSWORD "$password"
+        )
     else
         lines=$(
-            is MYSQL_USER mp3burst; is MYSQL_DATABASE mp3burst; is MYSQL_PASSWORD "$password"
-            is MYSQL_ROOT_PASSWORD "$root"
+            entry MYSQL_USER mp3burst
+            entry MYSQL_DATABASE mp3burst
+            entry MYSQL_PASSWORD "$password"
+            entry MYSQL_ROOT_PASSWORD "$root"
         )
     fi
-    make "$sql"
+    create "$sql"
 fi
-if ! known database; then
+if ! exists database; then
     if [ -n "${DATABASE_URL-}${MYSQL_HOST-}" ]; then
         lines=$(given DATABASE_URL MYSQL_HOST MYSQL_PORT MYSQL_USER MYSQL_PASSWORD MYSQL_DB)
     elif [ "$sql" = postgresql ]; then
         password=$(value postgresql POSTGRES_PASSWORD)
-        lines=$(is DATABASE_URL "postgresql://mp3burst:$password@postgresql:5432/mp3burst")
+        lines=$(entry DATABASE_URL "postgresql://mp3burst:$password@postgresql:5432/mp3burst")
     else
         password=$(value mysql MYSQL_PASSWORD)
-        lines=$(is DATABASE_URL "mysql://mp3burst:$password@mysql:3306/mp3burst?charset=utf8mb4")
+        lines=$(entry DATABASE_URL "mysql://mp3burst:$password@mysql:3306/mp3burst?charset=utf8mb4")
     fi
-    make database
+    create database
 fi
 
-if [ -z "${MONGO_URI-}" ] && ! known media && ! known mongodb; then
+if [ -z "${MONGO_URI-}" ] && ! exists media && ! exists mongodb; then
     password=$(random) root=$(random)
     lines=$(
-        is MONGO_INITDB_ROOT_USERNAME root; is MONGO_INITDB_ROOT_PASSWORD "$root"; is MONGO_PASSWORD "$password"
+        entry MONGO_INITDB_ROOT_USERNAME root
+        entry MONGO_INITDB_ROOT_PASSWORD "$root"
+        entry MONGO_PASSWORD "$password"
     )
-    make mongodb
+    create mongodb
 fi
-if ! known media; then
+if ! exists media; then
     if [ -n "${MONGO_URI-}" ]; then
         lines=$(given MONGO_URI MONGO_MP3_URI)
     else
         password=$(value mongodb MONGO_PASSWORD)
         lines=$(
-            is MONGO_URI "mongodb://mp3burst:$password@mongodb:27017/videos?authSource=admin"
-            is MONGO_MP3_URI "mongodb://mp3burst:$password@mongodb:27017/mp3s?authSource=admin"
+            entry MONGO_URI "mongodb://mp3burst:$password@mongodb:27017/videos?authSource=admin"
+            entry MONGO_MP3_URI "mongodb://mp3burst:$password@mongodb:27017/mp3s?authSource=admin"
         )
     fi
-    make media
+    create media
 fi
 
-if ! known links; then
+if ! exists links; then
     key=${LINK_KEY-}
     [ -n "$key" ] || key=$(openssl rand -hex 32)
-    lines=$(is LINK_KEY "$key")
-    make links
+    lines=$(entry LINK_KEY "$key")
+    create links
 fi
-if ! known token-signing; then
+if ! exists token-signing; then
     key=${TOKEN_PRIVATE_KEY-}
     [ -n "$key" ] || key=$(openssl genpkey -algorithm ed25519)
-    lines=$(is TOKEN_PRIVATE_KEY "$key")
-    make token-signing
+    lines=$(entry TOKEN_PRIVATE_KEY "$key")
+    create token-signing
 fi
-if ! known mail; then
+if ! exists mail; then
     if [ -n "${SENDGRID_API_KEY-}${SMTP_HOST-}${GMAIL_ADDRESS-}" ]; then
         lines=$(
             given MAIL_FROM SENDGRID_API_KEY SENDGRID_URL SMTP_HOST SMTP_PORT SMTP_SECURITY SMTP_USER SMTP_PASSWORD \
                 GMAIL_ADDRESS GMAIL_PASSWORD
         )
     else
-        # The catcher of compose.yaml; a cluster has none, and mails wait until there is one.
+        # The mail catcher of compose.yaml; on a cluster without one, mails wait until there is one.
         lines=$(
-            is MAIL_FROM "${MAIL_FROM:-mp3burst <mp3burst@localhost>}"
-            is SMTP_HOST mail; is SMTP_PORT 1025; is SMTP_SECURITY none
+            entry MAIL_FROM "${MAIL_FROM:-mp3burst <mp3burst@localhost>}"
+            entry SMTP_HOST mail
+            entry SMTP_PORT 1025
+            entry SMTP_SECURITY none
         )
     fi
-    make mail
+    create mail
 fi
-if ! known mp3burst; then
+if ! exists mp3burst; then
     public=${TOKEN_PUBLIC_KEYS-}
     [ -n "$public" ] || public=$(value token-signing TOKEN_PRIVATE_KEY | openssl pkey -pubout)
-    # Workers of one server share its cores, and every piece more costs more decoding; the setting is 2 at least.
+    # All workers share one server's CPUs, and each further piece adds decoding work; the minimum is 2.
     cores=$(getconf _NPROCESSORS_ONLN)
     [ "$mode" = kubernetes ] || FANOUT_PIECES=${FANOUT_PIECES:-$((cores < 2 ? 2 : cores > 128 ? 128 : cores))}
     lines=$(
-        is PUBLIC_URL "${PUBLIC_URL:-http://localhost:8080}"
-        is TOKEN_PUBLIC_KEYS "$public"
+        entry PUBLIC_URL "${PUBLIC_URL:-http://localhost:8080}"
+        entry TOKEN_PUBLIC_KEYS "$public"
         given LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES TOKEN_HOURS TRUSTED_PROXIES FANOUT_SECONDS FANOUT_PIECES
     )
-    make mp3burst
+    create mp3burst
 fi

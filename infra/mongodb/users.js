@@ -1,4 +1,4 @@
-// Runs once, on an empty volume. The functions' user may use the two databases and no more.
+// Runs once, on an empty volume. The functions' user may access only these two databases.
 db.getSiblingDB("admin").createUser({
   user: "mp3burst",
   pwd: process.env.MONGO_PASSWORD,
