@@ -1,4 +1,4 @@
-"""Sends a burst of videos as a user would, watches what it takes, and draws it: ``scripts/burst``."""
+"""Sends a burst of videos as a user would, records what it uses, and draws it: ``scripts/burst``."""
 
 import argparse
 import os
@@ -6,29 +6,29 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from events.errors import Mp3burstError
 from scripts.benchmarks import report
 from scripts.benchmarks.inputs import Inputs
-from scripts.loadtest import picture
+from scripts.loadtest import charts
 from scripts.loadtest.accounting import account, sentences, table
 from scripts.loadtest.embedded import Embedded
-from scripts.loadtest.knative import CannotWatch, Knative
-from scripts.loadtest.processes import WithServers
-from scripts.loadtest.recording import BadRecording, Recording
-from scripts.loadtest.users import Api, Refused
-from scripts.loadtest.watch import Platform, Say, TooSlow, record
+from scripts.loadtest.knative import CannotWatch, Knative, WithServers
+from scripts.loadtest.recording import BadRecording, Platform, Recording
+from scripts.loadtest.users import Api, Burst, Refused
+from scripts.loadtest.watch import Observer, TooSlow, record
+from tests.support.platform import start
 
 
 class BadVideo(Mp3burstError):
-    """There is no such video."""
+    """The video does not exist."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit status: 1 where a job was lost or nothing could be measured, whatever the figures are."""
+    """Return the exit status: 1 if a job was lost or nothing could be measured, whatever the figures are."""
     given = _parser().parse_args(arguments)
     out = given.origin / (given.out or "burst")
     try:
@@ -37,16 +37,18 @@ def main(arguments: Sequence[str]) -> int:
             out = given.origin / (given.out or given.draw.with_suffix(""))
         else:
             recording = _record(given)
-            recording.write(_beside(out, ".json"))
+            recording.write(_with_suffix(out, ".json"))
     except (BadRecording, BadVideo, CannotWatch, Refused, TooSlow, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    made = account(recording)
-    print("\n".join(["", table(made), "", *sentences(recording, made)]))
-    picture.write(recording, _beside(out, ".png"), _beside(out, ".html"))
-    print(f"Drawn in {_beside(out, '.png')} and {_beside(out, '.html')}.")
-    done, sent = recording.samples[-1].jobs.get("done", 0), sum(recording.samples[-1].jobs.values())
-    return 0 if done == sent and not recording.refused else 1
+    figures = account(recording)
+    print("\n".join(["", table(figures), "", *sentences(recording, figures)]))
+    png = _with_suffix(out, ".png")
+    page = _with_suffix(out, ".html")
+    charts.write(recording, png, page)
+    print(f"Charts: {png} and {page}")
+    jobs = recording.samples[-1].jobs
+    return 0 if jobs.get("done", 0) == sum(jobs.values()) and not recording.refused else 1
 
 
 def _record(given: argparse.Namespace) -> Recording:
@@ -54,28 +56,41 @@ def _record(given: argparse.Namespace) -> Recording:
     inputs = Inputs(given.cache or home / "mp3burst" / "bench")
     video = given.origin / given.video if given.video else inputs.video(given.seconds)
     if not video.is_file():
-        raise BadVideo(f"There is no file {video}: name a video, or leave --video out and one is made.")
-    many = given.clips
-    what = f"{many} video{'s' * (many > 1)} of {given.seconds} s" if not given.video else f"{many} times {video.name}"
+        raise BadVideo(f"There is no file {video}: name a video, or leave out --video and one is made.")
+    burst = Burst(video, given.clips, given.clients)
+    what = f"{burst.count} video{'s' * (burst.count > 1)} of {given.seconds} s"
+    if given.video:
+        what = f"{burst.count} times {video.name}"
     with ExitStack() as stack:
         platform, api = _platform(given, stack)
         recording = Recording(platform.name, what, report.machine())
-        begin = time.monotonic()
-        record(recording, platform, api, video, many, given.clients, given.every, given.tail, _say(begin))
+        record(recording, Observer(platform, given.every, given.tail, _progress()), api, burst)
         return recording
 
 
 def _platform(given: argparse.Namespace, stack: ExitStack) -> tuple[Platform, Api]:
     if given.knative:
-        watched = Knative(shlex.split(given.kubectl), given.namespace, given.rabbitmq)
-        return WithServers(watched, dict(given.beside)), Api(given.url or "http://localhost:8080", given.connect)
+        cluster = Knative(shlex.split(given.kubectl), given.namespace, given.rabbitmq)
+        return WithServers(cluster, dict(given.beside)), Api(given.url or "http://localhost:8080", given.connect)
     if given.url:
         return Embedded(given.url), Api(given.url, given.connect)
-    from tests.support.platform import start
-
     data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="burst-"))) / "data"
     own = stack.enter_context(start(data, idle=given.idle, env={"QUOTA_JOBS": "0"}))
     return Embedded(own.url, own.process.pid), Api(own.url)
+
+
+def _progress() -> Callable[[str], None]:
+    """Return a function that prints a line with the seconds since now."""
+    begin = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - begin:7.1f} s  {line}", flush=True)
+
+    return say
+
+
+def _with_suffix(prefix: Path, suffix: str) -> Path:
+    return prefix.with_name(prefix.name + suffix)
 
 
 def _server(text: str) -> tuple[str, int]:
@@ -83,44 +98,33 @@ def _server(text: str) -> tuple[str, int]:
     return name, int(pid)
 
 
-def _say(begin: float) -> Say:
-    def say(sentence: str) -> None:
-        print(f"{time.monotonic() - begin:7.1f} s  {sentence}", flush=True)
-
-    return say
-
-
-def _beside(out: Path, suffix: str) -> Path:
-    return out.with_name(out.name + suffix)
-
-
-def _some(text: str) -> int:
+def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is too few: give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text} is too small: give 1 or more")
     return value
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/burst", description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=_some, default=20, metavar="N", help="how many videos (20)")
-    parser.add_argument("--seconds", type=_some, default=20, metavar="S", help="of each (20)")
-    parser.add_argument("--video", type=Path, metavar="FILE", help="a video of your own in their place")
-    parser.add_argument("--clients", type=_some, default=8, metavar="N", help="how many upload at once (8)")
-    parser.add_argument("--every", type=float, default=0.5, metavar="SECONDS", help="between two looks (0.5)")
+    parser.add_argument("--clips", type=_positive, default=20, metavar="N", help="number of videos (20)")
+    parser.add_argument("--seconds", type=_positive, default=20, metavar="S", help="length of each video (20)")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="send your own video instead")
+    parser.add_argument("--clients", type=_positive, default=8, metavar="N", help="uploads at once (8)")
+    parser.add_argument("--every", type=float, default=0.5, metavar="SECONDS", help="time between snapshots (0.5)")
     parser.add_argument(
-        "--tail", type=float, default=180.0, metavar="SECONDS", help="wait for the last pod to stop, at most (180)"
+        "--tail", type=float, default=180.0, metavar="SECONDS", help="longest wait for the last pod to stop (180)"
     )
-    parser.add_argument("--out", type=Path, metavar="PREFIX", help="writes PREFIX.json, .png and .html (burst)")
-    parser.add_argument("--draw", type=Path, metavar="FILE.json", help="send nothing: draw a recording again")
-    parser.add_argument("--url", default="", help="a platform that runs; without it one is started for the burst")
+    parser.add_argument("--out", type=Path, metavar="PREFIX", help="write PREFIX.json, .png and .html (burst)")
+    parser.add_argument("--draw", type=Path, metavar="FILE.json", help="draw a recording again; send nothing")
+    parser.add_argument("--url", default="", help="a running platform; without it one is started for the burst")
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="its idle windows, in place of the manifests'")
-    parser.add_argument("--connect", default="", metavar="HOST:PORT", help="where the URL's host is to be found")
+    parser.add_argument("--connect", default="", metavar="HOST:PORT", help="connect there in place of the URL's host")
     parser.add_argument(
-        "--knative", action="store_true", help="the platform is a cluster; in --url {function} may stand"
+        "--knative", action="store_true", help="the platform is a Knative cluster; --url may contain {function}"
     )
-    parser.add_argument("--kubectl", default="kubectl", metavar="COMMAND", help="with whatever chooses the cluster")
-    parser.add_argument("--namespace", default="mp3burst", help="of mp3burst in the cluster")
+    parser.add_argument("--kubectl", default="kubectl", metavar="COMMAND", help="kubectl and its options (kubectl)")
+    parser.add_argument("--namespace", default="mp3burst", help="mp3burst's namespace (mp3burst)")
     parser.add_argument(
         "--rabbitmq", default="", metavar="URL", help="RabbitMQ's management API, with user and password"
     )
@@ -130,9 +134,9 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=PID",
-        help="a store that is a process of this machine and no pod, to be counted as well; for each",
+        help="also count a server that runs as a process of this machine; may be repeated",
     )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="where the videos are kept that are made once")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="where to keep the videos, which are made once")
     parser.add_argument("--from", dest="origin", type=Path, default=Path(), help=argparse.SUPPRESS)
     return parser
 

@@ -1,17 +1,19 @@
-"""Watches the embedded platform: its own page, and what the kernel counts of its processes."""
+"""Watches the embedded platform: its status page, and the CPU time of its processes."""
 
 import json
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 
 from infra.local.instances import ROOT
 from infra.local.manifests import read
-from scripts.loadtest.processes import all_processes, tree
-from scripts.loadtest.quantities import cores
-from scripts.loadtest.recording import Look, Meter, Standing
+from scripts.loadtest.recording import Meter, Snapshot, Standing, cpus_of
 
-#: The platform's own process, and the time of processes that had ended before they were looked at.
-PLATFORM, ENDING = "platform", "(stopping)"
+#: The platform's own process.
+_PLATFORM = "platform"
+#: CPU time of processes that ended before they could be read.
+_ENDED = "(stopping)"
+_TICKS = 100  # proc(5): USER_HZ
 
 
 class Embedded:
@@ -20,27 +22,29 @@ class Embedded:
     name = "embedded"
 
     def __init__(self, url: str, pid: int | None = None) -> None:
-        """Nothing is asked yet.
+        """Make no call yet.
 
         Args:
-            url: of the platform, on this machine.
-            pid: its process; without it, found by the parent of the first function that runs.
+            url: the URL of the platform, on this machine.
+            pid: its process; if None, the parent of the first running function is used.
         """
-        self._url, self._pid, self._meter = url, pid, Meter()
+        self._url = url
+        self._pid = pid
+        self._meter = Meter()
         container = {name: function.container for name, function in read(ROOT / "knative", 1).functions.items()}
-        self._cores = {name: cores(each["resources"]["requests"]["cpu"]) for name, each in container.items()}
+        self._cores = {name: cpus_of(each["resources"]["requests"]["cpu"]) for name, each in container.items()}
 
-    def look(self) -> Look:
-        """What it shows now."""
+    def snapshot(self) -> Snapshot:
+        """Return the current state."""
         with urllib.request.urlopen(f"{self._url}/_platform", timeout=30) as answer:  # noqa: S310 - http
             shown = json.load(answer)
         instances = {name: [one["pid"] for one in f["instances"]] for name, f in shown["functions"].items()}
-        return Look(
+        return Snapshot(
             pods={name: len(pids) for name, pids in instances.items()},
             queues={name: sum(queue.values()) for name, queue in shown["queues"].items()},
             cpu=self._cpu(instances),
             cores=self._cores,
-            standing={PLATFORM: Standing(1)},
+            standing={_PLATFORM: Standing(1)},
             dead_letters=len(shown["dead_letters"]),
         )
 
@@ -54,7 +58,38 @@ class Embedded:
         functions = self._meter.read(trees)
         if own is None:
             return functions
-        # The platform has waited for every process that ended: what it counts beyond what was seen is their end.
+        # The platform waits for every process that ends, so its counter also has the time that no snapshot saw.
         alive = sum(seconds for _, seconds in trees.values())
         unseen = max(own.waited + alive - sum(functions.values()), 0.0)
-        return {**functions, PLATFORM: own.own, ENDING: unseen}
+        return {**functions, _PLATFORM: own.own, _ENDED: unseen}
+
+
+class Times:
+    """The parent of a process, its own CPU seconds, and those of the children that it has waited for."""
+
+    __slots__ = ("own", "parent", "waited")
+
+    def __init__(self, stat: str) -> None:
+        fields = stat.rpartition(")")[2].split()
+        self.parent = int(fields[1])
+        self.own = (int(fields[11]) + int(fields[12])) / _TICKS
+        self.waited = (int(fields[13]) + int(fields[14])) / _TICKS
+
+
+def all_processes() -> dict[int, Times]:
+    """Return every process of this machine by its id."""
+    found: dict[int, Times] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            found[int(path.parent.name)] = Times(path.read_text())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def tree(pid: int, processes: Mapping[int, Times]) -> float:
+    """Return the CPU seconds of a process, its descendants and those they have waited for; 0 if it has ended."""
+    if pid not in processes:
+        return 0.0
+    children = (child for child, times in processes.items() if times.parent == pid)
+    return float(processes[pid].own + processes[pid].waited + sum(tree(child, processes) for child in children))

@@ -5,23 +5,25 @@ import json
 import re
 import subprocess
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from scripts.loadtest.quantities import cores
-from scripts.loadtest.recording import Look, Meter, Standing
+from scripts.loadtest.embedded import all_processes, tree
+from scripts.loadtest.recording import Meter, Platform, Snapshot, Standing, cpus_of
 
 _SERVICE = "serving.knative.dev/service"
-#: Of the pods that take in and give out events.
+#: A label of the pods that receive and deliver events.
 _BROKER = "eventing.knative.dev/broker"
-#: Whose pods are up for Knative itself, beside those of our own namespace.
+#: The namespaces of Knative itself.
 _PLATFORM = ("knative-serving", "knative-eventing", "kourier-system", "rabbitmq-system")
 _CPU = re.compile(r'^pod_cpu_usage_seconds_total\{namespace="([^"]+)",pod="([^"]+)"\} (\S+)', re.MULTILINE)
 
 
 class CannotWatch(Exception):
-    """kubectl or RabbitMQ does not answer; the text says what it said."""
+    """kubectl or RabbitMQ does not answer; the text has its error."""
 
 
 class Knative:
@@ -30,22 +32,25 @@ class Knative:
     name = "knative"
 
     def __init__(self, kubectl: Sequence[str], namespace: str, rabbitmq: str) -> None:
-        """Nothing is asked yet.
+        """Make no call yet.
 
         Args:
-            kubectl: the command, with whatever chooses the cluster.
-            namespace: of mp3burst.
-            rabbitmq: the management API's URL with user and password; empty where it cannot be reached.
+            kubectl: the command, with the options that select the cluster.
+            namespace: the namespace of mp3burst.
+            rabbitmq: the management API's URL with user and password; empty to leave out the queues.
         """
-        self._kubectl, self._namespace, self._rabbitmq, self._meter = list(kubectl), namespace, rabbitmq, Meter()
+        self._kubectl = list(kubectl)
+        self._namespace = namespace
+        self._rabbitmq = rabbitmq
+        self._meter = Meter()
 
-    def look(self) -> Look:
-        """What it shows now.
+    def snapshot(self) -> Snapshot:
+        """Return the current state.
 
         Raises:
-            CannotWatch: it does not answer.
+            CannotWatch: the cluster does not answer.
         """
-        pods = [pod for pod in self._json("get", "pods", "-A", "-o", "json")["items"] if _uses_something(pod)]
+        pods = [pod for pod in self._json("get", "pods", "-A", "-o", "json")["items"] if _is_scheduled(pod)]
         owners = {_key(pod): owner for pod in pods if (owner := owner_of(pod, self._namespace))}
         mine = [pod for pod in pods if _key(pod) in owners]
         counters: dict[str, tuple[str, float]] = {}
@@ -53,7 +58,7 @@ class Knative:
             metrics = self._run("get", "--raw", f"/api/v1/nodes/{node}/proxy/metrics/resource")
             counters |= {key: (owners[key][0], used) for key, used in cpu_seconds(metrics) if key in owners}
         functions = [(owners[_key(pod)][0], pod) for pod in mine if owners[_key(pod)][1] is None]
-        return Look(
+        return Snapshot(
             pods=_count(name for name, _ in functions),
             queues=self._queues(),
             cpu=self._meter.read(counters),
@@ -66,9 +71,9 @@ class Knative:
             return {}
         address = urlsplit(self._rabbitmq)
         basic = f"{unquote(address.username or '')}:{unquote(address.password or '')}".encode()
-        where = f"{address.scheme}://{address.hostname}:{address.port}{address.path.rstrip('/')}"
+        base = f"{address.scheme}://{address.hostname}:{address.port}{address.path.rstrip('/')}"
         request = urllib.request.Request(  # noqa: S310 - the operator's own URL
-            f"{where}/api/queues?columns=name,messages",
+            f"{base}/api/queues?columns=name,messages",
             headers={"Authorization": f"Basic {base64.b64encode(basic).decode()}"},
         )
         try:
@@ -84,48 +89,76 @@ class Knative:
         try:
             done = subprocess.run([*self._kubectl, *arguments], check=False, capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise CannotWatch(f"{self._kubectl[0]} cannot be run: {error}.") from error
+            raise CannotWatch(f"{self._kubectl[0]} could not be run: {error}.") from error
         if done.returncode:
             raise CannotWatch(f"kubectl {' '.join(arguments[:3])} failed: {done.stderr.strip()[-500:]}")
         return done.stdout
 
 
+class WithServers:
+    """Adds databases that run as processes of this machine beside a cluster to its snapshots."""
+
+    def __init__(self, platform: Platform, servers: Mapping[str, int]) -> None:
+        """Make no call yet.
+
+        Args:
+            platform: the cluster.
+            servers: the process id of each server by its name.
+        """
+        self.name = platform.name
+        self._platform = platform
+        self._servers = servers
+        self._meter = Meter()
+
+    def snapshot(self) -> Snapshot:
+        """Return the current state of the cluster and the servers."""
+        snapshot = self._platform.snapshot()
+        processes = all_processes()
+        counters = {str(pid): (name, tree(pid, processes)) for name, pid in self._servers.items()}
+        return replace(
+            snapshot,
+            cpu={**snapshot.cpu, **self._meter.read(counters)},
+            standing={**snapshot.standing, **{name: Standing(1, anyway=True) for name in self._servers}},
+        )
+
+
 def owner_of(pod: Any, namespace: str) -> tuple[str, bool | None] | None:
-    """Whom a pod's seconds are counted to, and whether it stands.
+    """Return what a pod belongs to.
 
     Returns:
-        The function and None; or the name of what stands and whether it would be needed without Knative as well, as
-        stores are; or None for a pod of somebody else's, or of a Job, which comes with an installation and ends.
+        (function, None) for a pod of a function. (name, anyway) for a pod that runs whether anybody uploads or not,
+        with ``anyway`` as in ``Standing``. None for a pod of another application or of a Job, which belongs to the
+        installation and ends.
     """
     metadata = pod["metadata"]
     own = metadata["namespace"] == namespace
     function = metadata.get("labels", {}).get(_SERVICE)
     if function:
         return (function, None) if own else None
-    by = next(iter(metadata.get("ownerReferences", [])), {"kind": "", "name": metadata["name"]})
-    if by["kind"] == "Job" or not (own or metadata["namespace"] in _PLATFORM):
+    owner = next(iter(metadata.get("ownerReferences", [])), {"kind": "", "name": metadata["name"]})
+    if owner["kind"] == "Job" or not (own or metadata["namespace"] in _PLATFORM):
         return None
     if not own:
         return metadata["namespace"], False
     if _BROKER in metadata.get("labels", {}):
         return "broker", False
-    # A ReplicaSet is named for its Deployment and a hash.
-    return re.sub(r"-[a-z0-9]{5,10}$", "", by["name"]) if by["kind"] == "ReplicaSet" else by["name"], (
-        by["kind"] == "StatefulSet"
-    )
+    name = str(owner["name"])
+    if owner["kind"] == "ReplicaSet":
+        name = re.sub(r"-[a-z0-9]{5,10}$", "", name)  # named for its Deployment, with a hash
+    return name, owner["kind"] == "StatefulSet"
 
 
 def cpu_seconds(metrics: str) -> Iterator[tuple[str, float]]:
-    """(NAMESPACE/POD, CPU seconds so far), of what a kubelet says at /metrics/resource."""
+    """Yield (NAMESPACE/POD, CPU seconds so far) from a kubelet's /metrics/resource."""
     for namespace, pod, seconds in _CPU.findall(metrics):
         yield f"{namespace}/{pod}", float(seconds)
 
 
 def depths(queues: Iterable[Any], namespace: str) -> dict[str, int]:
-    """Events by Trigger, of what RabbitMQ lists; eventing-rabbitmq names a queue NAMESPACE.TRIGGER.UID.
+    """Return the events of each Trigger from RabbitMQ's list of queues.
 
-    Dead letters are in queues whose names begin with ``b.`` (the broker's) and ``t.`` (a Trigger's): they are counted
-    under the broker's or the Trigger's name and ``dead letters``.
+    eventing-rabbitmq names a queue NAMESPACE.TRIGGER.UID. The names of dead letter queues start with ``b.`` (the
+    broker's) or ``t.`` (a Trigger's): they are counted as "NAME, dead letters".
     """
     found: dict[str, int] = {}
     for queue in queues:
@@ -136,7 +169,7 @@ def depths(queues: Iterable[Any], namespace: str) -> dict[str, int]:
     return found
 
 
-def _uses_something(pod: Any) -> bool:
+def _is_scheduled(pod: Any) -> bool:
     return "nodeName" in pod["spec"] and pod["status"].get("phase") in ("Pending", "Running")
 
 
@@ -145,10 +178,7 @@ def _key(pod: Any) -> str:
 
 
 def _count(names: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return counts
+    return dict(Counter(names))
 
 
 def _standing(owned: Iterable[tuple[tuple[str, bool | None], Any]]) -> dict[str, Standing]:
@@ -162,4 +192,4 @@ def _standing(owned: Iterable[tuple[tuple[str, bool | None], Any]]) -> dict[str,
 
 def _reserved(pod: Any) -> float:
     requests = (one.get("resources", {}).get("requests", {}) for one in pod["spec"]["containers"])
-    return sum(cores(each.get("cpu", "0")) for each in requests)
+    return sum(cpus_of(each.get("cpu", "0")) for each in requests)

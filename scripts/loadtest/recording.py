@@ -1,27 +1,27 @@
-"""What was seen of a burst: plain data, written as JSON, so that it can be drawn again."""
+"""The recording of a burst: plain data, written as JSON so that it can be drawn again."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-#: A job's last states.
+#: A job's final states.
 ENDED = ("done", "failed")
 
 
 class BadRecording(Exception):
-    """A file is no recording of a burst; the text is the sentence to print."""
+    """A file is not a recording of a burst; the text is the message to print."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Something that is up whether anybody comes or not.
+    """Something that runs whether anybody uploads or not.
 
     Attributes:
-        pods: how many pods, or processes.
-        anyway: whether deployments that are always on would need it as well, as they need stores.
-        cores: what all of its pods reserve.
+        pods: the number of pods or processes.
+        anyway: whether a deployment that is always on would need it too, like a database.
+        cores: CPUs that all of its pods reserve.
     """
 
     pods: int
@@ -30,16 +30,16 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a platform shows at one moment.
+class Snapshot:
+    """The state of a platform at one moment.
 
     Attributes:
-        pods: by function, those that start and stop included.
-        queues: by queue, the events that wait or are being handled.
-        cpu: CPU seconds by function or by what stands, so far; they never fall.
-        cores: by function, what one pod reserves.
-        standing: what is up beside the functions.
-        dead_letters: how many events were given up, where the platform counts them.
+        pods: the pods of each function, including those that start or stop.
+        queues: the events in each queue that wait or are being handled.
+        cpu: CPU seconds so far of each function and of each ``standing``; they never decrease.
+        cores: CPUs that one pod of each function reserves.
+        standing: what runs beside the functions.
+        dead_letters: the number of dead letters, if the platform counts them.
     """
 
     pods: Mapping[str, int]
@@ -50,16 +50,25 @@ class Look:
     dead_letters: int = 0
 
 
+class Platform(Protocol):
+    """Something that can be watched."""
+
+    name: str
+
+    def snapshot(self) -> Snapshot:
+        """Return the current state."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One moment of the recording.
 
     Attributes:
-        at: seconds since the recording began.
-        pods: by function.
-        queues: by queue.
-        cpu: CPU seconds since the recording began.
-        jobs: how many are in which state, as GET /jobs said last.
+        at: seconds since the recording started.
+        pods: the pods of each function.
+        queues: the events in each queue.
+        cpu: CPU seconds so far.
+        jobs: the number of jobs in each state, from the last GET /jobs.
     """
 
     at: float
@@ -71,20 +80,20 @@ class Sample:
 
 @dataclass(slots=True)
 class Recording:
-    """A burst from the moment before it until nothing of it is left.
+    """A burst, from just before it until nothing of it runs any more.
 
     Attributes:
         platform: embedded or knative.
-        what: what was sent, in words.
-        machine: what it ran on.
-        samples: in their order.
-        cores: by function, what one pod reserves.
-        standing: what is up beside the functions, the most that was seen.
-        began: when the first byte was sent, in seconds since the recording began.
-        accepted: when the last upload had its answer.
-        finished: when the last job had ended.
-        dead_letters: how many events were given up.
-        refused: how many uploads were not taken.
+        what: a description of what was sent.
+        machine: a description of the machine.
+        samples: in the order of time.
+        cores: CPUs that one pod of each function reserves.
+        standing: what runs beside the functions, at its maximum.
+        began: when the first upload started, in seconds since the recording started.
+        accepted: when the last upload was answered.
+        finished: when the last job ended.
+        dead_letters: the number of dead letters.
+        refused: the number of uploads that were not accepted.
     """
 
     platform: str
@@ -99,29 +108,29 @@ class Recording:
     dead_letters: int = 0
     refused: int = 0
 
-    def add(self, at: float, look: Look, jobs: Mapping[str, int]) -> None:
-        """Take in what was seen at a moment; the first moment's CPU seconds are where counting begins."""
-        self.samples.append(Sample(at, dict(look.pods), dict(look.queues), dict(look.cpu), dict(jobs)))
-        self.cores.update(look.cores)
-        for name, one in look.standing.items():
+    def add(self, at: float, snapshot: Snapshot, jobs: Mapping[str, int]) -> None:
+        """Add a snapshot as a sample. CPU seconds are counted from the first sample on."""
+        self.samples.append(Sample(at, dict(snapshot.pods), dict(snapshot.queues), dict(snapshot.cpu), dict(jobs)))
+        self.cores.update(snapshot.cores)
+        for name, one in snapshot.standing.items():
             if name not in self.standing or self.standing[name].pods < one.pods:
                 self.standing[name] = one
-        self.dead_letters = max(self.dead_letters, look.dead_letters)
+        self.dead_letters = max(self.dead_letters, snapshot.dead_letters)
 
     def functions(self) -> list[str]:
-        """The functions that had a pod, by name."""
+        """Return the functions that had a pod, sorted by name."""
         return sorted({name for sample in self.samples for name, count in sample.pods.items() if count})
 
     def write(self, path: Path) -> None:
-        """As JSON."""
+        """Write the recording as JSON."""
         path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From what ``write`` wrote.
+        """Read a file that ``write`` wrote.
 
         Raises:
-            BadRecording: the file is another, or cannot be read.
+            BadRecording: the file cannot be read or is something else.
         """
         try:
             values = json.loads(path.read_text())
@@ -129,21 +138,21 @@ class Recording:
             values["standing"] = {name: Standing(**one) for name, one in values["standing"].items()}
             return cls(**values)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise BadRecording(f"{path} is no recording of a burst: {error}.") from error
+            raise BadRecording(f"{path} is not a recording of a burst: {error}.") from error
 
 
 class Meter:
-    """Adds up counters of processes and pods that come and go: what one had counted stays when it is gone."""
+    """Adds up the CPU counters of processes and pods; the count of one that has ended is kept."""
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, float]] = {}
 
     def read(self, counters: Mapping[str, tuple[str, float]]) -> dict[str, float]:
-        """The sums by owner.
+        """Return the sum of each owner.
 
         Args:
-            counters: the owner and the count so far of each process or pod that is there now, by a name that no other
-                has. A counter that falls, as one does that is read while its process ends, stays where it was.
+            counters: the owner and the count so far of each running process or pod, by a unique key. A counter that
+                decreases, as when it is read while its process ends, is kept at its last value.
         """
         for key, (owner, value) in counters.items():
             self._last[key] = (owner, max(value, self._last.get(key, (owner, 0.0))[1]))
@@ -151,3 +160,8 @@ class Meter:
         for owner, value in self._last.values():
             sums[owner] = sums.get(owner, 0.0) + value
         return sums
+
+
+def cpus_of(quantity: str) -> float:
+    """Parse a CPU quantity of Kubernetes: ``1``, ``0.5``, ``100m`` (kubernetes.io, "Resource units in Kubernetes")."""
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)

@@ -1,10 +1,11 @@
-"""Who sends the burst: a user with several clients, by the calls that everybody has."""
+"""Sends the burst as one user with several clients, by the public calls."""
 
 import base64
 import http.client
 import json
 import secrets
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -12,36 +13,53 @@ from urllib.parse import quote, urlsplit
 _PAGE = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """What to send.
+
+    Attributes:
+        video: the file.
+        count: how many times to upload it.
+        clients: how many clients upload at once.
+    """
+
+    video: Path
+    count: int
+    clients: int
+
+
 class Refused(Exception):
-    """A call was answered with an error; the text has its sentence."""
+    """A call was answered with an error; the text has its message."""
 
 
 class Api:
-    """The calls, of one user once ``sign_up`` has been called. Every call has a connection of its own."""
+    """The calls of one user, once ``sign_up`` has been called. Every call opens a connection."""
 
     def __init__(self, url: str, connect: str = "") -> None:
-        """Connect to nothing yet.
+        """Make no call yet.
 
         Args:
-            url: where the platform is; ``{function}`` in it stands for the name of the function that is called.
-            connect: HOST:PORT to connect to, where the URL's host name leads nowhere.
+            url: the platform's URL; ``{function}`` in it is replaced by the name of the called function.
+            connect: HOST:PORT to connect to if the URL's host name does not resolve.
         """
-        self.url, self._connect, self._bearer = url, connect, {"Content-Type": "application/json"}
+        self.url = url
+        self._connect = connect
+        self._headers = {"Content-Type": "application/json"}
 
     def call(
         self, function: str, method: str, path: str, headers: dict[str, str] | None = None, body: Any = None
     ) -> Any:
-        """The answer's JSON.
+        """Make a call and return the JSON of its answer.
 
         Raises:
-            Refused: it is an error.
-            OSError: nobody answers.
+            Refused: the answer is an error.
+            OSError: there is no answer.
         """
         address = urlsplit(self.url.replace("{function}", function))
         kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
         connection = kind(self._connect or address.netloc, timeout=1800)
         try:
-            connection.request(method, path, body, {**self._bearer, "Host": address.netloc, **(headers or {})})
+            connection.request(method, path, body, {**self._headers, "Host": address.netloc, **(headers or {})})
             answer = connection.getresponse()
             content = answer.read()
         except http.client.HTTPException as error:
@@ -53,23 +71,24 @@ class Api:
         return json.loads(content)
 
     def sign_up(self) -> None:
-        """Register a user that nobody else is, and log in."""
-        name, password = f"burst-{secrets.token_hex(4)}@example.org", secrets.token_urlsafe(16)
+        """Register a new user and log in."""
+        name = f"burst-{secrets.token_hex(4)}@example.org"
+        password = secrets.token_urlsafe(16)
         form = {"name": "Burst", "username": name, "password": password}
         self.call("register", "POST", "/register", body=json.dumps(form).encode())
         basic = base64.b64encode(f"{name}:{password}".encode()).decode()
         token = self.call("login", "POST", "/login", {"Authorization": f"Basic {basic}"})["token"]
-        self._bearer = {"Authorization": f"Bearer {token}"}
+        self._headers = {"Authorization": f"Bearer {token}"}
 
-    def upload(self, video: Path, fields: str = "") -> str:
-        """Send a video; its job. ``fields`` are options in the form of a query."""
+    def upload(self, video: Path) -> str:
+        """Upload a video and return its job."""
         headers = {"Content-Type": "video/mp4", "Content-Length": str(video.stat().st_size)}
         with video.open("rb") as file:
-            query = f"filename={quote(video.name)}" + (f"&{fields}" if fields else "")
-            return str(self.call("upload", "POST", f"/upload?{query}", headers, file)["job"])
+            path = f"/upload?filename={quote(video.name)}"
+            return str(self.call("upload", "POST", path, headers, file)["job"])
 
     def states(self) -> dict[str, int]:
-        """How many of the user's jobs are in which state."""
+        """Return the number of the user's jobs in each state."""
         counts: dict[str, int] = {}
         after = ""
         while True:
@@ -81,27 +100,27 @@ class Api:
             after = f"&after={page['next']}"
 
 
-class Crowd:
-    """Uploads at once by so many clients; a context manager."""
+class Uploads:
+    """Uploads a video several times from several clients at once; a context manager."""
 
-    def __init__(self, api: Api, video: Path, many: int, clients: int) -> None:
-        self._pool = ThreadPoolExecutor(clients)
-        self._sent: list[Future[str]] = [self._pool.submit(api.upload, video) for _ in range(many)]
+    def __init__(self, api: Api, burst: Burst) -> None:
+        self._pool = ThreadPoolExecutor(burst.clients)
+        self._sent: list[Future[str]] = [self._pool.submit(api.upload, burst.video) for _ in range(burst.count)]
 
-    def __enter__(self) -> "Crowd":
+    def __enter__(self) -> "Uploads":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def uploading(self) -> bool:
-        """Whether one has no answer yet."""
+    def running(self) -> bool:
+        """Return whether an upload is not answered yet."""
         return not all(one.done() for one in self._sent)
 
-    def taken(self) -> int:
-        """How many were taken, of those that have their answer."""
+    def accepted(self) -> int:
+        """Return how many uploads were accepted so far."""
         return sum(one.done() and one.exception() is None for one in self._sent)
 
-    def refusals(self) -> list[str]:
-        """Why the others were not."""
+    def errors(self) -> list[str]:
+        """Return the errors of the uploads that were not accepted."""
         return [str(error) for one in self._sent if one.done() and (error := one.exception())]

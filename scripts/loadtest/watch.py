@@ -1,45 +1,52 @@
-"""Looks at a platform again and again, from before the burst until nothing of it is left."""
+"""Records a burst: takes snapshots of a platform from before the burst until nothing of it runs any more."""
 
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol
+from dataclasses import dataclass
 
-from scripts.loadtest.recording import ENDED, Look, Recording
-from scripts.loadtest.users import Api, Crowd
+from scripts.loadtest.recording import ENDED, Platform, Recording
+from scripts.loadtest.users import Api, Burst, Uploads
 
 #: Seconds that a burst may take.
-_MOST = 3600.0
-
-Say = Callable[[str], None]
+_MAX_SECONDS = 3600.0
 
 
 class TooSlow(Exception):
-    """The burst has not ended in an hour."""
+    """The burst did not end within an hour."""
 
 
-class Platform(Protocol):
-    """What can be watched."""
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """How to watch a burst.
 
-    name: str
+    Attributes:
+        platform: the platform to watch.
+        every: seconds between two snapshots.
+        tail: seconds to wait at most for the last pod to stop.
+        say: called with each line of progress.
+    """
 
-    def look(self) -> Look:
-        """What it shows now."""
+    platform: Platform
+    every: float
+    tail: float
+    say: Callable[[str], None]
 
 
-class Watch:
-    """Looks from a thread of its own while the block runs; a context manager that passes the thread's error on."""
+class _Watch:
+    """Takes snapshots in a thread while the block runs; a context manager that raises the thread's error."""
 
-    def __init__(self, recording: Recording, platform: Platform, every: float) -> None:
-        self._recording, self._platform, self._every = recording, platform, every
-        self.began = time.monotonic()
-        self.jobs: dict[str, int] = {}
-        self._ended, self._error = threading.Event(), list[Exception]()
+    def __init__(self, recording: Recording, observer: Observer) -> None:
+        self._recording = recording
+        self._observer = observer
+        self._began = time.monotonic()
+        self._ended = threading.Event()
+        self._errors: list[Exception] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self.jobs: dict[str, int] = {}
 
-    def __enter__(self) -> "Watch":
-        self._look()
+    def __enter__(self) -> "_Watch":
+        self._add_snapshot()
         self._thread.start()
         return self
 
@@ -48,85 +55,72 @@ class Watch:
         self._thread.join()
         if kind is None:
             self.check()
-            self._look()
+            self._add_snapshot()
 
     def check(self) -> None:
-        """Raise what the thread ended with."""
-        if self._error:
-            raise self._error[0]
+        """Raise the error that ended the thread, if there is one."""
+        if self._errors:
+            raise self._errors[0]
 
     @property
     def at(self) -> float:
-        """Seconds since the recording began."""
-        return time.monotonic() - self.began
+        """Seconds since the recording started."""
+        return time.monotonic() - self._began
 
-    def rests(self) -> bool:
-        """Whether no function had a pod at the last look."""
+    def is_idle(self) -> bool:
+        """Return whether no function had a pod in the last snapshot."""
         return not any(self._recording.samples[-1].pods.values())
 
     def _run(self) -> None:
         try:
-            while not self._ended.wait(self._every):
-                self._look()
+            while not self._ended.wait(self._observer.every):
+                self._add_snapshot()
         except Exception as error:  # the main thread raises it
-            self._error.append(error)
+            self._errors.append(error)
 
-    def _look(self) -> None:
-        look = self._platform.look()
-        self._recording.add(self.at, look, self.jobs)
+    def _add_snapshot(self) -> None:
+        snapshot = self._observer.platform.snapshot()
+        self._recording.add(self.at, snapshot, self.jobs)
 
 
-def record(
-    recording: Recording,
-    platform: Platform,
-    api: Api,
-    video: Path,
-    many: int,
-    clients: int,
-    every: float,
-    tail: float,
-    say: Say,
-) -> None:
+def record(recording: Recording, observer: Observer, api: Api, burst: Burst) -> None:
     """Send the burst and fill in the recording.
 
     Args:
-        recording: empty yet.
-        platform: that is watched.
-        api: the same platform, as a user has it.
-        video: that is sent.
-        many: times.
-        clients: that send at once.
-        every: seconds between two looks.
-        tail: seconds to wait at most for the last pod to stop.
-        say: is told how it goes.
+        recording: a recording without samples.
+        observer: how to watch it.
+        api: the calls of the platform.
+        burst: what to send.
 
     Raises:
         TooSlow: it takes more than an hour.
         Refused: a call other than an upload was answered with an error.
-        OSError: nobody answers.
+        OSError: there was no answer.
     """
-    with Watch(recording, platform, every) as watch:
+    say = observer.say
+    with _Watch(recording, observer) as watch:
         api.sign_up()
         recording.began = watch.at
-        say(f"signed up; {many} uploads by {clients} clients begin")
-        with Crowd(api, video, many, clients) as crowd:
-            while crowd.uploading() or sum(watch.jobs.get(state, 0) for state in ENDED) < crowd.taken():
-                time.sleep(every)
+        say(f"signed up; starting {burst.count} uploads from {burst.clients} clients")
+        with Uploads(api, burst) as uploads:
+            while uploads.running() or sum(watch.jobs.get(state, 0) for state in ENDED) < uploads.accepted():
+                time.sleep(observer.every)
                 watch.check()
                 watch.jobs = api.states()
-                if not recording.accepted and not crowd.uploading():
+                if not recording.accepted and not uploads.running():
                     recording.accepted = watch.at
-                    say(f"{crowd.taken()} of {many} are accepted")
-                if watch.at > _MOST:
-                    raise TooSlow(f"The burst has not ended in {_MOST:.0f} s: {watch.jobs}.")
-            refusals = crowd.refusals()
+                    say(f"{uploads.accepted()} of {burst.count} accepted")
+                if watch.at > _MAX_SECONDS:
+                    raise TooSlow(f"The burst did not end within {_MAX_SECONDS:.0f} s: {watch.jobs}.")
+            errors = uploads.errors()
         recording.accepted = recording.accepted or watch.at
-        recording.finished, recording.refused = watch.at, len(refusals)
-        say(", ".join(f"{count} {state}" for state, count in sorted(watch.jobs.items())) or "no job")
-        for sentence in sorted(set(refusals)):
-            say(f"refused: {sentence}")
-        until = watch.at + tail
-        while watch.at < until and not watch.rests():
-            time.sleep(every)
+        recording.finished = watch.at
+        recording.refused = len(errors)
+        say(", ".join(f"{count} {state}" for state, count in sorted(watch.jobs.items())) or "no jobs")
+        for message in sorted(set(errors)):
+            say(f"refused: {message}")
+        deadline = watch.at + observer.tail
+        while watch.at < deadline and not watch.is_idle():
+            time.sleep(observer.every)
             watch.check()
-        say("nothing runs any more" if watch.rests() else "the tail is over, and some pods still run")
+        say("every pod has stopped" if watch.is_idle() else "stopped watching; some pods still run")

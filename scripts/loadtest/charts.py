@@ -1,4 +1,4 @@
-"""Draws a recording: a PNG, and a page that needs nothing beside it. Only this module needs matplotlib."""
+"""Draws a recording as a PNG and as a self-contained HTML page. Only this module needs matplotlib."""
 
 import io
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Every function keeps its colour from picture to picture (Okabe and Ito's palette, which the colour-blind can tell).
-_COLOURS = {
+#: Each function has the same color in every chart (Okabe and Ito's palette, which color-blind people can distinguish).
+_COLORS = {
     "convert": "#d55e00",
     "encode": "#e69f00",
     "join": "#f0e442",
@@ -26,7 +26,9 @@ _COLOURS = {
     "register": "#cc79a7",
     "login": "#8a5a83",
 }
-_OTHER, _ALWAYS, _INK = "#555555", "#d0d0d0", "#222222"
+_OTHER = "#555555"
+_ALWAYS = "#d0d0d0"
+_INK = "#222222"
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -45,50 +47,50 @@ pre {{ overflow-x: auto }}
 
 
 def write(recording: Recording, png: Path, page: Path) -> None:
-    """Write the picture and the page."""
-    made = account(recording)
-    figure = draw(recording, made)
+    """Write the PNG and the page."""
+    figures = account(recording)
+    figure = draw(recording, figures)
     figure.savefig(png, dpi=100, metadata={"Software": "mp3burst"})
-    page.write_text(html(recording, made, figure))
+    page.write_text(html(recording, figures, figure))
 
 
-def html(recording: Recording, made: Account, figure: "Figure") -> str:
-    """The page: the picture as SVG, the table, and what it says."""
+def html(recording: Recording, figures: Account, figure: "Figure") -> str:
+    """Return the page: the chart as SVG, the table, and the sentences."""
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
     svg = drawn.getvalue()
     return _PAGE.format(
         title=escape(title_of(recording)),
         svg=svg[svg.index("<svg") :],
-        table=escape(table(made)),
-        sentences="\n".join(f"<p>{escape(each)}</p>" for each in (*sentences(recording, made), _machine(recording))),
+        table=escape(table(figures)),
+        sentences="\n".join(f"<p>{escape(each)}</p>" for each in (*sentences(recording, figures), _machine(recording))),
     )
 
 
 def title_of(recording: Recording) -> str:
-    """What was measured, in a line."""
+    """Return a one-line description of what was measured."""
     where = {"embedded": "the embedded platform", "knative": "Knative"}.get(recording.platform, recording.platform)
     return f"{recording.what} on {where}"
 
 
-def draw(recording: Recording, made: Account) -> "Figure":
-    """The picture: jobs and events, pods by function, CPU, and pod-seconds against pods that are always on."""
+def draw(recording: Recording, figures: Account) -> "Figure":
+    """Draw jobs and events, pods by function, CPU time, and pod-seconds compared with pods that are always on."""
     from matplotlib.figure import Figure
 
-    heights = (2.5, 2.5, 1.7, 0.9 + 0.18 * len(_bars_of(made)))
+    heights = (2.5, 2.5, 1.7, 0.9 + 0.18 * len(_bars_of(figures)))
     figure = Figure(figsize=(9, sum(heights) + 0.4), layout="constrained")
     jobs, pods, cpu, bars = figure.subplots(4, 1, height_ratios=heights)
     figure.suptitle(title_of(recording), fontweight="bold")
     times = [sample.at for sample in recording.samples]
     _jobs(jobs, recording, times)
-    _pods(pods, recording, times, made)
-    _cpu(cpu, recording, times, made)
+    _pods(pods, recording, times, figures)
+    _cpu(cpu, recording, times, figures)
     for axes in (jobs, pods, cpu):
-        axes.set_xlim(0, max(made.seconds, 0.1))
+        axes.set_xlim(0, max(figures.seconds, 0.1))
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color="#eeeeee")
     cpu.set_xlabel("seconds")
-    _bars(bars, made)
+    _bars(bars, figures)
     for axes in (jobs, pods, cpu, bars):
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_axisbelow(True)
@@ -97,7 +99,9 @@ def draw(recording: Recording, made: Account) -> "Figure":
 
 def _jobs(axes: "Axes", recording: Recording, times: Sequence[float]) -> None:
     samples = recording.samples
-    axes.step(times, [sum(one.jobs.values()) for one in samples], where="post", color=_INK, ls=":", label="jobs taken")
+    axes.step(
+        times, [sum(one.jobs.values()) for one in samples], where="post", color=_INK, ls=":", label="jobs accepted"
+    )
     ended = [sum(one.jobs.get(state, 0) for state in ENDED) for one in samples]
     axes.step(times, ended, where="post", color="#009e73", lw=2, label="jobs ended")
     waiting = [sum(one.queues.values()) for one in samples]
@@ -106,16 +110,16 @@ def _jobs(axes: "Axes", recording: Recording, times: Sequence[float]) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _pods(axes: "Axes", recording: Recording, times: Sequence[float], made: Account) -> None:
+def _pods(axes: "Axes", recording: Recording, times: Sequence[float], figures: Account) -> None:
     names = recording.functions()
     if names:
         series = [[one.pods.get(name, 0) for one in recording.samples] for name in names]
-        axes.stackplot(times, series, labels=names, colors=[_COLOURS.get(name, _OTHER) for name in names], step="post")
+        axes.stackplot(times, series, labels=names, colors=[_COLORS.get(name, _OTHER) for name in names], step="post")
         axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), reverse=True)
-    axes.axhline(made.work.peak, color=_INK, ls="--", lw=0.8)
+    axes.axhline(figures.work.peak, color=_INK, ls="--", lw=0.8)
     axes.annotate(
-        f"always on, the peak of each: {made.work.peak}",
-        (0, made.work.peak),
+        f"always on, the peak of each function: {figures.work.peak}",
+        (0, figures.work.peak),
         (4, 3),
         textcoords="offset points",
         fontsize=8,
@@ -124,34 +128,38 @@ def _pods(axes: "Axes", recording: Recording, times: Sequence[float], made: Acco
     axes.margins(y=0.15)
 
 
-def _cpu(axes: "Axes", recording: Recording, times: Sequence[float], made: Account) -> None:
+def _cpu(axes: "Axes", recording: Recording, times: Sequence[float], figures: Account) -> None:
     first = recording.samples[0].cpu if recording.samples else {}
-    standing = {line.name for line in made.standing}
-    work, rest = list[float](), list[float]()
+    standing = {line.name for line in figures.standing}
+    work: list[float] = []
+    rest: list[float] = []
     for sample in recording.samples:
         grown = {name: value - first.get(name, 0.0) for name, value in sample.cpu.items()}
         work.append(sum(value for name, value in grown.items() if name not in standing))
         rest.append(sum(value for name, value in grown.items() if name in standing))
-    labels = (f"functions: {made.work.cpu:.1f} s", f"what stays up: {sum(o.cpu for o in made.standing):.1f} s")
+    labels = (
+        f"functions: {figures.work.cpu:.1f} s",
+        f"what runs all the time: {sum(o.cpu for o in figures.standing):.1f} s",
+    )
     axes.stackplot(times, work, rest, labels=labels, colors=("#4a7c9b", _OTHER))
-    axes.set_title("CPU-seconds used so far", loc="left", fontsize=10)
+    axes.set_title("CPU-seconds used", loc="left", fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
-def _bars_of(made: Account) -> list[Line]:
-    return [line for line in (*made.functions, *made.standing, made.whole) if line.peak]
+def _bars_of(figures: Account) -> list[Line]:
+    return [line for line in (*figures.functions, *figures.standing, figures.total) if line.peak]
 
 
-def _bars(axes: "Axes", made: Account) -> None:
-    lines = _bars_of(made)
+def _bars(axes: "Axes", figures: Account) -> None:
+    lines = _bars_of(figures)
     places = range(len(lines))
-    axes.barh(places, [line.always for line in lines], 0.8, color=_ALWAYS, label="always on, as many as the peak")
-    colours = [_COLOURS.get(line.name, _OTHER) for line in lines]
-    axes.barh(places, [line.pods for line in lines], 0.4, color=colours, label="this burst", zorder=2)
+    axes.barh(places, [line.always for line in lines], 0.8, color=_ALWAYS, label="as many as the peak, always on")
+    colors = [_COLORS.get(line.name, _OTHER) for line in lines]
+    axes.barh(places, [line.pods for line in lines], 0.4, color=colors, label="this burst", zorder=2)
     axes.set_yticks(places, [f"{line.name} ({line.pods:.0f} of {line.always:.0f})" for line in lines], fontsize=8)
     axes.invert_yaxis()
     axes.set_title(
-        f"Pod-seconds in {made.seconds:.0f} s, of those that pods always on would take", loc="left", fontsize=10
+        f"Pod-seconds in {figures.seconds:.0f} s, compared with pods that are always on", loc="left", fontsize=10
     )
     axes.legend(frameon=False, fontsize=8)
 
