@@ -71,14 +71,14 @@ class TrackInfo:
 
 
 class TrackStream:
-    """An audio track whose extraction may still be in progress: its file may grow until ``complete``.
+    """An audio track whose extraction may still be in progress: its file may grow until ``complete`` returns.
 
     Attributes:
-        info: what is known about the track; known from the beginning.
+        info: what is known about the track. The pipeline adds the cover and, if needed, the exact duration.
     """
 
     def __init__(self, info: TrackInfo, client: DemuxClient | None = None) -> None:
-        """A track that ``client`` still writes; None if its file is complete."""
+        """Describes a track that ``client`` is extracting; None if its file is complete."""
         self.info = info
         self._client = client
 

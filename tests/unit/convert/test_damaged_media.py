@@ -214,7 +214,7 @@ def _only_a_tag(path: Path) -> None:
         ("picture.jpg", _picture, "no audio track"),
         ("silent.mp4", _no_track, "no audio track"),
         ("half.mp4", _without_index, "not a video or audio file, or its beginning is damaged"),
-        ("garbage.mp4", _undecodable, "can be decoded"),
+        ("garbage.mp4", _undecodable, "cannot be decoded"),
     ],
 )
 def test_unusable_file_is_rejected_with_a_message(
