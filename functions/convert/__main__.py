@@ -27,7 +27,7 @@ _HELP = {
     "bitrate": "bit rate: " + ", ".join(f"{rate}k" for rate in BITRATES) + " (default: 192k)",
     "vbr": "variable bit rate of this quality instead, from 0 (best) to 9",
     "track": "audio track to convert, counted from 0 (default: 0)",
-    "start": "where the MP3 starts, in seconds or minutes: 83.5 or 1:23.5",
+    "start": "where the MP3 starts, in seconds (83.5) or as a time (1:23.5)",
     "end": "where the MP3 ends",
     "fade_in": "length of the fade-in in seconds",
     "fade_out": "length of the fade-out in seconds",
