@@ -271,15 +271,19 @@ class Connection:
 
 
 class _Mode(Enum):
-    # How to declare the current item.
+    """How to declare the current item."""
+
     AS_SPECIFIED = auto()
     AS_IT_EXISTS = auto()
     CLASSIC = auto()
 
 
 class _Declarer:
-    # Declares exchanges and queues one after the other. The server closes the channel on every error; the declarer then
-    # resumes on a new channel, where it accepts what exists or falls back to what an old server supports.
+    """Declares exchanges and queues one after the other.
+
+    The server closes the channel on every error. The declarer then resumes on a new channel, where it accepts what
+    exists or falls back to what an old server supports.
+    """
 
     def __init__(self, declarations: Declarations) -> None:
         self._remaining = list(declarations)

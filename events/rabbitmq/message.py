@@ -14,10 +14,14 @@ from urllib.parse import quote
 
 from events.schema import BadEvent, Event, parse
 
-#: Headers of a message that a function failed to handle: the last reason, and the number of failures.
-REASON, ATTEMPTS = "x-mp3burst-reason", "x-mp3burst-attempts"
-#: The extension attributes that Knative adds to a dead letter: the URL that refused it, and the status it answered.
-ERROR_URL, ERROR_STATUS = "ce-knativeerrordest", "ce-knativeerrorcode"
+#: Header: why a function last failed to handle the message.
+REASON = "x-mp3burst-reason"
+#: Header: how many times a function has failed to handle the message.
+ATTEMPTS = "x-mp3burst-attempts"
+#: Extension attribute that Knative adds to a dead letter: the URL that refused it.
+ERROR_URL = "ce-knativeerrordest"
+#: Extension attribute that Knative adds to a dead letter: the status that URL answered.
+ERROR_STATUS = "ce-knativeerrorcode"
 _FAILURE_HEADERS = (REASON, ATTEMPTS, ERROR_URL, ERROR_STATUS)
 
 # Properties must fit into one frame, 128 KB at RabbitMQ; a copy with larger ones could never be published.

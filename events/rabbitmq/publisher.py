@@ -20,7 +20,8 @@ _MAX_PAUSE = 0.1  # seconds before a message is sent again to a queue that rejec
 
 @dataclass(eq=False, slots=True)
 class _Pending:
-    # A message that a publishing thread waits for.
+    """A message whose confirmation a publishing thread waits for."""
+
     queue: str
     message: Message
     outcome: "Future[None]" = field(default_factory=Future)

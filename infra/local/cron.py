@@ -50,7 +50,8 @@ def _values(field: str, minimum: int, maximum: int) -> set[int]:
     for part in field.split(","):
         span, _, step = part.partition("/")
         if span == "*":
-            start, end = minimum, maximum
+            start = minimum
+            end = maximum
         else:
             first, _, last = span.partition("-")
             start = int(first)

@@ -32,7 +32,8 @@ def function() -> Iterator[Function]:
 
 
 def test_function_may_run_longer_than_two_heartbeats(server: RabbitMQ, function: Function) -> None:
-    slow, quick = VideoUploaded(job()), VideoUploaded(job())
+    slow = VideoUploaded(job())
+    quick = VideoUploaded(job())
     function.answer = lambda request, _: (lambda: time.sleep(4)) if request.id == slow.id else 200
     through = f"{server.url}?heartbeat=1"
     with Bridge(server.url, {"video": function.url}, through=through, options=";concurrency=1") as bridge:
@@ -44,7 +45,8 @@ def test_function_may_run_longer_than_two_heartbeats(server: RabbitMQ, function:
 
 
 def test_killed_bridge_loses_nothing(server: RabbitMQ, function: Function) -> None:
-    release, event = threading.Event(), VideoUploaded(job())
+    release = threading.Event()
+    event = VideoUploaded(job())
     function.answer = lambda _, delivery: (lambda: void(release.wait(30))) if delivery == 1 else 200
     with Bridge(server.url, {"video": function.url}) as bridge:
         bridge.publish(event, 10)
@@ -69,7 +71,9 @@ def test_bridge_killed_while_a_retry_waits_loses_nothing(server: RabbitMQ, funct
 
 
 def test_stopped_bridge_lets_running_requests_finish(server: RabbitMQ, function: Function) -> None:
-    release, first, second = threading.Event(), VideoUploaded(job()), VideoUploaded(job())
+    release = threading.Event()
+    first = VideoUploaded(job())
+    second = VideoUploaded(job())
     function.answer = lambda request, _: (lambda: void(release.wait(30))) if request.id == first.id else 200
     with Bridge(server.url, {"video": function.url}, options=";concurrency=1") as bridge:
         bridge.publish(first, 10)

@@ -66,7 +66,8 @@ def function() -> Iterator[Function]:
 
 
 def test_event_arrives_unchanged(make: Make, function: Function) -> None:
-    broker, event = make({"piece": function.url}), PieceCut(job(), 3)
+    broker = make({"piece": function.url})
+    event = PieceCut(job(), 3)
     broker.publish(event, 10)
     function.wait(lambda: len(function.requests) == 1)
     assert function.requests[0].data == {"job": event.job, "n": 3}
@@ -78,7 +79,8 @@ def test_event_arrives_unchanged(make: Make, function: Function) -> None:
 
 def test_each_queue_has_its_function(make: Make, function: Function) -> None:
     with Function() as notify:
-        broker, name = make({"video": function.url, "mp3": notify.url}), job()
+        broker = make({"video": function.url, "mp3": notify.url})
+        name = job()
         broker.publish(Mp3Ready(name), 10)
         broker.publish(VideoUploaded(name), 10)
         function.wait(lambda: function.ids == [VideoUploaded(name).id])
@@ -95,7 +97,8 @@ def test_failed_delivery_is_retried(make: Make, function: Function, fault: int |
 
 
 def test_failing_event_does_not_delay_others(make: Make, function: Function) -> None:
-    broker, bad = make({"video": function.url}), job()
+    broker = make({"video": function.url})
+    bad = job()
     function.answer = lambda request, _: 500 if request.data["job"] == bad else 200
     others = [VideoUploaded(job()) for _ in range(30)]
     for event in [VideoUploaded(bad), *others]:
@@ -117,7 +120,8 @@ def test_dead_letter_reaches_bury_with_its_reason(make: Make, function: Function
 
 
 def test_redriven_dead_letters_are_delivered_again(make: Make, function: Function) -> None:
-    broker, event = make({"video": function.url}), VideoUploaded(job())
+    broker = make({"video": function.url})
+    event = VideoUploaded(job())
     function.answer = lambda _, delivery: 500 if delivery < 6 else 200
     broker.publish(event, 10)
     redriven = 0
@@ -133,7 +137,8 @@ def test_redriven_dead_letters_are_delivered_again(make: Make, function: Functio
 
 
 def test_many_threads_can_publish_at_once(make: Make, function: Function) -> None:
-    broker, events = make({"video": function.url}), [VideoUploaded(job()) for _ in range(300)]
+    broker = make({"video": function.url})
+    events = [VideoUploaded(job()) for _ in range(300)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda event: broker.publish(event, 20), events))
     function.wait(lambda: len(function.requests) >= 300)

@@ -89,8 +89,10 @@ def test_alarm_costs_only_the_timeout(server: RabbitMQ, function: Function) -> N
 
 def test_alarm_delays_only_failed_events(server: RabbitMQ, function: Function) -> None:
     """During an alarm RabbitMQ reads nothing more from a connection that publishes, not even acknowledgements."""
-    alarm, bad = threading.Event(), VideoUploaded(job())
-    first, others = [VideoUploaded(job()) for _ in range(2)], [VideoUploaded(job()) for _ in range(5)]
+    alarm = threading.Event()
+    bad = VideoUploaded(job())
+    first = [VideoUploaded(job()) for _ in range(2)]
+    others = [VideoUploaded(job()) for _ in range(5)]
 
     def wait_for_alarm() -> None:
         alarm.wait(60)
@@ -179,7 +181,9 @@ def test_existing_queues_with_other_arguments_are_used(server: RabbitMQ, functio
 
 def test_forked_child_opens_its_own_connection(server: RabbitMQ, function: Function) -> None:
     with Bridge(server.url, {"video": function.url}) as bridge:
-        first, from_child, last = VideoUploaded(job()), VideoUploaded(job()), VideoUploaded(job())
+        first = VideoUploaded(job())
+        from_child = VideoUploaded(job())
+        last = VideoUploaded(job())
         bridge.publish(first, 10)
         assert isinstance(bridge.publisher, Publisher)
         lock = bridge.publisher._lock

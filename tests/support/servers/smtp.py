@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.servers import free_port
 
 #: Instead of an answer: hang, or drop the connection.
-HANG, DROP = "hang", "drop"
+HANG = "hang"
+DROP = "drop"
 
 
 class SmtpServer:

@@ -66,7 +66,8 @@ def documents(server: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", sorted(functions()))
 def test_function_has_the_same_settings_in_compose_as_on_knative(name: str) -> None:
-    container, service = functions()[name], compose()[name]
+    container = functions()[name]
+    service = compose()[name]
     env = {each["name"]: each["value"] for each in container["env"]}
     refs = [(each.get("configMapRef") or each["secretRef"])["name"] for each in container["envFrom"]]
     # A function that publishes to a broker on Knative publishes to RabbitMQ here.
@@ -292,7 +293,8 @@ def test_external_rabbitmq_is_passed_to_the_broker(tmp_path: Path) -> None:
     made = {file.name for file in (tmp_path / "kept").iterdir()}
     assert not {"secret-postgresql", "secret-mongodb"} & made
     broker = yaml.safe_load((tmp_path / "kept/secret-rabbitmq").read_text())["stringData"]
-    uri, amqp = "http://mq.example.org:15672", given["AMQP_URL"]
+    uri = "http://mq.example.org:15672"
+    amqp = given["AMQP_URL"]
     assert broker == {"AMQP_URL": amqp, "username": "ann", "password": "p@ss", "uri": uri, "port": "5673"}
 
     # Later runs do not need the variables, and generate no passwords for other servers.
