@@ -186,9 +186,9 @@ class Leases(Generic[RowT]):
         Args:
             lease: the lease on it.
             error: what went wrong. If a service was unavailable, the attempt does not count, because it says nothing
-                about the work. That ends a day after the row was created, or a store that is full for good would repeat
-                it forever. From then on nobody may claim the row before it is due either: the broker's retries follow
-                each other in seconds, and would use up all attempts on a store that takes a minute to start.
+                about the work. A day after the row was created, every attempt counts, or a store that is permanently
+                full would repeat it forever. From then on nobody may claim the row before it is due, either: the broker
+                retries within seconds, and would use up all attempts on a store that takes a minute to start.
         """
         is_old = lease.age >= _DAY
         counts = is_old or not isinstance(error, Mp3burstError) or error.counts_as_attempt

@@ -66,7 +66,7 @@ class Overdue:
     def abandon_mails(self) -> int:
         """Abandons the mails that could not be sent for a day; returns how many.
 
-        A mail with few attempts waits on: it was the whole installation that was off for a day.
+        A mail with fewer attempts is kept: the whole installation must have been off for a day.
         """
         old = and_(
             is_free(mails),

@@ -29,7 +29,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What a sweep needs. Ended jobs are deleted after ``keep_days``, or never if that is 0."""
+    """What a sweep needs.
+
+    Attributes:
+        overdue: the queries.
+        blobs: the records of the blobs to delete.
+        media: the stores of these blobs.
+        outbox: emits events.
+        keep_days: days after which ended jobs are deleted; 0 for never.
+    """
 
     overdue: Overdue
     blobs: Blobs

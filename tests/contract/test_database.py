@@ -199,8 +199,8 @@ def test_older_version_leaves_a_newer_database_alone_and_is_not_retried(kind: st
     with {"mariadb": MariaDB, "postgresql": PostgreSQL}[kind]() as fresh:
         migrate_as_older(fresh.url)
         fresh.stop()
-        away = migrate(fresh.url)
-        assert (away.returncode, away.stderr.startswith("Migrating the database failed: ")) == (1, True)
+        failed = migrate(fresh.url)
+        assert (failed.returncode, failed.stderr.startswith("Migrating the database failed: ")) == (1, True)
 
 
 def migrate_as_older(url: str) -> None:

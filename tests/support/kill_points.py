@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, event, insert, select, update
 
+from events.publish import Publish
 from events.schema import Event, JobId, PieceCut, PiecesEncoded, VideoUploaded, parse
 from functions.auth.accounts import UserId
 from functions.auth.links import Links
@@ -236,7 +237,7 @@ class System:
         self._accepted_mails = directory / "accepted_mails"
         self._published = directory / "published"
         self.convert: Callable[[JobId, ConvertDependencies], None] = handlers.convert
-        self.fanout = math.inf
+        self.fanout_seconds = math.inf
 
     @cached_property
     def database(self) -> Database:
@@ -256,7 +257,7 @@ class System:
             outbox=self.outbox(self.publish),
         )
 
-    def for_convert(self, publish: Callable[[Event, float], None] | None = None) -> ConvertDependencies:
+    def for_convert(self, publish: Publish | None = None) -> ConvertDependencies:
         outbox = self.outbox(publish or self.publish)
         return ConvertDependencies(
             media=self.media,
@@ -266,19 +267,17 @@ class System:
             pieces=Pieces(self.database),
             outbox=outbox,
             encoders=1,
-            fanout_seconds=self.fanout,
+            fanout_seconds=self.fanout_seconds,
         )
 
     def for_notify(self) -> NotifyDependencies:
         return NotifyDependencies(Mails(self.database), Links(["k" * 32], "http://localhost", 7), self.send)
 
-    def for_sweep(
-        self, publish: Callable[[Event, float], None] | None = None, keep_days: float = 0
-    ) -> SweepDependencies:
+    def for_sweep(self, publish: Publish | None = None, keep_days: float = 0) -> SweepDependencies:
         outbox = self.outbox(publish or self.publish)
         return SweepDependencies(Overdue(self.database), Blobs(self.database), self.media, outbox, keep_days)
 
-    def outbox(self, publish: Callable[[Event, float], None]) -> Outbox:
+    def outbox(self, publish: Publish) -> Outbox:
         return Outbox(self.database, publish)
 
     def publish(self, event: Event, _: float) -> None:

@@ -37,7 +37,7 @@ def converted(video: Path, options: dict[str, str], place: Path, fanout: float) 
 
     place.mkdir()
     system = System(prepare(new_system(place / "empty"), place / "uploaded", work))
-    system.fanout = fanout
+    system.fanout_seconds = fanout
     system.convert(only_job(system).id, system.for_convert())
     pieces = system.count("pieces")
     system.let_days_pass()

@@ -277,7 +277,7 @@ def test_many_workers_make_the_bytes_of_one(tmp_path: Path) -> None:
         system = System(new_system(tmp_path / name))
         create_job(Form("a.wav", {"vbr": "3"}, iter([wave_bytes(30)])), ADA, None, system.for_upload())
         if name == "shared":
-            system.fanout = 0
+            system.fanout_seconds = 0
             handlers.convert(only_job(system).id, system.for_convert(system.deliver))
         else:
             system.convert(only_job(system).id, system.for_convert())

@@ -1,7 +1,7 @@
 """Kills the workers of a split conversion at each of their kill points: same MP3, one mail, nothing left behind."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,11 +52,11 @@ def mp3(uploaded: Path, place: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def split(uploaded: Path, place: Path) -> Path:
-    def work(system: System) -> None:
-        system.fanout = 0
+    def split_job(system: System) -> None:
+        system.fanout_seconds = 0
         handlers.convert(only_job(system).id, system.for_convert())
 
-    return prepare(uploaded, place / "split", work)
+    return prepare(uploaded, place / "split", split_job)
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +82,13 @@ def assert_done(system: System, mp3: bytes) -> None:
 
 def assert_completes(system: System, mp3: bytes, *late: Event) -> None:
     """Asserts that sweep alone completes the job, and that delivering every event again afterwards changes nothing."""
-    system.fanout = 0
+    system.fanout_seconds = 0
     published = system.published()
     system.let_days_pass()
     assert_done(system, mp3)
     for event in [*published, *late]:
         system.deliver(event)
     assert_done(system, mp3)
-
-
-def worker(system: System, work: Callable[[System], None]) -> None:
-    system.fanout = 0
-    work(system)
 
 
 def test_two_pieces_were_published(split: Path) -> None:
@@ -103,21 +98,25 @@ def test_two_pieces_were_published(split: Path) -> None:
     system.close()
 
 
-def test_killed_splitter(uploaded: Path, tmp_path: Path, mp3: bytes) -> None:
+def test_job_completes_after_its_splitter_is_killed(uploaded: Path, tmp_path: Path, mp3: bytes) -> None:
     job = only_job_id(uploaded)
-    work = functools.partial(worker, work=lambda system: handlers.convert(job, system.for_convert()))
-    for _, system in kill_everywhere(uploaded, tmp_path, work, begin="read"):
+
+    def split_job(system: System) -> None:
+        system.fanout_seconds = 0
+        handlers.convert(job, system.for_convert())
+
+    for _, system in kill_everywhere(uploaded, tmp_path, split_job, begin="read"):
         assert_completes(system, mp3, VideoUploaded(job))
 
 
-def test_killed_encoder(half: Path, tmp_path: Path, mp3: bytes) -> None:
+def test_job_completes_after_an_encoder_is_killed(half: Path, tmp_path: Path, mp3: bytes) -> None:
     """Kills the encoder of the last piece, which completes the set."""
     job = only_job_id(half)
     for _, system in kill_everywhere(half, tmp_path, lambda system: handlers.encode(job, 0, system.for_convert())):
         assert_completes(system, mp3, PieceCut(job, 0), PieceCut(job, 1))
 
 
-def test_killed_joiner(encoded: Path, tmp_path: Path, mp3: bytes) -> None:
+def test_job_completes_after_its_joiner_is_killed(encoded: Path, tmp_path: Path, mp3: bytes) -> None:
     job = only_job_id(encoded)
     for _, system in kill_everywhere(encoded, tmp_path, lambda system: handlers.join(job, system.for_convert())):
         assert_completes(system, mp3, PiecesEncoded(job))
