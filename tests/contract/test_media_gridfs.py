@@ -216,8 +216,10 @@ def test_large_files_are_deleted_in_batches(mongodb: MongoDB, monkeypatch: pytes
 
 def test_a_hanging_server_raises_unavailable() -> None:
     with MongoDB() as server:
+        blob = put(GridFSStore(server.url, "videos"), b"content")  # A cold server may take longer than half a second.
         store = GridFSStore(f"{server.url}/?socketTimeoutMS=500&serverSelectionTimeoutMS=500", "videos")
-        blob = put(store, b"content")
+        with store.open(blob) as reader:
+            assert reader.read() == b"content"
         server.suspend()
         with pytest.raises(MediaUnavailable):
             store.open(blob)
