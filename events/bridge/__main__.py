@@ -17,7 +17,7 @@ import pika.exceptions  # type: ignore[import-untyped]  # pika carries no types
 
 from events.bridge.consumer import Bridge, RetryPolicy, Route
 from events.errors import Mp3burstError
-from events.rabbitmq.connection import parameters, properties, received
+from events.rabbitmq.connection import from_delivery, parameters, to_properties
 from events.rabbitmq.topology import Topology, dead_letter_queue
 
 _log = logging.getLogger(__name__)
@@ -77,11 +77,11 @@ def redrive(url: str, queue: str) -> int:
         count = channel.queue_declare(dead_letters, passive=True).method.message_count
         moved = 0
         while moved < count:
-            method, read, body = channel.basic_get(dead_letters)
+            method, properties, body = channel.basic_get(dead_letters)
             if method is None:
                 break
-            message = received(body, read).without_failures()
-            channel.basic_publish("", queue, body, properties(message), mandatory=True)
+            message = from_delivery(body, properties).without_failures()
+            channel.basic_publish("", queue, body, to_properties(message), mandatory=True)
             channel.basic_ack(method.delivery_tag)
             moved += 1
         return moved

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from events.http import HttpSink
-from events.rabbitmq.connection import Connection, Unconfirmed, received
+from events.rabbitmq.connection import Connection, Unconfirmed, from_delivery
 from events.rabbitmq.message import Message, from_message
 from events.rabbitmq.topology import (
     DEAD_LETTER_EXCHANGE,
@@ -192,8 +192,8 @@ class Bridge:
             self._last_loss = reason
             _log.warning("No connection to RabbitMQ, reconnecting: %s", reason)
 
-    def _deliver(self, route: Route, name: str, channel: Any, method: Any, read: Any, body: bytes) -> None:
-        message = received(body, read)
+    def _deliver(self, route: Route, name: str, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        message = from_delivery(body, properties)
         self._unsettled.add(method.delivery_tag)
         try:
             _, headers = from_message(message)

@@ -62,21 +62,21 @@ def parameters(url: str) -> Any:
         raise BadAmqpUrl("AMQP_URL is not a RabbitMQ URL: write amqp://USER:PASSWORD@HOST:5672/%2F.") from None
 
 
-def properties(message: Message) -> Any:
+def to_properties(message: Message) -> Any:
     """Returns pika's properties for a message; they make it persistent."""
     return pika.BasicProperties(
         content_type=message.content_type, message_id=message.message_id, headers=dict(message.headers), delivery_mode=2
     )
 
 
-def received(body: bytes, read: Any) -> Message:
+def from_delivery(body: bytes, properties: Any) -> Message:
     """Converts a delivery, its body and pika's properties, to a message."""
     # pika returns a name that is not UTF-8 as bytes, and cannot write it back.
     headers = {
         name.decode("ascii", "ignore") if isinstance(name, bytes) else name: value
-        for name, value in (read.headers or {}).items()
+        for name, value in (properties.headers or {}).items()
     }
-    return Message(body, headers, read.message_id, read.content_type)
+    return Message(body, headers, properties.message_id, properties.content_type)
 
 
 class Connection:
@@ -156,7 +156,7 @@ class Connection:
             return
         self._tag += 1
         self._unconfirmed[self._tag] = (key, message.message_id, on_outcome)
-        self._channel.basic_publish(exchange, key, message.body, properties(message), mandatory=True)
+        self._channel.basic_publish(exchange, key, message.body, to_properties(message), mandatory=True)
 
     def reset(self, reason: str) -> None:
         """Drops the connection and opens another."""
@@ -236,11 +236,11 @@ class Connection:
         self._backoff = _MIN_BACKOFF
         self._on_ready(channel)
 
-    def _on_returned(self, _: Any, method: Any, read: Any, __: bytes) -> None:
+    def _on_returned(self, _: Any, method: Any, properties: Any, __: bytes) -> None:
         # A return does not identify its message. Two with the same id for the same queue are the same event, so both
         # have failed.
         for tag, (key, message_id, on_outcome) in list(self._unconfirmed.items()):
-            if (key, message_id) == (method.routing_key, read.message_id):
+            if (key, message_id) == (method.routing_key, properties.message_id):
                 del self._unconfirmed[tag]
                 on_outcome(Unroutable(f"{method.reply_text}: {method.exchange!r} {key!r}"))
 

@@ -117,7 +117,9 @@ class Installation:
         for name in self._ports:
             self._launch(name)
         for name, port in self._ports.items():
-            wait_for(functools.partial(self._listens, name, port), f"{name} to listen")
+            wait_for(
+                functools.partial(self._listens, name, port), f"{name} to listen", seconds=120
+            )  # all start at once
         for name in set(self._ours) - self._running.keys() - {"migrations"}:
             self._launch(name)
         (nginx, option, file, *arguments) = self.services["gateway"]["command"]
