@@ -108,13 +108,13 @@ def plan_pieces(track: TrackInfo, options: Options, threshold: float, limit: int
 
 
 def encode_piece(
-    source: EncoderInput, frames: FrameRange, out: SupportsWrite, on_progress: Callable[[float], None]
+    source: EncoderInput, frame_range: FrameRange, out: SupportsWrite, on_progress: Callable[[float], None]
 ) -> EncodedPiece:
     """Encodes one piece of a track and writes its frames.
 
     Args:
         source: the plan, and the file with the track or with the excerpt that the range's seek describes.
-        frames: the piece's range.
+        frame_range: of the piece.
         out: takes the frames.
         on_progress: as for ``encoder.encode``.
 
@@ -123,7 +123,7 @@ def encode_piece(
         EncoderKilled: the encoder was killed; retrying may succeed.
         TemporaryStorageFull: there was no space for the frames.
     """
-    (run,) = encoder.encode(source, [frames], 1, on_progress)
+    (run,) = encoder.encode(source, [frame_range], 1, on_progress)
     summary = run.summarize()
     for chunk in read_frames(run.path, summary):
         out.write(chunk)
@@ -136,6 +136,6 @@ def pieces_fit(plan: Plan, pieces: Sequence[EncodedPiece]) -> bool:
 
     If an encoder that seeks meets damage, fewer samples may have been decoded than were counted for later pieces.
     """
-    damaged = any(frames.seek for frames in plan.ranges) and any(piece.errors for piece in pieces[:-1])
+    damaged = any(frame_range.seek for frame_range in plan.ranges) and any(piece.errors for piece in pieces[:-1])
     reconfigured = any(piece.reconfigured for piece in pieces)
     return not damaged and not reconfigured and seams_match([piece.summary for piece in pieces])

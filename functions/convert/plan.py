@@ -152,7 +152,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON types."""
         values = {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
-        return {**values, "pieces": [frames.to_json() for frames in self.ranges]}
+        return {**values, "pieces": [frame_range.to_json() for frame_range in self.ranges]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -160,7 +160,7 @@ class Plan:
         values = {name: data[key] for name in cls.__slots__ if (key := _JSON_KEYS.get(name, name)) in data}
         values["quality"] = tuple(data["quality"])
         values["filters"] = tuple(data["filters"])
-        values["ranges"] = tuple(FrameRange.from_json(frames) for frames in data["pieces"])
+        values["ranges"] = tuple(FrameRange.from_json(piece) for piece in data["pieces"])
         return cls(**values)
 
 

@@ -24,23 +24,23 @@ def decode(ffmpeg: str, container: str, track: int) -> list[str]:
     return [*_common(ffmpeg), "-f", _demuxer(container), "-fd", str(track), "-i", "fd:"]
 
 
-def encode(ffmpeg: str, plan: Plan, frames: FrameRange, *, track: int, out: int, staged: bool) -> list[str]:
+def encode(ffmpeg: str, plan: Plan, frame_range: FrameRange, *, track: int, out: int, staged: bool) -> list[str]:
     """Returns ffmpeg's arguments to encode a range.
 
     Args:
         ffmpeg: path of the program.
         plan: how to encode.
-        frames: the range.
+        frame_range: the frames to encode.
         track: descriptor of the open file with the track.
         out: descriptor of the open file for the frames.
         staged: whether to run in stages, which is required unless the plan is ``bundled``.
     """
     if staged:
-        source = [*decode(ffmpeg, plan.container, track), *_staged(plan, frames)]
+        source = [*decode(ffmpeg, plan.container, track), *_staged(plan, frame_range)]
     else:
         # Probing the stream would shift the clock's zero, and would swallow the decoder's first errors.
         source = [*_common(ffmpeg), "-f", "lavfi", "-nofind_stream_info"]
-        source += ["-i", _bundled(plan, frames, track), "-map", "0:a:0"]
+        source += ["-i", _bundled(plan, frame_range, track), "-map", "0:a:0"]
     return [
         *source,
         *("-map_metadata", "-1", "-c:a", "libmp3lame", *plan.quality, "-reservoir", "0"),
@@ -60,12 +60,12 @@ def _demuxer(container: str) -> str:
     return _DEMUXERS.get(container, container)
 
 
-def _filters(plan: Plan, frames: FrameRange) -> list[str]:
-    trim = frames.trim_filter(plan.rate)
+def _filters(plan: Plan, frame_range: FrameRange) -> list[str]:
+    trim = frame_range.trim_filter(plan.rate)
     return [*plan.filters, trim] if trim else [*plan.filters]
 
 
-def _bundled(plan: Plan, frames: FrameRange, track: int) -> str:
+def _bundled(plan: Plan, frame_range: FrameRange, track: int) -> str:
     movie = (
         rf"amovie=filename=fd\\::format_name={_demuxer(plan.container)}:dec_threads=1"
         rf":format_opts=fd={track}\\:protocol_whitelist=fd"
@@ -73,11 +73,11 @@ def _bundled(plan: Plan, frames: FrameRange, track: int) -> str:
     # Filters count time in samples of the source, as in stages. Unlike a file's clock it never goes back.
     clock = ("asettb=1/sr", "asetpts=N")
     batch = f"asetnsamples=n={_BATCH}:p=0"
-    return ",".join([movie, *clock, *_filters(plan, frames), _LAME, batch])
+    return ",".join([movie, *clock, *_filters(plan, frame_range), _LAME, batch])
 
 
-def _staged(plan: Plan, frames: FrameRange) -> list[str]:
-    first, *more = _filters(plan, frames)
+def _staged(plan: Plan, frame_range: FrameRange) -> list[str]:
+    first, *more = _filters(plan, frame_range)
     if not plan.loopback:
         return ["-map", "0:a:0", "-af", ",".join([first, *more])]
     # The output of the first filter is encoded as PCM, which is discarded except for the loopback decoder that feeds

@@ -228,7 +228,8 @@ class _Pool:
     ) -> None:
         staged = not (source.plan.bundled and supports_bundled(source.ffmpeg))
         self.runs = {
-            frames: EncoderRun(frames, source.directory / f"piece-{frames.start}", staged=staged) for frames in ranges
+            frame_range: EncoderRun(frame_range, source.directory / f"piece-{frame_range.start}", staged=staged)
+            for frame_range in ranges
         }
         self.waiting = list(reversed(self.runs.values()))
         self.running: list[EncoderRun] = []

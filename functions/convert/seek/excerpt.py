@@ -128,23 +128,25 @@ def _index(file: IO[bytes], track: TrackInfo) -> ClusterIndex:
 
 def add_seeks(plan: Plan, track: TrackInfo, clusters: ClusterIndex) -> Plan:
     """Returns the plan with a seek for each of its ranges."""
+    with track.path.open("rb") as file:
+        ranges = tuple(
+            replace(frame_range, seek=_seek_for(frame_range, plan.rate, clusters, file)) for frame_range in plan.ranges
+        )
+    return replace(plan, ranges=ranges)
+
+
+def _seek_for(frame_range: FrameRange, rate: int, clusters: ClusterIndex, file: IO[bytes]) -> Seek:
     starts = clusters.starts
     samples = [start.sample for start in starts]
-    warmup = WARMUP_SECONDS * plan.rate
-    size = samples_per_frame(plan.rate)
-    with track.path.open("rb") as file:
-
-        def seek_for(frames: FrameRange) -> Seek:
-            first = max(bisect_right(samples, (frames.start - PREROLL_FRAMES) * size - warmup) - 1, 0)
-            last = len(samples)
-            if frames.end is not None:
-                last = bisect_right(samples, (frames.end + LOOKAHEAD_FRAMES) * size + warmup)
-            offset, sample = starts[first]
-            end = starts[last].offset if last < len(samples) else clusters.end
-            crc = _copy(file, offset, end, None)
-            return Seek(starts[0].offset, offset, end, sample, crc)
-
-        return replace(plan, ranges=tuple(replace(frames, seek=seek_for(frames)) for frames in plan.ranges))
+    warmup = WARMUP_SECONDS * rate
+    size = samples_per_frame(rate)
+    first = max(bisect_right(samples, (frame_range.start - PREROLL_FRAMES) * size - warmup) - 1, 0)
+    last = len(samples)
+    if frame_range.end is not None:
+        last = bisect_right(samples, (frame_range.end + LOOKAHEAD_FRAMES) * size + warmup)
+    offset, sample = starts[first]
+    end = starts[last].offset if last < len(samples) else clusters.end
+    return Seek(head=starts[0].offset, offset=offset, end=end, sample=sample, crc=_copy(file, offset, end, None))
 
 
 def write_excerpt(track: SupportsReadSeek, seek: Seek, out: SupportsWrite) -> None:
