@@ -59,7 +59,7 @@ def parse_route(text: str, topology: Topology) -> Route:
 
 
 def redrive(url: str, queue: str) -> int:
-    """Returns a queue's present dead letters to it, as if they had never failed.
+    """Moves a queue's current dead letters back to it, as if they had never failed.
 
     If it is killed while moving one, that one may be delivered twice.
 
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         if given.command == "redrive":
             if given.queue not in topology.queues:
                 raise BadSettings(f"There is no queue {given.queue!r}: choose one of {', '.join(topology.queues)}.")
-            _log.info("Returned %d dead letters to %s.", redrive(given.url, given.queue), given.queue)
+            _log.info("Moved %d dead letters back to %s.", redrive(given.url, given.queue), given.queue)
             return 0
         routes = [parse_route(text, topology) for text in given.route or environ.get("BRIDGE_ROUTES", "").split()]
         if not routes or len({route.queue for route in routes}) < len(routes):
@@ -155,7 +155,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         help="seconds that running requests have when the bridge is stopped (BRIDGE_GRACE)",
     )
     commands = parser.add_subparsers(dest="command", metavar="redrive QUEUE")
-    commands.add_parser("redrive", help="return a queue's dead letters to it").add_argument("queue")
+    commands.add_parser("redrive", help="move a queue's dead letters back to it").add_argument("queue")
     return parser
 
 

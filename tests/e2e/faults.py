@@ -148,7 +148,7 @@ class Rig:
         assert sent.keys() == {message_id(row.id, row.state) for row in found if row.id not in self._checked}
         assert sorted(sent.values())[-1] <= (2 if doubled else 1)
         assert sum(sent.values()) - len(sent) <= doubled
-        assert self.installation.orphan_chunks() == 0
+        assert self.installation.orphaned_files() == 0
         assert self.installation.rows("blobs") == self.installation.rows("blobs", expires_at=None)
         assert self.messages() == {}
         self._checked |= rows.keys()

@@ -70,12 +70,14 @@ class Notes:
         self.directory = directory
         directory.mkdir()
 
-    def __call__(self, name: str) -> list[Any]:
+    def lines(self, name: str) -> list[Any]:
+        """Returns the lines of a file, JSON decoded; none if it does not exist."""
         path = self.directory / name
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) if line.startswith("[") else line for line in lines]
+        text = path.read_text() if path.exists() else ""
+        return [json.loads(line) if line.startswith("[") else line for line in text.splitlines()]
 
-    def go(self, name: str = "go") -> None:
+    def create(self, name: str = "go") -> None:
+        """Creates a file that a function waits for."""
         (self.directory / name).touch()
 
 
@@ -172,12 +174,12 @@ def test_load_scales_up_to_max_scale(run: Callable[..., Platform], notes: Notes)
     platform = run(service("web", notes.directory, "web", paths="/web", concurrency=2, scaling={"max-scale": "2"}))
     with ThreadPoolExecutor(6) as threads:
         answers = [threads.submit(get, f"{platform.url}/web/wait?file=go") for _ in range(6)]
-        wait_for(lambda: len(notes("wait")) == 4, "four requests to run")
+        wait_for(lambda: len(notes.lines("wait")) == 4, "four requests to run")
         report = platform.status()["functions"]["web"]
         assert [instance["inflight"] for instance in report["instances"]] == [2, 2]
         assert report["queued"] == 2
-        assert len(set(notes("wait"))) == 2
-        notes.go()
+        assert len(set(notes.lines("wait"))) == 2
+        notes.create()
         assert [answer.result() for answer in answers] == [(200, b"done")] * 6
 
 
@@ -186,9 +188,11 @@ def test_cpu_work_gets_no_more_instances_than_cpus(run: Callable[..., Platform],
     cores = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(cores + 2) as threads:
         answers = [threads.submit(get, f"{platform.url}/web/wait?file=go") for _ in range(cores + 2)]
-        wait_for(lambda: len(notes("wait")) == cores and platform.status()["functions"]["web"]["queued"] == 2, "queue")
+        wait_for(
+            lambda: len(notes.lines("wait")) == cores and platform.status()["functions"]["web"]["queued"] == 2, "queue"
+        )
         assert len(platform.instances("web")) == cores
-        notes.go()
+        notes.create()
         assert all(answer.result()[0] == 200 for answer in answers)
 
 
@@ -246,7 +250,7 @@ def test_truncated_upload_never_looks_complete(run: Callable[..., Platform], not
     with socket.create_connection(("127.0.0.1", platform.port)) as client:
         client.sendall(b"POST /web/count HTTP/1.1\r\nHost: localhost\r\n" + request_)
         wait_for(lambda: platform.instances("web")[0]["inflight"], "the request to arrive")
-    assert wait_for(lambda: notes("count"), "the function to notice") == ["broken"]
+    assert wait_for(lambda: notes.lines("count"), "the function to notice") == ["broken"]
     wait_for(lambda: not platform.instances("web")[0]["inflight"], "the slot to be free again")
 
 
@@ -254,7 +258,7 @@ def test_disconnect_ends_the_download(run: Callable[..., Platform], notes: Notes
     platform = run()
     with urllib.request.urlopen(f"{platform.url}/web/flood?bytes={GIGABYTE}", timeout=60) as answer:
         assert len(answer.read(1000)) == 1000
-    assert wait_for(lambda: notes("flood"), "the function to notice") == ["disconnected"]
+    assert wait_for(lambda: notes.lines("flood"), "the function to notice") == ["disconnected"]
 
 
 def test_headers_and_bodies_pass_unchanged(run: Callable[..., Platform]) -> None:
@@ -376,7 +380,7 @@ def test_response_is_limited_to_timeout_seconds(run: Callable[..., Platform], no
     assert get(f"{platform.url}/web/wait?file=go")[0] == 504
     with pytest.raises(http.client.IncompleteRead), urllib.request.urlopen(f"{platform.url}/web/drip") as answer:
         answer.read()
-    notes.go()
+    notes.create()
 
 
 def test_events_reach_functions_with_matching_triggers(
@@ -385,13 +389,13 @@ def test_events_reach_functions_with_matching_triggers(
     platform = run(*eventing_documents)
     assert publish(platform, "a") == 202
     assert publish(platform, "other", type="test.other") == 202
-    [[id_, type_, data, _]] = wait_for(lambda: notes("handle"), "the event")
+    [[id_, type_, data, _]] = wait_for(lambda: notes.lines("handle"), "the event")
     assert (id_, type_, data) == ("a", "test.event", {"job": "1"})
     wait_for(lambda: set(platform.status()["queues"]["t"].values()) == {0}, "the queue to be empty")
     for name in ("id", "type", "source", "specversion"):
         assert publish(platform, "b", **{name: ""}) == 400
     assert publish(platform, "b", specversion="0.3") == 400
-    assert len(notes("handle")) == 1
+    assert len(notes.lines("handle")) == 1
 
 
 def test_failing_event_is_retried_then_dead_lettered(
@@ -400,14 +404,14 @@ def test_failing_event_is_retried_then_dead_lettered(
     platform = run(*eventing_documents)
     assert publish(platform, "never:1") == 202
     assert publish(platform, "wrong:1") == 202
-    [buried] = wait_for(lambda: notes("bury"), "the dead letter")
+    [buried] = wait_for(lambda: notes.lines("bury"), "the dead letter")
     assert buried == ["never:1", "http://handle.mp3burst.svc.cluster.local/", "503"]
-    times = [time for id_, _, _, time in notes("handle") if id_ == "never:1"]
+    times = [time for id_, _, _, time in notes.lines("handle") if id_ == "never:1"]
     assert len(times) == 3
     assert times[1] - times[0] >= 0.2
     assert times[2] - times[1] >= 0.4
     wait_for(lambda: set(platform.status()["queues"]["t"].values()) == {0}, "the queue to be empty")
-    assert [id_ for id_, *_ in notes("handle")].count("wrong:1") == 1
+    assert [id_ for id_, *_ in notes.lines("handle")].count("wrong:1") == 1
     [letter] = platform.status()["dead_letters"]
     assert (letter["event"]["ce-id"], letter["error"], letter["data"]) == ("never:1", 503, '{"job": "1"}')
     platform.stop()
@@ -420,11 +424,11 @@ def test_parallelism_limits_concurrent_events(
     platform = run(*eventing_documents)
     for number in range(5):
         publish(platform, f"wait:{number}")
-    wait_for(lambda: len(notes("handle")) == 2, "two events to run")
+    wait_for(lambda: len(notes.lines("handle")) == 2, "two events to run")
     assert platform.status()["queues"]["t"] == {"ready": 3, "inflight": 2, "retrying": 0}
-    notes.go()
-    wait_for(lambda: len(notes("handled")) == 5, "all to be handled")
-    assert len(notes("handle")) == 5
+    notes.create()
+    wait_for(lambda: len(notes.lines("handled")) == 5, "all to be handled")
+    assert len(notes.lines("handle")) == 5
 
 
 def test_event_is_redelivered_after_its_instance_is_killed(
@@ -432,14 +436,14 @@ def test_event_is_redelivered_after_its_instance_is_killed(
 ) -> None:
     platform = run(*eventing_documents)
     publish(platform, "wait:1")
-    wait_for(lambda: notes("handle"), "the event to run")
+    wait_for(lambda: notes.lines("handle"), "the event to run")
     [instance] = platform.instances("handle")
     worker = descendants(instance["pid"])
     os.kill(instance["pid"], signal.SIGKILL)
     wait_for(lambda: not any(map(is_alive, worker)), "the worker to die with its master")
-    notes.go()
-    wait_for(lambda: notes("handled"), "the second delivery")
-    assert len(notes("handle")) == 2
+    notes.create()
+    wait_for(lambda: notes.lines("handled"), "the second delivery")
+    assert len(notes.lines("handle")) == 2
 
 
 def test_killed_platform_loses_no_event(
@@ -449,15 +453,15 @@ def test_killed_platform_loses_no_event(
     for number in range(4):
         publish(platform, f"wait:{number}")
     publish(platform, "never:1")
-    wait_for(lambda: len(notes("handle")) >= 2, "events to run")
+    wait_for(lambda: len(notes.lines("handle")) >= 2, "events to run")
     processes = descendants(platform.process.pid)
     assert processes
     platform.kill()
     wait_for(lambda: not any(map(is_alive, processes)), "every process to die with the platform")
-    notes.go()
+    notes.create()
     run(*eventing_documents)
-    wait_for(lambda: len(set(notes("handled"))) == 4, "every event")
-    wait_for(lambda: notes("bury"), "the dead letter")
+    wait_for(lambda: len(set(notes.lines("handled"))) == 4, "every event")
+    wait_for(lambda: notes.lines("bury"), "the dead letter")
 
 
 def test_burst_may_exceed_the_soft_limit_of_open_files(run: Callable[..., Platform]) -> None:
@@ -493,7 +497,7 @@ def test_event_waits_while_no_files_can_be_opened(
     wait_for(lambda: "Too many open files" in platform.output(), "the limit to be reached")
     resource.prlimit(platform.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
     connection.close()
-    wait_for(lambda: notes("handle"), "the event")
+    wait_for(lambda: notes.lines("handle"), "the event")
 
 
 def test_ping_is_sent_at_the_start(
@@ -502,7 +506,7 @@ def test_ping_is_sent_at_the_start(
     spec = {"schedule": "0 0 1 1 *", "data": '{"a": 1}', "sink": {"uri": "http://handle.mp3burst.svc.cluster.local/x"}}
     source = {"apiVersion": "sources.knative.dev/v1", "kind": "PingSource", "metadata": {"name": "p"}, "spec": spec}
     run(*eventing_documents, source)
-    [[_, type_, data, _]] = wait_for(lambda: notes("handle"), "the ping")
+    [[_, type_, data, _]] = wait_for(lambda: notes.lines("handle"), "the ping")
     assert (type_, data) == ("dev.knative.sources.ping", {"a": 1})
 
 
@@ -510,11 +514,11 @@ def test_sigterm_lets_running_requests_finish(run: Callable[..., Platform], note
     platform = run()
     with ThreadPoolExecutor(1) as threads:
         answer = threads.submit(get, f"{platform.url}/web/wait?file=go")
-        wait_for(lambda: notes("wait"), "the request to run")
+        wait_for(lambda: notes.lines("wait"), "the request to run")
         processes = descendants(platform.process.pid)
         platform.process.terminate()
         wait_for(lambda: get(f"{platform.url}/web")[0] == 503, "new requests to be refused")
-        notes.go()
+        notes.create()
         assert answer.result() == (200, b"done")
     assert platform.process.wait(20) == 0
     assert not any(map(is_alive, processes))
@@ -524,7 +528,7 @@ def test_second_signal_skips_draining(run: Callable[..., Platform], notes: Notes
     platform = run()
     thread = threading.Thread(target=lambda: get_or_none(f"{platform.url}/web/wait?file=go"))
     thread.start()
-    wait_for(lambda: notes("wait"), "the request to run")
+    wait_for(lambda: notes.lines("wait"), "the request to run")
     processes = descendants(platform.process.pid)
     platform.process.send_signal(signal.SIGINT)
     wait_for(lambda: get(f"{platform.url}/web")[0] == 503, "the platform to drain")

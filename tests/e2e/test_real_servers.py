@@ -67,5 +67,5 @@ def test_two_hundred_clips_of_twenty_users_all_succeed(place: Installation) -> N
     place.settled()
     sent = Counter(mail["Message-ID"] for mail in place.smtp.mails)
     assert {sent[f"<{job}.mp3.ready@mp3burst>"] for _, job, _ in done} == {1}
-    assert place.orphan_chunks() == 0
+    assert place.orphaned_files() == 0
     assert place.rows("blobs") == place.rows("blobs", expires_at=None)

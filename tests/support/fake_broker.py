@@ -59,7 +59,7 @@ class FakeBroker:
         thread.start()
 
     def redrive(self, queue: str) -> int:
-        """Returns a queue's dead letters to it, and their number to the caller."""
+        """Moves a queue's dead letters back to it and returns how many there were."""
         letters = self.dead.pop(queue, [])
         for letter in letters:
             self.put(queue, letter.without_failures())

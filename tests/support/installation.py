@@ -40,7 +40,7 @@ class Installation:
         query = select(func.count()).select_from(target).where(*where)
         return int(self.database.run(lambda connection: connection.scalar(query)) or 0)
 
-    def orphan_chunks(self) -> int:
+    def orphaned_files(self) -> int:
         """Counts the files in GridFS that have chunks but no row in the blobs table."""
         with MongoClient[dict[str, object]](self.mongodb.url) as client:
             kept = self.database.run(lambda connection: {*connection.scalars(select(metadata.tables["blobs"].c.id))})

@@ -91,7 +91,7 @@ class Bridge(Server):
         self.publisher(event, timeout)
 
     def redrive(self, queue: str) -> int:
-        """Returns a queue's dead letters to it, and their number to the caller."""
+        """Moves a queue's dead letters back to it and returns how many there were."""
         return redrive(self._url, self.queue(queue))
 
     def waiting(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""MariaDB as Debian packages it, on loopback, with its own data and port."""
+"""MariaDB as packaged by Debian, on loopback, with its own data and port."""
 
 from tests.support.servers import program
 from tests.support.servers.sql import SqlServer

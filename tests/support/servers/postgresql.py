@@ -1,4 +1,4 @@
-"""PostgreSQL as Debian packages it, on loopback, with its own data and port."""
+"""PostgreSQL as packaged by Debian, on loopback, with its own data and port."""
 
 import signal
 from pathlib import Path
