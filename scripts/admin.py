@@ -1,4 +1,4 @@
-"""Gives a user the role admin, or takes it away."""
+"""Makes a user an administrator, or an ordinary user again."""
 
 import argparse
 import os
@@ -11,14 +11,14 @@ from functions.state.database import Database, url
 
 
 def main() -> int:
-    """Exit status 0 if the user has the role now, 1 with one sentence if not."""
+    """Return the exit status: 0 if the user has the role now, 1 with a message otherwise."""
     parser = argparse.ArgumentParser(prog="scripts/admin", description=__doc__)
     parser.add_argument("username")
     data = Path(__file__).resolve().parents[1] / "data"
     parser.add_argument(
-        "--data", type=Path, default=data, metavar="DIR", help="the embedded platform's directory (data)"
+        "--data", type=Path, default=data, metavar="DIR", help="the data directory of the embedded platform (data)"
     )
-    parser.add_argument("--revoke", action="store_true", help="make an administrator a user again")
+    parser.add_argument("--revoke", action="store_true", help="make an administrator an ordinary user again")
     arguments = parser.parse_args()
     environ = dict(os.environ)
     if not environ.get("DATABASE_URL") and not environ.get("MYSQL_HOST"):
@@ -38,7 +38,7 @@ def main() -> int:
     if not found:
         print(f"There is no user {arguments.username}: register first.", file=sys.stderr)
         return 1
-    print(f"{arguments.username} is {role} from the next login on.")
+    print(f"{arguments.username} now has the role {role}. It takes effect at the next login.")
     return 0
 
 

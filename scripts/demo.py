@@ -1,4 +1,4 @@
-"""Takes a video through mp3burst as a user would, and shows every step as the command a person could type."""
+"""Converts a video with mp3burst as a user would, and shows each step as a command that you can type."""
 
 import argparse
 import base64
@@ -23,29 +23,31 @@ from typing import IO, Any, Final
 
 _CHUNK: Final = 1 << 18
 _BAR: Final = 40
-#: Bytes from which on a file is uploaded so that a line that is cut costs nothing.
+#: Files of more bytes are uploaded with tus, which resumes after a lost connection.
 _LARGE: Final = 64 << 20
-#: How often an upload is gone on with in vain.
-_TRIES: Final = 3
-#: After these an upload goes on where it is: another request is still writing it.
-_PASSING: Final = {409, 423}
+#: How often an upload is resumed without progress.
+_MAX_TRIES: Final = 3
+#: Another request is still writing the upload: try again.
+_UPLOAD_BUSY: Final = {409, 423}
 _ROOT: Final = Path(__file__).resolve().parents[1]
-#: Not passed on: the demo shows the mail, and so it must find it.
-_MAIL: Final = {"SENDGRID_API_KEY", "SMTP_HOST", "GMAIL_ADDRESS"}
+#: Not passed to the platform: the demo shows the mail, so it must be written to a file.
+_MAIL_VARIABLES: Final = {"SENDGRID_API_KEY", "SMTP_HOST", "GMAIL_ADDRESS"}
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the text is the sentence to print."""
+    """The demo cannot continue; the text is the message to print."""
 
 
 class Api:
-    """The calls of mp3burst, each shown as the curl command that does the same."""
+    """The calls of mp3burst."""
 
     def __init__(self, port: int) -> None:
-        self.port, self.url, self.token = port, f"http://localhost:{port}", ""
+        self.port = port
+        self.url = f"http://localhost:{port}"
+        self.token = ""
 
     def call(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> dict[str, Any]:
-        """The JSON of an answer; DemoError with the problem's sentence where it is an error."""
+        """Make a call and return the JSON of its answer; raise DemoError with the message of an error."""
         connection = http.client.HTTPConnection("localhost", self.port, timeout=120)
         try:
             connection.request(method, path, body, headers)
@@ -53,49 +55,58 @@ class Api:
         finally:
             connection.close()
 
-    def resumable(self, video: Path) -> str:
-        """Begin an upload in parts, by tus 1.0; its path."""
+    def create_upload(self, video: Path) -> str:
+        """Create a resumable upload by tus 1.0 and return its path."""
         headers = {"Upload-Length": str(video.stat().st_size), "Upload-Metadata": f"filename {_base64(video.name)}"}
         return str(self._tus("POST", "/files", headers)["Location"])
 
-    def send(self, video: Path, path: str) -> str:
-        """Send what is missing of an upload in parts, with a bar, again where the line is cut; the job."""
-        size, fruitless, last = video.stat().st_size, 0, -1
+    def resume_upload(self, video: Path, path: str) -> str:
+        """Send the rest of an upload, again after a lost connection, and return the job."""
+        size = video.stat().st_size
+        fruitless = 0
+        last = -1
         while True:
             answer = self._tus("HEAD", path, {})
             offset = int(answer["Upload-Offset"])
             if offset == size:
                 return str(answer["Mp3burst-Job"])
             fruitless = fruitless + 1 if offset == last else 0
-            if fruitless > _TRIES:
-                raise DemoError("The upload gets no further: try again later.")
+            if fruitless > _MAX_TRIES:
+                raise DemoError("The upload makes no progress: check the connection and try again.")
             last = offset
             with video.open("rb") as file, contextlib.suppress(OSError, http.client.HTTPException):
                 file.seek(offset)
-                part = {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
-                self._tus("PATCH", path, {**part, "Content-Length": str(size - offset)}, _watched(file, offset, size))
+                headers = {
+                    "Upload-Offset": str(offset),
+                    "Content-Type": "application/offset+octet-stream",
+                    "Content-Length": str(size - offset),
+                }
+                self._tus("PATCH", path, headers, _with_bar(file, offset, size))
             print()
 
     def _tus(self, method: str, path: str, headers: dict[str, str], body: Iterator[bytes] | None = None) -> Any:
         connection = http.client.HTTPConnection("localhost", self.port, timeout=120)
         headers = {"Tus-Resumable": "1.0.0", **self.bearer(), **headers}
         try:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # Refused half-way; the answer says why.
+            with contextlib.suppress(
+                BrokenPipeError, ConnectionResetError
+            ):  # Rejected before the end; the answer says why.
                 connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            if answer.status not in _PASSING:
+            if answer.status not in _UPLOAD_BUSY:
                 _json(answer)
             return answer.headers
         finally:
             connection.close()
 
     def bearer(self) -> dict[str, str]:
-        """The header that says who we are."""
+        """Return the header with the token."""
         return {"Authorization": f"Bearer {self.token}"}
 
     def upload(self, video: Path) -> dict[str, Any]:
-        """Upload by a form, as a browser does, with a bar."""
-        boundary, size = secrets.token_hex(16), video.stat().st_size
+        """Upload with a form, as a browser does."""
+        boundary = secrets.token_hex(16)
+        size = video.stat().st_size
         name = urllib.parse.quote(video.name, safe=" !#$&'()+,-.;=@[]^_`{}~")
         head = (
             f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"; '
@@ -117,7 +128,7 @@ class Api:
                     _bar("uploading", sent / size)
             connection.send(tail)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # Refused half-way; the answer says why.
+            pass  # Rejected before the end; the answer says why.
         print()
         try:
             return _json(connection.getresponse())
@@ -125,7 +136,7 @@ class Api:
             connection.close()
 
 
-def _watched(file: IO[bytes], sent: int, size: int) -> Iterator[bytes]:
+def _with_bar(file: IO[bytes], sent: int, size: int) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK):
         yield chunk
         sent += len(chunk)
@@ -139,76 +150,78 @@ def _base64(text: str) -> str:
 def _json(answer: http.client.HTTPResponse) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(answer.read() or b"{}")
     if answer.status >= 400:
-        raise DemoError(str(value.get("detail", f"The answer was {answer.status}.")))
+        raise DemoError(str(value.get("detail", f"mp3burst answered {answer.status}.")))
     return value
 
 
 def main() -> int:
-    """Exit status 0 if the MP3 is right and everything ended well."""
+    """Return the exit status: 0 if the MP3 is correct and everything ended well."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
-    parser.add_argument("video", nargs="?", type=Path, help="the video to convert; without it, one is made")
-    parser.add_argument("--once", action="store_true", help="end after the job instead of staying up")
+    parser.add_argument("video", nargs="?", type=Path, help="the video to convert; without one, a short video is made")
+    parser.add_argument("--once", action="store_true", help="stop after the job instead of staying up")
     parser.add_argument(
-        "--data", type=Path, default=_ROOT / "data", metavar="DIR", help="where everything is kept (data)"
+        "--data", type=Path, default=_ROOT / "data", metavar="DIR", help="the directory for all data (data)"
     )
-    parser.add_argument("--port", type=int, default=8080, help="where it is reached (8080)")
+    parser.add_argument("--port", type=int, default=8080, help="the port of mp3burst (8080)")
     arguments = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # In a pipe, too, every step is seen when it is taken.
-    _heed_signals()
-    video, data, right = arguments.video, arguments.data.resolve(), False
+        sys.stdout.reconfigure(line_buffering=True)  # Show every step at once, in a pipe too.
+    _handle_signals()
+    video = arguments.video
+    data = arguments.data.resolve()
+    correct = False
     platform: subprocess.Popen[str] | None = None
     try:
         if video is not None and not video.is_file():
             raise DemoError(f"There is no file {arguments.video}: name a video, or leave it out and one is made.")
         platform, began = start(data, arguments.port)
-        await_ready(platform, data / "platform.log", began)
-        show(Api(arguments.port), video or make_clip(data), data)
-        right = True
+        wait_until_ready(platform, data / "platform.log", began)
+        convert(Api(arguments.port), video or make_clip(data), data)
+        correct = True
         if not arguments.once:
-            print(f"\nmp3burst stays up on http://localhost:{arguments.port} until Ctrl-C.")
+            print(f"\nmp3burst is running on http://localhost:{arguments.port}. Press Ctrl-C to stop it.")
             platform.wait()
-            raise DemoError(f"mp3burst has ended: look into {_short(data / 'platform.log')}.")
+            raise DemoError(f"mp3burst stopped unexpectedly: see {_short(data / 'platform.log')}.")
         return 0
     except DemoError as error:
         print(error, file=sys.stderr)
         return 1
     except (OSError, http.client.HTTPException) as error:
-        print(f"mp3burst does not answer: {error!r}; look into {_short(data / 'platform.log')}.", file=sys.stderr)
+        print(f"mp3burst does not answer ({error!r}): see {_short(data / 'platform.log')}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):  # The terminal may be gone.
             print()
-        return 0 if right else 130
+        return 0 if correct else 130
     finally:
-        # Ctrl-C once more is passed on: the platform hurries then.
+        # A second Ctrl-C sends another SIGTERM, which makes the platform stop at once.
         while platform is not None and platform.poll() is None:
             with contextlib.suppress(KeyboardInterrupt):
                 platform.terminate()
                 platform.wait()
 
 
-def _heed_signals() -> None:
-    # The platform is in a session of its own, so that it would outlive us and keep its port.
+def _handle_signals() -> None:
+    # The platform runs in a session of its own and would otherwise outlive the demo and keep its port.
     def end(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # As with nohup.
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP.
             signal.signal(number, end)
 
 
 def start(data: Path, port: int) -> "tuple[subprocess.Popen[str], int]":
-    """The platform, not ready yet, and where its log begins, in bytes; DemoError where nothing can be written."""
+    """Start the platform; return it and the size of its log so far. Raise DemoError if nothing can be written."""
     log = data / "platform.log"
     print(f"$ ./scripts/up --data {_typed(data)} --port {port} 2> {_typed(log)}")
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         errors = log.open("a")
     except OSError as error:
-        raise DemoError(f"Nothing can be kept in {data} ({error.strerror}): choose another --data.") from error
+        raise DemoError(f"Cannot write to {data} ({error.strerror}): choose another --data.") from error
     with errors:
-        # A session of its own: Ctrl-C comes to us, and we end it in good order.
+        # A session of its own: only the demo receives Ctrl-C, and stops the platform gracefully.
         began = log.stat().st_size
         platform = subprocess.Popen(
             [sys.executable, "-m", "infra.local", "--data", str(data), "--port", str(port)],
@@ -216,28 +229,27 @@ def start(data: Path, port: int) -> "tuple[subprocess.Popen[str], int]":
             stderr=errors,
             text=True,
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name not in _MAIL}
+            env={name: value for name, value in os.environ.items() if name not in _MAIL_VARIABLES}
             | {"MAIL_DIR": str(data / "mail")},
         )
     return platform, began
 
 
-def await_ready(platform: "subprocess.Popen[str]", log: Path, began: int) -> None:
-    """Wait until it is ready; DemoError with its own sentence where it does not start."""
-    assert platform.stdout is not None  # noqa: S101 - for mypy: it was asked for
+def wait_until_ready(platform: "subprocess.Popen[str]", log: Path, began: int) -> None:
+    """Wait until the platform is ready; raise DemoError with its own message if it does not start."""
+    assert platform.stdout is not None  # noqa: S101 - for mypy: it is a pipe
     ready = platform.stdout.readline()
     if not ready:
         platform.wait()
-        said = log.read_bytes()[began:].decode(errors="replace").strip().splitlines()
-        raise DemoError(
-            said[-1] if said else f"mp3burst did not start: look whether there is room left in {log.parent}."
-        )
+        lines = log.read_bytes()[began:].decode(errors="replace").strip().splitlines()
+        raise DemoError(lines[-1] if lines else f"mp3burst did not start: check the free space in {log.parent}.")
     print(ready, end="")
 
 
-def show(api: Api, video: Path, data: Path) -> None:
+def convert(api: Api, video: Path, data: Path) -> None:
     """Register, log in, upload, wait, read the mail, download and check."""
-    user, password = f"demo-{secrets.token_hex(3)}@example.org", secrets.token_urlsafe(12)
+    user = f"demo-{secrets.token_hex(3)}@example.org"
+    password = secrets.token_urlsafe(12)
     form = {"name": "Demo", "username": user, "password": password}
     print(f"\n$ curl {api.url}/register -H 'Content-Type: application/json' -d '{json.dumps(form)}'")
     print(json.dumps(api.call("POST", "/register", {}, json.dumps(form).encode())))
@@ -248,67 +260,67 @@ def show(api: Api, video: Path, data: Path) -> None:
     print(f'{{"token": "{api.token[:20]}...", "expires_in": ...}}')
     print(f"\n$ TOKEN={api.token}")
 
-    accepted = send(api, video)
+    id_ = upload(api, video)
 
-    print(f'\n$ curl -H "Authorization: Bearer $TOKEN" "{api.url}/jobs/{accepted}?wait=25"')
-    job = finish(api, accepted)
+    print(f'\n$ curl -H "Authorization: Bearer $TOKEN" "{api.url}/jobs/{id_}?wait=25"')
+    job = await_job(api, id_)
     print(json.dumps(job, ensure_ascii=False))
 
-    letter = await_mail(data / "mail", accepted)
+    letter = await_mail(data / "mail", id_)
     print(f"\n$ cat {_typed(letter)}\n")
     print("\n".join("    " + line for line in text_of(letter).splitlines()))
     if job["status"] == "failed":
         raise DemoError(job["error"])
 
     mp3 = data / "demo" / job["job"] / f"{Path(job['filename']).stem}.mp3"
-    mp3.parent.mkdir(parents=True)  # Of this job alone: nothing that is there is overwritten.
+    mp3.parent.mkdir(parents=True)  # For this job alone, so nothing is overwritten.
     print(f'\n$ curl -H "Authorization: Bearer $TOKEN" "{api.url}/download?fid={job["mp3"]}" -o {_typed(mp3)}')
     download(api, job["mp3"], mp3)
     check(mp3, job["duration"])
-    print(f"{mp3} is a right MP3: {job['duration']:.2f} s, {mp3.stat().st_size} bytes.")
+    print(f"Saved {mp3}: {job['duration']:.2f} s, {mp3.stat().st_size} bytes. It was decoded without errors.")
 
 
-def send(api: Api, video: Path) -> str:
-    """Upload the video, a large one so that it can be gone on with; the job."""
+def upload(api: Api, video: Path) -> str:
+    """Upload the video, a large one so that it can be resumed, and return the job."""
     if video.stat().st_size <= _LARGE:
         print(f'\n$ curl -H "Authorization: Bearer $TOKEN" -F {_typed(video, "file=@")} {api.url}/upload')
         accepted = api.upload(video)
         print(json.dumps(accepted))
         return str(accepted["job"])
     tus = "curl -i -H \"Authorization: Bearer $TOKEN\" -H 'Tus-Resumable: 1.0.0'"
-    about = f"-H 'Upload-Length: {video.stat().st_size}' -H 'Upload-Metadata: filename {_base64(video.name)}'"
-    print(f"\n$ {tus} -X POST {about} {api.url}/files")
-    path = api.resumable(video)
+    metadata = f"-H 'Upload-Length: {video.stat().st_size}' -H 'Upload-Metadata: filename {_base64(video.name)}'"
+    print(f"\n$ {tus} -X POST {metadata} {api.url}/files")
+    path = api.create_upload(video)
     print(f"Location: {path}")
-    part = "-H 'Content-Type: application/offset+octet-stream' -H 'Upload-Offset: 0'"
-    print(f"\n$ {tus} -X PATCH {part} -T {_typed(video)} {api.url}{path}")
-    job = api.send(video, path)
+    offset = "-H 'Content-Type: application/offset+octet-stream' -H 'Upload-Offset: 0'"
+    print(f"\n$ {tus} -X PATCH {offset} -T {_typed(video)} {api.url}{path}")
+    job = api.resume_upload(video, path)
     print(f"Mp3burst-Job: {job}")
     return job
 
 
-def finish(api: Api, job: str) -> dict[str, Any]:
-    """The job once it is done or failed."""
+def await_job(api: Api, id_: str) -> dict[str, Any]:
+    """Wait until the job is done or failed, and return it."""
     while True:
-        state = api.call("GET", f"/jobs/{job}?wait=1", api.bearer())
-        _bar("converting", state["progress"])
-        if state["status"] in ("done", "failed"):
+        job = api.call("GET", f"/jobs/{id_}?wait=1", api.bearer())
+        _bar("converting", job["progress"])
+        if job["status"] in ("done", "failed"):
             print()
-            return state
+            return job
 
 
 def await_mail(folder: Path, job: str) -> Path:
-    """The job's mail; it comes within seconds."""
+    """Wait for the job's mail, which arrives within seconds."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for letter in folder.glob(f"{job}.*.eml"):
             return letter
         time.sleep(0.05)
-    raise DemoError(f"No mail came within a minute: look into {folder.parent / 'platform.log'}.")
+    raise DemoError(f"No mail arrived within a minute: see {folder.parent / 'platform.log'}.")
 
 
 def text_of(letter: Path) -> str:
-    """Headers worth reading and the plain text of a mail."""
+    """Return the main headers and the plain text of a mail."""
     mail = message_from_bytes(letter.read_bytes(), policy=email.policy.default)
     body = mail.get_body(("plain",))
     lines = [f"{name}: {mail[name]}" for name in ("From", "To", "Subject", "Message-ID")]
@@ -331,24 +343,24 @@ def download(api: Api, fid: str, target: Path) -> None:
 
 
 def check(mp3: Path, duration: float) -> None:
-    """Decode the MP3 from its first frame to its last; DemoError where it is broken or of another length."""
+    """Decode the whole MP3; raise DemoError if it is damaged or has another length."""
     command = [_ffmpeg(), "-nostdin", "-v", "error", "-i", str(mp3), "-f", "s16le", "-ar", "8000", "-ac", "1", "pipe:1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as decoder:
         assert decoder.stdout is not None and decoder.stderr is not None  # noqa: S101, PT018 - for mypy
         samples = 0
         while chunk := decoder.stdout.read(_CHUNK):
             samples += len(chunk) // 2
-        complaints = decoder.stderr.read().decode()
-    # One MP3 frame of 1152 samples lasts 144 ms at 8 kHz, the slowest rate there is.
-    if complaints or decoder.returncode or abs(samples / 8000 - duration) > 0.144:
-        raise DemoError(f"{mp3} is not right: {samples / 8000:.2f} s instead of {duration:.2f} s. {complaints}")
+        errors = decoder.stderr.read().decode()
+    # An MP3 frame of 1152 samples lasts 144 ms at 8 kHz, the lowest sample rate.
+    if errors or decoder.returncode or abs(samples / 8000 - duration) > 0.144:
+        raise DemoError(f"{mp3} is damaged: {samples / 8000:.2f} s instead of {duration:.2f} s. {errors}")
 
 
 def make_clip(data: Path) -> Path:
-    """A video of 20 s with a melody, made by the ffmpeg that came with the dependencies."""
+    """Make a video of 20 s with a melody, with the ffmpeg of the dependencies."""
     clip = data / "demo.mp4"
     if not clip.exists():
-        print(f"\nNo video was named: making {_short(clip)} ...")
+        print(f"\nNo video given, so here is one: {_short(clip)}")
         tune = r"0.3*sin(2*PI*t*220*pow(2\,floor(mod(t*4\,8))*2/12))+0.2*sin(2*PI*t*110)"
         unfinished = data / "demo.unfinished.mp4"
         command = [
@@ -358,7 +370,9 @@ def make_clip(data: Path) -> Path:
         ]
         if subprocess.run(command, check=False).returncode:
             unfinished.unlink(missing_ok=True)
-            raise DemoError("The video could not be made, as ffmpeg says above: name one of yours, or make room.")
+            raise DemoError(
+                "The video could not be made (see ffmpeg's message above): name a video of your own, or free some space."
+            )
         unfinished.rename(clip)
     return clip
 
@@ -380,7 +394,7 @@ def _short(path: Path) -> str:
 
 
 def _typed(path: Path, before: str = "") -> str:
-    """The path as a person types it into a shell, blanks and all."""
+    """Return the path as it is typed into a shell, quoted if necessary."""
     return shlex.quote(before + _short(path))
 
 

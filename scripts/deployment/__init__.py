@@ -1,1 +1,1 @@
-"""Puts mp3burst on a Kubernetes cluster with Knative, by kubectl and kn."""
+"""Deploys mp3burst to a Kubernetes cluster with Knative, using kubectl and kn."""

@@ -1,4 +1,4 @@
-"""Puts mp3burst on a cluster with Knative: ``scripts/deploy``. Running it again changes only what changed."""
+"""Deploys mp3burst to a cluster with Knative: ``scripts/deploy``. A second run applies only what changed."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ _CATCHER = {"SMTP_HOST": "mail", "SMTP_PORT": "1025", "SMTP_SECURITY": "none", "
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit status: 1 where something is missing or failed."""
+    """Return the exit status: 1 if something is missing or failed."""
     given = _parser().parse_args(arguments)
     begin = time.monotonic()
     try:
@@ -22,8 +22,8 @@ def main(arguments: Sequence[str]) -> int:
         cluster.check()
         if given.delete:
             documents = manifests.rendered(cluster, manifests.ENVIRONMENTS / given.environment)
-            rollout.delete(cluster, documents, given.with_data, given.patience)
-            say("Deleted." if given.with_data else "Deleted; passwords, keys and volumes are kept.")
+            rollout.delete(cluster, documents, given.with_data, given.timeout)
+            say("Deleted." if given.with_data else "Deleted. Passwords, keys and volumes were kept.")
             return 0
         _deploy(cluster, given)
     except CannotDeploy as error:
@@ -48,23 +48,23 @@ def _deploy(cluster: Cluster, given: argparse.Namespace) -> None:
     (gateway,) = manifests.filled([each for each in documents if each["metadata"]["name"] == "gateway"], images, {})
     public_url = os.environ.get("PUBLIC_URL") or (f"http://{given.host}" if given.host else "")
     if not public_url:
-        # It needs no settings, and the settings need its name.
+        # The gateway needs no settings, and the settings need its URL.
         rollout.apply_services(cluster, [gateway])
-        public_url = rollout.gateway_url(cluster, given.patience)
+        public_url = rollout.gateway_url(cluster, given.timeout)
     settings.make(cluster, wanted, public_url)
     if servers := [*installed, *(["mail"] if given.mail else [])]:
         say(f"Servers: {', '.join(servers)}")
-        rollout.servers(cluster, servers, given.patience)
+        rollout.servers(cluster, servers, given.timeout)
     stamps = manifests.stamps(cluster)
-    say("Tables")
-    rollout.migrate(cluster, manifests.migrations(images["migrations"], stamps["database"]), given.patience)
+    say("Database tables")
+    rollout.migrate(cluster, manifests.migrations(images["migrations"], stamps["database"]), given.timeout)
     say("Functions")
     documents = manifests.filled(documents, images, stamps)
     rollout.apply(cluster, documents)
-    say("Waiting until everything is ready")
-    rollout.await_ready(cluster, documents, given.patience)
+    say("Waiting for everything to be ready")
+    rollout.await_ready(cluster, documents, given.timeout)
     if given.host:
-        rollout.map_host(cluster, given.host, given.patience)
+        rollout.map_host(cluster, given.host, given.timeout)
     say("")
     for each in sorted(cluster.get("services.serving.knative.dev"), key=lambda each: str(each["metadata"]["name"])):
         url = each["status"]["url"]
@@ -77,8 +77,8 @@ def _build(cluster: Cluster, images: dict[str, str]) -> None:
     running = [
         each["spec"]["template"]["spec"] for each in cluster.get("services.serving.knative.dev,jobs,deployments")
     ]
-    there = {container["image"] for spec in running for container in spec["containers"]}
-    if missing := {name: image for name, image in images.items() if image not in there}:
+    in_use = {container["image"] for spec in running for container in spec["containers"]}
+    if missing := {name: image for name, image in images.items() if image not in in_use}:
         say("Images")
         Builder().build_all(missing)
 
@@ -86,36 +86,36 @@ def _build(cluster: Cluster, images: dict[str, str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/deploy",
-        description="Puts mp3burst on the cluster that kubectl points at. Running it again changes only what changed. "
-        "Variables of infra/env.example that are set go into the ConfigMap and the Secrets.",
+        description="Deploys mp3burst to the cluster that kubectl points at. A second run applies only what changed. "
+        "Variables of infra/env.example that are set are written to the ConfigMap and the Secrets.",
     )
     parser.add_argument(
         "--environment",
         choices=manifests.environments(),
         default="production",
-        help="which of infra/environments (%(default)s)",
+        help="one of infra/environments (%(default)s)",
     )
     parser.add_argument(
         "--registry",
         default="dev.local/mp3burst",
-        help="where images go and come from, REGISTRY/NAME:TAG (%(default)s)",
+        help="where to push and pull images, as REGISTRY/NAME:TAG (%(default)s)",
     )
-    parser.add_argument("--tag", help="take images of this tag that are in the registry, and build none")
+    parser.add_argument("--tag", help="use the images with this tag in the registry; build none")
     parser.add_argument(
         "--with",
         dest="servers",
         default="rabbitmq,mongodb,postgresql",
         metavar="SERVERS",
-        help="what to install where AMQP_URL, MONGO_URI or DATABASE_URL names none (%(default)s; or mysql)",
+        help="servers to install unless AMQP_URL, MONGO_URI or DATABASE_URL is set (%(default)s; or mysql)",
     )
-    parser.add_argument("--mail", choices=["catcher"], help="install a catcher that takes all mails and shows them")
     parser.add_argument(
-        "--host", help="a name of yours that the gateway answers to; links begin with it unless PUBLIC_URL is set"
+        "--mail", choices=["catcher"], help="install a mail server that shows all mails and delivers none"
     )
-    parser.add_argument("--patience", type=float, default=600, metavar="SECONDS", help="for each wait (%(default)s)")
-    parser.add_argument("--delete", action="store_true", help="delete everything but passwords, keys and volumes")
+    parser.add_argument("--host", help="your host name for the gateway; links start with it unless PUBLIC_URL is set")
+    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="of each wait (%(default)s)")
+    parser.add_argument("--delete", action="store_true", help="delete everything except passwords, keys and volumes")
     parser.add_argument(
-        "--with-data", action="store_true", help="with --delete: these too; servers elsewhere keep theirs"
+        "--with-data", action="store_true", help="with --delete: delete them too; servers elsewhere keep their data"
     )
     return parser
 

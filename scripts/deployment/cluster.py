@@ -1,4 +1,4 @@
-"""The cluster, by the programs kubectl and kn; the variables KUBECTL and KN name others, with arguments if need be."""
+"""Calls kubectl and kn; the variables KUBECTL and KN may name other commands, with arguments."""
 
 import json
 import os
@@ -14,39 +14,39 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class CannotDeploy(Exception):
-    """Something is missing or failed; the text is one sentence that says what to do."""
+    """Something is missing or failed; the text says what happened and what to do."""
 
 
 def say(*words: object) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     print(*words, flush=True)
 
 
 def command(variable: str, default: str) -> list[str]:
-    """The words of a command that a variable may name.
+    """Return the words of the command that a variable names, or of the default.
 
     Raises:
-        CannotDeploy: there is no such program.
+        CannotDeploy: the program is not installed.
     """
     words = shlex.split(os.environ.get(variable) or default)
     if not shutil.which(words[0]):
-        raise CannotDeploy(f"{words[0]} is needed: install it, or name another program with {variable}=.")
+        raise CannotDeploy(f"{words[0]} is not installed: install it, or name another program with {variable}=.")
     return words
 
 
 def run(
     words: Sequence[str | Path], given: str | None = None, environ: Mapping[str, str] | None = None, check: bool = True
 ) -> str:
-    """Run a program; what it wrote to its standard output.
+    """Run a program and return its standard output.
 
     Args:
         words: the program and its arguments.
-        given: its standard input.
-        environ: variables beside those that are set.
-        check: whether a failure counts; otherwise it is an empty answer.
+        given: the standard input.
+        environ: additional environment variables.
+        check: whether a failure raises an error; otherwise the output is empty.
 
     Raises:
-        CannotDeploy: it failed; what it wrote to standard error is in the text.
+        CannotDeploy: the program failed; the text has its standard error.
     """
     done = subprocess.run(
         [str(word) for word in words],
@@ -65,10 +65,11 @@ def run(
 
 
 class Cluster:
-    """What is asked of the cluster, in the project's namespace unless the arguments name another."""
+    """Calls the cluster, in mp3burst's namespace unless the arguments name another."""
 
     def __init__(self) -> None:
-        self._kubectl, self._kn = command("KUBECTL", "kubectl"), command("KN", "kn")
+        self._kubectl = command("KUBECTL", "kubectl")
+        self._kn = command("KN", "kn")
 
     def kubectl(self, *arguments: str | Path, given: str | None = None, check: bool = True) -> str:
         """Run kubectl."""
@@ -79,14 +80,14 @@ class Cluster:
         return run([*self._kn, *arguments, "--namespace", NAMESPACE])
 
     def get(self, kinds: str, *arguments: str) -> list[dict[str, Any]]:
-        """All objects of these kinds; none where there is no such object, or no namespace."""
+        """Return all objects of these kinds; none if there are no such objects or no namespace."""
         text = self.kubectl("get", kinds, *arguments, "--output", "json", "--ignore-not-found")
         found = json.loads(text) if text.strip() else {"items": []}
         items: list[dict[str, Any]] = found.get("items", [found])
         return items
 
     def apply(self, *documents: Mapping[str, Any]) -> None:
-        """Apply manifests."""
+        """Apply manifests and print what changed."""
         if documents:
             text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
             for line in self.kubectl("apply", "--filename", "-", given=text).splitlines():
@@ -94,10 +95,10 @@ class Cluster:
                     say(f"  {line}")
 
     def check(self) -> None:
-        """Refuse a cluster that lacks something.
+        """Check that the cluster has everything that mp3burst needs.
 
         Raises:
-            CannotDeploy: it cannot be reached, or has no Knative.
+            CannotDeploy: it cannot be reached, or something is not installed.
         """
         wanted = {
             "services.serving.knative.dev": "Knative Serving",
@@ -109,5 +110,5 @@ class Cluster:
         missing = [name for resource, name in wanted.items() if f"/{resource}\n" not in known]
         if missing:
             raise CannotDeploy(
-                f"The cluster has no {' and no '.join(missing)}: docs/knative.md says how to install it."
+                f"The cluster has no {' and no '.join(missing)}: docs/knative.md describes the installation."
             )

@@ -1,4 +1,4 @@
-"""Images: which there are, their names by what is in them, and how they get to where the cluster finds them."""
+"""Builds images, named by a digest of their contents, and brings them to the cluster."""
 
 import hashlib
 import os
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from scripts.deployment.cluster import ROOT, CannotDeploy, command, run, say
 
-#: What goes into every image of infra/Dockerfile, and into those of functions.
+#: Files of every image of infra/Dockerfile, and of every function's image.
 _ALL = ("infra/Dockerfile", ".dockerignore", "pyproject.toml", "requirements.lock", "infra/extra_requirements.py")
 _FUNCTIONS = ("infra/serve.py", "infra/slow_clients.py")
-#: Folders of functions/ that infra/Dockerfile copies into the image of every function, and into that of migrations.
+#: Folders of functions/ that infra/Dockerfile copies into every function's image, and into that of migrations.
 _LIBRARIES = ("auth", "media", "state")
 _FOR_MIGRATIONS = ("state",)
-#: How many are built at once.
+#: Images that are built at once.
 _AT_ONCE = 3
 
 
@@ -39,7 +39,7 @@ def _files(name: str) -> Iterator[Path]:
 
 
 def tag(name: str) -> str:
-    """The image's tag: 12 hexadecimal digits that change with what goes into it, and with nothing else."""
+    """Return the image's tag: 12 hexadecimal digits that change exactly when its contents do."""
     digest = hashlib.sha256(" ".join(_options(name)).encode())
     for path in sorted(_files(name)):
         digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
@@ -47,12 +47,12 @@ def tag(name: str) -> str:
 
 
 def names(wanted: Iterable[str], registry: str, fixed: str | None) -> dict[str, str]:
-    """The full name of each image: ``REGISTRY/NAME:TAG``.
+    """Return the full name of each image: ``REGISTRY/NAME:TAG``.
 
     Args:
-        wanted: which.
-        registry: where they are, with a path if there is one.
-        fixed: the tag of all of them, where somebody else built them.
+        wanted: the short names.
+        registry: the registry, with a path if it has one.
+        fixed: the tag of all images if they were built elsewhere.
     """
     return {name: f"{registry}/{name}:{fixed or tag(name)}" for name in sorted(wanted)}
 
@@ -67,9 +67,9 @@ def _options(name: str) -> list[str]:
 class Builder:
     """Builds images and brings them to the cluster.
 
-    ``BUILD`` names a command that does both, called as ``BUILD IMAGE FOLDER -- OPTIONS`` with the
-    options of ``docker build``. Otherwise docker, podman or buildah does, and the image is pushed or given to ``LOAD``,
-    called as ``LOAD IMAGE``: ``kind load docker-image``, ``minikube image load``.
+    The variable ``BUILD`` names a command that does both, called as ``BUILD IMAGE FOLDER -- OPTIONS`` with the options
+    of ``docker build``. Without it docker, podman or buildah builds the image, which is then pushed, or passed to the
+    command ``LOAD``, called as ``LOAD IMAGE``: ``kind load docker-image``, ``minikube image load``.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Builder:
         self._tool = next((tool for tool in ("docker", "podman", "buildah") if shutil.which(tool)), "")
         if not self._tool:
             raise CannotDeploy(
-                "docker, podman or buildah is needed to build images; --tag takes images that are built."
+                "To build images, install docker, podman or buildah; or use images that are already built with --tag."
             )
         self._deliver = command("LOAD", f"{self._tool} push")
 
@@ -87,20 +87,20 @@ class Builder:
         """Build images, several at once: pip waits for its index half of the time.
 
         Args:
-            images: the full name of each by its short one.
+            images: the full name of each image by its short name.
 
         Raises:
-            CannotDeploy: that failed.
+            CannotDeploy: a build failed.
         """
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for _ in pool.map(self.build, images, images.values()):
                 pass
 
     def build(self, name: str, image: str) -> None:
-        """Build one image, so that the cluster finds it.
+        """Build one image and bring it to the cluster.
 
         Raises:
-            CannotDeploy: that failed.
+            CannotDeploy: the build failed.
         """
         say(f"  {image}")
         options = _options(name)

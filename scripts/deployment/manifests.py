@@ -1,4 +1,4 @@
-"""The manifests of an environment, filled in: images, and a stamp of the settings that each Service reads."""
+"""Reads the manifests of an environment and fills in images and a digest of the settings that each Service reads."""
 
 import copy
 import hashlib
@@ -16,23 +16,23 @@ ENVIRONMENTS = ROOT / "infra/environments"
 
 
 def environments() -> list[str]:
-    """The names of what ``--environment`` may be."""
+    """Return the values that ``--environment`` accepts."""
     return sorted(path.parent.name for path in ENVIRONMENTS.glob("*/kustomization.yaml"))
 
 
 def rendered(cluster: Cluster, folder: Path) -> list[Document]:
-    """Every document of a kustomization."""
+    """Return every document of a kustomization."""
     text = cluster.kubectl("kustomize", folder)
     return [document for document in yaml.safe_load_all(text) if document]
 
 
 def is_function(document: Mapping[str, Any]) -> bool:
-    """Whether it is a Knative Service."""
+    """Return whether a document is a Knative Service."""
     return bool(document["kind"] == "Service" and document["apiVersion"].startswith("serving.knative.dev/"))
 
 
 def images(documents: Iterable[Document]) -> set[str]:
-    """The short names of the project's own images that the documents run."""
+    """Return the short names of mp3burst's own images in the documents."""
     return {short for document in documents for container in _containers(document) if (short := _short(container))}
 
 
@@ -48,14 +48,14 @@ def _short(container: Mapping[str, Any]) -> str:
 
 
 def filled(documents: Iterable[Document], images: Mapping[str, str], stamps: Mapping[str, str]) -> list[Document]:
-    """The documents with their images, and in each Knative Service a digest of the settings it reads.
+    """Return the documents with their images and, in each Knative Service, a digest of the settings it reads.
 
-    A ConfigMap or a Secret that changes starts no new revision: the digest does.
+    Knative starts no new revision when a ConfigMap or a Secret changes. It does when the digest changes.
 
     Args:
-        documents: of ``rendered``.
-        images: the full name of each image by its short one.
-        stamps: what changes with each ConfigMap and Secret, by its name.
+        documents: the result of ``rendered``.
+        images: the full name of each image by its short name.
+        stamps: the version of each ConfigMap and Secret by its name.
     """
     done = []
     for document in map(copy.deepcopy, documents):
@@ -71,7 +71,7 @@ def filled(documents: Iterable[Document], images: Mapping[str, str], stamps: Map
 
 
 def stamps(cluster: Cluster) -> dict[str, str]:
-    """What changes when a ConfigMap or Secret of the namespace does, by its name; it tells nothing about a secret."""
+    """Return the version of each ConfigMap and Secret by its name; it reveals nothing about the contents."""
     return {
         each["metadata"]["name"]: f"{each['metadata']['uid']} {each['metadata']['resourceVersion']}"
         for each in cluster.get("configmaps,secrets")
@@ -79,11 +79,11 @@ def stamps(cluster: Cluster) -> dict[str, str]:
 
 
 def migrations(image: str, stamp: str) -> Document:
-    """The Job that makes or upgrades the tables; its name says how, of which image, on which database.
+    """Return the Job that creates or upgrades the tables; its name depends on its contents and the database.
 
     Args:
-        image: of migrations.
-        stamp: what changes with the Secret ``database``.
+        image: the image of migrations.
+        stamp: the version of the Secret ``database``.
     """
     labels = {"app.kubernetes.io/name": "migrations", "app.kubernetes.io/part-of": NAMESPACE}
     container = {
@@ -99,7 +99,7 @@ def migrations(image: str, stamp: str) -> Document:
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - in the container
     }
     pod = {
-        # A pod for each try: only such a Job can be told which exit status is the last word.
+        # One pod per attempt: podFailurePolicy requires it.
         "restartPolicy": "Never",
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
@@ -107,14 +107,14 @@ def migrations(image: str, stamp: str) -> Document:
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
     }
-    hopeless = {"containerName": "migrations", "operator": "In", "values": [2]}
+    final = {"containerName": "migrations", "operator": "In", "values": [2]}
     spec = {
-        # The database may still be starting: tried again until then.
+        # The database may still be starting.
         "backoffLimit": 8,
-        "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": hopeless}]},
+        "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": final}]},
         "template": {"metadata": {"labels": labels}, "spec": pod},
     }
-    # Of the whole, since a Job that is there cannot be changed.
+    # A Job cannot be changed once it exists, so a change of anything needs a new name.
     digest = hashlib.sha256(f"{json.dumps(spec)} {stamp}".encode()).hexdigest()[:10]
     return {
         "apiVersion": "batch/v1",

@@ -1,4 +1,4 @@
-"""The steps that change the cluster, and the waits between them."""
+"""Changes the cluster step by step and waits in between."""
 
 import json
 import os
@@ -12,22 +12,22 @@ from scripts.deployment import manifests
 from scripts.deployment.cluster import NAMESPACE, ROOT, CannotDeploy, Cluster, say
 from scripts.deployment.manifests import Document
 
-#: Kinds that an earlier version may have had more of.
+#: Kinds of which an earlier version may have deployed more.
 _PRUNED = "services.serving.knative.dev,triggers.eventing.knative.dev,pingsources.sources.knative.dev"
-#: What the broker is made of in RabbitMQ.
+#: The broker's objects in RabbitMQ.
 _TOPOLOGY = "queues.rabbitmq.com,exchanges.rabbitmq.com,bindings.rabbitmq.com,policies.rabbitmq.com"
 _PART = f"app.kubernetes.io/part-of={NAMESPACE}"
 
 
 def namespace(cluster: Cluster) -> None:
-    """Make the namespace. All but the broker's own pods keep to Pod Security's ``restricted``."""
+    """Create the namespace. All pods except the broker's comply with Pod Security's level ``restricted``."""
     level = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("warn", "audit")}
     labels = {"app.kubernetes.io/part-of": NAMESPACE, "pod-security.kubernetes.io/enforce": "baseline", **level}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
 
 
-def servers(cluster: Cluster, names: Sequence[str], patience: float) -> None:
-    """Install servers and wait until they are ready; MAIL_IMAGE names another catcher that Mailpit's."""
+def servers(cluster: Cluster, names: Sequence[str], timeout: float) -> None:
+    """Install servers and wait until they are ready; MAIL_IMAGE replaces the image of Mailpit."""
     for name in names:
         documents = manifests.rendered(cluster, ROOT / "infra" / name)
         if name == "mail" and (image := os.environ.get("MAIL_IMAGE")):
@@ -36,35 +36,35 @@ def servers(cluster: Cluster, names: Sequence[str], patience: float) -> None:
         cluster.apply(*documents)
     for name in names:
         kind = "deployment" if name == "mail" else "statefulset"
-        cluster.kubectl("rollout", "status", f"{kind}/{name}", f"--timeout={patience:.0f}s")
+        cluster.kubectl("rollout", "status", f"{kind}/{name}", f"--timeout={timeout:.0f}s")
 
 
-def migrate(cluster: Cluster, job: Document, patience: float) -> None:
-    """Make or upgrade the tables, unless that has been done.
+def migrate(cluster: Cluster, job: Document, timeout: float) -> None:
+    """Create or upgrade the tables, unless that has been done.
 
     Raises:
-        CannotDeploy: it failed, or has not ended in time; the Job's log is in the text.
+        CannotDeploy: it failed or timed out; the text has the Job's log.
     """
     name = job["metadata"]["name"]
     old = {each["metadata"]["name"]: each for each in cluster.get("jobs", "-l", "app.kubernetes.io/name=migrations")}
     if name in old and _condition(old[name], "Failed"):
         cluster.kubectl("delete", "job", name)
     cluster.apply(job)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         (found,) = cluster.get(f"job/{name}")
         if _condition(found, "Complete"):
             break
         if _condition(found, "Failed") or time.monotonic() > deadline:
             log = cluster.kubectl("logs", f"job/{name}", "--tail=20", check=False).strip()
-            raise CannotDeploy(f"The tables could not be made:\n{log}")
+            raise CannotDeploy(f"The tables could not be created:\n{log}")
         time.sleep(1)
     if gone := old.keys() - {name}:
         cluster.kubectl("delete", "job", *sorted(gone))
 
 
 def apply(cluster: Cluster, documents: Sequence[Document]) -> None:
-    """Apply all documents, Services by kn; what an earlier version had and this one has not goes."""
+    """Apply all documents, Services with kn, and delete what only an earlier version had."""
     apply_services(cluster, [document for document in documents if manifests.is_function(document)])
     cluster.apply(*(document for document in documents if not manifests.is_function(document)))
     wanted = {(document["kind"], document["metadata"]["name"]) for document in documents}
@@ -76,7 +76,7 @@ def apply(cluster: Cluster, documents: Sequence[Document]) -> None:
 
 
 def apply_services(cluster: Cluster, services: Sequence[Document]) -> None:
-    """Apply Knative Services, several at once, and wait for none."""
+    """Apply Knative Services, several at once, without waiting for them."""
     with ThreadPoolExecutor(4) as pool:
         for line in pool.map(lambda document: _service(cluster, document), services):
             say(f"  {line}")
@@ -95,8 +95,8 @@ def _service(cluster: Cluster, document: Document) -> str:
     return (said.strip() or document["metadata"]["name"]).splitlines()[0]
 
 
-def map_host(cluster: Cluster, host: str, patience: float) -> None:
-    """Have the gateway answer to a name of one's own, and wait until it does."""
+def map_host(cluster: Cluster, host: str, timeout: float) -> None:
+    """Map a host name to the gateway and wait until it is ready."""
     claim = {"apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "ClusterDomainClaim"}
     labels = {"app.kubernetes.io/part-of": NAMESPACE}
     cluster.apply({**claim, "metadata": {"name": host, "labels": labels}, "spec": {"namespace": NAMESPACE}})
@@ -105,39 +105,39 @@ def map_host(cluster: Cluster, host: str, patience: float) -> None:
     metadata = {"name": host, "namespace": NAMESPACE, "labels": labels}
     cluster.apply({**mapping, "metadata": metadata, "spec": {"ref": ref}})
     resource = f"domainmappings.serving.knative.dev/{host}"
-    cluster.kubectl("wait", "--for=condition=Ready", resource, f"--timeout={patience:.0f}s")
+    cluster.kubectl("wait", "--for=condition=Ready", resource, f"--timeout={timeout:.0f}s")
 
 
-def gateway_url(cluster: Cluster, patience: float) -> str:
-    """The URL that Knative gives the gateway.
+def gateway_url(cluster: Cluster, timeout: float) -> str:
+    """Return the URL that Knative assigns to the gateway.
 
     Raises:
-        CannotDeploy: it gives none.
+        CannotDeploy: there is none in time.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         for each in cluster.get("services.serving.knative.dev/gateway"):
             if url := each.get("status", {}).get("url"):
                 return str(url)
         time.sleep(0.5)
-    raise CannotDeploy("Knative gives the gateway no URL: look at `kubectl -n mp3burst describe ksvc gateway`.")
+    raise CannotDeploy("Knative assigns no URL to the gateway: run `kubectl -n mp3burst describe ksvc gateway`.")
 
 
-def await_ready(cluster: Cluster, documents: Sequence[Document], patience: float) -> None:
-    """Wait until everything that says so is ready, each with its newest generation.
+def await_ready(cluster: Cluster, documents: Sequence[Document], timeout: float) -> None:
+    """Wait until every object that reports a state is ready in its newest generation.
 
     Raises:
-        CannotDeploy: something is not; the text has its reason.
+        CannotDeploy: something is not ready in time; the text has its reason.
     """
     wanted = {
         f"{document['kind'].lower()}s.{document['apiVersion'].partition('/')[0]}"
         for document in documents
         if ".knative.dev/" in document["apiVersion"] and document["kind"] != "RabbitmqBrokerConfig"
     }
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while waiting := [text for each in cluster.get(",".join(sorted(wanted))) if (text := _unready(each))]:
         if time.monotonic() > deadline:
-            raise CannotDeploy(f"Not ready after {patience:.0f} s:\n" + "\n".join(f"  {each}" for each in waiting))
+            raise CannotDeploy(f"Not ready after {timeout:.0f} s:\n" + "\n".join(f"  {each}" for each in waiting))
         time.sleep(1)
 
 
@@ -147,7 +147,7 @@ def _unready(each: Mapping[str, Any]) -> str:
     if ready and status.get("observedGeneration", 0) >= metadata.get("generation", 0):
         return ""
     found: Mapping[str, Any] = next((one for one in status.get("conditions", ()) if one["type"] == "Ready"), {})
-    return f"{each['kind']} {metadata['name']}: {found.get('message') or found.get('reason') or 'not seen yet'}"
+    return f"{each['kind']} {metadata['name']}: {found.get('message') or found.get('reason') or 'no status yet'}"
 
 
 def _condition(each: Mapping[str, Any], name: str) -> bool:
@@ -155,22 +155,24 @@ def _condition(each: Mapping[str, Any], name: str) -> bool:
     return any(one["type"] == name and one["status"] == "True" for one in conditions)
 
 
-def delete(cluster: Cluster, documents: Sequence[Document], with_data: bool, patience: float) -> None:
-    """Delete what ``apply`` made, then the servers; with ``with_data`` passwords, keys and volumes, too.
+def delete(cluster: Cluster, documents: Sequence[Document], with_data: bool, timeout: float) -> None:
+    """Delete what ``apply`` created, then the servers; with ``with_data`` also passwords, keys and volumes.
 
-    The broker's queues go while RabbitMQ is there: without it they could not, and held the namespace for ever.
+    The broker's queues are deleted while RabbitMQ runs. Without it they would block the namespace's deletion forever.
 
     Raises:
-        CannotDeploy: they do not go in time.
+        CannotDeploy: the queues are not deleted in time.
     """
     first = [document for document in documents if document["kind"] != "Broker"]
-    for some in (first, [document for document in documents if document["kind"] == "Broker"]):
-        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": some})
+    for items in (first, [document for document in documents if document["kind"] == "Broker"]):
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
         cluster.kubectl("delete", "--ignore-not-found", "--filename", "-", given=text)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while cluster.get(_TOPOLOGY):
         if time.monotonic() > deadline:
-            raise CannotDeploy("The broker's queues do not go: is RabbitMQ up, and its topology operator?")
+            raise CannotDeploy(
+                "The broker's queues are not deleted: check that RabbitMQ and its topology operator run."
+            )
         time.sleep(1)
     cluster.kubectl("delete", "jobs,deployments,domainmappings.serving.knative.dev", "--ignore-not-found", "-l", _PART)
     claims = "clusterdomainclaims.networking.internal.knative.dev"
@@ -178,6 +180,6 @@ def delete(cluster: Cluster, documents: Sequence[Document], with_data: bool, pat
     for folder in sorted(path.parent for path in (ROOT / "infra").glob("*/kustomization.yaml")):
         cluster.kubectl("delete", "--ignore-not-found", "--kustomize", folder)
     if with_data:
-        # With pods in it that may take 600 s to end, the namespace would be looked at again only after half of that.
-        cluster.kubectl("wait", "--for=delete", "pods", "--all", f"--timeout={patience:.0f}s", check=False)
+        # Pods may take 600 s to end. Kubernetes would check a namespace with such pods again only after half of that.
+        cluster.kubectl("wait", "--for=delete", "pods", "--all", f"--timeout={timeout:.0f}s", check=False)
         cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")

@@ -1,4 +1,4 @@
-"""The ConfigMap and the Secrets: made once, kept, and changed where a variable is set when deploy runs."""
+"""Creates the ConfigMap and the Secrets once, and updates them from the variables that are set when deploy runs."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from infra.config import VARIABLES
 from scripts.deployment.cluster import NAMESPACE, ROOT, CannotDeploy, Cluster, command, run, say
 
-#: Servers that can be installed: what names an existing one instead, and the Secret that says which one it is.
+#: Servers that can be installed: the variables that name an existing server instead, and the Secret with its address.
 SERVERS = {
     "rabbitmq": ({"AMQP_URL"}, "rabbitmq"),
     "mongodb": ({"MONGO_URI"}, "media"),
@@ -19,53 +19,56 @@ _MAIL = {"SENDGRID_API_KEY", "SMTP_HOST", "GMAIL_ADDRESS"}
 
 
 def servers(cluster: Cluster, wanted: list[str]) -> list[str]:
-    """Which servers have to be installed.
+    """Return which servers to install.
 
     Args:
-        cluster: where; what an earlier run installed stays.
-        wanted: of which kind they are, one for SQL: those whose URL is set, or was when the Secrets were made, are not.
+        cluster: the cluster; servers that an earlier run installed are included.
+        wanted: the servers that mp3burst needs, one of them for SQL. A server is left out if its URL is set, or was set
+            when the Secrets were created.
 
     Raises:
-        CannotDeploy: ``wanted`` names what is unknown, or two for SQL.
+        CannotDeploy: ``wanted`` has an unknown server, or two for SQL.
     """
     if unknown := [name for name in wanted if name not in SERVERS]:
         raise CannotDeploy(f"There is no server {unknown[0]}: choose from {', '.join(SERVERS)}.")
     if {"postgresql", "mysql"} <= {*wanted}:
         raise CannotDeploy("Choose one of postgresql and mysql.")
-    there = {each["metadata"]["name"] for each in cluster.get("secrets")}
-    kept = {name for each in cluster.get("statefulsets") if (name := each["metadata"]["name"]) in SERVERS}
+    secrets = {each["metadata"]["name"] for each in cluster.get("secrets")}
+    installed = {name for each in cluster.get("statefulsets") if (name := each["metadata"]["name"]) in SERVERS}
     return [
-        name for name in wanted if name in kept or not (SERVERS[name][0] & _given().keys() or SERVERS[name][1] in there)
+        name
+        for name in wanted
+        if name in installed or not (SERVERS[name][0] & _given().keys() or SERVERS[name][1] in secrets)
     ]
 
 
 def make(cluster: Cluster, wanted: list[str], public_url: str) -> None:
-    """Make what is missing, and bring what is there up to the variables that are set.
+    """Create what is missing, and update what exists from the variables that are set.
 
     Args:
-        cluster: where.
+        cluster: the cluster.
         wanted: as for ``servers``.
-        public_url: what links begin with where PUBLIC_URL is not set and nothing is there yet.
+        public_url: the start of links if PUBLIC_URL is not set and the ConfigMap does not exist yet.
 
     Raises:
-        CannotDeploy: mails have nowhere to go, or something failed.
+        CannotDeploy: no mail server is set, or something failed.
     """
-    there = {each["metadata"]["name"] for each in cluster.get("secrets")}
-    if "mail" not in there and not _MAIL & _given().keys():
+    secrets = {each["metadata"]["name"] for each in cluster.get("secrets")}
+    if "mail" not in secrets and not _MAIL & _given().keys():
         raise CannotDeploy(
-            "Mails have nowhere to go: set SMTP_HOST, SENDGRID_API_KEY or GMAIL_ADDRESS (infra/env.example), "
-            "or take --mail catcher, which shows them to you alone."
+            "No mail server is set: set SMTP_HOST, SENDGRID_API_KEY or GMAIL_ADDRESS (infra/env.example), "
+            "or use --mail catcher, which shows mails and delivers none."
         )
     sql = next((name for name in wanted if name in ("postgresql", "mysql")), "postgresql")
-    said = run(
+    output = run(
         [ROOT / "infra/secrets.sh", "kubernetes", NAMESPACE, sql],
         environ={"KUBECTL": " ".join(command("KUBECTL", "kubectl")), "PUBLIC_URL": public_url, **_given()},
     )
-    for line in said.splitlines():
+    for line in output.splitlines():
         say(f"  {line}")
     for name in ("database", "media", "mail"):
-        _bring_up(cluster, "secret", name, whole=True)
-    _bring_up(cluster, "configmap", "mp3burst", whole=False)
+        _update(cluster, "secret", name, replace=True)
+    _update(cluster, "configmap", "mp3burst", replace=False)
 
 
 def _given() -> Mapping[str, str]:
@@ -73,23 +76,23 @@ def _given() -> Mapping[str, str]:
     return {name: value for name, value in os.environ.items() if name in known and value}
 
 
-def _bring_up(cluster: Cluster, kind: str, name: str, whole: bool) -> None:
-    """Make an object hold the variables of it that are set; ``whole``: and nothing else, if one of them is set."""
+def _update(cluster: Cluster, kind: str, name: str, replace: bool) -> None:
+    """Write the variables that are set to an object; with ``replace``, remove all others if one is set."""
     mine = {variable: value for variable, value in _given().items() if variable in VARIABLES[name].split()}
     (found,) = cluster.get(f"{kind}/{name}")
     data = found.get("data", {})
     old = {key: base64.b64decode(value).decode() for key, value in data.items()} if kind == "secret" else data
-    new = mine if whole and mine else {**old, **mine}
+    new = mine if replace and mine else {**old, **mine}
     if new == old:
         return
     text = {key: base64.b64encode(value.encode()).decode() for key, value in new.items()} if kind == "secret" else new
     gone = dict.fromkeys(old.keys() - new.keys())
-    # By a file: arguments of a command can be read by everybody on the machine.
+    # As a file: everybody on the machine can read the arguments of a command.
     cluster.kubectl("patch", kind, name, "--patch-file", "/dev/stdin", given=json.dumps({"data": {**text, **gone}}))
     say(f"  {kind}/{name} changed")
 
 
 def public_url(cluster: Cluster) -> str:
-    """What links begin with."""
+    """Return the start of links."""
     (found,) = cluster.get("configmap/mp3burst")
     return str(found["data"]["PUBLIC_URL"])

@@ -1,4 +1,4 @@
-"""scripts/demo as a user runs it, its platform included: nothing stays behind, whatever ends it."""
+"""Tests scripts/demo as a user runs it, with its platform: no process is left behind, however it ends."""
 
 import os
 import signal
@@ -18,9 +18,9 @@ SCRIPT = ROOT / "scripts" / "demo.py"
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """The demo, with a platform of its own and the log of both in the test's directory."""
+    """Run the demo with a platform of its own and the log of both in the test's directory."""
     command = [sys.executable, str(SCRIPT), "--data", str(tmp_path / "da ta"), "--port", str(free_port())]
-    # Whoever runs the tests may ignore some, as nohup does, and what is ignored stays so in a child.
+    # nohup, for example, ignores SIGHUP, and a child inherits that.
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
@@ -41,11 +41,11 @@ def read_to(process: "subprocess.Popen[str]", text: str) -> str:
         read += line
         if text in line:
             return read
-    raise AssertionError(f"{text!r} never came: {read}")
+    raise AssertionError(f"{text!r} was not printed: {read}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_what_ends_the_demo_before_the_job_ends_its_platform(
+def test_a_signal_before_the_job_stops_the_platform_too(
     demo: "subprocess.Popen[str]", tmp_path: Path, number: signal.Signals
 ) -> None:
     read_to(demo, "mp3burst is ready")
@@ -60,13 +60,11 @@ def test_what_ends_the_demo_before_the_job_ends_its_platform(
     assert (tmp_path / "demo.log").read_text() == ""
 
 
-def test_commands_can_be_typed_and_a_second_interrupt_is_no_fault(
-    demo: "subprocess.Popen[str]", tmp_path: Path
-) -> None:
+def test_commands_can_be_typed_and_a_second_interrupt_is_handled(demo: "subprocess.Popen[str]", tmp_path: Path) -> None:
     data = tmp_path / "da ta"
-    said = read_to(demo, "stays up")
-    assert f"--data '{data}'" in said
-    assert f"-F 'file=@{data / 'demo.mp4'}'" in said
+    output = read_to(demo, "is running on")
+    assert f"--data '{data}'" in output
+    assert f"-F 'file=@{data / 'demo.mp4'}'" in output
     processes = descendants(demo.pid)
     demo.send_signal(signal.SIGINT)
     demo.send_signal(signal.SIGINT)
@@ -75,10 +73,10 @@ def test_commands_can_be_typed_and_a_second_interrupt_is_no_fault(
     assert (tmp_path / "demo.log").read_text() == ""
 
 
-def test_a_directory_that_cannot_be_kept_in_is_named_in_one_sentence(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     command = [sys.executable, str(SCRIPT), "--data", str(tmp_path / "file"), "--port", str(free_port())]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
-    assert line.startswith(f"Nothing can be kept in {tmp_path / 'file'} ")
+    assert line.startswith(f"Cannot write to {tmp_path / 'file'} ")
