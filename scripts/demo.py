@@ -214,6 +214,7 @@ def _handle_signals() -> None:
 def start(data: Path, port: int) -> "tuple[subprocess.Popen[str], int]":
     """Start the platform; return it and the size of its log so far. Raise DemoError if nothing can be written."""
     log = data / "platform.log"
+    print("# Start mp3burst")
     print(f"$ ./scripts/up --data {_typed(data)} --port {port} 2> {_typed(log)}")
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -251,10 +252,12 @@ def convert(api: Api, video: Path, data: Path) -> None:
     user = f"demo-{secrets.token_hex(3)}@example.org"
     password = secrets.token_urlsafe(12)
     form = {"name": "Demo", "username": user, "password": password}
-    print(f"\n$ curl {api.url}/register -H 'Content-Type: application/json' -d '{json.dumps(form)}'")
+    print("\n# Register a user")
+    print(f"$ curl {api.url}/register -H 'Content-Type: application/json' -d '{json.dumps(form)}'")
     print(json.dumps(api.call("POST", "/register", {}, json.dumps(form).encode())))
 
-    print(f"\n$ curl -X POST -u '{user}:{password}' {api.url}/login")
+    print("\n# Log in")
+    print(f"$ curl -X POST -u '{user}:{password}' {api.url}/login")
     basic = base64.b64encode(f"{user}:{password}".encode()).decode()
     api.token = api.call("POST", "/login", {"Authorization": f"Basic {basic}"})["token"]
     print(f'{{"token": "{api.token[:20]}...", "expires_in": ...}}')
@@ -262,34 +265,39 @@ def convert(api: Api, video: Path, data: Path) -> None:
 
     id_ = upload(api, video)
 
-    print(f'\n$ curl -H "Authorization: Bearer $TOKEN" "{api.url}/jobs/{id_}?wait=25"')
+    print("\n# Wait for the conversion")
+    print(f'$ curl -H "Authorization: Bearer $TOKEN" "{api.url}/jobs/{id_}?wait=25"')
     job = await_job(api, id_)
     print(json.dumps(job, ensure_ascii=False))
 
     letter = await_mail(data / "mail", id_)
-    print(f"\n$ cat {_typed(letter)}\n")
+    print("\n# Read the mail")
+    print(f"$ cat {_typed(letter)}\n")
     print("\n".join("    " + line for line in text_of(letter).splitlines()))
     if job["status"] == "failed":
         raise DemoError(job["error"])
 
     mp3 = data / "demo" / job["job"] / f"{Path(job['filename']).stem}.mp3"
     mp3.parent.mkdir(parents=True)  # For this job alone, so nothing is overwritten.
-    print(f'\n$ curl -H "Authorization: Bearer $TOKEN" "{api.url}/download?fid={job["mp3"]}" -o {_typed(mp3)}')
+    print("\n# Download the MP3")
+    print(f'$ curl -H "Authorization: Bearer $TOKEN" "{api.url}/download?fid={job["mp3"]}" -o {_typed(mp3)}')
     download(api, job["mp3"], mp3)
     check(mp3, job["duration"])
-    print(f"Saved {mp3}: {job['duration']:.2f} s, {mp3.stat().st_size} bytes. It was decoded without errors.")
+    print(f"\nSaved {mp3}: {job['duration']:.2f} s, {mp3.stat().st_size} bytes. It was decoded without errors.")
 
 
 def upload(api: Api, video: Path) -> str:
     """Upload the video, a large one so that it can be resumed, and return the job."""
     if video.stat().st_size <= _LARGE:
-        print(f'\n$ curl -H "Authorization: Bearer $TOKEN" -F {_typed(video, "file=@")} {api.url}/upload')
+        print("\n# Upload the video")
+        print(f'$ curl -H "Authorization: Bearer $TOKEN" -F {_typed(video, "file=@")} {api.url}/upload')
         accepted = api.upload(video)
         print(json.dumps(accepted))
         return str(accepted["job"])
     tus = "curl -i -H \"Authorization: Bearer $TOKEN\" -H 'Tus-Resumable: 1.0.0'"
     metadata = f"-H 'Upload-Length: {video.stat().st_size}' -H 'Upload-Metadata: filename {_base64(video.name)}'"
-    print(f"\n$ {tus} -X POST {metadata} {api.url}/files")
+    print("\n# Upload the video. It is large, so the upload can be resumed (tus)")
+    print(f"$ {tus} -X POST {metadata} {api.url}/files")
     path = api.create_upload(video)
     print(f"Location: {path}")
     offset = "-H 'Content-Type: application/offset+octet-stream' -H 'Upload-Offset: 0'"
@@ -360,7 +368,7 @@ def make_clip(data: Path) -> Path:
     """Make a video of 20 s with a melody, with the ffmpeg of the dependencies."""
     clip = data / "demo.mp4"
     if not clip.exists():
-        print(f"\nNo video given, so here is one: {_short(clip)}")
+        print(f"\nNo video was named, so the demo makes one: {_short(clip)}")
         tune = r"0.3*sin(2*PI*t*220*pow(2\,floor(mod(t*4\,8))*2/12))+0.2*sin(2*PI*t*110)"
         unfinished = data / "demo.unfinished.mp4"
         command = [
@@ -371,7 +379,7 @@ def make_clip(data: Path) -> Path:
         if subprocess.run(command, check=False).returncode:
             unfinished.unlink(missing_ok=True)
             raise DemoError(
-                "The video could not be made (see ffmpeg's message above): name a video of your own, or free some space."
+                "The video could not be made (see ffmpeg's message above): name a video, or free some space."
             )
         unfinished.rename(clip)
     return clip
