@@ -1,4 +1,4 @@
-"""The rules of CONTRIBUTING.md that a machine can hold us to."""
+"""Enforces the rules of CONTRIBUTING.md that a test can check."""
 
 import ast
 import os
@@ -17,8 +17,8 @@ from events.schema import EVENTS
 from tests.support.paths import ROOT
 
 FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/main.py"))
-MODULES = sorted(path for house in ("events", "functions", "infra") for path in (ROOT / house).rglob("*.py"))
-EVERYTHING = [*MODULES, *sorted(path for house in ("scripts", "tests") for path in (ROOT / house).rglob("*.py"))]
+MODULES = sorted(path for folder in ("events", "functions", "infra") for path in (ROOT / folder).rglob("*.py"))
+EVERYTHING = [*MODULES, *sorted(path for folder in ("scripts", "tests") for path in (ROOT / folder).rglob("*.py"))]
 #: The only code that runs in the sandbox.
 CHILD = "functions.convert.demux.child"
 #: What the sandboxed code imports from the rest of the project. Everything here is within reach of a hostile file.
@@ -29,7 +29,7 @@ CHILD_MAY_IMPORT = {
     "functions.convert.mp3.frame",
     "functions.convert.sandbox.limits",
 }
-#: CPU milliseconds that importing a function may cost beyond functions-framework itself. Libraries, mostly.
+#: CPU milliseconds that the import of a function may take beyond functions-framework, mostly for libraries.
 IMPORT_CEILINGS = dict.fromkeys(FUNCTIONS, 450) | {"validate": 100}
 
 
@@ -64,12 +64,12 @@ def services() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_point_one_way(path: Path) -> None:
     module = name_of(path)
-    house = module.split(".")[0]
+    folder = module.split(".")[0]
     own = next((name for name in FUNCTIONS if module.startswith(f"functions.{name}.")), None)
     for imported in imports(path):
-        if house == "events":
+        if folder == "events":
             assert not imported.startswith(("functions", "infra")), f"{module} imports {imported}"
-        if house == "functions":
+        if folder == "functions":
             assert not imported.startswith("infra"), f"{module} imports {imported}"
             other = next((name for name in FUNCTIONS if imported.startswith(f"functions.{name}.")), own)
             assert other == own, f"{module} imports {imported}, which is another function's"
@@ -83,7 +83,7 @@ def test_no_import_circle() -> None:
 
 
 def circle(graph: dict[str, list[str]]) -> list[str]:
-    """The modules of one import circle, the first repeated at the end; empty if there is none."""
+    """Return the modules of one import circle, the first repeated at the end; empty if there is none."""
     done: set[str] = set()
 
     def visit(module: str, path: list[str]) -> list[str]:
@@ -115,11 +115,11 @@ def test_sandboxed_code_imports_only_what_it_needs() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_modules_are_named_for_what_they_are(path: Path) -> None:
+def test_no_module_has_a_meaningless_name(path: Path) -> None:
     assert not {"common", "shared", "utils", "helpers"} & set(name_of(path).split("."))
 
 
-def test_no_client_and_no_variable_at_import() -> None:
+def test_an_import_needs_no_server_and_no_variable() -> None:
     """Every function imports in an empty environment, without a connection."""
     for name in FUNCTIONS:
         run_python(f"import functions.{name}.main")
@@ -143,13 +143,13 @@ def test_every_event_has_a_trigger() -> None:
 
 
 def _is_emitted(type_: str) -> bool:
-    """Whether some function creates this event. The outbox and sweep only repeat events that others created."""
+    """Return whether a function creates this event. The outbox and sweep only repeat events that others created."""
     repeating = {"functions.state.outbox", "functions.state.overdue", "functions.sweep.main"}
     sources = [path for path in MODULES if name_of(path) not in repeating and name_of(path).startswith("functions.")]
     return any(re.search(rf"\b{EVENTS[type_].__name__}\(\w", path.read_text()) for path in sources)
 
 
-def test_every_service_names_a_function_that_is_there() -> None:
+def test_every_service_names_an_existing_function() -> None:
     for name, service in services().items():
         (container,) = service["spec"]["template"]["spec"]["containers"]
         env = {variable["name"]: variable.get("value") for variable in container["env"]}
@@ -177,7 +177,7 @@ def run_python(code: str) -> str:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_importing_a_function_is_cheap(name: str) -> None:
-    """Cold start is what a user of an idle system waits for. In CPU time, the least of three: load does not count."""
+    """Cold start is what a user of an idle system waits for. The CPU time of the fastest of three imports counts."""
     code = (
         "import functions_framework, time; begin = time.process_time(); "
         f"import functions.{name}.main; print((time.process_time() - begin) * 1000)"

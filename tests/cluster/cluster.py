@@ -1,6 +1,6 @@
-"""A running cluster with mp3burst on it, as ``./scripts/deploy`` left it: who asks it, who watches it, who harms it.
+"""Gives tests access to a cluster that ``./scripts/deploy`` has deployed mp3burst to.
 
-``CLUSTER_INGRESS`` is HOST:PORT of Kourier; KUBECTL names a kubectl as it does for ``./scripts/deploy``.
+The variable CLUSTER_INGRESS is HOST:PORT of Kourier; KUBECTL is the kubectl command, as for ``./scripts/deploy``.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from tests.e2e.client import Answer, Client
 from tests.support.processes import wait_for
 
-#: The function of each path, as the manifests claim them.
+#: The function of each path, as in the manifests.
 FUNCTIONS = {
     "register": "register",
     "login": "login",
@@ -31,8 +31,8 @@ FUNCTIONS = {
     "jobs": "status",
     "download": "download",
 }
-#: Of the catcher, by way of the API server: Mailpit's own API.
-_MAIL = "/api/v1/namespaces/mp3burst/services/mail:8025/proxy/api/v1"
+#: Mailpit's API, through the API server.
+_MAIL_API = "/api/v1/namespaces/mp3burst/services/mail:8025/proxy/api/v1"
 
 
 def until(probe: Callable[[], object], what: str, seconds: float = 120) -> None:
@@ -41,16 +41,17 @@ def until(probe: Callable[[], object], what: str, seconds: float = 120) -> None:
 
 
 class Cluster:
-    """Asked by kubectl, in the project's namespace."""
+    """Calls kubectl in mp3burst's namespace."""
 
     def __init__(self, kubectl: str, ingress: str) -> None:
-        self._kubectl, self.ingress = shlex.split(kubectl), ingress
+        self._kubectl = shlex.split(kubectl)
+        self.ingress = ingress
 
     def kubectl(self, *arguments: str, given: str = "") -> str:
         return self._run(arguments, given).stdout
 
     def warnings(self, *arguments: str, given: str = "") -> str:
-        """What kubectl writes to standard error where it succeeds."""
+        """Run kubectl and return its standard error."""
         return self._run(arguments, given).stderr
 
     def _run(self, arguments: Sequence[str], given: str) -> "subprocess.CompletedProcess[str]":
@@ -64,58 +65,58 @@ class Cluster:
         return found
 
     def hosts(self) -> dict[str, str]:
-        """The host name of each public function."""
+        """Return the host name of each function."""
         found = self.get("services.serving.knative.dev")
         return {each["metadata"]["name"]: urlsplit(each["status"]["url"]).netloc for each in found}
 
     def pods(self, function: str = "") -> list[str]:
-        """The pods of a function, or of all functions, that have not been told to end."""
+        """Return the pods of a function, or of all functions, that are not terminating."""
         label = "serving.knative.dev/service" + (f"={function}" if function else "")
         found = [each["metadata"] for each in self.get("pods", "-l", label)]
         return [each["name"] for each in found if "deletionTimestamp" not in each]
 
-    def await_end(self, function: str) -> None:
-        """Wait until one of the pods that a function has now is told to end."""
-        there = {*self.pods(function)}
-        assert there, f"{function} has no pod"
-        until(lambda: there - {*self.pods(function)}, f"the end of a pod of {function}")
+    def await_termination(self, function: str) -> None:
+        """Wait until one of the current pods of a function terminates."""
+        before = {*self.pods(function)}
+        assert before, f"{function} has no pod"
+        until(lambda: before - {*self.pods(function)}, f"the end of a pod of {function}")
 
     def peak_rss(self, function: str) -> int:
-        """The most memory that one process of a function's pods has ever had, in bytes, as the kernel counts it."""
-        look = "cat /proc/[0-9]*/status"
+        """Return the peak memory of a process in a function's pods, in bytes (proc(5), VmHWM)."""
+        command = "cat /proc/[0-9]*/status"
         text = "".join(
-            self.kubectl("exec", pod, "-c", "user-container", "--", "sh", "-c", look) for pod in self.pods(function)
+            self.kubectl("exec", pod, "-c", "user-container", "--", "sh", "-c", command) for pod in self.pods(function)
         )
         return max(int(kilobytes) << 10 for kilobytes in re.findall(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE))
 
-    def asleep(self, seconds: float = 150) -> None:
-        """Wait until no function has a pod, apart from sweep, which the lab wakes every minute."""
+    def await_zero(self, seconds: float = 150) -> None:
+        """Wait until no function has a pod except sweep, which the lab environment starts every minute."""
         until(lambda: all(name.startswith("sweep-") for name in self.pods()), "scaled to zero", seconds)
 
     def sweep(self) -> None:
-        """Have sweep look now: what wakes it does so when it starts."""
+        """Make sweep run now: the pod that calls it every minute also calls it when it starts."""
         self.kubectl("delete", "pod", "--now", "--wait=false", "-l", "app.kubernetes.io/name=ping")
 
-    def mailed(self, address: str) -> list[str]:
-        """The ids of what the catcher has taken for somebody."""
-        heads = json.loads(self.kubectl("get", "--raw", f"{_MAIL}/messages?limit=1000"))["messages"]
+    def mail_ids(self, address: str) -> list[str]:
+        """Return the ids of the mails to an address."""
+        heads = json.loads(self.kubectl("get", "--raw", f"{_MAIL_API}/messages?limit=1000"))["messages"]
         return [head["ID"] for head in heads if address in [to["Address"] for to in head["To"]]]
 
     def mails(self, address: str) -> list[email.message.EmailMessage]:
-        """What the catcher has taken for somebody."""
-        raw = [self.kubectl("get", "--raw", f"{_MAIL}/message/{one}/raw") for one in self.mailed(address)]
+        """Return the mails to an address."""
+        raw = [self.kubectl("get", "--raw", f"{_MAIL_API}/message/{one}/raw") for one in self.mail_ids(address)]
         return [email.message_from_string(text, policy=email.policy.default) for text in raw]
 
 
 class User(Client):
-    """A user whose calls go to Kourier: to the gateway's one host, or to each function's own."""
+    """A user whose calls go to Kourier, with the gateway's host name or with each function's own."""
 
     hosts: Mapping[str, str] = {}
     gateway: bool = True
 
     @classmethod
     def of(cls, cluster: Cluster, gateway: bool = True) -> Self:
-        """A new user, logged in."""
+        """Return a new user who is logged in."""
         kind = type("User", (cls,), {"hosts": cluster.hosts(), "gateway": gateway})
         made: Self = kind(f"http://{cluster.ingress}").sign_up()
         return made
@@ -135,7 +136,7 @@ class User(Client):
 
 
 def follow(cluster: Cluster, url: str) -> tuple[int, bytes]:
-    """GET a link of a mail, at the ingress whatever its name resolves to here."""
+    """GET a link of a mail from the ingress, whatever its host name resolves to; return the status and the body."""
     parts = urlsplit(url)
     with contextlib.closing(http.client.HTTPConnection(cluster.ingress, timeout=120)) as connection:
         connection.request("GET", f"{parts.path}?{parts.query}", headers={"Host": parts.netloc})
@@ -144,6 +145,6 @@ def follow(cluster: Cluster, url: str) -> tuple[int, bytes]:
 
 
 def reachable() -> Cluster | None:
-    """The cluster that the environment names, if it names one."""
+    """Return the cluster that the variables name, or None."""
     ingress = os.environ.get("CLUSTER_INGRESS")
     return Cluster(os.environ.get("KUBECTL", "kubectl"), ingress) if ingress else None

@@ -1,4 +1,4 @@
-"""The cluster that CLUSTER_INGRESS and KUBECTL name; without one these tests are skipped."""
+"""Provides the cluster that CLUSTER_INGRESS and KUBECTL name. Without one these tests are skipped."""
 
 import os
 
@@ -7,7 +7,7 @@ import pytest
 from tests.cluster.cluster import Cluster, reachable
 
 if os.environ.get("CI") == "true" and reachable() is None:
-    # The gate runs them by themselves, after the others, or says that it does not.
+    # .ci/run runs these tests separately, or prints that it leaves them out.
     collect_ignore_glob = ["test_*.py"]
 
 
@@ -15,5 +15,5 @@ if os.environ.get("CI") == "true" and reachable() is None:
 def cluster() -> Cluster:
     found = reachable()
     if found is None:
-        pytest.skip("CLUSTER_INGRESS names no cluster: docs/knative.md says how to have one")
+        pytest.skip("CLUSTER_INGRESS is not set: CONTRIBUTING.md describes how to run these tests")
     return found

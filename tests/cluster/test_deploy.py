@@ -1,4 +1,4 @@
-"""./scripts/deploy on a cluster that it has been run on."""
+"""Tests a second run of ./scripts/deploy."""
 
 import os
 import shlex
@@ -12,7 +12,7 @@ _KINDS = "ksvc,revisions,triggers,brokers,deployments,jobs,configmaps,secrets,ne
 
 
 def _versions(cluster: Cluster) -> dict[str, object]:
-    """What is there, each with what its owner wanted: a change of its state alone counts for nothing."""
+    """Return the version of every object's specification; a change of its status does not matter."""
     return {
         f"{each['kind']} {each['metadata']['name']}": (
             each["metadata"]["uid"],
@@ -23,13 +23,13 @@ def _versions(cluster: Cluster) -> dict[str, object]:
     }
 
 
-def test_again_it_changes_nothing(cluster: Cluster) -> None:
+def test_second_run_changes_nothing(cluster: Cluster) -> None:
     deploy = os.environ.get("CLUSTER_DEPLOY")
     if not deploy:
-        pytest.skip("CLUSTER_DEPLOY names no command that deploys there")
+        pytest.skip("CLUSTER_DEPLOY, the command that deploys mp3burst, is not set")
     before = _versions(cluster)
     assert len(before) > 40
-    said = subprocess.run(shlex.split(deploy), check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(shlex.split(deploy), check=True, capture_output=True, text=True).stdout
     assert _versions(cluster) == before
-    assert "created" not in said
-    assert "configured" not in said
+    assert "created" not in output
+    assert "configured" not in output

@@ -1,4 +1,4 @@
-"""What a cluster does to pods every day, while users are at work: nothing is refused, lost, or done twice."""
+"""Tests what happens to pods in daily operation while users work: nothing is rejected, lost or done twice."""
 
 import os
 import shlex
@@ -16,11 +16,11 @@ from tests.support.clips import NOISE, run
 
 
 class Load:
-    """Users who upload short sounds and look at their jobs, one call after the other; a context manager.
+    """Users who upload short sounds and query their jobs, one call after the other; a context manager.
 
     Attributes:
-        jobs: those that were accepted.
-        refused: every answer that was not as it should be, and every connection that broke.
+        jobs: the accepted jobs and their users.
+        errors: every unexpected answer and every broken connection.
     """
 
     def __init__(self, cluster: Cluster, users: int = 2) -> None:
@@ -29,7 +29,7 @@ class Load:
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._work, args=(user,), daemon=True) for user in self._users]
         self.jobs: list[tuple[User, str]] = []
-        self.refused: list[object] = []
+        self.errors: list[object] = []
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -47,27 +47,27 @@ class Load:
             try:
                 answer = user.try_upload(BytesIO(sound), "a.wav")
                 if answer.status != 202:
-                    self.refused.append(answer)
+                    self.errors.append(answer)
                     continue
                 self.jobs.append((user, answer.json()["job"]))
                 for path in ("/validate", "/jobs"):
                     answer = user.call("POST" if path == "/validate" else "GET", path)
                     if answer.status != 200:
-                        self.refused.append(answer)
+                        self.errors.append(answer)
             except (OSError, ValueError) as error:
-                self.refused.append(error)
+                self.errors.append(error)
 
-    def all_end_well(self) -> None:
-        """Every accepted job ends as an MP3, with one mail."""
-        assert self.refused == []
+    def check(self) -> None:
+        """Wait until every accepted job has an MP3 and one mail."""
+        assert self.errors == []
         assert self.jobs
         for user, job in self.jobs:
             until(lambda user=user, job=job: self._status(user, job) != "waiting", f"the end of {job}", 200)  # type: ignore[misc]  # mypy takes no default in a lambda
             assert self._status(user, job) == "done"
         for user in self._users:
             mine = sum(one is user for one, _ in self.jobs)
-            until(lambda user=user, mine=mine: len(self._cluster.mailed(user.username)) >= mine, "the mails")  # type: ignore[misc]  # mypy takes no default in a lambda
-            assert len(self._cluster.mailed(user.username)) == mine
+            until(lambda user=user, mine=mine: len(self._cluster.mail_ids(user.username)) >= mine, "the mails")  # type: ignore[misc]  # mypy takes no default in a lambda
+            assert len(self._cluster.mail_ids(user.username)) == mine
 
     def _status(self, user: User, job: str) -> str:
         status: str = user.job(job, wait=20)["status"]
@@ -77,18 +77,18 @@ class Load:
         return status
 
 
-def under_load(cluster: Cluster, harm: Callable[[], object]) -> None:
+def under_load(cluster: Cluster, disturb: Callable[[], object]) -> None:
     with Load(cluster) as load:
-        until(lambda: len(load.jobs) >= 2 or load.refused, "the first uploads")
-        harm()
-        reached = len(load.jobs)
-        until(lambda: len(load.jobs) >= reached + 3 or load.refused, "uploads after it")
-    load.all_end_well()
+        until(lambda: len(load.jobs) >= 2 or load.errors, "the first uploads")
+        disturb()
+        count = len(load.jobs)
+        until(lambda: len(load.jobs) >= count + 3 or load.errors, "uploads after the disturbance")
+    load.check()
 
 
-def test_from_zero_no_request_and_no_event_is_lost(cluster: Cluster) -> None:
+def test_no_request_and_no_event_is_lost_from_zero(cluster: Cluster) -> None:
     me = User.of(cluster)
-    cluster.asleep()
+    cluster.await_zero()
     answers: list[int] = []
 
     def upload() -> None:
@@ -102,11 +102,11 @@ def test_from_zero_no_request_and_no_event_is_lost(cluster: Cluster) -> None:
     for thread in threads:
         thread.join()
     assert sorted(answers) == [0] * 4 + [202] * 4
-    until(lambda: len(cluster.mailed(me.username)) >= 4, "the mails")
-    assert len(cluster.mailed(me.username)) == 4
+    until(lambda: len(cluster.mail_ids(me.username)) >= 4, "the mails")
+    assert len(cluster.mail_ids(me.username)) == 4
 
 
-def test_while_pods_end_no_request_and_no_event_is_lost(cluster: Cluster) -> None:
+def test_no_request_and_no_event_is_lost_while_pods_terminate(cluster: Cluster) -> None:
     me = User.of(cluster)
     jobs: list[str] = []
 
@@ -116,10 +116,10 @@ def test_while_pods_end_no_request_and_no_event_is_lost(cluster: Cluster) -> Non
 
     for function in ("convert", "upload"):
         convert()
-        cluster.await_end(function)
+        cluster.await_termination(function)
         convert()
-    until(lambda: len(cluster.mailed(me.username)) >= len(jobs), "the mails")
-    assert len(cluster.mailed(me.username)) == len(jobs)
+    until(lambda: len(cluster.mail_ids(me.username)) >= len(jobs), "the mails")
+    assert len(cluster.mail_ids(me.username)) == len(jobs)
 
 
 def test_a_new_revision_under_load(cluster: Cluster) -> None:
@@ -138,23 +138,24 @@ def test_a_new_revision_under_load(cluster: Cluster) -> None:
 
 
 def test_pods_that_are_evicted_under_load(cluster: Cluster) -> None:
-    """As a drained node does it: every pod of a function is told to end."""
+    """Evicts every pod of a function, as draining a node does."""
     under_load(cluster, lambda: cluster.kubectl("delete", "pod", "-l", "serving.knative.dev/service", "--wait=false"))
 
 
 def test_the_brokers_pods_and_rabbitmq_restart_under_load(cluster: Cluster) -> None:
-    restart = os.environ.get("CLUSTER_RABBITMQ_KILL")
+    kill = os.environ.get("CLUSTER_RABBITMQ_KILL")
 
-    def harm() -> None:
+    def restart() -> None:
         cluster.kubectl("delete", "pod", "-l", "eventing.knative.dev/broker=mp3burst", "--wait=false")
-        if restart:
-            subprocess.run(shlex.split(restart), check=True)
+        if kill:
+            subprocess.run(shlex.split(kill), check=True)
 
-    under_load(cluster, harm)
+    under_load(cluster, restart)
 
 
 def test_a_conversion_whose_pod_is_killed_is_finished_by_another(cluster: Cluster, tmp_path: Path) -> None:
-    minute, long = tmp_path / "minute.m4a", tmp_path / "long.m4a"
+    minute = tmp_path / "minute.m4a"
+    long = tmp_path / "long.m4a"
     run("-f", "lavfi", "-i", NOISE.format(seconds=60, rate=48000), "-c:a", "aac", minute)
     run("-stream_loop", 29, "-i", minute, "-c", "copy", long)
     me = User.of(cluster)
@@ -170,7 +171,7 @@ def test_a_conversion_whose_pod_is_killed_is_finished_by_another(cluster: Cluste
         return me.job(job, wait=10)["status"] in ("done", "failed")
 
     until(ended, "the job's end", 200)
-    found = me.job(job)
-    assert (found["status"], found["duration"]) == ("done", pytest.approx(1800, abs=2))
-    until(lambda: cluster.mailed(me.username), "the mail")
-    assert len(cluster.mailed(me.username)) == 1
+    ended_job = me.job(job)
+    assert (ended_job["status"], ended_job["duration"]) == ("done", pytest.approx(1800, abs=2))
+    until(lambda: cluster.mail_ids(me.username), "the mail")
+    assert len(cluster.mail_ids(me.username)) == 1

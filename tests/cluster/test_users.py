@@ -1,4 +1,4 @@
-"""The way of a user over a real cluster: by each function's own host name, and by the gateway's one."""
+"""Tests the calls of a user on a cluster, with each function's own host name and with the gateway's."""
 
 import io
 import re
@@ -14,7 +14,7 @@ MINUTES = 12
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """More than 300 MB, and long enough for six pieces: FANOUT_SECONDS is 20 in the lab."""
+    """A video of more than 300 MB, long enough for six pieces with FANOUT_SECONDS=20."""
     folder = tmp_path_factory.mktemp("film")
     minute, path = folder / "minute.mkv", folder / "film.mkv"
     pictures = ("-f", "lavfi", "-i", "testsrc=s=1280x720:r=1/3:d=60")
@@ -35,7 +35,8 @@ def test_from_register_to_download(cluster: Cluster, film: Path, gateway: bool) 
     assert answer.status == 202, answer.body
     assert cluster.peak_rss("upload") < 150e6, "the film was not streamed"
 
-    id_, encoders = answer.json()["job"], 0
+    id_ = answer.json()["job"]
+    encoders = 0
 
     def ended() -> bool:
         nonlocal encoders
@@ -46,22 +47,22 @@ def test_from_register_to_download(cluster: Cluster, film: Path, gateway: bool) 
     job = me.job(id_)
     assert job["status"] == "done", job
     assert job["duration"] == pytest.approx(60 * MINUTES, abs=1)
-    assert encoders > 1, "one pod did all the pieces"
+    assert encoders > 1, "one pod encoded every piece"
 
-    whole = me.download(job["mp3"])
+    full = me.download(job["mp3"])
     part = me.download(job["mp3"], Range="bytes=1000000-1999999")
-    assert (whole.status, len(whole.body)) == (200, int(whole.headers["Content-Length"]))
-    assert (part.status, part.body) == (206, whole.body[1000000:2000000])
+    assert (full.status, len(full.body)) == (200, int(full.headers["Content-Length"]))
+    assert (part.status, part.body) == (206, full.body[1000000:2000000])
 
     until(lambda: cluster.mails(me.username), "the mail")
     (mail,) = cluster.mails(me.username)
     body = mail.get_body(("plain",))
     assert body is not None
     (link,) = set(re.findall(r"https?://\S+", body.get_content()))
-    assert follow(cluster, link) == (200, whole.body)
+    assert follow(cluster, link) == (200, full.body)
 
 
-def test_what_is_no_video_is_refused_through_the_gateway(cluster: Cluster) -> None:
+def test_the_gateway_passes_on_the_rejection_of_a_file_that_is_not_a_video(cluster: Cluster) -> None:
     me = User.of(cluster)
     assert me.try_upload(io.BytesIO(b"no video"), "a.mp4").status == 415
     assert me.call("GET", "/jobs").json() == {"jobs": [], "next": None}

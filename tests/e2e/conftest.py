@@ -1,4 +1,4 @@
-"""One platform for all tests that only use it; who stops, kills or configures one starts their own."""
+"""Provides one platform for all tests that only use it. Tests that stop, kill or configure one start their own."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -13,25 +13,25 @@ _MEASURED: Final = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform with nothing set."""
+    """A platform with the default settings."""
     with start(tmp_path_factory.mktemp("e2e") / "data") as running:
         yield running
 
 
 @pytest.fixture
 def me(platform: Platform) -> Client:
-    """A user whom no other test knows."""
+    """A new user."""
     return Client(platform.url).sign_up()
 
 
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Has a line printed at the end of the run, also where everything passes."""
+    """A function that prints a line at the end of the run, even if every test passes."""
     return request.config.stash.setdefault(_MEASURED, []).append
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print what was measured."""
+    """Print the lines of ``measured``."""
     if lines := config.stash.get(_MEASURED, []):
         terminalreporter.section("measured")
         for line in lines:

@@ -1,4 +1,4 @@
-"""scripts/burst against a running platform: a few videos, watched from the first to the last."""
+"""Tests scripts/burst against a running platform, with a few videos."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.support.clips import clip
 from tests.support.platform import Platform
 
 
-def test_a_burst_is_sent_watched_and_drawn(platform: Platform, tmp_path: Path) -> None:
+def test_a_burst_is_sent_recorded_and_drawn(platform: Platform, tmp_path: Path) -> None:
     video = clip(tmp_path / "clip.mp4", seconds=5, video=True)
     how = ["--clips", "3", "--clients", "3", "--every", "0.1", "--tail", "0", "--out", str(tmp_path / "burst")]
     assert main(["--url", platform.url, "--video", str(video), *how]) == 0

@@ -1,7 +1,7 @@
-"""A video of more than 4 GB goes through upload and convert, an MP3 of that size through download, in little memory.
+"""Tests that a video and an MP3 of more than 4 GB are uploaded, converted and downloaded in little memory.
 
-The video is made by ffmpeg on the fly and never lies on disk but in the media store: raw pictures, so that convert has
-to read every byte of it, and no length known in advance.
+ffmpeg makes the video while it is uploaded, so it is on disk only in the media store. Its pictures are uncompressed, so
+that convert has to read every byte, and its length is not known in advance.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from tests.e2e.client import Client, PeakRss
 from tests.support.platform import Platform, start
 from tests.support.processes import descendants
 
-#: Bytes of a process (design, section 7).
+#: The highest memory of a process, in bytes.
 LIMIT = 120 << 20
 GIB = 1 << 30
 SECONDS = 128
@@ -35,11 +35,11 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
-def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform whose media are gone after the test: pytest keeps the directories of three runs."""
+def large_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform whose media are deleted after the test, because pytest keeps the directories of three runs."""
     data = tmp_path_factory.mktemp("large") / "data"
     if shutil.disk_usage(data.parent).free < 10 * GIB:
-        pytest.skip("there are no 10 GB of disk left")
+        pytest.skip("less than 10 GB of disk space is free")
     try:
         with start(data) as running:
             yield running
@@ -48,7 +48,7 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 def processes(platform: Platform) -> list[tuple[str, int]]:
-    """Every process of every function, encoders aside."""
+    """Return every process of every function except encoders."""
     found = []
     for name, function in platform.status()["functions"].items():
         for instance in function["instances"]:
@@ -65,34 +65,38 @@ def is_encoder(pid: int) -> bool:
     return True
 
 
-def pieces(pipe: IO[bytes], sizes: list[int]) -> Iterator[bytes]:
-    while piece := pipe.read(1 << 20):
-        sizes.append(len(piece))
-        yield piece
+def chunks(pipe: IO[bytes], sizes: list[int]) -> Iterator[bytes]:
+    """Yield the bytes of a pipe and append the size of each chunk to ``sizes``."""
+    while chunk := pipe.read(1 << 20):
+        sizes.append(len(chunk))
+        yield chunk
 
 
 def receive(user: Client, fid: str, **headers: str) -> tuple[int, int, bytes]:
-    """Status, number of bytes, and the last of them, of a download that fits no memory."""
-    line = http.client.HTTPConnection("localhost", int(user.url.rpartition(":")[2]), timeout=120)
-    with contextlib.closing(line):
-        line.request("GET", f"/download?fid={fid}", headers={"Authorization": f"Bearer {user.token}", **headers})
-        with line.getresponse() as answer:
-            size, last = 0, b""
+    """Download without keeping the bytes; return the status, the size, and the last chunk."""
+    connection = http.client.HTTPConnection("localhost", int(user.url.rpartition(":")[2]), timeout=120)
+    with contextlib.closing(connection):
+        connection.request("GET", f"/download?fid={fid}", headers={"Authorization": f"Bearer {user.token}", **headers})
+        with connection.getresponse() as answer:
+            size = 0
+            last = b""
             while chunk := answer.read(1 << 20):
-                size, last = size + len(chunk), chunk
+                size += len(chunk)
+                last = chunk
             return answer.status, size, last
 
 
-def test_four_gigabytes_take_little_memory(roomy: Platform, measured: Callable[[str], None]) -> None:
-    me, sizes = Client(roomy.url).sign_up(), list[int]()
+def test_four_gigabytes_take_little_memory(large_platform: Platform, measured: Callable[[str], None]) -> None:
+    me = Client(large_platform.url).sign_up()
+    sizes: list[int] = []
     began = time.monotonic()
-    with PeakRss(lambda: processes(roomy)) as memory:
+    with PeakRss(lambda: processes(large_platform)) as memory:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), *MAKE]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as maker:
-            assert maker.stdout
-            answer = me.upload_raw(pieces(maker.stdout, sizes), "video/x-matroska", filename="large.mkv")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as encoder:
+            assert encoder.stdout
+            answer = me.upload_raw(chunks(encoder.stdout, sizes), "video/x-matroska", filename="large.mkv")
         assert answer.status == 202, answer.body
-        assert maker.returncode == 0
+        assert encoder.returncode == 0
         assert sum(sizes) > 4 * GIB
         uploaded = time.monotonic()
         job = me.wait(answer.json()["job"], 300)
@@ -102,7 +106,7 @@ def test_four_gigabytes_take_little_memory(roomy: Platform, measured: Callable[[
         assert job["duration"] == pytest.approx(SECONDS, abs=0.1)
 
         size = 4 * GIB + 12_345
-        make_mp3_as_large_as(roomy, job["mp3"], size)
+        resize_mp3(large_platform, job["mp3"], size)
         assert receive(me, job["mp3"], Range=f"bytes={3 * GIB}-")[:2] == (206, size - 3 * GIB)
         assert receive(me, job["mp3"], Range="bytes=-5") == (206, 5, b"[end]")
         assert receive(me, job["mp3"], Range=f"bytes={size - 5}-{size - 4}") == (206, 2, b"[e")
@@ -110,22 +114,22 @@ def test_four_gigabytes_take_little_memory(roomy: Platform, measured: Callable[[
         memory.sample()
     ended = time.monotonic()
     peaks = {name: max(peak for (of, _), peak in memory.peaks.items() if of == name) for name, _ in memory.peaks}
-    shown = ", ".join(f"{name} {peak >> 20} MB" for name, peak in sorted(peaks.items()))
+    memory_line = ", ".join(f"{name} {peak >> 20} MB" for name, peak in sorted(peaks.items()))
     line = (
         f"{sum(sizes) / 1e9:.2f} GB: upload {uploaded - began:.0f} s, convert {converted - uploaded:.0f} s, "
-        f"download {ended - converted:.0f} s; highest memory of a process: {shown}"
+        f"download {ended - converted:.0f} s; highest memory of a process: {memory_line}"
     )
     measured(line)
     assert {"upload", "convert", "download"} <= peaks.keys()
     assert max(peaks.values()) <= LIMIT, line
 
 
-def make_mp3_as_large_as(platform: Platform, fid: str, size: int) -> None:
-    """Give the MP3 so many bytes, a hole for the most part: encoding 4 GB of MP3 would take hours."""
-    place = platform.data / "media" / "mp3s" / fid[:2] / fid
-    os.truncate(place / "bytes", size)
-    with (place / "bytes").open("r+b") as file:
+def resize_mp3(platform: Platform, fid: str, size: int) -> None:
+    """Resize the MP3 in the media store, mostly with a hole: encoding 4 GB of MP3 would take hours."""
+    folder = platform.data / "media" / "mp3s" / fid[:2] / fid
+    os.truncate(folder / "bytes", size)
+    with (folder / "bytes").open("r+b") as file:
         file.seek(size - 5)
         file.write(b"[end]")
-    stat = json.loads((place / "stat.json").read_text())
-    (place / "stat.json").write_text(json.dumps(stat | {"size": size, "sha256": "", "crc32c": ""}))
+    stat = json.loads((folder / "stat.json").read_text())
+    (folder / "stat.json").write_text(json.dumps(stat | {"size": size, "sha256": "", "crc32c": ""}))

@@ -1,6 +1,6 @@
-"""Where the checkout is."""
+"""Paths of the repository."""
 
 from pathlib import Path
 
-#: The repository's top level.
+#: The top-level directory.
 ROOT = Path(__file__).resolve().parents[2]

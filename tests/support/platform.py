@@ -1,4 +1,4 @@
-"""Starts the embedded platform as a process of its own, for tests: ``with start(tmp_path / "data") as platform``."""
+"""Starts the embedded platform as a process for a test: ``with start(tmp_path / "data") as platform``."""
 
 import json
 import os
@@ -15,10 +15,13 @@ from tests.support.paths import ROOT
 
 
 class Platform:
-    """A running platform. Leaving the ``with`` block stops it, by force if need be."""
+    """A running platform. Leaving the ``with`` block stops it, by force if necessary."""
 
     def __init__(self, process: subprocess.Popen[str], port: int, data: Path, log: Path) -> None:
-        self.process, self.port, self.data, self.log = process, port, data, log
+        self.process = process
+        self.port = port
+        self.data = data
+        self.log = log
         self.url = f"http://localhost:{port}"
 
     def __enter__(self) -> Self:
@@ -38,28 +41,28 @@ class Platform:
             self.process.stdout.close()
 
     def status(self) -> dict[str, Any]:
-        """GET /_platform."""
+        """Return the answer of GET /_platform."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/_platform", timeout=10) as answer:
             report: dict[str, Any] = json.load(answer)
             return report
 
     def instances(self, name: str) -> list[dict[str, Any]]:
-        """The instances of a function, as /_platform has them."""
+        """Return the instances of a function, as /_platform lists them."""
         found: list[dict[str, Any]] = self.status()["functions"][name]["instances"]
         return found
 
     def stop(self, seconds: float = 60) -> int:
-        """SIGTERM, and the exit status."""
+        """Send SIGTERM and return the exit status."""
         self.process.terminate()
         return self.process.wait(seconds)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.process.kill()
         self.process.wait()
 
     def output(self) -> str:
-        """What it has written to stderr so far."""
+        """Return what it has written to stderr so far."""
         return self.log.read_text(errors="replace")
 
 
@@ -73,11 +76,11 @@ def start(
     """Start the platform and wait until it is ready.
 
     Args:
-        data: its directory; made if need be. Its log is beside it.
-        port: 0 for a free one.
-        manifests: a directory of manifests in place of knative/.
-        env: variables in place of this process's, apart from PATH, HOME and the like.
-        idle: seconds that take the place of every idle window.
+        data: the data directory; created if it does not exist. The log is written beside it.
+        port: the port; 0 for a free one.
+        manifests: a directory of manifests to use in place of knative/.
+        env: the environment variables. Of this process's variables only PATH, HOME and the like are inherited.
+        idle: seconds to use for every idle window.
     """
     command = [sys.executable, "-m", "infra.local", "--data", str(data), "--port", str(port)]
     if manifests:

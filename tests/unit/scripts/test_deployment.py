@@ -1,4 +1,4 @@
-"""What ./scripts/deploy gives a cluster: manifests whose numbers fit together, and images named by what is in them."""
+"""Tests ./scripts/deploy: manifests with consistent numbers, and images named by their contents."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +19,8 @@ RESTRICTED = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-#: One request at a time, since it is CPU work, or since two would do the same.
-ALONE = {"convert", "encode", "sweep"}
+#: One request at a time: it is CPU work, or two would do the same.
+ONE_AT_A_TIME = {"convert", "encode", "sweep"}
 
 
 def documents() -> Iterator[dict[str, Any]]:
@@ -34,7 +34,7 @@ TRIGGERS = [each for each in documents() if each["kind"] == "Trigger"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_sleeps_is_limited_and_has_no_rights(name: str) -> None:
+def test_a_service_scales_to_zero_and_has_limits_and_no_privileges(name: str) -> None:
     template = SERVICES[name]["spec"]["template"]
     annotations, spec = template["metadata"]["annotations"], template["spec"]
     (container,) = spec["containers"]
@@ -42,11 +42,11 @@ def test_a_service_sleeps_is_limited_and_has_no_rights(name: str) -> None:
 
     assert scaling["class"] == "kpa.autoscaling.knative.dev"
     assert (scaling["min-scale"], int(scaling["max-scale"]) > 0) == ("0", True)
-    # With less Knative would start more pods than there are requests.
-    assert scaling["target-utilization-percentage"] == ("100" if name in ALONE else "70")
-    assert (spec["containerConcurrency"] == 1) == (name in ALONE)
+    # With a lower value Knative would start more pods than there are requests.
+    assert scaling["target-utilization-percentage"] == ("100" if name in ONE_AT_A_TIME else "70")
+    assert (spec["containerConcurrency"] == 1) == (name in ONE_AT_A_TIME)
     assert spec["enableServiceLinks"] is spec["automountServiceAccountToken"] is False
-    # What Knative gives without a change of its settings.
+    # The maximum with the default settings of Knative.
     assert spec["timeoutSeconds"] <= 600
     assert container["securityContext"] == RESTRICTED
     assert container["readinessProbe"] == {"tcpSocket": {"port": 8080}}
@@ -57,7 +57,7 @@ def test_a_service_sleeps_is_limited_and_has_no_rights(name: str) -> None:
         assert int(env["THREADS"]) >= spec["containerConcurrency"]
 
 
-def test_only_what_users_call_can_be_reached_from_outside() -> None:
+def test_only_the_functions_that_users_call_are_public() -> None:
     public = {
         name
         for name, each in SERVICES.items()
@@ -66,7 +66,7 @@ def test_only_what_users_call_can_be_reached_from_outside() -> None:
     assert public == {"register", "login", "validate", "upload", "status", "download", "gateway"}
 
 
-def test_as_many_events_are_delivered_at_once_as_pods_can_take() -> None:
+def test_triggers_deliver_as_many_events_at_once_as_pods_can_handle() -> None:
     shares: dict[str, list[int]] = {}
     for each in TRIGGERS:
         parallelism = each["metadata"]["annotations"]["rabbitmq.eventing.knative.dev/parallelism"]
@@ -74,11 +74,11 @@ def test_as_many_events_are_delivered_at_once_as_pods_can_take() -> None:
     assert shares.keys() == {"convert", "encode", "join", "notify"}
     for name, parallel in shares.items():
         template = SERVICES[name]["spec"]["template"]
-        most = int(template["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"])
-        assert sum(parallel) == most * template["spec"]["containerConcurrency"], name
+        max_scale = int(template["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"])
+        assert sum(parallel) == max_scale * template["spec"]["containerConcurrency"], name
 
 
-def test_the_broker_tries_again_and_buries() -> None:
+def test_the_broker_retries_and_sends_dead_letters_to_bury() -> None:
     (broker,) = (each for each in documents() if each["kind"] == "Broker")
     assert broker["metadata"]["annotations"]["eventing.knative.dev/broker.class"] == "RabbitMQBroker"
     delivery = broker["spec"]["delivery"]
@@ -88,7 +88,7 @@ def test_the_broker_tries_again_and_buries() -> None:
     assert broker["spec"]["config"]["kind"] == "RabbitmqBrokerConfig"
 
 
-def test_the_gateway_calls_functions_by_their_names_in_the_cluster() -> None:
+def test_the_gateway_calls_functions_by_their_cluster_names() -> None:
     (container,) = SERVICES["gateway"]["spec"]["template"]["spec"]["containers"]
     env = {each["name"]: each["value"] for each in container["env"]}
     upstreams = {name.removesuffix("_UPSTREAM").lower(): value for name, value in env.items() if "_UPSTREAM" in name}
@@ -100,7 +100,7 @@ def test_the_gateway_calls_functions_by_their_names_in_the_cluster() -> None:
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """A copy of what images are made of; the function changes a file of it."""
+    """A copy of the files of images, and a function that changes one of them."""
     for path in [*images._files("login"), *images._files("validate"), *images._files("gateway")]:
         copy = tmp_path / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     return change
 
 
-def test_a_tag_changes_with_what_is_in_the_image_alone(source: Callable[[str], None]) -> None:
+def test_a_tag_changes_only_with_the_contents_of_the_image(source: Callable[[str], None]) -> None:
     def tags() -> list[str]:
         return [images.tag(name) for name in ("login", "validate", "gateway")]
 
@@ -130,7 +130,7 @@ def test_a_tag_changes_with_what_is_in_the_image_alone(source: Callable[[str], N
     assert images.tag("gateway") != gateway
 
 
-def test_a_change_of_settings_makes_new_revisions_of_those_that_read_them() -> None:
+def test_changed_settings_start_new_revisions_of_the_functions_that_read_them() -> None:
     services = list(SERVICES.values())
 
     def digests(**stamps: str) -> dict[str, str]:
@@ -142,7 +142,7 @@ def test_a_change_of_settings_makes_new_revisions_of_those_that_read_them() -> N
     assert {name for name in before if before[name] != after[name]} == {"notify"}
 
 
-def test_our_images_take_the_names_that_they_were_built_under() -> None:
+def test_manifests_get_the_full_names_of_our_images() -> None:
     (filled,) = manifests.filled([SERVICES["encode"]], {"convert": "registry/convert:1"}, {})
     (container,) = filled["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "registry/convert:1"
@@ -154,7 +154,7 @@ def test_our_images_take_the_names_that_they_were_built_under() -> None:
 
 @pytest.fixture
 def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """Programs docker, kind and builder, in place of all others; the function gives the calls."""
+    """Replaces PATH with stand-ins for docker, kind and builder; the function returns their calls."""
     log = tmp_path / "calls"
     log.touch()
     (tmp_path / "bin").mkdir()
@@ -183,7 +183,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
         ),
     ],
 )
-def test_an_image_is_built_and_brought_to_the_cluster(
+def test_an_image_is_built_and_delivered_to_the_cluster(
     called: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], calls: list[str]
 ) -> None:
     for name, value in variables.items():
@@ -192,51 +192,51 @@ def test_an_image_is_built_and_brought_to_the_cluster(
     assert called() == calls
 
 
-def test_images_that_are_built_at_once_all_arrive(called: Callable[[], list[str]]) -> None:
+def test_images_that_are_built_at_once_are_all_delivered(called: Callable[[], list[str]]) -> None:
     names = {name: f"r/{name}:1" for name in ("login", "validate", "upload", "status", "convert")}
     images.Builder().build_all(names)
     assert {call for call in called() if " push " in call} == {f"docker push {image}" for image in names.values()}
 
 
 @pytest.mark.usefixtures("called")
-def test_an_image_that_cannot_be_built_ends_the_deployment(tmp_path: Path) -> None:
+def test_a_failed_build_ends_the_deployment(tmp_path: Path) -> None:
     shell_program(tmp_path / "bin/docker", "echo no space left >&2\nexit 1")
     with pytest.raises(CannotDeploy, match="no space left"):
         images.Builder().build_all({"login": "r/login:1", "validate": "r/validate:1"})
 
 
 class FakeCluster(Cluster):
-    """Has these Secrets and servers, and nothing else."""
+    """A cluster with these Secrets and servers and nothing else."""
 
     def __init__(self, secrets: str = "", servers: str = "") -> None:
-        self._there = {"secrets": secrets.split(), "statefulsets": servers.split()}
+        self._objects = {"secrets": secrets.split(), "statefulsets": servers.split()}
 
     def get(self, kinds: str, *_: str) -> list[dict[str, Any]]:
-        return [{"metadata": {"name": name}} for name in self._there[kinds]]
+        return [{"metadata": {"name": name}} for name in self._objects[kinds]]
 
 
 WANTED = ["rabbitmq", "mongodb", "postgresql"]
 
 
-def test_servers_are_installed_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servers_are_installed_unless_their_address_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AMQP_URL", "MONGO_URI", "DATABASE_URL", "MYSQL_HOST"):
         monkeypatch.delenv(name, raising=False)
     assert settings.servers(FakeCluster(), WANTED) == WANTED
-    # What an earlier run installed is brought up to date.
+    # Servers that an earlier run installed are updated.
     assert settings.servers(FakeCluster("rabbitmq media database", " ".join(WANTED)), WANTED) == WANTED
-    # What an earlier run was told to use is used.
+    # Addresses that an earlier run was given are used.
     assert settings.servers(FakeCluster("rabbitmq media database"), WANTED) == []
     monkeypatch.setenv("MONGO_URI", "mongodb://mongo.example.org/videos")
     assert settings.servers(FakeCluster(), WANTED) == ["rabbitmq", "postgresql"]
 
 
 @pytest.mark.parametrize("wanted", [["redis"], ["mysql", "postgresql"]])
-def test_servers_that_make_no_sense_are_refused(wanted: list[str]) -> None:
+def test_unknown_or_conflicting_servers_are_rejected(wanted: list[str]) -> None:
     with pytest.raises(CannotDeploy):
         settings.servers(FakeCluster(), wanted)
 
 
-def test_without_a_way_for_mails_nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_mail_server_nothing_is_created(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SMTP_HOST", "SENDGRID_API_KEY", "GMAIL_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(CannotDeploy, match="--mail catcher"):
