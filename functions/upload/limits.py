@@ -83,20 +83,23 @@ class Quota:
 
         Args:
             identity: its owner.
-            size: bytes to reserve; None if the length is unknown: up to RESERVATION_STEP, whatever is left.
-            overhead: bytes of ``size`` that may turn out not to be the file's, and are not reserved if the quota
-                has no space left for them.
+            size: bytes to reserve, or None if the length is unknown; then RESERVATION_STEP bytes are reserved, or all
+                that are left if they are fewer.
+            overhead: bytes of ``size`` that may not be the file's; they are reserved only if enough are left.
 
         The grant raises:
             TooManyJobs: the user has too many uploads and conversions in progress.
             QuotaFull: too few bytes are left.
         """
         if size is None:
-            size = overhead = RESERVATION_STEP
-        return functools.partial(self._grant, identity=identity, size=size, minimum=size - overhead, is_new=True)
+            size = RESERVATION_STEP
+            minimum = 0
+        else:
+            minimum = size - overhead
+        return functools.partial(self._grant, identity=identity, size=size, minimum=minimum, is_new=True)
 
     def grow(self, identity: Identity, size: int, minimum: int) -> Grant:
-        """Returns a grant that brings an upload in progress to ``size`` bytes, or to ``minimum`` if no more are left.
+        """Returns a grant for an upload in progress: ``size`` bytes in all, or as many as are left.
 
         The grant raises:
             QuotaFull: fewer than ``minimum`` bytes are left.
@@ -125,10 +128,10 @@ class Quota:
 
 
 class Reservation:
-    """The bytes that are reserved in the owner's quota for one upload.
+    """The part of the owner's quota that is reserved for one upload.
 
     Attributes:
-        size: how many they are.
+        size: how many bytes are reserved.
     """
 
     def __init__(self, blobs: Blobs, quota: Quota, identity: Identity, blob: BlobId, size: int) -> None:
@@ -139,15 +142,19 @@ class Reservation:
         self._blob = blob
 
     def require(self, size: int) -> None:
-        """Reserves ``size`` bytes in all, unless as many are reserved already.
+        """Makes sure that at least ``size`` bytes are reserved.
 
         Raises:
-            QuotaFull: too few are left. BlobExpired: the blob was deleted meanwhile.
+            QuotaFull: too few bytes are left. BlobExpired: the blob has expired.
         """
         self._grow(size, size)
 
     def extend(self, size: int) -> None:
-        """Reserves as ``require`` does, and up to RESERVATION_STEP more, so that few chunks need a transaction."""
+        """Makes sure that at least ``size`` bytes are reserved, and prepares for more.
+
+        A new reservation has up to RESERVATION_STEP more bytes, so that few chunks cost a transaction. Raises what
+        ``require`` does.
+        """
         self._grow(size + RESERVATION_STEP, size)
 
     def _grow(self, size: int, minimum: int) -> None:
@@ -181,7 +188,7 @@ class StreamChecks:
 
         Raises:
             TooLarge: the file exceeds the limit.
-            QuotaFull: it exceeds what its owner may store. BlobExpired: its blob was deleted meanwhile.
+            QuotaFull: it exceeds its owner's quota. BlobExpired: its blob has expired.
             UnsupportedMediaType: its first HEAD_SIZE bytes are neither audio nor video.
         """
         for chunk in content:
