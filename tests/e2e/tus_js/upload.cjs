@@ -1,4 +1,5 @@
-// Uploads a file by tus-js-client, and breaks off once: node upload.cjs ENDPOINT TOKEN FILE; prints the job.
+// Uploads a file with tus-js-client, aborts once and resumes, and prints the job's id.
+// Usage: node upload.cjs ENDPOINT TOKEN FILE
 const fs = require('node:fs')
 const tus = require('tus-js-client')
 
@@ -18,23 +19,23 @@ const options = {
   },
 }
 
-function goOn(url) {
-  const again = new tus.Upload(fs.createReadStream(path), {
+function resume(url) {
+  const second = new tus.Upload(fs.createReadStream(path), {
     ...options,
     uploadUrl: url,
     onSuccess({ lastResponse }) {
       console.log(lastResponse.getHeader('Mp3burst-Job'))
     },
   })
-  again.start()
+  second.start()
 }
 
-const begun = new tus.Upload(fs.createReadStream(path), {
+const first = new tus.Upload(fs.createReadStream(path), {
   ...options,
   async onChunkComplete(_, accepted) {
     if (accepted < 300000) return
-    await begun.abort()
-    goOn(begun.url)
+    await first.abort()
+    resume(first.url)
   },
 })
-begun.start()
+first.start()
