@@ -11,7 +11,7 @@ from functions.state.database import Database, url
 
 
 def main() -> int:
-    """Return the exit status: 0 if the user has the role now, 1 with a message otherwise."""
+    """Returns the exit status: 0 if the user has the role now, 1 with a message otherwise."""
     parser = argparse.ArgumentParser(prog="scripts/admin", description=__doc__)
     parser.add_argument("username")
     data = Path(__file__).resolve().parents[1] / "data"

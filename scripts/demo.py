@@ -47,7 +47,7 @@ class Api:
         self.token = ""
 
     def call(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> dict[str, Any]:
-        """Make a call and return the JSON of its answer; raise DemoError with the message of an error."""
+        """Makes a call and returns the JSON of its answer; raises DemoError with the message of an error."""
         connection = http.client.HTTPConnection("localhost", self.port, timeout=120)
         try:
             connection.request(method, path, body, headers)
@@ -56,12 +56,12 @@ class Api:
             connection.close()
 
     def create_upload(self, video: Path) -> str:
-        """Create a resumable upload by tus 1.0 and return its path."""
+        """Creates a resumable upload by tus 1.0 and returns its path."""
         headers = {"Upload-Length": str(video.stat().st_size), "Upload-Metadata": f"filename {_base64(video.name)}"}
         return str(self._tus("POST", "/files", headers)["Location"])
 
     def resume_upload(self, video: Path, path: str) -> str:
-        """Send the rest of an upload, again after a lost connection, and return the job."""
+        """Sends the rest of an upload, again after a lost connection, and returns the job."""
         size = video.stat().st_size
         fruitless = 0
         last = -1
@@ -100,11 +100,11 @@ class Api:
             connection.close()
 
     def bearer(self) -> dict[str, str]:
-        """Return the header with the token."""
+        """Returns the header with the token."""
         return {"Authorization": f"Bearer {self.token}"}
 
     def upload(self, video: Path) -> dict[str, Any]:
-        """Upload with a form, as a browser does."""
+        """Uploads with a form, as a browser does."""
         boundary = secrets.token_hex(16)
         size = video.stat().st_size
         name = urllib.parse.quote(video.name, safe=" !#$&'()+,-.;=@[]^_`{}~")
@@ -155,7 +155,7 @@ def _json(answer: http.client.HTTPResponse) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Return the exit status: 0 if the MP3 is correct and everything ended well."""
+    """Returns the exit status: 0 if the MP3 is correct and everything ended well."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("video", nargs="?", type=Path, help="the video to convert; without one, a short video is made")
     parser.add_argument("--once", action="store_true", help="stop after the job instead of staying up")
@@ -212,7 +212,7 @@ def _handle_signals() -> None:
 
 
 def start(data: Path, port: int) -> "tuple[subprocess.Popen[str], int]":
-    """Start the platform; return it and the size of its log so far. Raise DemoError if nothing can be written."""
+    """Starts the platform; returns it and the size of its log so far. Raises DemoError if nothing can be written."""
     log = data / "platform.log"
     print("# Start mp3burst")
     print(f"$ ./scripts/up --data {_typed(data)} --port {port} 2> {_typed(log)}")
@@ -237,7 +237,7 @@ def start(data: Path, port: int) -> "tuple[subprocess.Popen[str], int]":
 
 
 def wait_until_ready(platform: "subprocess.Popen[str]", log: Path, began: int) -> None:
-    """Wait until the platform is ready; raise DemoError with its own message if it does not start."""
+    """Waits until the platform is ready; raises DemoError with its own message if it does not start."""
     assert platform.stdout is not None  # noqa: S101 - for mypy: it is a pipe
     ready = platform.stdout.readline()
     if not ready:
@@ -248,7 +248,7 @@ def wait_until_ready(platform: "subprocess.Popen[str]", log: Path, began: int) -
 
 
 def convert(api: Api, video: Path, data: Path) -> None:
-    """Register, log in, upload, wait, read the mail, download and check."""
+    """Registers, logs in, uploads, waits, reads the mail, downloads the MP3 and checks it."""
     user = f"demo-{secrets.token_hex(3)}@example.org"
     password = secrets.token_urlsafe(12)
     form = {"name": "Demo", "username": user, "password": password}
@@ -287,7 +287,7 @@ def convert(api: Api, video: Path, data: Path) -> None:
 
 
 def upload(api: Api, video: Path) -> str:
-    """Upload the video, a large one so that it can be resumed, and return the job."""
+    """Uploads the video, a large one so that it can be resumed, and returns the job."""
     if video.stat().st_size <= _LARGE:
         print("\n# Upload the video")
         print(f'$ curl -H "Authorization: Bearer $TOKEN" -F {_typed(video, "file=@")} {api.url}/upload')
@@ -308,7 +308,7 @@ def upload(api: Api, video: Path) -> str:
 
 
 def await_job(api: Api, id_: str) -> dict[str, Any]:
-    """Wait until the job is done or failed, and return it."""
+    """Waits until the job is done or failed, and returns it."""
     while True:
         job = api.call("GET", f"/jobs/{id_}?wait=1", api.bearer())
         _bar("converting", job["progress"])
@@ -318,7 +318,7 @@ def await_job(api: Api, id_: str) -> dict[str, Any]:
 
 
 def await_mail(folder: Path, job: str) -> Path:
-    """Wait for the job's mail, which arrives within seconds."""
+    """Waits for the job's mail, which arrives within seconds."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for letter in folder.glob(f"{job}.*.eml"):
@@ -328,7 +328,7 @@ def await_mail(folder: Path, job: str) -> Path:
 
 
 def text_of(letter: Path) -> str:
-    """Return the main headers and the plain text of a mail."""
+    """Returns the main headers and the plain text of a mail."""
     mail = message_from_bytes(letter.read_bytes(), policy=email.policy.default)
     body = mail.get_body(("plain",))
     lines = [f"{name}: {mail[name]}" for name in ("From", "To", "Subject", "Message-ID")]
@@ -336,7 +336,7 @@ def text_of(letter: Path) -> str:
 
 
 def download(api: Api, fid: str, target: Path) -> None:
-    """Save the MP3, chunk by chunk."""
+    """Saves the MP3, chunk by chunk."""
     connection = http.client.HTTPConnection("localhost", api.port, timeout=120)
     try:
         connection.request("GET", f"/download?fid={fid}", headers=api.bearer())
@@ -351,7 +351,7 @@ def download(api: Api, fid: str, target: Path) -> None:
 
 
 def check(mp3: Path, duration: float) -> None:
-    """Decode the whole MP3; raise DemoError if it is damaged or has another length."""
+    """Decodes the whole MP3; raises DemoError if it is damaged or has another length."""
     command = [_ffmpeg(), "-nostdin", "-v", "error", "-i", str(mp3), "-f", "s16le", "-ar", "8000", "-ac", "1", "pipe:1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as decoder:
         assert decoder.stdout is not None and decoder.stderr is not None  # noqa: S101, PT018 - for mypy
@@ -365,7 +365,7 @@ def check(mp3: Path, duration: float) -> None:
 
 
 def make_clip(data: Path) -> Path:
-    """Make a video of 20 s with a melody, with the ffmpeg of the dependencies."""
+    """Makes a video of 20 s with a melody, with the ffmpeg of the dependencies."""
     clip = data / "demo.mp4"
     if not clip.exists():
         print(f"\nNo video was named, so the demo makes one: {_short(clip)}")
@@ -402,7 +402,7 @@ def _short(path: Path) -> str:
 
 
 def _typed(path: Path, before: str = "") -> str:
-    """Return the path as it is typed into a shell, quoted if necessary."""
+    """Returns the path as it is typed into a shell, quoted if necessary."""
     return shlex.quote(before + _short(path))
 
 

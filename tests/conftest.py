@@ -40,14 +40,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def summarize(stats: dict[str, list[Any]]) -> dict[str, Any]:
-    """Return a run's number of tests by outcome, and a line for each failure, error and skip."""
+    """Returns a run's number of tests by outcome, and a line for each failure, error and skip."""
     lines = [f"{kind.upper()} {report.nodeid}" for kind in ("failed", "error") for report in stats.get(kind, [])]
     lines += [f"SKIPPED {report.nodeid}: {_reason(report)}" for report in stats.get("skipped", [])]
     return {"counts": {kind: len(stats[kind]) for kind in _COUNTED if stats.get(kind)}, "lines": lines}
 
 
 def combine(runs: list[dict[str, Any]]) -> list[str]:
-    """Return the lines of all runs except the last, which pytest has just printed, and the totals."""
+    """Returns the lines of all runs except the last, which pytest has just printed, and the totals."""
     lines = [line for run in runs[:-1] for line in run["lines"]]
     sums = {kind: sum(run["counts"].get(kind, 0) for run in runs) for kind in _COUNTED}
     return [*lines, ", ".join(f"{count} {kind}" for kind, count in sums.items() if count) or "no tests ran"]

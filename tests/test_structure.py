@@ -83,7 +83,7 @@ def test_no_import_circle() -> None:
 
 
 def circle(graph: dict[str, list[str]]) -> list[str]:
-    """Return the modules of one import circle, the first repeated at the end; empty if there is none."""
+    """Returns the modules of one import circle, the first repeated at the end; empty if there is none."""
     done: set[str] = set()
 
     def visit(module: str, path: list[str]) -> list[str]:
@@ -143,7 +143,7 @@ def test_every_event_has_a_trigger() -> None:
 
 
 def _is_emitted(type_: str) -> bool:
-    """Return whether a function creates this event. The outbox and sweep only repeat events that others created."""
+    """Returns whether a function creates this event. The outbox and sweep only repeat events that others created."""
     repeating = {"functions.state.outbox", "functions.state.overdue", "functions.sweep.main"}
     sources = [path for path in MODULES if name_of(path) not in repeating and name_of(path).startswith("functions.")]
     return any(re.search(rf"\b{EVENTS[type_].__name__}\(\w", path.read_text()) for path in sources)

@@ -30,7 +30,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the exit status: 1 if a row could not be measured, whatever the figures are."""
+    """Returns the exit status: 1 if a row could not be measured, whatever the figures are."""
     given = _parser().parse_args(arguments)
     unknown = [name for name in given.rows if name not in ROWS]
     if unknown:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _measure(bench: Bench, names: Sequence[str]) -> tuple[list[Row], dict[str, str]]:
-    """Measure and print rows; return their lines, and the error of each row that could not be measured."""
+    """Measures and prints rows; returns their lines, and the error of each row that could not be measured."""
     rows: list[Row] = []
     failed: dict[str, str] = {}
     for name in names:
@@ -76,7 +76,7 @@ def _measure(bench: Bench, names: Sequence[str]) -> tuple[list[Row], dict[str, s
 
 
 def _available() -> list[str]:
-    """Return every row, and that of a cluster only if CLUSTER_INGRESS names one."""
+    """Returns every row, and that of a cluster only if CLUSTER_INGRESS names one."""
     return [name for name in ROWS if name != "knative" or os.environ.get("CLUSTER_INGRESS")]
 
 

@@ -46,7 +46,7 @@ class Bench:
         return 60 if self.quick else SECONDS
 
     def video(self, codec: str = "aac") -> Path:
-        """Return the video that most rows use, and read it into the page cache."""
+        """Returns the video that most rows use, after reading it into the page cache."""
         path = self.inputs.video(self.seconds, codec)
         with path.open("rb") as file:
             while file.read(1 << 20):
@@ -54,25 +54,25 @@ class Bench:
         return path
 
     def folder(self) -> Path:
-        """Create a directory that is deleted after the run."""
+        """Creates a directory that is deleted after the run."""
         return Path(tempfile.mkdtemp(dir=self.work))
 
     def mongodb(self) -> str | None:
-        """Return the URL of a MongoDB server without a database, or None if MongoDB is not installed."""
+        """Returns the URL of a MongoDB server without a database, or None if MongoDB is not installed."""
         from tests.support.servers.mongodb import MongoDB
 
         server = self._server("mongodb", MongoDB)
         return str(server.url) if server else None
 
     def rabbitmq(self) -> str | None:
-        """Return the URL of a RabbitMQ server, or None if RabbitMQ is not installed."""
+        """Returns the URL of a RabbitMQ server, or None if RabbitMQ is not installed."""
         from tests.support.servers.rabbitmq import RabbitMQ
 
         server = self._server("rabbitmq", RabbitMQ)
         return str(server.url) if server else None
 
     def database(self) -> str:
-        """Return the URL of a database with the tables: PostgreSQL, MariaDB or SQLite, the first that is installed."""
+        """Returns the URL of a database with the tables: PostgreSQL, MariaDB or SQLite, the first that is installed."""
         from tests.support.servers.mariadb import MariaDB
         from tests.support.servers.postgresql import PostgreSQL
 
@@ -88,13 +88,13 @@ class Bench:
         return str(server.url)
 
     def media(self, name: str = "bench") -> dict[str, str]:
-        """Return the variables of a media store: GridFS, or a directory if MongoDB is not installed."""
+        """Returns the variables of a media store: GridFS, or a directory if MongoDB is not installed."""
         if url := self.mongodb():
             return {"MONGO_URI": f"{url}/{name}", "MONGO_MP3_URI": f"{url}/{name}-mp3s"}
         return {"MEDIA_DIR": str(self.work / "media")}
 
     def servers(self) -> str:
-        """Return the names of the running servers, for the report."""
+        """Returns the names of the running servers, for the report."""
         names = [type(server).__name__.lstrip("_") for server in self._servers.values() if server]
         return ", ".join(names) or "none"
 
@@ -115,7 +115,7 @@ class _SQLite:
 
 @contextlib.contextmanager
 def _if_installed() -> Iterator[None]:
-    """Leave the block when a program is not installed: the tests' servers skip or fail the test then."""
+    """Leaves the block when a program is not installed: the tests' servers skip or fail the test then."""
     import pytest
 
     try:

@@ -51,13 +51,13 @@ def copy(bench: Bench) -> Iterator[Row]:
 
 
 def plain_ffmpeg(video: Path, mp3: Path) -> Took:
-    """Run the ffmpeg command that anybody would type."""
+    """Runs the ffmpeg command that anybody would type."""
     command = [ffmpeg(), "-nostdin", "-v", "error", "-y", "-i", str(video), "-vn", "-b:a", "192k", str(mp3)]
     return timing.process(command)
 
 
 def _tool(video: Path, mp3: Path, bitrate: str | None, encoders: int) -> Took:
-    """Run the command-line converter, its start included."""
+    """Runs the command-line converter, its start included."""
     options = ["--bitrate", bitrate] if bitrate else []
     command = [sys.executable, "-m", "functions.convert", str(video), "-o", str(mp3), "--encoders", str(encoders)]
     return timing.process([*command, *options])
@@ -133,7 +133,7 @@ def encode(bench: Bench) -> Iterator[Row]:
 
 
 def _extracted(bench: Bench, path: Path) -> TrackInfo:
-    """Extract the audio track of the video from the media store."""
+    """Extracts the audio track of the video from the media store."""
     videos = connect(bench.media()).videos
     blob = store(bench, bench.video())
     with videos.open(blob) as source:
@@ -145,7 +145,7 @@ def _extracted(bench: Bench, path: Path) -> TrackInfo:
 
 
 def _encoded(plan: Plan, track: TrackInfo, work: Path, at_once: int, *, on_one_cpu: bool) -> Took:
-    """Encode every range of the plan."""
+    """Encodes every range of the plan."""
     allowed = os.sched_getaffinity(0)
     if on_one_cpu:
         os.sched_setaffinity(0, {min(allowed)})

@@ -73,7 +73,7 @@ def path(bench: Bench) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def _running(bench: Bench) -> Iterator[tuple[Mapping[str, str], int, Cpu]]:
-    """Run upload, convert and the bridge between them; yield the variables, upload's port and convert's CPU counter."""
+    """Runs upload, convert and the bridge between them; yields variables, upload's port and convert's CPU counter."""
     from tests.support.servers.bridge import Bridge
     from tests.support.servers.function import Function
 
@@ -145,7 +145,7 @@ def fanout(bench: Bench) -> Iterator[Row]:
 
 
 def _sign_up(port: int) -> str:
-    """Register and log in; return the token."""
+    """Registers and logs in; returns the token."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     form = {"name": "Bench", "username": "bench@example.org", "password": _PASSWORD}
     ask(connection, "POST", "/register", {}, json.dumps(form).encode())
@@ -155,7 +155,7 @@ def _sign_up(port: int) -> str:
 
 
 def _await_jobs(port: int, bearer: str, count: int) -> None:
-    """Wait until a user has so many jobs that are done."""
+    """Waits until a user has so many jobs that are done."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     deadline = time.monotonic() + 900
     while time.monotonic() < deadline:

@@ -69,7 +69,7 @@ def _rate(bridge: Any, function: Any, many: int) -> float:
 
 
 def _latencies(bridge: Any, function: Any, many: int) -> list[float]:
-    """Return the seconds from the call of publish until the function has the event, at 100 events a second."""
+    """Returns the seconds from the call of publish until the function has the event, at 100 events a second."""
     function.requests.clear()
     arrived: dict[str, float] = {}
     lock = threading.Lock()
@@ -94,7 +94,7 @@ def _latencies(bridge: Any, function: Any, many: int) -> list[float]:
 
 
 def _bare(url: str, many: int) -> float:
-    """Publish, confirm and consume with pika alone, without a function; return the rate."""
+    """Publishes, confirms and consumes with pika alone, without a function; returns the rate."""
     import pika  # type: ignore[import-untyped]  # pika carries no types
 
     connection = pika.BlockingConnection(pika.URLParameters(url))

@@ -6,5 +6,5 @@ from flask import Request
 
 @functions_framework.http
 def hello(_: Request) -> str:
-    """Answer with a greeting."""
+    """Answers with a greeting."""
     return "hello"

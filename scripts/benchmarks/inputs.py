@@ -15,7 +15,7 @@ _MJPEG = ("-c:v", "mjpeg", "-b:v", "3950k", "-maxrate", "3950k", "-bufsize", "40
 
 
 def ffmpeg() -> str:
-    """Return the ffmpeg that the converter uses, which is also the one that it is compared with."""
+    """Returns the ffmpeg that the converter uses, which is also the one that it is compared with."""
     imageio_ffmpeg: Any = importlib.import_module("imageio_ffmpeg")  # it has no types
     return os.environ.get("FFMPEG") or str(imageio_ffmpeg.get_ffmpeg_exe())
 
@@ -28,19 +28,19 @@ class Inputs:
         cache.mkdir(parents=True, exist_ok=True)
 
     def video(self, seconds: int, codec: str = "aac") -> Path:
-        """Make a video with music as AAC or MP3 and half a megabyte of noisy pictures per second; 580 s are 300 MB."""
+        """Makes a video with music as AAC or MP3 and half a megabyte of noisy pictures per second; 580 s are 300 MB."""
         sound = self.sound(seconds, codec)
         return self._made(f"video-{codec}-{seconds}.mp4", *_PICTURES, "-i", sound, "-shortest", *_MJPEG, "-c:a", "copy")
 
     def sound(self, seconds: int, codec: str = "aac") -> Path:
-        """Make music as AAC in an M4A file, or as MP3."""
+        """Makes music as AAC in an M4A file, or as MP3."""
         kinds = {"aac": ("aac", "m4a"), "mp3": ("libmp3lame", "mp3")}
         encoder, suffix = kinds[codec]
         music = self._music(seconds)
         return self._made(f"sound-{seconds}.{suffix}", "-i", music, "-c:a", encoder, "-b:a", "160k")
 
     def repeated(self, source: Path, times: int) -> Path:
-        """Concatenate a file with itself so many times, without encoding it again."""
+        """Concatenates a file with itself so many times, without encoding it again."""
         name = f"{source.stem}-times-{times}{source.suffix}"
         return self._made(name, "-stream_loop", str(times - 1), "-i", source, "-map", "0", "-c", "copy")
 
@@ -53,7 +53,7 @@ class Inputs:
         return path
 
     def _music(self, seconds: int) -> Path:
-        """Make chords whose notes swell and fade, with noise on the beat: LAME needs as long for them as for a song."""
+        """Makes chords that swell and fade, with noise on the beat: LAME takes as long for them as for a song."""
         import numpy as np
 
         path = self._cache / f"music-{seconds}.wav"

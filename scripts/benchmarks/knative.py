@@ -93,7 +93,7 @@ def _measured(cluster: Cluster, rounds: int) -> Iterator[Row]:
 
 
 def _firsts(me: User, mp3: str) -> dict[str, Callable[[], Answer]]:
-    """Return a real first request for each function."""
+    """Returns a real first request for each function."""
     hello = type(me)(me.url)
     return {
         "hello": lambda: hello.call("GET", "/validate", headers={"Host": _host(me, "hello")}),
@@ -187,7 +187,7 @@ def _sizes(cluster: Cluster) -> Iterator[Row]:
 
 
 def _hello(cluster: Cluster) -> list[str]:
-    """Deploy hello world with the image, limits and scaling of validate; return the objects to delete."""
+    """Deploys hello world with the image, limits and scaling of validate; returns the objects to delete."""
     (validate,) = cluster.get("services.serving.knative.dev", "--field-selector=metadata.name=validate")
     code = (Path(__file__).parent / "hello.py").read_text()
     config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "hello"}, "data": {"hello.py": code}}

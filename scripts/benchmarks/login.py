@@ -18,7 +18,7 @@ PASSWORD = "correct horse battery"  # noqa: S105 - of an account that lives for 
 
 
 def _create_account(url: str) -> Callable[[], float]:
-    """Create the account and return a function that verifies its password once and returns the seconds it took."""
+    """Creates the account and returns a function that verifies its password once and returns the seconds it took."""
     database = Database(url)
     accounts = Accounts(database)
     with contextlib.suppress(UsernameTaken):
@@ -84,5 +84,5 @@ def login(bench: Bench) -> Iterator[Row]:
 
 
 def basic() -> dict[str, str]:
-    """Return the header with name and password."""
+    """Returns the header with name and password."""
     return {"Authorization": "Basic " + base64.b64encode(f"{NAME}:{PASSWORD}".encode()).decode()}

@@ -28,7 +28,7 @@ def _database(uri: str) -> Any:
 
 
 def _connected(uri: str) -> Media:
-    """Return the stores after their first use, which imports and connects everything."""
+    """Returns the stores after their first use, which imports and connects everything."""
     media = connect({"MONGO_URI": uri})
     for store in (media.videos, media.mp3s):
         store.delete(new_blob_id())
@@ -36,7 +36,7 @@ def _connected(uri: str) -> Media:
 
 
 def put(uri: str, file: str) -> Callable[[], object]:
-    """Return a call of pymongo's GridFS.put."""
+    """Returns a function that calls pymongo's GridFS.put."""
     import gridfs
 
     bucket = gridfs.GridFS(_database(uri))
@@ -49,7 +49,7 @@ def put(uri: str, file: str) -> Callable[[], object]:
 
 
 def read(uri: str, blob: str) -> Callable[[], object]:
-    """Return a function that reads a file's chunks in order, 16 per answer."""
+    """Returns a function that reads a file's chunks in order, 16 per answer."""
     from bson import ObjectId
 
     chunks = _database(uri)["fs.chunks"]
@@ -61,7 +61,7 @@ def read(uri: str, blob: str) -> Callable[[], object]:
 
 
 def store_put(uri: str, file: str) -> Callable[[], object]:
-    """Return a function that writes with our store alone, without the upload function."""
+    """Returns a function that writes with our store alone, without the upload function."""
     store = _connected(uri).videos
 
     def work() -> None:
@@ -73,7 +73,7 @@ def store_put(uri: str, file: str) -> Callable[[], object]:
 
 
 def store_read(uri: str, blob: str) -> Callable[[], object]:
-    """Return a function that reads with our store alone, without the download function."""
+    """Returns a function that reads with our store alone, without the download function."""
     store = _connected(uri).videos
 
     def work() -> None:
@@ -85,7 +85,7 @@ def store_read(uri: str, blob: str) -> Callable[[], object]:
 
 
 def moviepy(uri: str, blob: str) -> Callable[[], object]:
-    """Return the converter of the tutorial systems: everything in memory and temporary files, MoviePy in between."""
+    """Returns the converter of the tutorial systems: everything in memory and temporary files, MoviePy in between."""
     import gridfs
     from bson import ObjectId
 
@@ -109,7 +109,7 @@ def moviepy(uri: str, blob: str) -> Callable[[], object]:
 
 
 def pipeline(uri: str, blob: str) -> Callable[[], object]:
-    """Return a conversion from the store into the store, as the function convert runs it."""
+    """Returns a conversion from the store into the store, as the function convert runs it."""
     from functions.convert.cpus import available_cpus
     from functions.convert.pipeline import Settings, to_mp3
     from functions.options import Options
@@ -139,7 +139,7 @@ def pipeline(uri: str, blob: str) -> Callable[[], object]:
 
 
 def main() -> None:
-    """Prepare a reference, then measure its work alone."""
+    """Prepares a reference, then measures its work alone."""
     name, uri, what = sys.argv[1:]
     prepare = {
         "put": put,

@@ -38,12 +38,12 @@ class Row:
 
 
 def at_most(value: float, goal: float) -> dict[str, Any]:
-    """Return ``goal`` and ``met`` of a row whose figure has an upper limit."""
+    """Returns ``goal`` and ``met`` of a row whose figure has an upper limit."""
     return {"goal": f"<= {goal:g}", "met": value <= goal}
 
 
 def at_least(value: float, goal: float) -> dict[str, Any]:
-    """Return ``goal`` and ``met`` of a row whose figure has a lower limit."""
+    """Returns ``goal`` and ``met`` of a row whose figure has a lower limit."""
     return {"goal": f">= {goal:g}", "met": value >= goal}
 
 
@@ -52,12 +52,12 @@ _HEADINGS = ("row", "what", "measured", "goal", "")
 
 
 def heading() -> str:
-    """Return the table's first line."""
+    """Returns the table's first line."""
     return _columns(*_HEADINGS, "reference in the same run")
 
 
 def line(row: Row) -> str:
-    """Return a row as a line of the table, with its details indented below it."""
+    """Returns a row as a line of the table, with its details indented below it."""
     verdict = {True: "met", False: "NOT MET", None: ""}[row.met]
     figure = f"{row.value:.3g}" if abs(row.value) < 100 else f"{row.value:.0f}"
     first = _columns(row.name, row.what, f"{figure} {row.unit}".strip(), row.goal, verdict, row.reference)
@@ -80,7 +80,7 @@ def _text(value: Any) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine that the figures are measured on."""
+    """Describes the machine that the figures are measured on."""
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpus": cpus(),
@@ -91,6 +91,6 @@ def machine() -> dict[str, Any]:
 
 
 def write(path: Path, machine: dict[str, Any], rows: Sequence[Row], failed: dict[str, str]) -> None:
-    """Write the run as one JSON document."""
+    """Writes the run as one JSON document."""
     document = {"machine": machine, "rows": [asdict(row) for row in rows], "failed": failed}
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")

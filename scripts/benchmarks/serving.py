@@ -35,7 +35,7 @@ _CHUNK = 1 << 20
 
 
 def keys() -> dict[str, str]:
-    """Return variables with fresh keys."""
+    """Returns variables with fresh keys."""
     key = Ed25519PrivateKey.generate()
     return {
         "TOKEN_PRIVATE_KEY": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
@@ -46,7 +46,7 @@ def keys() -> dict[str, str]:
 
 
 def token(environ: Mapping[str, str]) -> str:
-    """Return a token of USER."""
+    """Returns a token of USER."""
     return Signer(environ["TOKEN_PRIVATE_KEY"]).sign(USER, "bench@example.org", "user")
 
 
@@ -57,7 +57,7 @@ class Cpu:
         self._pid = pid
 
     def __call__(self) -> float:
-        """Return the seconds since the process started."""
+        """Returns the seconds since the process started."""
         fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:15])) / 100  # utime, stime, cutime, cstime; proc(5), USER_HZ is 100
 
@@ -72,11 +72,11 @@ class Served:
         self.url = f"http://127.0.0.1:{port}/"
 
     def workers(self) -> list[int]:
-        """Return the processes that handle requests."""
+        """Returns the processes that handle requests."""
         return children(self.process.pid)
 
     def worker(self) -> int:
-        """Wait for the process that handles requests, which starts after the port is open, and return it."""
+        """Waits for the process that handles requests, which starts after the port is open, and returns it."""
         deadline = time.monotonic() + _START
         while not (found := self.workers()):
             if time.monotonic() > deadline:
@@ -86,7 +86,7 @@ class Served:
 
 
 def start(source: str, target: str, environ: Mapping[str, str], log: Path) -> Served:
-    """Start a function with infra.serve without waiting for it; the caller stops it."""
+    """Starts a function with infra.serve without waiting for it; the caller stops it."""
     port = free_port()
     variables = {
         "FUNCTION_SOURCE": source,
@@ -110,7 +110,7 @@ def start(source: str, target: str, environ: Mapping[str, str], log: Path) -> Se
 
 
 def stop(served: Served) -> None:
-    """Stop a function gracefully, or kill it after ten seconds."""
+    """Stops a function gracefully, or kills it after ten seconds."""
     served.process.send_signal(signal.SIGTERM)
     try:
         served.process.wait(10)
@@ -121,7 +121,7 @@ def stop(served: Served) -> None:
 
 @contextlib.contextmanager
 def serving(name: str, environ: Mapping[str, str], folder: Path, source: str | None = None) -> Iterator[Served]:
-    """Run a function until the block ends."""
+    """Runs a function until the block ends."""
     served = start(source or f"functions/{name}/main.py", name, environ, folder / f"{name}.log")
     try:
         await_port(served)
@@ -131,7 +131,7 @@ def serving(name: str, environ: Mapping[str, str], folder: Path, source: str | N
 
 
 def await_port(served: Served) -> None:
-    """Wait until the function accepts connections."""
+    """Waits until the function accepts connections."""
     deadline = time.monotonic() + _START
     while True:
         try:
@@ -146,7 +146,7 @@ def await_port(served: Served) -> None:
 def ask(
     connection: http.client.HTTPConnection, method: str, path: str, headers: dict[str, str], body: bytes = b""
 ) -> Any:
-    """Call a function and return the JSON of its answer.
+    """Calls a function and returns the JSON of its answer.
 
     Raises:
         CannotMeasure: the answer was an error.
@@ -160,7 +160,7 @@ def ask(
 
 
 def upload(port: int, bearer: str, file: Path, form: bool = True) -> dict[str, str]:
-    """Upload as a browser does, or the raw bytes. The kernel moves them, so that the client needs little CPU."""
+    """Uploads as a browser does, or the raw bytes. The kernel moves them, so that the client needs little CPU."""
     size = file.stat().st_size
     boundary = secrets.token_hex(16)
     head = b""
@@ -192,7 +192,7 @@ def upload(port: int, bearer: str, file: Path, form: bool = True) -> dict[str, s
 
 
 def download(port: int, bearer: str, fid: str) -> int:
-    """Download a file and return its size. The kernel discards the bytes, so that the client needs little CPU."""
+    """Downloads a file and returns its size. The kernel discards the bytes, so that the client needs little CPU."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1800)
     buffer = bytearray(_CHUNK)
     with contextlib.closing(connection):
@@ -209,7 +209,7 @@ def download(port: int, bearer: str, fid: str) -> int:
 
 
 def store(bench: Bench, file: Path, as_mp3: bool = False, media: dict[str, str] | None = None) -> BlobId:
-    """Store a file as a video or as an MP3 and return its blob.
+    """Stores a file as a video or as an MP3 and returns its blob.
 
     Args:
         bench: the run.
@@ -229,7 +229,7 @@ def store(bench: Bench, file: Path, as_mp3: bool = False, media: dict[str, str] 
 
 
 def add_done_job(bench: Bench, mp3: BlobId) -> None:
-    """Add a job that is done and has this MP3."""
+    """Adds a job that is done and has this MP3."""
     database = Database(bench.database())
     jobs = Jobs(database)
     job = jobs.add(NewJob(new_job_id(), USER, mp3, "video.mp4", Options()))

@@ -36,7 +36,7 @@ class CannotMeasure(Exception):
 
 
 def process(command: Sequence[str | os.PathLike[str]], environ: Mapping[str, str] | None = None) -> Took:
-    """Run a program to its end and return its time, including that of its children."""
+    """Runs a program to its end and returns its time, including that of its children."""
     return _run(command, environ)[0]
 
 
@@ -63,13 +63,13 @@ def _run(command: Sequence[str | os.PathLike[str]], environ: Mapping[str, str] |
 
 
 def reference(name: str, uri: str, what: str | os.PathLike[str]) -> Took:
-    """Run a reference of scripts/benchmarks/references.py in its own process, which measures its work alone."""
+    """Runs a reference of scripts/benchmarks/references.py in its own process, which measures its work alone."""
     _, output = _run([sys.executable, "-m", "scripts.benchmarks.references", name, uri, what], None)
     return Took(**json.loads(output))
 
 
 def work(function: Callable[[], object]) -> Took:
-    """Call a function and return its time, including that of the children it waited for."""
+    """Calls a function and returns its time, including that of the children it waited for."""
     before = os.times()
     begin = time.perf_counter()
     function()
@@ -79,9 +79,9 @@ def work(function: Callable[[], object]) -> Took:
 
 
 def alternate(measurements: Mapping[str, Callable[[], Took]], rounds: int) -> dict[str, list[Took]]:
-    """Take every measurement once per round, in reversed order every other round.
+    """Takes every measurement once per round, in reversed order every other round.
 
-    A busy moment of the machine so affects all of them alike.
+    That way, a busy moment of the machine affects all of them alike.
     """
     took: dict[str, list[Took]] = {name: [] for name in measurements}
     names = list(measurements)
@@ -93,7 +93,7 @@ def alternate(measurements: Mapping[str, Callable[[], Took]], rounds: int) -> di
 
 
 def _await_calm() -> None:
-    """Wait until other processes use less than a tenth of the machine, for at most ``calm_timeout`` seconds."""
+    """Waits until other processes use less than a tenth of the machine, for at most ``calm_timeout`` seconds."""
     deadline = time.monotonic() + calm_timeout
     while time.monotonic() < deadline:
         before = _jiffies()
@@ -104,38 +104,38 @@ def _await_calm() -> None:
 
 
 def _jiffies() -> tuple[int, int]:
-    """Return how long all CPUs have worked, and how long they could have (proc(5), /proc/stat)."""
+    """Returns how long all CPUs have worked, and how long they could have (proc(5), /proc/stat)."""
     user, nice, system, idle, wait, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
     busy = user + nice + system + sum(rest)
     return busy, busy + idle + wait
 
 
 def fastest(ours: Sequence[Took], theirs: Sequence[Took]) -> float:
-    """Return the ratio of the fastest rounds, which a busy machine disturbs least."""
+    """Returns the ratio of the fastest rounds, which a busy machine disturbs least."""
     return min(one.seconds for one in ours) / min(one.seconds for one in theirs)
 
 
 def ratios(ours: Sequence[Took], theirs: Sequence[Took]) -> list[float]:
-    """Return the ratio of wall-clock seconds of each round."""
+    """Returns the ratio of wall-clock seconds of each round."""
     return [one.seconds / other.seconds for one, other in zip(ours, theirs, strict=True)]
 
 
 def ratio(ours: Sequence[Took], theirs: Sequence[Took]) -> float:
-    """Return the median of the rounds' ratios."""
+    """Returns the median of the rounds' ratios."""
     return statistics.median(ratios(ours, theirs))
 
 
 def median(took: Sequence[Took]) -> Took:
-    """Return the medians of wall-clock and CPU seconds."""
+    """Returns the medians of wall-clock and CPU seconds."""
     return Took(statistics.median(one.seconds for one in took), statistics.median(one.cpu for one in took))
 
 
 def quantile(values: Sequence[float], fraction: float) -> float:
-    """Return the smallest value that this fraction of the values does not exceed."""
+    """Returns the smallest value that this fraction of the values does not exceed."""
     ordered = sorted(values)
     return ordered[min(int(fraction * len(ordered)), len(ordered) - 1)]
 
 
 def cpus() -> int:
-    """Return how many CPUs this process may use."""
+    """Returns how many CPUs this process may use."""
     return len(os.sched_getaffinity(0))

@@ -196,19 +196,19 @@ class _TusClient:
         self._connection.close()
 
     def call(self, method: str, path: str, headers: dict[str, str] | None = None) -> http.client.HTTPMessage:
-        """Make a call and return the headers of its answer."""
+        """Makes a call and returns the headers of its answer."""
         body = b"" if method == "POST" else None
         self._connection.request(method, path, body, self._headers | (headers or {}))
         return self._answer()
 
     def create(self, file: Path) -> str:
-        """Create an upload and return its path."""
+        """Creates an upload and returns its path."""
         name = base64.b64encode(file.name.encode()).decode()
         headers = {"Upload-Length": str(file.stat().st_size), "Upload-Metadata": f"filename {name}"}
         return str(self.call("POST", "/files", headers)["Location"])
 
     def send(self, file: Path) -> JobId:
-        """Upload a file, with the bytes moved by the kernel, and return the job."""
+        """Uploads a file, with the bytes moved by the kernel, and returns the job."""
         path = self.create(file)
         size = file.stat().st_size
         offset = 0

@@ -14,7 +14,7 @@ _CATCHER = {"SMTP_HOST": "mail", "SMTP_PORT": "1025", "SMTP_SECURITY": "none", "
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the exit status: 1 if something is missing or failed."""
+    """Returns the exit status: 1 if something is missing or failed."""
     given = _parser().parse_args(arguments)
     begin = time.monotonic()
     try:

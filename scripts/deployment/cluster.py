@@ -18,12 +18,12 @@ class CannotDeploy(Exception):
 
 
 def say(*words: object) -> None:
-    """Print a line of progress."""
+    """Prints a line of progress."""
     print(*words, flush=True)
 
 
 def command(variable: str, default: str) -> list[str]:
-    """Return the words of the command that a variable names, or of the default.
+    """Returns the words of the command that a variable names, or of the default.
 
     Raises:
         CannotDeploy: the program is not installed.
@@ -37,7 +37,7 @@ def command(variable: str, default: str) -> list[str]:
 def run(
     words: Sequence[str | Path], given: str | None = None, environ: Mapping[str, str] | None = None, check: bool = True
 ) -> str:
-    """Run a program and return its standard output.
+    """Runs a program and returns its standard output.
 
     Args:
         words: the program and its arguments.
@@ -72,22 +72,22 @@ class Cluster:
         self._kn = command("KN", "kn")
 
     def kubectl(self, *arguments: str | Path, given: str | None = None, check: bool = True) -> str:
-        """Run kubectl."""
+        """Runs kubectl."""
         return run([*self._kubectl, "--namespace", NAMESPACE, *arguments], given, check=check)
 
     def kn(self, *arguments: str | Path) -> str:
-        """Run kn."""
+        """Runs kn."""
         return run([*self._kn, *arguments, "--namespace", NAMESPACE])
 
     def get(self, kinds: str, *arguments: str) -> list[dict[str, Any]]:
-        """Return all objects of these kinds; none if there are no such objects or no namespace."""
+        """Returns all objects of these kinds; none if there are no such objects or no namespace."""
         text = self.kubectl("get", kinds, *arguments, "--output", "json", "--ignore-not-found")
         found = json.loads(text) if text.strip() else {"items": []}
         items: list[dict[str, Any]] = found.get("items", [found])
         return items
 
     def apply(self, *documents: Mapping[str, Any]) -> None:
-        """Apply manifests and print what changed."""
+        """Applies manifests and prints what changed."""
         if documents:
             text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
             for line in self.kubectl("apply", "--filename", "-", given=text).splitlines():
@@ -95,7 +95,7 @@ class Cluster:
                     say(f"  {line}")
 
     def check(self) -> None:
-        """Check that the cluster has everything that mp3burst needs.
+        """Checks that the cluster has everything that mp3burst needs.
 
         Raises:
             CannotDeploy: it cannot be reached, or something is not installed.

@@ -39,7 +39,7 @@ def _files(name: str) -> Iterator[Path]:
 
 
 def tag(name: str) -> str:
-    """Return the image's tag: 12 hexadecimal digits that change exactly when its contents do."""
+    """Returns the image's tag: 12 hexadecimal digits that change exactly when its contents do."""
     digest = hashlib.sha256(" ".join(_options(name)).encode())
     for path in sorted(_files(name)):
         digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
@@ -47,7 +47,7 @@ def tag(name: str) -> str:
 
 
 def names(wanted: Iterable[str], registry: str, fixed: str | None) -> dict[str, str]:
-    """Return the full name of each image: ``REGISTRY/NAME:TAG``.
+    """Returns the full name of each image: ``REGISTRY/NAME:TAG``.
 
     Args:
         wanted: the short names.
@@ -84,7 +84,7 @@ class Builder:
         self._deliver = command("LOAD", f"{self._tool} push")
 
     def build_all(self, images: Mapping[str, str]) -> None:
-        """Build images, several at once: pip waits for its index half of the time.
+        """Builds images, several at once: pip waits for its index half of the time.
 
         Args:
             images: the full name of each image by its short name.
@@ -97,7 +97,7 @@ class Builder:
                 pass
 
     def build(self, name: str, image: str) -> None:
-        """Build one image and bring it to the cluster.
+        """Builds one image and brings it to the cluster.
 
         Raises:
             CannotDeploy: the build failed.

@@ -16,23 +16,23 @@ ENVIRONMENTS = ROOT / "infra/environments"
 
 
 def environments() -> list[str]:
-    """Return the values that ``--environment`` accepts."""
+    """Returns the values that ``--environment`` accepts."""
     return sorted(path.parent.name for path in ENVIRONMENTS.glob("*/kustomization.yaml"))
 
 
 def rendered(cluster: Cluster, folder: Path) -> list[Document]:
-    """Return every document of a kustomization."""
+    """Returns every document of a kustomization."""
     text = cluster.kubectl("kustomize", folder)
     return [document for document in yaml.safe_load_all(text) if document]
 
 
 def is_function(document: Mapping[str, Any]) -> bool:
-    """Return whether a document is a Knative Service."""
+    """Returns whether a document is a Knative Service."""
     return bool(document["kind"] == "Service" and document["apiVersion"].startswith("serving.knative.dev/"))
 
 
 def images(documents: Iterable[Document]) -> set[str]:
-    """Return the short names of mp3burst's own images in the documents."""
+    """Returns the short names of mp3burst's own images in the documents."""
     return {short for document in documents for container in _containers(document) if (short := _short(container))}
 
 
@@ -48,7 +48,7 @@ def _short(container: Mapping[str, Any]) -> str:
 
 
 def filled(documents: Iterable[Document], images: Mapping[str, str], stamps: Mapping[str, str]) -> list[Document]:
-    """Return the documents with their images and, in each Knative Service, a digest of the settings it reads.
+    """Returns the documents with their images and, in each Knative Service, a digest of the settings it reads.
 
     Knative starts no new revision when a ConfigMap or a Secret changes. It does when the digest changes.
 
@@ -71,7 +71,7 @@ def filled(documents: Iterable[Document], images: Mapping[str, str], stamps: Map
 
 
 def stamps(cluster: Cluster) -> dict[str, str]:
-    """Return the version of each ConfigMap and Secret by its name; it reveals nothing about the contents."""
+    """Returns the version of each ConfigMap and Secret by its name; it reveals nothing about the contents."""
     return {
         each["metadata"]["name"]: f"{each['metadata']['uid']} {each['metadata']['resourceVersion']}"
         for each in cluster.get("configmaps,secrets")
@@ -79,7 +79,7 @@ def stamps(cluster: Cluster) -> dict[str, str]:
 
 
 def migrations(image: str, stamp: str) -> Document:
-    """Return the Job that creates or upgrades the tables; its name depends on its contents and the database.
+    """Returns the Job that creates or upgrades the tables; its name depends on its contents and the database.
 
     Args:
         image: the image of migrations.

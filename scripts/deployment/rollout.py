@@ -20,14 +20,14 @@ _PART = f"app.kubernetes.io/part-of={NAMESPACE}"
 
 
 def namespace(cluster: Cluster) -> None:
-    """Create the namespace. All pods except the broker's comply with Pod Security's level ``restricted``."""
+    """Creates the namespace. All pods except the broker's comply with Pod Security's level ``restricted``."""
     level = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("warn", "audit")}
     labels = {"app.kubernetes.io/part-of": NAMESPACE, "pod-security.kubernetes.io/enforce": "baseline", **level}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
 
 
 def servers(cluster: Cluster, names: Sequence[str], timeout: float) -> None:
-    """Install servers and wait until they are ready; MAIL_IMAGE replaces the image of Mailpit."""
+    """Installs servers and waits until they are ready; MAIL_IMAGE replaces the image of Mailpit."""
     for name in names:
         documents = manifests.rendered(cluster, ROOT / "infra" / name)
         if name == "mail" and (image := os.environ.get("MAIL_IMAGE")):
@@ -40,7 +40,7 @@ def servers(cluster: Cluster, names: Sequence[str], timeout: float) -> None:
 
 
 def migrate(cluster: Cluster, job: Document, timeout: float) -> None:
-    """Create or upgrade the tables, unless that has been done.
+    """Creates or upgrades the tables, unless that has been done.
 
     Raises:
         CannotDeploy: it failed or timed out; the text has the Job's log.
@@ -64,7 +64,7 @@ def migrate(cluster: Cluster, job: Document, timeout: float) -> None:
 
 
 def apply(cluster: Cluster, documents: Sequence[Document]) -> None:
-    """Apply all documents, Services with kn, and delete what only an earlier version had."""
+    """Applies all documents, Services with kn, and deletes what only an earlier version had."""
     apply_services(cluster, [document for document in documents if manifests.is_function(document)])
     cluster.apply(*(document for document in documents if not manifests.is_function(document)))
     wanted = {(document["kind"], document["metadata"]["name"]) for document in documents}
@@ -76,7 +76,7 @@ def apply(cluster: Cluster, documents: Sequence[Document]) -> None:
 
 
 def apply_services(cluster: Cluster, services: Sequence[Document]) -> None:
-    """Apply Knative Services, several at once, without waiting for them."""
+    """Applies Knative Services, several at once, without waiting for them."""
     with ThreadPoolExecutor(4) as pool:
         for line in pool.map(lambda document: _service(cluster, document), services):
             say(f"  {line}")
@@ -96,7 +96,7 @@ def _service(cluster: Cluster, document: Document) -> str:
 
 
 def map_host(cluster: Cluster, host: str, timeout: float) -> None:
-    """Map a host name to the gateway and wait until it is ready."""
+    """Maps a host name to the gateway and waits until it is ready."""
     claim = {"apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "ClusterDomainClaim"}
     labels = {"app.kubernetes.io/part-of": NAMESPACE}
     cluster.apply({**claim, "metadata": {"name": host, "labels": labels}, "spec": {"namespace": NAMESPACE}})
@@ -109,7 +109,7 @@ def map_host(cluster: Cluster, host: str, timeout: float) -> None:
 
 
 def gateway_url(cluster: Cluster, timeout: float) -> str:
-    """Return the URL that Knative assigns to the gateway.
+    """Returns the URL that Knative assigns to the gateway.
 
     Raises:
         CannotDeploy: there is none in time.
@@ -124,7 +124,7 @@ def gateway_url(cluster: Cluster, timeout: float) -> str:
 
 
 def await_ready(cluster: Cluster, documents: Sequence[Document], timeout: float) -> None:
-    """Wait until every object that reports a state is ready in its newest generation.
+    """Waits until every object that reports a state is ready in its newest generation.
 
     Raises:
         CannotDeploy: something is not ready in time; the text has its reason.
@@ -156,7 +156,7 @@ def _condition(each: Mapping[str, Any], name: str) -> bool:
 
 
 def delete(cluster: Cluster, documents: Sequence[Document], with_data: bool, timeout: float) -> None:
-    """Delete what ``apply`` created, then the servers; with ``with_data`` also passwords, keys and volumes.
+    """Deletes what ``apply`` created, then the servers; with ``with_data`` also passwords, keys and volumes.
 
     The broker's queues are deleted while RabbitMQ runs. Without it they would block the namespace's deletion forever.
 

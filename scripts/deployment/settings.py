@@ -19,7 +19,7 @@ _MAIL = {"SENDGRID_API_KEY", "SMTP_HOST", "GMAIL_ADDRESS"}
 
 
 def servers(cluster: Cluster, wanted: list[str]) -> list[str]:
-    """Return which servers to install.
+    """Returns which servers to install.
 
     Args:
         cluster: the cluster; servers that an earlier run installed are included.
@@ -43,7 +43,7 @@ def servers(cluster: Cluster, wanted: list[str]) -> list[str]:
 
 
 def make(cluster: Cluster, wanted: list[str], public_url: str) -> None:
-    """Create what is missing, and update what exists from the variables that are set.
+    """Creates what is missing, and updates what exists from the variables that are set.
 
     Args:
         cluster: the cluster.
@@ -77,7 +77,7 @@ def _given() -> Mapping[str, str]:
 
 
 def _update(cluster: Cluster, kind: str, name: str, replace: bool) -> None:
-    """Write the variables that are set to an object; with ``replace``, remove all others if one is set."""
+    """Writes the variables that are set to an object; with ``replace``, removes all others if one is set."""
     mine = {variable: value for variable, value in _given().items() if variable in VARIABLES[name].split()}
     (found,) = cluster.get(f"{kind}/{name}")
     data = found.get("data", {})
@@ -93,6 +93,6 @@ def _update(cluster: Cluster, kind: str, name: str, replace: bool) -> None:
 
 
 def public_url(cluster: Cluster) -> str:
-    """Return the start of links."""
+    """Returns PUBLIC_URL, which links start with."""
     (found,) = cluster.get("configmap/mp3burst")
     return str(found["data"]["PUBLIC_URL"])

@@ -28,7 +28,7 @@ class BadVideo(Mp3burstError):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the exit status: 1 if a job was lost or nothing could be measured, whatever the figures are."""
+    """Returns the exit status: 1 if a job was lost or nothing could be measured, whatever the figures are."""
     given = _parser().parse_args(arguments)
     out = given.origin / (given.out or "burst")
     try:
@@ -80,7 +80,7 @@ def _platform(given: argparse.Namespace, stack: ExitStack) -> tuple[Platform, Ap
 
 
 def _progress() -> Callable[[str], None]:
-    """Return a function that prints a line with the seconds since now."""
+    """Returns a function that prints a line with the seconds since now."""
     begin = time.monotonic()
 
     def say(line: str) -> None:

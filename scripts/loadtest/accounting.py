@@ -65,7 +65,7 @@ class Account:
 
 
 def account(recording: Recording) -> Account:
-    """Add up a recording."""
+    """Adds up a recording."""
     samples = recording.samples
     seconds = samples[-1].at - samples[0].at if samples else 0.0
     functions = [_function(recording, name, seconds) for name in recording.functions()]
@@ -77,12 +77,12 @@ def account(recording: Recording) -> Account:
 
 
 def pod_seconds(samples: Sequence[Sample], function: str) -> float:
-    """Return pods times seconds. The pods of a sample count until the next sample."""
+    """Returns pods times seconds. The pods of a sample count until the next sample."""
     return sum(one.pods.get(function, 0) * (other.at - one.at) for one, other in pairwise(samples))
 
 
 def table(figures: Account) -> str:
-    """Return the figures as a table in text."""
+    """Returns the figures as a table in text."""
     heads = ("", "peak", "pod-s", "always on", "CPU-s", "reserved CPU-s", "always on")
     rows: list[tuple[str, ...]] = [heads]
     for line in (*figures.functions, figures.work, *figures.standing, figures.total):
@@ -97,7 +97,7 @@ def table(figures: Account) -> str:
 
 
 def sentences(recording: Recording, figures: Account) -> list[str]:
-    """Describe the figures in sentences."""
+    """Describes the figures in sentences."""
     jobs = recording.samples[-1].jobs if recording.samples else {}
     ended = ", ".join(f"{count} {state}" for state, count in sorted(jobs.items()))
     lines = [

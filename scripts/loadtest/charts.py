@@ -47,7 +47,7 @@ pre {{ overflow-x: auto }}
 
 
 def write(recording: Recording, png: Path, page: Path) -> None:
-    """Write the PNG and the page."""
+    """Writes the PNG and the page."""
     figures = account(recording)
     figure = draw(recording, figures)
     figure.savefig(png, dpi=100, metadata={"Software": "mp3burst"})
@@ -55,7 +55,7 @@ def write(recording: Recording, png: Path, page: Path) -> None:
 
 
 def html(recording: Recording, figures: Account, figure: "Figure") -> str:
-    """Return the page: the chart as SVG, the table, and the sentences."""
+    """Returns the page: the chart as SVG, the table, and the sentences."""
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
     svg = drawn.getvalue()
@@ -68,13 +68,13 @@ def html(recording: Recording, figures: Account, figure: "Figure") -> str:
 
 
 def title_of(recording: Recording) -> str:
-    """Return a one-line description of what was measured."""
+    """Returns a one-line description of what was measured."""
     where = {"embedded": "the embedded platform", "knative": "Knative"}.get(recording.platform, recording.platform)
     return f"{recording.what} on {where}"
 
 
 def draw(recording: Recording, figures: Account) -> "Figure":
-    """Draw jobs and events, pods by function, CPU time, and pod-seconds compared with pods that are always on."""
+    """Draws jobs and events, pods by function, CPU time, and pod-seconds compared with pods that are always on."""
     from matplotlib.figure import Figure
 
     heights = (2.5, 2.5, 1.7, 0.9 + 0.18 * len(_bars_of(figures)))

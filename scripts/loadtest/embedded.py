@@ -22,7 +22,7 @@ class Embedded:
     name = "embedded"
 
     def __init__(self, url: str, pid: int | None = None) -> None:
-        """Make no call yet.
+        """Prepares the calls; makes none yet.
 
         Args:
             url: the URL of the platform, on this machine.
@@ -35,7 +35,7 @@ class Embedded:
         self._cores = {name: cpus_of(each["resources"]["requests"]["cpu"]) for name, each in container.items()}
 
     def snapshot(self) -> Snapshot:
-        """Return the current state."""
+        """Returns the current state."""
         with urllib.request.urlopen(f"{self._url}/_platform", timeout=30) as answer:  # noqa: S310 - http
             shown = json.load(answer)
         instances = {name: [one["pid"] for one in f["instances"]] for name, f in shown["functions"].items()}
@@ -77,7 +77,7 @@ class Times:
 
 
 def all_processes() -> dict[int, Times]:
-    """Return every process of this machine by its id."""
+    """Returns every process of this machine by its id."""
     found: dict[int, Times] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -88,7 +88,7 @@ def all_processes() -> dict[int, Times]:
 
 
 def tree(pid: int, processes: Mapping[int, Times]) -> float:
-    """Return the CPU seconds of a process, its descendants and those they have waited for; 0 if it has ended."""
+    """Returns the CPU seconds of a process, its descendants and those they have waited for; 0 if it has ended."""
     if pid not in processes:
         return 0.0
     children = (child for child, times in processes.items() if times.parent == pid)

@@ -32,7 +32,7 @@ class Knative:
     name = "knative"
 
     def __init__(self, kubectl: Sequence[str], namespace: str, rabbitmq: str) -> None:
-        """Make no call yet.
+        """Prepares the calls; makes none yet.
 
         Args:
             kubectl: the command, with the options that select the cluster.
@@ -45,7 +45,7 @@ class Knative:
         self._meter = Meter()
 
     def snapshot(self) -> Snapshot:
-        """Return the current state.
+        """Returns the current state.
 
         Raises:
             CannotWatch: the cluster does not answer.
@@ -99,7 +99,7 @@ class WithServers:
     """Adds databases that run as processes of this machine beside a cluster to its snapshots."""
 
     def __init__(self, platform: Platform, servers: Mapping[str, int]) -> None:
-        """Make no call yet.
+        """Prepares the calls; makes none yet.
 
         Args:
             platform: the cluster.
@@ -111,7 +111,7 @@ class WithServers:
         self._meter = Meter()
 
     def snapshot(self) -> Snapshot:
-        """Return the current state of the cluster and the servers."""
+        """Returns the current state of the cluster and the servers."""
         snapshot = self._platform.snapshot()
         processes = all_processes()
         counters = {str(pid): (name, tree(pid, processes)) for name, pid in self._servers.items()}
@@ -123,7 +123,7 @@ class WithServers:
 
 
 def owner_of(pod: Any, namespace: str) -> tuple[str, bool | None] | None:
-    """Return what a pod belongs to.
+    """Returns what a pod belongs to.
 
     Returns:
         (function, None) for a pod of a function. (name, anyway) for a pod that runs whether anybody uploads or not,
@@ -149,13 +149,13 @@ def owner_of(pod: Any, namespace: str) -> tuple[str, bool | None] | None:
 
 
 def cpu_seconds(metrics: str) -> Iterator[tuple[str, float]]:
-    """Yield (NAMESPACE/POD, CPU seconds so far) from a kubelet's /metrics/resource."""
+    """Yields (NAMESPACE/POD, CPU seconds so far) from a kubelet's /metrics/resource."""
     for namespace, pod, seconds in _CPU.findall(metrics):
         yield f"{namespace}/{pod}", float(seconds)
 
 
 def depths(queues: Iterable[Any], namespace: str) -> dict[str, int]:
-    """Return the events of each Trigger from RabbitMQ's list of queues.
+    """Returns the events of each Trigger from RabbitMQ's list of queues.
 
     eventing-rabbitmq names a queue NAMESPACE.TRIGGER.UID. The names of dead letter queues start with ``b.`` (the
     broker's) or ``t.`` (a Trigger's): they are counted as "NAME, dead letters".

@@ -56,7 +56,7 @@ class Platform(Protocol):
     name: str
 
     def snapshot(self) -> Snapshot:
-        """Return the current state."""
+        """Returns the current state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Recording:
     refused: int = 0
 
     def add(self, at: float, snapshot: Snapshot, jobs: Mapping[str, int]) -> None:
-        """Add a snapshot as a sample. CPU seconds are counted from the first sample on."""
+        """Adds a snapshot as a sample. CPU seconds are counted from the first sample on."""
         self.samples.append(Sample(at, dict(snapshot.pods), dict(snapshot.queues), dict(snapshot.cpu), dict(jobs)))
         self.cores.update(snapshot.cores)
         for name, one in snapshot.standing.items():
@@ -118,16 +118,16 @@ class Recording:
         self.dead_letters = max(self.dead_letters, snapshot.dead_letters)
 
     def functions(self) -> list[str]:
-        """Return the functions that had a pod, sorted by name."""
+        """Returns the functions that had a pod, sorted by name."""
         return sorted({name for sample in self.samples for name, count in sample.pods.items() if count})
 
     def write(self, path: Path) -> None:
-        """Write the recording as JSON."""
+        """Writes the recording as JSON."""
         path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file that ``write`` wrote.
+        """Reads a file that ``write`` wrote.
 
         Raises:
             BadRecording: the file cannot be read or is something else.
@@ -148,7 +148,7 @@ class Meter:
         self._last: dict[str, tuple[str, float]] = {}
 
     def read(self, counters: Mapping[str, tuple[str, float]]) -> dict[str, float]:
-        """Return the sum of each owner.
+        """Returns the sum of each owner.
 
         Args:
             counters: the owner and the count so far of each running process or pod, by a unique key. A counter that
@@ -163,5 +163,5 @@ class Meter:
 
 
 def cpus_of(quantity: str) -> float:
-    """Parse a CPU quantity of Kubernetes: ``1``, ``0.5``, ``100m`` (kubernetes.io, "Resource units in Kubernetes")."""
+    """Parses a CPU quantity of Kubernetes: ``1``, ``0.5``, ``100m`` (kubernetes.io, "Resource units in Kubernetes")."""
     return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)

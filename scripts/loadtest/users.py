@@ -36,7 +36,7 @@ class Api:
     """The calls of one user, once ``sign_up`` has been called. Every call opens a connection."""
 
     def __init__(self, url: str, connect: str = "") -> None:
-        """Make no call yet.
+        """Prepares the calls; makes none yet.
 
         Args:
             url: the platform's URL; ``{function}`` in it is replaced by the name of the called function.
@@ -49,7 +49,7 @@ class Api:
     def call(
         self, function: str, method: str, path: str, headers: dict[str, str] | None = None, body: Any = None
     ) -> Any:
-        """Make a call and return the JSON of its answer.
+        """Makes a call and returns the JSON of its answer.
 
         Raises:
             Refused: the answer is an error.
@@ -71,7 +71,7 @@ class Api:
         return json.loads(content)
 
     def sign_up(self) -> None:
-        """Register a new user and log in."""
+        """Registers a new user and logs in."""
         name = f"burst-{secrets.token_hex(4)}@example.org"
         password = secrets.token_urlsafe(16)
         form = {"name": "Burst", "username": name, "password": password}
@@ -81,14 +81,14 @@ class Api:
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def upload(self, video: Path) -> str:
-        """Upload a video and return its job."""
+        """Uploads a video and returns its job."""
         headers = {"Content-Type": "video/mp4", "Content-Length": str(video.stat().st_size)}
         with video.open("rb") as file:
             path = f"/upload?filename={quote(video.name)}"
             return str(self.call("upload", "POST", path, headers, file)["job"])
 
     def states(self) -> dict[str, int]:
-        """Return the number of the user's jobs in each state."""
+        """Returns the number of the user's jobs in each state."""
         counts: dict[str, int] = {}
         after = ""
         while True:
@@ -114,13 +114,13 @@ class Uploads:
         self._pool.shutdown(cancel_futures=True)
 
     def running(self) -> bool:
-        """Return whether an upload is not answered yet."""
+        """Returns whether an upload is not answered yet."""
         return not all(one.done() for one in self._sent)
 
     def accepted(self) -> int:
-        """Return how many uploads were accepted so far."""
+        """Returns how many uploads were accepted so far."""
         return sum(one.done() and one.exception() is None for one in self._sent)
 
     def errors(self) -> list[str]:
-        """Return the errors of the uploads that were not accepted."""
+        """Returns the errors of the uploads that were not accepted."""
         return [str(error) for one in self._sent if one.done() and (error := one.exception())]

@@ -58,7 +58,7 @@ class _Watch:
             self._add_snapshot()
 
     def check(self) -> None:
-        """Raise the error that ended the thread, if there is one."""
+        """Raises the error that ended the thread, if there is one."""
         if self._errors:
             raise self._errors[0]
 
@@ -68,7 +68,7 @@ class _Watch:
         return time.monotonic() - self._began
 
     def is_idle(self) -> bool:
-        """Return whether no function had a pod in the last snapshot."""
+        """Returns whether no function had a pod in the last snapshot."""
         return not any(self._recording.samples[-1].pods.values())
 
     def _run(self) -> None:
@@ -84,7 +84,7 @@ class _Watch:
 
 
 def record(recording: Recording, observer: Observer, api: Api, burst: Burst) -> None:
-    """Send the burst and fill in the recording.
+    """Sends the burst and fills in the recording.
 
     Args:
         recording: a recording without samples.

@@ -36,7 +36,7 @@ _MAIL_API = "/api/v1/namespaces/mp3burst/services/mail:8025/proxy/api/v1"
 
 
 def until(probe: Callable[[], object], what: str, seconds: float = 120) -> None:
-    """Wait for something on the cluster."""
+    """Waits for something on the cluster."""
     wait_for(probe, what, seconds, every=0.5)
 
 
@@ -51,7 +51,7 @@ class Cluster:
         return self._run(arguments, given).stdout
 
     def warnings(self, *arguments: str, given: str = "") -> str:
-        """Run kubectl and return its standard error."""
+        """Runs kubectl and returns its standard error."""
         return self._run(arguments, given).stderr
 
     def _run(self, arguments: Sequence[str], given: str) -> "subprocess.CompletedProcess[str]":
@@ -65,24 +65,24 @@ class Cluster:
         return found
 
     def hosts(self) -> dict[str, str]:
-        """Return the host name of each function."""
+        """Returns the host name of each function."""
         found = self.get("services.serving.knative.dev")
         return {each["metadata"]["name"]: urlsplit(each["status"]["url"]).netloc for each in found}
 
     def pods(self, function: str = "") -> list[str]:
-        """Return the pods of a function, or of all functions, that are not terminating."""
+        """Returns the pods of a function, or of all functions, that are not terminating."""
         label = "serving.knative.dev/service" + (f"={function}" if function else "")
         found = [each["metadata"] for each in self.get("pods", "-l", label)]
         return [each["name"] for each in found if "deletionTimestamp" not in each]
 
     def await_termination(self, function: str) -> None:
-        """Wait until one of the current pods of a function terminates."""
+        """Waits until one of the current pods of a function terminates."""
         before = {*self.pods(function)}
         assert before, f"{function} has no pod"
         until(lambda: before - {*self.pods(function)}, f"the end of a pod of {function}")
 
     def peak_rss(self, function: str) -> int:
-        """Return the peak memory of a process in a function's pods, in bytes (proc(5), VmHWM)."""
+        """Returns the peak memory of a process in a function's pods, in bytes (proc(5), VmHWM)."""
         command = "cat /proc/[0-9]*/status"
         text = "".join(
             self.kubectl("exec", pod, "-c", "user-container", "--", "sh", "-c", command) for pod in self.pods(function)
@@ -90,20 +90,20 @@ class Cluster:
         return max(int(kilobytes) << 10 for kilobytes in re.findall(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE))
 
     def await_zero(self, seconds: float = 150) -> None:
-        """Wait until no function has a pod except sweep, which the lab environment starts every minute."""
+        """Waits until no function has a pod except sweep, which the lab environment starts every minute."""
         until(lambda: all(name.startswith("sweep-") for name in self.pods()), "scaled to zero", seconds)
 
     def sweep(self) -> None:
-        """Make sweep run now: the pod that calls it every minute also calls it when it starts."""
+        """Makes sweep run now: the pod that calls it every minute also calls it when it starts."""
         self.kubectl("delete", "pod", "--now", "--wait=false", "-l", "app.kubernetes.io/name=ping")
 
     def mail_ids(self, address: str) -> list[str]:
-        """Return the ids of the mails to an address."""
+        """Returns the ids of the mails to an address."""
         heads = json.loads(self.kubectl("get", "--raw", f"{_MAIL_API}/messages?limit=1000"))["messages"]
         return [head["ID"] for head in heads if address in [to["Address"] for to in head["To"]]]
 
     def mails(self, address: str) -> list[email.message.EmailMessage]:
-        """Return the mails to an address."""
+        """Returns the mails to an address."""
         raw = [self.kubectl("get", "--raw", f"{_MAIL_API}/message/{one}/raw") for one in self.mail_ids(address)]
         return [email.message_from_string(text, policy=email.policy.default) for text in raw]
 
@@ -116,7 +116,7 @@ class User(Client):
 
     @classmethod
     def of(cls, cluster: Cluster, gateway: bool = True) -> Self:
-        """Return a new user who is logged in."""
+        """Returns a new user who is logged in."""
         kind = type("User", (cls,), {"hosts": cluster.hosts(), "gateway": gateway})
         made: Self = kind(f"http://{cluster.ingress}").sign_up()
         return made
@@ -136,7 +136,7 @@ class User(Client):
 
 
 def follow(cluster: Cluster, url: str) -> tuple[int, bytes]:
-    """GET a link of a mail from the ingress, whatever its host name resolves to; return the status and the body."""
+    """Opens a link of a mail at the ingress, whatever its host name resolves to; returns the status and the body."""
     parts = urlsplit(url)
     with contextlib.closing(http.client.HTTPConnection(cluster.ingress, timeout=120)) as connection:
         connection.request("GET", f"{parts.path}?{parts.query}", headers={"Host": parts.netloc})
@@ -145,6 +145,6 @@ def follow(cluster: Cluster, url: str) -> tuple[int, bytes]:
 
 
 def reachable() -> Cluster | None:
-    """Return the cluster that the variables name, or None."""
+    """Returns the cluster that the variables name, or None."""
     ingress = os.environ.get("CLUSTER_INGRESS")
     return Cluster(os.environ.get("KUBECTL", "kubectl"), ingress) if ingress else None

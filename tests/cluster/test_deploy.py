@@ -12,7 +12,7 @@ _KINDS = "ksvc,revisions,triggers,brokers,deployments,jobs,configmaps,secrets,ne
 
 
 def _versions(cluster: Cluster) -> dict[str, object]:
-    """Return the version of every object's specification; a change of its status does not matter."""
+    """Returns the version of every object's specification; a change of its status does not matter."""
     return {
         f"{each['kind']} {each['metadata']['name']}": (
             each["metadata"]["uid"],

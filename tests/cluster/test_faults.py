@@ -58,7 +58,7 @@ class Load:
                 self.errors.append(error)
 
     def check(self) -> None:
-        """Wait until every accepted job has an MP3 and one mail."""
+        """Waits until every accepted job has an MP3 and one mail."""
         assert self.errors == []
         assert self.jobs
         for user, job in self.jobs:

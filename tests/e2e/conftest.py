@@ -31,7 +31,7 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the lines of ``measured``."""
+    """Prints the lines of ``measured``."""
     if lines := config.stash.get(_MEASURED, []):
         terminalreporter.section("measured")
         for line in lines:

@@ -48,7 +48,7 @@ def large_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platfor
 
 
 def processes(platform: Platform) -> list[tuple[str, int]]:
-    """Return every process of every function except encoders."""
+    """Returns every process of every function except encoders."""
     found = []
     for name, function in platform.status()["functions"].items():
         for instance in function["instances"]:
@@ -66,14 +66,14 @@ def is_encoder(pid: int) -> bool:
 
 
 def chunks(pipe: IO[bytes], sizes: list[int]) -> Iterator[bytes]:
-    """Yield the bytes of a pipe and append the size of each chunk to ``sizes``."""
+    """Yields the bytes of a pipe and appends the size of each chunk to ``sizes``."""
     while chunk := pipe.read(1 << 20):
         sizes.append(len(chunk))
         yield chunk
 
 
 def receive(user: Client, fid: str, **headers: str) -> tuple[int, int, bytes]:
-    """Download without keeping the bytes; return the status, the size, and the last chunk."""
+    """Downloads without keeping the bytes; returns the status, the size, and the last chunk."""
     connection = http.client.HTTPConnection("localhost", int(user.url.rpartition(":")[2]), timeout=120)
     with contextlib.closing(connection):
         connection.request("GET", f"/download?fid={fid}", headers={"Authorization": f"Bearer {user.token}", **headers})
@@ -125,7 +125,7 @@ def test_four_gigabytes_take_little_memory(large_platform: Platform, measured: C
 
 
 def resize_mp3(platform: Platform, fid: str, size: int) -> None:
-    """Resize the MP3 in the media store, mostly with a hole: encoding 4 GB of MP3 would take hours."""
+    """Resizes the MP3 in the media store, mostly with a hole: encoding 4 GB of MP3 would take hours."""
     folder = platform.data / "media" / "mp3s" / fid[:2] / fid
     os.truncate(folder / "bytes", size)
     with (folder / "bytes").open("r+b") as file:

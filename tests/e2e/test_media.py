@@ -64,7 +64,7 @@ class Case:
 
 
 def sound(seconds: float = 4, rate: int = 44100, layout: str = "stereo", tone: int = 440) -> tuple[str, ...]:
-    """Return ffmpeg's arguments for an input of a tone and noise."""
+    """Returns ffmpeg's arguments for an input of a tone and noise."""
     source = (
         f"aevalsrc='0.3*sin(2*PI*{tone}*t)+0.05*(random(0)-0.5)':s={rate}:d={seconds},aformat=channel_layouts={layout}"
     )
@@ -72,12 +72,12 @@ def sound(seconds: float = 4, rate: int = 44100, layout: str = "stereo", tone: i
 
 
 def picture(seconds: float = 4) -> tuple[str, ...]:
-    """Return ffmpeg's arguments for an input of pictures."""
+    """Returns ffmpeg's arguments for an input of pictures."""
     return "-f", "lavfi", "-i", f"testsrc2=s=128x96:r=10:d={seconds}"
 
 
 def video(codec: str, audio: Sequence[str], *more: str, seconds: float = 4, rate: int = 44100) -> tuple[str, ...]:
-    """Return ffmpeg's arguments for a video with sound."""
+    """Returns ffmpeg's arguments for a video with sound."""
     return (*picture(seconds), *sound(seconds, rate), "-c:v", codec, "-c:a", *audio, *more)
 
 
@@ -167,7 +167,7 @@ MADE: Final = (
 
 
 def given() -> Iterator[Case]:
-    """Yield a case for each file in the folder MP3BURST_MEDIA, which is optional."""
+    """Yields a case for each file in the folder MP3BURST_MEDIA, which is optional."""
     if folder := os.environ.get("MP3BURST_MEDIA"):
         for path in sorted(Path(folder).iterdir()):
             with av.open(str(path)) as container:
@@ -195,7 +195,7 @@ def ffmpeg(*arguments: str) -> bytes:
 
 
 def prepare(case: Case, directory: Path) -> Path:
-    """Make the file of a case."""
+    """Makes the file of a case."""
     path = directory / case.name
     if callable(case.make):
         return case.make(path)
@@ -213,7 +213,7 @@ def prepare(case: Case, directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def conversions(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Conversion]:
-    """Convert every case: upload all of them, then wait for each."""
+    """Converts every case: uploads all of them, then waits for each."""
     directory = tmp_path_factory.mktemp("clips")
     me = Client(platform.url).sign_up()
 
@@ -244,7 +244,7 @@ def good(request: pytest.FixtureRequest, conversions: dict[str, Conversion]) -> 
 
 
 def decoded(path: Path, track: int, rate: int) -> int:
-    """Return how many samples ffmpeg decodes from an audio track, without those that the file says to skip."""
+    """Returns how many samples ffmpeg decodes from an audio track, without those that the file says to skip."""
     arguments = ("-i", f"file:{path}", "-map", f"0:a:{track}", "-ac", "1", "-ar", str(rate), "-f", "s16le", "pipe:1")
     command = [FFMPEG, "-nostdin", "-hide_banner", "-v", "quiet", *arguments]
     return len(subprocess.run(command, check=False, capture_output=True, timeout=120).stdout) // 2

@@ -27,7 +27,7 @@ def ffmpeg() -> str:
 
 
 def run(*arguments: object) -> bytes:
-    """Run ffmpeg and return its standard output."""
+    """Runs ffmpeg and returns its standard output."""
     command = [ffmpeg(), "-nostdin", "-v", "error", "-y", *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
 
@@ -35,7 +35,7 @@ def run(*arguments: object) -> bytes:
 def clip(
     path: Path, *arguments: object, sound: str = MUSIC, seconds: float = 12.3, rate: int = 48000, video: bool = False
 ) -> Path:
-    """Make a clip at ``path``; the extension and the arguments to ffmpeg decide its format."""
+    """Makes a clip at ``path``; its extension and the arguments to ffmpeg select the format."""
     picture = ["-f", "lavfi", "-i", f"testsrc=s=96x64:r=25:d={seconds}"] if video else []
     run("-f", "lavfi", "-i", sound.format(seconds=seconds, rate=rate), *picture, *arguments, path)
     return path
@@ -69,7 +69,7 @@ REALISTIC = tuple(_REALISTIC)
 
 
 def realistic(path: Path) -> Path:
-    """Make a file with the properties of real ones; its name is one of ``REALISTIC``."""
+    """Makes a file with the properties of real ones; its name is one of ``REALISTIC``."""
     seconds, picture_seconds, arguments = _REALISTIC[path.name]
     sound = ("-f", "lavfi", "-i", MUSIC.format(seconds=seconds, rate=48000))
     picture = ("-f", "lavfi", "-i", f"testsrc=s=128x96:r=25:d={picture_seconds}")
@@ -78,7 +78,7 @@ def realistic(path: Path) -> Path:
 
 
 def tagged_mp3(path: Path) -> Path:
-    """Make an MP3 at 320 kbit/s with ID3v2.4 tags and a cover of more than a megabyte."""
+    """Makes an MP3 at 320 kbit/s with ID3v2.4 tags and a cover of more than a megabyte."""
     cover = path.with_name("cover.jpg")
     run("-f", "lavfi", "-i", "nullsrc=s=1400x1200,geq=random(1)*255:128:128", "-frames:v", 1, "-q:v", 2, cover)
     sound = ("-f", "lavfi", "-i", MUSIC.format(seconds=1, rate=44100))
@@ -94,13 +94,13 @@ PLAIN = ("-map_metadata", "-1", "-reservoir", "0", "-id3v2_version", "0")
 
 
 def serial(video: Path, mp3: Path, *quality: object) -> bytes:
-    """Encode a video with a single ffmpeg, bit reservoir off, and return the MP3 without an ID3 tag."""
+    """Encodes a video with a single ffmpeg, bit reservoir off, and returns the MP3 without an ID3 tag."""
     run("-i", video, "-vn", "-sn", "-dn", *quality, *PLAIN, mp3)
     return mp3.read_bytes()
 
 
 def without_id3(mp3: bytes) -> bytes:
-    """Return the MP3 from its first frame on."""
+    """Returns the MP3 from its first frame on."""
     if not mp3.startswith(b"ID3"):
         return mp3
     size = 0
@@ -111,7 +111,7 @@ def without_id3(mp3: bytes) -> bytes:
 
 
 def samples(path: Path, rate: int, channels: int) -> int:
-    """Decode a file, assert that ffmpeg reports no error, and return the samples per channel."""
+    """Decodes a file, asserts that ffmpeg reports no error, and returns the samples per channel."""
     command = [ffmpeg(), "-nostdin", "-v", "error", "-xerror", "-i", str(path), "-vn", "-f", "s16le", "-"]
     done = subprocess.run([*command[:-3], "-ac", str(channels), "-ar", str(rate), *command[-3:]], capture_output=True)
     assert done.returncode == 0, done.stderr

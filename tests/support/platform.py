@@ -41,28 +41,28 @@ class Platform:
             self.process.stdout.close()
 
     def status(self) -> dict[str, Any]:
-        """Return the answer of GET /_platform."""
+        """Returns the answer of GET /_platform."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/_platform", timeout=10) as answer:
             report: dict[str, Any] = json.load(answer)
             return report
 
     def instances(self, name: str) -> list[dict[str, Any]]:
-        """Return the instances of a function, as /_platform lists them."""
+        """Returns the instances of a function, as /_platform lists them."""
         found: list[dict[str, Any]] = self.status()["functions"][name]["instances"]
         return found
 
     def stop(self, seconds: float = 60) -> int:
-        """Send SIGTERM and return the exit status."""
+        """Sends SIGTERM and returns the exit status."""
         self.process.terminate()
         return self.process.wait(seconds)
 
     def kill(self) -> None:
-        """Send SIGKILL."""
+        """Sends SIGKILL."""
         self.process.kill()
         self.process.wait()
 
     def output(self) -> str:
-        """Return what it has written to stderr so far."""
+        """Returns what it has written to stderr so far."""
         return self.log.read_text(errors="replace")
 
 
@@ -73,7 +73,7 @@ def start(
     env: Mapping[str, str] | None = None,
     idle: float | None = None,
 ) -> Platform:
-    """Start the platform and wait until it is ready.
+    """Starts the platform and waits until it is ready.
 
     Args:
         data: the data directory; created if it does not exist. The log is written beside it.

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def wait_for(condition: Callable[[], T], what: str = "the condition", seconds: float = 30, every: float = 0.02) -> T:
-    """Poll ``condition`` and return its first true value.
+    """Polls ``condition`` and returns its first true value.
 
     Args:
         condition: what to call.
@@ -29,14 +29,14 @@ def wait_for(condition: Callable[[], T], what: str = "the condition", seconds: f
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process exists and is not a zombie."""
+    """Returns whether a process exists and is not a zombie."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that any thread of a process has started, zombies included."""
+    """Returns the processes that any thread of a process has started, zombies included."""
     found: list[int] = []
     with suppress(FileNotFoundError, ProcessLookupError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -46,7 +46,7 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(ancestor: int) -> list[int]:
-    """Return the children of a process, their children and so on, from one pass over /proc."""
+    """Returns the children of a process, their children and so on, from one pass over /proc."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -60,7 +60,7 @@ def descendants(ancestor: int) -> list[int]:
 
 
 def shell_program(path: Path, script: str) -> str:
-    """Write an executable shell script that stands in for a program, and return its path."""
+    """Writes an executable shell script that stands in for a program, and returns its path."""
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return str(path)

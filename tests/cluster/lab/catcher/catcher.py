@@ -50,7 +50,7 @@ async def api(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Non
 
 
 async def main() -> None:
-    """Serve forever."""
+    """Serves forever."""
     await asyncio.start_server(smtp, "0.0.0.0", 1025)  # noqa: S104 - a container's port
     await (await asyncio.start_server(api, "0.0.0.0", 8025)).serve_forever()  # noqa: S104 - a container's port
 
