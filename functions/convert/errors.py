@@ -1,9 +1,9 @@
 """Errors of a conversion."""
 
-from events.errors import Mp3burstError, TryAgain
+from events.errors import PermanentFailure, TryAgain
 
 
-class UnusableMedia(Mp3burstError):
+class UnusableMedia(PermanentFailure):
     """The file itself is the cause: retrying would fail every time."""
 
     status = 422

@@ -9,7 +9,9 @@ from sqlalchemy import true
 
 from events.errors import Mp3burstError, PermanentFailure, TryAgain
 from events.schema import ConversionFailed, Event, JobId, Mp3Ready
+from functions.convert.errors import UnusableMedia
 from functions.media import MediaUnavailable
+from functions.notify.transports import MailRefused
 from functions.state.database import DatabaseUnavailable
 from functions.state.leases import ATTEMPTS_EXHAUSTED, Lease, LeaseLost, Output, attempt
 
@@ -113,3 +115,8 @@ def test_failure_to_record_releases_the_row_and_keeps_the_output_for_sweep() -> 
 )
 def test_error_knows_whether_the_attempt_counts(error: type[Mp3burstError], counts: bool) -> None:
     assert error.counts_as_attempt is counts
+
+
+@pytest.mark.parametrize("error", [UnusableMedia, MailRefused])
+def test_hopeless_work_is_not_retried(error: type[Exception]) -> None:
+    assert issubclass(error, PermanentFailure)
