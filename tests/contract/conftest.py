@@ -8,9 +8,11 @@ from functions.state.database import Database
 from infra.migrations.schema import upgrade
 from tests.contract.media_places import Place, opened, server
 from tests.support.databases import empty, sqlite
+from tests.support.servers.function import Function
 from tests.support.servers.mariadb import MariaDB
 from tests.support.servers.mongodb import MongoDB
 from tests.support.servers.postgresql import PostgreSQL
+from tests.support.servers.rabbitmq import RabbitMQ
 from tests.support.servers.sql import SqlServer
 
 
@@ -55,3 +57,17 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """An empty media store."""
     with opened(request.param, request) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """A RabbitMQ server."""
+    with RabbitMQ() as running:
+        yield running
+
+
+@pytest.fixture
+def function() -> Iterator[Function]:
+    """A function that records what it receives."""
+    with Function() as running:
+        yield running

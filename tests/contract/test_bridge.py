@@ -3,7 +3,6 @@
 import struct
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pika  # type: ignore[import-untyped]  # pika carries no types
@@ -19,24 +18,12 @@ from tests.support.servers.load import Load, job, raw_channel
 from tests.support.servers.rabbitmq import RabbitMQ
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RabbitMQ]:
-    with RabbitMQ() as running:
-        yield running
-
-
-@pytest.fixture
-def function() -> Iterator[Function]:
-    with Function() as running:
-        yield running
-
-
-def test_function_may_run_longer_than_two_heartbeats(server: RabbitMQ, function: Function) -> None:
+def test_function_may_run_longer_than_two_heartbeats(rabbitmq: RabbitMQ, function: Function) -> None:
     slow = VideoUploaded(job())
     quick = VideoUploaded(job())
     function.answer = lambda request, _: (lambda: time.sleep(4)) if request.id == slow.id else 200
-    through = f"{server.url}?heartbeat=1"
-    with Bridge(server.url, {"video": function.url}, through=through, options=";concurrency=1") as bridge:
+    through = f"{rabbitmq.url}?heartbeat=1"
+    with Bridge(rabbitmq.url, {"video": function.url}, through=through, options=";concurrency=1") as bridge:
         bridge.publish(slow, 10)
         bridge.publish(quick, 10)
         function.wait(lambda: quick.id in function.ids)
@@ -44,11 +31,11 @@ def test_function_may_run_longer_than_two_heartbeats(server: RabbitMQ, function:
         assert "No connection" not in bridge.log()
 
 
-def test_killed_bridge_loses_nothing(server: RabbitMQ, function: Function) -> None:
+def test_killed_bridge_loses_nothing(rabbitmq: RabbitMQ, function: Function) -> None:
     release = threading.Event()
     event = VideoUploaded(job())
     function.answer = lambda _, delivery: (lambda: void(release.wait(30))) if delivery == 1 else 200
-    with Bridge(server.url, {"video": function.url}) as bridge:
+    with Bridge(rabbitmq.url, {"video": function.url}) as bridge:
         bridge.publish(event, 10)
         function.wait(lambda: len(function.requests) == 1)
         bridge.kill()
@@ -59,10 +46,10 @@ def test_killed_bridge_loses_nothing(server: RabbitMQ, function: Function) -> No
         assert function.ids == [event.id] * 2
 
 
-def test_bridge_killed_while_a_retry_waits_loses_nothing(server: RabbitMQ, function: Function) -> None:
+def test_bridge_killed_while_a_retry_waits_loses_nothing(rabbitmq: RabbitMQ, function: Function) -> None:
     function.answer = lambda _, delivery: 500 if delivery == 1 else 200
     event = VideoUploaded(job())
-    with Bridge(server.url, {"video": function.url}) as bridge:
+    with Bridge(rabbitmq.url, {"video": function.url}) as bridge:
         bridge.publish(event, 10)
         wait_for(lambda: "try 1" in bridge.log())
         bridge.kill()
@@ -70,12 +57,12 @@ def test_bridge_killed_while_a_retry_waits_loses_nothing(server: RabbitMQ, funct
         function.wait(lambda: len(function.requests) >= 2)
 
 
-def test_stopped_bridge_lets_running_requests_finish(server: RabbitMQ, function: Function) -> None:
+def test_stopped_bridge_lets_running_requests_finish(rabbitmq: RabbitMQ, function: Function) -> None:
     release = threading.Event()
     first = VideoUploaded(job())
     second = VideoUploaded(job())
     function.answer = lambda request, _: (lambda: void(release.wait(30))) if request.id == first.id else 200
-    with Bridge(server.url, {"video": function.url}, options=";concurrency=1") as bridge:
+    with Bridge(rabbitmq.url, {"video": function.url}, options=";concurrency=1") as bridge:
         bridge.publish(first, 10)
         bridge.publish(second, 10)
         function.wait(lambda: len(function.requests) == 1)
@@ -90,8 +77,8 @@ def test_stopped_bridge_lets_running_requests_finish(server: RabbitMQ, function:
         assert function.ids == [first.id, second.id]
 
 
-def test_bridge_declares_a_deleted_queue_again(server: RabbitMQ, function: Function) -> None:
-    with Bridge(server.url, {"video": function.url}) as bridge:
+def test_bridge_declares_a_deleted_queue_again(rabbitmq: RabbitMQ, function: Function) -> None:
+    with Bridge(rabbitmq.url, {"video": function.url}) as bridge:
         bridge.delete_queues()
         # Publishing earlier may fail: RabbitMQ 3.10 moves the consumer of a deleted quorum queue to one declared with
         # the same name at the same moment, and sometimes loses it on the way.
@@ -101,8 +88,8 @@ def test_bridge_declares_a_deleted_queue_again(server: RabbitMQ, function: Funct
         function.wait(lambda: set(load.confirmed[-5:]) <= set(function.ids))
 
 
-def test_foreign_message_is_dead_lettered_at_once(server: RabbitMQ, function: Function) -> None:
-    with Bridge(server.url, {"video": function.url}) as bridge, raw_channel(server) as channel:
+def test_foreign_message_is_dead_lettered_at_once(rabbitmq: RabbitMQ, function: Function) -> None:
+    with Bridge(rabbitmq.url, {"video": function.url}) as bridge, raw_channel(rabbitmq) as channel:
         channel.basic_publish("", bridge.queue("video"), b'{"video_fid": "1"}')
         letters = bridge.queue("video") + ".dead"
         wait_for(lambda: bridge.waiting() == {letters: 1})
@@ -130,7 +117,7 @@ OURS = VideoUploaded(JobId("0" * 32)).headers("/mp3burst/test")
     ],
 )
 def test_no_message_stops_the_bridge(
-    server: RabbitMQ, function: Function, headers: dict[str, Any], body: bytes, monkeypatch: pytest.MonkeyPatch
+    rabbitmq: RabbitMQ, function: Function, headers: dict[str, Any], body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message that crashed the bridge would be redelivered to the next one and crash it too."""
     written = pika.data.encode_value
@@ -143,8 +130,8 @@ def test_no_message_stops_the_bridge(
 
     monkeypatch.setattr(pika.data, "encode_value", write)
     monkeypatch.setattr(pika.data, "as_bytes", lambda text: text if isinstance(text, bytes) else text.encode("latin-1"))
-    with Bridge(server.url, {"video": function.url}) as bridge:
-        with raw_channel(server) as channel:
+    with Bridge(rabbitmq.url, {"video": function.url}) as bridge:
+        with raw_channel(rabbitmq) as channel:
             channel.basic_publish("", bridge.queue("video"), body, pika.BasicProperties(headers=headers))
         monkeypatch.undo()
         valid = VideoUploaded(job())
@@ -156,8 +143,11 @@ def test_no_message_stops_the_bridge(
         wait_for(lambda: bridge.waiting() == {bridge.queue("video") + ".dead": 1})
 
 
-def test_bury_receives_no_foreign_messages(server: RabbitMQ, function: Function) -> None:
-    with Bridge(server.url, {"video": function.url, "dead": function.url}) as bridge, raw_channel(server) as channel:
+def test_bury_receives_no_foreign_messages(rabbitmq: RabbitMQ, function: Function) -> None:
+    with (
+        Bridge(rabbitmq.url, {"video": function.url, "dead": function.url}) as bridge,
+        raw_channel(rabbitmq) as channel,
+    ):
         channel.basic_publish("", bridge.queue("video"), b"hello")
         wait_for(lambda: channel.queue_declare(FOREIGN_QUEUE, passive=True).method.message_count == 1)
         channel.queue_purge(FOREIGN_QUEUE)

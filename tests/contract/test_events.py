@@ -38,15 +38,9 @@ def fake() -> Iterator[Make]:
 
 
 @contextmanager
-def rabbitmq(server: RabbitMQ) -> Iterator[Make]:
+def real(server: RabbitMQ) -> Iterator[Make]:
     with ExitStack() as stack:
         yield lambda urls: stack.enter_context(Bridge(server.url, urls))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RabbitMQ]:
-    with RabbitMQ() as running:
-        yield running
 
 
 @pytest.fixture(params=["fake", "rabbitmq"])
@@ -55,14 +49,8 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
         with fake() as maker:
             yield maker
     else:
-        with rabbitmq(request.getfixturevalue("server")) as maker:
+        with real(request.getfixturevalue("rabbitmq")) as maker:
             yield maker
-
-
-@pytest.fixture
-def function() -> Iterator[Function]:
-    with Function() as running:
-        yield running
 
 
 def test_event_arrives_unchanged(make: Make, function: Function) -> None:

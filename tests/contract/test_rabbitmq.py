@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -24,18 +23,6 @@ from tests.support.servers.rabbitmq import RabbitMQ
 SLACK = 0.3
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RabbitMQ]:
-    with RabbitMQ() as running:
-        yield running
-
-
-@pytest.fixture
-def function() -> Iterator[Function]:
-    with Function() as running:
-        yield running
-
-
 def failed_publish_seconds(publish: Publish, timeout: float) -> float:
     """Publishes an event that must fail, and returns the seconds it took."""
     began = time.monotonic()
@@ -44,29 +31,29 @@ def failed_publish_seconds(publish: Publish, timeout: float) -> float:
     return time.monotonic() - began
 
 
-def test_stopped_server_costs_only_the_timeout(server: RabbitMQ, function: Function) -> None:
-    with Bridge(server.url, {"video": function.url}) as bridge:
+def test_stopped_server_costs_only_the_timeout(rabbitmq: RabbitMQ, function: Function) -> None:
+    with Bridge(rabbitmq.url, {"video": function.url}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
-        server.stop()
+        rabbitmq.stop()
         assert failed_publish_seconds(bridge.publish, 1) < 1 + SLACK
-        server.start()
+        rabbitmq.start()
         event = VideoUploaded(job())
         bridge.publish(event, 30)
         function.wait(lambda: event.id in function.ids)
 
 
-def test_hanging_server_costs_only_the_timeout(server: RabbitMQ, function: Function) -> None:
-    with Bridge(server.url, {"video": function.url}) as bridge:
+def test_hanging_server_costs_only_the_timeout(rabbitmq: RabbitMQ, function: Function) -> None:
+    with Bridge(rabbitmq.url, {"video": function.url}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
         fresh = publisher(bridge.environ, "/mp3burst/test")
         assert isinstance(fresh, Publisher)
-        server.suspend()
+        rabbitmq.suspend()
         try:
             for timeout in (0.2, 1):
                 assert timeout <= failed_publish_seconds(bridge.publish, timeout) < timeout + SLACK
                 assert timeout <= failed_publish_seconds(fresh, timeout) < timeout + SLACK
         finally:
-            server.resume()
+            rabbitmq.resume()
         event = VideoUploaded(job())
         fresh(event, 30)
         bridge.publish(event, 30)
@@ -74,20 +61,20 @@ def test_hanging_server_costs_only_the_timeout(server: RabbitMQ, function: Funct
         fresh.close()
 
 
-def test_alarm_costs_only_the_timeout(server: RabbitMQ, function: Function) -> None:
-    with Bridge(server.url, {"video": function.url}) as bridge:
+def test_alarm_costs_only_the_timeout(rabbitmq: RabbitMQ, function: Function) -> None:
+    with Bridge(rabbitmq.url, {"video": function.url}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
-        server.control("set_vm_memory_high_watermark", "0.000001")
+        rabbitmq.control("set_vm_memory_high_watermark", "0.000001")
         try:
             assert failed_publish_seconds(bridge.publish, 1) < 1 + SLACK
         finally:
-            server.control("set_vm_memory_high_watermark", "0.4")
+            rabbitmq.control("set_vm_memory_high_watermark", "0.4")
         event = VideoUploaded(job())
         bridge.publish(event, 30)
         function.wait(lambda: event.id in function.ids)
 
 
-def test_alarm_delays_only_failed_events(server: RabbitMQ, function: Function) -> None:
+def test_alarm_delays_only_failed_events(rabbitmq: RabbitMQ, function: Function) -> None:
     """During an alarm RabbitMQ reads nothing more from a connection that publishes, not even acknowledgements."""
     alarm = threading.Event()
     bad = VideoUploaded(job())
@@ -103,25 +90,25 @@ def test_alarm_delays_only_failed_events(server: RabbitMQ, function: Function) -
         return 500 if request.id == bad.id and delivery == 1 else 200
 
     function.answer = answer
-    with Bridge(server.url, {"video": function.url}, options=";concurrency=2") as bridge:
+    with Bridge(rabbitmq.url, {"video": function.url}, options=";concurrency=2") as bridge:
         for event in (*first, bad, *others):
             bridge.publish(event, 10)
         function.wait(lambda: len(function.requests) == 2)
-        server.control("set_vm_memory_high_watermark", "0.000001")
+        rabbitmq.control("set_vm_memory_high_watermark", "0.000001")
         try:
             alarm.set()
             function.wait(lambda: {event.id for event in others} <= set(function.ids))
             assert function.ids.count(bad.id) == 1
         finally:
             alarm.set()
-            server.control("set_vm_memory_high_watermark", "0.4")
+            rabbitmq.control("set_vm_memory_high_watermark", "0.4")
         function.wait(lambda: function.ids[-1] == bad.id)
         wait_for(lambda: not bridge.waiting())
         assert len(function.requests) == 9
 
 
-def test_missing_queue_is_not_published_and_declared_again(server: RabbitMQ) -> None:
-    with Bridge(server.url, {"mp3": "http://127.0.0.1:9/"}) as bridge:
+def test_missing_queue_is_not_published_and_declared_again(rabbitmq: RabbitMQ) -> None:
+    with Bridge(rabbitmq.url, {"mp3": "http://127.0.0.1:9/"}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
         bridge.delete_queues()
         assert failed_publish_seconds(bridge.publish, 5) < 1
@@ -129,21 +116,21 @@ def test_missing_queue_is_not_published_and_declared_again(server: RabbitMQ) -> 
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_restart_under_load_loses_nothing(server: RabbitMQ, function: Function, how: str) -> None:
-    with Bridge(server.url, {"video": function.url}) as bridge:
+def test_restart_under_load_loses_nothing(rabbitmq: RabbitMQ, function: Function, how: str) -> None:
+    with Bridge(rabbitmq.url, {"video": function.url}) as bridge:
         with Load(bridge.publish) as load:
             load.wait(100)
-            getattr(server, how)()
-            server.start()
+            getattr(rabbitmq, how)()
+            rabbitmq.start()
             load.wait(100)
         function.wait(lambda: set(load.confirmed) <= set(function.ids), 60)
         wait_for(lambda: not bridge.waiting())
 
 
-def test_lost_connection_under_load_loses_nothing(server: RabbitMQ, function: Function) -> None:
-    with Proxy(server.port) as proxy:
+def test_lost_connection_under_load_loses_nothing(rabbitmq: RabbitMQ, function: Function) -> None:
+    with Proxy(rabbitmq.port) as proxy:
         through = f"amqp://guest:guest@127.0.0.1:{proxy.port}/%2F"
-        with Bridge(server.url, {"video": function.url}, through=through) as bridge:
+        with Bridge(rabbitmq.url, {"video": function.url}, through=through) as bridge:
             with Load(bridge.publish) as load:
                 for _ in range(5):
                     load.wait(50)
@@ -153,10 +140,10 @@ def test_lost_connection_under_load_loses_nothing(server: RabbitMQ, function: Fu
             wait_for(lambda: not bridge.waiting())
 
 
-def test_silent_connection_is_dropped(server: RabbitMQ, function: Function) -> None:
-    with Proxy(server.port) as proxy:
+def test_silent_connection_is_dropped(rabbitmq: RabbitMQ, function: Function) -> None:
+    with Proxy(rabbitmq.port) as proxy:
         through = f"amqp://guest:guest@127.0.0.1:{proxy.port}/%2F?heartbeat=1"
-        with Bridge(server.url, {"video": function.url}, through=through) as bridge:
+        with Bridge(rabbitmq.url, {"video": function.url}, through=through) as bridge:
             bridge.publish(VideoUploaded(job()), 10)
             proxy.stall()
             assert failed_publish_seconds(bridge.publish, 0.5) < 0.5 + SLACK
@@ -168,9 +155,9 @@ def test_silent_connection_is_dropped(server: RabbitMQ, function: Function) -> N
             function.wait(lambda: event.id in function.ids)
 
 
-def test_existing_queues_with_other_arguments_are_used(server: RabbitMQ, function: Function) -> None:
-    bridge = Bridge(server.url, {"video": function.url})
-    with raw_channel(server) as channel:
+def test_existing_queues_with_other_arguments_are_used(rabbitmq: RabbitMQ, function: Function) -> None:
+    bridge = Bridge(rabbitmq.url, {"video": function.url})
+    with raw_channel(rabbitmq) as channel:
         channel.queue_declare(bridge.queue("video"), durable=True)  # a classic queue, as in the tutorials
         channel.queue_declare(bridge.queue("piece") + ".dead", durable=False)
     with bridge:
@@ -179,8 +166,8 @@ def test_existing_queues_with_other_arguments_are_used(server: RabbitMQ, functio
         function.wait(lambda: function.ids == [event.id])
 
 
-def test_forked_child_opens_its_own_connection(server: RabbitMQ, function: Function) -> None:
-    with Bridge(server.url, {"video": function.url}) as bridge:
+def test_forked_child_opens_its_own_connection(rabbitmq: RabbitMQ, function: Function) -> None:
+    with Bridge(rabbitmq.url, {"video": function.url}) as bridge:
         first = VideoUploaded(job())
         from_child = VideoUploaded(job())
         last = VideoUploaded(job())

@@ -26,7 +26,7 @@ from functions.state.schema import jobs, mails, pieces
 from infra.ping import ping
 from tests.e2e.client import Answer, Client, wave_bytes
 from tests.support.databases import make_past
-from tests.support.installation import Installation
+from tests.support.installation import Installation, addresses
 from tests.support.platform import start
 from tests.support.processes import descendants, is_alive, wait_for
 from tests.support.servers.mongodb import MongoDB
@@ -179,17 +179,8 @@ def build(directory: Path, kind: type[SqlServer]) -> Iterator[Rig]:
         sql = stack.enter_context(kind())
         smtp = stack.enter_context(running())
         proxy = stack.enter_context(Proxy(rabbitmq.port))
-        env = {
-            "AMQP_URL": rabbitmq.url.replace(f":{rabbitmq.port}/", f":{proxy.port}/"),
-            "DATABASE_URL": sql.url,
-            "MONGO_URI": f"{mongodb.url}/videos",
-            "MONGO_MP3_URI": f"{mongodb.url}/mp3s",
-            "SMTP_HOST": "127.0.0.1",
-            "SMTP_PORT": str(smtp.port),
-            "SMTP_SECURITY": "none",
-            "MAIL_FROM": "mp3burst@example.org",
-            "FANOUT_SECONDS": str(FANOUT),
-        }
+        amqp_url = rabbitmq.url.replace(f":{rabbitmq.port}/", f":{proxy.port}/")
+        env = {**addresses(amqp_url, sql, mongodb, smtp), "FANOUT_SECONDS": str(FANOUT)}
         platform = stack.enter_context(start(directory / "data", env=env))
         database = Database(sql.url)
         stack.callback(database.close)

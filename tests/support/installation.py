@@ -60,6 +60,20 @@ class Installation:
         )
 
 
+def addresses(amqp_url: str, sql: SqlServer, mongodb: MongoDB, smtp: SmtpServer) -> dict[str, str]:
+    """Returns the variables that select these servers."""
+    return {
+        "AMQP_URL": amqp_url,
+        "DATABASE_URL": sql.url,
+        "MONGO_URI": f"{mongodb.url}/videos",
+        "MONGO_MP3_URI": f"{mongodb.url}/mp3s",
+        "SMTP_HOST": "127.0.0.1",
+        "SMTP_PORT": str(smtp.port),
+        "SMTP_SECURITY": "none",
+        "MAIL_FROM": "mp3burst@example.org",
+    }
+
+
 @contextmanager
 def installation(directory: Path, sql: type[SqlServer], env: Mapping[str, str] | None = None) -> Iterator[Installation]:
     """Starts the servers and a platform that uses them; ``env`` adds or overrides variables."""
@@ -68,17 +82,7 @@ def installation(directory: Path, sql: type[SqlServer], env: Mapping[str, str] |
         mongodb = stack.enter_context(MongoDB())
         database = stack.enter_context(sql())
         smtp = stack.enter_context(running())
-        variables = {
-            "AMQP_URL": rabbitmq.url,
-            "DATABASE_URL": database.url,
-            "MONGO_URI": f"{mongodb.url}/videos",
-            "MONGO_MP3_URI": f"{mongodb.url}/mp3s",
-            "SMTP_HOST": "127.0.0.1",
-            "SMTP_PORT": str(smtp.port),
-            "SMTP_SECURITY": "none",
-            "MAIL_FROM": "mp3burst@example.org",
-            **(env or {}),
-        }
+        variables = {**addresses(rabbitmq.url, database, mongodb, smtp), **(env or {})}
         platform = stack.enter_context(start(directory / "data", env=variables))
         pool = Database(database.url)
         stack.callback(pool.close)

@@ -30,7 +30,8 @@ from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.support.databases import make_past
 from tests.support.kill_points import ADA, OWNER, System, copies, exit_status, fork, new_system, run_and_kill
-from tests.support.memoized_media import memoized_media
+
+pytestmark = pytest.mark.usefixtures("memoized")
 
 KEY = "once"
 SOUND = wave_bytes(0.5)
@@ -51,17 +52,6 @@ def prepare(template: Path, directory: Path, *steps: Callable[[System], Any]) ->
         step(system)
     system.close()
     return directory
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _memoized_media() -> Iterator[None]:
-    with memoized_media():
-        yield
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("systems")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Kills the workers of a split conversion at each of their kill points: same MP3, one mail, nothing left behind."""
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,9 @@ from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.support.kill_points import ADA, System, exit_status, fork, new_system
-from tests.support.memoized_media import memoized_media
 from tests.unit.state.test_killed import assert_mailed, kill_everywhere, only_job, only_job_id, prepare
+
+pytestmark = pytest.mark.usefixtures("memoized")
 
 #: Long enough for two pieces; at 8 kHz it is encoded quickly.
 SOUND = wave_bytes(30)
@@ -21,17 +21,6 @@ SOUND = wave_bytes(30)
 
 def upload(system: System) -> None:
     create_job(Form("a.wav", {}, iter([SOUND])), ADA, None, system.for_upload())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _memoized_media() -> Iterator[None]:
-    with memoized_media():
-        yield
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("systems")
 
 
 @pytest.fixture(scope="module")
