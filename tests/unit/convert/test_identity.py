@@ -139,7 +139,7 @@ QUALITIES = [("-b:a", f"{rate}k") for rate in (64, 128, 192, 320)] + [("-q:a", s
     splits=st.sets(st.integers(1, 8), max_size=4),
     bundled=st.booleans(),
 )
-def test_any_split_of_any_sound(
+def test_any_split_of_any_sound(  # noqa: PLR0913 - one parameter for each thing that hypothesis varies
     tmp_path: Path,
     rate: int,
     channels: int,

@@ -149,7 +149,7 @@ CODECS = {
     seconds=st.floats(20, 40),
     splits=st.sets(st.integers(4, 22), min_size=1, max_size=4),
 )
-def test_seek_to_any_place_of_any_sound(
+def test_seek_to_any_place_of_any_sound(  # noqa: PLR0913 - one parameter for each thing that hypothesis varies
     tmp_path: Path,
     codec: str,
     rate: int,
