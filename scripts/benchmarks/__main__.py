@@ -31,30 +31,30 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 1 if a row could not be measured, whatever the figures are."""
-    given = _parser().parse_args(arguments)
-    unknown = [name for name in given.rows if name not in ROWS]
+    args = _parser().parse_args(arguments)
+    unknown = [name for name in args.rows if name not in ROWS]
     if unknown:
         print(f"There is no row {unknown[0]}: choose from {', '.join(ROWS)}.", file=sys.stderr)
         return 2
-    if given.list:
+    if args.list:
         for name, measure in ROWS.items():
             print(f"{name:10}{(measure.__doc__ or '').splitlines()[0]}")
         return 0
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    timing.calm_timeout = given.calm_timeout
+    timing.calm_timeout = args.calm_timeout
     machine = report.machine()
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     print(report.heading(), flush=True)
-    inputs = Inputs(given.cache or home / "mp3burst" / "bench")
-    rounds = given.rounds or (1 if given.quick else 5)
-    with Bench(inputs, given.quick, rounds) as bench:
-        rows, failed = _measure(bench, given.rows or _available())
+    inputs = Inputs(args.cache or home / "mp3burst" / "bench")
+    rounds = args.rounds or (1 if args.quick else 5)
+    with Bench(inputs, args.quick, rounds) as bench:
+        rows, failed = _measure(bench, args.rows or _available())
     missed = sum(row.met is False for row in rows)
     print(f"{sum(row.met is True for row in rows)} goals met, {missed} not met, {len(failed)} rows not measured.")
-    if given.quick:
+    if args.quick:
         print("The inputs were small. The goals are for full inputs, without --quick.")
-    if given.json:
-        report.write(given.origin / given.json, machine, rows, failed)
+    if args.json:
+        report.write(args.origin / args.json, machine, rows, failed)
     return 1 if failed else 0
 
 

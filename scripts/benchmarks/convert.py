@@ -46,7 +46,7 @@ def copy(bench: Bench) -> Iterator[Row]:
     }
     took = timing.alternate(measurements, bench.rounds)
     row = _row("copy", f"{_describe(video, bench)}, MP3 copied", took["ours"], took["ffmpeg"], 0.1)
-    row.details["of which the tool's start, seconds"] = timing.median(took["start"]).seconds
+    row.details["the tool's start alone, seconds"] = timing.median(took["start"]).seconds
     yield row
 
 

@@ -208,6 +208,6 @@ def _hello(cluster: Cluster) -> list[str]:
         "spec": {"template": template},
     }
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": [config_map, service]})
-    cluster.kubectl("apply", "--filename", "-", given=text)
+    cluster.kubectl("apply", "--filename", "-", stdin=text)
     cluster.kubectl("wait", "--for=condition=Ready", "services.serving.knative.dev/hello", "--timeout=120s")
     return ["services.serving.knative.dev/hello", "configmap/hello"]

@@ -15,17 +15,17 @@ _CATCHER = {"SMTP_HOST": "mail", "SMTP_PORT": "1025", "SMTP_SECURITY": "none", "
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 1 if something is missing or failed."""
-    given = _parser().parse_args(arguments)
+    args = _parser().parse_args(arguments)
     begin = time.monotonic()
     try:
         cluster = Cluster()
         cluster.check()
-        if given.delete:
-            documents = manifests.rendered(cluster, manifests.ENVIRONMENTS / given.environment)
-            rollout.delete(cluster, documents, given.with_data, given.timeout)
-            say("Deleted." if given.with_data else "Deleted. Passwords, keys and volumes were kept.")
+        if args.delete:
+            documents = manifests.rendered(cluster, manifests.ENVIRONMENTS / args.environment)
+            rollout.delete(cluster, documents, args.with_data, args.timeout)
+            say("Deleted." if args.with_data else "Deleted. Passwords, keys and volumes were kept.")
             return 0
-        _deploy(cluster, given)
+        _deploy(cluster, args)
     except CannotDeploy as error:
         print(error, file=sys.stderr)
         return 1
@@ -33,38 +33,38 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _deploy(cluster: Cluster, given: argparse.Namespace) -> None:
-    if given.mail:
+def _deploy(cluster: Cluster, args: argparse.Namespace) -> None:
+    if args.mail:
         os.environ.update(_CATCHER)
-    documents = manifests.rendered(cluster, manifests.ENVIRONMENTS / given.environment)
-    images = names({*manifests.images(documents), "migrations"}, given.registry, given.tag)
+    documents = manifests.rendered(cluster, manifests.ENVIRONMENTS / args.environment)
+    images = names({*manifests.images(documents), "migrations"}, args.registry, args.tag)
     rollout.namespace(cluster)
-    wanted = [name.strip() for name in given.servers.split(",") if name.strip()]
+    wanted = [name.strip() for name in args.servers.split(",") if name.strip()]
     installed = settings.servers(cluster, wanted)
-    if not given.tag:
+    if not args.tag:
         _build(cluster, images)
 
     say("Settings")
     (gateway,) = manifests.filled([each for each in documents if each["metadata"]["name"] == "gateway"], images, {})
-    public_url = os.environ.get("PUBLIC_URL") or (f"http://{given.host}" if given.host else "")
+    public_url = os.environ.get("PUBLIC_URL") or (f"http://{args.host}" if args.host else "")
     if not public_url:
         # The gateway needs no settings, and the settings need its URL.
         rollout.apply_services(cluster, [gateway])
-        public_url = rollout.gateway_url(cluster, given.timeout)
+        public_url = rollout.gateway_url(cluster, args.timeout)
     settings.make(cluster, wanted, public_url)
-    if servers := [*installed, *(["mail"] if given.mail else [])]:
+    if servers := [*installed, *(["mail"] if args.mail else [])]:
         say(f"Servers: {', '.join(servers)}")
-        rollout.servers(cluster, servers, given.timeout)
+        rollout.servers(cluster, servers, args.timeout)
     stamps = manifests.stamps(cluster)
     say("Database tables")
-    rollout.migrate(cluster, manifests.migrations(images["migrations"], stamps["database"]), given.timeout)
+    rollout.migrate(cluster, manifests.migrations(images["migrations"], stamps["database"]), args.timeout)
     say("Functions")
     documents = manifests.filled(documents, images, stamps)
     rollout.apply(cluster, documents)
     say("Waiting for everything to be ready")
-    rollout.await_ready(cluster, documents, given.timeout)
-    if given.host:
-        rollout.map_host(cluster, given.host, given.timeout)
+    rollout.await_ready(cluster, documents, args.timeout)
+    if args.host:
+        rollout.map_host(cluster, args.host, args.timeout)
     say("")
     for each in sorted(cluster.get("services.serving.knative.dev"), key=lambda each: str(each["metadata"]["name"])):
         url = each["status"]["url"]

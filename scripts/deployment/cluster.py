@@ -35,13 +35,13 @@ def command(variable: str, default: str) -> list[str]:
 
 
 def run(
-    words: Sequence[str | Path], given: str | None = None, environ: Mapping[str, str] | None = None, check: bool = True
+    words: Sequence[str | Path], stdin: str | None = None, environ: Mapping[str, str] | None = None, check: bool = True
 ) -> str:
     """Runs a program and returns its standard output.
 
     Args:
         words: the program and its arguments.
-        given: the standard input.
+        stdin: the standard input.
         environ: additional environment variables.
         check: whether a failure raises an error; otherwise the output is empty.
 
@@ -50,8 +50,8 @@ def run(
     """
     done = subprocess.run(
         [str(word) for word in words],
-        input=given,
-        stdin=subprocess.DEVNULL if given is None else None,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
         env={**os.environ, **(environ or {})},
         cwd=ROOT,
         capture_output=True,
@@ -71,9 +71,9 @@ class Cluster:
         self._kubectl = command("KUBECTL", "kubectl")
         self._kn = command("KN", "kn")
 
-    def kubectl(self, *arguments: str | Path, given: str | None = None, check: bool = True) -> str:
+    def kubectl(self, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
         """Runs kubectl."""
-        return run([*self._kubectl, "--namespace", NAMESPACE, *arguments], given, check=check)
+        return run([*self._kubectl, "--namespace", NAMESPACE, *arguments], stdin, check=check)
 
     def kn(self, *arguments: str | Path) -> str:
         """Runs kn."""
@@ -90,7 +90,7 @@ class Cluster:
         """Applies manifests and prints what changed."""
         if documents:
             text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
-            for line in self.kubectl("apply", "--filename", "-", given=text).splitlines():
+            for line in self.kubectl("apply", "--filename", "-", stdin=text).splitlines():
                 if not line.endswith("unchanged"):
                     say(f"  {line}")
 

@@ -59,8 +59,8 @@ def migrate(cluster: Cluster, job: Document, timeout: float) -> None:
             log = cluster.kubectl("logs", f"job/{name}", "--tail=20", check=False).strip()
             raise CannotDeploy(f"The tables could not be created:\n{log}")
         time.sleep(1)
-    if gone := old.keys() - {name}:
-        cluster.kubectl("delete", "job", *sorted(gone))
+    if outdated := old.keys() - {name}:
+        cluster.kubectl("delete", "job", *sorted(outdated))
 
 
 def apply(cluster: Cluster, documents: Sequence[Document]) -> None:
@@ -91,8 +91,8 @@ def _service(cluster: Cluster, document: Document) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".json", prefix="mp3burst-") as file:
         json.dump(document, file)
         file.flush()
-        said = cluster.kn("service", "apply", "--filename", file.name, "--no-wait")
-    return (said.strip() or document["metadata"]["name"]).splitlines()[0]
+        output = cluster.kn("service", "apply", "--filename", file.name, "--no-wait")
+    return (output.strip() or document["metadata"]["name"]).splitlines()[0]
 
 
 def map_host(cluster: Cluster, host: str, timeout: float) -> None:
@@ -112,7 +112,7 @@ def gateway_url(cluster: Cluster, timeout: float) -> str:
     """Returns the URL that Knative assigns to the gateway.
 
     Raises:
-        CannotDeploy: there is none in time.
+        CannotDeploy: it assigns none in time.
     """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -166,7 +166,7 @@ def delete(cluster: Cluster, documents: Sequence[Document], with_data: bool, tim
     first = [document for document in documents if document["kind"] != "Broker"]
     for items in (first, [document for document in documents if document["kind"] == "Broker"]):
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-        cluster.kubectl("delete", "--ignore-not-found", "--filename", "-", given=text)
+        cluster.kubectl("delete", "--ignore-not-found", "--filename", "-", stdin=text)
     deadline = time.monotonic() + timeout
     while cluster.get(_TOPOLOGY):
         if time.monotonic() > deadline:

@@ -38,7 +38,7 @@ def servers(cluster: Cluster, wanted: list[str]) -> list[str]:
     return [
         name
         for name in wanted
-        if name in installed or not (SERVERS[name][0] & _given().keys() or SERVERS[name][1] in secrets)
+        if name in installed or not (SERVERS[name][0] & _variables().keys() or SERVERS[name][1] in secrets)
     ]
 
 
@@ -54,7 +54,7 @@ def make(cluster: Cluster, wanted: list[str], public_url: str) -> None:
         CannotDeploy: no mail server is set, or something failed.
     """
     secrets = {each["metadata"]["name"] for each in cluster.get("secrets")}
-    if "mail" not in secrets and not _MAIL & _given().keys():
+    if "mail" not in secrets and not _MAIL & _variables().keys():
         raise CannotDeploy(
             "No mail server is set: set SMTP_HOST, SENDGRID_API_KEY or GMAIL_ADDRESS (infra/env.example), "
             "or use --mail catcher, which shows mails and delivers none."
@@ -62,7 +62,7 @@ def make(cluster: Cluster, wanted: list[str], public_url: str) -> None:
     sql = next((name for name in wanted if name in ("postgresql", "mysql")), "postgresql")
     output = run(
         [ROOT / "infra/secrets.sh", "kubernetes", NAMESPACE, sql],
-        environ={"KUBECTL": " ".join(command("KUBECTL", "kubectl")), "PUBLIC_URL": public_url, **_given()},
+        environ={"KUBECTL": " ".join(command("KUBECTL", "kubectl")), "PUBLIC_URL": public_url, **_variables()},
     )
     for line in output.splitlines():
         say(f"  {line}")
@@ -71,14 +71,14 @@ def make(cluster: Cluster, wanted: list[str], public_url: str) -> None:
     _update(cluster, "configmap", "mp3burst", replace=False)
 
 
-def _given() -> Mapping[str, str]:
+def _variables() -> Mapping[str, str]:
     known = {variable for names in VARIABLES.values() for variable in names.split()} | {"AMQP_URL"}
     return {name: value for name, value in os.environ.items() if name in known and value}
 
 
 def _update(cluster: Cluster, kind: str, name: str, replace: bool) -> None:
     """Writes the variables that are set to an object; with ``replace``, removes all others if one is set."""
-    mine = {variable: value for variable, value in _given().items() if variable in VARIABLES[name].split()}
+    mine = {variable: value for variable, value in _variables().items() if variable in VARIABLES[name].split()}
     (found,) = cluster.get(f"{kind}/{name}")
     data = found.get("data", {})
     old = {key: base64.b64decode(value).decode() for key, value in data.items()} if kind == "secret" else data
@@ -86,9 +86,9 @@ def _update(cluster: Cluster, kind: str, name: str, replace: bool) -> None:
     if new == old:
         return
     text = {key: base64.b64encode(value.encode()).decode() for key, value in new.items()} if kind == "secret" else new
-    gone = dict.fromkeys(old.keys() - new.keys())
+    removed = dict.fromkeys(old.keys() - new.keys())
     # As a file: everybody on the machine can read the arguments of a command.
-    cluster.kubectl("patch", kind, name, "--patch-file", "/dev/stdin", given=json.dumps({"data": {**text, **gone}}))
+    cluster.kubectl("patch", kind, name, "--patch-file", "/dev/stdin", stdin=json.dumps({"data": {**text, **removed}}))
     say(f"  {kind}/{name} changed")
 
 

@@ -29,14 +29,14 @@ class BadVideo(Mp3burstError):
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 1 if a job was lost or nothing could be measured, whatever the figures are."""
-    given = _parser().parse_args(arguments)
-    out = given.origin / (given.out or "burst")
+    args = _parser().parse_args(arguments)
+    out = args.origin / (args.out or "burst")
     try:
-        if given.draw:
-            recording = Recording.read(given.origin / given.draw)
-            out = given.origin / (given.out or given.draw.with_suffix(""))
+        if args.draw:
+            recording = Recording.read(args.origin / args.draw)
+            out = args.origin / (args.out or args.draw.with_suffix(""))
         else:
-            recording = _record(given)
+            recording = _record(args)
             recording.write(_with_suffix(out, ".json"))
     except (BadRecording, BadVideo, CannotWatch, Refused, TooSlow, OSError) as error:
         print(error, file=sys.stderr)
@@ -51,31 +51,31 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if jobs.get("done", 0) == sum(jobs.values()) and not recording.refused else 1
 
 
-def _record(given: argparse.Namespace) -> Recording:
+def _record(args: argparse.Namespace) -> Recording:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    inputs = Inputs(given.cache or home / "mp3burst" / "bench")
-    video = given.origin / given.video if given.video else inputs.video(given.seconds)
+    inputs = Inputs(args.cache or home / "mp3burst" / "bench")
+    video = args.origin / args.video if args.video else inputs.video(args.seconds)
     if not video.is_file():
         raise BadVideo(f"There is no file {video}: name a video, or leave out --video and one is made.")
-    burst = Burst(video, given.clips, given.clients)
-    what = f"{burst.count} video{'s' * (burst.count > 1)} of {given.seconds} s"
-    if given.video:
+    burst = Burst(video, args.clips, args.clients)
+    what = f"{burst.count} video{'s' * (burst.count > 1)} of {args.seconds} s"
+    if args.video:
         what = f"{burst.count} times {video.name}"
     with ExitStack() as stack:
-        platform, api = _platform(given, stack)
+        platform, api = _platform(args, stack)
         recording = Recording(platform.name, what, report.machine())
-        record(recording, Observer(platform, given.every, given.tail, _progress()), api, burst)
+        record(recording, Observer(platform, args.every, args.tail, _progress()), api, burst)
         return recording
 
 
-def _platform(given: argparse.Namespace, stack: ExitStack) -> tuple[Platform, Api]:
-    if given.knative:
-        cluster = Knative(shlex.split(given.kubectl), given.namespace, given.rabbitmq)
-        return WithServers(cluster, dict(given.beside)), Api(given.url or "http://localhost:8080", given.connect)
-    if given.url:
-        return Embedded(given.url), Api(given.url, given.connect)
+def _platform(args: argparse.Namespace, stack: ExitStack) -> tuple[Platform, Api]:
+    if args.knative:
+        cluster = Knative(shlex.split(args.kubectl), args.namespace, args.rabbitmq)
+        return WithServers(cluster, dict(args.beside)), Api(args.url or "http://localhost:8080", args.connect)
+    if args.url:
+        return Embedded(args.url), Api(args.url, args.connect)
     data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="burst-"))) / "data"
-    own = stack.enter_context(start(data, idle=given.idle, env={"QUOTA_JOBS": "0"}))
+    own = stack.enter_context(start(data, idle=args.idle, env={"QUOTA_JOBS": "0"}))
     return Embedded(own.url, own.process.pid), Api(own.url)
 
 

@@ -47,16 +47,16 @@ class Cluster:
         self._kubectl = shlex.split(kubectl)
         self.ingress = ingress
 
-    def kubectl(self, *arguments: str, given: str = "") -> str:
-        return self._run(arguments, given).stdout
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        return self._run(arguments, stdin).stdout
 
-    def warnings(self, *arguments: str, given: str = "") -> str:
+    def warnings(self, *arguments: str, stdin: str = "") -> str:
         """Runs kubectl and returns its standard error."""
-        return self._run(arguments, given).stderr
+        return self._run(arguments, stdin).stderr
 
-    def _run(self, arguments: Sequence[str], given: str) -> "subprocess.CompletedProcess[str]":
+    def _run(self, arguments: Sequence[str], stdin: str) -> "subprocess.CompletedProcess[str]":
         command = [*self._kubectl, "--namespace", "mp3burst", *arguments]
-        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done
 

@@ -17,7 +17,7 @@ SERVERS = ("rabbitmq", "mongodb", "postgresql", "mysql")
 @pytest.mark.parametrize("folder", [*FOLDERS, Path("knative")], ids=str)
 def test_the_api_server_accepts_a_kustomization(cluster: Cluster, folder: Path) -> None:
     text = cluster.kubectl("kustomize", str(ROOT / folder))
-    output = cluster.kubectl("apply", "--dry-run=server", "--filename", "-", given=text)
+    output = cluster.kubectl("apply", "--dry-run=server", "--filename", "-", stdin=text)
     assert output.count("(server dry run)") == text.count("\nkind: ") + text.startswith("kind: ")
 
 
@@ -39,7 +39,7 @@ def test_applying_the_servers_again_changes_nothing(cluster: Cluster, other_name
     texts = [cluster.kubectl("kustomize", str(ROOT / "infra" / name)) for name in SERVERS]
     text = "\n---\n".join(texts).replace("namespace: mp3burst\n", f"namespace: {other_namespace}\n")
     command = ("apply", "--namespace", other_namespace, "--filename", "-")
-    first, again = (cluster.kubectl(*command, given=text).splitlines() for _ in range(2))
+    first, again = (cluster.kubectl(*command, stdin=text).splitlines() for _ in range(2))
     assert len(first) > 12
     assert [line for line in again if not line.endswith(" unchanged")] == []
 
@@ -59,7 +59,7 @@ def test_every_pod_except_the_brokers_complies_with_restricted(cluster: Cluster)
     def warnings(items: list[dict[str, Any]]) -> str:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
         return cluster.warnings(
-            "apply", "--dry-run=server", "--force-conflicts", "--server-side", "--filename", "-", given=text
+            "apply", "--dry-run=server", "--force-conflicts", "--server-side", "--filename", "-", stdin=text
         )
 
     assert "violate PodSecurity" not in warnings(ours)

@@ -23,7 +23,7 @@ def wait_for(condition: Callable[[], T], what: str = "the condition", seconds: f
     """
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
         time.sleep(every)
     return value
 

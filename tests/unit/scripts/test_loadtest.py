@@ -187,12 +187,12 @@ def test_a_database_beside_the_cluster_counts_even_after_it_has_ended() -> None:
         platform = WithServers(Empty(), {"store": store.pid})
         assert store.stdout is not None
         store.stdout.readline()
-        there = platform.snapshot()
-    gone = platform.snapshot()
-    assert there.standing == {"broker": Standing(2), "store": Standing(1, anyway=True)}
-    assert there.cpu["broker"] == 1.0
-    assert 0.4 <= there.cpu["store"] < 3
-    assert gone.cpu["store"] == there.cpu["store"]
+        during = platform.snapshot()
+    after = platform.snapshot()
+    assert during.standing == {"broker": Standing(2), "store": Standing(1, anyway=True)}
+    assert during.cpu["broker"] == 1.0
+    assert 0.4 <= during.cpu["store"] < 3
+    assert after.cpu["store"] == during.cpu["store"]
 
 
 def test_cpu_quantities_are_parsed() -> None:
