@@ -69,7 +69,8 @@ def apply(cluster: Cluster, documents: Sequence[Document]) -> None:
     cluster.apply(*(document for document in documents if not manifests.is_function(document)))
     wanted = {(document["kind"], document["metadata"]["name"]) for document in documents}
     for each in cluster.get(_PRUNED):
-        kind, name = each["kind"], each["metadata"]["name"]
+        kind = each["kind"]
+        name = each["metadata"]["name"]
         if (kind, name) not in wanted and _ours(each):
             say(f"  {kind} {name} deleted")
             cluster.kubectl("delete", f"{kind.lower()}.{each['apiVersion'].partition('/')[0]}", name)
@@ -142,7 +143,8 @@ def await_ready(cluster: Cluster, documents: Sequence[Document], timeout: float)
 
 
 def _unready(each: Mapping[str, Any]) -> str:
-    metadata, status = each["metadata"], each.get("status", {})
+    metadata = each["metadata"]
+    status = each.get("status", {})
     ready = _condition(each, "Ready")
     if ready and status.get("observedGeneration", 0) >= metadata.get("generation", 0):
         return ""

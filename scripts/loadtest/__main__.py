@@ -14,7 +14,7 @@ from events.errors import Mp3burstError
 from scripts.benchmarks import report
 from scripts.benchmarks.inputs import Inputs
 from scripts.loadtest import charts
-from scripts.loadtest.accounting import account, sentences, table
+from scripts.loadtest.accounting import sentences, table, usage_of
 from scripts.loadtest.embedded import Embedded
 from scripts.loadtest.knative import CannotWatch, Knative, WithServers
 from scripts.loadtest.recording import BadRecording, Platform, Recording
@@ -41,8 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     except (BadRecording, BadVideo, CannotWatch, Refused, TooSlow, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    figures = account(recording)
-    print("\n".join(["", table(figures), "", *sentences(recording, figures)]))
+    usage = usage_of(recording)
+    print("\n".join(["", table(usage), "", *sentences(recording, usage)]))
     png = _with_suffix(out, ".png")
     page = _with_suffix(out, ".html")
     charts.write(recording, png, page)

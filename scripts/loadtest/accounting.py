@@ -31,7 +31,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class Usage:
     """Every figure of a recording.
 
     Attributes:
@@ -64,7 +64,7 @@ class Account:
         return ours, hours * self.total.always
 
 
-def account(recording: Recording) -> Account:
+def usage_of(recording: Recording) -> Usage:
     """Adds up a recording."""
     samples = recording.samples
     seconds = samples[-1].at - samples[0].at if samples else 0.0
@@ -73,7 +73,7 @@ def account(recording: Recording) -> Account:
     # CPU time of processes that ended before they could be read.
     functions += [Line(name, 0, 0.0, 0.0, _cpu(samples, name)) for name in sorted(rest) if _cpu(samples, name) >= 0.005]
     standing = [_standing(recording, name, seconds) for name in sorted(recording.standing)]
-    return Account(seconds, functions, standing, _sum("functions", functions), _sum("all", functions + standing))
+    return Usage(seconds, functions, standing, _sum("functions", functions), _sum("all", functions + standing))
 
 
 def pod_seconds(samples: Sequence[Sample], function: str) -> float:
@@ -81,11 +81,11 @@ def pod_seconds(samples: Sequence[Sample], function: str) -> float:
     return sum(one.pods.get(function, 0) * (other.at - one.at) for one, other in pairwise(samples))
 
 
-def table(figures: Account) -> str:
+def table(usage: Usage) -> str:
     """Returns the figures as a table in text."""
     heads = ("", "peak", "pod-s", "always on", "CPU-s", "reserved CPU-s", "always on")
     rows: list[tuple[str, ...]] = [heads]
-    for line in (*figures.functions, figures.work, *figures.standing, figures.total):
+    for line in (*usage.functions, usage.work, *usage.standing, usage.total):
         values = (line.pods, line.always, line.cpu, line.reserved, line.reserved_always)
         shown = [f"{value:.1f}" if value else "-" for value in values]
         rows.append((line.name, str(line.peak or "-"), *shown))
@@ -96,7 +96,7 @@ def table(figures: Account) -> str:
     )
 
 
-def sentences(recording: Recording, figures: Account) -> list[str]:
+def sentences(recording: Recording, usage: Usage) -> list[str]:
     """Describes the figures in sentences."""
     jobs = recording.samples[-1].jobs if recording.samples else {}
     ended = ", ".join(f"{count} {state}" for state, count in sorted(jobs.items()))
@@ -104,16 +104,16 @@ def sentences(recording: Recording, figures: Account) -> list[str]:
         f"{recording.what}: all accepted after {recording.accepted - recording.began:.1f} s, all ended after "
         f"{recording.finished - recording.began:.1f} s; jobs: {ended or 'none'}; {recording.refused} uploads refused, "
         f"{recording.dead_letters} dead letters.",
-        f"The functions' pods ran for {figures.work.pods:.0f} pod-seconds in {figures.seconds:.0f} s and used "
-        f"{figures.work.cpu:.1f} CPU-seconds. As many pods, always on, would have "
-        f"taken {figures.work.always:.0f} pod-seconds.",
+        f"The functions' pods ran for {usage.work.pods:.0f} pod-seconds in {usage.seconds:.0f} s and used "
+        f"{usage.work.cpu:.1f} CPU-seconds. As many pods, always on, would have "
+        f"taken {usage.work.always:.0f} pod-seconds.",
     ]
-    if figures.break_even < float("inf"):
-        ours, always = figures.hourly
+    if usage.break_even < float("inf"):
+        ours, always = usage.hourly
         lines.append(
             f"Including what runs all the time, an hour with one such burst takes {ours:.0f} pod-seconds and an hour "
-            f"of always on {always:.0f} (calculated from these figures). Always on takes fewer only if such a burst "
-            f"comes more often than every {figures.break_even:.0f} s."
+            f"of always on {always:.0f} (calculated from these usage). Always on takes fewer only if such a burst "
+            f"comes more often than every {usage.break_even:.0f} s."
         )
     if recording.samples and any(recording.samples[-1].pods.values()):
         lines.append("The recording ended while pods were still running: what they used later is not included.")

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.loadtest.accounting import Account, Line, account, sentences, table
+from scripts.loadtest.accounting import Line, Usage, sentences, table, usage_of
 from scripts.loadtest.recording import ENDED, Recording
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ pre {{ overflow-x: auto }}
 
 def write(recording: Recording, png: Path, page: Path) -> None:
     """Writes the PNG and the page."""
-    figures = account(recording)
-    figure = draw(recording, figures)
+    usage = usage_of(recording)
+    figure = draw(recording, usage)
     figure.savefig(png, dpi=100, metadata={"Software": "mp3burst"})
-    page.write_text(html(recording, figures, figure))
+    page.write_text(html(recording, usage, figure))
 
 
-def html(recording: Recording, figures: Account, figure: "Figure") -> str:
+def html(recording: Recording, usage: Usage, figure: "Figure") -> str:
     """Returns the page: the chart as SVG, the table, and the sentences."""
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
@@ -62,8 +62,8 @@ def html(recording: Recording, figures: Account, figure: "Figure") -> str:
     return _PAGE.format(
         title=escape(title_of(recording)),
         svg=svg[svg.index("<svg") :],
-        table=escape(table(figures)),
-        sentences="\n".join(f"<p>{escape(each)}</p>" for each in (*sentences(recording, figures), _machine(recording))),
+        table=escape(table(usage)),
+        sentences="\n".join(f"<p>{escape(each)}</p>" for each in (*sentences(recording, usage), _machine(recording))),
     )
 
 
@@ -73,24 +73,24 @@ def title_of(recording: Recording) -> str:
     return f"{recording.what} on {where}"
 
 
-def draw(recording: Recording, figures: Account) -> "Figure":
+def draw(recording: Recording, usage: Usage) -> "Figure":
     """Draws jobs and events, pods by function, CPU time, and pod-seconds compared with pods that are always on."""
     from matplotlib.figure import Figure
 
-    heights = (2.5, 2.5, 1.7, 0.9 + 0.18 * len(_bars_of(figures)))
+    heights = (2.5, 2.5, 1.7, 0.9 + 0.18 * len(_bars_of(usage)))
     figure = Figure(figsize=(9, sum(heights) + 0.4), layout="constrained")
     jobs, pods, cpu, bars = figure.subplots(4, 1, height_ratios=heights)
     figure.suptitle(title_of(recording), fontweight="bold")
     times = [sample.at for sample in recording.samples]
     _jobs(jobs, recording, times)
-    _pods(pods, recording, times, figures)
-    _cpu(cpu, recording, times, figures)
+    _pods(pods, recording, times, usage)
+    _cpu(cpu, recording, times, usage)
     for axes in (jobs, pods, cpu):
-        axes.set_xlim(0, max(figures.seconds, 0.1))
+        axes.set_xlim(0, max(usage.seconds, 0.1))
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color="#eeeeee")
     cpu.set_xlabel("seconds")
-    _bars(bars, figures)
+    _bars(bars, usage)
     for axes in (jobs, pods, cpu, bars):
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_axisbelow(True)
@@ -110,16 +110,16 @@ def _jobs(axes: "Axes", recording: Recording, times: Sequence[float]) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _pods(axes: "Axes", recording: Recording, times: Sequence[float], figures: Account) -> None:
+def _pods(axes: "Axes", recording: Recording, times: Sequence[float], usage: Usage) -> None:
     names = recording.functions()
     if names:
         series = [[one.pods.get(name, 0) for one in recording.samples] for name in names]
         axes.stackplot(times, series, labels=names, colors=[_COLORS.get(name, _OTHER) for name in names], step="post")
         axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), reverse=True)
-    axes.axhline(figures.work.peak, color=_INK, ls="--", lw=0.8)
+    axes.axhline(usage.work.peak, color=_INK, ls="--", lw=0.8)
     axes.annotate(
-        f"always on, the peak of each function: {figures.work.peak}",
-        (0, figures.work.peak),
+        f"always on, the peak of each function: {usage.work.peak}",
+        (0, usage.work.peak),
         (4, 3),
         textcoords="offset points",
         fontsize=8,
@@ -128,9 +128,9 @@ def _pods(axes: "Axes", recording: Recording, times: Sequence[float], figures: A
     axes.margins(y=0.15)
 
 
-def _cpu(axes: "Axes", recording: Recording, times: Sequence[float], figures: Account) -> None:
+def _cpu(axes: "Axes", recording: Recording, times: Sequence[float], usage: Usage) -> None:
     first = recording.samples[0].cpu if recording.samples else {}
-    standing = {line.name for line in figures.standing}
+    standing = {line.name for line in usage.standing}
     work: list[float] = []
     rest: list[float] = []
     for sample in recording.samples:
@@ -138,20 +138,20 @@ def _cpu(axes: "Axes", recording: Recording, times: Sequence[float], figures: Ac
         work.append(sum(value for name, value in grown.items() if name not in standing))
         rest.append(sum(value for name, value in grown.items() if name in standing))
     labels = (
-        f"functions: {figures.work.cpu:.1f} s",
-        f"what runs all the time: {sum(o.cpu for o in figures.standing):.1f} s",
+        f"functions: {usage.work.cpu:.1f} s",
+        f"what runs all the time: {sum(o.cpu for o in usage.standing):.1f} s",
     )
     axes.stackplot(times, work, rest, labels=labels, colors=("#4a7c9b", _OTHER))
     axes.set_title("CPU-seconds used", loc="left", fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
-def _bars_of(figures: Account) -> list[Line]:
-    return [line for line in (*figures.functions, *figures.standing, figures.total) if line.peak]
+def _bars_of(usage: Usage) -> list[Line]:
+    return [line for line in (*usage.functions, *usage.standing, usage.total) if line.peak]
 
 
-def _bars(axes: "Axes", figures: Account) -> None:
-    lines = _bars_of(figures)
+def _bars(axes: "Axes", usage: Usage) -> None:
+    lines = _bars_of(usage)
     places = range(len(lines))
     axes.barh(places, [line.always for line in lines], 0.8, color=_ALWAYS, label="as many as the peak, always on")
     colors = [_COLORS.get(line.name, _OTHER) for line in lines]
@@ -159,7 +159,7 @@ def _bars(axes: "Axes", figures: Account) -> None:
     axes.set_yticks(places, [f"{line.name} ({line.pods:.0f} of {line.always:.0f})" for line in lines], fontsize=8)
     axes.invert_yaxis()
     axes.set_title(
-        f"Pod-seconds in {figures.seconds:.0f} s, compared with pods that are always on", loc="left", fontsize=10
+        f"Pod-seconds in {usage.seconds:.0f} s, compared with pods that are always on", loc="left", fontsize=10
     )
     axes.legend(frameon=False, fontsize=8)
 

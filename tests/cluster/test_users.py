@@ -16,7 +16,8 @@ MINUTES = 12
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of more than 300 MB, long enough for six pieces with FANOUT_SECONDS=20."""
     folder = tmp_path_factory.mktemp("film")
-    minute, path = folder / "minute.mkv", folder / "film.mkv"
+    minute = folder / "minute.mkv"
+    path = folder / "film.mkv"
     pictures = ("-f", "lavfi", "-i", "testsrc=s=1280x720:r=1/3:d=60")
     sound = ("-f", "lavfi", "-i", NOISE.format(seconds=60, rate=48000))
     run(*pictures, *sound, "-c:v", "rawvideo", "-pix_fmt", "yuv420p", "-c:a", "aac", minute)

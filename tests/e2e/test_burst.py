@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from scripts.loadtest.__main__ import main
-from scripts.loadtest.accounting import account
+from scripts.loadtest.accounting import usage_of
 from scripts.loadtest.recording import Recording
 from tests.support.clips import clip
 from tests.support.platform import Platform
@@ -19,7 +19,7 @@ def test_a_burst_is_sent_recorded_and_drawn(platform: Platform, tmp_path: Path) 
     assert recording.began < recording.accepted <= recording.finished
     assert {"upload", "convert", "status"} <= set(recording.functions())
     assert max(sample.queues["convert"] for sample in recording.samples) >= 1
-    used = {line.name: line for line in account(recording).functions}
+    used = {line.name: line for line in usage_of(recording).functions}
     assert used["convert"].cpu > 0
     assert used["convert"].pods > 0
     assert (tmp_path / "burst.png").read_bytes().startswith(b"\x89PNG")

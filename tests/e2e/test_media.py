@@ -258,7 +258,8 @@ def packets(source: Path | io.BytesIO) -> Iterator[bytes]:
 
 
 def test_the_job_ends_as_expected(converted: Conversion) -> None:
-    case, job = converted.case, converted.job
+    case = converted.case
+    job = converted.job
     assert job["status"] == ("failed" if case.error else "done"), job
     assert job["error"] == (case.error or None)
     if case.warning:

@@ -36,7 +36,8 @@ TRIGGERS = [each for each in documents() if each["kind"] == "Trigger"]
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_scales_to_zero_and_has_limits_and_no_privileges(name: str) -> None:
     template = SERVICES[name]["spec"]["template"]
-    annotations, spec = template["metadata"]["annotations"], template["spec"]
+    annotations = template["metadata"]["annotations"]
+    spec = template["spec"]
     (container,) = spec["containers"]
     scaling = {key.partition("/")[2]: value for key, value in annotations.items()}
 

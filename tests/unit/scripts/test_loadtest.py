@@ -11,7 +11,7 @@ import pytest
 
 from scripts.loadtest import __main__ as command
 from scripts.loadtest import charts
-from scripts.loadtest.accounting import account, sentences, table
+from scripts.loadtest.accounting import sentences, table, usage_of
 from scripts.loadtest.knative import WithServers, cpu_seconds, depths, owner_of
 from scripts.loadtest.recording import BadRecording, Meter, Recording, Snapshot, Standing, cpus_of
 
@@ -23,64 +23,66 @@ def snapshot(pods: dict[str, int], cpu: dict[str, float], waiting: int = 0) -> S
 
 def burst() -> Recording:
     """A recording of 10 s: convert has two pods for 5 s and one for 2 s, notify has one for 1 s."""
-    made = Recording("embedded", "2 videos of 20 s", {"cores": 2, "when": "2030-01-02T03:04:05+00:00"})
-    made.add(0.0, snapshot({}, {"broker": 1.0}), {})
-    made.add(1.0, snapshot({"convert": 2}, {"broker": 1.2, "convert": 3.0}, 2), {"uploaded": 2})
-    made.add(
+    recording = Recording("embedded", "2 videos of 20 s", {"cores": 2, "when": "2030-01-02T03:04:05+00:00"})
+    recording.add(0.0, snapshot({}, {"broker": 1.0}), {})
+    recording.add(1.0, snapshot({"convert": 2}, {"broker": 1.2, "convert": 3.0}, 2), {"uploaded": 2})
+    recording.add(
         6.0, snapshot({"convert": 1, "notify": 1}, {"broker": 1.5, "convert": 9.0, "notify": 0.5}), {"converting": 2}
     )
-    made.add(7.0, snapshot({"convert": 1}, {"broker": 1.5, "convert": 9.5, "notify": 0.7}), {"done": 2})
-    made.add(8.0, snapshot({}, {"broker": 1.5, "convert": 9.5, "notify": 0.7}), {"done": 2})
-    made.add(10.0, snapshot({}, {"broker": 1.75, "convert": 9.5, "notify": 0.7, "late": 0.1}), {"done": 2})
-    made.began, made.accepted, made.finished = 0.5, 2.0, 7.0
-    return made
+    recording.add(7.0, snapshot({"convert": 1}, {"broker": 1.5, "convert": 9.5, "notify": 0.7}), {"done": 2})
+    recording.add(8.0, snapshot({}, {"broker": 1.5, "convert": 9.5, "notify": 0.7}), {"done": 2})
+    recording.add(10.0, snapshot({}, {"broker": 1.75, "convert": 9.5, "notify": 0.7, "late": 0.1}), {"done": 2})
+    recording.began = 0.5
+    recording.accepted = 2.0
+    recording.finished = 7.0
+    return recording
 
 
 def test_pods_count_for_as_long_as_they_run() -> None:
-    used = {line.name: line for line in account(burst()).functions}
+    used = {line.name: line for line in usage_of(burst()).functions}
     assert (used["convert"].pods, used["convert"].peak, used["convert"].cpu) == (12.0, 2, 9.5)
     assert (used["notify"].pods, used["notify"].peak, used["notify"].cpu) == (1.0, 1, 0.7)
     assert used["late"].cpu == pytest.approx(0.1)  # a process that ended before any snapshot
 
 
 def test_always_on_is_the_peak_of_each_function_for_the_whole_time() -> None:
-    made = account(burst())
-    assert made.seconds == 10.0
-    assert {line.name: line.always for line in made.functions} == {"convert": 20.0, "notify": 10.0, "late": 0.0}
-    assert (made.work.pods, made.work.always, made.work.peak) == (13.0, 30.0, 3)
-    assert (made.work.reserved, made.work.reserved_always) == pytest.approx((12.05, 20.5))
+    usage = usage_of(burst())
+    assert usage.seconds == 10.0
+    assert {line.name: line.always for line in usage.functions} == {"convert": 20.0, "notify": 10.0, "late": 0.0}
+    assert (usage.work.pods, usage.work.always, usage.work.peak) == (13.0, 30.0, 3)
+    assert (usage.work.reserved, usage.work.reserved_always) == pytest.approx((12.05, 20.5))
 
 
 def test_what_runs_all_the_time_counts_and_databases_count_on_both_sides() -> None:
-    made = account(burst())
-    standing = {line.name: (line.pods, line.always, line.cpu) for line in made.standing}
+    usage = usage_of(burst())
+    standing = {line.name: (line.pods, line.always, line.cpu) for line in usage.standing}
     assert standing == {"broker": (20.0, 0.0, 0.75), "store": (10.0, 10.0, 0.0)}
-    assert (made.total.pods, made.total.always) == (43.0, 40.0)
-    assert made.total.cpu == pytest.approx(9.5 + 0.7 + 0.1 + 0.75)
-    assert (made.total.reserved, made.total.reserved_always) == pytest.approx((12.05 + 2 + 5, 20.5 + 5))
+    assert (usage.total.pods, usage.total.always) == (43.0, 40.0)
+    assert usage.total.cpu == pytest.approx(9.5 + 0.7 + 0.1 + 0.75)
+    assert (usage.total.reserved, usage.total.reserved_always) == pytest.approx((12.05 + 2 + 5, 20.5 + 5))
 
 
 def test_at_the_break_even_both_take_the_same() -> None:
-    made = account(burst())
-    every = made.break_even
+    usage = usage_of(burst())
+    every = usage.break_even
     # A second of always on takes 3 pods and the store's; ours takes the burst's share, the broker's 2 and the store's.
-    assert made.work.pods / every + 2 + 1 == pytest.approx(3 + 1)
-    assert made.hourly == (13 + 3600 * 3, 3600 * 4)
+    assert usage.work.pods / every + 2 + 1 == pytest.approx(3 + 1)
+    assert usage.hourly == (13 + 3600 * 3, 3600 * 4)
 
 
 def test_there_is_no_break_even_if_the_platform_itself_takes_more() -> None:
     idle = Recording("embedded", "nothing", {})
     idle.add(0.0, snapshot({}, {}), {})
     idle.add(5.0, snapshot({"notify": 1}, {}), {})
-    assert account(idle).break_even == float("inf")
-    assert "more often" not in " ".join(sentences(idle, account(idle)))
-    assert "while pods were still running" in sentences(idle, account(idle))[-1]
+    assert usage_of(idle).break_even == float("inf")
+    assert "more often" not in " ".join(sentences(idle, usage_of(idle)))
+    assert "while pods were still running" in sentences(idle, usage_of(idle))[-1]
 
 
 def test_an_empty_recording_has_empty_figures() -> None:
     nothing = Recording("embedded", "nothing", {})
-    assert account(nothing).total.pods == 0.0
-    assert "all" in table(account(nothing))
+    assert usage_of(nothing).total.pods == 0.0
+    assert "all" in table(usage_of(nothing))
 
 
 def test_counters_of_ended_processes_are_kept_and_none_decreases() -> None:
@@ -104,11 +106,12 @@ def test_a_recording_can_be_drawn_again_from_its_file(tmp_path: Path, capsys: py
 
 
 def test_a_lost_job_or_a_refused_upload_is_a_failure(tmp_path: Path) -> None:
-    lost, refused = burst(), burst()
+    lost = burst()
+    refused = burst()
     lost.samples[-1].jobs["failed"] = 1
     refused.refused = 1
-    for number, made in enumerate((lost, refused)):
-        made.write(tmp_path / f"{number}.json")
+    for number, recording in enumerate((lost, refused)):
+        recording.write(tmp_path / f"{number}.json")
         assert command.main(["--from", str(tmp_path), "--draw", f"{number}.json"]) == 1
 
 
@@ -126,8 +129,8 @@ def test_a_file_that_is_not_a_recording_is_named(
 def test_a_recording_without_a_pod_can_be_drawn() -> None:
     idle = Recording("knative", "<nothing>", {})
     idle.add(0.0, snapshot({}, {}), {})
-    made = account(idle)
-    assert "&lt;nothing&gt;" in charts.html(idle, made, charts.draw(idle, made))
+    usage = usage_of(idle)
+    assert "&lt;nothing&gt;" in charts.html(idle, usage, charts.draw(idle, usage))
 
 
 def pod(namespace: str, name: str, owner: tuple[str, str] = ("", ""), function: str = "", broker: str = "") -> Any:
