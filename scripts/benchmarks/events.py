@@ -1,10 +1,10 @@
 """events: from publish through RabbitMQ and the bridge to a function that does nothing, against bare pika."""
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from typing import Any
 
 from events.schema import JobId, VideoUploaded
@@ -14,7 +14,7 @@ from scripts.benchmarks.report import Row, at_least, at_most
 from scripts.benchmarks.timing import CannotMeasure
 
 _PUBLISHERS = 16
-_numbers = count()
+_numbers = itertools.count()
 
 
 def events(bench: Bench) -> Iterator[Row]:
@@ -25,22 +25,22 @@ def events(bench: Bench) -> Iterator[Row]:
     url = bench.rabbitmq()
     if url is None:
         raise CannotMeasure("RabbitMQ is not installed.")
-    many = 200 if bench.quick else 2000
+    count = 200 if bench.quick else 2000
     rates: list[float] = []
     bare: list[float] = []
     latencies: list[float] = []
     with Function() as function, Bridge(url, {"video": function.url}) as bridge:
         _rate(bridge, function, 100)
         for _ in range(bench.rounds):
-            bare.append(_bare(url, many))
-            rates.append(_rate(bridge, function, many))
+            bare.append(_bare(url, count))
+            rates.append(_rate(bridge, function, count))
         for _ in range(bench.rounds):
             latencies += _latencies(bridge, function, 100 if bench.quick else 500)
     rate = timing.quantile(rates, 0.5)
     reference = timing.quantile(bare, 0.5)
     yield Row(
         "events",
-        f"{many} events, {_PUBLISHERS} publishers",
+        f"{count} events, {_PUBLISHERS} publishers",
         rate,
         "/s",
         f"bare pika, one connection, confirmed one by one: {reference:.0f} /s",
@@ -55,20 +55,20 @@ def _job() -> JobId:
     return JobId(f"{time.time_ns():x}{next(_numbers):x}".rjust(32, "0"))
 
 
-def _rate(bridge: Any, function: Any, many: int) -> float:
+def _rate(bridge: Any, function: Any, count: int) -> float:
     function.requests.clear()
-    events = [VideoUploaded(_job()) for _ in range(many)]
+    events = [VideoUploaded(_job()) for _ in range(count)]
     begin = time.perf_counter()
     with ThreadPoolExecutor(_PUBLISHERS) as pool:
         list(pool.map(lambda event: bridge.publish(event, 30), events))
-    function.wait(lambda: len(function.requests) >= many, 120)
+    function.wait(lambda: len(function.requests) >= count, 120)
     seconds = time.perf_counter() - begin
     if {event.id for event in events} != set(function.ids):
         raise CannotMeasure("Events were lost.")
-    return many / seconds
+    return count / seconds
 
 
-def _latencies(bridge: Any, function: Any, many: int) -> list[float]:
+def _latencies(bridge: Any, function: Any, count: int) -> list[float]:
     """Returns the seconds from the call of publish until the function has the event, at 100 events a second."""
     function.requests.clear()
     arrived: dict[str, float] = {}
@@ -83,17 +83,17 @@ def _latencies(bridge: Any, function: Any, many: int) -> list[float]:
     sent: dict[str, float] = {}
     begin = time.perf_counter()
     with ThreadPoolExecutor(4) as pool:
-        for number in range(many):
+        for number in range(count):
             time.sleep(max(begin + number / 100 - time.perf_counter(), 0))
             event = VideoUploaded(_job())
             sent[event.id] = time.perf_counter()
             pool.submit(bridge.publish, event, 30)
-    function.wait(lambda: len(arrived) >= many, 60)
+    function.wait(lambda: len(arrived) >= count, 60)
     function.answer = lambda _request, _number: 200
     return [arrived[id_] - at for id_, at in sent.items()]
 
 
-def _bare(url: str, many: int) -> float:
+def _bare(url: str, count: int) -> float:
     """Publishes, confirms and consumes with pika alone, without a function; returns the rate."""
     import pika  # type: ignore[import-untyped]  # pika carries no types
 
@@ -106,15 +106,15 @@ def _bare(url: str, many: int) -> float:
         properties = pika.BasicProperties(delivery_mode=2)
         body = b'{"job": "%032d"}' % 0
         begin = time.perf_counter()
-        for _ in range(many):
+        for _ in range(count):
             channel.basic_publish("", queue, body, properties, mandatory=True)
         for number, (method, _, _) in enumerate(channel.consume(queue), 1):
             channel.basic_ack(method.delivery_tag)
-            if number == many:
+            if number == count:
                 break
         seconds = time.perf_counter() - begin
         channel.cancel()
         channel.queue_delete(queue)
-        return many / seconds
+        return count / seconds
     finally:
         connection.close()
