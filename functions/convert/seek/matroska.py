@@ -8,10 +8,21 @@ from typing import IO
 
 from functions.convert.errors import UnsupportedLayout
 
-_SEGMENT, _SEEK_HEAD, _TRACKS, _CLUSTER = 0x18538067, 0x114D9B74, 0x1654AE6B, 0x1F43B675
-_TRACK_ENTRY, _CODEC_PRIVATE, _CODEC_DELAY = 0xAE, 0x63A2, 0x56AA
-_SIMPLE_BLOCK, _BLOCK_GROUP, _BLOCK, _DISCARD_PADDING = 0xA3, 0xA0, 0xA1, 0x75A2
-_VOID, _CRC, _TIMESTAMP = 0xEC, 0xBF, 0xE7
+# Element IDs (RFC 9559, 5.1).
+_SEGMENT = 0x18538067
+_SEEK_HEAD = 0x114D9B74
+_TRACKS = 0x1654AE6B
+_CLUSTER = 0x1F43B675
+_TRACK_ENTRY = 0xAE
+_CODEC_PRIVATE = 0x63A2
+_CODEC_DELAY = 0x56AA
+_SIMPLE_BLOCK = 0xA3
+_BLOCK_GROUP = 0xA0
+_BLOCK = 0xA1
+_DISCARD_PADDING = 0x75A2
+_VOID = 0xEC
+_CRC = 0xBF
+_TIMESTAMP = 0xE7
 _LACING = 0x06
 #: Bytes of the largest cluster that is held in memory; the muxer ends a cluster after 5 MB or 5 s.
 _MAX_CLUSTER = 64 << 20
@@ -135,7 +146,8 @@ def _inside(data: bytes) -> int:
 
 def _find(data: bytes, *path: int) -> tuple[int, int, int] | None:
     """Finds the element at the end of a path in the segment: its start, the start of its content, its end."""
-    at, end = _inside(data), len(data)
+    at = _inside(data)
+    end = len(data)
     begin = at
     for wanted in path:
         found = [element[1:] for element in _elements(data, at, end) if element[0] == wanted]

@@ -28,7 +28,8 @@ class LoggingFfmpeg:
     """An ffmpeg that logs which way each encoder runs, and runs ``failure`` instead of the bundled way."""
 
     def __init__(self, directory: Path, failure: str, version: str) -> None:
-        self.path, self._log = directory / "ffmpeg", directory / "log"
+        self.path = directory / "ffmpeg"
+        self._log = directory / "log"
         bundled = f'case "$*" in *lavfi*) {failure};; esac\n' if failure else ""
         old = f'case "$*" in -version) echo "{version}"; exit;; esac\n' if version else ""
         shell_program(self.path, f'echo "$*" >> {self._log}\n{bundled}{old}exec {clips.ffmpeg()} "$@"')
@@ -131,12 +132,15 @@ def test_ffmpeg_without_amovie_runs_in_stages(tmp_path: Path) -> None:
 
 
 def test_sound_after_a_packet_of_two_frames_is_kept(tmp_path: Path) -> None:
-    sound, video = clips.clip(tmp_path / "sound.mka", "-c:a", "flac"), tmp_path / "a.mka"
+    sound = clips.clip(tmp_path / "sound.mka", "-c:a", "flac")
+    video = tmp_path / "a.mka"
     with av.open(str(sound)) as container, av.open(str(video), "w") as target:
         stream = target.add_stream_from_template(container.streams.audio[0])
         for number, packet in enumerate(container.demux()):
             twice = av.Packet(bytes(packet) * 2) if number == 3 else packet
-            twice.pts, twice.dts, twice.time_base = packet.pts, packet.dts, packet.time_base
+            twice.pts = packet.pts
+            twice.dts = packet.dts
+            twice.time_base = packet.time_base
             twice.stream = stream
             target.mux(twice)
     _, mp3, ways, _ = convert(video, tmp_path)
@@ -174,7 +178,8 @@ def test_edits_count_the_same_samples_both_ways(tmp_path: Path) -> None:
 
 
 def test_late_range_reports_its_position_on_the_clock_of_the_track(tmp_path: Path) -> None:
-    video, options = clips.clip(tmp_path / "a.mp4", "-c:a", "aac", seconds=20), Options(bitrate=160)
+    video = clips.clip(tmp_path / "a.mp4", "-c:a", "aac", seconds=20)
+    options = Options(bitrate=160)
     with video.open("rb") as source:
         track = tracks.take(source, tmp_path, options)
     plan = plan_for(track, options, 1)

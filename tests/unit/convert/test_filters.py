@@ -78,7 +78,8 @@ def level(samples: "array[float]") -> float:
 def test_start_and_end_are_exact_to_the_sample(name: str, rate: int, arguments: str, tmp_path: Path) -> None:
     video = clips.clip(tmp_path / name, *arguments.split(), rate=rate)
     result, mp3 = convert(video, tmp_path, Options(start=1.2345, end=11.00001, bitrate=160), encoders=2)
-    first, last = round(1.2345 * rate), round(11.00001 * rate)
+    first = round(1.2345 * rate)
+    last = round(11.00001 * rate)
     kept = decoded(video, rate)[2 * first : 2 * last]
     assert clips.without_id3(mp3) == encoded(kept, rate, tmp_path)
     assert result.duration == pytest.approx((last - first) / rate, abs=1e-9)

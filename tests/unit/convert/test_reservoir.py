@@ -55,12 +55,14 @@ def test_main_data_is_where_a_decoder_looks_for_it(like: bytes, data: st.DataObj
     split = data.draw(st.integers(0, len(needs)))
     first, first_begins, unused = reservoir.choose_bitrates(needs[:split], sizes, 0)
     second, later_begins, unused = reservoir.choose_bitrates(needs[split:], sizes, unused)
-    indices, begins = first + second, first_begins + later_begins
+    indices = first + second
+    begins = first_begins + later_begins
     assert (indices, begins, unused) == reservoir.choose_bitrates(needs, sizes, 0)
 
     received = used = 0  # bytes of main data received, and the end of those in use
     for need, index, begin in zip(needs, indices, begins, strict=True):
-        size, free = sizes.sizes[index], received - used
+        size = sizes.sizes[index]
+        free = received - used
         assert begin <= min(sizes.max_begin, received), "main_data_begin is too large"
         assert begin + size <= 1440, "the decoder's buffer is too small"
         start = received - begin
@@ -89,7 +91,9 @@ class DecodedFrame:
 
 def decoded(frames: bytes) -> Iterator[DecodedFrame]:
     """The frames of a file with their main data, wherever it begins. Slow, and by the standard's own tables."""
-    at, room, owed = 0, b"", 0
+    at = 0
+    reservoir_bytes = b""
+    owed = 0
     while at < len(frames):
         frame = parse_header(frames[at:])
         assert frame is not None
@@ -107,32 +111,36 @@ def decoded(frames: bytes) -> Iterator[DecodedFrame]:
         each, granules = (63, 1) if low else (59, 2)
         lengths = [take(first + number * each, 12) for number in range(channels * granules)]
         begin = take(0, wide)
-        assert begin <= len(room), "main data begins before the file"
-        start = len(room) - begin
+        assert begin <= len(reservoir_bytes), "main data begins before the file"
+        start = len(reservoir_bytes) - begin
         assert start >= owed, "main data of two frames overlap"
-        room += frames[at + 4 + frame.side_info : at + frame.size]
+        reservoir_bytes += frames[at + 4 + frame.side_info : at + frame.size]
         owed = start + (sum(lengths) + 7) // 8
-        assert owed <= len(room), "main data ends after its frame"
+        assert owed <= len(reservoir_bytes), "main data ends after its frame"
         head = bytes((frames[at], frames[at + 1], frames[at + 2] & 0x0F, frames[at + 3]))
-        yield DecodedFrame(head, side & (1 << bits - wide) - 1, room[start:owed], frame.size)
+        yield DecodedFrame(head, side & (1 << bits - wide) - 1, reservoir_bytes[start:owed], frame.size)
         at += frame.size
 
 
 @st.composite
 def generated_frames(draw: st.DrawFn) -> bytes:
     """Frames without a reservoir: main data of any length, then stuffing."""
-    rate, mono = draw(st.sampled_from(RATES)), draw(st.booleans())
+    rate = draw(st.sampled_from(RATES))
+    mono = draw(st.booleans())
     noise = draw(st.randoms(use_true_random=False))
     frames = b""
     for _ in range(draw(st.integers(1, 12))):
-        index, padding = draw(st.integers(1, 14)), draw(st.integers(0, 1))
+        index = draw(st.integers(1, 14))
+        padding = draw(st.integers(0, 1))
         head = header(rate, mono, index, padding)
         frame = parse_header(head)
         assert frame is not None
         low = frame.samples == 576
-        each, count = (63 if low else 59), (1 if mono else 2) * (1 if low else 2)
+        each = 63 if low else 59
+        count = (1 if mono else 2) * (1 if low else 2)
         start = (9 if mono else 10) if low else (18 if mono else 20)
-        bits, left = frame.side_info * 8, (frame.size - 4 - frame.side_info) * 8
+        bits = frame.side_info * 8
+        left = (frame.size - 4 - frame.side_info) * 8
         side = noise.getrandbits(bits) & (1 << bits - (8 if low else 9)) - 1
         for number in range(count):
             length = draw(st.integers(0, min(left, 4095)) | st.just(min(left, 4095)))
@@ -153,7 +161,8 @@ def test_only_bit_rates_and_positions_change(frames: bytes, data: st.DataObject)
     for start, end in zip([0, *splits], [*splits, len(frames)], strict=True):
         repacker.write(frames[start:end])
     repacker.close()
-    before, after = list(decoded(frames)), list(decoded(out.getvalue()))
+    before = list(decoded(frames))
+    after = list(decoded(out.getvalue()))
     assert [(frame.header, frame.side, frame.main) for frame in after] == [
         (frame.header, frame.side, frame.main) for frame in before
     ]
@@ -233,7 +242,8 @@ def test_tag_describes_the_repacked_file(music: Path, tmp_path: Path) -> None:
     mp3 = tmp_path / "repacked.mp3"
     mp3.write_bytes(repacked(music.with_suffix(".mp3").read_bytes(), tmp_path))
     clips.run("-i", mp3, "-c", "copy", "-id3v2_version", "0", "-map_metadata", "-1", tmp_path / "copy.mp3")
-    ours, theirs = mp3.read_bytes(), (tmp_path / "copy.mp3").read_bytes()
+    ours = mp3.read_bytes()
+    theirs = (tmp_path / "copy.mp3").read_bytes()
     offset = tag_offset(ours)
     assert offset is not None
     assert offset == tag_offset(theirs)
@@ -243,7 +253,9 @@ def test_tag_describes_the_repacked_file(music: Path, tmp_path: Path) -> None:
         assert ours[offset + first : offset + last] == theirs[offset + first : offset + last]
     for field in (12, 148):  # ffmpeg's tag frame of a copy has a different size
         assert int.from_bytes(ours[offset + field : offset + field + 4], "big") == len(ours)
-    frame, position, starts = 0, size, []
+    frame = 0
+    position = size
+    starts = []
     while position < len(ours):
         starts.append(position)
         position += getattr(parse_header(ours[position:]), "size", 0)
@@ -290,8 +302,10 @@ def test_many_workers_make_the_bytes_of_one(tmp_path: Path) -> None:
 
 def test_frames_with_crc_or_reservoir_and_truncated_ones_are_refused(music: Path, tmp_path: Path) -> None:
     clips.run("-i", music, "-q:a", "4", "-write_xing", "0", "-id3v2_version", "0", tmp_path / "usual.mp3")
-    usual, serial = (tmp_path / "usual.mp3").read_bytes(), music.with_suffix(".mp3").read_bytes()
-    first, other = parse_header(serial), parse_header(header(44100, True))
+    usual = (tmp_path / "usual.mp3").read_bytes()
+    serial = music.with_suffix(".mp3").read_bytes()
+    first = parse_header(serial)
+    other = parse_header(header(44100, True))
     assert first is not None
     assert other is not None
     frames = serial[first.size :]

@@ -54,7 +54,8 @@ def seeks(plan: Plan) -> int:
 
 def encoded(plan: Plan, track: TrackInfo, directory: Path) -> tuple[bytes, list[EncodedPiece]]:
     """The frames of all pieces, each encoded from its own excerpt."""
-    parts, sound = [], io.BytesIO()
+    parts = []
+    sound = io.BytesIO()
     for piece in plan.ranges:
         (folder := directory / f"piece {piece.start}").mkdir(exist_ok=True)
         with track.path.open("rb") as source, (folder / "track").open("wb") as target:
@@ -115,7 +116,8 @@ def test_seeking_encoders_make_the_mp3_of_one_that_does_not_seek(
     name: str, arguments: str, rate: int, tmp_path: Path
 ) -> None:
     video = clips.clip(tmp_path / name, *arguments.split(), rate=rate, seconds=28.3, video="-c:v" in arguments)
-    track, options = taken(video), Options(bitrate=160)
+    track = taken(video)
+    options = Options(bitrate=160)
     frames = plan_for(track, options, 1).samples // samples_per_frame(rate)
     starts = [frames * part // 8 // RANGE_STEP * RANGE_STEP for part in (0, 5, 7)]
     plan = seeking(track, options, starts)
