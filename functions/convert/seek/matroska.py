@@ -8,7 +8,7 @@ from typing import IO
 
 from functions.convert.errors import UnsupportedLayout
 
-# Element IDs (RFC 9559, 5.1).
+# Element IDs (RFC 9559; Void and CRC-32: RFC 8794).
 _SEGMENT = 0x18538067
 _SEEK_HEAD = 0x114D9B74
 _TRACKS = 0x1654AE6B
