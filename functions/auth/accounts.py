@@ -3,13 +3,13 @@
 import secrets
 import unicodedata
 from dataclasses import dataclass
-from typing import Any, Final, NewType, Self
+from typing import Any, Final, Self
 
 from sqlalchemy import Row, bindparam, insert, select, update
 
 from events.errors import Mp3burstError
 from functions.state.database import Conflict, Database
-from functions.state.schema import now, users
+from functions.state.schema import UserId, now, users
 
 #: OWASP's minimum for argon2id: 19 MiB, 2 passes, 1 lane. Twenty simultaneous logins fit a small pod.
 MEMORY_KIB: Final = 19_456
@@ -20,9 +20,6 @@ _BY_USERNAME: Final = select(users).where(users.c.username == bindparam("name"))
 #: takes as long as for a user who exists.
 _DUMMY_HASH: Final = "$argon2id$v=19$m=19456,t=2,p=1$xPBmdTdtccdhDWsoFZnTxw$XaoTqvduO0a4UYM+PyHvKvO8+9+lozuxUfvbIF/O8NI"
 _WRONG_CREDENTIALS: Final = "Wrong username or password: check both and try again."
-
-#: A user's id: 32 lowercase hexadecimal digits.
-UserId = NewType("UserId", str)
 
 
 class UsernameTaken(Mp3burstError):
@@ -49,7 +46,7 @@ class User:
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
-        """Return the user of a row."""
+        """Returns the user of a row."""
         return cls(*(getattr(row, name) for name in cls.__dataclass_fields__))
 
 

@@ -9,8 +9,8 @@ from typing import Final, Self
 from urllib.parse import urlencode
 
 from events.errors import Mp3burstError
-from functions.auth.accounts import UserId
 from functions.settings import BadSetting, number, required
+from functions.state.schema import UserId
 
 _AUDIENCE: Final = "download"
 _ISSUER: Final = "mp3burst"

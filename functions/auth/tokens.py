@@ -19,7 +19,7 @@ from events.errors import Mp3burstError
 from functions.settings import BadSetting, number, required
 
 if TYPE_CHECKING:
-    from functions.auth.accounts import UserId  # at run time it would import SQLAlchemy, which validate does not need
+    from functions.state.schema import UserId  # at run time it would import SQLAlchemy, which validate does not need
 
 ISSUER: Final = "mp3burst"
 AUDIENCE: Final = "mp3burst"

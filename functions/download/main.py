@@ -12,13 +12,13 @@ import functions_framework
 from flask import Request, Response
 from werkzeug.http import is_resource_modified
 
-from functions.auth.accounts import UserId
 from functions.auth.links import Links
 from functions.auth.tokens import verifier
 from functions.http_endpoint import Routes, Unprocessable, problem
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id
 from functions.state.database import Database, url
 from functions.state.jobs import Job, JobNotFound, Jobs
+from functions.state.schema import UserId
 
 _CHUNK: Final = 256 << 10  # bytes
 #: One byte range (RFC 9110, 14.1.2), with few enough digits for int().

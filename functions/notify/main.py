@@ -109,12 +109,12 @@ def _record(event: str, lease: Lease[MailRow], deps: Dependencies) -> None:
 def write(event: str, lease: Lease[MailRow], addressee: Addressee, links: Links) -> Mail:
     """Writes the mail that the row asks for."""
     job = addressee.job
-    recipient = message.Recipient(addressee.user.name, addressee.user.email)
+    recipient = message.Recipient(addressee.name, addressee.email)
     message_id = message_id_of(event)
     if lease.row.kind == Mp3Ready.type:
         fid = job.mp3 or ""
         mp3 = message.Mp3(fid, job.filename, job.duration, job.warning)
-        link = message.DownloadLink(links.make(addressee.user.id, fid), links.days)
+        link = message.DownloadLink(links.make(job.owner, fid), links.days)
         return message.ready(recipient, mp3, link, message_id)
     return message.failed(recipient, job.filename, job.error or "", message_id)
 

@@ -10,14 +10,13 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_
 
 from events.errors import Mp3burstError
 from events.schema import ConversionFailed, Event, JobId, Mp3Ready
-from functions.auth.accounts import UserId
 from functions.media import BlobId
 from functions.options import Options
 from functions.state import blobs as blob_records
 from functions.state.blobs import BlobExpired
 from functions.state.database import Conflict, Database
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
-from functions.state.schema import blobs, jobs, mails, now, pieces
+from functions.state.schema import UserId, blobs, jobs, mails, now, pieces
 
 #: The progress of a job that is not split is recorded in this many steps; that of a split job in pieces.
 STEPS: Final = 1000

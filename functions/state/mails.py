@@ -6,7 +6,6 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, select, update
 
 from events.schema import ConversionFailed, Event, JobId, Mp3Ready
-from functions.auth.accounts import User
 from functions.state.database import Database
 from functions.state.jobs import Job
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
@@ -40,9 +39,10 @@ class MailRow:
 
 @dataclass(frozen=True, slots=True)
 class Addressee:
-    """The user who gets a mail, and the job that it is about."""
+    """The user who gets a mail, and the job that it is about, which this user owns."""
 
-    user: User
+    name: str
+    email: str
     job: Job
 
 
@@ -65,8 +65,9 @@ class Mails:
             job = connection.execute(select(jobs).where(jobs.c.id == lease.row.job)).one_or_none()
             if job is None:
                 return None
-            user = connection.execute(select(users).where(users.c.id == job.owner)).one_or_none()
-            return None if user is None else Addressee(User.from_row(user), Job.from_row(job))
+            query = select(users.c.name, users.c.email).where(users.c.id == job.owner)
+            user = connection.execute(query).one_or_none()
+            return None if user is None else Addressee(user.name, user.email, Job.from_row(job))
 
         return self._database.run(find)
 

@@ -4,7 +4,7 @@ Every time is an integer: milliseconds since 1970-01-01 UTC by the database's ow
 differ agree. Ids of users, jobs and uploads are 32 hexadecimal digits, ids of blobs 24.
 """
 
-from typing import Any
+from typing import Any, NewType
 
 from sqlalchemy import (
     BigInteger,
@@ -20,6 +20,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+
+#: A user's id: 32 lowercase hexadecimal digits.
+UserId = NewType("UserId", str)
 
 metadata = MetaData()
 

@@ -10,11 +10,11 @@ from typing import Any, Final
 import functions_framework
 from flask import Request, Response
 
-from functions.auth.accounts import UserId
 from functions.auth.tokens import verifier
 from functions.http_endpoint import Routes, Unprocessable, json_response
 from functions.state.database import Database, url
 from functions.state.jobs import STEPS, Job, Jobs
+from functions.state.schema import UserId
 
 #: The longest time, in seconds, that a request may wait for its job to change.
 MAX_WAIT: Final = 25.0

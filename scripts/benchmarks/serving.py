@@ -17,13 +17,13 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from functions.auth.accounts import UserId
 from functions.auth.tokens import Signer
 from functions.media import BlobId, Description, connect
 from functions.options import Options
 from functions.state.blobs import Blobs
 from functions.state.database import Database
 from functions.state.jobs import Jobs, NewJob, Outcome, new_job_id
+from functions.state.schema import UserId
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.timing import ROOT, CannotMeasure
 from tests.support.processes import children

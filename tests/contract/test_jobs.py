@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import func, select
 
 from events.schema import ConversionFailed, JobId, Mp3Ready, VideoUploaded
-from functions.auth.accounts import UserId
 from functions.media import BlobId, BlobNotFound, Description, Media, MediaUnavailable
 from functions.options import Options
 from functions.state.blobs import BlobExpired, Blobs
@@ -20,7 +19,7 @@ from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, LeaseLost, 
 from functions.state.mails import Mails
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
-from functions.state.schema import jobs, metadata, now
+from functions.state.schema import UserId, jobs, metadata, now
 from tests.support.databases import SHORT, make_past
 from tests.support.fakes import memory_media
 

@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import insert, select
 
 from events.schema import JobId
-from functions.auth.accounts import UserId
 from functions.auth.tokens import Identity
 from functions.media import Description, new_blob_id
 from functions.options import Options
@@ -15,7 +14,7 @@ from functions.state.blobs import Blobs
 from functions.state.database import Database
 from functions.state.jobs import Jobs, Outcome
 from functions.state.outbox import Outbox
-from functions.state.schema import blobs, now, uploads, users
+from functions.state.schema import UserId, blobs, now, uploads, users
 from functions.upload.dependencies import Dependencies
 from functions.upload.limits import Quota, QuotaFull, TooManyJobs
 from functions.upload.main import create_job

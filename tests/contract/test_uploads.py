@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, func, select
 
-from functions.auth.accounts import UserId
 from functions.auth.tokens import Identity
 from functions.media import Checkpoint, StaleWriter
 from functions.options import Options
@@ -18,7 +17,7 @@ from functions.state.database import Database
 from functions.state.jobs import Jobs
 from functions.state.leases import LeaseTerms
 from functions.state.outbox import Outbox
-from functions.state.schema import blobs, metadata
+from functions.state.schema import UserId, blobs, metadata
 from functions.upload.dependencies import Dependencies
 from functions.upload.tus.receive import Part, complete, discard, receive
 from functions.upload.tus.uploads import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads

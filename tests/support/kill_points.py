@@ -28,7 +28,6 @@ from sqlalchemy import Connection, event, insert, select, update
 
 from events.publish import Publish
 from events.schema import Event, JobId, PieceCut, PiecesEncoded, VideoUploaded, parse
-from functions.auth.accounts import UserId
 from functions.auth.links import Links
 from functions.auth.tokens import Identity
 from functions.convert import handlers
@@ -45,7 +44,7 @@ from functions.state.mails import Mails
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 from functions.state.pieces import Pieces
-from functions.state.schema import metadata, users
+from functions.state.schema import UserId, metadata, users
 from functions.sweep.main import Dependencies as SweepDependencies
 from functions.sweep.main import sweep_up
 from functions.upload.dependencies import Dependencies as UploadDependencies

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
 from events.schema import JobId
-from functions.auth.accounts import UserId
 from functions.download.main import disposition, respond
 from functions.media import BlobId, Description, new_blob_id
 from functions.options import Options
 from functions.state.jobs import Job
+from functions.state.schema import UserId
 from tests.support.fakes import MemoryStore
 
 CONTENT = bytes(range(256)) * 40

@@ -14,14 +14,13 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, sel
 
 from events.errors import Mp3burstError
 from events.schema import JobId
-from functions.auth.accounts import UserId
 from functions.media import BlobId, Checkpoint, StaleWriter, new_blob_id
 from functions.options import Options
 from functions.state.blobs import Grant
 from functions.state.database import Conflict, Database
 from functions.state.jobs import new_job_id
 from functions.state.leases import Lease, Leases, LeaseTerms
-from functions.state.schema import blobs, now, uploads
+from functions.state.schema import UserId, blobs, now, uploads
 
 #: The lease is renewed whenever progress is saved, not from a thread. So a client that resumes after a lost connection
 #: waits no longer than this for a request that still reads from the old connection.

@@ -9,9 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 import jwt
 import pytest
 
-from functions.auth.accounts import UserId
 from functions.auth.links import BadLink, Links
 from functions.settings import BadSetting
+from functions.state.schema import UserId
 
 OWNER = UserId("7")
 KEY = "k" * 32

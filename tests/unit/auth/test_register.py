@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from functions.auth.accounts import Accounts, User, UserId
+from functions.auth.accounts import Accounts, User
 from functions.http_endpoint import Unprocessable
 from functions.register.main import add_user
+from functions.state.schema import UserId
 
 GOOD = {"name": "Ada", "username": "ada", "password": "12345678", "email": "ada@example.org"}
 NOT_TEXT: tuple[object, ...] = (1, True, [], {}, 1.5)

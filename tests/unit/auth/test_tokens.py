@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from functions.auth.accounts import UserId
 from functions.auth.tokens import AUDIENCE, ISSUER, NotAuthenticated, Signer, Verifier, verifier
 from functions.settings import BadSetting
+from functions.state.schema import UserId
 
 
 def private_pem(key: Any) -> str:

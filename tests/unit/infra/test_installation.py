@@ -11,9 +11,9 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
-from functions.auth.accounts import UserId
 from functions.auth.links import Links
 from functions.auth.tokens import Signer, Verifier
+from functions.state.schema import UserId
 from infra import config
 from tests.support.paths import ROOT
 from tests.support.servers import program

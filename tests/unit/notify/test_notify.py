@@ -27,8 +27,8 @@ class Mails:
         return SimpleNamespace(row=SimpleNamespace(id=event, kind=Mp3Ready.type), exhausted=False)
 
     def addressee(self, _: object) -> Any:
-        job = SimpleNamespace(id=JOB, filename="a.mp4", duration=1.0, mp3="b" * 24, warning=None)
-        return SimpleNamespace(user=SimpleNamespace(id="u", name="Ada", email="ada@example.org"), job=job)
+        job = SimpleNamespace(id=JOB, owner="u", filename="a.mp4", duration=1.0, mp3="b" * 24, warning=None)
+        return SimpleNamespace(name="Ada", email="ada@example.org", job=job)
 
     def renewing(self, _: object) -> Any:
         return nullcontext(SimpleNamespace(check=lambda: None))

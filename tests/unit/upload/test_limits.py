@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from functions.auth.accounts import UserId
 from functions.auth.tokens import Identity
 from functions.http_endpoint import Unprocessable
 from functions.media import new_blob_id
 from functions.state.blobs import Grant
+from functions.state.schema import UserId
 from functions.upload.limits import RESERVATION_STEP, Quota, Reservation, StreamChecks, TooLarge
 from functions.upload.sniff import HEAD_SIZE, UnsupportedMediaType
 from tests.e2e.client import wave_bytes
