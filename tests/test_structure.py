@@ -29,6 +29,16 @@ CHILD_MAY_IMPORT = {
     "functions.convert.mp3.frame",
     "functions.convert.sandbox.limits",
 }
+#: The layers, lowest first. A module imports from its own folder and from lower layers; deployables are above all of
+#: them. Files of one layer do not import each other.
+LAYERS = (
+    ("events",),
+    ("functions.email_address", "functions.options", "functions.settings"),
+    ("functions.media",),
+    ("functions.state",),
+    ("functions.auth",),
+    ("functions.event_endpoint", "functions.http_endpoint"),
+)
 #: CPU milliseconds that the import of a function may take beyond functions-framework, mostly for libraries.
 IMPORT_CEILINGS = dict.fromkeys(FUNCTIONS, 450) | {"validate": 100}
 
@@ -73,6 +83,32 @@ def test_imports_point_one_way(path: Path) -> None:
             assert not imported.startswith("infra"), f"{module} imports {imported}"
             other = next((name for name in FUNCTIONS if imported.startswith(f"functions.{name}.")), own)
             assert other == own, f"{module} imports {imported}, which is another function's"
+
+
+def layer_of(module: str) -> tuple[int, str]:
+    """Returns the number of the module's layer, and the file or folder in it that the module belongs to."""
+    for number, layer in enumerate(LAYERS):
+        for part in layer:
+            if module == part or module.startswith(f"{part}."):
+                return number, part
+    return len(LAYERS), module
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if layer_of(name_of(path))[0] < len(LAYERS)], ids=name_of)
+def test_libraries_import_only_lower_layers(path: Path) -> None:
+    number, part = layer_of(name_of(path))
+    files = {name_of(module) for module in MODULES}
+    for imported in files.intersection(imports(path)):
+        other_number, other_part = layer_of(imported)
+        allowed = other_part == part or other_number < number or imported == "functions"
+        assert allowed, f"{name_of(path)} imports {imported}, which is not in a lower layer"
+
+
+def test_every_library_has_a_layer() -> None:
+    deployables = tuple(f"functions.{name}." for name in FUNCTIONS)
+    for module in (name_of(path) for path in MODULES if path.is_relative_to(ROOT / "functions")):
+        in_layer = layer_of(module)[0] < len(LAYERS)
+        assert in_layer or module == "functions" or f"{module}.".startswith(deployables), f"{module} has no layer"
 
 
 def test_no_import_circle() -> None:
