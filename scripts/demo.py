@@ -271,7 +271,7 @@ def convert(api: Api, video: Path, data: Path) -> None:
     print(json.dumps(job, ensure_ascii=False))
 
     letter = await_mail(data / "mail", id_)
-    print("\n# Read the mail")
+    print("\n# Read the email")
     print(f"$ cat {_typed(letter)}\n")
     print("\n".join("    " + line for line in text_of(letter).splitlines()))
     if job["status"] == "failed":
