@@ -1,4 +1,4 @@
-"""E-mail addresses that mails can be sent to."""
+"""Email addresses that mails can be sent to."""
 
 from email.errors import MessageError
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class BadAddress(Mp3burstError):
-    """The text is not an e-mail address, or not one that mails can be sent to."""
+    """The text is not an email address, or not one that mails can be sent to."""
 
     status = 422
 
@@ -34,4 +34,4 @@ def parse(text: str, name: str = "") -> "Address":
             raise ValueError(text)
         return Address(name, parsed.username, parsed.domain.encode("idna").decode())
     except (ValueError, IndexError, MessageError) as error:
-        raise BadAddress("This is not a valid e-mail address: use one such as ann@example.org.") from error
+        raise BadAddress("This is not a valid email address: use one such as ann@example.org.") from error

@@ -93,7 +93,7 @@ def recipient_of(mail: Mail) -> Address:
     try:
         return parse(mail.to)
     except BadAddress as error:
-        raise MailRefused("The mail's recipient is not a valid e-mail address.") from error
+        raise MailRefused("The mail's recipient is not a valid email address.") from error
 
 
 def compose(mail: Mail, sender: Address) -> EmailMessage:

@@ -61,7 +61,7 @@ def _faults(text: dict[str, str], address: str) -> dict[str, str]:
         ("name", not 1 <= len(text["name"].strip()) <= 200, "must have 1 to 200 characters"),
         ("username", not 1 <= len(username) <= 254, "must have 1 to 254 characters"),
         ("password", not 8 <= len(text["password"]) <= 128, "must have 8 to 128 characters"),
-        ("email", not _is_address(address), "must be an e-mail address"),
+        ("email", not _is_address(address), "must be an email address"),
         *(
             (field, bool(_CONTROLS.search(text[field])), "must not contain control characters")
             for field in ("name", "username", "email")
