@@ -92,7 +92,7 @@ class Options:
             return
         length = self.end - (self.start or 0.0)
         if length <= 0:
-            raise BadOption("end", "end must be later than start, which is 0 by default.")
+            raise BadOption("end", "end must be later than start (0 if you leave it out).")
         if (self.fade_in or 0.0) + (self.fade_out or 0.0) > length:
             field = "fade_in" if (self.fade_in or 0.0) > length else "fade_out"
             raise BadOption(field, f"The fades do not fit into {length:g} seconds: shorten them or move start or end.")

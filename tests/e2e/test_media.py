@@ -28,7 +28,7 @@ ID3: Final[Any] = id3.ID3  # mutagen has no types
 DAMAGED: Final = "damaged"
 EARLY: Final = "truncated"
 SILENT: Final = "This file has no audio track."
-NO_MEDIA: Final = "This is not a video or audio file, or its beginning is damaged."
+NO_MEDIA: Final = "This is not a video or audio file, or it is incomplete or damaged."
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ def error_of(report: FaultReport, number: int) -> Mp3burstError:
 def _message(report: FaultReport, number: int) -> str:
     match report.fault:
         case Fault.FORMAT:
-            return "This is not a video or audio file, or its beginning is damaged."
+            return "This is not a video or audio file, or it is incomplete or damaged."
         case Fault.SILENT:
             return "This file has no audio track."
         case Fault.TRACK:
