@@ -92,7 +92,7 @@ def locked(names: Iterable[str], lock: Mapping[str, list[str]]) -> list[str]:
 
 def main() -> int:
     """Runs the command; the exit status is 1 if the lock file lacks something."""
-    parser = argparse.ArgumentParser(description="Print the entries of requirements.lock that one extra needs.")
+    parser = argparse.ArgumentParser(description="Prints the entries of requirements.lock that one extra needs.")
     parser.add_argument("extra", help="its name in pyproject.toml")
     parser.add_argument("--with-project", action="store_true", help="include the project's own dependencies")
     options = parser.parse_args()

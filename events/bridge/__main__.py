@@ -1,4 +1,4 @@
-"""``python -m events.bridge``: delivers events from RabbitMQ to functions where Knative does not.
+"""``python -m events.bridge``: delivers events from RabbitMQ to functions, in place of Knative.
 
 python -m events.bridge --route 'video=http://127.0.0.1:8081;concurrency=2' --route mp3=http://127.0.0.1:8082
 python -m events.bridge redrive video
@@ -139,7 +139,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m events.bridge", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m events.bridge", description="Delivers events from RabbitMQ to functions."
+    )
     parser.add_argument("--url", default=environ.get("AMQP_URL"), help="AMQP URL (AMQP_URL)")
     parser.add_argument(
         "--route", action="append", metavar="QUEUE=URL[;concurrency=10][;timeout=600]",

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     The status is 0 if the MP3 was written, 1 if the conversion failed, 2 if the command line is wrong, and 130 if the
     user pressed Ctrl-C.
     """
-    parser = argparse.ArgumentParser("python -m functions.convert", description="Convert a video's sound to MP3.")
+    parser = argparse.ArgumentParser("python -m functions.convert", description="Converts a video's sound to MP3.")
     parser.add_argument("video", type=Path, help="a video or audio file")
     parser.add_argument(
         "-o",

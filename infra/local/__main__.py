@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/up", description="Run mp3burst on this machine.")
+    parser = argparse.ArgumentParser(prog="scripts/up", description="Runs mp3burst on this machine.")
     parser.add_argument(
         "--data", type=Path, default=ROOT / "data", metavar="DIR", help="where all data is stored (data)"
     )

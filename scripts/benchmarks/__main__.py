@@ -1,4 +1,4 @@
-"""Measures mp3burst against references in the same run: ``scripts/bench [ROW ...]``."""
+"""Measures mp3burst against references in the same run."""
 
 import argparse
 import math

@@ -1,4 +1,4 @@
-"""Sends a burst of videos as a user would, records what it uses, and draws it: ``scripts/burst``."""
+"""Sends a burst of videos as a user would, records what it uses, and charts the result."""
 
 import argparse
 import os
