@@ -324,7 +324,7 @@ def await_mail(folder: Path, job: str) -> Path:
         for letter in folder.glob(f"{job}.*.eml"):
             return letter
         time.sleep(0.05)
-    raise DemoError(f"No mail arrived within a minute: see {folder.parent / 'platform.log'}.")
+    raise DemoError(f"No email arrived within a minute: see {folder.parent / 'platform.log'}.")
 
 
 def text_of(letter: Path) -> str:

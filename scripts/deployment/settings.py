@@ -57,7 +57,7 @@ def make(cluster: Cluster, wanted: list[str], public_url: str) -> None:
     if "mail" not in secrets and not _MAIL & _variables().keys():
         raise CannotDeploy(
             "No mail server is set: set SMTP_HOST, SENDGRID_API_KEY or GMAIL_ADDRESS (infra/env.example), "
-            "or use --mail catcher, which shows mails and delivers none."
+            "or use --mail catcher, which shows emails and delivers none."
         )
     sql = next((name for name in wanted if name in ("postgresql", "mysql")), "postgresql")
     output = run(
