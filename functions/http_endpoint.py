@@ -11,7 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flask import Request, Response
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import (
+    HTTPException,
+    RequestEntityTooLarge,
+    RequestHeaderFieldsTooLarge,
+    RequestURITooLarge,
+)
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.routing import Map, RequestRedirect, Rule
 
@@ -23,6 +28,11 @@ Handler = Callable[..., Response]
 
 #: The largest JSON request, in bytes.
 JSON_LIMIT: Final = 64 << 10
+#: The longest header field and the longest path with its query, in bytes. gunicorn has the same limit per line, but
+#: joins up to 100 lines of the same field.
+_FIELD_LIMIT: Final = 8 << 10
+#: Proxies that a request may have passed; addresses before them are ignored.
+_MAX_HOPS: Final = 16
 #: Trusted as proxies by default: loopback, the private networks of RFC 1918, carrier-grade NAT (RFC 6598), link-local,
 #: and the IPv6 counterparts.
 PRIVATE_NETWORKS: Final = (
@@ -66,6 +76,7 @@ class Routes:
     def answer(self, request: Request) -> Response:
         """Returns the handler's response, or a problem response for any error."""
         try:
+            _check_size(request.environ)
             endpoint, arguments = self._map.bind_to_environ(request.environ).match()
             response = self._handlers[int(endpoint)](request, **arguments)
         except RequestRedirect:
@@ -124,7 +135,7 @@ def client_address(request: Request, environ: Mapping[str, str]) -> str:
         environ: ``TRUSTED_PROXIES``, networks separated by commas; PRIVATE_NETWORKS by default.
     """
     networks = _networks(environ.get("TRUSTED_PROXIES") or PRIVATE_NETWORKS)
-    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",")]
+    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "")[-_FIELD_LIMIT:].split(",")[-_MAX_HOPS:]]
     nearest = request.remote_addr or ""
     for hop in [nearest, *reversed(hops)]:
         try:
@@ -149,6 +160,15 @@ def _networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network,
         return tuple(ipaddress.ip_network(network.strip()) for network in text.split(","))
     except ValueError as error:
         raise BadSetting("TRUSTED_PROXIES must be networks such as 10.0.0.0/8, separated by commas.") from error
+
+
+def _check_size(environ: Mapping[str, Any]) -> None:
+    """Raises 431 or 414 for a header field, or a path with its query, that is too long. Nothing has parsed it yet."""
+    for name, value in environ.items():
+        if name.startswith(("HTTP_", "CONTENT_")) and len(value) > _FIELD_LIMIT:
+            raise RequestHeaderFieldsTooLarge("A header field is too long: send shorter ones.")
+    if len(environ.get("PATH_INFO", "")) + len(environ.get("QUERY_STRING", "")) > _FIELD_LIMIT:
+        raise RequestURITooLarge("The address is too long: send a shorter path or query.")
 
 
 def _problem(request: Request, error: Mp3burstError) -> Response:

@@ -19,6 +19,8 @@ MAX_TRACK: Final = 99
 #: LAME's lowest quality of variable bit rate.
 MAX_VBR: Final = 9
 
+#: Characters of an option's value, and of an unknown option's name in an error.
+_MAX_VALUE: Final = 64
 _TIME: Final = re.compile(
     r"(?:(?:([0-9]{1,3}):(?=[0-5]?[0-9]:))?([0-9]{1,4}):(?=[0-5]?[0-9](?:\.|$)))?([0-9]{1,6}(?:\.[0-9]{0,9})?)"
 )
@@ -79,7 +81,9 @@ class Options:
         for name in form:
             if name not in cls.__dataclass_fields__:
                 known = ", ".join(cls.__dataclass_fields__)
-                raise BadOption(name, f"Unknown option {name}: use {known}.")
+                raise BadOption(name[:_MAX_VALUE], f"Unknown option {name[:_MAX_VALUE]}: use {known}.")
+            if len(form[name]) > _MAX_VALUE:
+                raise BadOption(name, f"{name} is too long: use at most {_MAX_VALUE} characters.")
         values = {name: _PARSERS[name](name, text) for name, text in form.items() if text}
         options = cls(**values)
         options._check()

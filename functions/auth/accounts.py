@@ -14,7 +14,10 @@ from functions.state.schema import UserId, now, users
 #: OWASP's minimum for argon2id: 19 MiB, 2 passes, 1 lane. Twenty simultaneous logins fit a small pod.
 MEMORY_KIB: Final = 19_456
 PASSES: Final = 2
-_MAX_USERNAME: Final = 254  # characters
+MAX_USERNAME: Final = 254  # characters
+#: Characters of a username as typed. A character of a username in stored form has at most four code points when it is
+#: decomposed (UAX #15, table "Expansion Factors"). Normalization sorts combining marks in quadratic time.
+MAX_TYPED_USERNAME: Final = 4 * MAX_USERNAME
 _BY_USERNAME: Final = select(users).where(users.c.username == bindparam("name"))
 #: The hash of a random, discarded password with these parameters, checked when there is no such user: the check then
 #: takes as long as for a user who exists.
@@ -51,10 +54,17 @@ class User:
 
 
 def normalize_username(username: str) -> str:
-    """Returns the form in which a username is stored: NFKC, stripped and case-folded. Idempotent."""
+    """Returns the form in which a username is stored: NFKC, stripped and case-folded. Idempotent.
+
+    Returns an empty string, which is no user's name, for a text that is too long.
+    """
+    if len(username) > MAX_TYPED_USERNAME:
+        return ""
     normalized = unicodedata.normalize("NFKC", username).strip().casefold()
     # Case folding can change the order of combining marks, which the next NFKC puts back: repeat until stable.
-    return normalized if normalized == username else normalize_username(normalized)
+    if normalized != username:
+        return normalize_username(normalized)
+    return normalized if len(normalized) <= MAX_USERNAME else ""
 
 
 class Accounts:
@@ -94,7 +104,7 @@ class Accounts:
 
         name = normalize_username(username)
         row = None
-        if len(name) <= _MAX_USERNAME and "\0" not in name:  # PostgreSQL rejects NUL in text
+        if name and "\0" not in name:  # PostgreSQL rejects NUL in text
             row = self._database.run(lambda connection: connection.execute(_BY_USERNAME, {"name": name}).one_or_none())
         hasher = self._argon2()
         try:

@@ -116,7 +116,7 @@ class Links:
                 continue
             except jwt.ExpiredSignatureError as error:
                 raise BadLink("This download link has expired: log in and download the MP3 with your token.") from error
-            except (jwt.InvalidTokenError, UnicodeError) as error:
+            except (jwt.InvalidTokenError, UnicodeError, RecursionError) as error:
                 raise _invalid() from error
             if claims["fid"] != fid:
                 break

@@ -139,7 +139,7 @@ class Verifier:
                 raise jwt.ImmatureSignatureError
         except jwt.ExpiredSignatureError as error:
             raise NotAuthenticated("This token has expired: log in again.") from error
-        except (jwt.InvalidTokenError, KeyError, TypeError, ValueError) as error:
+        except (jwt.InvalidTokenError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise NotAuthenticated(_INVALID) from error
         return Identity(claims["sub"], str(claims.get("username", "")), str(claims.get("role", "user")), claims)
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 import functions_framework
 from flask import Request, Response
 
-from functions.auth.accounts import Accounts, User, normalize_username
-from functions.email_address import BadAddress, parse
+from functions.auth.accounts import MAX_TYPED_USERNAME, MAX_USERNAME, Accounts, User, normalize_username
+from functions.email_address import MAX_LENGTH, BadAddress, parse
 from functions.http_endpoint import Routes, Unprocessable, json_object, json_response
 from functions.state.database import Database, url
 
@@ -42,8 +42,10 @@ def add_user(form: dict[str, Any], accounts: Accounts) -> User:
         UsernameTaken: the username already belongs to a user.
     """
     text = {field: value if isinstance(value := form.get(field), str) else "" for field in _FIELDS}
+    oversized = [field for field in _FIELDS if len(text[field]) > MAX_TYPED_USERNAME]
+    text |= dict.fromkeys(oversized, "")
     address = text["email"].strip() or text["username"].strip()
-    faults = _faults(text, address)
+    faults = _faults(text, address) | dict.fromkeys(oversized, "is too long")
     for field in _FIELDS:
         if not isinstance(form.get(field), str | None):
             faults[field] = "must be text"
@@ -59,7 +61,7 @@ def _faults(text: dict[str, str], address: str) -> dict[str, str]:
     username = normalize_username(text["username"])
     checks = [
         ("name", not 1 <= len(text["name"].strip()) <= 200, "must have 1 to 200 characters"),
-        ("username", not 1 <= len(username) <= 254, "must have 1 to 254 characters"),
+        ("username", not username, f"must have 1 to {MAX_USERNAME} characters"),
         ("password", not 8 <= len(text["password"]) <= 128, "must have 8 to 128 characters"),
         ("email", not _is_address(address), "must be an email address"),
         *(
@@ -73,7 +75,7 @@ def _faults(text: dict[str, str], address: str) -> dict[str, str]:
 
 
 def _is_address(text: str) -> bool:
-    if len(text) > 254 or not _EMAIL.fullmatch(text):
+    if len(text) > MAX_LENGTH or not _EMAIL.fullmatch(text):
         return False
     try:
         parse(text)
