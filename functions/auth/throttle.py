@@ -1,21 +1,40 @@
-"""Rate-limits failed logins per account and client address. The counts are in SQL, shared by all instances."""
+"""Rate-limits failed logins per account and client address. The counts are in SQL, shared by all instances.
+
+docs/decisions/login-throttle.md has the reasons and what an attacker can still do.
+"""
 
 import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from events.errors import Mp3burstError
 from functions.auth.accounts import normalize_username
+from functions.networks import networks
 from functions.state.database import Conflict, Database
 from functions.state.schema import logins, now
 
 #: The longest lock, in milliseconds.
 MAX_LOCK: Final = 900_000
+#: Milliseconds after which one failure is forgiven: nobody gets more than 96 guesses a day beyond the free ones.
+FORGIVEN_AFTER: Final = MAX_LOCK
+#: Milliseconds for which a network stays known to an account that has logged in from there.
+KNOWN_FOR: Final = 30 * 24 * 60 * 60 * 1000
+#: Milliseconds before its end at which a login renews a known network, so that few logins write.
+_RENEWED_BEFORE: Final = KNOWN_FOR - 24 * 60 * 60 * 1000
+#: Failures that cause no lock.
+_FREE_HERE: Final = 5
+_FREE_ACCOUNT: Final = 300
+_FREE_NETWORK: Final = 50
+_FREE_SITE: Final = 200
 # Built once: building a statement costs SQLAlchemy as much time as running it.
-_LOCKED_FOR: Final = select(logins.c.locked_until - now()).where(logins.c.subject.in_(bindparam("ids", expanding=True)))
+_STATE: Final = select(
+    logins.c.subject,
+    (logins.c.locked_until - now()).label("locked_for"),
+    (logins.c.clears_at - now()).label("clears_in"),
+).where(logins.c.subject.in_(bindparam("ids", expanding=True)))
 
 
 class TooManyFailures(Mp3burstError):
@@ -31,23 +50,80 @@ class TooManyFailures(Mp3burstError):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An account, an address, or a pair of both, whose failures are counted; the first ``free`` cause no lock."""
+    """What failures are counted for; the first ``free`` cause no lock. ``name`` is for the log."""
 
     id: str
     free: int
+    name: str = ""
 
 
-def subjects(username: str, address: str) -> tuple[Subject, Subject, Subject]:
-    """Returns the subjects of a login: the account from this address, the account from anywhere, and the address.
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One login, and what its failure counts for.
 
-    The account on its own gets more free failures, so that a third party cannot easily lock its owner out. So does the
-    address, which many people may share.
+    Attributes:
+        here: the account from this network.
+        account: the account from everywhere. Its lock does not apply to a network that is known to the account.
+        networks: the network of the address: the address itself, or of IPv6 its /64 and its /48.
+        known: the id of the row that exists if the account has logged in from this network.
     """
+
+    here: Subject
+    account: Subject
+    networks: tuple[Subject, ...]
+    known: str
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Everything that the failure counts for."""
+        return (self.here, *self.networks, self.account)
+
+    @property
+    def ids(self) -> list[str]:
+        """The rows of the attempt."""
+        return [self.known, *(subject.id for subject in self.subjects)]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is recorded about an attempt that may be made.
+
+    Attributes:
+        is_known: whether the account has logged in from this network.
+        has_failures: whether the account has failed from this network.
+        is_fresh: whether a login has renewed the known network within the last day.
+    """
+
+    is_known: bool
+    has_failures: bool
+    is_fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What counting a failure has led to, in milliseconds.
+
+    Attributes:
+        refused_for: how long the subject is locked; then the failure was not counted.
+        lock: how long the failure has locked it.
+    """
+
+    refused_for: int = 0
+    lock: int = 0
+
+
+def attempt(username: str, address: str) -> Attempt:
+    """Returns the login of this user from this address."""
     account = normalize_username(username)
-    return (
-        Subject(_hash("account", f"{account}\n{address}"), 5),
-        Subject(_hash("account", account), 100),
-        Subject(_hash("address", address), 50),
+    network, *sites = networks(address)
+    return Attempt(
+        here=Subject(_hash("account", f"{account}\n{network}"), _FREE_HERE, "account_here"),
+        account=Subject(_hash("account", account), _FREE_ACCOUNT, "account"),
+        networks=(
+            Subject(_hash("address", network), _FREE_NETWORK, "network"),
+            *(Subject(_hash("address", site), _FREE_SITE, "site") for site in sites),
+        ),
+        known=_hash("known", f"{account}\n{network}"),
     )
 
 
@@ -62,56 +138,94 @@ class Throttle:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def check(self, *attempt: Subject) -> bool:
-        """Returns whether failures are recorded for any of the subjects. Called before and after the password check.
+    def check(self, attempt: Attempt) -> Standing:
+        """Returns what is recorded about the attempt. Called before and after the password check.
 
         Raises:
-            TooManyFailures: one of the subjects is locked.
+            TooManyFailures: a network is locked, or the account is, for this network.
         """
-        ids = [subject.id for subject in attempt]
-        remaining = self._database.run(lambda connection: list(connection.scalars(_LOCKED_FOR, {"ids": ids})))
-        if remaining and (longest := max(remaining)) > 0:
+        rows = self._database.run(lambda connection: connection.execute(_STATE, {"ids": attempt.ids}).all())
+        clears_in = {row.subject: row.clears_in for row in rows}
+        known_for = clears_in.get(attempt.known, 0)
+        exempt = attempt.account.id if known_for > 0 else None
+        longest = max((row.locked_for for row in rows if row.subject != exempt), default=0)
+        if longest > 0:
             raise TooManyFailures(longest)
-        return bool(remaining)
+        return Standing(known_for > 0, clears_in.get(attempt.here.id, 0) > 0, known_for > _RENEWED_BEFORE)
 
-    def record_failure(self, *attempt: Subject) -> None:
-        """Counts a failure of each subject. After the free ones, every further one doubles the lock: 2 s to 15 min.
+    def record_failure(self, attempt: Attempt, standing: Standing) -> dict[str, int]:
+        """Counts a failure. After the free ones, every further one doubles the lock: 2 s to 15 min.
+
+        Returns:
+            The milliseconds of each lock that it has set, by the subject's name.
 
         Raises:
-            TooManyFailures: concurrent logins have locked a subject since ``check``. The caller must report this error
-                and not whether the password was wrong.
+            TooManyFailures: concurrent logins have locked the attempt since ``check``. The caller must report this
+                error and not whether the password was wrong.
         """
-        for subject in attempt:
-            count = functools.partial(_count_failure, subject=subject)
-            try:
-                remaining = self._database.run(count)
-            except Conflict:
-                # A concurrent login of the same subject inserted the row first, so this time it is updated.
-                remaining = self._database.run(count)
-            if remaining > 0:
-                raise TooManyFailures(remaining)
+        locks = {}
+        for subject in attempt.subjects:
+            counted = self.count(subject)
+            if counted.refused_for > 0 and not (standing.is_known and subject == attempt.account):
+                raise TooManyFailures(counted.refused_for)
+            if counted.lock > 0:
+                locks[subject.name] = counted.lock
+        return locks
 
-    def forget_failures(self, *attempt: Subject) -> None:
-        """Deletes the subjects' failures after a successful login.
+    def count(self, subject: Subject) -> Count:
+        """Counts a failure of the subject unless it is locked."""
+        count = functools.partial(_count_failure, subject=subject)
+        try:
+            return self._database.run(count)
+        except Conflict:
+            # A concurrent login of the same subject inserted the row first, so this time it is updated.
+            return self._database.run(count)
 
-        Not for the address: one successful login must not hide an attack on other accounts from there.
+    def record_success(self, attempt: Attempt, standing: Standing) -> None:
+        """Forgives the account's failures from this network, and makes the network known to the account.
+
+        The failures of others stay counted: a successful login must not hide an attack on other accounts from there,
+        nor one on this account from elsewhere (NIST SP 800-63B, 5.2.2: "for that user from the same IP address").
         """
-        statement = delete(logins).where(logins.c.subject.in_([subject.id for subject in attempt]))
-        self._database.run(lambda connection: connection.execute(statement))
+        if standing.is_fresh and not standing.has_failures:
+            return
+        forget = functools.partial(_forgive, attempt=attempt)
+        try:
+            self._database.run(forget)
+        except Conflict:
+            self._database.run(forget)
 
 
-def _count_failure(connection: Connection, subject: Subject) -> int:
-    """Counts a failure unless the subject is locked. Returns the milliseconds that the lock still lasts, or 0."""
-    row = logins.c.subject == subject.id
-    # Checks and counts in one statement. Its row lock lasts until the login lock that may follow is set.
-    unlocked = update(logins).where(row, logins.c.locked_until <= now())
-    if not connection.execute(unlocked.values(failures=logins.c.failures + 1)).rowcount:
-        remaining: int | None = connection.scalar(select(logins.c.locked_until - now()).where(row))
-        if remaining is not None and remaining > 0:
-            return remaining
-        connection.execute(insert(logins).values(subject=subject.id, failures=1, locked_until=now()))
-    failures = connection.scalar(select(logins.c.failures).where(row)) or 0
-    if failures > subject.free:
-        lock = min(1000 * 2 ** min(failures - subject.free, 20), MAX_LOCK)
-        connection.execute(update(logins).where(row).values(locked_until=now() + lock))
-    return 0
+def _count_failure(connection: Connection, subject: Subject) -> Count:
+    row = _locked_row(connection, subject.id)
+    time = row.time if row is not None else connection.scalar(select(now())) or 0
+    clears_at = row.clears_at if row is not None else time
+    if row is not None and row.locked_until > time:
+        return Count(refused_for=int(row.locked_until - time))
+    clears_at = max(clears_at, time) + FORGIVEN_AFTER
+    failures = -(-(clears_at - time) // FORGIVEN_AFTER)
+    lock = min(1000 * 2 ** min(failures - subject.free, 20), MAX_LOCK) if failures > subject.free else 0
+    values = {"locked_until": time + lock, "clears_at": clears_at}
+    if row is None:
+        connection.execute(insert(logins).values(subject=subject.id, **values))
+    else:
+        connection.execute(update(logins).where(logins.c.subject == subject.id).values(values))
+    return Count(lock=lock)
+
+
+def _forgive(connection: Connection, *, attempt: Attempt) -> None:
+    here = _locked_row(connection, attempt.here.id)
+    if here is not None:
+        counted = max(0, here.clears_at - here.time)
+        others = logins.c.subject.in_([subject.id for subject in attempt.subjects if subject != attempt.here])
+        connection.execute(update(logins).where(others).values(clears_at=logins.c.clears_at - counted))
+        connection.execute(delete(logins).where(logins.c.subject == attempt.here.id))
+    renewed = {"locked_until": now(), "clears_at": now() + KNOWN_FOR}
+    if not connection.execute(update(logins).where(logins.c.subject == attempt.known).values(renewed)).rowcount:
+        connection.execute(insert(logins).values(subject=attempt.known, **renewed))
+
+
+def _locked_row(connection: Connection, subject: str) -> Row[tuple[int, int, int]] | None:
+    """Returns the subject's row with the time now; it stays locked until the transaction ends."""
+    query = select(logins.c.locked_until, logins.c.clears_at, now().label("time"))
+    return connection.execute(query.where(logins.c.subject == subject).with_for_update()).one_or_none()

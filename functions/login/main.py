@@ -9,7 +9,7 @@ import functions_framework
 from flask import Request, Response
 
 from functions.auth.accounts import Accounts, WrongCredentials
-from functions.auth.throttle import Throttle, subjects
+from functions.auth.throttle import Throttle, attempt
 from functions.auth.tokens import Signer, verifier
 from functions.http_endpoint import Routes, client_address, json_response
 from functions.state.database import Database, url
@@ -45,16 +45,15 @@ def log_in(username: str, password: str, address: str, deps: Dependencies) -> di
         WrongCredentials: there is no such user, or the password is wrong.
         TooManyFailures: too many logins failed for this account or from this address.
     """
-    account_here, account, client = subjects(username, address)
-    deps.throttle.check(account_here, account, client)
+    this = attempt(username, address)
+    standing = deps.throttle.check(this)
     try:
         user = deps.accounts.authenticate(username, password)
     except WrongCredentials:
-        deps.throttle.record_failure(account_here, account, client)
+        deps.throttle.record_failure(this, standing)
         raise
     # Checked again: of many simultaneous guesses, no more may be confirmed than sequential ones could have been.
-    if deps.throttle.check(account_here, account, client):
-        deps.throttle.forget_failures(account_here, account)
+    deps.throttle.record_success(this, deps.throttle.check(this))
     return {"token": deps.signer.sign(user.id, user.username, user.role), "expires_in": deps.signer.seconds}
 
 

@@ -14,8 +14,6 @@ from functions.state.outbox import event_of, row_of
 from functions.state.schema import jobs, logins, mails, now, pieces
 
 _DAY: Final = 86_400_000
-#: Milliseconds that failed logins are remembered after the last lock has ended.
-_FAILED_LOGINS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +86,8 @@ class Overdue:
         return self._database.run(retire)
 
     def forget_logins(self) -> None:
-        """Deletes failed logins that no longer count."""
-        old = delete(logins).where(logins.c.locked_until < now() - _FAILED_LOGINS)
+        """Deletes failed logins that no longer count, and networks that are no longer known."""
+        old = delete(logins).where(logins.c.clears_at < now(), logins.c.locked_until < now())
         self._database.run(lambda connection: connection.execute(old))
 
     def wake(self, event: Event) -> bool:

@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import select
 
 from functions.auth.accounts import Accounts, User, UsernameTaken, WrongCredentials
-from functions.auth.throttle import Subject, Throttle, TooManyFailures, subjects
+from functions.auth.throttle import FORGIVEN_AFTER, KNOWN_FOR, Subject, Throttle, TooManyFailures, attempt
 from functions.auth.tokens import Signer
 from functions.login.main import Dependencies, log_in
 from functions.state.database import Database
 from functions.state.overdue import Overdue
-from functions.state.schema import logins, users
+from functions.state.schema import logins, now, users
 from tests.support.databases import make_past
 from tests.unit.auth.test_tokens import KEY, private_pem
 
@@ -67,45 +67,192 @@ def test_role_is_set_by_username(database: Database) -> None:
     assert accounts.authenticate("a@example.org", "correct horse").role == "admin"
 
 
+OWNER = "a@example.org"
+
+
+def fail(database: Database, username: str, address: str, times: int = 1) -> None:
+    """Fails so many logins; each lock has ended before the next."""
+    throttle = Throttle(database)
+    this = attempt(username, address)
+    for _ in range(times):
+        if is_locked(database, username, address):
+            make_past(database, "logins", "locked_until")
+        throttle.record_failure(this, throttle.check(this))
+
+
+def succeed(database: Database, username: str, address: str) -> None:
+    throttle = Throttle(database)
+    this = attempt(username, address)
+    throttle.record_success(this, throttle.check(this))
+
+
+def is_locked(database: Database, username: str, address: str) -> bool:
+    try:
+        Throttle(database).check(attempt(username, address))
+    except TooManyFailures:
+        return True
+    return False
+
+
+def rows(database: Database) -> set[str]:
+    return set(database.run(lambda connection: list(connection.scalars(select(logins.c.subject)))))
+
+
 def test_failures_lock_an_account_and_success_unlocks_it(database: Database) -> None:
     throttle = Throttle(database)
-    account_here, account, _ = attempt = subjects("a@example.org", "192.0.2.1")
-    for _ in range(account_here.free):
-        throttle.check(*attempt)
-        throttle.record_failure(*attempt)
-    throttle.check(*attempt)
-    throttle.record_failure(*attempt)
+    this = attempt(OWNER, "192.0.2.1")
+    fail(database, OWNER, "192.0.2.1", this.here.free)
+    standing = throttle.check(this)
+    throttle.record_failure(this, standing)
     with pytest.raises(TooManyFailures) as locked:
-        throttle.check(*attempt)
+        throttle.check(this)
     assert 1 <= locked.value.retry_after <= 2
-    throttle.check(*subjects("b@example.org", "192.0.2.1"))
+    assert not is_locked(database, "b@example.org", "192.0.2.1")
     make_past(database, "logins", "locked_until", 10_000)
-    throttle.check(*attempt)
-    throttle.forget_failures(account_here, account)
-    throttle.record_failure(*attempt)
-    throttle.check(*attempt)
+    succeed(database, OWNER, "192.0.2.1")
+    fail(database, OWNER, "192.0.2.1")
+    assert not is_locked(database, OWNER, "192.0.2.1")
 
 
-def test_failures_from_elsewhere_do_not_lock_out_the_owner(database: Database) -> None:
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lowers the limits that take many failures to reach."""
+    monkeypatch.setattr("functions.auth.throttle._FREE_ACCOUNT", 20)
+    monkeypatch.setattr("functions.auth.throttle._FREE_NETWORK", 10)
+    monkeypatch.setattr("functions.auth.throttle._FREE_SITE", 15)
+
+
+def test_failures_from_many_addresses_do_not_lock_out_the_owner(database: Database) -> None:
+    accounts = Accounts(database)
+    accounts.add("A", OWNER, "correct horse", OWNER)
+    deps = Dependencies(accounts, Throttle(database), Signer(private_pem(KEY), 1))
+    for n in range(101):
+        fail(database, OWNER, f"198.51.100.{n}")
+    assert log_in(OWNER, "correct horse", "192.0.2.1", deps)["token"]
+
+
+@pytest.mark.usefixtures("few")
+def test_guesses_from_any_number_of_addresses_are_limited(database: Database) -> None:
+    """The account is closed to networks that it has never logged in from, and stays open to the others."""
+    succeed(database, OWNER, "192.0.2.1")
+    guesses = 0
+    while not is_locked(database, OWNER, f"198.51.100.{guesses}"):
+        fail(database, OWNER, f"198.51.100.{guesses}")
+        guesses += 1
+    assert guesses == attempt(OWNER, "192.0.2.1").account.free + 1
+    assert is_locked(database, OWNER, "203.0.113.9")
+    assert not is_locked(database, OWNER, "192.0.2.1")
+    fail(database, OWNER, "192.0.2.1")
+    assert not is_locked(database, OWNER, "192.0.2.1")
+
+
+def test_a_known_network_is_locked_by_its_own_failures(database: Database) -> None:
+    succeed(database, OWNER, "192.0.2.1")
+    fail(database, OWNER, "192.0.2.1", 6)
+    assert is_locked(database, OWNER, "192.0.2.1")
+
+
+def test_a_network_is_known_for_a_limited_time(database: Database) -> None:
     throttle = Throttle(database)
-    for _ in range(20):
-        make_past(database, "logins", "locked_until")
-        throttle.record_failure(*subjects("a@example.org", "198.51.100.7"))
-    with pytest.raises(TooManyFailures):
-        throttle.check(*subjects("a@example.org", "198.51.100.7"))
-    throttle.check(*subjects("a@example.org", "192.0.2.1"))
+    this = attempt(OWNER, "192.0.2.1")
+    succeed(database, OWNER, "192.0.2.1")
+    assert throttle.check(this).is_known
+    assert not throttle.check(attempt(OWNER, "192.0.2.2")).is_known
+    assert not throttle.check(attempt("b@example.org", "192.0.2.1")).is_known
+    make_past(database, "logins", "clears_at", KNOWN_FOR)
+    assert not throttle.check(this).is_known
+    succeed(database, OWNER, "192.0.2.1")
+    assert throttle.check(this).is_known
+
+
+def test_only_the_first_login_of_a_day_writes(database: Database) -> None:
+    throttle = Throttle(database)
+    this = attempt(OWNER, "192.0.2.1")
+    assert not throttle.check(this).is_fresh
+    succeed(database, OWNER, "192.0.2.1")
+    assert throttle.check(this).is_fresh
+    make_past(database, "logins", "clears_at", 90_000_000)
+    standing = throttle.check(this)
+    assert standing.is_known
+    assert not standing.is_fresh
+
+
+@pytest.mark.usefixtures("few")
+def test_success_forgives_only_the_failures_of_this_account_from_here(database: Database) -> None:
+    """Logging in to an account of their own does not clear the address for an attacker."""
+    here = "192.0.2.1"
+    free = attempt(OWNER, here).networks[0].free
+    for n in range(free):
+        fail(database, "mine@example.org", here)
+        succeed(database, "mine@example.org", here)
+        fail(database, f"victim{n}@example.org", here)
+    assert not is_locked(database, "mine@example.org", here)
+    fail(database, "another@example.org", here)
+    assert is_locked(database, "mine@example.org", here)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_shared_address_is_not_locked_by_people_who_mistype(database: Database) -> None:
+    for n in range(12):
+        fail(database, f"colleague{n}@example.org", "192.0.2.1", 2)
+        succeed(database, f"colleague{n}@example.org", "192.0.2.1")
+    assert not is_locked(database, OWNER, "192.0.2.1")
+
+
+@pytest.mark.usefixtures("few")
+def test_one_guess_at_each_of_many_accounts_locks_the_address(database: Database) -> None:
+    free = attempt(OWNER, "192.0.2.1").networks[0].free
+    for n in range(free + 1):
+        fail(database, f"victim{n}@example.org", "192.0.2.1")
+    assert is_locked(database, OWNER, "192.0.2.1")
+    assert not is_locked(database, OWNER, "192.0.2.2")
+
+
+def test_failures_are_forgiven_one_by_one(database: Database) -> None:
+    fail(database, OWNER, "192.0.2.1", 8)
+    make_past(database, "logins", "clears_at", 3 * FORGIVEN_AFTER)
+    fail(database, OWNER, "192.0.2.1")  # the sixth
+    with pytest.raises(TooManyFailures) as locked:
+        Throttle(database).check(attempt(OWNER, "192.0.2.1"))
+    assert locked.value.retry_after <= 2
+
+
+@pytest.mark.parametrize(
+    ("address", "other", "counts_together"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("2001:db8:1:2::1", "2001:DB8:1:2:0:0:0:1", True),
+        ("fe80::1%eth0", "fe80::1%eth1", True),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("nonsense", "nonsense", True),
+        ("", "", True),
+    ],
+)
+def test_ipv6_is_counted_by_network(database: Database, address: str, other: str, counts_together: bool) -> None:
+    fail(database, OWNER, address, 6)
+    assert is_locked(database, OWNER, other) is counts_together
+
+
+@pytest.mark.usefixtures("few")
+def test_networks_of_one_ipv6_site_are_counted_together(database: Database) -> None:
+    free = attempt(OWNER, "2001:db8:1::1").networks[1].free
+    for n in range(free + 1):
+        fail(database, f"victim{n}@example.org", f"2001:db8:1:{n:x}::1")
+    assert is_locked(database, OWNER, "2001:db8:1:ffff::1")
+    assert not is_locked(database, OWNER, "2001:db8:2::1")
 
 
 def test_lock_doubles_up_to_a_limit(database: Database) -> None:
     throttle = Throttle(database)
-    subject = Subject("x", 0)
     waits = []
-    for _ in range(12):
-        make_past(database, "logins", "locked_until")
-        throttle.record_failure(subject)
-        with pytest.raises(TooManyFailures) as locked:
-            throttle.check(subject)
-        waits.append(locked.value.retry_after)
+    for n in range(17):
+        fail(database, OWNER, "192.0.2.1")
+        if n >= 5:
+            with pytest.raises(TooManyFailures) as locked:
+                throttle.check(attempt(OWNER, "192.0.2.1"))
+            waits.append(locked.value.retry_after)
     assert waits[:3] == [2, 4, 8]
     assert waits[-1] == 900
 
@@ -114,8 +261,10 @@ def test_simultaneous_failures_are_all_counted(database: Database) -> None:
     throttle = Throttle(database)
     subject = Subject("x", 1000)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: throttle.record_failure(subject), range(80)))
-    assert database.run(lambda connection: connection.scalar(select(logins.c.failures))) == 80
+        list(pool.map(lambda _: throttle.count(subject), range(80)))
+    clears_in = database.run(lambda connection: connection.scalar(select(logins.c.clears_at - now())))
+    assert clears_in is not None
+    assert 79 * FORGIVEN_AFTER < clears_in <= 80 * FORGIVEN_AFTER
 
 
 class SimultaneousAccounts(Accounts):
@@ -134,7 +283,7 @@ def outcomes(database: Database, passwords: list[str]) -> Counter[str]:
     """Counts the outcomes of simultaneous logins."""
     deps = Dependencies(SimultaneousAccounts(database, len(passwords)), Throttle(database), Signer(private_pem(KEY), 1))
 
-    def attempt(password: str) -> str:
+    def outcome(password: str) -> str:
         try:
             log_in("a@example.org", password, "192.0.2.1", deps)
         except (WrongCredentials, TooManyFailures) as error:
@@ -142,27 +291,29 @@ def outcomes(database: Database, passwords: list[str]) -> Counter[str]:
         return "token"
 
     with ThreadPoolExecutor(len(passwords)) as pool:
-        return Counter(pool.map(attempt, passwords))
+        return Counter(pool.map(outcome, passwords))
 
 
 def test_simultaneous_guesses_reveal_no_more_than_sequential_ones(database: Database) -> None:
     Accounts(database).add("A", "a@example.org", "correct horse", "a@example.org")
-    free = subjects("a@example.org", "192.0.2.1")[0].free
+    free = attempt(OWNER, "192.0.2.1").here.free
     # Sequentially, too, the first failure that is not free is the one that locks.
     assert outcomes(database, ["wrong"] * 16) == {"WrongCredentials": free + 1, "TooManyFailures": 15 - free}
 
 
 def test_correct_password_is_not_confirmed_once_locked(database: Database) -> None:
     Accounts(database).add("A", "a@example.org", "correct horse", "a@example.org")
-    attempt = subjects("a@example.org", "192.0.2.1")
+    this = attempt(OWNER, "192.0.2.1")
+    throttle = Throttle(database)
 
     class SlowAccounts(Accounts):
         """Lets other logins fail while the password is checked."""
 
         def authenticate(self, username: str, password: str) -> User:
             found = super().authenticate(username, password)
-            for _ in range(attempt[0].free + 1):
-                Throttle(database).record_failure(*attempt)
+            standing = throttle.check(this)
+            for _ in range(this.here.free + 1):
+                throttle.record_failure(this, standing)
             return found
 
     deps = Dependencies(SlowAccounts(database), Throttle(database), Signer(private_pem(KEY), 1))
@@ -171,14 +322,20 @@ def test_correct_password_is_not_confirmed_once_locked(database: Database) -> No
     make_past(database, "logins", "locked_until")
     deps = Dependencies(Accounts(database), Throttle(database), deps.signer)
     assert log_in("a@example.org", "correct horse", "192.0.2.1", deps)["token"]
-    remaining = select(logins.c.subject)  # only the address
-    assert database.run(lambda connection: list(connection.scalars(remaining))) == [attempt[2].id]
+    # The address keeps less than a second of each failure, and the account is gone from the counts.
+    assert this.here.id not in rows(database)
+    assert this.known in rows(database)
 
 
 def test_old_failures_are_deleted(database: Database) -> None:
-    Throttle(database).record_failure(Subject("x", 1))
+    fail(database, OWNER, "192.0.2.1")
+    succeed(database, "b@example.org", "192.0.2.1")
+    before = rows(database)
     Overdue(database).forget_logins()
-    assert database.run(lambda connection: connection.scalar(select(logins.c.failures))) == 1
-    make_past(database, "logins", "locked_until", 3_700_000)
+    assert rows(database) == before
+    make_past(database, "logins", "clears_at", FORGIVEN_AFTER + 1)
     Overdue(database).forget_logins()
-    assert database.run(lambda connection: connection.scalar(select(logins.c.failures))) is None
+    assert rows(database) == {attempt("b@example.org", "192.0.2.1").known}
+    make_past(database, "logins", "clears_at", KNOWN_FOR)
+    Overdue(database).forget_logins()
+    assert not rows(database)

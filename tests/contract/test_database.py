@@ -49,17 +49,17 @@ def upgrade_and_close(url: str) -> None:
 
 
 def add(database: Database, name: str) -> None:
-    row = insert(logins).values(subject=name, failures=0, locked_until=0)
+    row = insert(logins).values(subject=name, clears_at=0, locked_until=0)
     database.run(lambda connection: connection.execute(row))
 
 
 def count_one(connection: Connection, name: str) -> None:
-    connection.execute(update(logins).where(logins.c.subject == name).values(failures=logins.c.failures + 1))
+    connection.execute(update(logins).where(logins.c.subject == name).values(clears_at=logins.c.clears_at + 1))
 
 
 def counts(database: Database) -> dict[str, int]:
-    rows = select(logins.c.subject, logins.c.failures)
-    return database.run(lambda connection: {row.subject: row.failures for row in connection.execute(rows)})
+    rows = select(logins.c.subject, logins.c.clears_at)
+    return database.run(lambda connection: {row.subject: row.clears_at for row in connection.execute(rows)})
 
 
 @SERVERS
