@@ -8,15 +8,20 @@ from typing import Any, Final
 import functions_framework
 from flask import Request, Response
 
-from functions.auth.accounts import MAX_TYPED_USERNAME, MAX_USERNAME, Accounts, User, normalize_username
+from functions.auth.accounts import (
+    MAX_TYPED_USERNAME,
+    MAX_USERNAME,
+    Accounts,
+    User,
+    normalize_username,
+)
+from functions.auth.passwords import password_fault
 from functions.email_address import MAX_LENGTH, BadAddress, parse
 from functions.http_endpoint import Routes, Unprocessable, json_object, json_response
 from functions.state.database import Database, url
 
 #: Deliberately coarse: only sending a mail shows whether an address exists.
 _EMAIL: Final = re.compile(r"[^\s@<>\"(),;:\\]+@[^\s@<>\"(),;:\\]+\.[^\s@<>\"(),;:\\.]+")
-#: Lone halves of a UTF-16 surrogate pair: JSON can contain them, but no encoding can.
-_LONE_SURROGATES: Final = re.compile(r"[\ud800-\udfff]")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\ud800-\udfff]")
 _FIELDS: Final = ("name", "username", "password", "email")
 
@@ -59,16 +64,16 @@ def add_user(form: dict[str, Any], accounts: Accounts) -> User:
 def _faults(text: dict[str, str], address: str) -> dict[str, str]:
     """Returns what is wrong with each invalid field; of several faults, the last in the list."""
     username = normalize_username(text["username"])
+    password = password_fault(text["password"], (text["username"], text["name"], text["email"]))
     checks = [
         ("name", not 1 <= len(text["name"].strip()) <= 200, "must have 1 to 200 characters"),
         ("username", not username, f"must have 1 to {MAX_USERNAME} characters"),
-        ("password", not 8 <= len(text["password"]) <= 128, "must have 8 to 128 characters"),
+        ("password", password is not None, password or ""),
         ("email", not _is_address(address), "must be an email address"),
         *(
             (field, bool(_CONTROLS.search(text[field])), "must not contain control characters")
             for field in ("name", "username", "email")
         ),
-        ("password", bool(_LONE_SURROGATES.search(text["password"])), "must be text"),
         ("username", ":" in username, "must not contain a colon: HTTP Basic authentication ends the username there"),
     ]
     return {field: fault for field, invalid, fault in checks if invalid}

@@ -114,7 +114,7 @@ def mp3(owner: Client, done: dict[str, Any]) -> bytes:
 @pytest.mark.parametrize(
     ("form", "username"),
     [
-        ({"name": "Ada", "username": "ada.register@example.org", "password": "12345678"}, "ada.register@example.org"),
+        ({"name": "Ada", "username": "ada.register@example.org", "password": "r7kq-9wz"}, "ada.register@example.org"),
         ({"name": "Bo", "username": "bo", "password": "x" * 128, "email": "bo@example.org"}, "bo"),
         ({"name": "日本", "username": "  Čeněk  ", "password": PASSWORD, "email": "c@example.org"}, "čeněk"),
     ],
@@ -158,6 +158,8 @@ GOOD = {"name": "Ada", "username": "ada", "password": PASSWORD, "email": "ada@ex
         ({"username"}, {"username": "a\nb"}),
         ({"password"}, {"password": None}),
         ({"password"}, {"password": "1234567"}),
+        ({"password"}, {"password": "Password1"}),
+        ({"password"}, {"password": " " * 9}),
         ({"password"}, {"password": "x" * 129}),
         ({"password"}, {"password": {"a": 1}}),
         ({"email"}, {"email": None}),

@@ -9,7 +9,7 @@ from functions.http_endpoint import Unprocessable
 from functions.register.main import add_user
 from functions.state.schema import UserId
 
-GOOD = {"name": "Ada", "username": "ada", "password": "12345678", "email": "ada@example.org"}
+GOOD = {"name": "Ada", "username": "ada", "password": "r7kq-9wz", "email": "ada@example.org"}
 NOT_TEXT: tuple[object, ...] = (1, True, [], {}, 1.5)
 
 
@@ -35,7 +35,7 @@ class FakeAccounts(Accounts):
         {"username": "x" * 254},
         {"password": "x" * 128},
         {"password": "pass wörd"},
-        {"password": "12345678\n"},
+        {"password": "r7kq-9w\n"},
         {"email": "a@b.co"},
         {"email": "gruesse@bücher.example"},
         {"email": " ada@example.org "},
@@ -53,7 +53,7 @@ def test_valid_registration(change: dict[str, Any]) -> None:
 def test_username_is_the_default_address() -> None:
     accounts = FakeAccounts()
     for email in ({}, {"email": ""}, {"email": None}):
-        add_user({"name": "Ada", "username": "ada@example.org", "password": "12345678", **email}, accounts)
+        add_user({"name": "Ada", "username": "ada@example.org", "password": "r7kq-9wz", **email}, accounts)
     assert {user[3] for user in accounts.users} == {"ada@example.org"}
 
 
