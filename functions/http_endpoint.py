@@ -7,6 +7,7 @@ import functools
 import ipaddress
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from events.errors import Mp3burstError
+from functions import security_log
+from functions.auth.tokens import Identity, verifier
 from functions.settings import BadSetting
 
 #: Gets the request and the path's arguments.
@@ -38,6 +41,8 @@ _MAX_HOPS: Final = 16
 PRIVATE_NETWORKS: Final = (
     "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,169.254.0.0/16,::1/128,fc00::/7"
 )
+#: The key of a request's environ that has the username, once it is authenticated.
+_USER: Final = "mp3burst.user"
 _INTERNAL_ERROR: Final = "Something went wrong on our side: try again later."
 _NOT_FOUND: Final = "There is nothing at this address: check the path."
 #: Seconds after which a client may retry, if the error does not say.
@@ -84,6 +89,7 @@ class Routes:
         except HTTPException as error:
             response = _http_problem(error)
         except Mp3burstError as error:
+            _log_refusal(request, error)
             response = _problem(request, error)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
@@ -121,6 +127,18 @@ def json_object(request: Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest("The request is not a JSON object: send one.")
     return value
+
+
+def identify(request: Request, environ: Mapping[str, str]) -> Identity:
+    """Returns the identity in the request's bearer token, and notes it for the security log.
+
+    Raises:
+        NotAuthenticated: as in ``Verifier.authenticate``.
+        BadSetting: as in ``verifier``.
+    """
+    identity = verifier(environ).authenticate(request.headers.get("Authorization"))
+    request.environ[_USER] = identity.username
+    return identity
 
 
 def client_address(request: Request, environ: Mapping[str, str]) -> str:
@@ -162,13 +180,22 @@ def _networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network,
         raise BadSetting("TRUSTED_PROXIES must be networks such as 10.0.0.0/8, separated by commas.") from error
 
 
-def _check_size(environ: Mapping[str, Any]) -> None:
+def _check_size(wsgi: Mapping[str, Any]) -> None:
     """Raises 431 or 414 for a header field, or a path with its query, that is too long. Nothing has parsed it yet."""
-    for name, value in environ.items():
+    for name, value in wsgi.items():
         if name.startswith(("HTTP_", "CONTENT_")) and len(value) > _FIELD_LIMIT:
             raise RequestHeaderFieldsTooLarge("A header field is too long: send shorter ones.")
-    if len(environ.get("PATH_INFO", "")) + len(environ.get("QUERY_STRING", "")) > _FIELD_LIMIT:
+    if len(wsgi.get("PATH_INFO", "")) + len(wsgi.get("QUERY_STRING", "")) > _FIELD_LIMIT:
         raise RequestURITooLarge("The address is too long: send a shorter path or query.")
+
+
+def _log_refusal(request: Request, error: Mp3burstError) -> None:
+    """Writes a line to the security log if the error's class has a ``security_event``."""
+    if event := getattr(error, "security_event", None):
+        reason = getattr(error, "reason", None)
+        details = {"reason": reason} if reason else {}
+        user = request.environ.get(_USER)
+        security_log.record(event, user=user, address=client_address(request, os.environ), **details)
 
 
 def _problem(request: Request, error: Mp3burstError) -> Response:

@@ -23,7 +23,7 @@ from functions.settings import BadSetting, number
 VARIABLES = {
     "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES "
     "TOKEN_HOURS TRUSTED_PROXIES FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG TOKEN_PUBLIC_KEYS",
-    "database": "DATABASE_URL MYSQL_HOST MYSQL_USER MYSQL_PASSWORD MYSQL_DB MYSQL_PORT",
+    "database": "DATABASE_URL MYSQL_HOST MYSQL_USER MYSQL_PASSWORD MYSQL_DB MYSQL_PORT LOG_KEY",
     "media": "MEDIA_DIR MONGO_URI MONGO_MP3_URI",
     "token-signing": "TOKEN_PRIVATE_KEY",
     "links": "LINK_KEY",
@@ -81,6 +81,7 @@ def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[
     defaults = {
         "PUBLIC_URL": f"http://localhost:{port}",
         "LINK_KEY": _stored(keys / "link", lambda: secrets.token_hex(32)),
+        "LOG_KEY": _stored(keys / "log", lambda: secrets.token_hex(32)),
         "TOKEN_PRIVATE_KEY": given.get("TOKEN_PRIVATE_KEY") or _stored(keys / "token-private.pem", _private_key),
     }
     # All workers share the CPUs of one machine, and each further piece adds decoding work.

@@ -141,6 +141,7 @@ if [ -z "${DATABASE_URL-}${MYSQL_HOST-}" ] && ! exists database && ! exists "$sq
     create "$sql"
 fi
 if ! exists database; then
+    log_key=${LOG_KEY:-$(random)}
     if [ -n "${DATABASE_URL-}${MYSQL_HOST-}" ]; then
         lines=$(given DATABASE_URL MYSQL_HOST MYSQL_PORT MYSQL_USER MYSQL_PASSWORD MYSQL_DB)
     elif [ "$sql" = postgresql ]; then
@@ -150,6 +151,7 @@ if ! exists database; then
         password=$(value mysql MYSQL_PASSWORD)
         lines=$(entry DATABASE_URL "mysql://mp3burst:$password@mysql:3306/mp3burst?charset=utf8mb4")
     fi
+    lines+=$'\n'$(entry LOG_KEY "$log_key")
     create database
 fi
 

@@ -33,7 +33,8 @@ CHILD_MAY_IMPORT = {
 #: them. Files of one layer do not import each other.
 LAYERS = (
     ("events",),
-    ("functions.email_address", "functions.options", "functions.settings"),
+    ("functions.email_address", "functions.networks", "functions.options", "functions.settings"),
+    ("functions.security_log",),
     ("functions.media",),
     ("functions.state",),
     ("functions.auth",),

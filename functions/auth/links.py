@@ -23,6 +23,7 @@ class BadLink(Mp3burstError):
     """The link was not signed by us, is for another file, or has expired."""
 
     status = 401
+    security_event = "link.refused"
 
 
 class Links:

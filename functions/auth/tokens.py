@@ -32,15 +32,21 @@ _PEM: Final = re.compile(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----
 
 
 class NotAuthenticated(Mp3burstError):
-    """The token is missing or invalid."""
+    """The token is missing or invalid; ``reason`` is for the log: missing, expired or invalid."""
 
     status = 401
+    security_event = "token.refused"
+
+    def __init__(self, message: str, reason: str = "invalid") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class NotAllowed(Mp3burstError):
     """The token is valid, but its user may not do this."""
 
     status = 403
+    security_event = "role.refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,7 @@ class Verifier:
             if claims["iat"] > time.time() + _CLOCK_SKEW:
                 raise jwt.ImmatureSignatureError
         except jwt.ExpiredSignatureError as error:
-            raise NotAuthenticated("This token has expired: log in again.") from error
+            raise NotAuthenticated("This token has expired: log in again.", "expired") from error
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise NotAuthenticated(_INVALID) from error
         return Identity(claims["sub"], str(claims.get("username", "")), str(claims.get("role", "user")), claims)
@@ -152,7 +158,7 @@ class Verifier:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise NotAuthenticated(
-                "Not logged in: log in and send the token in the header Authorization: Bearer TOKEN."
+                "Not logged in: log in and send the token in the header Authorization: Bearer TOKEN.", "missing"
             )
         return self.verify(token.strip())
 

@@ -13,8 +13,7 @@ from flask import Request, Response
 from werkzeug.http import is_resource_modified
 
 from functions.auth.links import Links
-from functions.auth.tokens import verifier
-from functions.http_endpoint import Routes, Unprocessable, problem
+from functions.http_endpoint import Routes, Unprocessable, identify, problem
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id
 from functions.state.database import Database, url
 from functions.state.jobs import Job, JobNotFound, Jobs
@@ -49,7 +48,7 @@ def _download(request: Request) -> Response:
     if token := request.args.get("token"):
         owner = deps.links.verify(token, fid)
     else:
-        owner = verifier(os.environ).authenticate(request.headers.get("Authorization")).user
+        owner = identify(request, os.environ).user
     try:
         return respond(request, *find(fid, owner, deps))
     except BlobNotFound as error:

@@ -2,14 +2,16 @@
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import functions_framework
 from flask import Request, Response
 
-from functions.auth.accounts import Accounts, WrongCredentials
-from functions.auth.throttle import Throttle, attempt
+from functions import security_log
+from functions.auth.accounts import Accounts, User, WrongCredentials, normalize_username
+from functions.auth.throttle import Throttle, TooManyFailures, attempt
 from functions.auth.tokens import Signer, verifier
 from functions.http_endpoint import Routes, client_address, json_response
 from functions.state.database import Database, url
@@ -45,16 +47,31 @@ def log_in(username: str, password: str, address: str, deps: Dependencies) -> di
         WrongCredentials: there is no such user, or the password is wrong.
         TooManyFailures: too many logins failed for this account or from this address.
     """
+    record = functools.partial(security_log.record, user=normalize_username(username), address=address)
+    try:
+        user = _authenticate(username, password, address, deps, record)
+    except TooManyFailures as error:
+        record("login.refused", seconds=error.retry_after)
+        raise
+    except WrongCredentials:
+        record("login.failed")
+        raise
+    record("login.succeeded", method="password")
+    return {"token": deps.signer.sign(user.id, user.username, user.role), "expires_in": deps.signer.seconds}
+
+
+def _authenticate(username: str, password: str, address: str, deps: Dependencies, record: Callable[..., None]) -> User:
     this = attempt(username, address)
     standing = deps.throttle.check(this)
     try:
         user = deps.accounts.authenticate(username, password)
     except WrongCredentials:
-        deps.throttle.record_failure(this, standing)
+        for subject, milliseconds in deps.throttle.record_failure(this, standing).items():
+            record("login.locked", subject=subject, seconds=milliseconds // 1000)
         raise
     # Checked again: of many simultaneous guesses, no more may be confirmed than sequential ones could have been.
     deps.throttle.record_success(this, deps.throttle.check(this))
-    return {"token": deps.signer.sign(user.id, user.username, user.role), "expires_in": deps.signer.seconds}
+    return user
 
 
 def _keys(_: Request) -> Response:

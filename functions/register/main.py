@@ -8,16 +8,18 @@ from typing import Any, Final
 import functions_framework
 from flask import Request, Response
 
+from functions import security_log
 from functions.auth.accounts import (
     MAX_TYPED_USERNAME,
     MAX_USERNAME,
     Accounts,
     User,
+    UsernameTaken,
     normalize_username,
 )
 from functions.auth.passwords import password_fault
 from functions.email_address import MAX_LENGTH, BadAddress, parse
-from functions.http_endpoint import Routes, Unprocessable, json_object, json_response
+from functions.http_endpoint import Routes, Unprocessable, client_address, json_object, json_response
 from functions.state.database import Database, url
 
 #: Deliberately coarse: only sending a mail shows whether an address exists.
@@ -33,7 +35,16 @@ def register(request: Request) -> Response:
 
 
 def _register(request: Request) -> Response:
-    user = add_user(json_object(request), _accounts())
+    address = client_address(request, os.environ)
+    try:
+        user = add_user(json_object(request), _accounts())
+    except UsernameTaken:
+        security_log.record("registration.refused", address=address, reason="taken")
+        raise
+    except Unprocessable as error:
+        security_log.record("registration.refused", address=address, reason="invalid", fields=",".join(error.fields))
+        raise
+    security_log.record("registration.succeeded", user=user.username, address=address)
     return json_response({"id": user.id, "username": user.username}, 201)
 
 

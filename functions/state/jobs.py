@@ -28,6 +28,7 @@ class JobNotFound(Mp3burstError):
     """There is no such job, or it is another user's."""
 
     status = 404
+    security_event = "object.refused"
 
 
 @dataclass(frozen=True, slots=True)

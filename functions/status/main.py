@@ -10,8 +10,8 @@ from typing import Any, Final
 import functions_framework
 from flask import Request, Response
 
-from functions.auth.tokens import verifier
-from functions.http_endpoint import Routes, Unprocessable, json_response
+from functions import security_log
+from functions.http_endpoint import Routes, Unprocessable, client_address, identify, json_response
 from functions.state.database import Database, url
 from functions.state.jobs import STEPS, Job, Jobs
 from functions.state.schema import UserId
@@ -43,7 +43,9 @@ def _get(request: Request, job: str) -> Response:
 
 
 def _delete(request: Request, job: str) -> Response:
-    _jobs().delete(job, _user(request))
+    identity = identify(request, os.environ)
+    _jobs().delete(job, identity.user)
+    security_log.record("job.deleted", user=identity.username, address=client_address(request, os.environ), job=job)
     return Response(status=204)
 
 
@@ -118,7 +120,7 @@ def _query_number(request: Request, name: str, default: float, minimum: float, m
 
 
 def _user(request: Request) -> UserId:
-    return verifier(os.environ).authenticate(request.headers.get("Authorization")).user
+    return identify(request, os.environ).user
 
 
 @functools.cache

@@ -8,7 +8,8 @@ from typing import Final
 from flask import Request
 
 from events.publish import publisher
-from functions.auth.tokens import Identity, NotAllowed, verifier
+from functions.auth.tokens import Identity, NotAllowed
+from functions.http_endpoint import identify
 from functions.media import Media, connect
 from functions.settings import number
 from functions.state.blobs import Blobs
@@ -73,7 +74,7 @@ def authorize(request: Request) -> Identity:
         NotAuthenticated: the request has no valid token.
         NotAllowed: UPLOAD_ROLE restricts uploads to another role.
     """
-    identity = verifier(os.environ).authenticate(request.headers.get("Authorization"))
+    identity = identify(request, os.environ)
     if os.environ.get("UPLOAD_ROLE", "") not in ("", identity.role):
         raise NotAllowed("Only administrators may upload here: ask one of them.")
     return identity

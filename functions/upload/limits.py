@@ -58,12 +58,16 @@ class TooManyJobs(Mp3burstError):
 
     status = 429
     retry_after = _RETRY_AFTER
+    security_event = "upload.refused"
+    reason = "jobs"
 
 
 class QuotaFull(Mp3burstError):
     """The upload does not fit into the user's quota."""
 
     status = 413
+    security_event = "upload.refused"
+    reason = "bytes"
 
 
 @dataclass(frozen=True, slots=True)

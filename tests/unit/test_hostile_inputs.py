@@ -9,26 +9,21 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flask import Request, Response
+from flask import Request
 from werkzeug.test import EnvironBuilder
 
 from events.errors import Mp3burstError
 from functions.auth.accounts import Accounts, UserId, WrongCredentials, normalize_username
 from functions.auth.links import Links
-from functions.auth.tokens import Signer
 from functions.email_address import MAX_LENGTH, BadAddress, parse
 from functions.http_endpoint import JSON_LIMIT
 from functions.options import Options
 from functions.upload.multipart import base_name, read
-from tests.support.databases import sqlite
-from tests.unit.auth.test_tokens import encoded, private_pem, public_pem
+from tests.support.calls import LINK_KEY, Call, basic, bearer, functions
+from tests.unit.auth.test_tokens import encoded
 
 #: A request to an unknown path takes about 0.1 ms: each may cost about 20 ms more.
 HEADROOM = 200
@@ -58,11 +53,9 @@ WORST: dict[str, tuple[str, ...]] = {
     "percents": ("%41",),
     "slashes": ("/../",),
 }
-KEY = Ed25519PrivateKey.generate()
-LINK_KEY = "k" * 32
 JOB = "0123456789abcdef0123456789abcdef"
 FID = "0123456789abcdef01234567"
-TOKEN = "Bearer " + Signer(private_pem(KEY)).sign(UserId(JOB), "ann", "user")
+TOKEN = bearer("ann")
 TUS = {"Tus-Resumable": "1.0.0", "Upload-Length": "9"}
 HEADERS = (
     *("Accept", "Authorization", "Content-Type", "Cookie", "Forwarded", "Host", "Idempotency-Key", "If-Match"),
@@ -77,36 +70,6 @@ def worst(size: int) -> Iterator[tuple[str, str]]:
     for name, parts in WORST.items():
         each = size // len(parts)
         yield name, "".join(part * (each // len(part.encode())) for part in parts).strip(",")
-
-
-@dataclass(frozen=True)
-class Call:
-    """A request to one function."""
-
-    function: str
-    method: str
-    path: str
-    query: str = ""
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def send(self) -> Response:
-        target: Callable[[Request], Response] = getattr(import_module(f"functions.{self.function}.main"), self.function)
-        environ = EnvironBuilder("/", method=self.method, data=self.body).get_environ()
-        environ |= {"PATH_INFO": self.path, "QUERY_STRING": self.query, "REMOTE_ADDR": "127.0.0.1"}
-        for name, value in self.headers.items():
-            key = name.upper().replace("-", "_")
-            # As WSGI has them: bytes, decoded as Latin-1.
-            environ[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value.encode().decode("latin-1")
-        return target(Request(environ))
-
-    def having(self, **headers: str) -> "Call":
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return Call(self.function, self.method, self.path, self.query, self.body, {**self.headers, **named})
-
-
-def basic(username: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
 GOOD = {"name": "Ann", "username": "", "password": "correct horse", "email": "ann@example.org"}
@@ -126,26 +89,13 @@ every_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.met
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Gives the functions a database, a directory and keys, and makes them forget these afterwards."""
-    directory: Path = tmp_path_factory.mktemp("functions")
-    with sqlite(directory) as database, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DATABASE_URL", str(database.engine.url))
-        patch.setenv("MEDIA_DIR", str(directory))
-        patch.setenv("K_SINK", "http://127.0.0.1:9")
-        patch.setenv("TOKEN_PRIVATE_KEY", private_pem(KEY))
-        patch.setenv("TOKEN_PUBLIC_KEYS", public_pem(KEY))
-        patch.setenv("LINK_KEY", LINK_KEY)
+def _functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with functions(tmp_path_factory.mktemp("functions")) as patch:
         # Locks would answer before anything is parsed, and hashing a password takes longer than any attack should.
-        patch.setattr("functions.auth.throttle.Throttle.check", lambda *_: True)
-        patch.setattr("functions.auth.throttle.Throttle.record_failure", lambda *_: None)
+        patch.setattr("functions.auth.throttle.Throttle.check", lambda *_: None)
+        patch.setattr("functions.auth.throttle.Throttle.record_failure", lambda *_: {})
         patch.setattr(Accounts, "authenticate", _refuse)
         yield
-    for function, name in {call.function: "dependencies" for call in CALLS}.items():
-        module = import_module(f"functions.{function}.main")
-        for cached in (name, "_accounts", "_jobs"):
-            if hasattr(module, cached):
-                getattr(module, cached).cache_clear()
 
 
 def _refuse(_: Accounts, username: str, __: str) -> None:

@@ -38,6 +38,7 @@ class UploadNotFound(Mp3burstError):
     """The upload does not exist, or belongs to another user."""
 
     status = 404
+    security_event = "object.refused"
 
 
 class UploadGone(Mp3burstError):

@@ -1,0 +1,218 @@
+"""The security log: which lines a request writes, and what they must not contain."""
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from functions import security_log
+from functions.auth.links import Links
+from functions.security_log import pseudonym
+from functions.state.schema import UserId
+from tests.support.calls import LINK_KEY, Call, basic, bearer, functions
+
+JOB = "0123456789abcdef0123456789abcdef"
+FID = "0123456789abcdef01234567"
+WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(600)
+PASSWORD = "correct horse"
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[pytest.MonkeyPatch]:
+    caplog.set_level(logging.INFO, "mp3burst.security")
+    with functions(tmp_path) as patch:
+        yield patch
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, str]]:
+    """Returns the fields of every line since the last call."""
+    records = [record.getMessage() for record in caplog.records if record.name == "mp3burst.security"]
+    caplog.clear()
+    return [dict(field.split("=", 1) for field in line.split(" ")) for line in records]
+
+
+def register(username: str = "Ann@Example.org", password: str = PASSWORD) -> int:
+    body = json.dumps({"name": "Ann", "username": username, "password": password, "email": "ann@example.org"})
+    return Call("register", "POST", "/register", body=body.encode()).send().status_code
+
+
+def login(username: str, password: str) -> int:
+    return Call("login", "POST", "/login", headers={"Authorization": basic(username, password)}).send().status_code
+
+
+def test_every_line_says_when_what_where_and_who(caplog: pytest.LogCaptureFixture) -> None:
+    assert register() == 201
+    [line] = lines(caplog)
+    assert line["event"] == "registration.succeeded"
+    age = datetime.now(UTC) - datetime.fromisoformat(line["time"])
+    assert line["time"].endswith("Z")
+    assert 0 <= age.total_seconds() < 60
+    assert line["user"] == pseudonym("user", "ann@example.org")
+    assert line["address"] == pseudonym("address", "127.0.0.1")
+    assert re.fullmatch("[0-9a-f]{16}", line["user"])
+
+
+def test_logins(caplog: pytest.LogCaptureFixture) -> None:
+    register()
+    lines(caplog)
+    assert login("ann@EXAMPLE.org", PASSWORD) == 200
+    assert login("ann@example.org", "wrong horse") == 401
+    succeeded, failed = lines(caplog)
+    assert (succeeded["event"], failed["event"]) == ("login.succeeded", "login.failed")
+    assert succeeded["user"] == failed["user"] == pseudonym("user", "ann@example.org")
+
+
+def test_locks(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(6):
+        assert login("bob", "wrong horse") == 401
+    assert login("bob", "wrong horse") == 429
+    events = [(line["event"], line.get("subject"), line.get("seconds")) for line in lines(caplog)]
+    assert events[:5] == [("login.failed", None, None)] * 5
+    assert events[5:7] == [("login.locked", "account_here", "2"), ("login.failed", None, None)]
+    assert events[7][0] == "login.refused"
+
+
+def test_refused_registrations(caplog: pytest.LogCaptureFixture) -> None:
+    register()
+    lines(caplog)
+    assert register() == 409
+    assert register(password="12345678") == 422
+    taken, invalid = lines(caplog)
+    assert (taken["event"], taken["reason"]) == ("registration.refused", "taken")
+    assert (invalid["event"], invalid["reason"], invalid["fields"]) == ("registration.refused", "invalid", "password")
+
+
+@pytest.mark.parametrize(
+    ("authorization", "reason"), [(None, "missing"), ("Bearer a.b.c", "invalid"), ("Basic YTpi", "missing")]
+)
+@pytest.mark.parametrize(
+    ("function", "method", "path"),
+    [
+        ("validate", "POST", "/validate"),
+        ("status", "GET", "/jobs"),
+        ("status", "DELETE", f"/jobs/{JOB}"),
+        ("download", "GET", "/download"),
+        ("upload", "POST", "/upload"),
+        ("upload", "POST", "/files"),
+    ],
+)
+def test_refused_tokens(
+    caplog: pytest.LogCaptureFixture, function: str, method: str, path: str, authorization: str | None, reason: str
+) -> None:
+    headers = {"Tus-Resumable": "1.0.0", **({"Authorization": authorization} if authorization else {})}
+    assert Call(function, method, path, f"fid={FID}", headers=headers).send().status_code == 401
+    [line] = lines(caplog)
+    assert (line["event"], line["reason"], line["user"]) == ("token.refused", reason, "-")
+
+
+def test_refused_links(caplog: pytest.LogCaptureFixture) -> None:
+    link = Links([LINK_KEY], "https://example.org").make(UserId(JOB), FID)
+    query = link.partition("?")[2][:-4] + "AAAA"
+    assert Call("download", "GET", "/download", query).send().status_code == 401
+    [line] = lines(caplog)
+    assert line["event"] == "link.refused"
+
+
+@pytest.mark.parametrize(
+    ("function", "method", "path"),
+    [
+        ("status", "GET", f"/jobs/{JOB}"),
+        ("status", "DELETE", f"/jobs/{JOB}"),
+        ("download", "GET", "/download"),
+        ("upload", "HEAD", f"/files/{JOB}"),
+    ],
+)
+def test_objects_of_others(caplog: pytest.LogCaptureFixture, function: str, method: str, path: str) -> None:
+    headers = {"Tus-Resumable": "1.0.0", "Authorization": bearer("ann")}
+    assert Call(function, method, path, f"fid={FID}", headers=headers).send().status_code == 404
+    [line] = lines(caplog)
+    assert (line["event"], line["user"]) == ("object.refused", pseudonym("user", "ann"))
+
+
+def upload(user: str = "f" * 32) -> Call:
+    headers = {"Authorization": bearer("ann", user), "Content-Type": "audio/wav"}
+    return Call("upload", "POST", "/upload", "filename=a.wav", WAV, headers)
+
+
+def test_uploads_beyond_the_quota(caplog: pytest.LogCaptureFixture, settings: pytest.MonkeyPatch) -> None:
+    settings.setenv("QUOTA_BYTES", "100")
+    assert upload().send().status_code == 413
+    [line] = lines(caplog)
+    assert (line["event"], line["reason"], line["user"]) == ("upload.refused", "bytes", pseudonym("user", "ann"))
+
+
+def test_too_many_uploads(caplog: pytest.LogCaptureFixture, settings: pytest.MonkeyPatch) -> None:
+    settings.setenv("QUOTA_JOBS", "1")
+    assert upload().send().status_code == 202
+    assert lines(caplog) == []
+    assert upload().send().status_code == 429
+    [line] = lines(caplog)
+    assert (line["event"], line["reason"]) == ("upload.refused", "jobs")
+
+
+def test_uploads_that_the_role_forbids(caplog: pytest.LogCaptureFixture, settings: pytest.MonkeyPatch) -> None:
+    settings.setenv("UPLOAD_ROLE", "admin")
+    assert upload().send().status_code == 403
+    [line] = lines(caplog)
+    assert (line["event"], line["user"]) == ("role.refused", pseudonym("user", "ann"))
+
+
+def test_deleted_jobs(caplog: pytest.LogCaptureFixture) -> None:
+    job = json.loads(upload().send().get_data())["job"]
+    assert Call("status", "DELETE", f"/jobs/{job}", headers={"Authorization": bearer("ann")}).send().status_code == 204
+    [line] = lines(caplog)
+    assert (line["event"], line["job"], line["user"]) == ("job.deleted", job, pseudonym("user", "ann"))
+
+
+def test_no_secret_name_or_address_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The security log and all other logs of these requests."""
+    caplog.set_level(logging.DEBUG)
+    register()
+    login("ann@example.org", PASSWORD)
+    login("ann@example.org", "a wrong secret")
+    login("a typed secret", "x")
+    login("evil\r\nevent=login.succeeded", "x")
+    token = bearer("ann@example.org")
+    Call("status", "GET", "/jobs", headers={"Authorization": token + "x"}).send()
+    text = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("sqlalchemy"))
+    for secret in ("ann", "example.org", PASSWORD, "secret", "127.0.0.1", token[7:], "\r", "evil"):
+        assert secret not in text, secret
+    assert len(lines(caplog)) == 6
+
+
+def test_values_cannot_add_fields_or_lines(caplog: pytest.LogCaptureFixture) -> None:
+    security_log.record("job.deleted", job="a b=c\nd\u2028e")
+    [record] = caplog.records
+    assert record.getMessage().endswith(" job=a?b?c?d?e")
+
+
+def test_a_pseudonym_depends_on_the_key_and_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pseudonym("user", "ann")
+    assert pseudonym("address", "ann") != first
+    monkeypatch.setenv("LOG_KEY", "another key")
+    assert pseudonym("user", "ann") != first
+    monkeypatch.setenv("LOG_KEY", "a key")
+    assert pseudonym("user", "ann") == first
+
+
+def test_without_a_key_a_random_one_is_used_for_the_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("LOG_KEY")
+    security_log._key.cache_clear()
+    first = pseudonym("user", "ann")
+    assert pseudonym("user", "ann") == first
+    assert [record.getMessage() for record in caplog.records if "LOG_KEY" in record.getMessage()]
+    security_log._key.cache_clear()
+    assert pseudonym("user", "ann") != first
+
+
+def test_addresses_of_one_ipv6_network_are_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    for address in ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"):
+        security_log.record("login.failed", address=address)
+    first, second, third = (line["address"] for line in lines(caplog))
+    assert first == second != third
