@@ -33,10 +33,11 @@ class Dependencies:
 
 
 def _login(request: Request) -> Response:
+    address = client_address(request, os.environ)
     credentials = request.authorization
     if credentials is None or credentials.type != "basic" or not credentials.username or credentials.password is None:
+        security_log.record("login.failed", address=address, reason="missing")
         raise WrongCredentials("Send your username and password with HTTP Basic authentication.")
-    address = client_address(request, os.environ)
     return json_response(log_in(credentials.username, credentials.password, address, dependencies()))
 
 

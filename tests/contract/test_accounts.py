@@ -5,7 +5,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import inspect, select, text
 
 from functions.auth.accounts import Accounts, User, UsernameTaken, WrongCredentials
 from functions.auth.throttle import FORGIVEN_AFTER, KNOWN_FOR, Subject, Throttle, TooManyFailures, attempt
@@ -14,6 +14,7 @@ from functions.login.main import Dependencies, log_in
 from functions.state.database import Database
 from functions.state.overdue import Overdue
 from functions.state.schema import logins, now, users
+from infra.migrations.schema import upgrade
 from tests.support.databases import make_past
 from tests.unit.auth.test_tokens import KEY, private_pem
 
@@ -339,3 +340,29 @@ def test_old_failures_are_deleted(database: Database) -> None:
     make_past(database, "logins", "clears_at", KNOWN_FOR)
     Overdue(database).forget_logins()
     assert not rows(database)
+
+
+def test_migration_keeps_locks_and_may_be_repeated(database: Database) -> None:
+    """MySQL commits every statement of a migration, so one that was killed has made some of its changes."""
+    on_table = " ON logins" if database.engine.dialect.name in ("mysql", "mariadb") else ""
+    undo = (
+        "ALTER TABLE logins ADD COLUMN failures INTEGER NOT NULL DEFAULT 0",
+        f"DROP INDEX ix_logins_clears_at{on_table}",
+        "ALTER TABLE logins DROP COLUMN clears_at",
+        "CREATE INDEX ix_logins_locked_until ON logins (locked_until)",
+        "INSERT INTO logins (subject, failures, locked_until) VALUES ('x', 7, 1)",
+    )
+    back = "UPDATE alembic_version SET version_num = '0003'"
+    with database.engine.begin() as connection:
+        for statement in (*undo, back):
+            connection.execute(text(statement))
+    upgrade(database)
+    with database.engine.begin() as connection:
+        connection.execute(text(back))
+    upgrade(database)
+    with database.engine.connect() as connection:
+        assert {column["name"] for column in inspect(connection).get_columns("logins")} == set(logins.c.keys())
+        indexes = {index["name"] for index in inspect(connection).get_indexes("logins")}
+        assert "ix_logins_clears_at" in indexes
+        assert "ix_logins_locked_until" not in indexes
+        assert [tuple(row) for row in connection.execute(select(logins))] == [("x", 1, 0)]

@@ -66,6 +66,12 @@ def test_logins(caplog: pytest.LogCaptureFixture) -> None:
     assert succeeded["user"] == failed["user"] == pseudonym("user", "ann@example.org")
 
 
+def test_logins_without_credentials(caplog: pytest.LogCaptureFixture) -> None:
+    for headers in ({}, {"Authorization": "Basic ?"}, {"Authorization": bearer("ann")}):
+        assert Call("login", "POST", "/login", headers=headers).send().status_code == 401
+    assert [(line["event"], line["reason"]) for line in lines(caplog)] == [("login.failed", "missing")] * 3
+
+
 def test_locks(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(6):
         assert login("bob", "wrong horse") == 401
