@@ -75,7 +75,7 @@ def add_user(form: dict[str, Any], accounts: Accounts) -> User:
 def _faults(text: dict[str, str], address: str) -> dict[str, str]:
     """Returns what is wrong with each invalid field; of several faults, the last in the list."""
     username = normalize_username(text["username"])
-    password = password_fault(text["password"], (text["username"], text["name"], text["email"]))
+    password = password_fault(text["password"], (username, text["name"], text["email"]))
     checks = [
         ("name", not 1 <= len(text["name"].strip()) <= 200, "must have 1 to 200 characters"),
         ("username", not username, f"must have 1 to {MAX_USERNAME} characters"),
