@@ -16,11 +16,12 @@ from flask import Request
 from werkzeug.test import EnvironBuilder
 
 from events.errors import Mp3burstError
-from functions.auth.accounts import Accounts, UserId, WrongCredentials, normalize_username
+from functions.auth.accounts import Accounts, WrongCredentials, normalize_username
 from functions.auth.links import Links
 from functions.email_address import MAX_LENGTH, BadAddress, parse
 from functions.http_endpoint import JSON_LIMIT
 from functions.options import Options
+from functions.state.schema import UserId
 from functions.upload.multipart import base_name, read
 from tests.support.calls import LINK_KEY, Call, basic, bearer, functions
 from tests.unit.auth.test_tokens import encoded
