@@ -1,4 +1,4 @@
-"""What every event function does at its edge: parses the CloudEvent, and maps the outcome to an answer to the broker.
+"""The edge of every event function: parses the CloudEvent, and maps the outcome to an answer to the broker.
 
 There are two answers. 200 means that the event is settled: the work is done or recorded as failed, another worker has
 it, or the event is not one of ours. 503 means that the broker should retry. No function answers with a 4xx, which

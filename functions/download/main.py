@@ -26,7 +26,7 @@ _RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*(?P<first>[0-9]{0,18})[ \t]*-[ \t
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What download works with."""
+    """The stores, tables and keys that download uses."""
 
     media: Media
     jobs: Jobs

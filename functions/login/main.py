@@ -25,7 +25,7 @@ def login(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What login works with."""
+    """The tables and keys that login uses."""
 
     accounts: Accounts
     throttle: Throttle

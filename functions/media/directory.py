@@ -1,8 +1,8 @@
 """Media in a directory, for one machine or a volume that all instances share.
 
 ``ROOT/ab/abcdef…/`` holds the ``bytes`` of blob abcdef… and its ``stat.json``. Both are written in ``abcdef….part/``
-and made durable there; renaming that directory is the one moment at which the blob becomes visible. A blob moves from
-.part to its final name and never back, so deleting first the one and then the other misses nothing.
+and made durable there; renaming that directory makes the blob visible, atomically. A blob moves from .part to its final
+name and never back, so deleting .part first and the final directory second misses nothing.
 
 A blob that grows over many requests may have several writers: one that was believed dead may still write. So every
 writer has a number, the file ``writer`` beside the bytes holds the latest one's, and a writer changes the bytes only
@@ -134,7 +134,7 @@ class DirectoryWriter(HashingWriter):
             self._part.rename(self._path)
             self._is_visible = True
             _sync_directory(self._path.parent)
-            _sync_directory(self._root)  # Another process may have created ROOT/ab and not have synced it yet.
+            _sync_directory(self._root)  # Another process may have created ROOT/ab but not synced it yet.
 
     def _discard(self) -> None:
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
 """Media in MongoDB, as GridFS files that every GridFS client can read.
 
 The files document is inserted last and deleted first, so a blob is visible completely or not at all. pymongo's own
-GridIn is not used: it holds up to 48 MB of a file in memory, and its abort() deletes the chunks of any other file with
+GridIn is not used: it keeps up to 48 MB of a file in memory, and its abort() deletes the chunks of any other file with
 the same id.
 
 A blob that grows over many requests may have several writers: one that was believed dead may still write. So every
@@ -234,7 +234,7 @@ class GridFSWriter(HashingWriter):
                 raise MediaUnavailable("The file was deleted while it was being written; try again.")
 
     def _abandon(self, failure: BaseException | None) -> None:
-        self._close()  # A chunk that is inserted after the deletion, whoever deletes, would stay.
+        self._close()  # A chunk that is inserted after the deletion would never be deleted.
         super()._abandon(failure)
 
     def _discard(self) -> None:

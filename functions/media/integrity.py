@@ -1,8 +1,8 @@
 """The base classes of every media store: they count and hash the bytes, so that a store only has to store them.
 
 Two checksums are kept for each blob. CRC-32C (Castagnoli) costs a reader next to nothing, so every complete read is
-checked against it. SHA-256 costs as much as reading the blob itself; it is there for anyone who has to rule out more
-than accidental damage.
+checked against it. SHA-256 costs as much as reading the blob itself; it is for anyone who has to rule out more than
+accidental damage.
 
 A blob that is written in one go has both. One that grows over many requests (``BlockAppender``) has only the CRC-32C:
 its state is the checksum itself, so another process can continue it, which hashlib cannot do with SHA-256.
@@ -21,7 +21,7 @@ from functions.media.interface import BlobCorrupt, BlobExists, Checkpoint, Descr
 #: that the next part would have to replace.
 BLOCK_SIZE: Final = 256 * 1024
 
-#: Blocks that an appender passes to the store together: 4 MB, which is fast enough, and all that it holds in memory.
+#: Blocks that an appender passes to the store together: 4 MB, which is fast enough, and all that it keeps in memory.
 BLOCKS_PER_WRITE: Final = 16
 
 

@@ -1,7 +1,7 @@
 """The interface of the media stores, which keep videos, encoded pieces and MP3s as blobs.
 
 A blob is written once, under a fresh id that no other attempt uses, and becomes visible only when it is complete. No
-store holds a whole blob in memory.
+store keeps a whole blob in memory.
 """
 
 import re
@@ -45,7 +45,7 @@ class BlobCorrupt(Mp3burstError):
 
 
 class StaleWriter(Mp3burstError):
-    """A later writer has taken over the blob: nothing that this one has written since its last sync counts."""
+    """A later writer has taken over the blob: what this one has written since its last sync does not count."""
 
     status = 423
 
@@ -203,7 +203,7 @@ class Store(Protocol):
         """Returns a reader of a finished blob; BlobNotFound if there is none or the id is malformed."""
 
     def delete(self, blob: str) -> None:
-        """Deletes a blob, finished or not. Deleting one that does not exist is no error."""
+        """Deletes a blob, finished or not. Deleting one that does not exist is not an error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from functions.state.database import Database, DatabaseUnavailable, url
 from functions.state.leases import Lease, LeaseRenewer, attempt
 from functions.state.mails import Addressee, MailRow, Mails
 
-#: Seconds to go on recording that a mail was sent while the database is unavailable; the request may last 120.
+#: Seconds to keep trying to record that a mail was sent while the database is unavailable; a request may last 120.
 _RECORDING_SECONDS: Final = 60.0
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def send_mail(event: str, deps: Dependencies) -> None:
 
     The mail is sent twice, under the same Message-ID, in two cases only: this worker is killed after the mail server
     has accepted the mail and before that is recorded; or the database is unavailable just then for longer than the
-    lease lasts, and another worker is first once it is back.
+    lease lasts, and another worker claims the mail first once it is back.
 
     Raises:
         TryAgain: the mail could not be sent or recorded for now, and has been released.
@@ -88,7 +88,7 @@ def _send(event: str, lease: Lease[MailRow], addressee: Addressee, deps: Depende
 
 
 def _record(event: str, lease: Lease[MailRow], deps: Dependencies) -> None:
-    """Records that the mail was sent, waiting for the database if need be, so that nobody sends it again.
+    """Records that the mail was sent, waiting for the database if necessary, so that it is not sent again.
 
     Raises:
         DatabaseUnavailable: it takes longer than the request may. The event's next delivery tries to record it again.

@@ -74,7 +74,7 @@ def failed(to: Recipient, filename: str, error: str, message_id: str) -> Mail:
     Args:
         to: the user.
         filename: the video's file name.
-        error: the reason, a sentence for users.
+        error: the reason, a message for users.
         message_id: from ``functions.notify.transports.message_id_of``.
     """
     filename = _one_line(filename)

@@ -1,6 +1,6 @@
 """The record of blobs: each has a row before its first byte is written, so sweep finds what a killed writer leaves.
 
-A blob whose row has expired can never be retained again, so sweep may safely delete first its bytes, then its row.
+A blob whose row has expired can never be retained again, so sweep can safely delete its bytes and then its row.
 """
 
 import logging
@@ -71,8 +71,8 @@ class Blobs:
     ) -> Iterator[RenewingWriter]:
         """Writes a new blob under a fresh id; it expires in an hour unless a job retains it.
 
-        If the block raises, the blob is deleted, or left for sweep if the store is unavailable. What ``grant`` raises
-        comes before anything is recorded.
+        If the block raises, the blob is deleted, or left for sweep if the store is unavailable. If ``grant`` raises,
+        nothing has been recorded.
         """
         blob = new_blob_id()
         granted = self._reserve(blob, store, description, grant)
@@ -103,7 +103,7 @@ class Blobs:
         try:
             self._database.run(reserve)
         except Conflict:
-            # Ids are never drawn twice: the first commit took place, but its answer was lost.
+            # Ids are never reused, so the first try was committed and only its answer was lost.
             log.info("blob %s was already on record", blob)
         return granted
 
@@ -157,7 +157,7 @@ class Blobs:
         self._database.run(lambda connection: connection.execute(later))
 
     def expired(self, limit: int) -> list[tuple[BlobId, str]]:
-        """Up to ``limit`` expired blobs as (id, store), oldest first."""
+        """Returns up to ``limit`` expired blobs as (id, store), oldest first."""
         query = (
             select(blobs.c.id, blobs.c.store)
             .where(blobs.c.expires_at < now())

@@ -39,13 +39,13 @@ class DatabaseFault(Mp3burstError):
 
 
 class Conflict(Mp3burstError):
-    """A row with the same unique key exists already."""
+    """A row with the same unique key already exists."""
 
     status = 409
 
 
 def url(environ: Mapping[str, str]) -> URL:
-    """The URL of the database that the environment names.
+    """Returns the URL of the database that the environment names.
 
     Args:
         environ: ``DATABASE_URL``, or the tutorial systems' MYSQL_HOST, MYSQL_USER, MYSQL_PASSWORD, MYSQL_DB and
@@ -97,7 +97,7 @@ class Database:
         """Runs ``work`` in one transaction and commits it.
 
         After a deadlock or a lost connection, ``work`` runs again from its start. If the connection was lost during the
-        commit, nobody knows whether that took place, so ``work`` must recognize that it has been done already.
+        commit, the transaction may have taken place, so ``work`` must recognize what it has already done.
 
         Raises:
             DatabaseUnavailable: the database is unavailable; the transaction may or may not have taken place.
@@ -109,7 +109,7 @@ class Database:
                 with self.engine.begin() as connection:
                     return work(connection)
             except IntegrityError as error:
-                raise Conflict("This exists already.") from error
+                raise Conflict("This already exists.") from error
             except DBAPIError as error:
                 if not _is_temporary(error):
                     raise DatabaseFault("The database rejected a statement; the log has the cause.") from error
@@ -127,7 +127,7 @@ class Database:
 
 
 def _is_temporary(error: DBAPIError) -> bool:
-    """Whether the same transaction may succeed if it is retried."""
+    """Returns whether the same transaction may succeed if it is retried."""
     if error.connection_invalidated:
         return True
     code = error.orig.args[0] if error.orig is not None and error.orig.args else None

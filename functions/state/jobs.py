@@ -119,7 +119,7 @@ class Outcome:
 
 
 def is_job_id(text: str) -> bool:
-    """Whether the text has the form of a job's id; nothing else is looked up in the database."""
+    """Returns whether the text has the form of a job's id. Other texts are not looked up in the database."""
     return _JOB_ID.fullmatch(text) is not None
 
 
@@ -137,7 +137,7 @@ class Jobs:
         terms: LeaseTerms | None = None,
         stage: Literal["converting", "joining"] = "converting",
     ) -> None:
-        """The jobs of a database.
+        """Creates the access to the table.
 
         Args:
             database: where the table is.
@@ -150,7 +150,7 @@ class Jobs:
         self._leases = Leases(database, jobs, Job.from_row, states, terms)
 
     def add(self, job: NewJob) -> Job:
-        """Creates the job and retains its video, or returns the job that has its Idempotency-Key already.
+        """Creates the job and retains its video, or returns the job that already has its Idempotency-Key.
 
         Raises:
             BlobExpired: the video was swept in the meantime.
@@ -175,17 +175,17 @@ class Jobs:
         try:
             self._database.run(add)
         except Conflict:
-            # The key is taken: another upload was first. The id is taken: we committed, but lost the answer.
+            # Another upload with this key was first, or the first try was committed and only its answer was lost.
             existing = self.with_key(job.owner, job.key) if job.key is not None else None
             return existing or self.get(job.id, job.owner)
         return self.get(job.id, job.owner)
 
     def with_key(self, owner: UserId, key: str) -> Job | None:
-        """The owner's job with this Idempotency-Key."""
+        """Returns the owner's job with this Idempotency-Key."""
         return self._one(and_(jobs.c.owner == owner, jobs.c.key == key))
 
     def get(self, job: str, owner: UserId) -> Job:
-        """The owner's job.
+        """Returns the owner's job.
 
         Raises:
             JobNotFound: there is none, or it is another user's.
@@ -196,11 +196,11 @@ class Jobs:
         return found
 
     def with_mp3(self, mp3: str, owner: UserId) -> Job | None:
-        """The owner's job that made this MP3."""
+        """Returns the owner's job that made this MP3."""
         return self._one(and_(jobs.c.mp3 == mp3, jobs.c.owner == owner, jobs.c.state == "done"))
 
     def page(self, owner: UserId, limit: int, after: str | None = None) -> list[Job]:
-        """The owner's jobs, newest first, from the one that follows ``after``.
+        """Returns the owner's jobs, newest first, starting after the job ``after``.
 
         Raises:
             JobNotFound: there is no job ``after``.
@@ -254,7 +254,7 @@ class Jobs:
         return self._end(lease, Mp3Ready(lease.row.id), values, outcome)
 
     def fail(self, lease: Lease[Job], error: str) -> Event | None:
-        """Records that the job can never succeed; ``error`` is the message for its owner. Returns as ``finish``."""
+        """Records that the job can never succeed, with the message for its owner. Returns what ``finish`` does."""
         return self._end(lease, ConversionFailed(lease.row.id), {"state": "failed", "error": error})
 
     def release(self, lease: Lease[Job], error: Exception | None = None) -> None:
@@ -269,7 +269,7 @@ class Jobs:
                 if outcome is not None and not blob_records.retain(connection, outcome.mp3, outcome.size):
                     raise BlobExpired("Storing the MP3 took too long.")
                 return event
-            # An ended row keeps its lease's token, which shows that we committed, but lost the answer.
+            # An ended row keeps its lease's token, which shows that a first try was committed and its answer was lost.
             mine = select(jobs.c.id).where(lease.where, jobs.c.lease == lease.token, jobs.c.state.in_(FINISHED))
             return event if connection.scalar(mine) is not None else None
 

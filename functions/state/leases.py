@@ -53,7 +53,7 @@ class Lease(Generic[RowT]):
     """One attempt's lease on one row.
 
     Attributes:
-        token: identifies the attempt; the row holds it while the lease lasts.
+        token: identifies the attempt; it is in the row while the lease lasts.
         where: the condition that selects the row.
         row: the row as it was claimed.
         attempts: how many there have been, this one included.
@@ -70,12 +70,12 @@ class Lease(Generic[RowT]):
 
 
 def backoff(attempts: int) -> int:
-    """Milliseconds until sweep retries a row that failed temporarily: 30 s, doubled each time, at most 10 min."""
+    """Returns the milliseconds until a row that failed temporarily is due: 30 s, doubled each time, up to 10 min."""
     return int(min(30_000 * 2 ** max(attempts - 1, 0), 600_000))
 
 
 def is_free(table: Table) -> ColumnElement[bool]:
-    """The condition that no worker has a lease on the row."""
+    """Returns the condition that no worker has a lease on the row."""
     return or_(table.c.lease_until.is_(None), table.c.lease_until < now())
 
 
@@ -91,7 +91,7 @@ class Leases(Generic[RowT]):
         terms: LeaseTerms | None = None,
         max_attempts: int | None = MAX_ATTEMPTS,
     ) -> None:
-        """Leases on the rows that are in one of ``open_states``.
+        """Creates leases on the rows that are in one of ``open_states``.
 
         Args:
             database: where the table is.
@@ -112,7 +112,7 @@ class Leases(Generic[RowT]):
     def claim(self, where: ColumnElement[bool], **changes: object) -> Lease[RowT] | None:
         """Takes the row if it is free.
 
-        If another worker has it, wait until that lease is renewed (its worker lives) or has expired (its worker died).
+        If another worker has it, waits until that lease is renewed (its worker lives) or has expired (its worker died).
 
         Args:
             where: the condition that selects one row.
@@ -156,7 +156,7 @@ class Leases(Generic[RowT]):
         return connection.execute(select(self._table).where(where)).one_or_none()
 
     def held(self, lease: Lease[RowT]) -> ColumnElement[bool]:
-        """The condition under which the lease's worker may change the row: it still has the row."""
+        """Returns the condition that the lease's worker still has the row, and so may change it."""
         return and_(lease.where, self._table.c.lease == lease.token, self._open)
 
     def renew(self, lease: Lease[RowT], /, **changes: object) -> bool:
@@ -214,7 +214,7 @@ class LeaseRenewer:
     """
 
     def __init__(self, renew: Callable[[float], bool], terms: LeaseTerms) -> None:
-        """A renewer that is not running yet.
+        """Prepares the renewer; the ``with`` statement starts it.
 
         Args:
             renew: extends the lease; returns False if it is lost.

@@ -1,4 +1,4 @@
-"""Mails: one row for each event that the owner of a job is told about."""
+"""Mails: one row for each event that a job's owner is notified of."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +11,7 @@ from functions.state.jobs import Job
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
 from functions.state.schema import jobs, mails, users
 
-#: The events that a mail is sent for, by the type that the row holds.
+#: The events that a mail is sent for, by the type in the row.
 KINDS: Final[dict[str, type[Event]]] = {event.type: event for event in (Mp3Ready, ConversionFailed)}
 #: Milliseconds after which a mail that could not be sent is abandoned.
 MAX_AGE: Final = 86_400_000
@@ -59,7 +59,7 @@ class Mails:
         return self._leases.claim(mails.c.id == mail)
 
     def addressee(self, lease: Lease[MailRow]) -> Addressee | None:
-        """The user and the job of a mail; None if either was deleted."""
+        """Returns the user and the job of a mail; None if either was deleted."""
 
         def find(connection: Connection) -> Addressee | None:
             job = connection.execute(select(jobs).where(jobs.c.id == lease.row.job)).one_or_none()
@@ -80,7 +80,7 @@ class Mails:
         self._close(lease, "sent")
 
     def fail(self, lease: Lease[MailRow], _: str = "") -> None:
-        """Records that the mail can never be sent. There is nobody to tell: no event follows."""
+        """Records that the mail can never be sent. No event follows: the mail was the notification."""
         self._close(lease, "abandoned")
 
     def release(self, lease: Lease[MailRow], error: Exception | None = None) -> None:

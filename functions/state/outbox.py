@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Outbox:
-    """Publishes events whose rows are committed already, so that sweep can emit a lost one again."""
+    """Publishes events of rows that are already committed, so that sweep can emit a lost one again."""
 
     def __init__(self, database: Database, publish: Publish) -> None:
         self._database = database
@@ -44,7 +44,7 @@ class Outbox:
             self._publish(event, budget)
         except NotPublished as error:
             cause = error.__cause__ or error
-            log.warning("job %s: %s was not published, sweep will do it: %r", event.job, event.type, cause)
+            log.warning("job %s: %s was not published, sweep will emit it: %r", event.job, event.type, cause)
             return False
         table, row = row_of(event)
         untouched = table.c.due_at == seen if seen is not None else table.c.attempts == 0
@@ -58,7 +58,7 @@ class Outbox:
 
 
 def row_of(event: Event) -> tuple[Table, ColumnElement[bool]]:
-    """The table and the condition of the row that waits for the event."""
+    """Returns the table of the row that waits for the event, and the condition that selects the row."""
     match event:
         case VideoUploaded():
             return jobs, and_(jobs.c.id == event.job, jobs.c.state.in_(("uploaded", "converting")))
@@ -71,7 +71,7 @@ def row_of(event: Event) -> tuple[Table, ColumnElement[bool]]:
 
 
 def event_of(table: Table, row: Row[Any]) -> Event:
-    """The event that an unfinished row of the table waits for."""
+    """Returns the event that an unfinished row of the table waits for."""
     if table is mails:
         return KINDS[row.kind](row.job)
     if table is pieces:

@@ -1,4 +1,4 @@
-"""The queries of sweep and bury: rows that are overdue, and rows that have outlived their time."""
+"""The queries of sweep and bury: rows that are overdue, and rows that are old enough to delete."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -36,7 +36,7 @@ class Overdue:
         self._database = database
 
     def due(self, limit: int) -> list[Due]:
-        """The events of rows that are due and that no worker has, oldest first, at most ``limit`` per table."""
+        """Returns the events of due rows that no worker has, oldest first, at most ``limit`` per table."""
 
         def rows(connection: Connection, table: Table) -> list[Due]:
             query = select(table).where(is_free(table), table.c.due_at <= now()).order_by(table.c.due_at).limit(limit)
@@ -64,7 +64,7 @@ class Overdue:
     def abandon_mails(self) -> int:
         """Abandons the mails that could not be sent for a day; returns how many.
 
-        A mail with fewer attempts is kept: the whole installation must have been off for a day.
+        A mail with fewer than MAX_ATTEMPTS attempts is kept: the installation was probably off for a day.
         """
         old = and_(
             is_free(mails),

@@ -94,7 +94,7 @@ class Pieces:
                 )
             )
             if not moved.rowcount:
-                # Ours after all, if we committed, but lost the answer.
+                # It is ours if an earlier try was committed and its answer was lost.
                 mine = and_(jobs.c.id == job, jobs.c.state == "encoding", jobs.c.audio == record.audio)
                 return events if connection.scalar(select(jobs.c.id).where(mine)) is not None else None
             if not all(blob_records.retain(connection, blob) for blob in (record.audio, record.head)):
@@ -109,7 +109,7 @@ class Pieces:
         return self._leases.claim(_is_piece(job, n))
 
     def job(self, lease: Lease[PieceRow]) -> Job | None:
-        """The job of the piece; None if it was deleted or is no longer encoding."""
+        """Returns the job of the piece; None if it was deleted or is no longer encoding."""
         query = select(jobs).where(jobs.c.id == lease.row.job, jobs.c.state == "encoding")
         row = self._database.run(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else Job.from_row(row)
@@ -132,7 +132,7 @@ class Pieces:
         job = lease.row.job
 
         def encoded(connection: Connection) -> list[Event] | None:
-            # Locks the job's row before anything else, so whoever completes the set sees every other piece counted.
+            # Locks the job's row before anything else, so the worker of the last piece sees every other piece counted.
             counted = connection.execute(
                 select(jobs.c.done, jobs.c.total).where(jobs.c.id == job, jobs.c.state == "encoding").with_for_update()
             ).one_or_none()
@@ -177,7 +177,7 @@ class Pieces:
         self._leases.release(lease, error)
 
     def outputs(self, job: JobId) -> list[PieceOutput]:
-        """The encoded pieces of a job, in order."""
+        """Returns the encoded pieces of a job, in order."""
         query = select(pieces.c.output, pieces.c.plan).where(pieces.c.job == job).order_by(pieces.c.n)
         return self._database.run(
             lambda connection: [PieceOutput(row.output, row.plan) for row in connection.execute(query)]

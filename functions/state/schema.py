@@ -26,7 +26,7 @@ UserId = NewType("UserId", str)
 
 metadata = MetaData()
 
-# By MySQL's default collation "Ann" and "ann" are the same key; by that of the others they are not.
+# In MySQL's default collation "Ann" and "ann" are the same key; in those of the other databases they are not.
 _OPTIONS: Any = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 
 
@@ -56,7 +56,7 @@ def _now_mysql(*_: object, **__: object) -> str:
 
 
 def _work_columns(*, is_swept: bool = True) -> list[Column[Any]]:
-    """The columns of every row that workers lease.
+    """Returns the columns of every row that workers lease.
 
     ``due_at`` serves as the outbox: every unfinished row has one, and sweep emits the row's event again once it is
     past. ``lease`` is the token of the attempt that has the row until ``lease_until``. ``attempts`` counts them.
@@ -160,7 +160,7 @@ blobs = Table(
 )
 
 #: Files that arrive in more than one request. ``received`` bytes are durable, with the CRC-32C ``crc32c``; ``about`` is
-#: the Upload-Metadata as received; ``attempts`` numbers the writers. A row is deleted with that of its blob.
+#: the Upload-Metadata as received; ``attempts`` numbers the writers. A row is deleted together with its blob's row.
 uploads = Table(
     "uploads",
     metadata,

@@ -54,7 +54,7 @@ def sweep(_: CloudEvent) -> None:
 
 @functions_framework.cloud_event
 def bury(event: CloudEvent) -> None:
-    """Handles dead letters, events whose delivery failed, by making the row due, so that the next sweep decides."""
+    """Handles dead letters, events whose delivery failed, by making their rows due, so that the next sweep decides."""
     log.error("dead letter %s: %s at %s", event["id"], event.get("knativeerrorcode"), event.get("knativeerrordest"))
     if (dead := received(event)) is not None:
         with handling(dead):

@@ -1,8 +1,9 @@
 """Enforces what an upload may be: its size, its owner's quota, and its file type.
 
 The quota counts blobs: every upload in progress, with the bytes it may grow to, and every video and MP3 that is stored.
-An upload's blob has a row before its first byte is read, and the job that it becomes keeps that row. Whoever adds to a
-user's blobs locks the user's row first, so of two concurrent requests the second sees what the first has reserved.
+An upload's blob has a row before its first byte is read, and the job that it becomes keeps that row. A
+request that adds to a user's blobs locks the user's row first, so the second of two concurrent requests sees what the
+first has reserved.
 """
 
 import functools
@@ -149,7 +150,8 @@ class Reservation:
         """Makes sure that at least ``size`` bytes are reserved.
 
         Raises:
-            QuotaFull: too few bytes are left. BlobExpired: the blob has expired.
+            QuotaFull: too few bytes are left.
+            BlobExpired: the blob has expired.
         """
         self._grow(size, size)
 
@@ -179,7 +181,7 @@ class StreamChecks:
         Args:
             reservation: the bytes reserved for the upload; extended as more arrive.
             limit: bytes that the file may have.
-            received: bytes of it that earlier requests brought.
+            received: bytes of it that earlier requests delivered.
             head: those bytes, or None if they were HEAD_SIZE or more, and so have been checked.
         """
         self.received = received
@@ -192,7 +194,8 @@ class StreamChecks:
 
         Raises:
             TooLarge: the file exceeds the limit.
-            QuotaFull: it exceeds its owner's quota. BlobExpired: its blob has expired.
+            QuotaFull: it exceeds its owner's quota.
+            BlobExpired: its blob has expired.
             UnsupportedMediaType: its first HEAD_SIZE bytes are neither audio nor video.
         """
         for chunk in content:
@@ -211,7 +214,8 @@ class StreamChecks:
         """Checks the complete file: ``apply`` cannot judge one that is shorter than HEAD_SIZE.
 
         Raises:
-            Unprocessable: it is empty. UnsupportedMediaType: it is neither audio nor video.
+            Unprocessable: it is empty.
+            UnsupportedMediaType: it is neither audio nor video.
         """
         if not self.received:
             raise Unprocessable("The file is empty: choose another.", {"file": "is empty"})

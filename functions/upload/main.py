@@ -18,7 +18,7 @@ from functions.upload.tus import routes
 
 @functions_framework.http
 def upload(request: Request) -> Response:
-    """Answers POST /upload, and every method of /files."""
+    """Handles POST /upload, and every method of /files."""
     return routes.answer(request) if routes.matches(request) else _ROUTES.answer(request)
 
 
@@ -53,8 +53,9 @@ def create_job(form: Form, identity: Identity, key: str | None, deps: Dependenci
         The job: of concurrent requests with the same key all get the same one.
 
     Raises:
-        TooManyJobs, QuotaFull: the user has too much already.
-        UnsupportedMediaType: the file is neither audio nor video. TooLarge: it exceeds the limit.
+        TooManyJobs, QuotaFull: the user's quota is used up.
+        UnsupportedMediaType: the file is neither audio nor video.
+        TooLarge: the file exceeds the limit.
         Unprocessable: the file is empty, an option is invalid, or as described at ``multipart.read``.
         ClientDisconnected, BadRequest: as described at ``multipart.read``.
     """

@@ -1,4 +1,4 @@
-"""Receives one part of an upload, and makes a job of a complete one. Any instance resumes what another started."""
+"""Receives one part of an upload, and creates the job of a complete one. Any instance resumes what another started."""
 
 import time
 from collections.abc import Iterator
@@ -99,7 +99,8 @@ def receive(upload: Upload, part: Part, deps: Dependencies, identity: Identity) 
         StaleWriter: a later request has taken over the upload; nothing of this part is stored from now on.
         ClientDisconnected: the connection was lost.
         ChecksumMismatch: nothing of this part was stored.
-        TooLarge: the file exceeds the upload's length or the limit. QuotaFull: it exceeds its owner's quota.
+        TooLarge: the file exceeds the upload's length or the limit.
+        QuotaFull: the file exceeds its owner's quota.
         UnsupportedMediaType: the file is neither audio nor video; the upload has been deleted.
     """
     try:
@@ -163,7 +164,7 @@ def check_offset(upload: Upload, offset: int) -> None:
 
 
 def complete(upload: Upload, deps: Dependencies) -> str:
-    """Makes a job of a complete upload, unless it is one already. Safe to repeat after any failure.
+    """Creates the job of a complete upload, unless it has one. Safe to repeat after any failure.
 
     Returns:
         The job's id.

@@ -1,4 +1,4 @@
-"""Answers /files: resumable uploads by tus 1.0 (https://tus.io/protocols/resumable-upload)."""
+"""Handles /files: resumable uploads by tus 1.0 (https://tus.io/protocols/resumable-upload)."""
 
 import sys
 from email.utils import formatdate
@@ -29,7 +29,7 @@ _PART_TYPE: Final = "application/offset+octet-stream"
 
 
 class WrongVersion(Mp3burstError):
-    """The client did not say that it speaks tus 1.0.0."""
+    """The request does not have the header Tus-Resumable: 1.0.0."""
 
     status = 412
 
@@ -40,7 +40,7 @@ def matches(request: Request) -> bool:
 
 
 def answer(request: Request) -> Response:
-    """Answers a request to /files or /files/UPLOAD."""
+    """Handles a request to /files or /files/UPLOAD."""
     if override := request.headers.get("X-HTTP-Method-Override"):
         request.environ.update(REQUEST_METHOD=override.strip().upper())
     response = _ROUTES.answer(request)

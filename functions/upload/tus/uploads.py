@@ -222,8 +222,8 @@ class Uploads:
     def writing(self, upload: Upload, length: int | None = None) -> Iterator[Claim]:
         """Claims the upload while a part arrives.
 
-        If another request has it, wait: that request renews its claim, and this one is refused, or it has died, and
-        its claim expires.
+        If another request has it, waits until that request renews its claim, which refuses this one, or until the claim
+        expires because that request has died.
 
         Args:
             upload: the upload as it was found.
