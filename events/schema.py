@@ -56,7 +56,7 @@ class Event:
         }
 
     def data(self) -> bytes:
-        """The event's fields as JSON."""
+        """Returns the event's fields as JSON."""
         return json.dumps(asdict(self)).encode()
 
 

@@ -57,7 +57,7 @@ def text_of(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below a heading, up to the next one of its level or above."""
+    """Returns the text below a heading, up to the next one of its level or above."""
     level = heading.split(" ")[0]
     found = re.search(rf"^{re.escape(heading)}$(.*?)(?=^#{{1,{len(level)}}} |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found, f"there is no heading {heading!r}"
@@ -65,7 +65,7 @@ def section(text: str, heading: str) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of every table row, headings and rulers aside."""
+    """Returns the cells of every table row except headings and rulers."""
     lines = [line.strip() for line in text.splitlines()]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
     rulers = [number for number, row in enumerate(cells) if set("".join(row)) <= set("-| ")]
@@ -190,7 +190,7 @@ def test_every_option_is_described() -> None:
 
 
 def errors() -> dict[str, int]:
-    """The status of every error class, by name."""
+    """Returns the status of every error class, by name."""
     for path in CODE:
         if re.search(r"^class \w+\(\w*(Error|TryAgain|BadRequest|No\w+|BadSetting)\)", path.read_text(), re.MULTILINE):
             import_module(name_of(path))
@@ -205,7 +205,7 @@ def errors() -> dict[str, int]:
 
 
 def defined_errors() -> set[str]:
-    """The names of all error classes by the source alone, so that none is missed for not being imported."""
+    """Returns the names of all error classes, from the source: importing modules could miss some."""
     bases = {
         node.name: {ast.unparse(base) for base in node.bases}
         for path in CODE
@@ -255,7 +255,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def anchors(file: Path) -> set[str]:
-    """The anchors that GitHub gives the headings of a document."""
+    """Returns the anchors that GitHub gives the headings of a document."""
     headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -275,7 +275,7 @@ def test_paths_and_names_that_a_document_names_exist(document: Path) -> None:
 
 @cache
 def definitions(path: Path) -> set[str]:
-    """What a module defines at its top, and the methods of its classes as Class.method."""
+    """Returns the names defined at a module's top level, and the methods of its classes as Class.method."""
     found: set[str] = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

@@ -72,7 +72,7 @@ def prepare(
 
 
 def _times(report: ExcerptReport, second: float | None) -> tuple[float, ...]:
-    """Positions in the excerpt of the frames to compare."""
+    """Returns the positions of the frames to compare, in seconds from the start of the excerpt."""
     if second is not None:
         return (report.offset,)
     step = min(report.reach - report.offset, EXCERPT_WINDOW) / _FRAMES

@@ -18,7 +18,8 @@ from functions.state.jobs import Jobs
 from functions.state.outbox import Outbox
 from functions.state.pieces import Pieces
 
-#: Seconds of sound for which another encoder pays: to start one, pre-roll included, costs what encoding 8 s does.
+#: Seconds of sound per encoder below which another one does not pay off: starting one, pre-roll included, costs as
+#: much as encoding 8 s.
 ENCODER_SECONDS: Final = 20.0
 #: Seconds of sound from which a job is split.
 FANOUT_SECONDS: Final = 900.0
@@ -38,7 +39,7 @@ class Dependencies:
         encoders: how many encoders may run at once in this process.
         fanout_seconds: seconds of sound from which a job is split.
         max_pieces: limit of a job's pieces, if each must decode everything before it.
-        ffmpeg: the program's path; None for the one that imageio-ffmpeg brings.
+        ffmpeg: the program's path; None for the one that imageio-ffmpeg contains.
     """
 
     media: Media
@@ -53,7 +54,7 @@ class Dependencies:
     ffmpeg: str | None = None
 
     def encoders_for(self, seconds: float) -> int:
-        """Returns how many encoders pay for so many seconds of sound."""
+        """Returns how many encoders pay off for so many seconds of sound."""
         return max(min(self.encoders, int(seconds / ENCODER_SECONDS)), 1)
 
 

@@ -45,12 +45,12 @@ class JobPlan:
     warning: str | None = None
 
     def to_json(self) -> str:
-        """The text for the job's row."""
+        """Returns the text for the job's row."""
         return json.dumps({**asdict(self), "plan": self.plan.to_json()})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The plan from the job's row."""
+        """Parses the text in the job's row."""
         values: dict[str, Any] = json.loads(text)
         return cls(**{**values, "plan": Plan.from_json(values["plan"])})
 
@@ -70,12 +70,12 @@ class EncodedPiece:
     reconfigured: bool
 
     def to_json(self) -> str:
-        """The text for the piece's row."""
+        """Returns the text for the piece's row."""
         return json.dumps({"sum": self.summary.to_json(), "errors": self.errors, "reconfigured": self.reconfigured})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The piece from its row."""
+        """Parses the text in the piece's row."""
         values: dict[str, Any] = json.loads(text)
         return cls(PieceSummary.from_json(values["sum"]), values["errors"], values["reconfigured"])
 
@@ -86,7 +86,7 @@ def plan_pieces(track: TrackInfo, options: Options, threshold: float, limit: int
     Args:
         track: the track; its file may still grow.
         options: what the user asked for.
-        threshold: seconds of sound from which on several workers pay off.
+        threshold: seconds of sound from which several workers pay off.
         limit: maximum number of pieces if every encoder decodes the track from its start; no more than there are
             workers.
 
@@ -132,7 +132,7 @@ def encode_piece(
 
 
 def pieces_fit(plan: Plan, pieces: Sequence[EncodedPiece]) -> bool:
-    """Whether the pieces belong to one encoding and can be joined.
+    """Returns whether the pieces belong to one encoding and can be joined.
 
     If an encoder that seeks meets damage, fewer samples may have been decoded than were counted for later pieces.
     """

@@ -1,7 +1,7 @@
 """Plans how a track becomes MP3: rate, channels, quality, edits, and the ranges that encoders work on in parallel.
 
-The result does not depend on the ranges, byte for byte. An encoder that starts ``PREROLL_FRAMES`` early has no memory
-left at its range that it did not start at the beginning (measured, not proven: the identity tests check it). At
+The result does not depend on the ranges, byte for byte. An encoder that starts ``PREROLL_FRAMES`` early makes the same
+frames in its range as one that starts at the beginning (measured, not proven: the identity tests check it). At
 44.1 kHz and its fractions a frame of constant bit rate is not a whole number of bytes, and the padding that compensates
 repeats every 49 frames: encoders start at multiples of 49.
 
@@ -29,8 +29,8 @@ RANGE_STEP = 49
 MIN_RANGE_FRAMES = 4 * RANGE_STEP
 #: The cost of decoding a second, relative to encoding it; an encoder that cannot seek decodes from the track's start.
 DECODE_COST = 0.07
-#: The same while the track is still being read from a slow source: an encoder waits for the sound before its range
-#: longer than it decodes it (measured, 300 MB with 580 s of sound in GridFS).
+#: The same while the track is still being read from a slow source: an encoder spends more time waiting for the
+#: sound before its range than decoding it (measured, 300 MB with 580 s of sound in GridFS).
 SLOW_SOURCE_COST = 0.25
 #: Codecs whose packets may say how loud each channel is in a mix. ffmpeg's filters learn that only in stages, and
 #: anything with more than two channels is mixed in stages too.
@@ -91,12 +91,12 @@ class FrameRange:
         return f"atrim={':'.join(limits)}" if limits else None
 
     def to_json(self) -> dict[str, Any]:
-        """The range as JSON types."""
+        """Returns the range as JSON types."""
         return {"start": self.start, "end": self.end, "leap": asdict(self.seek) if self.seek else None}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The range from ``to_json``."""
+        """Parses the output of ``to_json``."""
         return cls(data["start"], data["end"], Seek(**data["leap"]) if data.get("leap") else None)
 
 
@@ -109,12 +109,11 @@ class Plan:
         rate: sample rate of the MP3, Hz.
         channels: 1 or 2.
         quality: the encoder's arguments for bit rate or quality.
-        filters: ffmpeg filters that are applied before the ranges are cut out.
+        filters: ffmpeg filters that are applied before a range is selected.
         samples: estimated number of samples of the MP3.
         ranges: the ranges, in order and without gaps.
         start_sample: number of the track's sample where the MP3 starts; every encoder decodes those before it too.
-        loopback: whether all filters after the first run behind a loopback decoder, so that they see a
-            single format.
+        loopback: whether all filters after the first run behind a loopback decoder, so that they see a single format.
         packets: number of the track's packets.
         bundled: whether ffmpeg may run the bundled way instead of in stages (``ffmpeg.args``).
     """
@@ -150,13 +149,13 @@ class Plan:
         return self.quality[0] == "-q:a"
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as JSON types."""
+        """Returns the plan as JSON types."""
         values = {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
         return {**values, "pieces": [frame_range.to_json() for frame_range in self.ranges]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The plan from ``to_json``."""
+        """Parses the output of ``to_json``."""
         values = {name: data[key] for name in cls.__slots__ if (key := _JSON_KEYS.get(name, name)) in data}
         values["quality"] = tuple(data["quality"])
         values["filters"] = tuple(data["filters"])

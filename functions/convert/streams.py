@@ -15,7 +15,7 @@ class SupportsReadSeek(Protocol):
         ...
 
     def tell(self) -> int:
-        """The byte offset."""
+        """Returns the byte offset."""
         ...
 
 

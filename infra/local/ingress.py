@@ -205,7 +205,7 @@ def router(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
 
 
 def is_local_host(host: str, port: int) -> bool:
-    """Whether a Host header names this machine. Clients omit port 80 (RFC 9110, 4.2.3)."""
+    """Returns whether a Host header names this machine. Clients omit port 80 (RFC 9110, 4.2.3)."""
     names = ("localhost", "127.0.0.1")
     return host in {f"{name}:{port}" for name in names} or (port == 80 and host in names)
 

@@ -61,7 +61,7 @@ def _refuse_newer(connection: Connection, config: Config) -> None:
 
 @contextmanager
 def _exclusive(connection: Connection) -> Iterator[None]:
-    """Holds the database's migration lock, which the server releases if this process dies."""
+    """Locks the database against other migrations; the server releases the lock if this process dies."""
     match connection.dialect.name:
         case "postgresql":
             # Until the transaction ends. PostgreSQL's DDL is part of it, so a killed migration leaves no trace.

@@ -18,7 +18,7 @@ SCRIPT = ROOT / "scripts" / "demo.py"
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Runs the demo with a platform of its own and the log of both in the test's directory."""
+    """Runs the demo with its own platform, both logging to the test's directory."""
     command = [sys.executable, str(SCRIPT), "--data", str(tmp_path / "da ta"), "--port", str(free_port())]
     # nohup, for example, ignores SIGHUP, and a child inherits that.
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

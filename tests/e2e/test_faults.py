@@ -120,7 +120,7 @@ def test_mongodb_is_restarted(rig: Rig, measured: Measured) -> None:
 
 
 def without_a_server(rig: Rig, server: SqlServer | MongoDB) -> None:
-    """Stops the server until a user has been told that it is unavailable."""
+    """Stops the server until a user gets the response that it is unavailable."""
     server.kill() if isinstance(server, SqlServer) else server.stop()
     rig.me.try_upload(BytesIO(CLIP), "refused.wav").problem(503)
     server.start()

@@ -32,7 +32,7 @@ COVER = b"c"
 BEGUN = b"b"
 REPORT = b"d"
 
-#: The most bytes that one READ returns, and the size of libav's I/O buffers.
+#: Bytes that one READ returns, at most; also the size of libav's I/O buffers.
 BUFFER = 256 << 10
 #: Spans in one GATHER, at most.
 MAX_SPANS = 32
@@ -68,11 +68,11 @@ class Fault(StrEnum):
     TRACK = "track"  # no such track
     CODEC = "codec"  # no decoder, or no container takes it
     MEMORY = "memory"
-    DISK_FULL = "room"
+    DISK_FULL = "disk full"
     BROKEN = "broken"  # anything else, with a detail
-    NOT_COPYABLE = "not whole"  # MP3 packets that do not make an MP3 file
+    NOT_COPYABLE = "not copyable"  # MP3 packets that do not make an MP3 file
     NO_PICTURE = "no picture"
-    PAST_END = "beyond"  # the video ends before the requested second
+    PAST_END = "past end"  # the video ends before the requested second
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class PositionedFile(io.RawIOBase):
     _position: int
 
     def tell(self) -> int:
-        """The byte offset of the next read."""
+        """Returns the byte offset of the next read."""
         return self._position
 
     def readable(self) -> bool:
@@ -207,7 +207,7 @@ class RemoteFile(PositionedFile):
 
     def _answer(self) -> bytes:
         (length,) = ANSWER.unpack(receive(self._link, ANSWER.size))
-        # Not in one call with MSG_WAITALL: a signal ends that early, and the rest would pass for the next answer.
+        # Not in one call with MSG_WAITALL: a signal ends that early, and the rest would be taken for the next answer.
         return bytes(receive(self._link, length))
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -276,7 +276,7 @@ class FaultReport:
     Attributes:
         fault: a ``Fault``; a compromised child may send any text.
         detail: for the log.
-        tracks: number of audio tracks, where the requested one is missing.
+        tracks: number of audio tracks, if the requested one is missing.
     """
 
     fault: str

@@ -1,4 +1,4 @@
-"""Starts demux children, and keeps a spare one ready where that pays: starting one takes a tenth of a second.
+"""Starts demux children, and keeps a spare one ready if asked to: starting one takes a tenth of a second.
 
 A spare child has not seen a byte of any user's file. A child reads one file only.
 """
@@ -130,7 +130,7 @@ def _path() -> list[str]:
     return [str(_ROOT), *(entry for entry in sys.path if Path(entry).is_absolute())]
 
 
-#: The one of this process.
+#: This process's spawner.
 spawner = DemuxSpawner()
 os.register_at_fork(after_in_child=spawner.reset)
 atexit.register(spawner.dismiss)

@@ -70,7 +70,7 @@ def _bundled(plan: Plan, frame_range: FrameRange, track: int) -> str:
         rf"amovie=filename=fd\\::format_name={_demuxer(plan.container)}:dec_threads=1"
         rf":format_opts=fd={track}\\:protocol_whitelist=fd"
     )
-    # Filters count time in samples of the source, as in stages. Unlike a file's clock it never goes back.
+    # Filters count time in samples of the source, as in stages. Unlike a file's clock, this count never goes back.
     clock = ("asettb=1/sr", "asetpts=N")
     batch = f"asetnsamples=n={_BATCH}:p=0"
     return ",".join([movie, *clock, *_filters(plan, frame_range), _LAME, batch])

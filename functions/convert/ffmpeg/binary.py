@@ -54,7 +54,7 @@ def default_ffmpeg() -> str:
 
 @functools.cache
 def supports_bundled(ffmpeg: str) -> bool:
-    """Whether the program at this path can run the bundled way (``args``)."""
+    """Returns whether the program at this path can run the bundled way (``args``)."""
     if "IMAGEIO_FFMPEG_EXE" not in os.environ and ffmpeg == default_ffmpeg():
         return True  # the lock file pins its version
     try:

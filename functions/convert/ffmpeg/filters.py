@@ -17,13 +17,13 @@ _COUNTED = "asetpts=round(N/SR/TB)"
 
 
 def any_edits(options: Options) -> bool:
-    """Whether the sound differs from the source's."""
+    """Returns whether the options change the sound."""
     trimmed = bool(options.start) or options.end is not None
     return trimmed or bool(options.fade_in or options.fade_out or options.volume or options.normalize or options.mono)
 
 
 def needs_exact_length(options: Options, seconds: float) -> bool:
-    """Whether the exact length of a track of about this many seconds must be known."""
+    """Returns whether the exact length of a track of about this many seconds must be known."""
     return bool(options.fade_out) and (options.end is None or options.end > seconds - 1.0)
 
 

@@ -51,7 +51,7 @@ class FrameHeader:
 
 
 def samples_per_frame(rate: int) -> int:
-    """Samples per channel in a frame: 1152 in MPEG-1 (32 kHz and up), 576 below."""
+    """Returns the samples per channel in a frame: 1152 in MPEG-1 (32 kHz and up), 576 below."""
     return 1152 if rate >= 32000 else 576
 
 
@@ -81,7 +81,7 @@ def _parse(header: bytes) -> FrameHeader | None:
 
 
 def tag_offset(data: bytes | bytearray) -> int | None:
-    """Byte offset of the word ``Xing`` or ``Info`` in a tag frame; None if the frame has neither."""
+    """Returns the byte offset of the word ``Xing`` or ``Info`` in a tag frame; None if the frame has neither."""
     frame = parse_header(data)
     if frame is None:
         return None
@@ -92,5 +92,5 @@ def tag_offset(data: bytes | bytearray) -> int | None:
 
 
 def is_tag(data: bytes | bytearray) -> bool:
-    """Whether the frame is a Xing, Info or VBRI tag instead of sound."""
+    """Returns whether the frame is a Xing, Info or VBRI tag instead of sound."""
     return tag_offset(data) is not None or data[36:40] == b"VBRI"

@@ -35,7 +35,7 @@ _IMAGES = (
     (b"II*\0", "image/tiff"),
     (b"MM\0*", "image/tiff"),
 )
-#: Maximum time in milliseconds that four bytes hold, 49 days. A damaged file may claim to be longer.
+#: Maximum time in milliseconds that fits into four bytes, 49 days. A damaged file may claim to be longer.
 _MAX_TIME = 0xFFFFFFFF
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 

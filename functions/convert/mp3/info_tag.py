@@ -26,7 +26,7 @@ MAX_MARKS = 400
 
 
 def delay_and_padding(tag: bytes) -> tuple[int, int] | None:
-    """Encoder delay and padding in samples, from the LAME extension; None if there is none."""
+    """Returns the encoder delay and padding in samples, from the LAME extension; None if there is none."""
     offset = tag_offset(tag)
     if offset is None or len(tag) < offset + _SIZE or tag[offset + 4 : offset + 8] != _ALL_FIELDS.to_bytes(4, "big"):
         return None
@@ -39,7 +39,7 @@ def blank_tag(like: bytes, bitrate: int | None, encoder: bytes, delay: int, padd
 
     Args:
         like: the four header bytes of such a frame.
-        bitrate: minimum bit rate of the tag frame in kbit/s; None for the smallest that holds the tag.
+        bitrate: minimum bit rate of the tag frame in kbit/s; None for the smallest that fits the tag.
         encoder: the encoder's name, up to nine bytes.
         delay: samples that the encoder added at the start.
         padding: samples that it added at the end.

@@ -8,10 +8,10 @@ from typing import Final
 
 from functions.convert.errors import EncoderKilled
 
-#: Seconds after which a program counts as stalled. An ffmpeg at work uses ``MIN_CPU_SECONDS`` or makes progress long
-#: before, however many processes share its CPU.
+#: Seconds after which a program counts as stalled. A working ffmpeg uses ``MIN_CPU_SECONDS`` or makes progress long
+#: before that, however many processes share its CPU.
 STALL_SECONDS: Final = 300.0
-#: Seconds of CPU time below which a program only reported its progress, which takes ffmpeg a thousandth of the time.
+#: Seconds of CPU time that count as work: reporting progress alone takes ffmpeg less, a thousandth of the time.
 MIN_CPU_SECONDS: Final = 1.0
 #: Seconds between two checks, and the most that one check adds to the idle time: if this process was suspended with the
 #: program, as in a paused container, the time in between says nothing.
@@ -26,7 +26,7 @@ class Watchdog:
 
         Args:
             pid: its id.
-            clock: returns seconds, and stands still while the machine is suspended.
+            clock: returns seconds, not counting those in which the machine is suspended.
         """
         self._pid = pid
         self._clock = clock

@@ -2,7 +2,7 @@
 
 The encoder gets an excerpt of the track: the head of the file and the run of clusters that its range needs, with as
 much before it as the decoder remembers. ffmpeg's own seeking (``-ss``) goes by time stamps, which are milliseconds here
-and do not tell which sample a packet starts with. So the samples of every packet before the excerpt are counted, from
+and do not show which sample a packet starts with. So the samples of every packet before the excerpt are counted, from
 the packets themselves (``packets``), and the range is counted from the first sample of the excerpt.
 
 Whatever cannot be counted, or cannot be decoded from the middle bit by bit, is decoded from its beginning:
@@ -32,7 +32,7 @@ from functions.convert.seek.packets import COUNTABLE, packet_counter
 from functions.convert.streams import SupportsReadSeek, SupportsWrite
 from functions.options import Options
 
-#: Seconds of sound from which on encoders seek. Below an hour the last encoder wastes 3 s at most. Of 3.2 h of FLAC
+#: Seconds of sound from which encoders seek. Below an hour the last encoder wastes 3 s at most. Of 3.2 h of FLAC
 #: (1.5 GB) one of 97 pieces took 11.1 s from the beginning and 1.1 s with a seek, and indexing took 1.6 s for all.
 #: Counting the packets of an hour takes 0.1 s (FLAC) to 0.2 s (PCM, MP3, Vorbis).
 MIN_SEEK_SECONDS = 3600.0
@@ -63,7 +63,7 @@ class TrackChanged(Exception):
 
 
 def is_seekable(track: TrackInfo, options: Options) -> bool:
-    """Whether the packets can be indexed, so that encoders of the track may be able to seek."""
+    """Returns whether the packets can be indexed, so that encoders of the track may be able to seek."""
     counts = options.start or options.end is not None or options.fade_in or options.fade_out or options.normalize
     return (
         track.container == "matroska"

@@ -1,8 +1,8 @@
 """Counts the samples that a packet decodes to by looking at the packet, for codecs whose decoders have short memories.
 
 PCM and FLAC have no memory. What a Vorbis packet decodes to depends on the one packet before it; an MP3 packet depends
-on the one before it and on as many as hold the 511 bytes that its frames may borrow. After that, a decoder that started
-late outputs bit-identical samples, since nothing else affects them.
+on the one before it and on as many as contain the 511 bytes that its frames may borrow. After that, a decoder that
+started late outputs bit-identical samples, since nothing else affects them.
 """
 
 from collections.abc import Callable

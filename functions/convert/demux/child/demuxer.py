@@ -57,7 +57,7 @@ class Demuxer:
         self._shift = 0.0  # added to times since the clock restarted
         self._gaps = 0
         self._gap_seconds = 0.0
-        self._standstill_seconds = 0.0  # of packets whose time is not after the one before
+        self._stalled_seconds = 0.0  # of packets whose time is not after the one before
         self._others_reach = 0.0
         # A float, since computing with a packet's own fraction costs more than reading the packet.
         self._base = float(stream.time_base or 0)
@@ -121,7 +121,7 @@ class Demuxer:
         if 2 * self._gaps > self.packets:  # a wrong clock, as for E-AC-3 and DTS in AVI
             self.errors -= self._gaps
             self._end = (self._first or 0.0) + self._summed
-        elif self._gap_seconds <= self._standstill_seconds + GAP:  # a clock that waited, as for FLAC in ASF
+        elif self._gap_seconds <= self._stalled_seconds + GAP:  # a clock that stalls, as for FLAC in ASF
             self.errors -= self._gaps
 
     def _note_other(self, packet: "av.packet.Packet[Any]") -> None:
@@ -161,12 +161,12 @@ class Demuxer:
             self._gaps += 1
             self._gap_seconds += start - self._end
         elif start <= self._last_start and self.packets > 1:
-            self._standstill_seconds += length
+            self._stalled_seconds += length
         self._last_start = start
         self._end = max(self._end, start + length)
 
     def rest(self, last: "av.packet.Packet[Any]") -> int | None:
-        """How much of the last packet comes before the end that the container declares.
+        """Returns how much of the last packet is before the end that the container declares.
 
         Returns:
             A length in the packet's time base; None for the complete packet.
@@ -193,7 +193,7 @@ class Demuxer:
 
 
 def is_picture(stream: "av.stream.Stream") -> bool:
-    """Whether a stream is a single embedded picture rather than a video."""
+    """Returns whether a stream is a single embedded picture rather than a video."""
     return stream.type == "video" and bool(stream.disposition & stream.disposition.attached_pic)
 
 

@@ -218,7 +218,7 @@ def _tags(found: dict[str, str]) -> dict[str, str]:
 
 
 def _chapters(container: "av.container.InputContainer", demuxer: Demuxer) -> list[Chapter]:
-    """The container's chapters, on the clock of the extracted track."""
+    """Returns the container's chapters, on the clock of the extracted track."""
     # The tag of an MP3 file counts from the first sample that is played, not from the first packet.
     start = 0.0 if container.format.name == "mp3" else demuxer.start
     chapters = []
@@ -277,7 +277,7 @@ class _Reporter:
 
 
 def _carry_out(order: Order, source: io.RawIOBase, target: IO[bytes], reporter: _Reporter) -> Extracted | Report:
-    """Carries out an order; whatever the file does to libav becomes a report."""
+    """Carries out an order; every failure of libav becomes a report."""
     try:
         if isinstance(order.wanted, ExcerptOrder):
             return video_excerpt.extract(_open(source), target, order.wanted.second)

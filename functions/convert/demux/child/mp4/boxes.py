@@ -171,7 +171,7 @@ class PatchedFile(PositionedFile):
 
 
 def is_fragmented(source: io.RawIOBase) -> bool:
-    """Whether an mp4 or mov has ``moof`` boxes (ISO/IEC 14496-12, 8.8).
+    """Returns whether an mp4 or mov has ``moof`` boxes (ISO/IEC 14496-12, 8.8).
 
     Such tracks decode differently once they are remuxed to mov.
     """
@@ -195,7 +195,7 @@ def is_fragmented(source: io.RawIOBase) -> bool:
 
 
 def size_of(parts: Parts) -> int:
-    """The size of all parts in bytes."""
+    """Returns the size of all parts in bytes."""
     return sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in parts)
 
 

@@ -131,7 +131,7 @@ class Movie:
         return repeat(size, self.packets) if size else self.reader.numbers(stsz.body + 12, self.packets)
 
     def beginning(self) -> PatchedFile:
-        """The file as if its audio track had only a few packets, and its other tracks none."""
+        """Returns the file as if its audio track had only a few packets, and its other tracks none."""
         reader = self.reader
         patches = self._hidden_tables()
         shown = min(self.packets, _SHOWN_PACKETS)
@@ -149,7 +149,7 @@ class Movie:
         return PatchedFile(reader.source, reader.size, patches)
 
     def _hidden_tables(self) -> dict[int, bytes]:
-        """Patches that rename edit lists, and tables that libav needs not see, to ``free``."""
+        """Returns patches that rename edit lists, and tables that libav need not see, to ``free``."""
         reader = self.reader
         patches: dict[int, bytes] = {}
         for trak in self.traks:
@@ -232,7 +232,7 @@ def _packets(reader: BoxReader, tables: dict[bytes, Box]) -> int:
 
 
 def _entries_for(wanted: int, counts: Iterable[int]) -> tuple[int, int]:
-    """How many of the counts are needed to reach a sum, and the sum of those without the last."""
+    """Returns how many of the counts are needed to reach a sum, and the sum of those without the last."""
     reached = 0
     for number, count in enumerate(counts, 1):
         if reached + count >= wanted:

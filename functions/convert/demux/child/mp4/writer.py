@@ -72,7 +72,7 @@ def write_frames(movie: Movie, target: IO[bytes]) -> tuple[int, int, float]:
 
 
 def _skipped(movie: Movie, rate: int, samples: int) -> tuple[int, int]:
-    """The samples at the start and at the end that the edit list skips."""
+    """Returns the samples at the start and at the end that the edit list skips."""
     left = movie.packets
     for count, length in movie.times():
         left -= count
@@ -103,7 +103,7 @@ def _chunks(movie: Movie) -> Iterator[_Chunk]:
     """Yields the track's chunks.
 
     Raises:
-        UnsupportedLayout: a chunk lies outside the file, or the chunks do not contain all packets.
+        UnsupportedLayout: a chunk is outside the file, or the chunks do not contain all packets.
     """
     sizes = movie.sizes()
     packets = 0
@@ -118,7 +118,7 @@ def _chunks(movie: Movie) -> Iterator[_Chunk]:
 
 
 def _moov(movie: Movie, offset: int) -> Parts:
-    """The new ``moov`` box, for audio that starts at an offset of the new file."""
+    """Returns the new ``moov`` box, for audio that starts at an offset of the new file."""
     parts: Parts = []
     for box in movie.reader.children(movie.moov):
         if box == movie.trak:
@@ -131,7 +131,7 @@ def _moov(movie: Movie, offset: int) -> Parts:
 
 
 def _trak(movie: Movie, box: Box, offset: int) -> Parts:
-    """The ``trak`` box, or one of the boxes in it, with a single chunk at an offset of the new file."""
+    """Returns the ``trak`` box, or one of the boxes in it, with a single chunk at an offset of the new file."""
     parts: Parts = []
     for child in movie.reader.children(box):
         if child.kind in (b"mdia", b"minf", b"stbl"):
