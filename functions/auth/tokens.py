@@ -69,9 +69,13 @@ class Signer:
         try:
             key = load_pem_private_key(private_key.encode(), None)
         except (ValueError, TypeError) as error:
-            raise BadSetting("TOKEN_PRIVATE_KEY is not a private key in PEM format.") from error
+            raise BadSetting(
+                "TOKEN_PRIVATE_KEY is not a private key in PEM format: set it to an Ed25519 key in PKCS 8."
+            ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise BadSetting("TOKEN_PRIVATE_KEY is not an Ed25519 key.")
+            raise BadSetting(
+                "TOKEN_PRIVATE_KEY is not an Ed25519 key: create one with `openssl genpkey -algorithm ed25519`."
+            )
         self._key = key
         self._kid = _jwk(key.public_key())["kid"]
         self.seconds = int(hours * 3600)
@@ -115,11 +119,13 @@ class Verifier:
         for pem in _PEM.findall(public_keys):
             key = load_pem_public_key(pem.encode())
             if not isinstance(key, Ed25519PublicKey):
-                raise BadSetting("TOKEN_PUBLIC_KEYS contains a key that is not an Ed25519 key.")
+                raise BadSetting("TOKEN_PUBLIC_KEYS contains a key that is not an Ed25519 key: remove it.")
             self.jwks.append(_jwk(key))
             self._keys[self.jwks[-1]["kid"]] = key
         if not self._keys:
-            raise BadSetting("TOKEN_PUBLIC_KEYS contains no public key in PEM format.")
+            raise BadSetting(
+                "TOKEN_PUBLIC_KEYS contains no public key in PEM format: set it to that of TOKEN_PRIVATE_KEY."
+            )
 
     def verify(self, token: str) -> Identity:
         """Returns the identity in the token.

@@ -166,7 +166,9 @@ def _translated_errors() -> Iterator[None]:
     try:
         yield
     except RequestEntityTooLarge as error:
-        raise BadRequest("The form has too many fields, or its headers are too long.") from error
+        raise BadRequest(
+            "The form has too many fields, or its headers are too long: send only the file and its options."
+        ) from error
     except ValueError as error:
         raise BadRequest("The form is malformed: send multipart/form-data as defined in RFC 7578.") from error
 

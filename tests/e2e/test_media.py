@@ -27,8 +27,8 @@ FFMPEG: Final[str] = imageio_ffmpeg.get_ffmpeg_exe()
 ID3: Final[Any] = id3.ID3  # mutagen has no types
 DAMAGED: Final = "damaged"
 EARLY: Final = "truncated"
-SILENT: Final = "This file has no audio track."
-NO_MEDIA: Final = "This is not a video or audio file, or it is incomplete or damaged."
+SILENT: Final = "This file has no audio track: choose a file with sound."
+NO_MEDIA: Final = "This is not a video or audio file, or it is incomplete or damaged: check that it plays."
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ MADE: Final = (
         "no-such-track.mkv",
         (*sound(4), *sound(2), "-map", "0", "-map", "1", "-c:a", "flac"),
         options=(("track", "2"),),
-        error="This file has 2 audio tracks, numbered from 0: there is no track 2.",
+        error="There is no audio track 2 in this file: choose one from 0 to 1.",
     ),
     Case("surround.m4a", (*sound(layout="5.1", rate=48000), "-c:a", *AAC)),
     Case("surround.flac", sound(layout="5.1", rate=48000)),

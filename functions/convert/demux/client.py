@@ -24,7 +24,8 @@ SLOW = 0.0001
 #: Seconds of real time allowed per second of the child's CPU limit: a compromised child may wait forever.
 TIMEOUT_FACTOR = 5.0
 _MAX_ANSWER = max(protocol.BUFFER, protocol.MAX_GATHERED)
-_DAMAGED = "This file is damaged: it cannot be read as a video."
+_DAMAGED = "This file is damaged and cannot be read as a video: export or download it again."
+_CHECK = "It may be damaged: check that it plays on your computer."
 
 
 class DemuxClient:
@@ -102,17 +103,17 @@ class DemuxClient:
         return self._report, self._cover
 
     def finish(self, on_progress: Callable[[float], None]) -> None:
-        """Waits for the end; arguments and errors as ``report``, and errors of the source."""
+        """Waits for the end; arguments and errors as for ``report``, and errors of the source."""
         self._wait(lambda: self._finished, on_progress)
         self.check()
 
     def check(self) -> None:
-        """Raises the error that has occurred so far, if any."""
+        """Raises the error that has ended the extraction, if any, or UnusableMedia if it takes far too long."""
         if self._error is not None:
             raise self._error
         elapsed = time.perf_counter() - self._started - self._read_seconds
         if not self._finished and elapsed > TIMEOUT_FACTOR * spawner.cpu_seconds(self._size):
-            raise UnusableMedia("Reading this file takes far too long for a video: it may be damaged.")
+            raise UnusableMedia(f"Reading this file takes far too long for a video. {_CHECK}")
 
     def chunks(self) -> Iterator[bytes]:
         """Reads the new file from start to end while it grows; it only grows once there is a report."""
@@ -242,15 +243,16 @@ def error_of(report: FaultReport, number: int) -> Mp3burstError:
 def _message(report: FaultReport, number: int) -> str:
     match report.fault:
         case Fault.FORMAT:
-            return "This is not a video or audio file, or it is incomplete or damaged."
+            return "This is not a video or audio file, or it is incomplete or damaged: check that it plays."
         case Fault.SILENT:
-            return "This file has no audio track."
+            return "This file has no audio track: choose a file with sound."
         case Fault.TRACK:
-            tracks = "only one audio track" if report.tracks == 1 else f"{report.tracks} audio tracks"
-            return f"This file has {tracks}, numbered from 0: there is no track {number}."
+            if report.tracks == 1:
+                return f"There is no audio track {number} in this file: choose 0, the only one."
+            return f"There is no audio track {number} in this file: choose one from 0 to {report.tracks - 1}."
         case Fault.CODEC:
-            return "The audio of this file is in a format that cannot be decoded."
+            return "The audio of this file is in a format that cannot be decoded: convert the file to another format."
         case Fault.MEMORY:
-            return "Reading this file takes more memory than a video should need: it may be damaged."
+            return f"Reading this file takes more memory than a video should need. {_CHECK}"
         case _:
-            return "This file is damaged: its audio track cannot be read."
+            return "This file is damaged and its audio track cannot be read: export or download it again."

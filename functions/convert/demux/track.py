@@ -154,7 +154,7 @@ def open_track(
         if not isinstance(report, TrackReport):
             raise AssertionError("the client accepts only the report that was ordered")
         if not report.packets:
-            raise UnusableMedia("The audio track of this file is empty.")
+            raise UnusableMedia("The audio track of this file is empty: choose a file with sound.")
         yield TrackStream(_info(report, path, cover), client)
 
 

@@ -163,12 +163,13 @@ class EncoderRun:
             raise TemporaryStorageFull("Temporary storage is full; the conversion will be retried.")
         if status in _LIMIT_REACHED:
             raise UnusableMedia(
-                "The sound of this file takes far more time or space than its length accounts for: it may be damaged."
+                "The sound of this file takes far more time or space than its length accounts for. It may be damaged: "
+                "check that it plays on your computer."
             ) from RuntimeError(f"ffmpeg ended with {status}")
         if status:
-            raise UnusableMedia("The sound of this file cannot be decoded.") from RuntimeError(
-                f"ffmpeg ended with {status}: {self.first_error}"
-            )
+            raise UnusableMedia(
+                "The sound of this file cannot be decoded: check that it plays on your computer."
+            ) from RuntimeError(f"ffmpeg ended with {status}: {self.first_error}")
 
     def summarize(self) -> PieceSummary:
         """Summarizes the frames of the range."""
@@ -332,7 +333,7 @@ class _Pool:
             run.watchdog.check(run.seconds, waiting=stream is not None and stream.growing)
 
     def progress(self) -> float:
-        """The fraction of all ranges that is encoded, 0 to 1."""
+        """Returns the fraction of all ranges that is encoded, 0 to 1."""
         plan = self._source.plan
         seconds_per_frame = samples_per_frame(plan.rate) / plan.rate
         total = 0.0

@@ -65,7 +65,7 @@ def join_pieces(
     if last is None and plan.start_sample:
         raise UnusableMedia("The sound ends before the start that you chose: choose an earlier start.")
     if last is None:
-        raise UnusableMedia("The audio track of this file cannot be decoded.")
+        raise UnusableMedia("The audio track of this file cannot be decoded: check that it plays on your computer.")
     return _sound(summaries, build_tag(summaries, bytes.fromhex(last.tag)), frames)
 
 
@@ -82,7 +82,7 @@ def copied_sound(path: Path, skipped: int, discarded: int) -> EncodedSound:
     """
     summary = summarize(path, 0, 0, None)
     if not summary.frames:
-        raise UnusableMedia("The audio track of this file is empty.")
+        raise UnusableMedia("The audio track of this file is empty: choose a file with sound.")
     with path.open("rb") as file:
         header = file.read(HEADER_SIZE)
     delay = skipped - DECODER_DELAY
@@ -127,7 +127,7 @@ def write_mp3(
 
 
 def warning_for(missing: float, errors: int, cover: str | None) -> str | None:
-    """The warning about everything that did not make it into the MP3; None if nothing is missing.
+    """Returns the warning about everything that is missing from the MP3; None if nothing is.
 
     Args:
         missing: seconds that the track claims to have but does not.

@@ -1,8 +1,8 @@
 """Restores the bit reservoir of variable bit rate MP3 that was encoded without one; the sound stays the same.
 
-Encoders that start in the middle of a track must run without the reservoir: each frame holds its own main data, and
+Encoders that start in the middle of a track must run without the reservoir: each frame contains its own main data, and
 the rest of the frame is stuffing. Re-packing drops the stuffing and stores the main data end to end, so that a frame's
-main data may begin in earlier frames and smaller frames are enough. Of a frame's header and side information only the
+main data may begin in earlier frames and smaller frames are enough. In a frame's header and side information, only the
 bit rate and ``main_data_begin`` change. ISO/IEC 11172-3, 2.4.1.7 and 2.4.3.4; ISO/IEC 13818-3 for rates below 32 kHz.
 """
 
@@ -46,7 +46,7 @@ class FrameSizes:
 
     @classmethod
     def of(cls, header: bytes) -> Self | None:
-        """The sizes for the file of a frame with this header; None if it is not a header or announces a CRC."""
+        """Returns the sizes for the file of a frame with this header; None if it is not a header or announces a CRC."""
         frame = parse_header(header)
         if frame is None or frame.protected:
             return None
@@ -93,7 +93,7 @@ def choose_bitrates(needs: Sequence[int], sizes: FrameSizes, free: int) -> tuple
 class Repacker:
     """Re-packs frames that were encoded without a reservoir.
 
-    Takes chunks of any size; the output does not depend on where the input is split. Holds a chunk and a few frames.
+    Takes chunks of any size; the output does not depend on where the input is split. Buffers a chunk and a few frames.
     """
 
     def __init__(self, out: SupportsWrite) -> None:
@@ -275,6 +275,6 @@ def _main_data_bits(side: Any, sizes: FrameSizes) -> Any:
 
 
 def _unusable(cause: str) -> UnusableMedia:
-    error = UnusableMedia("The sound of this file could not be converted to MP3.")
+    error = UnusableMedia("The sound of this file could not be converted to MP3: try a constant bit rate.")
     error.__cause__ = RuntimeError(cause)
     return error

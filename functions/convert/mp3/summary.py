@@ -1,7 +1,7 @@
 """Summarizes encoded pieces, so that the Info tag of the joined MP3 can be built without rereading them.
 
-Whoever has a piece's frames summarizes them once (``summarize``); the summaries of all pieces give the tag
-(``build_tag``).
+The worker that has a piece's frames summarizes them once (``summarize``); the tag is built from the summaries of all
+pieces (``build_tag``).
 """
 
 import zlib
@@ -55,12 +55,12 @@ class PieceSummary:
     seam_end: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as JSON types."""
+        """Returns the summary as JSON types."""
         return {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The summary from ``to_json``."""
+        """Parses the output of ``to_json``."""
         values = {name: data[key] for name in cls.__slots__ if (key := _JSON_KEYS.get(name, name)) in data}
         return cls(**{**values, "marks": tuple(data["marks"]), "bitrates": tuple(data["bitrates"])})
 
@@ -83,7 +83,7 @@ def iter_frames(path: Path) -> Iterator[tuple[bytes, int, FrameHeader]]:
             while at + HEADER_SIZE <= length:
                 frame = parse_header(chunk[at : at + HEADER_SIZE])
                 if frame is None:
-                    raise UnusableMedia("The sound of this file could not be converted to MP3.")
+                    raise UnusableMedia("The sound of this file could not be converted to MP3: try other options.")
                 if at + frame.size > length:
                     break
                 yield chunk, at, frame
@@ -183,7 +183,7 @@ def _seam_crc(frames: Iterable[tuple[bytes, int, int]]) -> int:
 
 
 def seams_match(summaries: Iterable[PieceSummary]) -> bool:
-    """Whether the encoders on both sides of each boundary made the same frames there, and so decoded the same sound."""
+    """Returns whether the encoders on both sides of each boundary made the same frames there, from the same sound."""
     return all(after.seam_before in (None, before.seam_end) for before, after in pairwise(summaries) if after.frames)
 
 
@@ -251,5 +251,5 @@ def _apply(columns: Sequence[int], vector: int) -> int:
 
 
 def last_with_sound(summaries: Sequence[PieceSummary]) -> PieceSummary | None:
-    """The last piece that has frames; its tag has the padding at the end of the MP3."""
+    """Returns the last piece that has frames; its tag has the padding at the end of the MP3."""
     return next((summary for summary in reversed(summaries) if summary.frames), None)
