@@ -44,7 +44,7 @@ class Answer:
         return json.loads(self.body)
 
     def problem(self, status: int) -> dict[str, Any]:
-        """Asserts that the response is a problem (RFC 9457) whose detail is a sentence, and returns it."""
+        """Asserts that the response is a problem (RFC 9457) with a message in its detail, and returns it."""
         assert self.status == status, f"{self.status}: {self.body[:500]!r}"
         assert self.headers["Content-Type"] == "application/problem+json"
         problem: dict[str, Any] = self.json()
