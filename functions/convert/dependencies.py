@@ -74,9 +74,3 @@ def dependencies() -> Dependencies:
         max_pieces=int(number(os.environ, "FANOUT_PIECES", MAX_PIECES, 2, MAX_SEEKING_PIECES)),
         ffmpeg=configured_ffmpeg(os.environ),
     )
-
-
-def mp3_name(filename: str) -> str:
-    """Returns the file name of the MP3 that is made from this file."""
-    stem = filename.rpartition(".")[0] or filename
-    return f"{stem[:251]}.mp3"

@@ -13,7 +13,7 @@ from typing import Any, Final
 from events.schema import Event, JobId
 from functions.convert import cover, pipeline
 from functions.convert.demux.track import TrackInfo, TrackStream
-from functions.convert.dependencies import Dependencies, mp3_name
+from functions.convert.dependencies import Dependencies
 from functions.convert.distribution import EncodedPiece, JobPlan, encode_piece, pieces_fit, plan_pieces
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg.binary import default_ffmpeg
@@ -132,7 +132,7 @@ def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Ou
 
 
 def _make_mp3(job: Job, stream: TrackStream, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
-    description = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
+    description = Description(job.owner, job.id, _mp3_name(job.filename), "audio/mpeg")
     with deps.blobs.writing(deps.media, "mp3s", description) as mp3:
         settings = pipeline.Settings(
             options=job.options,
@@ -193,7 +193,7 @@ def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
     job_plan = _plan_of(job)
     outputs = deps.pieces.outputs(job.id)
     pieces = [EncodedPiece.from_json(output.plan) for output in outputs]
-    description = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
+    description = Description(job.owner, job.id, _mp3_name(job.filename), "audio/mpeg")
     with workspace() as directory:
         frames = _blob_chunks([output.blob for output in outputs], renewer, deps)
         if not pieces_fit(job_plan.plan, pieces):
@@ -221,6 +221,12 @@ def _encode_whole(
     with path.open("wb") as out:
         piece = _encode_range(plan.for_changing_format(), everything, track, out, renewer, deps)
     return piece, path
+
+
+def _mp3_name(filename: str) -> str:
+    """Returns the file name of the MP3 that is made from this file."""
+    stem = filename.rpartition(".")[0] or filename
+    return f"{stem[:251]}.mp3"
 
 
 def _plan_of(job: Job) -> JobPlan:

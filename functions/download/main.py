@@ -82,7 +82,8 @@ def respond(request: Request, job: Job, mp3: Reader) -> Response:
     if request.if_none_match and not is_resource_modified(request.environ, etag, ignore_if_range=True):
         with mp3:
             return Response(status=304, headers=headers)
-    start, stop = 0, size
+    start = 0
+    stop = size
     status = 200
     if (requested := _range(request, etag, size)) is not None:
         start, stop = requested
@@ -110,7 +111,8 @@ def _range(request: Request, etag: str, size: int) -> tuple[int, int] | None:
     found = _RANGE.fullmatch(request.headers.get("Range", "").strip())
     if found is None or request.headers.get("If-Range", etag) != etag:
         return None
-    first, last = found["first"], found["last"]
+    first = found["first"]
+    last = found["last"]
     if not first:
         return (max(0, size - int(last)), size) if last else None
     if last and int(last) < int(first):
