@@ -117,7 +117,10 @@ class Verifier:
         self._keys: dict[str, Ed25519PublicKey] = {}
         self.jwks: list[dict[str, str]] = []
         for pem in _PEM.findall(public_keys):
-            key = load_pem_public_key(pem.encode())
+            try:
+                key = load_pem_public_key(pem.encode())
+            except ValueError as error:
+                raise BadSetting("TOKEN_PUBLIC_KEYS contains a public key that is damaged: copy it again.") from error
             if not isinstance(key, Ed25519PublicKey):
                 raise BadSetting("TOKEN_PUBLIC_KEYS contains a key that is not an Ed25519 key: remove it.")
             self.jwks.append(_jwk(key))

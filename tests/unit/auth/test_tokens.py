@@ -153,7 +153,12 @@ def test_jwks_can_be_read_by_other_libraries() -> None:
     assert Verifier(pem).jwks[0]["kid"] == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
 
-@pytest.mark.parametrize("keys", ["", "nonsense", private_pem(KEY), public_pem(generate_private_key(SECP256R1()))])
+TRUNCATED_KEY = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2Vw\n-----END PUBLIC KEY-----"
+
+
+@pytest.mark.parametrize(
+    "keys", ["", "nonsense", TRUNCATED_KEY, private_pem(KEY), public_pem(generate_private_key(SECP256R1()))]
+)
 def test_invalid_public_keys(keys: str) -> None:
     with pytest.raises(BadSetting, match="TOKEN_PUBLIC_KEYS"):
         verifier({"TOKEN_PUBLIC_KEYS": keys})
