@@ -67,6 +67,7 @@ class Publisher:
         Raises:
             NotPublished: no confirmation in time, or there is no queue for the event. A message that was sent may
                 still arrive.
+            BadAmqpUrl: the URL is not one of a RabbitMQ server.
         """
         pending = _Pending(self._topology.queue_of[event.type], to_message(event, self._source))
         connection = self._connect()

@@ -60,7 +60,7 @@ class Dependencies:
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Builds the dependencies that the environment configures, once per process."""
+    """Builds the dependencies from the environment, once per process."""
     database = Database(url(os.environ))
     return Dependencies(
         media=connect(os.environ),

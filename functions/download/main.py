@@ -148,7 +148,7 @@ def _not_found() -> JobNotFound:
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Creates the dependencies from the environment, once per process."""
+    """Builds the dependencies from the environment, once per process."""
     return Dependencies(connect(os.environ), Jobs(Database(url(os.environ))), Links.from_environ(os.environ))
 
 

@@ -82,7 +82,7 @@ def _keys(_: Request) -> Response:
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Creates the dependencies from the environment, once per process."""
+    """Builds the dependencies from the environment, once per process."""
     database = Database(url(os.environ))
     return Dependencies(Accounts(database), Throttle(database), Signer.from_environ(os.environ))
 

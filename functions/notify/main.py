@@ -121,5 +121,5 @@ def write(event: str, lease: Lease[MailRow], addressee: Addressee, links: Links)
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Builds the dependencies that the environment configures, once per process."""
+    """Builds the dependencies from the environment, once per process."""
     return Dependencies(Mails(Database(url(os.environ))), Links.from_environ(os.environ), mailer(os.environ))

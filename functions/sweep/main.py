@@ -113,7 +113,7 @@ def _overdue() -> Overdue:
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Builds the dependencies that the environment configures, once per process."""
+    """Builds the dependencies from the environment, once per process."""
     database = Database(url(os.environ))
     outbox = Outbox(database, publisher(os.environ, "/mp3burst/sweep"))
     keep_days = number(os.environ, "KEEP_DAYS", 0)

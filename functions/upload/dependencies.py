@@ -47,7 +47,7 @@ class Dependencies:
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Returns the dependencies that this process's environment describes. Every call returns the same ones.
+    """Builds the dependencies from the environment, once per process.
 
     Raises:
         BadSetting: a variable is missing or malformed.
