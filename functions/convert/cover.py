@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from functions.convert.demux.client import HEARTBEAT, DemuxClient
+from functions.convert.demux.client import DemuxClient
 from functions.convert.demux.protocol import EXCERPT_WINDOW, MAX_COVER, ExcerptOrder, ExcerptReport, Fault, FaultReport
 from functions.convert.demux.track import TrackInfo, VideoExcerpt
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg.encoder import ADDRESS_SPACE
+from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.sandbox import spawn
 from functions.convert.streams import SupportsReadSeek
 
@@ -37,7 +38,7 @@ _UNREADABLE = "The video cannot be decoded at the cover position: choose another
 
 
 def prepare(
-    source: SupportsReadSeek, track: TrackInfo, wanted: str | float | None, on_progress: Callable[[float], None]
+    source: SupportsReadSeek, track: TrackInfo, wanted: str | float | None, on_progress: OnProgress
 ) -> TrackInfo:
     """Extracts from the source what the cover will be made from.
 

@@ -1,7 +1,7 @@
 """Encodes one audio track with many workers, which communicate through the rows of the job and its pieces."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -10,6 +10,7 @@ from functions.convert.ffmpeg import encoder
 from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.mp3.summary import PieceSummary, read_frames, seams_match
 from functions.convert.plan import FrameRange, Plan, plan_for
+from functions.convert.progress import OnProgress
 from functions.convert.seek import excerpt
 from functions.convert.streams import SupportsWrite
 from functions.media import BlobId
@@ -108,7 +109,7 @@ def plan_pieces(track: TrackInfo, options: Options, threshold: float, limit: int
 
 
 def encode_piece(
-    source: EncoderInput, frame_range: FrameRange, out: SupportsWrite, on_progress: Callable[[float], None]
+    source: EncoderInput, frame_range: FrameRange, out: SupportsWrite, on_progress: OnProgress
 ) -> EncodedPiece:
     """Encodes one piece of a track and writes its frames.
 

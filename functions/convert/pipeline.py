@@ -17,11 +17,10 @@ from functions.convert.mp3 import assemble, id3
 from functions.convert.mp3.assemble import EncodedSound
 from functions.convert.mp3.summary import PieceSummary, read_frames
 from functions.convert.plan import FrameRange, Plan, decode_cost, nearest_rate, plan_for
+from functions.convert.progress import OnProgress
 from functions.convert.streams import SupportsReadSeek, SupportsWrite
 from functions.options import Options
 
-#: Called with the fraction that is done, 0 to 1. An exception that it raises stops the work.
-OnProgress = Callable[[float], None]
 #: Shares of demuxing and encoding in the progress; writing has the rest.
 DEMUX_SHARE = 0.05
 _ENCODE_SHARE = 0.93

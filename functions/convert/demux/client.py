@@ -15,10 +15,9 @@ from events.errors import Mp3burstError
 from functions.convert.demux import protocol, spawner
 from functions.convert.demux.protocol import ExcerptOrder, ExcerptReport, Fault, FaultReport, TrackOrder, TrackReport
 from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
+from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.streams import SupportsReadSeek
 
-#: Seconds between two calls of a progress function, at most.
-HEARTBEAT = 0.5
 #: Seconds per read above which a source counts as slow: a local file takes a tenth of that, a server more.
 SLOW = 0.0001
 #: Seconds of real time allowed per second of the child's CPU limit: a compromised child may wait forever.
@@ -83,7 +82,7 @@ class DemuxClient:
         """Whether the file is complete, or nothing more will be written because of an error."""
         return self._finished
 
-    def report(self, on_progress: Callable[[float], None]) -> tuple[protocol.Report, bytes]:
+    def report(self, on_progress: OnProgress) -> tuple[protocol.Report, bytes]:
         """Waits for the child's report, which may arrive while it still writes the file.
 
         Args:
@@ -102,7 +101,7 @@ class DemuxClient:
             raise AssertionError("a child that ends without a report leaves an error")
         return self._report, self._cover
 
-    def finish(self, on_progress: Callable[[float], None]) -> None:
+    def finish(self, on_progress: OnProgress) -> None:
         """Waits for the end; arguments and errors as for ``report``, and errors of the source."""
         self._wait(lambda: self._finished, on_progress)
         self.check()
@@ -133,7 +132,7 @@ class DemuxClient:
         with self._changed:
             self._changed.wait_for(lambda: self._finished or self._reads != reads, HEARTBEAT)
 
-    def _wait(self, condition: Callable[[], bool], on_progress: Callable[[float], None]) -> None:
+    def _wait(self, condition: Callable[[], bool], on_progress: OnProgress) -> None:
         while True:
             on_progress(min(self._furthest / max(self._size, 1), 1.0))
             with self._changed:

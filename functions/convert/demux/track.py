@@ -1,6 +1,6 @@
 """Extracts the audio track of a video: ``open_track`` is the way into this package."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from functions.convert.chapters import Chapter
 from functions.convert.demux.client import DemuxClient, error_of
 from functions.convert.demux.protocol import Fault, FaultReport, TrackOrder, TrackReport
 from functions.convert.errors import UnusableMedia
+from functions.convert.progress import OnProgress
 from functions.convert.streams import SupportsReadSeek
 
 
@@ -103,7 +104,7 @@ class TrackStream:
         if self._client is not None:
             self._client.check()
 
-    def complete(self, on_progress: Callable[[float], None]) -> TrackInfo:
+    def complete(self, on_progress: OnProgress) -> TrackInfo:
         """Waits until the file is complete.
 
         Args:
@@ -125,7 +126,7 @@ def open_track(
     *,
     number: int,
     copy: bool,
-    on_progress: Callable[[float], None],
+    on_progress: OnProgress,
 ) -> Iterator[TrackStream | None]:
     """Extracts an audio track from the source into a new file.
 
@@ -179,7 +180,7 @@ def _info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
 
 
 def extract_track(
-    source: SupportsReadSeek, path: Path, *, number: int, copy: bool, on_progress: Callable[[float], None]
+    source: SupportsReadSeek, path: Path, *, number: int, copy: bool, on_progress: OnProgress
 ) -> TrackInfo | None:
     """Extracts a track completely; arguments and errors as ``open_track`` and ``TrackStream.complete``."""
     with open_track(source, path, number=number, copy=copy, on_progress=on_progress) as track:

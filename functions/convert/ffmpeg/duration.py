@@ -6,9 +6,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from functions.convert.demux.client import HEARTBEAT
 from functions.convert.demux.track import TrackInfo
 from functions.convert.ffmpeg import args, encoder
+from functions.convert.progress import HEARTBEAT
 from functions.convert.sandbox import spawn
 from functions.convert.sandbox.watchdog import Watchdog
 

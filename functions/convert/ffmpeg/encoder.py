@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO, Any, Final, Self
 
 from functions.convert.cpus import cpus_for
-from functions.convert.demux.client import HEARTBEAT
 from functions.convert.demux.track import TrackStream
 from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
 from functions.convert.ffmpeg import args
@@ -20,6 +19,7 @@ from functions.convert.ffmpeg.binary import supports_bundled
 from functions.convert.mp3.frame import samples_per_frame
 from functions.convert.mp3.summary import PieceSummary, summarize
 from functions.convert.plan import FrameRange, Plan
+from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.sandbox import spawn
 from functions.convert.sandbox.limits import Limits
 from functions.convert.sandbox.watchdog import Watchdog
@@ -181,7 +181,7 @@ def encode(
     source: EncoderInput,
     ranges: Iterable[FrameRange],
     encoders: int,
-    on_progress: Callable[[float], None],
+    on_progress: OnProgress,
     on_end: Callable[[EncoderRun], object] = lambda _: None,
 ) -> list[EncoderRun]:
     """Encodes ranges of a track; returns the finished runs in the order of the ranges.
