@@ -158,7 +158,7 @@ def main() -> int:
     """Returns the exit status: 0 if the MP3 is correct and everything ended well."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("video", nargs="?", type=Path, help="the video to convert; without one, a short video is made")
-    parser.add_argument("--once", action="store_true", help="stop after the job instead of staying up")
+    parser.add_argument("--once", action="store_true", help="stop after the job instead of keeping mp3burst running")
     parser.add_argument(
         "--data", type=Path, default=_ROOT / "data", metavar="DIR", help="the directory for all data (data)"
     )

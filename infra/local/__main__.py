@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, default=ROOT / "data", metavar="DIR", help="where all data is stored (data)"
     )
     parser.add_argument("--port", type=int, default=8080, help="the port to listen on (8080); 0 picks a free one")
-    parser.add_argument("--idle", type=_seconds, metavar="SECONDS", help="stop a function after so long without work")
+    parser.add_argument("--idle", type=_seconds, metavar="SECONDS", help="stop a function after this long without work")
     parser.add_argument("--manifests", type=Path, default=ROOT / "knative", metavar="DIR", help="what to run (knative)")
     return parser
 

@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         default="dev.local/mp3burst",
         help="where to push and pull images, as REGISTRY/NAME:TAG (%(default)s)",
     )
-    parser.add_argument("--tag", help="use the images with this tag in the registry; build none")
+    parser.add_argument("--tag", help="use the registry's images with this tag and build none")
     parser.add_argument(
         "--with",
         dest="servers",
@@ -109,10 +109,12 @@ def _parser() -> argparse.ArgumentParser:
         help="servers to install unless AMQP_URL, MONGO_URI or DATABASE_URL is set (%(default)s; or mysql)",
     )
     parser.add_argument(
-        "--mail", choices=["catcher"], help="install a mail server that shows all mails and delivers none"
+        "--mail", choices=["catcher"], help="install a mail server that shows all emails and delivers none"
     )
     parser.add_argument("--host", help="your host name for the gateway; links start with it unless PUBLIC_URL is set")
-    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="of each wait (%(default)s)")
+    parser.add_argument(
+        "--timeout", type=float, default=600, metavar="SECONDS", help="limit of each wait (%(default)s)"
+    )
     parser.add_argument("--delete", action="store_true", help="delete everything except passwords, keys and volumes")
     parser.add_argument(
         "--with-data", action="store_true", help="with --delete: delete them too; servers elsewhere keep their data"
