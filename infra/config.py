@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from functions.convert.cpus import available_cpus
 from functions.convert.ffmpeg.binary import configured_ffmpeg
+from functions.convert.sandbox import setting
 from functions.settings import BadSetting, number
 
 #: The variables of each ConfigMap and Secret. They exist if the operator sets them; some have a default.
 VARIABLES = {
     "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES "
-    "TOKEN_HOURS TRUSTED_PROXIES FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG TOKEN_PUBLIC_KEYS",
+    "TOKEN_HOURS TRUSTED_PROXIES FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG SANDBOX TOKEN_PUBLIC_KEYS",
     "database": "DATABASE_URL MYSQL_HOST MYSQL_USER MYSQL_PASSWORD MYSQL_DB MYSQL_PORT LOG_KEY",
     "media": "MEDIA_DIR MONGO_URI MONGO_MP3_URI",
     "token-signing": "TOKEN_PRIVATE_KEY",
@@ -45,12 +46,13 @@ def check(environ: Mapping[str, str]) -> None:
         environ: the operator's variables.
 
     Raises:
-        BadSetting: a number is invalid, or FFMPEG or LINK_KEY is unusable.
+        BadSetting: a number is invalid, FFMPEG or LINK_KEY is unusable, or this system has no sandbox for decoders.
         events.rabbitmq.connection.BadAmqpUrl: AMQP_URL is not the URL of a RabbitMQ server.
     """
     for name in _NUMBERS.split():
         number(environ, name, 0)
     configured_ffmpeg(environ)
+    setting.is_on(environ)
     # Imported only if needed: most installations on one machine set neither.
     if environ.get("LINK_KEY"):
         from functions.auth.links import Links

@@ -16,6 +16,7 @@ from functions.convert.cpus import MAX_ENCODERS
 from functions.convert.demux.spawner import spawner
 from functions.convert.errors import TemporaryStorageFull
 from functions.convert.ffmpeg.binary import configured_ffmpeg
+from functions.convert.sandbox import setting
 from functions.options import BITRATES, Options
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def _encoders(text: str) -> int:
 
 def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result":
     """Converts a video; ``out`` is replaced only when the MP3 is complete."""
+    setting.check(os.environ)
     ffmpeg = configured_ffmpeg(os.environ)
     spawner.prepare()  # it starts while the pipeline is imported
     from functions.convert.pipeline import Settings, to_mp3

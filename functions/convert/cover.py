@@ -14,9 +14,8 @@ from functions.convert.demux.client import DemuxClient
 from functions.convert.demux.protocol import EXCERPT_WINDOW, MAX_COVER, ExcerptOrder, ExcerptReport, Fault, FaultReport
 from functions.convert.demux.track import TrackInfo, VideoExcerpt
 from functions.convert.errors import UnusableMedia
-from functions.convert.ffmpeg.encoder import ADDRESS_SPACE
 from functions.convert.progress import HEARTBEAT, OnProgress
-from functions.convert.sandbox import spawn
+from functions.convert.sandbox import setting, spawn
 from functions.convert.streams import SupportsReadSeek
 
 #: Seconds that making a cover may take. The MP3 matters more than its cover.
@@ -24,6 +23,7 @@ TIMEOUT = 60.0
 #: Frames that are compared where the user asked for a frame but not for a position.
 _FRAMES = 5
 _MAX_BYTES = 8 << 20
+_ADDRESS_SPACE = 1 << 30
 _ROOT = Path(__file__).resolve().parents[2]
 _START = (
     f"import sys; sys.path.insert(0, {str(_ROOT)!r}); "
@@ -83,25 +83,27 @@ def _times(report: ExcerptReport, second: float | None) -> tuple[float, ...]:
 
 
 def _start(excerpt: VideoExcerpt, out: int, ffmpeg: str) -> subprocess.Popen[bytes]:
-    limits = {"AS": ADDRESS_SPACE, "CPU": int(TIMEOUT), "FSIZE": _MAX_BYTES, "NOFILE": 256}
+    limits = {"AS": _ADDRESS_SPACE, "CPU": int(TIMEOUT), "FSIZE": _MAX_BYTES, "NOFILE": 256}
     arguments = {
         "parent": os.getpid(),
         "limits": limits,
         "ffmpeg": ffmpeg,
-        "path": str(excerpt.path.resolve()),  # the child's working directory is another
         "times": excerpt.times,
         "pixel": excerpt.pixel,
         "out": out,
+        "confined": setting.is_on(os.environ),
     }
-    return subprocess.Popen(
-        [sys.executable, "-I", "-c", _START, json.dumps(arguments)],
-        env={},
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(out,),
-    )
+    with excerpt.path.open("rb") as source:
+        arguments["excerpt"] = source.fileno()
+        return subprocess.Popen(
+            [sys.executable, "-I", "-c", _START, json.dumps(arguments)],
+            env={},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(out, source.fileno()),
+        )
 
 
 @contextlib.contextmanager

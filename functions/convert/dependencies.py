@@ -10,6 +10,7 @@ from events.publish import publisher
 from functions.convert.cpus import MAX_ENCODERS, available_cpus
 from functions.convert.distribution import MAX_PIECES, MAX_SEEKING_PIECES
 from functions.convert.ffmpeg.binary import configured_ffmpeg
+from functions.convert.sandbox import setting
 from functions.media import Media, connect
 from functions.settings import number
 from functions.state.blobs import Blobs
@@ -60,7 +61,12 @@ class Dependencies:
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Builds the dependencies from the environment, once per process."""
+    """Builds the dependencies from the environment, once per process.
+
+    Raises:
+        BadSetting: a variable is invalid, or this system has no sandbox for decoders.
+    """
+    setting.check(os.environ)
     database = Database(url(os.environ))
     return Dependencies(
         media=connect(os.environ),

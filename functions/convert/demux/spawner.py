@@ -15,10 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from events.errors import Mp3burstError
 from functions.convert.demux import protocol
 from functions.convert.demux.protocol import ExcerptOrder, Order, TrackOrder
 from functions.convert.errors import OutOfResources
-from functions.convert.sandbox import spawn
+from functions.convert.sandbox import setting, spawn
 
 _ADDRESS_SPACE = 1 << 30
 _BYTES_PER_CPU_SECOND = 5_000_000
@@ -92,7 +93,7 @@ class DemuxSpawner:
     def dismiss(self) -> None:
         """Stops the spare child."""
         while self._spares:
-            with contextlib.suppress(IndexError, OSError, OutOfResources):
+            with contextlib.suppress(IndexError, OSError, Mp3burstError):
                 self._spares.popleft().result().stop()
 
 
@@ -106,10 +107,17 @@ def start() -> DemuxProcess:
 
     Raises:
         OutOfResources: as ``spawn.spawn``.
+        BadSetting: as ``spawn.spawn``.
     """
+    confined = setting.is_on(os.environ)
     with spawn.starting():
         link, theirs = socket.socketpair()
-    arguments = {"parent": os.getpid(), "limits": {"AS": _ADDRESS_SPACE, "NPROC": 0}, "link": theirs.fileno()}
+    arguments = {
+        "parent": os.getpid(),
+        "limits": {"AS": _ADDRESS_SPACE, "NPROC": 0},
+        "link": theirs.fileno(),
+        "confined": confined,
+    }
     with theirs, spawn.starting(), contextlib.ExitStack() as on_error:
         on_error.callback(link.close)
         process = subprocess.Popen(

@@ -1,23 +1,48 @@
-"""Confines this process: resource limits, no network, no new privileges, dies with its parent.
+"""Confines this process: resource limits, no network, no new privileges, dies with its parent (``enter``).
 
-Run as a script with ``-I -S`` it is a launcher: it confines itself and then executes the given program with an empty
-environment. It imports only what loads quickly: signal and json would take as long as everything it does.
+``confine`` then takes away for good what decoding does not need: files, sockets, other processes, and root.
 """
 
 import ctypes
 import os
 import resource
-import sys
+import struct
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+from functions.convert.sandbox import landlock, seccomp
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h, like the next two
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _CLONE_NEWUSER = 0x10000000  # linux/sched.h
+_CAPABILITY_VERSION = 0x20080522  # linux/capability.h, _LINUX_CAPABILITY_VERSION_3
+_CAP_KILL = 1 << 5
+_CAPGET = {"x86_64": 125, "aarch64": 90}  # asm/unistd_64.h, asm-generic/unistd.h, like the next
+_CAPSET = {"x86_64": 126, "aarch64": 91}
 
-_SIGKILL = 9  # these four: signal(7), x86 and ARM
+_SIGKILL = 9  # these four: signal(7), x86 and ARM; the module would take as long to load as everything here
 _SIGPIPE = 13
 _SIGXFSZ = 25
 _SIG_DFL = None
+
+#: The first of the users that root's children become, one each: no other process counts against its limit (NPROC), and
+#: none can be signaled. The range is unused by convention (systemd, "Users, Groups, UIDs and GIDs").
+_FIRST_USER = 0x70000000
+#: The user where a container has only 16 bits of them.
+_NOBODY = 65534
+
+_FILE = landlock.READ_FILE | landlock.EXECUTE
+#: What a program reads to start: the loader, its cache and libraries. None holds a secret.
+_PLACES = {
+    "/lib": _FILE,
+    "/lib64": _FILE,
+    "/usr/lib": _FILE,
+    "/usr/lib64": _FILE,
+    "/usr/local/lib": _FILE,
+    "/etc/ld.so.cache": landlock.READ_FILE,
+    "/dev/null": landlock.READ_FILE | landlock.WRITE_FILE,
+    "/dev/urandom": landlock.READ_FILE,
+}
 
 #: Names of resource limits ("AS", "CPU", "FSIZE", "NOFILE", "NPROC") and their values.
 Limits = dict[str, int]
@@ -31,12 +56,10 @@ def enter(parent: int, limits: Limits) -> None:
         limits: resource limits, both soft and hard; one above the current hard limit leaves that in place.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the call above
-        os._exit(1)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if libc.unshare(_CLONE_NEWNET) != 0:
-        libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+    # Root becomes another user in ``confine``, which a user namespace would prevent.
+    libc.unshare(_CLONE_NEWNET if os.geteuid() == 0 else _CLONE_NEWUSER | _CLONE_NEWNET)
+    _die_with(libc, parent)  # after that, since a change of credentials cancels it
     for number in (_SIGPIPE, _SIGXFSZ):
         libc.signal(number, _SIG_DFL)  # Python ignores it, and the executed program would inherit that
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -54,12 +77,75 @@ def limit(limits: Limits) -> None:
         resource.setrlimit(kind, (soft, value))
 
 
-if __name__ == "__main__":
-    values = dict(pair.split("=") for pair in sys.argv[2].split())
-    enter(int(sys.argv[1]), {name: int(value) for name, value in values.items()})
-    # ffmpeg's threads wake each other for every packet; in a batch process they do not preempt each other: 12 % less
-    # CPU time.
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    if sys.argv[3]:
-        os.sched_setaffinity(0, [int(sys.argv[3])])
-    os.execve(sys.argv[4], sys.argv[4:], {})  # noqa: S606 - an absolute path and a list, no shell
+def confine(parent: int, *, tasks: int, program: str | None = None, forks: bool = False) -> None:
+    """Confines this process for good, after ``enter``. Kills it if the kernel refuses any of that.
+
+    What remains are its open files and memory, and, if it has a program to execute, that program and the libraries of
+    the system.
+
+    Args:
+        parent: as for ``enter``.
+        tasks: limit of processes and threads; it holds where this process is root. Elsewhere it would count those of
+            the same user too.
+        program: path of the only program that may be executed; None for none, and for no more files.
+        forks: whether it may start processes.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        places = {} if program is None else _places(program)
+        rules = landlock.ruleset(libc, places)
+        if _become_another_user(libc):
+            limit({"NPROC": tasks})
+        _drop_capabilities(libc)
+        _die_with(libc, parent)
+        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        landlock.restrict(libc, rules)
+        seccomp.install(libc, opens=program is not None, forks=forks)
+    except OSError as error:
+        # The parent blames a program that was killed on the system, not on the user's file.
+        os.write(2, f"the sandbox cannot be entered: {error}\n".encode())
+        os.kill(os.getpid(), _SIGKILL)
+
+
+def _places(program: str) -> dict[str, int]:
+    # Not by pathlib, which takes longer to load than everything here.
+    path = os.path.realpath(program)
+    # Where a program that is not the system's brings libraries, they are beside its folder.
+    libraries = path.rsplit("/", 2)[0] + "/lib"
+    return {**_PLACES, path: _FILE, libraries: landlock.READ_FILE}
+
+
+def _die_with(libc: ctypes.CDLL, parent: int) -> None:
+    libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the call above
+        os._exit(1)
+
+
+def _become_another_user(libc: ctypes.CDLL) -> bool:
+    """Whether this process is now a user that no other process is."""
+    if os.geteuid() != 0 or not _may_kill_others(libc):
+        return False
+    for user in (_FIRST_USER + os.getpid(), _NOBODY):
+        try:
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+        except OSError:  # a container without that user, or root without the capability
+            continue
+        return user != _NOBODY
+    return False
+
+
+def _may_kill_others(libc: ctypes.CDLL) -> bool:
+    # This process has its parent's capabilities; without this one, root could not stop the child of another user.
+    header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
+    sets = ctypes.create_string_buffer(24)
+    libc.syscall(_CAPGET[os.uname().machine], header, sets)
+    effective: int = struct.unpack_from("I", sets)[0]
+    return bool(effective & _CAP_KILL)
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
+    if libc.syscall(_CAPSET[os.uname().machine], header, bytes(24)) != 0:
+        raise OSError(ctypes.get_errno(), "the kernel refused to drop capabilities")

@@ -1,4 +1,4 @@
-"""Starts and stops programs that handle untrusted data, each inside its limits (``limits.py``).
+"""Starts and stops programs that handle untrusted data, each inside its limits (``launcher.py``).
 
 The launcher is a second start of Python, 10 ms; ``preexec_fn`` would save it, but may deadlock in a process with
 threads.
@@ -13,9 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from functions.convert.errors import OutOfResources
+from functions.convert.sandbox import setting
 from functions.convert.sandbox.limits import Limits
 
-_LAUNCHER = Path(__file__).resolve().with_name("limits.py")
+_ROOT = Path(__file__).resolve().parents[3]
+#: Imports the launcher, which is faster than running it as a script: Python keeps the compiled module.
+_START = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from functions.convert.sandbox.launcher import main; main()"
 _EXHAUSTED = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
@@ -40,7 +43,7 @@ def spawn(
     stderr: int = subprocess.DEVNULL,
     cpu: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a program inside its limits.
+    """Starts a program inside its limits and, unless SANDBOX is off, in the sandbox (``limits.confine``).
 
     Args:
         argv: the program's absolute path and its arguments.
@@ -53,10 +56,12 @@ def spawn(
 
     Raises:
         OutOfResources: no process can be started at the moment.
+        BadSetting: as ``setting.is_on``.
     """
+    confined = "confined" if setting.is_on(os.environ) else ""
     encoded = " ".join(f"{name}={value}" for name, value in limits.items())
-    arguments = [str(os.getpid()), encoded, "" if cpu is None else str(cpu)]
-    launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), *arguments]
+    arguments = [str(os.getpid()), encoded, "" if cpu is None else str(cpu), confined]
+    launcher = [sys.executable, "-I", "-S", "-c", _START, *arguments]
     with starting():
         return subprocess.Popen(
             [*launcher, *argv], env={}, cwd="/", stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=tuple(pass_fds)

@@ -297,7 +297,7 @@ def _carry_out(order: Order, source: io.RawIOBase, target: IO[bytes], reporter: 
 
 
 def main() -> None:
-    """Enters the limits, imports PyAV, and opens no more files than the order brings."""
+    """Enters the limits, imports PyAV, and enters the sandbox: it opens no more files than the order brings."""
     arguments: dict[str, Any] = json.loads(sys.argv[1])
     limits.enter(arguments["parent"], arguments["limits"])
     link = socket.socket(fileno=arguments["link"])
@@ -308,6 +308,8 @@ def main() -> None:
     import av.subtitles.subtitle  # PyAV imports these when it finds subtitles: no file can be opened by then
 
     av.logging.set_level(av.logging.PANIC)
+    if arguments["confined"]:
+        limits.confine(arguments["parent"], tasks=0)
     try:
         order = receive_order(link)
     except PeerClosed:
