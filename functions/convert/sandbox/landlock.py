@@ -7,9 +7,10 @@ import ctypes
 import os
 import struct
 
-EXECUTE = 1 << 0  # linux/landlock.h, LANDLOCK_ACCESS_FS_*, like the next two
+EXECUTE = 1 << 0  # linux/landlock.h, LANDLOCK_ACCESS_FS_*, like the next three
 WRITE_FILE = 1 << 1
 READ_FILE = 1 << 2
+READ_DIR = 1 << 3
 
 #: Each version of Landlock restricts more, if it is asked for; before the first there were 13 rights.
 _RIGHTS_OF_FIRST = (1 << 13) - 1

@@ -32,13 +32,14 @@ _FIRST_USER = 0x70000000
 _NOBODY = 65534
 
 _FILE = landlock.READ_FILE | landlock.EXECUTE
+_FOLDER = _FILE | landlock.READ_DIR
 #: What a program reads to start: the loader, its cache and libraries. None holds a secret.
 _PLACES = {
-    "/lib": _FILE,
-    "/lib64": _FILE,
-    "/usr/lib": _FILE,
-    "/usr/lib64": _FILE,
-    "/usr/local/lib": _FILE,
+    "/lib": _FOLDER,
+    "/lib64": _FOLDER,
+    "/usr/lib": _FOLDER,
+    "/usr/lib64": _FOLDER,
+    "/usr/local/lib": _FOLDER,
     "/etc/ld.so.cache": landlock.READ_FILE,
     "/dev/null": landlock.READ_FILE | landlock.WRITE_FILE,
     "/dev/urandom": landlock.READ_FILE,
@@ -112,7 +113,7 @@ def _places(program: str) -> dict[str, int]:
     path = os.path.realpath(program)
     # Where a program that is not the system's brings libraries, they are beside its folder.
     libraries = path.rsplit("/", 2)[0] + "/lib"
-    return {**_PLACES, path: _FILE, libraries: landlock.READ_FILE}
+    return {**_PLACES, path: _FILE, libraries: landlock.READ_FILE | landlock.READ_DIR}
 
 
 def _die_with(libc: ctypes.CDLL, parent: int) -> None:

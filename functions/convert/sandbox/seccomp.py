@@ -21,7 +21,8 @@ _NEWEST = 462
 #: Numbers on x86-64 and aarch64 (asm/unistd_64.h, asm-generic/unistd.h); None where the call does not exist.
 Call = tuple[int | None, int | None]
 
-_REFUSED: dict[str, Call] = {
+#: Refused to every decoder.
+REFUSED: dict[str, Call] = {
     # sockets
     "socket": (41, 198),
     "socketpair": (53, 199),
@@ -190,6 +191,8 @@ _PARTLY: dict[str, Call] = {
     "ioctl": (16, 29),
     "seccomp": (317, 277),
 }
+#: All of them.
+CALLS = REFUSED | _NEW_PROCESSES | _OPENING | _PARTLY
 
 _CLONE_THREAD = 0x00010000  # linux/sched.h, like the next two
 _CLONE_NEW_ANY = 0x7E020080  # every CLONE_NEW... flag
@@ -241,11 +244,19 @@ def install(libc: ctypes.CDLL, *, opens: bool, forks: bool = False) -> None:
     machine = _machine()
     if machine is None:
         raise OSError(errno.ENOSYS, f"there is no system call filter for {os.uname().machine}")
-    program = _program(*machine, opens=opens, forks=forks)
+    load(libc, _program(*machine, opens=opens, forks=forks))
+
+
+def load(libc: ctypes.CDLL, program: bytes) -> None:
+    """Installs this filter in all threads of this process, as ``install`` does.
+
+    Raises:
+        OSError: the kernel refused it.
+    """
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: the number of instructions of 8 bytes, and where they are.
     fprog = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
-    number = _PARTLY["seccomp"][machine[0]]
+    number = _PARTLY["seccomp"][_MACHINES[os.uname().machine][0]]
     if libc.syscall(number, _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC, fprog) != 0:
         raise OSError(ctypes.get_errno(), "the kernel refused the system call filter")
 
@@ -256,7 +267,7 @@ def _machine() -> tuple[int, int] | None:
 
 
 def _program(column: int, arch: int, *, opens: bool, forks: bool) -> bytes:
-    refused = dict(_REFUSED)
+    refused = dict(REFUSED)
     if not forks:
         refused |= _NEW_PROCESSES
     if not opens:
@@ -278,10 +289,14 @@ def _program(column: int, arch: int, *, opens: bool, forks: bool) -> bytes:
         _call(partly["prctl"], _argument(0), _refuse(settings)),
         _call(partly["fcntl"], _argument(1), _refuse(_FCNTL)),
         _call(partly["ioctl"], _argument(1), _refuse(_IOCTL)),
-        *(_range(first, last) for first, last in _ranges(numbers)),
-        _instruction(_RETURN, _ALLOW),
     ]
-    return b"".join(parts)
+    return b"".join(parts) + refusing(numbers)
+
+
+def refusing(numbers: list[int]) -> bytes:
+    """Returns a filter that refuses the calls of these numbers, in ascending order."""
+    tests = (_range(first, last) for first, last in _ranges(numbers))
+    return _instruction(_LOAD, 0) + b"".join(tests) + _instruction(_RETURN, _ALLOW)
 
 
 def _ranges(numbers: list[int]) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from functions.options import Options
 from tests.support import clips, tracks
 from tests.support.processes import shell_program
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("unconfined")]
 
 
 #: What an ffmpeg built without amovie does.

@@ -141,6 +141,7 @@ def track(tmp_path: Path) -> TrackInfo:
         return tracks.take(source, tmp_path, Options(cover=1.0))
 
 
+@pytest.mark.usefixtures("unconfined")
 def test_video_decoder_has_no_environment_and_no_network(
     track: TrackInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +156,7 @@ def test_video_decoder_has_no_environment_and_no_network(
     assert str(Path("/proc/self/ns/net").readlink()) not in output
 
 
+@pytest.mark.usefixtures("unconfined")
 def test_error_while_waiting_leaves_no_process(track: TrackInfo, tmp_path: Path) -> None:
     started = tmp_path / "started"
     program = shell_program(tmp_path / "ffmpeg", f"echo $$ >{started}; exec sleep 100")

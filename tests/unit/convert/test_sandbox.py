@@ -3,7 +3,10 @@
 import contextlib
 import errno
 import io
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +21,12 @@ from functions.convert import pipeline
 from functions.convert.demux.child import main
 from functions.convert.errors import EncoderKilled, OutOfResources, UnusableMedia
 from functions.convert.ffmpeg import encoder
-from functions.convert.sandbox import spawn
+from functions.convert.sandbox import landlock, seccomp, setting, spawn
 from functions.options import Options
-from tests.support import clips
+from functions.settings import BadSetting
+from infra import config
+from tests.support import clips, intruder
+from tests.support.paths import ROOT
 from tests.support.processes import children, is_alive, shell_program, wait_for
 
 pytestmark = pytest.mark.timeout(60)
@@ -106,6 +112,11 @@ def check_confined(pid: int) -> None:
     assert Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
     status = Path(f"/proc/{pid}/status").read_text()
     assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
+    assert "CapEff:\t0000000000000000" in status
+    if os.geteuid() == 0:
+        (uid,) = {*re.findall(r"^[UG]id:.*", status, re.MULTILINE)[0].split()[1:]}
+        assert int(uid) > 65535
     for limit in ("Max address space", "Max cpu time", "Max file size"):
         assert limits(pid)[limit] != "unlimited"
     assert limits(pid)["Max core file size"] == "0"
@@ -141,7 +152,136 @@ def test_encoders_are_confined(video: Path, tmp_path: Path) -> None:
     assert len(seen) == 2
 
 
-def test_limits_are_enforced(tmp_path: Path) -> None:
+def python_for(user: str) -> str:
+    """Returns a Python that this user can run; "" is the current one."""
+    own = Path(sys.executable).resolve()
+    if user and not all(folder.stat().st_mode & 0o1 for folder in own.parents):
+        other = shutil.which(f"python3.{sys.version_info.minor}", path="/usr/bin:/usr/local/bin")
+        if other is None:
+            pytest.skip("no Python that other users can run")
+        return other
+    return str(own)
+
+
+def intrude(place: str, user: str = "", *, unshare_refused: bool = False, **environ: str) -> set[str]:
+    """Returns what hostile code in a decoder's place succeeded at (``tests/support/intruder.py``)."""
+    if user and os.geteuid() != 0:
+        pytest.skip("only root can start processes of another user")
+    # ffmpeg's place is another user's where this is root.
+    python = python_for(user or ("1" if os.geteuid() == 0 else ""))
+    command = [python, intruder.__file__, place, user, "refused" if unshare_refused else "", python]
+    path = os.pathsep.join([str(ROOT), *(entry for entry in sys.path if entry.endswith("site-packages"))])
+    environment = {"PYTHONPATH": path, **environ}
+    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, timeout=60)
+    return set(json.loads(result.stdout))
+
+
+@pytest.mark.parametrize("unshare_refused", [False, True], ids=["", "unshare refused"])
+@pytest.mark.parametrize("user", ["", "12345"], ids=["this user", "unprivileged user"])
+@pytest.mark.parametrize("place", ["demux child", "ffmpeg", "cover child", "ffmpeg of the cover child"])
+def test_hostile_decoder_succeeds_at_nothing(place: str, user: str, unshare_refused: bool) -> None:
+    # The cover child decodes nothing itself, and has to start ffmpeg, which dies with it.
+    needed = {"fork", "clone", "outliving the parent"} if place == "cover child" else set()
+    assert intrude(place, user, unshare_refused=unshare_refused) == needed
+
+
+def test_hostile_decoder_succeeds_without_the_sandbox() -> None:
+    """Checks that the attempts of the test above can succeed."""
+    succeeded = intrude("ffmpeg", "12345", unshare_refused=True, SANDBOX="off")
+    assert {"read a key", "write the database", "TCP", "abstract Unix socket", "kill", "fork", "delete"} <= succeeded
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_filter_has_the_numbers_of_the_kernel_headers(machine: str) -> None:
+    name = {"x86_64": "x86_64-linux-gnu/asm/unistd_64.h", "aarch64": "asm-generic/unistd.h"}[machine]
+    header = Path("/usr/include") / name
+    if not header.exists():
+        pytest.skip("needs the kernel's headers")
+    column = ["x86_64", "aarch64"].index(machine)
+    found = dict(re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text(), re.MULTILINE))
+    last = max(map(int, found.values()))
+    for call, numbers in seccomp.CALLS.items():
+        number = numbers[column]
+        if number is None:
+            assert call not in found
+        elif number <= last:
+            assert int(found[call]) == number
+
+
+def unsupported(monkeypatch: pytest.MonkeyPatch, landlock_version: int, has_seccomp: bool) -> None:
+    monkeypatch.setattr(landlock, "version", lambda _: landlock_version)
+    monkeypatch.setattr(seccomp, "available", lambda _: has_seccomp)
+
+
+@pytest.mark.parametrize(
+    ("landlock_version", "has_seccomp", "named"),
+    [
+        (0, False, "Landlock (Linux 5.13) and seccomp filters"),
+        (0, True, "Landlock (Linux 5.13),"),
+        (7, False, "needs seccomp filters"),
+    ],
+)
+def test_converter_refuses_to_start_without_a_sandbox(
+    landlock_version: int,
+    has_seccomp: bool,
+    named: str,
+    video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unsupported(monkeypatch, landlock_version, has_seccomp)
+    for start in (
+        lambda: setting.check({}),
+        lambda: config.check({}),
+        lambda: spawn.spawn(["/bin/true"], {}),
+        lambda: convert(io.FileIO(video), tmp_path, lambda _: None),
+    ):
+        with pytest.raises(BadSetting, match="SANDBOX=off") as caught:
+            start()
+        assert named in str(caught.value)
+    setting.check({"SANDBOX": "off"})
+
+
+def test_sandbox_that_is_off_is_logged_at_every_start(caplog: pytest.LogCaptureFixture) -> None:
+    setting.check({"SANDBOX": "off"})
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("SANDBOX=off: ")
+    with pytest.raises(BadSetting, match="on or off"):
+        setting.check({"SANDBOX": "no"})
+
+
+def test_old_landlock_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level("INFO")
+    unsupported(monkeypatch, 3, has_seccomp=True)
+    setting.check({"SANDBOX": "on"})
+    unsupported(monkeypatch, 6, has_seccomp=True)
+    setting.check({})
+    (record,) = caplog.records
+    assert "version 3 here, which does not restrict TCP, device ioctls, signals; the" in record.getMessage()
+
+
+def test_decoder_dies_if_the_kernel_refuses_to_confine_it() -> None:
+    """The parent checked what the kernel has; this happens where a container's profile refuses it all the same."""
+    code = """
+import os
+from functions.convert.sandbox import landlock, limits
+
+def refuse(*_):
+    raise OSError("no")
+
+landlock.restrict = refuse
+limits.confine(os.getppid(), tasks=0)
+print("runs")
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    assert result.returncode == -signal.SIGKILL
+    assert b"the sandbox cannot be entered" in result.stderr
+    assert result.stdout == b""
+
+
+def test_limits_are_enforced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX", "off")  # which would apply other limits, and not let Python start
     target = tmp_path / "file"
     script = f"open({str(target)!r}, 'wb').write(bytes(1 << 20))"
     process = spawn.spawn([sys.executable, "-I", "-c", script], {"FSIZE": 1000})
@@ -163,7 +303,7 @@ def test_spawned_program_dies_with_its_parent() -> None:
     # Unlike a demux child or an encoder, it has no open socket or pipe that would end it.
     script = """
 import time
-from functions.convert.sandbox import spawn
+from functions.convert.sandbox import landlock, seccomp, setting, spawn
 print(spawn.spawn(["/bin/sleep", "60"], {}).pid, flush=True)
 time.sleep(60)
 """
@@ -184,6 +324,7 @@ class FullDisk(io.BytesIO):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.usefixtures("unconfined")
 def test_full_disk_is_not_the_files_fault(video: Path, tmp_path: Path) -> None:
     script = "echo '[fd] [error] Error writing: No space left on device' >&2\nexit 228"
     ffmpeg = shell_program(tmp_path / "ffmpeg", script)
@@ -195,6 +336,7 @@ def test_full_disk_is_not_the_files_fault(video: Path, tmp_path: Path) -> None:
     assert caught.value.errno == errno.ENOSPC
 
 
+@pytest.mark.usefixtures("unconfined")
 @pytest.mark.timeout(60)
 def test_encoder_that_closes_its_pipes_before_it_ends(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -236,6 +378,7 @@ def test_killed_encoder_is_retried(video: Path, tmp_path: Path) -> None:
         convert(io.FileIO(video), tmp_path, when_encoding(2, lambda encoders: os.kill(encoders[1], signal.SIGKILL)))
 
 
+@pytest.mark.usefixtures("unconfined")
 def test_crashed_encoder_is_the_files_fault(video: Path, tmp_path: Path) -> None:
     ffmpeg = shell_program(tmp_path / "ffmpeg", "kill -SEGV $$")
     with pytest.raises(UnusableMedia):

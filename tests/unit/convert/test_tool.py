@@ -51,6 +51,7 @@ def test_wrong_command_line_is_explained_and_changes_nothing(
     assert stat.S_ISFIFO(Path("pipe").stat().st_mode)
 
 
+@pytest.mark.usefixtures("unconfined")
 def test_full_disk_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

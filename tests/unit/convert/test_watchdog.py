@@ -94,6 +94,7 @@ def test_ended_process_is_not_stalled() -> None:
     check(Watchdog(process.pid, clock), clock, 2 * STALL_SECONDS)
 
 
+@pytest.mark.usefixtures("unconfined")
 @pytest.mark.parametrize("options", [Options(), Options(fade_out=1.0)], ids=["encoding", "measuring"])
 def test_stalled_ffmpeg_is_retried(options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("functions.convert.sandbox.watchdog.CHECK_INTERVAL", 0.0)

@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _NAME = "fd:"
 
 
-class _Ffmpeg(subprocess.Popen[bytes]):
+class Ffmpeg(subprocess.Popen[bytes]):
     """An ffmpeg as MoviePy starts it, but one that reads the open excerpt and is confined."""
 
     #: Descriptors of the open excerpt and of the program.
@@ -50,11 +50,12 @@ class _Ffmpeg(subprocess.Popen[bytes]):
             # Not by its name: it may be in a directory that only root can enter, which this process no longer is.
             executable=f"/proc/self/fd/{self.program}",
             pass_fds=(self.excerpt, self.program),
-            preexec_fn=self._confine,  # there are no other threads
+            preexec_fn=self.confine,  # there are no other threads
             **options,
         )
 
-    def _confine(self) -> None:
+    def confine(self) -> None:
+        """Confines this process, which is about to execute ffmpeg."""
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if self.confined:
@@ -108,14 +109,14 @@ def main() -> None:
     os.environ.update({"IMAGEIO_FFMPEG_EXE": arguments["ffmpeg"], "OPENBLAS_NUM_THREADS": "1"})
     missing: Any = None
     sys.modules["dotenv"] = missing  # otherwise MoviePy reads any .env file in the folders above its own
-    subprocess.Popen = _Ffmpeg  # type: ignore[misc]  # MoviePy has no argument for it
+    subprocess.Popen = Ffmpeg  # type: ignore[misc,assignment]  # MoviePy has no argument for it
     from PIL import Image
 
     moviepy = importlib.import_module("moviepy")
     Image.preinit()  # imports the formats
-    _Ffmpeg.program = os.open(arguments["ffmpeg"], os.O_PATH | os.O_CLOEXEC)
-    _Ffmpeg.excerpt = arguments["excerpt"]
-    _Ffmpeg.confined = arguments["confined"]
+    Ffmpeg.program = os.open(arguments["ffmpeg"], os.O_PATH | os.O_CLOEXEC)
+    Ffmpeg.excerpt = arguments["excerpt"]
+    Ffmpeg.confined = arguments["confined"]
     if arguments["confined"]:
         limits.confine(arguments["parent"], tasks=_MAX_TASKS, program=arguments["ffmpeg"], forks=True)
     render(moviepy, arguments["times"], arguments["pixel"], arguments["out"])
