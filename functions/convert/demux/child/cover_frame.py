@@ -106,7 +106,7 @@ def main() -> None:
     """Enters the limits, imports MoviePy, and enters the sandbox, in which it reads the excerpt."""
     arguments: dict[str, Any] = json.loads(sys.argv[1])
     limits.enter(arguments["parent"], arguments["limits"])
-    os.environ.update({"IMAGEIO_FFMPEG_EXE": arguments["ffmpeg"], "OPENBLAS_NUM_THREADS": "1"})
+    os.environ.update({"IMAGEIO_FFMPEG_EXE": arguments["ffmpeg"], "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"})
     missing: Any = None
     sys.modules["dotenv"] = missing  # otherwise MoviePy reads any .env file in the folders above its own
     subprocess.Popen = Ffmpeg  # type: ignore[misc,assignment]  # MoviePy has no argument for it
