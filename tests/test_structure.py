@@ -27,7 +27,9 @@ CHILD_MAY_IMPORT = {
     "functions.convert.demux.protocol",
     "functions.convert.errors",
     "functions.convert.mp3.frame",
+    "functions.convert.sandbox",
     "functions.convert.sandbox.limits",
+    "functions.convert.sandbox.seccomp",
 }
 #: The layers, lowest first. A module imports from its own folder and from lower layers; deployables are above all of
 #: them. Files of one layer do not import each other.

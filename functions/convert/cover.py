@@ -32,6 +32,7 @@ _START = (
 )
 _MESSAGES: dict[str, str] = {
     Fault.NO_PICTURE: "This file has no video to take a cover from.",
+    Fault.TOO_LARGE: "The frames of this video are too large for a cover: it takes frames of up to 35 megapixels (8K).",
     Fault.PAST_END: "The cover position is past the end of the video: choose an earlier one.",
 }
 _TOO_LARGE = f"The picture embedded in this file is larger than {MAX_COVER >> 20} MB and was left out."

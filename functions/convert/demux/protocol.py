@@ -44,6 +44,9 @@ MAX_COVER = 16 << 20
 MAX_REPORT = 4 << 20
 #: Seconds of video, from the requested position on, in which the most detailed frame is chosen as the cover.
 EXCERPT_WINDOW = 4.0
+#: Pixels of a frame that a cover is made from: 8K. A decoder may keep 16 frames, at 1.5 bytes a pixel, or 3 with ten
+#: bits.
+MAX_PIXELS = 8192 * 4320
 #: Every container that a track is written to; ``mp3`` is bare frames. The name becomes part of ffmpeg's command line.
 CONTAINERS: Final = frozenset(
     {"adts", "aiff", "asf", "au", "caf", "flv", "matroska", "mov", "mp3", "mp4", "mpegts", "nut", "tta", "vob"}
@@ -72,6 +75,7 @@ class Fault(StrEnum):
     BROKEN = "broken"  # anything else, with a detail
     NOT_COPYABLE = "not copyable"  # MP3 packets that do not make an MP3 file
     NO_PICTURE = "no picture"
+    TOO_LARGE = "too large"  # a frame of more than MAX_PIXELS
     PAST_END = "past end"  # the video ends before the requested second
 
 

@@ -1,6 +1,7 @@
 """The cover of the MP3: a frame of the video, none, or the picture embedded in the source."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from functions.convert import cover
 from functions.convert.__main__ import main
-from functions.convert.demux.track import TrackInfo
+from functions.convert.demux.track import TrackInfo, VideoExcerpt
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.support.processes import is_alive, shell_program, wait_for
@@ -126,6 +127,35 @@ def test_undecodable_video_has_no_cover_but_its_audio_is_complete(tmp_path: Path
     assert picture(mp3) is None
     assert result.warning == "The video cannot be decoded at the cover position: choose another one."
     assert clips.without_id3(mp3) == clips.without_id3(intact)
+
+
+def large_video(path: Path) -> Path:
+    """Makes a video of frames of 8192 x 8192."""
+    source = ["-f", "lavfi", "-i", "color=red:s=8192x8192:r=2:d=1"]
+    clips.run(*source, "-f", "lavfi", "-i", "sine=d=1", "-c:v", "mjpeg", "-q:v", 31, "-c:a", "aac", path)
+    return path
+
+
+def test_frames_that_take_too_much_memory_make_no_cover(tmp_path: Path) -> None:
+    result, mp3 = convert(large_video(tmp_path / "a.mkv"), tmp_path, Options(cover=0.5), 1)
+    assert picture(mp3) is None
+    assert result.warning is not None
+    assert result.warning.startswith("The frames of this video are too large for a cover")
+
+
+def test_large_frames_that_no_header_announces_are_not_decoded(track: TrackInfo, tmp_path: Path) -> None:
+    excerpt = VideoExcerpt(large_video(tmp_path / "large.mkv"), (0.5,), 1.0)
+    with cover.rendering(replace(track, excerpt=excerpt), clips.ffmpeg()) as picture:
+        assert picture(lambda: None) == (b"", "The video cannot be decoded at the cover position: choose another one.")
+
+
+def test_cover_of_8k_has_enough_memory(tmp_path: Path) -> None:
+    video = tmp_path / "a.mkv"
+    source = ["-f", "lavfi", "-i", "color=red:s=8192x4320:r=2:d=1"]
+    clips.run(*source, "-f", "lavfi", "-i", "sine=d=1", "-c:v", "mjpeg", "-q:v", 31, "-c:a", "aac", video)
+    result, mp3 = convert(video, tmp_path, Options(cover=0.5), 1)
+    assert color_of(picture(mp3)) == "red"
+    assert result.warning is None
 
 
 def test_a_browser_recording_has_a_cover(tmp_path: Path) -> None:

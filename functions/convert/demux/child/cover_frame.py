@@ -15,12 +15,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from functions.convert.demux.protocol import MAX_PIXELS
 from functions.convert.sandbox import limits, seccomp
 
 #: Pixels of the longer side, at most.
 MAX_SIDE = 1280
-#: Pixels of a frame that ffmpeg decodes: 8K. It takes 1.5 bytes for each, or 3 with ten bits, and may keep 16 frames.
-MAX_PIXELS = 8192 * 4320
 _QUALITY = 85
 #: Processes and threads: this one, and one ffmpeg at a time.
 _MAX_TASKS = 32

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from functions.convert.demux.child.demuxer import is_picture
-from functions.convert.demux.protocol import BUFFER, EXCERPT_WINDOW, ExcerptReport, Fault, FaultReport
+from functions.convert.demux.protocol import BUFFER, EXCERPT_WINDOW, MAX_PIXELS, ExcerptReport, Fault, FaultReport
 
 if TYPE_CHECKING:
     import av.container
@@ -49,6 +49,9 @@ def extract(
     if not videos or getattr(videos[0], "codec_context", None) is None:
         return FaultReport(Fault.NO_PICTURE)
     stream = videos[0]
+    # By the header; ffmpeg holds the frames themselves to it (``cover_frame.py``).
+    if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+        return FaultReport(Fault.TOO_LARGE)
     start = (container.start_time or 0) / _TIME_BASE
     length = (container.duration or 0) / _TIME_BASE
     wanted = length * DEFAULT_POSITION if second is None else second
