@@ -27,7 +27,6 @@ CHILD_MAY_IMPORT = {
     "functions.convert.demux.protocol",
     "functions.convert.errors",
     "functions.convert.mp3.frame",
-    "functions.convert.sandbox",
     "functions.convert.sandbox.limits",
     "functions.convert.sandbox.seccomp",
 }

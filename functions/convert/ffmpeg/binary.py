@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from functions.convert.sandbox import setting, spawn
 from functions.settings import BadSetting
 
 #: The first major version of libavfilter whose amovie uses everything that a decoder makes of a packet. The version
@@ -24,7 +25,8 @@ def configured_ffmpeg(environ: Mapping[str, str]) -> str | None:
     """Returns the absolute path of the program that FFMPEG names; None if it is not set.
 
     Raises:
-        BadSetting: the program does not exist, or cannot read an open file that it inherits.
+        BadSetting: the program does not exist, cannot read an open file that it inherits, or does not start in the
+            sandbox.
     """
     name = environ.get("FFMPEG")
     if not name:
@@ -37,7 +39,22 @@ def configured_ffmpeg(environ: Mapping[str, str]) -> str | None:
     )
     if b"fd" not in protocols.stdout.split():
         raise BadSetting(f"FFMPEG is {name!r}, which has no fd protocol: use a newer version, or unset FFMPEG.")
+    if setting.is_on(environ) and not _starts_confined(path):
+        raise BadSetting(
+            f"FFMPEG is {name!r}, which does not start in the sandbox: use a program that is no script and has its "
+            "libraries in the folders of the system or in lib beside its own, unset FFMPEG, or set SANDBOX=off."
+        )
     return path
+
+
+def _starts_confined(path: str) -> bool:
+    process = spawn.spawn([path, "-version"], {})
+    try:
+        return process.wait(_VERSION_TIMEOUT) == 0
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        spawn.stop([process])
 
 
 def default_ffmpeg() -> str:

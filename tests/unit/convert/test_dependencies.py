@@ -30,10 +30,17 @@ def test_missing_program_is_rejected() -> None:
         configured_ffmpeg({"FFMPEG": "/nowhere/ffmpeg"})
 
 
+@pytest.mark.usefixtures("unconfined")
 def test_old_program_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="no fd protocol"):
         configured_ffmpeg({"FFMPEG": program(tmp_path / "old", "file pipe")})
-    assert configured_ffmpeg({"FFMPEG": program(tmp_path / "new", "file fd pipe")}) == str(tmp_path / "new")
+    new = {"FFMPEG": program(tmp_path / "new", "file fd pipe"), "SANDBOX": "off"}
+    assert configured_ffmpeg(new) == str(tmp_path / "new")
+
+
+def test_program_that_does_not_start_in_the_sandbox_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match="does not start in the sandbox"):
+        configured_ffmpeg({"FFMPEG": program(tmp_path / "script", "file fd pipe")})
 
 
 @pytest.mark.parametrize(("seconds", "encoders"), [(0.0, 1), (20.0, 1), (59.0, 2), (600.0, 4)])
