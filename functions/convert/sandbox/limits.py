@@ -106,6 +106,7 @@ def confine(parent: int, *, tasks: int, program: str | None = None, forks: bool 
         # The parent blames a program that was killed on the system, not on the user's file.
         os.write(2, f"the sandbox cannot be entered: {error}\n".encode())
         os.kill(os.getpid(), _SIGKILL)
+        os._exit(1)  # the first process of a container ignores that signal
 
 
 def _places(program: str) -> dict[str, int]:

@@ -130,6 +130,7 @@ def test_demux_child_is_confined(video: Path, tmp_path: Path) -> None:
         check_confined(pid)
         assert limits(pid)["Max open files"] == "0"
         assert limits(pid)["Max processes"] == "0"
+        assert "Threads:\t1\n" in Path(f"/proc/{pid}/status").read_text()  # Landlock confines one thread
         files = sorted(Path(f"/proc/{pid}/fd").iterdir(), key=lambda path: int(path.name))
         targets = [str(path.readlink()).split(":")[0] for path in files]
         assert targets[:3] == ["/dev/null"] * 3
