@@ -1,9 +1,9 @@
-"""The networks of a client's address, which failed logins are counted for and the security log names."""
+"""Maps a client's address to its networks, for the counts of failed logins and for the security log."""
 
 import ipaddress
 from typing import Final
 
-#: Prefix lengths of IPv6: what one subscriber's network has at least, and what a site may have (RFC 6177).
+#: Prefix lengths of IPv6: that of the smallest network of a subscriber, and that of a site (RFC 6177).
 _NETWORK: Final = 64
 _SITE: Final = 48
 

@@ -31,7 +31,7 @@ def password_fault(password: str, personal: Iterable[str]) -> str | None:
     if _LONE_SURROGATES.search(password):
         return "must be text"
     if not any(character.isprintable() and not character.isspace() for character in password):
-        return "must not consist of blanks"
+        return "must contain a visible character"
     folded = normalize_username(password)  # the form in which the list has its passwords
     if any(word in folded for word in _words(personal)):
         return f"must not contain your name or username, nor {_SERVICE}"

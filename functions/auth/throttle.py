@@ -50,7 +50,7 @@ class TooManyFailures(Mp3burstError):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What failures are counted for; the first ``free`` cause no lock. ``name`` is for the log."""
+    """An account or a network with counted failures; the first ``free`` cause no lock. ``name`` is for the log."""
 
     id: str
     free: int
@@ -86,7 +86,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is recorded about an attempt that may be made.
+    """What is recorded about an attempt that is not refused.
 
     Attributes:
         is_known: whether the account has logged in from this network.
@@ -101,7 +101,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What counting a failure has led to, in milliseconds.
+    """The result of counting a failure, in milliseconds.
 
     Attributes:
         refused_for: how long the subject is locked; then the failure was not counted.

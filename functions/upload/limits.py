@@ -1,9 +1,9 @@
 """Enforces what an upload may be: its size, its owner's quota, and its file type.
 
 The quota counts blobs: every upload in progress, with the bytes it may grow to, and every video and MP3 that is stored.
-An upload's blob has a row before its first byte is read, and the job that it becomes keeps that row. A
-request that adds to a user's blobs locks the user's row first, so the second of two concurrent requests sees what the
-first has reserved.
+An upload's blob has a row before its first byte is read, and the job that it becomes keeps that row. A request that
+adds to a user's blobs locks the user's row first, so the second of two concurrent requests sees what the first has
+reserved.
 """
 
 import functools
