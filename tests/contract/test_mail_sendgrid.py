@@ -52,7 +52,10 @@ class Api(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    Api.requests, Api.status, Api.headers_sent, Api.silent = [], 202, {}, None
+    Api.requests = []
+    Api.status = 202
+    Api.headers_sent = {}
+    Api.silent = None
     with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -127,7 +130,8 @@ def test_invalid_settings_are_logged_for_the_operator(url: str, status: int, cap
 
 
 def test_rate_limit_waits_until_the_reset(url: str) -> None:
-    Api.status, Api.headers_sent = 429, {"X-RateLimit-Reset": str(int(time.time()) + 120)}
+    Api.status = 429
+    Api.headers_sent = {"X-RateLimit-Reset": str(int(time.time()) + 120)}
 
     with pytest.raises(MailNotSent) as caught:
         transport(url)(MAIL)
@@ -137,7 +141,8 @@ def test_rate_limit_waits_until_the_reset(url: str) -> None:
 
 @pytest.mark.parametrize(("reset", "wait"), [("1392815263", 0), ("soon", None), ("nan", None), (None, None)])
 def test_past_or_invalid_reset_is_ignored(url: str, reset: str | None, wait: float | None) -> None:
-    Api.status, Api.headers_sent = 429, {"X-RateLimit-Reset": reset} if reset else {}
+    Api.status = 429
+    Api.headers_sent = {"X-RateLimit-Reset": reset} if reset else {}
 
     with pytest.raises(MailNotSent) as caught:
         transport(url)(MAIL)

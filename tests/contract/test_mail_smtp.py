@@ -18,7 +18,8 @@ MAIL = Mail(
     html="<p>Grüße</p>\n",
     message_id=message_id_of("0123.mp3.ready"),
 )
-USER, PASSWORD = "mp3burst", "a secret that must not be logged"
+USER = "mp3burst"
+PASSWORD = "a secret that must not be logged"
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from tests.support.servers.mariadb import MariaDB
 from tests.support.servers.postgresql import PostgreSQL
 from tests.support.servers.sql import SqlServer
 
-USERS, EACH = 20, 10
+USERS = 20
+EACH = 10
 
 
 @pytest.fixture(scope="module", params=[MariaDB, PostgreSQL], ids=["mariadb", "postgresql"])
@@ -55,7 +56,8 @@ def test_two_hundred_clips_of_twenty_users_all_succeed(place: Installation) -> N
         users = list(threads.map(lambda _: Client(place.platform.url).sign_up(), range(USERS)))
 
         def convert(number: int) -> tuple[int, str, str]:
-            user, seconds = users[number % USERS], 0.5 + number / 100
+            user = users[number % USERS]
+            seconds = 0.5 + number / 100
             job = user.wait(user.upload(BytesIO(wave_bytes(seconds)), f"{number}.wav")["job"], 280)
             assert job["status"] == "done", job
             assert job["duration"] == pytest.approx(seconds, abs=0.1)

@@ -29,8 +29,10 @@ def public_pem(key: Any) -> str:
 
 
 USER = UserId("u")
-KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-SIGNER, VERIFIER = Signer(private_pem(KEY)), Verifier(public_pem(KEY))
+KEY = Ed25519PrivateKey.generate()
+OTHER = Ed25519PrivateKey.generate()
+SIGNER = Signer(private_pem(KEY))
+VERIFIER = Verifier(public_pem(KEY))
 KID = VERIFIER.jwks[0]["kid"]
 
 
@@ -128,7 +130,8 @@ def test_scheme_is_case_insensitive() -> None:
 
 
 def test_key_rotation_keeps_old_tokens_valid() -> None:
-    old, new = SIGNER.sign(USER, "ada", "user"), Signer(private_pem(OTHER)).sign(USER, "ada", "user")
+    old = SIGNER.sign(USER, "ada", "user")
+    new = Signer(private_pem(OTHER)).sign(USER, "ada", "user")
     both = Verifier(public_pem(KEY) + "\n" + public_pem(OTHER))
     assert len({key["kid"] for key in both.jwks}) == 2
     assert both.verify(old) == VERIFIER.verify(old)

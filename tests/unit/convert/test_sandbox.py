@@ -406,9 +406,11 @@ def stop(pids):
     time.sleep(60)
 
 if {stage!r} == "demux child":
-    source, progress = sandbox.WatchedSource(Path({str(video)!r}), lambda: stop(sandbox.started())), lambda _: None
+    source = sandbox.WatchedSource(Path({str(video)!r}), lambda: stop(sandbox.started()))
+    progress = lambda _: None
 else:
-    source, progress = io.FileIO({str(video)!r}), sandbox.when_encoding(2, stop)
+    source = io.FileIO({str(video)!r})
+    progress = sandbox.when_encoding(2, stop)
 sandbox.convert(source, Path({str(tmp_path)!r}), progress)
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:

@@ -139,7 +139,8 @@ def test_changed_settings_start_new_revisions_of_the_functions_that_read_them() 
         key = "mp3burst.dev/settings"
         return {each["metadata"]["name"]: each["spec"]["template"]["metadata"]["annotations"][key] for each in made}
 
-    before, after = digests(mail="1", database="1"), digests(mail="2", database="1")
+    before = digests(mail="1", database="1")
+    after = digests(mail="2", database="1")
     assert {name for name in before if before[name] != after[name]} == {"notify"}
 
 
