@@ -86,8 +86,8 @@ def confine(parent: int, *, tasks: int, program: str | None = None, forks: bool 
 
     Args:
         parent: as for ``enter``.
-        tasks: limit of processes and threads; it holds where this process is root. Elsewhere it would count those of
-            the same user too.
+        tasks: limit of processes and threads; set only if this process was root. Otherwise those of the same user
+            would count too.
         program: path of the only program that may be executed; None for none, and for no more files.
         forks: whether it may start processes.
     """
@@ -103,7 +103,7 @@ def confine(parent: int, *, tasks: int, program: str | None = None, forks: bool 
         landlock.restrict(libc, rules)
         seccomp.install(libc, opens=program is not None, forks=forks)
     except OSError as error:
-        # The parent blames a program that was killed on the system, not on the user's file.
+        # If a program was killed, the parent attributes that to the system, not to the user's file.
         os.write(2, f"the sandbox cannot be entered: {error}\n".encode())
         os.kill(os.getpid(), _SIGKILL)
         os._exit(1)  # the first process of a container ignores that signal
@@ -112,7 +112,7 @@ def confine(parent: int, *, tasks: int, program: str | None = None, forks: bool 
 def _places(program: str) -> dict[str, int]:
     # Not by pathlib, which takes longer to load than everything here.
     path = os.path.realpath(program)
-    # Where a program that is not the system's brings libraries, they are beside its folder.
+    # A program that is not the system's may come with libraries, in a folder beside its own.
     libraries = path.rsplit("/", 2)[0] + "/lib"
     return {**_PLACES, path: _FILE, libraries: landlock.READ_FILE | landlock.READ_DIR}
 
@@ -124,7 +124,7 @@ def _die_with(libc: ctypes.CDLL, parent: int) -> None:
 
 
 def _become_another_user(libc: ctypes.CDLL) -> bool:
-    """Whether this process is now a user that no other process is."""
+    """Changes the user of this process if it is root; returns whether no other process has the new user."""
     if os.geteuid() != 0 or not _may_kill_others(libc):
         return False
     for user in (_FIRST_USER + os.getpid(), _NOBODY):

@@ -1,10 +1,10 @@
 """Takes system calls away from this process for good, by a seccomp filter; needs no privilege (seccomp(2)).
 
-The filter refuses what reaches beyond the process: sockets, other processes, mounts, keys, names of files. Everything
-that decoding takes stays: reading and writing open files, memory, threads. A refused call fails with EPERM.
+The filter refuses what reaches beyond the process: sockets, other processes, mounts, keys, names of files. What
+decoding needs stays: reading and writing open files, memory, threads. A refused call fails with EPERM.
 
-It knows two architectures, and refuses to run on others. Calls that are newer than the table fail with ENOSYS, as on a
-kernel that does not have them.
+It supports two architectures, and refuses to run on others. Calls that are newer than the table fail with ENOSYS, as on
+a kernel that does not have them.
 """
 
 import ctypes
@@ -221,7 +221,7 @@ _SECCOMP_FILTER_FLAG_TSYNC = 1  # for all threads of the process
 
 
 def available(libc: ctypes.CDLL) -> bool:
-    """Whether this kernel and machine can filter system calls."""
+    """Returns whether this kernel and machine can filter system calls."""
     machine = _machine()
     if machine is None:
         return False

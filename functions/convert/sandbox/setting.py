@@ -1,4 +1,4 @@
-"""The setting SANDBOX, and whether this kernel can do what it asks for."""
+"""Reads the setting SANDBOX, and checks that this kernel supports it."""
 
 import ctypes
 import logging
@@ -10,13 +10,13 @@ from functions.settings import BadSetting
 
 log = logging.getLogger(__name__)
 
-_WAY_OUT: Final = (
+_REMEDY: Final = (
     "Use a kernel and a container runtime that allow it, or set SANDBOX=off to decode users' files without it."
 )
 
 
 def is_on(environ: Mapping[str, str]) -> bool:
-    """Whether decoders are confined by Landlock and seccomp.
+    """Returns whether decoders are confined by Landlock and seccomp.
 
     Raises:
         BadSetting: SANDBOX is neither ``on`` nor ``off``, or it is on and the kernel cannot confine.
@@ -25,7 +25,7 @@ def is_on(environ: Mapping[str, str]) -> bool:
     if value not in ("on", "off"):
         raise BadSetting(f"SANDBOX is {value!r}: it must be on or off.")
     if value == "on" and (missing := _missing()):
-        raise BadSetting(f"The sandbox needs {missing}, which this system does not offer. {_WAY_OUT}")
+        raise BadSetting(f"The sandbox needs {missing}, which this system does not offer. {_REMEDY}")
     return value == "on"
 
 
@@ -33,7 +33,7 @@ def check(environ: Mapping[str, str]) -> None:
     """Logs what the sandbox lacks; to be called once, when a converter starts.
 
     Raises:
-        BadSetting: as ``is_on``.
+        BadSetting: as for ``is_on``.
     """
     if not is_on(environ):
         log.warning(
