@@ -32,7 +32,8 @@ from tests.support.processes import shell_program, wait_for
         (["a.wav", "-o", "-"], "The MP3 cannot be written to standard output: name a file with -o."),
         (["a.wav", "--volume", "-99dB"], "volume must be decibels from -30 to 30"),
         (["none.wav"], "none.wav: No such file or directory."),
-        (["a.wav", "--bitrate", "9" * 5000], "bitrate must be one of"),
+        (["a.wav", "--bitrate", "9" * 64], "bitrate must be one of"),
+        (["a.wav", "--bitrate", "9" * 5000], "bitrate is too long: use at most 64 characters."),
     ],
 )
 def test_wrong_command_line_is_explained_and_changes_nothing(
