@@ -81,8 +81,7 @@ def failed(to: Recipient, filename: str, error: str, message_id: str) -> Mail:
     paragraphs = [
         f"We could not convert “{filename}” to MP3.",
         f"Reason: {_one_line(error)}",
-        "Please check that the file plays on your computer, that it has sound, and that your conversion options fit "
-        "it. Then upload it again.",
+        "Once this is resolved, upload the file again.",
     ]
     return _mail(to, f"Conversion failed: {filename}", paragraphs, None, message_id)
 

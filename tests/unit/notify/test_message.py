@@ -89,7 +89,7 @@ def test_failure_mail_says_why_and_what_to_do() -> None:
     for text in (mail.text, ReadMail(mail.html).text):
         assert "notes.txt" in text
         assert "Reason: It has no audio track." in text
-        assert "upload it again" in text
+        assert "upload the file again" in text
 
 
 @settings(max_examples=40)
