@@ -153,7 +153,7 @@ def test_the_brokers_pods_and_rabbitmq_restart_under_load(cluster: Cluster) -> N
     under_load(cluster, restart)
 
 
-def test_a_conversion_whose_pod_is_killed_is_finished_by_another(cluster: Cluster, tmp_path: Path) -> None:
+def test_conversion_of_a_killed_pod_is_finished_by_another(cluster: Cluster, tmp_path: Path) -> None:
     minute = tmp_path / "minute.m4a"
     long = tmp_path / "long.m4a"
     run("-f", "lavfi", "-i", NOISE.format(seconds=60, rate=48000), "-c:a", "aac", minute)

@@ -145,7 +145,7 @@ def test_videos_and_mp3s_count_until_they_are_deleted(deps: Dependencies) -> Non
     assert begin(deps, SIZE + 10).size == SIZE + 10
 
 
-def test_an_upload_of_unknown_length_may_use_what_is_left_and_no_more(deps: Dependencies) -> None:
+def test_upload_of_unknown_length_may_use_only_what_is_left(deps: Dependencies) -> None:
     deps = with_quota(deps, size=SIZE)
     post(deps, None)
     for job in deps.jobs.page(ADA.user, 10):

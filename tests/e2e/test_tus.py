@@ -325,7 +325,7 @@ def test_a_file_that_is_not_media_is_refused_and_deleted(me: Client, sizes: list
     assert upload.head().status == 404
 
 
-def test_a_creation_whose_body_fails_leaves_nothing_behind(place: Place, me: Client) -> None:
+def test_creation_with_a_failing_body_leaves_nothing_behind(place: Place, me: Client) -> None:
     lengths = {"Upload_Length": str(len(SOUND)), "Content_Type": PART["Content-Type"]}
     broken = Tus(me).post(SOUND, Upload_Checksum=checksum("sha1", b"other"), **lengths)
     assert broken.status == 460

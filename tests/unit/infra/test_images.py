@@ -65,7 +65,7 @@ def import_all(app: Path, names: list[str], hidden: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_function_image_contains_all_that_the_function_imports(name: str, tmp_path: Path) -> None:
+def test_function_image_contains_what_the_function_imports(name: str, tmp_path: Path) -> None:
     app = tmp_path / "app"
     build(name, app)
 
@@ -85,7 +85,7 @@ def test_function_image_contains_no_other_function(tmp_path: Path) -> None:
     assert sorted(path.name for path in app.glob("infra/*.py")) == ["__init__.py", "serve.py", "slow_clients.py"]
 
 
-def test_migrations_image_contains_all_that_migrations_import(tmp_path: Path) -> None:
+def test_migrations_image_contains_what_migrations_import(tmp_path: Path) -> None:
     app = tmp_path / "app"
     build("migrations", app)
 
@@ -93,7 +93,7 @@ def test_migrations_image_contains_all_that_migrations_import(tmp_path: Path) ->
     import_all(app, ["infra.migrations.__main__", *names], modules_missing_from("migrations", with_project=False))
 
 
-def test_bridge_image_contains_all_that_the_bridge_imports(tmp_path: Path) -> None:
+def test_bridge_image_contains_what_the_bridge_imports(tmp_path: Path) -> None:
     app = tmp_path / "app"
     build("bridge", app)
 
