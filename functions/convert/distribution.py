@@ -97,6 +97,7 @@ def plan_pieces(track: TrackInfo, options: Options, threshold: float, limit: int
     seconds = 0.0 if track.container == "mp3" else plan_for(track, options, 1).seconds
     if seconds < threshold:
         return None
+    # Not ``plan.decode_cost``: pieces are encoded from the stored track, so a slow source makes none of them wait.
     wanted = max(round(seconds / PIECE_SECONDS), 2)
     seekable = seconds >= excerpt.MIN_SEEK_SECONDS and excerpt.is_seekable(track, options)
     clusters = excerpt.index_clusters(track) if seekable else None
