@@ -41,6 +41,8 @@ _MAX_HOPS: Final = 16
 PRIVATE_NETWORKS: Final = (
     "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,169.254.0.0/16,::1/128,fc00::/7"
 )
+#: Statuses from 500 on whose messages are for the user.
+_USER_FACING: Final = (503, 507)
 #: The key of a request's environ that has the username, once it is authenticated.
 _USER: Final = "mp3burst.user"
 _INTERNAL_ERROR: Final = "Something went wrong on our side: try again later."
@@ -202,7 +204,7 @@ def _problem(request: Request, error: Mp3burstError) -> Response:
     if error.status >= 500:
         # An internal error's message may describe settings, which the user cannot change.
         log.error("%s %s: %s", request.method, request.path, error, exc_info=error)
-        response = problem(error.status, str(error) if error.status == 503 else _INTERNAL_ERROR)
+        response = problem(error.status, str(error) if error.status in _USER_FACING else _INTERNAL_ERROR)
     else:
         fields = getattr(error, "fields", None)
         response = problem(error.status, str(error), **({"errors": fields} if fields else {}))

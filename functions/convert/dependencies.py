@@ -3,10 +3,11 @@
 import functools
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from events.publish import publisher
+from functions.convert.budget import MAX_SECONDS
 from functions.convert.cpus import MAX_ENCODERS, available_cpus
 from functions.convert.distribution import MAX_PIECES, MAX_SEEKING_PIECES
 from functions.convert.ffmpeg.binary import configured_ffmpeg
@@ -18,6 +19,7 @@ from functions.state.database import Database, url
 from functions.state.jobs import Jobs
 from functions.state.outbox import Outbox
 from functions.state.pieces import Pieces
+from functions.state.quota import QUOTA_BYTES, Quota
 
 #: Seconds of sound per encoder below which another one does not pay off: starting one, pre-roll included, costs as
 #: much as encoding 8 s.
@@ -41,6 +43,8 @@ class Dependencies:
         fanout_seconds: seconds of sound from which a job is split.
         max_pieces: limit of a job's pieces, if each must decode everything before it.
         ffmpeg: the program's path; None for the one that imageio-ffmpeg contains.
+        max_seconds: the latest position in the sound that is converted, in seconds.
+        quota: what a user may store.
     """
 
     media: Media
@@ -53,6 +57,8 @@ class Dependencies:
     fanout_seconds: float = math.inf
     max_pieces: int = MAX_PIECES
     ffmpeg: str | None = None
+    max_seconds: float = math.inf
+    quota: Quota = field(default_factory=Quota)
 
     def encoders_for(self, seconds: float) -> int:
         """Returns how many encoders pay off for so many seconds of sound."""
@@ -79,4 +85,6 @@ def dependencies() -> Dependencies:
         fanout_seconds=number(os.environ, "FANOUT_SECONDS", FANOUT_SECONDS),
         max_pieces=int(number(os.environ, "FANOUT_PIECES", MAX_PIECES, 2, MAX_SEEKING_PIECES)),
         ffmpeg=configured_ffmpeg(os.environ),
+        max_seconds=number(os.environ, "MAX_SECONDS", MAX_SECONDS, 1),
+        quota=Quota(size=int(number(os.environ, "QUOTA_BYTES", QUOTA_BYTES))),
     )

@@ -9,6 +9,15 @@ class UnusableMedia(PermanentFailure):
     status = 422
 
 
+class TooLong(UnusableMedia):
+    """The sound is longer than MAX_SECONDS."""
+
+    def __init__(self, limit: float) -> None:
+        """Names the limit, in seconds, in the message."""
+        hours = f"{limit / 3600:g} hours" if limit >= 7200 else f"{limit:g} seconds"
+        super().__init__(f"The sound of this file is longer than the limit of {hours}: set end to {limit:.0f} or less.")
+
+
 class OutOfResources(TryAgain):
     """There is no space for temporary files, or no process can be started."""
 

@@ -4,6 +4,7 @@ Convert makes the MP3 of a short video by itself. It splits a long one into piec
 at once; the last of them has the pieces joined.
 """
 
+import functools
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 from events.schema import Event, JobId
 from functions.convert import cover, pipeline
+from functions.convert.budget import Budget
 from functions.convert.demux.track import TrackInfo, TrackStream
 from functions.convert.dependencies import Dependencies
 from functions.convert.distribution import EncodedPiece, JobPlan, encode_piece, pieces_fit, plan_pieces
@@ -24,12 +26,15 @@ from functions.convert.seek import excerpt
 from functions.convert.streams import SupportsWrite
 from functions.convert.workspace import workspace
 from functions.media import BlobCorrupt, BlobId, BlobNotFound, Description
+from functions.state.blobs import RenewingWriter
 from functions.state.jobs import Job, Jobs, Outcome
 from functions.state.leases import Lease, LeaseRenewer, Output, attempt
 from functions.state.pieces import PieceOutput, PieceRow, SplitRecord
+from functions.state.quota import MP3_STEP, Reservation, ReservedWriter, ShareReservation
 
 #: Bytes that are copied at a time.
 _CHUNK: Final = 1 << 20
+_EVERYTHING: Final = FrameRange(0, None)
 _VIDEO_LOST: Final = "The stored video is lost or damaged: upload it again."
 _TRACK_LOST: Final = "The audio track of this job is lost or damaged: upload the video again."
 log = logging.getLogger(__name__)
@@ -122,10 +127,11 @@ def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Ou
     with (
         workspace() as directory,
         deps.media.videos.open(job.video) as video,
-        pipeline.prepared_track(video, directory, job.options, on_read, deps.ffmpeg) as stream,
+        pipeline.prepared_track(video, directory, job.options, on_read, deps.ffmpeg, deps.max_seconds) as stream,
     ):
         plan = plan_pieces(stream.info, job.options, deps.fanout_seconds, deps.max_pieces)
         if plan is not None:
+            Budget(deps.max_seconds).check_seconds(plan.end_seconds)
             return _split(lease, stream.complete(on_read), plan, renewer, deps)
         outcome = _make_mp3(job, stream, renewer, deps)
     return _mp3_output(deps.jobs, lease, outcome, deps)
@@ -134,30 +140,46 @@ def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Ou
 def _make_mp3(job: Job, stream: TrackStream, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
     description = Description(job.owner, job.id, _mp3_name(job.filename), "audio/mpeg")
     with deps.blobs.writing(deps.media, "mp3s", description) as mp3:
+        reservation = _mp3_reservation(job, mp3, deps)
         settings = pipeline.Settings(
             options=job.options,
             filename=job.filename,
             encoders=deps.encoders_for(stream.info.duration),
             ffmpeg=deps.ffmpeg,
+            budget=Budget(deps.max_seconds, reservation),
         )
-        result = pipeline.convert_track(stream, mp3, settings, renewer.report)
+
+        def on_progress(fraction: float) -> None:
+            renewer.report(fraction)
+            mp3.renew()
+
+        result = pipeline.convert_track(stream, ReservedWriter(mp3, reservation), settings, on_progress)
     log.info("job %s: %.1f s of audio became %d bytes of MP3", job.id, result.duration, mp3.size)
     return Outcome(mp3.blob, result.duration, result.warning, mp3.size)
+
+
+def _mp3_reservation(job: Job, mp3: RenewingWriter, deps: Dependencies) -> Reservation:
+    """The bytes that are reserved for the job's MP3, in place of what its pieces have reserved."""
+    grant = functools.partial(deps.quota.convert, job.owner, replaces=job.id)
+    return Reservation(deps.blobs, mp3.blob, mp3.granted, grant, MP3_STEP)
 
 
 def _split(lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewer, deps: Dependencies) -> Output:
     """Stores the audio track and the head of the MP3; recording them creates the pieces."""
     job = lease.row
     description = Description(job.owner, job.id, "audio", "application/octet-stream")
-    with cover.rendering(track, deps.ffmpeg or default_ffmpeg()) as picture:
-        with deps.blobs.writing(deps.media, "pieces", description) as audio:
-            for chunk in _file_chunks(track.path, renewer):
-                audio.write(chunk)
-        image, warning = picture(renewer.check)
-    with deps.blobs.writing(deps.media, "pieces", description) as head:
+    size = plan.expected_size()
+    grant = deps.quota.convert(job.owner, size, size, replaces=job.id)
+    with deps.blobs.writing(deps.media, "pieces", description, grant) as head:
+        with cover.rendering(track, deps.ffmpeg or default_ffmpeg()) as picture:
+            with deps.blobs.writing(deps.media, "pieces", description) as audio:
+                for chunk in _file_chunks(track.path, renewer):
+                    audio.write(chunk)
+                    head.renew()
+            image, warning = picture(renewer.check)
         head.write(id3.build_tag(track.tags, job.filename, image, plan.within(track.chapters)))
     job_plan = JobPlan(plan, head.blob, track.missing, track.errors, warning)
-    record = SplitRecord(audio.blob, head.blob, job_plan.to_json(), tuple("{}" for _ in plan.ranges))
+    record = SplitRecord(audio.blob, head.blob, job_plan.to_json(), tuple("{}" for _ in plan.ranges), size)
     log.info("job %s: %.0f s of audio are split into %d pieces", job.id, track.duration, len(plan.ranges))
 
     def discard() -> None:
@@ -174,19 +196,27 @@ def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Depen
     with workspace() as directory:
         track = _fetch_track(job, frame_range, directory, renewer, deps)
         with deps.blobs.writing(deps.media, "pieces", description) as out:
-            piece = _encode_range(plan, frame_range, track, out, renewer, deps)
-    output = PieceOutput(out.blob, piece.to_json())
+            grant = functools.partial(deps.quota.convert, job.owner)
+            excess = Reservation(deps.blobs, out.blob, out.granted, grant, MP3_STEP)
+            reservation = ShareReservation(excess, plan.expected_size(frame_range))
+            source = EncoderInput(
+                deps.ffmpeg or default_ffmpeg(),
+                plan,
+                track,
+                directory,
+                budget=Budget(deps.max_seconds, reservation),
+            )
+
+            def on_progress(_: float) -> None:
+                renewer.check()
+                out.renew()
+
+            piece = encode_piece(source, frame_range, ReservedWriter(out, reservation), on_progress)
+    output = PieceOutput(out.blob, piece.to_json(), max(out.size - reservation.share, 0))
     return Output(
         record=lambda: deps.pieces.encoded(lease, output),
         discard=lambda: deps.blobs.discard(deps.media, "pieces", output.blob),
     )
-
-
-def _encode_range(
-    plan: Plan, frame_range: FrameRange, track: Path, out: SupportsWrite, renewer: LeaseRenewer, deps: Dependencies
-) -> EncodedPiece:
-    source = EncoderInput(deps.ffmpeg or default_ffmpeg(), plan, track, track.parent)
-    return encode_piece(source, frame_range, out, lambda _: renewer.check())
 
 
 def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
@@ -194,15 +224,25 @@ def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
     outputs = deps.pieces.outputs(job.id)
     pieces = [EncodedPiece.from_json(output.plan) for output in outputs]
     description = Description(job.owner, job.id, _mp3_name(job.filename), "audio/mpeg")
-    with workspace() as directory:
+    with workspace() as directory, deps.blobs.writing(deps.media, "mp3s", description) as mp3:
+        reservation = _mp3_reservation(job, mp3, deps)
+        reservation.require(sum(piece.summary.size for piece in pieces))
         frames = _blob_chunks([output.blob for output in outputs], renewer, deps)
         if not pieces_fit(job_plan.plan, pieces):
-            piece, path = _encode_whole(job, job_plan.plan, directory, renewer, deps)
+            track = _fetch_track(job, _EVERYTHING, directory, renewer, deps)
+            source = EncoderInput(
+                deps.ffmpeg or default_ffmpeg(),
+                job_plan.plan.for_changing_format(),
+                track,
+                directory,
+                budget=Budget(deps.max_seconds, reservation),
+            )
+            piece, path = _encode_whole(job, source, renewer, mp3)
             pieces = [piece]
             frames = _file_chunks(path, renewer)
         sound = assemble.join_pieces(job_plan.plan, [piece.summary for piece in pieces], frames, directory)
-        with deps.blobs.writing(deps.media, "mp3s", description) as mp3:
-            assemble.write_mp3(mp3, _blob_chunks([job_plan.head], renewer, deps), sound)
+        out = ReservedWriter(mp3, reservation)
+        assemble.write_mp3(out, _blob_chunks([job_plan.head], renewer, deps), sound)
     log.info("job %s: %d pieces of %.1f s became %d bytes of MP3", job.id, len(outputs), sound.duration, mp3.size)
     errors = job_plan.errors + max(piece.errors for piece in pieces)
     warning = assemble.warning_for(job_plan.missing, errors, job_plan.warning)
@@ -210,16 +250,19 @@ def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
 
 
 def _encode_whole(
-    job: Job, plan: Plan, directory: Path, renewer: LeaseRenewer, deps: Dependencies
+    job: Job, source: EncoderInput, renewer: LeaseRenewer, mp3: RenewingWriter
 ) -> tuple[EncodedPiece, Path]:
     # The sound changes its sample rate or channels on the way: ffmpeg restarts its count of samples there, which makes
     # ranges meaningless. Or an encoder that seeks decoded fewer samples than were counted.
     log.warning("job %s: its pieces do not fit together: encoding the track as a whole", job.id)
-    everything = FrameRange(0, None)
-    track = _fetch_track(job, everything, directory, renewer, deps)
-    path = directory / "frames"
+    path = source.directory / "frames"
+
+    def on_progress(_: float) -> None:
+        renewer.check()
+        mp3.renew()
+
     with path.open("wb") as out:
-        piece = _encode_range(plan.for_changing_format(), everything, track, out, renewer, deps)
+        piece = encode_piece(source, _EVERYTHING, out, on_progress)
     return piece, path
 
 

@@ -1,13 +1,15 @@
 """Converts a video to an MP3: extracts the audio track once, encodes ranges of it in parallel, joins them."""
 
 import functools
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from functions.convert import cover
+from functions.convert.budget import Budget
 from functions.convert.chapters import within
 from functions.convert.demux.track import TrackStream, open_track
 from functions.convert.ffmpeg import duration, encoder, filters
@@ -35,12 +37,14 @@ class Settings:
         filename: the video's name; it becomes the title if the video has none.
         encoders: number of encoders that run at once.
         ffmpeg: path of the program; None for the one from imageio-ffmpeg.
+        budget: what the conversion may produce.
     """
 
     options: Options
     filename: str
     encoders: int
     ffmpeg: str | None = None
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +80,19 @@ def to_mp3(
             exception that it raises stops the conversion and propagates.
 
     Raises:
-        UnusableMedia: the file cannot be converted.
+        UnusableMedia: the file cannot be converted; TooLong: it exceeds the budget. QuotaFull: so does its MP3.
         EncoderKilled: a child process was killed; retrying may succeed.
         OutOfResources: there is no space for temporary files, or no process for a child; retrying may succeed.
     """
     with (
         tempfile.TemporaryDirectory(dir=directory, prefix="convert-") as name,
         prepared_track(
-            source, Path(name), settings.options, lambda done: on_progress(done * DEMUX_SHARE), settings.ffmpeg
+            source,
+            Path(name),
+            settings.options,
+            lambda done: on_progress(done * DEMUX_SHARE),
+            settings.ffmpeg,
+            settings.budget.max_seconds,
         ) as stream,
     ):
         return convert_track(stream, out, settings, on_progress)
@@ -96,10 +105,14 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
     with cover.rendering(track, settings.ffmpeg or default_ffmpeg()) as picture:
         if track.container == "mp3":
             sound = assemble.copied_sound(track.path, track.skipped, track.discarded)
+            settings.budget.check_seconds(sound.duration)
+            settings.budget.reservation.require(sound.size)
             errors = track.errors
             chapters = within(track.chapters, 0.0, sound.duration)
         else:
             plan = plan_for(track, settings.options, settings.encoders, decode_cost(stream))
+            settings.budget.check_seconds(plan.end_seconds)
+            settings.budget.reservation.require(plan.expected_size())
             sound, encoder_errors = _encode(
                 stream, plan, settings, lambda done: on_progress(DEMUX_SHARE + done * _ENCODE_SHARE)
             )
@@ -134,11 +147,11 @@ def _encode(stream: TrackStream, plan: Plan, settings: Settings, on_progress: On
     def on_end(run: EncoderRun) -> None:
         summaries[run.range] = run.summarize()
 
-    source = EncoderInput(ffmpeg, plan, track, directory, stream)
+    source = EncoderInput(ffmpeg, plan, track, directory, stream, settings.budget)
     runs = encoder.encode(source, plan.ranges, settings.encoders, on_progress, on_end)
     if (len(runs) > 1 or len(plan.filters) > 1) and any(run.reconfigured for run in runs):
         # A change of format restarts ffmpeg's filters and their count of samples, which ranges are based on.
-        source = EncoderInput(ffmpeg, plan.for_changing_format(), track, directory)
+        source = EncoderInput(ffmpeg, plan.for_changing_format(), track, directory, budget=settings.budget)
         runs = encoder.encode(source, [FrameRange(0, None)], 1, on_progress, on_end)
     pieces = [(run.path, summaries[run.range]) for run in runs]
     frames = _frames(pieces, (lambda: on_progress(1.0)) if plan.variable else None)
@@ -159,7 +172,12 @@ def _frames(pieces: Sequence[tuple[Path, PieceSummary]], on_copy: Callable[[], N
 
 @contextmanager
 def prepared_track(
-    source: SupportsReadSeek, directory: Path, options: Options, on_progress: OnProgress, ffmpeg: str | None = None
+    source: SupportsReadSeek,
+    directory: Path,
+    options: Options,
+    on_progress: OnProgress,
+    ffmpeg: str | None = None,
+    max_seconds: float = math.inf,
 ) -> Iterator[TrackStream]:
     """Extracts the audio track that the options name into a file, with everything that the conversion needs.
 
@@ -171,6 +189,7 @@ def prepared_track(
         options: what the user asked for.
         on_progress: called with the fraction of the source that has been read, 0 to 1.
         ffmpeg: path of the program; None for the one from imageio-ffmpeg.
+        max_seconds: the latest position in the track that is converted.
 
     Raises:
         UnusableMedia: there is no such track, or it cannot be read.
@@ -190,7 +209,7 @@ def prepared_track(
         track = cover.prepare(source, stream.info, options.cover, lambda _: on_progress(1.0))
         if filters.needs_exact_length(options, track.duration):
             seconds = duration.measure(
-                ffmpeg or default_ffmpeg(), track, nearest_rate(track.rate), lambda: on_progress(1.0)
+                ffmpeg or default_ffmpeg(), track, nearest_rate(track.rate), max_seconds, lambda: on_progress(1.0)
             )
             track = track if seconds is None else replace(track, duration=seconds)
         stream.info = track

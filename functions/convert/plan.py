@@ -9,6 +9,7 @@ An encoder decodes the track from its beginning, unless the samples before its r
 track's packets and the decoder forgets what came before; then it seeks (``seek.excerpt``).
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
@@ -37,6 +38,12 @@ SLOW_SOURCE_COST = 0.25
 _CODECS_WITH_MIX_LEVELS = frozenset({"ac3", "eac3", "dca", "mlp", "truehd"})
 #: kbit/s if the user chooses nothing.
 DEFAULT_BITRATE = 192
+#: LAME's highest bit rates in kbit/s from these sample rates on: MPEG-1, MPEG-2 and MPEG-2.5.
+_MAX_BITRATES: Final = ((32_000, 320), (16_000, 160), (0, 64))
+#: LAME's lowest bit rates in the same way.
+_MIN_BITRATES: Final = ((32_000, 32), (0, 8))
+#: What LAME's V0 to V9 need for music in stereo at 44.1 kHz, kbit/s (lame 3.100, doc/html/detailed.html).
+_VBR_BITRATES: Final = (245, 225, 190, 175, 165, 130, 115, 100, 85, 65)
 #: Attributes whose keys differ in the rows of jobs, so that jobs survive an update.
 _JSON_KEYS: Final = {"ranges": "pieces", "start_sample": "before", "loopback": "steady"}
 
@@ -134,6 +141,39 @@ class Plan:
     def seconds(self) -> float:
         """Estimated duration of the MP3 in seconds."""
         return self.samples / self.rate
+
+    @property
+    def end_seconds(self) -> float:
+        """Estimated position in the track where the MP3 ends, in seconds."""
+        return (self.start_sample + self.samples) / self.rate
+
+    @property
+    def max_bytes_per_second(self) -> float:
+        """Bytes of MP3 in a second of sound; of variable bit rate the most."""
+        limit = next(bitrate for rate, bitrate in _MAX_BITRATES if self.rate >= rate)
+        return 125.0 * (limit if self.variable else min(int(self.quality[1].removesuffix("k")), limit))
+
+    @property
+    def min_bytes_per_second(self) -> float:
+        """Bytes of MP3 in a second of sound; of variable bit rate the fewest."""
+        if not self.variable:
+            return self.max_bytes_per_second
+        return 125.0 * next(bitrate for rate, bitrate in _MIN_BITRATES if self.rate >= rate)
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds of a frame of the MP3."""
+        return samples_per_frame(self.rate) / self.rate
+
+    def expected_size(self, frame_range: FrameRange | None = None) -> int:
+        """Returns the estimated bytes of the MP3's frames, or of a range of them.
+
+        An encoder makes a few kilobytes more: its delay, its padding and the tags.
+        """
+        usual = 125.0 * _VBR_BITRATES[int(self.quality[1])] if self.variable else math.inf
+        first = frame_range.start * self.frame_seconds if frame_range else 0.0
+        last = self.seconds if frame_range is None or frame_range.end is None else frame_range.end * self.frame_seconds
+        return int(max(last - first, 0.0) * min(usual, self.max_bytes_per_second))
 
     def within(self, chapters: Iterable[Chapter]) -> list[Chapter]:
         """Returns the chapters of the track that the MP3 has, on the MP3's clock."""

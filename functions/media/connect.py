@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from functions.media.interface import Media
-from functions.settings import BadSetting
+from functions.settings import BadSetting, number
 
 
 def connect(environ: Mapping[str, str]) -> Media:
@@ -31,12 +31,24 @@ def connect(environ: Mapping[str, str]) -> Media:
             raise BadSetting(
                 "MONGO_URI and MONGO_MP3_URI must name different databases, and neither may be named pieces."
             )
-        return Media(*(GridFSStore(uri, database) for uri, _, database in places))
+        buckets = [GridFSStore(uri, database) for uri, _, database in places]
+        return Media(buckets[0], buckets[1], buckets[2], space=buckets[0].space)
     if directory := environ.get("MEDIA_DIR"):
         from functions.media.directory import DirectoryStore
 
-        return Media(*(DirectoryStore(f"{directory}/{name}") for name in ("videos", "pieces", "mp3s")))
+        floor = min_free(environ)
+        stores = [DirectoryStore(f"{directory}/{name}", floor) for name in ("videos", "pieces", "mp3s")]
+        return Media(stores[0], stores[1], stores[2], space=stores[0].space)
     raise BadSetting("Set MONGO_URI to a MongoDB server or MEDIA_DIR to a directory: media must be stored somewhere.")
+
+
+def min_free(environ: Mapping[str, str]) -> int | None:
+    """Returns MIN_FREE_BYTES, the bytes that uploads leave free; None for a share of the disk.
+
+    Raises:
+        BadSetting: it is not a number.
+    """
+    return int(number(environ, "MIN_FREE_BYTES", 0)) if environ.get("MIN_FREE_BYTES") else None
 
 
 def _split(name: str, uri: str) -> tuple[str, str]:

@@ -27,7 +27,9 @@ from functions.media.interface import (
     BlobNotFound,
     Checkpoint,
     Description,
+    DiskFull,
     MediaUnavailable,
+    Space,
     StaleWriter,
     Stat,
     is_blob_id,
@@ -46,16 +48,28 @@ _LOCK_TIMEOUT: Final = 5.0
 class DirectoryStore:
     """Blobs below one directory, which is created at the first write and is accessible to its owner alone."""
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, min_free: int | None = 0) -> None:
+        """Stores blobs below ``root``; writing fails where it would leave less than half the floor of free space.
+
+        Args:
+            root: the directory.
+            min_free: the floor in bytes; None for the default share of the disk.
+        """
         self._root = Path(root)
+        self._min_free = min_free
+
+    def space(self) -> Space | None:
+        """Returns the space of the directory's disk."""
+        with _translated_errors():
+            return _space(self._root)
 
     def create(self, blob: str, description: Description) -> "DirectoryWriter":
         """Returns a writer for a new blob; entering it raises BlobExists if the id is taken."""
-        return DirectoryWriter(self._root, self._path(blob), description)
+        return DirectoryWriter(self._root, self._path(blob), description, self._min_free)
 
     def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> "DirectoryAppender":
         """Returns an appender to ``ab/abcdef….part/bytes``."""
-        return DirectoryAppender(self._root, self._path(blob), checkpoint, writer)
+        return DirectoryAppender(self._root, self._path(blob), checkpoint, writer, self._min_free)
 
     def open(self, blob: str) -> "DirectoryReader":
         """Returns a reader of a finished blob; BlobNotFound if there is none, BlobCorrupt if stat.json is damaged."""
@@ -92,8 +106,9 @@ class DirectoryStore:
 class DirectoryWriter(HashingWriter):
     """Writes one blob in its .part directory."""
 
-    def __init__(self, root: Path, path: Path, description: Description) -> None:
+    def __init__(self, root: Path, path: Path, description: Description, min_free: int | None) -> None:
         super().__init__(description)
+        self._min_free = min_free
         self._root = root
         self._path = path
         self._part = _partial(path)
@@ -118,6 +133,7 @@ class DirectoryWriter(HashingWriter):
     def _append(self, data: memoryview) -> None:
         assert self._file is not None  # noqa: S101 - for mypy: _begin has opened it
         with _translated_errors():
+            _check_space(self._file.fileno(), len(data), self._min_free)
             self._file.write(data)
 
     def _finish(self, stat: Stat) -> None:
@@ -165,8 +181,9 @@ class DirectoryReader(VerifyingReader):
 class DirectoryAppender(BlockAppender):
     """Appends to one blob in its .part directory."""
 
-    def __init__(self, root: Path, path: Path, checkpoint: Checkpoint, writer: int) -> None:
+    def __init__(self, root: Path, path: Path, checkpoint: Checkpoint, writer: int, min_free: int | None) -> None:
         super().__init__(checkpoint)
+        self._min_free = min_free
         self._root = root
         self._path = path
         self._part = _partial(path)
@@ -218,6 +235,7 @@ class DirectoryAppender(BlockAppender):
         with _translated_errors(), self._locked():
             if self._latest_writer() != self._writer:
                 raise StaleWriter
+            _check_space(self._file, sum(map(len, blocks)), self._min_free)
             position = first * BLOCK_SIZE
             unwritten = [memoryview(block) for block in blocks]
             while unwritten:
@@ -291,8 +309,23 @@ def _translated_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise MediaUnavailable("The media store is full; try again later.") from error
+            raise DiskFull("The media store is full; try again later.") from error
         raise MediaUnavailable("The media store does not answer; try again later.") from error
+
+
+def _space(place: Path | int) -> Space:
+    """Returns the space of the disk of a path, which need not exist yet, or of an open file."""
+    if isinstance(place, Path):
+        place = next(parent for parent in (place, *place.resolve().parents) if parent.exists())
+    disk = os.statvfs(place)
+    return Space(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
+
+
+def _check_space(file: int, size: int, min_free: int | None) -> None:
+    """Raises ENOSPC if ``size`` more bytes would leave less than half the floor, which is the database's."""
+    space = _space(file)
+    if space.free - size < space.floor(min_free) // 2:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _partial(path: Path) -> Path:

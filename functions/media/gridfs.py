@@ -27,6 +27,7 @@ from functions.media.interface import (
     Checkpoint,
     Description,
     MediaUnavailable,
+    Space,
     StaleWriter,
     Stat,
     is_blob_id,
@@ -125,6 +126,17 @@ class GridFSStore:
             # A writer inserts its files document and then looks for its first chunk. If it looks after the chunks were
             # deleted, it fails; if it looked before, its document is there by now and is deleted here.
             files.delete_one({"_id": ObjectId(blob)})
+
+    def space(self) -> Space | None:
+        """Returns the space of the server's disk; None if it does not tell (MongoDB 3.6 and later do)."""
+        files, _ = self.collections()
+        with _translated_errors():
+            stats = files.database.command("dbStats")
+        total = stats.get("fsTotalSize")
+        used = stats.get("fsUsedSize")
+        if not _is_integer(total, 1) or not _is_integer(used, 0):
+            return None
+        return Space(int(total - used), int(total))
 
     def collections(self) -> tuple["Documents", "Documents"]:
         """Returns the collections of files and of chunks, on this process's own connection."""

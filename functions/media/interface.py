@@ -6,13 +6,20 @@ store keeps a whole blob in memory.
 
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NewType, Protocol, Self
+from typing import Final, NewType, Protocol, Self
 
 from events.errors import Mp3burstError, TryAgain
 
 _BLOB_ID = re.compile(r"[0-9a-f]{24}")
+
+#: The bytes that uploads leave free, unless MIN_FREE_BYTES says otherwise: a twentieth of the disk, at least 1 GB, but
+#: no more than a quarter of a small disk.
+_FLOOR_SHARE: Final = 0.05
+_MIN_FLOOR: Final = 1_000_000_000
+_MAX_FLOOR_SHARE: Final = 0.25
 
 #: A blob's id: 24 lowercase hexadecimal digits, the form of a MongoDB ObjectId.
 BlobId = NewType("BlobId", str)
@@ -58,6 +65,14 @@ class MediaUnavailable(TryAgain):
     """The media store does not answer, or is full."""
 
     counts_as_attempt = False
+
+
+class DiskFull(MediaUnavailable):
+    """The media store has too little free space."""
+
+    status = 507
+    #: Seconds: about as long as a sweep takes to free what was deleted.
+    retry_after = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,12 +222,39 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Space:
+    """The space of a media store, in bytes."""
+
+    free: int
+    total: int
+
+    def floor(self, configured: int | None = None) -> int:
+        """Returns the bytes that uploads leave free.
+
+        Args:
+            configured: MIN_FREE_BYTES; None for the default.
+        """
+        if configured is not None:
+            return configured
+        return int(min(max(self.total * _FLOOR_SHARE, _MIN_FLOOR), self.total * _MAX_FLOOR_SHARE))
+
+
+def _unknown_space() -> Space | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
 class Media:
-    """The three stores."""
+    """The three stores.
+
+    Attributes:
+        space: returns the space that they have; None if they cannot tell.
+    """
 
     videos: Store
     pieces: Store
     mp3s: Store
+    space: Callable[[], Space | None] = _unknown_space
 
     def __getitem__(self, name: str) -> Store:
         """Returns a store by its name in the blobs table: videos, pieces or mp3s."""

@@ -52,11 +52,19 @@ class RenewingWriter:
             BlobExpired: the blob was swept before it was complete.
             MediaUnavailable: the store is full or unavailable.
         """
+        self.renew()
+        self.size += len(data)
+        return self._writer.write(data)
+
+    def renew(self) -> None:
+        """Renews the blob's row if that is due; call it often while no bytes are written.
+
+        Raises:
+            BlobExpired: the blob was swept.
+        """
         if time.monotonic() - self._renewed > _RENEWAL_SECONDS:
             self._blobs.renew(self.blob)
             self._renewed = time.monotonic()
-        self.size += len(data)
-        return self._writer.write(data)
 
 
 class Blobs:

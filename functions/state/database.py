@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -11,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemy
 
 from events.errors import Mp3burstError, TryAgain
 from functions.settings import BadSetting, number, required
+from functions.state.reserve import Reserve
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -19,6 +21,8 @@ _MAX_TRIES: Final = 5
 # MySQL: lock wait timeout and deadlock. PostgreSQL: serialization failure and deadlock.
 _MYSQL_CONFLICTS: Final = {1205, 1213}
 _POSTGRESQL_CONFLICTS: Final = {"40001", "40P01"}
+# sqlite.org/rescode.html: IOERR, FULL and CANTOPEN, which a full disk causes depending on the file that has to grow.
+_SQLITE_UNWRITABLE: Final = {10, 13, 14}
 #: In seconds, where the option names no unit.
 _TIMEOUTS: Final = {
     "sqlite": {"timeout": 30, "check_same_thread": False},
@@ -89,7 +93,10 @@ class Database:
             hide_parameters=True,
             **options,
         )
+        self._reserve: Reserve | None = None
         if backend == "sqlite":
+            if address.database and address.database != ":memory:":
+                self._reserve = Reserve(Path(address.database))
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_immediate)
 
@@ -111,6 +118,8 @@ class Database:
             except IntegrityError as error:
                 raise Conflict("This already exists.") from error
             except DBAPIError as error:
+                if self._reserve is not None and _is_disk_full(error) and self._reserve.release():
+                    log.error("The disk is full: the database's reserve was released. Free some space.")
                 if not _is_temporary(error):
                     raise DatabaseFault("The database rejected a statement; the log has the cause.") from error
                 if attempt == _MAX_TRIES:
@@ -120,6 +129,11 @@ class Database:
                 raise DatabaseUnavailable(_UNAVAILABLE) from error
             time.sleep(random.uniform(0.02, 0.1) * 2**attempt)  # noqa: S311 - jitter, not a secret
         raise AssertionError("unreachable")
+
+    def restore_reserve(self) -> None:
+        """Sets space aside for transactions on a full disk, if the database is a file; best effort."""
+        if self._reserve is not None:
+            self._reserve.restore()
 
     def close(self) -> None:
         """Closes every pooled connection."""
@@ -135,6 +149,11 @@ def _is_temporary(error: DBAPIError) -> bool:
         return True
     # There is no server at that address yet, it is starting or stopping, or the SQLite file is locked.
     return type(error.orig).__name__ in {"OperationalError", "InterfaceError"} and "no such" not in str(code)
+
+
+def _is_disk_full(error: DBAPIError) -> bool:
+    """Whether SQLite could not write: its primary result code is FULL, IOERR or CANTOPEN."""
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _SQLITE_UNWRITABLE
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -24,12 +24,14 @@ class SplitRecord:
         head: the blob of what precedes the frames in the MP3.
         plan: how the job is encoded, as JSON.
         pieces: what the row of each piece starts with, as JSON.
+        reserved: bytes of the owner's quota that are reserved for the MP3.
     """
 
     audio: BlobId
     head: BlobId
     plan: str
     pieces: tuple[str, ...]
+    reserved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,17 @@ class PieceRow:
 
 @dataclass(frozen=True, slots=True)
 class PieceOutput:
-    """An encoded piece: the blob of its frames, and what the join needs to know of them, as JSON."""
+    """An encoded piece.
+
+    Attributes:
+        blob: of its frames.
+        plan: what the join needs to know of them, as JSON.
+        excess: bytes beyond its share of what is reserved for the job.
+    """
 
     blob: BlobId
     plan: str
+    excess: int = 0
 
 
 class Pieces:
@@ -97,7 +106,11 @@ class Pieces:
                 # It is ours if an earlier try was committed and its answer was lost.
                 mine = and_(jobs.c.id == job, jobs.c.state == "encoding", jobs.c.audio == record.audio)
                 return events if connection.scalar(select(jobs.c.id).where(mine)) is not None else None
-            if not all(blob_records.retain(connection, blob) for blob in (record.audio, record.head)):
+            retained = (
+                blob_records.retain(connection, record.audio),
+                blob_records.retain(connection, record.head, record.reserved),
+            )
+            if not all(retained):
                 raise BlobExpired("Storing the audio track took too long.")
             connection.execute(insert(pieces).values(created_at=now(), due_at=now()), rows)
             return events
@@ -147,7 +160,7 @@ class Pieces:
                     return None
                 joining = select(jobs.c.id).where(jobs.c.id == job, jobs.c.state == "joining", jobs.c.attempts == 0)
                 return [PiecesEncoded(job)] if connection.scalar(joining) is not None else []
-            if not blob_records.retain(connection, output.blob):
+            if not blob_records.retain(connection, output.blob, output.excess):
                 raise BlobExpired("Storing the piece took too long.")
             is_last = counted.done + 1 == counted.total
             values = {"state": "joining", "due_at": now()} if is_last else {}

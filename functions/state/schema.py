@@ -146,7 +146,7 @@ mails = Table(
 )
 
 #: Every blob that was begun and has not been deleted. ``expires_at`` is NULL once a job retains the blob. ``size`` is
-#: the bytes of a video or MP3 that is retained, or that an upload in progress may have; 0 for the others.
+#: the bytes of a video or MP3 that is retained, or that an upload or conversion in progress may have; 0 for the others.
 blobs = Table(
     "blobs",
     metadata,

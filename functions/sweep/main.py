@@ -50,6 +50,7 @@ class Dependencies:
 def sweep(_: CloudEvent) -> None:
     """Handles the ping of a PingSource."""
     sweep_up(dependencies())
+    _database().restore_reserve()
 
 
 @functions_framework.cloud_event
@@ -107,14 +108,19 @@ def _delete_expired(deps: Dependencies, end: float) -> None:
 
 
 @functools.cache
+def _database() -> Database:
+    return Database(url(os.environ))
+
+
+@functools.cache
 def _overdue() -> Overdue:
-    return Overdue(Database(url(os.environ)))
+    return Overdue(_database())
 
 
 @functools.cache
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
-    database = Database(url(os.environ))
+    database = _database()
     outbox = Outbox(database, publisher(os.environ, "/mp3burst/sweep"))
     keep_days = number(os.environ, "KEEP_DAYS", 0)
     return Dependencies(Overdue(database), Blobs(database), connect(os.environ), outbox, keep_days)

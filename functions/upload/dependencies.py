@@ -11,12 +11,14 @@ from events.publish import publisher
 from functions.auth.tokens import Identity, NotAllowed
 from functions.http_endpoint import identify
 from functions.media import Media, connect
+from functions.media.connect import min_free
+from functions.media.space import FreeSpace
 from functions.settings import number
 from functions.state.blobs import Blobs
 from functions.state.database import Database, url
 from functions.state.jobs import Jobs
 from functions.state.outbox import Outbox
-from functions.upload.limits import Quota
+from functions.state.quota import QUOTA_BYTES, Quota
 from functions.upload.tus.uploads import HOURS, Uploads
 
 #: Seconds that an upload waits for the broker. Sweep publishes what could not be published in that time.
@@ -34,6 +36,8 @@ class Dependencies:
 
     Attributes:
         max_bytes: bytes of a file.
+        quota: what a user may store.
+        space: what the media store has left.
     """
 
     media: Media
@@ -43,6 +47,7 @@ class Dependencies:
     outbox: Outbox
     max_bytes: int = MAX_BYTES
     quota: Quota = field(default_factory=Quota)
+    space: FreeSpace = field(default_factory=lambda: FreeSpace(lambda: None))
 
 
 @functools.cache
@@ -53,8 +58,9 @@ def dependencies() -> Dependencies:
         BadSetting: a variable is missing or malformed.
     """
     database = Database(url(os.environ))
+    media = connect(os.environ)
     return Dependencies(
-        media=connect(os.environ),
+        media=media,
         blobs=Blobs(database),
         jobs=Jobs(database),
         uploads=Uploads(database, number(os.environ, "UPLOAD_HOURS", HOURS, 0.25)),
@@ -62,8 +68,9 @@ def dependencies() -> Dependencies:
         max_bytes=int(number(os.environ, "MAX_UPLOAD_BYTES", MAX_BYTES, 1)),
         quota=Quota(
             jobs=int(number(os.environ, "QUOTA_JOBS", QUOTA_JOBS)),
-            size=int(number(os.environ, "QUOTA_BYTES", 0)),
+            size=int(number(os.environ, "QUOTA_BYTES", QUOTA_BYTES)),
         ),
+        space=FreeSpace(media.space, min_free(os.environ)),
     )
 
 

@@ -1,5 +1,6 @@
 """Receives videos: POST /upload in one request, /files in several (``functions.upload.tus``)."""
 
+import functools
 import sys
 
 import functions_framework
@@ -10,8 +11,9 @@ from functions.auth.tokens import Identity
 from functions.http_endpoint import Routes, Unprocessable, json_response
 from functions.media import Description
 from functions.state.jobs import Job, NewJob, new_job_id
+from functions.state.quota import Reservation
 from functions.upload.dependencies import PUBLISH_BUDGET, Dependencies, authorize, dependencies
-from functions.upload.limits import Reservation, StreamChecks, TooLarge
+from functions.upload.limits import StreamChecks, TooLarge
 from functions.upload.multipart import MAX_OVERHEAD, Form, parse_options, read
 from functions.upload.tus import routes
 
@@ -35,6 +37,7 @@ def _upload(request: Request) -> Response:
         request.max_content_length = sys.maxsize  # Our own limit is the file's, and its error has a message.
         if (request.content_length or 0) > deps.max_bytes + MAX_OVERHEAD:
             raise TooLarge(deps.max_bytes)
+        deps.space.require(request.content_length or 0)
         job = create_job(read(request), identity, key, deps, request.content_length)
     return json_response({"job": job.id, "fid": job.video}, 202, {"Location": f"/jobs/{job.id}"})
 
@@ -54,6 +57,7 @@ def create_job(form: Form, identity: Identity, key: str | None, deps: Dependenci
 
     Raises:
         TooManyJobs, QuotaFull: the user's quota is used up.
+        DiskFull: the media store has too little space left.
         UnsupportedMediaType: the file is neither audio nor video.
         TooLarge: the file exceeds the limit.
         Unprocessable: the file is empty, an option is invalid, or as described at ``multipart.read``.
@@ -64,8 +68,8 @@ def create_job(form: Form, identity: Identity, key: str | None, deps: Dependenci
     description = Description(identity.user, new_id, form.filename, "application/octet-stream")
     grant = deps.quota.begin(identity, length or None, form.overhead)
     with deps.blobs.writing(deps.media, "videos", description, grant) as video:
-        reservation = Reservation(deps.blobs, deps.quota, identity, video.blob, video.granted)
-        checks = StreamChecks(reservation, deps.max_bytes)
+        reservation = Reservation(deps.blobs, video.blob, video.granted, functools.partial(deps.quota.grow, identity))
+        checks = StreamChecks(reservation, deps.max_bytes, space=deps.space)
         for chunk in checks.apply(form.content):
             video.write(chunk)
         checks.finish()

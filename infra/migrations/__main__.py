@@ -17,7 +17,9 @@ def main() -> int:
         change.
     """
     try:
-        upgrade(Database(url(os.environ)))
+        database = Database(url(os.environ))
+        upgrade(database)
+        database.restore_reserve()
     except (BadSetting, DatabaseIsNewer) as error:
         print(with_cause(error), file=sys.stderr)  # noqa: T201 - a command prints
         return 2

@@ -105,7 +105,7 @@ def migrations(image: str, stamp: str) -> Document:
         "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}],
     }
     final = {"containerName": "migrations", "operator": "In", "values": [2]}
     spec = {

@@ -14,9 +14,9 @@ from functions.state.blobs import Blobs
 from functions.state.database import Database
 from functions.state.jobs import Jobs, Outcome
 from functions.state.outbox import Outbox
+from functions.state.quota import Quota, QuotaFull, TooManyJobs
 from functions.state.schema import UserId, blobs, now, uploads, users
 from functions.upload.dependencies import Dependencies
-from functions.upload.limits import Quota, QuotaFull, TooManyJobs
 from functions.upload.main import create_job
 from functions.upload.multipart import ClientDisconnected, Form
 from functions.upload.tus.receive import Part, complete, discard, receive

@@ -44,6 +44,7 @@ from functions.state.mails import Mails
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 from functions.state.pieces import Pieces
+from functions.state.quota import Quota
 from functions.state.schema import UserId, metadata, users
 from functions.sweep.main import Dependencies as SweepDependencies
 from functions.sweep.main import sweep_up
@@ -237,6 +238,8 @@ class System:
         self._published = directory / "published"
         self.convert: Callable[[JobId, ConvertDependencies], None] = handlers.convert
         self.fanout_seconds = math.inf
+        self.max_seconds = math.inf
+        self.quota = Quota()
 
     @cached_property
     def database(self) -> Database:
@@ -244,8 +247,11 @@ class System:
 
     @cached_property
     def media(self) -> Media:
-        stores = (DirectoryStore(self._media / name) for name in ("videos", "pieces", "mp3s"))
-        return Media(*(KillableStore(store, self.kill_switch) for store in stores))
+        videos, pieces, mp3s = (
+            KillableStore(DirectoryStore(self._media / name, 0), self.kill_switch)
+            for name in ("videos", "pieces", "mp3s")
+        )
+        return Media(videos, pieces, mp3s)
 
     def for_upload(self) -> UploadDependencies:
         return UploadDependencies(
@@ -267,6 +273,8 @@ class System:
             outbox=outbox,
             encoders=1,
             fanout_seconds=self.fanout_seconds,
+            max_seconds=self.max_seconds,
+            quota=self.quota,
         )
 
     def for_notify(self) -> NotifyDependencies:

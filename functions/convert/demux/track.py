@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from functions.convert.budget import check_plausible
 from functions.convert.chapters import Chapter
 from functions.convert.demux.client import DemuxClient, error_of
 from functions.convert.demux.protocol import Fault, FaultReport, TrackOrder, TrackReport
@@ -142,7 +143,7 @@ def open_track(
         packets cannot be copied.
 
     Raises:
-        UnusableMedia: there is no such track, or it cannot be read.
+        UnusableMedia: there is no such track, it cannot be read, or no real codec has its rate or channels.
         EncoderKilled: the demux child died by SIGKILL.
     """
     with DemuxClient(source, path, TrackOrder(number, copy)) as client:
@@ -156,6 +157,7 @@ def open_track(
             raise AssertionError("the client accepts only the report that was ordered")
         if not report.packets:
             raise UnusableMedia("The audio track of this file is empty: choose a file with sound.")
+        check_plausible(report.rate, report.channels)
         yield TrackStream(_info(report, path, cover), client)
 
 

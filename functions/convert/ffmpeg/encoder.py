@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
+from functions.convert.budget import Budget
 from functions.convert.cpus import cpus_for
 from functions.convert.demux.track import TrackStream
 from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
@@ -18,7 +19,7 @@ from functions.convert.ffmpeg import args
 from functions.convert.ffmpeg.binary import supports_bundled
 from functions.convert.mp3.frame import samples_per_frame
 from functions.convert.mp3.summary import PieceSummary, summarize
-from functions.convert.plan import FrameRange, Plan
+from functions.convert.plan import LOOKAHEAD_FRAMES, FrameRange, Plan
 from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.sandbox import spawn
 from functions.convert.sandbox.limits import Limits
@@ -32,10 +33,16 @@ _CPU_PER_POSSIBLE_SECOND = 0.1
 _PACKET_SECONDS = 1.0
 #: Bytes of address space for one ffmpeg.
 ADDRESS_SPACE = 4 << 30
-#: Bytes of MP3 per second of sound: twice 320 kbit/s, since a track may decode to more than it claims.
-_BYTES_PER_SECOND = 80_000
+#: A packet has less sound than this: Monkey's Audio has 27 s at 44.1 kHz, the longest FLAC 16 s at 4 kHz.
+_MAX_PACKET_SECONDS = 30.0
+#: Seconds of sound that every encoder may make beyond its limit, since a track may decode to more than it claims.
+_SLACK_SECONDS = 60.0
+#: By how much a file of frames may exceed what its plan accounts for, for the same reason.
+_SIZE_FACTOR = 2.0
 #: libavformat/mux.c; harmless, since MP3 has no time stamps.
 _ONLY_TIME_STAMPS = b"non monotonically increasing dts to muxer"
+#: Frames of an encoder that are not its sound: the tag, and its delay and padding, 5 at 8 kHz (measured).
+_EXTRA_FRAMES: Final = 8
 #: Exit statuses at a resource limit; a staged run would hit the limit too.
 _LIMIT_REACHED: Final = (-signal.SIGXCPU, -signal.SIGXFSZ)
 #: Maximum bytes kept of an incomplete line of ffmpeg's output.
@@ -52,6 +59,7 @@ class EncoderInput:
         track: the file with the audio track.
         directory: for the files of frames.
         stream: the track if its file may still grow; None if it is complete.
+        budget: what the encoders may make.
     """
 
     ffmpeg: str
@@ -59,6 +67,7 @@ class EncoderInput:
     track: Path
     directory: Path
     stream: TrackStream | None = None
+    budget: Budget = field(default_factory=Budget)
 
     def open(self) -> IO[bytes]:
         """Opens the track for one encoder: its file, or a pipe that follows the file while it grows."""
@@ -171,6 +180,15 @@ class EncoderRun:
                 "The sound of this file cannot be decoded: check that it plays on your computer."
             ) from RuntimeError(f"ffmpeg ended with {status}: {self.first_error}")
 
+    def sound_size(self, plan: Plan) -> int:
+        """Bytes of frames in its file so far, without those outside its range."""
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError:  # not started, or already joined
+            return 0
+        extra = _EXTRA_FRAMES + self.range.preroll + (0 if self.range.end is None else LOOKAHEAD_FRAMES)
+        return max(int(size - extra * plan.frame_seconds * plan.max_bytes_per_second), 0)
+
     def summarize(self) -> PieceSummary:
         """Summarizes the frames of the range."""
         count = None if self.range.end is None else self.range.end - self.range.start
@@ -197,6 +215,7 @@ def encode(
     Raises:
         EncoderKilled: an encoder died by SIGKILL, or hangs.
         TemporaryStorageFull: there was no space for the frames.
+        TooLong: the sound is longer than the budget allows. QuotaFull: so is the MP3.
         UnusableMedia: an encoder failed otherwise.
         Mp3burstError: reading the rest of the source failed while the track's file was still growing.
     """
@@ -208,6 +227,7 @@ def encode(
             pool.receive_output()
             pool.collect_ended()
             pool.check_running()
+            pool.check_budget()
             if stream is not None:
                 stream.check()
             done = max(done, pool.progress())
@@ -264,7 +284,7 @@ class _Pool:
             )
             run.process = spawn.spawn(
                 arguments,
-                _limits(source.plan),
+                encoder_limits(source.plan, run.range, source.budget.max_seconds),
                 pass_fds=(track.fileno(), out.fileno()),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -332,6 +352,22 @@ class _Pool:
                 run.process.kill()
             run.watchdog.check(run.seconds, waiting=stream is not None and stream.growing)
 
+    def check_budget(self) -> None:
+        """Raises TooLong or QuotaFull if the encoders have made more than the budget allows."""
+        plan = self._source.plan
+        budget = self._source.budget
+        total = 0
+        for run in self.runs.values():
+            size = run.sound_size(plan)
+            total += size
+            if run.range.end is None:  # the others end where their range does
+                seconds = size / plan.min_bytes_per_second
+                if plan.variable:
+                    seconds = min(seconds, run.seconds)
+                before = run.range.start * plan.frame_seconds + plan.start_sample / plan.rate
+                budget.check_seconds(before + seconds)
+        budget.check_encoded(total, variable=plan.variable)
+
     def progress(self) -> float:
         """Returns the fraction of all ranges that is encoded, 0 to 1."""
         plan = self._source.plan
@@ -348,13 +384,28 @@ class _Pool:
         return done / total
 
 
-def _limits(plan: Plan) -> Limits:
-    # A track may claim far too little, for example if all its packets have the same time; the packets are real.
-    claimed = (plan.start_sample + plan.samples) / plan.rate
-    possible = plan.packets * _PACKET_SECONDS
+def encoder_limits(plan: Plan, frame_range: FrameRange, max_seconds: float) -> Limits:
+    """Returns the resource limits of an encoder, which depend on the track's packets more than on what it claims.
+
+    Args:
+        plan: of the track.
+        frame_range: what the encoder makes.
+        max_seconds: the latest position in the track that is converted.
+    """
+    # A track may claim far too little, for example if all its packets have the same time; the packets are real. Or it
+    # may claim far more than its packets have.
+    claimed = plan.end_seconds
+    if plan.packets:
+        claimed = min(claimed, plan.packets * _MAX_PACKET_SECONDS)
+    claimed = min(claimed, max_seconds)
+    possible = min(plan.packets * _PACKET_SECONDS, max_seconds)
+    seconds = max(claimed, possible)
+    if frame_range.end is not None:
+        length = frame_range.end - frame_range.start + frame_range.preroll + LOOKAHEAD_FRAMES
+        seconds = min(seconds, length * plan.frame_seconds)
     return {
         "AS": ADDRESS_SPACE,
         "CPU": int(60 + max(claimed * CPU_PER_SECOND, possible * _CPU_PER_POSSIBLE_SECOND)),
-        "FSIZE": int(60 + max(claimed, possible)) * _BYTES_PER_SECOND,
+        "FSIZE": int((_SLACK_SECONDS + seconds) * plan.max_bytes_per_second * _SIZE_FACTOR),
         "NOFILE": 64,
     }

@@ -1,5 +1,6 @@
 """Receives one part of an upload, and creates the job of a complete one. Any instance resumes what another started."""
 
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
 from functions.options import Options
 from functions.state.blobs import BlobExpired
 from functions.state.jobs import NewJob
+from functions.state.quota import Reservation
 from functions.upload.dependencies import PUBLISH_BUDGET, Dependencies
-from functions.upload.limits import Reservation, StreamChecks
+from functions.upload.limits import StreamChecks
 from functions.upload.multipart import ClientDisconnected
 from functions.upload.sniff import HEAD_SIZE, UnsupportedMediaType
 from functions.upload.tus.headers import Checksum
@@ -101,6 +103,7 @@ def receive(upload: Upload, part: Part, deps: Dependencies, identity: Identity) 
         ChecksumMismatch: nothing of this part was stored.
         TooLarge: the file exceeds the upload's length or the limit.
         QuotaFull: the file exceeds its owner's quota.
+        DiskFull: the media store has too little space left.
         UnsupportedMediaType: the file is neither audio nor video; the upload has been deleted.
     """
     try:
@@ -122,7 +125,7 @@ def receive(upload: Upload, part: Part, deps: Dependencies, identity: Identity) 
 
 def _checks(upload: Upload, appender: Appender, deps: Dependencies, identity: Identity) -> StreamChecks:
     """Returns the checks of what arrives next. An upload of known length has all of it reserved before it is read."""
-    reservation = Reservation(deps.blobs, deps.quota, identity, upload.blob, upload.size)
+    reservation = Reservation(deps.blobs, upload.blob, upload.size, functools.partial(deps.quota.grow, identity))
     if upload.length is not None:
         reservation.require(upload.length)
     return StreamChecks(
@@ -130,6 +133,7 @@ def _checks(upload: Upload, appender: Appender, deps: Dependencies, identity: Id
         limit=upload.length if upload.length is not None else deps.max_bytes,
         received=upload.received,
         head=appender.tail if upload.received < HEAD_SIZE else None,
+        space=deps.space,
     )
 
 

@@ -79,6 +79,7 @@ def _create(request: Request) -> Response:
     if has_body:
         _check_body(request, length if length is not None else deps.max_bytes)
     checksum = _checksum(request)
+    deps.space.require(length or 0)
     grant = deps.quota.begin(identity, length)
     upload = deps.uploads.begin(identity.user, base_name(filename), options, metadata, length, grant)
     if has_body:
@@ -116,6 +117,7 @@ def _append(request: Request, upload: str) -> Response:
     check_offset(found, offset)
     _check_body(request, (found.length or length or deps.max_bytes) - offset)
     if found.state != "done" and not found.is_complete:
+        deps.space.require(request.content_length or 0)
         part = Part(offset, chunks(request.stream), checksum, None if found.length else length)
         found = receive(found, part, deps, identity)
     return Response(status=204, headers=_progress(found, deps))

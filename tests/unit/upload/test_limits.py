@@ -1,5 +1,6 @@
 """The checks that both upload protocols apply to the bytes as they arrive."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -9,8 +10,9 @@ from functions.auth.tokens import Identity
 from functions.http_endpoint import Unprocessable
 from functions.media import new_blob_id
 from functions.state.blobs import Grant
+from functions.state.quota import RESERVATION_STEP, Quota, Reservation
 from functions.state.schema import UserId
-from functions.upload.limits import RESERVATION_STEP, Quota, Reservation, StreamChecks, TooLarge
+from functions.upload.limits import StreamChecks, TooLarge
 from functions.upload.sniff import HEAD_SIZE, UnsupportedMediaType
 from tests.e2e.client import wave_bytes
 
@@ -34,7 +36,7 @@ def checks(
     limit: int = 1 << 30, reserved: int = 1 << 30, received: int = 0, head: bytes | None = b""
 ) -> tuple[StreamChecks, FakeBlobs]:
     blobs = FakeBlobs()
-    reservation = Reservation(blobs, Quota(), ADMIN, new_blob_id(), reserved)  # type: ignore[arg-type]
+    reservation = Reservation(blobs, new_blob_id(), reserved, functools.partial(Quota().grow, ADMIN))  # type: ignore[arg-type]
     return StreamChecks(reservation, limit, received, head), blobs
 
 

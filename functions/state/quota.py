@@ -1,0 +1,251 @@
+"""Limits what a user may store and have in progress.
+
+The quota counts blobs: every upload in progress with the bytes it may grow to, every conversion in progress with the
+bytes that its MP3 may have, and every video and MP3 that is stored. A blob has a row before its first byte, whose size
+is what is reserved for it. The head of a job that was split carries the reservation of the job's MP3; a piece that
+needs more than its share carries the excess. Whoever adds to a user's blobs locks the user's row first, so of two
+concurrent requests the second sees what the first has reserved.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sqlalchemy import Connection, and_, bindparam, case, func, or_, select
+
+from events.errors import Mp3burstError, PermanentFailure
+from events.schema import JobId
+from functions.media import BlobId
+from functions.state.blobs import Blobs, Grant, RenewingWriter
+from functions.state.jobs import FINISHED
+from functions.state.schema import UserId, blobs, jobs, now, users
+
+#: Bytes that a user may store, unless QUOTA_BYTES says otherwise: 20 GB.
+QUOTA_BYTES: Final = 20_000_000_000
+#: Bytes that are reserved at a time for an upload of unknown length.
+RESERVATION_STEP: Final = 64 << 20
+#: Bytes that are reserved at a time for an MP3 that is larger than expected: usually by a few kilobytes.
+MP3_STEP: Final = 1 << 20
+
+_ADMIN: Final = "admin"
+#: Seconds until a client may try again. A short video is converted in less.
+_RETRY_AFTER: Final = 30
+# Built once: building a statement costs SQLAlchemy as much as running it.
+_LOCK_USER: Final = select(users.c.role).where(users.c.id == bindparam("owner")).with_for_update()
+_IN_PROGRESS: Final = and_(blobs.c.store == "videos", or_(jobs.c.id.is_(None), jobs.c.state.not_in(FINISHED)))
+#: (bytes stored or reserved, uploads and conversions in progress) of a user, leaving out the blob ``own``, and the
+#: pieces and MP3s of ``job``.
+_USAGE: Final = (
+    select(func.coalesce(func.sum(blobs.c.size), 0), func.coalesce(func.sum(case((_IN_PROGRESS, 1), else_=0)), 0))
+    .select_from(blobs.outerjoin(jobs, jobs.c.id == blobs.c.job))
+    .where(
+        blobs.c.owner == bindparam("owner"),
+        blobs.c.id != bindparam("own"),
+        or_(blobs.c.store == "videos", blobs.c.job != bindparam("job")),
+        or_(blobs.c.expires_at.is_(None), blobs.c.expires_at > now()),
+    )
+)
+
+
+class Owner(Protocol):
+    """The owner of an upload, such as ``functions.auth.tokens.Identity``."""
+
+    @property
+    def user(self) -> UserId:
+        """The user's id."""
+
+    @property
+    def role(self) -> str:
+        """The user's role."""
+
+
+class TooManyJobs(Mp3burstError):
+    """The user has the maximum number of uploads and conversions in progress; ``retry_after`` is in seconds."""
+
+    status = 429
+    retry_after = _RETRY_AFTER
+    security_event = "upload.refused"
+    reason = "jobs"
+
+
+class QuotaFull(PermanentFailure):
+    """The upload or the MP3 does not fit into the user's quota."""
+
+    status = 413
+    security_event = "upload.refused"
+    reason = "bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Limits per user; administrators have none. 0 means unlimited.
+
+    Attributes:
+        jobs: uploads and conversions in progress.
+        size: bytes of videos and MP3s, including what uploads and conversions in progress have reserved.
+    """
+
+    jobs: int = 0
+    size: int = 0
+
+    def begin(self, identity: Owner, size: int | None, overhead: int = 0) -> Grant:
+        """Returns a grant for a new upload.
+
+        Args:
+            identity: its owner.
+            size: bytes to reserve, or None if the length is unknown; then RESERVATION_STEP bytes are reserved, or all
+                that are left if they are fewer.
+            overhead: bytes of ``size`` that may not be the file's; they are reserved only if enough are left.
+
+        The grant raises:
+            TooManyJobs: the user has too many uploads and conversions in progress.
+            QuotaFull: too few bytes are left.
+        """
+        if size is None:
+            size = RESERVATION_STEP
+            minimum = 0
+        else:
+            minimum = size - overhead
+        return functools.partial(self._grant_upload, identity=identity, size=size, minimum=minimum, is_new=True)
+
+    def grow(self, identity: Owner, size: int, minimum: int) -> Grant:
+        """Returns a grant for an upload in progress: ``size`` bytes in all, or as many as are left.
+
+        The grant raises:
+            QuotaFull: fewer than ``minimum`` bytes are left.
+        """
+        return functools.partial(self._grant_upload, identity=identity, size=size, minimum=minimum, is_new=False)
+
+    def convert(self, owner: UserId, size: int, minimum: int, replaces: JobId | None = None) -> Grant:
+        """Returns a grant for an MP3, or a piece of one: ``size`` bytes, or as many as are left.
+
+        Args:
+            owner: the job's owner, who is no administrator unless the database says so.
+            size: bytes to reserve.
+            minimum: bytes that must be left.
+            replaces: the job whose other pieces and MP3s do not count, since this blob takes their place; those of an
+                earlier attempt, too.
+
+        The grant raises:
+            QuotaFull: fewer than ``minimum`` bytes are left.
+        """
+        return functools.partial(self._grant_mp3, owner=owner, size=size, minimum=minimum, job=replaces or "")
+
+    def _grant_upload(
+        self, connection: Connection, blob: str, *, identity: Owner, size: int, minimum: int, is_new: bool
+    ) -> int:
+        if identity.role == _ADMIN or not (self.size or (self.jobs and is_new)):
+            return size
+        connection.execute(_LOCK_USER, {"owner": identity.user})
+        used, in_progress = connection.execute(_USAGE, {"owner": identity.user, "own": blob, "job": ""}).one()
+        if is_new and 0 < self.jobs <= in_progress:
+            raise TooManyJobs(
+                f"You have {in_progress} uploads and conversions in progress, and {self.jobs} are allowed: "
+                "wait until one finishes, or delete one."
+            )
+        left = max(self.size - int(used), 0)
+        if self.size and max(minimum, 1) > left:
+            raise QuotaFull(
+                f"You may store {self.size} bytes of videos and MP3s, and {left} are left: "
+                "delete a job that you no longer need."
+            )
+        return min(size, left) if self.size else size
+
+    def _grant_mp3(self, connection: Connection, blob: str, *, owner: UserId, size: int, minimum: int, job: str) -> int:
+        if not self.size or connection.scalar(_LOCK_USER, {"owner": owner}) == _ADMIN:
+            return size
+        used, _ = connection.execute(_USAGE, {"owner": owner, "own": blob, "job": job}).one()
+        left = max(self.size - int(used), 0)
+        if minimum > left:
+            raise QuotaFull(
+                f"The MP3 needs about {minimum} bytes. You may store {self.size} bytes of videos and MP3s, and {left} "
+                "are left: delete a job that you no longer need or choose a lower bit rate, and upload the file again."
+            )
+        return min(size, left)
+
+
+class Reservation:
+    """The part of the owner's quota that is reserved for one blob.
+
+    Attributes:
+        size: how many bytes are reserved.
+    """
+
+    def __init__(
+        self, blobs: Blobs, blob: BlobId, size: int, grant: Callable[[int, int], Grant], step: int = RESERVATION_STEP
+    ) -> None:
+        """Describes a reservation.
+
+        Args:
+            blobs: the records of blobs.
+            blob: the blob.
+            size: bytes that are reserved for it so far.
+            grant: given the bytes to reserve and those that must be left, returns the grant.
+            step: bytes that ``extend`` reserves in advance.
+        """
+        self.size = size
+        self._blobs = blobs
+        self._blob = blob
+        self._grant = grant
+        self._step = step
+
+    def require(self, size: int) -> None:
+        """Makes sure that at least ``size`` bytes are reserved.
+
+        Raises:
+            QuotaFull: too few bytes are left. BlobExpired: the blob has expired.
+        """
+        self._grow(size, size)
+
+    def extend(self, size: int) -> None:
+        """Makes sure that at least ``size`` bytes are reserved, and prepares for more.
+
+        A new reservation has up to a step more bytes, so that few chunks cost a transaction. Raises what
+        ``require`` does.
+        """
+        self._grow(size + self._step, size)
+
+    def _grow(self, size: int, minimum: int) -> None:
+        if minimum > self.size:
+            self.size = self._blobs.grow(self._blob, self._grant(size, minimum))
+
+
+class ReservedWriter:
+    """Writes a blob, and stops where the owner's quota does."""
+
+    def __init__(self, writer: RenewingWriter, reservation: "Reservation | ShareReservation") -> None:
+        self._writer = writer
+        self._reservation = reservation
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._writer.size
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Appends bytes; raises QuotaFull before any that do not fit, and what ``RenewingWriter.write`` does."""
+        self._reservation.extend(self._writer.size + len(data))
+        return self._writer.write(data)
+
+
+class ShareReservation:
+    """Reserves only what a piece needs beyond its share of the bytes that are reserved for its job.
+
+    Attributes:
+        share: bytes of the piece that are part of the job's reservation.
+    """
+
+    def __init__(self, excess: Reservation, share: int) -> None:
+        """Takes the reservation of the piece's own blob, which is empty until the piece exceeds its share."""
+        self.share = share
+        self._excess = excess
+
+    def require(self, size: int) -> None:
+        """As ``Reservation.require``, given the size of the piece."""
+        self._excess.require(size - self.share)
+
+    def extend(self, size: int) -> None:
+        """As ``Reservation.extend``, given the size of the piece."""
+        if size > self.share:
+            self._excess.extend(size - self.share)

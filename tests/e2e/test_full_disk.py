@@ -1,0 +1,37 @@
+"""The embedded platform on a disk that becomes full."""
+
+import time
+from io import BytesIO
+from pathlib import Path
+
+from tests.e2e.client import Client, wave_bytes
+from tests.e2e.tus import Tus
+from tests.support.disks import disk, fill
+from tests.support.platform import start
+
+SOUND = wave_bytes(1.0)
+
+
+def test_a_full_disk_takes_no_uploads_but_everything_else(tmp_path: Path) -> None:
+    with disk(tmp_path / "disk", 300) as place, start(place / "data") as running:
+        me = Client(running.url).sign_up()
+        done = me.wait(me.upload(BytesIO(SOUND), "a.wav")["job"])
+        assert (place / "data/mp3burst.db.reserve").exists()
+        waiting = Tus(me).create(len(SOUND))
+        job = me.upload(BytesIO(wave_bytes(300)), "long.wav")["job"]
+        filler = fill(place)
+        refused = me.try_upload(BytesIO(SOUND), "b.wav")
+        assert "try again later" in refused.problem(507)["detail"]
+        assert int(refused.headers["Retry-After"]) > 0
+        Tus(me).post(Upload_Length="1000").problem(507)
+        waiting.patch(SOUND, 0).problem(507)
+        time.sleep(5)
+        assert me.call("GET", f"/jobs/{job}").json()["status"] != "failed"
+        again = me.log_in()
+        assert again.download(done["mp3"]).status == 200
+        assert again.call("DELETE", f"/jobs/{done['job']}").status == 204
+        assert again.download(done["mp3"]).status == 404
+        filler.unlink()
+        assert me.wait(job)["status"] == "done"
+        time.sleep(1.1)
+        assert waiting.patch(SOUND, 0).status == 204
