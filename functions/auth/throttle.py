@@ -58,7 +58,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class LoginAttempt:
     """One login, and what its failure counts for.
 
     Attributes:
@@ -112,11 +112,11 @@ class Count:
     lock: int = 0
 
 
-def attempt(username: str, address: str) -> Attempt:
+def login_attempt(username: str, address: str) -> LoginAttempt:
     """Returns the login of this user from this address."""
     account = normalize_username(username)
     network, *sites = networks(address)
-    return Attempt(
+    return LoginAttempt(
         here=Subject(_hash("account", f"{account}\n{network}"), _FREE_HERE, "account_here"),
         account=Subject(_hash("account", account), _FREE_ACCOUNT, "account"),
         networks=(
@@ -138,7 +138,7 @@ class Throttle:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def check(self, attempt: Attempt) -> Standing:
+    def check(self, attempt: LoginAttempt) -> Standing:
         """Returns what is recorded about the attempt. Called before and after the password check.
 
         Raises:
@@ -153,7 +153,7 @@ class Throttle:
             raise TooManyFailures(longest)
         return Standing(known_for > 0, clears_in.get(attempt.here.id, 0) > 0, known_for > _RENEWED_BEFORE)
 
-    def record_failure(self, attempt: Attempt, standing: Standing) -> dict[str, int]:
+    def record_failure(self, attempt: LoginAttempt, standing: Standing) -> dict[str, int]:
         """Counts a failure. After the free ones, every further one doubles the lock: 2 s to 15 min.
 
         Returns:
@@ -181,7 +181,7 @@ class Throttle:
             # A concurrent login of the same subject inserted the row first, so this time it is updated.
             return self._database.run(count)
 
-    def record_success(self, attempt: Attempt, standing: Standing) -> None:
+    def record_success(self, attempt: LoginAttempt, standing: Standing) -> None:
         """Forgives the account's failures from this network, and makes the network known to the account.
 
         The failures of others stay counted: a successful login must not hide an attack on other accounts from there,
@@ -213,7 +213,7 @@ def _count_failure(connection: Connection, subject: Subject) -> Count:
     return Count(lock=lock)
 
 
-def _forgive(connection: Connection, *, attempt: Attempt) -> None:
+def _forgive(connection: Connection, *, attempt: LoginAttempt) -> None:
     here = _locked_row(connection, attempt.here.id)
     if here is not None:
         counted = max(0, here.clears_at - here.time)

@@ -11,7 +11,7 @@ from flask import Request, Response
 
 from functions import security_log
 from functions.auth.accounts import Accounts, User, WrongCredentials, normalize_username
-from functions.auth.throttle import Throttle, TooManyFailures, attempt
+from functions.auth.throttle import Throttle, TooManyFailures, login_attempt
 from functions.auth.tokens import Signer, verifier
 from functions.http_endpoint import Routes, client_address, json_response
 from functions.state.database import Database, url
@@ -62,16 +62,16 @@ def log_in(username: str, password: str, address: str, deps: Dependencies) -> di
 
 
 def _authenticate(username: str, password: str, address: str, deps: Dependencies, record: Callable[..., None]) -> User:
-    this = attempt(username, address)
-    standing = deps.throttle.check(this)
+    attempt = login_attempt(username, address)
+    standing = deps.throttle.check(attempt)
     try:
         user = deps.accounts.authenticate(username, password)
     except WrongCredentials:
-        for subject, milliseconds in deps.throttle.record_failure(this, standing).items():
+        for subject, milliseconds in deps.throttle.record_failure(attempt, standing).items():
             record("login.locked", subject=subject, seconds=milliseconds // 1000)
         raise
     # Checked again: of many simultaneous guesses, no more may be confirmed than sequential ones could have been.
-    deps.throttle.record_success(this, deps.throttle.check(this))
+    deps.throttle.record_success(attempt, deps.throttle.check(attempt))
     return user
 
 

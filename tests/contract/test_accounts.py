@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import inspect, select, text
 
 from functions.auth.accounts import Accounts, User, UsernameTaken, WrongCredentials
-from functions.auth.throttle import FORGIVEN_AFTER, KNOWN_FOR, Subject, Throttle, TooManyFailures, attempt
+from functions.auth.throttle import FORGIVEN_AFTER, KNOWN_FOR, Subject, Throttle, TooManyFailures, login_attempt
 from functions.auth.tokens import Signer
 from functions.login.main import Dependencies, log_in
 from functions.state.database import Database
@@ -74,22 +74,22 @@ OWNER = "a@example.org"
 def fail(database: Database, username: str, address: str, times: int = 1) -> None:
     """Fails so many logins; each lock has ended before the next."""
     throttle = Throttle(database)
-    this = attempt(username, address)
+    attempt = login_attempt(username, address)
     for _ in range(times):
         if is_locked(database, username, address):
             make_past(database, "logins", "locked_until")
-        throttle.record_failure(this, throttle.check(this))
+        throttle.record_failure(attempt, throttle.check(attempt))
 
 
 def succeed(database: Database, username: str, address: str) -> None:
     throttle = Throttle(database)
-    this = attempt(username, address)
-    throttle.record_success(this, throttle.check(this))
+    attempt = login_attempt(username, address)
+    throttle.record_success(attempt, throttle.check(attempt))
 
 
 def is_locked(database: Database, username: str, address: str) -> bool:
     try:
-        Throttle(database).check(attempt(username, address))
+        Throttle(database).check(login_attempt(username, address))
     except TooManyFailures:
         return True
     return False
@@ -101,12 +101,12 @@ def rows(database: Database) -> set[str]:
 
 def test_failures_lock_an_account_and_success_unlocks_it(database: Database) -> None:
     throttle = Throttle(database)
-    this = attempt(OWNER, "192.0.2.1")
-    fail(database, OWNER, "192.0.2.1", this.here.free)
-    standing = throttle.check(this)
-    throttle.record_failure(this, standing)
+    attempt = login_attempt(OWNER, "192.0.2.1")
+    fail(database, OWNER, "192.0.2.1", attempt.here.free)
+    standing = throttle.check(attempt)
+    throttle.record_failure(attempt, standing)
     with pytest.raises(TooManyFailures) as locked:
-        throttle.check(this)
+        throttle.check(attempt)
     assert 1 <= locked.value.retry_after <= 2
     assert not is_locked(database, "b@example.org", "192.0.2.1")
     make_past(database, "logins", "locked_until", 10_000)
@@ -140,7 +140,7 @@ def test_guesses_from_any_number_of_addresses_are_limited(database: Database) ->
     while not is_locked(database, OWNER, f"198.51.100.{guesses}"):
         fail(database, OWNER, f"198.51.100.{guesses}")
         guesses += 1
-    assert guesses == attempt(OWNER, "192.0.2.1").account.free + 1
+    assert guesses == login_attempt(OWNER, "192.0.2.1").account.free + 1
     assert is_locked(database, OWNER, "203.0.113.9")
     assert not is_locked(database, OWNER, "192.0.2.1")
     fail(database, OWNER, "192.0.2.1")
@@ -155,25 +155,25 @@ def test_a_known_network_is_locked_by_its_own_failures(database: Database) -> No
 
 def test_a_network_is_known_for_a_limited_time(database: Database) -> None:
     throttle = Throttle(database)
-    this = attempt(OWNER, "192.0.2.1")
+    attempt = login_attempt(OWNER, "192.0.2.1")
     succeed(database, OWNER, "192.0.2.1")
-    assert throttle.check(this).is_known
-    assert not throttle.check(attempt(OWNER, "192.0.2.2")).is_known
-    assert not throttle.check(attempt("b@example.org", "192.0.2.1")).is_known
+    assert throttle.check(attempt).is_known
+    assert not throttle.check(login_attempt(OWNER, "192.0.2.2")).is_known
+    assert not throttle.check(login_attempt("b@example.org", "192.0.2.1")).is_known
     make_past(database, "logins", "clears_at", KNOWN_FOR)
-    assert not throttle.check(this).is_known
+    assert not throttle.check(attempt).is_known
     succeed(database, OWNER, "192.0.2.1")
-    assert throttle.check(this).is_known
+    assert throttle.check(attempt).is_known
 
 
 def test_only_the_first_login_of_a_day_writes(database: Database) -> None:
     throttle = Throttle(database)
-    this = attempt(OWNER, "192.0.2.1")
-    assert not throttle.check(this).is_fresh
+    attempt = login_attempt(OWNER, "192.0.2.1")
+    assert not throttle.check(attempt).is_fresh
     succeed(database, OWNER, "192.0.2.1")
-    assert throttle.check(this).is_fresh
+    assert throttle.check(attempt).is_fresh
     make_past(database, "logins", "clears_at", 90_000_000)
-    standing = throttle.check(this)
+    standing = throttle.check(attempt)
     assert standing.is_known
     assert not standing.is_fresh
 
@@ -182,7 +182,7 @@ def test_only_the_first_login_of_a_day_writes(database: Database) -> None:
 def test_success_forgives_only_the_failures_of_this_account_from_here(database: Database) -> None:
     """Logging in to an account of their own does not clear the address for an attacker."""
     here = "192.0.2.1"
-    free = attempt(OWNER, here).networks[0].free
+    free = login_attempt(OWNER, here).networks[0].free
     for n in range(free):
         fail(database, "mine@example.org", here)
         succeed(database, "mine@example.org", here)
@@ -202,7 +202,7 @@ def test_a_shared_address_is_not_locked_by_people_who_mistype(database: Database
 
 @pytest.mark.usefixtures("few")
 def test_one_guess_at_each_of_many_accounts_locks_the_address(database: Database) -> None:
-    free = attempt(OWNER, "192.0.2.1").networks[0].free
+    free = login_attempt(OWNER, "192.0.2.1").networks[0].free
     for n in range(free + 1):
         fail(database, f"victim{n}@example.org", "192.0.2.1")
     assert is_locked(database, OWNER, "192.0.2.1")
@@ -214,7 +214,7 @@ def test_failures_are_forgiven_one_by_one(database: Database) -> None:
     make_past(database, "logins", "clears_at", 3 * FORGIVEN_AFTER)
     fail(database, OWNER, "192.0.2.1")  # the sixth
     with pytest.raises(TooManyFailures) as locked:
-        Throttle(database).check(attempt(OWNER, "192.0.2.1"))
+        Throttle(database).check(login_attempt(OWNER, "192.0.2.1"))
     assert locked.value.retry_after <= 2
 
 
@@ -238,7 +238,7 @@ def test_ipv6_is_counted_by_network(database: Database, address: str, other: str
 
 @pytest.mark.usefixtures("few")
 def test_networks_of_one_ipv6_site_are_counted_together(database: Database) -> None:
-    free = attempt(OWNER, "2001:db8:1::1").networks[1].free
+    free = login_attempt(OWNER, "2001:db8:1::1").networks[1].free
     for n in range(free + 1):
         fail(database, f"victim{n}@example.org", f"2001:db8:1:{n:x}::1")
     assert is_locked(database, OWNER, "2001:db8:1:ffff::1")
@@ -252,7 +252,7 @@ def test_lock_doubles_up_to_a_limit(database: Database) -> None:
         fail(database, OWNER, "192.0.2.1")
         if n >= 5:
             with pytest.raises(TooManyFailures) as locked:
-                throttle.check(attempt(OWNER, "192.0.2.1"))
+                throttle.check(login_attempt(OWNER, "192.0.2.1"))
             waits.append(locked.value.retry_after)
     assert waits[:3] == [2, 4, 8]
     assert waits[-1] == 900
@@ -297,14 +297,14 @@ def outcomes(database: Database, passwords: list[str]) -> Counter[str]:
 
 def test_simultaneous_guesses_reveal_no_more_than_sequential_ones(database: Database) -> None:
     Accounts(database).add("A", "a@example.org", "correct horse", "a@example.org")
-    free = attempt(OWNER, "192.0.2.1").here.free
+    free = login_attempt(OWNER, "192.0.2.1").here.free
     # Sequentially, too, the first failure that is not free is the one that locks.
     assert outcomes(database, ["wrong"] * 16) == {"WrongCredentials": free + 1, "TooManyFailures": 15 - free}
 
 
 def test_correct_password_is_not_confirmed_once_locked(database: Database) -> None:
     Accounts(database).add("A", "a@example.org", "correct horse", "a@example.org")
-    this = attempt(OWNER, "192.0.2.1")
+    attempt = login_attempt(OWNER, "192.0.2.1")
     throttle = Throttle(database)
 
     class SlowAccounts(Accounts):
@@ -312,9 +312,9 @@ def test_correct_password_is_not_confirmed_once_locked(database: Database) -> No
 
         def authenticate(self, username: str, password: str) -> User:
             found = super().authenticate(username, password)
-            standing = throttle.check(this)
-            for _ in range(this.here.free + 1):
-                throttle.record_failure(this, standing)
+            standing = throttle.check(attempt)
+            for _ in range(attempt.here.free + 1):
+                throttle.record_failure(attempt, standing)
             return found
 
     deps = Dependencies(SlowAccounts(database), Throttle(database), Signer(private_pem(KEY), 1))
@@ -324,8 +324,8 @@ def test_correct_password_is_not_confirmed_once_locked(database: Database) -> No
     deps = Dependencies(Accounts(database), Throttle(database), deps.signer)
     assert log_in("a@example.org", "correct horse", "192.0.2.1", deps)["token"]
     # The address keeps less than a second of each failure, and the account is gone from the counts.
-    assert this.here.id not in rows(database)
-    assert this.known in rows(database)
+    assert attempt.here.id not in rows(database)
+    assert attempt.known in rows(database)
 
 
 def test_old_failures_are_deleted(database: Database) -> None:
@@ -336,7 +336,7 @@ def test_old_failures_are_deleted(database: Database) -> None:
     assert rows(database) == before
     make_past(database, "logins", "clears_at", FORGIVEN_AFTER + 1)
     Overdue(database).forget_logins()
-    assert rows(database) == {attempt("b@example.org", "192.0.2.1").known}
+    assert rows(database) == {login_attempt("b@example.org", "192.0.2.1").known}
     make_past(database, "logins", "clears_at", KNOWN_FOR)
     Overdue(database).forget_logins()
     assert not rows(database)
