@@ -125,7 +125,8 @@ class _Decoder(MultipartDecoder):
     def next_event(self) -> Event:
         """Returns the next event. Raises RequestEntityTooLarge if the form is too long, ValueError if malformed."""
         buffered = len(self.buffer)
-        if self._has_file and not self._is_in_file:
+        # If the headers of the next part end within the limit, its event says more: it may be a second file.
+        if self._has_file and not self._is_in_file and self.buffer.find(b"\r\n\r\n", 0, MAX_OVERHEAD) < 0:
             self._check(buffered)
         event = super().next_event()
         if not self._is_in_file:
