@@ -130,6 +130,13 @@ def test_a_wrong_field_is_named_in_the_error(parts: list[bytes], culprit: str) -
     assert error.fields.keys() == {culprit}
 
 
+@pytest.mark.parametrize("size", [100, 30_000, 100_000, 371_612, 600_000])
+def test_a_second_file_of_any_size_is_named(size: int) -> None:
+    error = refusal(file(bytes(size), "a.mp4"), file(bytes(size), "b.mp4"))
+    assert isinstance(error, Unprocessable)
+    assert error.fields == {"file": "is a second file"}
+
+
 @pytest.mark.parametrize(
     "parts",
     [
