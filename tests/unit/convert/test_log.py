@@ -19,7 +19,7 @@ SOUND = wave_bytes(0.5)
     ("content", "options", "line"),
     [
         (SOUND, {"start": "9"}, r"The sound ends at 0.5 seconds: choose a start before that, not 9\."),
-        (SOUND[:12] + bytes(2000), {}, r"This is not a video .* is damaged\. \(.*Invalid data.*\)"),
+        (SOUND[:12] + bytes(2000), {}, r"This is not a video .* check that it plays\. \(.*Invalid data.*\)"),
     ],
     ids=["no cause", "a cause"],
 )
