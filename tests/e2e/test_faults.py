@@ -266,8 +266,8 @@ def test_disk_of_the_media_store_is_full(small_disk: Path, tmp_path: Path, measu
         accepted = [accepted_job(answer) for answer in upload(me, JOBS)]
         under_way = count(unfinished)
         wait_for(tried, "five failed attempts", 120)
-        refusal = me.try_upload(BytesIO(wave_bytes(30)), "refused.wav").problem(503)
-        assert "full" in refusal["detail"]
+        refusal = me.try_upload(BytesIO(wave_bytes(30)), "refused.wav").problem(507)
+        assert "no space" in refusal["detail"]
         (small_disk / "ballast").unlink()
 
         ended = [me.wait(job, 200) for job in accepted]
