@@ -1,6 +1,6 @@
 """Large resumable uploads.
 
-A gigabyte arrives byte for byte although its connection is lost twenty times and its server is killed once. Of fifty
+A gigabyte arrives byte for byte although its connection is lost twenty times and its server is killed once. Of twenty
 gigabytes in parts of fifty megabytes, only the first and the last part are really sent.
 """
 
@@ -132,7 +132,8 @@ def rest(upload: Tus) -> str:
     raise AssertionError("the upload did not complete")
 
 
-HUGE = 50_000_000_000
+#: Bytes. The file has holes, but the platform accepts it only where so many are free.
+HUGE = 20_000_000_000
 HUGE_PART = 50_000_000
 #: Bytes of the RIFF chunks after the sound, which decoders skip.
 JUNK = 3 << 30
@@ -171,8 +172,9 @@ def io_bytes(pid: int) -> int:
     return sum(int(line.split()[1]) for line in Path(f"/proc/{pid}/io").read_text().splitlines()[:2])
 
 
-def test_fifty_gigabytes_in_parts_of_fifty_megabytes(data: Path, measured: Callable[[str], None]) -> None:
-    with start(data, env={"MAX_UPLOAD_BYTES": str(HUGE)}) as platform:
+def test_twenty_gigabytes_in_parts_of_fifty_megabytes(data: Path, measured: Callable[[str], None]) -> None:
+    env = {"MAX_UPLOAD_BYTES": str(HUGE), "QUOTA_BYTES": "0", "MIN_FREE_BYTES": "0"}
+    with start(data, env=env) as platform:
         me = Client(platform.url).sign_up()
         Tus(me).post(Upload_Length=str(HUGE + 1)).problem(413)
         upload = Tus(me).create(HUGE, filename="huge.wav")
@@ -188,7 +190,7 @@ def test_fifty_gigabytes_in_parts_of_fifty_megabytes(data: Path, measured: Calla
         assert transferred < 4 * HUGE_PART  # the last part is written; the rest is neither read nor written
         assert peak < 120 << 20
         assert me.wait(job)["duration"] == pytest.approx(1.0, abs=0.1)
-    measured(f"50 GB by tus: {transferred / 1e6:.0f} MB of I/O for the last 50 MB, {peak >> 20} MiB of memory at peak")
+    measured(f"20 GB by tus: {transferred / 1e6:.0f} MB of I/O for the last 50 MB, {peak >> 20} MiB of memory at peak")
 
 
 def peak_memory(pid: int) -> int:
