@@ -224,7 +224,8 @@ def _as_cover_child(given: dict[str, Any], _: Path, ffmpeg: bool = False) -> str
     from functions.convert.sandbox import setting
 
     confined = setting.is_on(os.environ)
-    code = f"from tests.support import intruder; intruder.cover_child({given!r}, {os.getpid()}, {ffmpeg}, {confined})"
+    arguments = f"({given!r}, {os.getpid()}, {ffmpeg}, {confined})"
+    code = f"from tests.support import intruder; intruder.{cover_child.__name__}{arguments}"
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, timeout=30)
     return process.stdout.decode()
