@@ -11,6 +11,8 @@ from typing import Any
 
 NAMESPACE = "mp3burst"
 ROOT = Path(__file__).resolve().parents[2]
+#: The key in Kourier's ConfigMap: whether Envoy appends the address that a client connects from to X-Forwarded-For.
+_REMOTE_ADDRESS = "use-remote-address"
 
 
 class CannotDeploy(Exception):
@@ -111,4 +113,19 @@ class Cluster:
         if missing:
             raise CannotDeploy(
                 f"The cluster has no {' and no '.join(missing)}: docs/knative.md describes the installation."
+            )
+        self._check_kourier()
+
+    def _check_kourier(self) -> None:
+        # Without the setting Envoy passes on the X-Forwarded-For of clients as it is, so that everyone could choose the
+        # address that failed logins are counted for. Another ingress has no such ConfigMap; ours may not be readable.
+        command = ("get", "configmap", "config-kourier", "--ignore-not-found", "--output", "json")
+        text = self.kubectl("--namespace", "knative-serving", *command, check=False)
+        data = json.loads(text).get("data", {}) if text.strip() else {_REMOTE_ADDRESS: "true"}
+        if "true" not in (data.get(_REMOTE_ADDRESS), data.get("enable-proxy-protocol")):
+            patch = json.dumps({"data": {_REMOTE_ADDRESS: "true"}})
+            raise CannotDeploy(
+                "Kourier lets clients choose their address by X-Forwarded-For. Change this for the whole cluster, then "
+                "deploy again:\n"
+                f"  kubectl -n knative-serving patch configmap config-kourier --type merge -p '{patch}'"
             )

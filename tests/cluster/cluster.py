@@ -14,11 +14,13 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from tests.e2e.client import Answer, Client
 from tests.support.processes import wait_for
+
+T = TypeVar("T")
 
 #: The function of each path, as in the manifests.
 FUNCTIONS = {
@@ -35,9 +37,9 @@ FUNCTIONS = {
 _MAIL_API = "/api/v1/namespaces/mp3burst/services/mail:8025/proxy/api/v1"
 
 
-def until(probe: Callable[[], object], what: str, seconds: float = 120) -> None:
-    """Waits for something on the cluster."""
-    wait_for(probe, what, seconds, every=0.5)
+def until(probe: Callable[[], T], what: str, seconds: float = 120) -> T:
+    """Waits for something on the cluster and returns it."""
+    return wait_for(probe, what, seconds, every=0.5)
 
 
 class Cluster:
@@ -70,9 +72,10 @@ class Cluster:
         return {each["metadata"]["name"]: urlsplit(each["status"]["url"]).netloc for each in found}
 
     def pods(self, function: str = "") -> list[str]:
-        """Returns the pods of a function, or of all functions, that are not terminating."""
+        """Returns the pods of a function, or of all functions, that are neither terminating nor evicted."""
         label = "serving.knative.dev/service" + (f"={function}" if function else "")
-        found = [each["metadata"] for each in self.get("pods", "-l", label)]
+        alive = "status.phase!=Failed"
+        found = [each["metadata"] for each in self.get("pods", "-l", label, "--field-selector", alive)]
         return [each["name"] for each in found if "deletionTimestamp" not in each]
 
     def await_termination(self, function: str) -> None:

@@ -243,3 +243,31 @@ def test_without_a_mail_server_nothing_is_created(monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(CannotDeploy, match="--mail catcher"):
         settings.make(FakeCluster(), WANTED, "http://example.org")
+
+
+CRDS = "services.serving.knative.dev triggers.eventing.knative.dev rabbitmqbrokerconfigs.eventing.knative.dev"
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_refused"),
+    [
+        ('{"data": {}}', True),
+        ('{"data": {"use-remote-address": "false"}}', True),
+        ('{"data": {"use-remote-address": "true"}}', False),
+        ('{"data": {"enable-proxy-protocol": "true"}}', False),
+        ("", False),  # another ingress, or no permission
+    ],
+)
+def test_kourier_that_lets_clients_choose_their_address_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, is_refused: bool
+) -> None:
+    crds = "\n".join(f"crd/{name}" for name in [*CRDS.split(), "queues.rabbitmq.com"])
+    script = f"case \"$*\" in *customresourcedefinitions*) echo '{crds}' ;; *config-kourier*) echo '{answer}' ;; esac"
+    shell_program(tmp_path / "kubectl", script)
+    monkeypatch.setenv("KUBECTL", str(tmp_path / "kubectl"))
+    monkeypatch.setenv("KN", "true")
+    if is_refused:
+        with pytest.raises(CannotDeploy, match="kubectl -n knative-serving patch configmap config-kourier"):
+            Cluster().check()
+    else:
+        Cluster().check()
