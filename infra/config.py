@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -90,7 +91,7 @@ def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[
     defaults["FANOUT_PIECES"] = str(max(available_cpus(), 2))
     defaults["TOKEN_PUBLIC_KEYS"] = _public_key(defaults["TOKEN_PRIVATE_KEY"])
     if "MYSQL_HOST" not in given:
-        defaults["DATABASE_URL"] = f"sqlite:///{data}/mp3burst.db"
+        defaults["DATABASE_URL"] = f"sqlite:///{quote(str(data))}/mp3burst.db"
     if not given.keys() & {"MONGO_URI", "MONGO_MP3_URI"}:
         defaults["MEDIA_DIR"] = str(data / "media")
     if not given.keys() & {"SMTP_HOST", "SENDGRID_API_KEY", "GMAIL_ADDRESS"}:

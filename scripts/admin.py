@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 from events.errors import Mp3burstError
 from functions.auth.accounts import Accounts
@@ -28,7 +29,7 @@ def main() -> int:
                 f"There is no database in {arguments.data}: start mp3burst once, or set DATABASE_URL.", file=sys.stderr
             )
             return 1
-        environ["DATABASE_URL"] = f"sqlite:///{file}"
+        environ["DATABASE_URL"] = f"sqlite:///{quote(str(file))}"
     role = "user" if arguments.revoke else "admin"
     try:
         found = Accounts(Database(url(environ))).set_role(arguments.username, role)

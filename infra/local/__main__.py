@@ -13,15 +13,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from aiohttp import web
 
 from events.errors import Mp3burstError
+from events.http import unix_url
 from events.rabbitmq.topology import Topology
 from functions.settings import refuse_outdated
 from infra import config
-from infra.local import bridge_runner
+from infra.local import bridge_runner, control
 from infra.local.broker import Broker
 from infra.local.ingress import Functions, Ingress
 from infra.local.instances import ROOT, Pool
@@ -31,6 +32,13 @@ from infra.local.store import Store
 #: Seconds that running requests have after SIGTERM, and that processes have to end after that.
 _DRAIN_SECONDS = 30.0
 _STOP_SECONDS = 5.0
+
+
+class Listeners(NamedTuple):
+    """The sockets that the platform listens on: for users, and for its own pages."""
+
+    public: socket.socket
+    pages: socket.socket
 
 
 class CannotRun(Mp3burstError):
@@ -50,13 +58,13 @@ def main() -> int:
         data = options.data.resolve()
         with _open_lock(data) as lock, _listen(options.port) as listener:
             _take_lock(lock.fileno(), data)
-            port = listener.getsockname()[1]
-            values = config.values(os.environ, data, port)
-            environments = {name: _environment(f, values, port) for name, f in manifests.functions.items()}
+            values = config.values(os.environ, data, listener.getsockname()[1])
+            environments = {name: _environment(f, values, data) for name, f in manifests.functions.items()}
             env = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), **values["database"]}
             if subprocess.run([sys.executable, "-m", "infra.migrations"], cwd=ROOT, env=env, check=False).returncode:
                 raise CannotRun("Migrating the database failed: see the message above.")
-            asyncio.run(_run(manifests, environments, data, listener))
+            with control.listening(data) as pages:
+                asyncio.run(_run(manifests, environments, data, Listeners(listener, pages)))
     except (Mp3burstError, OSError, KeyboardInterrupt) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the answer to a command
         return 1
@@ -105,13 +113,13 @@ def _listen(port: int) -> socket.socket:
         raise CannotRun(f"Port {port} cannot be used here: choose another --port.") from error
 
 
-def _environment(function: Function, values: dict[str, dict[str, str]], port: int) -> dict[str, str]:
+def _environment(function: Function, values: dict[str, dict[str, str]], data: Path) -> dict[str, str]:
     # Of this process's variables a function inherits only PATH and the like; of the operator's settings, only those
     # that its manifest lists.
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     inherited["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     own = {"BIND_ADDRESS": "127.0.0.1", "PARENT_PID": str(os.getpid()), "K_SERVICE": function.name}
-    own["K_SINK"] = f"http://127.0.0.1:{port}/_broker"
+    own["K_SINK"] = unix_url(data / control.SOCKET, "/_broker")
     if os.environ.get("AMQP_URL"):
         own["K_SINK"] = ""
         if any(variable["name"] == "K_SINK" for variable in function.container.get("env", ())):
@@ -119,15 +127,12 @@ def _environment(function: Function, values: dict[str, dict[str, str]], port: in
     return inherited | config.environment(function.container, values) | own
 
 
-async def _run(
-    manifests: Manifests, environments: dict[str, dict[str, str]], data: Path, listener: socket.socket
-) -> None:
+async def _run(manifests: Manifests, environments: dict[str, dict[str, str]], data: Path, listeners: Listeners) -> None:
     loop = asyncio.get_running_loop()
     signals = asyncio.Semaphore(0)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.release)
     functions = Functions({n: Pool(function, environments[n]) for n, function in manifests.functions.items()})
-    port = listener.getsockname()[1]
     uses_rabbitmq = bool(os.environ.get("AMQP_URL"))
     broker = Broker(Store(data / "broker.db"), functions, [] if uses_rabbitmq else manifests.triggers)
 
@@ -136,18 +141,21 @@ async def _run(
         return web.json_response({"functions": pools, **await broker.status()})
 
     event_pages = bridge_runner.pages(functions) if uses_rabbitmq else {"/_broker": broker.receive}
-    ingress = Ingress(functions, {"/_platform": status, **event_pages}, os.environ)
-    server = await loop.create_server(ingress.server, sock=listener)
+    ingress = Ingress(functions, os.environ)
+    pages = control.server({"/_platform": status, **event_pages})
+    server = await loop.create_server(ingress.server, sock=listeners.public)
+    pages_server = await loop.create_unix_server(pages, sock=listeners.pages)
     for pool in functions.pools.values():
         pool.balance()
     await broker.open(manifests.pings)
     bridge = None
     if uses_rabbitmq:
-        routes = bridge_runner.routes(manifests.triggers, Topology.from_environ(os.environ), port)
+        routes = bridge_runner.routes(manifests.triggers, Topology.from_environ(os.environ), data / control.SOCKET)
         bridge = asyncio.create_task(bridge_runner.run_bridge(routes, os.environ))
+    port = listeners.public.getsockname()[1]
     print(f"mp3burst is ready on http://localhost:{port}", flush=True)  # noqa: T201 - tells callers that they can connect
     await signals.acquire()
-    # The server stays reachable for functions: running ones may still publish.
+    # Running functions may still publish.
     ingress.draining = True
     broker.stop()
     second_signal = asyncio.create_task(signals.acquire())
@@ -160,6 +168,8 @@ async def _run(
     server.close()
     await functions.close(0 if second_signal.done() else _STOP_SECONDS)
     await ingress.server.shutdown(0.1)
+    pages_server.close()
+    await pages.shutdown(0.1)
     await broker.close()
     second_signal.cancel()
 

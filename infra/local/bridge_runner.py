@@ -6,13 +6,16 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import aiohttp
 from aiohttp import web
 
 from events.errors import TryAgain
+from events.http import unix_url
 from events.rabbitmq.topology import Topology
-from infra.local.ingress import Functions, Handler, problem
+from infra.local.control import Handler
+from infra.local.ingress import Functions, problem
 from infra.local.instances import ROOT
 from infra.local.manifests import Trigger
 
@@ -31,22 +34,22 @@ _START = (
 log = logging.getLogger("platform")
 
 
-def routes(triggers: Iterable[Trigger], topology: Topology, port: int) -> list[str]:
+def routes(triggers: Iterable[Trigger], topology: Topology, platform: Path) -> list[str]:
     """Returns the bridge's routes, from each queue to the function that a Trigger names for its events.
 
     Args:
         triggers: those of the manifests; their dead-letter sink becomes the route of the dead letters.
         topology: the queues.
-        port: the platform's.
+        platform: the socket with the platform's pages.
     """
     found: dict[str, str] = {}
     for trigger in triggers:
         queue = topology.queue_of.get(trigger.filter.get("type", ""))
         if queue is not None:
-            target = f"http://127.0.0.1:{port}/_functions/{trigger.subscriber.function}"
+            target = unix_url(platform, f"/_functions/{trigger.subscriber.function}")
             found[queue] = f"{queue}={target};concurrency={trigger.parallelism};timeout={_TIMEOUT}"
         if trigger.dead_letters is not None:
-            found["dead"] = f"dead=http://127.0.0.1:{port}/_functions/{trigger.dead_letters.function};concurrency=2"
+            found["dead"] = f"dead={unix_url(platform, f'/_functions/{trigger.dead_letters.function}')};concurrency=2"
     return list(found.values())
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -27,7 +27,6 @@ _LINGER_SECONDS = 30.0
 _READ_SIZE = 1 << 18
 
 Body = Callable[[], AsyncIterator[bytes]] | bytes | None
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Functions:
@@ -95,18 +94,16 @@ class Functions:
 
 
 class Ingress:
-    """The platform's HTTP server."""
+    """The HTTP server for users."""
 
-    def __init__(self, functions: Functions, own: Mapping[str, Handler], environ: Mapping[str, str]) -> None:
+    def __init__(self, functions: Functions, environ: Mapping[str, str]) -> None:
         """Creates the server; ``server`` is an asyncio protocol factory.
 
         Args:
             functions: where requests go.
-            own: handlers of the platform's own pages by path. Only requests from this machine reach them.
             environ: ``TRUSTED_PROXIES``.
         """
         self._functions = functions
-        self._own = own
         self._environ = environ
         self._find = router(pool.function for pool in functions.pools.values())
         self.inflight = 0
@@ -123,8 +120,6 @@ class Ingress:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         host = request.headers.get("Host", "").partition(":")[0].lower()
         path = request.rel_url.raw_path
-        if path in self._own and _is_from_this_machine(request):
-            return await self._own[path](request)
         name = self._find(host, path)
         if name is None:
             return problem(404, "There is nothing at this address: check the path.")
@@ -204,24 +199,11 @@ def router(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
     return find
 
 
-def is_local_host(host: str, port: int) -> bool:
-    """Returns whether a Host header names this machine. Clients omit port 80 (RFC 9110, 4.2.3)."""
-    names = ("localhost", "127.0.0.1")
-    return host in {f"{name}:{port}" for name in names} or (port == 80 and host in names)
-
-
 def problem(status: int, detail: str) -> web.Response:
     """Returns an error response of the platform itself (RFC 9457)."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     headers = {"Content-Type": "application/problem+json"}
     return web.Response(status=status, body=json.dumps(body).encode(), headers=headers)
-
-
-def _is_from_this_machine(request: web.BaseRequest) -> bool:
-    # A proxy on this machine forwards requests from elsewhere, so those do not count.
-    port = request.transport.get_extra_info("sockname")[1] if request.transport else 0
-    forwarded = {"X-Forwarded-For", "Forwarded", "Via"} & request.headers.keys()
-    return is_local_host(request.headers.get("Host", ""), port) and not forwarded
 
 
 def _failed(name: str, body: _RequestBody, error: Exception) -> web.Response:

@@ -73,10 +73,10 @@ def _platform(args: argparse.Namespace, stack: ExitStack) -> tuple[Platform, Api
         cluster = Knative(shlex.split(args.kubectl), args.namespace, args.rabbitmq)
         return WithServers(cluster, dict(args.beside)), Api(args.url or "http://localhost:8080", args.connect)
     if args.url:
-        return Embedded(args.url), Api(args.url, args.connect)
+        return Embedded(args.origin / args.data), Api(args.url, args.connect)
     data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="burst-"))) / "data"
     own = stack.enter_context(start(data, idle=args.idle, env={"QUOTA_JOBS": "0"}))
-    return Embedded(own.url, own.process.pid), Api(own.url)
+    return Embedded(own.data, own.process.pid), Api(own.url)
 
 
 def _progress() -> Callable[[str], None]:
@@ -118,6 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="PREFIX", help="write PREFIX.json, .png and .html (burst)")
     parser.add_argument("--draw", type=Path, metavar="FILE.json", help="draw a recording again; send nothing")
     parser.add_argument("--url", default="", help="a running platform; without it one is started for the burst")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="with --url: that platform's data directory (data)",
+    )
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="its idle windows, in place of the manifests'")
     parser.add_argument("--connect", default="", metavar="HOST:PORT", help="connect there in place of the URL's host")
     parser.add_argument(

@@ -1,10 +1,12 @@
 """Watches the embedded platform: its status page, and the CPU time of its processes."""
 
+import contextlib
 import json
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from events.http import UnixConnection
+from infra.local import control
 from infra.local.instances import ROOT
 from infra.local.manifests import read
 from scripts.loadtest.recording import Meter, Snapshot, Standing, cpus_of
@@ -21,14 +23,14 @@ class Embedded:
 
     name = "embedded"
 
-    def __init__(self, url: str, pid: int | None = None) -> None:
+    def __init__(self, data: Path, pid: int | None = None) -> None:
         """Prepares the calls; makes none yet.
 
         Args:
-            url: the URL of the platform, on this machine.
+            data: the platform's data directory.
             pid: its process; if None, the parent of the first running function is used.
         """
-        self._url = url
+        self._socket = data / control.SOCKET
         self._pid = pid
         self._meter = Meter()
         container = {name: function.container for name, function in read(ROOT / "knative", 1).functions.items()}
@@ -36,8 +38,9 @@ class Embedded:
 
     def snapshot(self) -> Snapshot:
         """Returns the current state."""
-        with urllib.request.urlopen(f"{self._url}/_platform", timeout=30) as answer:  # noqa: S310 - http
-            shown = json.load(answer)
+        with contextlib.closing(UnixConnection(self._socket, timeout=30)) as connection:
+            connection.request("GET", "/_platform")
+            shown = json.load(connection.getresponse())
         instances = {name: [one["pid"] for one in f["instances"]] for name, f in shown["functions"].items()}
         return Snapshot(
             pods={name: len(pids) for name, pids in instances.items()},

@@ -275,7 +275,7 @@ def test_disk_of_the_media_store_is_full(small_disk: Path, tmp_path: Path, measu
         wait_for(lambda: len([*mail_directory.glob("*.eml")]) >= len(accepted), "the mails", 60)
         wait_for(lambda: not any(queue_busy(queue) for queue in platform.status()["queues"].values()), "the queues", 60)
         make_past(database, "blobs", "expires_at")
-        publish = publisher({"K_SINK": f"{platform.url}/_broker"}, "/mp3burst/sweep")
+        publish = publisher({"K_SINK": platform.sink}, "/mp3burst/sweep")
         sweep_up(SweepDependencies(Overdue(database), Blobs(database), connect(env), Outbox(database, publish), 0))
         kept = database.run(lambda connection: sorted(connection.scalars(select(blobs.c.id))))
         assert sorted(path.name for path in small_disk.glob("media/*/*/*")) == kept

@@ -147,7 +147,7 @@ class Installation:
 
     def sweep(self) -> None:
         """Runs a sweep now."""
-        publish = publisher({"K_SINK": f"{self.platform.url}/_broker"}, "/mp3burst/sweep")
+        publish = publisher({"K_SINK": self.platform.sink}, "/mp3burst/sweep")
         media = connect({"MEDIA_DIR": str(self.data / "media")})
         sweep_up(
             SweepDependencies(Overdue(self.database), Blobs(self.database), media, Outbox(self.database, publish), 0)
@@ -307,7 +307,7 @@ def test_killed_platform_continues_where_it_was(
 
 def test_events_delivered_three_times_at_once(installation: Installation, sound: Path, tmp_path: Path) -> None:
     installation.upload(sound)
-    publish = publisher({"K_SINK": f"{installation.platform.url}/_broker"}, "/test")
+    publish = publisher({"K_SINK": installation.platform.sink}, "/test")
 
     def publish_three_times(event: Event) -> None:
         with ThreadPoolExecutor(3) as threads:

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -20,9 +21,12 @@ from typing import Any
 
 import pytest
 
+from events.publish import publisher
+from events.schema import JobId, VideoUploaded
 from tests.support.platform import Platform, start
 from tests.support.processes import descendants, is_alive, wait_for
 from tests.support.servers import free_port
+from tests.support.servers.nginx import CarelessProxy
 
 SAMPLES = Path(__file__).with_name("samples.py")
 GIGABYTE = 1 << 30
@@ -130,7 +134,7 @@ def get(url: str, **headers: str) -> tuple[int, bytes]:
 def publish(platform: Platform, id_: str, **changed: str) -> int:
     attributes = {"ce-id": id_, "ce-type": "test.event", "ce-source": "/test", "ce-specversion": "1.0"}
     headers = {"content-type": "application/json", **attributes, **{f"ce-{k}": v for k, v in changed.items()}}
-    connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)
+    connection = platform.pages(timeout=30)
     connection.request("POST", "/_broker", b'{"job": "1"}', {name: value for name, value in headers.items() if value})
     with connection.getresponse() as answer:
         answer.read()
@@ -317,12 +321,38 @@ def test_requests_are_routed_by_path_and_host(run: Callable[..., Platform], note
     assert served("/webx") == served("/") == served("/inner") == 404
     assert served("/anything", Host="deep.localhost") == served("/", Host=f"deep.localhost:{platform.port}") == "deep"
     assert served("/", Host="inner.localhost") == served("/web", Host="none.localhost") == 404
-    assert served("/_platform", Host="example.org") == 404
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{platform.url}/nowhere")
     with caught.value as error:
         assert error.headers["Content-Type"] == "application/problem+json"
         assert json.load(error).keys() == {"type", "title", "status", "detail"}
+
+
+def test_own_pages_are_on_a_socket_of_the_data_directory_only(
+    run: Callable[..., Platform], eventing_documents: list[dict[str, Any]], notes: Notes, tmp_path: Path
+) -> None:
+    web = service("web", notes.directory, "web", paths="/web")
+    platform = run(web, *eventing_documents)
+    attributes = {"ce-id": "1", "ce-type": "test.event", "ce-source": "/test", "ce-specversion": "1.0"}
+    with CarelessProxy(platform.port) as proxy:
+        assert get(f"{proxy.url}/web")[0] == 200
+        for url in (proxy.url, platform.url, f"http://127.0.0.1:{platform.port}"):
+            for page in ("/_platform", "/_broker", "/_functions/handle"):
+                assert get(f"{url}{page}", **attributes)[0] == 404
+    assert publish(platform, "2") == 202
+    wait_for(lambda: notes.lines("handle"), "the event")
+    assert [line[0] for line in notes.lines("handle")] == ["2"]
+    mode = (tmp_path / "data" / "platform.sock").stat().st_mode
+    assert (stat.S_ISSOCK(mode), mode & 0o777) == (True, 0o600)
+
+
+def test_data_directory_may_have_any_name(eventing_documents: list[dict[str, Any]], tmp_path: Path) -> None:
+    """The address of a Unix socket has at most 108 bytes, and the path is part of two URLs."""
+    data = tmp_path / ("long/" * 25) / "a:b@c d%2F;e=ä?f#g"
+    data.parent.mkdir(parents=True)
+    with start(data, manifests=write(tmp_path / "manifests", *eventing_documents)) as platform:
+        publisher({"K_SINK": platform.sink}, "/test")(VideoUploaded(JobId("0123456789abcdef0123456789abcdef")), 10)
+        assert platform.status()["queues"].keys() == {"t"}
 
 
 def test_function_gets_only_the_variables_its_manifest_lists(
@@ -346,7 +376,7 @@ def test_function_gets_only_the_variables_its_manifest_lists(
     assert seen["link_key"] == (tmp_path / "data" / "keys" / "link").read_text()
     assert seen["PUBLIC_URL"] == platform.url
     assert seen["TOKEN_PUBLIC_KEYS"].startswith("-----BEGIN PUBLIC KEY-----")
-    assert seen["K_SINK"] == f"http://127.0.0.1:{platform.port}/_broker"
+    assert seen["K_SINK"] == platform.sink
     absent = {"AWS_SECRET", "PYTHONHASHSEED", "MAIL_DIR", "LINK_KEY", "TOKEN_PRIVATE_KEY", "DATABASE_URL", "keep_days"}
     assert not seen.keys() & absent
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "data" / "keys").iterdir()}
@@ -368,7 +398,7 @@ def test_failure_details_appear_only_in_the_log(run: Callable[..., Platform]) ->
     status, body = get(f"{platform.url}/web/boom")
     assert status == 500
     assert b"secret" not in body
-    assert "a secret" in platform.output()
+    wait_for(lambda: "a secret" in platform.output(), "the cause in the log")
     assert get(f"{platform.url}/web/die")[0] == 502
 
 
@@ -481,7 +511,7 @@ def test_event_waits_while_no_files_can_be_opened(
     run: Callable[..., Platform], eventing_documents: list[dict[str, Any]], notes: Notes
 ) -> None:
     platform = run(*eventing_documents[:2], *eventing(retry=9, parallelism="1"))
-    connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)
+    connection = platform.pages(timeout=30)
     connection.request("GET", "/_platform")
     with connection.getresponse() as answer:
         answer.read()

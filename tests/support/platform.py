@@ -1,16 +1,18 @@
 """Starts the embedded platform as a process for a test: ``with start(tmp_path / "data") as platform``."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from events.http import UnixConnection, unix_url
+from infra.local import control
 from tests.support.paths import ROOT
 
 
@@ -42,9 +44,19 @@ class Platform:
 
     def status(self) -> dict[str, Any]:
         """Returns the answer of GET /_platform."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/_platform", timeout=10) as answer:
-            report: dict[str, Any] = json.load(answer)
+        with contextlib.closing(self.pages()) as connection:
+            connection.request("GET", "/_platform")
+            report: dict[str, Any] = json.load(connection.getresponse())
             return report
+
+    def pages(self, timeout: float = 10) -> UnixConnection:
+        """Returns a connection to the platform's own pages, which is opened by its first request."""
+        return UnixConnection(self.data / control.SOCKET, timeout)
+
+    @property
+    def sink(self) -> str:
+        """The URL of its broker."""
+        return unix_url(self.data / control.SOCKET, "/_broker")
 
     def instances(self, name: str) -> list[dict[str, Any]]:
         """Returns the instances of a function, as /_platform lists them."""

@@ -1,4 +1,4 @@
-"""Our gateway on loopback: nginx as packaged by Debian."""
+"""Our gateway and a careless proxy on loopback: nginx as packaged by Debian."""
 
 import re
 from collections.abc import Mapping
@@ -55,3 +55,46 @@ class Gateway(Server):
             if target.startswith(f"{self.folder}/nginx-"):
                 kept.append(Path(target))
         return kept
+
+
+_CARELESS = """
+pid {folder}/nginx.pid;
+error_log /dev/stderr warn;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/nginx-body;
+    proxy_temp_path {folder}/nginx-proxy;
+    fastcgi_temp_path {folder}/nginx-fastcgi;
+    uwsgi_temp_path {folder}/nginx-uwsgi;
+    scgi_temp_path {folder}/nginx-scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ proxy_pass http://127.0.0.1:{upstream}; }}
+    }}
+}}
+"""
+
+
+class CarelessProxy(Server):
+    """A proxy that nobody has told about hosts and clients; a context manager.
+
+    Its upstream gets ``Host: 127.0.0.1:PORT`` and no X-Forwarded-For, nginx's default.
+    """
+
+    def __init__(self, upstream: int) -> None:
+        """Prepares the proxy of a port of this machine; the context manager starts it."""
+        self._program = program("nginx")
+        self._upstream = upstream
+        super().__init__()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def prepare(self) -> None:
+        """Writes its configuration to where its workers, which run as another user, can read it."""
+        self.folder.chmod(0o755)
+        text = _CARELESS.format(folder=self.folder, port=self.port, upstream=self._upstream)
+        (self.folder / "nginx.conf").write_text(text)
+
+    def command(self) -> list[str]:
+        """Returns the command that starts the server in the foreground."""
+        return [self._program, "-c", str(self.folder / "nginx.conf"), "-g", "daemon off;"]

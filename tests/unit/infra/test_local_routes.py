@@ -1,6 +1,6 @@
 import pytest
 
-from infra.local.ingress import is_local_host, router
+from infra.local.ingress import router
 from infra.local.manifests import Function
 
 
@@ -45,20 +45,3 @@ def test_request_is_routed_to_its_function(host: str, path: str, expected: str |
 def test_empty_path_matches_everything_else() -> None:
     find = router([function("site", ""), function("status", "/jobs")])
     assert (find("a", "/"), find("a", "/x/y"), find("a", "/jobs/1")) == ("site", "site", "status")
-
-
-@pytest.mark.parametrize(
-    ("host", "port", "expected"),
-    [
-        ("localhost:8080", 8080, True),
-        ("127.0.0.1:8080", 8080, True),
-        ("localhost", 80, True),  # As every client sends it.
-        ("127.0.0.1", 80, True),
-        ("localhost:80", 80, True),
-        ("localhost", 8080, False),
-        ("example.org", 80, False),
-        ("", 80, False),
-    ],
-)
-def test_local_host_names(host: str, port: int, expected: bool) -> None:
-    assert is_local_host(host, port) is expected
