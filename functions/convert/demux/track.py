@@ -7,6 +7,7 @@ from pathlib import Path
 
 from functions.convert.budget import check_plausible
 from functions.convert.chapters import Chapter
+from functions.convert.demux import code_pages
 from functions.convert.demux.client import DemuxClient, error_of
 from functions.convert.demux.protocol import Fault, FaultReport, TrackOrder, TrackReport
 from functions.convert.errors import UnusableMedia
@@ -45,7 +46,7 @@ class TrackInfo:
         errors: places in the source that could not be read.
         skipped: samples at the start that are not played.
         discarded: samples at the end that are not played.
-        tags: names and values as in the source.
+        tags: names and values as in the source, decoded.
         chapters: the source's, on the track's clock.
         cover: a PNG or JPEG picture, or empty.
         dropped: bytes of a picture that was too large to keep, 0 if none was.
@@ -162,6 +163,7 @@ def open_track(
 
 
 def _info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
+    tags, chapters = code_pages.decode(report.tags, report.chapters)
     return TrackInfo(
         path=path,
         container=report.container,
@@ -174,8 +176,8 @@ def _info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
         errors=report.errors,
         skipped=report.skipped,
         discarded=report.discarded,
-        tags=report.tags,
-        chapters=report.chapters,
+        tags=tags,
+        chapters=chapters,
         cover=cover,
         dropped=report.dropped,
     )

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from functions.convert.chapters import MAX_CHAPTERS, Chapter
 from functions.convert.demux.child import video_excerpt
-from functions.convert.demux.child.demuxer import Demuxer, NotCopyable, copy_frames
+from functions.convert.demux.child.demuxer import Demuxer, NotCopyable, copy_frames, is_picture
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
 from functions.convert.demux.child.mp4.boxes import is_fragmented
@@ -53,12 +53,14 @@ if TYPE_CHECKING:
 _MAX_TAGS = 500
 #: Characters of the name of a tag.
 _MAX_NAME = 100
-#: Characters of the value of a tag.
-_MAX_TAG = 4000
+#: Characters of the value of a tag; lyrics are the longest.
+_MAX_TAG = 20_000
 #: Characters of all tags. Each may take a dozen bytes of a report, which must be shorter than MAX_REPORT.
 _MAX_TEXT = 250_000
 #: Characters of a chapter's title.
 _MAX_TITLE = 200
+#: Names of tags that are not the file's where a track has them: programs name it "Track1" or "Surround 5.1".
+_OF_THE_TRACK = ("title", "comment", "encoder")
 AV_TIME_BASE = 1_000_000  # libavutil/avutil.h
 #: Demuxers that read a file's length from its header. The others estimate it from the data.
 DECLARING = ("mov,", "matroska,", "avi", "flv", "asf", "wav", "w64", "aiff", "caf", "flac", "tta", "wv")
@@ -170,7 +172,8 @@ def _open(source: io.RawIOBase) -> "av.container.InputContainer":
     from av.container import InputContainer
 
     options = {"protocol_whitelist": "none"}
-    container = av.open(source, options=options, buffer_size=BUFFER, metadata_errors="replace")
+    # Bytes that are not UTF-8 reach the parent as lone surrogates: it detects their code page (``code_pages.py``).
+    container = av.open(source, options=options, buffer_size=BUFFER, metadata_errors="surrogateescape")
     if not isinstance(container, InputContainer):
         raise TypeError(container)
     return container
@@ -197,13 +200,32 @@ def _report(container: "av.container.InputContainer", demuxer: Demuxer, name: st
         discarded=demuxer.discarded,
         duration=demuxer.duration,
         missing=0.0,
-        tags=_tags({**stream.metadata, **container.metadata}),
+        tags=_limited(_tags(container, stream)),
         chapters=_chapters(container, demuxer),
         dropped=len(demuxer.cover) if len(demuxer.cover) > MAX_COVER else 0,
     )
 
 
-def _tags(found: dict[str, str]) -> dict[str, str]:
+def _tags(container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream") -> dict[str, str]:
+    """Returns the tags of the file, and those of the track that apply to all of it."""
+    if container.format.name == "ogg":  # has all its tags in the streams
+        others = [video.metadata for video in container.streams.video if not is_picture(video)]
+        return _merged([stream.metadata, container.metadata, *others])
+    tags = {name: value for name, value in stream.metadata.items() if name.lower() not in _OF_THE_TRACK}
+    return _merged([container.metadata, tags])
+
+
+def _merged(sources: list[dict[str, str]]) -> dict[str, str]:
+    """Merges tags; the first source that has a name counts, whatever its case."""
+    merged: dict[str, str] = {}
+    names: set[str] = set()
+    for source in sources:
+        merged |= {name: value for name, value in source.items() if name.lower() not in names}
+        names |= {name.lower() for name in source}
+    return merged
+
+
+def _limited(found: dict[str, str]) -> dict[str, str]:
     # An untrusted file may have any number of tags of any length; no MP3 has so many or such long ones.
     kept: dict[str, str] = {}
     space = _MAX_TEXT

@@ -1,0 +1,108 @@
+"""Decodes tags that are not UTF-8: ID3v1 and RIFF do not say which code page their texts are in.
+
+The demux child reports bytes that are not UTF-8 as lone surrogates (PEP 383, ``surrogateescape``), since the detector
+reads its models from files, which the sandbox forbids.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+from functions.convert.chapters import Chapter
+
+#: What Windows and Unix programs write such tags in: one code page for each script that is in use.
+_CODE_PAGES = (
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "koi8-r"),
+    *("cp932", "gb18030", "big5", "cp949"),
+)
+#: What a tag that claims to be Latin-1 is in if hardly any of its letters are ASCII.
+_NOT_LATIN = ("cp1251", "cp1253", "cp1255", "cp1256", "cp874", "koi8-r", "cp932", "gb18030", "big5", "cp949")
+#: Bytes that the code page is detected from. More do not make it any clearer.
+_MAX_SAMPLE = 4096
+#: Neighbors that no word has, Latin letters and another alphabet or kana and Hangul: a sign of the wrong code page.
+_MIXED = re.compile(
+    "[A-Za-z\u00c0-\u024f][\u0370-\u0e7f]|[\u0370-\u0e7f][A-Za-z\u00c0-\u024f]"
+    "|[\u3041-\u30ff][\u3131-\u318e\uac00-\ud7a3]|[\u3131-\u318e\uac00-\ud7a3][\u3041-\u30ff]"
+)
+#: Categories of characters that no tag has: control characters, private use, unassigned.
+_NO_TEXT = ("Cc", "Co", "Cn")
+#: Letters of ISO 8859-1 that are none: control characters that only a Windows code page has letters for.
+_CONTROLS = re.compile("[\x80-\x9f]")
+#: Letters beyond ASCII in a text that is not Latin-1, at least, and the share of others, at most.
+_MIN_LETTERS = 4
+_MAX_ASCII = 0.4
+
+
+def decode(tags: Mapping[str, str], chapters: Sequence[Chapter]) -> tuple[dict[str, str], list[Chapter]]:
+    """Returns a file's tags and chapters with every text decoded; all texts of a file share one code page.
+
+    Args:
+        tags: names and values, with bytes that are not UTF-8 as lone surrogates.
+        chapters: likewise.
+    """
+    texts = _decode_all([*tags.values(), *(chapter.title for chapter in chapters)])
+    values = texts[: len(tags)]
+    titles = texts[len(tags) :]
+    return (
+        dict(zip(tags, values, strict=True)),
+        [chapter._replace(title=title) for chapter, title in zip(chapters, titles, strict=True)],
+    )
+
+
+def _decode_all(texts: Sequence[str]) -> list[str]:
+    escaped = {text: data for text in texts if (data := _escaped(text))}
+    narrow = {text: text.encode("latin-1") for text in texts if not text.isascii() and max(text) <= "\xff"}
+    mislabeled = narrow if any(map(_is_mislabeled, narrow)) else {}
+    decoded: dict[str, str] = {}
+    likely = _CODE_PAGES if any(map(_CONTROLS.search, mislabeled)) else _NOT_LATIN
+    for found, code_pages, default in ((escaped, _CODE_PAGES, "cp1252"), (mislabeled, likely, "latin-1")):
+        if found:
+            code_page = _detect(found.values(), code_pages) or default
+            decoded |= {text: data.decode(code_page, "replace") for text, data in found.items()}
+    return [decoded.get(text, text) for text in texts]
+
+
+def _escaped(text: str) -> bytes | None:
+    """Returns the bytes of a text that was not UTF-8; None if it was, or if a compromised child made it up."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        try:
+            return text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            return None
+    return None
+
+
+def _is_mislabeled(text: str) -> bool:
+    """Returns whether the text cannot be in the Latin-1 that its ID3v2 tag claims, as in ``Ãðóïïà``."""
+    if _CONTROLS.search(text):
+        return True
+    letters = [letter for letter in text if letter.isalpha() or not letter.isascii()]
+    ascii_letters = sum(letter.isascii() for letter in letters)
+    return len(letters) - ascii_letters >= _MIN_LETTERS and ascii_letters <= _MAX_ASCII * len(letters)
+
+
+def _detect(texts: Iterable[bytes], code_pages: Sequence[str]) -> str | None:
+    """Returns the code page that all the texts are in; None if none fits."""
+    import chardet
+
+    sample = b"\n".join(dict.fromkeys(texts))[:_MAX_SAMPLE]
+    for guess in chardet.detect_all(
+        sample, ignore_threshold=True, include_encodings=code_pages, prefer_superset=True, compat_names=False
+    ):
+        code_page = guess["encoding"]
+        if code_page is None or code_page not in code_pages:
+            continue
+        try:
+            text = sample.decode(code_page)
+        except UnicodeDecodeError:
+            continue
+        if _is_plausible(text):
+            return code_page
+    return None
+
+
+def _is_plausible(text: str) -> bool:
+    printable = text.replace("\n", "").replace("\r", "").replace("\t", "")
+    return not _MIXED.search(text) and not any(unicodedata.category(letter) in _NO_TEXT for letter in printable)
