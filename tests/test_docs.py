@@ -13,6 +13,7 @@ import pytest
 
 from events.errors import Mp3burstError
 from events.schema import EVENTS
+from functions.convert.mp3 import id3
 from functions.options import BITRATES, Options
 from functions.settings import OUTDATED
 from functions.state.schema import metadata
@@ -110,6 +111,17 @@ def test_the_diagram_of_a_table_has_its_states(table: str) -> None:
     assert drawn == states
     code = "\n".join(path.read_text() for path in (ROOT / "functions").rglob("*.py"))
     assert {state for state in states if f'"{state}"' not in code} == set()
+
+
+# Formats
+
+
+def test_every_tag_is_described_with_the_fields_that_it_is_made_from() -> None:
+    described = {quoted(row[0])[0]: quoted(row[2]) for row in rows(section(text_of("docs/formats.md"), "## Tags"))}
+    expected = {frame: [*names, *id3.TOTALS.get(frame, ())] for frame, names in id3.TEXT_FRAMES.items()}
+    expected |= {f"TXXX:{description}": [name] for name, description in id3.USER_FRAMES.items()}
+    expected[f"UFID:{id3.RECORDING_OWNER}"] = [id3.RECORDING]
+    assert described == expected
 
 
 # Events, functions and calls

@@ -212,5 +212,5 @@ def prepared_track(
                 ffmpeg or default_ffmpeg(), track, nearest_rate(track.rate), max_seconds, lambda: on_progress(1.0)
             )
             track = track if seconds is None else replace(track, duration=seconds)
-        stream.info = track
+        stream.info = replace(track, tags=id3.without_loudness(track.tags, options))
         yield stream
