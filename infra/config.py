@@ -20,12 +20,15 @@ from functions.convert.cpus import available_cpus
 from functions.convert.ffmpeg.binary import configured_ffmpeg
 from functions.convert.sandbox import setting
 from functions.settings import BadSetting, number
+from infra.migrations.rights import CONNECTION, RIGHTS, connection_of
 
 #: The variables of each ConfigMap and Secret. They exist if the operator sets them; some have a default.
 VARIABLES = {
     "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES "
     "MAX_SECONDS TOKEN_HOURS TRUSTED_PROXIES FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG SANDBOX TOKEN_PUBLIC_KEYS",
-    "database": "DATABASE_URL MYSQL_HOST MYSQL_USER MYSQL_PASSWORD MYSQL_DB MYSQL_PORT LOG_KEY",
+    "database-owner": " ".join((*CONNECTION, "DATABASE_USERS_KEY")),
+    **{f"database-{function}": " ".join(CONNECTION) for function in RIGHTS},
+    "log": "LOG_KEY",
     "media": "MEDIA_DIR MONGO_URI MONGO_MP3_URI MIN_FREE_BYTES",
     "token-signing": "TOKEN_PRIVATE_KEY",
     "links": "LINK_KEY",
@@ -74,7 +77,7 @@ def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[
         port: the installation's.
 
     Raises:
-        BadSetting: TOKEN_PRIVATE_KEY is not a private key, or as in ``check``.
+        BadSetting: TOKEN_PRIVATE_KEY is not a private key, DATABASE_USERS_KEY is too short, or as in ``check``.
         events.rabbitmq.connection.BadAmqpUrl: as in ``check``.
     """
     check(environ)
@@ -97,9 +100,10 @@ def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[
     if not given.keys() & {"SMTP_HOST", "SENDGRID_API_KEY", "GMAIL_ADDRESS"}:
         defaults["MAIL_DIR"] = str(data / "mail")
     result = defaults | given
-    return {
+    found = {
         source: {name: result[name] for name in names.split() if name in result} for source, names in VARIABLES.items()
     }
+    return found | {f"database-{function}": connection_of(function, result) for function in RIGHTS}
 
 
 def environment(container: Mapping[str, Any], known: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

@@ -42,7 +42,7 @@ exists() {
 
 value() {
     if [ "$mode" = files ]; then
-        (unset "$2" && . "$place/$1.env" && printf '%s' "${!2}")
+        (unset "$2" && . "$place/$1.env" && printf '%s' "${!2-}")
     else
         kubectl -n "$place" get secret "$1" -o "jsonpath={.data.$2}" | base64 -d
     fi
@@ -122,7 +122,7 @@ elif ! exists rabbitmq; then
 fi
 
 # If the functions already have a server, no password is generated for another.
-if [ -z "${DATABASE_URL-}${MYSQL_HOST-}" ] && ! exists database && ! exists "$sql"; then
+if [ -z "${DATABASE_URL-}${MYSQL_HOST-}" ] && ! exists database-owner && ! exists database && ! exists "$sql"; then
     password=$(random) root=$(random)
     if [ "$sql" = postgresql ]; then
         lines=$(
@@ -140,19 +140,71 @@ if [ -z "${DATABASE_URL-}${MYSQL_HOST-}" ] && ! exists database && ! exists "$sq
     fi
     create "$sql"
 fi
-if ! exists database; then
-    log_key=${LOG_KEY:-$(random)}
+# The owner creates the tables and each function's user; only the migrations use it. In older versions all functions used
+# the user in `database`.
+connection=(DATABASE_URL MYSQL_HOST MYSQL_PORT MYSQL_USER MYSQL_PASSWORD MYSQL_DB)
+if ! exists database-owner; then
     if [ -n "${DATABASE_URL-}${MYSQL_HOST-}" ]; then
-        lines=$(given DATABASE_URL MYSQL_HOST MYSQL_PORT MYSQL_USER MYSQL_PASSWORD MYSQL_DB)
-    elif [ "$sql" = postgresql ]; then
+        lines=$(given "${connection[@]}")
+    elif [ "$sql" = mysql ] && exists mysql; then
+        password=$(value mysql MYSQL_ROOT_PASSWORD)
+        lines=$(entry DATABASE_URL "mysql://root:$password@mysql:3306/mp3burst?charset=utf8mb4")
+    elif exists database; then
+        lines=$(
+            for name in "${connection[@]}"; do
+                text=$(value database "$name")
+                [ -z "$text" ] || entry "$name" "$text"
+            done
+        )
+    else
         password=$(value postgresql POSTGRES_PASSWORD)
         lines=$(entry DATABASE_URL "postgresql://mp3burst:$password@postgresql:5432/mp3burst")
-    else
-        password=$(value mysql MYSQL_PASSWORD)
-        lines=$(entry DATABASE_URL "mysql://mp3burst:$password@mysql:3306/mp3burst?charset=utf8mb4")
     fi
-    lines+=$'\n'$(entry LOG_KEY "$log_key")
-    create database
+    lines+=$'\n'$(entry DATABASE_USERS_KEY "${DATABASE_USERS_KEY:-$(openssl rand -hex 32)}")
+    create database-owner
+fi
+
+owner() { # reads the owner's variables, once
+    local name
+    [ -z "${owner_is_known-}" ] || return 0
+    for name in "${connection[@]}" DATABASE_USERS_KEY; do
+        printf -v "$name" %s "$(value database-owner "$name")"
+    done
+    owner_is_known=yes
+}
+
+connect_as() { # FUNCTION: the entries by which it connects, as connection_of in infra/migrations/rights.py
+    local password url='^([a-z0-9+]+://)([^:/@]*(:[^@]*)?@)?([^/?]*/([^/?]+)(\?.*)?)$'
+    case $DATABASE_USERS_KEY in
+    "" | off) ;;
+    *)
+        password=$(printf '%s:%s' "$1" "$DATABASE_USERS_KEY" | openssl dgst -sha256 -r)
+        password=${password%% *}
+        if [ -z "$DATABASE_URL" ]; then
+            MYSQL_USER=${MYSQL_DB}_$1 MYSQL_PASSWORD=$password
+        elif [[ $DATABASE_URL =~ $url ]]; then
+            DATABASE_URL=${BASH_REMATCH[1]}${BASH_REMATCH[5]}_$1:$password@${BASH_REMATCH[4]}
+        else
+            fail "DATABASE_URL names no database: write DIALECT://USER:PASSWORD@HOST/NAME."
+        fi
+        ;;
+    esac
+    given "${connection[@]}"
+}
+
+for function in register login upload status download convert encode join notify sweep bury; do
+    if ! exists "database-$function"; then
+        owner
+        lines=$(connect_as "$function")
+        create "database-$function"
+    fi
+done
+
+if ! exists log; then
+    key=${LOG_KEY-}
+    [ -n "$key" ] || ! exists database || key=$(value database LOG_KEY)
+    lines=$(entry LOG_KEY "${key:-$(random)}")
+    create log
 fi
 
 if [ -z "${MONGO_URI-}" ] && ! exists media && ! exists mongodb; then

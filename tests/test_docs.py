@@ -17,6 +17,7 @@ from functions.convert.mp3 import id3
 from functions.options import BITRATES, Options
 from functions.settings import OUTDATED
 from functions.state.schema import metadata
+from infra.migrations.rights import RIGHTS
 from tests.support.paths import ROOT
 from tests.test_structure import FUNCTIONS, manifests, name_of, services
 from tests.unit.infra.test_env_example import documented, read_by, sources
@@ -146,6 +147,17 @@ def test_every_function_is_described() -> None:
     described = [row[0] for row in rows(section(text_of("functions/README.md"), "## Functions"))]
     assert sorted(described) == sorted(services())
     assert set(FUNCTIONS) <= set(described)
+
+
+def test_every_right_is_described() -> None:
+    text = section(text_of("docs/architecture.md"), "## Database rights")
+    named = quoted(next(line for line in text.splitlines() if line.startswith("| function ")))
+    described = {
+        row[0]: {table: rights for table, rights in zip(named, row[1:], strict=True) if rights != "-"}
+        for row in rows(text)
+    }
+    assert sorted(named) == sorted(metadata.tables)
+    assert described == RIGHTS
 
 
 def test_everything_in_functions_is_described() -> None:

@@ -154,7 +154,8 @@ class Blobs:
         media[store].delete(blob)
 
         def forget(connection: Connection) -> None:
-            connection.execute(delete(uploads).where(uploads.c.blob == blob))
+            if store == "videos":
+                connection.execute(delete(uploads).where(uploads.c.blob == blob))
             connection.execute(delete(blobs).where(blobs.c.id == blob))
 
         self._database.run(forget)

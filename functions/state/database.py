@@ -21,6 +21,8 @@ _MAX_TRIES: Final = 5
 # MySQL: lock wait timeout and deadlock. PostgreSQL: serialization failure and deadlock.
 _MYSQL_CONFLICTS: Final = {1205, 1213}
 _POSTGRESQL_CONFLICTS: Final = {"40001", "40P01"}
+# A right on a table or column is missing; PyMySQL calls it an OperationalError.
+_MYSQL_DENIED: Final = {1142, 1143}
 # sqlite.org/rescode.html: IOERR, FULL and CANTOPEN, which a full disk causes depending on the file that has to grow.
 _SQLITE_UNWRITABLE: Final = {10, 13, 14}
 #: In seconds, where the option names no unit.
@@ -39,7 +41,7 @@ class DatabaseUnavailable(TryAgain):
 
 
 class DatabaseFault(Mp3burstError):
-    """The database rejected a statement: a bug in mp3burst, or a schema that was not migrated."""
+    """The database rejected a statement: a bug in mp3burst, or the migrations have not run."""
 
 
 class Conflict(Mp3burstError):
@@ -147,6 +149,8 @@ def _is_temporary(error: DBAPIError) -> bool:
     code = error.orig.args[0] if error.orig is not None and error.orig.args else None
     if code in _MYSQL_CONFLICTS or getattr(error.orig, "sqlstate", None) in _POSTGRESQL_CONFLICTS:
         return True
+    if code in _MYSQL_DENIED:
+        return False
     # There is no server at that address yet, it is starting or stopping, or the SQLite file is locked.
     return type(error.orig).__name__ in {"OperationalError", "InterfaceError"} and "no such" not in str(code)
 

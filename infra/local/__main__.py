@@ -60,7 +60,7 @@ def main() -> int:
             _take_lock(lock.fileno(), data)
             values = config.values(os.environ, data, listener.getsockname()[1])
             environments = {name: _environment(f, values, data) for name, f in manifests.functions.items()}
-            env = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), **values["database"]}
+            env = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), **values["database-owner"]}
             if subprocess.run([sys.executable, "-m", "infra.migrations"], cwd=ROOT, env=env, check=False).returncode:
                 raise CannotRun("Migrating the database failed: see the message above.")
             with control.listening(data) as pages:

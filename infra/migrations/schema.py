@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from events.errors import Mp3burstError
 from functions.state.database import Database
+from infra.migrations import users
 
 #: The key of the migrations' lock: an arbitrary number that nothing else uses.
 _LOCK: Final = 0x6D703362
@@ -28,10 +29,15 @@ class DatabaseIsNewer(Mp3burstError):
     """The tables have a schema that these migrations do not know; another attempt will not change that."""
 
 
-def upgrade(database: Database) -> None:
-    """Runs every pending migration. Any number of processes may call it at once.
+def upgrade(database: Database, users_key: str | None = None) -> None:
+    """Runs every pending migration, then makes the functions' users. Any number of processes may call it at once.
+
+    Args:
+        database: opened by its owner.
+        users_key: DATABASE_USERS_KEY; without it no users are made.
 
     Raises:
+        BadSetting, UsersRefused, UsersNotCreated: as ``infra.migrations.users.provide`` does.
         NotMigrated: the database is unavailable or rejected a statement, or another migration has held the lock for
             two minutes.
         DatabaseIsNewer: a newer version of mp3burst has migrated it.
@@ -43,6 +49,8 @@ def upgrade(database: Database) -> None:
             _refuse_newer(connection, config)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            if users_key is not None:
+                users.provide(connection, users_key)
             connection.commit()
     except DBAPIError as error:
         raise NotMigrated(

@@ -57,7 +57,7 @@ def _deploy(cluster: Cluster, args: argparse.Namespace) -> None:
         rollout.servers(cluster, servers, args.timeout)
     stamps = manifests.stamps(cluster)
     say("Database tables")
-    rollout.migrate(cluster, manifests.migrations(images["migrations"], stamps["database"]), args.timeout)
+    rollout.migrate(cluster, manifests.migrations(images["migrations"], stamps["database-owner"]), args.timeout)
     say("Functions")
     documents = manifests.filled(documents, images, stamps)
     rollout.apply(cluster, documents)

@@ -79,17 +79,17 @@ def stamps(cluster: Cluster) -> dict[str, str]:
 
 
 def migrations(image: str, stamp: str) -> Document:
-    """Returns the Job that creates or upgrades the tables; its name depends on its contents and the database.
+    """Returns the Job that creates or upgrades the tables and users; its name depends on its contents and the database.
 
     Args:
         image: the image of migrations.
-        stamp: the version of the Secret ``database``.
+        stamp: the version of the Secret ``database-owner``.
     """
     labels = {"app.kubernetes.io/name": "migrations", "app.kubernetes.io/part-of": NAMESPACE}
     container = {
         "name": "migrations",
         "image": image,
-        "envFrom": [{"secretRef": {"name": "database"}}],
+        "envFrom": [{"secretRef": {"name": "database-owner"}}],
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,

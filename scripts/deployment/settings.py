@@ -6,14 +6,17 @@ import os
 from collections.abc import Mapping
 
 from infra.config import VARIABLES
+from infra.migrations.rights import CONNECTION, RIGHTS, connection_of
 from scripts.deployment.cluster import NAMESPACE, ROOT, CannotDeploy, Cluster, command, run, say
 
-#: Servers that can be installed: the variables that name an existing server instead, and the Secret with its address.
+#: Secrets with the SQL database's address; versions without a user for each function had only the second.
+_DATABASE = {"database-owner", "database"}
+#: Servers that can be installed: the variables that name an existing server instead, and the Secrets with its address.
 SERVERS = {
-    "rabbitmq": ({"AMQP_URL"}, "rabbitmq"),
-    "mongodb": ({"MONGO_URI"}, "media"),
-    "postgresql": ({"DATABASE_URL", "MYSQL_HOST"}, "database"),
-    "mysql": ({"DATABASE_URL", "MYSQL_HOST"}, "database"),
+    "rabbitmq": ({"AMQP_URL"}, {"rabbitmq"}),
+    "mongodb": ({"MONGO_URI"}, {"media"}),
+    "postgresql": ({"DATABASE_URL", "MYSQL_HOST"}, _DATABASE),
+    "mysql": ({"DATABASE_URL", "MYSQL_HOST"}, _DATABASE),
 }
 _MAIL = {"SENDGRID_API_KEY", "SMTP_HOST", "GMAIL_ADDRESS"}
 
@@ -38,7 +41,7 @@ def servers(cluster: Cluster, wanted: list[str]) -> list[str]:
     return [
         name
         for name in wanted
-        if name in installed or not (SERVERS[name][0] & _variables().keys() or SERVERS[name][1] in secrets)
+        if name in installed or not (SERVERS[name][0] & _variables().keys() or SERVERS[name][1] & secrets)
     ]
 
 
@@ -66,7 +69,8 @@ def make(cluster: Cluster, wanted: list[str], public_url: str) -> None:
     )
     for line in output.splitlines():
         say(f"  {line}")
-    for name in ("database", "media", "mail"):
+    _update_databases(cluster)
+    for name in ("log", "media", "mail"):
         _update(cluster, "secret", name, replace=True)
     _update(cluster, "configmap", "mp3burst", replace=False)
 
@@ -76,13 +80,33 @@ def _variables() -> Mapping[str, str]:
     return {name: value for name, value in os.environ.items() if name in known and value}
 
 
+def _update_databases(cluster: Cluster) -> None:
+    """Writes the variables that are set to the owner's Secret, and what follows from them to those of the functions."""
+    mine = {name: value for name, value in _variables().items() if name in VARIABLES["database-owner"].split()}
+    if not mine:
+        return
+    old = _read(cluster, "secret", "database-owner")
+    kept = {name: value for name, value in old.items() if not mine.keys() & {*CONNECTION} or name not in CONNECTION}
+    owner = {**kept, **mine}
+    _write(cluster, "secret", "database-owner", owner)
+    for function in RIGHTS:
+        _write(cluster, "secret", f"database-{function}", connection_of(function, owner))
+
+
 def _update(cluster: Cluster, kind: str, name: str, replace: bool) -> None:
     """Writes the variables that are set to an object; with ``replace``, removes all others if one is set."""
     mine = {variable: value for variable, value in _variables().items() if variable in VARIABLES[name].split()}
+    _write(cluster, kind, name, mine if replace and mine else {**_read(cluster, kind, name), **mine})
+
+
+def _read(cluster: Cluster, kind: str, name: str) -> dict[str, str]:
     (found,) = cluster.get(f"{kind}/{name}")
     data = found.get("data", {})
-    old = {key: base64.b64decode(value).decode() for key, value in data.items()} if kind == "secret" else data
-    new = mine if replace and mine else {**old, **mine}
+    return {key: base64.b64decode(value).decode() for key, value in data.items()} if kind == "secret" else dict(data)
+
+
+def _write(cluster: Cluster, kind: str, name: str, new: Mapping[str, str]) -> None:
+    old = _read(cluster, kind, name)
     if new == old:
         return
     text = {key: base64.b64encode(value.encode()).decode() for key, value in new.items()} if kind == "secret" else new

@@ -7,7 +7,7 @@ import pytest
 from functions.state.database import Database
 from infra.migrations.schema import upgrade
 from tests.contract.media_places import Place, opened, server
-from tests.support.databases import empty, sqlite
+from tests.support.databases import USERS_KEY, empty, sqlite
 from tests.support.servers.function import Function
 from tests.support.servers.mariadb import MariaDB
 from tests.support.servers.mongodb import MongoDB
@@ -19,7 +19,7 @@ from tests.support.servers.sql import SqlServer
 def _migrated(server: SqlServer) -> Iterator[Database]:
     with server:
         database = Database(server.url)
-        upgrade(database)
+        upgrade(database, USERS_KEY)
         yield database
         database.close()
 

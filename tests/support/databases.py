@@ -11,6 +11,8 @@ from functions.state.leases import LeaseTerms
 from functions.state.schema import metadata
 from infra.migrations.schema import upgrade
 
+#: DATABASE_USERS_KEY.
+USERS_KEY = "k" * 32
 #: Leases that expire within a test.
 SHORT = LeaseTerms(lease=600, renewal=150, due=900)
 

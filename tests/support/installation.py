@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 
 from functions.state.database import Database
 from functions.state.schema import metadata
+from tests.support.databases import USERS_KEY
 from tests.support.platform import Platform, start
 from tests.support.processes import wait_for
 from tests.support.servers.mongodb import MongoDB
@@ -65,6 +66,7 @@ def addresses(amqp_url: str, sql: SqlServer, mongodb: MongoDB, smtp: SmtpServer)
     return {
         "AMQP_URL": amqp_url,
         "DATABASE_URL": sql.url,
+        "DATABASE_USERS_KEY": USERS_KEY,
         "MONGO_URI": f"{mongodb.url}/videos",
         "MONGO_MP3_URI": f"{mongodb.url}/mp3s",
         "SMTP_HOST": "127.0.0.1",

@@ -15,6 +15,9 @@ from events.http import UnixConnection, unix_url
 from infra.local import control
 from tests.support.paths import ROOT
 
+#: The second has the sitecustomize that gives functions no more than their rights on SQLite.
+_PATH = (ROOT, ROOT / "tests/support/restricted")
+
 
 class Platform:
     """A running platform. Leaving the ``with`` block stops it, by force if necessary."""
@@ -85,7 +88,7 @@ def start(
     env: Mapping[str, str] | None = None,
     idle: float | None = None,
 ) -> Platform:
-    """Starts the platform and waits until it is ready.
+    """Starts the platform and waits until it is ready. On SQLite, too, its functions have no more than their rights.
 
     Args:
         data: the data directory; created if it does not exist. The log is written beside it.
@@ -105,7 +108,7 @@ def start(
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**inherited, "PYTHONPATH": str(ROOT), **(env or {})},
+            env={**inherited, "PYTHONPATH": os.pathsep.join(map(str, _PATH)), **(env or {})},
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

@@ -27,7 +27,7 @@ class MariaDB(SqlServer):
         (self.folder / "init.sql").write_text(
             "CREATE DATABASE IF NOT EXISTS mp3burst CHARACTER SET utf8mb4;\n"
             "CREATE USER IF NOT EXISTS mp3burst@'127.0.0.1' IDENTIFIED BY 'mp3burst';\n"
-            "GRANT ALL ON *.* TO mp3burst@'127.0.0.1';\n"
+            "GRANT ALL ON *.* TO mp3burst@'127.0.0.1' WITH GRANT OPTION;\n"
         )
 
     def command(self) -> list[str]:

@@ -29,6 +29,10 @@ class PostgreSQL(SqlServer):
         """Creates the data directory."""
         flags = ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
         self.run(self._initdb, "-D", f"{self.folder}/data", "-U", "mp3burst", *flags)
+        # Only the owner needs no password.
+        (self.folder / "data/pg_hba.conf").write_text(
+            "host all mp3burst 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        )
 
     def command(self) -> list[str]:
         """Returns the command that starts the server in the foreground."""

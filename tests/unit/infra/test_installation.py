@@ -15,6 +15,7 @@ from functions.auth.links import Links
 from functions.auth.tokens import Signer, Verifier
 from functions.state.schema import UserId
 from infra import config
+from infra.migrations.rights import CONNECTION, RIGHTS, connection_of
 from tests.support.paths import ROOT
 from tests.support.servers import program
 
@@ -183,7 +184,12 @@ def test_generated_settings_match_each_other(tmp_path: Path) -> None:
         .startswith("http://mp3converter.com:8080/")
     )
     assert made["mp3burst"]["KEEP_DAYS"] == "30"
-    assert make_url(made["database"]["DATABASE_URL"]).password == made["postgresql"]["POSTGRES_PASSWORD"]
+    owner = make_url(made["database-owner"]["DATABASE_URL"])
+    assert owner.password == made["postgresql"]["POSTGRES_PASSWORD"]
+    for function in RIGHTS:
+        assert made[f"database-{function}"] == connection_of(function, made["database-owner"])
+    passwords = {make_url(made[f"database-{function}"]["DATABASE_URL"]).password for function in RIGHTS}
+    assert len(passwords - {owner.password}) == len(RIGHTS)
     assert f":{made['mongodb']['MONGO_PASSWORD']}@" in made["media"]["MONGO_URI"]
     assert f":{made['rabbitmq']['RABBITMQ_DEFAULT_PASS']}@" in made["rabbitmq"]["AMQP_URL"]
 
@@ -211,6 +217,36 @@ def test_external_servers_are_used(tmp_path: Path) -> None:
     assert not {"postgresql", "mongodb"} & made.keys()
     for name, value in given.items():
         assert value in [each.get(name) for each in made.values()], name
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"DATABASE_URL": "mysql://u:p@sql.example.org/d?ssl_ca=/etc/ssl/certs/ca.pem"},
+        {"DATABASE_URL": "postgresql+psycopg://sql.example.org:5433/d"},
+        {"DATABASE_URL": "postgresql://sql.example.org/d", "DATABASE_USERS_KEY": "off"},
+        {"MYSQL_HOST": "sql.example.org", "MYSQL_USER": "u", "MYSQL_PASSWORD": "p", "MYSQL_DB": "d"},
+    ],
+)
+def test_functions_connect_as_the_migrations_expect(tmp_path: Path, given: dict[str, str]) -> None:
+    secrets("files", str(tmp_path), **given)
+    made = {file.stem: variables(file) for file in tmp_path.iterdir()}
+    assert given.items() <= made["database-owner"].items()
+    for function in RIGHTS:
+        assert made[f"database-{function}"] == connection_of(function, made["database-owner"])
+    is_off = "DATABASE_USERS_KEY" in given
+    assert (made["database-convert"] == {name: given[name] for name in given if name in CONNECTION}) == is_off
+
+
+def test_installation_in_which_all_functions_used_the_owner_is_upgraded(tmp_path: Path) -> None:
+    old = "DATABASE_URL='postgresql://mp3burst:old@postgresql:5432/mp3burst'\nLOG_KEY='old key'\n"
+    (tmp_path / "database.env").write_text(old)
+    secrets("files", str(tmp_path))
+    made = {file.stem: variables(file) for file in tmp_path.iterdir()}
+    assert "postgresql" not in made
+    assert made["database-owner"]["DATABASE_URL"] == made["database"]["DATABASE_URL"]
+    assert made["log"] == {"LOG_KEY": "old key"}
+    assert make_url(made["database-upload"]["DATABASE_URL"]).username == "mp3burst_upload"
 
 
 def test_value_that_an_env_file_cannot_hold_is_rejected(tmp_path: Path) -> None:
@@ -263,7 +299,9 @@ def test_kubernetes_mode_creates_secrets_and_a_config_map(tmp_path: Path, sql: s
     named = {
         (each.get("configMapRef") or each["secretRef"])["name"] for c in functions().values() for each in c["envFrom"]
     }
-    assert {name.partition("-")[2] for name in first} == named | {"rabbitmq", "mongodb", sql}
+    assert {name.partition("-")[2] for name in first} == named | {"database-owner", "rabbitmq", "mongodb", sql}
+    owner = make_url(first["secret-database-owner"]["stringData"]["DATABASE_URL"])
+    assert owner.username == ("root" if sql == "mysql" else "mp3burst"), "it must be allowed to create users"
     for document in first.values():
         data = document.get("stringData") or document["data"]
         assert all(isinstance(value, str) and value for value in data.values()), "Kubernetes takes strings only"

@@ -10,9 +10,9 @@ from infra import config
 
 def test_defaults_need_no_server(tmp_path: Path) -> None:
     known = config.values({}, tmp_path, 8080)
-    assert known["database"].keys() == {"DATABASE_URL", "LOG_KEY"}
-    assert known["database"]["DATABASE_URL"] == f"sqlite:///{tmp_path}/mp3burst.db"
-    assert len(known["database"]["LOG_KEY"]) == 64
+    assert known["database-owner"] == {"DATABASE_URL": f"sqlite:///{tmp_path}/mp3burst.db"}
+    assert known["database-convert"] == known["database-owner"]
+    assert len(known["log"]["LOG_KEY"]) == 64
     assert known["media"] == {"MEDIA_DIR": str(tmp_path / "media")}
     assert known["mail"] == {"MAIL_DIR": str(tmp_path / "mail")}
     assert known["mp3burst"].keys() == {"PUBLIC_URL", "TOKEN_PUBLIC_KEYS", "FANOUT_PIECES"}
@@ -23,8 +23,7 @@ def test_defaults_need_no_server(tmp_path: Path) -> None:
 def test_operator_settings_override_defaults(tmp_path: Path) -> None:
     operator = {"MYSQL_HOST": "db", "MONGO_URI": "mongodb://m", "SMTP_HOST": "mail", "LINK_DAYS": "3", "HOME": "/root"}
     known = config.values({**operator, "KEEP_DAYS": ""}, tmp_path, 1)
-    assert known["database"].keys() == {"MYSQL_HOST", "LOG_KEY"}
-    assert known["database"]["MYSQL_HOST"] == "db"
+    assert known["database-owner"] == known["database-login"] == {"MYSQL_HOST": "db"}
     assert known["media"] == {"MONGO_URI": "mongodb://m"}
     assert known["mail"] == {"SMTP_HOST": "mail"}
     assert known["mp3burst"]["LINK_DAYS"] == "3"

@@ -1,12 +1,16 @@
 """Tests ./scripts/deploy: manifests with consistent numbers, and images named by their contents."""
 
+import base64
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import make_url
 
+from infra.migrations import rights
 from scripts.deployment import images, manifests, settings
 from scripts.deployment.cluster import CannotDeploy, Cluster
 from tests.support.paths import ROOT
@@ -227,9 +231,59 @@ def test_servers_are_installed_unless_their_address_is_set(monkeypatch: pytest.M
     # Servers that an earlier run installed are updated.
     assert settings.servers(FakeCluster("rabbitmq media database", " ".join(WANTED)), WANTED) == WANTED
     # Addresses that an earlier run was given are used.
+    assert settings.servers(FakeCluster("rabbitmq media database-owner"), WANTED) == []
+    # An older version has recorded them under another name.
     assert settings.servers(FakeCluster("rabbitmq media database"), WANTED) == []
     monkeypatch.setenv("MONGO_URI", "mongodb://mongo.example.org/videos")
     assert settings.servers(FakeCluster(), WANTED) == ["rabbitmq", "postgresql"]
+
+
+class SecretsCluster(Cluster):
+    """A cluster that keeps Secrets."""
+
+    def __init__(self, secrets: dict[str, dict[str, str]]) -> None:
+        self.secrets = secrets
+
+    def get(self, kinds: str, *_: str) -> list[dict[str, Any]]:
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in self.secrets[kinds].items()}
+        return [{"data": encoded}]
+
+    def kubectl(self, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
+        command, kind, name, *_ = arguments
+        assert (command, check) == ("patch", True)
+        changed = json.loads(stdin or "")["data"]
+        decoded = {key: base64.b64decode(value).decode() for key, value in changed.items() if value is not None}
+        old = self.secrets[f"{kind}/{name}"]
+        self.secrets[f"{kind}/{name}"] = {key: old[key] for key in old if key not in changed} | decoded
+        return ""
+
+
+def test_another_database_is_passed_to_the_users_of_all_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in rights.CONNECTION:
+        monkeypatch.delenv(name, raising=False)
+    owner = {"DATABASE_URL": "postgresql://owner:p@old/d", "DATABASE_USERS_KEY": "k" * 32}
+    before = {f"secret/database-{name}": rights.connection_of(name, owner) for name in rights.RIGHTS}
+    cluster = SecretsCluster({"secret/database-owner": owner, **before})
+    settings._update_databases(cluster)
+    assert cluster.secrets == {"secret/database-owner": owner, **before}
+
+    monkeypatch.setenv("MYSQL_HOST", "new")
+    monkeypatch.setenv("MYSQL_DB", "d")
+    settings._update_databases(cluster)
+    assert cluster.secrets.pop("secret/database-owner") == {
+        "MYSQL_HOST": "new",
+        "MYSQL_DB": "d",
+        "DATABASE_USERS_KEY": "k" * 32,
+    }
+    for name, secret in cluster.secrets.items():
+        function = name.removeprefix("secret/database-")
+        password = make_url(before[name]["DATABASE_URL"]).password
+        assert secret == {
+            "MYSQL_HOST": "new",
+            "MYSQL_DB": "d",
+            "MYSQL_USER": f"d_{function}",
+            "MYSQL_PASSWORD": password,
+        }
 
 
 @pytest.mark.parametrize("wanted", [["redis"], ["mysql", "postgresql"]])

@@ -1,0 +1,175 @@
+"""What each function may do in the SQL database, and the database user that it does it as.
+
+A function whose secrets leak, or whose code is taken over, can do no more than its row here: only login reads password
+hashes, for example. The migrations create the users and grant the rights (``infra.migrations.users``).
+docs/architecture.md shows the same table.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from functions.settings import BadSetting
+
+#: Whoever locks a row with SELECT ... FOR UPDATE needs the right to update a column of it, in PostgreSQL and in MySQL.
+#: The date of a registration is the least harmful: nothing depends on it.
+_LOCK_USER: Final = "SELECT (id, role), UPDATE (created_at)"
+_WRITE_BLOBS: Final = "SELECT, INSERT, UPDATE (expires_at, size), DELETE"
+#: Recording a mail, and postponing it once its event is published.
+_ADD_MAIL: Final = "SELECT (id, attempts, due_at), INSERT, UPDATE (due_at)"
+
+#: By function and table, as GRANT has it. A function that is not here has no user.
+#: During a rolling update the functions of the previous version work with the rights of the new one: remove a right one
+#: version after its last use.
+RIGHTS: Final[dict[str, dict[str, str]]] = {
+    "register": {
+        "users": "SELECT (id, username), INSERT",
+    },
+    "login": {
+        "users": "SELECT, UPDATE (password_hash)",
+        "logins": "SELECT, INSERT, UPDATE, DELETE",
+    },
+    "upload": {
+        "users": _LOCK_USER,
+        "jobs": "SELECT, INSERT, UPDATE (due_at)",
+        "blobs": _WRITE_BLOBS,
+        "uploads": "SELECT, INSERT, UPDATE, DELETE",
+    },
+    "status": {
+        "jobs": "SELECT, UPDATE (due_at), DELETE",
+        "pieces": "SELECT (job), DELETE",
+        "mails": "SELECT (job), DELETE",
+        "blobs": "SELECT (job), UPDATE (expires_at)",
+    },
+    "download": {
+        "jobs": "SELECT",
+    },
+    "convert": {
+        "users": _LOCK_USER,
+        "jobs": "SELECT, UPDATE",
+        "pieces": "SELECT, INSERT, UPDATE (due_at), DELETE",
+        "mails": _ADD_MAIL,
+        "blobs": _WRITE_BLOBS,
+    },
+    "encode": {
+        "users": _LOCK_USER,
+        "jobs": "SELECT, UPDATE",
+        "pieces": "SELECT, UPDATE, DELETE",
+        "mails": _ADD_MAIL,
+        "blobs": _WRITE_BLOBS,
+    },
+    "join": {
+        "users": _LOCK_USER,
+        "jobs": "SELECT, UPDATE",
+        "pieces": "SELECT, DELETE",
+        "mails": _ADD_MAIL,
+        "blobs": _WRITE_BLOBS,
+    },
+    "notify": {
+        "users": "SELECT (id, email, name)",
+        "jobs": "SELECT",
+        "mails": "SELECT, UPDATE",
+    },
+    "sweep": {
+        "logins": "SELECT (clears_at, locked_until), DELETE",
+        "jobs": "SELECT, UPDATE, DELETE",
+        "pieces": "SELECT, UPDATE (due_at), DELETE",
+        "mails": "SELECT, INSERT, UPDATE, DELETE",
+        "blobs": "SELECT, UPDATE (expires_at), DELETE",
+        "uploads": "SELECT (blob), DELETE",
+    },
+    "bury": {
+        "jobs": "SELECT, UPDATE (due_at)",
+        "pieces": "SELECT, UPDATE (due_at)",
+        "mails": "SELECT, UPDATE (due_at)",
+    },
+}
+
+#: The variables that name a database, its user and the user's password.
+CONNECTION: Final = ("DATABASE_URL", "MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_PASSWORD", "MYSQL_DB")
+#: The value of DATABASE_USERS_KEY with which all functions use the owner.
+OFF: Final = "off"
+_MIN_KEY: Final = 32  # characters
+#: Of users, also of MySQL.
+_NAME: Final = re.compile(r"[\w$-]{1,32}", re.ASCII)
+_RIGHT: Final = re.compile(r"([A-Z]+)(?: \(([a-z0-9_, ]+)\))?")
+#: SCHEME://[USER[:PASSWORD]@]HOST/DATABASE[?OPTIONS]; infra/secrets.sh has the same.
+_URL: Final = re.compile(r"([a-z0-9+]+://)(?:[^:/@]*(?::[^@]*)?@)?([^/?]*/([^/?]*)(?:\?.*)?)")
+
+
+class Right(NamedTuple):
+    """One right on a table: SELECT, INSERT, UPDATE or DELETE, of some columns or, if there are none, of all."""
+
+    verb: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionUser:
+    """The database user of a function."""
+
+    function: str
+    name: str
+    password: str
+
+
+def parse(rights: str) -> list[Right]:
+    """Returns the rights that a text of ``RIGHTS`` lists."""
+    return [Right(verb, tuple(re.findall(r"\w+", columns))) for verb, columns in _RIGHT.findall(rights)]
+
+
+def users(database: str, key: str) -> list[FunctionUser]:
+    """Returns the user of every function that has one, for a database of this name.
+
+    Args:
+        database: users belong to the whole server, so their names begin with the database's.
+        key: DATABASE_USERS_KEY, from which the passwords follow. Nobody learns it, or another function's password, from
+            a password.
+
+    Raises:
+        BadSetting: the key is too short, or the name has other characters than a user's may have.
+    """
+    if len(key) < _MIN_KEY:
+        raise BadSetting(f"DATABASE_USERS_KEY has fewer than {_MIN_KEY} characters: openssl rand -hex 32 makes one.")
+    found = [
+        FunctionUser(function, f"{database}_{function}", hashlib.sha256(f"{function}:{key}".encode()).hexdigest())
+        for function in RIGHTS
+    ]
+    if not all(_NAME.fullmatch(user.name) for user in found):
+        raise BadSetting(
+            f"The functions' users cannot be named after the database {database}: use a name of at most 23 letters, "
+            "digits, - and _, or set DATABASE_USERS_KEY=off."
+        )
+    return found
+
+
+def users_key(environ: Mapping[str, str]) -> str | None:
+    """Returns DATABASE_USERS_KEY, or None if all functions use the owner: it is not set, is off, or SQLite is used."""
+    key = environ.get("DATABASE_USERS_KEY", "")
+    return None if key in ("", OFF) or environ.get("DATABASE_URL", "").startswith("sqlite") else key
+
+
+def connection_of(function: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables by which a function connects to the database.
+
+    Args:
+        function: its name.
+        environ: the variables by which the owner connects, and DATABASE_USERS_KEY.
+
+    Raises:
+        BadSetting: as ``users`` does, or DATABASE_URL does not name a database.
+    """
+    owner = {name: environ[name] for name in CONNECTION if environ.get(name)}
+    key = users_key(environ)
+    if key is None:
+        return owner
+    parts = _URL.fullmatch(owner.get("DATABASE_URL", ""))
+    if owner.get("DATABASE_URL") and (parts is None or not parts[3]):
+        raise BadSetting("DATABASE_URL names no database: use DIALECT://USER:PASSWORD@HOST/NAME.")
+    database = parts[3] if parts else owner.get("MYSQL_DB", "")
+    (user,) = (each for each in users(database, key) if each.function == function)
+    if parts:
+        return {**owner, "DATABASE_URL": f"{parts[1]}{user.name}:{user.password}@{parts[2]}"}
+    return {**owner, "MYSQL_USER": user.name, "MYSQL_PASSWORD": user.password}
