@@ -37,6 +37,7 @@ class JobPlan:
         missing: seconds that the track claims to have but does not.
         errors: errors of the demuxer.
         warning: the warning about the cover, if any.
+        truncated: whether the video ends within a part of it.
     """
 
     plan: Plan
@@ -44,6 +45,7 @@ class JobPlan:
     missing: float
     errors: int
     warning: str | None = None
+    truncated: bool = False
 
     def to_json(self) -> str:
         """Returns the text for the job's row."""

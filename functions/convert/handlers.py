@@ -178,7 +178,7 @@ def _split(lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewe
                     head.renew()
             image, warning = picture(renewer.check)
         head.write(id3.build_tag(track.tags, job.filename, image, plan.within(track.chapters)))
-    job_plan = JobPlan(plan, head.blob, track.missing, track.errors, warning)
+    job_plan = JobPlan(plan, head.blob, track.missing, track.errors, warning, track.truncated)
     record = SplitRecord(audio.blob, head.blob, job_plan.to_json(), tuple("{}" for _ in plan.ranges), size)
     log.info("job %s: %.0f s of audio are split into %d pieces", job.id, track.duration, len(plan.ranges))
 
@@ -245,7 +245,7 @@ def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
         assemble.write_mp3(out, _blob_chunks([job_plan.head], renewer, deps), sound)
     log.info("job %s: %d pieces of %.1f s became %d bytes of MP3", job.id, len(outputs), sound.duration, mp3.size)
     errors = job_plan.errors + max(piece.errors for piece in pieces)
-    warning = assemble.warning_for(job_plan.missing, errors, job_plan.warning)
+    warning = assemble.warning_for(job_plan.missing, job_plan.truncated, errors, job_plan.warning)
     return Outcome(mp3.blob, sound.duration, warning, mp3.size)
 
 

@@ -131,7 +131,7 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
     return Result(
         duration=sound.duration,
         title=id3.title(track.tags, settings.filename),
-        warning=assemble.warning_for(track.missing, errors, cover_warning),
+        warning=assemble.warning_for(track.missing, track.truncated, errors, cover_warning),
         copied=track.container == "mp3",
         size=size,
     )

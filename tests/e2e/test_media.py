@@ -29,6 +29,10 @@ DAMAGED: Final = "damaged"
 EARLY: Final = "truncated"
 SILENT: Final = "This file has no audio track: choose a file with sound."
 NO_MEDIA: Final = "This is not a video or audio file, or it is incomplete or damaged: check that it plays."
+NO_INDEX: Final = (
+    "The file's index is missing: the recording was not finished, or the file is incomplete. Copy it again, or repair "
+    "it with the program that recorded it."
+)
 
 
 @dataclass(frozen=True)
@@ -142,10 +146,10 @@ MADE: Final = (
     Case("long.m4a", (*sound(300), "-c:a", *AAC)),
     Case("long.opus", (*sound(120, 48000), "-c:a", "libopus", "-b:a", "48k")),
     Case("truncated.mkv", video("libx264", AAC, seconds=20), damage="truncate", warning=EARLY),
-    Case("truncated.wav", sound(20), damage="truncate", warning=DAMAGED),  # libav derives its length from its size
+    Case("truncated.wav", sound(20), damage="truncate", warning=EARLY),
     Case("truncated.mp3", (*sound(20), "-c:a", *MP3), damage="truncate", warning=EARLY, copied=True),
     Case("truncated.ts", video("mpeg2video", AAC, seconds=20), damage="truncate"),  # a stream states no length
-    Case("truncated-index.mp4", video("libx264", AAC), damage="truncate", error=NO_MEDIA),
+    Case("truncated-index.mp4", video("libx264", AAC), damage="truncate", error=NO_INDEX),
     Case(
         "truncated-faststart.mp4",
         video("libx264", AAC, "-movflags", "+faststart", seconds=20),
@@ -324,7 +328,7 @@ def test_the_mp3_has_the_title_and_the_cover(good: Conversion) -> None:
     ("name", "content", "error"),
     [
         ("header-only.mkv", b"\x1a\x45\xdf\xa3" + os.urandom(5000), NO_MEDIA),
-        ("ftyp-only.mp4", b"\x00\x00\x00\x20ftypisom" + bytes(20) + b"nonsense" * 1000, NO_MEDIA),
+        ("ftyp-only.mp4", b"\x00\x00\x00\x20ftypisom" + bytes(20) + b"nonsense" * 1000, NO_INDEX),
         ("riff.wav", b"RIFF\xff\xff\xff\xffWAVEjunk" + bytes(3000), ""),
         ("sync.mp3", b"\xff\xfb\x90\x64" + bytes(5000), ""),
     ],

@@ -243,6 +243,11 @@ def _message(report: FaultReport, number: int) -> str:
     match report.fault:
         case Fault.FORMAT:
             return "This is not a video or audio file, or it is incomplete or damaged: check that it plays."
+        case Fault.INDEX:
+            return (
+                "The file's index is missing: the recording was not finished, or the file is incomplete. Copy it "
+                "again, or repair it with the program that recorded it."
+            )
         case Fault.SILENT:
             return "This file has no audio track: choose a file with sound."
         case Fault.TRACK:

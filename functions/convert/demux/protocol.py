@@ -67,6 +67,7 @@ class Fault(StrEnum):
     """Why the child could not deliver what it was ordered to."""
 
     FORMAT = "format"  # libav does not recognize the file
+    INDEX = "index"  # an mp4 or mov without the box that says where its packets are
     SILENT = "silent"  # video without an audio track
     TRACK = "track"  # no such track
     CODEC = "codec"  # no decoder, or no container takes it
@@ -241,6 +242,7 @@ class TrackReport:
         tags: names and values as in the source.
         chapters: the source's, on the track's clock.
         dropped: bytes of a cover that was too large to send, 0 if none was.
+        truncated: whether the source ends within a packet or another part of it.
     """
 
     codec: str
@@ -256,6 +258,7 @@ class TrackReport:
     tags: Mapping[str, str]
     chapters: Sequence[Chapter]
     dropped: int = 0
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +346,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_container(value: Any) -> bool:
     return _is_text(value) and value in CONTAINERS
 
@@ -362,7 +369,7 @@ def _is_chapters(value: Any) -> bool:
     )
 
 
-_OPTIONAL: Final = frozenset({"detail", "tracks", "dropped"})
+_OPTIONAL: Final = frozenset({"detail", "tracks", "dropped", "truncated"})
 _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
     TrackReport: {
         "codec": _is_text,
@@ -370,6 +377,7 @@ _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
         **dict.fromkeys(("rate", "channels", "packets", "errors", "dropped"), _is_count),
         **dict.fromkeys(("skipped", "discarded"), _is_number),
         **dict.fromkeys(("duration", "missing"), _is_amount),
+        "truncated": _is_flag,
         "tags": _is_tags,
         "chapters": _is_chapters,
     },

@@ -50,6 +50,7 @@ class TrackInfo:
         chapters: the source's, on the track's clock.
         cover: a PNG or JPEG picture, or empty.
         dropped: bytes of a picture that was too large to keep, 0 if none was.
+        truncated: whether the source ends within a packet or another part of it.
         excerpt: what the cover is made from instead of ``cover``.
         cover_warning: a message for the user if the cover is not the requested one, else None.
     """
@@ -69,6 +70,7 @@ class TrackInfo:
     chapters: Sequence[Chapter]
     cover: bytes
     dropped: int = 0
+    truncated: bool = False
     excerpt: VideoExcerpt | None = None
     cover_warning: str | None = None
 
@@ -172,6 +174,7 @@ def _info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
         channels=report.channels,
         duration=report.duration,
         missing=report.missing,
+        truncated=report.truncated,
         packets=report.packets,
         errors=report.errors,
         skipped=report.skipped,

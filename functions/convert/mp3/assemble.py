@@ -126,17 +126,21 @@ def write_mp3(
     return size
 
 
-def warning_for(missing: float, errors: int, cover: str | None) -> str | None:
+def warning_for(missing: float, truncated: bool, errors: int, cover: str | None) -> str | None:
     """Returns the warning about everything that is missing from the MP3; None if nothing is.
 
     Args:
         missing: seconds that the track claims to have but does not.
+        truncated: whether the file ends within a part of it.
         errors: errors that the demuxer and the decoder reported.
         cover: the warning about the cover, if any.
     """
     sound = None
     if missing > _TOLERANCE:
-        sound = f"The file is truncated: about {missing:.0f} seconds are missing at the end."
+        seconds = f"{missing:.0f} seconds are" if missing >= 1.5 else "1 second is"
+        sound = f"The file is truncated: about {seconds} missing at the end."
+    elif truncated:
+        sound = "The file is truncated: its end is missing."
     elif errors:
         sound = "Parts of the sound are damaged or missing and were left out."
     return " ".join(filter(None, (sound, cover))) or None

@@ -213,7 +213,7 @@ def _only_a_tag(path: Path) -> None:
         ("far.caf", _far_away, "damaged"),
         ("picture.jpg", _picture, "no audio track"),
         ("silent.mp4", _no_track, "no audio track"),
-        ("half.mp4", _without_index, "not a video or audio file, or it is incomplete or damaged"),
+        ("half.mp4", _without_index, "The file's index is missing: the recording was not finished"),
         ("garbage.mp4", _undecodable, "cannot be decoded"),
     ],
 )

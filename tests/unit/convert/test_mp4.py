@@ -13,7 +13,7 @@ import pytest
 from functions.convert.demux.child import main
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
-from functions.convert.demux.child.mp4.boxes import is_fragmented
+from functions.convert.demux.child.mp4.boxes import Outline, outline
 from functions.convert.demux.protocol import TrackReport
 from functions.convert.errors import UnsupportedLayout
 from tests.support import clips
@@ -223,11 +223,11 @@ def test_mp3_copied_by_the_tables_equals_libavs_copy(
     make(video := tmp_path / "video.mp4")
     libav_calls: list[bool] = []
 
-    def spy(source: io.RawIOBase) -> bool:
+    def spy(source: io.RawIOBase) -> Outline:
         libav_calls.append(True)
-        return is_fragmented(source)
+        return outline(source)
 
-    monkeypatch.setattr(main, "is_fragmented", spy)
+    monkeypatch.setattr(main, "outline", spy)
 
     def extract(name: str) -> tuple[TrackReport, bytes]:
         with io.FileIO(video) as source, (tmp_path / name).open("wb") as target:

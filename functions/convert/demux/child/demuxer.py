@@ -31,7 +31,8 @@ class Demuxer:
         errors: places that could not be read or are missing, and packets that the container itself marks as damaged.
         skipped: samples at the start that are not played.
         discarded: samples at the end that are not played.
-        truncated: whether the last packet is incomplete.
+        truncated: whether the last packet is incomplete, as MP3 frames are.
+        ends_early: whether libav could not read the last packet to its end.
         cover: the first embedded picture, empty if there is none.
         rate: samples per second, as decoded.
         channels: number of channels, as decoded.
@@ -45,12 +46,14 @@ class Demuxer:
         self.skipped = 0
         self.discarded = 0
         self.truncated = False
+        self.ends_early = False
         self.cover = b""
         self.rate = stream.codec_context.sample_rate
         self.channels = stream.codec_context.channels
         stream.codec_context.thread_count = 1
         self._probes_left = _MAX_PROBED
         self._first: float | None = None  # from here on, times are seconds on the track's clock
+        self._page: int | None = None  # position of the first packet, until another has a different one
         self._last_start = 0.0
         self._end = 0.0
         self._summed = 0.0  # of all packets' lengths
@@ -80,6 +83,11 @@ class Demuxer:
         return (self._first or 0.0) + self.skipped / (self.stream.sample_rate or self.rate or 1)
 
     @property
+    def end(self) -> float:
+        """Seconds on the file's clock at which the track's last packet ends."""
+        return self._end
+
+    @property
     def reach(self) -> float:
         """Seconds on the file's clock at which its last data ends, that of other tracks included."""
         return max(self._end, self._others_reach)
@@ -94,6 +102,7 @@ class Demuxer:
             try:
                 packet = next(packets)
             except (StopIteration, EOFError):
+                self.errors -= self.ends_early
                 self._judge_gaps()
                 return
             except av.error.FFmpegError:
@@ -135,10 +144,12 @@ class Demuxer:
     def _count(self, packet: "av.packet.Packet[Any]") -> None:
         self.packets += 1
         self.errors += packet.is_corrupt
+        self.ends_early = packet.is_corrupt
         length = (packet.duration or 0) * self._base
         self._summed += length
-        if packet.pts is not None:
-            self._count_time(packet.pts * self._base, length)
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is not None:
+            self._count_time(time * self._base, length, packet.pos)
         self.discarded = 0  # only the last packet's counts
         for side in packet.iter_sidedata():
             if side.data_type == "skip_samples":
@@ -148,11 +159,14 @@ class Demuxer:
         if self._probes_left:
             self._probe(packet)
 
-    def _count_time(self, start: float, length: float) -> None:
+    def _count_time(self, start: float, length: float, position: int | None) -> None:
         if self._first is None:
             self._first = start
             self._end = start
+            self._page = position
         start += self._shift
+        if self._page is not None and position != self._page:
+            self._count_page(start)
         if start < self._end - GAP:  # the clock restarts
             self._shift += self._end - start
             start = self._end
@@ -164,6 +178,13 @@ class Demuxer:
             self._stalled_seconds += length
         self._last_start = start
         self._end = max(self._end, start + length)
+
+    def _count_page(self, start: float) -> None:
+        # libav puts the first page of FLAC in Ogg at 0; only the second shows where the clock starts.
+        if self._container.format.name == "ogg" and start > self._end + GAP:
+            self._first = (self._first or 0.0) + start - self._end
+            self._end = start
+        self._page = None
 
     def rest(self, last: "av.packet.Packet[Any]") -> int | None:
         """Returns how much of the last packet is before the end that the container declares.

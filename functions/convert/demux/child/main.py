@@ -20,10 +20,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from functions.convert.chapters import MAX_CHAPTERS, Chapter
 from functions.convert.demux.child import video_excerpt
+from functions.convert.demux.child.declared import Declared, read_declared
 from functions.convert.demux.child.demuxer import Demuxer, NotCopyable, copy_frames, is_picture
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
-from functions.convert.demux.child.mp4.boxes import is_fragmented
+from functions.convert.demux.child.mp4.boxes import TruncatedFile, outline
 from functions.convert.demux.child.remuxer import NoContainer, formats, remux
 from functions.convert.demux.protocol import (
     BEGUN,
@@ -63,7 +64,12 @@ _MAX_TITLE = 200
 _OF_THE_TRACK = ("title", "comment", "encoder")
 AV_TIME_BASE = 1_000_000  # libavutil/avutil.h
 #: Demuxers that read a file's length from its header. The others estimate it from the data.
-DECLARING = ("mov,", "matroska,", "avi", "flv", "asf", "wav", "w64", "aiff", "caf", "flac", "tta", "wv")
+DECLARING = (
+    *("mov,", "matroska,", "avi", "flv", "asf", "mxf", "gxf", "rm"),
+    *("wav", "w64", "aiff", "caf", "au", "flac", "tta", "wv"),
+)
+#: Demuxers of containers whose length may count from 0 on a clock that starts later.
+COUNTING_FROM_ZERO = ("matroska,", "asf", "avi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +107,14 @@ def extract(
         return _extract_by_tables(source, target, number, copy, on_begun)
     target.seek(0)
     target.truncate()
-    fragmented = is_fragmented(source)
+    boxes = outline(source)
+    declared = read_declared(source)
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
     try:
-        container = _open(source)
+        container = _open(source if boxes.usable == size else TruncatedFile(source, boxes.usable))
     except av.error.FFmpegError as error:
-        return FaultReport(Fault.FORMAT, str(error))
+        return FaultReport(Fault.INDEX if boxes.is_movie and not boxes.indexed else Fault.FORMAT, str(error))
     streams = container.streams.audio
     if not streams:
         return FaultReport(Fault.SILENT if container.streams.video else Fault.FORMAT)
@@ -120,10 +129,17 @@ def extract(
         name = "mp3"
         copy_frames(demuxer, target)
     else:
-        name = remux(demuxer, lambda: formats(container, demuxer, fragmented), target, fragmented=fragmented)
+        name = remux(
+            demuxer, lambda: formats(container, demuxer, boxes.fragmented), target, fragmented=boxes.fragmented
+        )
     target.flush()
-    report = _report(container, demuxer, name)
-    return Extracted(replace(report, missing=_missing(container, demuxer)), _cover(demuxer))
+    report = replace(
+        _report(container, demuxer, name),
+        # Of a fragmented file libav knows the length of the fragments that are there.
+        missing=0.0 if boxes.fragmented and boxes.truncated else _missing(container, demuxer, declared, size),
+        truncated=demuxer.ends_early or boxes.truncated or declared.size > size,
+    )
+    return Extracted(report, _cover(demuxer))
 
 
 def _extract_by_tables(
@@ -251,23 +267,53 @@ def _chapters(container: "av.container.InputContainer", demuxer: Demuxer) -> lis
     return chapters
 
 
-def _missing(container: "av.container.InputContainer", demuxer: Demuxer) -> float:
-    """Seconds between where the file ends and where it claims to end; 0 if it claims nothing itself."""
+def _missing(container: "av.container.InputContainer", demuxer: Demuxer, declared: Declared, size: int) -> float:
+    """Seconds between where the file ends and where it claims to end; 0 if it claims nothing itself.
+
+    Args:
+        container: the file.
+        demuxer: its track, read to the end.
+        declared: what the file's header says.
+        size: bytes of the file.
+    """
+    if declared.size:
+        return _undelivered(container, demuxer, declared, size) if declared.size > size else 0.0
     stream = demuxer.stream
     # The length of an MP3 is an estimate from its size, or from its tag; if a frame is truncated, the tag is right.
     if not container.format.name.startswith(DECLARING) and not demuxer.truncated:
         return 0.0
     if stream.duration and stream.time_base:
-        claimed = float(stream.duration * stream.time_base)
+        length = float(stream.duration * stream.time_base)
         # For FLAC in WAV, libav may estimate it from a bit rate in the header that is not the audio's.
         estimated = 8 * container.size / (stream.codec_context.bit_rate or math.inf)
-        if container.format.name == "wav" and math.isclose(claimed, estimated, rel_tol=0.001):
+        if container.format.name == "wav" and math.isclose(length, estimated, rel_tol=0.001):
             return 0.0
-        return max(claimed - demuxer.duration, 0.0)
+        start = float((stream.start_time or 0) * stream.time_base)
+        return max(min(_claimed_end(container, start, length) - demuxer.end, length - demuxer.duration), 0.0)
     if not container.duration:
         return 0.0
     start = (container.start_time or 0) / AV_TIME_BASE
-    return max(start + container.duration / AV_TIME_BASE - demuxer.reach, 0.0)
+    return max(_claimed_end(container, start, container.duration / AV_TIME_BASE) - demuxer.reach, 0.0)
+
+
+def _claimed_end(container: "av.container.InputContainer", start: float, length: float) -> float:
+    """Returns the seconds on the file's clock at which it claims to end."""
+    # Programs disagree on whether a length counts from the start or from 0: only what neither accounts for is missing.
+    counts_from_zero = length > start and container.format.name.startswith(COUNTING_FROM_ZERO)
+    return length if counts_from_zero else start + length
+
+
+def _undelivered(container: "av.container.InputContainer", demuxer: Demuxer, declared: Declared, size: int) -> float:
+    """Seconds that are missing from a file that is shorter than its header says; 0 if that cannot be estimated."""
+    stream = demuxer.stream
+    name = container.format.name
+    if name == "ogg":
+        return 0.0  # only the size of its last page is known
+    if declared.end:
+        return max(declared.end - demuxer.reach, 0.0)
+    if name == "avi" and stream.frames and stream.time_base:  # dwLength of the stream's header, in its time base
+        return max(float(stream.frames * stream.time_base) - demuxer.end, 0.0)
+    return demuxer.duration * (declared.size / size - 1)
 
 
 class _Reporter:

@@ -1,10 +1,13 @@
 """Reads and writes the boxes of an mp4 or mov (ISO/IEC 14496-12, 4.2) without loading any of them into memory."""
 
 import io
+import os
 import struct
 from array import array
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, islice
+from itertools import count as count_from
 from typing import IO, NamedTuple
 
 from functions.convert.demux.protocol import MAX_GATHERED, MAX_SPANS, PositionedFile, RemoteFile
@@ -20,6 +23,12 @@ _AHEAD = 4 << 10
 MAX_BOXES = 4096
 #: The content of a new file: bytes, or (start, end) offsets of a span in the source.
 Parts = list[bytes | tuple[int, int]]
+#: Boxes of a file that are read to find out whether it is fragmented.
+_MAX_UNFRAGMENTED = 64
+#: Boxes of a fragmented file, two for every second or so, that are read to find out whether it is complete.
+_MAX_FRAGMENTS = 1 << 17
+#: Boxes of which an mp4 or mov has at least one on the top level.
+_MOVIE_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat"}
 _TYPES = {4: "I", 8: "Q"}
 
 
@@ -170,28 +179,94 @@ class PatchedFile(PositionedFile):
         return self._position
 
 
-def is_fragmented(source: io.RawIOBase) -> bool:
-    """Returns whether an mp4 or mov has ``moof`` boxes (ISO/IEC 14496-12, 8.8).
+class TruncatedFile(PositionedFile):
+    """The first bytes of a source."""
 
-    Such tracks decode differently once they are remuxed to mov.
+    def __init__(self, source: io.RawIOBase, size: int) -> None:
+        """Ends the source after ``size`` bytes."""
+        self._source = source
+        self._size = size
+        self._position = source.seek(0)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Reads up to ``size`` bytes."""
+        left = max(self._size - self._position, 0)
+        data = self._source.read(left if size < 0 else min(size, left)) or b""
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Sets the offset of the next read."""
+        if whence == os.SEEK_END:
+            offset += self._size
+            whence = os.SEEK_SET
+        self._position = self._source.seek(offset, whence)
+        return self._position
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """The boxes on the top level of a file; of a file of another format, what would be such boxes.
+
+    Attributes:
+        is_movie: whether it is an mp4 or mov.
+        indexed: whether it has a ``moov`` box, or so many boxes that it may have one.
+        fragmented: whether it has ``moof`` boxes (ISO/IEC 14496-12, 8.8). Such tracks decode differently once they are
+            remuxed to mov.
+        truncated: whether the last box is incomplete.
+        usable: bytes of the file without an incomplete ``moof``, with which libav reads nothing at all.
     """
-    position = 0
-    fragmented = False
-    for _ in range(64):
-        source.seek(position)
-        head = source.read(16) or b""
-        if len(head) < 8:
-            break
-        size = int.from_bytes(head[:4], "big")
-        if head[4:8] == b"moof":
-            fragmented = True
-            break
-        size = int.from_bytes(head[8:16], "big") if size == 1 else size
-        if size < 8:
-            break
-        position += size
+
+    is_movie: bool
+    indexed: bool
+    fragmented: bool
+    truncated: bool
+    usable: int
+
+
+def outline(source: io.RawIOBase) -> Outline:
+    """Reads the headers of the boxes on the top level."""
+    end = source.seek(0, os.SEEK_END)
+    boxes = list(islice(_top_boxes(source, end), _MAX_FRAGMENTS))
     source.seek(0)
-    return fragmented
+    kinds = {box.kind for box in boxes}
+    if not kinds & _MOVIE_BOXES:
+        return Outline(is_movie=False, indexed=False, fragmented=False, truncated=False, usable=end)
+    last = boxes[-1]
+    fragmented = b"moof" in kinds
+    # Anything may follow the last box, such as a camera's own data.
+    truncated = last.end > end and (last.kind in (b"moof", b"mdat") or (fragmented and not last.kind))
+    return Outline(
+        is_movie=True,
+        indexed=b"moov" in kinds or last.end < end,
+        fragmented=fragmented,
+        truncated=truncated,
+        usable=last.start if truncated and last.kind != b"mdat" else end,
+    )
+
+
+def _top_boxes(source: io.RawIOBase, end: int) -> Iterator[Box]:
+    """Yields the boxes on the top level; the last may end after the file, and has no kind if its header does."""
+    start = 0
+    fragmented = False
+    for count in count_from(1):
+        source.seek(start)
+        head = source.read(16) or b""
+        kind = head[4:8] if len(head) >= 8 else b""
+        size = int.from_bytes(head[:4], "big") if kind else 16
+        body = start + 8
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+            body += 8
+        elif size == 0:
+            size = end - start
+        if size < 8:
+            return
+        yield Box(kind, start, body, start + size)
+        start += size
+        fragmented = fragmented or kind == b"moof"
+        if start >= end or (count >= _MAX_UNFRAGMENTED and not fragmented):
+            return
 
 
 def size_of(parts: Parts) -> int:
