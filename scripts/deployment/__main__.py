@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from scripts.deployment import manifests, rollout, settings
 from scripts.deployment.cluster import CannotDeploy, Cluster, say
-from scripts.deployment.images import Builder, names
+from scripts.deployment.images import Builder, in_use, names
 
 _CATCHER = {"SMTP_HOST": "mail", "SMTP_PORT": "1025", "SMTP_SECURITY": "none", "MAIL_FROM": "mp3burst@localhost"}
 
@@ -42,7 +42,7 @@ def _deploy(cluster: Cluster, args: argparse.Namespace) -> None:
     wanted = [name.strip() for name in args.servers.split(",") if name.strip()]
     installed = settings.servers(cluster, wanted)
     if not args.tag:
-        _build(cluster, images)
+        images |= _build(cluster, images)
 
     say("Settings")
     (gateway,) = manifests.filled([each for each in documents if each["metadata"]["name"] == "gateway"], images, {})
@@ -73,14 +73,16 @@ def _deploy(cluster: Cluster, args: argparse.Namespace) -> None:
     say(f"{'links':10}{settings.public_url(cluster)}")
 
 
-def _build(cluster: Cluster, images: dict[str, str]) -> None:
+def _build(cluster: Cluster, images: dict[str, str]) -> dict[str, str]:
+    """Builds the images that the cluster does not run yet; returns the names to use, with digests where known."""
     running = [
         each["spec"]["template"]["spec"] for each in cluster.get("services.serving.knative.dev,jobs,deployments")
     ]
-    in_use = {container["image"] for spec in running for container in spec["containers"]}
-    if missing := {name: image for name, image in images.items() if image not in in_use}:
+    found = in_use(images, (container["image"] for spec in running for container in spec["containers"]))
+    missing = {name: image for name, image in images.items() if name not in found}
+    if missing:
         say("Images")
-        Builder().build_all(missing)
+    return found | (Builder().build_all(missing) if missing else {})
 
 
 def _parser() -> argparse.ArgumentParser:

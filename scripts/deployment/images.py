@@ -1,8 +1,11 @@
 """Builds images, named by a digest of their contents, and brings them to the cluster."""
 
 import hashlib
+import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +18,7 @@ _FUNCTIONS = ("infra/serve.py", "infra/slow_clients.py")
 #: Folders of functions/ that infra/Dockerfile copies into every function's image, and into that of migrations.
 _LIBRARIES = ("auth", "media", "state")
 _FOR_MIGRATIONS = ("state",)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 #: Images that are built at once.
 _AT_ONCE = 3
 
@@ -69,7 +73,8 @@ class Builder:
 
     The variable ``BUILD`` names a command that does both, called as ``BUILD IMAGE FOLDER -- OPTIONS`` with the options
     of ``docker build``. Without it docker, podman or buildah builds the image, which is then pushed, or passed to the
-    command ``LOAD``, called as ``LOAD IMAGE``: ``kind load docker-image``, ``minikube image load``.
+    command ``LOAD``, called as ``LOAD IMAGE``: ``kind load docker-image``, ``minikube image load``. What was pushed is
+    used by its digest: the registry cannot serve anything else under that name.
     """
 
     def __init__(self) -> None:
@@ -81,23 +86,25 @@ class Builder:
             raise CannotDeploy(
                 "To build images, install docker, podman or buildah; or use images that are already built with --tag."
             )
-        self._deliver = command("LOAD", f"{self._tool} push")
+        self._load = command("LOAD", "") if os.environ.get("LOAD") else None
 
-    def build_all(self, images: Mapping[str, str]) -> None:
+    def build_all(self, images: Mapping[str, str]) -> dict[str, str]:
         """Builds images, several at once: pip waits for its index half of the time.
 
         Args:
             images: the full name of each image by its short name.
 
+        Returns:
+            The same, with the digests of the images that were pushed.
+
         Raises:
             CannotDeploy: a build failed.
         """
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(self.build, images, images.values()):
-                pass
+            return dict(zip(images, pool.map(self.build, images, images.values()), strict=True))
 
-    def build(self, name: str, image: str) -> None:
-        """Builds one image and brings it to the cluster.
+    def build(self, name: str, image: str) -> str:
+        """Builds one image, brings it to the cluster, and returns its name, with its digest if it was pushed.
 
         Raises:
             CannotDeploy: the build failed.
@@ -106,6 +113,39 @@ class Builder:
         options = _options(name)
         if self._all:
             run([*self._all, image, ".", "--", *options])
+            return image
+        run([self._tool, "build", *options, "-t", image, "."])
+        if self._load:
+            run([*self._load, image])
+            return image
+        return f"{image}@{self._push(image)}"
+
+    def _push(self, image: str) -> str:
+        """Pushes an image and returns the digest under which the registry has it."""
+        if self._tool == "docker":
+            run(["docker", "push", image])
+            known: list[str] = json.loads(run(["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", image]))
         else:
-            run([self._tool, "build", *options, "-t", image, "."])
-            run([*self._deliver, image])
+            with tempfile.NamedTemporaryFile(prefix="mp3burst-") as file:
+                run([self._tool, "push", "--digestfile", file.name, image])
+                known = [f"{without_tag(image)}@{Path(file.name).read_text().strip()}"]
+        digests = [digest for name, _, digest in (each.partition("@") for each in known) if name == without_tag(image)]
+        if not digests or not _DIGEST.fullmatch(digests[0]):
+            raise CannotDeploy(f"{self._tool} reports no digest of {image}: check that the registry has it.")
+        return digests[0]
+
+
+def without_tag(image: str) -> str:
+    """Returns ``REGISTRY/NAME`` of ``REGISTRY/NAME:TAG``."""
+    return image.rpartition(":")[0]
+
+
+def in_use(images: Mapping[str, str], running: Iterable[str]) -> dict[str, str]:
+    """Returns those of the images that run in the cluster, as they are named there: perhaps with a digest.
+
+    Args:
+        images: the full name of each image by its short name.
+        running: the images of the cluster's containers.
+    """
+    known = {image.partition("@")[0]: image for image in running}
+    return {name: known[image] for name, image in images.items() if image in known}

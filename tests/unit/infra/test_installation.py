@@ -82,7 +82,7 @@ def test_every_service_has_limits_and_a_health_check() -> None:
     for name, service in compose().items():
         assert service["mem_limit"], name
         assert service["restart"] == ("on-failure:10" if name == "migrations" else "unless-stopped"), name
-        assert not service["image"].endswith(":latest") or service["image"].startswith("mp3burst/"), name
+        assert re.search(r":v?\d+\.\d+", service["image"]) or service["image"].startswith("mp3burst/"), name
         assert "healthcheck" in service or name in {"bridge", "ping", "migrations", "mail"}, name
         if service["image"].startswith(("mp3burst/", "nginx")):
             assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
@@ -139,7 +139,8 @@ def test_server_has_persistent_storage_and_no_privileges(name: str) -> None:
     (container,) = pod["containers"]
     if name != "mysql":
         assert container["image"] == compose()[name]["image"]
-    assert re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+(-management)?|postgres:\d+\.\d+", container["image"])
+    version = r"([a-z]+:\d+\.\d+\.\d+(-management)?|postgres:\d+\.\d+)(@sha256:[0-9a-f]{64})?"
+    assert re.fullmatch(version, container["image"])
     assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
     assert container["resources"]["limits"].keys() == container["resources"]["requests"].keys() == {"cpu", "memory"}
     assert container["envFrom"] == [{"secretRef": {"name": name}}]

@@ -158,6 +158,13 @@ def test_manifests_get_the_full_names_of_our_images() -> None:
     }
 
 
+DIGEST = f"sha256:{'d' * 64}"
+OTHER = f"sha256:{'0' * 64}"
+#: What docker knows of an image that it has pushed to two places.
+REPORT = f"""echo '["other/name@{OTHER}", "'"${{5%:*}}"'@{DIGEST}"]'"""
+INSPECT = "docker image inspect --format {{json .RepoDigests}} r/login:1"
+
+
 @pytest.fixture
 def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """Replaces PATH with stand-ins for docker, kind and builder; the function returns their calls."""
@@ -165,7 +172,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
     log.touch()
     (tmp_path / "bin").mkdir()
     for name in ("docker", "kind", "builder"):
-        shell_program(tmp_path / "bin" / name, f'echo "{name} $*" >>{log}')
+        shell_program(tmp_path / "bin" / name, f'echo "{name} $*" >>{log}\n{REPORT}')
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     for name in ("BUILD", "LOAD", "NGINX_IMAGE"):
         monkeypatch.delenv(name, raising=False)
@@ -173,11 +180,20 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
 
 
 @pytest.mark.parametrize(
-    ("variables", "calls"),
+    ("variables", "name", "calls"),
     [
-        ({}, ["docker build -f infra/Dockerfile --build-arg FUNCTION=login -t r/login:1 .", "docker push r/login:1"]),
+        (
+            {},
+            f"r/login:1@{DIGEST}",
+            [
+                "docker build -f infra/Dockerfile --build-arg FUNCTION=login -t r/login:1 .",
+                "docker push r/login:1",
+                INSPECT,
+            ],
+        ),
         (
             {"LOAD": "kind load docker-image"},
+            "r/login:1",
             [
                 "docker build -f infra/Dockerfile --build-arg FUNCTION=login -t r/login:1 .",
                 "kind load docker-image r/login:1",
@@ -185,17 +201,43 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
         ),
         (
             {"BUILD": "builder image"},
+            "r/login:1",
             ["builder image r/login:1 . -- -f infra/Dockerfile --build-arg FUNCTION=login"],
         ),
     ],
 )
 def test_an_image_is_built_and_delivered_to_the_cluster(
-    called: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], calls: list[str]
+    called: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    name: str,
+    calls: list[str],
 ) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    images.Builder().build("login", "r/login:1")
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert images.Builder().build("login", "r/login:1") == name
     assert called() == calls
+
+
+def test_podman_says_in_a_file_what_it_pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell_program(tmp_path / "podman", f'[ "$1" = build ] || printf {DIGEST} >"$3"')
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("BUILD", "LOAD"):
+        monkeypatch.delenv(name, raising=False)
+    assert images.Builder().build("login", "r:5000/login:1") == f"r:5000/login:1@{DIGEST}"
+
+
+@pytest.mark.usefixtures("called")
+def test_image_without_a_digest_is_not_deployed(tmp_path: Path) -> None:
+    shell_program(tmp_path / "bin/docker", "echo '[]'")
+    with pytest.raises(CannotDeploy, match="docker reports no digest of r/login:1"):
+        images.Builder().build("login", "r/login:1")
+
+
+def test_image_that_runs_by_its_digest_is_not_built_again() -> None:
+    names = {"login": "r:5000/login:1", "upload": "r:5000/upload:2", "status": "r:5000/status:3"}
+    running = [f"r:5000/login:1@{DIGEST}", f"r:5000/upload:1@{DIGEST}", "r:5000/status:3"]
+    assert images.in_use(names, running) == {"login": f"r:5000/login:1@{DIGEST}", "status": "r:5000/status:3"}
 
 
 def test_images_that_are_built_at_once_are_all_delivered(called: Callable[[], list[str]]) -> None:
