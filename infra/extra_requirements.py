@@ -90,14 +90,19 @@ def locked(names: Iterable[str], lock: Mapping[str, list[str]]) -> list[str]:
     return [entry for name in wanted for entry in lock[name]]
 
 
+def read() -> tuple[Mapping[str, Any], dict[str, list[str]]]:
+    """Returns the table ``project`` of pyproject.toml, and the lock file's entries by package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project, entries((ROOT / "requirements.lock").read_text())
+
+
 def main() -> int:
     """Runs the command; the exit status is 1 if the lock file lacks something."""
     parser = argparse.ArgumentParser(description="Prints the entries of requirements.lock that one extra needs.")
     parser.add_argument("extra", help="its name in pyproject.toml")
     parser.add_argument("--with-project", action="store_true", help="include the project's own dependencies")
     options = parser.parse_args()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lock = entries((ROOT / "requirements.lock").read_text())
+    project, lock = read()
     try:
         wanted = [*direct(project, options.extra), *(direct(project, "") if options.with_project else ())]
         pins = [without_hashes(entry) for versions in lock.values() for entry in versions]
