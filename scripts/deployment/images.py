@@ -124,7 +124,8 @@ class Builder:
         """Pushes an image and returns the digest under which the registry has it."""
         if self._tool == "docker":
             run(["docker", "push", image])
-            known: list[str] = json.loads(run(["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", image]))
+            report = run(["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", image])
+            known: list[str] = json.loads(report)
         else:
             with tempfile.NamedTemporaryFile(prefix="mp3burst-") as file:
                 run([self._tool, "push", "--digestfile", file.name, image])
