@@ -1,6 +1,7 @@
 """Reads the packets of one audio track from an open container by PyAV, unchanged, and keeps count of them."""
 
 import contextlib
+import math
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
@@ -53,6 +54,10 @@ class Demuxer:
         stream.codec_context.thread_count = 1
         self._probes_left = _MAX_PROBED
         self._first: float | None = None  # from here on, times are seconds on the track's clock
+        # Other decoders need hidden packets to begin with, and ffmpeg drops what they decode to.
+        self._forgets = stream.codec_context.name.startswith("pcm_")
+        self._hidden = 0
+        self._bytes_per_tick = 0.0
         self._page: int | None = None  # position of the first packet, until another has a different one
         self._last_start = 0.0
         self._end = 0.0
@@ -114,6 +119,9 @@ class Demuxer:
             if not packet.size:
                 continue
             if packet.stream_index == self.stream.index:
+                if packet.is_discard and self._forgets:
+                    self._hide(packet)
+                    continue
                 self._count(packet)
                 yield packet
             else:
@@ -156,8 +164,22 @@ class Demuxer:
                 # AV_PKT_DATA_SKIP_SAMPLES (libavcodec/packet.h): from the start, from the end, 32 bits little-endian.
                 skipped, self.discarded = struct.unpack_from("<II", bytes(side))
                 self.skipped += skipped if self.packets == 1 else 0
+        if self.packets == 1:
+            if self._forgets and self._container.format.name.startswith("mov,"):
+                self._bytes_per_tick = packet.size / (packet.duration or math.inf)
+            self.skipped = max(self.skipped - self._hidden, 0)
         if self._probes_left:
             self._probe(packet)
+
+    def _hide(self, packet: "av.packet.Packet[Any]") -> None:
+        """Leaves out a packet that an edit list hides; the first tells how many samples are skipped, these included."""
+        if not self.packets:
+            self.skipped += sum(
+                struct.unpack_from("<I", bytes(side))[0]
+                for side in packet.iter_sidedata()
+                if side.data_type == "skip_samples"
+            )
+            self._hidden += round((packet.duration or 0) * self._base * self.rate)
 
     def _count_time(self, start: float, length: float, position: int | None) -> None:
         if self._first is None:
@@ -186,6 +208,10 @@ class Demuxer:
             self._end = start
         self._page = None
 
+    def pcm_size(self, length: int) -> int:
+        """Returns the bytes of a packet of PCM in a mov, from its length in the time base; 0 of any other packet."""
+        return round(length * self._bytes_per_tick)
+
     def rest(self, last: "av.packet.Packet[Any]") -> int | None:
         """Returns how much of the last packet is before the end that the container declares.
 
@@ -195,7 +221,10 @@ class Demuxer:
         source = self.stream
         if not source.duration or last.pts is None or last.time_base != source.time_base:
             return None
-        rest = (source.start_time or 0) + source.duration - last.pts
+        start = source.start_time or 0
+        rest = start + source.duration - last.pts
+        if start >= (last.duration or 0) and 0 < rest - start < (last.duration or 0):
+            rest -= start  # a length that includes the pause before a late sound
         # LAME's padding may exceed a frame. Of two packets both are kept: libav cannot read a single one in mov.
         if rest <= 0 and self.discarded and self._container.format.name == "mp3" and self.packets > 2:
             return 0

@@ -69,7 +69,7 @@ DECLARING = (
     *("wav", "w64", "aiff", "caf", "au", "flac", "tta", "wv"),
 )
 #: Demuxers of containers whose length may count from 0 on a clock that starts later.
-COUNTING_FROM_ZERO = ("matroska,", "asf", "avi")
+COUNTING_FROM_ZERO = ("mov,", "matroska,", "asf", "avi")
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,7 @@ def remux(demuxer: Demuxer, formats: Callable[[], Sequence[str]], target: IO[byt
         length = 0
         for packet in packets:
             if last is not None:
+                last = _without_hidden_samples(last, demuxer)
                 last.stream = stream
                 length = last.duration or 0
                 _write(output, last, clock, demuxer)
@@ -128,6 +129,7 @@ def remux(demuxer: Demuxer, formats: Callable[[], Sequence[str]], target: IO[byt
                 # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is to be truncated.
                 last.duration = rest
             if rest != 0:
+                last = _without_hidden_samples(last, demuxer)
                 last.stream = stream
                 _write(output, last, clock, demuxer)
         output.close()
@@ -168,8 +170,25 @@ def _write(
         demuxer.errors += 1  # the packet's content is damaged; mov inspects the lengths in AMR, for example
 
 
+def _without_hidden_samples(packet: "av.packet.Packet[Any]", demuxer: Demuxer) -> "av.packet.Packet[Any]":
+    """Returns a packet of PCM without the samples past its length, where an edit list ends within it."""
+    import av
+
+    size = demuxer.pcm_size(packet.duration or 0)
+    if not size or packet.size <= size:
+        return packet
+    shortened = av.Packet(bytes(packet)[:size])
+    shortened.pts = packet.pts
+    shortened.dts = packet.dts
+    shortened.duration = packet.duration
+    if packet.time_base is not None:
+        shortened.time_base = packet.time_base
+    return shortened
+
+
 def _early(first: "av.packet.Packet[Any] | None", demuxer: Demuxer) -> int:
-    # Samples to skip come before time 0 in an edit list; libav's MP3 demuxer puts them at 0.
-    if first is None or first.pts != 0 or first.time_base is None:
+    # Samples to skip come before time 0 in an edit list; libav's MP3 demuxer puts them at 0, and its mov demuxer after
+    # the pause before a late sound.
+    if first is None or first.pts is None or first.pts < 0 or first.time_base is None:
         return 0
-    return -round(Fraction(demuxer.skipped, demuxer.stream.sample_rate) / first.time_base)
+    return -round(Fraction(demuxer.skipped, demuxer.stream.sample_rate) / first.time_base) - first.pts

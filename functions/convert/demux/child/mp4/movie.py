@@ -54,11 +54,7 @@ class Movie:
 
     @property
     def duration(self) -> float:
-        """Seconds of audio, by the edit list, or by all packets if there is none.
-
-        Raises:
-            UnsupportedLayout: the edit list leaves out most of the track: then libav's packets decide.
-        """
+        """Seconds of audio, by the edit list, or by all packets if there is none."""
         clock = self.clock
         ticks = self.ticks
         total = sum(count * length for count, length in self.times()) / ticks
@@ -66,8 +62,6 @@ class Movie:
         for length, start in self.edits():
             if start is not None:  # otherwise a pause, which is not played
                 edited += length / clock or total - start / ticks
-        if 0 < edited < total / 2:
-            raise UnsupportedLayout
         return min(edited, total) if edited > 0 else total
 
     @property

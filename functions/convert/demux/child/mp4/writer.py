@@ -16,6 +16,8 @@ from functions.convert.mp3.frame import is_tag, parse_header
 
 #: Bytes of the header of the box with the audio: its size takes 64 bits.
 _MDAT_HEADER = 16
+#: Edits of a list that has pauses.
+_MAX_EDITS = 1 << 16
 #: Samples in a frame of MPEG-1 Layer III; frames of the lower rates have fewer.
 _MAX_FRAME_SAMPLES = 1152
 
@@ -130,12 +132,24 @@ def _moov(movie: Movie, offset: int) -> Parts:
     return wrap(b"moov", parts)
 
 
+def _edts_without_pauses(movie: Movie) -> Parts:
+    """Returns the edit list without pauses between edits, in whose place libav plays the start of the track."""
+    entries = [
+        struct.pack(">QqI", length, -1 if start is None else start, 1 << 16)
+        for number, (length, start) in enumerate(islice(movie.edits(), _MAX_EDITS))
+        if start is not None or not number
+    ]
+    return wrap(b"edts", wrap(b"elst", [struct.pack(">II", 1 << 24, len(entries)), *entries]))
+
+
 def _trak(movie: Movie, box: Box, offset: int) -> Parts:
     """Returns the ``trak`` box, or one of the boxes in it, with a single chunk at an offset of the new file."""
     parts: Parts = []
     for child in movie.reader.children(box):
         if child.kind in (b"mdia", b"minf", b"stbl"):
             parts += _trak(movie, child, offset)
+        elif child.kind == b"edts" and any(start is None for _, start in islice(movie.edits(), 1, None)):
+            parts += _edts_without_pauses(movie)
         elif child.kind not in (*CHUNK_TABLES, b"tref", b"udta", b"meta", b"free"):
             parts.append((child.start, child.end))
     if box.kind == b"stbl":
