@@ -58,6 +58,16 @@ class BadRequest(Mp3burstError):
     status = 400
 
 
+class RequestTooSlow(Mp3burstError):
+    """The client sent the request's body too slowly and was disconnected."""
+
+    status = 408
+
+    def __init__(self) -> None:
+        """Uses the one message there is for it."""
+        super().__init__("The request arrived too slowly: try again on a faster connection.")
+
+
 class Unprocessable(Mp3burstError):
     """The request is well-formed, but its values are invalid; ``fields`` maps each invalid field to the reason."""
 

@@ -6,7 +6,9 @@ functions-framework's own command has a fixed graceful timeout of 30 s and numbe
 - ``BIND_ADDRESS`` (0.0.0.0) and ``PORT`` (8080).
 - ``THREADS`` (8): how many requests are handled at once.
 - ``TIMEOUT_SECONDS`` (300): how long running requests may continue after SIGTERM.
-- ``BODY_SECONDS`` (30): how long one read of a request's body may take, up to 64 KiB of JSON or 256 KiB of an upload.
+- ``BUFFERED_BODY_BYTES`` (65536): how long a request's body may be to be received before it takes a thread.
+- ``BODY_SECONDS`` (30): how long such a request may take to arrive, and how far the client of a longer one may fall
+  behind ``MIN_RATE`` (20000), in bytes per second.
 - ``PARENT_PID``: if set, this process dies with that parent.
 """
 
@@ -16,7 +18,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -28,9 +29,6 @@ from infra.slow_clients import SlowClientGuard
 _SET_PARENT_DEATH_SIGNAL = 1
 #: prctl(2), PR_SET_DUMPABLE.
 _SET_DUMPABLE = 4
-#: How much of an unread request body is read after the response so that the client receives it, in bytes and seconds.
-_LINGER_BYTES = 256 << 20
-_LINGER_SECONDS = 5.0
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -86,11 +84,20 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
         BadSetting: a number is invalid.
     """
     grace = int(number(environ, "TIMEOUT_SECONDS", 300, 1))
+    threads = int(number(environ, "THREADS", 8, 1))
+    from infra.worker import MAX_HEAD, FunctionWorker, max_connections
+
+    FunctionWorker.buffered_body = int(number(environ, "BUFFERED_BODY_BYTES", 64 << 10))
+    FunctionWorker.seconds = number(environ, "BODY_SECONDS", 30, 0.1)
     return {
         "bind": f"{environ.get('BIND_ADDRESS') or '0.0.0.0'}:{int(number(environ, 'PORT', 8080, 1))}",  # noqa: S104 - a container's only port
-        "worker_class": "gthread",
+        "worker_class": "infra.worker.FunctionWorker",
         "workers": 1,
-        "threads": int(number(environ, "THREADS", 8, 1)),
+        "threads": threads,
+        "worker_connections": max(max_connections(), threads + 1),
+        # Our own limit of a head, in infra/worker.py, and of single fields, in functions/http_endpoint.py, come first.
+        "limit_request_line": 0,
+        "limit_request_field_size": MAX_HEAD,
         "timeout": 0,
         "graceful_timeout": grace,
         # Longer than the proxies in front keep an idle connection open, so that this side never closes one first.
@@ -124,7 +131,8 @@ def application(environ: Mapping[str, str]) -> Wsgi:
     # The framework reads the rest of a body into memory before it answers; _guarded limits that instead.
     after = app.after_request_funcs.get(None, [])
     after[:] = [function for function in after if function is not functions_framework.read_request]
-    return _guarded(app, SlowClientGuard(number(environ, "BODY_SECONDS", 30, 0.1)))
+    seconds = number(environ, "BODY_SECONDS", 30, 0.1)
+    return _guarded(app, SlowClientGuard(seconds, number(environ, "MIN_RATE", 20_000, 1)))
 
 
 def _internal_error(error: Any) -> tuple[str, int, dict[str, str]]:
@@ -136,36 +144,28 @@ def _internal_error(error: Any) -> tuple[str, int, dict[str, str]]:
 def _guarded(app: Wsgi, guard: SlowClientGuard) -> Wsgi:
     from werkzeug.wsgi import ClosingIterator
 
-    def wrapped(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if (connection := environ.get("gunicorn.socket")) is not None:
-            environ["wsgi.input"] = guard.body(environ["wsgi.input"], connection)
-        if "CONTENT_LENGTH" in environ:
+    def wrapped(request: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        connection = request.get("gunicorn.socket")
+        if connection is None:
+            return app(request, start_response)
+        length = int(request["CONTENT_LENGTH"]) if request.get("CONTENT_LENGTH") else None
+        has_body = length is not None or "HTTP_TRANSFER_ENCODING" in request
+        body = guard.body(request["wsgi.input"], connection, length if has_body else 0)
+        request["wsgi.input"] = body
+        if length is not None:
             # gunicorn treats a truncated body as complete; without this key werkzeug counts the bytes and raises.
-            environ.pop("wsgi.input_terminated", None)
-        return ClosingIterator(app(environ, start_response), lambda: _linger(environ))
+            request.pop("wsgi.input_terminated", None)
+
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            if not body.is_complete:
+                # The worker drains the rest and closes the connection, so the client must not send another request.
+                start_response.__self__.force_close()
+            return start_response(status, headers, *error)
+
+        response = app(request, start)
+        return ClosingIterator(guard.response(response, connection), getattr(response, "close", None))
 
     return wrapped
-
-
-def _linger(environ: dict[str, Any]) -> None:
-    # Closing a socket with unread bytes resets the connection, and the client may lose the response. So the rest of the
-    # body is read for a while after the response: a client that reads the response stops sending.
-    connection = environ.get("gunicorn.socket")
-    if connection is None:
-        return
-    body = environ["wsgi.input"]
-    remaining = _LINGER_BYTES
-    deadline = time.monotonic() + _LINGER_SECONDS
-    try:
-        while remaining > 0 and (seconds := deadline - time.monotonic()) > 0:
-            connection.settimeout(seconds)
-            read = len(body.read(1 << 16))
-            if not read:
-                break
-            remaining -= read
-        connection.settimeout(None)
-    except (OSError, ValueError):
-        return
 
 
 def serve(wsgi: Wsgi, options: Mapping[str, Any]) -> None:

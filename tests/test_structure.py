@@ -35,7 +35,7 @@ CHILD_MAY_IMPORT = {
 LAYERS = (
     ("events",),
     ("functions.email_address", "functions.networks", "functions.options", "functions.settings"),
-    ("functions.security_log",),
+    ("functions.security_log", "functions.shares"),
     ("functions.media",),
     ("functions.state",),
     ("functions.auth",),

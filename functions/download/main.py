@@ -13,8 +13,9 @@ from flask import Request, Response
 from werkzeug.http import is_resource_modified
 
 from functions.auth.links import Links
-from functions.http_endpoint import Routes, Unprocessable, identify, problem
+from functions.http_endpoint import Routes, Unprocessable, client_address, identify, problem
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id
+from functions.shares import Shares
 from functions.state.database import Database, url
 from functions.state.jobs import Job, JobNotFound, Jobs
 from functions.state.schema import UserId
@@ -26,11 +27,12 @@ _RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*(?P<first>[0-9]{0,18})[ \t]*-[ \t
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The stores, tables and keys that download uses."""
+    """The stores, tables, keys and limits that download uses."""
 
     media: Media
     jobs: Jobs
     links: Links
+    shares: Shares
 
 
 @functions_framework.http
@@ -49,10 +51,17 @@ def _download(request: Request) -> Response:
         owner = deps.links.verify(token, fid)
     else:
         owner = identify(request, os.environ).user
+    end = deps.shares.take(owner, client_address(request, os.environ))
     try:
-        return respond(request, *find(fid, owner, deps))
+        response = respond(request, *find(fid, owner, deps))
     except BlobNotFound as error:
+        end()
         raise _not_found() from error
+    except BaseException:
+        end()
+        raise
+    response.call_on_close(end)
+    return response
 
 
 def find(fid: str, owner: UserId, deps: Dependencies) -> tuple[Job, Reader]:
@@ -149,7 +158,12 @@ def _not_found() -> JobNotFound:
 @functools.cache
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
-    return Dependencies(connect(os.environ), Jobs(Database(url(os.environ))), Links.from_environ(os.environ))
+    return Dependencies(
+        media=connect(os.environ),
+        jobs=Jobs(Database(url(os.environ))),
+        links=Links.from_environ(os.environ),
+        shares=Shares.from_environ(os.environ),
+    )
 
 
 _ROUTES = Routes({"GET /download": _download})

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
@@ -20,6 +20,8 @@ from functions.state.schema import UserId, blobs, jobs, mails, now, pieces
 
 #: The progress of a job that is not split is recorded in this many steps; that of a split job in pieces.
 STEPS: Final = 1000
+#: Ids in one query: PostgreSQL and SQLite allow 32,767 parameters and more.
+_IDS_PER_QUERY: Final = 1000
 FINISHED: Final = ("done", "failed")
 _JOB_ID: Final = re.compile("[0-9a-f]{32}")
 
@@ -194,6 +196,16 @@ class Jobs:
         if found is None:
             raise JobNotFound("There is no such job: GET /jobs lists yours.")
         return found
+
+    def with_ids(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        """Returns those of the jobs that exist, of any owner."""
+        ordered = list(ids)
+        parts = [ordered[start : start + _IDS_PER_QUERY] for start in range(0, len(ordered), _IDS_PER_QUERY)]
+
+        def read(connection: Connection) -> list[Row[Any]]:
+            return [row for part in parts for row in connection.execute(select(jobs).where(jobs.c.id.in_(part)))]
+
+        return {row.id: Job.from_row(row) for row in self._database.run(read)}
 
     def with_mp3(self, mp3: str, owner: UserId) -> Job | None:
         """Returns the owner's job that made this MP3."""

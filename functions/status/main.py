@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,18 +13,33 @@ from flask import Request, Response
 
 from functions import security_log
 from functions.http_endpoint import Routes, Unprocessable, client_address, identify, json_response
+from functions.shares import Shares, TooManyRequests
 from functions.state.database import Database, url
 from functions.state.jobs import STEPS, Job, Jobs
 from functions.state.schema import UserId
+from functions.state.watcher import JobWatcher
 
 #: The longest time, in seconds, that a request may wait for its job to change.
 MAX_WAIT: Final = 25.0
-_POLL_INTERVAL: Final = 0.25  # seconds
 #: Jobs in one page of the list.
 _PAGE_SIZE: Final = 50
 _MAX_PAGE_SIZE: Final = 500
 #: Internal states, and the status that users see in their place.
 _STATUS: Final = {"encoding": "converting", "joining": "converting"}
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """The jobs, and what waiting for one takes.
+
+    Attributes:
+        watcher: watches jobs for all requests.
+        shares: how many requests wait at once.
+    """
+
+    jobs: Jobs
+    watcher: JobWatcher
+    shares: Shares
 
 
 @functions_framework.http
@@ -34,17 +50,29 @@ def status(request: Request) -> Response:
 
 def _list(request: Request) -> Response:
     limit = int(_query_number(request, "limit", _PAGE_SIZE, 1, _MAX_PAGE_SIZE))
-    return json_response(listing(_jobs(), _user(request), limit, request.args.get("after")))
+    return json_response(listing(dependencies().jobs, _user(request), limit, request.args.get("after")))
 
 
 def _get(request: Request, job: str) -> Response:
     wait = _query_number(request, "wait", 0, 0, MAX_WAIT)
-    return json_response(as_shown(await_change(_jobs(), job, _user(request), wait)))
+    owner = _user(request)
+    deps = dependencies()
+    found = deps.jobs.get(job, owner)
+    if wait and not found.finished_at:
+        try:
+            end = deps.shares.take(owner, client_address(request, os.environ))
+        except TooManyRequests:
+            return json_response(as_shown(found))  # An early response is always correct.
+        try:
+            found = await_change(found, deps.watcher, wait)
+        finally:
+            end()
+    return json_response(as_shown(found))
 
 
 def _delete(request: Request, job: str) -> Response:
     identity = identify(request, os.environ)
-    _jobs().delete(job, identity.user)
+    dependencies().jobs.delete(job, identity.user)
     security_log.record("job.deleted", user=identity.username, address=client_address(request, os.environ), job=job)
     return Response(status=204)
 
@@ -61,18 +89,19 @@ def listing(jobs: Jobs, owner: UserId, limit: int, after: str | None) -> dict[st
     }
 
 
-def await_change(jobs: Jobs, job: str, owner: UserId, wait: float) -> Job:
+def await_change(job: Job, watcher: JobWatcher, wait: float) -> Job:
     """Returns the job as soon as its status changes or it is finished, or after ``wait`` seconds.
 
     Raises:
-        JobNotFound: there is no such job, or it was deleted while waiting.
+        JobNotFound: it was deleted while waiting.
     """
     deadline = time.monotonic() + wait
-    first = jobs.get(job, owner)
-    current = first
-    while _status(current) == _status(first) and not current.finished_at and (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(_POLL_INTERVAL, left))
-        current = jobs.get(job, owner)
+    current = job
+    with watcher.watching(job) as watch:
+        while (
+            _status(current) == _status(job) and not current.finished_at and (left := deadline - time.monotonic()) > 0
+        ):
+            current = watch.wait(left)
     return current
 
 
@@ -124,8 +153,10 @@ def _user(request: Request) -> UserId:
 
 
 @functools.cache
-def _jobs() -> Jobs:
-    return Jobs(Database(url(os.environ)))
+def dependencies() -> Dependencies:
+    """Builds the dependencies from the environment, once per process."""
+    jobs = Jobs(Database(url(os.environ)))
+    return Dependencies(jobs, JobWatcher(jobs.with_ids), Shares.from_environ(os.environ))
 
 
 _ROUTES = Routes({"GET /jobs": _list, "GET /jobs/<job>": _get, "DELETE /jobs/<job>": _delete})

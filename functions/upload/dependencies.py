@@ -1,7 +1,9 @@
 """Builds the upload function's dependencies from the environment, and authorizes uploads."""
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -9,11 +11,12 @@ from flask import Request
 
 from events.publish import publisher
 from functions.auth.tokens import Identity, NotAllowed
-from functions.http_endpoint import identify
+from functions.http_endpoint import client_address, identify
 from functions.media import Media, connect
 from functions.media.connect import min_free
 from functions.media.space import FreeSpace
 from functions.settings import number
+from functions.shares import Shares
 from functions.state.blobs import Blobs
 from functions.state.database import Database, url
 from functions.state.jobs import Jobs
@@ -38,6 +41,7 @@ class Dependencies:
         max_bytes: bytes of a file.
         quota: what a user may store.
         space: what the media store has left.
+        shares: how many uploads are received at once.
     """
 
     media: Media
@@ -48,6 +52,20 @@ class Dependencies:
     max_bytes: int = MAX_BYTES
     quota: Quota = field(default_factory=Quota)
     space: FreeSpace = field(default_factory=lambda: FreeSpace(lambda: None))
+    shares: Shares = field(default_factory=lambda: Shares.from_environ({}))
+
+    @contextlib.contextmanager
+    def receiving(self, request: Request, identity: Identity) -> Iterator[None]:
+        """Counts the request while its body is received.
+
+        Raises:
+            TooManyRequests: the user or the client's network has its share; nothing was received.
+        """
+        end = self.shares.take(identity.user, client_address(request, os.environ))
+        try:
+            yield
+        finally:
+            end()
 
 
 @functools.cache
@@ -71,6 +89,7 @@ def dependencies() -> Dependencies:
             size=int(number(os.environ, "QUOTA_BYTES", QUOTA_BYTES)),
         ),
         space=FreeSpace(media.space, min_free(os.environ)),
+        shares=Shares.from_environ(os.environ),
     )
 
 

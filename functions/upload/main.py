@@ -38,7 +38,8 @@ def _upload(request: Request) -> Response:
         if (request.content_length or 0) > deps.max_bytes + MAX_OVERHEAD:
             raise TooLarge(deps.max_bytes)
         deps.space.require(request.content_length or 0)
-        job = create_job(read(request), identity, key, deps, request.content_length)
+        with deps.receiving(request, identity):
+            job = create_job(read(request), identity, key, deps, request.content_length)
     return json_response({"job": job.id, "fid": job.video}, 202, {"Location": f"/jobs/{job.id}"})
 
 

@@ -127,7 +127,9 @@ def _function(document: Any, cpus: int, idle: float | None) -> Function:
     metadata = document["metadata"]
     template = document["spec"]["template"]
     annotations = {**metadata.get("annotations", {}), **template.get("metadata", {}).get("annotations", {})}
-    concurrency = template["spec"].get("containerConcurrency") or _UNLIMITED
+    # The target, if there is one: containerConcurrency leaves room for slow requests, and this ingress keeps those.
+    target = int(annotations.get("autoscaling.knative.dev/target", 0))
+    concurrency = target or template["spec"].get("containerConcurrency") or _UNLIMITED
     max_scale = int(annotations.get("autoscaling.knative.dev/max-scale", 0)) or cpus
     return Function(
         name=metadata["name"],

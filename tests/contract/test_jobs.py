@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from events.schema import ConversionFailed, JobId, Mp3Ready, VideoUploaded
 from functions.media import BlobId, BlobNotFound, Description, Media, MediaUnavailable
@@ -88,6 +88,17 @@ def exists(media: Media, store: str, blob: str) -> bool:
             return True
     except BlobNotFound:
         return False
+
+
+def test_many_jobs_are_read_by_one_query(records: Records) -> None:
+    first = records.job()
+    second = records.job(owner=OTHER_USER)
+    statements: list[str] = []
+    event.listen(records.database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    found = records.jobs.with_ids([first.id, second.id, *(new_job_id() for _ in range(998))])
+    assert found == {first.id: first, second.id: second}
+    assert len([statement for statement in statements if statement.startswith("SELECT")]) == 1
+    assert records.jobs.with_ids([]) == {}
 
 
 def test_database_clock_is_in_milliseconds(records: Records) -> None:

@@ -21,7 +21,7 @@ LINK_KEY = "k" * 32
 _CACHED = {
     "register": "_accounts",
     "login": "dependencies",
-    "status": "_jobs",
+    "status": "dependencies",
     "download": "dependencies",
     "upload": "dependencies",
 }

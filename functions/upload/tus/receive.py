@@ -11,6 +11,7 @@ from werkzeug import exceptions
 from events.errors import Mp3burstError
 from events.schema import VideoUploaded
 from functions.auth.tokens import Identity
+from functions.http_endpoint import RequestTooSlow
 from functions.media import Appender, BlobNotFound, Description
 from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
 from functions.options import Options
@@ -63,7 +64,7 @@ def chunks(stream: IO[bytes]) -> Iterator[bytes]:
     Bytes of an incomplete chunk are not saved yet.
 
     Raises:
-        ClientDisconnected: the connection was lost.
+        ClientDisconnected: the connection was lost. RequestTooSlow: the client was disconnected.
     """
     size = _MIN_CHUNK
     while True:
@@ -99,7 +100,7 @@ def receive(upload: Upload, part: Part, deps: Dependencies, identity: Identity) 
     Raises:
         WrongOffset, UploadLocked, UploadNotFound, UploadGone: nothing of this part was stored.
         StaleWriter: a later request has taken over the upload; nothing of this part is stored from now on.
-        ClientDisconnected: the connection was lost.
+        ClientDisconnected: the connection was lost. RequestTooSlow: the client was disconnected.
         ChecksumMismatch: nothing of this part was stored.
         TooLarge: the file exceeds the upload's length or the limit.
         QuotaFull: the file exceeds its owner's quota.
@@ -153,7 +154,7 @@ def _append(appender: Appender, content: Iterator[bytes], claim: Claim, checksum
                     claim.renew()
                 unsaved = 0
                 saved_at = time.monotonic()
-    except ClientDisconnected:
+    except (ClientDisconnected, RequestTooSlow):
         if checksum is None:
             claim.end(appender.sync())
         raise

@@ -84,7 +84,8 @@ def _create(request: Request) -> Response:
     upload = deps.uploads.begin(identity.user, base_name(filename), options, metadata, length, grant)
     if has_body:
         try:
-            upload = receive(upload, Part(0, chunks(request.stream), checksum), deps, identity)
+            with deps.receiving(request, identity):
+                upload = receive(upload, Part(0, chunks(request.stream), checksum), deps, identity)
         except Mp3burstError:
             discard(upload, deps)  # An error response has no Location: the client could not resume.
             raise
@@ -119,7 +120,8 @@ def _append(request: Request, upload: str) -> Response:
     if found.state != "done" and not found.is_complete:
         deps.space.require(request.content_length or 0)
         part = Part(offset, chunks(request.stream), checksum, None if found.length else length)
-        found = receive(found, part, deps, identity)
+        with deps.receiving(request, identity):
+            found = receive(found, part, deps, identity)
     return Response(status=204, headers=_progress(found, deps))
 
 

@@ -53,6 +53,11 @@ def test_our_manifests_are_complete() -> None:
         assert function.container["securityContext"]["runAsNonRoot"] is True
 
 
+def test_places_are_the_target_of_the_autoscaler(tmp_path: Path) -> None:
+    document = service(spec={"containerConcurrency": 100}, scaling={"autoscaling.knative.dev/target": "8"})
+    assert load(tmp_path, document).functions["f"].concurrency == 8
+
+
 def test_defaults_are_those_of_knative(tmp_path: Path) -> None:
     function = load(tmp_path, service(), cpus=3).functions["f"]
     assert (function.timeout, function.window, function.min_scale) == (300, 60, 0)

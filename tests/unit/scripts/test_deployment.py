@@ -59,7 +59,15 @@ def test_a_service_scales_to_zero_and_has_limits_and_no_privileges(name: str) ->
     env = {each["name"]: each["value"] for each in container["env"]}
     if name != "gateway":
         assert int(env["TIMEOUT_SECONDS"]) == spec["timeoutSeconds"]
-        assert int(env["THREADS"]) >= spec["containerConcurrency"]
+        assert int(env["THREADS"]) >= int(scaling.get("target", spec["containerConcurrency"]))
+
+
+@pytest.mark.parametrize("name", ["upload", "download"])
+def test_a_pod_takes_as_many_transfers_as_its_function(name: str) -> None:
+    """More would be refused instead of waiting for a place or another pod."""
+    template = SERVICES[name]["spec"]["template"]["spec"]
+    [environ] = [{each["name"]: each["value"] for each in one["env"]} for one in template["containers"]]
+    assert template["containerConcurrency"] == int(environ["THREADS"]) * 3 // 4
 
 
 def test_only_the_functions_that_users_call_are_public() -> None:

@@ -1,0 +1,77 @@
+"""Limits how many requests of one user, and of one network, an instance handles at once."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final, Self
+
+from events.errors import Mp3burstError
+from functions.networks import networks
+from functions.settings import number
+
+#: Seconds after which a client may try again.
+_RETRY_AFTER: Final = 5
+
+
+class TooManyRequests(Mp3burstError):
+    """The user, or the client's network, has its share of the instance, or all shares are taken."""
+
+    status = 429
+    retry_after = _RETRY_AFTER
+
+    def __init__(self) -> None:
+        """Uses the one message there is for it."""
+        super().__init__("Too many transfers at once: try again when one of yours has ended.")
+
+
+class Shares:
+    """Counts the requests that wait for a client or for a job, so that they leave threads to all others."""
+
+    def __init__(self, total: int, per_user: int, per_address: int) -> None:
+        """Sets the limits, in requests at once."""
+        self._limits = {"total": total, "user": per_user, "address": per_address}
+        self._lock = threading.Lock()
+        self._taken: Counter[tuple[str, str]] = Counter()
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Returns the shares of ``THREADS``: a quarter for a user, half for a network, three quarters in all.
+
+        Args:
+            environ: ``THREADS``; ``REQUESTS_PER_USER`` and ``REQUESTS_PER_ADDRESS`` take precedence.
+
+        Raises:
+            BadSetting: a number is invalid.
+        """
+        threads = int(number(environ, "THREADS", 8, 1))
+        return cls(
+            total=max(1, threads * 3 // 4),
+            per_user=int(number(environ, "REQUESTS_PER_USER", max(1, threads // 4), 1)),
+            per_address=int(number(environ, "REQUESTS_PER_ADDRESS", max(1, threads // 2), 1)),
+        )
+
+    def take(self, user: str, address: str) -> Callable[[], None]:
+        """Counts a request; the returned function ends it and may be called more than once.
+
+        Args:
+            user: who makes it.
+            address: the client's; all addresses of an IPv6 network of 64 bits are the same.
+
+        Raises:
+            TooManyRequests: the user or the network has its share, or all shares are taken.
+        """
+        keys = [("total", ""), ("user", user), ("address", networks(address)[0])]
+        with self._lock:
+            if any(self._taken[key] >= self._limits[key[0]] for key in keys):
+                raise TooManyRequests
+            self._taken.update(keys)
+
+        def release() -> None:
+            with self._lock:
+                self._taken.subtract(keys)
+                for key in keys:
+                    if self._taken[key] <= 0:
+                        del self._taken[key]
+                keys.clear()
+
+        return release
