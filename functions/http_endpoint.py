@@ -164,9 +164,14 @@ def client_address(request: Request, environ: Mapping[str, str]) -> str:
         request: the request as it arrived.
         environ: ``TRUSTED_PROXIES``, networks separated by commas; PRIVATE_NETWORKS by default.
     """
+    return nearest_client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""), environ)
+
+
+def nearest_client(remote: str, forwarded: str, environ: Mapping[str, str]) -> str:
+    """Returns what ``client_address`` does, for a connection from ``remote`` with this ``X-Forwarded-For``."""
     networks = _networks(environ.get("TRUSTED_PROXIES") or PRIVATE_NETWORKS)
-    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "")[-_FIELD_LIMIT:].split(",")[-_MAX_HOPS:]]
-    nearest = request.remote_addr or ""
+    hops = [hop.strip() for hop in forwarded[-_FIELD_LIMIT:].split(",")[-_MAX_HOPS:]]
+    nearest = remote
     for hop in [nearest, *reversed(hops)]:
         try:
             address = ipaddress.ip_address(hop)

@@ -6,11 +6,12 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import functions_framework
 from flask import Request, Response
 from werkzeug.http import is_resource_modified
+from werkzeug.wsgi import ClosingIterator
 
 from functions.auth.links import Links
 from functions.http_endpoint import Routes, Unprocessable, client_address, identify, problem
@@ -60,7 +61,10 @@ def _download(request: Request) -> Response:
     except BaseException:
         end()
         raise
-    response.call_on_close(end)
+    if response.direct_passthrough:
+        response.response = ClosingIterator(cast("Iterator[bytes]", response.response), end)
+    else:
+        end()
     return response
 
 

@@ -24,6 +24,7 @@ from functions.settings import refuse_outdated
 from infra import config
 from infra.local import bridge_runner, control
 from infra.local.broker import Broker
+from infra.local.connections import accept
 from infra.local.ingress import Functions, Ingress
 from infra.local.instances import ROOT, Pool
 from infra.local.manifests import Function, Manifests, read
@@ -143,8 +144,8 @@ async def _run(manifests: Manifests, environments: dict[str, dict[str, str]], da
     event_pages = bridge_runner.pages(functions) if uses_rabbitmq else {"/_broker": broker.receive}
     ingress = Ingress(functions, os.environ)
     pages = control.server({"/_platform": status, **event_pages})
-    server = await loop.create_server(ingress.server, sock=listeners.public)
-    pages_server = await loop.create_unix_server(pages, sock=listeners.pages)
+    accepting = asyncio.create_task(ingress.server.accept(listeners.public))
+    accepting_events = asyncio.create_task(accept(listeners.pages, pages, ingress.server.log))
     for pool in functions.pools.values():
         pool.balance()
     await broker.open(manifests.pings)
@@ -165,10 +166,12 @@ async def _run(manifests: Manifests, environments: dict[str, dict[str, str]], da
         await asyncio.wait({bridge, second_signal}, timeout=_DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     while ingress.inflight + len(broker.deliveries) and loop.time() < deadline and not second_signal.done():
         await asyncio.wait({second_signal}, timeout=0.05)
-    server.close()
+    accepting.cancel()
+    listeners.public.close()
     await functions.close(0 if second_signal.done() else _STOP_SECONDS)
     await ingress.server.shutdown(0.1)
-    pages_server.close()
+    accepting_events.cancel()
+    listeners.pages.close()
     await pages.shutdown(0.1)
     await broker.close()
     second_signal.cancel()

@@ -15,9 +15,10 @@ from events.errors import TryAgain
 from events.http import unix_url
 from events.rabbitmq.topology import Topology
 from infra.local.control import Handler
-from infra.local.ingress import Functions, problem
+from infra.local.ingress import Functions
 from infra.local.instances import ROOT
 from infra.local.manifests import Trigger
+from infra.local.problems import problem
 
 #: The variables that a function needs to publish and the bridge needs to consume.
 VARIABLES = ("AMQP_URL", "VIDEO_QUEUE", "PIECE_QUEUE", "PIECES_QUEUE", "MP3_QUEUE")

@@ -18,8 +18,9 @@ from aiohttp import web
 
 from events.errors import TryAgain
 from infra.local import cron
-from infra.local.ingress import Functions, problem
+from infra.local.ingress import Functions
 from infra.local.manifests import Ping, Sink, Trigger
+from infra.local.problems import problem
 from infra.local.store import Store
 
 #: CloudEvents 1.0, "required attributes".

@@ -14,7 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from events.errors import Mp3burstError
-from infra.local.ingress import problem
+from infra.local.problems import problem
 
 #: The socket's name in the data directory.
 SOCKET = "platform.sock"

@@ -1,10 +1,8 @@
 """Incoming HTTP: finds the function by path or host name, and streams request and response through."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 
 import aiohttp
 from aiohttp import web
@@ -12,17 +10,19 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from events.errors import TryAgain
-from functions.http_endpoint import is_trusted_proxy
+from functions.http_endpoint import is_trusted_proxy, nearest_client
+from infra import front
+from infra.local.clients import Clients
+from infra.local.connections import Connections
 from infra.local.instances import Pool
 from infra.local.manifests import Function
+from infra.local.problems import problem
 
 #: Headers that apply to one connection only (RFC 9110, 7.6.1), and Expect, which is handled here.
 _PER_CONNECTION = {
     *("connection", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te"),
     *("trailer", "transfer-encoding", "upgrade"),
 }
-#: Seconds that a client may continue to send after an early response.
-_LINGER_SECONDS = 30.0
 #: Bytes that are read at once.
 _READ_SIZE = 1 << 18
 
@@ -97,7 +97,7 @@ class Ingress:
     """The HTTP server for users."""
 
     def __init__(self, functions: Functions, environ: Mapping[str, str]) -> None:
-        """Creates the server; ``server`` is an asyncio protocol factory.
+        """Creates the server; ``server.accept`` runs it.
 
         Args:
             functions: where requests go.
@@ -108,14 +108,8 @@ class Ingress:
         self._find = router(pool.function for pool in functions.pools.values())
         self.inflight = 0
         self.draining = False
-        self.server = web.Server(
-            self._handle,
-            handler_cancellation=True,
-            auto_decompress=False,
-            lingering_time=_LINGER_SECONDS,
-            read_bufsize=_READ_SIZE,
-            access_log=None,
-        )
+        self._clients = Clients()
+        self.server = Connections(self._handle, _READ_SIZE)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         host = request.headers.get("Host", "").partition(":")[0].lower()
@@ -125,30 +119,36 @@ class Ingress:
             return problem(404, "There is nothing at this address: check the path.")
         if self.draining:
             return problem(503, "mp3burst is stopping: try again once it has restarted.")
+        client = _client(request, self._environ)
+        if not self._clients.enter(client):
+            return problem(429, front.MESSAGES[429])
         self.inflight += 1
         body = _RequestBody(request)
         try:
             return await self._forward(request, name, body)
         finally:
+            self._clients.leave(client)
             self.inflight -= 1
             await body.idle.wait()
 
     async def _forward(self, request: web.BaseRequest, name: str, body: "_RequestBody") -> web.StreamResponse:
-        chunks = body.chunks if request.body_exists else None
         headers = _forwarded_headers(request, self._environ)
-        timeout = self._functions.pools[name].function.timeout
+        function = self._functions.pools[name].function
         response = None
         try:
+            data = await body.receive(function.buffered_body) if request.body_exists else None
             path = request.rel_url.raw_path_qs
-            async with self._functions.call(name, request.method, path, headers, chunks, timeout) as answer:
+            async with self._functions.call(name, request.method, path, headers, data, function.timeout) as answer:
                 response = web.StreamResponse(
                     status=answer.status, reason=answer.reason, headers=_end_to_end(answer.headers)
                 )
                 await response.prepare(request)
                 async for chunk in answer.content.iter_any():
-                    await response.write(chunk)
-                await response.write_eof()
-        except (TimeoutError, TryAgain, aiohttp.ClientError) as error:
+                    async with asyncio.timeout(front.SEND_SECONDS):
+                        await response.write(chunk)
+                async with asyncio.timeout(front.SEND_SECONDS):
+                    await response.write_eof()
+        except (TimeoutError, TryAgain, aiohttp.ClientError, aiohttp.ClientConnectionResetError) as error:
             if response is None:
                 return _failed(name, body, error)
             if request.transport:
@@ -161,25 +161,54 @@ class _RequestBody:
 
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
-        self.broken = False
+        self._first = b""
+        self._has_ended = False
+        self._is_expected = request.headers.get("Expect", "").lower() == "100-continue"
+        self.problem: web.Response | None = None
         self.idle = asyncio.Event()
         self.idle.set()
 
+    async def receive(self, size: int) -> Body:
+        """Returns the body if it has at most ``size`` bytes, complete; otherwise what reads it in chunks.
+
+        Raises:
+            TimeoutError: it did not arrive within BODY_SECONDS.
+        """
+        if size and (self._request.content_length or 0) <= size:
+            first = bytearray()
+            async with asyncio.timeout(front.BODY_SECONDS):
+                while len(first) <= size and not self._has_ended:
+                    first += await self._read()
+            self._first = bytes(first)
+        return self._first if self._has_ended else self.chunks
+
     async def chunks(self) -> AsyncIterator[bytes]:
-        if self._request.headers.get("Expect", "").lower() == "100-continue":
-            await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        chunk = b"-"
-        while chunk:
-            self.idle.clear()
-            try:
-                chunk = await self._request.content.readany()
-            except Exception:
-                self.broken = True
-                raise  # so that a truncated body never looks complete to the function
-            finally:
-                self.idle.set()
+        """Yields the body, including what ``receive`` has read."""
+        if self._first:
+            yield self._first
+        while not self._has_ended:
+            async with asyncio.timeout(front.BODY_SECONDS):
+                chunk = await self._read()
             if chunk:
                 yield chunk
+
+    async def _read(self) -> bytes:
+        if self._is_expected:
+            self._is_expected = False
+            await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.idle.clear()
+        try:
+            chunk = await self._request.content.readany()
+        except asyncio.CancelledError:  # the time is over, or the client has left
+            self.problem = problem(408, front.MESSAGES[408])
+            raise
+        except Exception:
+            self.problem = problem(400, "The request's body is incomplete: send it again.")
+            raise  # so that a truncated body never looks complete to the function
+        finally:
+            self.idle.set()
+        self._has_ended = not chunk
+        return chunk
 
 
 def router(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
@@ -199,16 +228,9 @@ def router(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
     return find
 
 
-def problem(status: int, detail: str) -> web.Response:
-    """Returns an error response of the platform itself (RFC 9457)."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    headers = {"Content-Type": "application/problem+json"}
-    return web.Response(status=status, body=json.dumps(body).encode(), headers=headers)
-
-
 def _failed(name: str, body: _RequestBody, error: Exception) -> web.Response:
-    if body.broken:
-        return problem(400, "The request's body is incomplete: send it again.")
+    if body.problem is not None:
+        return body.problem
     if isinstance(error, TryAgain):
         return problem(503, str(error))
     if isinstance(error, TimeoutError):
@@ -221,10 +243,17 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
 
 
+def _client(request: web.BaseRequest, environ: Mapping[str, str]) -> str:
+    client = request.remote or ""
+    # Functions trust this ingress, so X-Forwarded-For is accepted only from a trusted proxy.
+    if client and is_trusted_proxy(client, environ):
+        return nearest_client(client, ", ".join(request.headers.getall("X-Forwarded-For", ())), environ)
+    return client
+
+
 def _forwarded_headers(request: web.BaseRequest, environ: Mapping[str, str]) -> CIMultiDict[str]:
     headers = _end_to_end(request.headers)
     client = request.remote or ""
-    # Functions trust this ingress, so X-Forwarded-For is accepted only from a trusted proxy.
     previous = headers.popall("X-Forwarded-For", ()) if client and is_trusted_proxy(client, environ) else ()
     headers["X-Forwarded-For"] = ", ".join([*previous, client])
     headers["X-Forwarded-Proto"] = request.scheme

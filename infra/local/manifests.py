@@ -11,6 +11,8 @@ import yaml
 from events.errors import Mp3burstError
 from infra.local import cron
 
+#: Bytes of a body that is received before an instance takes the request, unless the function's variable says otherwise.
+BUFFERED_BODY_BYTES = 64 << 10
 #: containerConcurrency 0 means no limit.
 _UNLIMITED = 1 << 20
 
@@ -22,7 +24,7 @@ class BadManifest(Mp3burstError):
 
 
 class Function(NamedTuple):
-    """A Service. ``container`` is the manifest's, unparsed."""
+    """A Service. ``container`` is the manifest's, unparsed; ``buffered_body`` its BUFFERED_BODY_BYTES."""
 
     name: str
     paths: list[str]
@@ -33,6 +35,7 @@ class Function(NamedTuple):
     window: float
     timeout: float
     container: Mapping[str, Any]
+    buffered_body: int = BUFFERED_BODY_BYTES
 
 
 class Sink(NamedTuple):
@@ -130,6 +133,8 @@ def _function(document: Any, cpus: int, idle: float | None) -> Function:
     # The target, if there is one: containerConcurrency leaves room for slow requests, and this ingress keeps those.
     target = int(annotations.get("autoscaling.knative.dev/target", 0))
     concurrency = target or template["spec"].get("containerConcurrency") or _UNLIMITED
+    container = template["spec"]["containers"][0]
+    variables = {variable["name"]: variable.get("value") for variable in container.get("env", ())}
     max_scale = int(annotations.get("autoscaling.knative.dev/max-scale", 0)) or cpus
     return Function(
         name=metadata["name"],
@@ -140,7 +145,8 @@ def _function(document: Any, cpus: int, idle: float | None) -> Function:
         max_scale=min(max_scale, cpus) if concurrency == 1 else max_scale,
         window=seconds(annotations.get("autoscaling.knative.dev/window", "60s")) if idle is None else idle,
         timeout=float(template["spec"].get("timeoutSeconds", 300)),
-        container=template["spec"]["containers"][0],
+        container=container,
+        buffered_body=int(variables.get("BUFFERED_BODY_BYTES", BUFFERED_BODY_BYTES)),
     )
 
 

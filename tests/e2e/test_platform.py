@@ -23,6 +23,7 @@ import pytest
 
 from events.publish import publisher
 from events.schema import JobId, VideoUploaded
+from infra import front
 from tests.support.platform import Platform, start
 from tests.support.processes import descendants, is_alive, wait_for
 from tests.support.servers import free_port
@@ -249,7 +250,8 @@ def test_rejection_arrives_before_the_body_is_sent(run: Callable[..., Platform])
     "request_", [b"Content-Length: 1000\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"]
 )
 def test_truncated_upload_never_looks_complete(run: Callable[..., Platform], notes: Notes, request_: bytes) -> None:
-    platform = run()
+    streamed = {"name": "BUFFERED_BODY_BYTES", "value": "0"}
+    platform = run(service("web", notes.directory, "web", paths="/web", env=[streamed]))
     assert get(f"{platform.url}/web")[0] == 200
     with socket.create_connection(("127.0.0.1", platform.port)) as client:
         client.sendall(b"POST /web/count HTTP/1.1\r\nHost: localhost\r\n" + request_)
@@ -609,3 +611,110 @@ def test_start_failure_gives_one_line(run: Callable[..., Platform], tmp_path: Pa
     (tmp_path / "file").touch()
     assert "Cannot write to" in startup_error(tmp_path / "file", "--port", "0")
     assert "no Knative Service" in startup_error(tmp_path / "other", "--port", "0", "--manifests", str(notes.directory))
+
+
+def connect(platform: Platform, request: bytes, source: str = "127.0.0.1") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", platform.port), timeout=30, source_address=(source, 0))
+    connection.sendall(request)
+    return connection
+
+
+def response(connection: socket.socket) -> tuple[int, http.client.HTTPMessage, bytes]:
+    found = http.client.HTTPResponse(connection)
+    found.begin()
+    return found.status, found.headers, found.read()
+
+
+def test_unfinished_requests_take_no_place(run: Callable[..., Platform], notes: Notes) -> None:
+    platform = run(service("web", notes.directory, "web", paths="/web", concurrency=1, scaling={"max-scale": "1"}))
+    unfinished = (
+        b"GET /web HTTP/1.1\r\nHost: h\r\nX-More",
+        b"POST /web/count HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n.",
+        b"POST /web/count HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
+    )
+    with ExitStack() as stack:
+        attackers = [stack.enter_context(connect(platform, request)) for request in 2 * unfinished]
+        assert get(f"{platform.url}/web")[0] == 200
+        attackers[1].sendall(bytes(999))
+        assert response(attackers[1])[2] == b"1000"
+        attackers[2].sendall(b"de\r\n0\r\n\r\n")
+        assert response(attackers[2])[2] == b"5"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"secret\r\n\r\n", 400),
+        (b"GET /web HTTP/1.1\r\nHost: h\r\nsecret secret\r\n\r\n", 400),
+        (b"GET /%s HTTP/1.1\r\nHost: h\r\n\r\n" % (b"secret" * 3000), 414),
+        (b"GET /web HTTP/1.1\r\nHost: h\r\nA: %s\r\n\r\n" % (b"secret" * 3000), 431),
+        (b"GET /web HTTP/1.1\r\nHost: h\r\n%s\r\n" % (b"A: secret\r\n" * 200), 431),
+    ],
+)
+def test_malformed_requests_are_problems_and_are_not_repeated(
+    run: Callable[..., Platform], request_: bytes, status: int
+) -> None:
+    platform = run()
+    for _ in range(20):
+        with connect(platform, request_) as connection:
+            found, headers, text = response(connection)
+        assert (found, json.loads(text)["status"]) == (status, status)
+        assert headers["Content-Type"] == "application/problem+json"
+        assert b"secret" not in text
+    log = platform.output()
+    assert 0 < log.count("Refused a request with") < 20
+    assert "secret" not in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_long_paths_and_headers_reach_the_function(run: Callable[..., Platform], method: str) -> None:
+    """gunicorn's own limit was 4,094 bytes, and its answer to a HEAD request became a 502."""
+    request = f"{method} /web?{'a' * 8000} HTTP/1.1\r\nHost: h\r\nA: {'a' * 8000}\r\nConnection: close\r\n\r\n"
+    with connect(run(), request.encode()) as connection:
+        data = b""
+        while more := connection.recv(1 << 16):
+            data += more
+    assert data.startswith(b"HTTP/1.1 200 ")
+    assert (b"a" * 8000 in data) == (method == "GET")
+
+
+def test_a_network_has_a_limited_number_of_requests(run: Callable[..., Platform], notes: Notes) -> None:
+    platform = run(service("web", notes.directory, "web", paths="/web", concurrency=1, scaling={"max-scale": "1"}))
+    wait = b"GET /web/wait?file=go HTTP/1.1\r\nHost: h\r\n\r\n"
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(connect(platform, wait)) for _ in range(front.REQUESTS_AT_ONCE)]
+        wait_for(lambda: platform.status()["functions"]["web"]["queued"] == len(waiting) - 1, "the requests")
+        with connect(platform, wait) as refused:
+            status, headers, text = response(refused)
+        assert (status, headers["Retry-After"]) == (429, "5")
+        assert json.loads(text)["detail"] == front.MESSAGES[429]
+        other = stack.enter_context(connect(platform, wait, source="127.0.0.2"))
+        notes.create()
+        assert {response(each)[0] for each in [*waiting, other]} == {200}
+
+
+def test_idle_connections_do_not_keep_others_out(run: Callable[..., Platform]) -> None:
+    platform = run()
+    assert get(f"{platform.url}/web")[0] == 200
+    resource.prlimit(platform.process.pid, resource.RLIMIT_NOFILE, (160, 160))
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(connect(platform, b""))
+        assert get(f"{platform.url}/web")[0] == 200
+
+
+def test_without_file_descriptors_connections_wait_and_one_line_a_second_is_logged(
+    run: Callable[..., Platform],
+) -> None:
+    platform = run()
+    assert get(f"{platform.url}/web")[0] == 200
+    pid = platform.process.pid
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, usual[1]))
+    with connect(platform, b"GET /web HTTP/1.1\r\nHost: h\r\n\r\n") as connection:
+        wait_for(lambda: "New connections wait: Too many open files" in platform.output(), "the line in the log")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+        assert response(connection)[0] == 200
+    assert platform.output().count("New connections wait") < 10
+    assert "Traceback" not in platform.output()

@@ -85,7 +85,9 @@ def test_downloads_count_until_they_have_ended(settings: pytest.MonkeyPatch) -> 
     call = Call("download", "GET", "/download", f"fid={fid}", headers=HEADERS)
     assert [call.send().status_code for _ in range(3)] == [404] * 3
     settings.setattr("functions.download.main.find", lambda *_: ())
-    settings.setattr("functions.download.main.respond", lambda _: Response(b"bytes"))
+    settings.setattr("functions.download.main.respond", lambda _: Response(status=304))
+    assert [call.send().status_code for _ in range(3)] == [304] * 3
+    settings.setattr("functions.download.main.respond", lambda _: Response(iter([b"1"]), direct_passthrough=True))
     open_downloads = [call.send() for _ in range(2)]
     refused = call.send()
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")

@@ -7,16 +7,18 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 
 import pytest
 import yaml
 
+from infra import front
 from tests.support.paths import ROOT
 from tests.support.servers import free_port
 from tests.support.servers.nginx import CONFIGURATION, Gateway
 
 ROUTE = re.compile(
-    r"location ~ \^(\S+?)\(/\|\$\) { (?:error_log /dev/null; )?"
+    r"location ~ \^(\S+?)\(/\|\$\) { (?:error_log /dev/null; |client_max_body_size 0; proxy_request_buffering off; )?"
     r"set \$upstream \${(\w+)_UPSTREAM}; proxy_pass http://\$upstream; }"
 )
 FUNCTIONS = ("REGISTER", "LOGIN", "VALIDATE", "UPLOAD", "STATUS", "DOWNLOAD")
@@ -49,13 +51,13 @@ class Function:
     """A function whose connections the test controls, one at a time."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(30)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[tuple[socket.socket, bytes, bytes]]:
+    def connection(self, seconds: float = 30) -> Iterator[tuple[socket.socket, bytes, bytes]]:
         """Accepts a connection; yields it, the head of its request, and the part of the body received with the head."""
+        self._listener.settimeout(seconds)
         connection, _ = self._listener.accept()
         with connection:
             connection.settimeout(30)
@@ -203,6 +205,101 @@ def problem(gateway: Gateway, path: str) -> dict[str, object]:
         assert answer.status == found["status"]
         assert found.keys() == {"type", "title", "status", "detail"}
         return found
+
+
+def test_limits_and_messages_are_those_of_the_embedded_ingress() -> None:
+    text = CONFIGURATION.read_text()
+    directives = dict(re.findall(r"^    (\w+) (.*);$", text, re.MULTILINE))
+    assert directives["client_header_timeout"] == f"{front.HEADER_SECONDS}s"
+    assert directives["client_body_timeout"] == f"{front.BODY_SECONDS}s"
+    assert directives["send_timeout"] == f"{front.SEND_SECONDS}s"
+    assert directives["keepalive_timeout"] == f"{front.KEEPALIVE_SECONDS}s"
+    assert directives["large_client_header_buffers"] == f"4 {front.MAX_LINE >> 10}k"
+    assert directives["limit_conn"] == f"connections {front.REQUESTS_AT_ONCE}"
+    assert directives["limit_req_zone"].endswith(f" rate={front.REQUESTS_PER_SECOND}r/s")
+    assert directives["limit_req"] == f"zone=requests burst={front.BURST} nodelay"
+    problems = [json.loads(found) for found in re.findall(r"return \d+ '(.*?)';", text)]
+    assert {each["status"]: each["detail"] for each in problems if each["status"] != 404} == front.MESSAGES
+    for each in problems:
+        assert f"return {each['status']} '" in text
+        assert each["title"] == HTTPStatus(each["status"]).phrase
+        assert each["status"] == 404 or f"error_page {each['status']} " in text
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /jobs HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", 400),
+        (b"GET /jobs HTTP/1.1\r\n\r\n", 400),
+        (b"TRACE /jobs HTTP/1.1\r\nHost: h\r\n\r\n", 405),
+        (b"POST /login HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n", 413),
+        (b"GET /%s HTTP/1.1\r\nHost: h\r\n\r\n" % (b"secret" * 3000), 414),
+        (b"GET /jobs HTTP/1.1\r\nHost: h\r\nA: %s\r\n\r\n" % (b"secret" * 3000), 431),
+        (b"POST /login HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: secret\r\n\r\n", 501),
+    ],
+)
+def test_requests_that_the_gateway_refuses_get_a_problem(gateway: Gateway, request_: bytes, status: int) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as user:
+        user.sendall(request_)
+        answer = http.client.HTTPResponse(user)
+        answer.begin()
+        text = answer.read().decode()
+    assert (answer.status, json.loads(text)["status"]) == (status, status)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert "secret" not in text
+
+
+def test_small_requests_reach_the_function_only_once_they_are_complete(gateway: Gateway, function: Function) -> None:
+    """So a client that sends slowly takes no place in the function. The length is known even if it was not sent."""
+    with client(gateway, "POST /register HTTP/1.1\nHost: h\nTransfer-Encoding: chunked") as user:
+        user.sendall(b"5\r\nfirst\r\n")
+        with pytest.raises(TimeoutError), function.connection(0.5):
+            pass
+        user.sendall(b"0\r\n\r\n")
+        with function.connection() as (connection, head, body):
+            while len(body) < 5:
+                body += connection.recv(1 << 16)
+            assert b"content-length: 5" in head.lower()
+    assert gateway.spooled() == []
+
+
+@pytest.mark.parametrize(
+    ("behind_proxy", "forwarded", "others"),
+    [
+        # Without a proxy in front, clients cannot choose their address.
+        ("no", ["192.0.2.1", "192.0.2.2"], []),
+        (
+            "yes",
+            ["192.0.2.1", "1.2.3.4, 192.0.2.1", "192.0.2.1, 10.1.2.3", "192.0.2.1, 172.31.0.1, fd00::1"],
+            ["192.0.2.2"],
+        ),
+        ("yes", ["2001:db8:1:2:3:4:5:6", "2001:db8:1:2:9::"], ["2001:db8:1:3:3:4:5:6"]),
+        ("yes", ["10.0.0.1, 10.0.0.2", "10.0.0.1"], ["10.0.0.2"]),
+    ],
+)
+def test_a_network_has_a_limited_number_of_requests(
+    function: Function, behind_proxy: str, forwarded: list[str], others: list[str]
+) -> None:
+    environ = {f"{name}_UPSTREAM": function.address for name in FUNCTIONS}
+    environ |= {"NGINX_LOCAL_RESOLVERS": "127.0.0.1", "BEHIND_PROXY": behind_proxy}
+    with Gateway(environ) as gateway, contextlib.ExitStack() as stack:
+
+        def send(address: str) -> socket.socket:
+            head = f"GET /jobs HTTP/1.1\nHost: h\nX-Forwarded-For: {address}"
+            return stack.enter_context(client(gateway, head))
+
+        waiting = [send(forwarded[n % len(forwarded)]) for n in range(front.REQUESTS_AT_ONCE)]
+        for _ in waiting:
+            stack.enter_context(function.connection())
+        for address in forwarded:
+            answer = http.client.HTTPResponse(send(address))
+            answer.begin()
+            assert (answer.status, answer.headers["Retry-After"]) == (429, str(front.RETRY_AFTER))
+            assert json.load(answer)["detail"] == front.MESSAGES[429]
+        for address in others:
+            send(address)
+            stack.enter_context(function.connection())
 
 
 @pytest.mark.parametrize("upstream", ["refused", "unresolved"])

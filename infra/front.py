@@ -1,0 +1,38 @@
+"""The limits that every client meets first: in the gateway (nginx) and in the embedded platform's ingress.
+
+``tests/unit/infra/test_gateway.py`` compares them with functions/gateway/nginx.conf.
+"""
+
+from typing import Final
+
+#: Seconds: for the head of a request, for a pause in its body, and for a pause while the response is read.
+HEADER_SECONDS: Final = 30
+BODY_SECONDS: Final = 30
+SEND_SECONDS: Final = 30
+#: Seconds that an idle connection is kept.
+KEEPALIVE_SECONDS: Final = 75
+#: Bytes of the request line, and of one header field. Functions refuse what is longer than 8 KiB themselves.
+MAX_LINE: Final = 16 << 10
+MAX_FIELDS: Final = 100
+#: Requests in progress, requests a second, and requests at once beyond that rate, of one client's network.
+REQUESTS_AT_ONCE: Final = 128
+REQUESTS_PER_SECOND: Final = 200
+BURST: Final = 1000
+#: Seconds after which a client that is refused may try again.
+RETRY_AFTER: Final = 5
+
+#: What is wrong with a request, or with the function that it is for, by status.
+MESSAGES: Final = {
+    400: "The request is not valid HTTP: check the client that sends it.",
+    405: "The method is not supported: use one that the documentation lists.",
+    408: "The request arrived too slowly: try again on a faster connection.",
+    413: "The request is too large: send a shorter one.",
+    414: "The address is too long: send a shorter path or query.",
+    429: "Too many requests from your network: try again in a few seconds.",
+    431: "The header fields are too many or too long: send fewer and shorter ones.",
+    500: "Something went wrong on our side: try again later.",
+    501: "The transfer coding is not supported: send the body as it is or chunked.",
+    502: "The service did not respond: try again.",
+    503: "The service is busy: try again in a few seconds.",
+    504: "The service took too long to respond: try again later.",
+}
