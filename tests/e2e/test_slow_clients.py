@@ -74,7 +74,7 @@ def serving(notes: Path, descriptors: int | None = None, **env: str) -> Iterator
             server = Server(notes, port, process)
             wait_for(lambda: listens(port), "the server to listen")
             if descriptors is not None:
-                for pid in descendants(process.pid):
+                for pid in wait_for(lambda: descendants(process.pid), "the worker"):
                     resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors, descriptors))
             yield server
         finally:
