@@ -45,6 +45,14 @@ PRIVATE_NETWORKS: Final = (
 _USER_FACING: Final = (503, 507)
 #: The key of a request's environ that has the username, once it is authenticated.
 _USER: Final = "mp3burst.user"
+#: Of every response that does not set them itself: browsers neither cache, sniff, embed nor run anything, and tell no
+#: other site the URL, which may have a link's token in it.
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 _INTERNAL_ERROR: Final = "Something went wrong on our side: try again later."
 _NOT_FOUND: Final = "There is nothing at this address: check the path."
 #: Seconds after which a client may retry, if the error does not say.
@@ -106,6 +114,8 @@ class Routes:
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             response = problem(500, _INTERNAL_ERROR)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
         return response
 
 
@@ -117,10 +127,8 @@ def problem(status: int, message: str, **members: object) -> Response:
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Returns the value as a JSON response, which must not be cached unless ``headers`` says otherwise."""
-    response = Response(json.dumps(value, ensure_ascii=False), status, headers, content_type="application/json")
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response
+    """Returns the value as a JSON response, with further headers."""
+    return Response(json.dumps(value, ensure_ascii=False), status, headers, content_type="application/json")
 
 
 def json_object(request: Request) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def test_unknown_paths_are_not_found(path: str) -> None:
         ("PUT", "/things", "GET, HEAD, POST"),
         ("POST", "/things/1", "DELETE, GET, HEAD"),
         ("BREW", "/throttled", "GET, HEAD"),
+        ("TRACE", "/throttled", "GET, HEAD"),
         ("OPTIONS", "/things", "GET, HEAD, POST"),
     ],
 )
@@ -92,6 +93,15 @@ def test_other_methods_are_not_allowed(method: str, path: str, allow: str) -> No
     response = ask(method, path)
     problem(response, 405)
     assert response.headers["Allow"] == allow
+
+
+@pytest.mark.parametrize("path", ["/things", "/nowhere", "/crash", "/unauthorized"])
+def test_browsers_may_do_nothing_with_a_response(path: str) -> None:
+    headers = ask("GET", path).headers
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_user_errors_show_their_message() -> None:
