@@ -46,6 +46,16 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CAMEL = re.compile(r"`([A-Z][a-z0-9]+(?:[A-Z][a-z0-9]*)+)`")
 _VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]*[A-Z0-9])`")
 
+#: The requirements of levels 1 and 2 of ASVS 5.0.0, from its CSV file.
+_ASVS = (
+    "1.1.1-2 1.2.1-9 1.3.1-11 1.4.1-3 1.5.1-2 2.1.1-3 2.2.1-3 2.3.1-4 2.4.1 3.2.1-2 3.3.1-4 3.4.1-6 3.5.1-5 3.7.1-2 "
+    "4.1.1-3 4.2.1 4.3.1-2 4.4.1-4 5.1.1 5.2.1-3 5.3.1-2 5.4.1-3 6.1.1-3 6.2.1-12 6.3.1-4 6.4.1-4 6.5.1-5 6.6.1-3 "
+    "6.8.1-4 7.1.1-3 7.2.1-4 7.3.1-2 7.4.1-5 7.5.1-2 7.6.1-2 8.1.1-2 8.2.1-3 8.3.1 8.4.1 9.1.1-3 9.2.1-4 10.1.1-2 "
+    "10.2.1-2 10.3.1-4 10.4.1-11 10.5.1-5 10.6.1-2 10.7.1-3 11.1.1-2 11.2.1-3 11.3.1-3 11.4.1-4 11.5.1 11.6.1 "
+    "12.1.1-3 12.2.1-2 12.3.1-4 13.1.1 13.2.1-5 13.3.1-2 13.4.1-5 14.1.1-2 14.2.1-4 14.3.1-3 15.1.1-3 15.2.1-3 "
+    "15.3.1-7 16.1.1 16.2.1-5 16.3.1-4 16.4.1-3 16.5.1-3 17.1.1 17.2.1-4 17.3.1-2 "
+)
+
 
 def identifier(path: Path) -> str:
     return str(path.relative_to(ROOT))
@@ -173,6 +183,27 @@ def test_every_path_that_a_function_serves_is_described() -> None:
     calls = "".join(row[0] for row in rows(section(text_of("docs/api.md"), "## Calls")))
     assert {path for path in served if path not in calls} == set()
     assert {path for path in re.findall(r"(/[a-z.][a-z./-]*[a-z])", calls) if path.startswith(tuple(served))} == served
+
+
+# Security
+
+
+def requirements(text: str) -> list[str]:
+    """Returns the numbers of requirements in a text, with ranges such as 1.2.3-5 written out."""
+    return [
+        f"{section}.{number}"
+        for section, first, last in re.findall(r"\b(\d+\.\d+)\.(\d+)(?:-(\d+))?", text)
+        for number in range(int(first), int(last or first) + 1)
+    ]
+
+
+def test_every_requirement_of_asvs_is_assessed_once() -> None:
+    table = rows(section(text_of("docs/security.md"), "## OWASP ASVS 5.0"))
+    assessed = [number for row in table for number in requirements(row[0])]
+    chapters = tuple(f"{number}." for row in table for number in re.findall(r"all of chapter (\d+)", row[0]))
+    expected = [number for number in requirements(_ASVS) if not number.startswith(chapters)]
+    assert sorted(assessed) == sorted(expected)
+    assert {row[2] for row in table if len(row) == 4} == {"yes", "in part", "no"}
 
 
 # Settings, options, errors, commands
