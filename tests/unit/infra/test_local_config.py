@@ -31,6 +31,16 @@ def test_operator_settings_override_defaults(tmp_path: Path) -> None:
     assert not any("HOME" in source for source in known.values())
 
 
+def test_functions_connect_as_users_of_their_own_if_there_is_a_key(tmp_path: Path) -> None:
+    known = config.values({"DATABASE_URL": "postgresql://o:p@h/d", "DATABASE_USERS_KEY": "k" * 32}, tmp_path, 1)
+    assert known["database-owner"] == {"DATABASE_URL": "postgresql://o:p@h/d", "DATABASE_USERS_KEY": "k" * 32}
+    assert known["database-upload"].keys() == {"DATABASE_URL"}
+    assert known["database-upload"]["DATABASE_URL"].startswith("postgresql://d_upload:")
+    assert known["database-login"] != known["database-upload"]
+    with pytest.raises(BadSetting, match="DATABASE_USERS_KEY"):
+        config.values({"DATABASE_URL": "postgresql://o:p@h/d", "DATABASE_USERS_KEY": "k"}, tmp_path, 1)
+
+
 def test_default_number_of_pieces_is_the_number_of_cpus(tmp_path: Path) -> None:
     pieces = int(config.values({}, tmp_path, 1)["mp3burst"]["FANOUT_PIECES"])
     assert pieces == max(available_cpus(), 2)

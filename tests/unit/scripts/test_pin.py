@@ -55,6 +55,13 @@ def test_every_image_is_found() -> None:
     assert len({image.partition(":")[0] for image in found}) == 7
 
 
+def test_actions_of_workflows_are_pinned() -> None:
+    texts = [path.read_text() for path in (ROOT / ".github/workflows").iterdir()]
+    used = [line.strip() for text in texts for line in text.splitlines() if "uses:" in line]
+    assert used
+    assert [line for line in used if not re.fullmatch(r"- uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)] == []
+
+
 def test_images_are_pinned_once_and_for_all(
     copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
