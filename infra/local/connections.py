@@ -1,6 +1,7 @@
 """Accepts the ingress's connections, closes those that are idle, and answers requests that cannot be parsed."""
 
 import asyncio
+import errno
 import logging
 import resource
 import socket
@@ -14,6 +15,8 @@ from infra import front
 from infra.local.problems import problem
 from infra.once_a_second import OnceASecond
 
+#: Errors of the kernel that pass once something else is closed.
+OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 #: Seconds without accepting connections after one could not be accepted.
 _ACCEPT_PAUSE: Final = 1.0
 #: Connections that the kernel keeps until they are accepted.

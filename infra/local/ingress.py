@@ -13,8 +13,8 @@ from events.errors import TryAgain
 from functions.http_endpoint import is_trusted_proxy, nearest_client
 from infra import front
 from infra.local.clients import Clients
-from infra.local.connections import Connections
-from infra.local.instances import Pool
+from infra.local.connections import OUT_OF_RESOURCES, Connections
+from infra.local.instances import NoInstance, Pool
 from infra.local.manifests import Function
 from infra.local.problems import problem
 
@@ -76,7 +76,9 @@ class Functions:
                         response = await self._session.request(
                             method, url, headers=headers, data=data, allow_redirects=False
                         )
-                    except aiohttp.ClientConnectorError:
+                    except aiohttp.ClientConnectorError as error:
+                        if error.os_error.errno in OUT_OF_RESOURCES:
+                            raise NoInstance(front.MESSAGES[503]) from error
                         instance.retire()  # Nothing was sent, so another instance can take the request.
                         continue
                     try:

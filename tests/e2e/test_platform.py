@@ -718,3 +718,23 @@ def test_without_file_descriptors_connections_wait_and_one_line_a_second_is_logg
         assert response(connection)[0] == 200
     assert platform.output().count("New connections wait") < 10
     assert "Traceback" not in platform.output()
+
+
+def test_without_a_file_descriptor_for_the_function_its_instance_is_kept(run: Callable[..., Platform]) -> None:
+    platform = run()
+    assert get(f"{platform.url}/web")[0] == 200
+    [instance] = platform.instances("web")
+    pid = platform.process.pid
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    first, _ = itertools.islice((number for number in itertools.count() if number not in used), 2)
+    with connect(platform, b"GET /web HTTP/1.1\r\n") as connection:
+        # The connection has the first free descriptor, so there is none for one to the function.
+        wait_for(lambda: Path(f"/proc/{pid}/fd/{first}").exists(), "the connection to be accepted")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (first + 1, usual[1]))
+        connection.sendall(b"Host: h\r\n\r\n")
+        status, headers, _ = response(connection)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+    assert (status, headers["Content-Type"]) == (503, "application/problem+json")
+    assert get(f"{platform.url}/web")[0] == 200
+    assert [each["pid"] for each in platform.instances("web")] == [instance["pid"]]
