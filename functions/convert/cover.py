@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from functions.convert.demux.client import DemuxClient
 from functions.convert.demux.protocol import EXCERPT_WINDOW, MAX_COVER, ExcerptOrder, ExcerptReport, Fault, FaultReport
@@ -26,16 +27,16 @@ _MAX_BYTES = 8 << 20
 #: Bytes of address space: a frame of 8K with ten bits takes ffmpeg 970 MB of it (measured, H.265).
 _ADDRESS_SPACE = 1 << 30
 _ROOT = Path(__file__).resolve().parents[2]
-_START = (
-    f"import sys; sys.path.insert(0, {str(_ROOT)!r}); "
-    "from functions.convert.demux.child.cover_frame import main; main()"
-)
+_START = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from functions.convert.demux.child.{{}} import main; main()"
+#: First bytes of the pictures that are embedded in the MP3 as they are: every player shows JPEG and PNG.
+_KEPT = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _MESSAGES: dict[str, str] = {
     Fault.NO_PICTURE: "This file has no video to take a cover from.",
     Fault.TOO_LARGE: "The frames of this video are too large for a cover: it takes frames of up to 35 megapixels (8K).",
     Fault.PAST_END: "The cover position is past the end of the video: choose an earlier one.",
 }
 _TOO_LARGE = f"The picture embedded in this file is larger than {MAX_COVER >> 20} MB and was left out."
+_NOT_CONVERTED = "The picture embedded in this file cannot be decoded and was left out."
 _UNREADABLE = "The video cannot be decoded at the cover position: choose another one."
 
 
@@ -84,27 +85,32 @@ def _times(report: ExcerptReport, second: float | None) -> tuple[float, ...]:
     return tuple(report.offset + step * number for number in range(_FRAMES))
 
 
-def _start(excerpt: VideoExcerpt, out: int, ffmpeg: str) -> subprocess.Popen[bytes]:
+def _start(module: str, source: Path, out: int, arguments: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """Starts a child that draws the cover.
+
+    Args:
+        module: the child, in ``functions.convert.demux.child``.
+        source: the file that it reads.
+        out: the descriptor that it writes the JPEG to.
+        arguments: what else the child is told.
+    """
     limits = {"AS": _ADDRESS_SPACE, "CPU": int(TIMEOUT), "FSIZE": _MAX_BYTES, "NOFILE": 256}
-    arguments = {
-        "parent": os.getpid(),
-        "limits": limits,
-        "ffmpeg": ffmpeg,
-        "times": excerpt.times,
-        "pixel": excerpt.pixel,
-        "out": out,
-        "confined": setting.is_on(os.environ),
-    }
-    with excerpt.path.open("rb") as source:
-        arguments["excerpt"] = source.fileno()
+    with source.open("rb") as file:
+        arguments |= {
+            "parent": os.getpid(),
+            "limits": limits,
+            "source": file.fileno(),
+            "out": out,
+            "confined": setting.is_on(os.environ),
+        }
         return subprocess.Popen(
-            [sys.executable, "-I", "-c", _START, json.dumps(arguments)],
+            [sys.executable, "-I", "-c", _START.format(module), json.dumps(arguments)],
             env={},
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=(out, source.fileno()),
+            pass_fds=(out, file.fileno()),
         )
 
 
@@ -118,17 +124,24 @@ def rendering(track: TrackInfo, ffmpeg: str) -> Iterator[Callable[[Callable[[], 
 
     Yields:
         A function that waits for the cover. It calls its argument twice a second while it waits; an exception raised
-        there propagates. It returns the cover, empty if there is none, and a message for the user if it is not the one
+        there propagates. It returns the cover, a JPEG or PNG or empty, and a message for the user if it is not the one
         that was asked for.
     """
     excerpt = track.excerpt
-    if excerpt is None:
+    is_kept = track.cover.startswith(_KEPT)
+    if excerpt is None and (is_kept or not track.cover):
         yield lambda _: (track.cover, track.cover_warning)
         return
-    path = excerpt.path.with_name("cover")
+    path = track.path.with_name("cover")
     deadline = time.monotonic() + TIMEOUT
     with path.open("wb") as out:
-        process = _start(excerpt, out.fileno(), ffmpeg)
+        if excerpt is not None:
+            arguments = {"ffmpeg": ffmpeg, "times": excerpt.times, "pixel": excerpt.pixel}
+            process = _start("cover_frame", excerpt.path, out.fileno(), arguments)
+        else:
+            picture = track.path.with_name("picture")
+            picture.write_bytes(track.cover)
+            process = _start("cover_picture", picture, out.fileno(), {})
 
     def finish(on_progress: Callable[[], None]) -> tuple[bytes, str | None]:
         while (left := deadline - time.monotonic()) > 0:
@@ -137,8 +150,10 @@ def rendering(track: TrackInfo, ffmpeg: str) -> Iterator[Callable[[Callable[[], 
                 break
             on_progress()
         if process.poll() == 0 and 0 < path.stat().st_size < _MAX_BYTES:
-            return path.read_bytes(), None
-        return track.cover, _UNREADABLE
+            return path.read_bytes(), track.cover_warning
+        if excerpt is None:
+            return b"", " ".join(filter(None, (track.cover_warning, _NOT_CONVERTED)))
+        return track.cover if is_kept else b"", _UNREADABLE
 
     try:
         yield finish

@@ -48,7 +48,7 @@ class TrackInfo:
         discarded: samples at the end that are not played.
         tags: names and values as in the source, decoded.
         chapters: the source's, on the track's clock.
-        cover: a PNG or JPEG picture, or empty.
+        cover: the embedded picture in its own format, or empty.
         dropped: bytes of a picture that was too large to keep, 0 if none was.
         truncated: whether the source ends within a packet or another part of it.
         excerpt: what the cover is made from instead of ``cover``.

@@ -94,14 +94,6 @@ _MAX_TEXT: Final = 1000
 _MAX_LINES: Final = 20_000
 #: Stands for a byte offset that is not given: the time applies (ID3v2 Chapter Frame Addendum, 3.1).
 _NO_OFFSET: Final = 0xFFFFFFFF
-#: First bytes of image files other than JPEG.
-_IMAGES: Final = (
-    (b"\x89PNG", "image/png"),
-    (b"GIF8", "image/gif"),
-    (b"BM", "image/bmp"),
-    (b"II*\0", "image/tiff"),
-    (b"MM\0*", "image/tiff"),
-)
 #: Maximum time in milliseconds that fits into four bytes, 49 days. A damaged file may claim to be longer.
 _MAX_TIME: Final = 0xFFFFFFFF
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
@@ -137,7 +129,7 @@ def build_tag(tags: Mapping[str, str], filename: str, cover: bytes, chapters: Se
     Args:
         tags: names and values as in the source.
         filename: the source's name.
-        cover: an image, or empty.
+        cover: a JPEG or PNG image, or empty.
         chapters: on the clock of the MP3.
     """
     mutagen: Any = importlib.import_module("mutagen.id3")  # it has no types
@@ -148,7 +140,7 @@ def build_tag(tags: Mapping[str, str], filename: str, cover: bytes, chapters: Se
     for frame in (*_text_frames(mutagen, fields), *_user_frames(mutagen, fields)):
         out.add(frame)
     if cover:
-        mime = _media_type(cover)
+        mime = "image/png" if cover.startswith(b"\x89PNG") else "image/jpeg"
         out.add(mutagen.APIC(encoding=mutagen.Encoding.LATIN1, mime=mime, type=3, desc="", data=cover))
     for frame in _chapter_frames(mutagen, chapters):
         out.add(frame)
@@ -263,12 +255,6 @@ def _user_frames(mutagen: Any, fields: Mapping[str, str]) -> Iterator[Any]:
     if recording := _clean(found.get(RECORDING, "")):
         data = recording.encode("ascii", "replace")[:64]  # the frame's limit (ID3v2.3, 4.1)
         yield mutagen.UFID(owner=RECORDING_OWNER, data=data)
-
-
-def _media_type(image: bytes) -> str:
-    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
-        return "image/webp"
-    return next((media_type for magic, media_type in _IMAGES if image.startswith(magic)), "image/jpeg")
 
 
 def _chapter_frames(mutagen: Any, chapters: Sequence[Chapter]) -> Iterator[Any]:

@@ -1,11 +1,16 @@
 """The cover of the MP3: a frame of the video, none, or the picture embedded in the source."""
 
+import base64
 import io
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mutagen
 import pytest
+from mutagen import flac as flac_tags
 from mutagen import id3
 from PIL import Image
 
@@ -18,6 +23,8 @@ from tests.support.processes import is_alive, shell_program, wait_for
 from tests.unit.convert.test_identity import convert
 
 ID3: Any = id3.ID3  # mutagen has no types
+APIC: Any = id3.APIC
+flac: Any = flac_tags
 #: Three seconds each of black, red and blue. They are uniform except for red, which has a white stripe.
 COLORS = (
     "color=black:s=96x64:r=10:d=3[a];color=red:s=96x64:r=10:d=3,drawbox=x=40:w=8:color=white:t=fill[b];"
@@ -100,6 +107,113 @@ def test_embedded_picture_is_kept_or_removed(tmp_path: Path) -> None:
         found = picture(mp3)
         assert (found.format if found else None) == format_
         assert (result.warning == "This file has no video to take a cover from.") == is_warned
+
+
+def image(kind: str, color: str, side: int = 64) -> bytes:
+    """Returns a picture in one of Pillow's formats."""
+    file = io.BytesIO()
+    Image.new("P" if kind == "GIF" else "RGB", (side, side), color).save(file, kind)
+    return file.getvalue()
+
+
+def picture_block(data: bytes, kind: int) -> Any:
+    block = flac.Picture()
+    block.data = data
+    block.type = kind
+    block.mime = "image/png"
+    return block
+
+
+def song_with(path: Path, *pictures: tuple[bytes, int]) -> Path:
+    """Makes a song with these pictures of these types (ID3v2.3, 4.15)."""
+    codec = {".flac": "flac", ".mp3": "libmp3lame", ".opus": "libopus"}[path.suffix]
+    song: Any = mutagen.File(clips.clip(path, "-c:a", codec, seconds=1))
+    for number, (data, kind) in enumerate(pictures):
+        if path.suffix == ".flac":
+            song.add_picture(picture_block(data, kind))
+        elif path.suffix == ".mp3":
+            song.tags.add(APIC(0, "image/png", kind, str(number), data))
+        else:
+            encoded = base64.b64encode(picture_block(data, kind).write()).decode()
+            song["metadata_block_picture"] = [*song.get("metadata_block_picture", []), encoded]
+    song.save()
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.opus"])
+def test_front_cover_is_chosen_among_several(name: str, tmp_path: Path) -> None:
+    icon, back, front, artist = (image("PNG", color) for color in ("black", "black", "red", "blue"))
+    song = song_with(tmp_path / name, (icon, 1), (back, 4), (front, 3), (artist, 8))
+    assert color_of(picture(convert(song, tmp_path, Options(), 1)[1])) == "red"
+    song = song_with(tmp_path / name, (icon, 1), (artist, 8))
+    assert color_of(picture(convert(song, tmp_path, Options(), 1)[1])) == "blue"
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF", "BMP", "GIF", "TIFF"])
+def test_picture_that_few_players_show_becomes_a_jpeg(kind: str, tmp_path: Path) -> None:
+    result, mp3 = convert(song_with(tmp_path / "a.flac", (image(kind, "red"), 3)), tmp_path, Options(), 1)
+    found = picture(mp3)
+    assert found is not None
+    assert (found.format, found.size, color_of(found)) == ("JPEG", (64, 64), "red")
+    assert result.warning is None
+
+
+def test_transparent_picture_has_a_white_ground(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(file, "WEBP")
+    found = picture(convert(song_with(tmp_path / "a.flac", (file.getvalue(), 3)), tmp_path, Options(), 1)[1])
+    assert found is not None
+    assert found.getpixel((4, 4)) == (255, 255, 255)
+
+
+def test_attached_pictures_of_matroska_become_the_cover(tmp_path: Path) -> None:
+    song = clips.clip(tmp_path / "song.mka", "-c:a", "flac", seconds=1)
+    attached: list[object] = []
+    for number, (name, color) in enumerate([("small_cover", "black"), ("cover_land", "blue"), ("cover", "red")]):
+        path = tmp_path / f"{name}.webp"
+        path.write_bytes(image("WEBP", color))
+        attached += ["-attach", path, f"-metadata:s:t:{number}", "mimetype=image/webp"]
+    clips.run("-i", song, "-c", "copy", *attached, tmp_path / "attached.mka")
+    found = picture(convert(tmp_path / "attached.mka", tmp_path, Options(), 1)[1])
+    assert found is not None
+    assert (found.format, color_of(found)) == ("JPEG", "red")
+
+
+@pytest.mark.parametrize("data", [image("WEBP", "red")[:60], image("GIF", "red", 6000)], ids=["damaged", "huge"])
+def test_picture_that_cannot_be_decoded_is_left_out_with_a_warning(data: bytes, tmp_path: Path) -> None:
+    result, mp3 = convert(song_with(tmp_path / "a.flac", (data, 3)), tmp_path, Options(), 1)
+    assert picture(mp3) is None
+    assert result.warning == "The picture embedded in this file cannot be decoded and was left out."
+
+
+_PEAK = """
+import io, pathlib, re, sys
+from functions.convert.demux.child import main
+with io.FileIO(sys.argv[1]) as source, open(sys.argv[2], "wb") as target:
+    extracted = main.extract(source, target, 0, False)
+assert len(extracted.cover) == int(sys.argv[3])
+print(re.search(r"VmHWM:\\s+([0-9]+) kB", pathlib.Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.mka"])
+def test_memory_does_not_grow_with_the_pixels_of_the_picture(name: str, tmp_path: Path) -> None:
+    sound = clips.clip(tmp_path / "sound.wav", seconds=1)
+    peaks = []
+    for side in (100, 12_000):
+        still = tmp_path / "still.png"
+        Image.new("L", (side, side)).save(still, compress_level=1)
+        song = tmp_path / f"{side}{name}"
+        files: tuple[object, ...] = ("-attach", still, "-metadata:s:t", "mimetype=image/png")
+        if name != "a.mka":
+            files = ("-i", still, "-map", 0, "-map", 1, "-c:v", "copy", "-disposition:v", "attached_pic")
+        clips.run("-i", sound, *files, song)
+        size = str(still.stat().st_size)
+        done = subprocess.run(
+            [sys.executable, "-c", _PEAK, song, tmp_path / "track", size], capture_output=True, check=True
+        )
+        peaks.append(int(done.stdout) >> 10)
+    assert peaks[1] < peaks[0] + 30
 
 
 @pytest.mark.parametrize("name", ["a.m4a", "a.mp3", "a.mkv"])

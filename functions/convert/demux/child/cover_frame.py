@@ -114,7 +114,7 @@ def main() -> None:
     moviepy = importlib.import_module("moviepy")
     Image.preinit()  # imports the formats
     Ffmpeg.program = os.open(arguments["ffmpeg"], os.O_PATH | os.O_CLOEXEC)
-    Ffmpeg.excerpt = arguments["excerpt"]
+    Ffmpeg.excerpt = arguments["source"]
     Ffmpeg.confined = arguments["confined"]
     if arguments["confined"]:
         limits.confine(arguments["parent"], tasks=_MAX_TASKS, program=arguments["ffmpeg"], forks=True)

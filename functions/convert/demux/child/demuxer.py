@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
 
+from functions.convert.demux.child import pictures
+from functions.convert.demux.child.pictures import is_picture
 from functions.convert.mp3.frame import MAX_SKIPPED, is_tag, parse_header
 
 if TYPE_CHECKING:
     import av.audio.stream
     import av.container
     import av.packet
-    import av.stream
 
 #: Failed reads in a row that end a track.
 MAX_FAILED_READS = 64
@@ -34,7 +35,7 @@ class Demuxer:
         discarded: samples at the end that are not played.
         truncated: whether the last packet is incomplete, as MP3 frames are.
         ends_early: whether libav could not read the last packet to its end.
-        cover: the first embedded picture, empty if there is none.
+        cover: the embedded picture that suits best, empty if there is none.
         rate: samples per second, as decoded.
         channels: number of channels, as decoded.
     """
@@ -49,6 +50,9 @@ class Demuxer:
         self.truncated = False
         self.ends_early = False
         self.cover = b""
+        self._cover_rank: float = math.inf
+        for rank, picture in pictures.attachments(container):
+            self._offer_cover(rank, picture)
         self.rate = stream.codec_context.sample_rate
         self.channels = stream.codec_context.channels
         stream.codec_context.thread_count = 1
@@ -129,8 +133,8 @@ class Demuxer:
 
     def _demux(self) -> Iterator["av.packet.Packet[Any]"]:
         if self.stream.duration:
-            pictures = [stream for stream in self._container.streams.video if is_picture(stream)]
-            return self._container.demux(self.stream, *pictures)
+            covers = [stream for stream in self._container.streams.video if is_picture(stream)]
+            return self._container.demux(self.stream, *covers)
         return self._container.demux()  # all streams: how far the others reach shows whether the end is missing
 
     def _judge_gaps(self) -> None:
@@ -144,10 +148,15 @@ class Demuxer:
     def _note_other(self, packet: "av.packet.Packet[Any]") -> None:
         """Notes what a packet of another track reveals: the cover, or how far the file reaches."""
         if is_picture(packet.stream):
-            self.cover = self.cover or bytes(packet)
+            self._offer_cover(pictures.rank(packet.stream.metadata), bytes(packet))
         elif packet.pts is not None:
             end = (packet.pts + (packet.duration or 0)) * float(packet.time_base or 0)
             self._others_reach = max(self._others_reach, end)
+
+    def _offer_cover(self, rank: int, picture: bytes) -> None:
+        if rank < self._cover_rank:
+            self.cover = picture
+            self._cover_rank = rank
 
     def _count(self, packet: "av.packet.Packet[Any]") -> None:
         self.packets += 1
@@ -240,11 +249,6 @@ class Demuxer:
                 self.rate = frame.sample_rate
                 self.channels = frame.layout.nb_channels
                 self._probes_left = 0
-
-
-def is_picture(stream: "av.stream.Stream") -> bool:
-    """Returns whether a stream is a single embedded picture rather than a video."""
-    return stream.type == "video" and bool(stream.disposition & stream.disposition.attached_pic)
 
 
 class NotCopyable(Exception):

@@ -21,16 +21,18 @@ from typing import IO, TYPE_CHECKING, Any
 from functions.convert.chapters import MAX_CHAPTERS, Chapter
 from functions.convert.demux.child import video_excerpt
 from functions.convert.demux.child.declared import Declared, read_declared
-from functions.convert.demux.child.demuxer import Demuxer, NotCopyable, copy_frames, is_picture
+from functions.convert.demux.child.demuxer import Demuxer, NotCopyable, copy_frames
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
 from functions.convert.demux.child.mp4.boxes import TruncatedFile, outline
+from functions.convert.demux.child.pictures import is_picture
 from functions.convert.demux.child.remuxer import NoContainer, formats, remux
 from functions.convert.demux.protocol import (
     BEGUN,
     BUFFER,
     COVER,
     MAX_COVER,
+    MAX_PIXELS,
     REPORT,
     REQUEST,
     ExcerptOrder,
@@ -60,6 +62,11 @@ _MAX_TAG = 20_000
 _MAX_TEXT = 250_000
 #: Characters of a chapter's title.
 _MAX_TITLE = 200
+#: Pixels of a frame that libav may decode while it opens a file. A PNG of 12,000 x 12,000 pixels has 0.4 MB and takes
+#: 430 MB decoded. Frames of 4K are decoded, since libav reads the first 5 MB of a video that it cannot decode.
+_MAX_PROBED = 4096 * 2304
+#: The same where the video is wanted: libav forgets the size of larger frames, which the message is about.
+_MAX_PROBED_VIDEO = 2 * MAX_PIXELS
 #: Names of tags that are not the file's where a track has them: programs name it "Track1" or "Surround 5.1".
 _OF_THE_TRACK = ("title", "comment", "encoder")
 AV_TIME_BASE = 1_000_000  # libavutil/avutil.h
@@ -183,11 +190,11 @@ def _extract_by_tables(
     return Extracted(report, cover)
 
 
-def _open(source: io.RawIOBase) -> "av.container.InputContainer":
+def _open(source: io.RawIOBase, max_pixels: int = _MAX_PROBED) -> "av.container.InputContainer":
     import av
     from av.container import InputContainer
 
-    options = {"protocol_whitelist": "none"}
+    options = {"protocol_whitelist": "none", "max_pixels": str(max_pixels)}
     # Bytes that are not UTF-8 reach the parent as lone surrogates: it detects their code page (``code_pages.py``).
     container = av.open(source, options=options, buffer_size=BUFFER, metadata_errors="surrogateescape")
     if not isinstance(container, InputContainer):
@@ -348,7 +355,8 @@ def _carry_out(order: Order, source: io.RawIOBase, target: IO[bytes], reporter: 
     """Carries out an order; every failure of libav becomes a report."""
     try:
         if isinstance(order.wanted, ExcerptOrder):
-            return video_excerpt.extract(_open(source), target, order.wanted.second)
+            container = _open(source, _MAX_PROBED_VIDEO)
+            return video_excerpt.extract(container, target, order.wanted.second)
         return extract(source, target, order.wanted.track, order.wanted.copy, reporter.begun)
     except NotCopyable:
         return FaultReport(Fault.NOT_COPYABLE)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from functions.convert.demux.child.demuxer import is_picture
+from functions.convert.demux.child.pictures import is_picture
 from functions.convert.demux.protocol import BUFFER, EXCERPT_WINDOW, MAX_PIXELS, ExcerptReport, Fault, FaultReport
 
 if TYPE_CHECKING:
