@@ -34,7 +34,13 @@ CHILD_MAY_IMPORT = {
 #: them. Files of one layer do not import each other.
 LAYERS = (
     ("events",),
-    ("functions.email_address", "functions.networks", "functions.options", "functions.settings"),
+    (
+        "functions.code_pages",
+        "functions.email_address",
+        "functions.networks",
+        "functions.options",
+        "functions.settings",
+    ),
     ("functions.security_log", "functions.shares"),
     ("functions.media",),
     ("functions.state",),

@@ -2,17 +2,21 @@
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Final
+from urllib.parse import parse_qsl
 
 from flask import Request
 from werkzeug import exceptions
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
+from functions import code_pages
 from functions.http_endpoint import BadRequest, Unprocessable
 from functions.options import BadOption, Options
 from functions.upload.sniff import UnsupportedMediaType
@@ -34,6 +38,16 @@ _MAX_FILENAME: Final = 4 << 10
 _MAX_PARTS: Final = 50
 #: Bytes that a form may have in addition to its file's. The headers of a part cost 0.4 us of CPU time per byte.
 MAX_OVERHEAD: Final = 64 << 10
+#: A backslash in a header, and what it escapes. Browsers and curl 7.81 and later escape nothing: before any other
+#: character it is one of a Windows path.
+_BACKSLASH: Final = re.compile(rb'\\([\\"]?)')
+#: Characters that a file name has none of: controls, line and paragraph separators, lone surrogates, and invisible
+#: characters, of which some change the direction of the text after them and can disguise the file's extension.
+_NOT_IN_NAMES: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
+#: The exceptions: Persian and Indian scripts and emoji need the zero width joiner and non-joiner.
+_JOINERS: Final = "\u200c\u200d"
+#: How bytes that are not UTF-8 are kept until their code page is known (PEP 383).
+_ESCAPED: Final = "surrogateescape"
 #: The name of the form's field that has the file.
 FILE_FIELD: Final = "file"
 
@@ -69,7 +83,7 @@ def read(request: Request) -> Form:
         BadRequest: the form is malformed; also while ``content`` is read.
         ClientDisconnected: the connection was lost; also while ``content`` is read.
     """
-    fields: dict[str, str] = dict(request.args.items())
+    fields = _query(request)
     content_type, parameters = parse_options_header(request.headers.get("Content-Type"))
     content_type = content_type.lower()
     boundary = parameters.get("boundary", "").encode("latin-1", "replace")
@@ -83,6 +97,19 @@ def read(request: Request) -> Form:
         f"Send a multipart/form-data form with the video in the field {FILE_FIELD}, "
         "or the video itself with a video/* or audio/* Content-Type."
     )
+
+
+def _query(request: Request) -> dict[str, str]:
+    """Returns the fields of the query; the first of each name."""
+    fields: dict[str, str] = {}
+    for name, value in parse_qsl(request.query_string.decode("latin-1"), keep_blank_values=True, errors=_ESCAPED):
+        fields.setdefault(_decoded(name), _decoded(value))
+    return fields
+
+
+def _decoded(text: str) -> str:
+    """Decodes what was not UTF-8, as file names from curl on Windows are not."""
+    return code_pages.decode_all([text])[0]
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
@@ -114,7 +141,10 @@ def _events(stream: IO[bytes], boundary: bytes) -> Iterator[Event]:
 
 
 class _Decoder(MultipartDecoder):
-    """Refuses a form that has more than MAX_OVERHEAD bytes in addition to its first file."""
+    """Refuses a form that has more than MAX_OVERHEAD bytes in addition to its first file.
+
+    Accepts file names with bytes that are not UTF-8 or with backslashes that escape nothing, unlike Werkzeug 3.1.
+    """
 
     def __init__(self, boundary: bytes) -> None:
         super().__init__(boundary, max_form_memory_size=_MAX_BUFFER, max_parts=_MAX_PARTS)
@@ -133,15 +163,26 @@ class _Decoder(MultipartDecoder):
             self._overhead += buffered - len(self.buffer)
             self._check(len(self.buffer) if isinstance(event, NeedData) else 0)
         if isinstance(event, File):
+            event = replace(event, name=_decoded(event.name or ""), filename=_decoded(event.filename))
             self._has_file = True
             self._is_in_file = True
+        elif isinstance(event, Field):
+            event = replace(event, name=_decoded(event.name or ""))
         elif isinstance(event, Data) and not event.more_data:
             self._is_in_file = False
         return event
 
+    def _parse_headers(self, data: bytes | bytearray) -> Headers:
+        headers = super()._parse_headers(_BACKSLASH.sub(_escaped, data).decode("latin-1").encode())
+        return Headers([(name, value.encode("latin-1").decode("utf-8", _ESCAPED)) for name, value in headers])
+
     def _check(self, buffered: int) -> None:
         if self._overhead + buffered > MAX_OVERHEAD:
             raise RequestEntityTooLarge
+
+
+def _escaped(backslash: re.Match[bytes]) -> bytes:
+    return backslash[0] if backslash[1] else rb"\\"
 
 
 def _with_complete_boundaries(chunks: Iterator[bytes], boundary: bytes) -> Iterator[bytes]:
@@ -219,17 +260,21 @@ def _read_field(name: str, events: Iterator[Event], fields: dict[str, str]) -> N
                 raise BadRequest(f"The field {name} is too long: the limit is {_MAX_FIELD_SIZE} bytes.")
             if not event.more_data:
                 break
-    fields[name] = value.decode("utf-8", "replace").strip()
+    fields[name] = code_pages.decode(value).strip()
 
 
 def base_name(name: str) -> str:
-    """Returns a file name without folders and control characters, of at most 255 characters, with its extension."""
+    """Returns a file name without folders and invisible characters, of at most 255 characters, with its extension."""
     name = name[-_MAX_FILENAME:].replace("\\", "/").rpartition("/")[2]
-    name = "".join(character for character in name if character.isprintable()).strip() or "upload"
+    name = "".join(filter(_is_in_names, name)).strip().strip(_JOINERS) or "upload"
     stem, dot, extension = name.rpartition(".")
     if len(name) > 255 and len(extension) <= 16:
         return stem[: 254 - len(extension)] + dot + extension
     return name[:255]
+
+
+def _is_in_names(character: str) -> bool:
+    return character in _JOINERS or unicodedata.category(character) not in _NOT_IN_NAMES
 
 
 def parse_options(fields: Mapping[str, str]) -> Options:

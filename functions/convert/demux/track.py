@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from functions import code_pages
 from functions.convert.budget import check_plausible
 from functions.convert.chapters import Chapter
-from functions.convert.demux import code_pages
 from functions.convert.demux.client import DemuxClient, error_of
 from functions.convert.demux.protocol import Fault, FaultReport, TrackOrder, TrackReport
 from functions.convert.errors import UnusableMedia
@@ -165,7 +165,9 @@ def open_track(
 
 
 def _info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
-    tags, chapters = code_pages.decode(report.tags, report.chapters)
+    texts = [*report.tags.values(), *(chapter.title for chapter in report.chapters)]
+    texts = code_pages.decode_all(texts, doubts_latin_1=True)
+    titles = texts[len(report.tags) :]
     return TrackInfo(
         path=path,
         container=report.container,
@@ -179,8 +181,8 @@ def _info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
         errors=report.errors,
         skipped=report.skipped,
         discarded=report.discarded,
-        tags=tags,
-        chapters=chapters,
+        tags=dict(zip(report.tags, texts, strict=False)),
+        chapters=[chapter._replace(title=title) for chapter, title in zip(report.chapters, titles, strict=True)],
         cover=cover,
         dropped=report.dropped,
     )

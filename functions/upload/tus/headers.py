@@ -9,6 +9,7 @@ from typing import Final
 from werkzeug.datastructures import Headers
 
 from events.errors import Mp3burstError
+from functions import code_pages
 from functions.http_endpoint import BadRequest
 
 VERSION: Final = "1.0.0"
@@ -101,7 +102,7 @@ def parse_metadata(header: str) -> tuple[str, dict[str, str]]:
         key, _, text = pair.strip().partition(" ")
         if not key or key in values:
             raise BadRequest("Upload-Metadata must be KEY BASE64,KEY BASE64 with every key only once.")
-        values[key] = _decode_base64("Upload-Metadata", text.strip()).decode("utf-8", "replace").strip()
+        values[key] = code_pages.decode(_decode_base64("Upload-Metadata", text.strip())).strip()
     filename = values.get("filename") or values.get("name") or ""
     return filename, {key: value for key, value in values.items() if value and key not in _IGNORED_KEYS}
 

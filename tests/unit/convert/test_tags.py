@@ -8,7 +8,7 @@ import mutagen
 import pytest
 from mutagen import id3
 
-from functions.convert.demux import code_pages
+from functions import code_pages
 from functions.convert.mp3.id3 import build_tag
 from functions.options import Options
 from tests.support import clips
@@ -87,27 +87,28 @@ LANGUAGES = {
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_code_page_is_detected(language: str) -> None:
     code_page, *texts = LANGUAGES[language]
-    tags = {text: text.encode(code_page).decode("utf-8", "surrogateescape") for text in (*texts, "ASCII")}
-    assert code_pages.decode(tags, [])[0] == {text: text for text in tags}
+    found = code_pages.decode_all([text.encode(code_page).decode("utf-8", "surrogateescape") for text in texts])
+    assert found == texts
 
 
 @pytest.mark.parametrize("language", ["Russian", "Greek", "Hebrew", "Japanese", "Chinese", "Korean"])
 def test_code_page_that_claims_to_be_latin_1_is_detected(language: str) -> None:
     code_page, *texts = LANGUAGES[language]
-    tags = {text: text.encode(code_page).decode("latin-1") for text in (*texts, "ASCII")}
-    assert code_pages.decode(tags, [])[0] == {text: text for text in tags}
+    mislabeled = [text.encode(code_page).decode("latin-1") for text in texts]
+    assert code_pages.decode_all(mislabeled, doubts_latin_1=True) == texts
+    assert code_pages.decode_all(mislabeled) == mislabeled
 
 
 def test_latin_1_is_left_alone() -> None:
-    tags = {text: text for text in ("Größe", "Été", "Motörhead", "Ça va", "Ærø", "ÄÖÜ", "日本語", "“Heroes”", "")}
-    assert code_pages.decode(tags, [])[0] == tags
-    cp1252 = {"comment": "Don\x92t stop"}  # a tag that says Latin-1 and means Windows' code page
-    assert code_pages.decode(cp1252, [])[0] == {"comment": "Don’t stop"}  # noqa: RUF001
+    texts = ["Größe", "Été", "Motörhead", "Ça va", "Ærø", "ÄÖÜ", "日本語", "“Heroes”", "ASCII", ""]
+    assert code_pages.decode_all(texts, doubts_latin_1=True) == texts
+    # A tag that says Latin-1 and means Windows' code page.
+    assert code_pages.decode_all(["Don\x92t stop"], doubts_latin_1=True) == ["Don’t stop"]  # noqa: RUF001
 
 
 def test_surrogates_that_stand_for_no_bytes_do_no_harm() -> None:
-    tags, _ = code_pages.decode({"title": "a\ud800b", "artist": "\udcff" * 3}, [])
-    assert frames(tags)["TIT2"] == "a?b"
+    title, artist = code_pages.decode_all(["a\ud800b", "\udcff" * 3])
+    assert frames({"title": title, "artist": artist})["TIT2"] == "a?b"
 
 
 def test_id3v1_and_riff_in_a_code_page_are_decoded(tmp_path: Path) -> None:

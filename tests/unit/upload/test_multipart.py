@@ -1,6 +1,8 @@
 """Parsing of POST /upload: hand-made forms, with every fault, in chunks of every size."""
 
+import base64
 import io
+from urllib.parse import quote
 
 import pytest
 from flask import Request
@@ -13,6 +15,7 @@ from functions.http_endpoint import BadRequest, Unprocessable
 from functions.options import Options
 from functions.upload.multipart import ClientDisconnected, Form, parse_options, read
 from functions.upload.sniff import UnsupportedMediaType
+from functions.upload.tus.headers import parse_metadata
 
 BOUNDARY = "frontier"
 END = f"--{BOUNDARY}--\r\n".encode()
@@ -198,6 +201,14 @@ def test_a_lost_connection_raises_client_disconnected(type_: str) -> None:
         ("a\tb\x01\x7f.mp4", "ab.mp4"),
         ("\u202egpj.mp4", "gpj.mp4"),
         ("  a.mp4  ", "a.mp4"),
+        ("C:\\Users\\me\\Video 1.mp4", "Video 1.mp4"),  # nothing is escaped: Windows programs, curl 7.81 and later
+        ('a\\"b.mp4', 'a"b.mp4'),
+        ("👨\u200d👩\u200d👧.mp4", "👨\u200d👩\u200d👧.mp4"),
+        ("می\u200cخواهم.mp4", "می\u200cخواهم.mp4"),  # noqa: RUF001
+        ("\u200d.mp4\u200c", ".mp4"),
+        ("a\u2066b\u2069\u200e\ufeff\u2028.mp4", "ab.mp4"),
+        ("10.22.11\u202fAM\u3000東京.mov", "10.22.11\u202fAM\u3000東京.mov"),  # macOS, Japanese
+        ("\U0001fae8\uf8ff.mp4", "\U0001fae8\uf8ff.mp4"),  # an emoji newer than Python's Unicode, Apple's logo
         ("", "upload"),
         ("...", "..."),
         ("/", "upload"),
@@ -210,6 +221,27 @@ def test_a_lost_connection_raises_client_disconnected(type_: str) -> None:
 )
 def test_file_names_are_reduced_to_a_safe_base_name(given_name: str, expected: str) -> None:
     assert read(request(file(b"x", given_name) + END)).filename == expected
+
+
+@pytest.mark.parametrize(
+    ("code_page", "name"),
+    [
+        ("cp1252", "café.mp4"),
+        ("cp1252", "Größe 1.mp4"),
+        ("cp1250", "Święta noc.mp4"),
+        ("cp1251", "Группа крови.mp4"),
+        ("cp932", "ソング 表.mp4"),  # has backslashes as second bytes
+        ("gb18030", "月亮代表我的心.mp4"),
+    ],
+)
+def test_file_names_in_the_code_page_of_a_windows_client_are_decoded(code_page: str, name: str) -> None:
+    data = name.encode(code_page)
+    body = file(b"x", "NAME") + END
+    assert read(request(body.replace(b"NAME", data))).filename == name
+    assert read(request(field("filename", "NAME").replace(b"NAME", data) + body)).filename == name
+    assert read(request(b"x", "video/mp4", f"filename={quote(data)}")).filename == name
+    metadata = f"filename {base64.b64encode(data).decode()}"
+    assert parse_metadata(metadata)[0] == name
 
 
 def test_file_names_in_the_forms_that_other_clients_send() -> None:

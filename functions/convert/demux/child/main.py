@@ -195,7 +195,8 @@ def _open(source: io.RawIOBase, max_pixels: int = _MAX_PROBED) -> "av.container.
     from av.container import InputContainer
 
     options = {"protocol_whitelist": "none", "max_pixels": str(max_pixels)}
-    # Bytes that are not UTF-8 reach the parent as lone surrogates: it detects their code page (``code_pages.py``).
+    # Bytes that are not UTF-8 reach the parent as lone surrogates. It finds their code page (``functions.code_pages``):
+    # the detector reads its models from files, which the sandbox forbids.
     container = av.open(source, options=options, buffer_size=BUFFER, metadata_errors="surrogateescape")
     if not isinstance(container, InputContainer):
         raise TypeError(container)

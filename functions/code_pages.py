@@ -1,16 +1,14 @@
-"""Decodes tags that are not UTF-8: ID3v1 and RIFF do not say which code page their texts are in.
+"""Decodes text that should be UTF-8 and is in the code page of some language.
 
-The demux child reports bytes that are not UTF-8 as lone surrogates (PEP 383, ``surrogateescape``), since the detector
-reads its models from files, which the sandbox forbids.
+ID3v1 and RIFF tags do not say which one they are in, nor do the file names that curl sends on Windows. Bytes that are
+not UTF-8 are given as lone surrogates (PEP 383, ``surrogateescape``).
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from functions.convert.chapters import Chapter
-
-#: What Windows and Unix programs write such tags in: one code page for each script that is in use.
+#: What Windows and Unix programs write such text in: one code page for each script that is in use.
 _CODE_PAGES = (
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "koi8-r"),
     *("cp932", "gb18030", "big5", "cp949"),
@@ -33,26 +31,22 @@ _MIN_LETTERS = 4
 _MAX_ASCII = 0.4
 
 
-def decode(tags: Mapping[str, str], chapters: Sequence[Chapter]) -> tuple[dict[str, str], list[Chapter]]:
-    """Returns a file's tags and chapters with every text decoded; all texts of a file share one code page.
+def decode(data: bytes) -> str:
+    """Returns a text that should be UTF-8; otherwise it is decoded by the likeliest code page."""
+    return decode_all([data.decode("utf-8", "surrogateescape")])[0]
+
+
+def decode_all(texts: Sequence[str], *, doubts_latin_1: bool = False) -> list[str]:
+    """Returns texts with every byte that was not UTF-8 decoded; all texts share one code page.
 
     Args:
-        tags: names and values, with bytes that are not UTF-8 as lone surrogates.
-        chapters: likewise.
+        texts: with bytes that are not UTF-8 as lone surrogates.
+        doubts_latin_1: whether texts may be wrongly decoded Latin-1, as those of ID3v2 may. They are decoded again if
+            they cannot be Latin-1.
     """
-    texts = _decode_all([*tags.values(), *(chapter.title for chapter in chapters)])
-    values = texts[: len(tags)]
-    titles = texts[len(tags) :]
-    return (
-        dict(zip(tags, values, strict=True)),
-        [chapter._replace(title=title) for chapter, title in zip(chapters, titles, strict=True)],
-    )
-
-
-def _decode_all(texts: Sequence[str]) -> list[str]:
     escaped = {text: data for text in texts if (data := _escaped(text))}
     narrow = {text: text.encode("latin-1") for text in texts if not text.isascii() and max(text) <= "\xff"}
-    mislabeled = narrow if any(map(_is_mislabeled, narrow)) else {}
+    mislabeled = narrow if doubts_latin_1 and any(map(_is_mislabeled, narrow)) else {}
     decoded: dict[str, str] = {}
     likely = _CODE_PAGES if any(map(_CONTROLS.search, mislabeled)) else _NOT_LATIN
     for found, code_pages, default in ((escaped, _CODE_PAGES, "cp1252"), (mislabeled, likely, "latin-1")):
