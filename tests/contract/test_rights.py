@@ -109,20 +109,23 @@ def test_users_have_the_rights_of_the_table(database: Database) -> None:
 def test_rights_that_the_table_no_longer_has_are_revoked(
     database: Database, as_function: Callable[[str], Database]
 ) -> None:
-    convert = as_function("convert")
+    is_postgresql = database.engine.dialect.name == "postgresql"
     (user,) = (user for user in users(database.engine.url.database or "", USERS_KEY) if user.function == "convert")
-    account = user.name if database.engine.dialect.name == "postgresql" else f"'{user.name}'@'%'"
-    run(database, f"GRANT SELECT (password_hash), UPDATE (role) ON users TO {account}")
-    run(database, f"GRANT SELECT, DELETE ON logins TO {account}")
-    if database.engine.dialect.name != "postgresql":
-        run(database, f"GRANT SELECT ON {database.engine.url.database}.* TO {account}")
-    run(convert, "SELECT password_hash FROM users")
-    upgrade(database, USERS_KEY)
-    assert database.run(lambda connection: granted(connection, "convert")) == listed("convert")
-    fresh = as_function("convert")
-    for statement in ("SELECT password_hash FROM users", "SELECT * FROM logins"):
-        with pytest.raises(DatabaseFault):
-            run(fresh, statement)
+    account = user.name if is_postgresql else f"'{user.name}'@'%'"
+    everything = "ALL TABLES IN SCHEMA public" if is_postgresql else f"{database.engine.url.database}.*"
+    by_table = [
+        f"GRANT SELECT (password_hash), UPDATE (role) ON users TO {account}",
+        f"GRANT DELETE ON logins TO {account}",
+    ]
+    for surplus in (by_table, [f"GRANT SELECT ON {everything} TO {account}"]):
+        for statement in surplus:
+            run(database, statement)
+        run(as_function("convert"), "SELECT password_hash FROM users")
+        upgrade(database, USERS_KEY)
+        assert database.run(lambda connection: granted(connection, "convert")) == listed("convert")
+        for statement in ("SELECT password_hash FROM users", "DELETE FROM logins", "SELECT * FROM logins"):
+            with pytest.raises(DatabaseFault):
+                run(as_function("convert"), statement)
 
 
 @on_servers

@@ -8,6 +8,8 @@ the stores and the mail directory, before and after each file is made durable an
 process is forked and sends itself SIGKILL: no ``finally``, no rollback and no flush runs.
 """
 
+import copy
+import functools
 import itertools
 import math
 import os
@@ -22,7 +24,7 @@ from contextlib import contextmanager, suppress
 from email.headerregistry import Address
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, event, insert, select, update
 
@@ -51,6 +53,7 @@ from functions.sweep.main import sweep_up
 from functions.upload.dependencies import Dependencies as UploadDependencies
 from functions.upload.tus.uploads import Uploads
 from tests.support.databases import sqlite
+from tests.support.rights import authorizer
 
 T = TypeVar("T")
 OWNER = UserId("a" * 32)
@@ -220,6 +223,19 @@ class KillableAppender:
         self._appender.__exit__(*how)
 
 
+def as_function(*functions: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Has a method of System use a database that allows what these functions may do, and no more."""
+
+    def decorate(method: Callable[..., T]) -> Callable[..., T]:
+        @functools.wraps(method)
+        def restricted(system: "System", *args: Any, **kwargs: Any) -> T:
+            return method(system.restricted(functions), *args, **kwargs)
+
+        return restricted
+
+    return decorate
+
+
 class System:
     """A database, media stores, a broker and a mail server, all in one directory, as one process sees them."""
 
@@ -236,6 +252,7 @@ class System:
         self._media = directory / "media"
         self._accepted_mails = directory / "accepted_mails"
         self._published = directory / "published"
+        self._restricted: dict[tuple[str, ...], Database] = {}
         self.convert: Callable[[JobId, ConvertDependencies], None] = handlers.convert
         self.fanout_seconds = math.inf
         self.max_seconds = math.inf
@@ -245,6 +262,17 @@ class System:
     def database(self) -> Database:
         return KillableDatabase(f"sqlite:///{self.directory / 'test.db'}", self.kill_switch)
 
+    def restricted(self, functions: tuple[str, ...]) -> Self:
+        """Returns the system as processes with the rights of these functions see it."""
+        if functions not in self._restricted:
+            database = KillableDatabase(f"sqlite:///{self.directory / 'test.db'}", self.kill_switch)
+            allow = authorizer(functions)
+            event.listen(database.engine, "connect", lambda connection, _: connection.set_authorizer(allow))
+            self._restricted[functions] = database
+        seen = copy.copy(self)
+        seen.__dict__["database"] = self._restricted[functions]
+        return seen
+
     @cached_property
     def media(self) -> Media:
         videos, pieces, mp3s = (
@@ -253,6 +281,7 @@ class System:
         )
         return Media(videos, pieces, mp3s)
 
+    @as_function("upload")
     def for_upload(self) -> UploadDependencies:
         return UploadDependencies(
             media=self.media,
@@ -262,6 +291,7 @@ class System:
             outbox=self.outbox(self.publish),
         )
 
+    @as_function("convert", "encode", "join")
     def for_convert(self, publish: Publish | None = None) -> ConvertDependencies:
         outbox = self.outbox(publish or self.publish)
         return ConvertDependencies(
@@ -277,9 +307,11 @@ class System:
             quota=self.quota,
         )
 
+    @as_function("notify")
     def for_notify(self) -> NotifyDependencies:
         return NotifyDependencies(Mails(self.database), Links(["k" * 32], "http://localhost", 7), self.send)
 
+    @as_function("sweep")
     def for_sweep(self, publish: Publish | None = None, keep_days: float = 0) -> SweepDependencies:
         outbox = self.outbox(publish or self.publish)
         return SweepDependencies(Overdue(self.database), Blobs(self.database), self.media, outbox, keep_days)
@@ -369,7 +401,8 @@ class System:
         assert not self.count("pieces")
 
     def close(self) -> None:
-        self.database.close()
+        for database in (self.database, *self._restricted.values()):
+            database.close()
 
 
 def new_system(directory: Path) -> Path:
