@@ -69,7 +69,7 @@ class Mails:
             user = connection.execute(query).one_or_none()
             return None if user is None else Addressee(user.name, user.email, Job.from_row(job))
 
-        return self._database.run(find)
+        return self._database.read(find)
 
     def renewing(self, lease: Lease[MailRow]) -> LeaseRenewer:
         """Renews the lease while the mail is being sent."""
