@@ -29,6 +29,8 @@ from infra.once_a_second import OnceASecond
 MAX_HEAD: Final = 32 << 10
 #: Bytes that one event reads from a connection.
 _READ_SIZE: Final = 64 << 10
+#: Bytes that a thread receives at once. gunicorn's megabyte is copied again by every read that takes a part of it.
+_READ_AHEAD: Final = 256 << 10
 #: How much of an unread request body is drained after the response so that the client receives it: bytes and seconds.
 _DRAIN_BYTES: Final = 256 << 20
 _DRAIN_SECONDS: Final = 5.0
@@ -248,6 +250,7 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
             self._unwatch(connection)
             connection.init()
             connection.parser.unreader.unread(bytes(arrival.data))
+            connection.parser.unreader.max_body_chunk = _READ_AHEAD
             self.enqueue_req(connection)
 
     def _drain(self, connection: Any) -> None:
