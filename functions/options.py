@@ -57,6 +57,7 @@ class Options:
         mono: whether to mix the channels into one.
         cover: ``frame`` for a frame of the video, the second of the video from which to take the frame, ``none`` for no
             cover; None for the picture embedded in the file.
+        gaps: ``silence`` to fill parts of the file that have no sound with silence, None to leave them out.
     """
 
     bitrate: int | None = None
@@ -70,6 +71,7 @@ class Options:
     normalize: bool = False
     mono: bool = False
     cover: str | float | None = None
+    gaps: str | None = None
 
     @classmethod
     def from_form(cls, form: Mapping[str, str]) -> Self:
@@ -159,6 +161,13 @@ def _cover(name: str, text: str) -> str | float:
         raise BadOption(name, f"{name} must be frame, none, or a time in the video such as 83.5 or 1:23.5.") from error
 
 
+def _gaps(name: str, text: str) -> str | None:
+    value = text.strip().lower()
+    if value not in ("skip", "silence"):
+        raise BadOption(name, f"{name} must be skip or silence.")
+    return None if value == "skip" else value
+
+
 _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "bitrate": _bitrate,
     "vbr": lambda name, text: _integer(name, text, MAX_VBR),
@@ -171,4 +180,5 @@ _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "normalize": _boolean,
     "mono": _boolean,
     "cover": _cover,
+    "gaps": _gaps,
 }

@@ -36,6 +36,7 @@ _HELP = {
     "normalize": "normalize the loudness to -16 LUFS (EBU R 128)",
     "mono": "mix all channels into one",
     "cover": "cover image: frame, none, or the second of the video to take it from (default: the file's own cover)",
+    "gaps": "parts of the file without sound: skip them, or fill them with silence (default: skip)",
 }
 
 

@@ -38,6 +38,7 @@ class JobPlan:
         errors: errors of the demuxer.
         warning: the warning about the cover, if any.
         truncated: whether the video ends within a part of it.
+        silent: the warning about parts of the video without sound, if any.
     """
 
     plan: Plan
@@ -46,6 +47,7 @@ class JobPlan:
     errors: int
     warning: str | None = None
     truncated: bool = False
+    silent: str | None = None
 
     def to_json(self) -> str:
         """Returns the text for the job's row."""

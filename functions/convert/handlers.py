@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from events.schema import Event, JobId
-from functions.convert import cover, pipeline
+from functions.convert import cover, pipeline, silence
 from functions.convert.budget import Budget
 from functions.convert.demux.track import TrackInfo, TrackStream
 from functions.convert.dependencies import Dependencies
@@ -177,8 +177,16 @@ def _split(lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewe
                     audio.write(chunk)
                     head.renew()
             image, warning = picture(renewer.check)
-        head.write(id3.build_tag(track.tags, job.filename, image, plan.within(track.chapters)))
-    job_plan = JobPlan(plan, head.blob, track.missing, track.errors, warning, track.truncated)
+        head.write(id3.build_tag(track.tags, job.filename, image, plan.within(silence.chapters_of(track, job.options))))
+    job_plan = JobPlan(
+        plan,
+        head.blob,
+        track.missing,
+        track.errors + silence.unmentioned(track, job.options),
+        warning,
+        truncated=track.truncated,
+        silent=silence.warning_for(track, job.options),
+    )
     record = SplitRecord(audio.blob, head.blob, job_plan.to_json(), tuple("{}" for _ in plan.ranges), size)
     log.info("job %s: %.0f s of audio are split into %d pieces", job.id, track.duration, len(plan.ranges))
 
@@ -245,7 +253,7 @@ def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
         assemble.write_mp3(out, _blob_chunks([job_plan.head], renewer, deps), sound)
     log.info("job %s: %d pieces of %.1f s became %d bytes of MP3", job.id, len(outputs), sound.duration, mp3.size)
     errors = job_plan.errors + max(piece.errors for piece in pieces)
-    warning = assemble.warning_for(job_plan.missing, job_plan.truncated, errors, job_plan.warning)
+    warning = assemble.warning_for(job_plan.missing, job_plan.truncated, errors, job_plan.silent, job_plan.warning)
     return Outcome(mp3.blob, sound.duration, warning, mp3.size)
 
 

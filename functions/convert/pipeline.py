@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from functions.convert import cover
+from functions.convert import cover, silence
 from functions.convert.budget import Budget
 from functions.convert.chapters import within
 from functions.convert.demux.track import TrackStream, open_track
@@ -107,8 +107,8 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
             sound = assemble.copied_sound(track.path, track.skipped, track.discarded)
             settings.budget.check_seconds(sound.duration)
             settings.budget.reservation.require(sound.size)
-            errors = track.errors
-            chapters = within(track.chapters, 0.0, sound.duration)
+            errors = track.errors + silence.unmentioned(track, settings.options)
+            chapters = within(silence.chapters_of(track, settings.options), 0.0, sound.duration)
         else:
             plan = plan_for(track, settings.options, settings.encoders, decode_cost(stream))
             settings.budget.check_seconds(plan.end_seconds)
@@ -116,8 +116,8 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
             sound, encoder_errors = _encode(
                 stream, plan, settings, lambda done: on_progress(DEMUX_SHARE + done * _ENCODE_SHARE)
             )
-            errors = track.errors + encoder_errors
-            chapters = plan.within(track.chapters)
+            errors = track.errors + silence.unmentioned(track, settings.options) + encoder_errors
+            chapters = plan.within(silence.chapters_of(track, settings.options))
         image, cover_warning = picture(lambda: on_progress(encoded))
     tag = id3.build_tag(track.tags, settings.filename, image, chapters)
     written = 0
@@ -131,7 +131,9 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
     return Result(
         duration=sound.duration,
         title=id3.title(track.tags, settings.filename),
-        warning=assemble.warning_for(track.missing, track.truncated, errors, cover_warning),
+        warning=assemble.warning_for(
+            track.missing, track.truncated, errors, silence.warning_for(track, settings.options), cover_warning
+        ),
         copied=track.container == "mp3",
         size=size,
     )
@@ -204,10 +206,15 @@ def prepared_track(
             stream = stack.enter_context(read(copy=False))
         if stream is None:
             raise AssertionError("the demuxer copies only when it is asked to")
-        if options.cover is not None or filters.needs_exact_length(options, stream.info.duration):
+        if stream.info.container == "mp3" and silence.filled(stream.info, options):
+            stack.close()
+            stream = stack.enter_context(read(copy=False))
+            if stream is None:
+                raise AssertionError("the demuxer copies only when it is asked to")
+        if options.cover is not None or filters.needs_exact_length(options, silence.length(stream.info, options)):
             stream.complete(on_progress)
         track = cover.prepare(source, stream.info, options.cover, lambda _: on_progress(1.0))
-        if filters.needs_exact_length(options, track.duration):
+        if filters.needs_exact_length(options, silence.length(track, options)):
             seconds = duration.measure(
                 ffmpeg or default_ffmpeg(), track, nearest_rate(track.rate), max_seconds, lambda: on_progress(1.0)
             )

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
+from functions.convert import gaps, silence
 from functions.convert.chapters import Chapter, within
 from functions.convert.demux.track import TrackInfo, TrackStream
 from functions.convert.ffmpeg import filters
@@ -122,6 +123,7 @@ class Plan:
         start_sample: number of the track's sample where the MP3 starts; every encoder decodes those before it too.
         loopback: whether all filters after the first run behind a loopback decoder, so that they see a single format.
         packets: number of the track's packets.
+        silence: seconds of silence that the filters insert.
         bundled: whether ffmpeg may run the bundled way instead of in stages (``ffmpeg.args``).
     """
 
@@ -136,6 +138,7 @@ class Plan:
     loopback: bool = False
     packets: int = 0
     bundled: bool = False
+    silence: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -225,7 +228,8 @@ def plan_for(track: TrackInfo, options: Options, ranges: int, decode_cost: float
     quality = (
         ("-q:a", str(options.vbr)) if options.vbr is not None else ("-b:a", f"{options.bitrate or DEFAULT_BITRATE}k")
     )
-    samples = round(track.duration * rate)
+    silent = silence.filled(track, options)
+    samples = round(silence.length(track, options) * rate)
     start, end = filters.bounds(options, rate, samples)
     frames = (end - start) // samples_per_frame(rate)
     edits = filters.edit_filters(options, rate, channels, samples)
@@ -234,12 +238,13 @@ def plan_for(track: TrackInfo, options: Options, ranges: int, decode_cost: float
         rate=rate,
         channels=channels,
         quality=quality,
-        filters=(filters.format_filter(options, rate, channels), *edits),
+        filters=(filters.format_filter(options, rate, channels), *silence.silence_filters(silent), *edits),
         samples=end - start,
         # Normalizing costs more than encoding, and every encoder would normalize all sound before its range.
         ranges=split_frames(frames, 1 if options.normalize else ranges, decode_cost),
         start_sample=start,
         packets=track.packets,
+        silence=gaps.total(silent),
         bundled=track.channels <= 2 and track.codec not in _CODECS_WITH_MIX_LEVELS,
     )
 

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from functions.convert.chapters import Chapter
+from functions.convert.gaps import MAX_GAPS, Gap
 
 #: A request of the child: its kind and two numbers. READ: size, offset. GATHER: count, 0, followed by that many SPANs.
 #: COVER, BEGUN and REPORT: size, 0, followed by that many bytes.
@@ -243,6 +244,9 @@ class TrackReport:
         chapters: the source's, on the track's clock.
         dropped: bytes of a cover that was too large to send, 0 if none was.
         truncated: whether the source ends within a packet or another part of it.
+        gaps: where the track has no sound.
+        lead: seconds of the source before the track's sound.
+        tail: seconds of the source after the track's sound.
     """
 
     codec: str
@@ -259,6 +263,9 @@ class TrackReport:
     chapters: Sequence[Chapter]
     dropped: int = 0
     truncated: bool = False
+    gaps: Sequence[Gap] = ()
+    lead: float = 0.0
+    tail: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +332,11 @@ def parse_report(data: bytes | bytearray, wanted: type[TrackReport] | type[Excer
             raise InvalidReport(f"an invalid or missing value of {name[:100]!r}")
     report = kind(**values)
     if isinstance(report, TrackReport):
-        return replace(report, chapters=[Chapter(*chapter) for chapter in report.chapters])
+        return replace(
+            report,
+            chapters=[Chapter(*chapter) for chapter in report.chapters],
+            gaps=[Gap(*gap) for gap in report.gaps],
+        )
     return report
 
 
@@ -369,7 +380,15 @@ def _is_chapters(value: Any) -> bool:
     )
 
 
-_OPTIONAL: Final = frozenset({"detail", "tracks", "dropped", "truncated"})
+def _is_gaps(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= MAX_GAPS
+        and all(isinstance(gap, list) and len(gap) == 2 and all(map(_is_amount, gap)) for gap in value)
+    )
+
+
+_OPTIONAL: Final = frozenset({"detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail"})
 _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
     TrackReport: {
         "codec": _is_text,
@@ -378,6 +397,8 @@ _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
         **dict.fromkeys(("skipped", "discarded"), _is_number),
         **dict.fromkeys(("duration", "missing"), _is_amount),
         "truncated": _is_flag,
+        "gaps": _is_gaps,
+        **dict.fromkeys(("lead", "tail"), _is_amount),
         "tags": _is_tags,
         "chapters": _is_chapters,
     },

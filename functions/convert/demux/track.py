@@ -11,6 +11,7 @@ from functions.convert.chapters import Chapter
 from functions.convert.demux.client import DemuxClient, error_of
 from functions.convert.demux.protocol import ExcerptOrder, ExcerptReport, Fault, FaultReport, TrackOrder, TrackReport
 from functions.convert.errors import UnusableMedia
+from functions.convert.gaps import Gap
 from functions.convert.progress import OnProgress
 from functions.convert.streams import SupportsReadSeek
 
@@ -51,6 +52,9 @@ class TrackInfo:
         cover: the embedded picture in its own format, or empty.
         dropped: bytes of a picture that was too large to keep, 0 if none was.
         truncated: whether the source ends within a packet or another part of it.
+        gaps: where the track has no sound.
+        lead: seconds of the source before the track's sound.
+        tail: seconds of the source after the track's sound.
         excerpt: what the cover is made from instead of ``cover``.
         cover_warning: a message for the user if the cover is not the requested one, else None.
     """
@@ -71,6 +75,9 @@ class TrackInfo:
     cover: bytes
     dropped: int = 0
     truncated: bool = False
+    gaps: Sequence[Gap] = ()
+    lead: float = 0.0
+    tail: float = 0.0
     excerpt: VideoExcerpt | None = None
     cover_warning: str | None = None
 
@@ -161,10 +168,11 @@ def open_track(
         if not report.packets:
             raise UnusableMedia("The audio track of this file is empty: choose a file with sound.")
         check_plausible(report.rate, report.channels)
-        yield TrackStream(_info(report, path, cover), client)
+        yield TrackStream(track_info(report, path, cover), client)
 
 
-def _info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
+def track_info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
+    """Describes a track by the report of the child that wrote it to ``path``, and its cover."""
     texts = [*report.tags.values(), *(chapter.title for chapter in report.chapters)]
     texts = code_pages.decode_all(texts, doubts_latin_1=True)
     titles = texts[len(report.tags) :]
@@ -177,6 +185,9 @@ def _info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
         duration=report.duration,
         missing=report.missing,
         truncated=report.truncated,
+        gaps=report.gaps,
+        lead=report.lead,
+        tail=report.tail,
         packets=report.packets,
         errors=report.errors,
         skipped=report.skipped,

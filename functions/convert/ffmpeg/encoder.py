@@ -396,9 +396,9 @@ def encoder_limits(plan: Plan, frame_range: FrameRange, max_seconds: float) -> L
     # may claim far more than its packets have.
     claimed = plan.end_seconds
     if plan.packets:
-        claimed = min(claimed, plan.packets * _MAX_PACKET_SECONDS)
+        claimed = min(claimed, plan.packets * _MAX_PACKET_SECONDS + plan.silence)
     claimed = min(claimed, max_seconds)
-    possible = min(plan.packets * _PACKET_SECONDS, max_seconds)
+    possible = min(plan.packets * _PACKET_SECONDS + plan.silence, max_seconds)
     seconds = max(claimed, possible)
     if frame_range.end is not None:
         length = frame_range.end - frame_range.start + frame_range.preroll + LOOKAHEAD_FRAMES

@@ -126,13 +126,14 @@ def write_mp3(
     return size
 
 
-def warning_for(missing: float, truncated: bool, errors: int, cover: str | None) -> str | None:
+def warning_for(missing: float, truncated: bool, errors: int, silent: str | None, cover: str | None) -> str | None:
     """Returns the warning about everything that is missing from the MP3; None if nothing is.
 
     Args:
         missing: seconds that the track claims to have but does not.
         truncated: whether the file ends within a part of it.
         errors: errors that the demuxer and the decoder reported.
+        silent: the warning about parts of the file without sound, if any.
         cover: the warning about the cover, if any.
     """
     sound = None
@@ -143,4 +144,4 @@ def warning_for(missing: float, truncated: bool, errors: int, cover: str | None)
         sound = "The file is truncated: its end is missing."
     elif errors:
         sound = "Parts of the sound are damaged or missing and were left out."
-    return " ".join(filter(None, (sound, cover))) or None
+    return " ".join(filter(None, (sound, silent, cover))) or None

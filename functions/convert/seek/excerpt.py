@@ -13,7 +13,7 @@ Whatever cannot be counted, or cannot be decoded from the middle bit by bit, is 
 - A sample rate that MP3 does not have: the resampler is between two samples.
 - ``start``, ``end`` and fades count samples from the beginning; ``normalize`` is never split.
 - Tracks that were not extracted to Matroska, like those of mp4 and of MP3 files with LAME's tag, and tracks that are
-  damaged or change their format.
+  damaged, have gaps or change their format.
 """
 
 import zlib
@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import IO, NamedTuple
 
+from functions.convert import silence
 from functions.convert.demux.track import TrackInfo
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
@@ -70,6 +71,8 @@ def is_seekable(track: TrackInfo, options: Options) -> bool:
         and track.codec in COUNTABLE
         and track.rate in SAMPLE_RATES
         and not track.errors
+        and not track.gaps
+        and not silence.filled(track, options)
         and not counts
     )
 

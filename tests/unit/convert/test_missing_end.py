@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from functions.convert import silence
 from functions.convert.demux.child import main
 from functions.convert.demux.protocol import Fault, FaultReport, TrackReport
+from functions.convert.demux.track import track_info
 from functions.convert.mp3.assemble import warning_for
+from functions.options import Options
 from tests.support import clips
 from tests.unit.convert.test_damaged_media import convert
 
@@ -30,7 +33,9 @@ def warning(video: Path) -> str | None:
     assert isinstance(extracted, main.Extracted), extracted
     report = extracted.report
     assert isinstance(report, TrackReport)
-    return warning_for(report.missing, report.truncated, report.errors, None)
+    track = track_info(report, video, b"")
+    errors = track.errors + silence.unmentioned(track, Options())
+    return warning_for(track.missing, track.truncated, errors, silence.warning_for(track, Options()), None)
 
 
 #: Containers that can be made with a clock that starts late: name, arguments.
@@ -43,7 +48,6 @@ LATE_CLOCKS = [
     ("a.mp4", "-c:v mpeg4 -c:a aac"),
     ("fragmented.mp4", FRAGMENTED),
     ("a.mov", "-c:a pcm_s16le"),
-    ("pcm.avi", "-c:v mpeg4 -c:a pcm_s16le"),
     ("mp3.avi", "-c:v mpeg4 -c:a libmp3lame"),
     ("a.flv", "-c:v flv1 -c:a aac -ar 44100"),
     ("a.wmv", "-c:v wmv2 -c:a wmav2"),

@@ -167,7 +167,7 @@ def test_random_faults_in_the_tables_are_survived(tmp_path: Path) -> None:
             movie.beginning().read()
             writer.write_head(movie, out := io.BytesIO())
             writer.write_audio(movie, out)
-            assert movie.duration >= 0
+            assert movie.timeline().duration >= 0
         except UnsupportedLayout:
             continue
         plain += 1
@@ -244,6 +244,7 @@ def test_mp3_copied_by_the_tables_equals_libavs_copy(
     monkeypatch.setattr(mp4, "parse", no_tables)
     theirs, their_frames = extract("libav")
     assert ours.duration == pytest.approx(theirs.duration, abs=1e-6)
-    assert ours == replace(theirs, duration=ours.duration)
+    assert ours.tail == pytest.approx(theirs.tail, abs=0.05)
+    assert ours == replace(theirs, duration=ours.duration, tail=ours.tail)
     assert our_frames == their_frames
     assert ours.container == "mp3"

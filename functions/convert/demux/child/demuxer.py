@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from functions.convert.demux.child import pictures
 from functions.convert.demux.child.pictures import is_picture
+from functions.convert.gaps import MIN_GAP, Gap, add_gap, total
 from functions.convert.mp3.frame import MAX_SKIPPED, is_tag, parse_header
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 #: Failed reads in a row that end a track.
 MAX_FAILED_READS = 64
-#: Seconds without a packet that count as an unreadable place; ffmpeg closes such gaps.
-GAP = 0.25
 #: Packets that are decoded until one yields a frame.
 _MAX_PROBED = 8
 
@@ -30,7 +29,8 @@ class Demuxer:
     Attributes:
         stream: the track.
         packets: number of packets so far.
-        errors: places that could not be read or are missing, and packets that the container itself marks as damaged.
+        errors: places that could not be read, and packets that the container itself marks as damaged.
+        gaps: where the track's clock jumps, on a clock of its sound that starts at the first packet.
         skipped: samples at the start that are not played.
         discarded: samples at the end that are not played.
         truncated: whether the last packet is incomplete, as MP3 frames are.
@@ -61,16 +61,19 @@ class Demuxer:
         # Other decoders need hidden packets to begin with, and ffmpeg drops what they decode to.
         self._forgets = stream.codec_context.name.startswith("pcm_")
         self._hidden = 0
+        self._shortest = math.inf
         self._bytes_per_tick = 0.0
         self._page: int | None = None  # position of the first packet, until another has a different one
         self._last_start = 0.0
         self._end = 0.0
         self._summed = 0.0  # of all packets' lengths
         self._shift = 0.0  # added to times since the clock restarted
-        self._gaps = 0
-        self._gap_seconds = 0.0
+        self.gaps: list[Gap] = []
+        self._gap_count = 0
         self._stalled_seconds = 0.0  # of packets whose time is not after the one before
         self._others_reach = 0.0
+        self._pictures_reach = 0.0
+        self._clock_is_wrong = False
         # A float, since computing with a packet's own fraction costs more than reading the packet.
         self._base = float(stream.time_base or 0)
 
@@ -78,7 +81,7 @@ class Demuxer:
     def duration(self) -> float:
         """Seconds of audio: the sum of the packets' lengths where these are exact, otherwise their span."""
         exact = self.stream.time_base is not None and self.stream.time_base <= Fraction(1, 8000)
-        span = max(self._end - (self._first or 0.0), 0.0)
+        span = max(self._end - (self._first or 0.0) - total(self.gaps), 0.0)
         return self._summed if exact or not span else span
 
     @property
@@ -100,6 +103,16 @@ class Demuxer:
     def reach(self) -> float:
         """Seconds on the file's clock at which its last data ends, that of other tracks included."""
         return max(self._end, self._others_reach)
+
+    @property
+    def clock_holds(self) -> bool:
+        """Whether the track's clock neither restarts nor is wrong, so that it can be compared with other tracks'."""
+        return not self._shift and not self._clock_is_wrong
+
+    @property
+    def pictures_reach(self) -> float:
+        """Seconds on the file's clock at which other tracks with sound or pictures end, as far as they were read."""
+        return self._pictures_reach
 
     def __iter__(self) -> Iterator["av.packet.Packet[Any]"]:
         """Yields the track's packets in the file's order; skips and counts unreadable places."""
@@ -138,12 +151,13 @@ class Demuxer:
         return self._container.demux()  # all streams: how far the others reach shows whether the end is missing
 
     def _judge_gaps(self) -> None:
-        """Takes back the errors that were counted for gaps where the clock was at fault."""
-        if 2 * self._gaps > self.packets:  # a wrong clock, as for E-AC-3 and DTS in AVI
-            self.errors -= self._gaps
+        """Takes back the gaps where the clock was at fault."""
+        if 2 * self._gap_count > self.packets:  # a wrong clock, as for E-AC-3 and DTS in AVI
+            self.gaps = []
+            self._clock_is_wrong = True
             self._end = (self._first or 0.0) + self._summed
-        elif self._gap_seconds <= self._stalled_seconds + GAP:  # a clock that stalls, as for FLAC in ASF
-            self.errors -= self._gaps
+        elif total(self.gaps) <= self._stalled_seconds + MIN_GAP:  # a clock that stalls, as for FLAC in ASF
+            self.gaps = []
 
     def _note_other(self, packet: "av.packet.Packet[Any]") -> None:
         """Notes what a packet of another track reveals: the cover, or how far the file reaches."""
@@ -152,6 +166,8 @@ class Demuxer:
         elif packet.pts is not None:
             end = (packet.pts + (packet.duration or 0)) * float(packet.time_base or 0)
             self._others_reach = max(self._others_reach, end)
+            if packet.stream.type in ("audio", "video"):
+                self._pictures_reach = max(self._pictures_reach, end)
 
     def _offer_cover(self, rank: int, picture: bytes) -> None:
         if rank < self._cover_rank:
@@ -162,7 +178,7 @@ class Demuxer:
         self.packets += 1
         self.errors += packet.is_corrupt
         self.ends_early = packet.is_corrupt
-        length = (packet.duration or 0) * self._base
+        length = self._sounding((packet.duration or 0) * self._base)
         self._summed += length
         time = packet.dts if packet.pts is None else packet.pts
         if time is not None:
@@ -179,6 +195,15 @@ class Demuxer:
             self.skipped = max(self.skipped - self._hidden, 0)
         if self._probes_left:
             self._probe(packet)
+
+    def _sounding(self, length: float) -> float:
+        """Returns the seconds of a packet's sound: in mov and mp4 the packet before a gap lasts until its end."""
+        if not self._container.format.name.startswith("mov,"):
+            return length
+        if length > self._shortest + MIN_GAP:
+            return self._shortest
+        self._shortest = min(length or math.inf, self._shortest)
+        return length
 
     def _hide(self, packet: "av.packet.Packet[Any]") -> None:
         """Leaves out a packet that an edit list hides; the first tells how many samples are skipped, these included."""
@@ -198,13 +223,12 @@ class Demuxer:
         start += self._shift
         if self._page is not None and position != self._page:
             self._count_page(start)
-        if start < self._end - GAP:  # the clock restarts
+        if start < self._end - MIN_GAP:  # the clock restarts
             self._shift += self._end - start
             start = self._end
-        elif start > self._end + GAP:
-            self.errors += 1
-            self._gaps += 1
-            self._gap_seconds += start - self._end
+        elif start > self._end + MIN_GAP:
+            self._gap_count += 1
+            add_gap(self.gaps, Gap(self._end - self._first - total(self.gaps), start - self._end))
         elif start <= self._last_start and self.packets > 1:
             self._stalled_seconds += length
         self._last_start = start
@@ -212,7 +236,7 @@ class Demuxer:
 
     def _count_page(self, start: float) -> None:
         # libav puts the first page of FLAC in Ogg at 0; only the second shows where the clock starts.
-        if self._container.format.name == "ogg" and start > self._end + GAP:
+        if self._container.format.name == "ogg" and start > self._end + MIN_GAP:
             self._first = (self._first or 0.0) + start - self._end
             self._end = start
         self._page = None

@@ -47,6 +47,7 @@ from functions.convert.demux.protocol import (
     receive_order,
 )
 from functions.convert.errors import UnsupportedLayout
+from functions.convert.gaps import Gap
 from functions.convert.sandbox import limits
 
 if TYPE_CHECKING:
@@ -140,11 +141,17 @@ def extract(
             demuxer, lambda: formats(container, demuxer, boxes.fragmented), target, fragmented=boxes.fragmented
         )
     target.flush()
+    # Of a fragmented file libav knows the length of the fragments that are there.
+    missing = 0.0 if boxes.fragmented and boxes.truncated else _missing(container, demuxer, declared, size)
+    truncated = demuxer.ends_early or boxes.truncated or declared.size > size
+    lead, tail = _surroundings(container, demuxer)
     report = replace(
         _report(container, demuxer, name),
-        # Of a fragmented file libav knows the length of the fragments that are there.
-        missing=0.0 if boxes.fragmented and boxes.truncated else _missing(container, demuxer, declared, size),
-        truncated=demuxer.ends_early or boxes.truncated or declared.size > size,
+        missing=missing,
+        truncated=truncated,
+        gaps=_from_first_played(demuxer),
+        lead=lead,
+        tail=0.0 if missing > 1.0 or truncated else tail,
     )
     return Extracted(report, _cover(demuxer))
 
@@ -171,7 +178,15 @@ def _extract_by_tables(
     demuxer = Demuxer(container, streams[number])
     for _ in demuxer:
         pass
-    report = replace(_report(container, demuxer, "mov"), duration=movie.duration, packets=movie.packets)
+    timeline = movie.timeline()
+    report = replace(
+        _report(container, demuxer, "mov", timeline.pause),
+        duration=timeline.duration,
+        packets=movie.packets,
+        gaps=timeline.gaps,
+        lead=timeline.lead,
+        tail=timeline.tail,
+    )
     cover = _cover(demuxer)
     if copy and report.codec == "mp3":
         if demuxer.skipped or demuxer.errors:
@@ -211,7 +226,8 @@ def _cover(demuxer: Demuxer) -> bytes:
     return demuxer.cover if len(demuxer.cover) <= MAX_COVER else b""
 
 
-def _report(container: "av.container.InputContainer", demuxer: Demuxer, name: str) -> TrackReport:
+def _report(container: "av.container.InputContainer", demuxer: Demuxer, name: str, pause: float = 0.0) -> TrackReport:
+    # ``pause``: seconds before the sound on the file's clock that the demuxer does not know of.
     stream = demuxer.stream
     return TrackReport(
         codec=_codec(stream),
@@ -225,7 +241,7 @@ def _report(container: "av.container.InputContainer", demuxer: Demuxer, name: st
         duration=demuxer.duration,
         missing=0.0,
         tags=_limited(_tags(container, stream)),
-        chapters=_chapters(container, demuxer),
+        chapters=_chapters(container, demuxer, pause),
         dropped=len(demuxer.cover) if len(demuxer.cover) > MAX_COVER else 0,
     )
 
@@ -263,10 +279,10 @@ def _limited(found: dict[str, str]) -> dict[str, str]:
     return kept
 
 
-def _chapters(container: "av.container.InputContainer", demuxer: Demuxer) -> list[Chapter]:
+def _chapters(container: "av.container.InputContainer", demuxer: Demuxer, pause: float) -> list[Chapter]:
     """Returns the container's chapters, on the clock of the extracted track."""
     # The tag of an MP3 file counts from the first sample that is played, not from the first packet.
-    start = 0.0 if container.format.name == "mp3" else demuxer.start
+    start = 0.0 if container.format.name == "mp3" else demuxer.start + pause
     chapters = []
     for number, chapter in enumerate(container.chapters()[:MAX_CHAPTERS], 1):
         base = float(chapter["time_base"] or 0)
@@ -302,6 +318,34 @@ def _missing(container: "av.container.InputContainer", demuxer: Demuxer, declare
         return 0.0
     start = (container.start_time or 0) / AV_TIME_BASE
     return max(_claimed_end(container, start, container.duration / AV_TIME_BASE) - demuxer.reach, 0.0)
+
+
+def _from_first_played(demuxer: Demuxer) -> list[Gap]:
+    """Returns the gaps of the track on a clock that starts with the first sample that is played."""
+    skipped = demuxer.skipped / (demuxer.stream.sample_rate or demuxer.rate or 1)
+    return [Gap(max(gap.start - skipped, 0.0), gap.length) for gap in demuxer.gaps]
+
+
+def _surroundings(container: "av.container.InputContainer", demuxer: Demuxer) -> tuple[float, float]:
+    """Returns the seconds of other tracks with sound or pictures before and after the track's sound."""
+    others = [
+        stream
+        for stream in (*container.streams.audio, *container.streams.video)
+        if stream.index != demuxer.stream.index and not is_picture(stream)
+    ]
+    if not others or not demuxer.clock_holds:
+        return 0.0, 0.0
+    end = demuxer.pictures_reach
+    for stream in others:
+        if stream.duration and stream.time_base:
+            start = float((stream.start_time or 0) * stream.time_base)
+            length = float(stream.duration * stream.time_base)
+            end = max(end, length if length > start else start + length)  # as in _claimed_end
+    own = demuxer.stream
+    # AVI delays sound by empty chunks, which libav passes over; its header counts them.
+    own_end = max(demuxer.end, float(own.frames * (own.time_base or 0)) if container.format.name == "avi" else 0.0)
+    lead = demuxer.start - (container.start_time or 0) / AV_TIME_BASE
+    return max(lead, 0.0), max(end - own_end, 0.0)
 
 
 def _claimed_end(container: "av.container.InputContainer", start: float, length: float) -> float:

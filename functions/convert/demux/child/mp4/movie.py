@@ -10,14 +10,18 @@ import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, repeat, takewhile
+from typing import NamedTuple
 
 from functions.convert.demux.child.mp4.boxes import Box, BoxReader, PatchedFile
 from functions.convert.errors import UnsupportedLayout
+from functions.convert.gaps import MAX_GAPS, MIN_GAP, Gap, add_gap, total
 
 #: Packets that libav sees.
 _SHOWN_PACKETS = 16
 #: A week of the shortest packets.
 _MAX_PACKETS = 1 << 28
+#: Different lengths of packets that are counted to find the usual one.
+_MAX_LENGTHS = 1000
 #: Boxes on the top level of the file; a file with more is left to libav.
 _MAX_TOP_BOXES = 64
 #: The tables that say where the chunks are.
@@ -26,6 +30,24 @@ CHUNK_TABLES = {b"stsc", b"stco", b"co64"}
 _COPIED_TABLES = {b"stsd", b"stts", b"stsz", b"stss", b"sgpd", b"sbgp", b"sdtp", b"free"}
 #: Boxes with an entry for every packet, or every few.
 _TABLES = CHUNK_TABLES | {b"stts", b"ctts", b"stsz", b"stz2", b"stss", b"stps", b"sdtp", b"sbgp"}
+
+
+class Timeline(NamedTuple):
+    """When the sound of a track is played, in seconds.
+
+    Attributes:
+        duration: the sound.
+        gaps: pauses between edits, and packets that last longer than their sound.
+        pause: the time before the sound, by the edit list.
+        lead: the time of other tracks with sound or pictures before the sound.
+        tail: the time of other tracks with sound or pictures after the sound.
+    """
+
+    duration: float
+    gaps: list[Gap]
+    pause: float
+    lead: float
+    tail: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +74,75 @@ class Movie:
     packets: int
     audios: int
 
-    @property
-    def duration(self) -> float:
-        """Seconds of audio, by the edit list, or by all packets if there is none."""
+    def timeline(self) -> Timeline:
+        """Returns when the track's sound is played, by the edit list, or by all packets if there is none."""
+        gaps, duration = self._shown()
+        played = [trak for trak in self.traks if _handler(self.reader, trak) in (b"soun", b"vide")]
+        pause = self._pause(self.trak)
+        end = max(self._end(trak) for trak in played)
+        return Timeline(
+            duration=duration,
+            gaps=gaps,
+            pause=pause,
+            lead=pause - min(self._pause(trak) for trak in played),
+            tail=max(end - pause - duration - total(gaps), 0.0),
+        )
+
+    def _pause(self, trak: Box) -> float:
+        """Returns the seconds before the first edit of a track."""
+        for length, start in islice(self.edits(trak), 1):
+            return length / self.clock if start is None else 0.0
+        return 0.0
+
+    def _end(self, trak: Box) -> float:
+        """Returns the seconds at which a track ends, by its header; 0 if that does not say."""
+        tkhd = self.reader.find(trak, b"tkhd")
+        offset, width = (28, 8) if self.reader.number(tkhd.body, 1) else (20, 4)
+        length = self.reader.number(tkhd.body + offset, width)
+        return 0.0 if length == (1 << 8 * width) - 1 else length / self.clock
+
+    def _shown(self) -> tuple[list[Gap], float]:
+        """Returns the gaps, and the seconds of sound that the edit list shows."""
         clock = self.clock
         ticks = self.ticks
-        total = sum(count * length for count, length in self.times()) / ticks
-        edited = 0.0
-        for length, start in self.edits():
-            if start is not None:  # otherwise a pause, which is not played
-                edited += length / clock or total - start / ticks
-        return min(edited, total) if edited > 0 else total
+        holes, whole = self._holes()
+        gaps: list[Gap] = []
+        sound = 0.0
+        for number, (length, start) in enumerate(self.edits()):
+            if start is None:
+                if number:
+                    add_gap(gaps, Gap(sound, length / clock))
+                continue
+            end = min(start + length * ticks / clock, whole) if length else whole
+            for begin, stop in holes:
+                if start < begin and stop < end:
+                    sound += (begin - start) / ticks
+                    add_gap(gaps, Gap(sound, (stop - begin) / ticks))
+                    start = stop
+            sound += max(end - start, 0) / ticks
+        if sound:
+            return gaps, sound
+        gaps = []
+        for begin, stop in holes:
+            gaps.append(Gap(begin / ticks - total(gaps), (stop - begin) / ticks))
+        return gaps, whole / ticks - total(gaps)
+
+    def _holes(self) -> tuple[list[tuple[int, int]], int]:
+        """Returns where packets last longer than their sound, and the length of all, in the track's time base."""
+        packets: dict[int, int] = {}
+        for count, length in self.times():
+            if length in packets or len(packets) < _MAX_LENGTHS:
+                packets[length] = packets.get(length, 0) + count
+        usual = max(packets, key=lambda length: packets[length])
+        longest = usual + MIN_GAP * self.ticks
+        at = 0
+        holes: list[tuple[int, int]] = []
+        for count, length in self.times():
+            if length > longest:
+                starts = range(at, at + count * length, length)
+                holes += [(start + usual, start + length) for start in islice(starts, MAX_GAPS - len(holes))]
+            at += count * length
+        return holes, at
 
     @property
     def clock(self) -> int:
@@ -80,10 +160,14 @@ class Movie:
             raise UnsupportedLayout
         return number
 
-    def edits(self) -> Iterator[tuple[int, int | None]]:
-        """Yields the edit list: each entry's length on the file's clock, and its start in the track (None: a pause)."""
+    def edits(self, trak: Box | None = None) -> Iterator[tuple[int, int | None]]:
+        """Yields an edit list, by default the audio track's.
+
+        Yields:
+            Each entry's length on the file's clock, and its start in the track's time base; None is a pause.
+        """
         reader = self.reader
-        for edts in (box for box in reader.children(self.trak) if box.kind == b"edts"):
+        for edts in (box for box in reader.children(trak or self.trak) if box.kind == b"edts"):
             elst = reader.find(edts, b"elst")
             width = 8 if reader.number(elst.body, 1) else 4
             for offset in range(elst.body + 8, elst.end - 2 * width, 2 * width + 4):
