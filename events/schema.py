@@ -18,7 +18,9 @@ PREFIX = "dev.mp3burst."
 #: A job's id: 32 lowercase hexadecimal digits.
 JobId = NewType("JobId", str)
 
-_JOB_ID = re.compile("[0-9a-f]{32}")
+_ID = re.compile("[0-9a-f]{32}")
+#: The fields of events that have such an id.
+_ID_FIELDS = ("job", "user")
 _MAX_INTEGER = 2**31 - 1  # the maximum of an INTEGER column
 
 
@@ -28,17 +30,24 @@ class BadEvent(Mp3burstError):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event about one job. Subclasses set ``type`` and may add fields of JSON types."""
+    """An event about one job or one user. Subclasses set ``type`` and have fields of JSON types."""
 
     type: ClassVar[str] = ""
 
-    #: The id of the job, 32 hexadecimal digits.
-    job: JobId
+    @property
+    def subject(self) -> str:
+        """The CloudEvents subject: the id of the job or the user."""
+        raise NotImplementedError
+
+    @property
+    def about(self) -> str:
+        """What the event is about, as log lines name it: ``job 0123...`` or ``user 0123...``."""
+        raise NotImplementedError
 
     @property
     def id(self) -> str:
         """The CloudEvents id: the same for equal events, whichever function emits them."""
-        return f"{self.job}.{self.type.removeprefix(PREFIX)}"
+        return f"{self.subject}.{self.type.removeprefix(PREFIX)}"
 
     def headers(self, source: str) -> dict[str, str]:
         """Returns the CloudEvents attributes as headers, the same for HTTP and AMQP in binary mode.
@@ -51,7 +60,7 @@ class Event:
             "ce-id": self.id,
             "ce-type": self.type,
             "ce-source": source,
-            "ce-subject": self.job,
+            "ce-subject": self.subject,
             "content-type": "application/json",
         }
 
@@ -61,14 +70,32 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class VideoUploaded(Event):
+class JobEvent(Event):
+    """An event about one job."""
+
+    #: The id of the job, 32 hexadecimal digits.
+    job: JobId
+
+    @property
+    def subject(self) -> str:
+        """The CloudEvents subject: the id of the job."""
+        return self.job
+
+    @property
+    def about(self) -> str:
+        """The job, as log lines name it."""
+        return f"job {self.job}"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoUploaded(JobEvent):
     """A video is stored and its job was created."""
 
     type = PREFIX + "video.uploaded"
 
 
 @dataclass(frozen=True, slots=True)
-class PieceCut(Event):
+class PieceCut(JobEvent):
     """Piece ``n`` (from 0) of the job's audio waits to be encoded."""
 
     type = PREFIX + "piece.cut"
@@ -82,28 +109,55 @@ class PieceCut(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class PiecesEncoded(Event):
+class PiecesEncoded(JobEvent):
     """Every piece of the job is encoded: the MP3 can be joined."""
 
     type = PREFIX + "pieces.encoded"
 
 
 @dataclass(frozen=True, slots=True)
-class Mp3Ready(Event):
+class Mp3Ready(JobEvent):
     """The job's MP3 is stored."""
 
     type = PREFIX + "mp3.ready"
 
 
 @dataclass(frozen=True, slots=True)
-class ConversionFailed(Event):
+class ConversionFailed(JobEvent):
     """The job failed permanently; its row has the error."""
 
     type = PREFIX + "conversion.failed"
 
 
+@dataclass(frozen=True, slots=True)
+class AddressUnconfirmed(Event):
+    """The user's address waits to be confirmed; mail ``n`` (from 0) asks for it."""
+
+    type = PREFIX + "address.unconfirmed"
+
+    #: The id of the user, 32 hexadecimal digits.
+    user: str
+    n: int
+
+    @property
+    def subject(self) -> str:
+        """The CloudEvents subject: the id of the user."""
+        return self.user
+
+    @property
+    def about(self) -> str:
+        """The user, as log lines name them."""
+        return f"user {self.user}"
+
+    @property
+    def id(self) -> str:
+        """The CloudEvents id, with the mail's number."""
+        return f"{self.user}.address.unconfirmed.{self.n}"
+
+
 EVENTS: dict[str, type[Event]] = {
-    event.type: event for event in (VideoUploaded, PieceCut, PiecesEncoded, Mp3Ready, ConversionFailed)
+    event.type: event
+    for event in (VideoUploaded, PieceCut, PiecesEncoded, Mp3Ready, ConversionFailed, AddressUnconfirmed)
 }
 
 
@@ -143,8 +197,8 @@ def _faults(kind: type[Event], data: Mapping[str, Any]) -> list[str]:
             faults.append(f"{field.name} is missing")
         elif type(value) is not expected:
             faults.append(f"{field.name} must be {expected.__name__}")
-        elif field.name == "job" and not _JOB_ID.fullmatch(str(value)):
-            faults.append("job is not a valid id")
+        elif field.name in _ID_FIELDS and not _ID.fullmatch(str(value)):
+            faults.append(f"{field.name} is not a valid id")
         elif isinstance(value, int) and not 0 <= value <= _MAX_INTEGER:
             faults.append(f"{field.name} is out of range")
     return faults

@@ -38,10 +38,10 @@ def handling(event: Event) -> Iterator[None]:
     try:
         yield
     except LeaseLost:
-        log.info("job %s: another worker is handling %s", event.job, event.type)
+        log.info("%s: another worker is handling %s", event.about, event.type)
     except TryAgain as error:
-        log.warning("job %s: %s will be retried: %s", event.job, event.type, with_cause(error))
+        log.warning("%s: %s will be retried: %s", event.about, event.type, with_cause(error))
         raise ServiceUnavailable(str(error)) from error
     except Exception as error:
-        log.exception("job %s: %s failed", event.job, event.type)
+        log.exception("%s: %s failed", event.about, event.type)
         raise ServiceUnavailable("The function failed; its log has the cause.") from error

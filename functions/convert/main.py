@@ -3,7 +3,7 @@
 import functions_framework
 from cloudevents.http import CloudEvent
 
-from events.schema import PieceCut
+from events.schema import PieceCut, PiecesEncoded, VideoUploaded
 from functions.convert import handlers
 from functions.convert.demux.spawner import spawner
 from functions.convert.dependencies import dependencies
@@ -13,7 +13,7 @@ from functions.event_endpoint import handling, received
 @functions_framework.cloud_event
 def convert(event: CloudEvent) -> None:
     """Handles dev.mp3burst.video.uploaded."""
-    if (uploaded := received(event)) is not None:
+    if isinstance(uploaded := received(event), VideoUploaded):
         with handling(uploaded):
             spawner.prepare()
             handlers.convert(uploaded.job, dependencies())
@@ -31,6 +31,6 @@ def encode(event: CloudEvent) -> None:
 @functions_framework.cloud_event
 def join(event: CloudEvent) -> None:
     """Handles dev.mp3burst.pieces.encoded."""
-    if (encoded := received(event)) is not None:
+    if isinstance(encoded := received(event), PiecesEncoded):
         with handling(encoded):
             handlers.join(encoded.job, dependencies())

@@ -67,7 +67,7 @@ def sweep_up(deps: Dependencies, budget: float = BUDGET) -> None:
     end = time.monotonic() + budget
     failed = deps.overdue.fail_exhausted()
     for event in failed:
-        log.error("job %s: its attempts are exhausted", event.job)
+        log.error("%s: its attempts are exhausted", event.about)
     deps.outbox.emit_all(failed)
     if abandoned := deps.overdue.abandon_mails():
         log.error("%d mails could not be sent for a day and were abandoned", abandoned)
@@ -85,7 +85,7 @@ def _emit_due(deps: Dependencies, end: float) -> None:
         for row in due:
             if time.monotonic() > end:
                 return
-            log.warning("job %s: %s is overdue: emitting it again", row.event.job, row.event.type)
+            log.warning("%s: %s is overdue: emitting it again", row.event.about, row.event.type)
             if not deps.outbox.emit(row.event, seen=row.seen):
                 return
 
