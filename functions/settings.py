@@ -69,3 +69,15 @@ def number(
         bounds = f"from {minimum:g} to {maximum:g}" if maximum < math.inf else f"of at least {minimum:g}"
         raise BadSetting(f"{name} is {text!r}: it must be a number {bounds}.")
     return value
+
+
+def switch(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """Returns whether the variable is ``on``, or the default if it is not set.
+
+    Raises:
+        BadSetting: the value is neither ``on`` nor ``off``.
+    """
+    text = environ.get(name, "")
+    if text not in ("", "on", "off"):
+        raise BadSetting(f"{name} is {text!r}: it must be on or off.")
+    return text == "on" if text else default

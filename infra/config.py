@@ -19,13 +19,14 @@ from cryptography.hazmat.primitives.serialization import (
 from functions.convert.cpus import available_cpus
 from functions.convert.ffmpeg.binary import configured_ffmpeg
 from functions.convert.sandbox import setting
-from functions.settings import BadSetting, number
+from functions.settings import BadSetting, number, switch
 from infra.migrations.rights import CONNECTION, RIGHTS, connection_of
 
 #: The variables of each ConfigMap and Secret. They exist if the operator sets them; some have a default.
 VARIABLES = {
     "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES "
-    "MAX_SECONDS TOKEN_HOURS TRUSTED_PROXIES FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG SANDBOX TOKEN_PUBLIC_KEYS",
+    "MAX_SECONDS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR TRUSTED_PROXIES FANOUT_SECONDS FANOUT_PIECES "
+    "ENCODERS FFMPEG SANDBOX TOKEN_PUBLIC_KEYS",
     "database-owner": " ".join((*CONNECTION, "DATABASE_USERS_KEY")),
     **{f"database-{function}": " ".join(CONNECTION) for function in RIGHTS},
     "log": "LOG_KEY",
@@ -39,7 +40,7 @@ VARIABLES = {
 #: The variables that are numbers. The function that reads one checks its range.
 _NUMBERS = (
     "LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS QUOTA_JOBS QUOTA_BYTES TOKEN_HOURS FANOUT_SECONDS FANOUT_PIECES "
-    "ENCODERS MAX_SECONDS MIN_FREE_BYTES SMTP_PORT MYSQL_PORT"
+    "ENCODERS MAX_SECONDS MIN_FREE_BYTES REGISTRATIONS_PER_HOUR SMTP_PORT MYSQL_PORT"
 )
 
 
@@ -50,13 +51,15 @@ def check(environ: Mapping[str, str]) -> None:
         environ: the operator's variables.
 
     Raises:
-        BadSetting: a number is invalid, FFMPEG or LINK_KEY is unusable, or this system has no sandbox for decoders.
+        BadSetting: a number or a switch is invalid, FFMPEG or LINK_KEY is unusable, or this system has no sandbox for
+            decoders.
         events.rabbitmq.connection.BadAmqpUrl: AMQP_URL is not the URL of a RabbitMQ server.
     """
     for name in _NUMBERS.split():
         number(environ, name, 0)
     configured_ffmpeg(environ)
     setting.is_on(environ)
+    switch(environ, "CONFIRM_EMAIL", default=True)
     # Imported only if needed: most installations on one machine set neither.
     if environ.get("LINK_KEY"):
         from functions.auth.links import Links

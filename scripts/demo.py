@@ -55,6 +55,19 @@ class Api:
         finally:
             connection.close()
 
+    def press_button(self, link: str) -> None:
+        """Does what the button on the page of a mail's link does; raises DemoError if it does not work."""
+        connection = http.client.HTTPConnection("localhost", self.port, timeout=120)
+        parts = urllib.parse.urlsplit(link)
+        try:
+            connection.request("POST", f"{parts.path}?{parts.query}")
+            answer = connection.getresponse()
+            answer.read()
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise DemoError(f"mp3burst answered {answer.status} for {link}.")
+
     def create_upload(self, video: Path) -> str:
         """Creates a resumable upload by tus 1.0 and returns its path."""
         headers = {"Upload-Length": str(video.stat().st_size), "Upload-Metadata": f"filename {_base64(video.name)}"}
@@ -216,8 +229,6 @@ def start(data: Path, port: int) -> "tuple[subprocess.Popen[str], int]":
     log = data / "platform.log"
     print("# Start mp3burst")
     print(f"$ ./scripts/up --data {_typed(data)} --port {port} 2> {_typed(log)}")
-    # The clip, the log and the MP3 are for this user only, like everything that the platform writes.
-    os.umask(0o077)
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         errors = log.open("a")
@@ -233,7 +244,7 @@ def start(data: Path, port: int) -> "tuple[subprocess.Popen[str], int]":
             text=True,
             start_new_session=True,
             env={name: value for name, value in os.environ.items() if name not in _MAIL_VARIABLES}
-            | {"MAIL_DIR": str(data / "mail")},
+            | {"MAIL_DIR": str(data / "mail"), "CONFIRM_EMAIL": "on"},
         )
     return platform, began
 
@@ -250,13 +261,15 @@ def wait_until_ready(platform: "subprocess.Popen[str]", log: Path, began: int) -
 
 
 def convert(api: Api, video: Path, data: Path) -> None:
-    """Registers, logs in, uploads, waits, reads the mail, downloads the MP3 and checks it."""
+    """Registers, confirms the address, logs in, uploads, waits, reads the mail, downloads the MP3 and checks it."""
     user = f"demo-{secrets.token_hex(3)}@example.org"
     password = secrets.token_urlsafe(12)
     form = {"name": "Demo", "username": user, "password": password}
     print("\n# Register a user")
     print(f"$ curl {api.url}/register -H 'Content-Type: application/json' -d '{json.dumps(form)}'")
-    print(json.dumps(api.call("POST", "/register", {}, json.dumps(form).encode())))
+    registered = api.call("POST", "/register", {}, json.dumps(form).encode())
+    print(json.dumps(registered))
+    confirm(api, data, registered["id"])
 
     print("\n# Log in")
     print(f"$ curl -X POST -u '{user}:{password}' {api.url}/login")
@@ -272,10 +285,7 @@ def convert(api: Api, video: Path, data: Path) -> None:
     job = await_job(api, id_)
     print(json.dumps(job, ensure_ascii=False))
 
-    letter = await_mail(data / "mail", id_)
-    print("\n# Read the email")
-    print(f"$ cat {_typed(letter)}\n")
-    print("\n".join("    " + line for line in text_of(letter).splitlines()))
+    read_mail(data, id_, "Read the email")
     if job["status"] == "failed":
         raise DemoError(job["error"])
 
@@ -286,6 +296,26 @@ def convert(api: Api, video: Path, data: Path) -> None:
     download(api, job["mp3"], mp3)
     check(mp3, job["duration"])
     print(f"\nSaved {mp3}: {job['duration']:.2f} s, {mp3.stat().st_size} bytes. It was decoded without errors.")
+
+
+def confirm(api: Api, data: Path, user: str) -> None:
+    """Confirms the user's address by the link in the first mail."""
+    text = read_mail(data, user, "Read the email that asks to confirm the address")
+    link = next(line for line in text.splitlines() if "/confirm?" in line)
+    print("# Confirm it, as the button on the link's page does")
+    print(f'$ curl -X POST "{link}"')
+    api.press_button(link)
+    print("Your address is confirmed")
+
+
+def read_mail(data: Path, subject: str, title: str) -> str:
+    """Waits for the mail about a job or a user, shows it, and returns its text."""
+    letter = await_mail(data / "mail", subject)
+    text = text_of(letter)
+    print(f"\n# {title}")
+    print(f"$ cat {_typed(letter)}\n")
+    print("\n".join("    " + line for line in text.splitlines()))
+    return text
 
 
 def upload(api: Api, video: Path) -> str:
@@ -319,11 +349,11 @@ def await_job(api: Api, id_: str) -> dict[str, Any]:
             return job
 
 
-def await_mail(folder: Path, job: str) -> Path:
-    """Waits for the job's mail, which arrives within seconds."""
+def await_mail(folder: Path, subject: str) -> Path:
+    """Waits for the mail about a job or a user, which arrives within seconds."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for letter in folder.glob(f"{job}.*.eml"):
+        for letter in folder.glob(f"{subject}.*.eml"):
             return letter
         time.sleep(0.05)
     raise DemoError(f"No email arrived within a minute: see {folder.parent / 'platform.log'}.")

@@ -2,13 +2,17 @@
 
 import secrets
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from events.errors import Mp3burstError
+from events.schema import AddressUnconfirmed
+from functions.auth.allowance import confirmations, use
 from functions.state.database import Conflict, Database
+from functions.state.mails import ask_to_confirm
 from functions.state.schema import UserId, now, users
 
 #: OWASP's minimum for argon2id: 19 MiB, 2 passes, 1 lane. Twenty simultaneous logins fit a small pod.
@@ -18,6 +22,8 @@ MAX_USERNAME: Final = 254  # characters
 #: Characters of a username as typed. A character of a username in stored form has at most four code points when it is
 #: decomposed (UAX #15, table "Expansion Factors"). Normalization sorts combining marks in quadratic time.
 MAX_TYPED_USERNAME: Final = 4 * MAX_USERNAME
+#: Registrations that name one address at once insert its allowance in turn.
+_MAX_TRIES: Final = 3
 _BY_USERNAME: Final = select(users).where(users.c.username == bindparam("name"))
 #: The hash of a random, discarded password with these parameters, checked when there is no such user: the check then
 #: takes as long as for a user who exists.
@@ -75,24 +81,63 @@ class Accounts:
         self._hasher: Any = None
 
     def add(self, name: str, username: str, password: str, email: str, role: str = "user") -> User:
-        """Adds a user.
+        """Adds a user whose address counts as confirmed.
 
         Raises:
             UsernameTaken: the username already belongs to a user.
         """
         user = User(UserId(secrets.token_hex(16)), normalize_username(username), email.strip(), name.strip(), role)
+        row = insert(users).values(**self._columns(user, password), confirmed_at=now())
+        self._insert(user, lambda connection: connection.execute(row))
+        return user
+
+    def register(self, name: str, username: str, password: str, email: str) -> tuple[User, AddressUnconfirmed | None]:
+        """Adds a user and, in the same transaction, the mail that asks to confirm the address.
+
+        Returns:
+            The user, and the event to emit; None if the address got too many of these mails, so that there is none.
+
+        Raises:
+            UsernameTaken: the username already belongs to a user.
+        """
+        user = User(UserId(secrets.token_hex(16)), normalize_username(username), email.strip(), name.strip(), "user")
+        row = insert(users).values(self._columns(user, password))
+        events: list[AddressUnconfirmed] = []
+
+        def register(connection: Connection) -> None:
+            connection.execute(row)
+            if not use(connection, confirmations(user.email)):
+                events.append(ask_to_confirm(connection, user.id))
+
+        self._insert(user, register)
+        # A transaction that was repeated may have appended its event twice.
+        return user, events[-1] if events else None
+
+    def _columns(self, user: User, password: str) -> dict[str, Any]:
         columns = {field: getattr(user, field) for field in User.__dataclass_fields__}
-        row = insert(users).values(**columns, password_hash=self._argon2().hash(password), created_at=now())
-        try:
-            self._database.run(lambda connection: connection.execute(row))
-        except Conflict as error:
-            owner = self._database.read(
+        return {**columns, "password_hash": self._argon2().hash(password), "created_at": now()}
+
+    def _insert(self, user: User, work: Callable[[Connection], object]) -> None:
+        """Runs a transaction that inserts the user.
+
+        Raises:
+            UsernameTaken: the username already belongs to a user.
+        """
+        for _ in range(_MAX_TRIES):
+            try:
+                self._database.run(work)
+                return
+            except Conflict as error:
+                conflict = error
+            owner = self._database.run(
                 lambda connection: connection.scalar(select(users.c.id).where(users.c.username == user.username))
             )
-            # If the row is ours, an earlier try was committed but its confirmation was lost.
-            if owner != user.id:
-                raise UsernameTaken("This username is taken: choose another one, or log in.") from error
-        return user
+            if owner == user.id:
+                return  # an earlier try was committed, and only its confirmation was lost
+            if owner is not None:
+                raise UsernameTaken("This username is taken: choose another one, or log in.") from conflict
+            # Another user with this address was first to insert what the address has used of its allowance.
+        raise conflict
 
     def authenticate(self, username: str, password: str) -> User:
         """Returns the user with these credentials. Takes the same time whether or not the user exists.
@@ -105,7 +150,7 @@ class Accounts:
         name = normalize_username(username)
         row = None
         if name and "\0" not in name:  # PostgreSQL rejects NUL in text
-            row = self._database.read(lambda connection: connection.execute(_BY_USERNAME, {"name": name}).one_or_none())
+            row = self._database.run(lambda connection: connection.execute(_BY_USERNAME, {"name": name}).one_or_none())
         hasher = self._argon2()
         try:
             hasher.verify(_DUMMY_HASH if row is None else row.password_hash, password)

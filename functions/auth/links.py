@@ -1,40 +1,64 @@
-"""Signed download links: the link in a mail downloads one MP3 without a login until it expires.
+"""Signed links in mails: they download one MP3, confirm an address, or unsubscribe from mails, without a login.
 
-A link contains a JWT (RFC 7519) signed with HS256 (RFC 7518, section 3.2). Only notify and download have the key.
+A link contains a JWT (RFC 7519) signed with HS256 (RFC 7518, section 3.2). Only notify, download and confirm have the
+key. The token's audience says what the link does, so no link can be used for anything else.
 """
 
+import hashlib
+import hmac
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final, Self
+from dataclasses import dataclass
+from typing import Any, Final, Self
 from urllib.parse import urlencode
 
 from events.errors import Mp3burstError
 from functions.settings import BadSetting, number, required
 from functions.state.schema import UserId
 
-_AUDIENCE: Final = "download"
+_DOWNLOAD: Final = "download"
+_CONFIRM: Final = "confirm"
+_UNSUBSCRIBE: Final = "unsubscribe"
 _ISSUER: Final = "mp3burst"
 _DAY: Final = 24 * 60 * 60  # seconds
 #: Bytes: "a key of the same size as the hash output or larger MUST be used" (RFC 7518, section 3.2).
 _MIN_KEY: Final = 32
+#: What to do with a link that has expired or is invalid, by its audience.
+_REMEDIES: Final = {
+    _DOWNLOAD: ("log in and download the MP3 with your token", "download link"),
+    _CONFIRM: ("log in and ask for a new one with POST /confirm/again", "link"),
+    _UNSUBSCRIBE: ("use the link in the latest mail", "link"),
+}
 
 
 class BadLink(Mp3burstError):
-    """The link was not signed by us, is for another file, or has expired."""
+    """The link was not signed by us, is for something else, or has expired."""
 
     status = 401
     security_event = "link.refused"
 
 
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What a link confirms: that a user has an address, of which the link contains only a digest."""
+
+    user: UserId
+    digest: str
+
+    def is_for(self, email: str) -> bool:
+        """Returns whether this is the address."""
+        return hmac.compare_digest(self.digest, _digest(email))
+
+
 class Links:
-    """Creates and verifies download links."""
+    """Creates and verifies the links in mails."""
 
     def __init__(self, keys: Sequence[str], public_url: str, days: float = 7) -> None:
         """Creates links signed with the first key and verified with all keys.
 
         Args:
             keys: at least one, each of at least 32 bytes in UTF-8.
-            public_url: the URL at which users reach mp3burst, without a path; only ``make`` needs it.
+            public_url: the URL at which users reach mp3burst, without a path; only making links needs it.
             days: how long a link is valid.
 
         Raises:
@@ -55,17 +79,28 @@ class Links:
 
         Args:
             environ: ``LINK_KEY``, several separated by commas while keys are rotated; ``LINK_DAYS``, 7 by default;
-                ``PUBLIC_URL``, which download does not need.
+                ``PUBLIC_URL``, which only notify needs.
 
         Raises:
             BadSetting: LINK_KEY is missing or too short, or LINK_DAYS is not a number.
         """
-        keys = required(environ, "LINK_KEY", "the key that signs download links")
+        keys = required(environ, "LINK_KEY", "the key that signs the links in mails")
         return cls(
             [key.strip() for key in keys.split(",") if key.strip()],
             environ.get("PUBLIC_URL", ""),
             number(environ, "LINK_DAYS", 7, minimum=0.01),
         )
+
+    @property
+    def public_url(self) -> str:
+        """The URL at which users reach mp3burst.
+
+        Raises:
+            BadSetting: PUBLIC_URL is not set.
+        """
+        if not self._public_url:
+            raise BadSetting("PUBLIC_URL is not set: it must be the URL at which users reach mp3burst.")
+        return self._public_url
 
     def make(self, owner: UserId, fid: str) -> str:
         """Returns the URL that downloads the owner's MP3 without a login, valid for ``days`` days from now.
@@ -77,19 +112,8 @@ class Links:
         Raises:
             BadSetting: PUBLIC_URL is not set.
         """
-        import jwt
-
-        if not self._public_url:
-            raise BadSetting("PUBLIC_URL is not set: it must be the URL at which users reach mp3burst.")
-        claims = {
-            "aud": _AUDIENCE,
-            "iss": _ISSUER,
-            "sub": owner,
-            "fid": fid,
-            "exp": int(time.time() + self.days * _DAY),
-        }
-        token = jwt.encode(claims, self._keys[0], algorithm="HS256")
-        return f"{self._public_url}/download?{urlencode({'fid': fid, 'token': token})}"
+        token = self._sign(_DOWNLOAD, sub=owner, fid=fid, exp=self._expiry())
+        return f"{self.public_url}/download?{urlencode({'fid': fid, 'token': token})}"
 
     def verify(self, token: str, fid: str) -> UserId:
         """Returns the owner of the MP3 that the link downloads.
@@ -101,32 +125,86 @@ class Links:
         Raises:
             BadLink: the link has expired, was not signed by us, or is for another file.
         """
+        claims = self._claims(_DOWNLOAD, token, ("fid", "exp"))
+        if claims["fid"] != fid:
+            raise _invalid(_DOWNLOAD)
+        return UserId(str(claims["sub"]))
+
+    def make_confirmation(self, user: UserId, email: str) -> str:
+        """Returns the URL that confirms the user's address, valid for ``days`` days from now.
+
+        Raises:
+            BadSetting: PUBLIC_URL is not set.
+        """
+        token = self._sign(_CONFIRM, sub=user, address=_digest(email), exp=self._expiry())
+        return f"{self.public_url}/confirm?token={token}"
+
+    def verify_confirmation(self, token: str) -> Confirmation:
+        """Returns what a link confirms.
+
+        Raises:
+            BadLink: the link has expired or was not signed by us.
+        """
+        claims = self._claims(_CONFIRM, token, ("address", "exp"))
+        return Confirmation(UserId(str(claims["sub"])), str(claims["address"]))
+
+    def make_unsubscription(self, user: UserId) -> str:
+        """Returns the URL that unsubscribes the user from mails about jobs. It does not expire.
+
+        Raises:
+            BadSetting: PUBLIC_URL is not set.
+        """
+        return f"{self.public_url}/unsubscribe?token={self._sign(_UNSUBSCRIBE, sub=user)}"
+
+    def verify_unsubscription(self, token: str) -> UserId:
+        """Returns the user whom a link unsubscribes.
+
+        Raises:
+            BadLink: the link was not signed by us.
+        """
+        return UserId(str(self._claims(_UNSUBSCRIBE, token, ())["sub"]))
+
+    def _expiry(self) -> int:
+        return int(time.time() + self.days * _DAY)
+
+    def _sign(self, audience: str, **claims: object) -> str:
+        import jwt
+
+        return jwt.encode({"aud": audience, "iss": _ISSUER, **claims}, self._keys[0], algorithm="HS256")
+
+    def _claims(self, audience: str, token: str, needed: tuple[str, ...]) -> dict[str, Any]:
+        """Returns the claims of a token for this audience.
+
+        Raises:
+            BadLink: it has expired, or was not signed by us for this audience with all claims ``needed``.
+        """
         import jwt
 
         for key in self._keys:
             try:
-                claims = jwt.decode(
+                claims: dict[str, Any] = jwt.decode(
                     token,
                     key,
                     algorithms=["HS256"],
-                    audience=_AUDIENCE,
+                    audience=audience,
                     issuer=_ISSUER,
-                    options={"require": ["aud", "iss", "sub", "fid", "exp"]},
+                    options={"require": ["aud", "iss", "sub", *needed]},
                 )
             except jwt.InvalidSignatureError:
                 continue
             except jwt.ExpiredSignatureError as error:
-                raise BadLink("This download link has expired: log in and download the MP3 with your token.") from error
+                remedy, name = _REMEDIES[audience]
+                raise BadLink(f"This {name} has expired: {remedy}.") from error
             except (jwt.InvalidTokenError, UnicodeError, RecursionError) as error:
-                raise _invalid() from error
-            if claims["fid"] != fid:
-                break
-            return UserId(str(claims["sub"]))
-        raise _invalid()
+                raise _invalid(audience) from error
+            return claims
+        raise _invalid(audience)
 
 
-def _invalid() -> BadLink:
-    return BadLink(
-        "This download link is invalid: open the complete link from the mail, or log in and download the MP3 with your "
-        "token."
-    )
+def _digest(email: str) -> str:
+    return hashlib.sha256(email.encode()).hexdigest()[:32]
+
+
+def _invalid(audience: str) -> BadLink:
+    remedy, name = _REMEDIES[audience]
+    return BadLink(f"This {name} is invalid: open the complete link from the mail, or {remedy}.")

@@ -4,14 +4,14 @@ docs/decisions/login-throttle.md has the reasons and what an attacker can still 
 """
 
 import functools
-import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from events.errors import Mp3burstError
 from functions.auth.accounts import normalize_username
+from functions.auth.allowance import locked_row, subject_id
 from functions.networks import networks
 from functions.state.database import Conflict, Database
 from functions.state.schema import logins, now
@@ -117,19 +117,14 @@ def login_attempt(username: str, address: str) -> LoginAttempt:
     account = normalize_username(username)
     network, *sites = networks(address)
     return LoginAttempt(
-        here=Subject(_hash("account", f"{account}\n{network}"), _FREE_HERE, "account_here"),
-        account=Subject(_hash("account", account), _FREE_ACCOUNT, "account"),
+        here=Subject(subject_id("account", f"{account}\n{network}"), _FREE_HERE, "account_here"),
+        account=Subject(subject_id("account", account), _FREE_ACCOUNT, "account"),
         networks=(
-            Subject(_hash("address", network), _FREE_NETWORK, "network"),
-            *(Subject(_hash("address", site), _FREE_SITE, "site") for site in sites),
+            Subject(subject_id("address", network), _FREE_NETWORK, "network"),
+            *(Subject(subject_id("address", site), _FREE_SITE, "site") for site in sites),
         ),
-        known=_hash("known", f"{account}\n{network}"),
+        known=subject_id("known", f"{account}\n{network}"),
     )
-
-
-def _hash(kind: str, text: str) -> str:
-    # A hash has a fixed length, and keeps passwords typed into the username field out of the database.
-    return hashlib.sha256(f"{kind}:{text}".encode()).hexdigest()
 
 
 class Throttle:
@@ -144,7 +139,7 @@ class Throttle:
         Raises:
             TooManyFailures: a network is locked, or the account is, for this network.
         """
-        rows = self._database.read(lambda connection: connection.execute(_STATE, {"ids": attempt.ids}).all())
+        rows = self._database.run(lambda connection: connection.execute(_STATE, {"ids": attempt.ids}).all())
         clears_in = {row.subject: row.clears_in for row in rows}
         known_for = clears_in.get(attempt.known, 0)
         exempt = attempt.account.id if known_for > 0 else None
@@ -197,7 +192,7 @@ class Throttle:
 
 
 def _count_failure(connection: Connection, subject: Subject) -> Count:
-    row = _locked_row(connection, subject.id)
+    row = locked_row(connection, subject.id)
     time = row.time if row is not None else connection.scalar(select(now())) or 0
     clears_at = row.clears_at if row is not None else time
     if row is not None and row.locked_until > time:
@@ -214,7 +209,7 @@ def _count_failure(connection: Connection, subject: Subject) -> Count:
 
 
 def _forgive(connection: Connection, *, attempt: LoginAttempt) -> None:
-    here = _locked_row(connection, attempt.here.id)
+    here = locked_row(connection, attempt.here.id)
     if here is not None:
         counted = max(0, here.clears_at - here.time)
         others = logins.c.subject.in_([subject.id for subject in attempt.subjects if subject != attempt.here])
@@ -223,9 +218,3 @@ def _forgive(connection: Connection, *, attempt: LoginAttempt) -> None:
     renewed = {"locked_until": now(), "clears_at": now() + KNOWN_FOR}
     if not connection.execute(update(logins).where(logins.c.subject == attempt.known).values(renewed)).rowcount:
         connection.execute(insert(logins).values(subject=attempt.known, **renewed))
-
-
-def _locked_row(connection: Connection, subject: str) -> Row[tuple[int, int, int]] | None:
-    """Returns the subject's row with the time now; it stays locked until the transaction ends."""
-    query = select(logins.c.locked_until, logins.c.clears_at, now().label("time"))
-    return connection.execute(query.where(logins.c.subject == subject).with_for_update()).one_or_none()

@@ -1,4 +1,4 @@
-"""Sends the mail that announces a finished or failed job."""
+"""Sends the mails that announce a finished or failed job, and those that ask to confirm an address."""
 
 import functools
 import logging
@@ -30,7 +30,7 @@ class Dependencies:
 
     Attributes:
         mails: the mails table.
-        links: makes download links.
+        links: makes the links in mails.
         send: hands a mail to the mail server.
         unrecorded: the events whose mail this process has sent, but not yet recorded as sent.
     """
@@ -43,14 +43,17 @@ class Dependencies:
 
 @functions_framework.cloud_event
 def notify(event: CloudEvent) -> None:
-    """Handles dev.mp3burst.mp3.ready and dev.mp3burst.conversion.failed."""
-    if (ended := received(event)) is not None:
-        with handling(ended):
-            send_mail(ended.id, dependencies())
+    """Handles mp3.ready, conversion.failed and address.unconfirmed of dev.mp3burst."""
+    if (announced := received(event)) is not None:
+        with handling(announced):
+            send_mail(announced.id, dependencies())
 
 
 def send_mail(event: str, deps: Dependencies) -> None:
     """Sends the mail of this event, unless it was sent already or another worker is sending it.
+
+    A mail about a job goes only to a user who has confirmed the address and has not unsubscribed; otherwise it is
+    recorded as skipped, for good.
 
     The mail is sent twice, under the same Message-ID, in two cases only: this worker is killed after the mail server
     has accepted the mail and before that is recorded; or the database is unavailable just then for longer than the
@@ -69,8 +72,13 @@ def send_mail(event: str, deps: Dependencies) -> None:
         if addressee is None:
             deps.mails.fail(lease)
             return
+        about = lease.row.event.about
+        if reason := addressee.why_not:
+            log.info("%s: mail %s is skipped: %s", about, event, reason)
+            deps.mails.skip(lease)
+            return
         work = functools.partial(_send, event, lease, addressee, deps)
-        attempt(deps.mails, lease, work, f"job {addressee.job.id}: mail {event}")
+        attempt(deps.mails, lease, work, f"{about}: mail {event}")
     if event in deps.unrecorded:
         _record(event, lease, deps)
 
@@ -81,10 +89,10 @@ def _send(event: str, lease: Lease[MailRow], addressee: Addressee, deps: Depende
         renewer.check()
         deps.send(mail)
     except MailRefused:
-        log.exception("job %s: mail %s was refused", addressee.job.id, event)
+        log.exception("%s: mail %s was refused", lease.row.event.about, event)
         raise
     deps.unrecorded.add(event)
-    log.info("job %s: mail %s was sent", addressee.job.id, event)
+    log.info("%s: mail %s was sent", lease.row.event.about, event)
 
 
 def _record(event: str, lease: Lease[MailRow], deps: Dependencies) -> None:
@@ -109,12 +117,16 @@ def _record(event: str, lease: Lease[MailRow], deps: Dependencies) -> None:
 def write(event: str, lease: Lease[MailRow], addressee: Addressee, links: Links) -> Mail:
     """Writes the mail that the row asks for."""
     job = addressee.job
-    recipient = message.Recipient(addressee.name, addressee.email)
     message_id = message_id_of(event)
+    if job is None:
+        link = message.Link(links.make_confirmation(addressee.user, addressee.email), links.days)
+        return message.confirm(addressee.email, links.public_url, link, message_id)
+    unsubscribe = links.make_unsubscription(addressee.user)
+    recipient = message.Recipient(addressee.name, addressee.email, unsubscribe)
     if lease.row.kind == Mp3Ready.type:
         fid = job.mp3 or ""
         mp3 = message.Mp3(fid, job.filename, job.duration, job.warning)
-        link = message.DownloadLink(links.make(job.owner, fid), links.days)
+        link = message.Link(links.make(job.owner, fid), links.days)
         return message.ready(recipient, mp3, link, message_id)
     return message.failed(recipient, job.filename, job.error or "", message_id)
 

@@ -1,8 +1,15 @@
-"""The two mails that users get: the MP3 is ready, or the conversion failed. Plain text and HTML say the same."""
+"""The mails that users get, as plain text and HTML that say the same.
+
+Nothing that a user has entered is in a subject, or in a mail to an address that nobody has confirmed: anybody could
+write to strangers in our name. In the other mails, what a user has entered contains nothing that a mail program turns
+into a link.
+"""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from html import escape
+from pathlib import PurePosixPath
 from typing import Final
 
 from functions.notify.transports import CONTROLS, Mail
@@ -10,20 +17,24 @@ from functions.notify.transports import CONTROLS, Mail
 #: Characters that change the direction of the text after them (Unicode, UAX #9, section 2). A name does not need them,
 #: and they can disguise a file's extension.
 _DIRECTION_CONTROLS: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
-_MAX_NAME: Final = 60  # characters of a user's name in the greeting
+#: What names may contain besides letters, digits and symbols such as an emoji. No dot, slash, colon or at sign: every
+#: link that mail programs recognize in plain text has one of them.
+_PUNCTUATION: Final = frozenset(" -_()[]&+,!'\N{RIGHT SINGLE QUOTATION MARK}\N{EN DASH}\N{REPLACEMENT CHARACTER}")
+_MAX_NAME: Final = 60  # characters of a user's or a file's name
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """The user who gets the mail."""
+    """The user who gets the mail, and the URL that unsubscribes them."""
 
     name: str
     address: str
+    unsubscribe: str
 
 
 @dataclass(frozen=True, slots=True)
-class DownloadLink:
-    """A signed URL that downloads the MP3 without a login for a number of days."""
+class Link:
+    """A signed URL that does something without a login for a number of days."""
 
     url: str
     days: float
@@ -46,7 +57,28 @@ class Mp3:
     warning: str | None
 
 
-def ready(to: Recipient, mp3: Mp3, link: DownloadLink, message_id: str) -> Mail:
+def confirm(address: str, site: str, link: Link, message_id: str) -> Mail:
+    """Returns the mail that asks to confirm an address. Anybody may have entered it, so it contains nothing else of it.
+
+    Args:
+        address: the address.
+        site: the URL at which users reach mp3burst.
+        link: confirms the address.
+        message_id: from ``functions.notify.transports.message_id_of``.
+    """
+    paragraphs = [
+        "Hello,",
+        f"somebody has registered this address at {site}, which converts videos to MP3s. If it was you, confirm that "
+        "you want to get a mail when an MP3 is ready:",
+        link.url,
+        f"The link is valid for {_days(link.days)}. If it was not you, ignore this mail: no mails about conversions "
+        "will be sent to this address.",
+        "mp3burst",
+    ]
+    return _mail(address, "Confirm your address", paragraphs, {link.url: "Confirm the address"}, message_id)
+
+
+def ready(to: Recipient, mp3: Mp3, link: Link, message_id: str) -> Mail:
     """Returns the mail that delivers the link to an MP3.
 
     Args:
@@ -55,17 +87,16 @@ def ready(to: Recipient, mp3: Mp3, link: DownloadLink, message_id: str) -> Mail:
         link: downloads the MP3.
         message_id: from ``functions.notify.transports.message_id_of``.
     """
-    filename = _one_line(mp3.filename)
     duration = f" ({_clock(mp3.duration)})" if mp3.duration is not None else ""
     paragraphs = [
-        f"Your MP3 of “{filename}” is ready{duration}.",
+        f"Your MP3 of {_file(mp3.filename)} is ready{duration}.",
         *([f"Please note: {_one_line(mp3.warning)}"] if mp3.warning else []),
         "Download it here:",
         link.url,
         f"The link is valid for {_days(link.days)} and works for anyone who has it, so share it with care. After that, "
         f"log in and download the MP3 by its id: {mp3.fid}",
     ]
-    return _mail(to, f"Your MP3 is ready: {filename}", paragraphs, link.url, message_id)
+    return _about_job(to, "Your MP3 is ready", paragraphs, {link.url: "Download the MP3"}, message_id)
 
 
 def failed(to: Recipient, filename: str, error: str, message_id: str) -> Mail:
@@ -77,33 +108,65 @@ def failed(to: Recipient, filename: str, error: str, message_id: str) -> Mail:
         error: the reason, a message for users.
         message_id: from ``functions.notify.transports.message_id_of``.
     """
-    filename = _one_line(filename)
     paragraphs = [
-        f"We could not convert “{filename}” to MP3.",
+        f"We could not convert {_file(filename)} to MP3.",
         f"Reason: {_one_line(error)}",
         "Once this is resolved, upload the file again.",
     ]
-    return _mail(to, f"Conversion failed: {filename}", paragraphs, None, message_id)
+    return _about_job(to, "Your video could not be converted", paragraphs, {}, message_id)
 
 
-def _mail(to: Recipient, subject: str, paragraphs: list[str], link: str | None, message_id: str) -> Mail:
-    # Nobody has verified the address: a name that contains a link would make us deliver somebody's spam.
-    has_link = re.search(r"://|www\.", to.name, re.IGNORECASE)
-    greeting = "Hello," if has_link else f"Hello {_one_line(to.name)[:_MAX_NAME]},"
-    lines = [greeting, *paragraphs, "mp3burst"]
-    body = "\n".join(f"<p>{_html(line, link)}</p>" for line in lines)
+def _about_job(to: Recipient, subject: str, paragraphs: list[str], links: dict[str, str], message_id: str) -> Mail:
+    name = _unlinked(to.name)
+    lines = [
+        f"Hello {name}," if name else "Hello,",
+        *paragraphs,
+        "mp3burst",
+        "To get no more mails about your conversions:",
+        to.unsubscribe,
+    ]
+    return _mail(to.address, subject, lines, {**links, to.unsubscribe: "Unsubscribe"}, message_id, to.unsubscribe)
+
+
+def _mail(
+    address: str, subject: str, lines: list[str], links: dict[str, str], message_id: str, unsubscribe: str = ""
+) -> Mail:
+    """Returns the mail with these paragraphs; those that are one of the ``links`` are shown as links with a text."""
+    body = "\n".join(f"<p>{_html(line, links)}</p>" for line in lines)
     return Mail(
-        to=to.address,
+        to=address,
         subject=subject,
         text="\n\n".join(lines) + "\n",
         html=f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(subject)}</title></head>\n'
         f"<body>\n{body}\n</body>\n</html>\n",
         message_id=message_id,
+        unsubscribe=unsubscribe,
     )
 
 
-def _html(line: str, link: str | None) -> str:
-    return f'<a href="{escape(line)}">Download the MP3</a>' if line == link else escape(line)
+def _html(line: str, links: dict[str, str]) -> str:
+    return f'<a href="{escape(line)}">{escape(links[line])}</a>' if line in links else escape(line)
+
+
+def _file(filename: str) -> str:
+    """Returns the file's name in quotation marks, without its extension: .mov and .zip are top-level domains."""
+    name = _unlinked(PurePosixPath(filename.rpartition("/")[2].rpartition("\\")[2]).stem)
+    return f"“{name}”" if name else "your video"
+
+
+def _unlinked(text: str) -> str:
+    """Returns the text on one line, shortened, with a space for each character that a link needs.
+
+    NFKC comes first: it turns characters that look like a dot, or contain one, into a dot.
+    """
+    normalized = unicodedata.normalize("NFKC", _one_line(text))
+    kept = (each if _is_harmless(each) else " " for each in normalized)
+    words = " ".join("".join(kept).split())
+    return words if len(words) <= _MAX_NAME else words[: _MAX_NAME - 1].rstrip() + "…"
+
+
+def _is_harmless(character: str) -> bool:
+    return character in _PUNCTUATION or unicodedata.category(character)[0] in "LMNS"
 
 
 def _one_line(text: str) -> str:

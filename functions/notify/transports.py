@@ -42,6 +42,9 @@ _MESSAGE_ID: Final = re.compile(r"<([A-Za-z0-9][A-Za-z0-9._-]*)@mp3burst>")
 _TIMEOUT: Final = 30
 #: RFC 3463: X.4 is routing and quotas, X.7 is permission. Neither says anything about the mail or its recipient.
 _UNRELATED_TO_MAIL: Final = re.compile(rb"5\.[47]\.")
+#: A line may have 998 bytes (RFC 5322, 2.1.1). A body within that limit stays readable; a longer one is encoded. With
+#: shorter lines, the email package encodes the URL of List-Unsubscribe, which no program would understand.
+_POLICY: Final = SMTP.clone(max_line_length=998)
 _MISCONFIGURED: Final = (smtplib.SMTPNotSupportedError, ssl.SSLCertVerificationError)
 _log = logging.getLogger(__name__)
 
@@ -60,16 +63,36 @@ class MailRefused(PermanentFailure):
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One mail to one address. ``message_id`` comes from ``message_id_of``: the same event has the same id."""
+    """One mail to one address.
+
+    Attributes:
+        to: the address.
+        subject: without anything that a user has entered.
+        text: the body as plain text.
+        html: the same as HTML.
+        message_id: from ``message_id_of``: the same event has the same id.
+        unsubscribe: the URL that unsubscribes; empty for a mail that is not about a job.
+    """
 
     to: str
     subject: str
     text: str
     html: str
     message_id: str
+    unsubscribe: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that every transport passes on as they are, except for those that it sets itself."""
+        headers = {"Auto-Submitted": "auto-generated"}
+        if self.unsubscribe:
+            headers["List-Unsubscribe"] = f"<{self.unsubscribe}>"  # RFC 2369, section 3.2
+        if self.unsubscribe.startswith("https://"):
+            headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"  # RFC 8058, section 3.1: only with HTTPS
+        return headers
 
     def __post_init__(self) -> None:
-        if CONTROLS.search(self.to) or CONTROLS.search(self.subject):
+        if CONTROLS.search(self.to + self.subject + self.unsubscribe):
             raise MailRefused("The mail's address or subject contains a line break or another control character.")
         if not _MESSAGE_ID.fullmatch(self.message_id):
             raise ValueError(f"{self.message_id!r} is not made from an event's id")
@@ -102,15 +125,15 @@ def compose(mail: Mail, sender: Address) -> EmailMessage:
     Raises:
         MailRefused: the recipient's address is invalid.
     """
-    # A line may have 998 bytes (RFC 5322, 2.1.1). A body within that limit stays readable; a longer one is encoded.
-    message = EmailMessage(policy=SMTP.clone(max_line_length=998))
+    message = EmailMessage(policy=_POLICY)
     message["From"] = sender
     message["To"] = recipient_of(mail)
     # The email package decodes "=?...?=" in its input and writes out any line break that was encoded in it.
     message["Subject"] = mail.subject.replace("=?", "=\N{WORD JOINER}?")
     message["Date"] = datetime.now(UTC)
     message["Message-ID"] = mail.message_id
-    message["Auto-Submitted"] = "auto-generated"
+    for name, value in mail.headers.items():
+        message[name] = value
     message.set_content(mail.text)
     message.add_alternative(mail.html, subtype="html")
     return message
@@ -130,7 +153,7 @@ class MailDir:
             MailNotSent: the file cannot be written.
             MailRefused: the recipient's address is invalid.
         """
-        data = compose(mail, self.sender).as_bytes(policy=SMTP)
+        data = compose(mail, self.sender).as_bytes()
         name = mail.message_id[1:].partition("@")[0]
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -168,7 +191,7 @@ class Smtp:
             MailNotSent: the server is unreachable, misconfigured, or asks to try again.
             MailRefused: the server rejects this mail permanently, or the recipient's address is invalid.
         """
-        message = compose(mail, self.sender).as_bytes(policy=SMTP.clone(cte_type="7bit"))
+        message = compose(mail, self.sender).as_bytes(policy=_POLICY.clone(cte_type="7bit"))
         try:
             server = self._connect()
             try:
@@ -247,7 +270,7 @@ class SendGrid:
                 {"type": "text/plain", "value": mail.text},
                 {"type": "text/html", "value": mail.html},
             ],
-            "headers": {"Message-ID": mail.message_id, "Auto-Submitted": "auto-generated"},
+            "headers": {"Message-ID": mail.message_id, **mail.headers},
             "custom_args": {"message_id": mail.message_id},
             # Anyone with the link can download the MP3, so it must not pass through a third party's log.
             "tracking_settings": {

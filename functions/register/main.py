@@ -3,11 +3,13 @@
 import functools
 import os
 import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 import functions_framework
 from flask import Request, Response
 
+from events.publish import publisher
 from functions import security_log
 from functions.auth.accounts import (
     MAX_TYPED_USERNAME,
@@ -17,15 +19,38 @@ from functions.auth.accounts import (
     UsernameTaken,
     normalize_username,
 )
+from functions.auth.allowance import AllowanceUsedUp, RegistrationLimit
 from functions.auth.passwords import password_fault
-from functions.email_address import MAX_LENGTH, BadAddress, parse
+from functions.email_address import MAX_LENGTH, BadAddress, parse_public
 from functions.http_endpoint import Routes, Unprocessable, client_address, json_object, json_response
+from functions.settings import number, switch
 from functions.state.database import Database, url
+from functions.state.outbox import Outbox
 
+#: Registrations from one network, unless REGISTRATIONS_PER_HOUR says otherwise: a class or an office at once, not a
+#: list of addresses.
+REGISTRATIONS_PER_HOUR: Final = 10
+#: Seconds that a registration waits for the broker. Sweep publishes what could not be published in that time.
+_PUBLISH_BUDGET: Final = 1.0
 #: Deliberately coarse: only sending a mail shows whether an address exists.
 _EMAIL: Final = re.compile(r"[^\s@<>\"(),;:\\]+@[^\s@<>\"(),;:\\]+\.[^\s@<>\"(),;:\\.]+")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\ud800-\udfff]")
 _FIELDS: Final = ("name", "username", "password", "email")
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What a registration needs.
+
+    Attributes:
+        accounts: the users.
+        limit: limits the registrations from a network.
+        outbox: emits the event of the mail that asks to confirm the address; None if addresses count as confirmed.
+    """
+
+    accounts: Accounts
+    limit: RegistrationLimit
+    outbox: Outbox | None
 
 
 @functions_framework.http
@@ -36,32 +61,62 @@ def register(request: Request) -> Response:
 
 def _register(request: Request) -> Response:
     address = client_address(request, os.environ)
+    record = functools.partial(security_log.record, "registration.refused", address=address)
     try:
-        user = add_user(json_object(request), _accounts())
+        user = add_user(json_object(request), address, dependencies())
     except UsernameTaken:
-        security_log.record("registration.refused", address=address, reason="taken")
+        record(reason="taken")
         raise
     except Unprocessable as error:
-        security_log.record("registration.refused", address=address, reason="invalid", fields=",".join(error.fields))
+        record(reason="invalid", fields=",".join(error.fields))
+        raise
+    except AllowanceUsedUp as error:
+        record(reason="throttled", seconds=error.retry_after)
         raise
     security_log.record("registration.succeeded", user=user.username, address=address)
     return json_response({"id": user.id, "username": user.username}, 201)
 
 
-def add_user(form: dict[str, Any], accounts: Accounts) -> User:
-    """Adds the user in the form ``{"name", "username", "password", "email"}``.
+def add_user(form: dict[str, Any], address: str, deps: Dependencies) -> User:
+    """Adds the user in the form ``{"name", "username", "password", "email"}``, and asks to confirm the address.
 
-    The username doubles as the address if ``email`` is missing or empty.
+    The username doubles as the email address if ``email`` is missing or empty.
+
+    Args:
+        form: what the client has sent.
+        address: the client's, for which the registration is counted. Invalid ones are not counted, so that people may
+            correct them; those whose username is taken are.
+        deps: the dependencies.
 
     Raises:
         Unprocessable: fields are missing or invalid; the error names all of them.
+        AllowanceUsedUp: there were too many registrations from the client's network.
         UsernameTaken: the username already belongs to a user.
+    """
+    text = _validated(form)
+    deps.limit.use(address)
+    email = text["email"].strip() or text["username"].strip()
+    if deps.outbox is None:
+        return deps.accounts.add(text["name"], text["username"], text["password"], email)
+    user, event = deps.accounts.register(text["name"], text["username"], text["password"], email)
+    if event is not None:
+        deps.outbox.emit(event, _PUBLISH_BUDGET)
+    else:
+        security_log.record("confirmation.refused", user=user.username, address=address)
+    return user
+
+
+def _validated(form: dict[str, Any]) -> dict[str, str]:
+    """Returns the text of each field.
+
+    Raises:
+        Unprocessable: fields are missing or invalid; the error names all of them.
     """
     text = {field: value if isinstance(value := form.get(field), str) else "" for field in _FIELDS}
     oversized = [field for field in _FIELDS if len(text[field]) > MAX_TYPED_USERNAME]
     text |= dict.fromkeys(oversized, "")
-    address = text["email"].strip() or text["username"].strip()
-    faults = _faults(text, address) | dict.fromkeys(oversized, "is too long")
+    email = text["email"].strip() or text["username"].strip()
+    faults = _faults(text, email) | dict.fromkeys(oversized, "is too long")
     for field in _FIELDS:
         if not isinstance(form.get(field), str | None):
             faults[field] = "must be text"
@@ -69,10 +124,10 @@ def add_user(form: dict[str, Any], accounts: Accounts) -> User:
         faults = {field: faults[field] for field in _FIELDS if field in faults}
         message = "; ".join(f"{field} {fault}" for field, fault in faults.items())
         raise Unprocessable(f"Correct the following and try again: {message}.", faults)
-    return accounts.add(text["name"], text["username"], text["password"], address)
+    return text
 
 
-def _faults(text: dict[str, str], address: str) -> dict[str, str]:
+def _faults(text: dict[str, str], email: str) -> dict[str, str]:
     """Returns what is wrong with each invalid field; of several faults, the last in the list."""
     username = normalize_username(text["username"])
     password = password_fault(text["password"], (username, text["name"], text["email"]))
@@ -80,7 +135,7 @@ def _faults(text: dict[str, str], address: str) -> dict[str, str]:
         ("name", not 1 <= len(text["name"].strip()) <= 200, "must have 1 to 200 characters"),
         ("username", not username, f"must have 1 to {MAX_USERNAME} characters"),
         ("password", password is not None, password or ""),
-        ("email", not _is_address(address), "must be an email address"),
+        ("email", not _is_address(email), "must be an email address"),
         *(
             (field, bool(_CONTROLS.search(text[field])), "must not contain control characters")
             for field in ("name", "username", "email")
@@ -94,15 +149,25 @@ def _is_address(text: str) -> bool:
     if len(text) > MAX_LENGTH or not _EMAIL.fullmatch(text):
         return False
     try:
-        parse(text)
+        parse_public(text)
     except BadAddress:
         return False
     return True
 
 
 @functools.cache
-def _accounts() -> Accounts:
-    return Accounts(Database(url(os.environ)))
+def dependencies() -> Dependencies:
+    """Builds the dependencies from the environment, once per process.
+
+    Raises:
+        BadSetting: CONFIRM_EMAIL is neither on nor off, or REGISTRATIONS_PER_HOUR is not a number.
+    """
+    database = Database(url(os.environ))
+    per_hour = number(os.environ, "REGISTRATIONS_PER_HOUR", REGISTRATIONS_PER_HOUR)
+    outbox = None
+    if switch(os.environ, "CONFIRM_EMAIL", default=True):
+        outbox = Outbox(database, publisher(os.environ, "/mp3burst/register"))
+    return Dependencies(Accounts(database), RegistrationLimit(database, per_hour), outbox)
 
 
 _ROUTES = Routes({"POST /register": _register})

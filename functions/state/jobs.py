@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, update
 
 from events.errors import Mp3burstError
-from events.schema import ConversionFailed, Event, JobId, Mp3Ready
+from events.schema import ConversionFailed, Event, JobEvent, JobId, Mp3Ready
 from functions.media import BlobId
 from functions.options import Options
 from functions.state import blobs as blob_records
@@ -226,7 +226,7 @@ class Jobs:
             )
             where = and_(where, older)
         query = select(jobs).where(where).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
-        return self._database.read(lambda connection: [Job.from_row(row) for row in connection.execute(query)])
+        return self._database.run(lambda connection: [Job.from_row(row) for row in connection.execute(query)])
 
     def delete(self, job: str, owner: UserId) -> None:
         """Deletes the owner's job and everything that belongs to it; its worker notices at the next renewal.
@@ -274,7 +274,7 @@ class Jobs:
         self._leases.release(lease, error)
 
     def _end(
-        self, lease: Lease[Job], event: Event, values: Mapping[str, object], outcome: Outcome | None = None
+        self, lease: Lease[Job], event: JobEvent, values: Mapping[str, object], outcome: Outcome | None = None
     ) -> Event | None:
         def end(connection: Connection) -> Event | None:
             if end_job(connection, self._leases.held(lease), event, values):
@@ -288,11 +288,11 @@ class Jobs:
         return self._database.run(end)
 
     def _one(self, where: ColumnElement[bool]) -> Job | None:
-        row = self._database.read(lambda connection: connection.execute(select(jobs).where(where)).one_or_none())
+        row = self._database.run(lambda connection: connection.execute(select(jobs).where(where)).one_or_none())
         return None if row is None else Job.from_row(row)
 
 
-def end_job(connection: Connection, where: ColumnElement[bool], event: Event, values: Mapping[str, object]) -> bool:
+def end_job(connection: Connection, where: ColumnElement[bool], event: JobEvent, values: Mapping[str, object]) -> bool:
     """Ends the event's job and creates its mail within the caller's transaction; the blobs of its pieces expire.
 
     Returns:

@@ -1,18 +1,18 @@
-"""Mails: one row for each event that a job's owner is notified of."""
+"""Mails: one row for each event that a user is notified of. A mail is about a job, or asks to confirm an address."""
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
-from events.schema import ConversionFailed, Event, JobId, Mp3Ready
+from events.schema import AddressUnconfirmed, ConversionFailed, Event, JobEvent, JobId, Mp3Ready
 from functions.state.database import Database
 from functions.state.jobs import Job
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
-from functions.state.schema import jobs, mails, users
+from functions.state.schema import UserId, jobs, mails, now, users
 
-#: The events that a mail is sent for, by the type in the row.
-KINDS: Final[dict[str, type[Event]]] = {event.type: event for event in (Mp3Ready, ConversionFailed)}
+#: The events about jobs that a mail is sent for, by the type in the row.
+_JOB_KINDS: Final[dict[str, type[JobEvent]]] = {event.type: event for event in (Mp3Ready, ConversionFailed)}
 #: Milliseconds after which a mail that could not be sent is abandoned.
 MAX_AGE: Final = 86_400_000
 
@@ -23,27 +23,57 @@ class MailRow:
 
     Attributes:
         id: the id of its event.
-        job: the job that it is about.
+        job: the job that it is about, unless it asks to confirm an address.
+        owner: the user whom it asks to confirm an address.
         kind: the type of its event.
     """
 
     id: str
-    job: JobId
+    job: JobId | None
+    owner: UserId | None
     kind: str
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> "MailRow":
         """Returns the mail of a row."""
-        return cls(row.id, row.job, row.kind)
+        return cls(row.id, row.job, row.owner, row.kind)
+
+    @property
+    def event(self) -> Event:
+        """The event that announces the mail."""
+        if self.job is not None:
+            return _JOB_KINDS[self.kind](self.job)
+        return AddressUnconfirmed(self.owner or "", int(self.id.rpartition(".")[2]))
 
 
 @dataclass(frozen=True, slots=True)
 class Addressee:
-    """The user who gets a mail, and the job that it is about, which this user owns."""
+    """The user who gets a mail.
 
+    Attributes:
+        user: the user's id.
+        name: the user's name.
+        email: the user's address.
+        job: the job that the mail is about, which the user owns; None if the mail asks to confirm the address.
+        is_confirmed: whether the user has confirmed the address.
+        is_subscribed: whether the user wants mails about jobs.
+    """
+
+    user: UserId
     name: str
     email: str
-    job: Job
+    job: Job | None
+    is_confirmed: bool
+    is_subscribed: bool
+
+    @property
+    def why_not(self) -> str | None:
+        """Why the mail must not be sent, for the log; None if it may."""
+        if self.job is None:
+            return "the address is confirmed already" if self.is_confirmed else None
+        if not self.is_confirmed:
+            return "the address is not confirmed"
+        return None if self.is_subscribed else "the user has unsubscribed"
 
 
 class Mails:
@@ -62,14 +92,25 @@ class Mails:
         """Returns the user and the job of a mail; None if either was deleted."""
 
         def find(connection: Connection) -> Addressee | None:
-            job = connection.execute(select(jobs).where(jobs.c.id == lease.row.job)).one_or_none()
-            if job is None:
+            owner = lease.row.owner
+            job = None
+            if lease.row.job is not None:
+                job = connection.execute(select(jobs).where(jobs.c.id == lease.row.job)).one_or_none()
+                owner = job.owner if job is not None else None
+            columns = users.c.id, users.c.name, users.c.email, users.c.confirmed_at, users.c.unsubscribed_at
+            user = connection.execute(select(*columns).where(users.c.id == owner)).one_or_none()
+            if user is None:
                 return None
-            query = select(users.c.name, users.c.email).where(users.c.id == job.owner)
-            user = connection.execute(query).one_or_none()
-            return None if user is None else Addressee(user.name, user.email, Job.from_row(job))
+            return Addressee(
+                user=user.id,
+                name=user.name,
+                email=user.email,
+                job=Job.from_row(job) if job is not None else None,
+                is_confirmed=user.confirmed_at is not None,
+                is_subscribed=user.unsubscribed_at is None,
+            )
 
-        return self._database.read(find)
+        return self._database.run(find)
 
     def renewing(self, lease: Lease[MailRow]) -> LeaseRenewer:
         """Renews the lease while the mail is being sent."""
@@ -78,6 +119,10 @@ class Mails:
     def sent(self, lease: Lease[MailRow]) -> None:
         """Records that the mail server has accepted the mail."""
         self._close(lease, "sent")
+
+    def skip(self, lease: Lease[MailRow]) -> None:
+        """Records that the mail is not to be sent: its user has not confirmed the address, or wants no mails."""
+        self._close(lease, "skipped")
 
     def fail(self, lease: Lease[MailRow], _: str = "") -> None:
         """Records that the mail can never be sent. No event follows: the mail was the notification."""
@@ -92,3 +137,16 @@ class Mails:
             update(mails).where(self._leases.held(lease)).values(state=state, lease=None, lease_until=None, due_at=None)
         )
         self._database.run(lambda connection: connection.execute(statement))
+
+
+def ask_to_confirm(connection: Connection, user: UserId) -> AddressUnconfirmed:
+    """Creates the mail that asks the user to confirm the address, within the caller's transaction.
+
+    Two transactions that create a user's mail at once would give both the same number: the caller has locked a row of
+    the user's, or the primary key refuses one of them.
+    """
+    asked = select(func.count()).select_from(mails).where(mails.c.owner == user)
+    event = AddressUnconfirmed(user, connection.scalar(asked) or 0)
+    row = {"id": event.id, "owner": user, "kind": event.type, "state": "due"}
+    connection.execute(insert(mails).values(**row, created_at=now(), due_at=now()))
+    return event

@@ -10,7 +10,7 @@ from events.errors import NotPublished
 from events.publish import Publish
 from events.schema import Event, PieceCut, PiecesEncoded, VideoUploaded
 from functions.state.database import Database, DatabaseUnavailable
-from functions.state.mails import KINDS
+from functions.state.mails import MailRow
 from functions.state.schema import jobs, mails, now, pieces
 
 #: Milliseconds that the broker has to deliver a confirmed event before sweep emits it again.
@@ -44,7 +44,7 @@ class Outbox:
             self._publish(event, budget)
         except NotPublished as error:
             cause = error.__cause__ or error
-            log.warning("job %s: %s was not published, sweep will emit it: %r", event.job, event.type, cause)
+            log.warning("%s: %s was not published, sweep will emit it: %r", event.about, event.type, cause)
             return False
         table, row = row_of(event)
         untouched = table.c.due_at == seen if seen is not None else table.c.attempts == 0
@@ -53,7 +53,7 @@ class Outbox:
             self._database.run(lambda connection: connection.execute(statement))
         except DatabaseUnavailable:
             # The row stays due, so sweep emits the event once more; its handler finds nothing to do.
-            log.warning("job %s: %s was published, but its row is still due", event.job, event.type)
+            log.warning("%s: %s was published, but its row is still due", event.about, event.type)
         return True
 
 
@@ -73,7 +73,7 @@ def row_of(event: Event) -> tuple[Table, ColumnElement[bool]]:
 def event_of(table: Table, row: Row[Any]) -> Event:
     """Returns the event that an unfinished row of the table waits for."""
     if table is mails:
-        return KINDS[row.kind](row.job)
+        return MailRow.from_row(row).event
     if table is pieces:
         return PieceCut(row.job, row.n)
     return PiecesEncoded(row.id) if row.state == "joining" else VideoUploaded(row.id)

@@ -42,7 +42,7 @@ class Overdue:
             query = select(table).where(is_free(table), table.c.due_at <= now()).order_by(table.c.due_at).limit(limit)
             return [Due(event_of(table, row), row.due_at) for row in connection.execute(query)]
 
-        return self._database.read(
+        return self._database.run(
             lambda connection: [due for table in (jobs, pieces, mails) for due in rows(connection, table)]
         )
 

@@ -79,17 +79,19 @@ users = Table(
     Column("password_hash", String(255), nullable=False),
     Column("role", String(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("confirmed_at", BigInteger),
+    Column("unsubscribed_at", BigInteger),
     **_OPTIONS,
 )
 
-#: Failed logins per account and network, in a table because throttling must outlive a function that scales to zero, and
-#: the networks that an account has logged in from. A row has no effect after ``clears_at``: each failure moves it by
-#: 15 minutes, which makes it the level of a leaky bucket. Only the version before migration 0004 uses ``failures``.
+#: Failed logins per account and network, in a table because throttling must outlive a function that scales to zero; the
+#: networks that an account has logged in from; and what networks and addresses have used of their allowances
+#: (``functions.auth.allowance``). A row has no effect after ``clears_at``: each failure moves it by 15 minutes, which
+#: makes it the level of a leaky bucket.
 logins = Table(
     "logins",
     metadata,
     Column("subject", String(64), primary_key=True),
-    Column("failures", Integer, nullable=False, server_default="0"),
     Column("locked_until", BigInteger, nullable=False),
     Column("clears_at", BigInteger, nullable=False, default=0, server_default="0", index=True),
     **_OPTIONS,
@@ -134,11 +136,13 @@ pieces = Table(
     **_OPTIONS,
 )
 
+#: A mail is about a job, and goes to its owner, or asks the user ``owner`` to confirm an address.
 mails = Table(
     "mails",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("job", String(32), nullable=False, index=True),
+    Column("job", String(32), index=True),
+    Column("owner", String(32), index=True),
     Column("kind", String(32), nullable=False),
     Column("state", String(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),

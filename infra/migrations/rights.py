@@ -20,16 +20,27 @@ _WRITE_BLOBS: Final = "SELECT, INSERT, UPDATE (expires_at, size), DELETE"
 #: Recording a mail, and postponing it once its event is published.
 _ADD_MAIL: Final = "SELECT (id, attempts, due_at), INSERT, UPDATE (due_at)"
 
+#: Asking to confirm an address: counting the user's mails, and what the mailbox has used of its allowance.
+_ASK_TO_CONFIRM: Final = {
+    "logins": "SELECT, INSERT, UPDATE (clears_at, locked_until)",
+    "mails": "SELECT (id, attempts, due_at, owner), INSERT, UPDATE (due_at)",
+}
+
 #: By function and table, as GRANT has it. A function that is not here has no user.
 #: During a rolling update the functions of the previous version work with the rights of the new one: remove a right one
 #: version after its last use.
 RIGHTS: Final[dict[str, dict[str, str]]] = {
     "register": {
         "users": "SELECT (id, username), INSERT",
+        **_ASK_TO_CONFIRM,
     },
     "login": {
         "users": "SELECT, UPDATE (password_hash)",
         "logins": "SELECT, INSERT, UPDATE, DELETE",
+    },
+    "confirm": {
+        "users": "SELECT (id, username, email, confirmed_at, unsubscribed_at), UPDATE (confirmed_at, unsubscribed_at)",
+        **_ASK_TO_CONFIRM,
     },
     "upload": {
         "users": _LOCK_USER,
@@ -68,7 +79,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "blobs": _WRITE_BLOBS,
     },
     "notify": {
-        "users": "SELECT (id, email, name)",
+        "users": "SELECT (id, email, name, confirmed_at, unsubscribed_at)",
         "jobs": "SELECT",
         "mails": "SELECT, UPDATE",
     },

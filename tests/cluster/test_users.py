@@ -59,7 +59,7 @@ def test_from_register_to_download(cluster: Cluster, film: Path, gateway: bool) 
     (mail,) = cluster.mails(me.username)
     body = mail.get_body(("plain",))
     assert body is not None
-    (link,) = set(re.findall(r"https?://\S+", body.get_content()))
+    (link,) = set(re.findall(r"https?://\S+/download\S+", body.get_content()))
     assert follow(cluster, link) == (200, full.body)
 
 

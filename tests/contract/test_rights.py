@@ -27,6 +27,7 @@ FORBIDDEN = {
     "join": "UPDATE users SET role = 'admin'",
     "download": "UPDATE users SET role = 'admin'",
     "status": "SELECT email FROM users",
+    "confirm": "UPDATE users SET email = 'eve@example.org'",
     "upload": "SELECT password_hash FROM users",
     "notify": "SELECT password_hash FROM users",
     "register": "SELECT password_hash FROM users",

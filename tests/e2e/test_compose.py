@@ -185,6 +185,16 @@ def ask(url: str, method: str, path: str, body: bytes | None = None, **headers: 
         return answer.status, answer.headers, answer.read()
 
 
+def link_in(mailbox: smtp.SmtpServer, number: int, path: str) -> str:
+    """Waits for a mail, from 0, and returns the path and query of its link to this path."""
+    wait_for(lambda: len(mailbox.mails) > number, "the mail", 60)
+    text = mailbox.mails[number].get_body(("plain",))
+    assert text is not None
+    link = re.search(rf"{re.escape(PUBLIC)}({path}\?\S+)", text.get_content())
+    assert link is not None
+    return link[1]
+
+
 @pytest.mark.timeout(600)
 def test_video_is_converted_end_to_end(installation: Installation, mailbox: smtp.SmtpServer, tmp_path: Path) -> None:
     url = installation.url
@@ -195,6 +205,9 @@ def test_video_is_converted_end_to_end(installation: Installation, mailbox: smtp
 
     account = {"name": "Ann", "username": "ann@example.org", "password": "correct horse"}
     assert ask(url, "POST", "/register", json.dumps(account).encode())[0] == 201
+    confirm = link_in(mailbox, 0, "/confirm")
+    assert ask(url, "GET", confirm)[0] == 200
+    assert ask(url, "POST", confirm)[0] == 200
     basic = base64.b64encode(b"ann@example.org:correct horse").decode()
     status, _, body = ask(url, "POST", "/login", Authorization=f"Basic {basic}")
     assert status == 200, body
@@ -215,16 +228,11 @@ def test_video_is_converted_end_to_end(installation: Installation, mailbox: smtp
         assert state["status"] in {"uploaded", "converting"}, state
         assert time.monotonic() < deadline, installation.log("convert") + installation.log("bridge")
 
-    wait_for(lambda: mailbox.mails, "the mail", 60)
-    (mail,) = mailbox.mails
-    assert mail["To"] == "ann@example.org"
-    text = mail.get_body(("plain",))
-    assert text is not None
-    link = re.search(rf"{re.escape(PUBLIC)}(/download\?\S+)", text.get_content())
-    assert link is not None
-    status, headers, mp3 = ask(url, "GET", link[1])
+    link = link_in(mailbox, 1, "/download")
+    assert [mail["To"] for mail in mailbox.mails] == ["ann@example.org"] * 2
+    status, headers, mp3 = ask(url, "GET", link)
     assert (status, headers["Content-Type"]) == (200, "audio/mpeg")
-    status, headers, part = ask(url, "GET", link[1], Range="bytes=1000-1999")
+    status, headers, part = ask(url, "GET", link, Range="bytes=1000-1999")
     assert (status, headers["Content-Range"]) == (206, f"bytes 1000-1999/{len(mp3)}")
     assert part == mp3[1000:2000]
     assert ask(url, "GET", f"/download?fid={state['mp3']}", Authorization=bearer)[2] == mp3

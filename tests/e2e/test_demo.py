@@ -65,6 +65,9 @@ def test_commands_can_be_typed_and_a_second_interrupt_is_handled(demo: "subproce
     output = read_to(demo, "is running on")
     assert f"--data '{data}'" in output
     assert f"-F 'file=@{data / 'demo.mp4'}'" in output
+    assert 'curl -X POST "http://localhost' in output
+    assert "Subject: Confirm your address" in output
+    assert "Subject: Your MP3 is ready" in output
     processes = descendants(demo.pid)
     demo.send_signal(signal.SIGINT)
     demo.send_signal(signal.SIGINT)

@@ -38,7 +38,7 @@ def test_video_becomes_an_mp3_and_a_mail(place: Installation) -> None:
     (mail,) = (mail for mail in place.smtp.mails if mail["To"] == me.username)
     body = mail.get_body(("plain",))
     assert body is not None
-    (link,) = re.findall(r"^http://\S+", body.get_content(), re.MULTILINE)
+    (link,) = re.findall(r"^http://\S+/download\S+", body.get_content(), re.MULTILINE)
     parts = urlsplit(link)
     assert Client(place.platform.url).call("GET", f"{parts.path}?{parts.query}").body == mp3.body
 

@@ -68,9 +68,9 @@ def test_each_user_gets_one_mail(platform: Platform, crowd: list[tuple[Client, d
     for number, (user, job) in enumerate(crowd):
         (mail,) = mails_by_address()[user.username]
         assert mail["Message-ID"] == f"<{job['job']}.mp3.ready@mp3burst>"
-        assert f"video {number}.wav" in mail["Subject"]
         text = mail.get_body(("plain",)).get_content()
+        assert f"“video {number}”" in text
         assert job["mp3"] in text
-        (link,) = re.findall(r"^http://\S+", text, re.MULTILINE)
+        (link,) = re.findall(r"^http://\S+/download\S+", text, re.MULTILINE)
         parts = urlsplit(link)
         assert Client(platform.url).call("GET", f"{parts.path}?{parts.query}").body == user.download(job["mp3"]).body

@@ -19,7 +19,8 @@ from tests.unit.auth.test_tokens import KEY, private_pem, public_pem
 LINK_KEY = "k" * 32
 #: What the functions build once per process.
 _CACHED = {
-    "register": "_accounts",
+    "register": "dependencies",
+    "confirm": "dependencies",
     "login": "dependencies",
     "status": "dependencies",
     "download": "dependencies",

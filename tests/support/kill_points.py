@@ -409,7 +409,14 @@ def new_system(directory: Path) -> Path:
     """Creates a system with one user, whose directory can be copied."""
     directory.mkdir()
     with sqlite(directory) as database:
-        row = {"id": OWNER, "username": "ada", "email": "ada@example.org", "name": "Ada", "created_at": 0}
+        row = {
+            "id": OWNER,
+            "username": "ada",
+            "email": "ada@example.org",
+            "name": "Ada",
+            "created_at": 0,
+            "confirmed_at": 0,
+        }
         with database.engine.begin() as connection:
             connection.execute(insert(users).values(password_hash="", role="user", **row))
     return directory

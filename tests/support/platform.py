@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from events.http import UnixConnection, unix_url
 from infra.local import control
@@ -17,6 +17,8 @@ from tests.support.paths import ROOT
 
 #: The second has the sitecustomize that gives functions no more than their rights on SQLite.
 _PATH = (ROOT, ROOT / "tests/support/restricted")
+#: Most tests are about something else than confirmed addresses, and register many users from one network.
+_UNGUARDED: Final = {"CONFIRM_EMAIL": "off", "REGISTRATIONS_PER_HOUR": "0"}
 
 
 class Platform:
@@ -59,11 +61,7 @@ class Platform:
     @property
     def sink(self) -> str:
         """The URL of its broker."""
-        return self.page_url("/_broker")
-
-    def page_url(self, page: str) -> str:
-        """Returns the URL of one of its own pages."""
-        return unix_url(self.data / control.SOCKET, page)
+        return unix_url(self.data / control.SOCKET, "/_broker")
 
     def instances(self, name: str) -> list[dict[str, Any]]:
         """Returns the instances of a function, as /_platform lists them."""
@@ -98,7 +96,8 @@ def start(
         data: the data directory; created if it does not exist. The log is written beside it.
         port: the port; 0 for a free one.
         manifests: a directory of manifests to use in place of knative/.
-        env: the environment variables. Of this process's variables only PATH, HOME and the like are inherited.
+        env: the environment variables. Of this process's variables only PATH, HOME and the like are inherited. Unless
+            they say otherwise, addresses need no confirmation and registrations are not limited.
         idle: seconds to use for every idle window.
     """
     command = [sys.executable, "-m", "infra.local", "--data", str(data), "--port", str(port)]
@@ -112,7 +111,7 @@ def start(
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**inherited, "PYTHONPATH": os.pathsep.join(map(str, _PATH)), **(env or {})},
+            env={**inherited, "PYTHONPATH": os.pathsep.join(map(str, _PATH)), **_UNGUARDED, **(env or {})},
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

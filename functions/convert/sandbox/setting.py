@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from functions.convert.sandbox import landlock, seccomp
-from functions.settings import BadSetting
+from functions.settings import BadSetting, switch
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +21,10 @@ def is_on(environ: Mapping[str, str]) -> bool:
     Raises:
         BadSetting: SANDBOX is neither ``on`` nor ``off``, or it is on and the kernel cannot confine.
     """
-    value = environ.get("SANDBOX") or "on"
-    if value not in ("on", "off"):
-        raise BadSetting(f"SANDBOX is {value!r}: it must be on or off.")
-    if value == "on" and (missing := _missing()):
+    wanted = switch(environ, "SANDBOX", default=True)
+    if wanted and (missing := _missing()):
         raise BadSetting(f"The sandbox needs {missing}, which this system does not offer. {_REMEDY}")
-    return value == "on"
+    return wanted
 
 
 def check(environ: Mapping[str, str]) -> None:

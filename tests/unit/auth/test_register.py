@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from functions.auth.accounts import Accounts, User
+from functions.auth.allowance import RegistrationLimit
 from functions.http_endpoint import Unprocessable
-from functions.register.main import add_user
+from functions.register.main import Dependencies, add_user
 from functions.state.schema import UserId
 
 GOOD = {"name": "Ada", "username": "ada", "password": "r7kq-9wz", "email": "ada@example.org"}
@@ -23,6 +24,21 @@ class FakeAccounts(Accounts):
         assert role == "user"
         self.users.append((name, username, password, email))
         return User(UserId("1"), username, email, name, role)
+
+
+class CountingLimit(RegistrationLimit):
+    """Counts the registrations by address; allows all of them."""
+
+    def __init__(self) -> None:
+        self.used: list[str] = []
+
+    def use(self, address: str) -> None:
+        self.used.append(address)
+
+
+def register(form: dict[str, Any], accounts: Accounts, limit: RegistrationLimit | None = None) -> User:
+    """Registers a user whose address counts as confirmed."""
+    return add_user(form, "192.0.2.1", Dependencies(accounts, limit or CountingLimit(), outbox=None))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +60,7 @@ class FakeAccounts(Accounts):
 )
 def test_valid_registration(change: dict[str, Any]) -> None:
     accounts = FakeAccounts()
-    user = add_user(GOOD | change, accounts)
+    user = register(GOOD | change, accounts)
     form = GOOD | change
     assert accounts.users == [(form["name"], form["username"], form["password"], form["email"].strip())]
     assert user.role == "user"
@@ -53,7 +69,7 @@ def test_valid_registration(change: dict[str, Any]) -> None:
 def test_username_is_the_default_address() -> None:
     accounts = FakeAccounts()
     for email in ({}, {"email": ""}, {"email": None}):
-        add_user({"name": "Ada", "username": "ada@example.org", "password": "r7kq-9wz", **email}, accounts)
+        register({"name": "Ada", "username": "ada@example.org", "password": "r7kq-9wz", **email}, accounts)
     assert {user[3] for user in accounts.users} == {"ada@example.org"}
 
 
@@ -91,20 +107,24 @@ def test_username_is_the_default_address() -> None:
         ("email", "ada@example..org", "email address"),
         ("email", f"ada@{'x' * 64}.org", "email address"),
         ("email", "ada@example.org\x7f", "email address"),
+        ("email", "ada@[127.0.0.1]", "email address"),
+        ("email", "ada@mail.internal", "email address"),
         ("email", None, "email address"),
     ],
 )
 def test_invalid_field_is_named(field: str, value: object, reason: str) -> None:
     accounts = FakeAccounts()
+    limit = CountingLimit()
     with pytest.raises(Unprocessable) as rejected:
-        add_user(GOOD | {field: value}, accounts)
+        register(GOOD | {field: value}, accounts, limit)
     assert rejected.value.fields.keys() == {field}
     assert reason in rejected.value.fields[field]
     assert field in str(rejected.value)
     assert not accounts.users
+    assert not limit.used, "people may correct what they have entered"
 
 
 def test_all_invalid_fields_are_named_at_once() -> None:
     with pytest.raises(Unprocessable) as rejected:
-        add_user({}, FakeAccounts())
+        register({}, FakeAccounts())
     assert rejected.value.fields.keys() == GOOD.keys()

@@ -21,7 +21,7 @@ ROUTE = re.compile(
     r"location ~ \^(\S+?)\(/\|\$\) { (?:error_log /dev/null; |client_max_body_size 0; proxy_request_buffering off; )?"
     r"set \$upstream \${(\w+)_UPSTREAM}; proxy_pass http://\$upstream; }"
 )
-FUNCTIONS = ("REGISTER", "LOGIN", "VALIDATE", "UPLOAD", "STATUS", "DOWNLOAD")
+FUNCTIONS = ("REGISTER", "LOGIN", "CONFIRM", "VALIDATE", "UPLOAD", "STATUS", "DOWNLOAD")
 #: Bytes: more than the kernel buffers in both directions.
 LARGE = 64 << 20
 
@@ -303,12 +303,12 @@ def test_a_network_has_a_limited_number_of_requests(
 
 
 @pytest.mark.parametrize("upstream", ["refused", "unresolved"])
-def test_failed_download_is_logged_without_its_token(upstream: str) -> None:
-    """The token of a link is valid for days, for anyone who has it."""
+def test_failed_link_is_logged_without_its_token(upstream: str) -> None:
+    """The token of a link in a mail is valid for days, for anyone who has it."""
     address = {"refused": f"127.0.0.1:{free_port()}", "unresolved": "no-such-name.invalid"}[upstream]
     environ = {f"{name}_UPSTREAM": address for name in FUNCTIONS} | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}
     with Gateway(environ) as gateway:
-        for path in ("/download", "//download", "/downloads"):
+        for path in ("/download", "//download", "/downloads", "/confirm", "/unsubscribe", "/unsubscribe/undo"):
             problem(gateway, f"{path}?fid=1&token=secret")
         problem(gateway, "/validate?last")  # once this is logged, so are the others
         log = gateway.log()
@@ -316,6 +316,8 @@ def test_failed_download_is_logged_without_its_token(upstream: str) -> None:
     assert "secret" not in log
     logged = [line for line in log.splitlines() if " 502 GET /download, " in line]
     assert len(logged) == 2
+    for path in ("/confirm", "/unsubscribe", "/unsubscribe/undo"):
+        assert f" 502 GET {path}, " in log
     if upstream == "refused":
         assert f'upstream "{address}" answered "502"' in logged[0]
 

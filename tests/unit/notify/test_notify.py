@@ -24,11 +24,12 @@ class Mails:
         self.released = False
 
     def claim(self, event: str) -> Any:
-        return SimpleNamespace(row=SimpleNamespace(id=event, kind=Mp3Ready.type), exhausted=False)
+        row = SimpleNamespace(id=event, kind=Mp3Ready.type, event=Mp3Ready(JOB))
+        return SimpleNamespace(row=row, exhausted=False)
 
     def addressee(self, _: object) -> Any:
         job = SimpleNamespace(id=JOB, owner="u", filename="a.mp4", duration=1.0, mp3="b" * 24, warning=None)
-        return SimpleNamespace(name="Ada", email="ada@example.org", job=job)
+        return SimpleNamespace(user="u", name="Ada", email="ada@example.org", job=job, why_not=None)
 
     def renewing(self, _: object) -> Any:
         return nullcontext(SimpleNamespace(check=lambda: None))

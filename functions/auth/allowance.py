@@ -1,0 +1,127 @@
+"""Limits how often something is done for a network or an address. The counts are rows of ``logins``, shared by all.
+
+An allowance is a leaky bucket: so many at once, and then one each time that an interval has passed.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from events.errors import Mp3burstError
+from functions.email_address import mailbox
+from functions.networks import networks
+from functions.state.database import Conflict, Database
+from functions.state.schema import logins, now
+
+_HOUR: Final = 3_600_000
+_MINUTE: Final = 60_000
+#: A /48 of IPv6 may register as many users as this number of its networks.
+_NETWORKS_OF_A_SITE: Final = 4
+#: Mails that ask to confirm one address, whatever the number of users who name it: ten minutes lie between two, and in
+#: any 24 hours there are at most five (three at once, then one every twelve hours).
+_MAILS: Final = ((1, 10 * _MINUTE), (3, 12 * _HOUR))
+
+
+class AllowanceUsedUp(Mp3burstError):
+    """An allowance is used up; the next request is allowed in ``retry_after`` seconds."""
+
+    status = 429
+
+    def __init__(self, message: str, milliseconds: int) -> None:
+        self.retry_after = max(1, -(-milliseconds // 1000))
+        super().__init__(f"{message}: wait {self.retry_after} s and try again.")
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What one subject may do.
+
+    Attributes:
+        subject: the row of ``logins``, of ``subject_id``.
+        size: how many at once.
+        interval: milliseconds after which there is one more.
+    """
+
+    subject: str
+    size: int
+    interval: int
+
+
+def registrations(address: str, per_hour: float) -> list[Allowance]:
+    """Returns the allowances that a registration from this client's address uses; none if ``per_hour`` is 0."""
+    if not per_hour:
+        return []
+    sizes = (1, _NETWORKS_OF_A_SITE)
+    return [
+        Allowance(subject_id("registrations", network), max(1, int(per_hour * size)), int(_HOUR / (per_hour * size)))
+        for network, size in zip(networks(address), sizes, strict=False)
+    ]
+
+
+def confirmations(email: str) -> list[Allowance]:
+    """Returns the allowances that a mail uses that asks to confirm this address."""
+    box = mailbox(email)
+    return [Allowance(subject_id(f"confirmations{size}", box), size, interval) for size, interval in _MAILS]
+
+
+def use(connection: Connection, allowances: Sequence[Allowance]) -> int:
+    """Uses one of each allowance within the caller's transaction, or none if one of them is used up.
+
+    Returns:
+        The milliseconds until all of them have one left; 0 if they had and it was used.
+    """
+    levels = []
+    for allowance in allowances:
+        row = locked_row(connection, allowance.subject)
+        time = row.time if row is not None else connection.scalar(select(now())) or 0
+        levels.append((allowance, row, time, max(row.clears_at, time) if row is not None else time))
+    wait = max((clears_at - time - (each.size - 1) * each.interval for each, _, time, clears_at in levels), default=0)
+    if wait > 0:
+        return int(wait)
+    for allowance, row, time, clears_at in levels:
+        values = {"locked_until": time, "clears_at": clears_at + allowance.interval}
+        if row is None:
+            connection.execute(insert(logins).values(subject=allowance.subject, **values))
+        else:
+            connection.execute(update(logins).where(logins.c.subject == allowance.subject).values(values))
+    return 0
+
+
+class RegistrationLimit:
+    """Limits the registrations from a client's network, and for IPv6 from its site."""
+
+    def __init__(self, database: Database, per_hour: float) -> None:
+        """Creates the limit: ``per_hour`` registrations at once, and as many in every further hour; 0 for none."""
+        self._database = database
+        self._per_hour = per_hour
+
+    def use(self, address: str) -> None:
+        """Counts a registration from this address.
+
+        Raises:
+            AllowanceUsedUp: there were too many.
+        """
+        allowances = registrations(address, self._per_hour)
+        if not allowances:
+            return
+        try:
+            wait = self._database.run(lambda connection: use(connection, allowances))
+        except Conflict:
+            # A concurrent registration from the same network inserted the row first, so this time it is updated.
+            wait = self._database.run(lambda connection: use(connection, allowances))
+        if wait:
+            raise AllowanceUsedUp("Too many registrations from your network", wait)
+
+
+def subject_id(kind: str, text: str) -> str:
+    """Returns the key of a row of ``logins``: a fixed length, and no password typed as a username in the database."""
+    return hashlib.sha256(f"{kind}:{text}".encode()).hexdigest()
+
+
+def locked_row(connection: Connection, subject: str) -> Row[tuple[int, int, int]] | None:
+    """Returns the subject's row with the time now; it stays locked until the transaction ends."""
+    query = select(logins.c.locked_until, logins.c.clears_at, now().label("time"))
+    return connection.execute(query.where(logins.c.subject == subject).with_for_update()).one_or_none()

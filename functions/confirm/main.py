@@ -1,0 +1,173 @@
+"""Confirms addresses and unsubscribes from mails, by the signed links in mails.
+
+``GET`` shows a page with a button and changes nothing, because programs that look for malware open every link in a
+mail. The button sends the ``POST`` that counts. No page contains anything that a user has entered.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+import functions_framework
+from flask import Request, Response
+
+from events.publish import publisher
+from functions import security_log
+from functions.auth.allowance import AllowanceUsedUp
+from functions.auth.confirmation import Confirmations
+from functions.auth.links import BadLink, Links
+from functions.http_endpoint import Routes, client_address, identify, json_response
+from functions.state.database import Database, url
+from functions.state.outbox import Outbox
+from functions.state.schema import UserId
+
+#: Seconds that a request waits for the broker. Sweep publishes what could not be published in that time.
+_PUBLISH_BUDGET: Final = 1.0
+#: The pages are text and buttons; beyond what all responses refuse, their buttons may send a form.
+_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'"}
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What confirming and unsubscribing need.
+
+    Attributes:
+        confirmations: the users table.
+        links: verifies links.
+        outbox: emits the event of a mail that asks to confirm an address.
+    """
+
+    confirmations: Confirmations
+    links: Links
+    outbox: Outbox
+
+
+@functions_framework.http
+def confirm(request: Request) -> Response:
+    """Handles GET and POST of /confirm and /unsubscribe, POST /confirm/again and POST /unsubscribe/undo."""
+    return _ROUTES.answer(request)
+
+
+def ask_again(user: UserId, deps: Dependencies) -> bool:
+    """Sends another mail that asks the user to confirm the address; returns whether it is confirmed already.
+
+    Raises:
+        AllowanceUsedUp: the address got too many of these mails.
+        NotAuthenticated: the user was deleted.
+    """
+    event = deps.confirmations.ask_again(user)
+    if event is not None:
+        deps.outbox.emit(event, _PUBLISH_BUDGET)
+    return event is None
+
+
+def _ask_again(request: Request) -> Response:
+    identity = identify(request, os.environ)
+    try:
+        is_confirmed = ask_again(identity.user, dependencies())
+    except AllowanceUsedUp as error:
+        address = client_address(request, os.environ)
+        security_log.record("confirmation.refused", user=identity.username, address=address, seconds=error.retry_after)
+        raise
+    return json_response({"confirmed": is_confirmed}, 200 if is_confirmed else 202)
+
+
+def _show_confirmation(request: Request) -> Response:
+    dependencies().links.verify_confirmation(_token(request))
+    return _page("Confirm your address", "Do you want to get a mail when an MP3 is ready?", button="Confirm")
+
+
+def _confirm(request: Request) -> Response:
+    deps = dependencies()
+    username = deps.confirmations.confirm(deps.links.verify_confirmation(_token(request)))
+    security_log.record("confirmation.succeeded", user=username, address=client_address(request, os.environ))
+    return _page("Your address is confirmed", "You will get a mail when an MP3 is ready.")
+
+
+def _show_unsubscription(request: Request) -> Response:
+    dependencies().links.verify_unsubscription(_token(request))
+    text = "Do you want to get no more mails about your conversions? Logging in and downloading work as before."
+    return _page("Unsubscribe", text, button="Unsubscribe")
+
+
+def _unsubscribe(request: Request) -> Response:
+    _set_subscribed(request, False)
+    text = "You will get no more mails about your conversions."
+    return _page("You are unsubscribed", text, _undo(_token(request)), "Send me mails again")
+
+
+def _resubscribe(request: Request) -> Response:
+    _set_subscribed(request, True)
+    return _page("You are subscribed again", "You will get a mail when an MP3 is ready.")
+
+
+def _set_subscribed(request: Request, is_subscribed: bool) -> None:
+    deps = dependencies()
+    user = deps.links.verify_unsubscription(_token(request))
+    username = deps.confirmations.set_subscribed(user, is_subscribed)
+    event = "subscription.succeeded" if is_subscribed else "unsubscription.succeeded"
+    security_log.record(event, user=username, address=client_address(request, os.environ))
+
+
+def _undo(token: str) -> str:
+    return f"/unsubscribe/undo?token={token}"
+
+
+def _token(request: Request) -> str:
+    return request.args.get("token", "")
+
+
+def _for_people(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    """Wraps a handler whose link a person opens: an invalid link gets a page, not JSON."""
+
+    def answer(request: Request) -> Response:
+        try:
+            return handler(request)
+        except BadLink as error:
+            security_log.record(error.security_event, address=client_address(request, os.environ))
+            return _page("This link does not work", str(error), status=error.status)
+
+    return answer
+
+
+def _page(title: str, text: str, action: str = "", button: str = "", status: int = 200) -> Response:
+    """Returns a page with a text and, if ``button`` is given, a button that sends a POST to ``action``.
+
+    Args:
+        title: the heading.
+        text: the paragraph below it.
+        action: the path of the POST; empty for that of the page, with its query.
+        button: the button's text.
+        status: the response's status.
+    """
+    target = f' action="{escape(action)}"' if action else ""
+    form = f'<form method="post"{target}><button>{escape(button)}</button></form>\n' if button else ""
+    html = (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>\n'
+        '<meta name="viewport" content="width=device-width">\n<meta name="robots" content="noindex"></head>\n'
+        f"<body>\n<h1>{escape(title)}</h1>\n<p>{escape(text)}</p>\n{form}</body>\n</html>\n"
+    )
+    return Response(html, status, _HEADERS, content_type="text/html; charset=utf-8")
+
+
+@functools.cache
+def dependencies() -> Dependencies:
+    """Builds the dependencies from the environment, once per process."""
+    database = Database(url(os.environ))
+    outbox = Outbox(database, publisher(os.environ, "/mp3burst/confirm"))
+    return Dependencies(Confirmations(database), Links.from_environ(os.environ), outbox)
+
+
+_ROUTES = Routes(
+    {
+        "GET /confirm": _for_people(_show_confirmation),
+        "POST /confirm": _for_people(_confirm),
+        "POST /confirm/again": _ask_again,
+        "GET /unsubscribe": _for_people(_show_unsubscription),
+        "POST /unsubscribe": _for_people(_unsubscribe),
+        "POST /unsubscribe/undo": _for_people(_resubscribe),
+    }
+)
