@@ -48,6 +48,10 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n"
 _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked[ \t]*\r\n", re.IGNORECASE)
 _EXPECT: Final = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
 _CHUNK_SIZE: Final = re.compile(rb"([0-9a-fA-F]{1,16})[^\r\n]{0,256}\r\n")
+#: Bytes of the line that begins a chunk.
+_MAX_CHUNK_LINE: Final = 16 + 256 + 2
+#: Bytes that a chunked body may have for each byte that is buffered of its content: some clients send small chunks.
+_MAX_OVERHEAD: Final = 2
 #: What is wrong with a request, by gunicorn's error: status and sentence.
 _REFUSALS: Final = {
     errors.LimitRequestLine: (414, "The address is too long: send a shorter path or query."),
@@ -56,6 +60,7 @@ _REFUSALS: Final = {
     errors.ExpectationFailed: (417, "The Expect header is not supported: send it as 100-continue, or not at all."),
 }
 _TOO_SLOW: Final = (408, "The request arrived too slowly: try again on a faster connection.")
+_TOO_LARGE: Final = (413, "The request is too large: send it in fewer and larger chunks.")
 _OUR_MISTAKES: Final = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
 _MALFORMED: Final = (400, "The request is not valid HTTP: check the client that sends it.")
 log = logging.getLogger("infra.worker")
@@ -73,6 +78,7 @@ class Arrival:
     Attributes:
         data: the bytes.
         expects_continue: whether the client waits for ``100 Continue`` before it sends a body that we want first.
+        refusal: the status and the message, if the request cannot be served.
     """
 
     def __init__(self, buffered_body: int) -> None:
@@ -83,11 +89,8 @@ class Arrival:
         self._head = 0
         self._end: int | None = None
         self._next_chunk = 0
-
-    @property
-    def is_too_large(self) -> bool:
-        """Whether its head is longer than MAX_HEAD."""
-        return not self._head and len(self.data) > MAX_HEAD
+        self._content = 0  # of complete chunks
+        self.refusal: tuple[int, str] | None = None
 
     def add(self, data: bytes) -> bool:
         """Adds bytes; returns whether a thread can take the request now."""
@@ -96,11 +99,15 @@ class Arrival:
         if not self._head:
             end = self.data.find(b"\r\n\r\n", searched)
             if end < 0:
+                if len(self.data) > MAX_HEAD:
+                    self.refusal = _REFUSALS[errors.LimitRequestHeaders]
                 return False
             self._head = end + 4
             self._begin_body()
         if self._end is None:
             self._follow_chunks()
+            if self._end is None and len(self.data) - self._head > _MAX_OVERHEAD * self._buffered_body:
+                self.refusal = _TOO_LARGE
         return self._end is not None and len(self.data) >= self._end
 
     def _begin_body(self) -> None:
@@ -121,17 +128,23 @@ class Arrival:
             self.expects_continue = True
 
     def _follow_chunks(self) -> None:
-        """Finds the end of a chunked body (RFC 9112, 7.1); a long or malformed one may be taken as it is."""
+        """Looks for the end of a chunked body (RFC 9112, 7.1), or for more of its content than is buffered."""
         while (size := _CHUNK_SIZE.match(self.data, self._next_chunk)) is not None:
             length = int(size[1], 16)
             if not length:
                 last = self.data.find(b"\r\n\r\n", size.end() - 2)
-                if last >= 0:
-                    self._end = last + 4
-                break
+                self._end = last + 4 if last >= 0 else None
+                return
+            arrived = min(length, len(self.data) - size.end())
+            if self._content + arrived > self._buffered_body:
+                self._end = self._head
+            if self._end is not None or arrived < length:
+                return
+            self._content += length
             self._next_chunk = size.end() + length + 2
-        if len(self.data) - self._head > self._buffered_body or self._next_chunk - self._head > self._buffered_body:
-            self._end = self._head
+        line = self.data[self._next_chunk : self._next_chunk + _MAX_CHUNK_LINE]
+        if b"\r\n" in line or len(line) == _MAX_CHUNK_LINE:
+            self.refusal = _MALFORMED
 
 
 @dataclass
@@ -242,8 +255,9 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         if arrival.expects_continue:
             arrival.expects_continue = False
             client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if arrival.is_too_large:
-            self.handle_error(None, client, None, errors.LimitRequestHeaders("the head"))
+        if arrival.refusal is not None:
+            self._log.warning("Refused a request with %d", arrival.refusal[0])
+            _send_problem(client, *arrival.refusal)
             self._unwatch(connection)
             self._drain(connection)
         elif is_ready:

@@ -25,6 +25,8 @@ UNFINISHED = (
     b"POST /count HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n.",
     b"POST /count HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n",
     b"POST /count HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n0\r\n\r\n",
+    b"POST /count HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n" + bytes(60_000),
+    b"POST /count HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + 20_000 * b"1\r\na\r\n",
     b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n.",
     b"POST /early HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n" + bytes(70_000),
 )
@@ -184,6 +186,9 @@ def test_malformed_requests_are_problems_and_are_not_repeated(tmp_path: Path) ->
         b"GET / HTTP/1.1\r\nHost: h\r\n%s\r\n" % (101 * b"A: secret\r\n"): 431,
         b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: secret\r\n\r\n": 501,
         b"POST / HTTP/1.1\r\nHost: h\r\nExpect: secret\r\n\r\n": 417,
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nsecret\r\n": 400,
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + long: 400,
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + 50_000 * b"1\r\na\r\n": 413,
     }
     with serving(tmp_path) as server:
         for _ in range(20):
