@@ -56,7 +56,7 @@ class StreamChecks:
             TooLarge: the file exceeds the limit.
             QuotaFull: it exceeds its owner's quota. DiskFull: the media store has too little space left.
             BlobExpired: its blob has expired.
-            UnsupportedMediaType: its first HEAD_SIZE bytes are neither audio nor video.
+            UnsupportedMediaType: its first HEAD_SIZE bytes are certainly neither audio nor video.
         """
         for chunk in content:
             self.received += len(chunk)
@@ -76,7 +76,7 @@ class StreamChecks:
         """Checks the complete file: ``apply`` cannot judge one that is shorter than HEAD_SIZE.
 
         Raises:
-            Unprocessable: it is empty. UnsupportedMediaType: it is neither audio nor video.
+            Unprocessable: it is empty. UnsupportedMediaType: it is certainly neither audio nor video.
         """
         if not self.received:
             raise Unprocessable("The file is empty: choose another.", {"file": "is empty"})

@@ -1,10 +1,11 @@
-"""Which first bytes are recognized as audio or video."""
+"""Which first bytes are refused, and which are left to the converter."""
 
 import os
+import struct
 
 import pytest
 
-from functions.upload.sniff import HEAD_SIZE, is_media
+from functions.upload.sniff import HEAD_SIZE, UnsupportedMediaType, foreign_kind, require_media
 
 ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 MEDIA = {
@@ -34,39 +35,69 @@ MEDIA = {
     "aac of MPEG-2": b"\xff\xf9\x50\x80",
     "amr": b"#!AMR\n",
     "ac3": b"\x0b\x77\x00\x00",
+    "tak": b"tBaK\x01",
+    "wave64": b"riff\x2e\x91\xcf\x11",
+    "wtv": b"\xb7\xd8\x00\x20",
+    "dv": b"\x1f\x07\x00\x3f",
+    "voc": b"Creative Voice File\x1a\x1a\x00",
+    "gxf": b"\x00\x00\x00\x00\x01\xbc",
+    "mp3 behind an APEv2 tag": b"APETAGEX\xd0\x07\x00\x00",
+    "mp3 from inside a frame": bytes(range(256)) + b"\xff\xfb\x90\x64",
+    "ts from inside a packet": bytes(range(88)) + (b"G" + bytes(187)) * 2,
+    "mpg from inside a packet": b"\xff" * 200 + b"\x00\x00\x01\xba\x44",
+    "recorder's header": b"IMKH\x01\x01\x00\x00\x02\x00\x01\x10",
+    "sphere, which begins with a text": b"NIST_1A\n   1024\nchannel_count -i 1\n",
+    "zeros": bytes(512),
+    "ones": b"\xff" * 512,
+    "Latin-1 signs": b"\xe9\xe8" * 256,
 }
 OTHER = {
-    "nothing": b"",
-    "one byte": b"\xff",
-    "text": b"Once upon a time " * 40,
-    "gif, which starts with G like a transport stream": b"GIF89a" + bytes(500),
-    "png": b"\x89PNG\r\n\x1a\n",
-    "jpeg": b"\xff\xd8\xff\xe0\x00\x10JFIF",
-    "pdf": b"%PDF-1.7",
-    "zip": b"PK\x03\x04",
-    "elf": b"\x7fELF\x02\x01",
-    "html": b"<!DOCTYPE html>",
-    "playlist": b"#EXTM3U\nfile:///etc/passwd\n",
-    "concat script": b"ffconcat version 1.0\nfile /etc/passwd\n",
-    "webp": b"RIFF\x00\x00\x00\x00WEBPVP8 ",
-    "zeros": bytes(512),
-    "utf-16": b"\xff\xfeO\x00n\x00c\x00e\x00",
-    "ones": b"\xff" * 512,
-    "json": b'{"ftyp": 1}',
-    "sdp": b"v=0\r\no=- 0 0 IN IP4 127.0.0.1",
+    "text": (b"Once upon a time " * 40, "a text file"),
+    "text that is cut inside a character": (("a" + "é" * 400).encode()[:HEAD_SIZE], "a text file"),
+    "short text": (b"x", "a text file"),
+    "text with a byte order mark": ("\ufeffHello".encode(), "a text file"),
+    "utf-16": ("Hello, World".encode("utf-16"), "a text file"),
+    "subtitles": (b"WEBVTT\n\n00:01.000 --> 00:02.000\nHello\n", "a file of subtitles"),
+    "json": (b'{"ftyp": 1}', "a text file"),
+    "sdp": (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1", "a text file"),
+    "html": (b"\n<!DOCTYPE HTML><title>Video</title>", "a web page"),
+    "playlist": (b"#EXTM3U\nfile:///etc/passwd\n", "a playlist, which only says where to find a video"),
+    "concat script": (b"ffconcat version 1.0\nfile /etc/passwd\n", "a text file"),
+    "gif": (b"GIF89a" + bytes(500), "a GIF picture"),
+    "png": (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    "jpeg": (b"\xff\xd8\xff\xe0\x00\x10JFIF", "a JPEG picture"),
+    "webp": (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "a WebP picture"),
+    "heic": (b"\x00\x00\x00\x18ftypheic\x00", "a HEIF picture"),
+    "bmp": (b"BM" + struct.pack("<IIII", 1000, 0, 54, 40), "a BMP picture"),
+    "pdf": (b"%PDF-1.7", "a PDF document"),
+    "zip": (b"PK\x03\x04", "a ZIP archive or an office document"),
+    "doc": (bytes.fromhex("d0cf11e0a1b11ae1"), "an office document"),
+    "gzip": (b"\x1f\x8b\x08\x00", "a gzip archive"),
+    "tar": (b"letter.txt".ljust(257, b"\0") + b"ustar\x00", "a tar archive"),
+    "elf": (b"\x7fELF\x02\x01", "a program"),
+    "exe": (b"MZ".ljust(60, b"\0") + struct.pack("<I", 128) + bytes(64) + b"PE\0\0", "a program"),
+    "midi": (b"MThd\x00\x00\x00\x06", "a MIDI file, which has notes instead of sound"),
+    "torrent": (b"d8:announce35:udp://tracker", "a torrent, which only says where to find a file"),
 }
 
 
 @pytest.mark.parametrize("kind", MEDIA)
-def test_audio_and_video_are_recognized(kind: str) -> None:
-    assert is_media(MEDIA[kind].ljust(HEAD_SIZE, b"\x55")[:HEAD_SIZE])
-    assert is_media(MEDIA[kind])  # a file may be shorter than HEAD_SIZE
+def test_what_may_be_audio_or_video_is_left_to_the_converter(kind: str) -> None:
+    assert foreign_kind(MEDIA[kind].ljust(HEAD_SIZE, b"\x00")[:HEAD_SIZE]) is None
+    assert foreign_kind(MEDIA[kind] + b"\x00") is None  # a file may be shorter than HEAD_SIZE
 
 
 @pytest.mark.parametrize("kind", OTHER)
-def test_other_files_are_not_recognized(kind: str) -> None:
-    assert not is_media(OTHER[kind])
+def test_other_files_are_refused_by_name(kind: str) -> None:
+    head, name = OTHER[kind]
+    assert foreign_kind(head) == name
+    with pytest.raises(UnsupportedMediaType, match="choose an audio or video file"):
+        require_media(head)
 
 
-def test_random_bytes_are_rarely_mistaken_for_media() -> None:
-    assert sum(is_media(os.urandom(HEAD_SIZE)) for _ in range(2000)) < 20
+def test_nothing_is_not_refused_for_its_type() -> None:
+    assert foreign_kind(b"") is None
+
+
+def test_random_bytes_are_left_to_the_converter() -> None:
+    assert all(foreign_kind(os.urandom(HEAD_SIZE)) is None for _ in range(2000))
