@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice, repeat, takewhile
 from typing import NamedTuple
 
+from functions.convert.demux.child import protection
 from functions.convert.demux.child.mp4.boxes import Box, BoxReader, PatchedFile
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.gaps import MAX_GAPS, MIN_GAP, Gap, add_gap, total
@@ -143,6 +144,11 @@ class Movie:
                 holes += [(start + usual, start + length) for start in islice(starts, MAX_GAPS - len(holes))]
             at += count * length
         return holes, at
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the track is enabled (ISO/IEC 14496-12, 8.3.2.3), which libav takes for its default."""
+        return bool(self.reader.number(self.reader.find(self.trak, b"tkhd").body) & 1)
 
     @property
     def clock(self) -> int:
@@ -295,7 +301,7 @@ def _packets(reader: BoxReader, tables: dict[bytes, Box]) -> int:
         not 0 < count <= _MAX_PACKETS
         or (not reader.number(stsz.body + 4) and count > (stsz.end - stsz.body - 12) // 4)
         or reader.number(entry - 4) != 1
-        or reader.read_at(entry + 4, 4) == b"enca"  # encrypted
+        or reader.read_at(entry + 4, 4) in protection.ENTRIES
     ):
         raise UnsupportedLayout
     for kind, width in ((b"stts", 8), (b"stsc", 12), (b"stco", 4), (b"co64", 8)):
