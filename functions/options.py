@@ -47,7 +47,7 @@ class Options:
     Attributes:
         bitrate: constant bit rate in kbit/s, one of BITRATES.
         vbr: quality of the variable bit rate, LAME's V0 (best) to V9.
-        track: index of the audio track in the file, from 0.
+        track: index of the audio track in the file, from 0; None for the file's default.
         start: where the MP3 begins, in seconds from the start of the audio.
         end: where the MP3 ends, in seconds from the start of the audio.
         fade_in: duration of the fade-in at the start, in seconds.
@@ -62,7 +62,7 @@ class Options:
 
     bitrate: int | None = None
     vbr: int | None = None
-    track: int = 0
+    track: int | None = None
     start: float | None = None
     end: float | None = None
     fade_in: float | None = None

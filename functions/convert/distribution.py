@@ -36,7 +36,7 @@ class JobPlan:
         head: blob of the ID3 tag.
         missing: seconds that the track claims to have but does not.
         errors: errors of the demuxer.
-        warning: the warning about the cover, if any.
+        warning: the warning about the cover or the choice of the track, if any.
         truncated: whether the video ends within a part of it.
         silent: the warning about parts of the video without sound, if any.
     """

@@ -9,6 +9,10 @@ class UnusableMedia(PermanentFailure):
     status = 422
 
 
+class UnknownMedia(UnusableMedia):
+    """libav has no demuxer or decoder for the file: ffmpeg may have one."""
+
+
 class TooLong(UnusableMedia):
     """The sound is longer than MAX_SECONDS."""
 

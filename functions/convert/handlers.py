@@ -127,7 +127,9 @@ def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Ou
     with (
         workspace() as directory,
         deps.media.videos.open(job.video) as video,
-        pipeline.prepared_track(video, directory, job.options, on_read, deps.ffmpeg, deps.max_seconds) as stream,
+        pipeline.prepared_track(
+            video, directory, job.options, on_read, deps.ffmpeg, deps.max_seconds, job.filename
+        ) as stream,
     ):
         plan = plan_pieces(stream.info, job.options, deps.fanout_seconds, deps.max_pieces)
         if plan is not None:
@@ -183,7 +185,7 @@ def _split(lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewe
         head.blob,
         track.missing,
         track.errors + silence.unmentioned(track, job.options),
-        warning,
+        assemble.sentences(track.warning, warning),
         truncated=track.truncated,
         silent=silence.warning_for(track, job.options),
     )
@@ -249,11 +251,14 @@ def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
             pieces = [piece]
             frames = _file_chunks(path, renewer)
         sound = assemble.join_pieces(job_plan.plan, [piece.summary for piece in pieces], frames, directory)
+        errors = job_plan.errors + max(piece.errors for piece in pieces)
+        share = assemble.share_warning(sound.duration, job_plan.plan.seconds, job_plan.missing, errors)
         out = ReservedWriter(mp3, reservation)
         assemble.write_mp3(out, _blob_chunks([job_plan.head], renewer, deps), sound)
     log.info("job %s: %d pieces of %.1f s became %d bytes of MP3", job.id, len(outputs), sound.duration, mp3.size)
-    errors = job_plan.errors + max(piece.errors for piece in pieces)
-    warning = assemble.warning_for(job_plan.missing, job_plan.truncated, errors, job_plan.silent, job_plan.warning)
+    warning = assemble.warning_for(
+        job_plan.missing, job_plan.truncated, errors, job_plan.silent, job_plan.warning, share
+    )
     return Outcome(mp3.blob, sound.duration, warning, mp3.size)
 
 

@@ -4,15 +4,17 @@ import functools
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from functions.convert import cover, silence
 from functions.convert.budget import Budget
 from functions.convert.chapters import within
+from functions.convert.demux.protocol import ORIGINAL
 from functions.convert.demux.track import TrackStream, open_track
-from functions.convert.ffmpeg import duration, encoder, filters
+from functions.convert.errors import UnknownMedia
+from functions.convert.ffmpeg import duration, encoder, filters, probe
 from functions.convert.ffmpeg.binary import default_ffmpeg
 from functions.convert.ffmpeg.encoder import EncoderInput, EncoderRun
 from functions.convert.mp3 import assemble, id3
@@ -93,6 +95,7 @@ def to_mp3(
             lambda done: on_progress(done * DEMUX_SHARE),
             settings.ffmpeg,
             settings.budget.max_seconds,
+            settings.filename,
         ) as stream,
     ):
         return convert_track(stream, out, settings, on_progress)
@@ -108,6 +111,7 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
             settings.budget.check_seconds(sound.duration)
             settings.budget.reservation.require(sound.size)
             errors = track.errors + silence.unmentioned(track, settings.options)
+            claimed = track.duration
             chapters = within(silence.chapters_of(track, settings.options), 0.0, sound.duration)
         else:
             plan = plan_for(track, settings.options, settings.encoders, decode_cost(stream))
@@ -117,7 +121,9 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
                 stream, plan, settings, lambda done: on_progress(DEMUX_SHARE + done * _ENCODE_SHARE)
             )
             errors = track.errors + silence.unmentioned(track, settings.options) + encoder_errors
+            claimed = plan.seconds
             chapters = plan.within(silence.chapters_of(track, settings.options))
+        share = assemble.share_warning(sound.duration, claimed, track.missing, errors)
         image, cover_warning = picture(lambda: on_progress(encoded))
     tag = id3.build_tag(track.tags, settings.filename, image, chapters)
     written = 0
@@ -132,7 +138,12 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
         duration=sound.duration,
         title=id3.title(track.tags, settings.filename),
         warning=assemble.warning_for(
-            track.missing, track.truncated, errors, silence.warning_for(track, settings.options), cover_warning
+            track.missing,
+            track.truncated,
+            errors,
+            silence.warning_for(track, settings.options),
+            assemble.sentences(track.warning, cover_warning),
+            share,
         ),
         copied=track.container == "mp3",
         size=size,
@@ -172,6 +183,21 @@ def _frames(pieces: Sequence[tuple[Path, PieceSummary]], on_copy: Callable[[], N
             path.unlink()
 
 
+def _opened(
+    stack: ExitStack, read: Callable[..., AbstractContextManager[TrackStream | None]], options: Options
+) -> TrackStream:
+    """Opens the track in the stack: to copy its MP3 packets, or to encode it."""
+    copy = options.bitrate is None and options.vbr is None and not filters.any_edits(options)
+    stream = stack.enter_context(read(copy=copy))
+    # MP3 packets may not form a valid file when joined, or there has to be silence between them.
+    if stream is None or (stream.info.container == "mp3" and silence.filled(stream.info, options)):
+        stack.close()
+        stream = stack.enter_context(read(copy=False))
+    if stream is None:
+        raise AssertionError("the demuxer copies only when it is asked to")
+    return stream
+
+
 @contextmanager
 def prepared_track(
     source: SupportsReadSeek,
@@ -180,6 +206,7 @@ def prepared_track(
     on_progress: OnProgress,
     ffmpeg: str | None = None,
     max_seconds: float = math.inf,
+    filename: str = "",
 ) -> Iterator[TrackStream]:
     """Extracts the audio track that the options name into a file, with everything that the conversion needs.
 
@@ -192,32 +219,31 @@ def prepared_track(
         on_progress: called with the fraction of the source that has been read, 0 to 1.
         ffmpeg: path of the program; None for the one from imageio-ffmpeg.
         max_seconds: the latest position in the track that is converted.
+        filename: the video's name.
 
     Raises:
         UnusableMedia: there is no such track, or it cannot be read.
         EncoderKilled: a child process was killed; retrying may succeed.
     """
-    copy = options.bitrate is None and options.vbr is None and not filters.any_edits(options)
-    read = functools.partial(open_track, source, directory / "track", number=options.track, on_progress=on_progress)
+    ffmpeg = ffmpeg or default_ffmpeg()
+    path = directory / "track"
+    read = functools.partial(open_track, source, path, number=options.track, filename=filename, on_progress=on_progress)
     with ExitStack() as stack:
-        stream = stack.enter_context(read(copy=copy))
-        if stream is None:  # the MP3 packets do not form a valid file when joined
-            stack.close()
-            stream = stack.enter_context(read(copy=False))
-        if stream is None:
-            raise AssertionError("the demuxer copies only when it is asked to")
-        if stream.info.container == "mp3" and silence.filled(stream.info, options):
-            stack.close()
-            stream = stack.enter_context(read(copy=False))
-            if stream is None:
-                raise AssertionError("the demuxer copies only when it is asked to")
-        if options.cover is not None or filters.needs_exact_length(options, silence.length(stream.info, options)):
+        try:
+            stream = _opened(stack, read, options)
+        except UnknownMedia:
+            found = probe.identify(ffmpeg, path, options.track or 0, lambda: on_progress(1.0))
+            if found is None:
+                raise
+            stream = TrackStream(found)
+        measured = stream.info.container == ORIGINAL or filters.needs_exact_length(
+            options, silence.length(stream.info, options)
+        )
+        if options.cover is not None or measured:
             stream.complete(on_progress)
         track = cover.prepare(source, stream.info, options.cover, lambda _: on_progress(1.0))
-        if filters.needs_exact_length(options, silence.length(track, options)):
-            seconds = duration.measure(
-                ffmpeg or default_ffmpeg(), track, nearest_rate(track.rate), max_seconds, lambda: on_progress(1.0)
-            )
+        if measured:
+            seconds = duration.measure(ffmpeg, track, nearest_rate(track.rate), max_seconds, lambda: on_progress(1.0))
             track = track if seconds is None else replace(track, duration=seconds)
         stream.info = replace(track, tags=id3.without_loudness(track.tags, options))
         yield stream

@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 from functions.convert import gaps, silence
 from functions.convert.chapters import Chapter, within
+from functions.convert.demux import protocol
 from functions.convert.demux.track import TrackInfo, TrackStream
 from functions.convert.ffmpeg import filters
 from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
@@ -45,6 +46,9 @@ _MAX_BITRATES: Final = ((32_000, 320), (16_000, 160), (0, 64))
 _MIN_BITRATES: Final = ((32_000, 32), (0, 8))
 #: What LAME's V0 to V9 need for music in stereo at 44.1 kHz, kbit/s (lame 3.100, doc/html/detailed.html).
 _VBR_BITRATES: Final = (245, 225, 190, 175, 165, 130, 115, 100, 85, 65)
+#: Silences samples that are infinite, not a number, or more than 40 dB beyond full scale. The result has the precision
+#: of what almost all decoders return.
+_CLEAN: Final = r"aeval=exprs='if(lt(abs(val(ch)),100),val(ch),0)':c=same,aformat=sample_fmts=fltp"
 #: Attributes whose keys differ in the rows of jobs, so that jobs survive an update.
 _JSON_KEYS: Final = {"ranges": "pieces", "start_sample": "before", "loopback": "steady"}
 
@@ -113,7 +117,7 @@ class Plan:
     """How a track becomes MP3: plain data, the same for every encoder of a job.
 
     Attributes:
-        container: format of the track's file, named like libav's muxer.
+        container: format of the track's file, named like libav's muxer; ``original`` if ffmpeg has to recognize it.
         rate: sample rate of the MP3, Hz.
         channels: 1 or 2.
         quality: the encoder's arguments for bit rate or quality.
@@ -125,6 +129,7 @@ class Plan:
         packets: number of the track's packets.
         silence: seconds of silence that the filters insert.
         bundled: whether ffmpeg may run the bundled way instead of in stages (``ffmpeg.args``).
+        track: which audio track of its file the track is, from 0.
     """
 
     container: str
@@ -138,6 +143,7 @@ class Plan:
     loopback: bool = False
     packets: int = 0
     bundled: bool = False
+    track: int = 0
     silence: float = 0.0
 
     @property
@@ -186,6 +192,11 @@ class Plan:
         """Returns the plan for a track whose rate or channels change on the way, which restarts filters that see it."""
         return replace(self, loopback=len(self.filters) > 1, bundled=False)
 
+    def cleaning(self) -> Self:
+        """Returns the plan with samples silenced that are no sound and that LAME cannot encode."""
+        first, *more = self.filters
+        return replace(self, filters=(f"{_CLEAN},{first}", *more))
+
     @property
     def variable(self) -> bool:
         """Whether the bit rate is variable, so that the frames can be re-packed."""
@@ -233,19 +244,25 @@ def plan_for(track: TrackInfo, options: Options, ranges: int, decode_cost: float
     start, end = filters.bounds(options, rate, samples)
     frames = (end - start) // samples_per_frame(rate)
     edits = filters.edit_filters(options, rate, channels, samples)
+    convert = filters.format_filter(options, rate, channels)
+    if track.ambisonic:
+        convert = f"{filters.ambisonic_filter(track.channels)},{convert}"
     return Plan(
         container=track.container,
         rate=rate,
         channels=channels,
         quality=quality,
-        filters=(filters.format_filter(options, rate, channels), *silence.silence_filters(silent), *edits),
+        filters=(convert, *silence.silence_filters(silent), *edits),
         samples=end - start,
         # Normalizing costs more than encoding, and every encoder would normalize all sound before its range.
         ranges=split_frames(frames, 1 if options.normalize else ranges, decode_cost),
         start_sample=start,
         packets=track.packets,
         silence=gaps.total(silent),
-        bundled=track.channels <= 2 and track.codec not in _CODECS_WITH_MIX_LEVELS,
+        bundled=(
+            track.channels <= 2 and track.codec not in _CODECS_WITH_MIX_LEVELS and track.container != protocol.ORIGINAL
+        ),
+        track=track.number,
     )
 
 

@@ -31,12 +31,19 @@ class MediaMemo:
 
     def __init__(self) -> None:
         self._encode = encoder.encode
-        self._tracks: dict[tuple[bytes, int, bool], tuple[TrackInfo | None, bytes] | UnusableMedia] = {}
+        self._tracks: dict[tuple[bytes, int | None, bool], tuple[TrackInfo | None, bytes] | UnusableMedia] = {}
         self._encodings: dict[tuple[str, FrameRange, bytes], tuple[EncoderRun, bytes]] = {}
 
     @contextmanager
     def open_track(
-        self, source: SupportsReadSeek, path: Path, *, number: int, copy: bool, on_progress: OnProgress
+        self,
+        source: SupportsReadSeek,
+        path: Path,
+        *,
+        number: int | None,
+        copy: bool,
+        filename: str = "",
+        on_progress: OnProgress,
     ) -> Iterator[TrackStream | None]:
         """Does what ``open_track`` does, but the track is complete at once."""
         source.seek(0)
@@ -44,7 +51,9 @@ class MediaMemo:
         key = (hashlib.sha256(content).digest(), number, copy)
         if key not in self._tracks:
             try:
-                with open_track(io.BytesIO(content), path, number=number, copy=copy, on_progress=on_progress) as stream:
+                with open_track(
+                    io.BytesIO(content), path, number=number, copy=copy, filename=filename, on_progress=on_progress
+                ) as stream:
                     track = None if stream is None else stream.complete(on_progress)
                 self._tracks[key] = track, path.read_bytes()
             except UnusableMedia as error:

@@ -14,7 +14,7 @@ from typing import Self
 from events.errors import Mp3burstError
 from functions.convert.demux import protocol, spawner
 from functions.convert.demux.protocol import ExcerptOrder, ExcerptReport, Fault, FaultReport, TrackOrder, TrackReport
-from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
+from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnknownMedia, UnusableMedia
 from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.streams import SupportsReadSeek
 
@@ -230,16 +230,17 @@ def _death(status: int, closed: BaseException) -> Mp3burstError:
     return error
 
 
-def error_of(report: FaultReport, number: int) -> Mp3burstError:
+def error_of(report: FaultReport, number: int | None) -> Mp3burstError:
     """Maps a fault to a user-facing error; ``number`` is the track that was requested."""
     if report.fault == Fault.DISK_FULL:
         return TemporaryStorageFull("Temporary storage is full; the conversion will be retried.")
-    error = UnusableMedia(_message(report, number))
+    unknown = report.fault in (Fault.FORMAT, Fault.CODEC)
+    error = UnknownMedia(_message(report, number)) if unknown else UnusableMedia(_message(report, number))
     error.__cause__ = RuntimeError(report.detail or report.fault)
     return error
 
 
-def _message(report: FaultReport, number: int) -> str:
+def _message(report: FaultReport, number: int | None) -> str:
     match report.fault:
         case Fault.FORMAT:
             return "This is not a video or audio file, or it is incomplete or damaged: check that it plays."
@@ -256,6 +257,8 @@ def _message(report: FaultReport, number: int) -> str:
             return f"There is no audio track {number} in this file: choose one from 0 to {report.tracks - 1}."
         case Fault.CODEC:
             return "The audio of this file is in a format that cannot be decoded: convert the file to another format."
+        case Fault.PROTECTED:
+            return "This file is copy-protected and cannot be converted: use a copy without protection."
         case Fault.MEMORY:
             return f"Reading this file takes more memory than a video should need. {_CHECK}"
         case _:

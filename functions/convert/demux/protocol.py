@@ -48,9 +48,40 @@ EXCERPT_WINDOW = 4.0
 #: Pixels of a frame that a cover is made from: 8K. A decoder may keep 16 frames, at 1.5 bytes a pixel, or 3 with ten
 #: bits.
 MAX_PIXELS = 8192 * 4320
-#: Every container that a track is written to; ``mp3`` is bare frames. The name becomes part of ffmpeg's command line.
+#: In place of a container: the track's file is the complete source, because no container takes the codec, and ffmpeg
+#: has to recognize it.
+ORIGINAL: Final = "original"
+#: Formats that libav recognizes by the extension of the file's name alone, since most have no header, and its names for
+#: them.
+RECOGNIZED_BY_NAME: Final = {
+    "302": "daud",
+    "722": "g722",
+    "al": "alaw",
+    "aptx": "aptx",
+    "aptxhd": "aptx_hd",
+    "daud": "daud",
+    "dfpwm": "dfpwm",
+    "g722": "g722",
+    "g723_1": "g723_1",
+    "g729": "g729",
+    "gsm": "gsm",
+    "msbc": "sbc",
+    "rco": "g723_1",
+    "rso": "rso",
+    "sb": "s8",
+    "sbc": "sbc",
+    "sln": "sln",
+    "sw": "s16le",
+    "tco": "g723_1",
+    "ub": "u8",
+    "ul": "mulaw",
+    "uw": "u16le",
+}
+#: Every container that a track is written to; ``mp3`` is bare frames. A track that no container takes stays in the
+#: complete source: ``ORIGINAL``, or one that is recognized by its name. The name becomes part of ffmpeg's command line.
 CONTAINERS: Final = frozenset(
-    {"adts", "aiff", "asf", "au", "caf", "flv", "matroska", "mov", "mp3", "mp4", "mpegts", "nut", "tta", "vob"}
+    {ORIGINAL, *RECOGNIZED_BY_NAME.values()}
+    | {"adts", "aiff", "asf", "au", "caf", "flv", "matroska", "mov", "mp3", "mp4", "mpegts", "nut", "tta", "vob"}
 )
 #: Reported numbers beyond this are no seconds, samples or packets of any audio.
 _MAX_NUMBER: Final = 1e12
@@ -71,7 +102,8 @@ class Fault(StrEnum):
     INDEX = "index"  # an mp4 or mov without the box that says where its packets are
     SILENT = "silent"  # video without an audio track
     TRACK = "track"  # no such track
-    CODEC = "codec"  # no decoder, or no container takes it
+    CODEC = "codec"  # libav has no decoder
+    PROTECTED = "protected"  # the track is encrypted
     MEMORY = "memory"
     DISK_FULL = "disk full"
     BROKEN = "broken"  # anything else, with a detail
@@ -86,12 +118,14 @@ class TrackOrder:
     """Orders the extraction of an audio track.
 
     Attributes:
-        track: its number in the file's order, from 0.
+        track: its number in the file's order, from 0; None for the file's default, or else the first that is usable.
         copy: whether MP3 becomes bare frames.
+        extension: of the source's name, if it is one of ``RECOGNIZED_BY_NAME``; otherwise empty.
     """
 
-    track: int
+    track: int | None
     copy: bool
+    extension: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +176,15 @@ def receive_order(link: socket.socket) -> Order:
     Raises:
         PeerClosed: the parent has ended.
     """
-    size, files, _, _ = socket.recv_fds(link, ANSWER.size, 1)
-    if len(size) < ANSWER.size or not files:
+    length, files, _, _ = socket.recv_fds(link, ANSWER.size, 1)
+    if len(length) < ANSWER.size or not files:
         raise PeerClosed
-    values: dict[str, Any] = json.loads(receive(link, *ANSWER.unpack(size)))
+    values: dict[str, Any] = json.loads(receive(link, *ANSWER.unpack(length)))
     wanted: TrackOrder | ExcerptOrder
-    wanted = ExcerptOrder(values["second"]) if "second" in values else TrackOrder(values["track"], values["copy"])
-    return Order(files[0], values["size"], values["limits"], wanted)
+    size = values.pop("size")
+    limits = values.pop("limits")
+    wanted = ExcerptOrder(**values) if "second" in values else TrackOrder(**values)
+    return Order(files[0], size, limits, wanted)
 
 
 def receive(link: socket.socket, size: int) -> bytearray:
@@ -190,7 +226,13 @@ class PositionedFile(io.RawIOBase):
 
 
 class RemoteFile(PositionedFile):
-    """The source, as the child sees it: every read is a request to the parent."""
+    """The source, as the child sees it: every read is a request to the parent.
+
+    Attributes:
+        name: libav recognizes some formats by its extension.
+    """
+
+    name = "source"
 
     def __init__(self, link: socket.socket, size: int) -> None:
         self._link = link
@@ -244,6 +286,10 @@ class TrackReport:
         chapters: the source's, on the track's clock.
         dropped: bytes of a cover that was too large to send, 0 if none was.
         truncated: whether the source ends within a packet or another part of it.
+        ambisonic: whether the channels are components of a sound field instead of signals for loudspeakers.
+        track: its number in the file's order, from 0.
+        unusable: number of a track that would have been chosen instead of it, but is empty or cannot be decoded; -1 if
+            there is none.
         gaps: where the track has no sound.
         lead: seconds of the source before the track's sound.
         tail: seconds of the source after the track's sound.
@@ -263,6 +309,9 @@ class TrackReport:
     chapters: Sequence[Chapter]
     dropped: int = 0
     truncated: bool = False
+    ambisonic: bool = False
+    track: int = 0
+    unusable: int = -1
     gaps: Sequence[Gap] = ()
     lead: float = 0.0
     tail: float = 0.0
@@ -388,7 +437,9 @@ def _is_gaps(value: Any) -> bool:
     )
 
 
-_OPTIONAL: Final = frozenset({"detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail"})
+_OPTIONAL: Final = frozenset(
+    {"detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail", "ambisonic", "track", "unusable"}
+)
 _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
     TrackReport: {
         "codec": _is_text,
@@ -401,6 +452,9 @@ _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
         **dict.fromkeys(("lead", "tail"), _is_amount),
         "tags": _is_tags,
         "chapters": _is_chapters,
+        "ambisonic": _is_flag,
+        "track": _is_count,
+        "unusable": lambda value: value == -1 or _is_count(value),
     },
     ExcerptReport: dict.fromkeys(("offset", "reach", "pixel"), _is_number),
     FaultReport: {"fault": _is_text, "detail": _is_text, "tracks": _is_count},

@@ -4,16 +4,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from functions import code_pages
 from functions.convert.budget import check_plausible
 from functions.convert.chapters import Chapter
 from functions.convert.demux.client import DemuxClient, error_of
-from functions.convert.demux.protocol import Fault, FaultReport, TrackOrder, TrackReport
+from functions.convert.demux.protocol import (
+    ORIGINAL,
+    RECOGNIZED_BY_NAME,
+    Fault,
+    FaultReport,
+    TrackOrder,
+    TrackReport,
+)
 from functions.convert.errors import UnusableMedia
 from functions.convert.gaps import Gap
 from functions.convert.progress import OnProgress
 from functions.convert.streams import SupportsReadSeek
+
+_WARNING: Final = "Audio track {} of this file is empty or cannot be decoded: track {} was converted."
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,8 @@ class TrackInfo:
 
     Attributes:
         path: the file with the track.
-        container: libav's name for the muxer of that file: ``mov``, ``matroska``; ``mp3`` for bare frames.
+        container: libav's name for the muxer of that file: ``mov``, ``matroska``; ``mp3`` for bare frames; ``original``
+            if the file is a copy of the source.
         codec: libavcodec's name for it.
         rate: samples per second, as decoded.
         channels: number of channels, as decoded.
@@ -57,6 +68,9 @@ class TrackInfo:
         tail: seconds of the source after the track's sound.
         excerpt: what the cover is made from instead of ``cover``.
         cover_warning: a message for the user if the cover is not the requested one, else None.
+        number: which audio track of ``path`` it is, from 0.
+        ambisonic: whether the channels are components of a sound field instead of signals for loudspeakers.
+        warning: a message for the user if it is not the track that the file names first, else None.
     """
 
     path: Path
@@ -80,6 +94,9 @@ class TrackInfo:
     tail: float = 0.0
     excerpt: VideoExcerpt | None = None
     cover_warning: str | None = None
+    number: int = 0
+    ambisonic: bool = False
+    warning: str | None = None
 
 
 class TrackStream:
@@ -135,8 +152,9 @@ def open_track(
     source: SupportsReadSeek,
     path: Path,
     *,
-    number: int,
+    number: int | None,
     copy: bool,
+    filename: str = "",
     on_progress: OnProgress,
 ) -> Iterator[TrackStream | None]:
     """Extracts an audio track from the source into a new file.
@@ -144,8 +162,10 @@ def open_track(
     Args:
         source: used by this function alone until the end of the block.
         path: the new file.
-        number: which audio track, from 0, in the file's order.
+        number: which audio track, from 0, in the file's order; None for the file's default, or else the first that is
+            usable.
         copy: whether MP3 becomes bare frames.
+        filename: the video's name.
         on_progress: called at least twice a second with the fraction of the source that was read, 0 to 1.
 
     Yields:
@@ -153,10 +173,13 @@ def open_track(
         packets cannot be copied.
 
     Raises:
+        UnknownMedia: libav has no demuxer or decoder for it. The file is a copy of the source, or empty.
         UnusableMedia: there is no such track, it cannot be read, or no real codec has its rate or channels.
         EncoderKilled: the demux child died by SIGKILL.
     """
-    with DemuxClient(source, path, TrackOrder(number, copy)) as client:
+    extension = filename.rpartition(".")[2].lower()
+    order = TrackOrder(number, copy, extension if extension in RECOGNIZED_BY_NAME else "")
+    with DemuxClient(source, path, order) as client:
         report, cover = client.report(on_progress)
         if isinstance(report, FaultReport):
             if report.fault != Fault.NOT_COPYABLE:
@@ -196,11 +219,14 @@ def track_info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
         chapters=[chapter._replace(title=title) for chapter, title in zip(report.chapters, titles, strict=True)],
         cover=cover,
         dropped=report.dropped,
+        number=report.track if report.container == ORIGINAL else 0,
+        ambisonic=report.ambisonic,
+        warning=None if report.unusable < 0 else _WARNING.format(report.unusable, report.track),
     )
 
 
 def extract_track(
-    source: SupportsReadSeek, path: Path, *, number: int, copy: bool, on_progress: OnProgress
+    source: SupportsReadSeek, path: Path, *, number: int | None, copy: bool, on_progress: OnProgress
 ) -> TrackInfo | None:
     """Extracts a track completely; arguments and errors as ``open_track`` and ``TrackStream.complete``."""
     with open_track(source, path, number=number, copy=copy, on_progress=on_progress) as track:

@@ -9,6 +9,7 @@ has to be encoded again in stages.
 
 from typing import Final
 
+from functions.convert.demux.protocol import ORIGINAL
 from functions.convert.plan import FrameRange, Plan
 
 #: ffmpeg's demuxers whose names differ from those of the muxers.
@@ -19,9 +20,17 @@ _LAME: Final = "aformat=sample_fmts=s32p|fltp|s16p"
 _BATCH: Final = 40 * 1152
 
 
-def decode(ffmpeg: str, container: str, track: int) -> list[str]:
-    """Returns ffmpeg's arguments up to its input, the open file ``track``."""
-    return [*_common(ffmpeg), "-f", _demuxer(container), "-fd", str(track), "-i", "fd:"]
+def decode(ffmpeg: str, container: str, track: int, number: int = 0) -> list[str]:
+    """Returns ffmpeg's arguments up to the choice of its input.
+
+    Args:
+        ffmpeg: path of the program.
+        container: as in ``Plan``.
+        track: descriptor of the open file with the track.
+        number: which audio track of that file, from 0.
+    """
+    known = [] if container == ORIGINAL else ["-f", _demuxer(container)]
+    return [*_common(ffmpeg), *known, "-fd", str(track), "-i", "fd:", "-map", f"0:a:{number}"]
 
 
 def encode(ffmpeg: str, plan: Plan, frame_range: FrameRange, *, track: int, out: int, staged: bool) -> list[str]:
@@ -36,7 +45,7 @@ def encode(ffmpeg: str, plan: Plan, frame_range: FrameRange, *, track: int, out:
         staged: whether to run in stages, which is required unless the plan is ``bundled``.
     """
     if staged:
-        source = [*decode(ffmpeg, plan.container, track), *_staged(plan, frame_range)]
+        source = [*decode(ffmpeg, plan.container, track, plan.track), *_staged(plan, frame_range)]
     else:
         # Probing the stream would shift the clock's zero, and would swallow the decoder's first errors.
         source = [*_common(ffmpeg), "-f", "lavfi", "-nofind_stream_info"]
@@ -79,8 +88,8 @@ def _bundled(plan: Plan, frame_range: FrameRange, track: int) -> str:
 def _staged(plan: Plan, frame_range: FrameRange) -> list[str]:
     first, *more = _filters(plan, frame_range)
     if not plan.loopback:
-        return ["-map", "0:a:0", "-af", ",".join([first, *more])]
+        return ["-af", ",".join([first, *more])]
     # The output of the first filter is encoded as PCM, which is discarded except for the loopback decoder that feeds
     # the other filters.
-    filters = ["-map", "0:a:0", "-af", first, "-c:a", "pcm_f32le", "-f", "null", "-", "-dec", "0:0"]
+    filters = ["-af", first, "-c:a", "pcm_f32le", "-f", "null", "-", "-dec", "0:0"]
     return [*filters, "-filter_complex", f"[dec:0]{','.join(more)}[edited]", "-map", "[edited]"]

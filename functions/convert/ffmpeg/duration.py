@@ -36,8 +36,8 @@ def measure(ffmpeg: str, track: TrackInfo, rate: int, limit: float, on_progress:
     with track.path.open("rb") as source, Path("/dev/null").open("wb") as null:
         process = spawn.spawn(
             [
-                *args.decode(ffmpeg, track.container, source.fileno()),
-                *("-map", "0:a:0", "-af", f"aformat=sample_rates={rate}:channel_layouts=mono", "-c:a", "pcm_u8"),
+                *args.decode(ffmpeg, track.container, source.fileno(), track.number),
+                *("-af", f"aformat=sample_rates={rate}:channel_layouts=mono", "-c:a", "pcm_u8"),
                 *("-f", "u8", "-fd", str(null.fileno()), "fd:"),
             ],
             limits,

@@ -43,6 +43,8 @@ _SIZE_FACTOR = 2.0
 _ONLY_TIME_STAMPS = b"non monotonically increasing dts to muxer"
 #: Frames of an encoder that are not its sound: the tag, and its delay and padding, 5 at 8 kHz (measured).
 _EXTRA_FRAMES: Final = 8
+#: What ffmpeg and LAME print if LAME cannot encode samples: infinite ones, no numbers, or ones far beyond full scale.
+_UNENCODABLE: Final = (b"Error encoding a frame", b"Internal buffer inconsistency")
 #: Exit statuses at a resource limit; a staged run would hit the limit too.
 _LIMIT_REACHED: Final = (-signal.SIGXCPU, -signal.SIGXFSZ)
 #: Maximum bytes kept of an incomplete line of ffmpeg's output.
@@ -100,6 +102,8 @@ class EncoderRun:
         reconfigured: whether the sound changed its rate or channels on the way, which shifts the range.
         cpu: number of the CPU that it is pinned to, if any.
         staged: whether ffmpeg runs in stages (``args``).
+        cleaned: whether samples that are no sound are silenced before they reach LAME (``args.encode``).
+        unencodable: whether LAME received such samples.
         watchdog: detects that it hangs; set at the start.
         buffers: the incomplete last lines of its output, by pipe.
     """
@@ -114,6 +118,8 @@ class EncoderRun:
     reconfigured: bool = False
     cpu: int | None = None
     staged: bool = False
+    cleaned: bool = False
+    unencodable: bool = False
     watchdog: Watchdog = field(init=False, repr=False, compare=False)
     buffers: dict[str, bytes] = field(default_factory=dict)
 
@@ -135,6 +141,7 @@ class EncoderRun:
     def _receive_log(self, line: bytes) -> None:
         if b"Reconfiguring filter graph" in line:
             self.reconfigured = True
+        self.unencodable = self.unencodable or any(text in line for text in _UNENCODABLE)
         if (b"[error]" in line or b"[fatal]" in line) and not (self.staged and _ONLY_TIME_STAMPS in line):
             self.errors += 1
             self.full = self.full or b"No space left on device" in line
@@ -147,15 +154,21 @@ class EncoderRun:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the bundled run failed and must be redone in stages, even before it ends."""
-        return not self.staged and not self.full and self.errors > 0
+        """Whether the run failed in a way that another one may not, even before it ends."""
+        if self.full:
+            return False
+        return (self.unencodable and not self.cleaned) or (not self.staged and self.errors > 0)
 
     @property
-    def needs_stages(self) -> bool:
-        """Whether the bundled run ended in a way that a staged run may not."""
-        if self.staged or self.full or self.status in _LIMIT_REACHED:
+    def needs_another(self) -> bool:
+        """Whether the run ended in a way that another one, in stages or cleaned, may not."""
+        if self.full or self.status in _LIMIT_REACHED:
             return False
-        return self.errors > 0 or self.status not in (0, -signal.SIGKILL)
+        return self.hopeless or (not self.staged and self.status not in (0, -signal.SIGKILL))
+
+    def another(self) -> Self:
+        """Returns the run that takes this one's place, in stages; cleaned if LAME could not encode the samples."""
+        return type(self)(self.range, self.path, staged=True, cleaned=self.unencodable or self.cleaned)
 
     def check_status(self) -> None:
         """Raises an error if the run failed.
@@ -280,7 +293,12 @@ class _Pool:
         source = self._source
         with source.open() as track, run.path.open("w+b") as out:
             arguments = args.encode(
-                source.ffmpeg, source.plan, run.range, track=track.fileno(), out=out.fileno(), staged=run.staged
+                source.ffmpeg,
+                source.plan.cleaning() if run.cleaned else source.plan,
+                run.range,
+                track=track.fileno(),
+                out=out.fileno(),
+                staged=run.staged,
             )
             run.process = spawn.spawn(
                 arguments,
@@ -314,11 +332,11 @@ class _Pool:
             self._selector.unregister(pipe)
 
     def collect_ended(self) -> None:
-        """Takes in the runs that have ended; those that need stages wait to be run again."""
+        """Takes in the runs that have ended; those that need another one wait for it."""
         for run in [run for run in self.running if self._ended(run)]:
             self.running.remove(run)
-            if run.needs_stages:
-                again = EncoderRun(run.range, run.path, staged=True)
+            if run.needs_another:
+                again = run.another()
                 self.runs[run.range] = again
                 self.waiting.append(again)
                 continue

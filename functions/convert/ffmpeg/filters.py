@@ -3,6 +3,8 @@
 Every encoder of a track runs the same chain from the beginning of the track, so that all of them see the same samples.
 """
 
+import math
+
 from functions.convert.errors import UnusableMedia
 from functions.options import Options
 
@@ -25,6 +27,20 @@ def any_edits(options: Options) -> bool:
 def needs_exact_length(options: Options, seconds: float) -> bool:
     """Returns whether the exact length of a track of about this many seconds must be known."""
     return bool(options.fade_out) and (options.end is None or options.end > seconds - 1.0)
+
+
+def ambisonic_filter(components: int) -> str:
+    """Returns the filter that makes stereo of a sound field: two cardioid microphones, to the left and to the right.
+
+    Args:
+        components: number of channels of the track. The first two are the omnidirectional component and the one from
+            right to left (AmbiX: ACN order, SN3D normalization; RFC 8486, 3.1), and the last two are stereo that does
+            not move with the listener's head, unless the number is a square.
+    """
+    rest = components - math.isqrt(components) ** 2
+    stereo = (f"+c{components - 2}", f"+c{components - 1}") if rest else ("", "")
+    side = "0.5*c1" if components > 1 else "0*c0"
+    return f"pan=stereo|c0=0.5*c0+{side}{stereo[0]}|c1=0.5*c0-{side}{stereo[1]}"
 
 
 def format_filter(options: Options, rate: int, channels: int) -> str:

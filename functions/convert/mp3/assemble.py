@@ -13,6 +13,9 @@ from functions.convert.streams import SupportsWrite
 
 #: Seconds that may be missing from a track without a warning.
 _TOLERANCE = 1.0
+#: Share of a track that has to be decoded if there is to be no warning about it, and if there is to be an MP3.
+_MIN_SHARE = 0.5
+_MIN_USEFUL_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +88,11 @@ def copied_sound(path: Path, skipped: int, discarded: int) -> EncodedSound:
         raise UnusableMedia("The audio track of this file is empty: choose a file with sound.")
     with path.open("rb") as file:
         header = file.read(HEADER_SIZE)
+    delay = skipped - DECODER_DELAY
+    padding = discarded + DECODER_DELAY if discarded else 0
     bitrate = summary.bitrates[0] if len(summary.bitrates) == 1 else None
-    if skipped or discarded:
-        # Decoders trust the delay and padding only of encoders that they know; ffmpeg signs its copies with this name.
-        delay = skipped - DECODER_DELAY
-        template = info_tag.blank_tag(header, bitrate, b"Lavf", delay, discarded + DECODER_DELAY)
-    else:
-        # To a delay of 0, decoders would add the samples by which they delay the sound.
-        template = info_tag.blank_tag(header, bitrate, b"", 0, 0)
+    # Decoders trust the delay and padding only of encoders that they know; ffmpeg signs its copies with this name too.
+    template = info_tag.blank_tag(header, bitrate, b"Lavf", delay, padding)
     return _sound([summary], build_tag([summary], template), read_frames(path, summary))
 
 
@@ -129,7 +129,36 @@ def write_mp3(
     return size
 
 
-def warning_for(missing: float, truncated: bool, errors: int, silent: str | None, cover: str | None) -> str | None:
+def share_warning(decoded: float, claimed: float, missing: float, errors: int) -> str | None:
+    """Returns the warning that less than half of a track could be decoded; None if more could.
+
+    Args:
+        decoded: seconds of the MP3.
+        claimed: seconds that the track's packets should have become.
+        missing: as for ``warning_for``, which says itself how much it is if it is more than a second.
+        errors: as for ``warning_for``; if there are none, what is claimed was wrong.
+
+    Raises:
+        UnusableMedia: hardly anything could be decoded.
+    """
+    if 0.0 < missing <= _TOLERANCE:
+        claimed += missing
+    elif not errors:
+        return None
+    if decoded >= claimed * _MIN_SHARE:
+        return None
+    share = f"{decoded:.1f} of {claimed:.1f} seconds" if claimed < 10 else f"{decoded:.0f} of {claimed:.0f} seconds"
+    if errors and decoded < claimed * _MIN_USEFUL_SHARE:
+        raise UnusableMedia(
+            f"Only {share} of sound could be decoded. The file is damaged or copy-protected: "
+            "check that it plays on your computer."
+        )
+    return f"Only {share} of sound could be decoded: the rest is damaged."
+
+
+def warning_for(
+    missing: float, truncated: bool, errors: int, silent: str | None, cover: str | None, share: str | None = None
+) -> str | None:
     """Returns the warning about everything that is missing from the MP3; None if nothing is.
 
     Args:
@@ -137,7 +166,8 @@ def warning_for(missing: float, truncated: bool, errors: int, silent: str | None
         truncated: whether the file ends within a part of it.
         errors: errors that the demuxer and the decoder reported.
         silent: the warning about parts of the file without sound, if any.
-        cover: the warning about the cover, if any.
+        cover: the warning about the cover or the choice of the track, if any.
+        share: the warning of ``share_warning``, if any.
     """
     sound = None
     if missing > _TOLERANCE:
@@ -145,6 +175,11 @@ def warning_for(missing: float, truncated: bool, errors: int, silent: str | None
         sound = f"The file is truncated: about {seconds} missing at the end."
     elif truncated:
         sound = "The file is truncated: its end is missing."
-    elif errors:
+    elif errors and share is None:
         sound = "Parts of the sound are damaged or missing and were left out."
-    return " ".join(filter(None, (sound, silent, cover))) or None
+    return sentences(sound, share, silent, cover)
+
+
+def sentences(*warnings: str | None) -> str | None:
+    """Joins the warnings that there are; None if there are none."""
+    return " ".join(filter(None, warnings)) or None

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from functions.convert.demux.child import pictures
 from functions.convert.demux.child.pictures import is_picture
 from functions.convert.gaps import MIN_GAP, Gap, add_gap, total
-from functions.convert.mp3.frame import DECODER_DELAY, MAX_SKIPPED, is_tag, parse_header, tags_size
+from functions.convert.mp3.frame import MAX_SKIPPED, is_tag, parse_header
 
 if TYPE_CHECKING:
     import av.audio.stream
@@ -51,7 +51,6 @@ class Demuxer:
         self.ends_early = False
         self.cover = b""
         self._cover_rank: float = math.inf
-        self._has_tags = container.format.name == "mp3"
         for rank, picture in pictures.attachments(container):
             self._offer_cover(rank, picture)
         self.rate = stream.codec_context.sample_rate
@@ -140,10 +139,8 @@ class Demuxer:
                 if packet.is_discard and self._forgets:
                     self._hide(packet)
                     continue
-                whole = self._without_tags(packet) if self._has_tags else packet
-                if whole is not None:
-                    self._count(whole)
-                    yield whole
+                self._count(packet)
+                yield packet
             else:
                 self._note_other(packet)
 
@@ -152,26 +149,6 @@ class Demuxer:
             covers = [stream for stream in self._container.streams.video if is_picture(stream)]
             return self._container.demux(self.stream, *covers)
         return self._container.demux()  # all streams: how far the others reach shows whether the end is missing
-
-    def _without_tags(self, packet: "av.packet.Packet[Any]") -> "av.packet.Packet[Any] | None":
-        """Returns a packet of MP3s that were laid end to end without the tags between them; None if it is a tag."""
-        import av
-
-        data = bytes(packet)
-        start = tags_size(data)
-        frame = data[start:]
-        if not frame or ((self.packets or start) and is_tag(frame)):
-            return None
-        if not start:
-            return packet
-        rest: av.packet.Packet[Any] = av.Packet(frame)
-        rest.pts = packet.pts
-        rest.dts = packet.dts
-        rest.duration = packet.duration
-        rest.time_base = packet.time_base
-        rest.is_keyframe = packet.is_keyframe
-        rest.stream = self.stream
-        return rest
 
     def _judge_gaps(self) -> None:
         """Takes back the gaps where the clock was at fault."""
@@ -206,15 +183,12 @@ class Demuxer:
         time = packet.dts if packet.pts is None else packet.pts
         if time is not None:
             self._count_time(time * self._base, length, packet.pos)
-        before = self.discarded
-        self.discarded = 0  # only the last packet's counts, and those before that a padding longer than a frame covers
+        self.discarded = 0  # only the last packet's counts
         for side in packet.iter_sidedata():
             if side.data_type == "skip_samples":
                 # AV_PKT_DATA_SKIP_SAMPLES (libavcodec/packet.h): from the start, from the end, 32 bits little-endian.
                 skipped, self.discarded = struct.unpack_from("<II", bytes(side))
                 self.skipped += skipped if self.packets == 1 else 0
-                if self.discarded >= round(length * (self.stream.sample_rate or self.rate)):
-                    self.discarded += before
         if self.packets == 1:
             if self._forgets and self._container.format.name.startswith("mov,"):
                 self._bytes_per_tick = packet.size / (packet.duration or math.inf)
@@ -301,6 +275,11 @@ class Demuxer:
                 self._probes_left = 0
 
 
+def is_default(stream: "av.stream.Stream") -> bool:
+    """Returns whether the file marks a stream as its default."""
+    return bool(stream.disposition & stream.disposition.default)
+
+
 class NotCopyable(Exception):
     """The MP3 packets are not complete frames of one kind: they do not make an MP3 file when concatenated."""
 
@@ -319,8 +298,8 @@ def copy_frames(demuxer: Demuxer, target: IO[bytes]) -> None:
         frame = parse_header(data)
         if demuxer.truncated or frame is None or frame.size < len(data) or (kind or frame.kind) != frame.kind:
             raise NotCopyable
-        if demuxer.skipped > MAX_SKIPPED or 0 < demuxer.skipped < DECODER_DELAY:
-            raise NotCopyable  # an edit list removes more or less than a tag can express
+        if demuxer.skipped > MAX_SKIPPED:
+            raise NotCopyable  # an edit list removes more than a tag can express
         kind = frame.kind
         if frame.size > len(data):
             demuxer.truncated = True  # allowed if it is the last packet

@@ -12,19 +12,20 @@ import itertools
 import json
 import math
 import os
+import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from functions.convert.chapters import MAX_CHAPTERS, Chapter
-from functions.convert.demux.child import video_excerpt
+from functions.convert.demux.child import protection, video_excerpt
 from functions.convert.demux.child.declared import Declared, read_declared
-from functions.convert.demux.child.demuxer import Demuxer, NotCopyable, copy_frames
+from functions.convert.demux.child.demuxer import Demuxer, NotCopyable, copy_frames, is_default
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
-from functions.convert.demux.child.mp4.boxes import TruncatedFile, outline
+from functions.convert.demux.child.mp4.boxes import Outline, TruncatedFile, outline
 from functions.convert.demux.child.pictures import is_picture
 from functions.convert.demux.child.remuxer import NoContainer, formats, remux
 from functions.convert.demux.protocol import (
@@ -33,6 +34,8 @@ from functions.convert.demux.protocol import (
     COVER,
     MAX_COVER,
     MAX_PIXELS,
+    ORIGINAL,
+    RECOGNIZED_BY_NAME,
     REPORT,
     REQUEST,
     ExcerptOrder,
@@ -68,6 +71,9 @@ _MAX_TITLE = 200
 _MAX_PROBED = 4096 * 2304
 #: The same where the video is wanted: libav forgets the size of larger frames, which the message is about.
 _MAX_PROBED_VIDEO = 2 * MAX_PIXELS
+#: Bytes of a source that is copied for ffmpeg although libav does not know it: music made of notes and samples, and the
+#: sound of games.
+MAX_UNKNOWN = 256 << 20
 #: Names of tags that are not the file's where a track has them: programs name it "Track1" or "Surround 5.1".
 _OF_THE_TRACK = ("title", "comment", "encoder")
 AV_TIME_BASE = 1_000_000  # libavutil/avutil.h
@@ -88,10 +94,20 @@ class Extracted:
     cover: bytes
 
 
+class _File(NamedTuple):
+    """An open file, and what it says about itself."""
+
+    source: io.RawIOBase
+    container: "av.container.InputContainer"
+    boxes: Outline
+    declared: Declared
+    size: int
+
+
 def extract(
     source: io.RawIOBase,
     target: IO[bytes],
-    number: int,
+    number: int | None,
     copy: bool,
     on_begun: Callable[[Extracted], None] = lambda _: None,
 ) -> Extracted | FaultReport:
@@ -100,50 +116,89 @@ def extract(
     Args:
         source: the user's file.
         target: the new file.
-        number: which audio track, from 0.
+        number: which audio track, from 0; None for the file's default, or else the first that is usable.
         copy: whether MP3 becomes bare frames.
         on_begun: called with what will be returned, as soon as it is known, if that is before the track is complete;
             from then on the target only grows.
 
+    If no container takes the codec, the target becomes a copy of the source; also if libav has no demuxer or decoder
+    for it, since ffmpeg may have one, and it is not too large.
+
     Raises:
         NotCopyable: ``copy`` was set and the MP3 packets do not make an MP3 file.
-        NoContainer: no container takes the codec.
     """
-    import av.error
-
     with contextlib.suppress(UnsupportedLayout):
         return _extract_by_tables(source, target, number, copy, on_begun)
-    target.seek(0)
-    target.truncate()
+    found = _extract_by_libav(source, target, number, copy)
+    if isinstance(found, Extracted):
+        return found
+    if found.fault in (Fault.FORMAT, Fault.CODEC):
+        return _unknown(source, target, found)
+    return found
+
+
+def _extract_by_libav(
+    source: io.RawIOBase, target: IO[bytes], number: int | None, copy: bool
+) -> Extracted | FaultReport:
+    """Extracts an audio track with libav's demuxer; as ``extract``."""
+    import av.error
+
     boxes = outline(source)
     declared = read_declared(source)
     size = source.seek(0, os.SEEK_END)
     source.seek(0)
+    opened = source if boxes.usable == size else TruncatedFile(source, boxes.usable)
     try:
-        container = _open(source if boxes.usable == size else TruncatedFile(source, boxes.usable))
+        container = _open(opened)
     except av.error.FFmpegError as error:
-        return FaultReport(Fault.INDEX if boxes.is_movie and not boxes.indexed else Fault.FORMAT, str(error))
+        if boxes.is_movie and not boxes.indexed:
+            return FaultReport(Fault.INDEX, str(error))
+        return FaultReport(Fault.FORMAT, str(error))
     streams = container.streams.audio
     if not streams:
         return FaultReport(Fault.SILENT if container.streams.video else Fault.FORMAT)
-    if number >= len(streams):
+    if number is not None and number >= len(streams):
         return FaultReport(Fault.TRACK, tracks=len(streams))
-    stream = streams[number]
+    wanted = _by_preference(streams) if number is None else [number]
+    first: Extracted | FaultReport | None = None
+    for attempt, chosen in enumerate(wanted):
+        if attempt:
+            opened.seek(0)
+            container = _open(opened)
+        found = _extract_stream(_File(source, container, boxes, declared, size), target, chosen, copy)
+        if isinstance(found, Extracted) and found.report.packets:
+            unusable = wanted[0] if attempt else -1
+            return replace(found, report=replace(found.report, track=chosen, unusable=unusable))
+        first = first or found
+    return first or FaultReport(Fault.SILENT)
+
+
+def _by_preference(streams: "Sequence[av.audio.stream.AudioStream]") -> list[int]:
+    """Returns the numbers of the audio tracks, those first that the file marks as its default."""
+    return sorted(range(len(streams)), key=lambda number: not is_default(streams[number]))
+
+
+def _extract_stream(file: _File, target: IO[bytes], number: int, copy: bool) -> Extracted | FaultReport:
+    """Extracts one audio track; as ``extract``."""
+    container = file.container
+    stream = container.streams.audio[number]
     # PyAV creates no context without a decoder, whatever its types say.
     if getattr(stream, "codec_context", None) is None:
         return FaultReport(Fault.CODEC)
+    if protection.is_protected(file.source, container, stream):
+        return FaultReport(Fault.PROTECTED)
+    target.seek(0)
+    target.truncate()
     demuxer = Demuxer(container, stream)
-    if copy and _codec(stream) == "mp3":
-        name = "mp3"
-        copy_frames(demuxer, target)
-    else:
-        name = remux(
-            demuxer, lambda: formats(container, demuxer, boxes.fragmented), target, fragmented=boxes.fragmented
-        )
+    boxes = file.boxes
+    name = _take(container, demuxer, target, copy=copy, fragmented=boxes.fragmented)
+    if name is None:
+        name = container.format.name if container.format.name in RECOGNIZED_BY_NAME.values() else ORIGINAL
+        _copy_source(file.source, target)
     target.flush()
     # Of a fragmented file libav knows the length of the fragments that are there.
-    missing = 0.0 if boxes.fragmented and boxes.truncated else _missing(container, demuxer, declared, size)
-    truncated = demuxer.ends_early or boxes.truncated or declared.size > size
+    missing = 0.0 if boxes.fragmented and boxes.truncated else _missing(container, demuxer, file.declared, file.size)
+    truncated = demuxer.ends_early or boxes.truncated or file.declared.size > file.size
     lead, tail = _surroundings(container, demuxer)
     report = replace(
         _report(container, demuxer, name),
@@ -156,8 +211,23 @@ def extract(
     return Extracted(report, _cover(demuxer))
 
 
+def _take(
+    container: "av.container.InputContainer", demuxer: Demuxer, target: IO[bytes], *, copy: bool, fragmented: bool
+) -> str | None:
+    """Writes the track to the target; returns the name of its container, or None if none takes the codec."""
+    if copy and _codec(demuxer.stream) == "mp3":
+        copy_frames(demuxer, target)
+        return "mp3"
+    try:
+        return remux(demuxer, lambda: formats(container, demuxer, fragmented), target, fragmented=fragmented)
+    except NoContainer:
+        for _ in demuxer:  # counts the rest of its packets
+            pass
+        return None
+
+
 def _extract_by_tables(
-    source: io.RawIOBase, target: IO[bytes], number: int, copy: bool, on_begun: Callable[[Extracted], None]
+    source: io.RawIOBase, target: IO[bytes], number: int | None, copy: bool, on_begun: Callable[[Extracted], None]
 ) -> Extracted:
     """Extracts a track of a complete mp4 by the file's own tables; as ``extract``.
 
@@ -167,15 +237,17 @@ def _extract_by_tables(
     import av.error
 
     size = source.seek(0, os.SEEK_END)
-    movie = mp4.parse(source, size, number)
+    movie = mp4.parse(source, size, number or 0)
+    if number is None and not movie.is_default:
+        raise UnsupportedLayout  # libav knows whether another track is
     try:
         container = _open(movie.beginning())
     except av.error.FFmpegError as error:
         raise UnsupportedLayout from error
     streams = container.streams.audio
-    if len(streams) != movie.audios or getattr(streams[number], "codec_context", None) is None:
+    if len(streams) != movie.audios or getattr(streams[number or 0], "codec_context", None) is None:
         raise UnsupportedLayout
-    demuxer = Demuxer(container, streams[number])
+    demuxer = Demuxer(container, streams[number or 0])
     for _ in demuxer:
         pass
     timeline = movie.timeline()
@@ -186,6 +258,7 @@ def _extract_by_tables(
         gaps=timeline.gaps,
         lead=timeline.lead,
         tail=timeline.tail,
+        track=number or 0,
     )
     cover = _cover(demuxer)
     if copy and report.codec == "mp3":
@@ -203,6 +276,20 @@ def _extract_by_tables(
             raise EOFError("the source is shorter than it was") from error
     target.flush()
     return Extracted(report, cover)
+
+
+def _unknown(source: io.RawIOBase, target: IO[bytes], report: FaultReport) -> FaultReport:
+    if source.seek(0, os.SEEK_END) <= MAX_UNKNOWN:
+        _copy_source(source, target)
+    return report
+
+
+def _copy_source(source: io.RawIOBase, target: IO[bytes]) -> None:
+    target.seek(0)
+    target.truncate()
+    source.seek(0)
+    shutil.copyfileobj(source, target, BUFFER)
+    target.flush()
 
 
 def _open(source: io.RawIOBase, max_pixels: int = _MAX_PROBED) -> "av.container.InputContainer":
@@ -242,6 +329,7 @@ def _report(container: "av.container.InputContainer", demuxer: Demuxer, name: st
         missing=0.0,
         tags=_limited(_tags(container, stream)),
         chapters=_chapters(container, demuxer, pause),
+        ambisonic=stream.layout.name.startswith("ambisonic"),
         dropped=len(demuxer.cover) if len(demuxer.cover) > MAX_COVER else 0,
     )
 
@@ -396,17 +484,17 @@ class _Reporter:
         self._link.sendall(REQUEST.pack(kind, len(data), 0) + data)
 
 
-def _carry_out(order: Order, source: io.RawIOBase, target: IO[bytes], reporter: _Reporter) -> Extracted | Report:
+def _carry_out(order: Order, source: RemoteFile, target: IO[bytes], reporter: _Reporter) -> Extracted | Report:
     """Carries out an order; every failure of libav becomes a report."""
     try:
         if isinstance(order.wanted, ExcerptOrder):
             container = _open(source, _MAX_PROBED_VIDEO)
             return video_excerpt.extract(container, target, order.wanted.second)
+        if order.wanted.extension:
+            source.name = f"source.{order.wanted.extension}"
         return extract(source, target, order.wanted.track, order.wanted.copy, reporter.begun)
     except NotCopyable:
         return FaultReport(Fault.NOT_COPYABLE)
-    except NoContainer as error:
-        return FaultReport(Fault.CODEC, f"no container takes {error}")
     except MemoryError:
         return FaultReport(Fault.MEMORY)
     except PeerClosed:
