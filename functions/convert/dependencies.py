@@ -74,12 +74,13 @@ def dependencies() -> Dependencies:
     """
     setting.check(os.environ)
     database = Database(url(os.environ))
+    places = int(number(os.environ, "PLACES", 0))
     return Dependencies(
         media=connect(os.environ),
         blobs=Blobs(database),
-        jobs=Jobs(database),
-        joins=Jobs(database, stage="joining"),
-        pieces=Pieces(database),
+        jobs=Jobs(database, places=places),
+        joins=Jobs(database, stage="joining", places=places),
+        pieces=Pieces(database, places=places),
         outbox=Outbox(database, publisher(os.environ, f"/mp3burst/{os.environ.get('FUNCTION_TARGET', 'convert')}")),
         encoders=int(number(os.environ, "ENCODERS", min(available_cpus(), MAX_ENCODERS), 1, MAX_ENCODERS)),
         fanout_seconds=number(os.environ, "FANOUT_SECONDS", FANOUT_SECONDS),

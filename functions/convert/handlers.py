@@ -2,6 +2,10 @@
 
 Convert makes the MP3 of a short video by itself. It splits a long one into pieces, which any number of workers encode
 at once; the last of them has the pieces joined.
+
+Each of the three defers a row while enough of its owner's rows are being worked on (``functions.state.fairness``), and
+admits deferred rows of the owner when it has claimed one, when its attempt ends, and when it finds nothing to do,
+because whoever did it may have been killed before it could.
 """
 
 import functools
@@ -27,10 +31,12 @@ from functions.convert.streams import SupportsWrite
 from functions.convert.workspace import workspace
 from functions.media import BlobCorrupt, BlobId, BlobNotFound, Description
 from functions.state.blobs import RenewingWriter
+from functions.state.database import DatabaseUnavailable
 from functions.state.jobs import Job, Jobs, Outcome
 from functions.state.leases import Lease, LeaseRenewer, Output, attempt
-from functions.state.pieces import PieceOutput, PieceRow, SplitRecord
+from functions.state.pieces import PieceOutput, PieceRow, Pieces, SplitRecord
 from functions.state.quota import MP3_STEP, Reservation, ReservedWriter, ShareReservation
+from functions.state.schema import UserId
 
 #: Bytes that are copied at a time.
 _CHUNK: Final = 1 << 20
@@ -49,14 +55,16 @@ def convert(job: JobId, deps: Dependencies) -> None:
     """
     lease = deps.jobs.claim(job)
     if lease is None:
-        log.info("job %s: nothing to convert, or another worker is converting it", job)
+        log.info("job %s: nothing to convert now, or another worker is converting it", job)
+        _admit(deps.jobs, deps.jobs.owner(job), deps)
         return
 
     def work(renewer: LeaseRenewer) -> Output:
         with _failing_on_lost_blobs(job, _VIDEO_LOST):
             return _convert(lease, renewer, deps)
 
-    deps.outbox.emit_all(attempt(deps.jobs, lease, work, f"job {job}"))
+    with _admitting(deps.jobs, lease.row.owner, deps):
+        deps.outbox.emit_all(attempt(deps.jobs, lease, work, f"job {job}"))
 
 
 def encode(job: JobId, n: int, deps: Dependencies) -> None:
@@ -71,14 +79,16 @@ def encode(job: JobId, n: int, deps: Dependencies) -> None:
     lease = deps.pieces.claim(job, n)
     split_job = deps.pieces.job(lease) if lease is not None else None
     if lease is None or split_job is None:
-        log.info("job %s: piece %d: nothing to encode, or another worker is encoding it", job, n)
+        log.info("job %s: piece %d: nothing to encode now, or another worker is encoding it", job, n)
+        _admit(deps.pieces, deps.jobs.owner(job), deps)
         return
 
     def work(renewer: LeaseRenewer) -> Output:
         with _failing_on_lost_blobs(job, _TRACK_LOST):
             return _encode(lease, split_job, renewer, deps)
 
-    deps.outbox.emit_all(attempt(deps.pieces, lease, work, f"job {job}: piece {n}"))
+    with _admitting(deps.pieces, lease.row.owner, deps):
+        deps.outbox.emit_all(attempt(deps.pieces, lease, work, f"job {job}: piece {n}"))
 
 
 def join(job: JobId, deps: Dependencies) -> None:
@@ -90,14 +100,35 @@ def join(job: JobId, deps: Dependencies) -> None:
     """
     lease = deps.joins.claim(job)
     if lease is None:
-        log.info("job %s: nothing to join, or another worker is joining it", job)
+        log.info("job %s: nothing to join now, or another worker is joining it", job)
+        _admit(deps.joins, deps.joins.owner(job), deps)
         return
 
     def work(renewer: LeaseRenewer) -> Output:
         with _failing_on_lost_blobs(job, _TRACK_LOST):
             return _mp3_output(deps.joins, lease, _join(lease.row, renewer, deps), deps)
 
-    deps.outbox.emit_all(attempt(deps.joins, lease, work, f"job {job}"))
+    with _admitting(deps.joins, lease.row.owner, deps):
+        deps.outbox.emit_all(attempt(deps.joins, lease, work, f"job {job}"))
+
+
+def _admit(table: Jobs | Pieces, owner: UserId | None, deps: Dependencies) -> None:
+    """Emits the events of the owner's deferred rows that may start."""
+    if owner is not None:
+        deps.outbox.emit_all(table.admit(owner))
+
+
+@contextmanager
+def _admitting(table: Jobs | Pieces, owner: UserId, deps: Dependencies) -> Iterator[None]:
+    """Admits deferred rows of the owner at once, if there is room for more, and after the attempt."""
+    try:
+        _admit(table, owner, deps)
+    except DatabaseUnavailable:
+        log.warning("No deferred work was admitted: the database is unavailable. The end of this attempt does it.")
+    try:
+        yield
+    finally:
+        _admit(table, owner, deps)
 
 
 @contextmanager

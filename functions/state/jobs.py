@@ -9,12 +9,13 @@ from typing import Any, Final, Literal, Self
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, update
 
 from events.errors import Mp3burstError
-from events.schema import ConversionFailed, Event, JobEvent, JobId, Mp3Ready
+from events.schema import ConversionFailed, Event, JobEvent, JobId, Mp3Ready, PiecesEncoded, VideoUploaded
 from functions.media import BlobId
 from functions.options import Options
 from functions.state import blobs as blob_records
 from functions.state.blobs import BlobExpired
 from functions.state.database import Conflict, Database
+from functions.state.fairness import CONVERTING, JOINING, Turns
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
 from functions.state.schema import UserId, blobs, jobs, mails, now, pieces
 
@@ -138,6 +139,7 @@ class Jobs:
         database: Database,
         terms: LeaseTerms | None = None,
         stage: Literal["converting", "joining"] = "converting",
+        places: int = 0,
     ) -> None:
         """Creates the access to the table.
 
@@ -145,11 +147,13 @@ class Jobs:
             database: where the table is.
             terms: how long a lease lasts.
             stage: what ``claim`` takes jobs for: to convert them, or to join their pieces.
+            places: how many jobs are worked on at once in this stage, which their owners share; 0 defers none.
         """
         self._database = database
         self._stage = stage
-        states = ("uploaded", "converting") if stage == "converting" else (stage,)
-        self._leases = Leases(database, jobs, Job.from_row, states, terms)
+        rows = CONVERTING if stage == "converting" else JOINING
+        self._turns = Turns(rows, places)
+        self._leases = Leases(database, jobs, Job.from_row, rows.states, terms, turns=self._turns)
 
     def add(self, job: NewJob) -> Job:
         """Creates the job and retains its video, or returns the job that already has its Idempotency-Key.
@@ -242,8 +246,17 @@ class Jobs:
             raise JobNotFound("There is no such job: GET /jobs lists yours.")
 
     def claim(self, job: JobId) -> Lease[Job] | None:
-        """Takes the job to work on it; None if it has ended or was deleted, or another worker has it."""
+        """Takes the job to work on it; None if it has ended or was deleted or deferred, or another worker has it."""
         return self._leases.claim(jobs.c.id == job, state=self._stage)
+
+    def owner(self, job: JobId) -> UserId | None:
+        """Returns the job's owner; None if it was deleted."""
+        return self._database.run(lambda connection: connection.scalar(select(jobs.c.owner).where(jobs.c.id == job)))
+
+    def admit(self, owner: UserId) -> list[Event]:
+        """Admits as many of the owner's deferred jobs as may start; returns their events, which nobody else gets."""
+        event = PiecesEncoded if self._stage == "joining" else VideoUploaded
+        return self._database.run(lambda connection: [event(row.id) for row in self._turns.admit(connection, owner)])
 
     def renewing(self, lease: Lease[Job]) -> LeaseRenewer:
         """Renews the lease while working; while converting, each renewal also records the progress."""
@@ -299,7 +312,8 @@ def end_job(connection: Connection, where: ColumnElement[bool], event: JobEvent,
         False if the job does not match ``where``: it has ended or was deleted, or another worker has it.
     """
     statement = update(jobs).where(jobs.c.id == event.job, where)
-    ended = connection.execute(statement.values(lease_until=None, due_at=None, finished_at=now(), **values)).rowcount
+    settled = {"lease_until": None, "due_at": None, "deferred_at": None, "finished_at": now()}
+    ended = connection.execute(statement.values(**settled, **values)).rowcount
     if ended:
         connection.execute(delete(pieces).where(pieces.c.job == event.job))
         blob_records.expire(connection, and_(blobs.c.job == event.job, blobs.c.store == "pieces"))

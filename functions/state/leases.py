@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, select,
 from events.errors import Mp3burstError, PermanentFailure, with_cause
 from events.schema import Event
 from functions.state.database import Database, DatabaseUnavailable
+from functions.state.fairness import ADMITTED, Turns
 from functions.state.schema import now
 
 RowT = TypeVar("RowT")
@@ -76,7 +77,7 @@ def backoff(attempts: int) -> int:
 
 def is_free(table: Table) -> ColumnElement[bool]:
     """Returns the condition that no worker has a lease on the row."""
-    return or_(table.c.lease_until.is_(None), table.c.lease_until < now())
+    return or_(table.c.lease_until.is_(None), table.c.lease_until < now(), table.c.lease == ADMITTED)
 
 
 class Leases(Generic[RowT]):
@@ -90,6 +91,7 @@ class Leases(Generic[RowT]):
         open_states: tuple[str, ...],
         terms: LeaseTerms | None = None,
         max_attempts: int | None = MAX_ATTEMPTS,
+        turns: Turns | None = None,
     ) -> None:
         """Creates leases on the rows that are in one of ``open_states``.
 
@@ -100,6 +102,7 @@ class Leases(Generic[RowT]):
             open_states: the states in which there is work to do.
             terms: how long a lease lasts.
             max_attempts: after how many a lease is exhausted; None for never.
+            turns: decides which rows wait for their owner's turn; None if none does.
         """
         self._database = database
         self._table = table
@@ -108,9 +111,10 @@ class Leases(Generic[RowT]):
         self._open = table.c.state.in_(open_states)
         self._terms = terms or LeaseTerms()
         self._max_attempts = max_attempts
+        self._turns = turns
 
     def claim(self, where: ColumnElement[bool], **changes: object) -> Lease[RowT] | None:
-        """Takes the row if it is free.
+        """Takes the row if it is free and it is its owner's turn; otherwise the row is deferred.
 
         If another worker has it, waits until that lease is renewed (its worker lives) or has expired (its worker died).
 
@@ -119,7 +123,7 @@ class Leases(Generic[RowT]):
             changes: columns to set with the claim.
 
         Returns:
-            The lease, or None: the work is done, the row was deleted or postponed, or another worker has it.
+            The lease, or None: the work is done, the row was deleted, deferred or postponed, or another worker has it.
         """
         token = secrets.token_hex(16)
         deadline = time.monotonic() + self._terms.due / 1000
@@ -134,6 +138,8 @@ class Leases(Generic[RowT]):
                 return Lease(token, where, self._read(row), row.attempts, exhausted, age)
             if row.lease is None and row.lease_until is not None:
                 return None  # postponed by ``release``: sweep emits its event when it is due
+            if self._turns is not None and row.deferred_at is not None:
+                return None  # its event is emitted when it is its turn
             if (seen is not None and row.lease_until != seen) or time.monotonic() > deadline:
                 return None
             seen = row.lease_until
@@ -142,17 +148,18 @@ class Leases(Generic[RowT]):
     def _take(
         self, connection: Connection, where: ColumnElement[bool], token: str, changes: dict[str, object]
     ) -> Row[Any] | None:
-        connection.execute(
-            update(self._table)
-            .where(where, self._open, is_free(self._table))
-            .values(
-                lease=token,
-                lease_until=now() + self._terms.lease,
-                due_at=now() + self._terms.due,
-                attempts=self._table.c.attempts + 1,
+        if self._turns is not None and not self._turns.may_start(connection, where):
+            values = self._turns.deferral()
+        else:
+            values = {
+                "lease": token,
+                "lease_until": now() + self._terms.lease,
+                "due_at": now() + self._terms.due,
+                "attempts": self._table.c.attempts + 1,
+                **({} if self._turns is None else {"deferred_at": None}),
                 **changes,
-            )
-        )
+            }
+        connection.execute(update(self._table).where(where, self._open, is_free(self._table)).values(values))
         return connection.execute(select(self._table).where(where)).one_or_none()
 
     def held(self, lease: Lease[RowT]) -> ColumnElement[bool]:

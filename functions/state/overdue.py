@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select, u
 
 from events.schema import ConversionFailed, Event
 from functions.state.database import Database
+from functions.state.fairness import STAGES, Turns
 from functions.state.jobs import FINISHED, delete_jobs, end_job
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, is_free
 from functions.state.mails import MAX_AGE
@@ -36,15 +37,29 @@ class Overdue:
         self._database = database
 
     def due(self, limit: int) -> list[Due]:
-        """Returns the events of due rows that no worker has, oldest first, at most ``limit`` per table."""
+        """Returns the events of due rows that no worker has, oldest first, at most ``limit`` per table.
+
+        Deferred rows are left to the end of their owners' other rows, and to ``admit_stalled``.
+        """
 
         def rows(connection: Connection, table: Table) -> list[Due]:
-            query = select(table).where(is_free(table), table.c.due_at <= now()).order_by(table.c.due_at).limit(limit)
+            due = and_(is_free(table), table.c.due_at <= now())
+            if "deferred_at" in table.c:
+                due = and_(due, table.c.deferred_at.is_(None))
+            query = select(table).where(due).order_by(table.c.due_at).limit(limit)
             return [Due(event_of(table, row), row.due_at) for row in connection.execute(query)]
 
         return self._database.run(
             lambda connection: [due for table in (jobs, pieces, mails) for due in rows(connection, table)]
         )
+
+    def admit_stalled(self) -> list[Event]:
+        """Admits a deferred row of each owner none of whose rows is at work; returns the events to emit."""
+
+        def admit(connection: Connection) -> list[Event]:
+            return [event_of(stage.table, row) for stage in STAGES for row in Turns(stage).admit_stalled(connection)]
+
+        return self._database.run(admit)
 
     def fail_exhausted(self) -> list[Event]:
         """Fails the jobs whose attempts, or those of one of their pieces, are exhausted; returns the events to emit."""

@@ -10,9 +10,10 @@ from functions.media import BlobId
 from functions.state import blobs as blob_records
 from functions.state.blobs import BlobExpired
 from functions.state.database import Database
+from functions.state.fairness import ENCODING, Turns
 from functions.state.jobs import Job, end_job
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
-from functions.state.schema import jobs, now, pieces
+from functions.state.schema import UserId, jobs, now, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,12 @@ class PieceRow:
 
     job: JobId
     n: int
+    owner: UserId
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> "PieceRow":
         """Returns the piece of a row."""
-        return cls(row.job, row.n)
+        return cls(row.job, row.n, row.owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +67,32 @@ class PieceOutput:
 class Pieces:
     """The pieces table, as convert, encode and join use it."""
 
-    def __init__(self, database: Database, terms: LeaseTerms | None = None) -> None:
+    def __init__(self, database: Database, terms: LeaseTerms | None = None, places: int = 0) -> None:
+        """Creates the access to the table; owners share the ``places`` in which pieces are encoded, as in ``Jobs``."""
         self._database = database
         self._jobs = Leases(database, jobs, Job.from_row, ("converting",), terms)
-        self._leases = Leases(database, pieces, PieceRow.from_row, ("cut",), terms)
+        self._turns = Turns(ENCODING, places)
+        self._leases = Leases(database, pieces, PieceRow.from_row, ENCODING.states, terms, turns=self._turns)
 
     def split(self, lease: Lease[Job], record: SplitRecord) -> list[Event] | None:
         """Records that the audio track is stored: creates the pieces and retains the blobs that they need.
+
+        All pieces but the first are deferred: whoever claims the first admits as many as may start.
 
         Args:
             lease: on the job; it ends with this.
             record: how the job is to be encoded.
 
         Returns:
-            The events to emit, or None if another worker has the job or it was deleted: then discard the blobs.
+            The events to emit (that of the first piece), or None if another worker has the job or it was deleted: then
+            discard the blobs.
         """
         job = lease.row.id
         rows = [
-            {"job": job, "n": n, "plan": plan, "state": "cut", "attempts": 0} for n, plan in enumerate(record.pieces)
+            {"job": job, "n": n, "owner": lease.row.owner, "plan": plan, "state": "cut", "attempts": 0}
+            for n, plan in enumerate(record.pieces)
         ]
-        events: list[Event] = [PieceCut(job, n) for n in range(len(rows))]
+        events: list[Event] = [PieceCut(job, 0)]
 
         def split(connection: Connection) -> list[Event] | None:
             moved = connection.execute(
@@ -113,13 +121,20 @@ class Pieces:
             if not all(retained):
                 raise BlobExpired("Storing the audio track took too long.")
             connection.execute(insert(pieces).values(created_at=now(), due_at=now()), rows)
+            connection.execute(update(pieces).where(pieces.c.job == job, pieces.c.n > 0).values(self._turns.deferral()))
             return events
 
         return self._database.run(split)
 
     def claim(self, job: JobId, n: int) -> Lease[PieceRow] | None:
-        """Takes a piece to encode it; None if it is done or was deleted, or another worker has it."""
+        """Takes a piece to encode it; None if it is done or was deleted or deferred, or another worker has it."""
         return self._leases.claim(_is_piece(job, n))
+
+    def admit(self, owner: UserId) -> list[Event]:
+        """Admits as many of the owner's deferred pieces as may start; returns their events, which nobody else gets."""
+        return self._database.run(
+            lambda connection: [PieceCut(row.job, row.n) for row in self._turns.admit(connection, owner)]
+        )
 
     def job(self, lease: Lease[PieceRow]) -> Job | None:
         """Returns the job of the piece; None if it was deleted or is no longer encoding."""

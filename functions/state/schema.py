@@ -97,6 +97,8 @@ logins = Table(
     **_OPTIONS,
 )
 
+# In ``jobs`` and ``pieces``, ``deferred_at`` is when a row was left for later because enough of its owner's rows were
+# being worked on (``fairness``); NULL if it may start.
 jobs = Table(
     "jobs",
     metadata,
@@ -118,8 +120,11 @@ jobs = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger, index=True),
     *_work_columns(),
+    Column("deferred_at", BigInteger),
     UniqueConstraint("owner", "key", name="uq_jobs_owner_key"),
     Index("ix_jobs_owner_created", "owner", "created_at", "id"),
+    Index("ix_jobs_owner_deferred", "owner", "deferred_at"),
+    Index("ix_jobs_lease_until", "lease_until"),
     **_OPTIONS,
 )
 
@@ -128,11 +133,15 @@ pieces = Table(
     metadata,
     Column("job", String(32), primary_key=True),
     Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("owner", String(32), nullable=False, server_default=""),
     Column("plan", Text, nullable=False),
     Column("output", String(24)),
     Column("state", String(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     *_work_columns(),
+    Column("deferred_at", BigInteger),
+    Index("ix_pieces_owner_deferred", "owner", "deferred_at"),
+    Index("ix_pieces_lease_until", "lease_until"),
     **_OPTIONS,
 )
 

@@ -72,6 +72,7 @@ def sweep_up(deps: Dependencies, budget: float = BUDGET) -> None:
     if abandoned := deps.overdue.abandon_mails():
         log.error("%d mails could not be sent for a day and were abandoned", abandoned)
     _emit_due(deps, end)
+    deps.outbox.emit_all(deps.overdue.admit_stalled())
     if deps.keep_days:
         while time.monotonic() < end and deps.overdue.retire(deps.keep_days, BATCH) == BATCH:
             pass

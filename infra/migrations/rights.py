@@ -60,7 +60,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     "convert": {
         "users": _LOCK_USER,
         "jobs": "SELECT, UPDATE",
-        "pieces": "SELECT, INSERT, UPDATE (due_at), DELETE",
+        "pieces": "SELECT, INSERT, UPDATE (due_at, deferred_at, lease, lease_until), DELETE",
         "mails": _ADD_MAIL,
         "blobs": _WRITE_BLOBS,
     },
@@ -86,7 +86,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     "sweep": {
         "logins": "SELECT (clears_at, locked_until), DELETE",
         "jobs": "SELECT, UPDATE, DELETE",
-        "pieces": "SELECT, UPDATE (due_at), DELETE",
+        "pieces": "SELECT, UPDATE (due_at, deferred_at, lease, lease_until), DELETE",
         "mails": "SELECT, INSERT, UPDATE, DELETE",
         "blobs": "SELECT, UPDATE (expires_at), DELETE",
         "uploads": "SELECT (blob), DELETE",

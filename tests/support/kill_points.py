@@ -257,6 +257,7 @@ class System:
         self.fanout_seconds = math.inf
         self.max_seconds = math.inf
         self.quota = Quota()
+        self.places = 0
 
     @cached_property
     def database(self) -> Database:
@@ -297,9 +298,9 @@ class System:
         return ConvertDependencies(
             media=self.media,
             blobs=Blobs(self.database),
-            jobs=Jobs(self.database),
-            joins=Jobs(self.database, stage="joining"),
-            pieces=Pieces(self.database),
+            jobs=Jobs(self.database, places=self.places),
+            joins=Jobs(self.database, stage="joining", places=self.places),
+            pieces=Pieces(self.database, places=self.places),
             outbox=outbox,
             encoders=1,
             fanout_seconds=self.fanout_seconds,

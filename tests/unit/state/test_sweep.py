@@ -9,8 +9,9 @@ import pytest
 
 from events.errors import NotPublished
 from events.publish import Publish
-from events.schema import Event
+from events.schema import Event, VideoUploaded
 from functions.media import Media, MediaUnavailable
+from functions.state.jobs import Jobs
 from functions.state.leases import MAX_ATTEMPTS, LeaseTerms
 from functions.state.outbox import Outbox
 from functions.sweep.main import Dependencies, sweep_up
@@ -81,3 +82,19 @@ def test_hanging_store_does_not_delay_the_next_sweep(records: Records) -> None:
     sweep_up(replace(dependencies(records, lambda _, __: None), media=media), budget)
     assert len(asked) == 1
     assert records.count("blobs") == 5
+
+
+def test_job_whose_owner_has_nothing_at_work_any_more_is_admitted(records: Records) -> None:
+    """The worker of the owner's other job was killed before it could admit this one."""
+    shared = Jobs(records.database, places=2)
+    running = shared.claim(records.job().id)
+    deferred = records.job()
+    assert running is not None
+    assert shared.claim(deferred.id) is None
+    published: list[Event] = []
+    deps = dependencies(records, lambda event, _: published.append(event))
+    sweep_up(deps)
+    assert published == []
+    shared.fail(running, "no audio")
+    sweep_up(deps)
+    assert VideoUploaded(deferred.id) in published
