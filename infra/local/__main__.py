@@ -121,9 +121,12 @@ def _environment(function: Function, values: dict[str, dict[str, str]], data: Pa
     inherited["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     own = {"BIND_ADDRESS": "127.0.0.1", "PARENT_PID": str(os.getpid()), "K_SERVICE": function.name}
     own["K_SINK"] = unix_url(data / control.SOCKET, "/_broker")
+    listed = {variable["name"] for variable in function.container.get("env", ())}
+    if "PLACES" in listed:
+        own["PLACES"] = str(function.places)
     if os.environ.get("AMQP_URL"):
         own["K_SINK"] = ""
-        if any(variable["name"] == "K_SINK" for variable in function.container.get("env", ())):
+        if "K_SINK" in listed:
             own |= {name: os.environ[name] for name in bridge_runner.VARIABLES if name in os.environ}
     return inherited | config.environment(function.container, values) | own
 

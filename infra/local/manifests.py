@@ -37,6 +37,11 @@ class Function(NamedTuple):
     container: Mapping[str, Any]
     buffered_body: int = BUFFERED_BODY_BYTES
 
+    @property
+    def places(self) -> int:
+        """Returns how many requests all its instances handle at once."""
+        return self.max_scale * self.concurrency
+
 
 class Sink(NamedTuple):
     """The destination of events: a function and a path of it."""
@@ -85,8 +90,8 @@ def read(directory: Path, cpus: int, idle: float | None = None) -> Manifests:
 
     Args:
         directory: where the manifests are.
-        cpus: the max-scale of a function without one, and the limit for one that takes one request at a time: such
-            requests are CPU work, so more instances would only take turns.
+        cpus: the max-scale of a function without one. One that takes one request at a time gets twice as many instances
+            at most: such requests are CPU work, and a user alone gets half of them.
         idle: overrides every window.
 
     Raises:
@@ -142,7 +147,7 @@ def _function(document: Any, cpus: int, idle: float | None) -> Function:
         public=metadata.get("labels", {}).get("networking.knative.dev/visibility") != "cluster-local",
         concurrency=concurrency,
         min_scale=int(annotations.get("autoscaling.knative.dev/min-scale", 0)),
-        max_scale=min(max_scale, cpus) if concurrency == 1 else max_scale,
+        max_scale=min(max_scale, 2 * cpus) if concurrency == 1 else max_scale,
         window=seconds(annotations.get("autoscaling.knative.dev/window", "60s")) if idle is None else idle,
         timeout=float(template["spec"].get("timeoutSeconds", 300)),
         container=container,

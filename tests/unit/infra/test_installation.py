@@ -71,11 +71,24 @@ def test_function_has_the_same_settings_in_compose_as_on_knative(name: str) -> N
     refs = [(each.get("configMapRef") or each["secretRef"])["name"] for each in container["envFrom"]]
     # A function that publishes to a broker on Knative publishes to RabbitMQ here.
     refs += ["rabbitmq"] * bool(env.pop("K_SINK", None))
+    # One container is all that a function has here.
+    places = service["environment"].pop("PLACES", None)
 
+    assert (places is None) == (env.pop("PLACES", None) is None)
     assert service["environment"] == env
     assert [Path(file).stem for file in service["env_file"]] == refs
     assert service["image"] == container["image"]
     assert service["command"] == ["python", "-m", "infra.serve"]
+
+
+def test_users_share_as_many_places_as_the_bridge_fills() -> None:
+    services = compose()
+    routes = re.findall(r"http://(\w+):8080;concurrency=(\d+)", services["bridge"]["environment"]["BRIDGE_ROUTES"])
+    for name, concurrency in routes:
+        environment = services[name]["environment"]
+        assert int(environment["THREADS"]) >= int(concurrency), name
+        if name in {"convert", "encode", "join"}:
+            assert environment["PLACES"] == concurrency, name
 
 
 def test_every_service_has_limits_and_a_health_check() -> None:

@@ -68,13 +68,15 @@ def test_defaults_are_those_of_knative(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("concurrency", "max_scale", "expected"), [(1, "10", 2), (1, "1", 1), (2, "10", 10), (1, "0", 2)]
+    ("concurrency", "max_scale", "expected"), [(1, "10", 4), (1, "1", 1), (2, "10", 10), (1, "0", 2)]
 )
-def test_cpu_work_is_limited_to_the_cpus(tmp_path: Path, concurrency: int, max_scale: str, expected: int) -> None:
+def test_cpu_work_is_limited_to_twice_the_cpus(tmp_path: Path, concurrency: int, max_scale: str, expected: int) -> None:
     document = service(
         spec={"containerConcurrency": concurrency}, scaling={"autoscaling.knative.dev/max-scale": max_scale}
     )
-    assert load(tmp_path, document, cpus=2).functions["f"].max_scale == expected
+    function = load(tmp_path, document, cpus=2).functions["f"]
+    assert function.max_scale == expected
+    assert function.places == concurrency * expected
 
 
 def test_idle_overrides_every_window(tmp_path: Path) -> None:

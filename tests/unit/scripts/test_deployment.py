@@ -88,7 +88,10 @@ def test_triggers_deliver_as_many_events_at_once_as_pods_can_handle() -> None:
     for name, parallel in shares.items():
         template = SERVICES[name]["spec"]["template"]
         max_scale = int(template["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"])
-        assert sum(parallel) == max_scale * template["spec"]["containerConcurrency"], name
+        places = max_scale * template["spec"]["containerConcurrency"]
+        assert sum(parallel) == places, name
+        env = {each["name"]: each["value"] for each in template["spec"]["containers"][0]["env"]}
+        assert env.get("PLACES") == (None if name == "notify" else str(places)), name
 
 
 def test_the_broker_retries_and_sends_dead_letters_to_bury() -> None:
