@@ -184,7 +184,9 @@ class Pool:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in a terminal reaches only the platform, which drains.
+            # Ctrl-C in a terminal reaches only the platform, which drains. Not a session: the kernel shares the CPUs
+            # among sessions first (sched(7), autogroup), so that nice values would mean nothing between instances.
+            process_group=0,
         )
         instance.pid = process.pid
         ended = self._loop.create_task(process.wait())

@@ -9,7 +9,7 @@ from pathlib import Path
 from functions.convert.demux.track import TrackInfo
 from functions.convert.ffmpeg import args, encoder
 from functions.convert.progress import HEARTBEAT
-from functions.convert.sandbox import spawn
+from functions.convert.sandbox import priority, spawn
 from functions.convert.sandbox.watchdog import Watchdog
 
 #: CPU seconds allowed per second of sound; decoding takes a hundredth of that.
@@ -65,6 +65,7 @@ def _last_total_size(process: subprocess.Popen[bytes], limit: float, on_progress
     while True:
         on_progress()
         watch.check(size)
+        priority.lower_if_long(process.pid)
         if not poll.poll(HEARTBEAT * 1000):
             continue
         data = os.read(out, 1 << 16)

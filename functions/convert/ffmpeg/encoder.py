@@ -21,7 +21,7 @@ from functions.convert.mp3.frame import samples_per_frame
 from functions.convert.mp3.summary import PieceSummary, summarize
 from functions.convert.plan import LOOKAHEAD_FRAMES, FrameRange, Plan
 from functions.convert.progress import HEARTBEAT, OnProgress
-from functions.convert.sandbox import spawn
+from functions.convert.sandbox import priority, spawn
 from functions.convert.sandbox.limits import Limits
 from functions.convert.sandbox.watchdog import Watchdog
 
@@ -363,11 +363,14 @@ class _Pool:
         return True
 
     def check_running(self) -> None:
-        """Kills hopeless runs; raises EncoderKilled for one that hangs."""
+        """Kills hopeless runs and lowers the priority of long ones; raises EncoderKilled for one that hangs."""
         stream = self._source.stream
         for run in self.running:
-            if run.hopeless and run.process is not None:
+            if run.process is None:
+                continue
+            if run.hopeless:
                 run.process.kill()
+            priority.lower_if_long(run.process.pid)
             run.watchdog.check(run.seconds, waiting=stream is not None and stream.growing)
 
     def check_budget(self) -> None:

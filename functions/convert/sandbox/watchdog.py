@@ -50,7 +50,7 @@ class Watchdog:
             return
         self._checked = now
         self._idle += CHECK_INTERVAL
-        used = _cpu_seconds(self._pid)
+        used = cpu_seconds(self._pid)
         if waiting or used is None or done != self._done or used - self._used >= MIN_CPU_SECONDS:
             self._idle = 0.0
             self._used = used or 0.0
@@ -59,7 +59,8 @@ class Watchdog:
             raise EncoderKilled("The encoder stalled; the conversion will be retried.")
 
 
-def _cpu_seconds(pid: int) -> float | None:
+def cpu_seconds(pid: int) -> float | None:
+    """Returns the CPU time that a process has used; None if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:  # it has ended, or this is not Linux
