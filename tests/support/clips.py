@@ -41,6 +41,12 @@ def clip(
     return path
 
 
+def half_a_day(path: Path) -> Path:
+    """Makes half a day of silence at ``path``, a FLAC file of 60 kB that takes minutes to convert."""
+    silence = "anullsrc=r={rate}:cl=mono,atrim=duration={seconds}"
+    return clip(path, "-frame_size", "65535", sound=silence, seconds=43_200, rate=8000)
+
+
 #: ffmpeg's arguments for files that have the properties of real ones: seconds of sound, seconds of pictures, arguments.
 _REALISTIC: dict[str, tuple[float, float, str]] = {
     # A download in WebM: VP8 and Vorbis, pictures that start 3 ms after the sound.
