@@ -1,0 +1,95 @@
+"""The embedded ingress's limits of time and rate, with shorter times and a clock of the test."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from infra import front
+from infra.local.clients import Clients
+from infra.local.ingress import Functions, Ingress
+from infra.local.manifests import Function
+
+WEB = Function("web", ["/web"], True, 1, 0, 1, 60, 60, {})
+
+
+class NoFunctions:
+    """Pools that no request may reach."""
+
+    def __init__(self) -> None:
+        self.pools = {"web": SimpleNamespace(function=WEB)}
+
+    def call(self, *_: Any) -> Any:
+        raise AssertionError("the request has taken a place")
+
+
+async def ask(request: bytes) -> bytes:
+    """Sends a request to an ingress and returns everything that it answers until it closes the connection."""
+    ingress = Ingress(cast("Functions", NoFunctions()), {})
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepting = asyncio.create_task(ingress.server.accept(listener))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(request)
+        async with asyncio.timeout(20):
+            answer = await reader.read()
+        writer.close()
+        accepting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await accepting
+        await ingress.server.shutdown(0)
+    return answer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST /web HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 10\r\n\r\n.",
+        b"POST /web HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n.",
+    ],
+)
+def test_body_that_does_not_arrive_in_time(request_: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr("infra.local.connections._LINGER_SECONDS", 0.1)
+    head, _, body = asyncio.run(ask(request_)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body)["detail"] == front.MESSAGES[408]
+
+
+@pytest.mark.parametrize("request_", [b"", b"GET /web HTTP/1.1\r\nHost"])
+def test_head_that_does_not_arrive_in_time(request_: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "HEADER_SECONDS", 0.2)
+    assert asyncio.run(ask(request_)) == b""
+
+
+def test_rate_of_a_network() -> None:
+    now = 0.0
+    clients = Clients(lambda: now)
+
+    def admitted(address: str, count: int) -> int:
+        admissions = 0
+        for _ in range(count):
+            if clients.enter(address):
+                admissions += 1
+                clients.leave(address)
+        return admissions
+
+    assert admitted("2001:db8::1", 2 * front.BURST) == front.BURST
+    assert admitted("2001:db8::2", 1) == 0
+    assert admitted("2001:db8:0:1::1", 1) == 1
+    now = 0.5
+    assert admitted("2001:db8::2", 1000) == front.REQUESTS_PER_SECOND // 2
+    now = 3600.0
+    assert admitted("2001:db8::1", 2 * front.BURST) == front.BURST
+
+
+def test_requests_in_progress_of_a_network() -> None:
+    clients = Clients(lambda: 0.0)
+    assert [clients.enter("192.0.2.1") for _ in range(front.REQUESTS_AT_ONCE)] == [True] * front.REQUESTS_AT_ONCE
+    assert not clients.enter("192.0.2.1")
+    assert clients.enter("192.0.2.2")
+    clients.leave("192.0.2.1")
+    assert clients.enter("192.0.2.1")
