@@ -87,6 +87,20 @@ def video(codec: str, audio: Sequence[str], *more: str, seconds: float = 4, rate
 
 AAC: Final = ("aac", "-b:a", "96k")
 MP3: Final = ("libmp3lame", "-b:a", "96k")
+#: MP3 frames only.
+RAW: Final = ("-id3v2_version", "0", "-write_xing", "0")
+
+
+def begun_late(*arguments: str, skipped: int = 0, header: bytes = b"") -> Callable[[Path], Path]:
+    """Makes a recording that begins inside a frame or packet, or behind a recorder's own header."""
+
+    def make(path: Path) -> Path:
+        ffmpeg(*arguments, f"file:{path}")
+        path.write_bytes(header + path.read_bytes()[skipped:])
+        return path
+
+    return make
+
 
 MADE: Final = (
     Case("aac.mp4", video("libx264", AAC, "-metadata", "title=Ein Stück"), title="Ein Stück"),
@@ -171,6 +185,13 @@ MADE: Final = (
     *(Case(name, clips.realistic, copied="mp3" in name) for name in clips.REALISTIC),
     Case("tagged.mp3", clips.tagged_mp3, copied=True, title="Roulette (Ärger mix)"),
     Case("a+b & 'c' \"d\" «日本».wav", sound(1)),
+    Case("inside-a-frame.mp3", begun_late(*sound(), "-c:a", *MP3, *RAW, skipped=150), copied=True),
+    Case("inside-a-packet.ts", begun_late(*video("mpeg2video", ("mp2",), rate=48000), skipped=100), title=None),
+    Case(
+        "surveillance.mp4",
+        begun_late(*video("mpeg2video", ("mp2",), "-r", "25", "-f", "mpeg", rate=48000), header=b"IMKH" + bytes(36)),
+    ),
+    Case("wave64.w64", sound()),
 )
 
 

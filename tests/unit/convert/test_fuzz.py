@@ -20,7 +20,7 @@ from tests.support import clips, formats
 
 #: Seconds in which every file, however damaged, is converted or refused.
 LIMIT = 60.0
-COUNT = int(os.environ.get("MP3BURST_FUZZ", "24"))
+COUNT = int(os.environ.get("MP3BURST_FUZZ", "16"))
 SEED = os.environ.get("MP3BURST_FUZZ_SEED", "mp3burst")
 
 pytestmark = pytest.mark.timeout(120 + 5 * COUNT)
