@@ -31,7 +31,7 @@ class MediaMemo:
 
     def __init__(self) -> None:
         self._encode = encoder.encode
-        self._tracks: dict[tuple[bytes, int | None, bool], tuple[TrackInfo | None, bytes] | UnusableMedia] = {}
+        self._tracks: dict[tuple[bytes, int | None, bool], tuple[TrackInfo | UnusableMedia | None, bytes]] = {}
         self._encodings: dict[tuple[str, FrameRange, bytes], tuple[EncoderRun, bytes]] = {}
 
     @contextmanager
@@ -54,15 +54,14 @@ class MediaMemo:
                 with open_track(
                     io.BytesIO(content), path, number=number, copy=copy, filename=filename, on_progress=on_progress
                 ) as stream:
-                    track = None if stream is None else stream.complete(on_progress)
-                self._tracks[key] = track, path.read_bytes()
+                    taken = None if stream is None else stream.complete(on_progress)
+                self._tracks[key] = taken, path.read_bytes()
             except UnusableMedia as error:
-                self._tracks[key] = error
-        found = self._tracks[key]
-        if isinstance(found, UnusableMedia):
-            raise found
-        track, taken = found
-        path.write_bytes(taken)
+                self._tracks[key] = error, path.read_bytes()
+        track, content = self._tracks[key]
+        path.write_bytes(content)
+        if isinstance(track, UnusableMedia):
+            raise track
         on_progress(1.0)
         yield None if track is None else TrackStream(replace(track, path=path))
 
