@@ -17,10 +17,11 @@ from tests.support.servers import free_port
 
 MAIL = Mail(
     to="ada@example.org",
-    subject="Your MP3 is ready: Grüße 日本語 🎬.mp4",
+    subject="Grüße 日本語 🎬",
     text="Hello Ada",
     html="<p>Hello Ada</p>",
     message_id=message_id_of("0123.mp3.ready"),
+    unsubscribe="https://mp3.example/unsubscribe?token=a.b.c",
 )
 KEY = "SG.a-key-that-must-not-be-logged"
 
@@ -83,7 +84,12 @@ def test_request_contains_the_mail(url: str) -> None:
         {"type": "text/plain", "value": MAIL.text},
         {"type": "text/html", "value": MAIL.html},
     ]
-    assert body["headers"] == {"Message-ID": MAIL.message_id, "Auto-Submitted": "auto-generated"}
+    assert body["headers"] == {
+        "Message-ID": MAIL.message_id,
+        "Auto-Submitted": "auto-generated",
+        "List-Unsubscribe": "<https://mp3.example/unsubscribe?token=a.b.c>",
+        "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+    }
     assert body["custom_args"] == {"message_id": MAIL.message_id}
 
 
