@@ -30,8 +30,12 @@ from sqlalchemy import Connection, event, insert, select, update
 
 from events.publish import Publish
 from events.schema import Event, JobId, PieceCut, PiecesEncoded, VideoUploaded, parse
+from functions.auth.accounts import Accounts
+from functions.auth.allowance import RegistrationLimit
+from functions.auth.confirmation import Confirmations
 from functions.auth.links import Links
 from functions.auth.tokens import Identity
+from functions.confirm.main import Dependencies as ConfirmDependencies
 from functions.convert import handlers
 from functions.convert.dependencies import Dependencies as ConvertDependencies
 from functions.media import Appender, Checkpoint, Description, Media, Reader, Store, Writer
@@ -39,6 +43,7 @@ from functions.media.directory import DirectoryStore
 from functions.notify.main import Dependencies as NotifyDependencies
 from functions.notify.main import send_mail
 from functions.notify.transports import Mail, MailDir
+from functions.register.main import Dependencies as RegisterDependencies
 from functions.state.blobs import Blobs
 from functions.state.database import Database
 from functions.state.jobs import Jobs
@@ -308,9 +313,18 @@ class System:
             quota=self.quota,
         )
 
+    @as_function("register")
+    def for_register(self) -> RegisterDependencies:
+        limit = RegistrationLimit(self.database, 10)
+        return RegisterDependencies(Accounts(self.database), limit, self.outbox(self.publish))
+
+    @as_function("confirm")
+    def for_confirm(self) -> ConfirmDependencies:
+        return ConfirmDependencies(Confirmations(self.database), _links(), self.outbox(self.publish))
+
     @as_function("notify")
     def for_notify(self) -> NotifyDependencies:
-        return NotifyDependencies(Mails(self.database), Links(["k" * 32], "http://localhost", 7), self.send)
+        return NotifyDependencies(Mails(self.database), _links(), self.send)
 
     @as_function("sweep")
     def for_sweep(self, publish: Publish | None = None, keep_days: float = 0) -> SweepDependencies:
@@ -404,6 +418,10 @@ class System:
     def close(self) -> None:
         for database in (self.database, *self._restricted.values()):
             database.close()
+
+
+def _links() -> Links:
+    return Links(["k" * 32], "http://localhost", 7)
 
 
 def new_system(directory: Path) -> Path:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -90,6 +91,46 @@ def test_refused_registrations(caplog: pytest.LogCaptureFixture) -> None:
     taken, invalid = lines(caplog)
     assert (taken["event"], taken["reason"]) == ("registration.refused", "taken")
     assert (invalid["event"], invalid["reason"], invalid["fields"]) == ("registration.refused", "invalid", "password")
+
+
+def test_confirmations_and_subscriptions(caplog: pytest.LogCaptureFixture) -> None:
+    body = json.dumps({"name": "Ann", "username": "ann@example.org", "password": PASSWORD})
+    user = UserId(json.loads(Call("register", "POST", "/register", body=body.encode()).send().data)["id"])
+    lines(caplog)
+    links = Links([LINK_KEY], "https://mp3.example")
+    confirm = links.make_confirmation(user, "ann@example.org")
+    stop = links.make_unsubscription(user)
+    again = bearer("ann@example.org", user)
+    for method, link, authorization, status, event in (
+        ("GET", confirm, "", 200, None),
+        ("POST", f"{confirm}x", "", 401, "link.refused"),
+        ("POST", stop.replace("/unsubscribe", "/confirm"), "", 401, "link.refused"),
+        ("POST", confirm.replace("/confirm", "/unsubscribe"), "", 401, "link.refused"),
+        ("GET", "/confirm", "", 401, "link.refused"),
+        ("POST", "/confirm/again", "", 401, "token.refused"),
+        ("POST", "/confirm/again", again, 429, "confirmation.refused"),
+        ("POST", confirm, "", 200, "confirmation.succeeded"),
+        ("POST", "/confirm/again", again, 200, None),
+        ("POST", stop, "", 200, "unsubscription.succeeded"),
+        ("POST", stop.replace("/unsubscribe", "/unsubscribe/undo"), "", 200, "subscription.succeeded"),
+    ):
+        parts = urlsplit(link)
+        headers = {"Authorization": authorization} if authorization else {}
+        assert Call("confirm", method, parts.path, parts.query, headers=headers).send().status_code == status, link
+        seen = lines(caplog)
+        assert [line["event"] for line in seen] == ([event] if event else []), link
+        if event and event.endswith(".succeeded"):
+            assert seen[0]["user"] == pseudonym("user", "ann@example.org")
+
+
+def test_throttled_registrations(settings: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    settings.setenv("REGISTRATIONS_PER_HOUR", "2")
+    assert [register(f"user{n}") for n in range(3)] == [201, 201, 429]
+    first, *others, throttled = lines(caplog)
+    assert first["event"] == "registration.succeeded"
+    assert [line["event"] for line in others] == ["confirmation.refused", "registration.succeeded"], "one mail to ann"
+    assert (throttled["event"], throttled["reason"]) == ("registration.refused", "throttled")
+    assert 1 <= int(throttled["seconds"]) <= 1800
 
 
 @pytest.mark.parametrize(
