@@ -5,6 +5,7 @@ event loop waiting. Here the event loop receives the head of a request and a sma
 drains what a refused client still sends.
 """
 
+import contextlib
 import errno
 import json
 import logging
@@ -254,7 +255,8 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         is_ready = arrival.add(data)
         if arrival.expects_continue:
             arrival.expects_continue = False
-            client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            with contextlib.suppress(OSError):  # the next event on the connection shows that the client has left
+                client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if arrival.refusal is not None:
             self._log.warning("Refused a request with %d", arrival.refusal[0])
             _send_problem(client, *arrival.refusal)

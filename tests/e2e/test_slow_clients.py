@@ -6,7 +6,9 @@ import json
 import os
 import resource
 import select
+import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,6 +135,22 @@ def test_requests_that_arrive_in_pieces_are_complete(tmp_path: Path, body: bytes
                 received = b""
                 while received.count(b"\r\n\r\n%d" % length) < 2:
                     received += connection.recv(1 << 16)
+
+
+def test_clients_that_leave_at_once_do_no_harm(tmp_path: Path) -> None:
+    reset = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST
+    with serving(tmp_path) as server:
+        (worker,) = wait_for(lambda: descendants(server.process.pid), "the worker")
+        # While the worker is stopped, both the bytes and the end of each connection arrive before it looks.
+        os.kill(worker, signal.SIGSTOP)
+        for request in UNFINISHED:
+            connection = server.connect(request)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            connection.close()
+        os.kill(worker, signal.SIGCONT)
+        assert server.get() == 200
+        assert descendants(server.process.pid) == [worker]
+    assert "Traceback" not in server.log()
 
 
 def test_slow_requests_and_unread_responses_are_cut_off(tmp_path: Path) -> None:
