@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 
 #: Failed reads in a row that end a track.
 MAX_FAILED_READS = 64
+#: Containers of broadcasts, in which a track may go on as another one.
+_BROADCASTS = ("mpegts", "mpeg")
+#: Seconds of another track, without a packet of the current one, after which it takes over.
+_TAKEOVER = 2.0
+#: Packets of another track that are kept for that long, at most.
+_MAX_WAITING = 2000
+#: Packets of the current track among those of another one that show that both exist at once.
+_PARALLEL = 3
+#: Codecs that libav does not tell apart before it has seen a packet.
+_MPEG_AUDIO = frozenset({"mp1", "mp1float", "mp2", "mp2float", "mp3", "mp3float"})
 #: Packets that are decoded until one yields a frame.
 _MAX_PROBED = 8
 
@@ -61,6 +71,11 @@ class Demuxer:
         # Other decoders need hidden packets to begin with, and ffmpeg drops what they decode to.
         self._forgets = stream.codec_context.name.startswith("pcm_")
         self._hidden = 0
+        self._current = stream.index  # the track that packets are taken from
+        self._first_kind = ("", 0)
+        self._ticks = 0  # length of the last packet that had one
+        self._parallel: set[int] = set()  # tracks that exist beside the current one
+        self._successors: dict[int, _Successor] = {}
         self._shortest = math.inf
         self._bytes_per_tick = 0.0
         self._page: int | None = None  # position of the first packet, until another has a different one
@@ -125,6 +140,8 @@ class Demuxer:
                 packet = next(packets)
             except (StopIteration, EOFError):
                 self.errors -= self.ends_early
+                for successor in list(self._successors.values())[:1]:
+                    yield from self._take_over(successor)
                 self._judge_gaps()
                 return
             except av.error.FFmpegError:
@@ -135,20 +152,68 @@ class Demuxer:
             attempts_left = MAX_FAILED_READS
             if not packet.size:
                 continue
-            if packet.stream_index == self.stream.index:
+            if packet.stream_index == self._current:
                 if packet.is_discard and self._forgets:
                     self._hide(packet)
                     continue
+                self._forget_parallel()
                 self._count(packet)
                 yield packet
-            else:
-                self._note_other(packet)
+                continue
+            self._note_other(packet)
+            if self._may_succeed(packet):
+                yield from self._wait_for_takeover(packet)
 
     def _demux(self) -> Iterator["av.packet.Packet[Any]"]:
+        streams = self._container.streams
         if self.stream.duration:
-            covers = [stream for stream in self._container.streams.video if is_picture(stream)]
+            covers = [stream for stream in streams.video if is_picture(stream)]
+            if self._container.format.name in _BROADCASTS:
+                return self._container.demux(*streams.audio, *covers)  # another track may take over
             return self._container.demux(self.stream, *covers)
         return self._container.demux()  # all streams: how far the others reach shows whether the end is missing
+
+    def _may_succeed(self, packet: "av.packet.Packet[Any]") -> bool:
+        """Returns whether the packet's track may be the continuation of the current one."""
+        stream = packet.stream
+        return (
+            self._container.format.name in _BROADCASTS
+            and self.packets > 0
+            and stream.type == "audio"
+            and packet.stream_index not in self._parallel
+            and (packet.pts is not None or packet.stream_index in self._successors)
+            and (self.stream.language or stream.language) == (stream.language or self.stream.language)
+            and getattr(stream, "codec_context", None) is not None
+            and self._kind(stream.codec_context.name, packet) == self._first_kind
+        )
+
+    @staticmethod
+    def _kind(codec: str, packet: "av.packet.Packet[Any]") -> tuple[str, int]:
+        # ISO/IEC 11172-3, 2.4.2.3: the layer is in bits 13 and 14.
+        return ("mpeg", bytes(packet)[1] >> 1 & 3) if codec in _MPEG_AUDIO and packet.size > 1 else (codec, 0)
+
+    def _wait_for_takeover(self, packet: "av.packet.Packet[Any]") -> Iterator["av.packet.Packet[Any]"]:
+        """Keeps a packet of another track until it is known whether that takes over; yields all if it does."""
+        successor = self._successors.setdefault(packet.stream_index, _Successor())
+        successor.packets.append(packet)
+        seconds = ((packet.pts or 0) - (successor.packets[0].pts or 0)) * float(packet.time_base or 0)
+        if seconds >= _TAKEOVER or len(successor.packets) >= _MAX_WAITING:
+            yield from self._take_over(successor)
+
+    def _take_over(self, successor: "_Successor") -> Iterator["av.packet.Packet[Any]"]:
+        self._successors = {}
+        self._current = successor.packets[0].stream_index
+        for packet in successor.packets:
+            self._count(packet)
+            yield packet
+
+    def _forget_parallel(self) -> None:
+        """Notes that the current track goes on beside those that might have succeeded it."""
+        for index, successor in list(self._successors.items()):
+            successor.rivals += 1
+            if successor.rivals >= _PARALLEL:
+                self._parallel.add(index)
+                del self._successors[index]
 
     def _judge_gaps(self) -> None:
         """Takes back the gaps where the clock was at fault."""
@@ -178,6 +243,10 @@ class Demuxer:
         self.packets += 1
         self.errors += packet.is_corrupt
         self.ends_early = packet.is_corrupt
+        # libav gives no lengths to packets of tracks that it did not see when it opened the file.
+        self._ticks = packet.duration or self._ticks
+        if self._current != self.stream.index:
+            packet.duration = self._ticks
         length = self._sounding((packet.duration or 0) * self._base)
         self._summed += length
         time = packet.dts if packet.pts is None else packet.pts
@@ -190,6 +259,7 @@ class Demuxer:
                 skipped, self.discarded = struct.unpack_from("<II", bytes(side))
                 self.skipped += skipped if self.packets == 1 else 0
         if self.packets == 1:
+            self._first_kind = self._kind(self.stream.codec_context.name, packet)
             if self._forgets and self._container.format.name.startswith("mov,"):
                 self._bytes_per_tick = packet.size / (packet.duration or math.inf)
             self.skipped = max(self.skipped - self._hidden, 0)
@@ -252,7 +322,12 @@ class Demuxer:
             A length in the packet's time base; None for the complete packet.
         """
         source = self.stream
-        if not source.duration or last.pts is None or last.time_base != source.time_base:
+        if (
+            self._current != source.index
+            or not source.duration
+            or last.pts is None
+            or last.time_base != source.time_base
+        ):
             return None
         start = source.start_time or 0
         rest = start + source.duration - last.pts
@@ -278,6 +353,14 @@ class Demuxer:
 def is_default(stream: "av.stream.Stream") -> bool:
     """Returns whether the file marks a stream as its default."""
     return bool(stream.disposition & stream.disposition.default)
+
+
+class _Successor:
+    """A track that takes over if the current one has ended."""
+
+    def __init__(self) -> None:
+        self.packets: list[av.packet.Packet[Any]] = []
+        self.rivals = 0  # packets of the current track since the first of these
 
 
 class NotCopyable(Exception):
