@@ -198,7 +198,7 @@ def test_upload_is_killed_while_users_upload(rig: Rig, measured: Measured) -> No
 
 def test_other_functions_are_killed(rig: Rig, measured: Measured) -> None:
     me = rig.me
-    url = rig.installation.platform.url
+    platform = rig.installation.platform
     with fault(rig, "kill -9: every other function", measured) as accepted:
         calls: dict[str, Callable[[], object]] = {
             "register": me.sign_up,
@@ -208,10 +208,10 @@ def test_other_functions_are_killed(rig: Rig, measured: Measured) -> None:
             "download": lambda: me.download(me.wait(accepted[0])["mp3"]).status == 200 or pytest.fail("download"),
             "sweep": rig.sweep,
             "bury": lambda: post(
-                HttpSink(f"{url}/_functions/bury"), "/mp3burst/test", Mp3Ready(JobId(accepted[0])), 60
+                HttpSink(platform.page_url("/_functions/bury")), "/mp3burst/test", Mp3Ready(JobId(accepted[0])), 60
             ),
         }
-        others = rig.installation.platform.status()["functions"].keys() - {
+        others = platform.status()["functions"].keys() - {
             "convert",
             "encode",
             "join",
