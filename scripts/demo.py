@@ -229,6 +229,8 @@ def start(data: Path, port: int) -> "tuple[subprocess.Popen[str], int]":
     log = data / "platform.log"
     print("# Start mp3burst")
     print(f"$ ./scripts/up --data {_typed(data)} --port {port} 2> {_typed(log)}")
+    # The clip, the log and the MP3 are for this user only, like everything that the platform writes.
+    os.umask(0o077)
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         errors = log.open("a")

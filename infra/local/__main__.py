@@ -28,6 +28,7 @@ from infra.local.connections import accept
 from infra.local.ingress import Functions, Ingress
 from infra.local.instances import ROOT, Pool
 from infra.local.manifests import Function, Manifests, read
+from infra.local.private import make_private
 from infra.local.store import Store
 
 #: Seconds that running requests have after SIGTERM, and that processes have to end after that.
@@ -59,6 +60,7 @@ def main() -> int:
         data = options.data.resolve()
         with _open_lock(data) as lock, _listen(options.port) as listener:
             _take_lock(lock.fileno(), data)
+            make_private(data)
             values = config.values(os.environ, data, listener.getsockname()[1])
             environments = {name: _environment(f, values, data) for name, f in manifests.functions.items()}
             env = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), **values["database-owner"]}

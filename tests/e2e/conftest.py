@@ -1,5 +1,6 @@
 """Provides one platform for all tests that only use it. Tests that stop, kill or configure one start their own."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -13,8 +14,17 @@ _MEASURED: Final = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform with the default settings."""
-    with start(tmp_path_factory.mktemp("e2e") / "data") as running:
+    """A platform with the default settings, in a directory where an earlier version left files that all can read."""
+    data = tmp_path_factory.mktemp("e2e") / "data"
+    before = os.umask(0)
+    try:
+        (data / "mail").mkdir(parents=True)
+        (data / "mail/old.eml").touch()
+        (data / "mp3burst.db").touch()
+        running = start(data)
+    finally:
+        os.umask(before)
+    with running:
         yield running
 
 

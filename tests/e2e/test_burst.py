@@ -12,7 +12,7 @@ from tests.support.platform import Platform
 def test_a_burst_is_sent_recorded_and_drawn(platform: Platform, tmp_path: Path) -> None:
     video = clip(tmp_path / "clip.mp4", seconds=5, video=True)
     how = ["--clips", "3", "--clients", "3", "--every", "0.1", "--tail", "0", "--out", str(tmp_path / "burst")]
-    assert main(["--url", platform.url, "--video", str(video), *how]) == 0
+    assert main(["--url", platform.url, "--data", str(platform.data), "--video", str(video), *how]) == 0
 
     recording = Recording.read(tmp_path / "burst.json")
     assert recording.samples[-1].jobs == {"done": 3}

@@ -862,3 +862,15 @@ def test_functions_answer_at_their_own_host_names(platform: Platform, owner: Cli
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)) as line:
             line.request("POST", "/", b"{}", headers={"Host": f"{name}.localhost"})
             assert line.getresponse().status == 404
+
+
+def test_nobody_else_can_read_what_is_stored(platform: Platform, owner: Client, done: dict[str, Any]) -> None:
+    """The platform runs with the umask 0 in a directory that was open to all."""
+    mails = platform.data / "mail"
+    wait_for(lambda: [*mails.glob(f"{done['job']}.*")], "the mail")
+    stored = [platform.data, *platform.data.rglob("*")]
+    assert {"mp3burst.db", "mp3burst.db-wal", "broker.db", "platform.sock", "old.eml", "link"} <= {
+        p.name for p in stored
+    }
+    assert owner.user in "".join(path.read_text() for path in platform.data.rglob("stat.json"))
+    assert [str(path) for path in stored if path.stat().st_mode & 0o077] == []
