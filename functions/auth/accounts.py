@@ -129,7 +129,7 @@ class Accounts:
                 return
             except Conflict as error:
                 conflict = error
-            owner = self._database.run(
+            owner = self._database.read(
                 lambda connection: connection.scalar(select(users.c.id).where(users.c.username == user.username))
             )
             if owner == user.id:
@@ -150,7 +150,7 @@ class Accounts:
         name = normalize_username(username)
         row = None
         if name and "\0" not in name:  # PostgreSQL rejects NUL in text
-            row = self._database.run(lambda connection: connection.execute(_BY_USERNAME, {"name": name}).one_or_none())
+            row = self._database.read(lambda connection: connection.execute(_BY_USERNAME, {"name": name}).one_or_none())
         hasher = self._argon2()
         try:
             hasher.verify(_DUMMY_HASH if row is None else row.password_hash, password)

@@ -139,7 +139,7 @@ class Throttle:
         Raises:
             TooManyFailures: a network is locked, or the account is, for this network.
         """
-        rows = self._database.run(lambda connection: connection.execute(_STATE, {"ids": attempt.ids}).all())
+        rows = self._database.read(lambda connection: connection.execute(_STATE, {"ids": attempt.ids}).all())
         clears_in = {row.subject: row.clears_in for row in rows}
         known_for = clears_in.get(attempt.known, 0)
         exempt = attempt.account.id if known_for > 0 else None

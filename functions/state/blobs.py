@@ -173,7 +173,7 @@ class Blobs:
             .order_by(blobs.c.expires_at)
             .limit(limit)
         )
-        return self._database.run(lambda connection: [(row.id, row.store) for row in connection.execute(query)])
+        return self._database.read(lambda connection: [(row.id, row.store) for row in connection.execute(query)])
 
 
 def retain(connection: Connection, blob: BlobId, size: int = 0) -> bool:

@@ -1,9 +1,11 @@
 """The SQL database: its address from the environment, its connection pool, and transactions that are retried."""
 
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,9 +27,12 @@ _POSTGRESQL_CONFLICTS: Final = {"40001", "40P01"}
 _MYSQL_DENIED: Final = {1142, 1143}
 # sqlite.org/rescode.html: IOERR, FULL and CANTOPEN, which a full disk causes depending on the file that has to grow.
 _SQLITE_UNWRITABLE: Final = {10, 13, 14}
-#: In seconds, where the option names no unit.
-_TIMEOUTS: Final = {
-    "sqlite": {"timeout": 30, "check_same_thread": False},
+_SQLITE_BUSY: Final = 5
+#: The execution option of a connection whose transactions only read.
+_READ_ONLY: Final = "mp3burst_read_only"
+#: In seconds, where the option names no unit. SQLite's is how long a transaction waits for another one that writes.
+_TIMEOUTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "sqlite": {"timeout": 10, "check_same_thread": False},
     "mysql": {"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30},
     "postgresql": {"connect_timeout": 5, "options": "-c statement_timeout=30s -c lock_timeout=20s"},
 }
@@ -87,7 +92,7 @@ class Database:
         options: dict[str, Any] = {} if backend == "sqlite" else {"isolation_level": "READ COMMITTED"}
         self.engine: Engine = create_engine(
             address,
-            connect_args=_TIMEOUTS.get(backend, {}),
+            connect_args={**_TIMEOUTS.get(backend, {})},
             pool_size=5,
             max_overflow=15,
             pool_recycle=240,
@@ -100,7 +105,7 @@ class Database:
             if address.database and address.database != ":memory:":
                 self._reserve = Reserve(Path(address.database))
             event.listen(self.engine, "connect", _prepare_sqlite)
-            event.listen(self.engine, "begin", _begin_immediate)
+            event.listen(self.engine, "begin", _begin_sqlite)
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Runs ``work`` in one transaction and commits it.
@@ -113,9 +118,34 @@ class Database:
             Conflict: a unique key is taken; the transaction was rolled back.
             DatabaseFault: the database rejected a statement; the transaction was rolled back.
         """
+        return self._run(work, self._begin)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Runs ``work``, which only reads, in one transaction; in SQLite it waits for no writer.
+
+        Raises:
+            DatabaseUnavailable: the database is unavailable.
+            DatabaseFault: the database rejected a statement.
+        """
+        return self._run(work, self._begin_reading)
+
+    @contextlib.contextmanager
+    def _begin(self) -> Iterator[Connection]:
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _begin_reading(self) -> Iterator[Connection]:
+        with self.engine.connect() as connection:
+            connection.execution_options(**{_READ_ONLY: True})
+            with connection.begin():
+                yield connection
+
+    def _run(self, work: Callable[[Connection], T], begin: Callable[[], AbstractContextManager[Connection]]) -> T:
+        began = time.monotonic()
         for attempt in range(1, _MAX_TRIES + 1):
             try:
-                with self.engine.begin() as connection:
+                with begin() as connection:
                     return work(connection)
             except IntegrityError as error:
                 raise Conflict("This already exists.") from error
@@ -124,7 +154,7 @@ class Database:
                     log.error("The disk is full: the database's reserve was released. Free some space.")
                 if not _is_temporary(error):
                     raise DatabaseFault("The database rejected a statement; the log has the cause.") from error
-                if attempt == _MAX_TRIES:
+                if attempt == _MAX_TRIES or (_is_locked(error) and time.monotonic() - began >= _lock_seconds()):
                     raise DatabaseUnavailable(_UNAVAILABLE) from error
                 log.warning("Retrying a database transaction after %s", type(error.orig).__name__)
             except SQLAlchemyError as error:
@@ -155,6 +185,15 @@ def _is_temporary(error: DBAPIError) -> bool:
     return type(error.orig).__name__ in {"OperationalError", "InterfaceError"} and "no such" not in str(code)
 
 
+def _is_locked(error: DBAPIError) -> bool:
+    """Whether another process has SQLite's lock. The driver waits for it, except while the WAL begins or ends."""
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == _SQLITE_BUSY
+
+
+def _lock_seconds() -> float:
+    return float(_TIMEOUTS["sqlite"]["timeout"])
+
+
 def _is_disk_full(error: DBAPIError) -> bool:
     """Whether SQLite could not write: its primary result code is FULL, IOERR or CANTOPEN."""
     return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _SQLITE_UNWRITABLE
@@ -167,5 +206,8 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.execute("PRAGMA synchronous = FULL").close()
 
 
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin_sqlite(connection: Connection) -> None:
+    # A write within a transaction that only reads is an error: its lock would be taken too late.
+    is_read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql(f"PRAGMA query_only = {is_read_only:d}")
+    connection.exec_driver_sql("BEGIN" if is_read_only else "BEGIN IMMEDIATE")

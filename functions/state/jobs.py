@@ -230,7 +230,7 @@ class Jobs:
             )
             where = and_(where, older)
         query = select(jobs).where(where).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
-        return self._database.run(lambda connection: [Job.from_row(row) for row in connection.execute(query)])
+        return self._database.read(lambda connection: [Job.from_row(row) for row in connection.execute(query)])
 
     def delete(self, job: str, owner: UserId) -> None:
         """Deletes the owner's job and everything that belongs to it; its worker notices at the next renewal.
@@ -301,7 +301,7 @@ class Jobs:
         return self._database.run(end)
 
     def _one(self, where: ColumnElement[bool]) -> Job | None:
-        row = self._database.run(lambda connection: connection.execute(select(jobs).where(where)).one_or_none())
+        row = self._database.read(lambda connection: connection.execute(select(jobs).where(where)).one_or_none())
         return None if row is None else Job.from_row(row)
 
 

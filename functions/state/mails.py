@@ -110,7 +110,7 @@ class Mails:
                 is_subscribed=user.unsubscribed_at is None,
             )
 
-        return self._database.run(find)
+        return self._database.read(find)
 
     def renewing(self, lease: Lease[MailRow]) -> LeaseRenewer:
         """Renews the lease while the mail is being sent."""

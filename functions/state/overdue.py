@@ -49,7 +49,7 @@ class Overdue:
             query = select(table).where(due).order_by(table.c.due_at).limit(limit)
             return [Due(event_of(table, row), row.due_at) for row in connection.execute(query)]
 
-        return self._database.run(
+        return self._database.read(
             lambda connection: [due for table in (jobs, pieces, mails) for due in rows(connection, table)]
         )
 

@@ -139,7 +139,7 @@ class Pieces:
     def job(self, lease: Lease[PieceRow]) -> Job | None:
         """Returns the job of the piece; None if it was deleted or is no longer encoding."""
         query = select(jobs).where(jobs.c.id == lease.row.job, jobs.c.state == "encoding")
-        row = self._database.run(lambda connection: connection.execute(query).one_or_none())
+        row = self._database.read(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else Job.from_row(row)
 
     def renewing(self, lease: Lease[PieceRow]) -> LeaseRenewer:
@@ -207,7 +207,7 @@ class Pieces:
     def outputs(self, job: JobId) -> list[PieceOutput]:
         """Returns the encoded pieces of a job, in order."""
         query = select(pieces.c.output, pieces.c.plan).where(pieces.c.job == job).order_by(pieces.c.n)
-        return self._database.run(
+        return self._database.read(
             lambda connection: [PieceOutput(row.output, row.plan) for row in connection.execute(query)]
         )
 

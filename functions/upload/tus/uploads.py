@@ -211,7 +211,7 @@ class Uploads:
         )
         row = None
         if _UPLOAD_ID.fullmatch(upload):
-            row = self._database.run(lambda connection: connection.execute(query).one_or_none())
+            row = self._database.read(lambda connection: connection.execute(query).one_or_none())
         if row is None:
             raise UploadNotFound("There is no such upload: start a new one.")
         if row.expires_in is not None and row.expires_in <= 0:
