@@ -87,11 +87,12 @@ users = Table(
 #: Failed logins per account and network, in a table because throttling must outlive a function that scales to zero; the
 #: networks that an account has logged in from; and what networks and addresses have used of their allowances
 #: (``functions.auth.allowance``). A row has no effect after ``clears_at``: each failure moves it by 15 minutes, which
-#: makes it the level of a leaky bucket.
+#: makes it the level of a leaky bucket. Only the version before migration 0004 uses ``failures``.
 logins = Table(
     "logins",
     metadata,
     Column("subject", String(64), primary_key=True),
+    Column("failures", Integer, nullable=False, server_default="0"),
     Column("locked_until", BigInteger, nullable=False),
     Column("clears_at", BigInteger, nullable=False, default=0, server_default="0", index=True),
     **_OPTIONS,

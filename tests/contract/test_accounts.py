@@ -342,27 +342,47 @@ def test_old_failures_are_deleted(database: Database) -> None:
     assert not rows(database)
 
 
+def change(database: Database, *statements: str) -> None:
+    with database.engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
 def test_migration_keeps_locks_and_may_be_repeated(database: Database) -> None:
     """MySQL commits every statement of a migration, so one that was killed has made some of its changes."""
-    on_table = " ON logins" if database.engine.dialect.name in ("mysql", "mariadb") else ""
-    undo = (
-        "ALTER TABLE logins ADD COLUMN failures INTEGER NOT NULL DEFAULT 0",
-        f"DROP INDEX ix_logins_clears_at{on_table}",
-        "ALTER TABLE logins DROP COLUMN clears_at",
+    back = "UPDATE alembic_version SET version_num = '0003'"
+    change(
+        database,
+        "DROP TABLE logins",
+        "CREATE TABLE logins"
+        " (subject VARCHAR(64) NOT NULL PRIMARY KEY, failures INTEGER NOT NULL, locked_until BIGINT NOT NULL)",
         "CREATE INDEX ix_logins_locked_until ON logins (locked_until)",
         "INSERT INTO logins (subject, failures, locked_until) VALUES ('x', 7, 1)",
+        back,
     )
-    back = "UPDATE alembic_version SET version_num = '0003'"
-    with database.engine.begin() as connection:
-        for statement in (*undo, back):
-            connection.execute(text(statement))
     upgrade(database)
-    with database.engine.begin() as connection:
-        connection.execute(text(back))
+    change(database, back)
     upgrade(database)
     with database.engine.connect() as connection:
         assert {column["name"] for column in inspect(connection).get_columns("logins")} == set(logins.c.keys())
         indexes = {index["name"] for index in inspect(connection).get_indexes("logins")}
         assert "ix_logins_clears_at" in indexes
         assert "ix_logins_locked_until" not in indexes
-        assert [tuple(row) for row in connection.execute(select(logins))] == [("x", 1, 0)]
+        assert [tuple(row) for row in connection.execute(select(logins))] == [("x", 7, 1, 0)]
+    fail(database, OWNER, "192.0.2.1")
+    assert login_attempt(OWNER, "192.0.2.1").here.id in rows(database)
+
+
+def test_previous_version_counts_failures_during_a_rolling_update(database: Database) -> None:
+    change(database, "ALTER TABLE logins DROP COLUMN failures", "UPDATE alembic_version SET version_num = '0005'")
+    upgrade(database)
+    change(
+        database,
+        "UPDATE logins SET failures=(logins.failures + 1) WHERE logins.subject = 'old' AND logins.locked_until <= 9",
+        "INSERT INTO logins (subject, failures, locked_until) VALUES ('old', 1, 5)",
+        "UPDATE logins SET failures=(logins.failures + 1) WHERE logins.subject = 'old' AND logins.locked_until <= 9",
+    )
+    with database.engine.connect() as connection:
+        assert connection.scalar(text("SELECT failures FROM logins WHERE subject = 'old'")) == 2
+    Overdue(database).forget_logins()
+    assert not rows(database)

@@ -1,4 +1,7 @@
-"""Failed logins that are forgiven one by one. Locks from before this migration stay; counts start anew."""
+"""Failed logins that are forgiven one by one. Locks from before this migration stay; counts start anew.
+
+``failures`` stays for instances of login that still run the previous version.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +11,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Adds the new column with its index and drops the old ones, unless that was done."""
+    """Adds the new column with its index and drops the old index, unless that was done."""
     inspector = sa.inspect(op.get_bind())
     columns = {column["name"] for column in inspector.get_columns("logins")}
     indexes = {index["name"] for index in inspector.get_indexes("logins")}
@@ -18,5 +21,3 @@ def upgrade() -> None:
         op.create_index("ix_logins_clears_at", "logins", ["clears_at"])
     if "ix_logins_locked_until" in indexes:
         op.drop_index("ix_logins_locked_until", "logins")
-    if "failures" in columns:
-        op.drop_column("logins", "failures")
