@@ -101,10 +101,25 @@ def test_every_service_has_limits_and_a_health_check() -> None:
             assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
 
 
+def megabytes(text: str) -> int:
+    return int(text[:-1]) * {"m": 1, "g": 1024}[text[-1]]
+
+
+def test_temporary_files_leave_memory_for_the_processes() -> None:
+    """A tmpfs counts against the container's memory: at most a quarter of it is for files."""
+    for name, service in compose().items():
+        sizes = [re.search(r"size=(\w+)", mount) for mount in service.get("tmpfs", [])]
+        used = sum(megabytes(size[1]) if size else 1 << 20 for size in sizes)
+        shared = megabytes(service["shm_size"]) if "shm_size" in service else 0
+        assert used + shared <= megabytes(service["mem_limit"]) / 4, name
+        # Converters may need more than any memory, so theirs are on a disk.
+        on_disk = [mount for mount in service.get("volumes", []) if mount.endswith(":/tmp")]
+        assert on_disk == ([f"{name}:/tmp"] if name in ("convert", "encode", "join") else []), name
+        assert service.get("read_only") is None or bool(sizes) != bool(on_disk), name
+
+
 def test_documented_memory_is_the_sum_of_all_limits() -> None:
-    units = {"m": 1, "g": 1024}
-    limits = [str(service["mem_limit"]) for service in compose().values()]
-    gib = sum(int(limit[:-1]) * units[limit[-1]] for limit in limits) / 1024
+    gib = sum(megabytes(service["mem_limit"]) for service in compose().values()) / 1024
     guide = (ROOT / "docs" / "server.md").read_text()
     assert f"The memory limits in the file add up to {gib:.1f} GiB" in " ".join(guide.split())
 
