@@ -153,6 +153,11 @@ def test_trusted_code_imports_nothing_from_the_sandboxed(path: Path) -> None:
             assert not imported.startswith(CHILD), f"{name_of(path)} imports {imported}"
 
 
+def test_only_the_demux_package_talks_to_the_demux_child() -> None:
+    client = "functions.convert.demux.client"
+    assert {name_of(path) for path in MODULES if client in imports(path)} == {"functions.convert.demux.track"}
+
+
 def test_sandboxed_code_imports_only_what_it_needs() -> None:
     files = {name_of(path) for path in MODULES if path.name != "__init__.py"}
     imported = {name for path in MODULES if name_of(path).startswith(CHILD) for name in imports(path)}

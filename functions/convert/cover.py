@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from functions.convert.demux.client import DemuxClient
-from functions.convert.demux.protocol import EXCERPT_WINDOW, MAX_COVER, ExcerptOrder, ExcerptReport, Fault, FaultReport
-from functions.convert.demux.track import TrackInfo, VideoExcerpt
+from functions.convert.demux.protocol import EXCERPT_WINDOW, MAX_COVER, ExcerptReport, Fault, FaultReport
+from functions.convert.demux.track import TrackInfo, VideoExcerpt, extract_excerpt
 from functions.convert.errors import UnusableMedia
 from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.sandbox import setting, spawn
@@ -64,14 +63,11 @@ def prepare(
     second = None if isinstance(wanted, str) else wanted
     path = track.path.with_name("excerpt")
     try:
-        with DemuxClient(source, path, ExcerptOrder(second)) as client:
-            report, _ = client.report(on_progress)
+        report = extract_excerpt(source, path, second, on_progress)
     except UnusableMedia:
         return replace(track, cover_warning=_UNREADABLE)
     if isinstance(report, FaultReport):
         return replace(track, cover_warning=_MESSAGES.get(report.fault, _UNREADABLE))
-    if not isinstance(report, ExcerptReport):
-        raise AssertionError("the client accepts only the report that was ordered")
     return replace(track, excerpt=VideoExcerpt(path, _times(report, second), report.pixel))
 
 

@@ -368,7 +368,7 @@ class GridFSReader(VerifyingReader):
         self._stop_streaming()
         with _translated_errors():
             if self._files.find_one({"_id": self._id}, {"_id": 1}) is None:
-                raise BlobNotFound("The file was deleted while it was being read.")
+                raise BlobNotFound("The file was deleted while it was being read: upload the video again.")
 
     def _stop_streaming(self) -> None:
         """Drops the query. Only the worker waits for a batch that is being fetched."""

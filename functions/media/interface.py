@@ -30,7 +30,7 @@ class BlobNotFound(Mp3burstError):
 
     status = 404
 
-    def __init__(self, message: str = "There is no such file; it may have been deleted.") -> None:
+    def __init__(self, message: str = "There is no such file, or it was deleted: upload the video again.") -> None:
         """Uses the usual message, or a more precise one."""
         super().__init__(message)
 

@@ -1,4 +1,4 @@
-"""Extracts the audio track of a video: ``open_track`` is the way into this package."""
+"""Extracts the audio track of a video, or an excerpt of its pictures: the way into this package."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +13,8 @@ from functions.convert.demux.client import DemuxClient, error_of
 from functions.convert.demux.protocol import (
     ORIGINAL,
     RECOGNIZED_BY_NAME,
+    ExcerptOrder,
+    ExcerptReport,
     Fault,
     FaultReport,
     TrackOrder,
@@ -231,3 +233,28 @@ def extract_track(
     """Extracts a track completely; arguments and errors as ``open_track`` and ``TrackStream.complete``."""
     with open_track(source, path, number=number, copy=copy, on_progress=on_progress) as track:
         return None if track is None else track.complete(on_progress)
+
+
+def extract_excerpt(
+    source: SupportsReadSeek, path: Path, second: float | None, on_progress: OnProgress
+) -> ExcerptReport | FaultReport:
+    """Extracts a few seconds of the source's pictures into a new file.
+
+    Args:
+        source: used by this function alone.
+        path: the new file.
+        second: the position in seconds; None for one that may suit a cover.
+        on_progress: as for ``open_track``.
+
+    Returns:
+        Where in the excerpt the position is, or why there is no excerpt.
+
+    Raises:
+        UnusableMedia: the source cannot be read.
+        EncoderKilled: the demux child died by SIGKILL.
+    """
+    with DemuxClient(source, path, ExcerptOrder(second)) as client:
+        report, _ = client.report(on_progress)
+    if isinstance(report, TrackReport):
+        raise AssertionError("the client accepts only the report that was ordered")
+    return report
