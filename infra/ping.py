@@ -6,9 +6,10 @@ import logging
 import signal
 import sys
 import threading
-import urllib.request
 import uuid
 from datetime import UTC, datetime
+
+from events.http import HttpSink
 
 _TIMEOUT = 300.0  # seconds; sweep's own limit
 _log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ def ping(url: str) -> None:
     Raises:
         OSError: the request failed, or the status is not 2xx.
         http.client.HTTPException: the response is not HTTP.
+        BadUrl: it is not an HTTP URL.
     """
     headers = {
         "Content-Type": "application/json",
@@ -29,9 +31,13 @@ def ping(url: str) -> None:
         "ce-id": str(uuid.uuid4()),
         "ce-time": datetime.now(UTC).isoformat(),
     }
-    request = urllib.request.Request(url, b"{}", headers)  # noqa: S310 - the operator's own URL
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
-        response.read()
+    sink = HttpSink(url)
+    try:
+        status = sink.post(headers, b"{}", _TIMEOUT)
+    finally:
+        sink.close()
+    if not 200 <= status < 300:
+        raise OSError(f"it answered {status}")
 
 
 def main() -> int:

@@ -64,7 +64,7 @@ class Rig:
 
     def sweep(self) -> None:
         """Runs a sweep, as a PingSource does every five minutes."""
-        ping(f"{self.installation.platform.url}/_functions/sweep")
+        ping(self.installation.platform.page_url("/_functions/sweep"))
 
     def unfinished(self) -> int:
         return self.installation.rows("jobs", finished_at=None)

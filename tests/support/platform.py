@@ -61,7 +61,11 @@ class Platform:
     @property
     def sink(self) -> str:
         """The URL of its broker."""
-        return unix_url(self.data / control.SOCKET, "/_broker")
+        return self.page_url("/_broker")
+
+    def page_url(self, page: str) -> str:
+        """Returns the URL of one of its own pages."""
+        return unix_url(self.data / control.SOCKET, page)
 
     def instances(self, name: str) -> list[dict[str, Any]]:
         """Returns the instances of a function, as /_platform lists them."""
