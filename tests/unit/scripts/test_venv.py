@@ -47,7 +47,7 @@ def test_outdated_environment_of_another_user_is_left_alone(checkout: Path) -> N
 def test_current_environment_of_another_user_is_used(checkout: Path) -> None:
     os.chown(checkout / ".venv", SOMEBODY, SOMEBODY)
     stamp = subprocess.run(
-        ["cksum"], stdin=(checkout / "requirements.lock").open(), capture_output=True, check=True
+        ["cksum"], input=(checkout / "requirements.lock").read_bytes(), capture_output=True, check=True
     ).stdout
     (checkout / ".venv/lock.stamp").write_bytes(stamp)
     done = source(checkout)
