@@ -51,7 +51,10 @@ class JobPlan:
 
     def to_json(self) -> str:
         """Returns the text for the job's row."""
-        return json.dumps({**asdict(self), "plan": self.plan.to_json()})
+        values = {**asdict(self), "plan": self.plan.to_json()}
+        if not self.truncated and self.silent is None:  # workers of the version before read such rows during an update
+            del values["truncated"], values["silent"]
+        return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

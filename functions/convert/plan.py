@@ -205,6 +205,8 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Returns the plan as JSON types."""
         values = {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
+        if not self.silence:  # an attribute that the version before does not know
+            del values["silence"]
         return {**values, "pieces": [frame_range.to_json() for frame_range in self.ranges]}
 
     @classmethod
