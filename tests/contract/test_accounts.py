@@ -374,7 +374,7 @@ def test_migration_keeps_locks_and_may_be_repeated(database: Database) -> None:
 
 
 def test_previous_version_counts_failures_during_a_rolling_update(database: Database) -> None:
-    change(database, "ALTER TABLE logins DROP COLUMN failures", "UPDATE alembic_version SET version_num = '0005'")
+    change(database, "ALTER TABLE logins DROP COLUMN failures", "UPDATE alembic_version SET version_num = '0006'")
     upgrade(database)
     change(
         database,
