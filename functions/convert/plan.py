@@ -49,6 +49,8 @@ _VBR_BITRATES: Final = (245, 225, 190, 175, 165, 130, 115, 100, 85, 65)
 #: Silences samples that are infinite, not a number, or more than 40 dB beyond full scale. The result has the precision
 #: of what almost all decoders return.
 _CLEAN: Final = r"aeval=exprs='if(lt(abs(val(ch)),100),val(ch),0)':c=same,aformat=sample_fmts=fltp"
+#: Attributes that rows have only if they are not 0, since the version before does not know them.
+_NEW: Final = ("track", "silence")
 #: Attributes whose keys differ in the rows of jobs, so that jobs survive an update.
 _JSON_KEYS: Final = {"ranges": "pieces", "start_sample": "before", "loopback": "steady"}
 
@@ -205,8 +207,9 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Returns the plan as JSON types."""
         values = {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
-        if not self.silence:  # an attribute that the version before does not know
-            del values["silence"]
+        for name in _NEW:
+            if not values[name]:
+                del values[name]
         return {**values, "pieces": [frame_range.to_json() for frame_range in self.ranges]}
 
     @classmethod
