@@ -1,6 +1,7 @@
 """Makes the cover of the MP3: the picture embedded in the source, a frame of its video, or none."""
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 from functions.convert.demux.protocol import EXCERPT_WINDOW, MAX_COVER, ExcerptReport, Fault, FaultReport
 from functions.convert.demux.track import TrackInfo, VideoExcerpt, extract_excerpt
-from functions.convert.errors import UnusableMedia
+from functions.convert.errors import TemporaryStorageFull, UnusableMedia
 from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.sandbox import setting, spawn
 from functions.convert.streams import SupportsReadSeek
@@ -110,6 +111,15 @@ def _start(module: str, source: Path, out: int, arguments: dict[str, Any]) -> su
         )
 
 
+def _write(path: Path, picture: bytes) -> None:
+    try:
+        path.write_bytes(picture)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise TemporaryStorageFull("Temporary storage is full; the conversion will be retried.") from error
+
+
 @contextlib.contextmanager
 def rendering(track: TrackInfo, ffmpeg: str) -> Iterator[Callable[[Callable[[], None]], tuple[bytes, str | None]]]:
     """Makes the cover in another process while the block runs.
@@ -122,6 +132,9 @@ def rendering(track: TrackInfo, ffmpeg: str) -> Iterator[Callable[[Callable[[], 
         A function that waits for the cover. It calls its argument twice a second while it waits; an exception raised
         there propagates. It returns the cover, a JPEG or PNG or empty, and a message for the user if it is not the one
         that was asked for.
+
+    Raises:
+        TemporaryStorageFull: there is no space for the embedded picture.
     """
     excerpt = track.excerpt
     is_kept = track.cover.startswith(_KEPT)
@@ -136,7 +149,7 @@ def rendering(track: TrackInfo, ffmpeg: str) -> Iterator[Callable[[Callable[[], 
             process = _start("cover_frame", excerpt.path, out.fileno(), arguments)
         else:
             picture = track.path.with_name("picture")
-            picture.write_bytes(track.cover)
+            _write(picture, track.cover)
             process = _start("cover_picture", picture, out.fileno(), {})
 
     def finish(on_progress: Callable[[], None]) -> tuple[bytes, str | None]:

@@ -17,6 +17,7 @@ from PIL import Image
 from functions.convert import cover
 from functions.convert.__main__ import main
 from functions.convert.demux.track import TrackInfo, VideoExcerpt
+from functions.convert.errors import TemporaryStorageFull
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.support.processes import is_alive, shell_program, wait_for
@@ -184,6 +185,15 @@ def test_picture_that_cannot_be_decoded_is_left_out_with_a_warning(data: bytes, 
     result, mp3 = convert(song_with(tmp_path / "a.flac", (data, 3)), tmp_path, Options(), 1)
     assert picture(mp3) is None
     assert result.warning == "The picture embedded in this file cannot be decoded and was left out."
+
+
+def test_full_disk_is_not_the_fault_of_the_picture(track: TrackInfo) -> None:
+    track.path.with_name("picture").symlink_to("/dev/full")
+    with (
+        pytest.raises(TemporaryStorageFull),
+        cover.rendering(replace(track, excerpt=None, cover=image("WEBP", "red")), clips.ffmpeg()),
+    ):
+        pass
 
 
 _PEAK = """
