@@ -1,5 +1,7 @@
 """The limits that every client meets first: in the gateway (nginx) and in the embedded platform's ingress.
 
+The functions' server, ``infra.worker``, refuses requests with the same sentences.
+
 ``tests/unit/infra/test_gateway.py`` compares them with functions/gateway/nginx.conf.
 """
 

@@ -24,6 +24,7 @@ from gunicorn.http import errors  # type: ignore[import-untyped]
 from gunicorn.http.body import ChunkedReader  # type: ignore[import-untyped]
 from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
+from infra import front
 from infra.once_a_second import OnceASecond
 
 #: Bytes of a request's head: its line and all its header fields.
@@ -53,17 +54,20 @@ _CHUNK_SIZE: Final = re.compile(rb"([0-9a-fA-F]{1,16})[^\r\n]{0,256}\r\n")
 _MAX_CHUNK_LINE: Final = 16 + 256 + 2
 #: Bytes that a chunked body may have for each byte that is buffered of its content: some clients send small chunks.
 _MAX_OVERHEAD: Final = 2
-#: What is wrong with a request, by gunicorn's error: status and sentence.
-_REFUSALS: Final = {
-    errors.LimitRequestLine: (414, "The address is too long: send a shorter path or query."),
-    errors.LimitRequestHeaders: (431, "The header fields are too many or too long: send fewer and shorter ones."),
-    errors.UnsupportedTransferCoding: (501, "The transfer coding is not supported: send the body as it is or chunked."),
-    errors.ExpectationFailed: (417, "The Expect header is not supported: send it as 100-continue, or not at all."),
+#: The status for each of gunicorn's errors; 400 for all others.
+_STATUS: Final = {
+    errors.LimitRequestLine: 414,
+    errors.LimitRequestHeaders: 431,
+    errors.UnsupportedTransferCoding: 501,
+    errors.ExpectationFailed: 417,
 }
-_TOO_SLOW: Final = (408, "The request arrived too slowly: try again on a faster connection.")
-_TOO_LARGE: Final = (413, "The request is too large: send it in fewer and larger chunks.")
+#: What is wrong with a request, by status: the sentences of gateway and ingress, and those of what only this refuses.
+_MESSAGES: Final = {
+    **front.MESSAGES,
+    413: "The request is too large: send it in fewer and larger chunks.",
+    417: "The Expect header is not supported: send it as 100-continue, or not at all.",
+}
 _OUR_MISTAKES: Final = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
-_MALFORMED: Final = (400, "The request is not valid HTTP: check the client that sends it.")
 log = logging.getLogger("infra.worker")
 
 
@@ -79,7 +83,7 @@ class Arrival:
     Attributes:
         data: the bytes.
         expects_continue: whether the client waits for ``100 Continue`` before it sends a body that we want first.
-        refusal: the status and the message, if the request cannot be served.
+        refusal: the status, if the request cannot be served.
     """
 
     def __init__(self, buffered_body: int) -> None:
@@ -91,7 +95,7 @@ class Arrival:
         self._end: int | None = None
         self._next_chunk = 0
         self._content = 0  # of complete chunks
-        self.refusal: tuple[int, str] | None = None
+        self.refusal: int | None = None
 
     def add(self, data: bytes) -> bool:
         """Adds bytes; returns whether a thread can take the request now."""
@@ -101,14 +105,14 @@ class Arrival:
             end = self.data.find(b"\r\n\r\n", searched)
             if end < 0:
                 if len(self.data) > MAX_HEAD:
-                    self.refusal = _REFUSALS[errors.LimitRequestHeaders]
+                    self.refusal = 431
                 return False
             self._head = end + 4
             self._begin_body()
         if self._end is None:
             self._follow_chunks()
             if self._end is None and len(self.data) - self._head > _MAX_OVERHEAD * self._buffered_body:
-                self.refusal = _TOO_LARGE
+                self.refusal = 413
         return self._end is not None and len(self.data) >= self._end
 
     def _begin_body(self) -> None:
@@ -145,7 +149,7 @@ class Arrival:
             self._next_chunk = size.end() + length + 2
         line = self.data[self._next_chunk : self._next_chunk + _MAX_CHUNK_LINE]
         if b"\r\n" in line or len(line) == _MAX_CHUNK_LINE:
-            self.refusal = _MALFORMED
+            self.refusal = 400
 
 
 @dataclass
@@ -204,11 +208,11 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         """Answers a request that gunicorn cannot parse, without repeating any of it in the answer or the log."""
         if not isinstance(exc, errors.ParseException) or isinstance(exc, _OUR_MISTAKES):
             log.error("Handling a request failed", exc_info=exc)
-            _send_problem(client, 500, "Something went wrong on our side: try again later.")
+            _send_problem(client, 500)
             return
-        status, message = next((found for kind, found in _REFUSALS.items() if isinstance(exc, kind)), _MALFORMED)
+        status = next((found for kind, found in _STATUS.items() if isinstance(exc, kind)), 400)
         self._log.warning("Refused a request with %d: %s", status, type(exc).__name__)
-        _send_problem(client, status, message)
+        _send_problem(client, status)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Waits for the connection's next request, or closes it, in the event loop."""
@@ -225,7 +229,7 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         for connection, wait in list(self._waits.items()):
             if force or wait.deadline <= now:
                 if wait.arrival is not None and wait.arrival.data:
-                    _send_problem(connection.sock, *_TOO_SLOW)
+                    _send_problem(connection.sock, 408)
                 self._close(connection)
 
     def _cap_keepalive(self, deadline: float) -> None:
@@ -258,8 +262,8 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
             with contextlib.suppress(OSError):  # the next event on the connection shows that the client has left
                 client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if arrival.refusal is not None:
-            self._log.warning("Refused a request with %d", arrival.refusal[0])
-            _send_problem(client, *arrival.refusal)
+            self._log.warning("Refused a request with %d", arrival.refusal)
+            _send_problem(client, arrival.refusal)
             self._unwatch(connection)
             self._drain(connection)
         elif is_ready:
@@ -333,8 +337,8 @@ def _is_complete(connection: Any) -> bool:
     return getattr(reader, "length", 0) == 0
 
 
-def _send_problem(client: socket.socket, status: int, message: str) -> None:
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": message}
+def _send_problem(client: socket.socket, status: int) -> None:
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": _MESSAGES[status]}
     text = json.dumps(body).encode()
     head = f"HTTP/1.1 {status} {body['title']}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
     try:

@@ -14,7 +14,13 @@ from scripts.deployment.cluster import ROOT, CannotDeploy, command, run, say
 
 #: Files of every image of infra/Dockerfile, and of every function's image.
 _ALL = ("infra/Dockerfile", ".dockerignore", "pyproject.toml", "requirements.lock", "infra/extra_requirements.py")
-_FUNCTIONS = ("infra/serve.py", "infra/slow_clients.py")
+_FUNCTIONS = (
+    "infra/serve.py",
+    "infra/worker.py",
+    "infra/slow_clients.py",
+    "infra/once_a_second.py",
+    "infra/front.py",
+)
 #: Folders of functions/ that infra/Dockerfile copies into every function's image, and into that of migrations.
 _LIBRARIES = ("auth", "media", "state")
 _FOR_MIGRATIONS = ("state",)

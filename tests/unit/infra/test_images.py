@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.deployment import images
 from tests.support.packages import PROJECT, modules_missing_from
 from tests.support.paths import ROOT
 
@@ -56,6 +57,19 @@ def modules(app: Path, package: str) -> list[str]:
     return [name for name in names if not name.endswith(".__main__")]
 
 
+def needed_by_serve() -> set[str]:
+    """Returns the modules of infra that ``infra.serve`` names, and those that they name, wherever in the text."""
+    found: set[str] = set()
+    todo = {"infra.serve"}
+    while todo:
+        found |= todo
+        texts = [(ROOT / f"{name.replace('.', '/')}.py").read_text() for name in todo]
+        named = {name for text in texts for name in re.findall(r"^ *from (infra\.\w+) import", text, re.MULTILINE)}
+        named |= {f"infra.{name}" for text in texts for name in re.findall(r"^ *from infra import (\w+)$", text, re.M)}
+        todo = named - found
+    return found
+
+
 def import_all(app: Path, names: list[str], hidden: list[str]) -> None:
     """Imports the modules from ``app`` in a process of their own."""
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(app), "HOME": "/nonexistent"}
@@ -69,7 +83,7 @@ def test_function_image_contains_what_the_function_imports(name: str, tmp_path: 
     app = tmp_path / "app"
     build(name, app)
 
-    names = [*modules(app, f"functions.{name}"), "infra.serve", "infra.slow_clients"]
+    names = [*modules(app, f"functions.{name}"), *needed_by_serve()]
     for requirement in PROJECT["optional-dependencies"][name]:
         for extra, lazy in LAZY.items():
             if re.match(rf"mp3burst\[.*\b{extra}\b", requirement):
@@ -82,7 +96,9 @@ def test_function_image_contains_no_other_function(tmp_path: Path) -> None:
     build("upload", app)
 
     assert [path.parent.name for path in app.glob("functions/*/main.py")] == ["upload"]
-    assert sorted(path.name for path in app.glob("infra/*.py")) == ["__init__.py", "serve.py", "slow_clients.py"]
+    copied = {f"infra.{path.stem}" for path in app.glob("infra/*.py")} - {"infra.__init__"}
+    assert copied == needed_by_serve()
+    assert copied == {file.replace("/", ".").removesuffix(".py") for file in images._FUNCTIONS}
 
 
 def test_migrations_image_contains_what_migrations_import(tmp_path: Path) -> None:
