@@ -65,8 +65,9 @@ class SlowClientGuard:
         credit.began = time.monotonic()
         with self._lock:
             if self._watcher is None:  # started by the first request: threads do not survive a fork
-                self._watcher = threading.Thread(target=self._watch, name="slow-clients", daemon=True)
-                self._watcher.start()
+                watcher = threading.Thread(target=self._watch, name="slow-clients", daemon=True)
+                watcher.start()
+                self._watcher = watcher
             self._waiting.add(credit)
         try:
             yield

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
-from events.errors import Mp3burstError
 from events.schema import JobId
 from functions.state.jobs import Job, JobNotFound
 
@@ -18,7 +17,7 @@ class Watch:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.error: Mp3burstError | None = None
+        self.error: Exception | None = None
         self._changed = threading.Event()
 
     def wait(self, seconds: float) -> Job:
@@ -26,7 +25,7 @@ class Watch:
 
         Raises:
             JobNotFound: it was deleted.
-            DatabaseUnavailable: the last look failed.
+            Exception: the last look failed, such as DatabaseUnavailable.
         """
         self._changed.wait(seconds)
         self._changed.clear()
@@ -42,7 +41,7 @@ class Watch:
             self.job = job
             self._changed.set()
 
-    def failed(self, error: Mp3burstError) -> None:
+    def failed(self, error: Exception) -> None:
         """Ends the watch."""
         self.error = error
         self._changed.set()
@@ -71,8 +70,8 @@ class JobWatcher:
         with self._lock:
             self._watches.add(watch)
             if not self._is_running:
-                self._is_running = True
                 threading.Thread(target=self._run, name="job-watcher", daemon=True).start()
+                self._is_running = True
         try:
             yield watch
         finally:
@@ -90,7 +89,7 @@ class JobWatcher:
                     return
             try:
                 found = self._look({watch.job.id for watch in watches})
-            except Mp3burstError as error:
+            except Exception as error:  # those who wait raise it
                 for watch in watches:
                     watch.failed(error)
             else:

@@ -61,6 +61,19 @@ def test_a_thousand_watched_jobs_are_read_at_once_and_eight_times_a_second_at_mo
     assert len(table.looks) > looks
 
 
+def test_whatever_goes_wrong_reaches_those_who_wait() -> None:
+    table = Table(job())
+    [watched] = table.jobs.values()
+    watcher = JobWatcher(table.read, interval=0.01)
+    table.error = RuntimeError("a bug")
+    with watcher.watching(watched) as watch, pytest.raises(RuntimeError, match="a bug"):
+        watch.wait(30)
+    table.error = None
+    with watcher.watching(watched) as watch:
+        table.jobs[watched.id] = replace(watched, state="done")
+        assert watch.wait(30).state == "done"
+
+
 def test_deleted_job_and_unavailable_database_end_the_wait() -> None:
     table = Table(job())
     [watched] = table.jobs.values()
