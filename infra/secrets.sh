@@ -184,6 +184,7 @@ connect_as() { # FUNCTION: the entries by which it connects, as connection_of in
             MYSQL_USER=${MYSQL_DB}_$1 MYSQL_PASSWORD=$password
         elif [[ $DATABASE_URL =~ $url ]]; then
             DATABASE_URL=${BASH_REMATCH[1]}${BASH_REMATCH[5]}_$1:$password@${BASH_REMATCH[4]}
+            unset "${connection[@]:1}" # the owner's password may be in them
         else
             fail "DATABASE_URL names no database: write DIALECT://USER:PASSWORD@HOST/NAME."
         fi

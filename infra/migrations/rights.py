@@ -181,6 +181,6 @@ def connection_of(function: str, environ: Mapping[str, str]) -> dict[str, str]:
         raise BadSetting("DATABASE_URL names no database: use DIALECT://USER:PASSWORD@HOST/NAME.")
     database = parts[3] if parts else owner.get("MYSQL_DB", "")
     (user,) = (each for each in users(database, key) if each.function == function)
-    if parts:
-        return {**owner, "DATABASE_URL": f"{parts[1]}{user.name}:{user.password}@{parts[2]}"}
+    if parts:  # it takes precedence over the other variables, which may have the owner's password
+        return {"DATABASE_URL": f"{parts[1]}{user.name}:{user.password}@{parts[2]}"}
     return {**owner, "MYSQL_USER": user.name, "MYSQL_PASSWORD": user.password}

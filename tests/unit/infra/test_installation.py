@@ -255,6 +255,7 @@ def test_external_servers_are_used(tmp_path: Path) -> None:
         {"DATABASE_URL": "postgresql+psycopg://sql.example.org:5433/d"},
         {"DATABASE_URL": "postgresql://sql.example.org/d", "DATABASE_USERS_KEY": "off"},
         {"MYSQL_HOST": "sql.example.org", "MYSQL_USER": "u", "MYSQL_PASSWORD": "p", "MYSQL_DB": "d"},
+        {"DATABASE_URL": "mysql://u:p@sql.example.org/d", "MYSQL_HOST": "sql.example.org", "MYSQL_PASSWORD": "p"},
     ],
 )
 def test_functions_connect_as_the_migrations_expect(tmp_path: Path, given: dict[str, str]) -> None:
@@ -264,6 +265,7 @@ def test_functions_connect_as_the_migrations_expect(tmp_path: Path, given: dict[
     for function in RIGHTS:
         assert made[f"database-{function}"] == connection_of(function, made["database-owner"])
     is_off = "DATABASE_USERS_KEY" in given
+    assert "p" not in made["database-convert"].values()
     assert (made["database-convert"] == {name: given[name] for name in given if name in CONNECTION}) == is_off
 
 
