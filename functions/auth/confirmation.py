@@ -63,7 +63,7 @@ class Confirmations:
             if asked and connection.scalar(select(mails.c.id).where(mails.c.id == asked[-1].id)):
                 return asked[-1]  # an earlier try was committed, and only its confirmation was lost
             if wait := use(connection, confirmations(row.email)):
-                raise AllowanceUsedUp("Too many mails to confirm this address", wait)
+                raise AllowanceUsedUp("Too many emails to confirm this address", wait)
             asked.append(ask_to_confirm(connection, user))
             return asked[-1]
 

@@ -27,7 +27,7 @@ _MIN_KEY: Final = 32
 _REMEDIES: Final = {
     _DOWNLOAD: ("log in and download the MP3 with your token", "download link"),
     _CONFIRM: ("log in and ask for a new one with POST /confirm/again", "link"),
-    _UNSUBSCRIBE: ("use the link in the latest mail", "link"),
+    _UNSUBSCRIBE: ("use the link in the latest email", "link"),
 }
 
 
@@ -207,4 +207,4 @@ def _digest(email: str) -> str:
 
 def _invalid(audience: str) -> BadLink:
     remedy, name = _REMEDIES[audience]
-    return BadLink(f"This {name} is invalid: open the complete link from the mail, or {remedy}.")
+    return BadLink(f"This {name} is invalid: open the complete link from the email, or {remedy}.")

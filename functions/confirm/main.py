@@ -77,31 +77,31 @@ def _ask_again(request: Request) -> Response:
 
 def _show_confirmation(request: Request) -> Response:
     dependencies().links.verify_confirmation(_token(request))
-    return _page("Confirm your address", "Do you want to get a mail when an MP3 is ready?", button="Confirm")
+    return _page("Confirm your address", "Do you want to get an email when an MP3 is ready?", button="Confirm")
 
 
 def _confirm(request: Request) -> Response:
     deps = dependencies()
     username = deps.confirmations.confirm(deps.links.verify_confirmation(_token(request)))
     security_log.record("confirmation.succeeded", user=username, address=client_address(request, os.environ))
-    return _page("Your address is confirmed", "You will get a mail when an MP3 is ready.")
+    return _page("Your address is confirmed", "You will get an email when an MP3 is ready.")
 
 
 def _show_unsubscription(request: Request) -> Response:
     dependencies().links.verify_unsubscription(_token(request))
-    text = "Do you want to get no more mails about your conversions? Logging in and downloading work as before."
+    text = "Do you want to stop emails about your conversions? You can still log in and download MP3s."
     return _page("Unsubscribe", text, button="Unsubscribe")
 
 
 def _unsubscribe(request: Request) -> Response:
     _set_subscribed(request, False)
-    text = "You will get no more mails about your conversions."
-    return _page("You are unsubscribed", text, _undo(_token(request)), "Send me mails again")
+    text = "You will get no more emails about your conversions."
+    return _page("You are unsubscribed", text, _undo(_token(request)), "Send me emails again")
 
 
 def _resubscribe(request: Request) -> Response:
     _set_subscribed(request, True)
-    return _page("You are subscribed again", "You will get a mail when an MP3 is ready.")
+    return _page("You are subscribed again", "You will get an email when an MP3 is ready.")
 
 
 def _set_subscribed(request: Request, is_subscribed: bool) -> None:

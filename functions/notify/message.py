@@ -69,10 +69,10 @@ def confirm(address: str, site: str, link: Link, message_id: str) -> Mail:
     paragraphs = [
         "Hello,",
         f"somebody has registered this address at {site}, which converts videos to MP3s. If it was you, confirm that "
-        "you want to get a mail when an MP3 is ready:",
+        "you want to get an email when an MP3 is ready:",
         link.url,
-        f"The link is valid for {_days(link.days)}. If it was not you, ignore this mail: no mails about conversions "
-        "will be sent to this address.",
+        f"The link is valid for {_days(link.days)}. If it was not you, ignore this email: no emails about "
+        "conversions will be sent to this address.",
         "mp3burst",
     ]
     return _mail(address, "Confirm your address", paragraphs, {link.url: "Confirm the address"}, message_id)
@@ -122,7 +122,7 @@ def _about_job(to: Recipient, subject: str, paragraphs: list[str], links: dict[s
         f"Hello {name}," if name else "Hello,",
         *paragraphs,
         "mp3burst",
-        "To get no more mails about your conversions:",
+        "To stop emails about your conversions:",
         to.unsubscribe,
     ]
     return _mail(to.address, subject, lines, {**links, to.unsubscribe: "Unsubscribe"}, message_id, to.unsubscribe)
