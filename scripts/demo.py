@@ -304,7 +304,7 @@ def confirm(api: Api, data: Path, user: str) -> None:
     """Confirms the user's address by the link in the first mail."""
     text = read_mail(data, user, "Read the email that asks to confirm the address")
     link = next(line for line in text.splitlines() if "/confirm?" in line)
-    print("# Confirm it, as the button on the link's page does")
+    print("\n# Confirm the address: the link opens a page with a button, which sends this")
     print(f'$ curl -X POST "{link}"')
     api.press_button(link)
     print("Your address is confirmed")
