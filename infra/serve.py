@@ -98,6 +98,9 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
         # Our own limit of a head, in infra/worker.py, and of single fields, in functions/http_endpoint.py, come first.
         "limit_request_line": 0,
         "limit_request_field_size": MAX_HEAD,
+        # Loopback counts as a proxy by default, and the headers SCRIPT_NAME and X-Forwarded-Proto that a client sends
+        # through the embedded platform would change the path and the scheme.
+        "forwarded_allow_ips": "",
         "timeout": 0,
         "graceful_timeout": grace,
         # Longer than the proxies in front keep an idle connection open, so that this side never closes one first.

@@ -52,12 +52,18 @@ class SlowClientGuard:
         credit = _Credit(self, connection, socket.SHUT_RDWR)
         with contextlib.suppress(OSError):  # the client has left, which the server notices
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        has_begun = False
         for chunk in chunks:
             for start in range(0, len(chunk), self.piece):
                 piece = chunk if len(chunk) <= self.piece else chunk[start : start + self.piece]
+                has_begun = True
                 with self.waiting(credit):
                     yield piece
                 credit.add(len(piece))
+        if not has_begun:
+            # The server writes the head with the first bytes. Without any it would do so only after this iterator.
+            with self.waiting(credit):
+                yield b""
 
     @contextlib.contextmanager
     def waiting(self, credit: "_Credit") -> Iterator[None]:

@@ -13,6 +13,7 @@ import re
 import resource
 import selectors
 import socket
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ _DRAIN_BYTES: Final = 256 << 20
 _DRAIN_SECONDS: Final = 5.0
 #: Seconds in which a thread drains the rest of a body that has arrived, so that its connection can be kept.
 _REST_SECONDS: Final = 0.01
+#: Seconds by which a write that no SlowClientGuard watches may exceed the time that a client is granted.
+_WRITE_MARGIN: Final = 2.0
 #: Seconds without accepting connections after there was no file descriptor for one.
 _ACCEPT_PAUSE: Final = 1.0
 _OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -49,6 +52,7 @@ _MAX_CONNECTIONS: Final = 512
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked[ \t]*\r\n", re.IGNORECASE)
 _EXPECT: Final = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
+_HTTP_1_0: Final = re.compile(rb"(?:\r\n)?[^\r\n]* HTTP/1\.0\r\n")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9a-fA-F]{1,16})[^\r\n]{0,256}\r\n")
 #: Bytes of the line that begins a chunk.
 _MAX_CHUNK_LINE: Final = 16 + 256 + 2
@@ -123,7 +127,9 @@ class Arrival:
             self._next_chunk = self._head
         elif (found := _LENGTH.search(head)) and int(found[1]) <= self._buffered_body:
             self._end = self._head + int(found[1])
-        if (self._end is None or self._end > self._head) and (field := _EXPECT.search(head)):
+        is_buffered = self._end is None or self._end > self._head
+        # A client of HTTP/1.0 does not know 100 Continue (RFC 9110, 10.1.1), and gunicorn sends it none either.
+        if is_buffered and not _HTTP_1_0.match(head) and (field := _EXPECT.search(head)):
             # gunicorn would send 100 Continue once more, after the body.
             del self.data[field.start() : field.end()]
             removed = field.end() - field.start()
@@ -196,6 +202,10 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
             self._log.warning("New connections wait: %s", error.strerror)
             return
         self.nr_conns += 1
+        # gunicorn writes 100 Continue, heads and the ends of chunked bodies without a limit of time.
+        seconds, fraction = divmod(self.seconds + _WRITE_MARGIN, 1)
+        timeout = struct.pack("@ll", int(seconds), int(fraction * 1_000_000))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         connection = gthread.TConn(self.cfg, client, address, listener.getsockname())
         self._await_request(connection, self.seconds)
 

@@ -175,6 +175,34 @@ def test_slow_requests_and_unread_responses_are_cut_off(tmp_path: Path) -> None:
             assert (tmp_path / "flood").read_text() == "disconnected\n"
 
 
+def test_clients_that_read_no_answers_without_a_body_are_cut_off(tmp_path: Path) -> None:
+    with serving(tmp_path, BODY_SECONDS="0.5") as server, socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        deaf.connect(("127.0.0.1", server.port))
+        deaf.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):  # the answers will fill all buffers
+            deaf.sendall(20_000 * b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+        wait_for(lambda: "Disconnected a client" in server.log(), "the client to be disconnected")
+        assert server.get() == 200
+        assert "Traceback" not in server.log()
+
+
+def test_headers_of_clients_do_not_change_the_path_or_the_scheme(tmp_path: Path) -> None:
+    """The embedded platform's ingress calls functions from 127.0.0.1, which gunicorn trusts by default."""
+    fields = "SCRIPT_NAME: /a\r\nPATH_INFO: /early\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off"
+    request = f"GET /a/b HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n".encode()
+    with serving(tmp_path) as server, server.connect(request) as connection:
+        answer = response(connection)
+        assert answer.status == 200
+        assert json.load(answer)["path"] == "/a/b?"
+
+
+def test_clients_of_http_1_0_get_no_100_continue(tmp_path: Path) -> None:
+    head = b"POST /count HTTP/1.0\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+    with serving(tmp_path) as server, server.connect(head + b"a") as connection:
+        assert connection.recv(1000).startswith(b"HTTP/1.0 200 OK\r\n")
+
+
 def test_clients_above_the_minimum_rate_are_served(tmp_path: Path) -> None:
     """Both transfers take longer than the time that a client may pause."""
     with serving(tmp_path, BODY_SECONDS="0.4", MIN_RATE="100000", BUFFERED_BODY_BYTES="0") as server:
