@@ -68,10 +68,10 @@ class JobWatcher:
         """Watches a job in the ``with`` block, from the state in which the caller has read it."""
         watch = Watch(job)
         with self._lock:
-            self._watches.add(watch)
             if not self._is_running:
                 threading.Thread(target=self._run, name="job-watcher", daemon=True).start()
                 self._is_running = True
+            self._watches.add(watch)
         try:
             yield watch
         finally:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 
@@ -87,3 +88,17 @@ def test_deleted_job_and_unavailable_database_end_the_wait() -> None:
         table.jobs.clear()
         with pytest.raises(JobNotFound):
             watch.wait(30)
+
+
+def test_watch_whose_thread_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(job())
+    [watched] = table.jobs.values()
+    watcher = JobWatcher(table.read, interval=0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", mock.Mock(side_effect=RuntimeError("can't start new thread")))
+        with pytest.raises(RuntimeError), watcher.watching(watched):
+            pass
+    with watcher.watching(watched) as watch:
+        table.jobs[watched.id] = replace(watched, state="converting")
+        assert watch.wait(30).state == "converting"
+    wait_for(lambda: "job-watcher" not in {thread.name for thread in threading.enumerate()}, "the thread to end", 5)
