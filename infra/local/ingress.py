@@ -223,6 +223,8 @@ def router(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
     paths = sorted(((path, f.name) for f in public for path in f.paths), key=lambda item: -len(item[0]))
 
     def find(host: str, path: str) -> str | None:
+        if not path.startswith("/"):  # such as that of OPTIONS *
+            return None
         if host.endswith(".localhost"):
             return hosts.get(host)
         return next((name for prefix, name in paths if f"{path}/".startswith(f"{prefix}/")), None)

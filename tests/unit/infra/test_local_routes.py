@@ -36,6 +36,8 @@ FIND = router(
         ("status.localhost", "/anything", "status"),
         ("convert.localhost", "/", None),
         ("nobody.localhost", "/login", None),
+        ("status.localhost", "*", None),
+        ("status.localhost", "", None),
     ],
 )
 def test_request_is_routed_to_its_function(host: str, path: str, expected: str | None) -> None:
