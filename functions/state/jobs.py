@@ -209,7 +209,7 @@ class Jobs:
         def read(connection: Connection) -> list[Row[Any]]:
             return [row for part in parts for row in connection.execute(select(jobs).where(jobs.c.id.in_(part)))]
 
-        return {row.id: Job.from_row(row) for row in self._database.run(read)}
+        return {row.id: Job.from_row(row) for row in self._database.read(read)}
 
     def with_mp3(self, mp3: str, owner: UserId) -> Job | None:
         """Returns the owner's job that made this MP3."""
@@ -251,7 +251,7 @@ class Jobs:
 
     def owner(self, job: JobId) -> UserId | None:
         """Returns the job's owner; None if it was deleted."""
-        return self._database.run(lambda connection: connection.scalar(select(jobs.c.owner).where(jobs.c.id == job)))
+        return self._database.read(lambda connection: connection.scalar(select(jobs.c.owner).where(jobs.c.id == job)))
 
     def admit(self, owner: UserId) -> list[Event]:
         """Admits as many of the owner's deferred jobs as may start; returns their events, which nobody else gets."""

@@ -202,6 +202,7 @@ def test_other_functions_are_killed(rig: Rig, measured: Measured) -> None:
     with fault(rig, "kill -9: every other function", measured) as accepted:
         calls: dict[str, Callable[[], object]] = {
             "register": me.sign_up,
+            "confirm": lambda: me.call("POST", "/confirm/again", b"").status == 200 or pytest.fail("confirm"),
             "login": me.log_in,
             "validate": lambda: me.call("POST", "/validate", b"").status == 200 or pytest.fail("validate"),
             "status": me.jobs,
