@@ -21,11 +21,9 @@ from functions.auth.confirmation import Confirmations
 from functions.auth.links import BadLink, Links
 from functions.http_endpoint import Routes, client_address, identify, json_response
 from functions.state.database import Database, url
-from functions.state.outbox import Outbox
+from functions.state.outbox import REQUEST_BUDGET, Outbox
 from functions.state.schema import UserId
 
-#: Seconds that a request waits for the broker. Sweep publishes what could not be published in that time.
-_PUBLISH_BUDGET: Final = 1.0
 #: The pages are text and buttons; beyond what all responses refuse, their buttons may send a form.
 _HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'"}
 
@@ -60,7 +58,7 @@ def ask_again(user: UserId, deps: Dependencies) -> bool:
     """
     event = deps.confirmations.ask_again(user)
     if event is not None:
-        deps.outbox.emit(event, _PUBLISH_BUDGET)
+        deps.outbox.emit(event, REQUEST_BUDGET)
     return event is None
 
 

@@ -25,13 +25,11 @@ from functions.email_address import MAX_LENGTH, BadAddress, parse_public
 from functions.http_endpoint import Routes, Unprocessable, client_address, json_object, json_response
 from functions.settings import number, switch
 from functions.state.database import Database, url
-from functions.state.outbox import Outbox
+from functions.state.outbox import REQUEST_BUDGET, Outbox
 
 #: Registrations from one network, unless REGISTRATIONS_PER_HOUR says otherwise: a class or an office at once, not a
 #: list of addresses.
 REGISTRATIONS_PER_HOUR: Final = 10
-#: Seconds that a registration waits for the broker. Sweep publishes what could not be published in that time.
-_PUBLISH_BUDGET: Final = 1.0
 #: Deliberately coarse: only sending a mail shows whether an address exists.
 _EMAIL: Final = re.compile(r"[^\s@<>\"(),;:\\]+@[^\s@<>\"(),;:\\]+\.[^\s@<>\"(),;:\\.]+")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\ud800-\udfff]")
@@ -100,7 +98,7 @@ def add_user(form: dict[str, Any], address: str, deps: Dependencies) -> User:
         return deps.accounts.add(text["name"], text["username"], text["password"], email)
     user, event = deps.accounts.register(text["name"], text["username"], text["password"], email)
     if event is not None:
-        deps.outbox.emit(event, _PUBLISH_BUDGET)
+        deps.outbox.emit(event, REQUEST_BUDGET)
     else:
         security_log.record("confirmation.refused", user=user.username, address=address)
     return user

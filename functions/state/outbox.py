@@ -13,6 +13,8 @@ from functions.state.database import Database, DatabaseUnavailable
 from functions.state.mails import MailRow
 from functions.state.schema import jobs, mails, now, pieces
 
+#: Seconds that a request waits for the broker. Sweep emits what could not be published in that time.
+REQUEST_BUDGET: Final = 1.0
 #: Milliseconds that the broker has to deliver a confirmed event before sweep emits it again.
 CONFIRMED: Final = 600_000
 log = logging.getLogger(__name__)

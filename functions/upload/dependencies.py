@@ -24,8 +24,6 @@ from functions.state.outbox import Outbox
 from functions.state.quota import QUOTA_BYTES, Quota
 from functions.upload.tus.uploads import HOURS, Uploads
 
-#: Seconds that an upload waits for the broker. Sweep publishes what could not be published in that time.
-PUBLISH_BUDGET: Final = 1.0
 #: Bytes of a file, unless MAX_UPLOAD_BYTES says otherwise.
 MAX_BYTES: Final = 8 << 30
 #: Uploads and conversions that a user may have in progress, unless QUOTA_JOBS says otherwise: enough for a folder of

@@ -11,8 +11,9 @@ from functions.auth.tokens import Identity
 from functions.http_endpoint import Routes, Unprocessable, json_response
 from functions.media import Description
 from functions.state.jobs import Job, NewJob, new_job_id
+from functions.state.outbox import REQUEST_BUDGET
 from functions.state.quota import Reservation
-from functions.upload.dependencies import PUBLISH_BUDGET, Dependencies, authorize, dependencies
+from functions.upload.dependencies import Dependencies, authorize, dependencies
 from functions.upload.limits import StreamChecks, TooLarge
 from functions.upload.multipart import MAX_OVERHEAD, Form, parse_options, read
 from functions.upload.tus import routes
@@ -77,7 +78,7 @@ def create_job(form: Form, identity: Identity, key: str | None, deps: Dependenci
         options = parse_options(form.fields)
     job = deps.jobs.add(NewJob(new_id, identity.user, video.blob, form.filename, options, key, video.size))
     if job.id == new_id:
-        deps.outbox.emit(VideoUploaded(job.id), PUBLISH_BUDGET)
+        deps.outbox.emit(VideoUploaded(job.id), REQUEST_BUDGET)
     else:
         deps.blobs.discard(deps.media, "videos", video.blob)
     return job

@@ -17,8 +17,9 @@ from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
 from functions.options import Options
 from functions.state.blobs import BlobExpired
 from functions.state.jobs import NewJob
+from functions.state.outbox import REQUEST_BUDGET
 from functions.state.quota import Reservation
-from functions.upload.dependencies import PUBLISH_BUDGET, Dependencies
+from functions.upload.dependencies import Dependencies
 from functions.upload.limits import StreamChecks
 from functions.upload.multipart import ClientDisconnected
 from functions.upload.sniff import HEAD_SIZE, UnsupportedMediaType
@@ -189,7 +190,7 @@ def complete(upload: Upload, deps: Dependencies) -> str:
         except (BlobNotFound, BlobExpired) as error:
             raise _gone() from error
         deps.uploads.close(upload)
-        deps.outbox.emit(VideoUploaded(job.id), PUBLISH_BUDGET)
+        deps.outbox.emit(VideoUploaded(job.id), REQUEST_BUDGET)
     return upload.job
 
 
