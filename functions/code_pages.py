@@ -24,7 +24,7 @@ _MIXED = re.compile(
 )
 #: Categories of characters that no tag has: control characters, private use, unassigned.
 _NO_TEXT = ("Cc", "Co", "Cn")
-#: Letters of ISO 8859-1 that are none: control characters that only a Windows code page has letters for.
+#: Control characters in ISO 8859-1, letters in the code pages of Windows.
 _CONTROLS = re.compile("[\x80-\x9f]")
 #: Letters beyond ASCII in a text that is not Latin-1, at least, and the share of others, at most.
 _MIN_LETTERS = 4

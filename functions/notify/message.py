@@ -68,7 +68,7 @@ def confirm(address: str, site: str, link: Link, message_id: str) -> Mail:
     """
     paragraphs = [
         "Hello,",
-        f"somebody has registered this address at {site}, which converts videos to MP3s. If it was you, confirm that "
+        f"Somebody has registered this address at {site}, which converts videos to MP3s. If it was you, confirm that "
         "you want to get an email when an MP3 is ready:",
         link.url,
         f"The link is valid for {_days(link.days)}. If it was not you, ignore this email: no emails about "
