@@ -1,12 +1,20 @@
 """Errors of a conversion."""
 
+from collections.abc import Sequence
+
 from events.errors import PermanentFailure, TryAgain
+from functions.convert.track_list import ListedTrack
 
 
 class UnusableMedia(PermanentFailure):
-    """The file itself is the cause: retrying would fail every time."""
+    """The file itself is the cause: retrying would fail every time.
+
+    Attributes:
+        tracks: the file's audio tracks, if the error is about one of them and the user may choose another.
+    """
 
     status = 422
+    tracks: Sequence[ListedTrack] = ()
 
 
 class UnknownMedia(UnusableMedia):

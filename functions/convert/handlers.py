@@ -10,13 +10,13 @@ because whoever did it may have been killed before it could.
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from events.schema import Event, JobId
-from functions.convert import cover, pipeline, silence
+from functions.convert import cover, pipeline, silence, track_list
 from functions.convert.budget import Budget
 from functions.convert.demux.track import TrackInfo, TrackStream
 from functions.convert.dependencies import Dependencies
@@ -28,12 +28,13 @@ from functions.convert.mp3 import assemble, id3
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek import excerpt
 from functions.convert.streams import SupportsWrite
+from functions.convert.track_list import ListedTrack
 from functions.convert.workspace import workspace
 from functions.media import BlobCorrupt, BlobId, BlobNotFound, Description
 from functions.state.blobs import RenewingWriter
 from functions.state.database import DatabaseUnavailable
 from functions.state.jobs import Job, Jobs, Outcome
-from functions.state.leases import Lease, LeaseRenewer, Output, attempt
+from functions.state.leases import Lease, LeaseLost, LeaseRenewer, Output, attempt
 from functions.state.pieces import PieceOutput, PieceRow, Pieces, SplitRecord
 from functions.state.quota import MP3_STEP, Reservation, ReservedWriter, ShareReservation
 from functions.state.schema import UserId
@@ -60,7 +61,7 @@ def convert(job: JobId, deps: Dependencies) -> None:
         return
 
     def work(renewer: LeaseRenewer) -> Output:
-        with _failing_on_lost_blobs(job, _VIDEO_LOST):
+        with _failing_on_lost_blobs(job, _VIDEO_LOST), _recording_tracks_on_failure(lease, deps):
             return _convert(lease, renewer, deps)
 
     with _admitting(deps.jobs, lease.row.owner, deps):
@@ -141,6 +142,21 @@ def _failing_on_lost_blobs(job: JobId, message: str) -> Iterator[None]:
         raise UnusableMedia(message) from error
 
 
+@contextmanager
+def _recording_tracks_on_failure(lease: Lease[Job], deps: Dependencies) -> Iterator[None]:
+    """Records the tracks of a file whose track cannot be converted, so that its user can choose another."""
+    try:
+        yield
+    except UnusableMedia as error:
+        _record_tracks(lease, error.tracks, deps)
+        raise
+
+
+def _record_tracks(lease: Lease[Job], tracks: Sequence[ListedTrack], deps: Dependencies) -> None:
+    if tracks and not deps.jobs.record_tracks(lease, track_list.to_json(tracks)):
+        raise LeaseLost("Another worker has taken over this work.")
+
+
 def _mp3_output(jobs: Jobs, lease: Lease[Job], outcome: Outcome, deps: Dependencies) -> Output:
     def record() -> list[Event] | None:
         event = jobs.finish(lease, outcome)
@@ -162,6 +178,7 @@ def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Ou
             video, directory, job.options, on_read, deps.ffmpeg, deps.max_seconds, job.filename
         ) as stream,
     ):
+        _record_tracks(lease, stream.info.tracks, deps)
         plan = plan_pieces(stream.info, job.options, deps.fanout_seconds, deps.max_pieces)
         if plan is not None:
             Budget(deps.max_seconds).check_seconds(plan.end_seconds)

@@ -231,11 +231,11 @@ def prepared_track(
     with ExitStack() as stack:
         try:
             stream = _opened(stack, read, options)
-        except UnknownMedia:
+        except UnknownMedia as error:
             found = probe.identify(ffmpeg, path, options.track or 0, lambda: on_progress(1.0))
             if found is None:
                 raise
-            stream = TrackStream(found)
+            stream = TrackStream(replace(found, tracks=error.tracks))
         measured = stream.info.container == ORIGINAL or filters.needs_exact_length(
             options, silence.length(stream.info, options)
         )

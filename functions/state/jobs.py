@@ -78,6 +78,7 @@ class Job:
         finished_at: milliseconds since 1970.
         audio: the blob of the audio track, if the job was split.
         plan: how its pieces are encoded, as JSON, if the job was split.
+        tracks: the audio tracks of the video, as JSON, once they are known.
     """
 
     id: JobId
@@ -96,6 +97,7 @@ class Job:
     finished_at: int | None
     audio: BlobId | None = None
     plan: str | None = None
+    tracks: str | None = None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
@@ -263,6 +265,10 @@ class Jobs:
         if self._stage == "converting":
             return self._leases.renewing(lease, lambda progress: {"done": int(progress * STEPS), "total": STEPS})
         return self._leases.renewing(lease)
+
+    def record_tracks(self, lease: Lease[Job], tracks: str) -> bool:
+        """Records the audio tracks of the video, as JSON, whatever becomes of the job; returns False if it is lost."""
+        return self._leases.renew(lease, tracks=tracks)
 
     def finish(self, lease: Lease[Job], outcome: Outcome) -> Event | None:
         """Records that the MP3 is stored: retains it and creates its mail.

@@ -118,6 +118,7 @@ jobs = Table(
     Column("error", Text),
     Column("warning", Text),
     Column("duration", Double),
+    Column("tracks", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger, index=True),
     *_work_columns(),

@@ -62,12 +62,12 @@ def _get(request: Request, job: str) -> Response:
         try:
             end = deps.shares.take(owner, client_address(request, os.environ))
         except TooManyRequests:
-            return json_response(as_shown(found))  # An early response is always correct.
+            return json_response(in_detail(found))  # An early response is always correct.
         try:
             found = await_change(found, deps.watcher, wait)
         finally:
             end()
-    return json_response(as_shown(found))
+    return json_response(in_detail(found))
 
 
 def _delete(request: Request, job: str) -> Response:
@@ -122,6 +122,11 @@ def as_shown(job: Job) -> dict[str, Any]:
         "created": _iso(job.created_at),
         "finished": _iso(job.finished_at),
     }
+
+
+def in_detail(job: Job) -> dict[str, Any]:
+    """Returns the job as ``as_shown`` does, and the audio tracks of its video; None until they are known."""
+    return {**as_shown(job), "tracks": None if job.tracks is None else json.loads(job.tracks)}
 
 
 def _status(job: Job) -> str:

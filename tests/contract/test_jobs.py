@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import event, func, select
 
 from events.schema import ConversionFailed, JobId, Mp3Ready, VideoUploaded
+from functions.convert import track_list
+from functions.convert.track_list import ListedTrack
 from functions.media import BlobId, BlobNotFound, Description, Media, MediaUnavailable
 from functions.options import Options
 from functions.state.blobs import BlobExpired, Blobs
@@ -474,6 +476,24 @@ def test_concurrent_increments_all_count(records: Records) -> None:
 
     at_once(4, lambda _: [records.database.run(count) for _ in range(50)])
     assert records.row("jobs").done == 200
+
+
+def test_tracks_of_the_video_outlast_its_failure(short_leases: Records) -> None:
+    job = short_leases.job()
+    assert job.tracks is None
+    first = short_leases.jobs.claim(job.id)
+    assert first is not None
+    make_past(short_leases.database, "jobs", "lease_until")
+    second = short_leases.jobs.claim(job.id)
+    assert second is not None
+    longest = track_list.to_json(
+        [ListedTrack("c" * 40, 10**12, "l" * 35, "\x01" * track_list.MAX_TITLE, False)] * track_list.MAX_TRACKS
+    )
+    assert not short_leases.jobs.record_tracks(first, "[]")
+    assert short_leases.jobs.record_tracks(second, longest)
+    short_leases.jobs.fail(second, "There is no audio track 5 in this file.")
+    found = short_leases.jobs.get(job.id, OWNER)
+    assert (found.state, found.tracks) == ("failed", longest)
 
 
 def test_tables_equal_what_the_migrations_make(records: Records) -> None:

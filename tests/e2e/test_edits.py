@@ -45,6 +45,22 @@ def test_start_after_the_end_of_the_audio_fails_the_job(me: Client, tmp_path: Pa
     assert job["error"] == "The sound ends at 1.0 seconds: choose a start before that, not 9."
 
 
+def test_job_lists_the_tracks_of_its_video(me: Client, tmp_path: Path) -> None:
+    sound = clips.clip(tmp_path / "sound.wav", seconds=1)
+    video = tmp_path / "two.mkv"
+    named = ("-metadata:s:a:1", "language=fra", "-metadata:s:a:1", "title=A b")
+    clips.run("-i", sound, "-map", 0, "-map", 0, *named, video)
+    unknown = {"codec": "vorbis", "channels": 2, "language": None, "title": None}
+    tracks = [
+        {**unknown, "number": 0, "default": True},
+        {**unknown, "number": 1, "default": False, "language": "fra", "title": "A b"},
+    ]
+    for track, status in (("2", "failed"), ("1", "done")):
+        with video.open("rb") as file:
+            job = me.convert(file, "two.mkv", {"track": track})
+        assert (job["status"], job["tracks"]) == (status, tracks)
+
+
 def test_invalid_edits_are_rejected_before_and_after_the_file(platform: Platform, me: Client, tmp_path: Path) -> None:
     data = clips.clip(tmp_path / "short.wav", seconds=1).read_bytes()
     for parts in (

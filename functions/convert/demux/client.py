@@ -17,6 +17,7 @@ from functions.convert.demux.protocol import ExcerptOrder, ExcerptReport, Fault,
 from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnknownMedia, UnusableMedia
 from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.streams import SupportsReadSeek
+from functions.convert.track_list import decoded
 
 #: Seconds per read above which a source counts as slow: a local file takes a tenth of that, a server more.
 SLOW = 0.0001
@@ -237,6 +238,7 @@ def error_of(report: FaultReport, number: int | None) -> Mp3burstError:
     unknown = report.fault in (Fault.FORMAT, Fault.CODEC)
     error = UnknownMedia(_message(report, number)) if unknown else UnusableMedia(_message(report, number))
     error.__cause__ = RuntimeError(report.detail or report.fault)
+    error.tracks = decoded(report.tracks)
     return error
 
 
@@ -252,9 +254,9 @@ def _message(report: FaultReport, number: int | None) -> str:
         case Fault.SILENT:
             return "This file has no audio track: choose a file with sound."
         case Fault.TRACK:
-            if report.tracks == 1:
+            if len(report.tracks) == 1:
                 return f"There is no audio track {number} in this file: choose 0, the only one."
-            return f"There is no audio track {number} in this file: choose one from 0 to {report.tracks - 1}."
+            return f"There is no audio track {number} in this file: choose one from 0 to {len(report.tracks) - 1}."
         case Fault.CODEC:
             return "The audio of this file is in a format that cannot be decoded: convert the file to another format."
         case Fault.PROTECTED:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from functions.convert.chapters import Chapter
 from functions.convert.gaps import MAX_GAPS, Gap
+from functions.convert.track_list import CODEC, LANGUAGE, MAX_TITLE, MAX_TRACKS, ListedTrack
 
 #: A request of the child: its kind and two numbers. READ: size, offset. GATHER: count, 0, followed by that many SPANs.
 #: COVER, BEGUN and REPORT: size, 0, followed by that many bytes.
@@ -293,6 +294,7 @@ class TrackReport:
         gaps: where the track has no sound.
         lead: seconds of the source before the track's sound.
         tail: seconds of the source after the track's sound.
+        tracks: all audio tracks of the source.
     """
 
     codec: str
@@ -315,6 +317,7 @@ class TrackReport:
     gaps: Sequence[Gap] = ()
     lead: float = 0.0
     tail: float = 0.0
+    tracks: Sequence[ListedTrack] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,12 +342,12 @@ class FaultReport:
     Attributes:
         fault: a ``Fault``; a compromised child may send any text.
         detail: for the log.
-        tracks: number of audio tracks, if the requested one is missing.
+        tracks: all audio tracks of the source, if the requested one is missing or cannot be decoded.
     """
 
     fault: str
     detail: str = ""
-    tracks: int = 0
+    tracks: Sequence[ListedTrack] = ()
 
 
 Report = TrackReport | ExcerptReport | FaultReport
@@ -380,13 +383,17 @@ def parse_report(data: bytes | bytearray, wanted: type[TrackReport] | type[Excer
         if name not in checks or name not in values or not checks[name](values[name]):
             raise InvalidReport(f"an invalid or missing value of {name[:100]!r}")
     report = kind(**values)
-    if isinstance(report, TrackReport):
-        return replace(
-            report,
-            chapters=[Chapter(*chapter) for chapter in report.chapters],
-            gaps=[Gap(*gap) for gap in report.gaps],
-        )
-    return report
+    if isinstance(report, ExcerptReport):
+        return report
+    tracks = [ListedTrack(*track) for track in report.tracks]
+    if isinstance(report, FaultReport):
+        return replace(report, tracks=tracks)
+    return replace(
+        report,
+        chapters=[Chapter(*chapter) for chapter in report.chapters],
+        gaps=[Gap(*gap) for gap in report.gaps],
+        tracks=tracks,
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -437,6 +444,26 @@ def _is_gaps(value: Any) -> bool:
     )
 
 
+def _is_tracks(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= MAX_TRACKS and all(map(_is_listed_track, value))
+
+
+def _is_listed_track(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 5:
+        return False
+    codec, channels, language, title, default = value
+    return (
+        _is_text(codec)
+        and CODEC.fullmatch(codec) is not None
+        and _is_count(channels)
+        and _is_text(language)
+        and LANGUAGE.fullmatch(language) is not None
+        and _is_text(title)
+        and len(title) <= MAX_TITLE
+        and _is_flag(default)
+    )
+
+
 _OPTIONAL: Final = frozenset(
     {"detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail", "ambisonic", "track", "unusable"}
 )
@@ -455,7 +482,8 @@ _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
         "ambisonic": _is_flag,
         "track": _is_count,
         "unusable": lambda value: value == -1 or _is_count(value),
+        "tracks": _is_tracks,
     },
     ExcerptReport: dict.fromkeys(("offset", "reach", "pixel"), _is_number),
-    FaultReport: {"fault": _is_text, "detail": _is_text, "tracks": _is_count},
+    FaultReport: {"fault": _is_text, "detail": _is_text, "tracks": _is_tracks},
 }

@@ -24,6 +24,7 @@ from functions.convert.errors import UnusableMedia
 from functions.convert.gaps import Gap
 from functions.convert.progress import OnProgress
 from functions.convert.streams import SupportsReadSeek
+from functions.convert.track_list import ListedTrack, decoded
 
 _WARNING: Final = "Audio track {} of this file is empty or cannot be decoded: track {} was converted."
 
@@ -73,6 +74,7 @@ class TrackInfo:
         number: which audio track of ``path`` it is, from 0.
         ambisonic: whether the channels are components of a sound field instead of signals for loudspeakers.
         warning: a message for the user if it is not the track that the file names first, else None.
+        tracks: all audio tracks of the source; empty if libav does not know it.
     """
 
     path: Path
@@ -99,6 +101,7 @@ class TrackInfo:
     number: int = 0
     ambisonic: bool = False
     warning: str | None = None
+    tracks: Sequence[ListedTrack] = ()
 
 
 class TrackStream:
@@ -191,7 +194,9 @@ def open_track(
         if not isinstance(report, TrackReport):
             raise AssertionError("the client accepts only the report that was ordered")
         if not report.packets:
-            raise UnusableMedia("The audio track of this file is empty: choose a file with sound.")
+            error = UnusableMedia("The audio track of this file is empty: choose a file with sound.")
+            error.tracks = decoded(report.tracks)
+            raise error
         check_plausible(report.rate, report.channels)
         yield TrackStream(track_info(report, path, cover), client)
 
@@ -224,6 +229,7 @@ def track_info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
         number=report.track if report.container == ORIGINAL else 0,
         ambisonic=report.ambisonic,
         warning=None if report.unusable < 0 else _WARNING.format(report.unusable, report.track),
+        tracks=decoded(report.tracks),
     )
 
 

@@ -92,8 +92,9 @@ def test_track_that_can_be_decoded_takes_the_place_of_one_that_cannot(tmp_path: 
     result, mp3 = convert(video, tmp_path)
     assert pitch(mp3) == pytest.approx(1760, rel=0.01)
     assert result.warning == "Audio track 0 of this file is empty or cannot be decoded: track 1 was converted."
-    with pytest.raises(UnusableMedia, match="in a format that cannot be decoded"):
+    with pytest.raises(UnusableMedia, match="in a format that cannot be decoded") as failure:
         convert(video, tmp_path, Options(track=0))
+    assert [track.codec for track in failure.value.tracks] == ["", "aac"]
 
 
 def test_track_with_sound_takes_the_place_of_an_empty_one(tmp_path: Path) -> None:

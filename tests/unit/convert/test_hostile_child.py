@@ -106,6 +106,12 @@ MESSAGES = [
     report(container="concat"),
     report(dropped="many"),
     report("BEGUN", container="matroska"),
+    report(tracks=[["aac", 2, "eng", "", True, "more"]]),
+    report(tracks=[["aac", 2, "<b>", "", True]]),
+    report(tracks=[["aac", 2, "eng", "x" * 65, True]]),
+    report(tracks=[["aac", -2, "eng", "", True]]),
+    report(tracks=[["aac", 2, "eng", "", True]] * 101),
+    f"report({json.dumps({'fault': 'track', 'tracks': 2}).encode()!r})",
 ]
 
 

@@ -3,10 +3,11 @@
 What the user would notice afterwards must be what was promised. See ``tests.support.kill_points``.
 """
 
+import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -39,9 +40,12 @@ SOUND = wave_bytes(0.5)
 NOISE = SOUND[:12] + os.urandom(2000)
 
 
-def upload(system: System, content: bytes = SOUND, key: str | None = KEY) -> Job:
+def upload(
+    system: System, content: bytes = SOUND, key: str | None = KEY, options: Mapping[str, str] | None = None
+) -> Job:
     """Uploads as a client does, in two chunks."""
-    return create_job(Form("a.wav", {}, iter([content[:1000], content[1000:]])), ADA, key, system.for_upload())
+    form = Form("a.wav", dict(options or {}), iter([content[:1000], content[1000:]]))
+    return create_job(form, ADA, key, system.for_upload())
 
 
 def prepare(template: Path, directory: Path, *steps: Callable[[System], Any]) -> Path:
@@ -99,6 +103,7 @@ def assert_done(system: System, mp3: bytes, mails: int = 1) -> None:
     """Asserts that there is one finished job, its MP3, its mail, and nothing else."""
     job = only_job(system)
     assert (job.state, job.error) == ("done", None)
+    assert [track["number"] for track in json.loads(job.tracks)] == [0]
     assert system.bytes_of("mp3s", job.mp3) == mp3
     assert system.bytes_of("videos", job.video) == SOUND
     assert_mailed(system, Mp3Ready(job.id), mails)
@@ -178,6 +183,21 @@ def test_killed_converter_rejects_a_file_once(empty: Path, place: Path, tmp_path
         assert "not a video or audio file" in only_job(system).error
         system.deliver(VideoUploaded(job))
         system.deliver(ConversionFailed(job))
+        assert_mailed(system, ConversionFailed(job))
+        system.assert_tidy()
+
+
+def test_killed_converter_lists_the_tracks_of_a_file_without_the_requested_one(
+    empty: Path, place: Path, tmp_path: Path
+) -> None:
+    rejected = prepare(empty, place / "other track", lambda system: upload(system, options={"track": "5"}))
+    job = only_job_id(rejected)
+    for _, system in kill_everywhere(
+        rejected, tmp_path, lambda system: handlers.convert(job, system.for_convert()), begin="read"
+    ):
+        system.let_days_pass()
+        failed = only_job(system)
+        assert (failed.state, [track["codec"] for track in json.loads(failed.tracks)]) == ("failed", ["pcm_s16le"])
         assert_mailed(system, ConversionFailed(job))
         system.assert_tidy()
 

@@ -15,7 +15,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -52,6 +52,7 @@ from functions.convert.demux.protocol import (
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.gaps import Gap
 from functions.convert.sandbox import limits
+from functions.convert.track_list import LANGUAGE, MAX_TITLE, MAX_TRACKS, ListedTrack
 
 if TYPE_CHECKING:
     import av.audio.stream
@@ -158,7 +159,7 @@ def _extract_by_libav(
     if not streams:
         return FaultReport(Fault.SILENT if container.streams.video else Fault.FORMAT)
     if number is not None and number >= len(streams):
-        return FaultReport(Fault.TRACK, tracks=len(streams))
+        return FaultReport(Fault.TRACK, tracks=_listed(container))
     wanted = _by_preference(streams) if number is None else [number]
     first: Extracted | FaultReport | None = None
     for attempt, chosen in enumerate(wanted):
@@ -184,9 +185,9 @@ def _extract_stream(file: _File, target: IO[bytes], number: int, copy: bool) -> 
     stream = container.streams.audio[number]
     # PyAV creates no context without a decoder, whatever its types say.
     if getattr(stream, "codec_context", None) is None:
-        return FaultReport(Fault.CODEC)
+        return FaultReport(Fault.CODEC, tracks=_listed(container))
     if protection.is_protected(file.source, container, stream):
-        return FaultReport(Fault.PROTECTED)
+        return FaultReport(Fault.PROTECTED, tracks=_listed(container))
     target.seek(0)
     target.truncate()
     demuxer = Demuxer(container, stream)
@@ -331,7 +332,38 @@ def _report(container: "av.container.InputContainer", demuxer: Demuxer, name: st
         chapters=_chapters(container, demuxer, pause),
         ambisonic=stream.layout.name.startswith("ambisonic"),
         dropped=len(demuxer.cover) if len(demuxer.cover) > MAX_COVER else 0,
+        tracks=_listed(container),
     )
+
+
+def _listed(container: "av.container.InputContainer") -> list[ListedTrack]:
+    """Lists the audio tracks of the file."""
+    streams = container.streams.audio
+    default = _by_preference(streams)[0]
+    return [_listed_track(container, streams[number], number == default) for number in range(len(streams))][:MAX_TRACKS]
+
+
+def _listed_track(
+    container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream", default: bool
+) -> ListedTrack:
+    # PyAV creates no context without a decoder, whatever its types say.
+    context = getattr(stream, "codec_context", None)
+    language = stream.metadata.get("language", "")
+    if language == "und" or not LANGUAGE.fullmatch(language):
+        language = ""
+    # The tags of an Ogg stream are those of the file. libav calls a title ``name`` in mov, and ``track_name`` in MXF.
+    title = "" if container.format.name == "ogg" else _first_tag(stream.metadata, "title", "name", "track_name")
+    return ListedTrack(
+        codec="" if context is None else context.codec.canonical_name,
+        channels=0 if context is None else context.channels,
+        language=language,
+        title=title[:MAX_TITLE],
+        default=default,
+    )
+
+
+def _first_tag(tags: Mapping[str, str], *names: str) -> str:
+    return next((tags[name].strip() for name in names if name in tags), "")
 
 
 def _tags(container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream") -> dict[str, str]:
