@@ -267,7 +267,7 @@ class Jobs:
         return self._leases.renewing(lease)
 
     def record_tracks(self, lease: Lease[Job], tracks: str) -> bool:
-        """Records the audio tracks of the video, as JSON, whatever becomes of the job; returns False if it is lost."""
+        """Records the audio tracks of the video, as JSON; returns False if the lease is lost."""
         return self._leases.renew(lease, tracks=tracks)
 
     def finish(self, lease: Lease[Job], outcome: Outcome) -> Event | None:
