@@ -13,7 +13,7 @@ from functions.convert.demux.track import TrackInfo
 from functions.convert.gaps import MIN_GAP, Gap, total
 from functions.options import Options
 
-#: Seconds of a file without sound that need no warning.
+#: Seconds of a file without sound that need no warning, unless they are more than half of the file.
 _TOLERANCE: Final = 1.0
 #: Seconds by which a packet may be decoded before its time: by rounded times and by a resampler's delay.
 _EARLY: Final = 0.01
@@ -83,9 +83,9 @@ def warning_for(track: TrackInfo, options: Options) -> str | None:
     tail = track.tail if options.end is None else 0.0
     parts = {"at the start": track.lead, "in between": total(track.gaps), "at the end": tail}
     silent = sum(parts.values())
-    if silent <= _TOLERANCE:
-        return None
     whole = track.lead + track.duration + total(track.gaps) + track.tail
+    if silent <= _TOLERANCE and (silent <= whole / 2 or max(parts.values()) <= MIN_GAP):
+        return None
     where = ", ".join(f"{_number(seconds)} {place}" for place, seconds in parts.items() if seconds > MIN_GAP)
     rest = "the MP3 is silent there" if options.gaps == "silence" and silent > tail else "these are left out"
     if options.gaps == "silence" and tail > MIN_GAP and silent > tail:
