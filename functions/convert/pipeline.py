@@ -244,6 +244,9 @@ def prepared_track(
         track = cover.prepare(source, stream.info, options.cover, lambda _: on_progress(1.0))
         if measured:
             seconds = duration.measure(ffmpeg, track, nearest_rate(track.rate), max_seconds, lambda: on_progress(1.0))
-            track = track if seconds is None else replace(track, duration=seconds)
+            if seconds is not None:
+                # Some decoders stop in the middle of a damaged file without an error.
+                errors = track.errors + (seconds < track.duration / 2)
+                track = replace(track, duration=seconds, errors=errors)
         stream.info = replace(track, tags=id3.without_loudness(track.tags, options))
         yield stream

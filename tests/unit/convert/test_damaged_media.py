@@ -145,6 +145,66 @@ def test_truncated_last_packet_causes_a_warning_if_no_header_declares_a_length(
     assert result.warning is not None
 
 
+def _zeros(data: bytearray, place: int) -> None:
+    data[place : place + len(data) // 10] = bytes(len(data) // 10)
+
+
+def _insertion(data: bytearray, place: int) -> None:
+    data.insert(place, 0)
+
+
+def _end_of_adx(data: bytearray, place: int) -> None:
+    start = int.from_bytes(data[2:4], "big") + 4
+    place -= (place - start) % 36  # two channels of 18 bytes
+    data[place : place + 2] = b"\x80\x01"
+
+
+#: What makes libav take a file to be complete where it is damaged, without an error: a clip, and the damage.
+SILENTLY_DAMAGED = [
+    ("a.adx", "", _end_of_adx),
+    ("a.dv", "-s 720x576 -r 25 -ar 48000", _insertion),
+    ("a.nut", "-ar 22050 -c:a adpcm_swf", _zeros),
+    ("a.opus", "-ar 48000", _zeros),
+    ("a.voc", "", _zeros),
+]
+
+
+def test_sound_of_less_than_half_of_a_short_file_causes_a_warning(tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "a.mkv", "-c:v", "mpeg4", "-af", "atrim=duration=0.4", seconds=1.2, video=True)
+    result, _ = convert(video, tmp_path)
+    assert result.warning is not None
+    assert "no sound for about 0.8 of its 1.2 seconds" in result.warning
+
+
+@pytest.mark.parametrize(("name", "arguments", "damage"), SILENTLY_DAMAGED, ids=[row[0] for row in SILENTLY_DAMAGED])
+def test_rest_that_libav_does_not_read_causes_a_warning(
+    name: str, arguments: str, damage: Callable[[bytearray, int], None], tmp_path: Path
+) -> None:
+    video = clips.clip(tmp_path / name, *arguments.split(), seconds=1, video=name == "a.dv")
+    intact, _ = convert(video, tmp_path, Options(bitrate=64))
+    assert intact.warning is None
+    data = bytearray(video.read_bytes())
+    damage(data, len(data) // 10)
+    video.write_bytes(data)
+    result, _ = convert(video, tmp_path, Options(bitrate=64))
+    assert result.duration < 0.5
+    assert (result.warning or "").startswith("Parts of the sound are damaged or missing and were left out.")
+
+
+def test_large_picture_after_the_sound_is_not_damage(tmp_path: Path) -> None:
+    picture = tmp_path / "cover.png"
+    clips.run("-f", "lavfi", "-i", "nullsrc=s=300x300,geq=random(1)*255:128:128", "-frames:v", "1", picture)
+    tagged = clips.clip(tmp_path / "a.mp3", "-i", picture, "-map", "0", "-map", "1", "-c:v", "copy", seconds=0.1)
+    video = clips.clip(tmp_path / "a.wav", "-ac", "1", seconds=0.5)
+    tag = tagged.read_bytes()
+    data = bytearray(video.read_bytes() + b"id3 " + len(tag).to_bytes(4, "little") + tag + bytes(len(tag) % 2))
+    assert len(tag) > len(data) / 2
+    data[4:8] = (len(data) - 8).to_bytes(4, "little")
+    video.write_bytes(data)
+    result, _ = convert(video, tmp_path)
+    assert result.warning is None
+
+
 def test_audio_much_longer_than_declared_is_converted(tmp_path: Path) -> None:
     sound = clips.clip(tmp_path / "sound.flac", sound=clips.SILENCE, seconds=200)
     video = tmp_path / "a.mkv"

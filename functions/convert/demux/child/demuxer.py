@@ -45,7 +45,9 @@ class Demuxer:
         discarded: samples at the end that are not played.
         truncated: whether the last packet is incomplete, as MP3 frames are.
         ends_early: whether libav could not read the last packet to its end.
+        read_to: bytes of the file up to the end of the last packet.
         cover: the embedded picture that suits best, empty if there is none.
+        cover_bytes: bytes of all embedded pictures.
         rate: samples per second, as decoded.
         channels: number of channels, as decoded.
     """
@@ -59,7 +61,10 @@ class Demuxer:
         self.discarded = 0
         self.truncated = False
         self.ends_early = False
+        self.read_to = 0
+        self._position = -1
         self.cover = b""
+        self.cover_bytes = 0
         self._cover_rank: float = math.inf
         for rank, picture in pictures.attachments(container):
             self._offer_cover(rank, picture)
@@ -235,12 +240,14 @@ class Demuxer:
                 self._pictures_reach = max(self._pictures_reach, end)
 
     def _offer_cover(self, rank: int, picture: bytes) -> None:
+        self.cover_bytes += len(picture)
         if rank < self._cover_rank:
             self.cover = picture
             self._cover_rank = rank
 
     def _count(self, packet: "av.packet.Packet[Any]") -> None:
         self.packets += 1
+        self._count_bytes(packet.pos, packet.size)
         self.errors += packet.is_corrupt
         self.ends_early = packet.is_corrupt
         # libav gives no lengths to packets of tracks that it did not see when it opened the file.
@@ -265,6 +272,13 @@ class Demuxer:
             self.skipped = max(self.skipped - self._hidden, 0)
         if self._probes_left:
             self._probe(packet)
+
+    def _count_bytes(self, position: int | None, size: int) -> None:
+        """Notes how far the file was read. All packets of a page, a block or a PES packet have the position of that."""
+        if position is not None and position != self._position:
+            self._position = position
+            self.read_to = max(self.read_to, position)
+        self.read_to += size
 
     def _sounding(self, length: float) -> float:
         """Returns the seconds of a packet's sound: in mov and mp4 the packet before a gap lasts until its end."""

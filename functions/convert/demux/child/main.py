@@ -82,7 +82,10 @@ AV_TIME_BASE = 1_000_000  # libavutil/avutil.h
 DECLARING = (
     *("mov,", "matroska,", "avi", "flv", "asf", "mxf", "gxf", "rm"),
     *("wav", "w64", "aiff", "caf", "au", "flac", "tta", "wv"),
+    *("apm", "argo_asf", "ast", "kvag", "smjpeg"),
 )
+#: Demuxers that read the length of a file from what is at its end.
+MEASURING = ("ogg", "nut")
 #: Demuxers of containers whose length may count from 0 on a clock that starts later.
 COUNTING_FROM_ZERO = ("mov,", "matroska,", "asf", "avi")
 
@@ -201,8 +204,10 @@ def _extract_stream(file: _File, target: IO[bytes], number: int, copy: bool) -> 
     missing = 0.0 if boxes.fragmented and boxes.truncated else _missing(container, demuxer, file.declared, file.size)
     truncated = demuxer.ends_early or boxes.truncated or file.declared.size > file.size
     lead, tail = _surroundings(container, demuxer)
+    report = _report(container, demuxer, name)
     report = replace(
-        _report(container, demuxer, name),
+        report,
+        errors=report.errors + (not report.errors and _is_mostly_unread(container, demuxer, file.size)),
         missing=missing,
         truncated=truncated,
         gaps=_from_first_played(demuxer),
@@ -438,6 +443,23 @@ def _missing(container: "av.container.InputContainer", demuxer: Demuxer, declare
         return 0.0
     start = (container.start_time or 0) / AV_TIME_BASE
     return max(_claimed_end(container, start, container.duration / AV_TIME_BASE) - demuxer.reach, 0.0)
+
+
+def _is_mostly_unread(container: "av.container.InputContainer", demuxer: Demuxer, size: int) -> bool:
+    """Returns whether libav took the track to be complete after less than half of the file.
+
+    Most demuxers take damage for the end of the file, or pass over it, and report neither.
+    """
+    name = container.format.name
+    if name in MEASURING:
+        stream = demuxer.stream
+        length = float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / AV_TIME_BASE
+        return demuxer.clock_holds and demuxer.end - demuxer.start < length / 2
+    others = [stream for stream in container.streams if stream.index != demuxer.stream.index and not is_picture(stream)]
+    # In mov and mp4 tables say where the sound is. DV has pictures and sound of a frame in one place.
+    if name.startswith("mov,") or (others and name != "dv"):
+        return False
+    return size - demuxer.read_to - demuxer.cover_bytes > size / 2
 
 
 def _from_first_played(demuxer: Demuxer) -> list[Gap]:
