@@ -160,8 +160,15 @@ class GuardedBody:
         return min(size, piece) if size > 0 else piece
 
     def _read(self, read: Any, size: int) -> bytes:
-        with self._credit.guard.waiting(self._credit):
-            data: bytes = read(size)
+        from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]  # gunicorn has no types
+
+        try:
+            with self._credit.guard.waiting(self._credit):
+                data: bytes = read(size)
+        except ParseException as error:
+            from functions.http_endpoint import BadRequest  # event functions start faster without it
+
+            raise BadRequest("The request is not valid HTTP: check the client that sends it.") from error
         if self._credit.is_cut:
             from functions.http_endpoint import RequestTooSlow  # event functions start faster without it
 

@@ -251,6 +251,20 @@ def test_malformed_requests_are_problems_and_are_not_repeated(tmp_path: Path) ->
         assert "Traceback" not in server.log()
 
 
+def test_malformed_chunks_are_the_clients_fault(tmp_path: Path) -> None:
+    register = {"FUNCTION_SOURCE": str(ROOT / "functions/register/main.py"), "FUNCTION_TARGET": "register"}
+    register |= {"DATABASE_URL": f"sqlite:///{tmp_path / 'db'}", "CONFIRM_EMAIL": "off"}
+    head = b"POST /register HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    bodies = (b"2;=\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx0\r\n\r\n", b"2\r\n{}\r\n0\r\nno trailer\r\n\r\n")
+    with serving(tmp_path, None, **register) as server:
+        for body in bodies:
+            with server.connect(head + body) as connection:
+                answer = response(connection)
+                assert (answer.status, json.load(answer)["status"]) == (400, 400)
+                assert answer.headers["Connection"] == "close"
+        assert "Traceback" not in server.log()
+
+
 def test_without_file_descriptors_connections_wait_and_one_line_a_second_is_logged(tmp_path: Path) -> None:
     with serving(tmp_path, descriptors=32) as server:
         with contextlib.ExitStack() as stack:
