@@ -156,7 +156,7 @@ def kill_at_work(rig: Rig, name: str) -> None:
     def working() -> bool:
         return any(one["inflight"] for one in rig.installation.platform.instances(name))
 
-    wait_for(working, f"{name} to work")
+    wait_for(working, f"{name} to work", seconds=120)
     rig.kill(name)
 
 
