@@ -170,13 +170,12 @@ class Demuxer:
                 yield from self._wait_for_takeover(packet)
 
     def _demux(self) -> Iterator["av.packet.Packet[Any]"]:
-        streams = self._container.streams
-        if self.stream.duration:
-            covers = [stream for stream in streams.video if is_picture(stream)]
-            if self._container.format.name in _BROADCASTS:
-                return self._container.demux(*streams.audio, *covers)  # another track may take over
+        if self.stream.duration and self._container.format.name not in _BROADCASTS:
+            covers = [stream for stream in self._container.streams.video if is_picture(stream)]
             return self._container.demux(self.stream, *covers)
-        return self._container.demux()  # all streams: how far the others reach shows whether the end is missing
+        # All streams: how far the others reach shows whether the end is missing, and in a broadcast, whose declared
+        # lengths are estimates, another track may take over.
+        return self._container.demux()
 
     def _may_succeed(self, packet: "av.packet.Packet[Any]") -> bool:
         """Returns whether the packet's track may be the continuation of the current one."""
