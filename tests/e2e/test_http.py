@@ -335,7 +335,7 @@ def test_upload_accepts_options_after_the_file_and_in_the_query(me: Client) -> N
     body = file_part("a.wav", WAV) + f"--{BOUNDARY}--\r\n".encode()
     query = me.call("POST", "/upload?vbr=0&track=0", body, {"Content-Type": type_})
     assert query.status == 202, query.body
-    assert me.job(query.json()["job"])["options"] == {"vbr": 0}
+    assert me.job(query.json()["job"])["options"] == {"vbr": 0, "track": 0}
 
 
 def test_upload_accepts_a_lower_case_bearer_scheme(me: Client) -> None:
@@ -515,7 +515,7 @@ def test_unauthorized_upload_is_rejected_before_its_body_is_sent(platform: Platf
 
 
 def test_job_has_the_fields_of_the_contract(done: dict[str, Any]) -> None:
-    names = "job fid filename status progress mp3 duration options error warning created finished"
+    names = "job fid filename status progress mp3 duration options error warning created finished tracks"
     assert done.keys() == set(names.split())
     assert re.fullmatch("[0-9a-f]{32}", done["job"])
     assert re.fullmatch("[0-9a-f]{24}", done["fid"])
