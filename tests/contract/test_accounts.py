@@ -15,7 +15,7 @@ from functions.state.database import Database
 from functions.state.overdue import Overdue
 from functions.state.schema import logins, now, users
 from infra.migrations.schema import upgrade
-from tests.support.databases import make_past
+from tests.support.databases import USERS_KEY, make_past
 from tests.unit.auth.test_tokens import KEY, private_pem
 
 
@@ -360,9 +360,9 @@ def test_migration_keeps_locks_and_may_be_repeated(database: Database) -> None:
         "INSERT INTO logins (subject, failures, locked_until) VALUES ('x', 7, 1)",
         back,
     )
-    upgrade(database)
+    upgrade(database, USERS_KEY)
     change(database, back)
-    upgrade(database)
+    upgrade(database, USERS_KEY)
     with database.engine.connect() as connection:
         assert {column["name"] for column in inspect(connection).get_columns("logins")} == set(logins.c.keys())
         indexes = {index["name"] for index in inspect(connection).get_indexes("logins")}
@@ -375,7 +375,7 @@ def test_migration_keeps_locks_and_may_be_repeated(database: Database) -> None:
 
 def test_previous_version_counts_failures_during_a_rolling_update(database: Database) -> None:
     change(database, "ALTER TABLE logins DROP COLUMN failures", "UPDATE alembic_version SET version_num = '0006'")
-    upgrade(database)
+    upgrade(database, USERS_KEY)
     change(
         database,
         "UPDATE logins SET failures=(logins.failures + 1) WHERE logins.subject = 'old' AND logins.locked_until <= 9",

@@ -23,7 +23,7 @@ from functions.state.overdue import Overdue
 from functions.state.schema import UserId, mails, users
 from infra.migrations.schema import upgrade
 from tests.contract.test_jobs import Records, at_once
-from tests.support.databases import make_past
+from tests.support.databases import USERS_KEY, make_past
 
 ADDRESS = "ann@example.org"
 LINKS = Links(["k" * 32], "https://mp3.example")
@@ -263,10 +263,10 @@ def test_migration_confirms_users_from_before_and_may_be_repeated(database: Data
             connection.execute(text(statement))
         table = mails.c.id.table  # without its new column
         connection.execute(insert(table).values(old))
-    upgrade(database)
+    upgrade(database, USERS_KEY)
     with database.engine.begin() as connection:
         connection.execute(text(back))
-    upgrade(database)
+    upgrade(database, USERS_KEY)
     [row] = rows(database, users)
     assert row.confirmed_at > 0
     [mail] = rows(database)
