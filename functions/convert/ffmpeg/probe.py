@@ -1,6 +1,7 @@
 """Describes a file that libav in the demux child does not know, by the ffmpeg that encodes, which may know more."""
 
 import contextlib
+import signal
 import struct
 import subprocess
 import time
@@ -10,6 +11,7 @@ from typing import Final
 
 from functions.convert.demux.protocol import ORIGINAL
 from functions.convert.demux.track import TrackInfo
+from functions.convert.errors import EncoderKilled
 from functions.convert.ffmpeg import args, encoder
 from functions.convert.progress import HEARTBEAT
 from functions.convert.sandbox import spawn
@@ -37,6 +39,7 @@ def identify(ffmpeg: str, path: Path, number: int, on_progress: Callable[[], Non
         The track, whose length is still unknown.
 
     Raises:
+        EncoderKilled: ffmpeg died by SIGKILL.
         OutOfResources: as ``spawn.spawn``.
     """
     wave = path.with_name("first-frame")
@@ -54,6 +57,8 @@ def identify(ffmpeg: str, path: Path, number: int, on_progress: Callable[[], Non
         ended = _wait(process, on_progress)
     finally:
         spawn.stop([process])
+    if ended and process.returncode == -signal.SIGKILL:
+        raise EncoderKilled("The decoder was killed; the conversion will be retried.")
     with wave.open("rb") as file:
         head = file.read(_WAVE.size)
     if not ended or process.returncode or len(head) < _WAVE.size:
