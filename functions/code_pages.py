@@ -4,6 +4,7 @@ ID3v1 and RIFF tags do not say which one they are in, nor do the file names that
 not UTF-8 are given as lone surrogates (PEP 383, ``surrogateescape``).
 """
 
+import codecs
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -89,7 +90,8 @@ def _detect(texts: Iterable[bytes], code_pages: Sequence[str]) -> str | None:
         if code_page is None or code_page not in code_pages:
             continue
         try:
-            text = sample.decode(code_page)
+            # Not final: the last character may be cut.
+            text = codecs.getincrementaldecoder(code_page)().decode(sample)
         except UnicodeDecodeError:
             continue
         if _is_plausible(text):

@@ -99,6 +99,14 @@ def test_code_page_that_claims_to_be_latin_1_is_detected(language: str) -> None:
     assert code_pages.decode_all(mislabeled) == mislabeled
 
 
+@pytest.mark.parametrize("code_page", ["cp932", "cp949", "gb18030"])
+@pytest.mark.parametrize("before", ["", "a"])
+def test_code_page_of_a_text_longer_than_the_sample_is_detected(code_page: str, before: str) -> None:
+    line = {"cp932": "日本語の歌詞がここにあります", "cp949": "이것은 한국어 노래 가사입니다 "}
+    text = before + line.get(code_page, "这是一首中文歌曲的歌词，很长") * 200  # noqa: RUF001
+    assert code_pages.decode(text.encode(code_page)) == text
+
+
 def test_latin_1_is_left_alone() -> None:
     texts = ["Größe", "Été", "Motörhead", "Ça va", "Ærø", "ÄÖÜ", "日本語", "“Heroes”", "ASCII", ""]
     assert code_pages.decode_all(texts, doubts_latin_1=True) == texts
