@@ -129,6 +129,22 @@ PROTECTED: dict[str, Callable[[Path], None]] = {
 }
 
 
+def test_track_beside_protected_ones_is_converted(tmp_path: Path) -> None:
+    video = tmp_path / "a.ts"
+    sound = ("-f", "lavfi", "-i", "sine=440:d=3")
+    clips.run(*sound, *("-map", "0", "-map", "0", "-map", "0", "-c:a", "mp2"), video)
+    data = bytearray(video.read_bytes())
+    for start in range(0, len(data), 188):
+        # The headers of the PES packets of the second and third track say that these are scrambled.
+        if data[start + 1] == 0x41 and data[start + 2] in (1, 2):
+            data[data.index(b"\x00\x00\x01\xc0", start) + 6] |= 0x10
+    video.write_bytes(data)
+    settings = pipeline.Settings(options=Options(track=0), filename="a.ts", encoders=1)
+    with video.open("rb") as source:
+        result = pipeline.to_mp3(source, io.BytesIO(), settings, directory=tmp_path, on_progress=lambda _: None)
+    assert result.duration == pytest.approx(3, abs=0.1)
+
+
 @pytest.mark.parametrize("name", PROTECTED)
 def test_copy_protected_file_fails_with_a_sentence_that_says_so(name: str, tmp_path: Path) -> None:
     format_ = {"m4p": "mp4", "aax": "mp4"}.get(name.rpartition(".")[2])

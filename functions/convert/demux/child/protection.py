@@ -55,7 +55,8 @@ def is_protected(
     position = source.tell()
     try:
         track = _Track(source, container, stream)
-        return any(check(track) for name, check in _CHECKS if container.format.name.startswith(name))
+        check = _CHECKS.get(container.format.name.partition(",")[0])
+        return check is not None and check(track)
     finally:
         source.seek(position)
 
@@ -160,14 +161,14 @@ def _beginning(source: io.RawIOBase, size: int) -> bytes:
     return data
 
 
-#: Beginnings of libav's names for demuxers, and what tells whether a track that they read is encrypted.
-_CHECKS: Final[tuple[tuple[str, Callable[[_Track], bool]], ...]] = (
-    ("mov,", _movie),
-    ("matroska,", _matroska),
-    ("asf", _asf),
-    ("wtv", _tagged),
-    ("mpegts", _transport_stream),
-    ("mpeg", _program_stream),
-    ("flv", _flash),
-    ("mxf", _exchange_format),
-)
+#: What tells whether a track is encrypted, by libav's first name for the demuxer that reads it.
+_CHECKS: Final[dict[str, Callable[[_Track], bool]]] = {
+    "mov": _movie,
+    "matroska": _matroska,
+    "asf": _asf,
+    "wtv": _tagged,
+    "mpegts": _transport_stream,
+    "mpeg": _program_stream,
+    "flv": _flash,
+    "mxf": _exchange_format,
+}
