@@ -90,6 +90,7 @@ class Demuxer:
         self._shift = 0.0  # added to times since the clock restarted
         self.gaps: list[Gap] = []
         self._gap_count = 0
+        self._gap_seconds = 0.0  # kept, since adding up 1,000 gaps for each packet takes longer than reading it
         self._stalled_seconds = 0.0  # of packets whose time is not after the one before
         self._others_reach = 0.0
         self._pictures_reach = 0.0
@@ -311,7 +312,8 @@ class Demuxer:
             start = self._end
         elif start > self._end + MIN_GAP:
             self._gap_count += 1
-            add_gap(self.gaps, Gap(self._end - self._first - total(self.gaps), start - self._end))
+            add_gap(self.gaps, Gap(self._end - self._first - self._gap_seconds, start - self._end))
+            self._gap_seconds += start - self._end
         elif start <= self._last_start and self.packets > 1:
             self._stalled_seconds += length
         self._last_start = start
