@@ -2,6 +2,8 @@
 
 import io
 import re
+import struct
+import wave
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,35 @@ def test_half_of_a_file_has_a_warning_if_that_can_be_known(
     video.write_bytes(data[: len(data) // 2 + 1])
     found = warning(video)
     assert found is None if expected is None else re.match(expected, found or "")
+
+
+@pytest.mark.parametrize(
+    ("format_", "arguments"), [("wav", ""), ("caf", ""), ("avi", "-c:a libmp3lame"), ("au", ""), ("flac", "")]
+)
+def test_streamed_file_whose_header_has_placeholders_has_no_warning(
+    format_: str, arguments: str, tmp_path: Path
+) -> None:
+    video = tmp_path / f"a.{format_}"
+    video.write_bytes(clips.run(*SOUND, *arguments.split(), "-f", format_, "pipe:1"))
+    assert warning(video) is None
+
+
+def test_riff_of_an_odd_size_without_padding_has_no_warning(tmp_path: Path) -> None:
+    video = tmp_path / "a.wav"
+    with wave.open(str(video), "wb") as file:
+        file.setparams((1, 1, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(range(100, 151)) * 801)
+    assert video.stat().st_size % 2
+    assert warning(video) is None
+
+
+def test_caf_of_a_size_that_no_file_has_is_converted(tmp_path: Path) -> None:
+    video = make(tmp_path / "a.caf", "")
+    data = bytearray(video.read_bytes())
+    struct.pack_into(">q", data, data.index(b"data") + 4, 1 << 62)
+    video.write_bytes(data)
+    result, _ = convert(video, tmp_path)
+    assert result.duration == pytest.approx(6, abs=0.1)
 
 
 def test_first_part_of_an_avi_has_the_length_of_its_own_sound_as_missing(tmp_path: Path) -> None:

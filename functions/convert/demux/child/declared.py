@@ -13,6 +13,8 @@ from dataclasses import dataclass
 _STREAMED = (range(0x7FFF_FF00, 0x8000_0100), range(0xFFFF_FF00, 0x1_0000_0000))
 #: Chunks that are read to find the parts of a long AVI, at most 2 GB each, or the properties in a header of ASF.
 _MAX_CHUNKS = 1024
+#: Bytes that no file has: a larger size is damaged.
+_MAX_SIZE = 1 << 40
 #: GUIDs of ASF (Advanced Systems Format specification, 10.1 and 10.2) and of Sony's W64.
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -28,10 +30,12 @@ class Declared:
     Attributes:
         size: its bytes; 0 if it does not say.
         end: seconds on its clock at which it ends; 0 if it does not say, or if libav reads it.
+        streamed: whether its program could not return to the header, whose sizes and lengths are placeholders.
     """
 
     size: int = 0
     end: float = 0.0
+    streamed: bool = False
 
 
 def read_declared(source: io.RawIOBase) -> Declared:
@@ -39,15 +43,16 @@ def read_declared(source: io.RawIOBase) -> Declared:
     head = _read(source, 0, 30)
     match head[:4]:
         case b"RIFF" | b"RIFX":
-            return Declared(_riff_size(source, "<" if head[3:4] == b"F" else ">"))
+            return _riff(source, "<" if head[3:4] == b"F" else ">")
         case b"FORM":
             return Declared(8 + _declared_size(head, ">"))
         case b"OggS":
             return Declared(_ogg_size(source))
         case b"caff":
-            return Declared(_caf_size(source))
+            return _caf(source)
     if head[:16] == _W64_RIFF:
-        return Declared(int.from_bytes(head[16:24], "little"))
+        size = int.from_bytes(head[16:24], "little")
+        return Declared(size if size <= _MAX_SIZE else 0)
     return _asf(source, head) if head[:16] == _ASF_HEADER else Declared()
 
 
@@ -64,32 +69,36 @@ def _declared_size(header: bytes, order: str) -> int:
     return 0 if any(size in streamed for streamed in _STREAMED) else size
 
 
-def _riff_size(source: io.RawIOBase, order: str) -> int:
-    """Returns the size of a file of one or more RIFF chunks (OpenDML AVI); 0 if it does not say."""
+def _riff(source: io.RawIOBase, order: str) -> Declared:
+    """Reads the size of a file of one or more RIFF chunks (OpenDML AVI)."""
     offset = 0
+    end = 0
     for _ in range(_MAX_CHUNKS):
         header = _read(source, offset, 8)
         if header[:4] not in (b"RIFF", b"RIFX"):
-            return offset
+            return Declared(end)
         size = _declared_size(header, order)
         if not size:
-            return 0
-        offset += 8 + size + size % 2
-    return 0
+            return Declared(streamed=True)
+        end = offset + 8 + size
+        offset = end + size % 2  # not every program pads the last chunk
+    return Declared()
 
 
-def _caf_size(source: io.RawIOBase) -> int:
-    """Returns where the chunk with the sound ends (Apple Core Audio Format specification 1.0); 0 if it does not say."""
+def _caf(source: io.RawIOBase) -> Declared:
+    """Reads where the chunk with the sound ends (Apple Core Audio Format specification 1.0)."""
     offset = 8
     for _ in range(_MAX_CHUNKS):
         header = _read(source, offset, 12)
         size = int.from_bytes(header[4:], "big", signed=True)
-        if len(header) < 12 or size < 0:
-            return 0
+        if len(header) < 12 or size > _MAX_SIZE:
+            break
+        if size < 0:
+            return Declared(streamed=True)
         offset += 12 + size
         if header[:4] == b"data":
-            return offset
-    return 0
+            return Declared(offset)
+    return Declared()
 
 
 def _ogg_size(source: io.RawIOBase) -> int:

@@ -202,7 +202,7 @@ def _extract_stream(file: _File, target: IO[bytes], number: int, copy: bool) -> 
     target.flush()
     # Of a fragmented file libav knows the length of the fragments that are there.
     missing = 0.0 if boxes.fragmented and boxes.truncated else _missing(container, demuxer, file.declared, file.size)
-    truncated = demuxer.ends_early or boxes.truncated or file.declared.size > file.size
+    truncated = _is_truncated(file, demuxer)
     lead, tail = _surroundings(container, demuxer)
     report = _report(container, demuxer, name)
     report = replace(
@@ -425,6 +425,8 @@ def _missing(container: "av.container.InputContainer", demuxer: Demuxer, declare
         declared: what the file's header says.
         size: bytes of the file.
     """
+    if declared.streamed:
+        return 0.0
     if declared.size:
         return _undelivered(container, demuxer, declared, size) if declared.size > size else 0.0
     stream = demuxer.stream
@@ -443,6 +445,14 @@ def _missing(container: "av.container.InputContainer", demuxer: Demuxer, declare
         return 0.0
     start = (container.start_time or 0) / AV_TIME_BASE
     return max(_claimed_end(container, start, container.duration / AV_TIME_BASE) - demuxer.reach, 0.0)
+
+
+def _is_truncated(file: _File, demuxer: Demuxer) -> bool:
+    """Returns whether the file ends within a part of it."""
+    # The sound of a streamed WAV or CAF is one part of unknown size, and libav never gets all it asks for.
+    lasts_until_the_end = file.declared.streamed and file.container.format.name in ("wav", "caf")
+    ends_early = demuxer.ends_early and not lasts_until_the_end
+    return ends_early or file.boxes.truncated or file.declared.size > file.size
 
 
 def _is_mostly_unread(container: "av.container.InputContainer", demuxer: Demuxer, size: int) -> bool:
