@@ -111,6 +111,7 @@ HALVES = [
     ("a.voc", "-c:a pcm_u8", END),
     ("a.ts", "-c:v mpeg2video -c:a mp2", None),
     ("a.mpg", "-c:v mpeg2video -c:a mp2", None),
+    ("a.vob", "-c:v mpeg2video -c:a ac3", None),
     ("untagged.mp3", "-write_xing 0", None),
 ]
 

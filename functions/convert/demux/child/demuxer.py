@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Failed reads in a row that end a track.
 MAX_FAILED_READS = 64
 #: Containers of broadcasts, in which a track may go on as another one.
-_BROADCASTS = ("mpegts", "mpeg")
+BROADCASTS = ("mpegts", "mpeg")
 #: Seconds of another track, without a packet of the current one, after which it takes over.
 _TAKEOVER = 2.0
 #: Packets of another track that are kept for that long, at most.
@@ -171,7 +171,7 @@ class Demuxer:
                 yield from self._wait_for_takeover(packet)
 
     def _demux(self) -> Iterator["av.packet.Packet[Any]"]:
-        if self.stream.duration and self._container.format.name not in _BROADCASTS:
+        if self.stream.duration and self._container.format.name not in BROADCASTS:
             covers = [stream for stream in self._container.streams.video if is_picture(stream)]
             return self._container.demux(self.stream, *covers)
         # All streams: how far the others reach shows whether the end is missing, and in a broadcast, whose declared
@@ -182,7 +182,7 @@ class Demuxer:
         """Returns whether the packet's track may be the continuation of the current one."""
         stream = packet.stream
         return (
-            self._container.format.name in _BROADCASTS
+            self._container.format.name in BROADCASTS
             and self.packets > 0
             and stream.type == "audio"
             and packet.stream_index not in self._parallel

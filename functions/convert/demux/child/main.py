@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from functions.convert.chapters import MAX_CHAPTERS, Chapter
 from functions.convert.demux.child import protection, video_excerpt
 from functions.convert.demux.child.declared import Declared, read_declared
-from functions.convert.demux.child.demuxer import Demuxer, NotCopyable, copy_frames, is_default
+from functions.convert.demux.child.demuxer import BROADCASTS, Demuxer, NotCopyable, copy_frames, is_default
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
 from functions.convert.demux.child.mp4.boxes import Outline, TruncatedFile, outline
@@ -86,6 +86,9 @@ DECLARING = (
 )
 #: Demuxers that read the length of a file from what is at its end.
 MEASURING = ("ogg", "nut")
+#: Seconds by which pictures may be before the sound of the same time in a broadcast: a second by the standard (ISO/IEC
+#: 13818-1, 2.4.2.6), more in some files. If the file is cut off, that is no silence at its end.
+_MAX_AHEAD = 2.0
 #: Demuxers of containers whose length may count from 0 on a clock that starts later.
 COUNTING_FROM_ZERO = ("mov,", "matroska,", "asf", "avi")
 
@@ -497,7 +500,8 @@ def _surroundings(container: "av.container.InputContainer", demuxer: Demuxer) ->
     # AVI delays sound by empty chunks, which libav passes over; its header counts them.
     own_end = max(demuxer.end, float(own.frames * (own.time_base or 0)) if container.format.name == "avi" else 0.0)
     lead = demuxer.start - (container.start_time or 0) / AV_TIME_BASE
-    return max(lead, 0.0), max(end - own_end, 0.0)
+    tail = max(end - own_end, 0.0)
+    return max(lead, 0.0), 0.0 if container.format.name in BROADCASTS and tail < _MAX_AHEAD else tail
 
 
 def _claimed_end(container: "av.container.InputContainer", start: float, length: float) -> float:
