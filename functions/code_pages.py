@@ -10,12 +10,13 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 #: What Windows and Unix programs write such text in: one code page for each script that is in use.
+#: chardet calls every Big5 by its superset.
 _CODE_PAGES = (
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "koi8-r"),
-    *("cp932", "gb18030", "big5", "cp949"),
+    *("cp932", "gb18030", "big5hkscs", "cp949"),
 )
 #: What a tag that claims to be Latin-1 is in if hardly any of its letters are ASCII.
-_NOT_LATIN = ("cp1251", "cp1253", "cp1255", "cp1256", "cp874", "koi8-r", "cp932", "gb18030", "big5", "cp949")
+_NOT_LATIN = ("cp1251", "cp1253", "cp1255", "cp1256", "cp874", "koi8-r", "cp932", "gb18030", "big5hkscs", "cp949")
 #: Bytes that the code page is detected from. More do not make it any clearer.
 _MAX_SAMPLE = 4096
 #: Neighbors that no word has, Latin letters and another alphabet or kana and Hangul: a sign of the wrong code page.

@@ -80,6 +80,7 @@ LANGUAGES = {
     "Hebrew": ("cp1255", "ירושלים של זהב", "נעמי שמר"),
     "Japanese": ("cp932", "上を向いて歩こう", "坂本九"),
     "Chinese": ("gb18030", "月亮代表我的心", "邓丽君"),
+    "Chinese (Big5)": ("big5", "月亮代表我的心", "鄧麗君"),
     "Korean": ("cp949", "사랑했지만", "김광석"),
 }
 
@@ -91,7 +92,7 @@ def test_code_page_is_detected(language: str) -> None:
     assert found == texts
 
 
-@pytest.mark.parametrize("language", ["Russian", "Greek", "Hebrew", "Japanese", "Chinese", "Korean"])
+@pytest.mark.parametrize("language", ["Russian", "Greek", "Hebrew", "Japanese", "Chinese", "Chinese (Big5)", "Korean"])
 def test_code_page_that_claims_to_be_latin_1_is_detected(language: str) -> None:
     code_page, *texts = LANGUAGES[language]
     mislabeled = [text.encode(code_page).decode("latin-1") for text in texts]
