@@ -148,6 +148,16 @@ def test_riff_of_an_odd_size_without_padding_has_no_warning(tmp_path: Path) -> N
     assert warning(video) is None
 
 
+def test_length_that_no_file_has_is_not_missing(tmp_path: Path) -> None:
+    video = make(tmp_path / "a.mka", "-c:a libvorbis")
+    data = bytearray(video.read_bytes())
+    struct.pack_into(">d", data, data.index(b"\x44\x89\x88") + 3, 9.2e15)  # Duration, in milliseconds
+    video.write_bytes(data)
+    result, _ = convert(video, tmp_path)
+    assert result.duration == pytest.approx(6, abs=0.1)
+    assert result.warning is None
+
+
 def test_caf_of_a_size_that_no_file_has_is_converted(tmp_path: Path) -> None:
     video = make(tmp_path / "a.caf", "")
     data = bytearray(video.read_bytes())

@@ -78,6 +78,8 @@ MAX_UNKNOWN = 256 << 20
 #: Names of tags that are not the file's where a track has them: programs name it "Track1" or "Surround 5.1".
 _OF_THE_TRACK = ("title", "comment", "encoder")
 AV_TIME_BASE = 1_000_000  # libavutil/avutil.h
+#: Seconds that no file lasts, three years: a claim of more is damaged.
+_MAX_CLAIM = 1e8
 #: Demuxers that read a file's length from its header. The others estimate it from the data.
 DECLARING = (
     *("mov,", "matroska,", "avi", "flv", "asf", "mxf", "gxf", "rm"),
@@ -211,11 +213,11 @@ def _extract_stream(file: _File, target: IO[bytes], number: int, copy: bool) -> 
     report = replace(
         report,
         errors=report.errors + (not report.errors and _is_mostly_unread(container, demuxer, file.size)),
-        missing=missing,
+        missing=_credible(missing),
         truncated=truncated,
         gaps=_from_first_played(demuxer),
-        lead=lead,
-        tail=0.0 if missing > 1.0 or truncated else tail,
+        lead=_credible(lead),
+        tail=0.0 if missing > 1.0 or truncated else _credible(tail),
     )
     return Extracted(report, _cover(demuxer))
 
@@ -265,8 +267,8 @@ def _extract_by_tables(
         duration=timeline.duration,
         packets=movie.packets,
         gaps=timeline.gaps,
-        lead=timeline.lead,
-        tail=timeline.tail,
+        lead=_credible(timeline.lead),
+        tail=_credible(timeline.tail),
         track=number or 0,
     )
     cover = _cover(demuxer)
@@ -448,6 +450,11 @@ def _missing(container: "av.container.InputContainer", demuxer: Demuxer, declare
         return 0.0
     start = (container.start_time or 0) / AV_TIME_BASE
     return max(_claimed_end(container, start, container.duration / AV_TIME_BASE) - demuxer.reach, 0.0)
+
+
+def _credible(seconds: float) -> float:
+    """Returns what a file claims about its length; 0 if that is damaged."""
+    return seconds if seconds < _MAX_CLAIM else 0.0
 
 
 def _is_truncated(file: _File, demuxer: Demuxer) -> bool:
