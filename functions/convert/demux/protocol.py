@@ -288,6 +288,7 @@ class TrackReport:
         dropped: bytes of a cover that was too large to send, 0 if none was.
         truncated: whether the source ends within a packet or another part of it.
         ambisonic: whether the channels are components of a sound field instead of signals for loudspeakers.
+        unicode: whether the source's container has texts in Unicode only.
         track: its number in the file's order, from 0.
         unusable: number of a track that would have been chosen instead of it, but is empty or cannot be decoded; -1 if
             there is none.
@@ -312,6 +313,7 @@ class TrackReport:
     dropped: int = 0
     truncated: bool = False
     ambisonic: bool = False
+    unicode: bool = False
     track: int = 0
     unusable: int = -1
     gaps: Sequence[Gap] = ()
@@ -465,7 +467,7 @@ def _is_listed_track(value: Any) -> bool:
 
 
 _OPTIONAL: Final = frozenset(
-    {"detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail", "ambisonic", "track", "unusable"}
+    {"detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail", "ambisonic", "unicode", "track", "unusable"}
 )
 _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
     TrackReport: {
@@ -480,6 +482,7 @@ _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
         "tags": _is_tags,
         "chapters": _is_chapters,
         "ambisonic": _is_flag,
+        "unicode": _is_flag,
         "track": _is_count,
         "unusable": lambda value: value == -1 or _is_count(value),
         "tracks": _is_tracks,

@@ -204,7 +204,7 @@ def open_track(
 def track_info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
     """Describes a track by the report of the child that wrote it to ``path``, and its cover."""
     texts = [*report.tags.values(), *(chapter.title for chapter in report.chapters)]
-    texts = code_pages.decode_all(texts, doubts_latin_1=True)
+    texts = code_pages.decode_all(texts, doubts_latin_1=not report.unicode)
     titles = texts[len(report.tags) :]
     return TrackInfo(
         path=path,

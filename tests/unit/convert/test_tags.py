@@ -115,6 +115,13 @@ def test_latin_1_is_left_alone() -> None:
     assert code_pages.decode_all(["Don\x92t stop"], doubts_latin_1=True) == ["Don’t stop"]  # noqa: RUF001
 
 
+@pytest.mark.parametrize("container", ["m4a", "mkv", "ogg", "flac", "wma"])
+def test_texts_of_unicode_containers_are_taken_at_their_word(container: str, tmp_path: Path) -> None:
+    codec = {"ogg": "libvorbis", "wma": "wmav2", "flac": "flac"}.get(container, "aac")
+    song = clips.clip(tmp_path / f"a.{container}", "-c:a", codec, "-metadata", "title=ÄÖÜß", seconds=1)
+    assert str(read(convert(song, tmp_path, Options(), 1)[1])["TIT2"]) == "ÄÖÜß"
+
+
 def test_surrogates_that_stand_for_no_bytes_do_no_harm() -> None:
     title, artist = code_pages.decode_all(["a\ud800b", "\udcff" * 3])
     assert frames({"title": title, "artist": artist})["TIT2"] == "a?b"

@@ -67,6 +67,8 @@ _MAX_TAG = 20_000
 _MAX_TEXT = 250_000
 #: Characters of a chapter's title.
 _MAX_TITLE = 200
+#: Containers, by the first of libav's names, that have texts in UTF-8 or UTF-16 only.
+_UNICODE = ("mov", "matroska", "ogg", "flac", "asf", "nut")
 #: Pixels of a frame that libav may decode while it opens a file. A PNG of 12,000 x 12,000 pixels has 0.4 MB and takes
 #: 430 MB decoded. Frames of 4K are decoded, since libav reads the first 5 MB of a video that it cannot decode.
 _MAX_PROBED = 4096 * 2304
@@ -341,6 +343,7 @@ def _report(container: "av.container.InputContainer", demuxer: Demuxer, name: st
         tags=_limited(_tags(container, stream)),
         chapters=_chapters(container, demuxer, pause),
         ambisonic=stream.layout.name.startswith("ambisonic"),
+        unicode=container.format.name.partition(",")[0] in _UNICODE,
         dropped=len(demuxer.cover) if len(demuxer.cover) > MAX_COVER else 0,
         tracks=_listed(container),
     )
