@@ -92,7 +92,7 @@ def _start(module: str, source: Path, out: int, arguments: dict[str, Any]) -> su
         arguments: what else the child is told.
     """
     limits = {"AS": _ADDRESS_SPACE, "CPU": int(TIMEOUT), "FSIZE": _MAX_BYTES, "NOFILE": 256}
-    with source.open("rb") as file:
+    with source.open("rb") as file, spawn.starting():
         arguments |= {
             "parent": os.getpid(),
             "limits": limits,

@@ -1,7 +1,9 @@
 """The cover of the MP3: a frame of the video, none, or the picture embedded in the source."""
 
 import base64
+import errno
 import io
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +19,7 @@ from PIL import Image
 from functions.convert import cover
 from functions.convert.__main__ import main
 from functions.convert.demux.track import TrackInfo, VideoExcerpt
-from functions.convert.errors import TemporaryStorageFull
+from functions.convert.errors import OutOfResources, TemporaryStorageFull
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.support.processes import is_alive, shell_program, wait_for
@@ -191,6 +193,20 @@ def test_full_disk_is_not_the_fault_of_the_picture(track: TrackInfo) -> None:
     track.path.with_name("picture").symlink_to("/dev/full")
     with (
         pytest.raises(TemporaryStorageFull),
+        cover.rendering(replace(track, excerpt=None, cover=image("WEBP", "red")), clips.ffmpeg()),
+    ):
+        pass
+
+
+def test_no_space_for_a_process_is_not_the_fault_of_the_picture(
+    track: TrackInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with (
+        pytest.raises(OutOfResources),
         cover.rendering(replace(track, excerpt=None, cover=image("WEBP", "red")), clips.ffmpeg()),
     ):
         pass
