@@ -38,7 +38,8 @@ def test_each_user_gets_their_own_mp3(crowd: list[tuple[Client, dict[str, Any]]]
         assert job["status"] == "done", job
         assert job["filename"] == f"video {number}.wav"
         assert job["duration"] == pytest.approx(1 + number / 10, abs=0.1)
-        assert user.jobs() == {"jobs": [job], "next": None}
+        listed = {key: value for key, value in job.items() if key != "tracks"}
+        assert user.jobs() == {"jobs": [listed], "next": None}
         answer = user.download(job["mp3"])
         assert f"video%20{number}.mp3" in answer.headers["Content-Disposition"]
         mp3s.add(answer.body)
