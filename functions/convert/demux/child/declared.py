@@ -40,7 +40,7 @@ class Declared:
 
 def read_declared(source: io.RawIOBase) -> Declared:
     """Reads what a file declares; leaves the source at any position."""
-    head = _read(source, 0, 30)
+    head = read_at(source, 0, 30)
     match head[:4]:
         case b"RIFF" | b"RIFX":
             return _riff(source, "<" if head[3:4] == b"F" else ">")
@@ -56,7 +56,8 @@ def read_declared(source: io.RawIOBase) -> Declared:
     return _asf(source, head) if head[:16] == _ASF_HEADER else Declared()
 
 
-def _read(source: io.RawIOBase, offset: int, size: int) -> bytes:
+def read_at(source: io.RawIOBase, offset: int, size: int) -> bytes:
+    """Returns the bytes from an offset on, fewer at the end of the source."""
     source.seek(offset)
     data = b""
     while len(data) < size and (more := source.read(size - len(data))):
@@ -74,7 +75,7 @@ def _riff(source: io.RawIOBase, order: str) -> Declared:
     offset = 0
     end = 0
     for _ in range(_MAX_CHUNKS):
-        header = _read(source, offset, 8)
+        header = read_at(source, offset, 8)
         if header[:4] not in (b"RIFF", b"RIFX"):
             return Declared(end)
         size = _declared_size(header, order)
@@ -89,7 +90,7 @@ def _caf(source: io.RawIOBase) -> Declared:
     """Reads where the chunk with the sound ends (Apple Core Audio Format specification 1.0)."""
     offset = 8
     for _ in range(_MAX_CHUNKS):
-        header = _read(source, offset, 12)
+        header = read_at(source, offset, 12)
         size = int.from_bytes(header[4:], "big", signed=True)
         if len(header) < 12 or size > _MAX_SIZE:
             break
@@ -105,7 +106,7 @@ def _ogg_size(source: io.RawIOBase) -> int:
     """Returns where the last page ends."""
     size = source.seek(0, os.SEEK_END)
     start = max(size - _OGG_PAGE, 0)
-    tail = _read(source, start, size - start)
+    tail = read_at(source, start, size - start)
     at = tail.rfind(b"OggS")
     if not 0 <= at <= len(tail) - 27:
         return 0
@@ -119,7 +120,7 @@ def _asf(source: io.RawIOBase, head: bytes) -> Declared:
     for _ in range(_MAX_CHUNKS):
         if offset + 24 > end:
             break
-        part = _read(source, offset, 104)
+        part = read_at(source, offset, 104)
         size = int.from_bytes(part[16:24], "little")
         if part[:16] == _ASF_PROPERTIES and len(part) == 104:
             # 3.2: file size, creation date, packets, play duration (100 ns), send duration, preroll (ms), flags

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from functions.convert.demux.child.declared import read_at
 from functions.convert.demux.child.mp4.boxes import BoxReader
 from functions.convert.errors import UnsupportedLayout
 
@@ -84,7 +85,7 @@ def _matroska(track: _Track) -> bool:
 
 
 def _asf(track: _Track) -> bool:
-    head = _beginning(track.source, 1 << 16)
+    head = read_at(track.source, 0, 1 << 16)
     header = head[: int.from_bytes(head[16:24], "little")]
     return any(guid in header for guid in _ASF_OBJECTS) or _tagged(track)
 
@@ -97,7 +98,7 @@ def _tagged(track: _Track) -> bool:
 
 
 def _transport_stream(track: _Track) -> bool:
-    data = _beginning(track.source, _SEARCHED)
+    data = read_at(track.source, 0, _SEARCHED)
     for size, offset in _TS_LAYOUTS:
         # A recording may begin inside a packet.
         for start in range(size):
@@ -121,7 +122,7 @@ def _is_scrambled(data: bytes, size: int, pid: int) -> bool:
 def _program_stream(track: _Track) -> bool:
     # ISO/IEC 13818-1, 2.4.3.6: after the start code, stream_id and length two bits are 10, and the next two say whether
     # the packet is scrambled. DVDs (CSS) scramble the packets of a title's sound (0xBD, 0xC0 to 0xDF).
-    data = _beginning(track.source, _SEARCHED)
+    data = read_at(track.source, 0, _SEARCHED)
     scrambled = 0
     packets = 0
     start = data.find(b"\x00\x00\x01")
@@ -137,7 +138,7 @@ def _program_stream(track: _Track) -> bool:
 def _flash(track: _Track) -> bool:
     # Adobe Flash Video File Format Specification 10.1, annex E.4.1: a tag's type is five bits, and the bit above them
     # says that it is encrypted.
-    data = _beginning(track.source, _SEARCHED)
+    data = read_at(track.source, 0, _SEARCHED)
     start = int.from_bytes(data[5:9], "big") + 4
     filtered = 0
     tags = 0
@@ -150,15 +151,7 @@ def _flash(track: _Track) -> bool:
 
 
 def _exchange_format(track: _Track) -> bool:
-    return _MXF_TRIPLET in _beginning(track.source, _SEARCHED)
-
-
-def _beginning(source: io.RawIOBase, size: int) -> bytes:
-    source.seek(0)
-    data = b""
-    while len(data) < size and (more := source.read(size - len(data))):
-        data += more
-    return data
+    return _MXF_TRIPLET in read_at(track.source, 0, _SEARCHED)
 
 
 #: What tells whether a track is encrypted, by libav's first name for the demuxer that reads it.
