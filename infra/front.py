@@ -5,6 +5,7 @@ The functions' server, ``infra.worker``, refuses requests with the same sentence
 ``tests/unit/infra/test_gateway.py`` compares them with functions/gateway/nginx.conf.
 """
 
+import errno
 from typing import Final
 
 #: Seconds: for the head of a request, for a pause in its body, and for a pause while the response is read.
@@ -22,6 +23,10 @@ REQUESTS_PER_SECOND: Final = 200
 BURST: Final = 1000
 #: Seconds after which a client that is refused may try again.
 RETRY_AFTER: Final = 5
+#: Errors of the kernel that pass once something else is closed.
+OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+#: Seconds without accepting connections after one could not be accepted.
+ACCEPT_PAUSE: Final = 1.0
 
 #: What is wrong with a request, or with the function that it is for, by status.
 MESSAGES: Final = {

@@ -6,7 +6,6 @@ drains what a refused client still sends.
 """
 
 import contextlib
-import errno
 import json
 import logging
 import re
@@ -41,9 +40,6 @@ _DRAIN_SECONDS: Final = 5.0
 _REST_SECONDS: Final = 0.01
 #: Seconds by which a write that no SlowClientGuard watches may exceed the time that a client is granted.
 _WRITE_MARGIN: Final = 2.0
-#: Seconds without accepting connections after there was no file descriptor for one.
-_ACCEPT_PAUSE: Final = 1.0
-_OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 #: Descriptors that connections leave to everything else: log, stores, temporary files.
 _OTHER_DESCRIPTORS: Final = 128
 #: Connections at once, if there are enough descriptors.
@@ -195,9 +191,9 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            if error.errno not in _OUT_OF_RESOURCES:
+            if error.errno not in front.OUT_OF_RESOURCES:
                 raise
-            self._accept_at = time.monotonic() + _ACCEPT_PAUSE
+            self._accept_at = time.monotonic() + front.ACCEPT_PAUSE
             self.set_accept_enabled(enabled=False)
             self._log.warning("New connections wait: %s", error.strerror)
             return

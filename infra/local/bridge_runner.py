@@ -14,7 +14,7 @@ from aiohttp import web
 from events.errors import TryAgain
 from events.http import unix_url
 from events.rabbitmq.topology import Topology
-from infra.local.control import Handler
+from infra.local.connections import Handler
 from infra.local.ingress import Functions
 from infra.local.instances import ROOT
 from infra.local.manifests import Trigger

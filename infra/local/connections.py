@@ -1,7 +1,6 @@
 """Accepts the ingress's connections, closes those that are idle, and answers requests that cannot be parsed."""
 
 import asyncio
-import errno
 import logging
 import resource
 import socket
@@ -15,10 +14,6 @@ from infra import front
 from infra.local.problems import problem
 from infra.once_a_second import OnceASecond
 
-#: Errors of the kernel that pass once something else is closed.
-OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-#: Seconds without accepting connections after one could not be accepted.
-_ACCEPT_PAUSE: Final = 1.0
 #: Connections that the kernel keeps until they are accepted.
 _BACKLOG: Final = 1024
 #: Descriptors for everything but connections, and those that a connection may need: its own, one to the function, and
@@ -179,7 +174,7 @@ async def accept(
             continue
         except OSError as error:
             warnings.warning("New connections wait: %s", error.strerror)
-            await asyncio.sleep(_ACCEPT_PAUSE)
+            await asyncio.sleep(front.ACCEPT_PAUSE)
         else:
             await loop.connect_accepted_socket(protocol, client)
 

@@ -8,18 +8,17 @@ may open the data directory.
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from aiohttp import web
 
 from events.errors import Mp3burstError
+from infra.local.connections import Handler
 from infra.local.problems import problem
 
 #: The socket's name in the data directory.
 SOCKET = "platform.sock"
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class NoSocket(Mp3burstError):

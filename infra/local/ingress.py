@@ -13,7 +13,7 @@ from events.errors import TryAgain
 from functions.http_endpoint import is_trusted_proxy, nearest_client
 from infra import front
 from infra.local.clients import Clients
-from infra.local.connections import OUT_OF_RESOURCES, Connections
+from infra.local.connections import Connections
 from infra.local.instances import NoInstance, Pool
 from infra.local.manifests import Function
 from infra.local.problems import problem
@@ -77,7 +77,7 @@ class Functions:
                             method, url, headers=headers, data=data, allow_redirects=False
                         )
                     except aiohttp.ClientConnectorError as error:
-                        if error.os_error.errno in OUT_OF_RESOURCES:
+                        if error.os_error.errno in front.OUT_OF_RESOURCES:
                             raise NoInstance(front.MESSAGES[503]) from error
                         instance.retire()  # Nothing was sent, so another instance can take the request.
                         continue
