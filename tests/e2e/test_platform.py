@@ -727,8 +727,15 @@ def test_without_a_file_descriptor_for_the_function_its_instance_is_kept(run: Ca
     [instance] = platform.instances("web")
     pid = platform.process.pid
     usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
-    first, _ = itertools.islice((number for number in itertools.count() if number not in used), 2)
+    looks: list[set[int]] = [set()]
+
+    def settled() -> bool:
+        looks.append({int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()})
+        return looks[-1] == looks[-2]
+
+    # The platform closes the connections of the calls above a moment after their responses.
+    wait_for(settled, "the earlier connections to be closed", every=0.3)
+    first = next(number for number in itertools.count() if number not in looks[-1])
     with connect(platform, b"GET /web HTTP/1.1\r\n") as connection:
         # The connection has the first free descriptor, so there is none for one to the function.
         wait_for(lambda: Path(f"/proc/{pid}/fd/{first}").exists(), "the connection to be accepted")
