@@ -9,8 +9,9 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Self, TypeVar
 
+import msgspec
 from flask import Request, Response
 from werkzeug.exceptions import (
     HTTPException,
@@ -24,10 +25,12 @@ from werkzeug.routing import Map, RequestRedirect, Rule
 from events.errors import Mp3burstError
 from functions import security_log
 from functions.auth.tokens import Identity, verifier
+from functions.operation import JSON, PROBLEM, Checked, Operation, Problem, check
 from functions.settings import BadSetting
 
 #: Gets the request and the path's arguments.
 Handler = Callable[..., Response]
+T = TypeVar("T", bound=msgspec.Struct)
 
 #: The largest JSON request, in bytes.
 JSON_LIMIT: Final = 64 << 10
@@ -85,18 +88,25 @@ class Unprocessable(Mp3burstError):
         super().__init__(message)
         self.fields = dict(fields)
 
+    @classmethod
+    def naming(cls, faults: Mapping[str, str]) -> Self:
+        """Returns the error whose message names all fields with what is wrong with them."""
+        message = "; ".join(f"{field} {fault}" for field, fault in faults.items())
+        return cls(f"Correct the following and try again: {message}.", faults)
+
 
 class Routes:
-    """The endpoints of one HTTP function."""
+    """The operations of one HTTP function."""
 
-    def __init__(self, endpoints: Mapping[str, Handler]) -> None:
-        """Creates routes from ``"METHOD /path/<argument>"`` to handlers."""
+    def __init__(self, handlers: Mapping[Operation, Handler]) -> None:
+        """Creates routes from operations to their handlers, which get the parameters of the path by name."""
         rules = []
-        for index, endpoint in enumerate(endpoints):
-            method, path = endpoint.split(" ")
-            rules.append(Rule(path, methods=[method], endpoint=str(index)))
+        for index, operation in enumerate(handlers):
+            path = operation.path.replace("{", "<").replace("}", ">")
+            rules.append(Rule(path, methods=[operation.method], endpoint=str(index)))
         self._map = Map(rules, strict_slashes=False, merge_slashes=False)
-        self._handlers = list(endpoints.values())
+        self._handlers = list(handlers.values())
+        self.operations = tuple(handlers)
 
     def answer(self, request: Request) -> Response:
         """Returns the handler's response, or a problem response for any error."""
@@ -119,16 +129,41 @@ class Routes:
         return response
 
 
-def problem(status: int, message: str, **members: object) -> Response:
-    """Returns an error as application/problem+json (RFC 9457)."""
+def problem(status: int, message: str, errors: Mapping[str, str] | None = None) -> Response:
+    """Returns an error as application/problem+json (RFC 9457); ``errors`` has what is wrong with each invalid field."""
     title = HTTP_STATUS_CODES.get(status, "Error")
-    body = {"type": "about:blank", "title": title, "status": status, "detail": message, **members}
-    return Response(json.dumps(body), status, content_type="application/problem+json")
+    body = Problem("about:blank", title, status, message, dict(errors) if errors else None)
+    return Response(msgspec.json.encode(body), status, content_type=PROBLEM)
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Returns the value as a JSON response, with further headers."""
-    return Response(json.dumps(value, ensure_ascii=False), status, headers, content_type="application/json")
+    """Returns the value, such as a struct, as a JSON response with further headers."""
+    return Response(msgspec.json.encode(value), status, headers, content_type=JSON)
+
+
+def read_query(request: Request, type_: type[T]) -> T:
+    """Returns the request's query; of a parameter that is repeated, the first.
+
+    Raises:
+        Unprocessable: parameters are missing or invalid; the error names all of them.
+    """
+    return _valid(type_, check(type_, request.args.to_dict(), strict=False))
+
+
+def read_json(request: Request, type_: type[T]) -> T:
+    """Returns the request's body, a JSON object.
+
+    Raises:
+        BadRequest: as in ``json_object``.
+        Unprocessable: fields are missing or invalid; the error names all of them.
+    """
+    return _valid(type_, check(type_, json_object(request)))
+
+
+def _valid(type_: type[T], checked: Checked) -> T:
+    if checked.faults:
+        raise Unprocessable.naming(checked.faults)
+    return type_(**checked.values)
 
 
 def json_object(request: Request) -> dict[str, Any]:
@@ -229,8 +264,7 @@ def _problem(request: Request, error: Mp3burstError) -> Response:
         log.error("%s %s: %s", request.method, request.path, error, exc_info=error)
         response = problem(error.status, str(error) if error.status in _USER_FACING else _INTERNAL_ERROR)
     else:
-        fields = getattr(error, "fields", None)
-        response = problem(error.status, str(error), **({"errors": fields} if fields else {}))
+        response = problem(error.status, str(error), getattr(error, "fields", None))
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="mp3burst"'
     retry_after = getattr(error, "retry_after", _RETRY_AFTER if error.status == 503 else None)

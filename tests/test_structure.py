@@ -40,6 +40,7 @@ LAYERS = (
         "functions.code_pages",
         "functions.email_address",
         "functions.networks",
+        "functions.operation",
         "functions.options",
         "functions.settings",
     ),

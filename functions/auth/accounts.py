@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from events.errors import Mp3burstError
 from events.schema import AddressUnconfirmed
 from functions.auth.allowance import confirmations, use
+from functions.auth.limits import MAX_TYPED_USERNAME, MAX_USERNAME
 from functions.state.database import Conflict, Database
 from functions.state.mails import ask_to_confirm
 from functions.state.schema import UserId, now, users
@@ -18,10 +19,6 @@ from functions.state.schema import UserId, now, users
 #: OWASP's minimum for argon2id: 19 MiB, 2 passes, 1 lane. Twenty simultaneous logins fit a small pod.
 MEMORY_KIB: Final = 19_456
 PASSES: Final = 2
-MAX_USERNAME: Final = 254  # characters
-#: Characters of a username as typed. A character of a username in stored form has at most four code points when it is
-#: decomposed (UAX #15, table "Expansion Factors"). Normalization sorts combining marks in quadratic time.
-MAX_TYPED_USERNAME: Final = 4 * MAX_USERNAME
 #: Registrations that name one address at once insert its allowance in turn.
 _MAX_TRIES: Final = 3
 _BY_USERNAME: Final = select(users).where(users.c.username == bindparam("name"))

@@ -8,10 +8,8 @@ from collections.abc import Container, Iterable
 from typing import Final
 
 from functions.auth.accounts import normalize_username
+from functions.auth.limits import MAX_PASSWORD, MIN_PASSWORD
 
-#: Characters.
-MIN_PASSWORD: Final = 8
-MAX_PASSWORD: Final = 128
 #: Characters that a part of a name must have to be refused: "Ann" is also a part of "channel".
 _MIN_PERSONAL: Final = 4
 _SERVICE: Final = "mp3burst"

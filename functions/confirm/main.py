@@ -19,7 +19,8 @@ from functions import security_log
 from functions.auth.allowance import AllowanceUsedUp
 from functions.auth.confirmation import Confirmations
 from functions.auth.links import BadLink, Links
-from functions.http_endpoint import Routes, client_address, identify, json_response
+from functions.confirm import api
+from functions.http_endpoint import Routes, client_address, identify, json_response, read_query
 from functions.state.database import Database, url
 from functions.state.outbox import REQUEST_BUDGET, Outbox
 from functions.state.schema import UserId
@@ -70,7 +71,7 @@ def _ask_again(request: Request) -> Response:
         address = client_address(request, os.environ)
         security_log.record("confirmation.refused", user=identity.username, address=address, seconds=error.retry_after)
         raise
-    return json_response({"confirmed": is_confirmed}, 200 if is_confirmed else 202)
+    return json_response(api.Confirmed(is_confirmed), 200 if is_confirmed else 202)
 
 
 def _show_confirmation(request: Request) -> Response:
@@ -115,7 +116,7 @@ def _undo(token: str) -> str:
 
 
 def _token(request: Request) -> str:
-    return request.args.get("token", "")
+    return read_query(request, api.Link).token
 
 
 def _for_people(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
@@ -161,11 +162,11 @@ def dependencies() -> Dependencies:
 
 _ROUTES = Routes(
     {
-        "GET /confirm": _for_people(_show_confirmation),
-        "POST /confirm": _for_people(_confirm),
-        "POST /confirm/again": _ask_again,
-        "GET /unsubscribe": _for_people(_show_unsubscription),
-        "POST /unsubscribe": _for_people(_unsubscribe),
-        "POST /unsubscribe/undo": _for_people(_resubscribe),
+        api.SHOW_CONFIRMATION: _for_people(_show_confirmation),
+        api.CONFIRM: _for_people(_confirm),
+        api.ASK_AGAIN: _ask_again,
+        api.SHOW_UNSUBSCRIPTION: _for_people(_show_unsubscription),
+        api.UNSUBSCRIBE: _for_people(_unsubscribe),
+        api.RESUBSCRIBE: _for_people(_resubscribe),
     }
 )

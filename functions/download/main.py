@@ -14,7 +14,8 @@ from werkzeug.http import is_resource_modified
 from werkzeug.wsgi import ClosingIterator
 
 from functions.auth.links import Links
-from functions.http_endpoint import Routes, Unprocessable, client_address, identify, problem
+from functions.download import api
+from functions.http_endpoint import Routes, client_address, identify, problem, read_query
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id
 from functions.shares import Shares
 from functions.state.database import Database, url
@@ -44,17 +45,11 @@ def download(request: Request) -> Response:
 
 def _download(request: Request) -> Response:
     deps = dependencies()
-    fid = request.args.get("fid", "")
-    if not fid:
-        message = 'fid is missing: use /download?fid=FID with the "mp3" of a job in GET /jobs.'
-        raise Unprocessable(message, {"fid": "is missing"})
-    if token := request.args.get("token"):
-        owner = deps.links.verify(token, fid)
-    else:
-        owner = identify(request, os.environ).user
+    query = read_query(request, api.DownloadQuery)
+    owner = deps.links.verify(query.token, query.fid) if query.token else identify(request, os.environ).user
     end = deps.shares.take(owner, client_address(request, os.environ))
     try:
-        response = respond(request, *find(fid, owner, deps))
+        response = respond(request, *find(query.fid, owner, deps))
     except BlobNotFound as error:
         end()
         raise _not_found() from error
@@ -170,4 +165,4 @@ def dependencies() -> Dependencies:
     )
 
 
-_ROUTES = Routes({"GET /download": _download})
+_ROUTES = Routes({api.DOWNLOAD: _download, api.DOWNLOAD_HEAD: _download})

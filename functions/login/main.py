@@ -4,9 +4,9 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import functions_framework
+import msgspec
 from flask import Request, Response
 
 from functions import security_log
@@ -14,6 +14,7 @@ from functions.auth.accounts import Accounts, User, WrongCredentials, normalize_
 from functions.auth.throttle import Throttle, TooManyFailures, login_attempt
 from functions.auth.tokens import Signer, verifier
 from functions.http_endpoint import Routes, client_address, json_response
+from functions.login import api
 from functions.state.database import Database, url
 
 
@@ -41,8 +42,8 @@ def _login(request: Request) -> Response:
     return json_response(log_in(credentials.username, credentials.password, address, dependencies()))
 
 
-def log_in(username: str, password: str, address: str, deps: Dependencies) -> dict[str, Any]:
-    """Returns ``{"token", "expires_in"}`` for the user with these credentials; ``expires_in`` is in seconds.
+def log_in(username: str, password: str, address: str, deps: Dependencies) -> api.Token:
+    """Returns a token for the user with these credentials.
 
     Raises:
         WrongCredentials: there is no such user, or the password is wrong.
@@ -58,7 +59,7 @@ def log_in(username: str, password: str, address: str, deps: Dependencies) -> di
         record("login.failed")
         raise
     record("login.succeeded", method="password")
-    return {"token": deps.signer.sign(user.id, user.username, user.role), "expires_in": deps.signer.seconds}
+    return api.Token(deps.signer.sign(user.id, user.username, user.role), deps.signer.seconds)
 
 
 def _authenticate(username: str, password: str, address: str, deps: Dependencies, record: Callable[..., None]) -> User:
@@ -77,7 +78,8 @@ def _authenticate(username: str, password: str, address: str, deps: Dependencies
 
 def _keys(_: Request) -> Response:
     headers = {"Access-Control-Allow-Origin": "*", "Cache-Control": "public, max-age=300"}
-    return json_response({"keys": verifier(os.environ).jwks}, headers=headers)
+    keys = msgspec.convert(verifier(os.environ).jwks, list[api.PublicKey])
+    return json_response(api.KeySet(keys), headers=headers)
 
 
 @functools.cache
@@ -87,4 +89,4 @@ def dependencies() -> Dependencies:
     return Dependencies(Accounts(database), Throttle(database), Signer.from_environ(os.environ))
 
 
-_ROUTES = Routes({"POST /login": _login, "GET /.well-known/jwks.json": _keys})
+_ROUTES = Routes({api.LOGIN: _login, api.KEYS: _keys})

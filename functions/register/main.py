@@ -11,18 +11,14 @@ from flask import Request, Response
 
 from events.publish import publisher
 from functions import security_log
-from functions.auth.accounts import (
-    MAX_TYPED_USERNAME,
-    MAX_USERNAME,
-    Accounts,
-    User,
-    UsernameTaken,
-    normalize_username,
-)
+from functions.auth.accounts import Accounts, User, UsernameTaken, normalize_username
 from functions.auth.allowance import AllowanceUsedUp, RegistrationLimit
+from functions.auth.limits import MAX_USERNAME
 from functions.auth.passwords import password_fault
 from functions.email_address import MAX_LENGTH, BadAddress, parse_public
 from functions.http_endpoint import Routes, Unprocessable, client_address, json_object, json_response
+from functions.operation import check
+from functions.register import api
 from functions.settings import number, switch
 from functions.state.database import Database, url
 from functions.state.outbox import REQUEST_BUDGET, Outbox
@@ -33,7 +29,6 @@ REGISTRATIONS_PER_HOUR: Final = 10
 #: Deliberately coarse: only sending a mail shows whether an address exists.
 _EMAIL: Final = re.compile(r"[^\s@<>\"(),;:\\]+@[^\s@<>\"(),;:\\]+\.[^\s@<>\"(),;:\\.]+")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\ud800-\udfff]")
-_FIELDS: Final = ("name", "username", "password", "email")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +67,11 @@ def _register(request: Request) -> Response:
         record(reason="throttled", seconds=error.retry_after)
         raise
     security_log.record("registration.succeeded", user=user.username, address=address)
-    return json_response({"id": user.id, "username": user.username}, 201)
+    return json_response(api.NewUser(user.id, user.username), 201)
 
 
 def add_user(form: dict[str, Any], address: str, deps: Dependencies) -> User:
-    """Adds the user in the form ``{"name", "username", "password", "email"}``, and asks to confirm the address.
+    """Adds the user in the form, an ``api.Registration``, and asks to confirm the address.
 
     The username doubles as the email address if ``email`` is missing or empty.
 
@@ -91,12 +86,12 @@ def add_user(form: dict[str, Any], address: str, deps: Dependencies) -> User:
         AllowanceUsedUp: there were too many registrations from the client's network.
         UsernameTaken: the username already belongs to a user.
     """
-    text = _validated(form)
+    new = _validated(form)
     deps.limit.use(address)
-    email = text["email"].strip() or text["username"].strip()
+    email = _email(new)
     if deps.outbox is None:
-        return deps.accounts.add(text["name"], text["username"], text["password"], email)
-    user, event = deps.accounts.register(text["name"], text["username"], text["password"], email)
+        return deps.accounts.add(new.name, new.username, new.password, email)
+    user, event = deps.accounts.register(new.name, new.username, new.password, email)
     if event is not None:
         deps.outbox.emit(event, REQUEST_BUDGET)
     else:
@@ -104,43 +99,41 @@ def add_user(form: dict[str, Any], address: str, deps: Dependencies) -> User:
     return user
 
 
-def _validated(form: dict[str, Any]) -> dict[str, str]:
-    """Returns the text of each field.
+def _validated(form: dict[str, Any]) -> api.Registration:
+    """Returns the registration in the form.
 
     Raises:
         Unprocessable: fields are missing or invalid; the error names all of them.
     """
-    text = {field: value if isinstance(value := form.get(field), str) else "" for field in _FIELDS}
-    oversized = [field for field in _FIELDS if len(text[field]) > MAX_TYPED_USERNAME]
-    text |= dict.fromkeys(oversized, "")
-    email = text["email"].strip() or text["username"].strip()
-    faults = _faults(text, email) | dict.fromkeys(oversized, "is too long")
-    for field in _FIELDS:
-        if not isinstance(form.get(field), str | None):
-            faults[field] = "must be text"
+    checked = check(api.Registration, form)
+    empty = dict.fromkeys(checked.faults, "")
+    new = api.Registration(**checked.values, **empty)
+    faults = _faults(new) | checked.faults
     if faults:
-        faults = {field: faults[field] for field in _FIELDS if field in faults}
-        message = "; ".join(f"{field} {fault}" for field, fault in faults.items())
-        raise Unprocessable(f"Correct the following and try again: {message}.", faults)
-    return text
+        raise Unprocessable.naming({field: faults[field] for field in new.__struct_fields__ if field in faults})
+    return new
 
 
-def _faults(text: dict[str, str], email: str) -> dict[str, str]:
-    """Returns what is wrong with each invalid field; of several faults, the last in the list."""
-    username = normalize_username(text["username"])
-    password = password_fault(text["password"], (username, text["name"], text["email"]))
+def _faults(new: api.Registration) -> dict[str, str]:
+    """Returns what is wrong with each field beyond its type; of several faults, the last in the list."""
+    username = normalize_username(new.username)
+    password = password_fault(new.password, (username, new.name, new.email or ""))
     checks = [
-        ("name", not 1 <= len(text["name"].strip()) <= 200, "must have 1 to 200 characters"),
+        ("name", not new.name.strip(), "must have 1 to 200 characters"),
         ("username", not username, f"must have 1 to {MAX_USERNAME} characters"),
         ("password", password is not None, password or ""),
-        ("email", not _is_address(email), "must be an email address"),
+        ("email", not _is_address(_email(new)), "must be an email address"),
         *(
-            (field, bool(_CONTROLS.search(text[field])), "must not contain control characters")
+            (field, bool(_CONTROLS.search(getattr(new, field) or "")), "must not contain control characters")
             for field in ("name", "username", "email")
         ),
         ("username", ":" in username, "must not contain a colon: HTTP Basic authentication ends the username there"),
     ]
     return {field: fault for field, invalid, fault in checks if invalid}
+
+
+def _email(new: api.Registration) -> str:
+    return (new.email or "").strip() or new.username.strip()
 
 
 def _is_address(text: str) -> bool:
@@ -168,4 +161,4 @@ def dependencies() -> Dependencies:
     return Dependencies(Accounts(database), RegistrationLimit(database, per_hour), outbox)
 
 
-_ROUTES = Routes({"POST /register": _register})
+_ROUTES = Routes({api.REGISTER: _register})

@@ -9,21 +9,18 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import functions_framework
+import msgspec
 from flask import Request, Response
 
 from functions import security_log
-from functions.http_endpoint import Routes, Unprocessable, client_address, identify, json_response
+from functions.http_endpoint import Routes, client_address, identify, json_response, read_query
 from functions.shares import Shares, TooManyRequests
 from functions.state.database import Database, url
 from functions.state.jobs import STEPS, Job, Jobs
 from functions.state.schema import UserId
 from functions.state.watcher import JobWatcher
+from functions.status import api
 
-#: The longest time, in seconds, that a request may wait for its job to change.
-MAX_WAIT: Final = 25.0
-#: Jobs in one page of the list.
-_PAGE_SIZE: Final = 50
-_MAX_PAGE_SIZE: Final = 500
 #: Internal states, and the status that users see in their place.
 _STATUS: Final = {"encoding": "converting", "joining": "converting"}
 
@@ -49,12 +46,12 @@ def status(request: Request) -> Response:
 
 
 def _list(request: Request) -> Response:
-    limit = int(_query_number(request, "limit", _PAGE_SIZE, 1, _MAX_PAGE_SIZE))
-    return json_response(listing(dependencies().jobs, _user(request), limit, request.args.get("after")))
+    query = read_query(request, api.ListQuery)
+    return json_response(listing(dependencies().jobs, _user(request), query))
 
 
 def _get(request: Request, job: str) -> Response:
-    wait = _query_number(request, "wait", 0, 0, MAX_WAIT)
+    wait = read_query(request, api.JobQuery).wait
     owner = _user(request)
     deps = dependencies()
     found = deps.jobs.get(job, owner)
@@ -77,16 +74,13 @@ def _delete(request: Request, job: str) -> Response:
     return Response(status=204)
 
 
-def listing(jobs: Jobs, owner: UserId, limit: int, after: str | None) -> dict[str, Any]:
-    """Returns a page of the owner's jobs, newest first.
-
-    ``next`` is the value of ``after`` for the next page, None on the last one.
-    """
-    page = jobs.page(owner, limit + 1, after)
-    return {
-        "jobs": [as_shown(job) for job in page[:limit]],
-        "next": page[limit - 1].id if len(page) > limit else None,
-    }
+def listing(jobs: Jobs, owner: UserId, query: api.ListQuery) -> api.JobPage:
+    """Returns a page of the owner's jobs, newest first."""
+    page = jobs.page(owner, query.limit + 1, query.after)
+    return api.JobPage(
+        jobs=[api.ListedJob(**_shown(job)) for job in page[: query.limit]],
+        next=page[query.limit - 1].id if len(page) > query.limit else None,
+    )
 
 
 def await_change(job: Job, watcher: JobWatcher, wait: float) -> Job:
@@ -105,8 +99,14 @@ def await_change(job: Job, watcher: JobWatcher, wait: float) -> Job:
     return current
 
 
-def as_shown(job: Job) -> dict[str, Any]:
-    """Returns the job as users see it, ready for JSON."""
+def in_detail(job: Job) -> api.DetailedJob:
+    """Returns the job as its owner sees it, with the audio tracks of its video."""
+    tracks = None if job.tracks is None else msgspec.json.decode(job.tracks, type=list[api.ListedTrack])
+    return api.DetailedJob(**_shown(job), tracks=tracks)
+
+
+def _shown(job: Job) -> dict[str, Any]:
+    """Returns the fields of ``api.ListedJob``."""
     total = job.total or STEPS
     return {
         "job": job.id,
@@ -124,11 +124,6 @@ def as_shown(job: Job) -> dict[str, Any]:
     }
 
 
-def in_detail(job: Job) -> dict[str, Any]:
-    """Returns the job as ``as_shown`` does, and the audio tracks of its video; None until they are known."""
-    return {**as_shown(job), "tracks": None if job.tracks is None else json.loads(job.tracks)}
-
-
 def _status(job: Job) -> str:
     return _STATUS.get(job.state, job.state)
 
@@ -137,20 +132,6 @@ def _iso(milliseconds: int | None) -> str | None:
     if milliseconds is None:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _query_number(request: Request, name: str, default: float, minimum: float, maximum: float) -> float:
-    text = request.args.get(name)
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not minimum <= value <= maximum:
-        message = f"{name} is invalid: use a number from {minimum:g} to {maximum:g}."
-        raise Unprocessable(message, {name: f"must be a number from {minimum:g} to {maximum:g}"})
-    return value
 
 
 def _user(request: Request) -> UserId:
@@ -164,4 +145,4 @@ def dependencies() -> Dependencies:
     return Dependencies(jobs, JobWatcher(jobs.with_ids), Shares.from_environ(os.environ))
 
 
-_ROUTES = Routes({"GET /jobs": _list, "GET /jobs/<job>": _get, "DELETE /jobs/<job>": _delete})
+_ROUTES = Routes({api.LIST: _list, api.SHOW: _get, api.DELETE: _delete})

@@ -13,6 +13,7 @@ from functions.media import Description
 from functions.state.jobs import Job, NewJob, new_job_id
 from functions.state.outbox import REQUEST_BUDGET
 from functions.state.quota import Reservation
+from functions.upload import api
 from functions.upload.dependencies import Dependencies, authorize, dependencies
 from functions.upload.limits import StreamChecks, TooLarge
 from functions.upload.multipart import MAX_OVERHEAD, Form, parse_options, read
@@ -41,7 +42,7 @@ def _upload(request: Request) -> Response:
         deps.space.require(request.content_length or 0)
         with deps.receiving(request, identity):
             job = create_job(read(request), identity, key, deps, request.content_length)
-    return json_response({"job": job.id, "fid": job.video}, 202, {"Location": f"/jobs/{job.id}"})
+    return json_response(api.NewJob(job.id, job.video), 202, {"Location": f"/jobs/{job.id}"})
 
 
 def create_job(form: Form, identity: Identity, key: str | None, deps: Dependencies, length: int | None = None) -> Job:
@@ -84,4 +85,4 @@ def create_job(form: Form, identity: Identity, key: str | None, deps: Dependenci
     return job
 
 
-_ROUTES = Routes({"POST /upload": _upload})
+_ROUTES = Routes({api.UPLOAD: _upload})

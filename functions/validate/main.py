@@ -7,6 +7,7 @@ from flask import Request, Response
 
 from functions.auth.tokens import Verifier, verifier
 from functions.http_endpoint import Routes, json_response
+from functions.validate import api
 
 
 @functions_framework.http
@@ -28,4 +29,4 @@ def claims(authorization: str | None, verifier: Verifier) -> dict[str, object]:
     return dict(verifier.authenticate(authorization).claims)
 
 
-_ROUTES = Routes({"POST /validate": _validate})
+_ROUTES = Routes({api.VALIDATE: _validate})

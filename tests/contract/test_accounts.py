@@ -129,7 +129,7 @@ def test_failures_from_many_addresses_do_not_lock_out_the_owner(database: Databa
     deps = Dependencies(accounts, Throttle(database), Signer(private_pem(KEY), 1))
     for n in range(101):
         fail(database, OWNER, f"198.51.100.{n}")
-    assert log_in(OWNER, "correct horse", "192.0.2.1", deps)["token"]
+    assert log_in(OWNER, "correct horse", "192.0.2.1", deps).token
 
 
 @pytest.mark.usefixtures("few")
@@ -322,7 +322,7 @@ def test_correct_password_is_not_confirmed_once_locked(database: Database) -> No
         log_in("a@example.org", "correct horse", "192.0.2.1", deps)
     make_past(database, "logins", "locked_until")
     deps = Dependencies(Accounts(database), Throttle(database), deps.signer)
-    assert log_in("a@example.org", "correct horse", "192.0.2.1", deps)["token"]
+    assert log_in("a@example.org", "correct horse", "192.0.2.1", deps).token
     # The address keeps less than a second of each failure, and the account is gone from the counts.
     assert attempt.here.id not in rows(database)
     assert attempt.known in rows(database)

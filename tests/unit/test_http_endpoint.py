@@ -9,6 +9,7 @@ from werkzeug.test import EnvironBuilder
 
 from events.errors import Mp3burstError, TryAgain
 from functions.http_endpoint import JSON_LIMIT, BadRequest, Routes, Unprocessable, json_object, json_response
+from functions.operation import Operation
 
 
 class LoggedOut(Mp3burstError):
@@ -27,18 +28,22 @@ def fail(error: Exception) -> Callable[..., Response]:
     return handler
 
 
+def op(method: str, path: str) -> Operation:
+    return Operation(method, path, "", ())
+
+
 ROUTES = Routes(
     {
-        "GET /things": lambda _: json_response({"name": "Größe"}),
-        "POST /things": lambda request: json_response(json_object(request), 201, {"Location": "/things/1"}),
-        "GET /things/<thing>": lambda _, thing: json_response(thing),
-        "DELETE /things/<thing>": lambda _, thing: Response(status=204),  # noqa: ARG005 - the router's names
-        "GET /crash": fail(RuntimeError("the secret is 42")),
-        "GET /ours": fail(Mp3burstError("DATABASE_URL is wrong: postgres://me:secret@host")),
-        "GET /later": fail(TryAgain("The store does not respond: try again later.")),
-        "GET /unauthorized": fail(LoggedOut("Log in first.")),
-        "GET /throttled": fail(Throttled("Too many of them: wait 7 s.")),
-        "GET /fields": fail(Unprocessable("Two fields are invalid.", {"a": "is missing", "b": "is too long"})),
+        op("GET", "/things"): lambda _: json_response({"name": "Größe"}),
+        op("POST", "/things"): lambda request: json_response(json_object(request), 201, {"Location": "/things/1"}),
+        op("GET", "/things/{thing}"): lambda _, thing: json_response(thing),
+        op("DELETE", "/things/{thing}"): lambda _, thing: Response(status=204),  # noqa: ARG005 - the router's names
+        op("GET", "/crash"): fail(RuntimeError("the secret is 42")),
+        op("GET", "/ours"): fail(Mp3burstError("DATABASE_URL is wrong: postgres://me:secret@host")),
+        op("GET", "/later"): fail(TryAgain("The store does not respond: try again later.")),
+        op("GET", "/unauthorized"): fail(LoggedOut("Log in first.")),
+        op("GET", "/throttled"): fail(Throttled("Too many of them: wait 7 s.")),
+        op("GET", "/fields"): fail(Unprocessable("Two fields are invalid.", {"a": "is missing", "b": "is too long"})),
     }
 )
 

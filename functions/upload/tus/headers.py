@@ -11,13 +11,11 @@ from werkzeug.datastructures import Headers
 from events.errors import Mp3burstError
 from functions import code_pages
 from functions.http_endpoint import BadRequest
+from functions.upload.tus.api import MAX_METADATA
 
-VERSION: Final = "1.0.0"
 CHECKSUM_ALGORITHMS: Final = ("sha1", "sha256")
 #: The largest integer that every database and every client's JSON can represent.
 _MAX_SIZE: Final = 2**53 - 1
-#: Bytes of Upload-Metadata. HEAD returns it among other headers, and nginx accepts 4 KiB of those.
-_MAX_METADATA: Final = 3 << 10
 _DIGITS: Final = re.compile("[0-9]{1,16}")
 #: Metadata that clients send about a file on their own account. It is no option and is ignored here.
 _IGNORED_KEYS: Final = {
@@ -95,8 +93,8 @@ def parse_metadata(header: str) -> tuple[str, dict[str, str]]:
     Raises:
         BadRequest: the header is malformed or too long, or a key occurs twice.
     """
-    if len(header) > _MAX_METADATA:
-        raise BadRequest(f"Upload-Metadata is too long: send at most {_MAX_METADATA} bytes.")
+    if len(header) > MAX_METADATA:
+        raise BadRequest(f"Upload-Metadata is too long: send at most {MAX_METADATA} bytes.")
     values: dict[str, str] = {}
     for pair in header.split(",") if header.strip() else []:
         key, _, text = pair.strip().partition(" ")

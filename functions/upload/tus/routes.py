@@ -13,9 +13,10 @@ from functions.upload.dependencies import Dependencies, authorize, dependencies
 from functions.upload.limits import TooLarge
 from functions.upload.multipart import base_name, parse_options
 from functions.upload.sniff import UnsupportedMediaType
+from functions.upload.tus import api
+from functions.upload.tus.api import PART_TYPE, VERSION
 from functions.upload.tus.headers import (
     CHECKSUM_ALGORITHMS,
-    VERSION,
     Checksum,
     byte_count,
     length_of_new_upload,
@@ -25,7 +26,6 @@ from functions.upload.tus.receive import Part, check_offset, chunks, complete, d
 from functions.upload.tus.uploads import Upload
 
 _EXTENSIONS: Final = "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination"
-_PART_TYPE: Final = "application/offset+octet-stream"
 
 
 class WrongVersion(Mp3burstError):
@@ -149,8 +149,8 @@ def _check_length(length: int | None, deps: Dependencies) -> None:
 
 def _check_body(request: Request, limit: int) -> None:
     """Refuses a body that is not part of a file, or longer than ``limit`` bytes."""
-    if request.mimetype != _PART_TYPE:
-        raise UnsupportedMediaType(f"Send the bytes of the file with Content-Type: {_PART_TYPE}.")
+    if request.mimetype != PART_TYPE:
+        raise UnsupportedMediaType(f"Send the bytes of the file with Content-Type: {PART_TYPE}.")
     if (request.content_length or 0) > limit:
         raise TooLarge(limit)
 
@@ -172,11 +172,11 @@ def _progress(upload: Upload, deps: Dependencies) -> dict[str, str]:
 
 _ROUTES = Routes(
     {
-        "OPTIONS /files": _discover,
-        "OPTIONS /files/<upload>": _discover,
-        "POST /files": _create,
-        "HEAD /files/<upload>": _offset,
-        "PATCH /files/<upload>": _append,
-        "DELETE /files/<upload>": _terminate,
+        api.DISCOVER: _discover,
+        api.DISCOVER_BELOW: _discover,
+        api.CREATE: _create,
+        api.OFFSET: _offset,
+        api.APPEND: _append,
+        api.TERMINATE: _terminate,
     }
 )

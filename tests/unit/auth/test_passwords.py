@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from functions.auth.passwords import MAX_PASSWORD, MIN_PASSWORD, _most_used, password_fault
+from functions.auth.limits import MAX_PASSWORD, MIN_PASSWORD
+from functions.auth.passwords import _most_used, password_fault
 
 ANN = ("ann.lovelace@example.org", "Ann Lovelace")
 

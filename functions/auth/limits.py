@@ -1,0 +1,10 @@
+"""Lengths of what users log in with, in characters."""
+
+from typing import Final
+
+MAX_USERNAME: Final = 254
+#: Of a username as typed. A character of a username in stored form has at most four code points when it is decomposed
+#: (UAX #15, table "Expansion Factors"). Normalization sorts combining marks in quadratic time.
+MAX_TYPED_USERNAME: Final = 4 * MAX_USERNAME
+MIN_PASSWORD: Final = 8
+MAX_PASSWORD: Final = 128
