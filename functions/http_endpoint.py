@@ -48,6 +48,8 @@ PRIVATE_NETWORKS: Final = (
 _USER_FACING: Final = (503, 507)
 #: The key of a request's environ that has the username, once it is authenticated.
 _USER: Final = "mp3burst.user"
+#: The key that has the scope of the request's operation.
+_SCOPE: Final = "mp3burst.scope"
 #: Of every response that does not set them itself: browsers neither cache, sniff, embed nor run anything, and tell no
 #: other site the URL, which may have a link's token in it.
 _HEADERS: Final = {
@@ -113,6 +115,7 @@ class Routes:
         try:
             _check_size(request.environ)
             endpoint, arguments = self._map.bind_to_environ(request.environ).match()
+            request.environ[_SCOPE] = self.operations[int(endpoint)].scope
             response = self._handlers[int(endpoint)](request, **arguments)
         except RequestRedirect:
             response = problem(404, _NOT_FOUND)

@@ -94,8 +94,8 @@ class Operation:
         query: the type of the query.
         headers: the type of its own request headers.
         body: what the body may be.
-        problems: the problems of its own, by status. Those that any request can meet, 401 of operations that need a
-            token, and 422 of those with a query or a body are added.
+        problems: the problems of its own, by status. The document adds those that any request can meet, 401 where a
+            token is needed, and 422 where there is a query or a body.
     """
 
     method: str
