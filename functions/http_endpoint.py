@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, Self, TypeVar
 
 import msgspec
@@ -24,7 +25,7 @@ from werkzeug.routing import Map, RequestRedirect, Rule
 
 from events.errors import Mp3burstError
 from functions import security_log
-from functions.auth.tokens import Identity, verifier
+from functions.auth.tokens import Identity
 from functions.operation import JSON, PROBLEM, Checked, Operation, Problem, check
 from functions.settings import BadSetting
 
@@ -169,6 +170,13 @@ def _valid(type_: type[T], checked: Checked) -> T:
     return type_(**checked.values)
 
 
+def iso_time(milliseconds: int | None) -> str | None:
+    """Returns milliseconds since 1970 as a time of ISO 8601, such as 2026-11-26T16:10:00.123Z; None for None."""
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def json_object(request: Request) -> dict[str, Any]:
     """Returns the request's body, a JSON object.
 
@@ -187,15 +195,27 @@ def json_object(request: Request) -> dict[str, Any]:
     return value
 
 
-def identify(request: Request, environ: Mapping[str, str]) -> Identity:
-    """Returns the identity in the request's bearer token, and notes it for the security log.
+def identify(request: Request, environ: Mapping[str, str], *, is_cached: bool = True) -> Identity:
+    """Returns the identity in the request's token or API key, and notes it for the security log.
+
+    Args:
+        request: the request; an API key must have the scope of its operation.
+        environ: the environment.
+        is_cached: whether an answer of the database that is a few seconds old will do.
 
     Raises:
-        NotAuthenticated: as in ``Verifier.authenticate``.
-        BadSetting: as in ``verifier``.
+        NotAuthenticated, TooManyUnknownKeys, DatabaseUnavailable: as in ``Identification.identify``.
+        ScopeMissing: the key does not have the scope.
+        BadSetting: as in ``identification``.
     """
-    identity = verifier(environ).authenticate(request.headers.get("Authorization"))
+    # Imported here because it needs the database, which would slow down every start of validate.
+    from functions.auth.identification import MAX_AGE, identification
+
+    max_age = MAX_AGE if is_cached else 0
+    address = client_address(request, environ)
+    identity = identification(environ).identify(request.headers.get("Authorization"), address, max_age)
     request.environ[_USER] = identity.username
+    identity.require(request.environ.get(_SCOPE))
     return identity
 
 

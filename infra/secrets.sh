@@ -193,7 +193,7 @@ connect_as() { # FUNCTION: the entries by which it connects, as connection_of in
     given "${connection[@]}"
 }
 
-for function in register login confirm upload status download convert encode join notify sweep bury; do
+for function in register login confirm account validate upload status download convert encode join notify sweep bury; do
     if ! exists "database-$function"; then
         owner
         lines=$(connect_as "$function")
@@ -268,7 +268,7 @@ if ! exists mp3burst; then
     lines=$(
         entry PUBLIC_URL "${PUBLIC_URL:-http://localhost:8080}"
         entry TOKEN_PUBLIC_KEYS "$public"
-        given LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES MAX_SECONDS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR TRUSTED_PROXIES FANOUT_SECONDS FANOUT_PIECES
+        given LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES MAX_SECONDS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR API_KEYS TRUSTED_PROXIES FANOUT_SECONDS FANOUT_PIECES
     )
     create mp3burst
 fi

@@ -11,6 +11,10 @@ from functions.auth.accounts import Accounts
 from functions.state.database import Database, url
 
 
+class NoDatabase(Mp3burstError):
+    """The data directory has no database, and no variable names another."""
+
+
 def main() -> int:
     """Returns the exit status: 0 if the user has the role now, 1 with a message otherwise."""
     parser = argparse.ArgumentParser(prog="scripts/admin", description=__doc__)
@@ -21,18 +25,9 @@ def main() -> int:
     )
     parser.add_argument("--revoke", action="store_true", help="make an administrator an ordinary user again")
     arguments = parser.parse_args()
-    environ = dict(os.environ)
-    if not environ.get("DATABASE_URL") and not environ.get("MYSQL_HOST"):
-        file = arguments.data.resolve() / "mp3burst.db"
-        if not file.exists():
-            print(
-                f"There is no database in {arguments.data}: start mp3burst once, or set DATABASE_URL.", file=sys.stderr
-            )
-            return 1
-        environ["DATABASE_URL"] = f"sqlite:///{quote(str(file))}"
     role = "user" if arguments.revoke else "admin"
     try:
-        found = Accounts(Database(url(environ))).set_role(arguments.username, role)
+        found = Accounts(database_of(arguments.data)).set_role(arguments.username, role)
     except Mp3burstError as error:
         print(error, file=sys.stderr)
         return 1
@@ -41,6 +36,22 @@ def main() -> int:
         return 1
     print(f"{arguments.username} now has the role {role}. It takes effect at the next login.")
     return 0
+
+
+def database_of(data: Path) -> Database:
+    """Returns the database that DATABASE_URL or MYSQL_* select, or that of the embedded platform in this directory.
+
+    Raises:
+        NoDatabase: there is none.
+        BadSetting: a variable is invalid.
+    """
+    environ = dict(os.environ)
+    if not environ.get("DATABASE_URL") and not environ.get("MYSQL_HOST"):
+        file = data.resolve() / "mp3burst.db"
+        if not file.exists():
+            raise NoDatabase(f"There is no database in {data}: start mp3burst once, or set DATABASE_URL.")
+        environ["DATABASE_URL"] = f"sqlite:///{quote(str(file))}"
+    return Database(url(environ))
 
 
 if __name__ == "__main__":

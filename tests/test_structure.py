@@ -240,7 +240,9 @@ def test_importing_a_function_is_cheap(name: str) -> None:
     assert min(costs) <= IMPORT_CEILINGS[name], f"importing {name} costs {min(costs):.0f} ms"
 
 
-@pytest.mark.parametrize("name", ["login", "register", "confirm", "validate", "status", "download", "upload"])
+@pytest.mark.parametrize(
+    "name", ["login", "register", "confirm", "account", "validate", "status", "download", "upload"]
+)
 def test_heavy_libraries_stay_out_of_http_functions(name: str) -> None:
     loaded = run_python(f"import functions.{name}.main, sys; print(*sys.modules)").split()
     assert not {"moviepy", "sendgrid", "numpy", "av", "alembic", "aiohttp", "PIL"} & set(loaded)

@@ -49,6 +49,7 @@ class User:
     email: str
     name: str
     role: str
+    token_version: int = 0
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
@@ -158,6 +159,11 @@ class Accounts:
         if hasher.check_needs_rehash(row.password_hash):
             self._rehash(row.id, password)
         return User.from_row(row)
+
+    def id_of(self, username: str) -> UserId | None:
+        """Returns the id of the user with this name; None if there is none."""
+        statement = select(users.c.id).where(users.c.username == normalize_username(username))
+        return self._database.read(lambda connection: connection.scalar(statement))
 
     def set_role(self, username: str, role: str) -> bool:
         """Sets the user's role. Returns False if there is no such user."""

@@ -8,3 +8,5 @@ MAX_USERNAME: Final = 254
 MAX_TYPED_USERNAME: Final = 4 * MAX_USERNAME
 MIN_PASSWORD: Final = 8
 MAX_PASSWORD: Final = 128
+#: Of the name of an API key.
+MAX_KEY_NAME: Final = 100

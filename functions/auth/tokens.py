@@ -1,8 +1,9 @@
 """Access tokens: JWTs signed with Ed25519 (RFC 8037), which every function verifies itself.
 
-Only login has the private key. Every function has the public keys. To rotate a key, add the new public key everywhere,
-then give login the new private key, and remove the old public key once the last old token has expired. A key's id is
-its thumbprint (RFC 7638), so keys need no names.
+A token has the version of its user's tokens; ``functions.auth.identification`` refuses those with another one. Only
+login has the private key. Every function has the public keys. To rotate a key, add the new public key everywhere, then
+give login the new private key, and remove the old public key once the last old token has expired. A key's id is its
+thumbprint (RFC 7638), so keys need no names.
 """
 
 import base64
@@ -32,7 +33,7 @@ _PEM: Final = re.compile(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----
 
 
 class NotAuthenticated(Mp3burstError):
-    """The token is missing or invalid; ``reason`` is for the log: missing, expired or invalid."""
+    """No valid token or API key; ``reason`` is for the log: missing, expired, invalid, withdrawn or key."""
 
     status = 401
     security_event = "token.refused"
@@ -49,14 +50,38 @@ class NotAllowed(Mp3burstError):
     security_event = "role.refused"
 
 
+class ScopeMissing(NotAllowed):
+    """The API key is valid, but does not have the scope that the call needs."""
+
+    security_event = "scope.refused"
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The user whom a token identifies, and all of the token's claims."""
+    """The user whom a token or an API key identifies.
+
+    Attributes:
+        user: the user's id.
+        username: in stored form.
+        role: ``user`` or ``admin``.
+        claims: all claims of the token; what they would be, of a key.
+        scopes: what a key may be used for; None for a token, which may be used for everything.
+    """
 
     user: "UserId"
     username: str
     role: str
     claims: Mapping[str, Any]
+    scopes: frozenset[str] | None = None
+
+    def require(self, scope: str | None) -> None:
+        """Checks that the identity may be used for calls with this scope; None is that of calls that any key may make.
+
+        Raises:
+            ScopeMissing: it is a key without the scope.
+        """
+        if scope is not None and self.scopes is not None and scope not in self.scopes:
+            raise ScopeMissing(f"This API key does not have the scope {scope}: use a key that has it, or log in.")
 
 
 class Signer:
@@ -90,8 +115,8 @@ class Signer:
         key = required(environ, "TOKEN_PRIVATE_KEY", "the Ed25519 private key that signs tokens, in PEM format")
         return cls(key, number(environ, "TOKEN_HOURS", 24, minimum=0.01))
 
-    def sign(self, user: "UserId", username: str, role: str) -> str:
-        """Returns a token for the user, valid from now on for ``seconds``."""
+    def sign(self, user: "UserId", username: str, role: str, version: int = 0) -> str:
+        """Returns a token for the user, valid for ``seconds`` from now on, or until the user's version changes."""
         import jwt
 
         issued = int(time.time())
@@ -101,6 +126,7 @@ class Signer:
             "sub": user,
             "username": username,
             "role": role,
+            "ver": version,
             "iat": issued,
             "exp": issued + self.seconds,
         }
@@ -158,18 +184,19 @@ class Verifier:
             raise NotAuthenticated(_INVALID) from error
         return Identity(claims["sub"], str(claims.get("username", "")), str(claims.get("role", "user")), claims)
 
-    def authenticate(self, authorization: str | None) -> Identity:
-        """Returns the identity in an Authorization header's bearer token (RFC 6750).
 
-        Raises:
-            NotAuthenticated: there is no header, its scheme is not Bearer, or its token is invalid.
-        """
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise NotAuthenticated(
-                "Not logged in: log in and send the token in the header Authorization: Bearer TOKEN.", "missing"
-            )
-        return self.verify(token.strip())
+def bearer(authorization: str | None) -> str:
+    """Returns the token or the API key in an Authorization header (RFC 6750).
+
+    Raises:
+        NotAuthenticated: there is no header, or its scheme is not Bearer.
+    """
+    scheme, _, credentials = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not credentials.strip():
+        raise NotAuthenticated(
+            "Not logged in: log in and send the token in the header Authorization: Bearer TOKEN.", "missing"
+        )
+    return credentials.strip()
 
 
 def verifier(environ: Mapping[str, str]) -> Verifier:

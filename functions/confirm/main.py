@@ -21,7 +21,7 @@ from functions.auth.confirmation import Confirmations
 from functions.auth.links import BadLink, Links
 from functions.confirm import api
 from functions.http_endpoint import Routes, client_address, identify, json_response, read_query
-from functions.state.database import Database, url
+from functions.state.database import shared
 from functions.state.outbox import REQUEST_BUDGET, Outbox
 from functions.state.schema import UserId
 
@@ -155,7 +155,7 @@ def _page(title: str, text: str, action: str = "", button: str = "", status: int
 @functools.cache
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
-    database = Database(url(os.environ))
+    database = shared(os.environ)
     outbox = Outbox(database, publisher(os.environ, "/mp3burst/confirm"))
     return Dependencies(Confirmations(database), Links.from_environ(os.environ), outbox)
 

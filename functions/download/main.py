@@ -18,7 +18,7 @@ from functions.download import api
 from functions.http_endpoint import Routes, client_address, identify, problem, read_query
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id
 from functions.shares import Shares
-from functions.state.database import Database, url
+from functions.state.database import shared
 from functions.state.jobs import Job, JobNotFound, Jobs
 from functions.state.schema import UserId
 
@@ -159,7 +159,7 @@ def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
     return Dependencies(
         media=connect(os.environ),
-        jobs=Jobs(Database(url(os.environ))),
+        jobs=Jobs(shared(os.environ)),
         links=Links.from_environ(os.environ),
         shares=Shares.from_environ(os.environ),
     )

@@ -15,7 +15,7 @@ from functions.auth.throttle import Throttle, TooManyFailures, login_attempt
 from functions.auth.tokens import Signer, verifier
 from functions.http_endpoint import Routes, client_address, json_response
 from functions.login import api
-from functions.state.database import Database, url
+from functions.state.database import shared
 
 
 @functions_framework.http
@@ -59,7 +59,8 @@ def log_in(username: str, password: str, address: str, deps: Dependencies) -> ap
         record("login.failed")
         raise
     record("login.succeeded", method="password")
-    return api.Token(deps.signer.sign(user.id, user.username, user.role), deps.signer.seconds)
+    token = deps.signer.sign(user.id, user.username, user.role, user.token_version)
+    return api.Token(token, deps.signer.seconds)
 
 
 def _authenticate(username: str, password: str, address: str, deps: Dependencies, record: Callable[..., None]) -> User:
@@ -85,7 +86,7 @@ def _keys(_: Request) -> Response:
 @functools.cache
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
-    database = Database(url(os.environ))
+    database = shared(os.environ)
     return Dependencies(Accounts(database), Throttle(database), Signer.from_environ(os.environ))
 
 

@@ -20,7 +20,7 @@ from functions.http_endpoint import Routes, Unprocessable, client_address, json_
 from functions.operation import check
 from functions.register import api
 from functions.settings import number, switch
-from functions.state.database import Database, url
+from functions.state.database import shared
 from functions.state.outbox import REQUEST_BUDGET, Outbox
 
 #: Registrations from one network, unless REGISTRATIONS_PER_HOUR says otherwise: a class or an office at once, not a
@@ -153,7 +153,7 @@ def dependencies() -> Dependencies:
     Raises:
         BadSetting: CONFIRM_EMAIL is neither on nor off, or REGISTRATIONS_PER_HOUR is not a number.
     """
-    database = Database(url(os.environ))
+    database = shared(os.environ)
     per_hour = number(os.environ, "REGISTRATIONS_PER_HOUR", REGISTRATIONS_PER_HOUR)
     outbox = None
     if switch(os.environ, "CONFIRM_EMAIL", default=True):

@@ -1,6 +1,7 @@
 """The SQL database: its address from the environment, its connection pool, and transactions that are retried."""
 
 import contextlib
+import functools
 import logging
 import random
 import time
@@ -81,6 +82,20 @@ def url(environ: Mapping[str, str]) -> URL:
         raise BadSetting("DATABASE_URL is not a valid database URL: use DIALECT://USER:PASSWORD@HOST/NAME.") from error
     drivers = {"mysql": "mysql+pymysql", "mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg"}
     return parsed.set(drivername=drivers.get(parsed.drivername, parsed.drivername))
+
+
+def shared(environ: Mapping[str, str]) -> "Database":
+    """Returns the database that the environment names, with one connection pool per process.
+
+    Raises:
+        BadSetting: as ``url`` does.
+    """
+    return _opened(url(environ))
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(address: URL) -> "Database":
+    return Database(address)
 
 
 class Database:

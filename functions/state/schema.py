@@ -81,6 +81,23 @@ users = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("confirmed_at", BigInteger),
     Column("unsubscribed_at", BigInteger),
+    Column("token_version", Integer, nullable=False, default=0, server_default="0"),
+    **_OPTIONS,
+)
+
+#: API keys of users, by the SHA-256 of the key, which has 178 random bits. ``scopes`` are separated by spaces;
+#: ``used_at`` is the beginning of the day on which the key was last used.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("owner", String(32), nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("scopes", String(100), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("used_at", BigInteger),
     **_OPTIONS,
 )
 

@@ -5,7 +5,6 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import functions_framework
@@ -13,9 +12,9 @@ import msgspec
 from flask import Request, Response
 
 from functions import security_log
-from functions.http_endpoint import Routes, client_address, identify, json_response, read_query
+from functions.http_endpoint import Routes, client_address, identify, iso_time, json_response, read_query
 from functions.shares import Shares, TooManyRequests
-from functions.state.database import Database, url
+from functions.state.database import shared
 from functions.state.jobs import STEPS, Job, Jobs
 from functions.state.schema import UserId
 from functions.state.watcher import JobWatcher
@@ -119,19 +118,13 @@ def _shown(job: Job) -> dict[str, Any]:
         "options": json.loads(job.options.to_json()),
         "error": job.error,
         "warning": job.warning,
-        "created": _iso(job.created_at),
-        "finished": _iso(job.finished_at),
+        "created": iso_time(job.created_at),
+        "finished": iso_time(job.finished_at),
     }
 
 
 def _status(job: Job) -> str:
     return _STATUS.get(job.state, job.state)
-
-
-def _iso(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _user(request: Request) -> UserId:
@@ -141,7 +134,7 @@ def _user(request: Request) -> UserId:
 @functools.cache
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
-    jobs = Jobs(Database(url(os.environ)))
+    jobs = Jobs(shared(os.environ))
     return Dependencies(jobs, JobWatcher(jobs.with_ids), Shares.from_environ(os.environ))
 
 

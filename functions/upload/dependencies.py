@@ -18,7 +18,7 @@ from functions.media.space import FreeSpace
 from functions.settings import number
 from functions.shares import Shares
 from functions.state.blobs import Blobs
-from functions.state.database import Database, url
+from functions.state.database import shared
 from functions.state.jobs import Jobs
 from functions.state.outbox import Outbox
 from functions.state.quota import QUOTA_BYTES, Quota
@@ -73,7 +73,7 @@ def dependencies() -> Dependencies:
     Raises:
         BadSetting: a variable is missing or malformed.
     """
-    database = Database(url(os.environ))
+    database = shared(os.environ)
     media = connect(os.environ)
     return Dependencies(
         media=media,

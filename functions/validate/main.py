@@ -1,12 +1,12 @@
-"""Validates tokens for services that cannot do it themselves."""
+"""Validates tokens and API keys for services that cannot do it themselves."""
 
 import os
 
 import functions_framework
+import msgspec
 from flask import Request, Response
 
-from functions.auth.tokens import Verifier, verifier
-from functions.http_endpoint import Routes, json_response
+from functions.http_endpoint import Routes, identify, json_response
 from functions.validate import api
 
 
@@ -17,16 +17,8 @@ def validate(request: Request) -> Response:
 
 
 def _validate(request: Request) -> Response:
-    return json_response(claims(request.headers.get("Authorization"), verifier(os.environ)))
-
-
-def claims(authorization: str | None, verifier: Verifier) -> dict[str, object]:
-    """Returns the claims of the token in an Authorization header.
-
-    Raises:
-        NotAuthenticated: the token is missing or invalid.
-    """
-    return dict(verifier.authenticate(authorization).claims)
+    claims = identify(request, os.environ).claims
+    return json_response(msgspec.convert(claims, api.Claims))
 
 
 _ROUTES = Routes({api.VALIDATE: _validate})

@@ -28,6 +28,7 @@ class Section(NamedTuple):
 SECTIONS: Final = (
     Section("Accounts", "Registering, logging in, and confirming the address.", ("register", "confirm", "login")),
     Section("Tokens", "Validating tokens.", ("validate",)),
+    Section("API keys", "What programs send in place of a token.", ("account",)),
     Section("Uploads", "Sending videos, in one request or in parts (tus).", ("upload",)),
     Section("Jobs", "Following conversions, and deleting videos and MP3s.", ("status",)),
     Section("MP3s", "Downloading MP3s.", ("download",)),
@@ -43,7 +44,7 @@ _SCHEMES: Final = {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "The token of `POST /login`.",
+        "description": "The token of `POST /login`, or an API key.",
     },
     "link": {
         "type": "apiKey",

@@ -16,6 +16,11 @@ from functions.settings import BadSetting
 #: Whoever locks a row with SELECT ... FOR UPDATE needs the right to update a column of it, in PostgreSQL and in MySQL.
 #: The date of a registration is the least harmful: nothing depends on it.
 _LOCK_USER: Final = "SELECT (id, role), UPDATE (created_at)"
+#: Of whoever identifies the user of a token or an API key (``functions.auth.identification``).
+_IDENTIFY: Final = {
+    "users": "SELECT (id, role, token_version, username)",
+    "api_keys": "SELECT (digest, expires_at, id, owner, scopes, used_at), UPDATE (used_at)",
+}
 _WRITE_BLOBS: Final = "SELECT, INSERT, UPDATE (expires_at, size), DELETE"
 #: Recording a mail, and postponing it once its event is published.
 _ADD_MAIL: Final = "SELECT (id, attempts, due_at), INSERT, UPDATE (due_at)"
@@ -39,22 +44,32 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "logins": "SELECT, INSERT, UPDATE, DELETE",
     },
     "confirm": {
-        "users": "SELECT (id, username, email, confirmed_at, unsubscribed_at), UPDATE (confirmed_at, unsubscribed_at)",
+        **_IDENTIFY,
+        "users": "SELECT (confirmed_at, email, id, role, token_version, unsubscribed_at, username), "
+        "UPDATE (confirmed_at, unsubscribed_at)",
         **_ASK_TO_CONFIRM,
     },
+    "account": {
+        "users": "SELECT (id, role, token_version, username), UPDATE (created_at)",
+        "api_keys": "SELECT, INSERT, UPDATE (used_at), DELETE",
+    },
+    "validate": _IDENTIFY,
     "upload": {
-        "users": _LOCK_USER,
+        **_IDENTIFY,
+        "users": "SELECT (id, role, token_version, username), UPDATE (created_at)",
         "jobs": "SELECT, INSERT, UPDATE (due_at)",
         "blobs": _WRITE_BLOBS,
         "uploads": "SELECT, INSERT, UPDATE, DELETE",
     },
     "status": {
+        **_IDENTIFY,
         "jobs": "SELECT, UPDATE (due_at), DELETE",
         "pieces": "SELECT (job), DELETE",
         "mails": "SELECT (job), DELETE",
         "blobs": "SELECT (job), UPDATE (expires_at)",
     },
     "download": {
+        **_IDENTIFY,
         "jobs": "SELECT",
     },
     "convert": {

@@ -29,6 +29,8 @@ FORBIDDEN = {
     "status": "SELECT email FROM users",
     "confirm": "UPDATE users SET email = 'eve@example.org'",
     "upload": "SELECT password_hash FROM users",
+    "account": "UPDATE users SET role = 'admin'",
+    "validate": "SELECT password_hash FROM users",
     "notify": "SELECT password_hash FROM users",
     "register": "SELECT password_hash FROM users",
     "login": "UPDATE users SET role = 'admin'",

@@ -9,17 +9,22 @@ from pathlib import Path
 
 import pytest
 from flask import Request, Response
+from sqlalchemy import insert
 from werkzeug.test import EnvironBuilder
 
 from functions.auth.tokens import Signer
-from functions.state.schema import UserId
+from functions.state.database import Database
+from functions.state.schema import UserId, users
 from tests.support.databases import sqlite
 from tests.unit.auth.test_tokens import KEY, private_pem, public_pem
 
 LINK_KEY = "k" * 32
+#: The user who exists at the beginning.
+USER = "f" * 32
 #: What the functions build once per process.
 _CACHED = {
     "register": "dependencies",
+    "account": "dependencies",
     "confirm": "dependencies",
     "login": "dependencies",
     "status": "dependencies",
@@ -59,15 +64,23 @@ def basic(username: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
-def bearer(username: str, user: str = "f" * 32) -> str:
+def bearer(username: str, user: str = USER) -> str:
     """Returns an Authorization header with a valid token."""
     return "Bearer " + Signer(private_pem(KEY)).sign(UserId(user), username, "user")
 
 
+def add_user(database: Database, user: str = USER, username: str = "ann") -> None:
+    """Adds a user whose tokens are valid and who cannot log in."""
+    row = {"id": user, "username": username, "email": "ann@example.org", "name": "Ann", "password_hash": ""}
+    statement = insert(users).values(**row, role="user", created_at=0, confirmed_at=0)
+    database.run(lambda connection: connection.execute(statement))
+
+
 @contextmanager
 def functions(directory: Path) -> Iterator[pytest.MonkeyPatch]:
-    """Gives the functions an empty database, a media directory and keys, and makes them forget these afterwards."""
+    """Gives the functions a database with one user, a media directory and keys; makes them forget these afterwards."""
     with sqlite(directory) as database, pytest.MonkeyPatch.context() as patch:
+        add_user(database)
         patch.setenv("DATABASE_URL", database.engine.url.render_as_string())
         patch.setenv("MEDIA_DIR", str(directory))
         patch.setenv("K_SINK", "http://127.0.0.1:9")

@@ -51,6 +51,13 @@ def test_every_operation_has_a_name_of_its_own(document: dict[str, Any]) -> None
         assert len({each[key] for each in described}) == len(described)
 
 
+def test_every_operation_that_takes_a_key_says_what_the_key_must_allow() -> None:
+    declared = [operation for each in openapi.operations().values() for operation in each]
+    unlimited = {each.path for each in declared if "token" in each.access and each.scope is None}
+    assert unlimited == {"/validate"}, "any key may call these"
+    assert not [each.path for each in declared if each.access in ("anyone", "password", "link") and each.scope]
+
+
 def test_every_option_is_declared() -> None:
     assert list(OptionFields.__struct_fields__) == [field.name for field in fields(Options)]
 

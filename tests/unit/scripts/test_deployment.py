@@ -76,7 +76,7 @@ def test_only_the_functions_that_users_call_are_public() -> None:
         for name, each in SERVICES.items()
         if each["metadata"]["labels"].get("networking.knative.dev/visibility") != "cluster-local"
     }
-    assert public == {"register", "login", "confirm", "validate", "upload", "status", "download", "gateway"}
+    assert public == {"register", "login", "confirm", "account", "validate", "upload", "status", "download", "gateway"}
 
 
 def test_triggers_deliver_as_many_events_at_once_as_pods_can_handle() -> None:
@@ -110,7 +110,7 @@ def test_the_gateway_calls_functions_by_their_cluster_names() -> None:
     upstreams = {name.removesuffix("_UPSTREAM").lower(): value for name, value in env.items() if "_UPSTREAM" in name}
     assert upstreams == {
         name: f"{name}.mp3burst.svc.cluster.local"
-        for name in ("register", "login", "confirm", "validate", "upload", "status", "download")
+        for name in ("register", "login", "confirm", "account", "validate", "upload", "status", "download")
     }
 
 
@@ -165,7 +165,7 @@ def test_manifests_get_the_full_names_of_our_images() -> None:
     assert container["image"] == "registry/convert:1"
     assert SERVICES["encode"]["spec"]["template"]["spec"]["containers"][0]["image"] == "mp3burst/convert:latest"
     assert manifests.images(SERVICES.values()) == {
-        *("register", "login", "confirm", "validate", "upload", "status", "download"),
+        *("register", "login", "confirm", "account", "validate", "upload", "status", "download"),
         *("convert", "notify", "sweep", "gateway"),
     }
 
