@@ -1,14 +1,17 @@
 """What every SQL database must do with the pieces of a job: split once, encoded by many workers, joined once."""
 
 import functools
+import threading
 
 import pytest
 
-from events.schema import ConversionFailed, JobId, Mp3Ready, PieceCut, PiecesEncoded
+from events.errors import NotPublished
+from events.schema import ConversionFailed, Event, JobId, Mp3Ready, PieceCut, PiecesEncoded
 from functions.state.blobs import BlobExpired
 from functions.state.database import Database
 from functions.state.jobs import Job, JobNotFound, Jobs, Outcome
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, Lease, LeaseTerms
+from functions.state.outbox import Outbox
 from functions.state.pieces import PieceOutput, Pieces, SplitRecord
 from tests.contract.test_jobs import OWNER, Records, at_once
 from tests.support.databases import SHORT, make_past
@@ -64,6 +67,43 @@ def test_last_of_many_encoders_completes_the_set(records: PieceRecords) -> None:
         encode = functools.partial(records.encode, job)
         assert sorted(events or [] for events in at_once(6, encode)) == [[], [], [], [], [], [PiecesEncoded(job)]]
         assert records.count("jobs", id=job, state="joining", done=6) == 1
+
+
+def test_the_events_of_many_pieces_are_published_several_at_a_time(records: PieceRecords) -> None:
+    """The trap: 255 workers wait for the first, which publishes and records their events one after the other."""
+    job = records.split_job(257)
+    assert records.pieces.claim(job, 0) is not None
+    events = records.pieces.admit(OWNER)
+    published: list[Event] = []
+    two = threading.Barrier(2, timeout=10)
+
+    def publish(event: Event, _: float) -> None:
+        two.wait()
+        published.append(event)
+
+    Outbox(records.database, publish).emit_all(events)
+    assert len(published) == 256
+    assert set(published) == {PieceCut(job, n) for n in range(1, 257)}
+    make_past(records.database, "pieces", "due_at", 60_000)
+    assert records.overdue.due(500) == []
+
+
+def test_pieces_whose_events_the_broker_refuses_stay_due(records: PieceRecords) -> None:
+    job = records.split_job(101)
+    assert records.pieces.claim(job, 0) is not None
+    events = records.pieces.admit(OWNER)
+    tried: list[Event] = []
+
+    def publish(event: Event, _: float) -> None:
+        tried.append(event)
+        if event not in events[:20]:
+            raise NotPublished
+
+    Outbox(records.database, publish).emit_all(events)
+    assert len(tried) < 40
+    make_past(records.database, "pieces", "due_at", 60_000)
+    due = {due.event for due in records.overdue.due(500)}
+    assert due == set(events[20:])
 
 
 def test_progress_counts_pieces(records: PieceRecords) -> None:
