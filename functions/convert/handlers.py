@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from events.schema import Event, JobId
 from functions.convert import cover, pipeline, silence, track_list
@@ -31,6 +31,7 @@ from functions.convert.streams import SupportsWrite
 from functions.convert.track_list import ListedTrack
 from functions.convert.workspace import workspace
 from functions.media import BlobCorrupt, BlobId, BlobNotFound, Description
+from functions.media.read_ahead import read_blobs
 from functions.state.blobs import RenewingWriter
 from functions.state.database import DatabaseUnavailable
 from functions.state.jobs import Job, Jobs, Outcome
@@ -359,17 +360,13 @@ def _copy_blob(blob: BlobId, out: SupportsWrite, renewer: LeaseRenewer, deps: De
 
 
 def _blob_chunks(blobs: Iterable[BlobId], renewer: LeaseRenewer, deps: Dependencies) -> Iterator[bytes]:
-    for blob in blobs:
-        with deps.media.pieces.open(blob) as source:
-            yield from _chunks(source, renewer)
+    for chunk in read_blobs(deps.media.pieces, blobs):
+        renewer.check()
+        yield chunk
 
 
 def _file_chunks(path: Path, renewer: LeaseRenewer) -> Iterator[bytes]:
     with path.open("rb") as source:
-        yield from _chunks(source, renewer)
-
-
-def _chunks(source: Any, renewer: LeaseRenewer) -> Iterator[bytes]:
-    while chunk := source.read(_CHUNK):
-        renewer.check()
-        yield chunk
+        while chunk := source.read(_CHUNK):
+            renewer.check()
+            yield chunk

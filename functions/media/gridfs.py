@@ -310,9 +310,11 @@ class GridFSReader(VerifyingReader):
     def _ensure_streaming(self, n: int) -> bool:
         """Starts a query for the chunks after ``n`` unless one is running, and returns whether it has answered.
 
-        Until it has, chunks are fetched singly: some servers take long to answer.
+        Until it has, chunks are fetched singly: some servers take long to answer. So are the last few of a file.
         """
         if self._cursor is None:
+            if n + SINGLE_FETCHES >= self.stat.size // self._chunk_size:
+                return False
             self._start_streaming(n + 1)
             return False
         self._cursor_answered = self._cursor_answered or self._batches_ahead[0].done()
