@@ -8,7 +8,7 @@ attributes are those of CloudEvents 1.0.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
 from typing import Any, ClassVar, NewType
 
 from events.errors import Mp3burstError
@@ -22,6 +22,8 @@ _ID = re.compile("[0-9a-f]{32}")
 #: The fields of events that have such an id.
 _ID_FIELDS = ("job", "user")
 _MAX_INTEGER = 2**31 - 1  # the maximum of an INTEGER column
+#: Of the data of every event. A change that its consumers cannot read needs another one.
+_SCHEMA_VERSION = 1
 
 
 class BadEvent(Mp3burstError):
@@ -49,6 +51,24 @@ class Event:
         """The CloudEvents id: the same for equal events, whichever function emits them."""
         return f"{self.subject}.{self.type.removeprefix(PREFIX)}"
 
+    @classmethod
+    def schema_id(cls) -> str:
+        """Returns the CloudEvents dataschema, which is the ``$id`` of ``json_schema``."""
+        return f"urn:mp3burst:event:{cls.type.removeprefix(PREFIX)}:{_SCHEMA_VERSION}"
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """Returns the JSON Schema of the data: what ``parse`` accepts."""
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$id": cls.schema_id(),
+            "title": cls.__name__,
+            "description": (cls.__doc__ or "").strip(),
+            "type": "object",
+            "properties": {field.name: _field_schema(field) for field in fields(cls)},
+            "required": [field.name for field in fields(cls)],
+        }
+
     def headers(self, source: str) -> dict[str, str]:
         """Returns the CloudEvents attributes as headers, the same for HTTP and AMQP in binary mode.
 
@@ -61,6 +81,7 @@ class Event:
             "ce-type": self.type,
             "ce-source": source,
             "ce-subject": self.subject,
+            "ce-dataschema": self.schema_id(),
             "content-type": "application/json",
         }
 
@@ -185,6 +206,12 @@ def parse(type_: str, data: object) -> Event:
     if faults:
         raise BadEvent(f"The data of {type_} is wrong: {'; '.join(faults)}.")
     return kind(**{field.name: data[field.name] for field in fields(kind)})
+
+
+def _field_schema(field: Field[Any]) -> dict[str, Any]:
+    if field.name in _ID_FIELDS:
+        return {"type": "string", "pattern": f"^{_ID.pattern}$"}
+    return {"type": "integer", "minimum": 0, "maximum": _MAX_INTEGER}
 
 
 def _faults(kind: type[Event], data: Mapping[str, Any]) -> list[str]:

@@ -24,8 +24,8 @@ Scope = Literal["upload", "read", "delete", "account"]
 
 #: A point in time.
 Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-#: The id of a job, a user or a blob.
-Id = Annotated[str, Meta(examples=["0f8fad5bd9cb469fa16570867728950e"])]
+#: The id of a job or a user, 32 hexadecimal digits, or of a video or an MP3, 24.
+Id = Annotated[str, Meta(pattern="^(?:[0-9a-f]{32}|[0-9a-f]{24})$")]
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"

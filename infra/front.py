@@ -28,6 +28,16 @@ OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOM
 #: Seconds without accepting connections after one could not be accepted.
 ACCEPT_PAUSE: Final = 1.0
 
+#: Of the static documents. Unlike other responses, other sites may read them, and the page may use its style sheet.
+DOCUMENT_HEADERS: Final = {
+    "Access-Control-Allow-Origin": "*",
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
 #: What is wrong with a request, or with the function that it is for, by status.
 MESSAGES: Final = {
     400: "The request is not valid HTTP: check the client that sends it.",

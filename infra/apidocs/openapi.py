@@ -26,7 +26,7 @@ class Section(NamedTuple):
 
 
 SECTIONS: Final = (
-    Section("Accounts", "Registering, logging in, and confirming the address.", ("register", "confirm", "login")),
+    Section("Accounts", "Registering, logging in, and confirming the address.", ("register", "login", "confirm")),
     Section("Tokens", "Validating tokens.", ("validate",)),
     Section("API keys", "What programs send in place of a token.", ("account",)),
     Section("Uploads", "Sending videos, in one request or in parts (tus).", ("upload",)),
@@ -65,7 +65,6 @@ _INVALID: Final = "A value is missing or invalid; `errors` says what is wrong wi
 #: Of every request: those of the servers in front of the functions.
 COMMON: Final = tuple(status for status in front.MESSAGES if status != 405)
 _RETRY_AFTER: Final = {429, 503, 507}
-_TITLES: Final = {460: "Checksum Mismatch"}
 
 
 def operations() -> dict[str, list[Operation]]:
@@ -77,6 +76,11 @@ def operations() -> dict[str, list[Operation]]:
         defined = [value for value in vars(module).values() if isinstance(value, Operation)]
         found.setdefault(parts[1], []).extend(defined)
     return found
+
+
+def version() -> str:
+    """Returns the version of mp3burst."""
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
 def document() -> dict[str, Any]:
@@ -93,7 +97,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.1",
         "info": {
             "title": "mp3burst",
-            "version": tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"],
+            "version": version(),
             "description": _ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
@@ -201,12 +205,18 @@ def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     problems = dict(operation.problems)
     if "token" in _ACCESS[operation.access]:
         problems.setdefault(401, _UNAUTHENTICATED)
-    if operation.query or operation.body:
+    if operation.body or any(_may_be_invalid(each) for each in _parameters(operation)):
         problems.setdefault(422, _INVALID)
     responses |= {str(status): _problem(status, meaning, has_body) for status, meaning in problems.items()}
     for status in COMMON:
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{_common_name(status)}"})
     return dict(sorted(responses.items()))
+
+
+def _may_be_invalid(parameter: dict[str, Any]) -> bool:
+    """Returns whether a parameter of the query can be missing or have an invalid value."""
+    is_any_text = parameter["schema"] == {"type": "string"}
+    return parameter["in"] == "query" and (parameter["required"] or not is_any_text)
 
 
 def _answer(answer: Answer, schemas: _Schemas, has_body: bool) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from events.http import unix_url
 from events.rabbitmq.topology import Topology
 from functions.settings import refuse_outdated
 from infra import config
+from infra.apidocs.site import documents
 from infra.local import bridge_runner, control
 from infra.local.broker import Broker
 from infra.local.connections import accept
@@ -147,7 +148,7 @@ async def _run(manifests: Manifests, environments: dict[str, dict[str, str]], da
         return web.json_response({"functions": pools, **await broker.status()})
 
     event_pages = bridge_runner.pages(functions) if uses_rabbitmq else {"/_broker": broker.receive}
-    ingress = Ingress(functions, os.environ)
+    ingress = Ingress(functions, os.environ, documents())
     pages = control.server({"/_platform": status, **event_pages})
     accepting = asyncio.create_task(ingress.server.accept(listeners.public))
     accepting_events = asyncio.create_task(accept(listeners.pages, pages, ingress.server.log))

@@ -12,6 +12,7 @@ from yarl import URL
 from events.errors import TryAgain
 from functions.http_endpoint import is_trusted_proxy, nearest_client
 from infra import front
+from infra.apidocs.site import Document
 from infra.local.clients import Clients
 from infra.local.connections import Connections
 from infra.local.instances import NoInstance, Pool
@@ -98,13 +99,17 @@ class Functions:
 class Ingress:
     """The HTTP server for users."""
 
-    def __init__(self, functions: Functions, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, functions: Functions, environ: Mapping[str, str], documents: Mapping[str, Document] | None = None
+    ) -> None:
         """Creates the server; ``server.accept`` runs it.
 
         Args:
             functions: where requests go.
             environ: ``TRUSTED_PROXIES``.
+            documents: what is served as it is, by path.
         """
+        self._documents = documents or {}
         self._functions = functions
         self._environ = environ
         self._find = router(pool.function for pool in functions.pools.values())
@@ -117,6 +122,8 @@ class Ingress:
         host = request.headers.get("Host", "").partition(":")[0].lower()
         path = request.rel_url.raw_path
         name = self._find(host, path)
+        if name is None and path in self._documents and not host.endswith(".localhost"):
+            return _static(request, self._documents[path])
         if name is None:
             return problem(404, "There is nothing at this address: check the path.")
         if self.draining:
@@ -156,6 +163,13 @@ class Ingress:
             if request.transport:
                 request.transport.abort()  # A truncated response must not look complete.
         return response
+
+
+def _static(request: web.BaseRequest, document: Document) -> web.Response:
+    if request.method not in ("GET", "HEAD"):
+        return problem(405, front.MESSAGES[405])
+    headers = {**front.DOCUMENT_HEADERS, "Content-Type": document.content_type}
+    return web.Response(body=document.content, headers=headers)
 
 
 class _RequestBody:

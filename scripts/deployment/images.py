@@ -32,6 +32,7 @@ _AT_ONCE = 3
 def _files(name: str) -> Iterator[Path]:
     if name == "gateway":
         yield from (ROOT / "functions/gateway").iterdir()
+        yield from _documents()
         return
     yield from (ROOT / file for file in _ALL)
     yield from (ROOT / "events").rglob("*.py")
@@ -46,6 +47,15 @@ def _files(name: str) -> Iterator[Path]:
     else:
         yield from (ROOT / file for file in _FUNCTIONS)
         yield from (ROOT / "functions" / name).rglob("*.py")
+
+
+def _documents() -> Iterator[Path]:
+    """Yields the files that the documents of the API are made from."""
+    yield from (ROOT / file for file in (*_ALL[1:], "infra/front.py", "functions/auth/limits.py"))
+    yield from (ROOT / "events").glob("*.py")
+    yield from (ROOT / "functions").glob("*.py")
+    yield from (ROOT / "functions").rglob("api.py")
+    yield from (path for path in (ROOT / "infra/apidocs").iterdir() if path.is_file())
 
 
 def tag(name: str) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from infra.apidocs.site import write
 from tests.support.paths import ROOT
 from tests.support.servers import program
 from tests.support.servers.process import Server
@@ -35,10 +36,11 @@ class Gateway(Server):
     def prepare(self) -> None:
         """Writes its configuration to where its workers, which run as another user, can read it."""
         self.folder.chmod(0o755)
-        text = filled(
-            CONFIGURATION.read_text(), {"BEHIND_PROXY": "no", **self._environ, "LISTEN": f"127.0.0.1:{self.port}"}
-        )
-        (self.folder / "nginx.conf").write_text(text.replace(" /tmp/", f" {self.folder}/"))
+        write(self.folder / "documents")
+        own = {"LISTEN": f"127.0.0.1:{self.port}", "DOCUMENTS": str(self.folder / "documents")}
+        template = CONFIGURATION.read_text().replace(" /tmp/", f" {self.folder}/")
+        text = filled(template, {"BEHIND_PROXY": "no", **self._environ, **own})
+        (self.folder / "nginx.conf").write_text(text)
 
     def command(self) -> list[str]:
         """Returns the command that starts the server in the foreground."""

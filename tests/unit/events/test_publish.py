@@ -33,6 +33,7 @@ def test_event_arrives_in_binary_mode(broker: Function) -> None:
         "ce-type": "dev.mp3burst.piece.cut",
         "ce-source": "/mp3burst/convert",
         "ce-subject": EVENT.job,
+        "ce-dataschema": "urn:mp3burst:event:piece.cut:1",
         "content-type": "application/json",
     }
 

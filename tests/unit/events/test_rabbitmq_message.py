@@ -20,6 +20,7 @@ def test_event_survives_the_round_trip(event: Event) -> None:
         "ce-type": event.type,
         "ce-source": "/mp3burst/upload",
         "ce-subject": JOB,
+        "ce-dataschema": event.schema_id(),
         "content-type": "application/json",
     }
 

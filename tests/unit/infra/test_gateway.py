@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from infra import front
+from infra.apidocs.site import documents
 from tests.support.paths import ROOT
 from tests.support.servers import free_port
 from tests.support.servers.nginx import CONFIGURATION, Gateway
@@ -187,9 +188,26 @@ def test_scheme_and_host_of_a_tls_proxy_are_kept(gateway: Gateway, function: Fun
     assert {"X-Forwarded-Proto: https", "X-Forwarded-Host: mp3converter.com"} <= set(lines)
 
 
-@pytest.mark.parametrize("path", ["/", "/uploads", "/downloadx", "/.well-known/jwksXjson", "/sweep", "/_platform"])
+@pytest.mark.parametrize(
+    "path", ["/", "/uploads", "/downloadx", "/.well-known/jwksXjson", "/sweep", "/_platform", "/schemas", "/docs/"]
+)
 def test_unknown_path_is_a_404_problem(gateway: Gateway, path: str) -> None:
     assert problem(gateway, path)["status"] == 404
+
+
+@pytest.mark.parametrize("path", sorted(documents()))
+def test_documents_are_served(gateway: Gateway, path: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    with contextlib.closing(connection):
+        for method, body in (("GET", documents()[path].content), ("HEAD", b"")):
+            connection.request(method, path)
+            with connection.getresponse() as answer:
+                assert (answer.status, answer.read()) == (200, body)
+                assert answer.headers["Content-Type"] == documents()[path].content_type
+                assert {name: answer.headers[name] for name in front.DOCUMENT_HEADERS} == front.DOCUMENT_HEADERS
+        connection.request("POST", path)
+        with connection.getresponse() as answer:
+            assert json.load(answer)["status"] == answer.status == 405
 
 
 def test_unreachable_function_is_a_502_problem(gateway: Gateway) -> None:

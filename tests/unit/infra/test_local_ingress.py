@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from infra import front
+from infra.apidocs.site import documents
 from infra.local.clients import Clients
 from infra.local.ingress import Functions, Ingress
 from infra.local.manifests import Function
@@ -29,7 +30,7 @@ class NoFunctions:
 
 async def ask(request: bytes) -> bytes:
     """Sends a request to an ingress and returns everything that it answers until it closes the connection."""
-    ingress = Ingress(cast("Functions", NoFunctions()), {})
+    ingress = Ingress(cast("Functions", NoFunctions()), {}, documents())
     with socket.create_server(("127.0.0.1", 0)) as listener:
         accepting = asyncio.create_task(ingress.server.accept(listener))
         reader, writer = await asyncio.open_connection(*listener.getsockname())
@@ -93,3 +94,20 @@ def test_requests_in_progress_of_a_network() -> None:
     assert clients.enter("192.0.2.2")
     clients.leave("192.0.2.1")
     assert clients.enter("192.0.2.1")
+
+
+@pytest.mark.parametrize("path", sorted(documents()))
+def test_documents_are_served(path: str) -> None:
+    def answer(method: str, host: str = "h") -> tuple[int, dict[str, str], bytes]:
+        request = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+        head, _, body = asyncio.run(ask(request)).partition(b"\r\n\r\n")
+        line, *lines = head.decode().split("\r\n")
+        return int(line.split()[1]), dict(each.split(": ", 1) for each in lines), body
+
+    for method, content in (("GET", documents()[path].content), ("HEAD", b"")):
+        status, headers, body = answer(method)
+        assert (status, body) == (200, content)
+        assert headers["Content-Type"] == documents()[path].content_type
+        assert front.DOCUMENT_HEADERS.items() <= headers.items()
+    assert answer("POST")[0] == 405
+    assert answer("GET", "web.localhost")[0] != 200, "the host name of a function has only its paths"
