@@ -24,6 +24,7 @@ from functions.convert.distribution import EncodedPiece, JobPlan, encode_piece, 
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg.binary import default_ffmpeg
 from functions.convert.ffmpeg.encoder import EncoderInput
+from functions.convert.meter import Meter
 from functions.convert.mp3 import assemble, id3
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek import excerpt
@@ -32,6 +33,7 @@ from functions.convert.track_list import ListedTrack
 from functions.convert.workspace import workspace
 from functions.media import BlobCorrupt, BlobId, BlobNotFound, Description
 from functions.media.read_ahead import read_blobs
+from functions.progress import READ_SHARE
 from functions.state.blobs import RenewingWriter
 from functions.state.database import DatabaseUnavailable
 from functions.state.jobs import Job, Jobs, Outcome
@@ -168,9 +170,11 @@ def _mp3_output(jobs: Jobs, lease: Lease[Job], outcome: Outcome, deps: Dependenc
 
 def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Output:
     job = lease.row
+    meter = Meter(alone=True)
 
     def on_read(fraction: float) -> None:
-        renewer.report(fraction * pipeline.DEMUX_SHARE)
+        renewer.report(fraction * READ_SHARE)
+        meter.reading()
 
     with (
         workspace() as directory,
@@ -183,12 +187,12 @@ def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Ou
         plan = plan_pieces(stream.info, job.options, deps.fanout_seconds, deps.max_pieces)
         if plan is not None:
             Budget(deps.max_seconds).check_seconds(plan.end_seconds)
-            return _split(lease, stream.complete(on_read), plan, renewer, deps)
-        outcome = _make_mp3(job, stream, renewer, deps)
+            return _split(lease, stream.complete(on_read), plan, renewer, deps, meter)
+        outcome = _make_mp3(job, stream, renewer, deps, meter)
     return _mp3_output(deps.jobs, lease, outcome, deps)
 
 
-def _make_mp3(job: Job, stream: TrackStream, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
+def _make_mp3(job: Job, stream: TrackStream, renewer: LeaseRenewer, deps: Dependencies, meter: Meter) -> Outcome:
     description = Description(job.owner, job.id, _mp3_name(job.filename), "audio/mpeg")
     with deps.blobs.writing(deps.media, "mp3s", description) as mp3:
         reservation = _mp3_reservation(job, mp3, deps)
@@ -203,10 +207,12 @@ def _make_mp3(job: Job, stream: TrackStream, renewer: LeaseRenewer, deps: Depend
         def on_progress(fraction: float) -> None:
             renewer.report(fraction)
             mp3.renew()
+            if stream.growing:
+                meter.reading()
 
         result = pipeline.convert_track(stream, ReservedWriter(mp3, reservation), settings, on_progress)
     log.info("job %s: %.1f s of audio became %d bytes of MP3", job.id, result.duration, mp3.size)
-    return Outcome(mp3.blob, result.duration, result.warning, mp3.size)
+    return Outcome(mp3.blob, result.duration, result.warning, mp3.size, meter.usage())
 
 
 def _mp3_reservation(job: Job, mp3: RenewingWriter, deps: Dependencies) -> Reservation:
@@ -215,7 +221,9 @@ def _mp3_reservation(job: Job, mp3: RenewingWriter, deps: Dependencies) -> Reser
     return Reservation(deps.blobs, mp3.blob, mp3.granted, grant, MP3_STEP)
 
 
-def _split(lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewer, deps: Dependencies) -> Output:
+def _split(
+    lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewer, deps: Dependencies, meter: Meter
+) -> Output:
     """Stores the audio track and the head of the MP3; recording them creates the pieces."""
     job = lease.row
     description = Description(job.owner, job.id, "audio", "application/octet-stream")
@@ -238,7 +246,8 @@ def _split(lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewe
         truncated=track.truncated,
         silent=silence.warning_for(track, job.options),
     )
-    record = SplitRecord(audio.blob, head.blob, job_plan.to_json(), tuple("{}" for _ in plan.ranges), size)
+    rows = tuple("{}" for _ in plan.ranges)
+    record = SplitRecord(audio.blob, head.blob, job_plan.to_json(), rows, size, meter.usage())
     log.info("job %s: %.0f s of audio are split into %d pieces", job.id, track.duration, len(plan.ranges))
 
     def discard() -> None:
@@ -249,6 +258,7 @@ def _split(lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewe
 
 
 def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Output:
+    meter = Meter(alone=True)
     plan = _plan_of(job).plan
     frame_range = plan.ranges[lease.row.n]
     description = Description(job.owner, job.id, f"piece {lease.row.n}", "audio/mpeg")
@@ -271,7 +281,7 @@ def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Depen
                 out.renew()
 
             piece = encode_piece(source, frame_range, ReservedWriter(out, reservation), on_progress)
-    output = PieceOutput(out.blob, piece.to_json(), max(out.size - reservation.share, 0))
+    output = PieceOutput(out.blob, piece.to_json(), max(out.size - reservation.share, 0), meter.usage())
     return Output(
         record=lambda: deps.pieces.encoded(lease, output),
         discard=lambda: deps.blobs.discard(deps.media, "pieces", output.blob),
@@ -279,6 +289,7 @@ def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Depen
 
 
 def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
+    meter = Meter(alone=False)
     job_plan = _plan_of(job)
     outputs = deps.pieces.outputs(job.id)
     pieces = [EncodedPiece.from_json(output.plan) for output in outputs]
@@ -308,7 +319,7 @@ def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
     warning = assemble.warning_for(
         job_plan.missing, job_plan.truncated, errors, job_plan.silent, job_plan.warning, share
     )
-    return Outcome(mp3.blob, sound.duration, warning, mp3.size)
+    return Outcome(mp3.blob, sound.duration, warning, mp3.size, meter.usage())
 
 
 def _encode_whole(

@@ -24,9 +24,9 @@ from functions.convert.plan import FrameRange, Plan, decode_cost, nearest_rate, 
 from functions.convert.progress import OnProgress
 from functions.convert.streams import SupportsReadSeek, SupportsWrite
 from functions.options import Options
+from functions.progress import READ_SHARE
 
-#: Shares of demuxing and encoding in the progress; writing has the rest.
-DEMUX_SHARE = 0.05
+#: The share of encoding in the progress; reading has ``READ_SHARE``, writing the rest.
 _ENCODE_SHARE = 0.93
 
 
@@ -92,7 +92,7 @@ def to_mp3(
             source,
             Path(name),
             settings.options,
-            lambda done: on_progress(done * DEMUX_SHARE),
+            lambda done: on_progress(done * READ_SHARE),
             settings.ffmpeg,
             settings.budget.max_seconds,
             settings.filename,
@@ -104,7 +104,7 @@ def to_mp3(
 def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, on_progress: OnProgress) -> Result:
     """Converts a prepared track to MP3, like ``to_mp3``. Temporary files go to the track's directory."""
     track = stream.info
-    encoded = DEMUX_SHARE + _ENCODE_SHARE
+    encoded = READ_SHARE + _ENCODE_SHARE
     with cover.rendering(track, settings.ffmpeg or default_ffmpeg()) as picture:
         if track.container == "mp3":
             sound = assemble.copied_sound(track.path, track.skipped, track.discarded)
@@ -118,7 +118,7 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
             settings.budget.check_seconds(plan.end_seconds)
             settings.budget.reservation.require(plan.expected_size())
             sound, encoder_errors = _encode(
-                stream, plan, settings, lambda done: on_progress(DEMUX_SHARE + done * _ENCODE_SHARE)
+                stream, plan, settings, lambda done: on_progress(READ_SHARE + done * _ENCODE_SHARE)
             )
             errors = track.errors + silence.unmentioned(track, settings.options) + encoder_errors
             claimed = plan.seconds

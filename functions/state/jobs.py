@@ -1,12 +1,13 @@
 """Jobs: from an uploaded video to its MP3. Each transition is one transaction that reports whether it took place."""
 
+import functools
 import re
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, literal, null, or_, select, update
 
 from events.errors import Mp3burstError
 from events.schema import ConversionFailed, Event, JobEvent, JobId, Mp3Ready, PiecesEncoded, VideoUploaded
@@ -58,6 +59,46 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a successful attempt has used.
+
+    Attributes:
+        cpu_ms: milliseconds of CPU, those of its children included.
+        pod: the process that made the attempt.
+        read_ago: milliseconds since the video had been read, if this attempt has read it.
+    """
+
+    cpu_ms: int = 0
+    pod: str = ""
+    read_ago: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a job's receipt is made from. Times are milliseconds since 1970; what is not known is None.
+
+    Attributes:
+        size: bytes of the video.
+        mp3_size: bytes of the MP3.
+        started_at: when the job was claimed first.
+        stage_at: since when it is in its stage: claimed last, split, or all its pieces encoded.
+        read_at: when the video had been read.
+        encoded_at: when all pieces were encoded, if the job was split.
+        cpu_ms: milliseconds of CPU of the attempts that succeeded.
+        pods: how many processes made these attempts.
+    """
+
+    size: int | None = None
+    mp3_size: int | None = None
+    started_at: int | None = None
+    stage_at: int | None = None
+    read_at: int | None = None
+    encoded_at: int | None = None
+    cpu_ms: int = 0
+    pods: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job.
 
@@ -79,6 +120,10 @@ class Job:
         audio: the blob of the audio track, if the job was split.
         plan: how its pieces are encoded, as JSON, if the job was split.
         tracks: the audio tracks of the video, as JSON, once they are known.
+        is_deferred: whether it waits for its owner's turn.
+        is_leased: whether a worker has it, or had it when it ended.
+        record: what its receipt is made from.
+        seen_at: when it was read, by the database's clock; None if it was read in order to change it.
     """
 
     id: JobId
@@ -98,12 +143,55 @@ class Job:
     audio: BlobId | None = None
     plan: str | None = None
     tracks: str | None = None
+    is_deferred: bool = False
+    is_leased: bool = False
+    record: Record = field(default_factory=Record)
+    seen_at: int | None = field(default=None, compare=False)
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
         """Returns the job of a row."""
-        values = {name: getattr(row, name) for name in cls.__dataclass_fields__}
-        return cls(**{**values, "options": Options.from_json(row.options)})
+        values = {name: getattr(row, name) for name in _PLAIN_FIELDS}
+        return cls(
+            **values,
+            options=_options(row.options),
+            is_deferred=row.deferred_at is not None,
+            is_leased=row.lease is not None,
+            record=Record(*(getattr(row, name) for name in _RECORD_FIELDS)),
+            seen_at=getattr(row, "seen_at", None),
+        )
+
+
+@functools.lru_cache(1024)
+def _options(text: str) -> Options:
+    """Returns the options of a row; most jobs have the same few, and many rows are read again and again."""
+    return Options.from_json(text)
+
+
+#: The fields of Job that its row has under the same name.
+_PLAIN_FIELDS: Final = tuple(
+    Job.__dataclass_fields__.keys() - {"options", "is_deferred", "is_leased", "record", "seen_at"}
+)
+_RECORD_FIELDS: Final = tuple(Record.__dataclass_fields__)
+#: A job as users see it: with the time, and without the plan, which may be long.
+_SEEN: Final[tuple[Any, ...]] = (
+    now().label("seen_at"),
+    null().label("plan"),
+    *(column for column in jobs.c if column.name not in ("plan", "key")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """The jobs of some owners that are unfinished or have just finished.
+
+    Attributes:
+        at: when they were read, by the database's clock, in milliseconds since 1970.
+        jobs: in no order.
+    """
+
+    at: int
+    jobs: list[Job]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +203,14 @@ class Outcome:
         duration: its seconds.
         warning: a message for the user, if something is missing from it.
         size: its bytes.
+        usage: what the attempt has used.
     """
 
     mp3: BlobId
     duration: float
     warning: str | None
     size: int = 0
+    usage: Usage = field(default_factory=Usage)
 
 
 def is_job_id(text: str) -> bool:
@@ -171,6 +261,7 @@ class Jobs:
             options=job.options.to_json(),
             state="uploaded",
             video=job.video,
+            size=job.size,
             created_at=now(),
             due_at=now(),
         )
@@ -209,9 +300,27 @@ class Jobs:
         parts = [ordered[start : start + _IDS_PER_QUERY] for start in range(0, len(ordered), _IDS_PER_QUERY)]
 
         def read(connection: Connection) -> list[Row[Any]]:
-            return [row for part in parts for row in connection.execute(select(jobs).where(jobs.c.id.in_(part)))]
+            return [row for part in parts for row in connection.execute(select(*_SEEN).where(jobs.c.id.in_(part)))]
 
         return {row.id: Job.from_row(row) for row in self._database.read(read)}
+
+    def recent(self, owners: Collection[UserId], age: int) -> Recent:
+        """Returns the owners' jobs that are unfinished or have finished in the last ``age`` milliseconds."""
+        ordered = list(owners)
+        parts = [ordered[start : start + _IDS_PER_QUERY] for start in range(0, len(ordered), _IDS_PER_QUERY)]
+        is_recent = or_(jobs.c.finished_at.is_(None), jobs.c.finished_at >= now() - age)
+        # There is always a row, which has the time.
+        clock = select(literal(1).label("one")).subquery()
+
+        def read(connection: Connection) -> list[Row[Any]]:
+            rows: list[Row[Any]] = []
+            for part in parts:
+                joined = clock.outerjoin(jobs, and_(jobs.c.owner.in_(part), is_recent))
+                rows += connection.execute(select(*_SEEN).select_from(joined))
+            return rows
+
+        rows = self._database.read(read)
+        return Recent(rows[0].seen_at, [Job.from_row(row) for row in rows if row.id is not None])
 
     def with_mp3(self, mp3: str, owner: UserId) -> Job | None:
         """Returns the owner's job that made this MP3."""
@@ -231,7 +340,7 @@ class Jobs:
                 and_(jobs.c.created_at == last.created_at, jobs.c.id < last.id),
             )
             where = and_(where, older)
-        query = select(jobs).where(where).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+        query = select(*_SEEN).where(where).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
         return self._database.read(lambda connection: [Job.from_row(row) for row in connection.execute(query)])
 
     def delete(self, job: str, owner: UserId) -> None:
@@ -249,7 +358,9 @@ class Jobs:
 
     def claim(self, job: JobId) -> Lease[Job] | None:
         """Takes the job to work on it; None if it has ended or was deleted or deferred, or another worker has it."""
-        return self._leases.claim(jobs.c.id == job, state=self._stage)
+        started = {"started_at": func.coalesce(jobs.c.started_at, now()), "stage_at": now()}
+        changes = started if self._stage == "converting" else {}
+        return self._leases.claim(jobs.c.id == job, state=self._stage, **changes)
 
     def owner(self, job: JobId) -> UserId | None:
         """Returns the job's owner; None if it was deleted."""
@@ -276,11 +387,15 @@ class Jobs:
         Returns:
             The event to emit, or None if another worker has the job or it was deleted: then discard the MP3.
         """
+        usage = outcome.usage
         values = {
             "state": "done",
             "mp3": outcome.mp3,
+            "mp3_size": outcome.size,
             "duration": outcome.duration,
             "warning": outcome.warning,
+            "read_at": func.coalesce(jobs.c.read_at, now() - usage.read_ago),
+            "cpu_ms": jobs.c.cpu_ms + usage.cpu_ms,
         }
         return self._end(lease, Mp3Ready(lease.row.id), values, outcome)
 
@@ -296,7 +411,8 @@ class Jobs:
         self, lease: Lease[Job], event: JobEvent, values: Mapping[str, object], outcome: Outcome | None = None
     ) -> Event | None:
         def end(connection: Connection) -> Event | None:
-            if end_job(connection, self._leases.held(lease), event, values):
+            pods = {} if outcome is None else {"pods": _count_pods(connection, event.job, outcome.usage.pod)}
+            if end_job(connection, self._leases.held(lease), event, {**values, **pods}):
                 if outcome is not None and not blob_records.retain(connection, outcome.mp3, outcome.size):
                     raise BlobExpired("Storing the MP3 took too long.")
                 return event
@@ -307,8 +423,15 @@ class Jobs:
         return self._database.run(end)
 
     def _one(self, where: ColumnElement[bool]) -> Job | None:
-        row = self._database.read(lambda connection: connection.execute(select(jobs).where(where)).one_or_none())
+        row = self._database.read(lambda connection: connection.execute(select(*_SEEN).where(where)).one_or_none())
         return None if row is None else Job.from_row(row)
+
+
+def _count_pods(connection: Connection, job: JobId, last: str) -> int:
+    """Returns how many processes have worked on the job: ``last``, the one that split it, those of its pieces."""
+    split = select(jobs.c.pod).where(jobs.c.id == job)
+    encoded = select(pieces.c.pod).where(pieces.c.job == job)
+    return len({last, *connection.scalars(split), *connection.scalars(encoded)} - {None})
 
 
 def end_job(connection: Connection, where: ColumnElement[bool], event: JobEvent, values: Mapping[str, object]) -> bool:

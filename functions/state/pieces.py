@@ -1,6 +1,6 @@
 """Pieces of a job that was split: encoded by many workers at once, in any order, and joined when all are done."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
@@ -11,7 +11,7 @@ from functions.state import blobs as blob_records
 from functions.state.blobs import BlobExpired
 from functions.state.database import Database
 from functions.state.fairness import ENCODING, Turns
-from functions.state.jobs import Job, end_job
+from functions.state.jobs import Job, Usage, end_job
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
 from functions.state.schema import UserId, jobs, now, pieces
 
@@ -26,6 +26,7 @@ class SplitRecord:
         plan: how the job is encoded, as JSON.
         pieces: what the row of each piece starts with, as JSON.
         reserved: bytes of the owner's quota that are reserved for the MP3.
+        usage: what the attempt has used.
     """
 
     audio: BlobId
@@ -33,6 +34,7 @@ class SplitRecord:
     plan: str
     pieces: tuple[str, ...]
     reserved: int = 0
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,13 @@ class PieceOutput:
         blob: of its frames.
         plan: what the join needs to know of them, as JSON.
         excess: bytes beyond its share of what is reserved for the job.
+        usage: what the attempt has used.
     """
 
     blob: BlobId
     plan: str
     excess: int = 0
+    usage: Usage = field(default_factory=Usage)
 
 
 class Pieces:
@@ -108,6 +112,10 @@ class Pieces:
                     lease=None,
                     lease_until=None,
                     due_at=None,
+                    stage_at=now(),
+                    read_at=now(),
+                    cpu_ms=jobs.c.cpu_ms + record.usage.cpu_ms,
+                    pod=record.usage.pod,
                 )
             )
             if not moved.rowcount:
@@ -167,7 +175,15 @@ class Pieces:
             done = connection.execute(
                 update(pieces)
                 .where(self._leases.held(lease))
-                .values(state="done", output=output.blob, plan=output.plan, lease=None, lease_until=None, due_at=None)
+                .values(
+                    state="done",
+                    output=output.blob,
+                    plan=output.plan,
+                    pod=output.usage.pod,
+                    lease=None,
+                    lease_until=None,
+                    due_at=None,
+                )
             )
             if not done.rowcount or counted is None:
                 mine = select(pieces.c.n).where(lease.where, pieces.c.output == output.blob)
@@ -178,8 +194,10 @@ class Pieces:
             if not blob_records.retain(connection, output.blob, output.excess):
                 raise BlobExpired("Storing the piece took too long.")
             is_last = counted.done + 1 == counted.total
-            values = {"state": "joining", "due_at": now()} if is_last else {}
-            connection.execute(update(jobs).where(jobs.c.id == job).values(done=counted.done + 1, **values))
+            values = {"state": "joining", "due_at": now(), "stage_at": now(), "encoded_at": now()} if is_last else {}
+            cpu_ms = jobs.c.cpu_ms + output.usage.cpu_ms
+            counting = update(jobs).where(jobs.c.id == job).values(done=counted.done + 1, cpu_ms=cpu_ms, **values)
+            connection.execute(counting)
             return [PiecesEncoded(job)] if is_last else []
 
         return self._database.run(encoded)

@@ -116,7 +116,8 @@ logins = Table(
 )
 
 # In ``jobs`` and ``pieces``, ``deferred_at`` is when a row was left for later because enough of its owner's rows were
-# being worked on (``fairness``); NULL if it may start.
+# being worked on (``fairness``); NULL if it may start. What a job's receipt is made from, ``size`` to ``pods``, is NULL
+# or 0 in jobs from before migration 0010.
 jobs = Table(
     "jobs",
     metadata,
@@ -140,8 +141,18 @@ jobs = Table(
     Column("finished_at", BigInteger, index=True),
     *_work_columns(),
     Column("deferred_at", BigInteger),
+    Column("size", BigInteger),
+    Column("mp3_size", BigInteger),
+    Column("started_at", BigInteger),
+    Column("stage_at", BigInteger),
+    Column("read_at", BigInteger),
+    Column("encoded_at", BigInteger),
+    Column("cpu_ms", BigInteger, nullable=False, default=0, server_default="0"),
+    Column("pod", String(64)),
+    Column("pods", Integer),
     UniqueConstraint("owner", "key", name="uq_jobs_owner_key"),
     Index("ix_jobs_owner_created", "owner", "created_at", "id"),
+    Index("ix_jobs_owner_finished", "owner", "finished_at"),
     Index("ix_jobs_owner_deferred", "owner", "deferred_at"),
     Index("ix_jobs_lease_until", "lease_until"),
     **_OPTIONS,
@@ -159,6 +170,7 @@ pieces = Table(
     Column("created_at", BigInteger, nullable=False),
     *_work_columns(),
     Column("deferred_at", BigInteger),
+    Column("pod", String(64)),
     Index("ix_pieces_owner_deferred", "owner", "deferred_at"),
     Index("ix_pieces_lease_until", "lease_until"),
     **_OPTIONS,

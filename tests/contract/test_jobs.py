@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import event, func, select, update
 
 from events.schema import ConversionFailed, JobId, Mp3Ready, VideoUploaded
 from functions.convert import track_list
@@ -16,7 +16,7 @@ from functions.media import BlobId, BlobNotFound, Description, Media, MediaUnava
 from functions.options import Options
 from functions.state.blobs import BlobExpired, Blobs
 from functions.state.database import Database, DatabaseUnavailable
-from functions.state.jobs import Job, JobNotFound, Jobs, NewJob, Outcome, new_job_id
+from functions.state.jobs import Job, JobNotFound, Jobs, NewJob, Outcome, Usage, new_job_id
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, LeaseLost, LeaseTerms
 from functions.state.mails import Mails
 from functions.state.outbox import Outbox
@@ -101,6 +101,49 @@ def test_many_jobs_are_read_by_one_query(records: Records) -> None:
     assert found == {first.id: first, second.id: second}
     assert len([statement for statement in statements if statement.startswith("SELECT")]) == 1
     assert records.jobs.with_ids([]) == {}
+
+
+def test_recent_jobs_of_a_thousand_owners_are_read_by_one_query(records: Records) -> None:
+    waiting = records.job()
+    others = records.job(owner=OTHER_USER)
+    done, gone = (records.job() for _ in range(2))
+    for job in (done, gone):
+        lease = records.jobs.claim(job.id)
+        assert lease is not None
+        records.jobs.finish(lease, Outcome(records.blob("mp3s", job.id), 1.0, None))
+    statement = update(jobs).where(jobs.c.id == gone.id).values(finished_at=now() - 60_000)
+    records.database.run(lambda connection: connection.execute(statement))
+    statements: list[str] = []
+    event.listen(records.database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    owners = [OWNER, OTHER_USER, *(UserId(f"{n:032x}") for n in range(998))]
+    found = records.jobs.recent(owners, 30_000)
+    assert len([statement for statement in statements if statement.startswith("SELECT")]) == 1
+    assert {job.id for job in found.jobs} == {waiting.id, others.id, done.id}
+    assert {job.id for job in records.jobs.recent([OWNER], 90_000).jobs} == {waiting.id, done.id, gone.id}
+    nobody = records.jobs.recent([UserId("f" * 32)], 90_000)
+    assert nobody.jobs == []
+    assert abs(nobody.at - time.time() * 1000) < 5000
+
+
+def test_receipt_counts_from_the_first_claim_and_survives_a_repeated_attempt(short_leases: Records) -> None:
+    job = short_leases.job().id
+    first = short_leases.jobs.claim(job)
+    successor = short_leases.jobs.claim(job)
+    assert first is not None
+    assert successor is not None
+    usage = Usage(cpu_ms=700, pod="b/1", read_ago=100)
+    outcome = Outcome(short_leases.blob("mp3s", job), 1.0, None, 5000, usage)
+    assert short_leases.jobs.finish(first, outcome) is None
+    assert short_leases.jobs.finish(successor, outcome) is not None
+    record = short_leases.jobs.get(job, OWNER).record
+    assert (record.mp3_size, record.cpu_ms, record.pods, record.encoded_at) == (5000, 700, 1, None)
+    assert record.started_at is not None
+    assert record.stage_at is not None
+    assert record.read_at is not None
+    assert record.started_at < record.stage_at - SHORT.lease / 2
+    finished = short_leases.jobs.get(job, OWNER).finished_at
+    assert finished is not None
+    assert 100 <= finished - record.read_at < 5000
 
 
 def test_database_clock_is_in_milliseconds(records: Records) -> None:

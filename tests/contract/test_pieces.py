@@ -2,6 +2,7 @@
 
 import functools
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from events.errors import NotPublished
 from events.schema import ConversionFailed, Event, JobId, Mp3Ready, PieceCut, PiecesEncoded
 from functions.state.blobs import BlobExpired
 from functions.state.database import Database
-from functions.state.jobs import Job, JobNotFound, Jobs, Outcome
+from functions.state.jobs import Job, JobNotFound, Jobs, Outcome, Usage
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, Lease, LeaseTerms
 from functions.state.outbox import Outbox
 from functions.state.pieces import PieceOutput, Pieces, SplitRecord
@@ -221,6 +222,28 @@ def test_joined_job_retains_only_its_mp3_and_video(records: PieceRecords) -> Non
     assert {store for _, store in records.blobs.expired(10)} == {"pieces"}
     assert len(records.blobs.expired(10)) == 5
     assert records.count("blobs", expires_at=None) == 2
+
+
+def test_receipt_of_a_split_job_counts_each_piece_once_and_its_processes(records: PieceRecords) -> None:
+    lease = records.jobs.claim(records.job().id)
+    assert lease is not None
+    job = lease.row.id
+    records.pieces.split(lease, replace(records.split_record(lease, 3), usage=Usage(1000, "a/1")))
+    for n, pod in enumerate(("a/1", "b/1", "c/1")):
+        piece = records.pieces.claim(job, n)
+        assert piece is not None
+        output = PieceOutput(records.blob("pieces", job), "{}", usage=Usage(200, pod))
+        records.pieces.encoded(piece, output)
+        records.pieces.encoded(piece, output)  # the answer to the first commit was lost
+    joining = records.joins.claim(job)
+    assert joining is not None
+    outcome = Outcome(records.blob("mp3s", job), 9.0, None, 700, Usage(50, "b/1"))
+    records.joins.finish(joining, outcome)
+    found = records.jobs.get(job, OWNER)
+    record = found.record
+    assert (record.cpu_ms, record.pods, record.mp3_size) == (1650, 3, 700)
+    times = (found.created_at, record.started_at, record.read_at, record.encoded_at, found.finished_at)
+    assert [*times] == sorted(time for time in times if time is not None)
 
 
 def test_piece_that_cannot_be_encoded_fails_its_job_once(records: PieceRecords) -> None:

@@ -104,6 +104,8 @@ def assert_done(system: System, mp3: bytes, mails: int = 1) -> None:
     job = only_job(system)
     assert (job.state, job.error) == ("done", None)
     assert [track["number"] for track in json.loads(job.tracks)] == [0]
+    assert job.created_at <= job.started_at <= job.read_at <= job.finished_at
+    assert (job.size, job.mp3_size, job.pods) == (len(SOUND), len(mp3), 1)
     assert system.bytes_of("mp3s", job.mp3) == mp3
     assert system.bytes_of("videos", job.video) == SOUND
     assert_mailed(system, Mp3Ready(job.id), mails)

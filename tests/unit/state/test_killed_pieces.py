@@ -65,6 +65,9 @@ def assert_done(system: System, mp3: bytes) -> None:
     job = only_job(system)
     assert (job.state, job.error) == ("done", None)
     assert system.bytes_of("mp3s", job.mp3) == mp3
+    assert job.created_at <= job.started_at <= job.read_at <= job.encoded_at <= job.finished_at
+    assert (job.size, job.mp3_size) == (len(SOUND), len(mp3))
+    assert 1 <= job.pods <= 4
     assert_mailed(system, Mp3Ready(job.id))
     system.assert_tidy()
 
