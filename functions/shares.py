@@ -50,6 +50,23 @@ class Shares:
             per_address=int(number(environ, "REQUESTS_PER_ADDRESS", max(1, threads // 2), 1)),
         )
 
+    @classmethod
+    def of_streams(cls, environ: Mapping[str, str]) -> Self:
+        """Returns the shares of ``STREAMS``, connections without a thread: 1/50 for a user, 1/8 for a network.
+
+        Args:
+            environ: ``STREAMS``; ``REQUESTS_PER_USER`` and ``REQUESTS_PER_ADDRESS`` take precedence.
+
+        Raises:
+            BadSetting: a number is invalid.
+        """
+        streams = int(number(environ, "STREAMS", 1000, 1))
+        return cls(
+            total=streams,
+            per_user=int(number(environ, "REQUESTS_PER_USER", max(1, streams // 50), 1)),
+            per_address=int(number(environ, "REQUESTS_PER_ADDRESS", max(1, streams // 8), 1)),
+        )
+
     def take(self, user: str, address: str) -> Callable[[], None]:
         """Counts a request; the returned function ends it and may be called more than once.
 

@@ -5,6 +5,7 @@ functions-framework's own command has a fixed graceful timeout of 30 s and numbe
 - ``FUNCTION_TARGET``, ``FUNCTION_SOURCE``: the function and its file, functions-framework's names.
 - ``BIND_ADDRESS`` (0.0.0.0) and ``PORT`` (8080).
 - ``THREADS`` (8): how many requests are handled at once.
+- ``STREAMS`` (0): how many connections there may be beside them whose responses are pushed, which take no thread.
 - ``TIMEOUT_SECONDS`` (300): how long running requests may continue after SIGTERM.
 - ``BUFFERED_BODY_BYTES`` (65536): how long a request's body may be to be received before it takes a thread.
 - ``BODY_SECONDS`` (30): how long such a request may take to arrive, and how far the client of a longer one may fall
@@ -18,7 +19,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from events.errors import Mp3burstError
@@ -94,7 +95,7 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
         "worker_class": "infra.worker.FunctionWorker",
         "workers": 1,
         "threads": threads,
-        "worker_connections": max(max_connections(), threads + 1),
+        "worker_connections": max(max_connections(int(number(environ, "STREAMS", 0))), threads + 1),
         # Our own limit of a head, in infra/worker.py, and of single fields, in functions/http_endpoint.py, come first.
         "limit_request_line": 0,
         "limit_request_field_size": MAX_HEAD,
@@ -147,6 +148,8 @@ def _internal_error(error: Any) -> tuple[str, int, dict[str, str]]:
 def _guarded(app: Wsgi, guard: SlowClientGuard) -> Wsgi:
     from werkzeug.wsgi import ClosingIterator
 
+    from functions.push import PUSH
+
     def wrapped(request: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         connection = request.get("gunicorn.socket")
         if connection is None:
@@ -166,9 +169,38 @@ def _guarded(app: Wsgi, guard: SlowClientGuard) -> Wsgi:
             return start_response(status, headers, *error)
 
         response = app(request, start)
-        return ClosingIterator(guard.response(response, connection), getattr(response, "close", None))
+        on_close = [response.close] if hasattr(response, "close") else []
+        chunks: Iterable[bytes] = response
+        if (push := request.get(PUSH)) is not None:
+            handover = _Handover(push, start_response.__self__)
+            chunks = handover.first(response)
+            on_close.append(handover.close)
+        return ClosingIterator(guard.response(chunks, connection), on_close)
 
     return wrapped
+
+
+class _Handover:
+    """Leaves the rest of a pushed response to the worker, after its first bytes were sent."""
+
+    def __init__(self, push: Any, response: Any) -> None:
+        """Prepares it; ``response`` is gunicorn's."""
+        self._push = push
+        self._response = response
+        self._is_done = False
+        response.force_close()
+
+    def first(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yields the first bytes, and then has the worker send the rest."""
+        yield from chunks
+        self._is_done = True
+        self._response.req.push = self._push
+        self._response.chunked = False  # gunicorn would end the chunks here
+
+    def close(self) -> None:
+        """Ends a response whose first bytes could not be sent."""
+        if not self._is_done:
+            self._push.ended()
 
 
 def serve(wsgi: Wsgi, options: Mapping[str, Any]) -> None:

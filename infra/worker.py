@@ -24,8 +24,10 @@ from gunicorn.http import errors  # type: ignore[import-untyped]
 from gunicorn.http.body import ChunkedReader  # type: ignore[import-untyped]
 from gunicorn.workers import gthread  # type: ignore[import-untyped]
 
+from functions.push import Push
 from infra import front
 from infra.once_a_second import OnceASecond
+from infra.pushed import PushedResponse
 
 #: Bytes of a request's head: its line and all its header fields.
 MAX_HEAD: Final = 32 << 10
@@ -40,9 +42,11 @@ _DRAIN_SECONDS: Final = 5.0
 _REST_SECONDS: Final = 0.01
 #: Seconds by which a write that no SlowClientGuard watches may exceed the time that a client is granted.
 _WRITE_MARGIN: Final = 2.0
+#: Seconds between two looks at the responses that are pushed.
+_TICK: Final = 0.25
 #: Descriptors that connections leave to everything else: log, stores, temporary files.
 _OTHER_DESCRIPTORS: Final = 128
-#: Connections at once, if there are enough descriptors.
+#: Connections at once by default, if there are enough descriptors.
 _MAX_CONNECTIONS: Final = 512
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
@@ -71,10 +75,18 @@ _OUR_MISTAKES: Final = (errors.InvalidResponseHeader, errors.InvalidResponseHead
 log = logging.getLogger("infra.worker")
 
 
-def max_connections() -> int:
-    """Returns how many connections this process may have open, by its limit of file descriptors."""
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(16, min(_MAX_CONNECTIONS, descriptors - _OTHER_DESCRIPTORS))
+def max_connections(streams: int) -> int:
+    """Returns how many connections this process may have open, by its limit of file descriptors.
+
+    Args:
+        streams: how many of them may be responses that are pushed; the limit is raised for them as far as possible.
+    """
+    wanted = _MAX_CONNECTIONS + streams
+    descriptors, possible = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if streams and descriptors < wanted + _OTHER_DESCRIPTORS:
+        descriptors = min(wanted + _OTHER_DESCRIPTORS, possible)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, possible))
+    return max(16, min(wanted, descriptors - _OTHER_DESCRIPTORS))
 
 
 class Arrival:
@@ -177,7 +189,9 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         """Passes everything to gunicorn."""
         super().__init__(*args, **kwargs)
         self._waits: dict[Any, _Wait] = {}  # by the connections that the event loop waits for
+        self._pushed: dict[Any, PushedResponse] = {}  # by the connections on which responses are pushed
         self._accept_at = 0.0
+        self._tick_at = 0.0
         self._log = OnceASecond(log)
 
     def set_accept_enabled(self, enabled: bool) -> None:
@@ -222,8 +236,11 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Waits for the connection's next request, or closes it, in the event loop."""
+        push = getattr(conn.parser.mesg, "push", None) if conn.parser else None
         keep = not fs.cancelled() and fs.exception() is None and fs.result()
-        if not keep:
+        if push is not None:
+            self._begin_push(conn, push, chunked=conn.parser.mesg.version > (1, 0))
+        elif not keep:
             self._drain(conn)
         else:
             seconds = self.cfg.keepalive if self.alive else gthread.STOP_KEEPALIVE_LINGER
@@ -232,6 +249,11 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
     def murder_keepalived(self, force: bool = False) -> None:
         """Closes connections whose time is over; all of them if ``force``."""
         now = time.monotonic()
+        if now >= self._tick_at or force:
+            self._tick_at = now + _TICK
+            for connection, pushed in list(self._pushed.items()):
+                if pushed.tick(now) or force:
+                    self._end_push(connection)
         for connection, wait in list(self._waits.items()):
             if force or wait.deadline <= now:
                 if wait.arrival is not None and wait.arrival.data:
@@ -241,6 +263,8 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
     def _cap_keepalive(self, deadline: float) -> None:
         for wait in self._waits.values():
             wait.deadline = min(wait.deadline, deadline)
+        for pushed in self._pushed.values():
+            pushed.deadline = min(pushed.deadline, deadline)
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         return keepalive and bool(conn.parser.finish_body(deadline=time.monotonic() + _REST_SECONDS))
@@ -302,6 +326,34 @@ class FunctionWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ha
         except (OSError, ValueError):  # it is closed already
             self.nr_conns -= 1
             connection.close()
+
+    def _begin_push(self, connection: Any, push: Push, *, chunked: bool) -> None:
+        """Has the rest of a response sent by whoever pushes it; meanwhile notices if the client leaves."""
+        client = connection.sock
+        client.setblocking(False)
+
+        def receive(_: socket.socket) -> None:
+            if _receive(client) == b"":
+                self._end_push(connection, is_gone=True)
+
+        self._pushed[connection] = PushedResponse(client, push, chunked=chunked)
+        try:
+            self.poller.register(client, selectors.EVENT_READ, receive)
+        except (OSError, ValueError):  # it is closed already
+            self._pushed.pop(connection).close()
+            self.nr_conns -= 1
+            connection.close()
+            return
+        self._pushed[connection].begin()
+
+    def _end_push(self, connection: Any, *, is_gone: bool = False) -> None:
+        self.poller.unregister(connection.sock)
+        self._pushed.pop(connection).close()
+        if is_gone:
+            self.nr_conns -= 1
+            connection.close()
+        else:
+            self._drain(connection)
 
     def _watch(
         self,

@@ -42,6 +42,8 @@ LAYERS = (
         "functions.networks",
         "functions.operation",
         "functions.options",
+        "functions.progress",
+        "functions.push",
         "functions.settings",
     ),
     ("functions.security_log", "functions.shares"),

@@ -33,6 +33,32 @@ class JobQuery(Struct, frozen=True):
     ] = 0.0
 
 
+class EventsHeaders(Struct, frozen=True, rename={"last_event_id": "Last-Event-ID"}):
+    """The headers of GET /jobs/events."""
+
+    last_event_id: Annotated[str | None, Meta(description="The id of the last event that was received.")] = None
+
+
+class Pieces(Struct, frozen=True):
+    """How many pieces of a job are encoded."""
+
+    done: Annotated[int, Meta(ge=0)]
+    total: Annotated[int, Meta(ge=1)]
+
+
+class Receipt(Struct, frozen=True, kw_only=True):
+    """What a conversion took. What is not known, or does not apply, is null."""
+
+    queue: Annotated[float | None, Meta(description="Seconds from the upload until a worker took the job.")]
+    read: Annotated[float | None, Meta(description="Seconds until the sound of the video had been read.")]
+    encode: Annotated[float | None, Meta(description="Seconds until it was encoded.")]
+    join: Annotated[float | None, Meta(description="Seconds until its pieces were joined, if it was split.")]
+    cpu: Annotated[float, Meta(ge=0, description="Seconds of CPU, without those of attempts that failed.")]
+    video_bytes: int | None
+    mp3_bytes: int | None
+    pods: Annotated[int | None, Meta(description="Processes that worked on it.")]
+
+
 class ListedJob(Struct, frozen=True, kw_only=True):
     """A job: the conversion of one video."""
 
@@ -40,7 +66,13 @@ class ListedJob(Struct, frozen=True, kw_only=True):
     fid: Annotated[Id, Meta(description="The id of the video.")]
     filename: Annotated[str, Meta(description="The name of the video.")]
     status: Literal["uploaded", "converting", "done", "failed"]
+    stage: Annotated[
+        Literal["waiting", "reading", "encoding", "joining", "done", "failed"],
+        Meta(description="What is being done: `waiting` for a worker, `reading` the video, and so on."),
+    ]
     progress: Annotated[float, Meta(ge=0, le=1, description="The part of the conversion that is done.")]
+    pieces: Annotated[Pieces | None, Meta(description="The pieces of a long job, which are encoded at once.")]
+    eta: Annotated[int | None, Meta(ge=0, description="Seconds that encoding will about take from now, once known.")]
     mp3: Annotated[Id | None, Meta(description="The id of the MP3, once the job is done.")]
     duration: Annotated[float | None, Meta(description="Seconds of the MP3, once they are known.")]
     options: Annotated[
@@ -49,6 +81,7 @@ class ListedJob(Struct, frozen=True, kw_only=True):
     ]
     error: Annotated[str | None, Meta(description="Why the job failed and what to do: one sentence.")]
     warning: Annotated[str | None, Meta(description="What is missing from the MP3.")]
+    receipt: Annotated[Receipt | None, Meta(description="What the conversion took, once the job is done.")]
     created: Timestamp
     finished: Timestamp | None
 
@@ -97,6 +130,29 @@ SHOW: Final = Operation(
     parameters=_JOB,
     query=JobQuery,
     problems=_NOT_FOUND,
+)
+EVENTS: Final = Operation(
+    "GET",
+    "/jobs/events",
+    "Follow all jobs",
+    (
+        Answer(
+            200,
+            "Server-sent events.",
+            content_type="text/event-stream",
+            headers={"X-Accel-Buffering": "no: proxies pass events on at once."},
+        ),
+    ),
+    description=(
+        "A stream of [server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html), as "
+        '`EventSource` in browsers reads it. First comes the event `jobs` with `{"jobs": [...]}`: all unfinished jobs, '
+        "and those that have ended since the event `Last-Event-ID`. Then comes `job` with a job whenever one is new or "
+        'has changed, and `deleted` with `{"job": ID}`. Jobs are as in the list. The connection ends after 25 seconds; '
+        "`retry` says when to come back: after a second while something happens, later and later while nothing does."
+    ),
+    scope="read",
+    headers=EventsHeaders,
+    problems={429: "The user, or the network, follows jobs on too many connections at once."},
 )
 DELETE: Final = Operation(
     "DELETE",

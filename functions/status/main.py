@@ -1,4 +1,4 @@
-"""Lists, shows and deletes jobs."""
+"""Lists, shows, follows and deletes jobs."""
 
 import functools
 import json
@@ -13,12 +13,14 @@ from flask import Request, Response
 
 from functions import security_log
 from functions.http_endpoint import Routes, client_address, identify, iso_time, json_response, read_query
+from functions.options import Options
+from functions.push import pushed
 from functions.shares import Shares, TooManyRequests
 from functions.state.database import shared
-from functions.state.jobs import STEPS, Job, Jobs
+from functions.state.jobs import Job, Jobs
 from functions.state.schema import UserId
 from functions.state.watcher import JobWatcher
-from functions.status import api
+from functions.status import api, events, stages
 
 #: Internal states, and the status that users see in their place.
 _STATUS: Final = {"encoding": "converting", "joining": "converting"}
@@ -31,16 +33,18 @@ class Dependencies:
     Attributes:
         watcher: watches jobs for all requests.
         shares: how many requests wait at once.
+        streams: how many connections follow jobs at once, which take no threads.
     """
 
     jobs: Jobs
     watcher: JobWatcher
     shares: Shares
+    streams: Shares
 
 
 @functions_framework.http
 def status(request: Request) -> Response:
-    """Handles GET /jobs, GET /jobs/JOB and DELETE /jobs/JOB."""
+    """Handles GET /jobs, GET /jobs/events, GET /jobs/JOB and DELETE /jobs/JOB."""
     return _ROUTES.answer(request)
 
 
@@ -66,6 +70,16 @@ def _get(request: Request, job: str) -> Response:
     return json_response(in_detail(found))
 
 
+def _events(request: Request) -> Response:
+    owner = _user(request)
+    deps = dependencies()
+    end = deps.streams.take(owner, client_address(request, os.environ))
+    push = events.JobEvents(owner, request.headers.get("Last-Event-ID", ""), deps.watcher, listed, end)
+    response = pushed(request, push.first(), push, events.CONTENT_TYPE)
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
 def _delete(request: Request, job: str) -> Response:
     identity = identify(request, os.environ)
     dependencies().jobs.delete(job, identity.user)
@@ -77,7 +91,7 @@ def listing(jobs: Jobs, owner: UserId, query: api.ListQuery) -> api.JobPage:
     """Returns a page of the owner's jobs, newest first."""
     page = jobs.page(owner, query.limit + 1, query.after)
     return api.JobPage(
-        jobs=[api.ListedJob(**_shown(job)) for job in page[: query.limit]],
+        jobs=[listed(job) for job in page[: query.limit]],
         next=page[query.limit - 1].id if len(page) > query.limit else None,
     )
 
@@ -98,6 +112,11 @@ def await_change(job: Job, watcher: JobWatcher, wait: float) -> Job:
     return current
 
 
+def listed(job: Job) -> api.ListedJob:
+    """Returns the job as its owner sees it in a list."""
+    return api.ListedJob(**_shown(job))
+
+
 def in_detail(job: Job) -> api.DetailedJob:
     """Returns the job as its owner sees it, with the audio tracks of its video."""
     tracks = None if job.tracks is None else msgspec.json.decode(job.tracks, type=list[api.ListedTrack])
@@ -106,21 +125,30 @@ def in_detail(job: Job) -> api.DetailedJob:
 
 def _shown(job: Job) -> dict[str, Any]:
     """Returns the fields of ``api.ListedJob``."""
-    total = job.total or STEPS
     return {
         "job": job.id,
         "fid": job.video,
         "filename": job.filename,
         "status": _status(job),
-        "progress": 1.0 if job.state == "done" else round(min(job.done / total, 1.0), 3),
+        "stage": stages.stage(job),
+        "progress": round(stages.fraction(job), 3),
+        "pieces": stages.pieces(job),
+        "eta": stages.eta(job),
         "mp3": job.mp3,
         "duration": job.duration,
-        "options": json.loads(job.options.to_json()),
+        "options": _options(job.options),
         "error": job.error,
         "warning": job.warning,
+        "receipt": stages.receipt(job),
         "created": iso_time(job.created_at),
         "finished": iso_time(job.finished_at),
     }
+
+
+@functools.lru_cache(1024)
+def _options(options: Options) -> dict[str, str | float | bool]:
+    shown: dict[str, str | float | bool] = json.loads(options.to_json())
+    return shown
 
 
 def _status(job: Job) -> str:
@@ -135,7 +163,7 @@ def _user(request: Request) -> UserId:
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
     jobs = Jobs(shared(os.environ))
-    return Dependencies(jobs, JobWatcher(jobs.with_ids), Shares.from_environ(os.environ))
+    return Dependencies(jobs, JobWatcher(jobs), Shares.from_environ(os.environ), Shares.of_streams(os.environ))
 
 
-_ROUTES = Routes({api.LIST: _list, api.SHOW: _get, api.DELETE: _delete})
+_ROUTES = Routes({api.LIST: _list, api.EVENTS: _events, api.SHOW: _get, api.DELETE: _delete})

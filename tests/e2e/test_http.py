@@ -287,6 +287,7 @@ PROTECTED = [
     "POST /validate",
     "POST /upload",
     "GET /jobs",
+    "GET /jobs/events",
     "GET /jobs/0123456789abcdef0123456789abcdef",
     "DELETE /jobs/0123456789abcdef0123456789abcdef",
     "GET /download?fid=0123456789abcdef01234567",
@@ -515,7 +516,10 @@ def test_unauthorized_upload_is_rejected_before_its_body_is_sent(platform: Platf
 
 
 def test_job_has_the_fields_of_the_contract(done: dict[str, Any]) -> None:
-    names = "job fid filename status progress mp3 duration options error warning created finished tracks"
+    names = (
+        "job fid filename status stage progress pieces eta mp3 duration options error warning receipt created finished"
+        " tracks"
+    )
     assert done.keys() == set(names.split())
     assert re.fullmatch("[0-9a-f]{32}", done["job"])
     assert re.fullmatch("[0-9a-f]{24}", done["fid"])
@@ -582,6 +586,29 @@ def test_wait_ends_when_the_status_changes(me: Client) -> None:
         assert time.monotonic() - before < 20
         assert states[-1] != states[-2], "the wait ended without a change"
     assert states[-1] == "done"
+
+
+def test_jobs_are_followed_from_the_upload_to_the_receipt(me: Client) -> None:
+    parts = urlsplit(me.url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", "/jobs/events", headers={"Authorization": f"Bearer {me.token}"})
+        response = connection.getresponse()
+        assert response.headers["Content-Type"] == "text/event-stream"
+        assert response.readline() == b"retry: 1000\n"
+        job = me.upload(BytesIO(wave_bytes(5, 44100)), "a.wav")["job"]
+        shown = [json.loads(line[6:]) for line in iter(response.readline, b"") if line.startswith(b"data: {")]
+    stages = [each["stage"] for each in shown if each.get("job") == job]
+    assert stages[0] in ("waiting", "reading", "encoding")
+    assert stages[-1] == "done"
+    receipt = shown[-1]["receipt"]
+    found = me.job(job)
+    assert receipt == found["receipt"]
+    assert (receipt["join"], receipt["pods"], found["pieces"], found["eta"]) == (None, 1, None, None)
+    assert receipt["video_bytes"] == len(wave_bytes(5, 44100))
+    assert receipt["mp3_bytes"] == len(me.download(found["mp3"]).body)
+    assert receipt["cpu"] > 0
+    assert all(receipt[name] >= 0 for name in ("queue", "read", "encode"))
 
 
 def test_wait_lasts_as_long_as_requested(platform: Platform, me: Client) -> None:

@@ -1,10 +1,12 @@
 """The job watcher: what a thousand waiting clients cost, and what each of them is told."""
 
 import contextlib
+import secrets
 import threading
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Self
 from unittest import mock
 
 import pytest
@@ -13,37 +15,52 @@ from events.schema import JobId
 from functions.media import new_blob_id
 from functions.options import Options
 from functions.state.database import DatabaseUnavailable
-from functions.state.jobs import Job, JobNotFound, new_job_id
+from functions.state.jobs import Job, JobNotFound, Recent, new_job_id
 from functions.state.schema import UserId
-from functions.state.watcher import JobWatcher
+from functions.state.watcher import Change, JobWatcher
 from tests.support.processes import wait_for
 
 
-def job() -> Job:
-    owner = UserId("a" * 32)
+def job(owner: UserId | None = None) -> Job:
+    owner = owner or UserId(secrets.token_hex(16))
     return Job(
         new_job_id(), owner, "a.mp4", Options(), "uploaded", new_blob_id(), None, 0, 0, None, None, None, 0, None
     )
 
 
 class Table:
-    """The jobs, and how often all of them were read at once."""
+    """The jobs, the owners of each look, and the ids of each look for what has disappeared."""
 
     def __init__(self, *jobs: Job) -> None:
         self.jobs = {each.id: each for each in jobs}
+        self.now = 1_000_000
         self.looks: list[int] = []
+        self.lookups: list[set[JobId]] = []
         self.error: Exception | None = None
 
-    def read(self, ids: Collection[JobId]) -> dict[JobId, Job]:
-        self.looks.append(len(ids))
+    def recent(self, owners: Collection[UserId], age: int) -> Recent:
+        self.looks.append(len(owners))
+        self.now += 1
         if self.error is not None:
             raise self.error
+        since = self.now - age
+        return Recent(
+            self.now,
+            [each for each in self.jobs.values() if each.owner in owners and (each.finished_at or self.now) >= since],
+        )
+
+    def with_ids(self, ids: Collection[JobId]) -> dict[JobId, Job]:
+        self.lookups.append(set(ids))
         return {each: self.jobs[each] for each in ids if each in self.jobs}
+
+    def put(self, job: Job) -> Job:
+        self.jobs[job.id] = job
+        return job
 
 
 def test_a_thousand_watched_jobs_are_read_at_once_and_eight_times_a_second_at_most() -> None:
     table = Table(*(job() for _ in range(1000)))
-    watcher = JobWatcher(table.read)
+    watcher = JobWatcher(table)
     with contextlib.ExitStack() as stack:
         began = time.monotonic()
         watches = [stack.enter_context(watcher.watching(each)) for each in table.jobs.values()]
@@ -54,6 +71,7 @@ def test_a_thousand_watched_jobs_are_read_at_once_and_eight_times_a_second_at_mo
         assert watches[700].wait(30) == changed
         assert watches[0].wait(0).state == "uploaded"
     assert max(table.looks) == 1000
+    assert table.lookups == []
     wait_for(lambda: "job-watcher" not in {thread.name for thread in threading.enumerate()}, "the thread to end")
     looks = len(table.looks)
     with watcher.watching(changed) as watch:
@@ -65,7 +83,7 @@ def test_a_thousand_watched_jobs_are_read_at_once_and_eight_times_a_second_at_mo
 def test_whatever_goes_wrong_reaches_those_who_wait() -> None:
     table = Table(job())
     [watched] = table.jobs.values()
-    watcher = JobWatcher(table.read, interval=0.01)
+    watcher = JobWatcher(table, interval=0.01)
     table.error = RuntimeError("a bug")
     with watcher.watching(watched) as watch, pytest.raises(RuntimeError, match="a bug"):
         watch.wait(30)
@@ -78,7 +96,7 @@ def test_whatever_goes_wrong_reaches_those_who_wait() -> None:
 def test_deleted_job_and_unavailable_database_end_the_wait() -> None:
     table = Table(job())
     [watched] = table.jobs.values()
-    watcher = JobWatcher(table.read, interval=0.01)
+    watcher = JobWatcher(table, interval=0.01)
     with watcher.watching(watched) as watch:
         table.error = DatabaseUnavailable("The database is away.")
         with pytest.raises(DatabaseUnavailable):
@@ -93,7 +111,7 @@ def test_deleted_job_and_unavailable_database_end_the_wait() -> None:
 def test_watch_whose_thread_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table(job())
     [watched] = table.jobs.values()
-    watcher = JobWatcher(table.read, interval=0.01)
+    watcher = JobWatcher(table, interval=0.01)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", mock.Mock(side_effect=RuntimeError("can't start new thread")))
         with pytest.raises(RuntimeError), watcher.watching(watched):
@@ -102,3 +120,72 @@ def test_watch_whose_thread_cannot_be_started_leaves_nothing(monkeypatch: pytest
         table.jobs[watched.id] = replace(watched, state="converting")
         assert watch.wait(30).state == "converting"
     wait_for(lambda: "job-watcher" not in {thread.name for thread in threading.enumerate()}, "the thread to end", 5)
+
+
+class Followed:
+    """What a follower was told."""
+
+    def __init__(self, watcher: JobWatcher, owner: UserId, since: int | None = None) -> None:
+        self.changes: list[Change] = []
+        self.errors: list[Exception] = []
+        self.stop = watcher.follow(owner, since, self.changes.append, self.errors.append)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def next(self) -> Change:
+        wait_for(lambda: self.changes, "a change")
+        return self.changes.pop(0)
+
+
+def test_follower_is_told_of_new_changed_finished_and_deleted_jobs_of_the_owner() -> None:
+    first = job()
+    table = Table(first, job())
+    watcher = JobWatcher(table, interval=0.01)
+    with Followed(watcher, first.owner) as followed:
+        found = followed.next()
+        assert (found.jobs, found.deleted, found.is_first, found.is_busy) == ([first], [], True, True)
+        second = table.put(job(first.owner))
+        assert followed.next().jobs == [second]
+        # As old as a job whose end became visible late; longer ago than finished jobs are looked for.
+        done = table.put(replace(first, state="done", finished_at=1))
+        assert followed.next().jobs == [done]
+        del table.jobs[second.id]
+        found = followed.next()
+        assert (found.jobs, found.deleted, found.is_busy) == ([], [second.id], False)
+        looks = len(table.looks)
+        wait_for(lambda: len(table.looks) > looks + 3, "looks that find nothing new")
+        assert followed.changes == []
+
+
+def test_follower_that_comes_back_is_told_what_has_ended_since() -> None:
+    owner = UserId("a" * 32)
+    table = Table()
+    table.now = int(time.time() * 1000)
+    before = table.put(replace(job(owner), state="done", finished_at=table.now - 120_000))
+    since = table.put(replace(job(owner), state="done", finished_at=table.now - 60_000))
+    watcher = JobWatcher(table, interval=0.01)
+    with Followed(watcher, owner) as others:
+        assert others.next().jobs == []
+        with Followed(watcher, owner, table.now - 90_000) as followed:
+            assert followed.next().jobs == [since]
+            # The look that went back that far tells the other one nothing, nor does one that goes back further.
+            with Followed(watcher, owner, table.now - 150_000) as last:
+                assert last.next().jobs == [before, since]
+            assert others.changes == followed.changes == []
+
+
+def test_unavailable_database_ends_following() -> None:
+    table = Table(job())
+    [owner] = {each.owner for each in table.jobs.values()}
+    watcher = JobWatcher(table, interval=0.01)
+    followed = Followed(watcher, owner)
+    followed.next()
+    table.error = DatabaseUnavailable("The database is away.")
+    wait_for(lambda: followed.errors, "the error")
+    table.error = None
+    wait_for(lambda: "job-watcher" not in {thread.name for thread in threading.enumerate()}, "the thread to end", 5)
+    assert len(followed.errors) == 1
