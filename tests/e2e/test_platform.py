@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,15 @@ from events.publish import publisher
 from events.schema import JobId, VideoUploaded
 from infra import front
 from tests.support.platform import Platform, start
-from tests.support.processes import descendants, is_alive, wait_for
+from tests.support.processes import descendants, is_alive, most_lines_since, wait_for
 from tests.support.servers import free_port
 from tests.support.servers.nginx import CarelessProxy
 
 SAMPLES = Path(__file__).with_name("samples.py")
-GIGABYTE = 1 << 30
 #: Bytes of memory that a process may use at its peak, whatever passes through it.
 MAX_MEMORY = 120 << 20
+#: Bytes of a body that must not be in memory.
+LARGE = 4 * MAX_MEMORY
 
 
 def service(name: str, notes: Path, target: str, **options: Any) -> dict[str, Any]:
@@ -112,6 +113,16 @@ def run(tmp_path: Path, notes: Notes) -> Iterator[Callable[..., Platform]]:
     yield begin
     for platform in started:
         platform.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform with one function, for tests that leave it as it is."""
+    directory = tmp_path_factory.mktemp("shared")
+    notes = Notes(directory / "notes")
+    manifests = write(directory / "manifests", service("web", notes.directory, "web", paths="/web"))
+    with start(directory / "data", manifests=manifests) as platform:
+        yield platform
 
 
 @pytest.fixture
@@ -202,47 +213,46 @@ def test_cpu_work_gets_no_more_than_two_instances_per_cpu(run: Callable[..., Pla
         assert all(answer.result()[0] == 200 for answer in answers)
 
 
+def peaks(platform: Platform) -> list[int]:
+    """Returns the peak memory of the platform and of each function, in bytes."""
+    return [peak(pid) for pid in (platform.process.pid, *descendants(platform.process.pid))]
+
+
 @pytest.mark.parametrize("chunked", [False, True])
-def test_large_upload_uses_little_memory(run: Callable[..., Platform], chunked: bool) -> None:
-    platform = run()
-    connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=60)
+def test_large_upload_uses_little_memory(shared: Platform, chunked: bool) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=60)
     block = bytes(1 << 20)
-    headers = {} if chunked else {"Content-Length": str(GIGABYTE)}
-    connection.request("POST", "/web/count", (block for _ in range(1024)), headers, encode_chunked=chunked)
-    assert connection.getresponse().read() == str(GIGABYTE).encode()
+    headers = {} if chunked else {"Content-Length": str(LARGE)}
+    connection.request("POST", "/web/count", (block for _ in range(LARGE >> 20)), headers, encode_chunked=chunked)
+    assert connection.getresponse().read() == str(LARGE).encode()
     connection.close()
-    sizes = {pid: peak(pid) for pid in [platform.process.pid, *descendants(platform.process.pid)]}
-    print(f"peak RSS of platform and function: {[size >> 20 for size in sizes.values()]} MB")  # noqa: T201 - a figure
-    assert max(sizes.values()) < MAX_MEMORY
+    assert max(peaks(shared)) < MAX_MEMORY
 
 
-def test_large_download_uses_little_memory(run: Callable[..., Platform]) -> None:
-    platform = run()
+def test_large_download_uses_little_memory(shared: Platform) -> None:
     size = 0
-    with urllib.request.urlopen(f"{platform.url}/web/flood?bytes={GIGABYTE}", timeout=60) as answer:
-        assert answer.headers["Content-Length"] == str(GIGABYTE)
+    with urllib.request.urlopen(f"{shared.url}/web/flood?bytes={LARGE}", timeout=60) as answer:
+        assert answer.headers["Content-Length"] == str(LARGE)
         while chunk := answer.read(1 << 20):
             size += len(chunk)
-    assert size == GIGABYTE
-    assert max(peak(pid) for pid in [platform.process.pid, *descendants(platform.process.pid)]) < MAX_MEMORY
+    assert size == LARGE
+    assert max(peaks(shared)) < MAX_MEMORY
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_rejection_reaches_a_client_that_sends_everything_first(run: Callable[..., Platform], attempt: int) -> None:
-    platform = run()
-    assert get(f"{platform.url}/web")[0] == 200
+def test_rejection_reaches_a_client_that_sends_everything_first(shared: Platform, attempt: int) -> None:
+    assert get(f"{shared.url}/web")[0] == 200
     size = (attempt + 1) * (20 << 20)
-    with socket.create_connection(("127.0.0.1", platform.port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=30) as client:
         client.sendall(b"POST /web/early HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size)
         for _ in range(size >> 20):
             client.sendall(bytes(1 << 20))
         assert client.recv(100).startswith(b"HTTP/1.1 401")
-    assert max(peak(pid) for pid in [platform.process.pid, *descendants(platform.process.pid)]) < MAX_MEMORY
+    assert max(peaks(shared)) < MAX_MEMORY
 
 
-def test_rejection_arrives_before_the_body_is_sent(run: Callable[..., Platform]) -> None:
-    platform = run()
-    with socket.create_connection(("127.0.0.1", platform.port), timeout=30) as client:
+def test_rejection_arrives_before_the_body_is_sent(shared: Platform) -> None:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=30) as client:
         client.sendall(b"POST /web/early HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\nabc")
         assert client.recv(100).startswith(b"HTTP/1.1 401")
 
@@ -263,14 +273,13 @@ def test_truncated_upload_never_looks_complete(run: Callable[..., Platform], not
 
 def test_disconnect_ends_the_download(run: Callable[..., Platform], notes: Notes) -> None:
     platform = run()
-    with urllib.request.urlopen(f"{platform.url}/web/flood?bytes={GIGABYTE}", timeout=60) as answer:
+    with urllib.request.urlopen(f"{platform.url}/web/flood?bytes={LARGE}", timeout=60) as answer:
         assert len(answer.read(1000)) == 1000
     assert wait_for(lambda: notes.lines("flood"), "the function to notice") == ["disconnected"]
 
 
-def test_headers_and_bodies_pass_unchanged(run: Callable[..., Platform]) -> None:
-    platform = run()
-    connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=30)
+def test_headers_and_bodies_pass_unchanged(shared: Platform) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=30)
 
     def ask(method: str, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
         connection.request(method, path, headers=headers)
@@ -297,14 +306,13 @@ def test_headers_and_bodies_pass_unchanged(run: Callable[..., Platform]) -> None
     assert seen["path"] == "/web/a/b c?d=%26"
     assert headers["x-forwarded-for"] == "127.0.0.1"
     assert headers["x-forwarded-proto"] == "http"
-    assert headers["x-forwarded-host"] == headers["host"] == f"127.0.0.1:{platform.port}"
+    assert headers["x-forwarded-host"] == headers["host"] == f"127.0.0.1:{shared.port}"
     assert not headers.keys() & {"x-hop", "user-agent", "accept", "content-type"}
     connection.close()
 
 
-def test_expect_100_continue_is_answered(run: Callable[..., Platform]) -> None:
-    platform = run()
-    with socket.create_connection(("127.0.0.1", platform.port), timeout=30) as client:
+def test_expect_100_continue_is_answered(shared: Platform) -> None:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=30) as client:
         client.sendall(b"POST /web/count HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
         assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(b"abc")
@@ -601,17 +609,26 @@ def startup_error(data: Path, *options: str, **env: str) -> str:
 def test_start_failure_gives_one_line(run: Callable[..., Platform], tmp_path: Path, notes: Notes) -> None:
     platform = run()
     port = str(platform.port)
-    assert startup_error(tmp_path / "other", "--port", port).startswith(f"Port {port} is in use: ")
-    assert startup_error(tmp_path / "other", "--port", "70000").startswith("Port 70000 cannot be used here: ")
-    assert "is already running on" in startup_error(tmp_path / "data", "--port", str(free_port()))
-    assert "JWT_SECRET is not used" in startup_error(tmp_path / "other", "--port", "0", JWT_SECRET="sarcasm")
-    for name, value in WRONG:
-        line = startup_error(tmp_path / "other", "--port", "0", **{name: value})
-        assert line.startswith(f"{name} ")
-        assert "secret" not in line
     (tmp_path / "file").touch()
-    assert "Cannot write to" in startup_error(tmp_path / "file", "--port", "0")
-    assert "no Knative Service" in startup_error(tmp_path / "other", "--port", "0", "--manifests", str(notes.directory))
+    with ThreadPoolExecutor(2) as threads:
+
+        def failing(directory: str, *options: str, **env: str) -> Future[str]:
+            return threads.submit(startup_error, tmp_path / directory, *options, **env)
+
+        wrong = [
+            (name, failing(f"wrong {number}", "--port", "0", **{name: value}))
+            for number, (name, value) in enumerate(WRONG)
+        ]
+        assert failing("other", "--port", port).result().startswith(f"Port {port} is in use: ")
+        assert failing("other", "--port", "70000").result().startswith("Port 70000 cannot be used here: ")
+        assert "is already running on" in failing("data", "--port", str(free_port())).result()
+        assert "JWT_SECRET is not used" in failing("other", "--port", "0", JWT_SECRET="sarcasm").result()
+        assert "Cannot write to" in failing("file", "--port", "0").result()
+        empty = failing("other", "--port", "0", "--manifests", str(notes.directory))
+        assert "no Knative Service" in empty.result()
+        for name, error in wrong:
+            assert error.result().startswith(f"{name} ")
+            assert "secret" not in error.result()
 
 
 def connect(platform: Platform, request: bytes, source: str = "127.0.0.1") -> socket.socket:
@@ -624,11 +641,6 @@ def response(connection: socket.socket) -> tuple[int, http.client.HTTPMessage, b
     found = http.client.HTTPResponse(connection)
     found.begin()
     return found.status, found.headers, found.read()
-
-
-def most_lines_since(began: float) -> float:
-    """Returns how many lines a log with at most one a second may have got since a time of the monotonic clock."""
-    return 1 + time.monotonic() - began
 
 
 def test_unfinished_requests_take_no_place(run: Callable[..., Platform], notes: Notes) -> None:
@@ -647,38 +659,33 @@ def test_unfinished_requests_take_no_place(run: Callable[..., Platform], notes: 
         assert response(attackers[2])[2] == b"5"
 
 
-@pytest.mark.parametrize(
-    ("request_", "status"),
-    [
-        (b"secret\r\n\r\n", 400),
-        (b"GET /web HTTP/1.1\r\nHost: h\r\nsecret secret\r\n\r\n", 400),
-        (b"GET /%s HTTP/1.1\r\nHost: h\r\n\r\n" % (b"secret" * 3000), 414),
-        (b"GET /web HTTP/1.1\r\nHost: h\r\nA: %s\r\n\r\n" % (b"secret" * 3000), 431),
-        (b"GET /web HTTP/1.1\r\nHost: h\r\n%s\r\n" % (b"A: secret\r\n" * 200), 431),
-    ],
-)
-def test_malformed_requests_are_problems_and_are_not_repeated(
-    run: Callable[..., Platform], request_: bytes, status: int
-) -> None:
-    platform = run()
+def test_malformed_requests_are_problems_and_are_not_repeated(shared: Platform) -> None:
+    requests = {
+        b"secret\r\n\r\n": 400,
+        b"GET /web HTTP/1.1\r\nHost: h\r\nsecret secret\r\n\r\n": 400,
+        b"GET /%s HTTP/1.1\r\nHost: h\r\n\r\n" % (b"secret" * 3000): 414,
+        b"GET /web HTTP/1.1\r\nHost: h\r\nA: %s\r\n\r\n" % (b"secret" * 3000): 431,
+        b"GET /web HTTP/1.1\r\nHost: h\r\n%s\r\n" % (b"A: secret\r\n" * 200): 431,
+    }
     began = time.monotonic()
-    for _ in range(20):
-        with connect(platform, request_) as connection:
-            found, headers, text = response(connection)
-        assert (found, json.loads(text)["status"]) == (status, status)
-        assert headers["Content-Type"] == "application/problem+json"
-        assert b"secret" not in text
-    log = platform.output()
+    for request, status in requests.items():
+        for _ in range(20):
+            with connect(shared, request) as connection:
+                found, headers, text = response(connection)
+            assert (found, json.loads(text)["status"]) == (status, status)
+            assert headers["Content-Type"] == "application/problem+json"
+            assert b"secret" not in text
+    log = shared.output()
     assert 0 < log.count("Refused a request with") <= most_lines_since(began)
     assert "secret" not in log
     assert "Traceback" not in log
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_long_paths_and_headers_reach_the_function(run: Callable[..., Platform], method: str) -> None:
+def test_long_paths_and_headers_reach_the_function(shared: Platform, method: str) -> None:
     """gunicorn's own limit was 4,094 bytes, and its answer to a HEAD request became a 502."""
     request = f"{method} /web?{'a' * 8000} HTTP/1.1\r\nHost: h\r\nA: {'a' * 8000}\r\nConnection: close\r\n\r\n"
-    with connect(run(), request.encode()) as connection:
+    with connect(shared, request.encode()) as connection:
         data = b""
         while more := connection.recv(1 << 16):
             data += more

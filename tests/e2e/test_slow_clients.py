@@ -11,13 +11,14 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.processes import descendants, wait_for
+from tests.support.processes import descendants, most_lines_since, wait_for
 from tests.support.servers import free_port
 
 SAMPLES = Path(__file__).with_name("samples.py")
@@ -237,6 +238,7 @@ def test_malformed_requests_are_problems_and_are_not_repeated(tmp_path: Path) ->
         b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + 50_000 * b"1\r\na\r\n": 413,
     }
     with serving(tmp_path) as server:
+        began = time.monotonic()
         for _ in range(20):
             for request, status in requests.items():
                 with server.connect(request) as connection:
@@ -246,7 +248,7 @@ def test_malformed_requests_are_problems_and_are_not_repeated(tmp_path: Path) ->
                 assert (answer.status, json.loads(text)["status"]) == (status, status)
                 assert "secret" not in text
         lines = [line for line in server.log().splitlines() if "Refused a request" in line]
-        assert 0 < len(lines) < 20
+        assert 0 < len(lines) <= most_lines_since(began)
         assert "secret" not in server.log()
         assert "Traceback" not in server.log()
 
@@ -267,6 +269,7 @@ def test_malformed_chunks_are_the_clients_fault(tmp_path: Path) -> None:
 
 def test_without_file_descriptors_connections_wait_and_one_line_a_second_is_logged(tmp_path: Path) -> None:
     with serving(tmp_path, descriptors=32) as server:
+        began = time.monotonic()
         with contextlib.ExitStack() as stack:
             for _ in range(60):
                 stack.enter_context(server.connect(UNFINISHED[0]))
@@ -274,6 +277,6 @@ def test_without_file_descriptors_connections_wait_and_one_line_a_second_is_logg
                 lambda: server.log().count("New connections wait: Too many open files") > 1, "the lines in the log"
             )
         assert server.get() == 200
-        assert server.log().count("New connections wait") < 10
+        assert server.log().count("New connections wait") <= most_lines_since(began)
         assert "more in the meantime" not in server.log(), "it does not pause between two attempts"
         assert "Traceback" not in server.log()

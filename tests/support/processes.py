@@ -59,6 +59,11 @@ def descendants(ancestor: int) -> list[int]:
     return sorted(found)
 
 
+def most_lines_since(began: float) -> float:
+    """Returns how many lines a log with at most one a second may have got since a time of ``time.monotonic``."""
+    return 1 + time.monotonic() - began
+
+
 def shell_program(path: Path, script: str) -> str:
     """Writes an executable shell script that stands in for a program, and returns its path."""
     path.write_text(f"#!/bin/sh\n{script}\n")
