@@ -123,7 +123,9 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
             errors = track.errors + silence.unmentioned(track, settings.options) + encoder_errors
             claimed = plan.seconds
             chapters = plan.within(silence.chapters_of(track, settings.options))
-        share = assemble.share_warning(sound.duration, claimed, track.missing, errors)
+        # What is missing follows the last pictures, which may be later than the last sound.
+        missing = track.missing + track.tail if track.missing else 0.0
+        share = assemble.share_warning(sound.duration, claimed, missing, errors)
         image, cover_warning = picture(lambda: on_progress(encoded))
     tag = id3.build_tag(track.tags, settings.filename, image, chapters)
     written = 0

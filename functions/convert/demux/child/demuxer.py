@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import av.audio.stream
     import av.container
     import av.packet
+    import av.stream
 
 #: Failed reads in a row that end a track.
 MAX_FAILED_READS = 64
@@ -173,10 +174,10 @@ class Demuxer:
     def _demux(self) -> Iterator["av.packet.Packet[Any]"]:
         if self.stream.duration and self._container.format.name not in BROADCASTS:
             covers = [stream for stream in self._container.streams.video if is_picture(stream)]
-            return self._container.demux(self.stream, *covers)
+            return read_packets(self._container, self.stream, *covers)
         # All streams: how far the others reach shows whether the end is missing, and in a broadcast, whose declared
         # lengths are estimates, another track may take over.
-        return self._container.demux()
+        return read_packets(self._container)
 
     def _may_succeed(self, packet: "av.packet.Packet[Any]") -> bool:
         """Returns whether the packet's track may be the continuation of the current one."""
@@ -363,6 +364,16 @@ class Demuxer:
                 self.rate = frame.sample_rate
                 self.channels = frame.layout.nb_channels
                 self._probes_left = 0
+
+
+def read_packets(
+    container: "av.container.InputContainer", *streams: "av.stream.Stream"
+) -> Iterator["av.packet.Packet[Any]"]:
+    """Yields the packets of these streams, or of all that were there when the file was opened."""
+    # Damage may look like the start of a new stream, and recordings of broadcasts have real ones. PyAV does not list
+    # them, and may raise this at the end of the file when it asks for their last packets.
+    with contextlib.suppress(IndexError):
+        yield from container.demux(*streams)
 
 
 def is_default(stream: "av.stream.Stream") -> bool:

@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import sys
@@ -88,6 +89,8 @@ DECLARING = (
     *("wav", "w64", "aiff", "caf", "au", "flac", "tta", "wv"),
     *("apm", "argo_asf", "ast", "kvag", "smjpeg"),
 )
+#: The tag DURATION of a track of Matroska, as mkvmerge and ffmpeg write it.
+_TAGGED_LENGTH = re.compile(r"(\d{2,4}):(\d\d):(\d\d(?:\.\d{1,9})?)")
 #: Demuxers that read the length of a file from what is at its end.
 MEASURING = ("ogg", "nut")
 #: Seconds by which pictures may be before the sound of the same time in a broadcast: a second by the standard (ISO/IEC
@@ -435,8 +438,10 @@ def _missing(container: "av.container.InputContainer", demuxer: Demuxer, declare
     """
     if declared.streamed:
         return 0.0
+    if declared.size > size or declared.end:
+        return _undelivered(container, demuxer, declared, size)
     if declared.size:
-        return _undelivered(container, demuxer, declared, size) if declared.size > size else 0.0
+        return 0.0
     stream = demuxer.stream
     # The length of an MP3 is an estimate from its size, or from its tag; if a frame is truncated, the tag is right.
     if not container.format.name.startswith(DECLARING) and not demuxer.truncated:
@@ -449,10 +454,20 @@ def _missing(container: "av.container.InputContainer", demuxer: Demuxer, declare
             return 0.0
         start = float((stream.start_time or 0) * stream.time_base)
         return max(min(_claimed_end(container, start, length) - demuxer.end, length - demuxer.duration), 0.0)
-    if not container.duration:
+    length = (container.duration or 0) / AV_TIME_BASE or _tagged_length(stream)
+    if not length:
         return 0.0
     start = (container.start_time or 0) / AV_TIME_BASE
-    return max(_claimed_end(container, start, container.duration / AV_TIME_BASE) - demuxer.reach, 0.0)
+    return max(_claimed_end(container, start, length) - demuxer.reach, 0.0)
+
+
+def _tagged_length(stream: "av.audio.stream.AudioStream") -> float:
+    """Returns the seconds of a track of Matroska by the tag that muxers write, if the file's own length is damaged."""
+    found = _TAGGED_LENGTH.fullmatch(stream.metadata.get("DURATION", ""))
+    if found is None:
+        return 0.0
+    hours, minutes, seconds = found.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
 def _credible(seconds: float) -> float:
@@ -522,7 +537,7 @@ def _claimed_end(container: "av.container.InputContainer", start: float, length:
 
 
 def _undelivered(container: "av.container.InputContainer", demuxer: Demuxer, declared: Declared, size: int) -> float:
-    """Seconds that are missing from a file that is shorter than its header says; 0 if that cannot be estimated."""
+    """Seconds that are missing from a file of whose size or end its header says more; 0 if that cannot be estimated."""
     stream = demuxer.stream
     name = container.format.name
     if name == "ogg":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from functions.convert.demux.child.demuxer import read_packets
 from functions.convert.demux.child.pictures import is_picture
 from functions.convert.demux.protocol import BUFFER, EXCERPT_WINDOW, MAX_PIXELS, ExcerptReport, Fault, FaultReport
 
@@ -86,7 +87,7 @@ def _copy(
     start = None
     end = 0.0
     at_end = True
-    for packet in container.demux(stream):
+    for packet in read_packets(container, stream):
         time = packet.pts if packet.pts is not None else packet.dts
         if not packet.size or time is None or (start is None and not packet.is_keyframe):
             continue
