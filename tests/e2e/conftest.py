@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.client import Client
 from tests.support.platform import Platform, start
 
-_MEASURED: Final = pytest.StashKey[list[str]]()
+_MEASURED: Final = "measured"
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +37,14 @@ def me(platform: Platform) -> Client:
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """A function that prints a line at the end of the run, even if every test passes."""
-    return request.config.stash.setdefault(_MEASURED, []).append
+    return lambda line: request.node.user_properties.append((_MEASURED, line))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints the lines of ``measured``."""
-    if lines := config.stash.get(_MEASURED, []):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the lines of ``measured``, also those of other processes of this run (xdist)."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    found = [line for report in reports for name, line in report.user_properties if name == _MEASURED]
+    if found:
         terminalreporter.section("measured")
-        for line in lines:
+        for line in found:
             terminalreporter.write_line(line)

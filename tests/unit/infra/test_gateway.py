@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 import pytest
@@ -325,9 +326,10 @@ def test_failed_link_is_logged_without_its_token(upstream: str) -> None:
     """The token of a link in a mail is valid for days, for anyone who has it."""
     address = {"refused": f"127.0.0.1:{free_port()}", "unresolved": "no-such-name.invalid"}[upstream]
     environ = {f"{name}_UPSTREAM": address for name in FUNCTIONS} | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}
+    paths = ("/download", "//download", "/downloads", "/confirm", "/unsubscribe", "/unsubscribe/undo")
     with Gateway(environ) as gateway:
-        for path in ("/download", "//download", "/downloads", "/confirm", "/unsubscribe", "/unsubscribe/undo"):
-            problem(gateway, f"{path}?fid=1&token=secret")
+        with ThreadPoolExecutor(len(paths)) as threads:  # each waits for a name server that does not answer
+            list(threads.map(lambda path: problem(gateway, f"{path}?fid=1&token=secret"), paths))
         problem(gateway, "/validate?last")  # once this is logged, so are the others
         log = gateway.log()
     assert "/validate?last" in log
