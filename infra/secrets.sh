@@ -262,9 +262,9 @@ fi
 if ! exists mp3burst; then
     public=${TOKEN_PUBLIC_KEYS-}
     [ -n "$public" ] || public=$(value token-signing TOKEN_PRIVATE_KEY | openssl pkey -pubout)
-    # All workers share one server's CPUs, and each further piece adds decoding work; the minimum is 2.
+    # All workers share one server's CPUs, and each further piece adds work; the minimum is 2.
     cores=$(getconf _NPROCESSORS_ONLN)
-    [ "$mode" = kubernetes ] || FANOUT_PIECES=${FANOUT_PIECES:-$((cores < 2 ? 2 : cores > 128 ? 128 : cores))}
+    [ "$mode" = kubernetes ] || FANOUT_PIECES=${FANOUT_PIECES:-$((cores < 2 ? 2 : cores > 256 ? 256 : cores))}
     lines=$(
         entry PUBLIC_URL "${PUBLIC_URL:-http://localhost:8080}"
         entry TOKEN_PUBLIC_KEYS "$public"

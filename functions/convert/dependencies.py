@@ -9,7 +9,7 @@ from typing import Final
 from events.publish import publisher
 from functions.convert.budget import MAX_SECONDS
 from functions.convert.cpus import MAX_ENCODERS, available_cpus
-from functions.convert.distribution import MAX_PIECES, MAX_SEEKING_PIECES
+from functions.convert.distribution import DEFAULT_PIECES, MAX_SEEKING_PIECES
 from functions.convert.ffmpeg.binary import configured_ffmpeg
 from functions.convert.sandbox import setting
 from functions.media import Media, connect
@@ -41,7 +41,7 @@ class Dependencies:
         outbox: emits events.
         encoders: how many encoders may run at once in this process.
         fanout_seconds: seconds of sound from which a job is split.
-        max_pieces: limit of a job's pieces, if each must decode everything before it.
+        max_pieces: how many pieces of a job are encoded at once.
         ffmpeg: the program's path; None for the one that imageio-ffmpeg contains.
         max_seconds: the latest position in the sound that is converted, in seconds.
         quota: what a user may store.
@@ -55,7 +55,7 @@ class Dependencies:
     outbox: Outbox
     encoders: int
     fanout_seconds: float = math.inf
-    max_pieces: int = MAX_PIECES
+    max_pieces: int = DEFAULT_PIECES
     ffmpeg: str | None = None
     max_seconds: float = math.inf
     quota: Quota = field(default_factory=Quota)
@@ -84,7 +84,7 @@ def dependencies() -> Dependencies:
         outbox=Outbox(database, publisher(os.environ, f"/mp3burst/{os.environ.get('FUNCTION_TARGET', 'convert')}")),
         encoders=int(number(os.environ, "ENCODERS", min(available_cpus(), MAX_ENCODERS), 1, MAX_ENCODERS)),
         fanout_seconds=number(os.environ, "FANOUT_SECONDS", FANOUT_SECONDS),
-        max_pieces=int(number(os.environ, "FANOUT_PIECES", MAX_PIECES, 2, MAX_SEEKING_PIECES)),
+        max_pieces=int(number(os.environ, "FANOUT_PIECES", DEFAULT_PIECES, 2, MAX_SEEKING_PIECES)),
         ffmpeg=configured_ffmpeg(os.environ),
         max_seconds=number(os.environ, "MAX_SECONDS", MAX_SECONDS, 1),
         quota=Quota(size=int(number(os.environ, "QUOTA_BYTES", QUOTA_BYTES))),

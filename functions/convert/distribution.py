@@ -1,6 +1,7 @@
 """Encodes one audio track with many workers, which communicate through the rows of the job and its pieces."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -22,9 +23,15 @@ PIECE_SECONDS = 120.0
 #: all pieces take equally long (``plan.split_frames``): by arithmetic 16 pieces take 1/7.8 of the time of one and cost
 #: 2.0 times its CPU, 64 take 1/10 and cost 6.4 times its CPU.
 MAX_PIECES = 16
-#: Maximum number of pieces if encoders seek, which makes late pieces as cheap as early ones: enough to keep the pods of
-#: a large cluster equally busy.
-MAX_SEEKING_PIECES = 128
+#: Maximum number of pieces if encoders seek, which makes late pieces as cheap as early ones.
+MAX_SEEKING_PIECES = 256
+#: The number of pieces that are encoded at once, unless FANOUT_PIECES says otherwise: the pods that one user's pieces
+#: get of those that the manifest of encode allows.
+DEFAULT_PIECES = 20
+#: Seconds of sound in a piece whose encoder seeks, at least: taking a piece and storing it cost as much as encoding 20.
+MIN_SEEKING_SECONDS = 30.0
+#: The same, at most: six seconds of work are lost when a worker dies.
+MAX_SEEKING_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +95,14 @@ class EncodedPiece:
         return cls(PieceSummary.from_json(values["sum"]), values["errors"], values["reconfigured"])
 
 
-def plan_pieces(track: TrackInfo, options: Options, threshold: float, limit: int = MAX_PIECES) -> Plan | None:
+def plan_pieces(track: TrackInfo, options: Options, threshold: float, limit: int = DEFAULT_PIECES) -> Plan | None:
     """Plans the encoding of a track in pieces; returns None if one worker is faster.
 
     Args:
         track: the track; its file may still grow.
         options: what the user asked for.
         threshold: seconds of sound from which several workers pay off.
-        limit: maximum number of pieces if every encoder decodes the track from its start; no more than there are
-            workers.
+        limit: how many pieces are encoded at once.
 
     Raises:
         UnusableMedia: no sample is left between start and end.
@@ -109,11 +115,23 @@ def plan_pieces(track: TrackInfo, options: Options, threshold: float, limit: int
     seekable = seconds >= excerpt.MIN_SEEK_SECONDS and excerpt.is_seekable(track, options)
     clusters = excerpt.index_clusters(track) if seekable else None
     if clusters is None:
-        plan = plan_for(track, options, min(wanted, limit))
+        plan = plan_for(track, options, min(wanted, limit, MAX_PIECES))
     else:
-        plan = plan_for(track, options, min(wanted, MAX_SEEKING_PIECES), 0.0)
+        plan = plan_for(track, options, seeking_pieces(seconds, limit), 0.0)
         plan = excerpt.add_seeks(plan, track, clusters)
     return plan if len(plan.ranges) > 1 else None
+
+
+def seeking_pieces(seconds: float, limit: int) -> int:
+    """Returns the number of pieces if encoders seek: as many as are encoded at once, or a multiple of that.
+
+    Args:
+        seconds: seconds of sound.
+        limit: how many pieces are encoded at once.
+    """
+    at_once = max(min(limit, int(seconds / MIN_SEEKING_SECONDS)), 2)
+    rounds = math.ceil(seconds / (at_once * MAX_SEEKING_SECONDS))
+    return min(at_once * rounds, MAX_SEEKING_PIECES)
 
 
 def encode_piece(

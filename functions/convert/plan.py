@@ -35,6 +35,10 @@ DECODE_COST = 0.07
 #: The same while the track is still being read from a slow source: an encoder spends more time waiting for the
 #: sound before its range than decoding it (measured, 300 MB with 580 s of sound in GridFS).
 SLOW_SOURCE_COST = 0.25
+#: The length of the first of at least so many ranges, relative to the others', if encoders seek. They become longer by
+#: 1/15 at most.
+_FIRST_LENGTH: Final = 0.5
+_MANY_RANGES: Final = 8
 #: Codecs whose packets may say how loud each channel is in a mix. ffmpeg's filters learn that only in stages, and
 #: anything with more than two channels is mixed in stages too.
 _CODECS_WITH_MIX_LEVELS = frozenset({"ac3", "eac3", "dca", "mlp", "truehd"})
@@ -280,7 +284,8 @@ def split_frames(frames: int, ranges: int, decode_cost: float = DECODE_COST) -> 
     """Splits frames into ranges that take equally long to encode.
 
     A later range is shorter, since its encoder decodes everything before it: with c the cost of decoding relative to
-    encoding, all ``end * c + (end - start)`` are equal.
+    encoding, all ``end * c + (end - start)`` are equal. If the encoders seek, the first of many ranges is shorter than
+    the others, so that the job's first piece is ready early.
 
     Args:
         frames: estimated number of frames.
@@ -288,8 +293,9 @@ def split_frames(frames: int, ranges: int, decode_cost: float = DECODE_COST) -> 
         decode_cost: cost of decoding relative to encoding; 0 if the encoders seek.
     """
     ends = [0.0]
-    for _ in range(ranges):
-        ends.append((1 + ends[-1]) / (1 + decode_cost))
+    for number in range(ranges):
+        length = _FIRST_LENGTH if not number and not decode_cost and ranges >= _MANY_RANGES else 1.0
+        ends.append((length + ends[-1]) / (1 + decode_cost))
     boundaries = [round(frames * end / ends[-1] / RANGE_STEP) * RANGE_STEP for end in ends[1:-1]]
     starts = [0]
     for boundary in boundaries:

@@ -15,7 +15,7 @@ from functions.convert.demux.track import TrackInfo
 from functions.convert.distribution import EncodedPiece, JobPlan
 from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.mp3.frame import samples_per_frame
-from functions.convert.plan import RANGE_STEP, FrameRange, Plan, Seek, plan_for
+from functions.convert.plan import RANGE_STEP, FrameRange, Plan, Seek, plan_for, split_frames
 from functions.convert.seek import excerpt, matroska
 from functions.options import Options
 from tests.support import clips, tracks
@@ -209,10 +209,39 @@ def test_encoders_seek_from_an_hour_on(tmp_path: Path) -> None:
     assert not any(piece.seek for piece in plan.ranges)
     plan = distribution.plan_pieces(replace(track, duration=10 * excerpt.MIN_SEEK_SECONDS), Options(), 0)
     assert plan is not None
-    assert len(plan.ranges) == distribution.MAX_SEEKING_PIECES
+    assert len(plan.ranges) == 60  # of ten minutes each
     assert all(piece.seek for piece in plan.ranges)
-    lengths = {after.start - before.start for before, after in pairwise(plan.ranges)}
+    first, *lengths = (after.start - before.start for before, after in pairwise(plan.ranges))
     assert max(lengths) - min(lengths) <= RANGE_STEP
+    assert first <= 0.5 * max(lengths) + RANGE_STEP
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limit", "expected"),
+    [
+        (45, 20, 2),
+        (900, 20, 20),
+        (900, 64, 30),
+        (3600, 20, 20),
+        (3600, 64, 64),
+        (3600, 2, 6),
+        (36_000, 20, 60),
+        (36_000, 128, 128),
+        (36_000, 256, 256),
+        (86_400, 200, 200),
+        (360_000, 20, distribution.MAX_SEEKING_PIECES),
+    ],
+)
+def test_pieces_are_as_many_as_are_encoded_at_once(seconds: float, limit: int, expected: int) -> None:
+    """Or a multiple of that, so that no worker waits for the others at the end, of half a minute to ten minutes."""
+    assert distribution.seeking_pieces(seconds, limit) == expected
+
+
+def test_the_first_of_many_pieces_is_ready_early() -> None:
+    few = split_frames(100_000, 7, 0.0)
+    assert few[1].start == pytest.approx(100_000 / 7, abs=RANGE_STEP)
+    many = split_frames(100_000, 8, 0.0)
+    assert many[1].start == pytest.approx(100_000 / 7.5 / 2, abs=RANGE_STEP)
 
 
 def flac(directory: Path, seconds: float = 40) -> Path:

@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 
 from functions.auth.links import Links
 from functions.auth.tokens import Signer, Verifier
+from functions.convert.distribution import DEFAULT_PIECES
 from functions.state.schema import UserId
 from infra import config
 from infra.migrations.rights import CONNECTION, RIGHTS, connection_of
@@ -89,6 +90,11 @@ def test_users_share_as_many_places_as_the_bridge_fills() -> None:
         assert int(environment["THREADS"]) >= int(concurrency), name
         if name in {"convert", "encode", "join"}:
             assert environment["PLACES"] == concurrency, name
+
+
+def test_a_job_has_as_many_pieces_as_one_user_gets_places() -> None:
+    places = next(each["value"] for each in functions()["encode"]["env"] if each["name"] == "PLACES")
+    assert int(places) // 2 == DEFAULT_PIECES
 
 
 def test_every_service_has_limits_and_a_health_check() -> None:
