@@ -72,7 +72,10 @@ class ListedJob(Struct, frozen=True, kw_only=True):
     ]
     progress: Annotated[float, Meta(ge=0, le=1, description="The part of the conversion that is done.")]
     pieces: Annotated[Pieces | None, Meta(description="The pieces of a long job, which are encoded at once.")]
-    eta: Annotated[int | None, Meta(ge=0, description="Seconds that encoding will about take from now, once known.")]
+    eta: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Seconds that encoding will about take from now, once known."),
+    ]
     mp3: Annotated[Id | None, Meta(description="The id of the MP3, once the job is done.")]
     duration: Annotated[float | None, Meta(description="Seconds of the MP3, once they are known.")]
     options: Annotated[
@@ -119,6 +122,7 @@ LIST: Final = Operation(
     (Answer(200, "Jobs, newest first.", JobPage),),
     scope="read",
     query=ListQuery,
+    problems={404: "There is no job with the id in `after`."},
 )
 SHOW: Final = Operation(
     "GET",

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 _METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options")
 _CODE: Final = re.compile(r"`([^`]+)`")
-_REFERENCE: Final = "#/components/"
+_LINK: Final = re.compile(r"\[([^\]]+)\]\((https://[^)\s]+)\)")
 _SCHEMES: Final = {
     "password": "username and password (HTTP Basic)",
     "token": "bearer token",
@@ -221,5 +221,5 @@ def _anchor(name: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Returns text with `code` as HTML."""
-    return _CODE.sub(r"<code>\1</code>", escape(text))
+    """Returns text with `code` and [links](https://...) as HTML."""
+    return _LINK.sub(r'<a href="\2">\1</a>', _CODE.sub(r"<code>\1</code>", escape(text)))
