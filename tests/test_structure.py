@@ -30,6 +30,7 @@ CHILD_MAY_IMPORT = {
     "functions.convert.mp3.frame",
     "functions.convert.sandbox.limits",
     "functions.convert.sandbox.seccomp",
+    "functions.convert.seek.recipe",
     "functions.convert.track_list",
 }
 #: The layers, lowest first. A module imports from its own folder and from lower layers; deployables are above all of

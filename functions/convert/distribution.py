@@ -3,16 +3,19 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 from functions.convert.demux.track import TrackInfo
+from functions.convert.errors import DAMAGED, UnusableMedia
 from functions.convert.ffmpeg import encoder
 from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.mp3.summary import PieceSummary, read_frames, seams_match
-from functions.convert.plan import FrameRange, Plan, plan_for
+from functions.convert.plan import Excerpt, FrameRange, Plan, plan_for
 from functions.convert.progress import OnProgress
 from functions.convert.seek import excerpt
+from functions.convert.seek.recipe import InvalidIndex, Recipe, read_index
 from functions.convert.streams import SupportsWrite
 from functions.media import BlobId
 from functions.options import Options
@@ -46,6 +49,7 @@ class JobPlan:
         warning: the warning about the cover or the choice of the track, if any.
         truncated: whether the video ends within a part of it.
         silent: the warning about parts of the video without sound, if any.
+        index: blob of the recipes for the excerpts of the plan's ranges; None if the track itself is stored.
     """
 
     plan: Plan
@@ -55,11 +59,15 @@ class JobPlan:
     warning: str | None = None
     truncated: bool = False
     silent: str | None = None
+    index: BlobId | None = None
 
     def to_json(self) -> str:
         """Returns the text for the job's row."""
         values = {**asdict(self), "plan": self.plan.to_json()}
-        if not self.truncated and self.silent is None:  # workers of the version before read such rows during an update
+        # Workers of the version before read such rows during an update. They ignore what they do not know in a plan.
+        if (index := values.pop("index")) is not None:
+            values["plan"]["index"] = index
+        if not self.truncated and self.silent is None:
             del values["truncated"], values["silent"]
         return json.dumps(values)
 
@@ -67,7 +75,7 @@ class JobPlan:
     def from_json(cls, text: str) -> Self:
         """Parses the text in the job's row."""
         values: dict[str, Any] = json.loads(text)
-        return cls(**{**values, "plan": Plan.from_json(values["plan"])})
+        return cls(**{**values, "plan": Plan.from_json(values["plan"]), "index": values["plan"].get("index")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,10 @@ class EncodedPiece:
     summary: PieceSummary
     errors: int
     reconfigured: bool
+
+    def counts_samples(self, *, is_last: bool) -> bool:
+        """Returns whether as many samples were decoded as were counted for later pieces, as far as is known."""
+        return not self.reconfigured and (is_last or not self.errors)
 
     def to_json(self) -> str:
         """Returns the text for the piece's row."""
@@ -134,6 +146,61 @@ def seeking_pieces(seconds: float, limit: int) -> int:
     return min(at_once * rounds, MAX_SEEKING_PIECES)
 
 
+def plan_ranges(track: TrackInfo, options: Options, threshold: float, limit: int = DEFAULT_PIECES) -> Plan | None:
+    """Plans the encoding of a track whose encoders can read their excerpts of the video, which are still to be found.
+
+    Args:
+        track: a track that the demux child offers to index.
+        options: what the user asked for.
+        threshold: as for ``plan_pieces``.
+        limit: as for ``plan_pieces``.
+
+    Returns:
+        The plan; None if the samples before a range cannot be counted, or one worker is faster.
+
+    Raises:
+        UnusableMedia: no sample is left between start and end.
+    """
+    if not excerpt.is_countable(track, options):
+        return None
+    seconds = plan_for(track, options, 1).seconds
+    if seconds < threshold:
+        return None
+    plan = plan_for(track, options, seeking_pieces(seconds, limit), 0.0)
+    return plan if len(plan.ranges) > 1 else None
+
+
+def with_excerpts(plan: Plan, index: Path) -> tuple[Plan, Recipe | None]:
+    """Adds the excerpt of each range to a plan.
+
+    Args:
+        plan: from ``plan_ranges``.
+        index: the recipes of its ranges, and before them that of the sample of the track, if there is one.
+
+    Returns:
+        The plan; and the recipe of the sample, None if the decoder draws no random numbers.
+
+    Raises:
+        UnusableMedia: the file has compromised the demux child.
+    """
+    excerpts: list[Excerpt] = []
+    sample: Recipe | None = None
+    try:
+        with index.open("rb") as file:
+            for place, recipe in read_index(file):
+                excerpts.append(Excerpt(place.offset, place.size, place.crc, recipe.sample))
+                if len(excerpts) == 1:
+                    sample = recipe
+    except InvalidIndex as error:
+        raise UnusableMedia(DAMAGED) from error
+    if len(excerpts) == len(plan.ranges):
+        sample = None
+    elif len(excerpts) != len(plan.ranges) + 1:
+        raise UnusableMedia(DAMAGED)
+    ranges = zip(plan.ranges, excerpts[-len(plan.ranges) :], strict=True)
+    return replace(plan, ranges=tuple(replace(one, excerpt=found) for one, found in ranges)), sample
+
+
 def encode_piece(
     source: EncoderInput, frame_range: FrameRange, out: SupportsWrite, on_progress: OnProgress
 ) -> EncodedPiece:
@@ -163,6 +230,7 @@ def pieces_fit(plan: Plan, pieces: Sequence[EncodedPiece]) -> bool:
 
     If an encoder that seeks meets damage, fewer samples may have been decoded than were counted for later pieces.
     """
-    damaged = any(frame_range.seek for frame_range in plan.ranges) and any(piece.errors for piece in pieces[:-1])
+    seeks = any(frame_range.seek or frame_range.excerpt for frame_range in plan.ranges)
+    damaged = seeks and any(piece.errors for piece in pieces[:-1])
     reconfigured = any(piece.reconfigured for piece in pieces)
     return not damaged and not reconfigured and seams_match([piece.summary for piece in pieces])

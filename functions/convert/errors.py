@@ -1,9 +1,13 @@
 """Errors of a conversion."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from events.errors import PermanentFailure, TryAgain
 from functions.convert.track_list import ListedTrack
+
+#: The message about a file that has crashed or compromised a demux child.
+DAMAGED: Final = "This file is damaged and cannot be read as a video: export or download it again."
 
 
 class UnusableMedia(PermanentFailure):

@@ -10,7 +10,7 @@ because whoever did it may have been killed before it could.
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -18,9 +18,17 @@ from typing import Final
 from events.schema import Event, JobId
 from functions.convert import cover, pipeline, silence, track_list
 from functions.convert.budget import Budget
-from functions.convert.demux.track import TrackInfo, TrackStream
+from functions.convert.demux.track import Indexing, SampleRange, TrackInfo, TrackStream
 from functions.convert.dependencies import Dependencies
-from functions.convert.distribution import EncodedPiece, JobPlan, encode_piece, pieces_fit, plan_pieces
+from functions.convert.distribution import (
+    EncodedPiece,
+    JobPlan,
+    encode_piece,
+    pieces_fit,
+    plan_pieces,
+    plan_ranges,
+    with_excerpts,
+)
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg.binary import default_ffmpeg
 from functions.convert.ffmpeg.encoder import EncoderInput
@@ -28,7 +36,10 @@ from functions.convert.meter import Meter
 from functions.convert.mp3 import assemble, id3
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek import excerpt
-from functions.convert.streams import SupportsWrite
+from functions.convert.seek.errors import TrackChanged
+from functions.convert.seek.independence import fetch_excerpt
+from functions.convert.seek.recipe import read_recipe
+from functions.convert.streams import SupportsReadSeek, SupportsWrite
 from functions.convert.track_list import ListedTrack
 from functions.convert.workspace import workspace
 from functions.media import BlobCorrupt, BlobId, BlobNotFound, Description
@@ -36,7 +47,7 @@ from functions.media.read_ahead import read_blobs
 from functions.progress import READ_SHARE
 from functions.state.blobs import RenewingWriter
 from functions.state.database import DatabaseUnavailable
-from functions.state.jobs import Job, Jobs, Outcome
+from functions.state.jobs import FELL_BACK, Job, Jobs, Outcome
 from functions.state.leases import Lease, LeaseLost, LeaseRenewer, Output, attempt
 from functions.state.pieces import PieceOutput, PieceRow, Pieces, SplitRecord
 from functions.state.quota import MP3_STEP, Reservation, ReservedWriter, ShareReservation
@@ -110,7 +121,7 @@ def join(job: JobId, deps: Dependencies) -> None:
 
     def work(renewer: LeaseRenewer) -> Output:
         with _failing_on_lost_blobs(job, _TRACK_LOST):
-            return _mp3_output(deps.joins, lease, _join(lease.row, renewer, deps), deps)
+            return _join(lease, renewer, deps)
 
     with _admitting(deps.joins, lease.row.owner, deps):
         deps.outbox.emit_all(attempt(deps.joins, lease, work, f"job {job}"))
@@ -140,7 +151,7 @@ def _failing_on_lost_blobs(job: JobId, message: str) -> Iterator[None]:
     """Fails the job if a stored blob is lost or damaged, which no retry can repair."""
     try:
         yield
-    except (BlobNotFound, BlobCorrupt, excerpt.TrackChanged) as error:
+    except (BlobNotFound, BlobCorrupt, TrackChanged) as error:
         log.exception("job %s: a stored file cannot be read", job)
         raise UnusableMedia(message) from error
 
@@ -169,6 +180,30 @@ def _mp3_output(jobs: Jobs, lease: Lease[Job], outcome: Outcome, deps: Dependenc
 
 
 def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Output:
+    if lease.row.plan != FELL_BACK:
+        output = _convert_track(lease, renewer, deps, Indexing(deps.fanout_seconds, _ranges_of(lease.row, deps)))
+        if output is not None:
+            return output
+    output = _convert_track(lease, renewer, deps)
+    if output is None:
+        raise AssertionError("a track that was extracted can be converted")
+    return output
+
+
+def _ranges_of(job: Job, deps: Dependencies) -> Callable[[TrackInfo], list[SampleRange]]:
+    """Returns a function that returns the ranges of a track that are to be encoded; none if its file is needed."""
+
+    def ranges(track: TrackInfo) -> list[SampleRange]:
+        plan = plan_ranges(track, job.options, deps.fanout_seconds, deps.max_pieces)
+        return [] if plan is None else plan.sample_ranges()
+
+    return ranges
+
+
+def _convert_track(
+    lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies, indexing: Indexing | None = None
+) -> Output | None:
+    """Converts the job's track, or splits the job; None if the track was indexed and has to be extracted instead."""
     job = lease.row
     meter = Meter(alone=True)
 
@@ -176,20 +211,45 @@ def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Ou
         renewer.report(fraction * READ_SHARE)
         meter.reading()
 
+    preparation = pipeline.Preparation(
+        ffmpeg=deps.ffmpeg, max_seconds=deps.max_seconds, filename=job.filename, indexing=indexing
+    )
     with (
         workspace() as directory,
         deps.media.videos.open(job.video) as video,
-        pipeline.prepared_track(
-            video, directory, job.options, on_read, deps.ffmpeg, deps.max_seconds, job.filename
-        ) as stream,
+        pipeline.prepared_track(video, directory, job.options, on_read, preparation) as stream,
     ):
         _record_tracks(lease, stream.info.tracks, deps)
-        plan = plan_pieces(stream.info, job.options, deps.fanout_seconds, deps.max_pieces)
+        if stream.indexed:
+            plan = _plan_excerpts(job, stream.complete(on_read), video, renewer, deps)
+            if plan is None:
+                return None
+        else:
+            plan = plan_pieces(stream.info, job.options, deps.fanout_seconds, deps.max_pieces)
         if plan is not None:
             Budget(deps.max_seconds).check_seconds(plan.end_seconds)
-            return _split(lease, stream.complete(on_read), plan, renewer, deps, meter)
+            stream.complete(on_read)
+            return _split(lease, stream, plan, renewer, deps, meter)
         outcome = _make_mp3(job, stream, renewer, deps, meter)
     return _mp3_output(deps.jobs, lease, outcome, deps)
+
+
+def _plan_excerpts(
+    job: Job, track: TrackInfo, video: SupportsReadSeek, renewer: LeaseRenewer, deps: Dependencies
+) -> Plan | None:
+    """Plans the encoding of an indexed track; returns None if its decoder draws random numbers."""
+    plan = plan_ranges(track, job.options, deps.fanout_seconds, deps.max_pieces)
+    if plan is None:
+        raise AssertionError("a track is indexed only if there is a plan for it")
+    plan, sample = with_excerpts(plan, track.path)
+    if sample is None:
+        return plan
+    ffmpeg = deps.ffmpeg or default_ffmpeg()
+    path = track.path.with_name("sample")
+    if fetch_excerpt(sample, video, path, plan.container, ffmpeg, renewer.check):
+        return plan
+    log.info("job %s: its decoder draws random numbers: extracting the track", job.id)
+    return None
 
 
 def _make_mp3(job: Job, stream: TrackStream, renewer: LeaseRenewer, deps: Dependencies, meter: Meter) -> Outcome:
@@ -222,10 +282,11 @@ def _mp3_reservation(job: Job, mp3: RenewingWriter, deps: Dependencies) -> Reser
 
 
 def _split(
-    lease: Lease[Job], track: TrackInfo, plan: Plan, renewer: LeaseRenewer, deps: Dependencies, meter: Meter
+    lease: Lease[Job], stream: TrackStream, plan: Plan, renewer: LeaseRenewer, deps: Dependencies, meter: Meter
 ) -> Output:
-    """Stores the audio track and the head of the MP3; recording them creates the pieces."""
+    """Stores the audio track, or its index, and the head of the MP3; recording them creates the pieces."""
     job = lease.row
+    track = stream.info
     description = Description(job.owner, job.id, "audio", "application/octet-stream")
     size = plan.expected_size()
     grant = deps.quota.convert(job.owner, size, size, replaces=job.id)
@@ -245,9 +306,17 @@ def _split(
         assemble.sentences(track.warning, warning),
         truncated=track.truncated,
         silent=silence.warning_for(track, job.options),
+        index=audio.blob if stream.indexed else None,
     )
-    rows = tuple("{}" for _ in plan.ranges)
-    record = SplitRecord(audio.blob, head.blob, job_plan.to_json(), rows, size, meter.usage())
+    record = SplitRecord(
+        audio.blob,
+        head.blob,
+        job_plan.to_json(),
+        tuple("{}" for _ in plan.ranges),
+        size,
+        meter.usage(),
+        is_track=not stream.indexed,
+    )
     log.info("job %s: %.0f s of audio are split into %d pieces", job.id, track.duration, len(plan.ranges))
 
     def discard() -> None:
@@ -259,11 +328,19 @@ def _split(
 
 def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Output:
     meter = Meter(alone=True)
-    plan = _plan_of(job).plan
+    job_plan = _plan_of(job)
+    plan = job_plan.plan
     frame_range = plan.ranges[lease.row.n]
+    is_last = frame_range.end is None
     description = Description(job.owner, job.id, f"piece {lease.row.n}", "audio/mpeg")
     with workspace() as directory:
-        track = _fetch_track(job, frame_range, directory, renewer, deps)
+        if job_plan.index is None:
+            track = _fetch_track(job, frame_range, directory, renewer, deps)
+        else:
+            found = _fetch_excerpt(job, job_plan, frame_range, directory, renewer, deps)
+            if found is None:
+                return _fall_back(lease, "it cannot be decoded from its part of the video alone", deps)
+            track = found
         with deps.blobs.writing(deps.media, "pieces", description) as out:
             grant = functools.partial(deps.quota.convert, job.owner)
             excess = Reservation(deps.blobs, out.blob, out.granted, grant, MP3_STEP)
@@ -282,16 +359,37 @@ def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Depen
 
             piece = encode_piece(source, frame_range, ReservedWriter(out, reservation), on_progress)
     output = PieceOutput(out.blob, piece.to_json(), max(out.size - reservation.share, 0), meter.usage())
-    return Output(
-        record=lambda: deps.pieces.encoded(lease, output),
-        discard=lambda: deps.blobs.discard(deps.media, "pieces", output.blob),
-    )
+
+    def discard() -> None:
+        deps.blobs.discard(deps.media, "pieces", output.blob)
+
+    if job_plan.index is not None and not piece.counts_samples(is_last=is_last):
+        discard()
+        return _fall_back(lease, "its sound is damaged or changes its format", deps)
+    return Output(record=lambda: deps.pieces.encoded(lease, output), discard=discard)
 
 
-def _join(job: Job, renewer: LeaseRenewer, deps: Dependencies) -> Outcome:
+def _fall_back(lease: Lease[PieceRow], reason: str, deps: Dependencies) -> Output:
+    """Has the job converted again, with a track."""
+    log.warning("job %s: piece %d: %s: the job falls back to a track", lease.row.job, lease.row.n, reason)
+    return Output(record=lambda: deps.pieces.fall_back(lease), discard=lambda: None)
+
+
+def _join(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Output:
+    job_plan = _plan_of(lease.row)
+    outputs = deps.pieces.outputs(lease.row.id)
+    pieces = [EncodedPiece.from_json(output.plan) for output in outputs]
+    if job_plan.index is not None and not pieces_fit(job_plan.plan, pieces):
+        log.warning("job %s: its pieces do not fit together: the job falls back to a track", lease.row.id)
+        return Output(record=lambda: deps.joins.fall_back(lease), discard=lambda: None)
+    outcome = _join_pieces(lease.row, job_plan, outputs, renewer, deps)
+    return _mp3_output(deps.joins, lease, outcome, deps)
+
+
+def _join_pieces(
+    job: Job, job_plan: JobPlan, outputs: Sequence[PieceOutput], renewer: LeaseRenewer, deps: Dependencies
+) -> Outcome:
     meter = Meter(alone=False)
-    job_plan = _plan_of(job)
-    outputs = deps.pieces.outputs(job.id)
     pieces = [EncodedPiece.from_json(output.plan) for output in outputs]
     description = Description(job.owner, job.id, _mp3_name(job.filename), "audio/mpeg")
     with workspace() as directory, deps.blobs.writing(deps.media, "mp3s", description) as mp3:
@@ -363,6 +461,21 @@ def _fetch_track(job: Job, frame_range: FrameRange, directory: Path, renewer: Le
             with deps.media.pieces.open(job.audio) as source:
                 excerpt.write_excerpt(source, frame_range.seek, file)
     return path
+
+
+def _fetch_excerpt(
+    job: Job, job_plan: JobPlan, frame_range: FrameRange, directory: Path, renewer: LeaseRenewer, deps: Dependencies
+) -> Path | None:
+    """Fetches the part of the video that the encoder of a range reads, to a file; None if it depends on the rest."""
+    if job_plan.index is None or frame_range.excerpt is None:
+        raise AssertionError("every range of an indexed track has an excerpt")
+    path = directory / "track"
+    with deps.media.pieces.open(job_plan.index) as index:
+        recipe = read_recipe(index, frame_range.excerpt)
+    ffmpeg = deps.ffmpeg or default_ffmpeg()
+    with deps.media.videos.open(job.video) as video:
+        is_independent = fetch_excerpt(recipe, video, path, job_plan.plan.container, ffmpeg, renewer.check)
+    return path if is_independent else None
 
 
 def _copy_blob(blob: BlobId, out: SupportsWrite, renewer: LeaseRenewer, deps: Dependencies) -> None:

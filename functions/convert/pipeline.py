@@ -12,7 +12,7 @@ from functions.convert import cover, silence
 from functions.convert.budget import Budget
 from functions.convert.chapters import within
 from functions.convert.demux.protocol import ORIGINAL
-from functions.convert.demux.track import TrackStream, open_track
+from functions.convert.demux.track import Indexing, TrackStream, open_track
 from functions.convert.errors import UnknownMedia
 from functions.convert.ffmpeg import duration, encoder, filters, probe
 from functions.convert.ffmpeg.binary import default_ffmpeg
@@ -47,6 +47,23 @@ class Settings:
     encoders: int
     ffmpeg: str | None = None
     budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """How to prepare a track.
+
+    Attributes:
+        ffmpeg: path of the program; None for the one from imageio-ffmpeg.
+        max_seconds: the latest position in the track that is converted.
+        filename: the video's name.
+        indexing: when to index the track instead of extracting it; None for never.
+    """
+
+    ffmpeg: str | None = None
+    max_seconds: float = math.inf
+    filename: str = ""
+    indexing: Indexing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +110,7 @@ def to_mp3(
             Path(name),
             settings.options,
             lambda done: on_progress(done * READ_SHARE),
-            settings.ffmpeg,
-            settings.budget.max_seconds,
-            settings.filename,
+            Preparation(ffmpeg=settings.ffmpeg, max_seconds=settings.budget.max_seconds, filename=settings.filename),
         ) as stream,
     ):
         return convert_track(stream, out, settings, on_progress)
@@ -206,11 +221,9 @@ def prepared_track(
     directory: Path,
     options: Options,
     on_progress: OnProgress,
-    ffmpeg: str | None = None,
-    max_seconds: float = math.inf,
-    filename: str = "",
+    preparation: Preparation | None = None,
 ) -> Iterator[TrackStream]:
-    """Extracts the audio track that the options name into a file, with everything that the conversion needs.
+    """Extracts or indexes the audio track that the options name, with everything that the conversion needs.
 
     The file may still grow during the block, unless the exact length or a cover from the video is needed.
 
@@ -219,17 +232,24 @@ def prepared_track(
         directory: for the track's file.
         options: what the user asked for.
         on_progress: called with the fraction of the source that has been read, 0 to 1.
-        ffmpeg: path of the program; None for the one from imageio-ffmpeg.
-        max_seconds: the latest position in the track that is converted.
-        filename: the video's name.
+        preparation: how to prepare the track.
 
     Raises:
         UnusableMedia: there is no such track, or it cannot be read.
         EncoderKilled: a child process was killed; retrying may succeed.
     """
-    ffmpeg = ffmpeg or default_ffmpeg()
+    preparation = preparation or Preparation()
+    ffmpeg = preparation.ffmpeg or default_ffmpeg()
     path = directory / "track"
-    read = functools.partial(open_track, source, path, number=options.track, filename=filename, on_progress=on_progress)
+    read = functools.partial(
+        open_track,
+        source,
+        path,
+        number=options.track,
+        filename=preparation.filename,
+        indexing=preparation.indexing,
+        on_progress=on_progress,
+    )
     with ExitStack() as stack:
         try:
             stream = _opened(stack, read, options)
@@ -245,7 +265,8 @@ def prepared_track(
             stream.complete(on_progress)
         track = cover.prepare(source, stream.info, options.cover, lambda _: on_progress(1.0))
         if measured:
-            seconds = duration.measure(ffmpeg, track, nearest_rate(track.rate), max_seconds, lambda: on_progress(1.0))
+            limit = preparation.max_seconds
+            seconds = duration.measure(ffmpeg, track, nearest_rate(track.rate), limit, lambda: on_progress(1.0))
             if seconds is not None:
                 # Some decoders stop in the middle of a damaged file without an error.
                 errors = track.errors + (seconds < track.duration / 2)

@@ -6,12 +6,13 @@ frames in its range as one that starts at the beginning (measured, not proven: t
 repeats every 49 frames: encoders start at multiples of 49.
 
 An encoder decodes the track from its beginning, unless the samples before its range can be counted from the
-track's packets and the decoder forgets what came before; then it seeks (``seek.excerpt``).
+track's packets and the decoder forgets what came before; then it seeks, in the track (``seek.excerpt``) or in the video
+itself (``seek.recipe``).
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any, Final, Self
 
 from functions.convert import gaps, silence
@@ -79,18 +80,37 @@ class Seek:
 
 
 @dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The part of the video that an encoder reads if no track was extracted (``seek.recipe``).
+
+    Attributes:
+        offset: where its recipe is in the index.
+        size: bytes of the recipe.
+        crc: CRC-32 of the recipe.
+        sample: number of the track's sample that is the first of the excerpt; negative for one that is not played.
+    """
+
+    offset: int
+    size: int
+    crc: int
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
 class FrameRange:
     """A range of the MP3's frames.
 
     Attributes:
         start: number of the first frame.
         end: number of the frame after the last; None for the end of the track.
-        seek: what its encoder reads; None for the whole track.
+        seek: what its encoder reads of the track; None for all of it.
+        excerpt: what its encoder reads of the video instead; None if there is a track.
     """
 
     start: int
     end: int | None
     seek: Seek | None = None
+    excerpt: Excerpt | None = None
 
     @property
     def preroll(self) -> int:
@@ -99,23 +119,33 @@ class FrameRange:
 
     def trim_filter(self, rate: int) -> str | None:
         """Returns the filter that selects the range, pre-roll and look-ahead included; None for everything."""
-        size = samples_per_frame(rate)
-        first = self.seek.sample if self.seek else 0
+        first, last = self.samples(rate)
+        part = self.seek or self.excerpt
+        skipped = part.sample if part else 0
         limits = []
-        if self.start > PREROLL_FRAMES:
-            limits.append(f"start_sample={(self.start - PREROLL_FRAMES) * size - first}")
-        if self.end is not None:
-            limits.append(f"end_sample={(self.end + LOOKAHEAD_FRAMES) * size - first}")
+        if first > skipped:
+            limits.append(f"start_sample={first - skipped}")
+        if last is not None:
+            limits.append(f"end_sample={last - skipped}")
         return f"atrim={':'.join(limits)}" if limits else None
+
+    def samples(self, rate: int) -> tuple[int, int | None]:
+        """Returns the first sample of the range, pre-roll included, and the one after the last, look-ahead included."""
+        size = samples_per_frame(rate)
+        last = None if self.end is None else (self.end + LOOKAHEAD_FRAMES) * size
+        return (self.start - self.preroll) * size, last
 
     def to_json(self) -> dict[str, Any]:
         """Returns the range as JSON types."""
-        return {"start": self.start, "end": self.end, "leap": asdict(self.seek) if self.seek else None}
+        values = {"start": self.start, "end": self.end, "leap": asdict(self.seek) if self.seek else None}
+        return {**values, "excerpt": astuple(self.excerpt)} if self.excerpt else values
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Parses the output of ``to_json``."""
-        return cls(data["start"], data["end"], Seek(**data["leap"]) if data.get("leap") else None)
+        seek = Seek(**data["leap"]) if data.get("leap") else None
+        excerpt = Excerpt(*data["excerpt"]) if data.get("excerpt") else None
+        return cls(data["start"], data["end"], seek, excerpt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +159,7 @@ class Plan:
         quality: the encoder's arguments for bit rate or quality.
         filters: ffmpeg filters that are applied before a range is selected.
         samples: estimated number of samples of the MP3.
-        ranges: the ranges, in order and without gaps.
+        ranges: the ranges, in order and without gaps; all of them have an excerpt, or none.
         start_sample: number of the track's sample where the MP3 starts; every encoder decodes those before it too.
         loopback: whether all filters after the first run behind a loopback decoder, so that they see a single format.
         packets: number of the track's packets.
@@ -189,6 +219,10 @@ class Plan:
         first = frame_range.start * self.frame_seconds if frame_range else 0.0
         last = self.seconds if frame_range is None or frame_range.end is None else frame_range.end * self.frame_seconds
         return int(max(last - first, 0.0) * min(usual, self.max_bytes_per_second))
+
+    def sample_ranges(self) -> list[tuple[int, int | None]]:
+        """Returns the samples of the track that the encoders of the ranges need, counted from the first played."""
+        return [frame_range.samples(self.rate) for frame_range in self.ranges]
 
     def within(self, chapters: Iterable[Chapter]) -> list[Chapter]:
         """Returns the chapters of the track that the MP3 has, on the MP3's clock."""

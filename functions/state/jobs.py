@@ -25,6 +25,8 @@ STEPS: Final = 1000
 #: Ids in one query: PostgreSQL and SQLite allow 32,767 parameters and more.
 _IDS_PER_QUERY: Final = 1000
 FINISHED: Final = ("done", "failed")
+#: The plan of a job that is converted again, with a track: its pieces could not be encoded from parts of its video.
+FELL_BACK: Final = "fell back"
 _JOB_ID: Final = re.compile("[0-9a-f]{32}")
 
 
@@ -117,8 +119,8 @@ class Job:
         duration: seconds of the MP3.
         created_at: milliseconds since 1970.
         finished_at: milliseconds since 1970.
-        audio: the blob of the audio track, if the job was split.
-        plan: how its pieces are encoded, as JSON, if the job was split.
+        audio: the blob of the audio track, if the job was split and its pieces are encoded from that.
+        plan: how its pieces are encoded, as JSON, if the job was split; ``FELL_BACK`` if it is converted again.
         tracks: the audio tracks of the video, as JSON, once they are known.
         is_deferred: whether it waits for its owner's turn.
         is_leased: whether a worker has it, or had it when it ended.
@@ -377,6 +379,15 @@ class Jobs:
             return self._leases.renewing(lease, lambda progress: {"done": int(progress * STEPS), "total": STEPS})
         return self._leases.renewing(lease)
 
+    def fall_back(self, lease: Lease[Job]) -> list[Event] | None:
+        """Records that the job's pieces do not make the MP3 of one encoder: the job is converted again.
+
+        Returns:
+            The events to emit, or None if another worker has the job or it was deleted.
+        """
+        where = self._leases.held(lease)
+        return self._database.run(lambda connection: convert_again(connection, lease.row.id, where))
+
     def record_tracks(self, lease: Lease[Job], tracks: str) -> bool:
         """Records the audio tracks of the video, as JSON; returns False if the lease is lost."""
         return self._leases.renew(lease, tracks=tracks)
@@ -449,6 +460,25 @@ def end_job(connection: Connection, where: ColumnElement[bool], event: JobEvent,
         mail = {"id": event.id, "job": event.job, "kind": event.type, "state": "due"}
         connection.execute(insert(mails).values(**mail, created_at=now(), due_at=now()))
     return bool(ended)
+
+
+def convert_again(connection: Connection, job: JobId, where: ColumnElement[bool]) -> list[Event] | None:
+    """Returns a job that was split to convert within the caller's transaction, for good: its pieces are deleted.
+
+    Returns:
+        The events to emit, or None if the job does not match ``where``.
+    """
+    values = {"state": "uploaded", "audio": None, "plan": FELL_BACK, "total": 0, "done": 0}
+    times = {"stage_at": now(), "read_at": None, "encoded_at": None}
+    free = {"attempts": 0, "lease": None, "lease_until": None, "due_at": now(), "deferred_at": None}
+    moved = connection.execute(update(jobs).where(jobs.c.id == job, where).values(**values, **times, **free)).rowcount
+    if moved:
+        connection.execute(delete(pieces).where(pieces.c.job == job))
+        blob_records.expire(connection, and_(blobs.c.job == job, blobs.c.store == "pieces"))
+        return [VideoUploaded(job)]
+    # An earlier try was committed, and its answer was lost.
+    fell = and_(jobs.c.id == job, jobs.c.state == "uploaded", jobs.c.plan == FELL_BACK)
+    return [VideoUploaded(job)] if connection.scalar(select(jobs.c.id).where(fell)) is not None else None
 
 
 def delete_jobs(connection: Connection, where: ColumnElement[bool]) -> int:

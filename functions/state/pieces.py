@@ -1,4 +1,8 @@
-"""Pieces of a job that was split: encoded by many workers at once, in any order, and joined when all are done."""
+"""Pieces of a job that was split: encoded by many workers at once, in any order, and joined when all are done.
+
+A piece is ``cut`` if its worker encodes a range of the stored track, and ``planned`` if it reads its part of the video
+itself. If that does not give the MP3 of one encoder, the job falls back: it is converted again, with a track.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +14,8 @@ from functions.media import BlobId
 from functions.state import blobs as blob_records
 from functions.state.blobs import BlobExpired
 from functions.state.database import Database
-from functions.state.fairness import ENCODING, Turns
-from functions.state.jobs import Job, Usage, end_job
+from functions.state.fairness import CUT, ENCODING, PLANNED, Turns
+from functions.state.jobs import Job, Usage, convert_again, end_job
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
 from functions.state.schema import UserId, jobs, now, pieces
 
@@ -21,12 +25,14 @@ class SplitRecord:
     """How a job was split.
 
     Attributes:
-        audio: the blob of the audio track.
+        audio: the blob of the audio track, or of the index from which workers learn what to read of the video.
         head: the blob of what precedes the frames in the MP3.
         plan: how the job is encoded, as JSON.
         pieces: what the row of each piece starts with, as JSON.
         reserved: bytes of the owner's quota that are reserved for the MP3.
         usage: what the attempt has used.
+        is_track: whether ``audio`` is the track. The job's row names no other blob: workers of the version before would
+            take it for the track.
     """
 
     audio: BlobId
@@ -35,6 +41,7 @@ class SplitRecord:
     pieces: tuple[str, ...]
     reserved: int = 0
     usage: Usage = field(default_factory=Usage)
+    is_track: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +99,9 @@ class Pieces:
             discard the blobs.
         """
         job = lease.row.id
+        state = CUT if record.is_track else PLANNED
         rows = [
-            {"job": job, "n": n, "owner": lease.row.owner, "plan": plan, "state": "cut", "attempts": 0}
+            {"job": job, "n": n, "owner": lease.row.owner, "plan": plan, "state": state, "attempts": 0}
             for n, plan in enumerate(record.pieces)
         ]
         events: list[Event] = [PieceCut(job, 0)]
@@ -104,7 +112,7 @@ class Pieces:
                 .where(self._jobs.held(lease))
                 .values(
                     state="encoding",
-                    audio=record.audio,
+                    audio=record.audio if record.is_track else None,
                     plan=record.plan,
                     total=len(rows),
                     done=0,
@@ -120,7 +128,7 @@ class Pieces:
             )
             if not moved.rowcount:
                 # It is ours if an earlier try was committed and its answer was lost.
-                mine = and_(jobs.c.id == job, jobs.c.state == "encoding", jobs.c.audio == record.audio)
+                mine = and_(jobs.c.id == job, jobs.c.state == "encoding", jobs.c.plan == record.plan)
                 return events if connection.scalar(select(jobs.c.id).where(mine)) is not None else None
             retained = (
                 blob_records.retain(connection, record.audio),
@@ -217,6 +225,16 @@ class Pieces:
             return event if is_ended else None
 
         return self._database.run(fail)
+
+    def fall_back(self, lease: Lease[PieceRow]) -> list[Event] | None:
+        """Records that the piece cannot be encoded from its part of the video: the job is converted again.
+
+        Returns:
+            The events to emit, or None if another worker has the piece, or the job no longer encodes.
+        """
+        mine = select(pieces.c.n).where(self._leases.held(lease)).exists()
+        where = and_(jobs.c.id == lease.row.job, jobs.c.state == "encoding", mine)
+        return self._database.run(lambda connection: convert_again(connection, lease.row.job, where))
 
     def release(self, lease: Lease[PieceRow], error: Exception | None = None) -> None:
         """Gives the piece back after a temporary failure."""

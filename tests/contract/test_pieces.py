@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from events.errors import NotPublished
-from events.schema import ConversionFailed, Event, JobId, Mp3Ready, PieceCut, PiecesEncoded
+from events.schema import ConversionFailed, Event, JobId, Mp3Ready, PieceCut, PiecesEncoded, VideoUploaded
 from functions.state.blobs import BlobExpired
 from functions.state.database import Database
-from functions.state.jobs import Job, JobNotFound, Jobs, Outcome, Usage
+from functions.state.jobs import FELL_BACK, Job, JobNotFound, Jobs, Outcome, Usage
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, Lease, LeaseTerms
 from functions.state.outbox import Outbox
 from functions.state.pieces import PieceOutput, Pieces, SplitRecord
@@ -26,11 +26,11 @@ class PieceRecords(Records):
         self.pieces = Pieces(database, terms)
         self.joins = Jobs(database, terms, stage="joining")
 
-    def split_job(self, number: int) -> JobId:
+    def split_job(self, number: int, *, is_track: bool = True) -> JobId:
         """Creates a job and splits it into so many pieces; returns its id."""
         lease = self.jobs.claim(self.job().id)
         assert lease is not None
-        events = self.pieces.split(lease, self.split_record(lease, number))
+        events = self.pieces.split(lease, replace(self.split_record(lease, number), is_track=is_track))
         assert events == [PieceCut(lease.row.id, 0)]
         return lease.row.id
 
@@ -144,6 +144,48 @@ def test_worker_that_lost_a_piece_does_not_fail_the_job(short_leases: PieceRecor
     assert short_leases.pieces.fail(slow, "connection lost") is None
     assert short_leases.encode(job, 1) == [PiecesEncoded(job)]
     assert short_leases.count("mails") == 0
+
+
+def test_job_falls_back_once(records: PieceRecords) -> None:
+    """Whatever its pieces have made is expired, and other workers on them change nothing anymore."""
+    job = records.split_job(3, is_track=False)
+    assert records.count("pieces", state="planned") == 3
+    assert records.encode(job, 0) == []
+    one = records.pieces.claim(job, 1)
+    two = records.pieces.claim(job, 2)
+    assert one is not None
+    assert two is not None
+    assert records.pieces.fall_back(one) == [VideoUploaded(job)]
+    seen = records.jobs.get(job, OWNER)
+    assert (seen.state, seen.plan, seen.audio, seen.done) == ("uploaded", FELL_BACK, None, 0)
+    assert len(records.blobs.expired(10)) == 3
+    assert records.count("pieces") == 0
+    assert records.pieces.encoded(two, PieceOutput(records.blob("pieces", job), "{}")) is None
+    assert records.pieces.fail(two, "The file is lost.") is None
+    # As with a commit whose answer was lost; the event changes nothing.
+    assert records.pieces.fall_back(one) == [VideoUploaded(job)]
+    lease = records.jobs.claim(job)
+    assert lease is not None
+    assert lease.attempts == 1
+    assert lease.row.plan == FELL_BACK
+    assert records.pieces.fall_back(two) is None
+    assert records.pieces.split(lease, records.split_record(lease, 2)) == [PieceCut(job, 0)]
+    assert records.pieces.fall_back(one) is None
+    assert records.jobs.get(job, OWNER).state == "encoding"
+
+
+def test_job_whose_pieces_do_not_fit_falls_back(records: PieceRecords) -> None:
+    job = records.split_job(1, is_track=False)
+    assert records.encode(job, 0) == [PiecesEncoded(job)]
+    lease = records.joins.claim(job)
+    assert lease is not None
+    assert records.joins.fall_back(lease) == [VideoUploaded(job)]
+    assert records.joins.fall_back(lease) == [VideoUploaded(job)]
+    assert records.joins.claim(job) is None
+    assert records.jobs.get(job, OWNER).plan == FELL_BACK
+    assert len(records.blobs.expired(10)) == 3
+    assert records.jobs.claim(job) is not None
+    assert records.joins.fall_back(lease) is None
 
 
 def test_encoded_pieces_do_not_expire_before_the_join(records: PieceRecords) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from functions.convert import pipeline
-from functions.convert.demux.track import TrackInfo, TrackStream, open_track
+from functions.convert.demux.track import Indexing, TrackInfo, TrackStream, open_track
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg import encoder
 from functions.convert.ffmpeg.encoder import EncoderInput, EncoderRun
@@ -31,7 +31,7 @@ class MediaMemo:
 
     def __init__(self) -> None:
         self._encode = encoder.encode
-        self._tracks: dict[tuple[bytes, int | None, bool], tuple[TrackInfo | UnusableMedia | None, bytes]] = {}
+        self._tracks: dict[tuple[object, ...], tuple[TrackInfo | UnusableMedia | None, bytes, bool]] = {}
         self._encodings: dict[tuple[str, FrameRange, bytes], tuple[EncoderRun, bytes]] = {}
 
     @contextmanager
@@ -43,27 +43,35 @@ class MediaMemo:
         number: int | None,
         copy: bool,
         filename: str = "",
+        indexing: Indexing | None = None,
         on_progress: OnProgress,
     ) -> Iterator[TrackStream | None]:
         """Does what ``open_track`` does, but the track is complete at once."""
         source.seek(0)
         content = source.read()
-        key = (hashlib.sha256(content).digest(), number, copy)
+        key = (hashlib.sha256(content).digest(), number, copy, None if indexing is None else indexing.seconds)
         if key not in self._tracks:
             try:
                 with open_track(
-                    io.BytesIO(content), path, number=number, copy=copy, filename=filename, on_progress=on_progress
+                    io.BytesIO(content),
+                    path,
+                    number=number,
+                    copy=copy,
+                    filename=filename,
+                    indexing=indexing,
+                    on_progress=on_progress,
                 ) as stream:
                     taken = None if stream is None else stream.complete(on_progress)
-                self._tracks[key] = taken, path.read_bytes()
+                    indexed = stream is not None and stream.indexed
+                self._tracks[key] = taken, path.read_bytes(), indexed
             except UnusableMedia as error:
-                self._tracks[key] = error, path.read_bytes()
-        track, content = self._tracks[key]
+                self._tracks[key] = error, path.read_bytes(), False
+        track, content, indexed = self._tracks[key]
         path.write_bytes(content)
         if isinstance(track, UnusableMedia):
             raise track
         on_progress(1.0)
-        yield None if track is None else TrackStream(replace(track, path=path))
+        yield None if track is None else TrackStream(replace(track, path=path), indexed=indexed)
 
     def encode(
         self,

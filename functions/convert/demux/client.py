@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,7 +14,7 @@ from typing import Self
 from events.errors import Mp3burstError
 from functions.convert.demux import protocol, spawner
 from functions.convert.demux.protocol import ExcerptOrder, ExcerptReport, Fault, FaultReport, TrackOrder, TrackReport
-from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnknownMedia, UnusableMedia
+from functions.convert.errors import DAMAGED, EncoderKilled, TemporaryStorageFull, UnknownMedia, UnusableMedia
 from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.streams import SupportsReadSeek
 from functions.convert.track_list import decoded
@@ -24,7 +24,6 @@ SLOW = 0.0001
 #: Seconds of real time allowed per second of the child's CPU limit: a compromised child may wait forever.
 TIMEOUT_FACTOR = 5.0
 _MAX_ANSWER = max(protocol.BUFFER, protocol.MAX_GATHERED)
-_DAMAGED = "This file is damaged and cannot be read as a video: export or download it again."
 _CHECK = "It may be damaged: check that it plays on your computer."
 
 
@@ -45,6 +44,7 @@ class DemuxClient:
         self._changed = threading.Condition()
         self._cover = b""
         self._furthest = 0
+        self._indexed: TrackReport | None = None
         self._report: protocol.Report | None = None
         self._finished = False
         self._reads = 0
@@ -82,6 +82,33 @@ class DemuxClient:
     def finished(self) -> bool:
         """Whether the file is complete, or nothing more will be written because of an error."""
         return self._finished
+
+    def indexed(self, on_progress: OnProgress) -> TrackReport | None:
+        """Waits until the child offers to index the track; ``cut`` answers it.
+
+        Args:
+            on_progress: as for ``report``.
+
+        Returns:
+            The report of the track; None if the child reports something else.
+
+        Raises:
+            UnusableMedia, EncoderKilled: as ``report``.
+        """
+        self._wait(lambda: self._indexed is not None or self._report is not None, on_progress)
+        return self._indexed
+
+    def cut(self, ranges: Sequence[tuple[int, int | None]]) -> None:
+        """Has the child write recipes for excerpts with these ranges of samples; extract the track if there are none.
+
+        Args:
+            ranges: the first sample and the one after the last, None for the end of the track.
+        """
+        spans = b"".join(
+            protocol.SPAN.pack(start, protocol.TO_THE_END if end is None else end) for start, end in ranges
+        )
+        with contextlib.suppress(OSError):  # a child that has ended is detected by its missing report
+            self._child.link.sendall(protocol.ANSWER.pack(len(ranges)) + spans)
 
     def report(self, on_progress: OnProgress) -> tuple[protocol.Report, bytes]:
         """Waits for the child's report, which may arrive while it still writes the file.
@@ -153,7 +180,7 @@ class DemuxClient:
             elif isinstance(report, FaultReport):
                 error = error_of(report, 0)
         except protocol.InvalidReport as invalid:
-            error = UnusableMedia(_DAMAGED)
+            error = UnusableMedia(DAMAGED)
             error.__cause__ = invalid
         except protocol.PeerClosed as closed:
             error = _death(self._child.process.wait(), closed)
@@ -179,17 +206,32 @@ class DemuxClient:
                 self._answer(list(protocol.SPAN.iter_unpack(protocol.receive(link, first * protocol.SPAN.size))))
             elif kind == protocol.COVER and 0 < first <= protocol.MAX_COVER:
                 self._cover = bytes(protocol.receive(link, first))
-            elif kind in (protocol.BEGUN, protocol.REPORT) and 0 < first <= protocol.MAX_REPORT:
+            elif kind in (protocol.BEGUN, protocol.INDEXED, protocol.REPORT) and 0 < first <= protocol.MAX_REPORT:
                 report = protocol.parse_report(protocol.receive(link, first), wanted)
                 if kind == protocol.REPORT:
                     return report
-                if not isinstance(report, TrackReport) or report.container != "mov":
-                    raise protocol.InvalidReport("only a track in mov may still grow")
-                with self._changed:
-                    self._report = report
-                    self._changed.notify_all()
+                self._note(kind, report)
             else:
                 raise protocol.InvalidReport(f"a request {kind!r} of {first} and {second}")
+
+    def _note(self, kind: bytes, report: protocol.Report) -> None:
+        """Notes a report that is not the last."""
+        if not isinstance(report, TrackReport):
+            raise protocol.InvalidReport(f"{type(report).__name__} in place of a track's report")
+        if kind == protocol.BEGUN and report.container != "mov":
+            raise protocol.InvalidReport("only a track in mov may still grow")
+        if kind == protocol.INDEXED and (self._indexed or self._report or not self._may_index):
+            raise protocol.InvalidReport("an index that was not ordered")
+        with self._changed:
+            if kind == protocol.BEGUN:
+                self._report = report
+            else:
+                self._indexed = report
+            self._changed.notify_all()
+
+    @property
+    def _may_index(self) -> bool:
+        return isinstance(self._wanted, TrackOrder) and self._wanted.index_seconds is not None
 
     def _answer(self, spans: list[tuple[int, int]]) -> None:
         if any(offset < 0 or size < 0 for offset, size in spans) or sum(size for _, size in spans) > _MAX_ANSWER:
@@ -226,7 +268,7 @@ def _death(status: int, closed: BaseException) -> Mp3burstError:
     if status >= 0 or status == -signal.SIGKILL:
         error = EncoderKilled("The demuxer was killed; the conversion will be retried.")
     else:
-        error = UnusableMedia(_DAMAGED)
+        error = UnusableMedia(DAMAGED)
     error.__cause__ = RuntimeError(f"the demux child ended with {status}: {closed.__cause__!r}")
     return error
 

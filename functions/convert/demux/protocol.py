@@ -21,17 +21,21 @@ from functions.convert.gaps import MAX_GAPS, Gap
 from functions.convert.track_list import CODEC, LANGUAGE, MAX_TITLE, MAX_TRACKS, ListedTrack
 
 #: A request of the child: its kind and two numbers. READ: size, offset. GATHER: count, 0, followed by that many SPANs.
-#: COVER, BEGUN and REPORT: size, 0, followed by that many bytes.
+#: COVER, BEGUN, INDEXED and REPORT: size, 0, followed by that many bytes.
 REQUEST = struct.Struct("<cqq")
-#: The answer to READ and GATHER: the number of bytes that follow.
+#: The answer to READ and GATHER: the number of bytes that follow. To INDEXED: the number of SPANs that follow, the
+#: ranges of samples of which the child writes recipes (``seek.recipe``); none if it is to extract the track.
 ANSWER = struct.Struct("<q")
-#: Offset and size.
+#: Offset and size; or the first sample and the one after the last, ``TO_THE_END`` for the end of the track.
 SPAN = struct.Struct("<qq")
+TO_THE_END = -1
 READ = b"r"
 GATHER = b"g"
 COVER = b"c"
 #: The report of a track that is still being written: from here on its file only grows.
 BEGUN = b"b"
+#: The report of a track of which excerpts can be made without reading it: the child waits for the answer.
+INDEXED = b"i"
 REPORT = b"d"
 
 #: Bytes that one READ returns, at most; also the size of libav's I/O buffers.
@@ -122,11 +126,13 @@ class TrackOrder:
         track: its number in the file's order, from 0; None for the file's default, or else the first that is usable.
         copy: whether MP3 becomes bare frames.
         extension: of the source's name, if it is one of ``RECOGNIZED_BY_NAME``; otherwise empty.
+        index_seconds: seconds of sound from which the child offers to index the track; None for never.
     """
 
     track: int | None
     copy: bool
     extension: str = ""
+    index_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +302,7 @@ class TrackReport:
         lead: seconds of the source before the track's sound.
         tail: seconds of the source after the track's sound.
         tracks: all audio tracks of the source.
+        indexed: whether the file is an index of recipes for excerpts in the container (``seek.recipe``).
     """
 
     codec: str
@@ -320,6 +327,7 @@ class TrackReport:
     lead: float = 0.0
     tail: float = 0.0
     tracks: Sequence[ListedTrack] = ()
+    indexed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,7 +475,10 @@ def _is_listed_track(value: Any) -> bool:
 
 
 _OPTIONAL: Final = frozenset(
-    {"detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail", "ambisonic", "unicode", "track", "unusable"}
+    {
+        *("detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail", "ambisonic", "unicode", "track"),
+        *("unusable", "indexed"),
+    }
 )
 _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
     TrackReport: {
@@ -486,6 +497,7 @@ _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
         "track": _is_count,
         "unusable": lambda value: value == -1 or _is_count(value),
         "tracks": _is_tracks,
+        "indexed": _is_flag,
     },
     ExcerptReport: dict.fromkeys(("offset", "reach", "pixel"), _is_number),
     FaultReport: {"fault": _is_text, "detail": _is_text, "tracks": _is_tracks},

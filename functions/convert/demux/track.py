@@ -1,6 +1,6 @@
 """Extracts the audio track of a video, or an excerpt of its pictures: the way into this package."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from functions.convert.progress import OnProgress
 from functions.convert.streams import SupportsReadSeek
 from functions.convert.track_list import ListedTrack, decoded
 
+#: The first sample and the one after the last, None for the end of the track; 0 is the first that is played.
+SampleRange = tuple[int, int | None]
 _WARNING: Final = "Audio track {} of this file is empty or cannot be decoded: track {} was converted."
 
 
@@ -104,16 +106,32 @@ class TrackInfo:
     tracks: Sequence[ListedTrack] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Indexing:
+    """When to index a track instead of extracting it.
+
+    Attributes:
+        seconds: of sound from which it may be worthwhile.
+        ranges: returns the ranges that excerpts are needed of; none to extract the track.
+    """
+
+    seconds: float
+    ranges: Callable[[TrackInfo], Sequence[SampleRange]]
+
+
 class TrackStream:
     """An audio track whose extraction may still be in progress: its file may grow until ``complete`` returns.
 
     Attributes:
         info: what is known about the track. The pipeline adds the cover and, if needed, the exact duration.
+        indexed: whether the track was not extracted: its file has the recipes for the excerpts that were asked for, in
+            their order; if the decoder may draw random numbers, one for a sample of the track comes first.
     """
 
-    def __init__(self, info: TrackInfo, client: DemuxClient | None = None) -> None:
+    def __init__(self, info: TrackInfo, client: DemuxClient | None = None, *, indexed: bool = False) -> None:
         """Describes a track that ``client`` is extracting; None if its file is complete."""
         self.info = info
+        self.indexed = indexed
         self._client = client
 
     @property
@@ -160,6 +178,7 @@ def open_track(
     number: int | None,
     copy: bool,
     filename: str = "",
+    indexing: Indexing | None = None,
     on_progress: OnProgress,
 ) -> Iterator[TrackStream | None]:
     """Extracts an audio track from the source into a new file.
@@ -171,6 +190,7 @@ def open_track(
             usable.
         copy: whether MP3 becomes bare frames.
         filename: the video's name.
+        indexing: when to index the track instead; None for never.
         on_progress: called at least twice a second with the fraction of the source that was read, 0 to 1.
 
     Yields:
@@ -183,8 +203,12 @@ def open_track(
         EncoderKilled: the demux child died by SIGKILL.
     """
     extension = filename.rpartition(".")[2].lower()
-    order = TrackOrder(number, copy, extension if extension in RECOGNIZED_BY_NAME else "")
+    extension = extension if extension in RECOGNIZED_BY_NAME else ""
+    order = TrackOrder(number, copy, extension, None if indexing is None else indexing.seconds)
     with DemuxClient(source, path, order) as client:
+        if indexing is not None and (offered := client.indexed(on_progress)) is not None:
+            check_plausible(offered.rate, offered.channels)
+            client.cut(indexing.ranges(track_info(offered, path, b"")))
         report, cover = client.report(on_progress)
         if isinstance(report, FaultReport):
             if report.fault != Fault.NOT_COPYABLE:
@@ -198,7 +222,7 @@ def open_track(
             error.tracks = decoded(report.tracks)
             raise error
         check_plausible(report.rate, report.channels)
-        yield TrackStream(track_info(report, path, cover), client)
+        yield TrackStream(track_info(report, path, cover), client, indexed=report.indexed)
 
 
 def track_info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:

@@ -7,6 +7,7 @@ have received. But amovie stops with an error where the stages continue, at dama
 has to be encoded again in stages.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from functions.convert.demux.protocol import ORIGINAL
@@ -31,6 +32,24 @@ def decode(ffmpeg: str, container: str, track: int, number: int = 0) -> list[str
     """
     known = [] if container == ORIGINAL else ["-f", _demuxer(container)]
     return [*_common(ffmpeg), *known, "-fd", str(track), "-i", "fd:", "-map", f"0:a:{number}"]
+
+
+def hash_samples(ffmpeg: str, container: str, tracks: Sequence[int], skipped: Sequence[int]) -> list[str]:
+    """Returns ffmpeg's arguments to print a hash of the samples of each of several tracks.
+
+    Args:
+        ffmpeg: path of the program.
+        container: as in ``Plan``.
+        tracks: descriptors of the open files, each with one track.
+        skipped: samples at the start of each that are left out.
+    """
+    arguments = [ffmpeg, "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error"]
+    arguments += ["-protocol_whitelist", "fd,pipe", "-threads", "1"]
+    for track in tracks:
+        arguments += ["-f", _demuxer(container), "-fd", str(track), "-i", "fd:"]
+    for number, count in enumerate(skipped):
+        arguments += ["-map", f"{number}:a", f"-filter:a:{number}", f"atrim=start_sample={count}"]
+    return [*arguments, "-c:a", "pcm_f32le", "-f", "streamhash", "-hash", "md5", "pipe:1"]
 
 
 def encode(ffmpeg: str, plan: Plan, frame_range: FrameRange, *, track: int, out: int, staged: bool) -> list[str]:

@@ -29,6 +29,7 @@ from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
 from functions.convert.mp3.summary import CHUNK_SIZE
 from functions.convert.plan import LOOKAHEAD_FRAMES, PREROLL_FRAMES, FrameRange, Plan, Seek
 from functions.convert.seek import matroska
+from functions.convert.seek.errors import TrackChanged
 from functions.convert.seek.packets import COUNTABLE, packet_counter
 from functions.convert.streams import SupportsReadSeek, SupportsWrite
 from functions.options import Options
@@ -59,17 +60,16 @@ class ClusterIndex:
     end: int
 
 
-class TrackChanged(Exception):
-    """The bytes that were read are not those that were stored."""
-
-
 def is_seekable(track: TrackInfo, options: Options) -> bool:
     """Returns whether the packets can be indexed, so that encoders of the track may be able to seek."""
+    return track.container == "matroska" and track.codec in COUNTABLE and is_countable(track, options)
+
+
+def is_countable(track: TrackInfo, options: Options) -> bool:
+    """Returns whether the samples of the MP3 before a range are those of the track before a packet."""
     counts = options.start or options.end is not None or options.fade_in or options.fade_out or options.normalize
     return (
-        track.container == "matroska"
-        and track.codec in COUNTABLE
-        and track.rate in SAMPLE_RATES
+        track.rate in SAMPLE_RATES
         and not track.errors
         and not track.gaps
         and not silence.filled(track, options)

@@ -17,6 +17,7 @@ from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.mp3.frame import samples_per_frame
 from functions.convert.plan import RANGE_STEP, FrameRange, Plan, Seek, plan_for, split_frames
 from functions.convert.seek import excerpt, matroska
+from functions.convert.seek.errors import TrackChanged
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.unit.convert.test_distribution import converted
@@ -274,7 +275,7 @@ def test_excerpt_of_a_changed_track_is_refused(tmp_path: Path, harm: str) -> Non
         del data[piece.seek.end - 1 :]
     else:
         data[:100] = bytes(100)
-    with pytest.raises(excerpt.TrackChanged):
+    with pytest.raises(TrackChanged):
         excerpt.write_excerpt(io.BytesIO(data), piece.seek, io.BytesIO())
 
 

@@ -27,18 +27,23 @@ from functions.convert.demux.child.demuxer import BROADCASTS, Demuxer, NotCopyab
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
 from functions.convert.demux.child.mp4.boxes import Outline, TruncatedFile, outline
+from functions.convert.demux.child.mp4.excerpts import Excerpts
 from functions.convert.demux.child.pictures import is_picture
 from functions.convert.demux.child.remuxer import NoContainer, formats, remux
 from functions.convert.demux.protocol import (
+    ANSWER,
     BEGUN,
     BUFFER,
     COVER,
+    INDEXED,
     MAX_COVER,
     MAX_PIXELS,
     ORIGINAL,
     RECOGNIZED_BY_NAME,
     REPORT,
     REQUEST,
+    SPAN,
+    TO_THE_END,
     ExcerptOrder,
     Fault,
     FaultReport,
@@ -48,6 +53,7 @@ from functions.convert.demux.protocol import (
     Report,
     TrackReport,
     dump_report,
+    receive,
     receive_order,
 )
 from functions.convert.errors import UnsupportedLayout
@@ -58,6 +64,9 @@ from functions.convert.track_list import LANGUAGE, MAX_TITLE, MAX_TRACKS, Listed
 if TYPE_CHECKING:
     import av.audio.stream
     import av.container
+
+#: Ranges of samples: the first one and the one after the last, None for the end of the track.
+Ranges = Sequence[tuple[int, int | None]]
 
 _MAX_TAGS = 500
 #: Characters of the name of a tag.
@@ -124,6 +133,7 @@ def extract(
     number: int | None,
     copy: bool,
     on_begun: Callable[[Extracted], None] = lambda _: None,
+    on_indexed: Callable[[Extracted], Ranges] = lambda _: (),
 ) -> Extracted | FaultReport:
     """Extracts an audio track.
 
@@ -134,6 +144,8 @@ def extract(
         copy: whether MP3 becomes bare frames.
         on_begun: called with what will be returned, as soon as it is known, if that is before the track is complete;
             from then on the target only grows.
+        on_indexed: called with what will be returned, if excerpts can be made of the track without reading it; returns
+            the ranges of samples to write recipes for (``seek.recipe``), or none to extract the track.
 
     If no container takes the codec, the target becomes a copy of the source; also if libav has no demuxer or decoder
     for it, since ffmpeg may have one, and it is not too large.
@@ -142,7 +154,7 @@ def extract(
         NotCopyable: ``copy`` was set and the MP3 packets do not make an MP3 file.
     """
     with contextlib.suppress(UnsupportedLayout):
-        return _extract_by_tables(source, target, number, copy, on_begun)
+        return _extract_by_tables(source, target, number, copy, on_begun, on_indexed)
     found = _extract_by_libav(source, target, number, copy)
     if isinstance(found, Extracted):
         return found
@@ -243,7 +255,12 @@ def _take(
 
 
 def _extract_by_tables(
-    source: io.RawIOBase, target: IO[bytes], number: int | None, copy: bool, on_begun: Callable[[Extracted], None]
+    source: io.RawIOBase,
+    target: IO[bytes],
+    number: int | None,
+    copy: bool,
+    on_begun: Callable[[Extracted], None],
+    on_indexed: Callable[[Extracted], Ranges],
 ) -> Extracted:
     """Extracts a track of a complete mp4 by the file's own tables; as ``extract``.
 
@@ -282,6 +299,8 @@ def _extract_by_tables(
             raise UnsupportedLayout
         skipped, discarded, duration = writer.write_frames(movie, target)
         report = replace(report, container="mp3", skipped=skipped, discarded=discarded, duration=duration)
+    elif _index_tables(movie, demuxer, Extracted(report, cover), target, on_indexed):
+        report = replace(report, indexed=True)
     else:
         writer.write_head(movie, target)
         target.flush()
@@ -292,6 +311,25 @@ def _extract_by_tables(
             raise EOFError("the source is shorter than it was") from error
     target.flush()
     return Extracted(report, cover)
+
+
+def _index_tables(
+    movie: mp4.Movie,
+    demuxer: Demuxer,
+    extracted: Extracted,
+    target: IO[bytes],
+    on_indexed: Callable[[Extracted], Ranges],
+) -> bool:
+    """Writes recipes for excerpts of the track; returns False if it is to be extracted."""
+    config = demuxer.stream.codec_context.extradata or b""
+    try:
+        excerpts = Excerpts.of(movie, extracted.report.codec, demuxer.rate, bytes(config))
+    except UnsupportedLayout:
+        return False
+    if not (ranges := on_indexed(extracted)):
+        return False
+    excerpts.write(ranges, target)
+    return True
 
 
 def _unknown(source: io.RawIOBase, target: IO[bytes], report: FaultReport) -> FaultReport:
@@ -561,6 +599,16 @@ class _Reporter:
         self._send_cover(extracted.cover)
         self._send(BEGUN, dump_report(extracted.report))
 
+    def indexed(self, extracted: Extracted, seconds: float) -> Ranges:
+        """Reports a track that can be indexed, if it has so many seconds; returns the parent's answer."""
+        if extracted.report.duration < seconds:
+            return ()
+        self._send_cover(extracted.cover)
+        self._send(INDEXED, dump_report(extracted.report))
+        (count,) = ANSWER.unpack(receive(self._link, ANSWER.size))
+        spans = SPAN.iter_unpack(receive(self._link, count * SPAN.size))
+        return [(start, None if end == TO_THE_END else end) for start, end in spans]
+
     def end(self, result: Extracted | Report) -> None:
         """Reports the result."""
         if isinstance(result, Extracted):
@@ -585,7 +633,15 @@ def _carry_out(order: Order, source: RemoteFile, target: IO[bytes], reporter: _R
             return video_excerpt.extract(container, target, order.wanted.second)
         if order.wanted.extension:
             source.name = f"source.{order.wanted.extension}"
-        return extract(source, target, order.wanted.track, order.wanted.copy, reporter.begun)
+        seconds = math.inf if order.wanted.index_seconds is None else order.wanted.index_seconds
+        return extract(
+            source,
+            target,
+            order.wanted.track,
+            order.wanted.copy,
+            on_begun=reporter.begun,
+            on_indexed=lambda extracted: reporter.indexed(extracted, seconds),
+        )
     except NotCopyable:
         return FaultReport(Fault.NOT_COPYABLE)
     except MemoryError:

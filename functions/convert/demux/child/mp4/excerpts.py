@@ -1,0 +1,298 @@
+"""Writes recipes for excerpts of an mp4 or mov (``seek.recipe``), from the file's tables alone.
+
+An excerpt is an mp4 with one track: the packets from a little before the wanted samples to a little after them. Which
+sample it begins with follows from the table of the packets' lengths, and from where the edit list begins. An excerpt
+has an edit list only to end where the track does.
+"""
+
+import io
+import struct
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, Final, Self
+
+from functions.convert.demux.child.mp4 import aac
+from functions.convert.demux.child.mp4.boxes import Box, Parts, gapless_tags, size_of, wrap, write_parts
+from functions.convert.demux.child.mp4.movie import CHUNK_TABLES, Movie
+from functions.convert.errors import UnsupportedLayout
+from functions.convert.seek.recipe import Recipe
+
+#: Packets that are indexed, at most; of each, four bytes are kept. That is 100 hours of AAC.
+_MAX_PACKETS: Final = 1 << 24
+#: Packets before the wanted samples, by codec. AAC remembers one packet; the 511 bytes that MP3 remembers are 22 of the
+#: smallest; the others remember nothing.
+_WARMUP: Final = {"aac": 3, "mp3": 30, "alac": 0, "flac": 0}
+#: Packets after the wanted samples, which no decoder needs.
+_BEYOND: Final = 2
+#: Packets of the excerpts that draw random numbers: more than the decoder remembers.
+_DRAWING: Final = 3
+#: The sample of an AAC track is this many windows of this many packets, all over the track.
+_WINDOWS: Final = 8
+_WINDOW: Final = 64
+#: Bytes of the description of a track, without its tables.
+_MAX_BOXES: Final = 1 << 20
+#: Tables that an excerpt has of its own, and boxes that say nothing about its samples.
+_LEFT_OUT: Final = CHUNK_TABLES | {b"stts", b"stsz", b"stss", b"sgpd", b"sbgp", b"sdtp"}
+_LEFT_OUT_BOXES: Final = {b"edts", b"tref", b"udta", b"meta", b"free"}
+_ITUNES_GAPLESS: Final = b"iTunSMPB"
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When the packets of a track are played, in samples.
+
+    Attributes:
+        length: of a packet.
+        last: length of the track's last packet, by its table.
+        skipped: samples before the first one that is played.
+        end: the samples up to where the edit list ends; None if there is none.
+        played: number of packets that are decoded.
+        pause: samples by which the edit list delays the first one.
+    """
+
+    length: int
+    last: int
+    skipped: int
+    end: int | None
+    played: int
+    pause: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpts:
+    """A track of which excerpts can be made.
+
+    Attributes:
+        movie: the file.
+        times: of the packets.
+        sizes: of the packets, in bytes.
+        offsets: of the chunks, in the file.
+        firsts: number of the first packet of each chunk.
+        warmup: packets before the wanted samples.
+        drawing: a packet that makes the decoder draw random numbers; empty if it never does.
+    """
+
+    movie: Movie
+    times: Times
+    sizes: "array[int]"
+    offsets: "array[int]"
+    firsts: "array[int]"
+    warmup: int
+    drawing: bytes
+
+    @classmethod
+    def of(cls, movie: Movie, codec: str, rate: int, config: bytes) -> Self:
+        """Reads the tables of a track.
+
+        Args:
+            movie: the file.
+            codec: libavcodec's name for the track's codec.
+            rate: samples per second, as decoded.
+            config: the decoder's configuration.
+
+        Raises:
+            UnsupportedLayout: the track's samples cannot be counted by its tables.
+        """
+        if codec not in _WARMUP or movie.ticks != rate or movie.packets > _MAX_PACKETS or b"stss" in movie.tables:
+            raise UnsupportedLayout
+        times = _times(movie)
+        drawing = aac.drawing_packet(config) if codec == "aac" else b""
+        if codec == "aac" and times.length != aac.SAMPLES:
+            raise UnsupportedLayout
+        offsets, firsts, sizes = _chunks(movie)
+        return cls(movie, times, sizes, offsets, firsts, _WARMUP[codec], drawing)
+
+    def write(self, ranges: Iterable[tuple[int, int | None]], target: IO[bytes]) -> None:
+        """Writes a recipe for each range of samples; if the decoder may draw random numbers, that of a sample first.
+
+        Args:
+            ranges: the first sample and the one after the last, None for the end; counted from the first one that is
+                played.
+            target: the new file.
+        """
+        if self.drawing:
+            target.write(self._sample().to_bytes())
+        for start, end in ranges:
+            target.write(self._range(start, end).to_bytes())
+
+    def _range(self, start: int, end: int | None) -> Recipe:
+        times = self.times
+        first = max((start + times.skipped) // times.length - self.warmup, 0)
+        last = times.played
+        if end is not None:
+            last = min(-(-(end + times.skipped) // times.length) + _BEYOND, last)
+        # A decoder that begins where the track does is the one that decodes all of it.
+        is_first = not first and times.skipped <= self.movie.ticks
+        return self._recipe([(first, last)], draws=bool(self.drawing) and not is_first)
+
+    def _sample(self) -> Recipe:
+        count = self.times.played
+        step = max(count // _WINDOWS, _WINDOW)
+        return self._recipe([(first, min(first + _WINDOW, count)) for first in range(0, count, step)], draws=True)
+
+    def _recipe(self, runs: Sequence[tuple[int, int]], *, draws: bool) -> Recipe:
+        """Returns the recipe for runs of packets."""
+        sizes: array[int] = array("I")
+        for first, last in runs:
+            sizes += self.sizes[first:last]
+        before = [len(self.drawing)] * _DRAWING
+        head = self._head(sizes, runs[-1][1])
+        length = self.times.length
+        return Recipe(
+            sample=runs[0][0] * length - self.times.skipped,
+            prefix=head,
+            spans=tuple(span for run in runs for span in self._spans(*run)),
+            drawing=self._head(array("I", before) + sizes, runs[-1][1]) + self.drawing * _DRAWING if draws else b"",
+            drawn=_DRAWING * length if draws else 0,
+            warmup=self.warmup * length if draws else 0,
+        )
+
+    def _spans(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Yields offset and size of the parts of the file that contain the packets from ``first`` up to ``last``."""
+        chunk = bisect_right(self.firsts, first) - 1
+        at = self.firsts[chunk]
+        while at < last:
+            following = self.firsts[chunk + 1] if chunk + 1 < len(self.firsts) else self.movie.packets
+            begin = max(at, first)
+            skipped = sum(self.sizes[at:begin])
+            if size := sum(self.sizes[begin : min(following, last)]):
+                yield self.offsets[chunk] + skipped, size
+            at = following
+            chunk += 1
+
+    def _head(self, sizes: "array[int]", last: int) -> bytes:
+        """Returns what precedes the packets of an excerpt in its file.
+
+        Args:
+            sizes: of its packets, in bytes.
+            last: number of the packet after the last one.
+        """
+        times = self.times
+        lengths = [times.length] * len(sizes)
+        end = None
+        if last == times.played:
+            # It ends where the track does, with which the edit list may end within the last packet.
+            lengths[-1] = times.last if last == self.movie.packets else times.length
+            end = None if times.end is None else times.end + (len(sizes) - last) * times.length
+        tables = _Tables(sizes, times.length, lengths[-1])
+        ftyp: Parts = [(self.movie.ftyp.start, self.movie.ftyp.end)]
+        mdat = struct.pack(">I4sQ", 1, b"mdat", 16 + sum(sizes))
+        offset = size_of(ftyp) + size_of(self._moov(tables, end, 0)) + len(mdat)
+        parts = [*ftyp, *self._moov(tables, end, offset), mdat]
+        if sum(end - start for start, end in (part for part in parts if isinstance(part, tuple))) > _MAX_BOXES:
+            raise UnsupportedLayout
+        target = io.BytesIO()
+        write_parts(self.movie.reader, parts, target)
+        return target.getvalue()
+
+    def _moov(self, tables: "_Tables", end: int | None, offset: int) -> Parts:
+        """Returns the ``moov`` box for packets that start at an offset, and that are played up to a sample or all."""
+        movie = self.movie
+        mvhd = movie.reader.find(movie.moov, b"mvhd")
+        clock = mvhd.body + (20 if movie.reader.number(mvhd.body, 1) else 12)
+        # The file's clock counts samples, so that the edit list can end at any of them.
+        parts: Parts = [(mvhd.start, clock), struct.pack(">I", movie.ticks), (clock + 4, mvhd.end)]
+        trak = self._trak(movie.trak, tables, offset)
+        if end is not None:
+            edits = [struct.pack(">QqI", end, 0, 1 << 16)]
+            if self.times.pause:  # with which ffmpeg plays the last packet to its end
+                edits.insert(0, struct.pack(">QqI", self.times.pause, -1, 1 << 16))
+            edts = wrap(b"edts", wrap(b"elst", [struct.pack(">II", 1 << 24, len(edits)), *edits]))
+            trak = wrap(b"trak", [*trak[1:], *edts])
+        return wrap(b"moov", [*parts, *trak])
+
+    def _trak(self, box: Box, tables: "_Tables", offset: int) -> Parts:
+        """Returns the ``trak`` box, or one of the boxes in it, with one chunk of packets."""
+        parts: Parts = []
+        for child in self.movie.reader.children(box):
+            if child.kind in (b"mdia", b"minf", b"stbl"):
+                parts += self._trak(child, tables, offset)
+            elif child.kind not in _LEFT_OUT_BOXES and child.kind not in _LEFT_OUT:
+                parts.append((child.start, child.end))
+        if box.kind == b"stbl":
+            parts += tables.boxes(offset)
+        return wrap(box.kind, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """The tables of an excerpt: the sizes of its packets, their length, and that of the last."""
+
+    sizes: "array[int]"
+    length: int
+    last: int
+
+    def boxes(self, offset: int) -> Parts:
+        """Returns the boxes for one chunk at an offset."""
+        count = len(self.sizes)
+        sizes = self.sizes[:]
+        sizes.byteswap()
+        return [
+            *wrap(b"stts", [struct.pack(">IIIIII", 0, 2, count - 1, self.length, 1, self.last)]),
+            *wrap(b"stsz", [struct.pack(">III", 0, 0, count), sizes.tobytes()]),
+            *wrap(b"stsc", [struct.pack(">IIIII", 0, 1, 1, count, 1)]),
+            *wrap(b"stco", [struct.pack(">III", 0, 1, offset)]),
+        ]
+
+
+def _times(movie: Movie) -> Times:
+    """Returns when the packets are played; all but the last must be equally long.
+
+    ffmpeg decodes up to the packet with which the edit is complete (libavformat/mov.c, mov_fix_index).
+    """
+    entries = list(islice(movie.times(), 3))
+    if len(entries) > 2 or (len(entries) == 2 and entries[1][0] != 1) or not entries[0][1]:
+        raise UnsupportedLayout
+    length = entries[0][1]
+    last = entries[-1][1]
+    edits = list(islice(movie.edits(), 3))
+    pause = 0
+    if edits and edits[0][1] is None:
+        pause = edits[0][0] * movie.ticks // movie.clock
+        edits = edits[1:]
+    if not edits:
+        if any(_ITUNES_GAPLESS in tags for tags in _tags(movie)):
+            raise UnsupportedLayout
+        return Times(length, last, 0, None, movie.packets)
+    duration, start = edits[0]
+    if len(edits) > 1 or start is None or not duration:
+        raise UnsupportedLayout
+    end = start + (2 * duration * movie.ticks + movie.clock) // (2 * movie.clock)
+    played = min(-(-end // length), movie.packets)
+    if not played or start >= played * length:
+        raise UnsupportedLayout
+    return Times(length, last, start, end, played, pause)
+
+
+def _tags(movie: Movie) -> Iterator[bytes]:
+    """Yields the tags that may declare samples to skip."""
+    for box in movie.reader.children(movie.moov):
+        if box.kind in (b"udta", b"meta"):
+            for part in gapless_tags(movie.reader, box):
+                yield part if isinstance(part, bytes) else b"".join(movie.reader.chunks(*part))
+
+
+def _chunks(movie: Movie) -> "tuple[array[int], array[int], array[int]]":
+    """Returns the chunks' offsets and first packets, and the packets' sizes.
+
+    Raises:
+        UnsupportedLayout: a chunk is outside the file, or the chunks do not contain all packets.
+    """
+    sizes = array("I", movie.sizes())
+    offsets = array("Q")
+    firsts = array("I")
+    packets = 0
+    for offset, count in movie.chunks():
+        if len(offsets) == _MAX_PACKETS:
+            raise UnsupportedLayout
+        offsets.append(offset)
+        firsts.append(packets)
+        packets += count
+        if packets > len(sizes) or offset + sum(sizes[packets - count : packets]) > movie.reader.size:
+            raise UnsupportedLayout
+    if packets != movie.packets:
+        raise UnsupportedLayout
+    return offsets, firsts, sizes
