@@ -25,6 +25,8 @@ _SPECIAL_USE: Final = frozenset(
         *("lan", "local", "localdomain", "localhost", "onion", "private", "test"),
     )
 )
+#: Deliberately coarse: only sending a mail shows whether an address exists.
+_COARSE: Final = re.compile(r"[^\s@<>\"(),;:\\]+@[^\s@<>\"(),;:\\]+\.[^\s@<>\"(),;:\\.]+")
 _INVALID: Final = "This is not a valid email address: use one such as ann@example.org."
 
 
@@ -73,6 +75,17 @@ def parse_public(text: str) -> "Address":
     if not name or not _TOP_LEVEL.fullmatch(top_level) or top_level.lower() in _SPECIAL_USE:
         raise BadAddress(_INVALID)
     return parsed
+
+
+def is_public(text: str) -> bool:
+    """Returns whether ``parse_public`` takes the text, and it looks like an address to a person."""
+    if len(text) > MAX_LENGTH or not _COARSE.fullmatch(text):
+        return False
+    try:
+        parse_public(text)
+    except BadAddress:
+        return False
+    return True
 
 
 def mailbox(text: str) -> str:

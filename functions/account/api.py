@@ -1,10 +1,11 @@
 """The operations of ``account``, and their types."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from functions.auth.limits import MAX_KEY_NAME
+from functions.auth.limits import MAX_KEY_NAME, MAX_NAME, MAX_PASSWORD, MIN_PASSWORD
+from functions.email_address import MAX_LENGTH as MAX_ADDRESS
 from functions.operation import JSON, Answer, Body, Id, Operation, Scope, Timestamp
 
 _KEY: Final = {"key": "The id of the key, from GET /keys."}
@@ -77,4 +78,107 @@ DELETE_KEY: Final = Operation(
     scope="account",
     parameters=_KEY,
     problems={404: "There is no such key, or it is another user's."},
+)
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """What a user has of the quota."""
+
+    bytes: Annotated[int, Meta(ge=0, description="Of videos and MP3s, with what is reserved for those in progress.")]
+    bytes_limit: Annotated[int | None, Meta(description="The most of it; null without a limit.")]
+    bytes_left: Annotated[int | None, Meta(description="Null without a limit.")]
+    jobs: Annotated[int, Meta(ge=0, description="Uploads and conversions in progress.")]
+    jobs_limit: Annotated[int | None, Meta(description="The most of them; null without a limit.")]
+    jobs_left: Annotated[int | None, Meta(description="Null without a limit.")]
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    """A user's account."""
+
+    id: Id
+    username: Annotated[str, Meta(description="What the user logs in with.")]
+    name: Annotated[str, Meta(description="The name in mails.")]
+    email: Annotated[str, Meta(description="Where mails are sent to.")]
+    confirmed: Annotated[bool, Meta(description="Whether the address is confirmed.")]
+    role: Literal["user", "admin"]
+    created: Timestamp
+    usage: Usage
+
+
+class AccountChange(Struct, frozen=True, kw_only=True):
+    """What to change of an account. What is left out stays as it is."""
+
+    name: Annotated[Annotated[str, Meta(min_length=1, max_length=MAX_NAME)] | None, Meta(description="In mails.")] = (
+        None
+    )
+    email: Annotated[
+        Annotated[str, Meta(min_length=3, max_length=MAX_ADDRESS)] | None,
+        Meta(description="Another address; it has to be confirmed."),
+    ] = None
+    password: Annotated[
+        Annotated[str, Meta(max_length=MAX_PASSWORD)] | None,
+        Meta(description="The user's password: needed with `email`.", extra_json_schema={"format": "password"}),
+    ] = None
+
+
+class PasswordChange(Struct, frozen=True, kw_only=True):
+    """A new password in place of the old one."""
+
+    old: Annotated[str, Meta(max_length=MAX_PASSWORD, extra_json_schema={"format": "password"})]
+    new: Annotated[
+        str, Meta(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD, extra_json_schema={"format": "password"})
+    ]
+
+
+class Deletion(Struct, frozen=True, kw_only=True):
+    """The password, which shows that the user wants the account deleted."""
+
+    password: Annotated[str, Meta(max_length=MAX_PASSWORD, extra_json_schema={"format": "password"})]
+
+
+_WRONG_PASSWORD: Final = {
+    403: "The password is wrong.",
+    429: "Too many wrong passwords: wait for the seconds in `Retry-After`.",
+}
+
+SHOW_ACCOUNT: Final = Operation(
+    "GET",
+    "/me",
+    "Show the account",
+    (Answer(200, "The account, and what is used and left of its quota.", Account),),
+    scope="account",
+)
+CHANGE_ACCOUNT: Final = Operation(
+    "PATCH",
+    "/me",
+    "Change the name or the address",
+    (Answer(200, "The account. A mail asks to confirm another address.", Account),),
+    scope="account",
+    body=Body({JSON: AccountChange}),
+    problems=_WRONG_PASSWORD,
+)
+CHANGE_PASSWORD: Final = Operation(
+    "POST",
+    "/me/password",
+    "Change the password",
+    (Answer(204, "The password is changed. All tokens are withdrawn: log in again. API keys stay."),),
+    scope="account",
+    body=Body({JSON: PasswordChange}),
+    problems={**_WRONG_PASSWORD, 409: "The account was changed at the same time."},
+)
+WITHDRAW_TOKENS: Final = Operation(
+    "DELETE",
+    "/sessions",
+    "Log out everywhere",
+    (Answer(204, "All tokens are withdrawn, and refused everywhere within 60 seconds. API keys stay."),),
+    scope="account",
+)
+DELETE_ACCOUNT: Final = Operation(
+    "POST",
+    "/me/deletion",
+    "Delete the account",
+    (Answer(204, "The account is deleted, with its jobs, videos, MP3s, mails and keys. This cannot be undone."),),
+    scope="account",
+    body=Body({JSON: Deletion}),
+    problems=_WRONG_PASSWORD,
 )

@@ -1,4 +1,4 @@
-"""The account of the user who asks: API keys."""
+"""The account of the user who asks: profile, password, tokens, API keys, deletion."""
 
 import functools
 import os
@@ -8,10 +8,18 @@ from typing import Any
 import functions_framework
 from flask import Request, Response
 
+from events.publish import publisher
 from functions import security_log
 from functions.account import api
+from functions.auth.accounts import Accounts, WrongCredentials
+from functions.auth.authentication import authenticate
 from functions.auth.keys import ApiKey, ApiKeys
+from functions.auth.limits import CONTROLS
+from functions.auth.passwords import password_fault
+from functions.auth.profiles import Profile, Profiles
+from functions.auth.throttle import Throttle
 from functions.auth.tokens import Identity, NotAllowed
+from functions.email_address import is_public
 from functions.http_endpoint import (
     Routes,
     Unprocessable,
@@ -21,25 +29,172 @@ from functions.http_endpoint import (
     json_response,
     read_json,
 )
-from functions.state.database import shared
+from functions.settings import switch
+from functions.state.database import Database, shared
+from functions.state.deleted_users import DeletedUsers
+from functions.state.outbox import REQUEST_BUDGET, Outbox
+from functions.state.quota import Quota, usage
+
+
+class WrongPassword(NotAllowed):
+    """The user is logged in, but the password that the call needs is wrong."""
+
+    security_event = "password.refused"
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The tables that account uses."""
+    """What account uses.
 
+    Attributes:
+        database: what the user has stored.
+        profiles: the users.
+        accounts: their passwords.
+        throttle: limits guesses of them.
+        keys: their API keys.
+        deleted: the users who are being deleted.
+        quota: what a user may store.
+        outbox: emits the event of a mail that asks to confirm an address.
+        confirms: whether another address has to be confirmed.
+    """
+
+    database: Database
+    profiles: Profiles
+    accounts: Accounts
+    throttle: Throttle
     keys: ApiKeys
+    deleted: DeletedUsers
+    quota: Quota
+    outbox: Outbox
+    confirms: bool = True
 
 
 @functions_framework.http
 def account(request: Request) -> Response:
-    """Handles /keys."""
+    """Handles /me, /sessions and /keys."""
     return _ROUTES.answer(request)
 
 
 def _identify(request: Request) -> Identity:
     """Returns who asks, by what the database says now: what was withdrawn can change no account."""
     return identify(request, os.environ, is_cached=False)
+
+
+def _show(request: Request) -> Response:
+    identity = _identify(request)
+    deps = dependencies()
+    return json_response(shown(deps.profiles.get(identity.user), deps))
+
+
+def _change(request: Request) -> Response:
+    identity = _identify(request)
+    deps = dependencies()
+    wanted = read_json(request, api.AccountChange)
+    if wanted.email is not None:
+        _require_password(request, identity, wanted.password or "", deps)
+    changed = change(identity, wanted, deps)
+    if wanted.email is not None:
+        _record(request, identity, "address.changed")
+    return json_response(changed)
+
+
+def change(identity: Identity, wanted: api.AccountChange, deps: Dependencies) -> api.Account:
+    """Changes the name, the address, or both.
+
+    Raises:
+        Unprocessable: one of them is invalid.
+    """
+    name = None if wanted.name is None else wanted.name.strip()
+    email = None if wanted.email is None else wanted.email.strip()
+    faults = {}
+    if name is not None and (not name or CONTROLS.search(name)):
+        faults["name"] = "must have a visible character, and no control characters"
+    if email is not None and not is_public(email):
+        faults["email"] = "must be an email address"
+    if faults:
+        raise Unprocessable.naming(faults)
+    profile, event = deps.profiles.change(identity.user, name, email, confirms=deps.confirms)
+    if event is not None:
+        deps.outbox.emit(event, REQUEST_BUDGET)
+    return shown(profile, deps)
+
+
+def _change_password(request: Request) -> Response:
+    identity = _identify(request)
+    deps = dependencies()
+    wanted = read_json(request, api.PasswordChange)
+    profile = _require_password(request, identity, wanted.old, deps)
+    change_password(profile, wanted.new, deps)
+    _record(request, identity, "password.changed")
+    return Response(status=204)
+
+
+def change_password(profile: Profile, password: str, deps: Dependencies) -> None:
+    """Sets the password and withdraws all tokens.
+
+    Raises:
+        Unprocessable: the password is one that nobody may choose.
+        Conflict: the account was changed since the profile was read.
+    """
+    if fault := password_fault(password, (profile.username, profile.name, profile.email)):
+        raise Unprocessable.naming({"new": fault})
+    deps.profiles.set_password(profile.id, profile.token_version, deps.accounts.hash(password))
+
+
+def _withdraw_tokens(request: Request) -> Response:
+    identity = _identify(request)
+    dependencies().profiles.withdraw_tokens(identity.user)
+    _record(request, identity, "sessions.ended")
+    return Response(status=204)
+
+
+def _delete(request: Request) -> Response:
+    identity = _identify(request)
+    deps = dependencies()
+    _require_password(request, identity, read_json(request, api.Deletion).password, deps)
+    deps.deleted.delete(identity.user)
+    _record(request, identity, "account.deleted")
+    return Response(status=204)
+
+
+def _require_password(request: Request, identity: Identity, password: str, deps: Dependencies) -> Profile:
+    """Returns the account as it was before the password was checked.
+
+    Raises:
+        WrongPassword: the password is wrong.
+        TooManyFailures: too many wrong ones were sent; logins count, too.
+    """
+    profile = deps.profiles.get(identity.user)
+    try:
+        authenticate(profile.username, password, client_address(request, os.environ), deps.accounts, deps.throttle)
+    except WrongCredentials as error:
+        raise WrongPassword("Wrong password: check it and try again.") from error
+    return profile
+
+
+def shown(profile: Profile, deps: Dependencies) -> api.Account:
+    """Returns the account as its user sees it."""
+    used = usage(deps.database, profile.id)
+    is_limited = profile.role != "admin"
+    size = deps.quota.size if is_limited and deps.quota.size else None
+    jobs = deps.quota.jobs if is_limited and deps.quota.jobs else None
+    return api.Account(
+        id=profile.id,
+        username=profile.username,
+        name=profile.name,
+        email=profile.email,
+        confirmed=profile.confirmed_at is not None,
+        role="admin" if profile.role == "admin" else "user",
+        created=iso_time(profile.created_at) or "",
+        usage=api.Usage(
+            bytes=used.size,
+            bytes_limit=size,
+            bytes_left=None if size is None else max(size - used.size, 0),
+            jobs=used.jobs,
+            jobs_limit=jobs,
+            jobs_left=None if jobs is None else max(jobs - used.jobs, 0),
+        ),
+    )
 
 
 def _create_key(request: Request) -> Response:
@@ -53,7 +208,7 @@ def _create_key(request: Request) -> Response:
 
 def _list_keys(request: Request) -> Response:
     identity = _identify(request)
-    return json_response(api.KeyList([api.ApiKey(**_shown(key)) for key in dependencies().keys.of(identity.user)]))
+    return json_response(api.KeyList([api.ApiKey(**_key_fields(key)) for key in dependencies().keys.of(identity.user)]))
 
 
 def _delete_key(request: Request, key: str) -> Response:
@@ -74,10 +229,10 @@ def create_key(form: api.NewKey, identity: Identity, deps: Dependencies) -> api.
     if not name or not name.isprintable():
         raise Unprocessable.naming({"name": "must have a visible character, and no control characters"})
     key, row = deps.keys.create(identity.user, name, form.scopes, form.expires_in)
-    return api.CreatedKey(**_shown(row), key=key)
+    return api.CreatedKey(**_key_fields(row), key=key)
 
 
-def _shown(key: ApiKey) -> dict[str, Any]:
+def _key_fields(key: ApiKey) -> dict[str, Any]:
     """Returns the fields of ``api.ApiKey``."""
     used = iso_time(key.used_at)
     return {
@@ -96,8 +251,34 @@ def _record(request: Request, identity: Identity, event: str, **details: object)
 
 @functools.cache
 def dependencies() -> Dependencies:
-    """Builds the dependencies from the environment, once per process."""
-    return Dependencies(ApiKeys(shared(os.environ)))
+    """Builds the dependencies from the environment, once per process.
+
+    Raises:
+        BadSetting: a variable is missing or malformed.
+    """
+    database = shared(os.environ)
+    return Dependencies(
+        database=database,
+        profiles=Profiles(database),
+        accounts=Accounts(database),
+        throttle=Throttle(database),
+        keys=ApiKeys(database),
+        deleted=DeletedUsers(database),
+        quota=Quota.from_environ(os.environ),
+        outbox=Outbox(database, publisher(os.environ, "/mp3burst/account")),
+        confirms=switch(os.environ, "CONFIRM_EMAIL", default=True),
+    )
 
 
-_ROUTES = Routes({api.CREATE_KEY: _create_key, api.LIST_KEYS: _list_keys, api.DELETE_KEY: _delete_key})
+_ROUTES = Routes(
+    {
+        api.SHOW_ACCOUNT: _show,
+        api.CHANGE_ACCOUNT: _change,
+        api.CHANGE_PASSWORD: _change_password,
+        api.DELETE_ACCOUNT: _delete,
+        api.WITHDRAW_TOKENS: _withdraw_tokens,
+        api.CREATE_KEY: _create_key,
+        api.LIST_KEYS: _list_keys,
+        api.DELETE_KEY: _delete_key,
+    }
+)

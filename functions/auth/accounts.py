@@ -113,7 +113,7 @@ class Accounts:
 
     def _columns(self, user: User, password: str) -> dict[str, Any]:
         columns = {field: getattr(user, field) for field in User.__dataclass_fields__}
-        return {**columns, "password_hash": self._argon2().hash(password), "created_at": now()}
+        return {**columns, "password_hash": self.hash(password), "created_at": now()}
 
     def _insert(self, user: User, work: Callable[[Connection], object]) -> None:
         """Runs a transaction that inserts the user.
@@ -160,6 +160,10 @@ class Accounts:
             self._rehash(row.id, password)
         return User.from_row(row)
 
+    def hash(self, password: str) -> str:
+        """Returns what is stored of a password."""
+        return str(self._argon2().hash(password))
+
     def id_of(self, username: str) -> UserId | None:
         """Returns the id of the user with this name; None if there is none."""
         statement = select(users.c.id).where(users.c.username == normalize_username(username))
@@ -171,7 +175,7 @@ class Accounts:
         return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)
 
     def _rehash(self, user: UserId, password: str) -> None:
-        statement = update(users).where(users.c.id == user).values(password_hash=self._argon2().hash(password))
+        statement = update(users).where(users.c.id == user).values(password_hash=self.hash(password))
         self._database.run(lambda connection: connection.execute(statement))
 
     def _argon2(self) -> Any:

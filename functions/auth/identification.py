@@ -31,7 +31,9 @@ _REMEMBERED: Final = 10_000
 #: Unknown keys with a right checksum that a network may send to a process at once, and seconds until one more.
 _FREE_KEYS: Final = 20
 _KEY_INTERVAL: Final = 3.0
-_USER: Final = select(users.c.username, users.c.role, users.c.token_version).where(users.c.id == bindparam("user"))
+_USER: Final = select(users.c.username, users.c.role, users.c.token_version).where(
+    users.c.id == bindparam("user"), users.c.deleted_at.is_(None)
+)
 _WITHDRAWN: Final = "This token was withdrawn: log in again."
 _BAD_KEY: Final = "Invalid API key: it is mistyped, was deleted or has expired. Create another with POST /keys."
 

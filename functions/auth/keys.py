@@ -52,10 +52,13 @@ _FIND: Final = (
     .join_from(api_keys, users, users.c.id == api_keys.c.owner)
     .where(
         api_keys.c.digest == bindparam("key"),
+        users.c.deleted_at.is_(None),
         or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now()),
     )
 )
-_LOCK_OWNER: Final = select(users.c.id).where(users.c.id == bindparam("owner")).with_for_update()
+_LOCK_OWNER: Final = (
+    select(users.c.id).where(users.c.id == bindparam("owner"), users.c.deleted_at.is_(None)).with_for_update()
+)
 
 
 class TooManyKeys(Mp3burstError):

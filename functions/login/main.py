@@ -2,7 +2,6 @@
 
 import functools
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import functions_framework
@@ -10,8 +9,9 @@ import msgspec
 from flask import Request, Response
 
 from functions import security_log
-from functions.auth.accounts import Accounts, User, WrongCredentials, normalize_username
-from functions.auth.throttle import Throttle, TooManyFailures, login_attempt
+from functions.auth.accounts import Accounts, WrongCredentials
+from functions.auth.authentication import authenticate
+from functions.auth.throttle import Throttle
 from functions.auth.tokens import Signer, verifier
 from functions.http_endpoint import Routes, client_address, json_response
 from functions.login import api
@@ -49,32 +49,10 @@ def log_in(username: str, password: str, address: str, deps: Dependencies) -> ap
         WrongCredentials: there is no such user, or the password is wrong.
         TooManyFailures: too many logins failed for this account or from this address.
     """
-    record = functools.partial(security_log.record, user=normalize_username(username), address=address)
-    try:
-        user = _authenticate(username, password, address, deps, record)
-    except TooManyFailures as error:
-        record("login.refused", seconds=error.retry_after)
-        raise
-    except WrongCredentials:
-        record("login.failed")
-        raise
-    record("login.succeeded", method="password")
+    user = authenticate(username, password, address, deps.accounts, deps.throttle)
+    security_log.record("login.succeeded", user=user.username, address=address, method="password")
     token = deps.signer.sign(user.id, user.username, user.role, user.token_version)
     return api.Token(token, deps.signer.seconds)
-
-
-def _authenticate(username: str, password: str, address: str, deps: Dependencies, record: Callable[..., None]) -> User:
-    attempt = login_attempt(username, address)
-    standing = deps.throttle.check(attempt)
-    try:
-        user = deps.accounts.authenticate(username, password)
-    except WrongCredentials:
-        for subject, milliseconds in deps.throttle.record_failure(attempt, standing).items():
-            record("login.locked", subject=subject, seconds=milliseconds // 1000)
-        raise
-    # Checked again: of many simultaneous guesses, no more may be confirmed than sequential ones could have been.
-    deps.throttle.record_success(attempt, deps.throttle.check(attempt))
-    return user
 
 
 def _keys(_: Request) -> Response:

@@ -4,14 +4,14 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from functions.auth.limits import MAX_PASSWORD, MAX_TYPED_USERNAME, MAX_USERNAME, MIN_PASSWORD
+from functions.auth.limits import MAX_NAME, MAX_PASSWORD, MAX_TYPED_USERNAME, MAX_USERNAME, MIN_PASSWORD
 from functions.operation import JSON, Answer, Body, Id, Operation
 
 
 class Registration(Struct, frozen=True, kw_only=True):
     """A new user."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=200, description="The name in mails.")]
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME, description="The name in mails.")]
     username: Annotated[str, Meta(min_length=1, max_length=MAX_USERNAME, description="An address, or any name.")]
     password: Annotated[
         str,

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,9 +12,9 @@ from events.publish import publisher
 from functions import security_log
 from functions.auth.accounts import Accounts, User, UsernameTaken, normalize_username
 from functions.auth.allowance import AllowanceUsedUp, RegistrationLimit
-from functions.auth.limits import MAX_USERNAME
+from functions.auth.limits import CONTROLS, MAX_USERNAME
 from functions.auth.passwords import password_fault
-from functions.email_address import MAX_LENGTH, BadAddress, parse_public
+from functions.email_address import is_public
 from functions.http_endpoint import Routes, Unprocessable, client_address, json_object, json_response
 from functions.operation import check
 from functions.register import api
@@ -26,9 +25,6 @@ from functions.state.outbox import REQUEST_BUDGET, Outbox
 #: Registrations from one network, unless REGISTRATIONS_PER_HOUR says otherwise: a class or an office at once, not a
 #: list of addresses.
 REGISTRATIONS_PER_HOUR: Final = 10
-#: Deliberately coarse: only sending a mail shows whether an address exists.
-_EMAIL: Final = re.compile(r"[^\s@<>\"(),;:\\]+@[^\s@<>\"(),;:\\]+\.[^\s@<>\"(),;:\\.]+")
-_CONTROLS: Final = re.compile(r"[\x00-\x1f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +118,9 @@ def _faults(new: api.Registration) -> dict[str, str]:
         ("name", not new.name.strip(), "must have 1 to 200 characters"),
         ("username", not username, f"must have 1 to {MAX_USERNAME} characters"),
         ("password", password is not None, password or ""),
-        ("email", not _is_address(_email(new)), "must be an email address"),
+        ("email", not is_public(_email(new)), "must be an email address"),
         *(
-            (field, bool(_CONTROLS.search(getattr(new, field) or "")), "must not contain control characters")
+            (field, bool(CONTROLS.search(getattr(new, field) or "")), "must not contain control characters")
             for field in ("name", "username", "email")
         ),
         ("username", ":" in username, "must not contain a colon: HTTP Basic authentication ends the username there"),
@@ -134,16 +130,6 @@ def _faults(new: api.Registration) -> dict[str, str]:
 
 def _email(new: api.Registration) -> str:
     return (new.email or "").strip() or new.username.strip()
-
-
-def _is_address(text: str) -> bool:
-    if len(text) > MAX_LENGTH or not _EMAIL.fullmatch(text):
-        return False
-    try:
-        parse_public(text)
-    except BadAddress:
-        return False
-    return True
 
 
 @functools.cache

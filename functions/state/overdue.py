@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select, u
 
 from events.schema import ConversionFailed, Event
 from functions.state.database import Database
+from functions.state.deleted_users import DeletedUsers
 from functions.state.fairness import STAGES, Turns
 from functions.state.jobs import FINISHED, delete_jobs, end_job
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, is_free
@@ -99,6 +100,13 @@ class Overdue:
             return delete_jobs(connection, jobs.c.id.in_(ids)) if ids else 0
 
         return self._database.run(retire)
+
+    def purge_users(self, limit: int) -> None:
+        """Goes on deleting what deleted accounts have left; a batch of the jobs of up to ``limit`` accounts."""
+        deleted = DeletedUsers(self._database)
+        for user in deleted.pending(limit):
+            deleted.purge(user)
+            deleted.forget(user)
 
     def forget_logins(self) -> None:
         """Deletes failed logins that no longer count, and networks that are no longer known."""

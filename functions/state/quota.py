@@ -8,21 +8,26 @@ concurrent requests the second sees what the first has reserved.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from sqlalchemy import Connection, and_, bindparam, case, func, or_, select
 
 from events.errors import Mp3burstError, PermanentFailure
 from events.schema import JobId
 from functions.media import BlobId
+from functions.settings import number
 from functions.state.blobs import Blobs, Grant, RenewingWriter
+from functions.state.database import Database
 from functions.state.jobs import FINISHED
 from functions.state.schema import UserId, blobs, jobs, now, users
 
 #: Bytes that a user may store, unless QUOTA_BYTES says otherwise: 20 GB.
 QUOTA_BYTES: Final = 20_000_000_000
+#: Uploads and conversions that a user may have in progress, unless QUOTA_JOBS says otherwise: enough for a folder of
+#: clips, too few to queue up a day's work.
+QUOTA_JOBS: Final = 200
 #: Bytes that are reserved at a time for an upload of unknown length.
 RESERVATION_STEP: Final = 64 << 20
 #: Bytes that are reserved at a time for an MP3 that is larger than expected: usually by a few kilobytes.
@@ -78,6 +83,26 @@ class QuotaFull(PermanentFailure):
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a user has of the quota.
+
+    Attributes:
+        size: bytes stored or reserved.
+        jobs: uploads and conversions in progress.
+    """
+
+    size: int
+    jobs: int
+
+
+def usage(database: Database, owner: UserId) -> Usage:
+    """Returns what the user has stored, reserved and in progress."""
+    every = {"owner": owner, "own": "", "job": ""}
+    size, in_progress = database.read(lambda connection: connection.execute(_USAGE, every).one())
+    return Usage(int(size), int(in_progress))
+
+
+@dataclass(frozen=True, slots=True)
 class Quota:
     """Limits per user; administrators have none. 0 means unlimited.
 
@@ -88,6 +113,17 @@ class Quota:
 
     jobs: int = 0
     size: int = 0
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Returns the quota of QUOTA_JOBS and QUOTA_BYTES.
+
+        Raises:
+            BadSetting: one of them is not a number.
+        """
+        return cls(
+            jobs=int(number(environ, "QUOTA_JOBS", QUOTA_JOBS)), size=int(number(environ, "QUOTA_BYTES", QUOTA_BYTES))
+        )
 
     def begin(self, identity: Owner, size: int | None, overhead: int = 0) -> Grant:
         """Returns a grant for a new upload.

@@ -82,6 +82,7 @@ users = Table(
     Column("confirmed_at", BigInteger),
     Column("unsubscribed_at", BigInteger),
     Column("token_version", Integer, nullable=False, default=0, server_default="0"),
+    Column("deleted_at", BigInteger, index=True),
     **_OPTIONS,
 )
 

@@ -76,6 +76,7 @@ def sweep_up(deps: Dependencies, budget: float = BUDGET) -> None:
     if deps.keep_days:
         while time.monotonic() < end and deps.overdue.retire(deps.keep_days, BATCH) == BATCH:
             pass
+    deps.overdue.purge_users(BATCH)
     _delete_expired(deps, end)
     deps.overdue.forget_logins()
 

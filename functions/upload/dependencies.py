@@ -21,14 +21,11 @@ from functions.state.blobs import Blobs
 from functions.state.database import shared
 from functions.state.jobs import Jobs
 from functions.state.outbox import Outbox
-from functions.state.quota import QUOTA_BYTES, Quota
+from functions.state.quota import Quota
 from functions.upload.tus.uploads import HOURS, Uploads
 
 #: Bytes of a file, unless MAX_UPLOAD_BYTES says otherwise.
 MAX_BYTES: Final = 8 << 30
-#: Uploads and conversions that a user may have in progress, unless QUOTA_JOBS says otherwise: enough for a folder of
-#: clips, too few to queue up a day's work.
-QUOTA_JOBS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +79,7 @@ def dependencies() -> Dependencies:
         uploads=Uploads(database, number(os.environ, "UPLOAD_HOURS", HOURS, 0.25)),
         outbox=Outbox(database, publisher(os.environ, "/mp3burst/upload")),
         max_bytes=int(number(os.environ, "MAX_UPLOAD_BYTES", MAX_BYTES, 1)),
-        quota=Quota(
-            jobs=int(number(os.environ, "QUOTA_JOBS", QUOTA_JOBS)),
-            size=int(number(os.environ, "QUOTA_BYTES", QUOTA_BYTES)),
-        ),
+        quota=Quota.from_environ(os.environ),
         space=FreeSpace(media.space, min_free(os.environ)),
         shares=Shares.from_environ(os.environ),
     )

@@ -28,7 +28,7 @@ class Section(NamedTuple):
 SECTIONS: Final = (
     Section("Accounts", "Registering, logging in, and confirming the address.", ("register", "login", "confirm")),
     Section("Tokens", "Validating tokens.", ("validate",)),
-    Section("API keys", "What programs send in place of a token.", ("account",)),
+    Section("The own account", "Profile, password, tokens, API keys, deletion.", ("account",)),
     Section("Uploads", "Sending videos, in one request or in parts (tus).", ("upload",)),
     Section("Jobs", "Following conversions, and deleting videos and MP3s.", ("status",)),
     Section("MP3s", "Downloading MP3s.", ("download",)),

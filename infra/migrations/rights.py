@@ -18,7 +18,7 @@ from functions.settings import BadSetting
 _LOCK_USER: Final = "SELECT (id, role), UPDATE (created_at)"
 #: Of whoever identifies the user of a token or an API key (``functions.auth.identification``).
 _IDENTIFY: Final = {
-    "users": "SELECT (id, role, token_version, username)",
+    "users": "SELECT (deleted_at, id, role, token_version, username)",
     "api_keys": "SELECT (digest, expires_at, id, owner, scopes, used_at), UPDATE (used_at)",
 }
 _WRITE_BLOBS: Final = "SELECT, INSERT, UPDATE (expires_at, size), DELETE"
@@ -45,18 +45,23 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     },
     "confirm": {
         **_IDENTIFY,
-        "users": "SELECT (confirmed_at, email, id, role, token_version, unsubscribed_at, username), "
+        "users": "SELECT (confirmed_at, deleted_at, email, id, role, token_version, unsubscribed_at, username), "
         "UPDATE (confirmed_at, unsubscribed_at)",
         **_ASK_TO_CONFIRM,
     },
     "account": {
-        "users": "SELECT (id, role, token_version, username), UPDATE (created_at)",
+        "users": "SELECT, UPDATE (confirmed_at, deleted_at, email, name, password_hash, token_version, username)",
+        "logins": "SELECT, INSERT, UPDATE, DELETE",
         "api_keys": "SELECT, INSERT, UPDATE (used_at), DELETE",
+        "jobs": "SELECT (id, owner, state), UPDATE (due_at), DELETE",
+        "pieces": "SELECT (job), DELETE",
+        "mails": "SELECT (attempts, due_at, id, job, owner), INSERT, UPDATE (due_at), DELETE",
+        "blobs": "SELECT (expires_at, id, job, owner, size, store), UPDATE (expires_at)",
     },
     "validate": _IDENTIFY,
     "upload": {
         **_IDENTIFY,
-        "users": "SELECT (id, role, token_version, username), UPDATE (created_at)",
+        "users": "SELECT (deleted_at, id, role, token_version, username), UPDATE (created_at)",
         "jobs": "SELECT, INSERT, UPDATE (due_at)",
         "blobs": _WRITE_BLOBS,
         "uploads": "SELECT, INSERT, UPDATE, DELETE",
@@ -99,6 +104,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "mails": "SELECT, UPDATE",
     },
     "sweep": {
+        "users": "SELECT (deleted_at, id), DELETE",
         "logins": "SELECT (clears_at, locked_until), DELETE",
         "jobs": "SELECT, UPDATE, DELETE",
         "pieces": "SELECT, UPDATE (due_at, deferred_at, lease, lease_until), DELETE",

@@ -41,14 +41,14 @@ class Records:
         self.blobs = Blobs(database)
         self.overdue = Overdue(database)
 
-    def blob(self, store: str = "videos", job: str = "c" * 32) -> BlobId:
-        with self.blobs.writing(self.media, store, Description(OWNER, job, "a.mp4", "video/mp4")) as writer:
+    def blob(self, store: str = "videos", job: str = "c" * 32, owner: UserId = OWNER) -> BlobId:
+        with self.blobs.writing(self.media, store, Description(owner, job, "a.mp4", "video/mp4")) as writer:
             writer.write(b"bytes")
         return writer.blob
 
     def job(self, key: str | None = None, owner: UserId = OWNER) -> Job:
         job = new_job_id()
-        return self.jobs.add(NewJob(job, owner, self.blob(job=job), "a.mp4", Options(), key))
+        return self.jobs.add(NewJob(job, owner, self.blob(job=job, owner=owner), "a.mp4", Options(), key))
 
     def count(self, table: str, **values: object) -> int:
         target = metadata.tables[table]

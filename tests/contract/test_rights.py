@@ -34,7 +34,7 @@ FORBIDDEN = {
     "notify": "SELECT password_hash FROM users",
     "register": "SELECT password_hash FROM users",
     "login": "UPDATE users SET role = 'admin'",
-    "sweep": "SELECT id FROM users",
+    "sweep": "SELECT email FROM users",
     "bury": "DELETE FROM jobs",
 }
 

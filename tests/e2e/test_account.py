@@ -1,9 +1,12 @@
-"""API keys, against real processes."""
+"""Accounts and API keys, against real processes."""
 
+import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from io import BytesIO
 
-from tests.e2e.client import Answer, Client, wave_bytes
+from tests.e2e.client import PASSWORD, Answer, Client, wave_bytes
 from tests.support.platform import Platform
 
 WAV = wave_bytes(0.5)
@@ -80,3 +83,91 @@ def test_key_must_be_described(me: Client) -> None:
         ].keys() == {"expires_in"}
     program, _ = key_of(me, "read", expires_in=60)
     assert program.jobs()["jobs"] == []
+
+
+def change(client: Client, method: str, path: str, **form: object) -> Answer:
+    return client.call(method, path, json.dumps(form).encode(), {"Content-Type": "application/json"})
+
+
+def test_account_says_what_is_used_and_left(me: Client) -> None:
+    before = me.call("GET", "/me").json()
+    assert (before["id"], before["username"], before["name"]) == (me.user, me.username, "Ada")
+    assert (before["email"], before["confirmed"], before["role"]) == (me.username, True, "user")
+    assert before["usage"] == {
+        "bytes": 0,
+        "bytes_limit": 20_000_000_000,
+        "bytes_left": 20_000_000_000,
+        "jobs": 0,
+        "jobs_limit": 200,
+        "jobs_left": 200,
+    }
+    job = me.convert(BytesIO(WAV), "a.wav")
+    size = len(WAV) + len(me.download(job["mp3"]).body)
+    usage = me.call("GET", "/me").json()["usage"]
+    assert (usage["bytes"], usage["bytes_left"], usage["jobs"]) == (size, 20_000_000_000 - size, 0)
+
+
+def test_name_and_address_are_changed(me: Client) -> None:
+    assert change(me, "PATCH", "/me", name=" Ann ").json()["name"] == "Ann"
+    change(me, "PATCH", "/me", email="ann@example.org").problem(403)
+    changed = change(me, "PATCH", "/me", email="ann@example.org", password=PASSWORD)
+    assert changed.json()["email"] == me.call("GET", "/me").json()["email"] == "ann@example.org"
+    assert change(me, "PATCH", "/me", name="").problem(422)["errors"].keys() == {"name"}
+    for email in ("ann", "ann@localhost", "ann@[127.0.0.1]", "x" * 300 + "@example.org"):
+        assert change(me, "PATCH", "/me", email=email, password=PASSWORD).problem(422)["errors"].keys() == {"email"}
+    assert change(me, "PATCH", "/me").json()["name"] == "Ann"
+
+
+def test_new_password_ends_every_session(me: Client) -> None:
+    other = me.log_in()
+    program, _ = key_of(me, "account")
+    assert other.jobs()["jobs"] == []
+    change(me, "POST", "/me/password", old="wrong horse", new="another horse").problem(403)
+    for bad in ("12345678", me.username, "short"):
+        assert change(me, "POST", "/me/password", old=PASSWORD, new=bad).problem(422)["errors"].keys() == {"new"}
+    assert change(me, "POST", "/me/password", old=PASSWORD, new="another horse").status == 204
+    for client in (me, other):
+        client.call("GET", "/me").problem(401)
+        client.call("GET", "/download?fid=0").problem(401)
+    assert program.call("GET", "/me").status == 200, "keys stay"
+    me.login(me.username, PASSWORD).problem(401)
+    answer = me.login(me.username, "another horse")
+    new = Client(me.url, answer.json()["token"])
+    assert new.call("GET", "/me").status == new.call("GET", "/jobs").status == 200, "also where the old one is known"
+
+
+def test_guesses_of_the_own_password_are_limited(me: Client) -> None:
+    statuses = {change(me, "POST", "/me/password", old=f"wrong {n}", new="another horse").status for n in range(8)}
+    assert statuses == {403, 429}
+    change(me, "POST", "/me/deletion", password=PASSWORD).problem(429)
+
+
+def test_logging_out_everywhere(me: Client) -> None:
+    other = me.log_in()
+    assert other.call("DELETE", "/sessions").status == 204
+    for client in (me, other):
+        client.call("GET", "/me").problem(401)
+    assert me.log_in().call("GET", "/me").status == 200
+
+
+def test_deleted_account_leaves_nothing(platform: Platform, me: Client) -> None:
+    program, _ = key_of(me, "read", "account")
+    job = me.convert(BytesIO(WAV), "a.wav")
+    change(me, "POST", "/me/deletion", password="wrong horse").problem(403)
+    assert change(me, "POST", "/me/deletion", password=PASSWORD).status == 204
+    for client in (me, program):
+        client.call("GET", "/me").problem(401)
+        client.call("GET", f"/download?fid={job['mp3']}").problem(401)
+    me.login(me.username, PASSWORD).problem(401)
+    with closing(sqlite3.connect(platform.data / "mp3burst.db")) as database:
+        for query in (
+            "SELECT id FROM jobs WHERE owner = ?",
+            "SELECT id FROM api_keys WHERE owner = ?",
+            "SELECT id FROM mails WHERE owner = ?",
+            "SELECT id FROM blobs WHERE owner = ? AND expires_at IS NULL",
+            "SELECT id FROM users WHERE id = ? AND deleted_at IS NULL",
+        ):
+            assert database.execute(query, (me.user,)).fetchall() == [], query
+    again = me.register(name="Ada", username=me.username, password=PASSWORD)
+    assert again.status == 201
+    assert again.json()["id"] != me.user

@@ -46,6 +46,7 @@ from functions.notify.transports import Mail, MailDir
 from functions.register.main import Dependencies as RegisterDependencies
 from functions.state.blobs import Blobs
 from functions.state.database import Database
+from functions.state.deleted_users import DeletedUsers
 from functions.state.jobs import Jobs
 from functions.state.mails import Mails
 from functions.state.outbox import Outbox
@@ -322,6 +323,10 @@ class System:
     def for_confirm(self) -> ConfirmDependencies:
         return ConfirmDependencies(Confirmations(self.database), _links(), self.outbox(self.publish))
 
+    @as_function("account")
+    def for_account(self) -> DeletedUsers:
+        return DeletedUsers(self.database)
+
     @as_function("notify")
     def for_notify(self) -> NotifyDependencies:
         return NotifyDependencies(Mails(self.database), _links(), self.send)
@@ -382,7 +387,7 @@ class System:
         # Like tests.support.databases.make_past, but in one transaction, because this runs hundreds of times.
         with self.database.engine.begin() as connection:
             leased = [(name, column) for name in ("jobs", "pieces", "mails") for column in ("due_at", "lease_until")]
-            for name, column in [*leased, ("blobs", "expires_at")]:
+            for name, column in [*leased, ("blobs", "expires_at"), ("users", "deleted_at")]:
                 table = metadata.tables[name]
                 statement = update(table).where(table.c[column].is_not(None))
                 connection.execute(statement.values({column: table.c[column] - _DAY}))

@@ -30,7 +30,7 @@ def test_a_bill_lists_what_the_image_installs(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(extra_requirements, "closure", closure)
     project, lock = extra_requirements.read()
     text = sbom.requirements("validate", project, lock)
-    assert asked == [{"functions-framework", "cloudevents", "pyjwt"}]
+    assert asked == [{"functions-framework", "cloudevents", "pyjwt", "msgspec", "sqlalchemy", "psycopg", "pymysql"}]
     assert "--hash=sha256:" in text
     assert text.count("\npyjwt==") == 1
     assert "functions-framework" not in sbom.requirements("bridge", project, lock)

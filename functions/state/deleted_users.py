@@ -1,0 +1,75 @@
+"""Deletes accounts with everything in them, in steps that may be repeated.
+
+A user who is deleted loses name, address, password and keys at once. The rest goes in batches, by account and, if that
+was killed, by sweep. The row stays until nothing of the user's is left, for ten minutes at least: until then, a request
+that began before may still add something.
+"""
+
+from typing import Final
+
+from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select, update
+
+from functions.state.blobs import expire
+from functions.state.database import Database
+from functions.state.jobs import delete_jobs
+from functions.state.schema import UserId, api_keys, blobs, jobs, mails, now, users
+
+#: Jobs that are deleted in one transaction.
+BATCH: Final = 100
+#: Milliseconds for which a deleted user's row stays: longer than tokens are remembered
+#: (``functions.auth.identification``) and than a request without an upload takes.
+GRACE: Final = 600_000
+_DELETED: Final = select(users.c.id).where(users.c.deleted_at.is_not(None)).order_by(users.c.deleted_at)
+_JOBS: Final = select(jobs.c.id).where(jobs.c.owner == bindparam("user")).limit(BATCH)
+
+
+class DeletedUsers:
+    """The users who are being deleted."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def delete(self, user: UserId) -> None:
+        """Deletes the user. Once ``mark`` has been committed, sweep does the rest if this process is killed."""
+        self.mark(user)
+        while self.purge(user):
+            pass
+
+    def mark(self, user: UserId) -> None:
+        """Removes what identifies the user, keys and mails to them; doing it again changes nothing."""
+        unnamed = {"username": f"deleted:{user}", "email": "", "name": "", "password_hash": "", "confirmed_at": None}
+        withdrawn = {"token_version": users.c.token_version + 1, "deleted_at": now()}
+        statement = update(users).where(users.c.id == user, users.c.deleted_at.is_(None)).values(**unnamed, **withdrawn)
+
+        def mark(connection: Connection) -> None:
+            if connection.execute(statement).rowcount:
+                connection.execute(delete(api_keys).where(api_keys.c.owner == user))
+                connection.execute(delete(mails).where(mails.c.owner == user))
+
+        self._database.run(mark)
+
+    def pending(self, limit: int) -> list[UserId]:
+        """Returns users who are deleted and whose rows are still there, the longest first."""
+        return self._database.read(lambda connection: list(connection.scalars(_DELETED.limit(limit))))
+
+    def purge(self, user: UserId) -> bool:
+        """Deletes up to BATCH jobs of a deleted user, and lets all of the user's blobs expire.
+
+        Returns:
+            Whether there may be more.
+        """
+        alive = or_(blobs.c.expires_at.is_(None), blobs.c.expires_at > now())
+
+        def purge(connection: Connection) -> int:
+            ids = list(connection.scalars(_JOBS, {"user": user}))
+            deleted = delete_jobs(connection, jobs.c.id.in_(ids)) if ids else 0
+            expire(connection, and_(blobs.c.owner == user, alive))
+            return deleted
+
+        return self._database.run(purge) == BATCH
+
+    def forget(self, user: UserId) -> None:
+        """Deletes the row of a deleted user of whom nothing is left, once GRACE has passed."""
+        left = or_(exists().where(jobs.c.owner == user), exists().where(blobs.c.owner == user))
+        statement = delete(users).where(users.c.id == user, users.c.deleted_at < now() - GRACE, ~left)
+        self._database.run(lambda connection: connection.execute(statement))

@@ -1,0 +1,158 @@
+"""Accounts as their users change and delete them, on every SQL database."""
+
+import pytest
+from sqlalchemy import select, update
+
+from events.schema import AddressUnconfirmed
+from functions.auth.accounts import Accounts, WrongCredentials
+from functions.auth.keys import ApiKeys, KeyNotFound
+from functions.auth.profiles import Profiles
+from functions.auth.tokens import NotAuthenticated
+from functions.media import Description
+from functions.state.blobs import Blobs
+from functions.state.database import Conflict, Database
+from functions.state.deleted_users import BATCH, GRACE, DeletedUsers
+from functions.state.leases import LeaseTerms
+from functions.state.overdue import Overdue
+from functions.state.quota import Usage, usage
+from functions.state.schema import UserId, blobs, jobs, mails, users
+from tests.contract.test_jobs import Records, at_once
+from tests.support.databases import make_past
+from tests.support.fakes import memory_media
+
+PASSWORD = "correct horse"
+
+
+@pytest.fixture
+def ann(database: Database) -> UserId:
+    return Accounts(database).add("Ann", "ann", PASSWORD, "ann@example.org").id
+
+
+def test_another_address_has_to_be_confirmed(database: Database, ann: UserId) -> None:
+    profiles = Profiles(database)
+    profile, event = profiles.change(ann, "Ann B.", "ann@example.com", confirms=True)
+    assert (profile.name, profile.email, profile.confirmed_at) == ("Ann B.", "ann@example.com", None)
+    assert event == AddressUnconfirmed(ann, 0)
+    assert profiles.get(ann) == profile
+    profile, event = profiles.change(ann, None, "ann@example.com", confirms=True)
+    assert (profile.name, event) == ("Ann B.", None), "the same address is no change"
+    _, event = profiles.change(ann, None, "a.n.n@example.com", confirms=True)
+    assert event is None, "this mailbox has just got a mail"
+    profile, event = profiles.change(ann, None, "ann@example.net", confirms=False)
+    assert profile.confirmed_at is not None
+    assert event is None
+
+
+def test_new_password_replaces_the_old_one_and_withdraws_tokens(database: Database, ann: UserId) -> None:
+    accounts = Accounts(database)
+    profiles = Profiles(database)
+    hashed = accounts.hash("another horse")
+    profiles.set_password(ann, 0, hashed)
+    assert accounts.authenticate("ann", "another horse").token_version == 1
+    with pytest.raises(WrongCredentials):
+        accounts.authenticate("ann", PASSWORD)
+    profiles.set_password(ann, 0, hashed)  # the first answer was lost
+    assert profiles.get(ann).token_version == 1
+    with pytest.raises(Conflict, match="log in and try again"):
+        profiles.set_password(ann, 0, accounts.hash("a third horse"))
+    profiles.withdraw_tokens(ann)
+    assert profiles.get(ann).token_version == 2
+
+
+def test_of_simultaneous_changes_of_the_password_one_counts(database: Database, ann: UserId) -> None:
+    profiles = Profiles(database)
+
+    def change(n: int) -> bool:
+        try:
+            profiles.set_password(ann, 0, f"hash {n}")
+        except Conflict:
+            return False
+        return True
+
+    assert sum(at_once(6, change)) == 1
+    assert profiles.get(ann).token_version == 1
+
+
+def test_usage_is_what_the_quota_counts(database: Database, ann: UserId) -> None:
+    assert usage(database, ann) == Usage(0, 0)
+    records = Records(database, LeaseTerms())
+    records.job(owner=ann)
+    database.run(lambda connection: connection.execute(update(blobs).values(size=1000)))
+    assert usage(database, ann) == Usage(1000, 1)
+
+
+def test_deleted_account_leaves_nothing(database: Database, ann: UserId) -> None:
+    bob = Accounts(database).add("Bob", "bob", PASSWORD, "bob@example.org").id
+    records = Records(database, LeaseTerms())
+    for owner in (ann, bob):
+        for _ in range(2):
+            records.job(owner=owner)
+        Profiles(database).change(owner, None, f"{owner}@example.com", confirms=True)
+    ApiKeys(database).create(ann, "backup", ["read"])
+    deleted = DeletedUsers(database)
+    for _ in range(2):
+        deleted.delete(ann)
+    with pytest.raises(NotAuthenticated):
+        Profiles(database).get(ann)
+    with pytest.raises(WrongCredentials):
+        Accounts(database).authenticate("ann", PASSWORD)
+    with pytest.raises(KeyNotFound):
+        ApiKeys(database).create(ann, "backup", ["read"])
+    assert ApiKeys(database).of(ann) == []
+    [row] = database.run(lambda connection: list(connection.execute(select(users).where(users.c.id == ann))))
+    assert (row.username, row.name, row.email, row.password_hash) == (f"deleted:{ann}", "", "", "")
+    Accounts(database).add("Another", "ann", PASSWORD, "ann@example.org")  # the name is free again
+    left = database.run(
+        lambda connection: {*connection.scalars(select(jobs.c.owner)), *connection.scalars(select(mails.c.owner))}
+    )
+    assert left == {bob}
+    expired = {blob for blob, _ in Blobs(database).expired(100)}
+    assert expired == database.run(lambda c: {*c.scalars(select(blobs.c.id).where(blobs.c.owner == ann))})
+    assert len(expired) == 2
+
+
+def ids(database: Database) -> set[str]:
+    return database.run(lambda connection: {*connection.scalars(select(users.c.id))})
+
+
+def test_row_of_a_deleted_user_stays_until_nothing_is_left(database: Database, ann: UserId) -> None:
+    records = Records(database, LeaseTerms())
+    DeletedUsers(database).mark(ann)  # and killed
+    late = records.job(owner=ann)  # by a request that began before
+    overdue = Overdue(database)
+    overdue.purge_users(10)
+    assert database.run(lambda connection: list(connection.scalars(select(jobs.c.id)))) == []
+    make_past(database, "users", "deleted_at", GRACE + 1)
+    overdue.purge_users(10)
+    assert ids(database) == {ann}, "a blob is left"
+    [(blob, store)] = Blobs(database).expired(10)
+    assert late.video == blob
+    Blobs(database).delete(records.media, store, blob)
+    overdue.purge_users(10)
+    assert ids(database) == set()
+
+
+def test_row_of_a_deleted_user_stays_for_ten_minutes(database: Database, ann: UserId) -> None:
+    DeletedUsers(database).delete(ann)
+    Overdue(database).purge_users(10)
+    assert ids(database) == {ann}
+
+
+def test_many_jobs_are_deleted_in_batches(database: Database, ann: UserId) -> None:
+    records = Records(database, LeaseTerms())
+    for _ in range(BATCH + 1):
+        records.job(owner=ann)
+    deleted = DeletedUsers(database)
+    deleted.mark(ann)
+    assert deleted.purge(ann)
+    assert not deleted.purge(ann)
+    assert database.run(lambda connection: list(connection.scalars(select(jobs.c.id)))) == []
+
+
+def test_upload_that_is_being_received_is_refused(database: Database, ann: UserId) -> None:
+    media = memory_media()
+    records = Blobs(database)
+    with records.writing(media, "videos", Description(ann, "f" * 32, "a.wav", "audio/wav")) as writer:
+        DeletedUsers(database).delete(ann)
+        writer.write(b"x")
+    assert [blob for blob, _ in records.expired(10)] == [writer.blob]
