@@ -176,9 +176,43 @@ class AddressUnconfirmed(Event):
         return f"{self.user}.address.unconfirmed.{self.n}"
 
 
+@dataclass(frozen=True, slots=True)
+class PasswordForgotten(Event):
+    """Somebody asked to reset the password of this user, who may not exist; ``n`` is a random number."""
+
+    type = PREFIX + "password.forgotten"
+
+    #: The id of the user, 32 hexadecimal digits.
+    user: str
+    n: int
+
+    @property
+    def subject(self) -> str:
+        """The CloudEvents subject: the id of the user."""
+        return self.user
+
+    @property
+    def about(self) -> str:
+        """The user, as log lines name them."""
+        return f"user {self.user}"
+
+    @property
+    def id(self) -> str:
+        """The CloudEvents id, with the number."""
+        return f"{self.user}.password.forgotten.{self.n}"
+
+
 EVENTS: dict[str, type[Event]] = {
     event.type: event
-    for event in (VideoUploaded, PieceCut, PiecesEncoded, Mp3Ready, ConversionFailed, AddressUnconfirmed)
+    for event in (
+        VideoUploaded,
+        PieceCut,
+        PiecesEncoded,
+        Mp3Ready,
+        ConversionFailed,
+        AddressUnconfirmed,
+        PasswordForgotten,
+    )
 }
 
 

@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from events.errors import Mp3burstError
-from events.schema import AddressUnconfirmed, ConversionFailed, Event, Mp3Ready, PieceCut, PiecesEncoded, VideoUploaded
+from events.schema import (
+    AddressUnconfirmed,
+    ConversionFailed,
+    Event,
+    Mp3Ready,
+    PasswordForgotten,
+    PieceCut,
+    PiecesEncoded,
+    VideoUploaded,
+)
 
 #: The exchange for dead letters. The routing key is the name of the queue they come from.
 DEAD_LETTER_EXCHANGE = "mp3burst.dead"
@@ -18,7 +27,7 @@ _QUEUES: tuple[tuple[str, str, tuple[type[Event], ...]], ...] = (
     ("VIDEO_QUEUE", "video", (VideoUploaded,)),
     ("PIECE_QUEUE", "piece", (PieceCut,)),
     ("PIECES_QUEUE", "pieces", (PiecesEncoded,)),
-    ("MP3_QUEUE", "mp3", (Mp3Ready, ConversionFailed, AddressUnconfirmed)),
+    ("MP3_QUEUE", "mp3", (Mp3Ready, ConversionFailed, AddressUnconfirmed, PasswordForgotten)),
 )
 
 

@@ -4,10 +4,11 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from functions.auth.limits import MAX_KEY_NAME, MAX_NAME, MAX_PASSWORD, MIN_PASSWORD
+from functions.auth.limits import MAX_KEY_NAME, MAX_NAME, MAX_PASSWORD, MAX_TYPED_USERNAME, MIN_PASSWORD
 from functions.email_address import MAX_LENGTH as MAX_ADDRESS
-from functions.operation import JSON, Answer, Body, Id, Operation, Scope, Timestamp
+from functions.operation import HTML, JSON, Answer, Body, Id, Operation, Scope, Timestamp
 
+FORM: Final = "application/x-www-form-urlencoded"
 _KEY: Final = {"key": "The id of the key, from GET /keys."}
 
 
@@ -181,4 +182,60 @@ DELETE_ACCOUNT: Final = Operation(
     scope="account",
     body=Body({JSON: Deletion}),
     problems=_WRONG_PASSWORD,
+)
+
+
+class ResetRequest(Struct, frozen=True, kw_only=True):
+    """Who has forgotten the password."""
+
+    username: Annotated[str, Meta(min_length=1, max_length=MAX_TYPED_USERNAME)]
+
+
+class ResetLink(Struct, frozen=True):
+    """The query of a link that resets a password."""
+
+    token: Annotated[str, Meta(description="The token of the link.")] = ""
+
+
+class ResetForm(Struct, frozen=True):
+    """The form of the page that resets a password."""
+
+    password: Annotated[
+        str, Meta(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD, extra_json_schema={"format": "password"})
+    ]
+
+
+_BAD_LINK: Final = Answer(401, "A page that says why the link does not work.", content_type=HTML)
+
+OFFER_RESET: Final = Operation(
+    "POST",
+    "/password-reset",
+    "Ask to reset a forgotten password",
+    (Answer(202, "If the user exists and has confirmed the address, a mail with a link is on its way."),),
+    description="The response is the same whether or not there is such a user.",
+    access="anyone",
+    body=Body({JSON: ResetRequest}),
+    problems={429: "Too many requests from this network: wait for the seconds in `Retry-After`."},
+)
+SHOW_RESET: Final = Operation(
+    "GET",
+    "/password-reset/new",
+    "Ask for a new password",
+    (Answer(200, "A page with a form.", content_type=HTML), _BAD_LINK),
+    description="The link in the mail. It works once, for 30 minutes.",
+    access="link",
+    query=ResetLink,
+)
+RESET: Final = Operation(
+    "POST",
+    "/password-reset/new",
+    "Reset the password",
+    (
+        Answer(200, "A page: the password is changed, and all tokens are withdrawn.", content_type=HTML),
+        _BAD_LINK,
+        Answer(422, "A page that says what is wrong with the password.", content_type=HTML),
+    ),
+    access="link",
+    query=ResetLink,
+    body=Body({FORM: ResetForm}),
 )

@@ -1,26 +1,25 @@
-"""The account of the user who asks: profile, password, tokens, API keys, deletion."""
+"""The account of the user who asks: profile, password, tokens, API keys, deletion; and forgotten passwords."""
 
-import functools
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import functions_framework
 from flask import Request, Response
 
-from events.publish import publisher
 from functions import security_log
 from functions.account import api
-from functions.auth.accounts import Accounts, WrongCredentials
+from functions.account.dependencies import Dependencies, dependencies
+from functions.auth.accounts import WrongCredentials, normalize_username
 from functions.auth.authentication import authenticate
-from functions.auth.keys import ApiKey, ApiKeys
+from functions.auth.keys import ApiKey
 from functions.auth.limits import CONTROLS
+from functions.auth.links import BadLink, Reset
 from functions.auth.passwords import password_fault
-from functions.auth.profiles import Profile, Profiles
-from functions.auth.throttle import Throttle
-from functions.auth.tokens import Identity, NotAllowed
+from functions.auth.profiles import Profile
+from functions.auth.tokens import Identity, NotAllowed, NotAuthenticated
 from functions.email_address import is_public
 from functions.http_endpoint import (
+    JSON_LIMIT,
     Routes,
     Unprocessable,
     client_address,
@@ -28,12 +27,12 @@ from functions.http_endpoint import (
     iso_time,
     json_response,
     read_json,
+    read_query,
 )
-from functions.settings import switch
-from functions.state.database import Database, shared
-from functions.state.deleted_users import DeletedUsers
-from functions.state.outbox import REQUEST_BUDGET, Outbox
-from functions.state.quota import Quota, usage
+from functions.pages import PASSWORD_FIELD, for_people, page
+from functions.state.database import Conflict
+from functions.state.outbox import REQUEST_BUDGET
+from functions.state.quota import usage
 
 
 class WrongPassword(NotAllowed):
@@ -42,36 +41,9 @@ class WrongPassword(NotAllowed):
     security_event = "password.refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Dependencies:
-    """What account uses.
-
-    Attributes:
-        database: what the user has stored.
-        profiles: the users.
-        accounts: their passwords.
-        throttle: limits guesses of them.
-        keys: their API keys.
-        deleted: the users who are being deleted.
-        quota: what a user may store.
-        outbox: emits the event of a mail that asks to confirm an address.
-        confirms: whether another address has to be confirmed.
-    """
-
-    database: Database
-    profiles: Profiles
-    accounts: Accounts
-    throttle: Throttle
-    keys: ApiKeys
-    deleted: DeletedUsers
-    quota: Quota
-    outbox: Outbox
-    confirms: bool = True
-
-
 @functions_framework.http
 def account(request: Request) -> Response:
-    """Handles /me, /sessions and /keys."""
+    """Handles /me, /sessions, /password-reset and /keys."""
     return _ROUTES.answer(request)
 
 
@@ -129,16 +101,74 @@ def _change_password(request: Request) -> Response:
     return Response(status=204)
 
 
-def change_password(profile: Profile, password: str, deps: Dependencies) -> None:
+def change_password(profile: Profile, password: str, deps: Dependencies, field: str = "new") -> None:
     """Sets the password and withdraws all tokens.
+
+    Args:
+        profile: the account as it was when the user's right to change it was checked.
+        password: the new one.
+        deps: the dependencies.
+        field: the name of the field that has it, for the error.
 
     Raises:
         Unprocessable: the password is one that nobody may choose.
         Conflict: the account was changed since the profile was read.
     """
     if fault := password_fault(password, (profile.username, profile.name, profile.email)):
-        raise Unprocessable.naming({"new": fault})
+        raise Unprocessable.naming({field: fault})
     deps.profiles.set_password(profile.id, profile.token_version, deps.accounts.hash(password))
+
+
+def _offer_reset(request: Request) -> Response:
+    username = read_json(request, api.ResetRequest).username
+    deps = dependencies()
+    address = client_address(request, os.environ)
+    event = deps.resets.offer(username, address)
+    if event is not None:
+        deps.outbox.emit(event, REQUEST_BUDGET)
+    security_log.record("reset.requested", user=normalize_username(username) or None, address=address)
+    return Response(status=202)
+
+
+def _show_reset(request: Request) -> Response:
+    dependencies().links.verify_reset(read_query(request, api.ResetLink).token)
+    text = "Choose a new password. You will be logged out everywhere."
+    return page("Reset your password", text, button="Set password", fields=PASSWORD_FIELD)
+
+
+def _reset(request: Request) -> Response:
+    deps = dependencies()
+    reset = deps.links.verify_reset(read_query(request, api.ResetLink).token)
+    request.max_content_length = JSON_LIMIT
+    try:
+        username = reset_password(reset, request.form.get("password", ""), deps)
+    except Unprocessable as error:
+        text = f"Your new password {error.fields['password']}."
+        title = "Choose another password"
+        return page(title, text, button="Set password", fields=PASSWORD_FIELD, status=error.status)
+    security_log.record("password.changed", user=username, address=client_address(request, os.environ), method="reset")
+    return page("Your password is changed", "Log in with it.")
+
+
+def reset_password(reset: Reset, password: str, deps: Dependencies) -> str:
+    """Sets the password of a link's user; returns the username.
+
+    Raises:
+        BadLink: the link was used, or the user's tokens were withdrawn since; or the user was deleted.
+        Unprocessable: the password is one that nobody may choose.
+    """
+    used = BadLink("This link was used already, or is no longer valid: ask for a new one with POST /password-reset.")
+    try:
+        profile = deps.profiles.get(reset.user)
+    except NotAuthenticated as error:
+        raise used from error
+    if profile.token_version != reset.version:
+        raise used
+    try:
+        change_password(profile, password, deps, "password")
+    except Conflict as error:
+        raise used from error
+    return profile.username
 
 
 def _withdraw_tokens(request: Request) -> Response:
@@ -249,33 +279,15 @@ def _record(request: Request, identity: Identity, event: str, **details: object)
     security_log.record(event, user=identity.username, address=client_address(request, os.environ), **details)
 
 
-@functools.cache
-def dependencies() -> Dependencies:
-    """Builds the dependencies from the environment, once per process.
-
-    Raises:
-        BadSetting: a variable is missing or malformed.
-    """
-    database = shared(os.environ)
-    return Dependencies(
-        database=database,
-        profiles=Profiles(database),
-        accounts=Accounts(database),
-        throttle=Throttle(database),
-        keys=ApiKeys(database),
-        deleted=DeletedUsers(database),
-        quota=Quota.from_environ(os.environ),
-        outbox=Outbox(database, publisher(os.environ, "/mp3burst/account")),
-        confirms=switch(os.environ, "CONFIRM_EMAIL", default=True),
-    )
-
-
 _ROUTES = Routes(
     {
         api.SHOW_ACCOUNT: _show,
         api.CHANGE_ACCOUNT: _change,
         api.CHANGE_PASSWORD: _change_password,
         api.DELETE_ACCOUNT: _delete,
+        api.OFFER_RESET: _offer_reset,
+        api.SHOW_RESET: for_people(_show_reset),
+        api.RESET: for_people(_reset),
         api.WITHDRAW_TOKENS: _withdraw_tokens,
         api.CREATE_KEY: _create_key,
         api.LIST_KEYS: _list_keys,

@@ -20,8 +20,8 @@ _HOUR: Final = 3_600_000
 _MINUTE: Final = 60_000
 #: A /48 of IPv6 may register as many users as this number of its networks.
 _NETWORKS_OF_A_SITE: Final = 4
-#: Mails that ask to confirm one address, whatever the number of users who name it: ten minutes lie between two, and in
-#: any 24 hours there are at most five (three at once, then one every twelve hours).
+#: Mails of one kind (to confirm an address, to reset a password) to one mailbox, whatever the number of users who name
+#: it: ten minutes lie between two, and in any 24 hours there are at most five (three at once, then one every 12 hours).
 _MAILS: Final = ((1, 10 * _MINUTE), (3, 12 * _HOUR))
 
 
@@ -50,21 +50,30 @@ class Allowance:
     interval: int
 
 
-def registrations(address: str, per_hour: float) -> list[Allowance]:
-    """Returns the allowances that a registration from this client's address uses; none if ``per_hour`` is 0."""
+def by_network(kind: str, address: str, per_hour: float) -> list[Allowance]:
+    """Returns the allowances that a request of a kind from this client's address uses; none if ``per_hour`` is 0."""
     if not per_hour:
         return []
     sizes = (1, _NETWORKS_OF_A_SITE)
     return [
-        Allowance(subject_id("registrations", network), max(1, int(per_hour * size)), int(_HOUR / (per_hour * size)))
+        Allowance(subject_id(kind, network), max(1, int(per_hour * size)), int(_HOUR / (per_hour * size)))
         for network, size in zip(networks(address), sizes, strict=False)
     ]
 
 
 def confirmations(email: str) -> list[Allowance]:
     """Returns the allowances that a mail uses that asks to confirm this address."""
+    return _by_mailbox("confirmations", email)
+
+
+def resets(email: str) -> list[Allowance]:
+    """Returns the allowances that a mail to this address uses with the link that resets a password."""
+    return _by_mailbox("resets", email)
+
+
+def _by_mailbox(kind: str, email: str) -> list[Allowance]:
     box = mailbox(email)
-    return [Allowance(subject_id(f"confirmations{size}", box), size, interval) for size, interval in _MAILS]
+    return [Allowance(subject_id(f"{kind}{size}", box), size, interval) for size, interval in _MAILS]
 
 
 def use(connection: Connection, allowances: Sequence[Allowance]) -> int:
@@ -104,7 +113,7 @@ class RegistrationLimit:
         Raises:
             AllowanceUsedUp: there were too many.
         """
-        allowances = registrations(address, self._per_hour)
+        allowances = by_network("registrations", address, self._per_hour)
         if not allowances:
             return
         try:

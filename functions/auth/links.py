@@ -1,7 +1,7 @@
-"""Signed links in mails: they download one MP3, confirm an address, or unsubscribe from mails, without a login.
+"""Signed links in mails: they download one MP3, confirm an address, reset a password, or unsubscribe from mails.
 
-A link contains a JWT (RFC 7519) signed with HS256 (RFC 7518, section 3.2). Only notify, download and confirm have the
-key. The token's audience says what the link does, so no link can be used for anything else.
+A link contains a JWT (RFC 7519) signed with HS256 (RFC 7518, section 3.2). Only notify, download, confirm and
+account have the key. The token's audience says what the link does, so no link can be used for anything else.
 """
 
 import hashlib
@@ -19,6 +19,9 @@ from functions.state.schema import UserId
 _DOWNLOAD: Final = "download"
 _CONFIRM: Final = "confirm"
 _UNSUBSCRIBE: Final = "unsubscribe"
+_RESET: Final = "reset"
+#: Seconds for which a link resets a password.
+RESET_SECONDS: Final = 30 * 60
 _ISSUER: Final = "mp3burst"
 _DAY: Final = 24 * 60 * 60  # seconds
 #: Bytes: "a key of the same size as the hash output or larger MUST be used" (RFC 7518, section 3.2).
@@ -27,6 +30,7 @@ _MIN_KEY: Final = 32
 _REMEDIES: Final = {
     _DOWNLOAD: ("log in and download the MP3 with your token", "download link"),
     _CONFIRM: ("log in and ask for a new one with POST /confirm/again", "link"),
+    _RESET: ("ask for a new one with POST /password-reset", "link"),
     _UNSUBSCRIBE: ("use the link in the latest email", "link"),
 }
 
@@ -48,6 +52,14 @@ class Confirmation:
     def is_for(self, email: str) -> bool:
         """Returns whether this is the address."""
         return hmac.compare_digest(self.digest, _digest(email))
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Whose password a link resets, if the user's tokens still have this version: once."""
+
+    user: UserId
+    version: int
 
 
 class Links:
@@ -147,6 +159,28 @@ class Links:
         """
         claims = self._claims(_CONFIRM, token, ("address", "exp"))
         return Confirmation(UserId(str(claims["sub"])), str(claims["address"]))
+
+    def make_reset(self, user: UserId, version: int) -> str:
+        """Returns the URL that resets the user's password, valid for RESET_SECONDS from now.
+
+        Args:
+            user: the user.
+            version: of the user's tokens: a new password changes it, so the link works once.
+
+        Raises:
+            BadSetting: PUBLIC_URL is not set.
+        """
+        token = self._sign(_RESET, sub=user, ver=version, exp=int(time.time() + RESET_SECONDS))
+        return f"{self.public_url}/password-reset/new?token={token}"
+
+    def verify_reset(self, token: str) -> Reset:
+        """Returns whose password a link resets.
+
+        Raises:
+            BadLink: the link has expired or was not signed by us.
+        """
+        claims = self._claims(_RESET, token, ("ver", "exp"))
+        return Reset(UserId(str(claims["sub"])), int(claims["ver"]))
 
     def make_unsubscription(self, user: UserId) -> str:
         """Returns the URL that unsubscribes the user from mails about jobs. It does not expire.

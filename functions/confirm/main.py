@@ -6,10 +6,7 @@ mail. The button sends the ``POST`` that counts. No page contains anything that 
 
 import functools
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
-from typing import Final
 
 import functions_framework
 from flask import Request, Response
@@ -18,15 +15,13 @@ from events.publish import publisher
 from functions import security_log
 from functions.auth.allowance import AllowanceUsedUp
 from functions.auth.confirmation import Confirmations
-from functions.auth.links import BadLink, Links
+from functions.auth.links import Links
 from functions.confirm import api
 from functions.http_endpoint import Routes, client_address, identify, json_response, read_query
+from functions.pages import for_people, page
 from functions.state.database import shared
 from functions.state.outbox import REQUEST_BUDGET, Outbox
 from functions.state.schema import UserId
-
-#: The pages are text and buttons; beyond what all responses refuse, their buttons may send a form.
-_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +71,31 @@ def _ask_again(request: Request) -> Response:
 
 def _show_confirmation(request: Request) -> Response:
     dependencies().links.verify_confirmation(_token(request))
-    return _page("Confirm your address", "Do you want to get an email when an MP3 is ready?", button="Confirm")
+    return page("Confirm your address", "Do you want to get an email when an MP3 is ready?", button="Confirm")
 
 
 def _confirm(request: Request) -> Response:
     deps = dependencies()
     username = deps.confirmations.confirm(deps.links.verify_confirmation(_token(request)))
     security_log.record("confirmation.succeeded", user=username, address=client_address(request, os.environ))
-    return _page("Your address is confirmed", "You will get an email when an MP3 is ready.")
+    return page("Your address is confirmed", "You will get an email when an MP3 is ready.")
 
 
 def _show_unsubscription(request: Request) -> Response:
     dependencies().links.verify_unsubscription(_token(request))
     text = "Do you want to stop emails about your conversions? You can still log in and download MP3s."
-    return _page("Unsubscribe", text, button="Unsubscribe")
+    return page("Unsubscribe", text, button="Unsubscribe")
 
 
 def _unsubscribe(request: Request) -> Response:
     _set_subscribed(request, False)
     text = "You will get no more emails about your conversions."
-    return _page("You are unsubscribed", text, _undo(_token(request)), "Send me emails again")
+    return page("You are unsubscribed", text, _undo(_token(request)), "Send me emails again")
 
 
 def _resubscribe(request: Request) -> Response:
     _set_subscribed(request, True)
-    return _page("You are subscribed again", "You will get an email when an MP3 is ready.")
+    return page("You are subscribed again", "You will get an email when an MP3 is ready.")
 
 
 def _set_subscribed(request: Request, is_subscribed: bool) -> None:
@@ -119,39 +114,6 @@ def _token(request: Request) -> str:
     return read_query(request, api.Link).token
 
 
-def _for_people(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
-    """Wraps a handler whose link a person opens: an invalid link gets a page, not JSON."""
-
-    def answer(request: Request) -> Response:
-        try:
-            return handler(request)
-        except BadLink as error:
-            security_log.record(error.security_event, address=client_address(request, os.environ))
-            return _page("This link does not work", str(error), status=error.status)
-
-    return answer
-
-
-def _page(title: str, text: str, action: str = "", button: str = "", status: int = 200) -> Response:
-    """Returns a page with a text and, if ``button`` is given, a button that sends a POST to ``action``.
-
-    Args:
-        title: the heading.
-        text: the paragraph below it.
-        action: the path of the POST; empty for that of the page, with its query.
-        button: the button's text.
-        status: the response's status.
-    """
-    target = f' action="{escape(action)}"' if action else ""
-    form = f'<form method="post"{target}><button>{escape(button)}</button></form>\n' if button else ""
-    html = (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-        '<meta name="viewport" content="width=device-width">\n<meta name="robots" content="noindex"></head>\n'
-        f"<body>\n<h1>{escape(title)}</h1>\n<p>{escape(text)}</p>\n{form}</body>\n</html>\n"
-    )
-    return Response(html, status, _HEADERS, content_type="text/html; charset=utf-8")
-
-
 @functools.cache
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
@@ -162,11 +124,11 @@ def dependencies() -> Dependencies:
 
 _ROUTES = Routes(
     {
-        api.SHOW_CONFIRMATION: _for_people(_show_confirmation),
-        api.CONFIRM: _for_people(_confirm),
+        api.SHOW_CONFIRMATION: for_people(_show_confirmation),
+        api.CONFIRM: for_people(_confirm),
         api.ASK_AGAIN: _ask_again,
-        api.SHOW_UNSUBSCRIPTION: _for_people(_show_unsubscription),
-        api.UNSUBSCRIBE: _for_people(_unsubscribe),
-        api.RESUBSCRIBE: _for_people(_resubscribe),
+        api.SHOW_UNSUBSCRIPTION: for_people(_show_unsubscription),
+        api.UNSUBSCRIBE: for_people(_unsubscribe),
+        api.RESUBSCRIBE: for_people(_resubscribe),
     }
 )

@@ -1,4 +1,4 @@
-"""Sends the mails that announce a finished or failed job, and those that ask to confirm an address."""
+"""Sends the mails that announce a finished or failed job, ask to confirm an address, or reset a password."""
 
 import functools
 import logging
@@ -10,7 +10,7 @@ from typing import Final
 import functions_framework
 from cloudevents.http import CloudEvent
 
-from events.schema import Mp3Ready
+from events.schema import Mp3Ready, PasswordForgotten
 from functions.auth.links import Links
 from functions.event_endpoint import handling, received
 from functions.notify import message
@@ -43,7 +43,7 @@ class Dependencies:
 
 @functions_framework.cloud_event
 def notify(event: CloudEvent) -> None:
-    """Handles mp3.ready, conversion.failed and address.unconfirmed of dev.mp3burst."""
+    """Handles mp3.ready, conversion.failed, address.unconfirmed and password.forgotten of dev.mp3burst."""
     if (announced := received(event)) is not None:
         with handling(announced):
             send_mail(announced.id, dependencies())
@@ -52,8 +52,8 @@ def notify(event: CloudEvent) -> None:
 def send_mail(event: str, deps: Dependencies) -> None:
     """Sends the mail of this event, unless it was sent already or another worker is sending it.
 
-    A mail about a job goes only to a user who has confirmed the address and has not unsubscribed; otherwise it is
-    recorded as skipped, for good.
+    A mail about a job goes only to a user who has confirmed the address and has not unsubscribed, and a link that
+    resets a password only to a confirmed address; otherwise the mail is recorded as skipped, for good.
 
     The mail is sent twice, under the same Message-ID, in two cases only: this worker is killed after the mail server
     has accepted the mail and before that is recorded; or the database is unavailable just then for longer than the
@@ -73,7 +73,7 @@ def send_mail(event: str, deps: Dependencies) -> None:
             deps.mails.fail(lease)
             return
         about = lease.row.event.about
-        if reason := addressee.why_not:
+        if reason := addressee.why_not(lease.row.kind):
             log.info("%s: mail %s is skipped: %s", about, event, reason)
             deps.mails.skip(lease)
             return
@@ -118,6 +118,9 @@ def write(event: str, lease: Lease[MailRow], addressee: Addressee, links: Links)
     """Writes the mail that the row asks for."""
     job = addressee.job
     message_id = message_id_of(event)
+    if lease.row.kind == PasswordForgotten.type:
+        url = links.make_reset(addressee.user, addressee.token_version)
+        return message.reset(addressee.email, links.public_url, url, message_id)
     if job is None:
         link = message.Link(links.make_confirmation(addressee.user, addressee.email), links.days)
         return message.confirm(addressee.email, links.public_url, link, message_id)

@@ -78,6 +78,25 @@ def confirm(address: str, site: str, link: Link, message_id: str) -> Mail:
     return _mail(address, "Confirm your address", paragraphs, {link.url: "Confirm the address"}, message_id)
 
 
+def reset(address: str, site: str, url: str, message_id: str) -> Mail:
+    """Returns the mail with the link that resets a password.
+
+    Args:
+        address: the user's, which is confirmed.
+        site: the URL at which users reach mp3burst.
+        url: the link.
+        message_id: from ``functions.notify.transports.message_id_of``.
+    """
+    paragraphs = [
+        "Hello,",
+        f"Somebody has asked to reset the password of your account at {site}. If it was you, choose a new one here:",
+        url,
+        "The link works once, for 30 minutes. If it was not you, ignore this email: your password stays as it is.",
+        "mp3burst",
+    ]
+    return _mail(address, "Reset your password", paragraphs, {url: "Choose a new password"}, message_id)
+
+
 def ready(to: Recipient, mp3: Mp3, link: Link, message_id: str) -> Mail:
     """Returns the mail that delivers the link to an MP3.
 

@@ -1,11 +1,14 @@
-"""Mails: one row for each event that a user is notified of. A mail is about a job, or asks to confirm an address."""
+"""Mails: one row for each event that a user is notified of.
+
+A mail is about a job, asks to confirm an address, or has the link that resets a password.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from events.schema import AddressUnconfirmed, ConversionFailed, Event, JobEvent, JobId, Mp3Ready
+from events.schema import AddressUnconfirmed, ConversionFailed, Event, JobEvent, JobId, Mp3Ready, PasswordForgotten
 from functions.state.database import Database
 from functions.state.jobs import Job
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
@@ -13,8 +16,17 @@ from functions.state.schema import UserId, jobs, mails, now, users
 
 #: The events about jobs that a mail is sent for, by the type in the row.
 _JOB_KINDS: Final[dict[str, type[JobEvent]]] = {event.type: event for event in (Mp3Ready, ConversionFailed)}
+#: The events about users that a mail is sent for.
+_USER_KINDS: Final[dict[str, type[AddressUnconfirmed] | type[PasswordForgotten]]] = {
+    event.type: event for event in (AddressUnconfirmed, PasswordForgotten)
+}
 #: Milliseconds after which a mail that could not be sent is abandoned.
 MAX_AGE: Final = 86_400_000
+
+
+_ADDRESSEE: Final = select(
+    users.c.id, users.c.name, users.c.email, users.c.token_version, users.c.confirmed_at, users.c.unsubscribed_at
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +35,8 @@ class MailRow:
 
     Attributes:
         id: the id of its event.
-        job: the job that it is about, unless it asks to confirm an address.
-        owner: the user whom it asks to confirm an address.
+        job: the job that it is about, unless it asks to confirm an address or to reset a password.
+        owner: the user whom it asks for that.
         kind: the type of its event.
     """
 
@@ -43,7 +55,7 @@ class MailRow:
         """The event that announces the mail."""
         if self.job is not None:
             return _JOB_KINDS[self.kind](self.job)
-        return AddressUnconfirmed(self.owner or "", int(self.id.rpartition(".")[2]))
+        return _USER_KINDS[self.kind](self.owner or "", int(self.id.rpartition(".")[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,8 @@ class Addressee:
         user: the user's id.
         name: the user's name.
         email: the user's address.
-        job: the job that the mail is about, which the user owns; None if the mail asks to confirm the address.
+        job: the job that the mail is about, which the user owns; None if it is not about a job.
+        token_version: of the user's tokens.
         is_confirmed: whether the user has confirmed the address.
         is_subscribed: whether the user wants mails about jobs.
     """
@@ -63,14 +76,16 @@ class Addressee:
     name: str
     email: str
     job: Job | None
+    token_version: int
     is_confirmed: bool
     is_subscribed: bool
 
-    @property
-    def why_not(self) -> str | None:
-        """Why the mail must not be sent, for the log; None if it may."""
-        if self.job is None:
+    def why_not(self, kind: str) -> str | None:
+        """Returns why a mail of this kind must not be sent, for the log; None if it may."""
+        if kind == AddressUnconfirmed.type:
             return "the address is confirmed already" if self.is_confirmed else None
+        if kind == PasswordForgotten.type:
+            return None if self.is_confirmed else "the address is not confirmed"
         if not self.is_confirmed:
             return "the address is not confirmed"
         return None if self.is_subscribed else "the user has unsubscribed"
@@ -97,8 +112,7 @@ class Mails:
             if lease.row.job is not None:
                 job = connection.execute(select(jobs).where(jobs.c.id == lease.row.job)).one_or_none()
                 owner = job.owner if job is not None else None
-            columns = users.c.id, users.c.name, users.c.email, users.c.confirmed_at, users.c.unsubscribed_at
-            user = connection.execute(select(*columns).where(users.c.id == owner)).one_or_none()
+            user = connection.execute(_ADDRESSEE.where(users.c.id == owner)).one_or_none()
             if user is None:
                 return None
             return Addressee(
@@ -106,6 +120,7 @@ class Mails:
                 name=user.name,
                 email=user.email,
                 job=Job.from_row(job) if job is not None else None,
+                token_version=user.token_version,
                 is_confirmed=user.confirmed_at is not None,
                 is_subscribed=user.unsubscribed_at is None,
             )
@@ -150,3 +165,10 @@ def ask_to_confirm(connection: Connection, user: UserId) -> AddressUnconfirmed:
     row = {"id": event.id, "owner": user, "kind": event.type, "state": "due"}
     connection.execute(insert(mails).values(**row, created_at=now(), due_at=now()))
     return event
+
+
+def offer_reset(connection: Connection, event: PasswordForgotten) -> None:
+    """Creates the mail with the link that resets a password, within the caller's transaction; once for each event."""
+    row = {"id": event.id, "owner": event.user, "kind": event.type, "state": "due"}
+    if connection.scalar(select(mails.c.id).where(mails.c.id == event.id)) is None:
+        connection.execute(insert(mails).values(**row, created_at=now(), due_at=now()))

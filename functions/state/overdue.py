@@ -5,7 +5,7 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select, update
 
-from events.schema import ConversionFailed, Event
+from events.schema import ConversionFailed, Event, PasswordForgotten
 from functions.state.database import Database
 from functions.state.deleted_users import DeletedUsers
 from functions.state.fairness import STAGES, Turns
@@ -90,6 +90,14 @@ class Overdue:
         )
         statement = update(mails).where(old).values(state="abandoned", due_at=None, lease=None, lease_until=None)
         return self._database.run(lambda connection: connection.execute(statement).rowcount)
+
+    def forget_resets(self) -> None:
+        """Deletes mails to reset a password that were sent, skipped or abandoned, a day after they were asked for.
+
+        Anybody may ask for them, also for users who do not exist.
+        """
+        old = mails.c.kind == PasswordForgotten.type, mails.c.state != "due", mails.c.created_at < now() - _DAY
+        self._database.run(lambda connection: connection.execute(delete(mails).where(*old)))
 
     def retire(self, keep_days: float, limit: int) -> int:
         """Deletes up to ``limit`` jobs that ended more than ``keep_days`` days ago; returns how many."""

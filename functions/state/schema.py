@@ -177,7 +177,8 @@ pieces = Table(
     **_OPTIONS,
 )
 
-#: A mail is about a job, and goes to its owner, or asks the user ``owner`` to confirm an address.
+#: A mail is about a job, and goes to its owner, or asks the user ``owner`` to confirm an address, or has the link that
+#: resets the password of ``owner``.
 mails = Table(
     "mails",
     metadata,

@@ -78,6 +78,7 @@ def sweep_up(deps: Dependencies, budget: float = BUDGET) -> None:
             pass
     deps.overdue.purge_users(BATCH)
     _delete_expired(deps, end)
+    deps.overdue.forget_resets()
     deps.overdue.forget_logins()
 
 

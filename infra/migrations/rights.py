@@ -99,7 +99,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "blobs": _WRITE_BLOBS,
     },
     "notify": {
-        "users": "SELECT (id, email, name, confirmed_at, unsubscribed_at)",
+        "users": "SELECT (id, email, name, confirmed_at, token_version, unsubscribed_at)",
         "jobs": "SELECT",
         "mails": "SELECT, UPDATE",
     },

@@ -1,13 +1,18 @@
 """Accounts and API keys, against real processes."""
 
+import email
+import email.policy
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from io import BytesIO
+from urllib.parse import urlencode
 
 from tests.e2e.client import PASSWORD, Answer, Client, wave_bytes
 from tests.support.platform import Platform
+from tests.support.processes import wait_for
 
 WAV = wave_bytes(0.5)
 
@@ -113,8 +118,8 @@ def test_name_and_address_are_changed(me: Client) -> None:
     changed = change(me, "PATCH", "/me", email="ann@example.org", password=PASSWORD)
     assert changed.json()["email"] == me.call("GET", "/me").json()["email"] == "ann@example.org"
     assert change(me, "PATCH", "/me", name="").problem(422)["errors"].keys() == {"name"}
-    for email in ("ann", "ann@localhost", "ann@[127.0.0.1]", "x" * 300 + "@example.org"):
-        assert change(me, "PATCH", "/me", email=email, password=PASSWORD).problem(422)["errors"].keys() == {"email"}
+    for wrong in ("ann", "ann@localhost", "ann@[127.0.0.1]", "x" * 300 + "@example.org"):
+        assert change(me, "PATCH", "/me", email=wrong, password=PASSWORD).problem(422)["errors"].keys() == {"email"}
     assert change(me, "PATCH", "/me").json()["name"] == "Ann"
 
 
@@ -171,3 +176,42 @@ def test_deleted_account_leaves_nothing(platform: Platform, me: Client) -> None:
     again = me.register(name="Ada", username=me.username, password=PASSWORD)
     assert again.status == 201
     assert again.json()["id"] != me.user
+
+
+def reset_link(platform: Platform, address: str) -> str:
+    """Waits for the mail that resets a password; returns the path and the query of its link."""
+
+    def links() -> list[str]:
+        texts = [path.read_text() for path in (platform.data / "mail").glob("*.eml")]
+        mine = [email.message_from_string(text, policy=email.policy.default) for text in texts if address in text]
+        bodies = [mail.get_body(("plain",)) for mail in mine if mail["Subject"] == "Reset your password"]
+        return [link for body in bodies if body for link in re.findall(r"(/password-reset/new\S+)", body.get_content())]
+
+    wait_for(lambda: bool(links()), "the mail", 60)
+    [link] = links()
+    return link
+
+
+def test_forgotten_password_is_reset_once(platform: Platform, me: Client) -> None:
+    anonymous = Client(platform.url)
+    answers = [anonymous.post_json("/password-reset", {"username": name}) for name in (me.username, "nobody at all")]
+    assert [(answer.status, answer.body) for answer in answers] == [(202, b"")] * 2
+    link = reset_link(platform, me.username)
+    page = anonymous.call("GET", link)
+    assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert b'type="password"' in page.body
+    assert page.headers["Referrer-Policy"] == "no-referrer"
+    me.call("GET", "/me")
+
+    def reset(password: str, to: str = link) -> Answer:
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        return anonymous.call("POST", to, urlencode({"password": password}).encode(), form)
+
+    for bad in ("", "12345678", me.username):
+        assert reset(bad).status == 422
+    assert reset("another horse", link[:-4] + "AAAA").status == 401
+    assert reset("another horse").status == 200
+    assert reset("a third horse").status == 401
+    me.call("GET", "/me").problem(401)
+    me.login(me.username, PASSWORD).problem(401)
+    assert me.login(me.username, "another horse").status == 200

@@ -95,5 +95,5 @@ def functions(directory: Path) -> Iterator[pytest.MonkeyPatch]:
 
 def _forget() -> None:
     for function, name in _CACHED.items():
-        upload = ".dependencies" if function == "upload" else ".main"
-        getattr(import_module(f"functions.{function}{upload}"), name).cache_clear()
+        module = "dependencies" if function in ("account", "upload") else "main"
+        getattr(import_module(f"functions.{function}.{module}"), name).cache_clear()

@@ -122,6 +122,17 @@ def test_confirmation_contains_nothing_that_a_user_has_entered() -> None:
     assert mail.headers == {"Auto-Submitted": "auto-generated"}
 
 
+def test_mail_that_resets_a_password_contains_nothing_that_a_user_has_entered() -> None:
+    mail = message.reset("ada@example.org", "https://mp3.example", LINK, ID)
+
+    assert (mail.to, mail.subject) == ("ada@example.org", "Reset your password")
+    assert LINK in mail.text.splitlines()
+    assert ReadMail(mail.html).links == [LINK]
+    for text in (mail.text, ReadMail(mail.html).text):
+        assert "ada" not in text.lower()
+        assert "30 minutes" in text
+
+
 def shown(name: str) -> str:
     """Returns what a mail shows of a file's name."""
     found = re.search("Your MP3 of (.*) is ready", ready(filename=name, duration=None).text)

@@ -29,7 +29,7 @@ class Mails:
 
     def addressee(self, _: object) -> Any:
         job = SimpleNamespace(id=JOB, owner="u", filename="a.mp4", duration=1.0, mp3="b" * 24, warning=None)
-        return SimpleNamespace(user="u", name="Ada", email="ada@example.org", job=job, why_not=None)
+        return SimpleNamespace(user="u", name="Ada", email="ada@example.org", job=job, why_not=lambda _: None)
 
     def renewing(self, _: object) -> Any:
         return nullcontext(SimpleNamespace(check=lambda: None))

@@ -1,0 +1,55 @@
+"""Pages for people who open a link of a mail: a text, and a form at most. No page contains what a user has entered."""
+
+import os
+from collections.abc import Callable
+from html import escape
+from typing import Final
+
+from flask import Request, Response
+
+from functions import security_log
+from functions.auth.limits import MAX_PASSWORD, MIN_PASSWORD
+from functions.auth.links import BadLink
+from functions.http_endpoint import client_address
+
+#: The pages are text and buttons; beyond what all responses refuse, their buttons may send a form.
+_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'"}
+#: The field of a form for a new password.
+PASSWORD_FIELD: Final = (
+    '<p><label>New password <input type="password" name="password" autocomplete="new-password" required '
+    f'minlength="{MIN_PASSWORD}" maxlength="{MAX_PASSWORD}"></label></p>\n'
+)
+
+
+def for_people(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    """Wraps a handler whose link a person opens: an invalid link gets a page, not JSON."""
+
+    def answer(request: Request) -> Response:
+        try:
+            return handler(request)
+        except BadLink as error:
+            security_log.record(error.security_event, address=client_address(request, os.environ))
+            return page("This link does not work", str(error), status=error.status)
+
+    return answer
+
+
+def page(title: str, text: str, action: str = "", button: str = "", *, fields: str = "", status: int = 200) -> Response:
+    """Returns a page with a text and, if ``button`` is given, a form that sends a POST to ``action``.
+
+    Args:
+        title: the heading.
+        text: the paragraph below it.
+        action: the path of the POST; empty for that of the page, with its query.
+        button: the button's text.
+        fields: the HTML of the form's fields.
+        status: the response's status.
+    """
+    target = f' action="{escape(action)}"' if action else ""
+    form = f'<form method="post"{target}>{fields}<button>{escape(button)}</button></form>\n' if button else ""
+    html = (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>\n'
+        '<meta name="viewport" content="width=device-width">\n<meta name="robots" content="noindex"></head>\n'
+        f"<body>\n<h1>{escape(title)}</h1>\n<p>{escape(text)}</p>\n{form}</body>\n</html>\n"
+    )
+    return Response(html, status, _HEADERS, content_type="text/html; charset=utf-8")
