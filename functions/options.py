@@ -25,6 +25,7 @@ _TIME: Final = re.compile(
     r"(?:(?:([0-9]{1,3}):(?=[0-5]?[0-9]:))?([0-9]{1,4}):(?=[0-5]?[0-9](?:\.|$)))?([0-9]{1,6}(?:\.[0-9]{0,9})?)"
 )
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")  # int() rejects thousands of digits
+_TRACKS: Final = re.compile(r"(0*[0-9]{1,2})(?: *, *(0*[0-9]{1,2}))?")
 _DECIBELS: Final = re.compile(r"([+-]?[0-9]{1,3}(?:\.[0-9]{0,9})?)(?: ?db)?", re.IGNORECASE)
 _TRUE: Final = ("true", "yes", "on", "1")
 _FALSE: Final = ("false", "no", "off", "0")
@@ -47,7 +48,8 @@ class Options:
     Attributes:
         bitrate: constant bit rate in kbit/s, one of BITRATES.
         vbr: quality of the variable bit rate, LAME's V0 (best) to V9.
-        track: index of the audio track in the file, from 0; None for the file's default.
+        track: number of the audio track in the file, from 0; two numbers of mono tracks that become the left and the
+            right channel; None for the file's default.
         start: where the MP3 begins, in seconds from the start of the audio.
         end: where the MP3 ends, in seconds from the start of the audio.
         fade_in: duration of the fade-in at the start, in seconds.
@@ -62,7 +64,7 @@ class Options:
 
     bitrate: int | None = None
     vbr: int | None = None
-    track: int | None = None
+    track: int | tuple[int, int] | None = None
     start: float | None = None
     end: float | None = None
     fade_in: float | None = None
@@ -112,7 +114,11 @@ class Options:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Parses the output of ``to_json``."""
-        return cls(**json.loads(text))
+        values = json.loads(text)
+        if isinstance(values.get("track"), list):
+            left, right = values["track"]
+            values["track"] = (left, right)
+        return cls(**values)
 
 
 def _bitrate(name: str, text: str) -> int:
@@ -127,6 +133,21 @@ def _integer(name: str, text: str, maximum: int) -> int:
     if _DIGITS.fullmatch(digits) and int(digits) <= maximum:
         return int(digits)
     raise BadOption(name, f"{name} must be a whole number from 0 to {maximum}.")
+
+
+def _track(name: str, text: str) -> int | tuple[int, int]:
+    found = _TRACKS.fullmatch(text.strip())
+    if found is None:
+        raise BadOption(
+            name,
+            f"{name} must be a number from 0 to {MAX_TRACK}, or two of mono tracks for left and right, such as 0,1.",
+        )
+    if found[2] is None:
+        return int(found[1])
+    left, right = int(found[1]), int(found[2])
+    if left == right:
+        raise BadOption(name, f"{name} names track {left} twice: name two different mono tracks for left and right.")
+    return left, right
 
 
 def _seconds(name: str, text: str, maximum: float = MAX_SECONDS) -> float:
@@ -171,7 +192,7 @@ def _gaps(name: str, text: str) -> str | None:
 _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "bitrate": _bitrate,
     "vbr": lambda name, text: _integer(name, text, MAX_VBR),
-    "track": lambda name, text: _integer(name, text, MAX_TRACK),
+    "track": _track,
     "start": _seconds,
     "end": _seconds,
     "fade_in": lambda name, text: _seconds(name, text, MAX_FADE),

@@ -27,7 +27,7 @@ _WIDTH = 40
 _HELP = {
     "bitrate": "bit rate: " + ", ".join(f"{rate}k" for rate in BITRATES) + " (default: 192k)",
     "vbr": "variable bit rate of this quality instead, from 0 (best) to 9",
-    "track": "audio track to convert, counted from 0 (default: the file's)",
+    "track": "audio track to convert, counted from 0 (default: the file's); 0,1 makes stereo of two mono tracks",
     "start": "where the MP3 starts, in seconds (83.5) or as a time (1:23.5)",
     "end": "where the MP3 ends",
     "fade_in": "length of the fade-in in seconds",

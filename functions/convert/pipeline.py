@@ -4,15 +4,15 @@ import functools
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from functions.convert import cover, silence
+from functions.convert import cover, pair, silence
 from functions.convert.budget import Budget
 from functions.convert.chapters import within
 from functions.convert.demux.protocol import ORIGINAL
-from functions.convert.demux.track import Indexing, TrackStream, open_track
+from functions.convert.demux.track import Indexing, TrackInfo, TrackStream, open_track
 from functions.convert.errors import UnknownMedia
 from functions.convert.ffmpeg import duration, encoder, filters, probe
 from functions.convert.ffmpeg.binary import default_ffmpeg
@@ -200,19 +200,80 @@ def _frames(pieces: Sequence[tuple[Path, PieceSummary]], on_copy: Callable[[], N
             path.unlink()
 
 
-def _opened(
-    stack: ExitStack, read: Callable[..., AbstractContextManager[TrackStream | None]], options: Options
-) -> TrackStream:
-    """Opens the track in the stack: to copy its MP3 packets, or to encode it."""
-    copy = options.bitrate is None and options.vbr is None and not filters.any_edits(options)
-    stream = stack.enter_context(read(copy=copy))
-    # MP3 packets may not form a valid file when joined, or there has to be silence between them.
-    if stream is None or (stream.info.container == "mp3" and silence.filled(stream.info, options)):
-        stack.close()
-        stream = stack.enter_context(read(copy=False))
-    if stream is None:
-        raise AssertionError("the demuxer copies only when it is asked to")
-    return stream
+@dataclass(frozen=True, slots=True)
+class _Extraction:
+    """Extracts or indexes tracks of one source; attributes as the arguments of ``prepared_track``."""
+
+    source: SupportsReadSeek
+    options: Options
+    on_progress: OnProgress
+    preparation: Preparation
+
+    def open(self, stack: ExitStack, path: Path, number: int | None) -> TrackStream:
+        """Opens a track in the stack: to copy its MP3 packets, or to encode it."""
+        options = self.options
+        read = functools.partial(
+            open_track,
+            self.source,
+            path,
+            number=number,
+            filename=self.preparation.filename,
+            indexing=None if isinstance(options.track, tuple) else self.preparation.indexing,
+            on_progress=self.on_progress,
+        )
+        copy = options.bitrate is None and options.vbr is None and not filters.any_edits(options)
+        try:
+            stream = stack.enter_context(read(copy=copy))
+            # MP3 packets may not form a valid file when joined, or there has to be silence between them.
+            if stream is None or (stream.info.container == "mp3" and silence.filled(stream.info, options)):
+                stack.close()
+                stream = stack.enter_context(read(copy=False))
+        except UnknownMedia as error:
+            found = probe.identify(self._ffmpeg, path, number or 0, self._on_ffmpeg)
+            if found is None:
+                raise
+            return TrackStream(replace(found, tracks=error.tracks))
+        if stream is None:
+            raise AssertionError("the demuxer copies only when it is asked to")
+        return stream
+
+    def combine(self, path: Path, numbers: tuple[int, int]) -> TrackInfo:
+        """Extracts two mono tracks completely, and makes a stereo track of them at ``path``."""
+        tracks: dict[int, TrackInfo] = {}
+
+        def on_half(done: float) -> None:
+            self.on_progress((len(tracks) + done) / 2)
+
+        single = replace(self, on_progress=on_half)
+        for number in numbers:
+            with ExitStack() as stack:
+                stream = single.open(stack, path.with_name(f"track-{number}"), number)
+                pair.check_mono(stream.info, number)
+                track = stream.complete(on_half)
+            tracks[number] = self.measured(track) if track.container == ORIGINAL else track
+        stereo = pair.combine(
+            self._ffmpeg, tracks, path, max_seconds=self.preparation.max_seconds, on_progress=self._on_ffmpeg
+        )
+        for track in tracks.values():
+            track.path.unlink()
+        return stereo
+
+    def measured(self, track: TrackInfo) -> TrackInfo:
+        """Returns a complete track with its exact length, if it can be decoded to its end."""
+        seconds = duration.measure(
+            self._ffmpeg, track, nearest_rate(track.rate), self.preparation.max_seconds, self._on_ffmpeg
+        )
+        if seconds is None:
+            return track
+        # Some decoders stop in the middle of a damaged file without an error.
+        return replace(track, duration=seconds, errors=track.errors + (seconds < track.duration / 2))
+
+    @property
+    def _ffmpeg(self) -> str:
+        return self.preparation.ffmpeg or default_ffmpeg()
+
+    def _on_ffmpeg(self) -> None:
+        self.on_progress(1.0)
 
 
 @contextmanager
@@ -238,26 +299,13 @@ def prepared_track(
         UnusableMedia: there is no such track, or it cannot be read.
         EncoderKilled: a child process was killed; retrying may succeed.
     """
-    preparation = preparation or Preparation()
-    ffmpeg = preparation.ffmpeg or default_ffmpeg()
+    extraction = _Extraction(source, options, on_progress, preparation or Preparation())
     path = directory / "track"
-    read = functools.partial(
-        open_track,
-        source,
-        path,
-        number=options.track,
-        filename=preparation.filename,
-        indexing=preparation.indexing,
-        on_progress=on_progress,
-    )
     with ExitStack() as stack:
-        try:
-            stream = _opened(stack, read, options)
-        except UnknownMedia as error:
-            found = probe.identify(ffmpeg, path, options.track or 0, lambda: on_progress(1.0))
-            if found is None:
-                raise
-            stream = TrackStream(replace(found, tracks=error.tracks))
+        if isinstance(options.track, tuple):
+            stream = TrackStream(extraction.combine(path, options.track))
+        else:
+            stream = extraction.open(stack, path, options.track)
         measured = stream.info.container == ORIGINAL or filters.needs_exact_length(
             options, silence.length(stream.info, options)
         )
@@ -265,11 +313,6 @@ def prepared_track(
             stream.complete(on_progress)
         track = cover.prepare(source, stream.info, options.cover, lambda _: on_progress(1.0))
         if measured:
-            limit = preparation.max_seconds
-            seconds = duration.measure(ffmpeg, track, nearest_rate(track.rate), limit, lambda: on_progress(1.0))
-            if seconds is not None:
-                # Some decoders stop in the middle of a damaged file without an error.
-                errors = track.errors + (seconds < track.duration / 2)
-                track = replace(track, duration=seconds, errors=errors)
+            track = extraction.measured(track)
         stream.info = replace(track, tags=id3.without_loudness(track.tags, options))
         yield stream

@@ -34,14 +34,20 @@ def length(track: TrackInfo, options: Options) -> float:
     return track.duration + total(filled(track, options))
 
 
-def silence_filters(gaps: Sequence[Gap]) -> tuple[str, ...]:
-    """Returns the filters that insert the silence."""
+def silence_filters(gaps: Sequence[Gap], shortest: float = 0.05) -> tuple[str, ...]:
+    """Returns the filters that insert the silence.
+
+    Args:
+        gaps: what becomes silence.
+        shortest: seconds that every gap exceeds.
+    """
     if not gaps:
         return ()
     # The clock counts samples, and jumps at each gap. Only aresample's hard compensation acts on that: it inserts
     # exactly the samples that are missing, and does not resample.
     shift = _shift(gaps, [0.0, *accumulate(gap.length for gap in gaps)])
-    return f"asetpts=round((N/SR+{shift})/TB)", "aresample=async=1:min_hard_comp=0.05:first_pts=0"
+    least = f"min_comp={min(shortest, 0.001):g}:min_hard_comp={shortest:g}"
+    return f"asetpts=round((N/SR+{shift})/TB)", f"aresample=async=1:{least}:first_pts=0"
 
 
 def _shift(gaps: Sequence[Gap], shifts: Sequence[float]) -> str:

@@ -79,8 +79,11 @@ class ListedJob(Struct, frozen=True, kw_only=True):
     mp3: Annotated[Id | None, Meta(description="The id of the MP3, once the job is done.")]
     duration: Annotated[float | None, Meta(description="Seconds of the MP3, once they are known.")]
     options: Annotated[
-        dict[str, str | float | bool],
-        Meta(description="The options that were given, as numbers: kbit/s, seconds, decibels."),
+        dict[str, str | float | bool | list[int]],
+        Meta(
+            description="The options that were given, as numbers: kbit/s, seconds, decibels; `track` as two numbers if "
+            "two tracks were named."
+        ),
     ]
     error: Annotated[str | None, Meta(description="Why the job failed and what to do: one sentence.")]
     warning: Annotated[str | None, Meta(description="What is missing from the MP3.")]

@@ -146,8 +146,8 @@ def _shown(job: Job) -> dict[str, Any]:
 
 
 @functools.lru_cache(1024)
-def _options(options: Options) -> dict[str, str | float | bool]:
-    shown: dict[str, str | float | bool] = json.loads(options.to_json())
+def _options(options: Options) -> dict[str, str | float | bool | list[int]]:
+    shown: dict[str, str | float | bool | list[int]] = json.loads(options.to_json())
     return shown
 
 

@@ -28,7 +28,13 @@ class OptionFields(Struct, frozen=True, kw_only=True):
             examples=["2"],
         ),
     ] = None
-    track: Annotated[str | None, Meta(description=f"The audio track, 0 to {MAX_TRACK}.", examples=["1"])] = None
+    track: Annotated[
+        str | None,
+        Meta(
+            description=f"The audio track, 0 to {MAX_TRACK}, or two mono tracks for the left and the right channel.",
+            examples=["1", "0,1"],
+        ),
+    ] = None
     start: Annotated[str | None, Meta(description="Where the MP3 begins in the audio.", **_TIME)] = None
     end: Annotated[
         str | None, Meta(description=f"Where the MP3 ends in the audio; at most {MAX_SECONDS / 3600:g} hours.", **_TIME)

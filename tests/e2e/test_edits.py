@@ -61,6 +61,19 @@ def test_job_lists_the_tracks_of_its_video(me: Client, tmp_path: Path) -> None:
         assert (job["status"], job["tracks"]) == (status, tracks)
 
 
+def test_two_mono_tracks_become_stereo(me: Client, tmp_path: Path) -> None:
+    sound = clips.clip(tmp_path / "sound.wav", seconds=2)
+    clips.run("-i", sound, "-filter_complex", "[0:a]channelsplit", "-c:a", "pcm_s16le", video := tmp_path / "pair.mov")
+    with video.open("rb") as file:
+        job = me.convert(file, "pair.mov", {"track": "0,1"})
+    assert (job["status"], job["options"], job["warning"]) == ("done", {"track": [0, 1]}, None)
+    assert [track["channels"] for track in job["tracks"]] == [1, 1]
+    with av.open(io.BytesIO(me.download(job["mp3"]).body), "r") as mp3:
+        assert mp3.streams.audio[0].channels == 2
+    problem = me.post_form([field("track", "1,1"), file_part("pair.mov", video.read_bytes())]).problem(422)
+    assert problem["detail"] == "track names track 1 twice: name two different mono tracks for left and right."
+
+
 def test_invalid_edits_are_rejected_before_and_after_the_file(platform: Platform, me: Client, tmp_path: Path) -> None:
     data = clips.clip(tmp_path / "short.wav", seconds=1).read_bytes()
     for parts in (

@@ -66,6 +66,10 @@ def test_volume_is_in_decibels(text: str, decibels: float | None) -> None:
         ({"bitrate": "9" * 5000}, "bitrate"),
         ({"vbr": "9" * 5000}, "vbr"),
         ({"track": "9" * 5000}, "track"),
+        ({"track": "1,1"}, "track"),
+        ({"track": "0,100"}, "track"),
+        ({"track": "0,1,2"}, "track"),
+        ({"track": ",1"}, "track"),
         ({"speed": "2"}, "speed"),
     ],
 )
@@ -88,6 +92,13 @@ def test_cover_is_a_frame_or_none_or_a_time(text: str, wanted: str | float | Non
         assert Options.from_form({"cover": text}).cover == wanted
 
 
+@pytest.mark.parametrize(
+    ("text", "track"), [("0", 0), ("007", 7), ("99", 99), ("0,1", (0, 1)), (" 12 , 3 ", (12, 3)), ("01,0", (1, 0))]
+)
+def test_track_is_one_or_two(text: str, track: int | tuple[int, int]) -> None:
+    assert Options.from_form({"track": text}).track == track
+
+
 def test_fades_may_be_as_long_as_the_excerpt() -> None:
     options = Options.from_form({"start": "10", "end": "14", "fade_in": "2", "fade_out": "2"})
     assert (options.fade_in, options.fade_out) == (2, 2)
@@ -107,7 +118,7 @@ TIMES = st.none() | st.floats(0, 360_000)
         Options,
         bitrate=st.none() | st.just(192),
         vbr=st.none() | st.integers(0, 9),
-        track=st.integers(0, 99),
+        track=st.integers(0, 99) | st.tuples(st.integers(0, 99), st.integers(0, 99)),
         start=TIMES,
         end=TIMES,
         fade_in=TIMES,

@@ -301,6 +301,7 @@ class TrackReport:
         gaps: where the track has no sound.
         lead: seconds of the source before the track's sound.
         tail: seconds of the source after the track's sound.
+        start: seconds on the source's clock at which the first sample is played.
         tracks: all audio tracks of the source.
         indexed: whether the file is an index of recipes for excerpts in the container (``seek.recipe``).
     """
@@ -326,6 +327,7 @@ class TrackReport:
     gaps: Sequence[Gap] = ()
     lead: float = 0.0
     tail: float = 0.0
+    start: float = 0.0
     tracks: Sequence[ListedTrack] = ()
     indexed: bool = False
 
@@ -476,8 +478,8 @@ def _is_listed_track(value: Any) -> bool:
 
 _OPTIONAL: Final = frozenset(
     {
-        *("detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail", "ambisonic", "unicode", "track"),
-        *("unusable", "indexed"),
+        *("detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail", "start", "ambisonic", "unicode"),
+        *("track", "unusable", "indexed"),
     }
 )
 _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
@@ -490,6 +492,7 @@ _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
         "truncated": _is_flag,
         "gaps": _is_gaps,
         **dict.fromkeys(("lead", "tail"), _is_amount),
+        "start": _is_number,
         "tags": _is_tags,
         "chapters": _is_chapters,
         "ambisonic": _is_flag,

@@ -71,6 +71,7 @@ class TrackInfo:
         gaps: where the track has no sound.
         lead: seconds of the source before the track's sound.
         tail: seconds of the source after the track's sound.
+        start: seconds on the source's clock at which the first sample is played.
         excerpt: what the cover is made from instead of ``cover``.
         cover_warning: a message for the user if the cover is not the requested one, else None.
         number: which audio track of ``path`` it is, from 0.
@@ -98,6 +99,7 @@ class TrackInfo:
     gaps: Sequence[Gap] = ()
     lead: float = 0.0
     tail: float = 0.0
+    start: float = 0.0
     excerpt: VideoExcerpt | None = None
     cover_warning: str | None = None
     number: int = 0
@@ -242,6 +244,7 @@ def track_info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
         gaps=report.gaps,
         lead=report.lead,
         tail=report.tail,
+        start=report.start,
         packets=report.packets,
         errors=report.errors,
         skipped=report.skipped,

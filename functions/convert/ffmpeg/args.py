@@ -19,6 +19,8 @@ _DEMUXERS: Final = {"adts": "aac", "vob": "mpeg"}
 _LAME: Final = "aformat=sample_fmts=s32p|fltp|s16p"
 #: Samples that are passed on at once: 40 frames of 1152.
 _BATCH: Final = 40 * 1152
+#: Options of an input.
+_INPUT: Final = ("-protocol_whitelist", "fd", "-threads", "1")
 
 
 def decode(ffmpeg: str, container: str, track: int, number: int = 0) -> list[str]:
@@ -30,8 +32,7 @@ def decode(ffmpeg: str, container: str, track: int, number: int = 0) -> list[str
         track: descriptor of the open file with the track.
         number: which audio track of that file, from 0.
     """
-    known = [] if container == ORIGINAL else ["-f", _demuxer(container)]
-    return [*_common(ffmpeg), *known, "-fd", str(track), "-i", "fd:", "-map", f"0:a:{number}"]
+    return [*_common(ffmpeg), *_input(container, track), "-map", f"0:a:{number}"]
 
 
 def hash_samples(ffmpeg: str, container: str, tracks: Sequence[int], skipped: Sequence[int]) -> list[str]:
@@ -76,12 +77,37 @@ def encode(ffmpeg: str, plan: Plan, frame_range: FrameRange, *, track: int, out:
     ]
 
 
+def combine(ffmpeg: str, tracks: Sequence[tuple[str, int]], graph: str, codec: str, out: int) -> list[str]:
+    """Returns ffmpeg's arguments to make one track of several, in Matroska.
+
+    Args:
+        ffmpeg: path of the program.
+        tracks: container and descriptor of each open file with a track.
+        graph: filters from the inputs, ``[0:a:0]`` and so on, to ``[out]``.
+        codec: of the new track, by the name of ffmpeg's encoder.
+        out: descriptor of the open new file.
+    """
+    inputs = [word for container, track in tracks for word in (*_INPUT, *_input(container, track))]
+    return [
+        *(*_global(ffmpeg), *inputs, "-filter_complex", graph, "-map", "[out]"),
+        *("-map_metadata", "-1", "-c:a", codec, "-f", "matroska", "-fd", str(out), "fd:"),
+    ]
+
+
 def _common(ffmpeg: str) -> list[str]:
+    return [*_global(ffmpeg), *_INPUT]
+
+
+def _global(ffmpeg: str) -> list[str]:
     return [
         *(ffmpeg, "-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+level+info"),
-        *("-progress", "pipe:1", "-stats_period", "0.25"),
-        *("-protocol_whitelist", "fd", "-max_error_rate", "1", "-threads", "1"),
+        *("-progress", "pipe:1", "-stats_period", "0.25", "-max_error_rate", "1"),
     ]
+
+
+def _input(container: str, track: int) -> list[str]:
+    known = [] if container == ORIGINAL else ["-f", _demuxer(container)]
+    return [*known, "-fd", str(track), "-i", "fd:"]
 
 
 def _demuxer(container: str) -> str:

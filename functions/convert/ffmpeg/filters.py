@@ -21,7 +21,12 @@ _COUNTED = "asetpts=round(N/SR/TB)"
 def any_edits(options: Options) -> bool:
     """Returns whether the options change the sound."""
     trimmed = bool(options.start) or options.end is not None
-    return trimmed or bool(options.fade_in or options.fade_out or options.volume or options.normalize or options.mono)
+    combined = isinstance(options.track, tuple)
+    return (
+        trimmed
+        or combined
+        or bool(options.fade_in or options.fade_out or options.volume or options.normalize or options.mono)
+    )
 
 
 def needs_exact_length(options: Options, seconds: float) -> bool:

@@ -29,6 +29,13 @@ def changing(directory: Path) -> Path:
     return directory / "both.aac"
 
 
+def two_mono_tracks(directory: Path) -> Path:
+    """Makes a video with two mono tracks."""
+    sound = clips.clip(directory / "sound.wav", seconds=24)
+    clips.run("-i", sound, "-filter_complex", "[0:a]channelsplit", "-c:a", "pcm_s16le", directory / "pair.mov")
+    return directory / "pair.mov"
+
+
 def converted(video: Path, options: dict[str, str], place: Path, fanout: float) -> tuple[bytes, str | None, int]:
     """Converts the video; returns the MP3, the warning and the number of pieces."""
 
@@ -59,8 +66,9 @@ def converted(video: Path, options: dict[str, str], place: Path, fanout: float) 
             "The cover position is past the end of the video: choose an earlier one.",
         ),
         (changing, {"start": "1", "fade_in": "15", "fade_out": "5", "volume": "-2"}, None),
+        (two_mono_tracks, {"track": "0,1", "start": "0.5", "fade_out": "3"}, None),
     ],
-    ids=["edits", "no-cover", "changing"],
+    ids=["edits", "no-cover", "changing", "pair"],
 )
 def test_many_workers_make_the_same_mp3_as_one(
     make: Callable[[Path], Path], options: dict[str, str], warning: str | None, tmp_path: Path

@@ -235,6 +235,7 @@ def _extract_stream(file: _File, target: IO[bytes], number: int, copy: bool) -> 
         gaps=_from_first_played(demuxer),
         lead=_credible(lead),
         tail=0.0 if missing > 1.0 or truncated else _credible(tail),
+        start=_credible(demuxer.start),
     )
     return Extracted(report, _cover(demuxer))
 
@@ -291,6 +292,7 @@ def _extract_by_tables(
         gaps=timeline.gaps,
         lead=_credible(timeline.lead),
         tail=_credible(timeline.tail),
+        start=_credible(timeline.pause),
         track=number or 0,
     )
     cover = _cover(demuxer)
