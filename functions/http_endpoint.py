@@ -196,7 +196,7 @@ def json_object(request: Request) -> dict[str, Any]:
 
 
 def identify(request: Request, environ: Mapping[str, str], *, is_cached: bool = True) -> Identity:
-    """Returns the identity in the request's token or API key, and notes it for the security log.
+    """Returns the identity in the request's token, API key or cookie, and notes it for the security log.
 
     Args:
         request: the request; an API key must have the scope of its operation.
@@ -206,14 +206,23 @@ def identify(request: Request, environ: Mapping[str, str], *, is_cached: bool = 
     Raises:
         NotAuthenticated, TooManyUnknownKeys, DatabaseUnavailable: as in ``Identification.identify``.
         ScopeMissing: the key does not have the scope.
+        ForeignOrigin: the request has the cookie of a session and comes from another site.
         BadSetting: as in ``identification``.
     """
     # Imported here because it needs the database, which would slow down every start of validate.
     from functions.auth.identification import MAX_AGE, identification
+    from functions.auth.sessions import cookie_name, require_own_origin
 
+    authorization = request.headers.get("Authorization")
+    if authorization is None and (token := request.cookies.get(cookie_name(environ))):
+        sent = request.headers
+        wsgi = request.environ
+        # Not request.method, which ignores that a function has applied X-HTTP-Method-Override.
+        require_own_origin(wsgi["REQUEST_METHOD"], sent.get("Origin"), sent.get("Sec-Fetch-Site"), environ)
+        authorization = f"Bearer {token}"
     max_age = MAX_AGE if is_cached else 0
     address = client_address(request, environ)
-    identity = identification(environ).identify(request.headers.get("Authorization"), address, max_age)
+    identity = identification(environ).identify(authorization, address, max_age)
     request.environ[_USER] = identity.username
     identity.require(request.environ.get(_SCOPE))
     return identity

@@ -174,6 +174,20 @@ WITHDRAW_TOKENS: Final = Operation(
     (Answer(204, "All tokens are withdrawn, and refused everywhere within 60 seconds. API keys stay."),),
     scope="account",
 )
+END_SESSION: Final = Operation(
+    "DELETE",
+    "/session",
+    "Log out",
+    (
+        Answer(
+            204,
+            "The token, or the one in the cookie, is refused everywhere within 60 seconds.",
+            headers={"Set-Cookie": "Deletes the cookie."},
+        ),
+    ),
+    scope="account",
+    problems={403: "The request was made with an API key."},
+)
 DELETE_ACCOUNT: Final = Operation(
     "POST",
     "/me/deletion",

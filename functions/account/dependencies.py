@@ -10,6 +10,7 @@ from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
 from functions.auth.resets import Resets
+from functions.auth.sessions import EndedTokens
 from functions.auth.throttle import Throttle
 from functions.settings import switch
 from functions.state.database import Database, shared
@@ -28,6 +29,7 @@ class Dependencies:
         accounts: their passwords.
         throttle: limits guesses of them.
         keys: their API keys.
+        ended: their tokens that were logged out.
         deleted: the users who are being deleted.
         quota: what a user may store.
         resets: requests to reset a password.
@@ -41,6 +43,7 @@ class Dependencies:
     accounts: Accounts
     throttle: Throttle
     keys: ApiKeys
+    ended: EndedTokens
     deleted: DeletedUsers
     quota: Quota
     resets: Resets
@@ -63,6 +66,7 @@ def dependencies() -> Dependencies:
         accounts=Accounts(database),
         throttle=Throttle(database),
         keys=ApiKeys(database),
+        ended=EndedTokens(database),
         deleted=DeletedUsers(database),
         quota=Quota.from_environ(os.environ),
         resets=Resets(database),

@@ -16,6 +16,7 @@ from functions.auth.limits import CONTROLS
 from functions.auth.links import BadLink, Reset
 from functions.auth.passwords import password_fault
 from functions.auth.profiles import Profile
+from functions.auth.sessions import cookie
 from functions.auth.tokens import Identity, NotAllowed, NotAuthenticated
 from functions.email_address import is_public
 from functions.http_endpoint import (
@@ -43,7 +44,7 @@ class WrongPassword(NotAllowed):
 
 @functions_framework.http
 def account(request: Request) -> Response:
-    """Handles /me, /sessions, /password-reset and /keys."""
+    """Handles /me, /session, /sessions, /password-reset and /keys."""
     return _ROUTES.answer(request)
 
 
@@ -171,6 +172,17 @@ def reset_password(reset: Reset, password: str, deps: Dependencies) -> str:
     return profile.username
 
 
+def _end_session(request: Request) -> Response:
+    identity = _identify(request)
+    if identity.scopes is not None:
+        raise NotAllowed("An API key is no session: delete it with DELETE /keys/KEY.")
+    deps = dependencies()
+    if not deps.ended.end(identity):
+        deps.profiles.withdraw_tokens(identity.user)
+    _record(request, identity, "session.ended")
+    return Response(status=204, headers={"Set-Cookie": cookie("", 0, os.environ)})
+
+
 def _withdraw_tokens(request: Request) -> Response:
     identity = _identify(request)
     dependencies().profiles.withdraw_tokens(identity.user)
@@ -288,6 +300,7 @@ _ROUTES = Routes(
         api.OFFER_RESET: _offer_reset,
         api.SHOW_RESET: for_people(_show_reset),
         api.RESET: for_people(_reset),
+        api.END_SESSION: _end_session,
         api.WITHDRAW_TOKENS: _withdraw_tokens,
         api.CREATE_KEY: _create_key,
         api.LIST_KEYS: _list_keys,

@@ -16,6 +16,7 @@ from sqlalchemy import bindparam, select
 
 from events.errors import Mp3burstError
 from functions.auth.keys import PREFIX, ApiKeys, KnownKey, digest, is_well_formed, operator_keys
+from functions.auth.sessions import EndedTokens
 from functions.auth.tokens import AUDIENCE, ISSUER, Identity, NotAuthenticated, Verifier, bearer, verifier
 from functions.networks import networks
 from functions.state.database import Database, shared
@@ -89,6 +90,7 @@ class KnownUser:
     username: str
     role: str
     token_version: int
+    ended: frozenset[str]
 
 
 class Identification:
@@ -112,6 +114,7 @@ class Identification:
         self._verifier = verifier
         self._database = database
         self._api_keys = ApiKeys(database)
+        self._ended = EndedTokens(database)
         self._operator_keys = operator_keys
         self._clock = clock
         self._users: Remembered[UserId, KnownUser] = Remembered(clock)
@@ -143,7 +146,7 @@ class Identification:
         if known is None or known.token_version != version:
             # A token that is newer than what is remembered is valid, too.
             known = self._user(identity.user)
-        if known is None or known.token_version != version:
+        if known is None or known.token_version != version or identity.claims.get("jti") in known.ended:
             raise NotAuthenticated(_WITHDRAWN, "withdrawn")
         return identity
 
@@ -152,7 +155,7 @@ class Identification:
         if row is None:
             self._users.forget(user)
             return None
-        known = KnownUser(row.username, row.role, row.token_version)
+        known = KnownUser(row.username, row.role, row.token_version, self._ended.of(user))
         self._users.put(user, known, MAX_AGE)
         return known
 

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import re
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ class Signer:
             "username": username,
             "role": role,
             "ver": version,
+            "jti": secrets.token_hex(16),
             "iat": issued,
             "exp": issued + self.seconds,
         }

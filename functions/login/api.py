@@ -10,8 +10,23 @@ from functions.operation import Answer, Operation
 class Token(Struct, frozen=True):
     """An access token."""
 
-    token: Annotated[str, Meta(description="A JWT: send it as `Authorization: Bearer TOKEN`.")]
+    token: Annotated[
+        str | None, Meta(description="A JWT: send it as `Authorization: Bearer TOKEN`. Null if it is in the cookie.")
+    ]
     expires_in: Annotated[int, Meta(ge=1, description="Seconds for which it is valid.")]
+
+
+class LoginQuery(Struct, frozen=True):
+    """The query of POST /login."""
+
+    cookie: Annotated[
+        bool,
+        Meta(
+            description="Whether the token is sent as a cookie that no script can read, for pages in a browser, and "
+            "not in the body. Requests with the cookie that change something must come from the origin of the "
+            "installation."
+        ),
+    ] = False
 
 
 class PublicKey(Struct, frozen=True):
@@ -35,9 +50,11 @@ LOGIN: Final = Operation(
     "POST",
     "/login",
     "Log in",
-    (Answer(200, "A token.", Token),),
+    (Answer(200, "A token.", Token, headers={"Set-Cookie": "The cookie, if `cookie` is true."}),),
     access="password",
+    query=LoginQuery,
     problems={
+        403: "The cookie was asked for from another site.",
         401: "The username or the password is wrong or missing: the same response for all.",
         429: "Too many logins failed: wait for the seconds in `Retry-After`.",
     },

@@ -11,9 +11,10 @@ from flask import Request, Response
 from functions import security_log
 from functions.auth.accounts import Accounts, WrongCredentials
 from functions.auth.authentication import authenticate
+from functions.auth.sessions import cookie, require_own_origin
 from functions.auth.throttle import Throttle
 from functions.auth.tokens import Signer, verifier
-from functions.http_endpoint import Routes, client_address, json_response
+from functions.http_endpoint import Routes, client_address, json_response, read_query
 from functions.login import api
 from functions.state.database import shared
 
@@ -39,7 +40,15 @@ def _login(request: Request) -> Response:
     if credentials is None or credentials.type != "basic" or not credentials.username or credentials.password is None:
         security_log.record("login.failed", address=address, reason="missing")
         raise WrongCredentials("Send your username and password with HTTP Basic authentication.")
-    return json_response(log_in(credentials.username, credentials.password, address, dependencies()))
+    wants_cookie = read_query(request, api.LoginQuery).cookie
+    if wants_cookie:
+        sent = request.headers
+        require_own_origin(request.method, sent.get("Origin"), sent.get("Sec-Fetch-Site"), os.environ)
+    issued = log_in(credentials.username, credentials.password, address, dependencies())
+    if not wants_cookie:
+        return json_response(issued)
+    headers = {"Set-Cookie": cookie(issued.token or "", issued.expires_in, os.environ)}
+    return json_response(api.Token(None, issued.expires_in), headers=headers)
 
 
 def log_in(username: str, password: str, address: str, deps: Dependencies) -> api.Token:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select,
 from functions.state.blobs import expire
 from functions.state.database import Database
 from functions.state.jobs import delete_jobs
-from functions.state.schema import UserId, api_keys, blobs, jobs, mails, now, users
+from functions.state.schema import UserId, api_keys, blobs, ended_tokens, jobs, mails, now, users
 
 #: Jobs that are deleted in one transaction.
 BATCH: Final = 100
@@ -44,6 +44,7 @@ class DeletedUsers:
         def mark(connection: Connection) -> None:
             if connection.execute(statement).rowcount:
                 connection.execute(delete(api_keys).where(api_keys.c.owner == user))
+                connection.execute(delete(ended_tokens).where(ended_tokens.c.owner == user))
                 connection.execute(delete(mails).where(mails.c.owner == user))
 
         self._database.run(mark)

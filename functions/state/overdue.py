@@ -13,7 +13,7 @@ from functions.state.jobs import FINISHED, delete_jobs, end_job
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, is_free
 from functions.state.mails import MAX_AGE
 from functions.state.outbox import event_of, row_of
-from functions.state.schema import jobs, logins, mails, now, pieces
+from functions.state.schema import ended_tokens, jobs, logins, mails, now, pieces
 
 _DAY: Final = 86_400_000
 
@@ -117,9 +117,11 @@ class Overdue:
             deleted.forget(user)
 
     def forget_logins(self) -> None:
-        """Deletes failed logins that no longer count, and networks that are no longer known."""
+        """Deletes failed logins that no longer count, networks that are no longer known, and expired tokens."""
         old = delete(logins).where(logins.c.clears_at < now(), logins.c.locked_until < now())
+        expired = delete(ended_tokens).where(ended_tokens.c.expires_at < now())
         self._database.run(lambda connection: connection.execute(old))
+        self._database.run(lambda connection: connection.execute(expired))
 
     def wake(self, event: Event) -> bool:
         """Makes the row of a dead letter due at once, unless a worker has it; returns whether it did."""

@@ -102,6 +102,16 @@ api_keys = Table(
     **_OPTIONS,
 )
 
+#: Tokens that were logged out, by their ids, until they expire.
+ended_tokens = Table(
+    "ended_tokens",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(32), nullable=False, index=True),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    **_OPTIONS,
+)
+
 #: Failed logins per account and network, in a table because throttling must outlive a function that scales to zero; the
 #: networks that an account has logged in from; and what networks and addresses have used of their allowances
 #: (``functions.auth.allowance``). A row has no effect after ``clears_at``: each failure moves it by 15 minutes, which

@@ -16,6 +16,7 @@ class Claims(Struct, frozen=True, omit_defaults=True):
     username: str
     role: str
     ver: Annotated[int | None, Meta(description="Of a token: the version of the user's tokens.")] = None
+    jti: Annotated[Id | None, Meta(description="Of a token: its id.")] = None
     iat: Annotated[int | None, Meta(description="Of a token: when it was issued, in seconds since 1970.")] = None
     exp: Annotated[int | None, Meta(description="Of a token: when it expires, in seconds since 1970.")] = None
     scope: Annotated[str | None, Meta(description="Of a key: what it may be used for, separated by spaces.")] = None

@@ -46,6 +46,13 @@ _SCHEMES: Final = {
         "bearerFormat": "JWT",
         "description": "The token of `POST /login`, or an API key.",
     },
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "__Host-mp3burst",
+        "description": "The cookie of `POST /login?cookie=true`; without HTTPS its name is `mp3burst`. Requests that "
+        "change something must come from the origin of the installation (`Origin`).",
+    },
     "link": {
         "type": "apiKey",
         "in": "query",
@@ -56,11 +63,12 @@ _SCHEMES: Final = {
 _ACCESS: Final[dict[Access, tuple[str, ...]]] = {
     "anyone": (),
     "password": ("password",),
-    "token": ("token",),
+    "token": ("token", "session"),
     "link": ("link",),
-    "token or link": ("token", "link"),
+    "token or link": ("token", "session", "link"),
 }
 _UNAUTHENTICATED: Final = "The token is missing, invalid or expired: log in."
+_NOT_ALLOWED: Final = "The API key lacks the scope, or the request has a cookie and comes from another site."
 _INVALID: Final = "A value is missing or invalid; `errors` says what is wrong with each."
 #: Of every request: those of the servers in front of the functions.
 COMMON: Final = tuple(status for status in front.MESSAGES if status != 405)
@@ -205,6 +213,7 @@ def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     problems = dict(operation.problems)
     if "token" in _ACCESS[operation.access]:
         problems.setdefault(401, _UNAUTHENTICATED)
+        problems.setdefault(403, _NOT_ALLOWED)
     if operation.body or any(_may_be_invalid(each) for each in _parameters(operation)):
         problems.setdefault(422, _INVALID)
     responses |= {str(status): _problem(status, meaning, has_body) for status, meaning in problems.items()}

@@ -12,6 +12,7 @@ _LINK: Final = re.compile(r"\[([^\]]+)\]\((https://[^)\s]+)\)")
 _SCHEMES: Final = {
     "password": "username and password (HTTP Basic)",
     "token": "bearer token",
+    "session": "cookie",
     "link": "link in a mail",
 }
 

@@ -20,6 +20,7 @@ _LOCK_USER: Final = "SELECT (id, role), UPDATE (created_at)"
 _IDENTIFY: Final = {
     "users": "SELECT (deleted_at, id, role, token_version, username)",
     "api_keys": "SELECT (digest, expires_at, id, owner, scopes, used_at), UPDATE (used_at)",
+    "ended_tokens": "SELECT (expires_at, id, owner)",
 }
 _WRITE_BLOBS: Final = "SELECT, INSERT, UPDATE (expires_at, size), DELETE"
 #: Recording a mail, and postponing it once its event is published.
@@ -53,6 +54,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "users": "SELECT, UPDATE (confirmed_at, deleted_at, email, name, password_hash, token_version, username)",
         "logins": "SELECT, INSERT, UPDATE, DELETE",
         "api_keys": "SELECT, INSERT, UPDATE (used_at), DELETE",
+        "ended_tokens": "SELECT, INSERT, DELETE",
         "jobs": "SELECT (id, owner, state), UPDATE (due_at), DELETE",
         "pieces": "SELECT (job), DELETE",
         "mails": "SELECT (attempts, due_at, id, job, owner), INSERT, UPDATE (due_at), DELETE",
@@ -106,6 +108,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     "sweep": {
         "users": "SELECT (deleted_at, id), DELETE",
         "logins": "SELECT (clears_at, locked_until), DELETE",
+        "ended_tokens": "SELECT (expires_at), DELETE",
         "jobs": "SELECT, UPDATE, DELETE",
         "pieces": "SELECT, UPDATE (due_at, deferred_at, lease, lease_until), DELETE",
         "mails": "SELECT, INSERT, UPDATE, DELETE",

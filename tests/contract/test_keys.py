@@ -6,9 +6,11 @@ from sqlalchemy import select, update
 from functions.auth.accounts import Accounts
 from functions.auth.identification import MAX_AGE, Identification, TooManyUnknownKeys
 from functions.auth.keys import MAX_KEYS, ApiKeys, KeyNotFound, TooManyKeys, digest, new_key, operator_keys
+from functions.auth.sessions import EndedTokens
 from functions.auth.tokens import NotAuthenticated, ScopeMissing, Signer, Verifier
 from functions.state.database import Database
-from functions.state.schema import UserId, api_keys, users
+from functions.state.overdue import Overdue
+from functions.state.schema import UserId, api_keys, ended_tokens, users
 from tests.contract.test_jobs import at_once
 from tests.support.databases import make_past
 from tests.unit.auth.test_tokens import KEY, private_pem, public_pem
@@ -205,3 +207,20 @@ def test_token_of_a_deleted_user_is_refused(database: Database, ann: UserId, pro
     database.run(lambda connection: connection.execute(users.delete()))
     process.seconds += MAX_AGE
     assert process.refuses(token(ann)) == "withdrawn"
+
+
+def test_token_that_was_logged_out_is_refused(database: Database, ann: UserId, process: Process) -> None:
+    mine, other = token(ann), token(ann)
+    assert process.user(mine) == process.user(other) == ann
+    ended = EndedTokens(database)
+    for _ in range(2):
+        assert ended.end(process._identification.identify(f"Bearer {mine}", ADDRESS))
+    assert process.user(mine) == ann, "what the database said a moment ago"
+    process.seconds += MAX_AGE
+    assert process.refuses(mine) == "withdrawn"
+    assert process.user(other) == ann
+    Overdue(database).forget_logins()
+    assert len(ended.of(ann)) == 1
+    make_past(database, "ended_tokens", "expires_at", DAY)
+    Overdue(database).forget_logins()
+    assert database.run(lambda connection: list(connection.execute(select(ended_tokens)))) == []

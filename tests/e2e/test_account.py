@@ -5,6 +5,7 @@ import email.policy
 import json
 import re
 import sqlite3
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
 from io import BytesIO
@@ -215,3 +216,74 @@ def test_forgotten_password_is_reset_once(platform: Platform, me: Client) -> Non
     me.call("GET", "/me").problem(401)
     me.login(me.username, PASSWORD).problem(401)
     assert me.login(me.username, "another horse").status == 200
+
+
+class Browser:
+    """A browser with a session on the installation's own pages, unless its requests say otherwise."""
+
+    def __init__(self, me: Client) -> None:
+        self._client = Client(me.url)
+        basic = b64encode(f"{me.username}:{PASSWORD}".encode()).decode()
+        headers = {"Authorization": f"Basic {basic}", "Origin": me.url}
+        answer = self._client.call("POST", "/login?cookie=true", b"", headers)
+        assert answer.status == 200, answer.body
+        assert answer.json()["token"] is None
+        self.cookie = answer.headers["Set-Cookie"]
+
+    def call(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._client.call(method, path, body, {"Cookie": f"a=b; {self.cookie.partition(';')[0]}", **sent})
+
+
+def test_session_in_a_browser(me: Client) -> None:
+    browser = Browser(me)
+    name, *attributes = browser.cookie.split("; ")
+    assert name.startswith("mp3burst=")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=86400"} == set(attributes)
+    assert browser.call("GET", "/me").json()["username"] == me.username
+    wav = {"Content_Type": "audio/wav"}
+    upload = browser.call("POST", "/upload?filename=a.wav", WAV, Origin=me.url, **wav)
+    assert upload.status == 202
+    job = me.wait(upload.json()["job"])
+    assert browser.call("GET", f"/jobs/{job['job']}").json() == job
+    assert browser.call("GET", f"/download?fid={job['mp3']}").status == 200
+    assert browser.call("DELETE", f"/jobs/{job['job']}", Sec_Fetch_Site="same-origin").status == 204
+
+
+def test_other_sites_cannot_use_a_session(me: Client) -> None:
+    """Even if a browser sends them the cookie."""
+    browser = Browser(me)
+    job = me.convert(BytesIO(WAV), "a.wav")["job"]
+    elsewhere: list[dict[str, str]] = [
+        {},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": me.url.replace("http", "https")},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Origin": "https://evil.example", "Sec_Fetch_Site": "same-origin"},
+    ]
+    for headers in elsewhere:
+        browser.call("DELETE", f"/jobs/{job}", None, **headers).problem(403)
+        browser.call("DELETE", "/sessions", None, **headers).problem(403)
+        browser.call("POST", "/upload?filename=a.wav", WAV, Content_Type="audio/wav", **headers).problem(403)
+        browser.call("POST", "/files", b"", Tus_Resumable="1.0.0", Upload_Length="9", **headers).problem(403)
+    override = {"Tus_Resumable": "1.0.0", "X_HTTP_Method_Override": "POST", "Upload_Length": "9"}
+    browser.call("GET", "/files", None, **override).problem(403)
+    basic = b64encode(f"{me.username}:{PASSWORD}".encode()).decode()
+    evil = {"Authorization": f"Basic {basic}", "Origin": "https://evil.example"}
+    Client(me.url).call("POST", "/login?cookie=true", b"", evil).problem(403)
+    assert me.call("GET", f"/jobs/{job}").status == 200
+
+
+def test_logging_out_ends_one_session(me: Client) -> None:
+    browser = Browser(me)
+    answer = browser.call("DELETE", "/session", Origin=me.url)
+    assert answer.status == 204
+    assert "Max-Age=0" in answer.headers["Set-Cookie"]
+    browser.call("GET", "/me").problem(401)
+    browser.call("GET", "/jobs").problem(401)
+    assert me.call("GET", "/me").status == 200
+    assert me.call("DELETE", "/session").status == 204
+    me.call("GET", "/me").problem(401)
+    program, _ = key_of(me.log_in(), "account")
+    program.call("DELETE", "/session").problem(403)
