@@ -66,3 +66,18 @@ DOWNLOAD: Final = Operation(
     },
 )
 DOWNLOAD_HEAD: Final = dataclasses.replace(DOWNLOAD, method="HEAD", summary="Get the size and name of an MP3")
+EXPORT: Final = Operation(
+    "GET",
+    "/export",
+    "Export the account",
+    (
+        Answer(
+            200,
+            "A zip file: `account.json` with the account, its keys and its jobs; the MP3s and videos that are stored.",
+            content_type="application/zip",
+            headers={"Content-Disposition": "The file's name."},
+        ),
+    ),
+    scope="account",
+    problems={429: "The user, or the client's network, has too many transfers: wait for the seconds in `Retry-After`."},
+)

@@ -13,8 +13,13 @@ from flask import Request, Response
 from werkzeug.http import is_resource_modified
 from werkzeug.wsgi import ClosingIterator
 
+from functions import security_log
+from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
+from functions.auth.profiles import Profiles
 from functions.download import api
+from functions.download.archive import size_of, stream
+from functions.download.export import export
 from functions.http_endpoint import Routes, client_address, identify, problem, read_query
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id
 from functions.shares import Shares
@@ -35,11 +40,13 @@ class Dependencies:
     jobs: Jobs
     links: Links
     shares: Shares
+    profiles: Profiles
+    keys: ApiKeys
 
 
 @functions_framework.http
 def download(request: Request) -> Response:
-    """Handles GET and HEAD /download."""
+    """Handles GET and HEAD /download, and GET /export."""
     return _ROUTES.answer(request)
 
 
@@ -61,6 +68,29 @@ def _download(request: Request) -> Response:
     else:
         end()
     return response
+
+
+def _export(request: Request) -> Response:
+    deps = dependencies()
+    identity = identify(request, os.environ, is_cached=False)
+    address = client_address(request, os.environ)
+    end = deps.shares.take(identity.user, address)
+    try:
+        entries = export(identity.user, deps.profiles, deps.keys, deps.jobs, deps.media)
+    except BaseException:
+        end()
+        raise
+    headers = {
+        "Content-Length": str(size_of(entries)),
+        "Content-Disposition": 'attachment; filename="mp3burst.zip"',
+        "Cache-Control": "no-store",
+    }
+    security_log.record("export.succeeded", user=identity.username, address=address)
+    if request.method == "HEAD":
+        end()
+        return Response(headers=headers, content_type="application/zip")
+    body = ClosingIterator(stream(entries), end)
+    return Response(body, 200, headers, content_type="application/zip", direct_passthrough=True)
 
 
 def find(fid: str, owner: UserId, deps: Dependencies) -> tuple[Job, Reader]:
@@ -157,12 +187,15 @@ def _not_found() -> JobNotFound:
 @functools.cache
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
+    database = shared(os.environ)
     return Dependencies(
         media=connect(os.environ),
-        jobs=Jobs(shared(os.environ)),
+        jobs=Jobs(database),
         links=Links.from_environ(os.environ),
         shares=Shares.from_environ(os.environ),
+        profiles=Profiles(database),
+        keys=ApiKeys(database),
     )
 
 
-_ROUTES = Routes({api.DOWNLOAD: _download, api.DOWNLOAD_HEAD: _download})
+_ROUTES = Routes({api.DOWNLOAD: _download, api.DOWNLOAD_HEAD: _download, api.EXPORT: _export})

@@ -77,6 +77,8 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     },
     "download": {
         **_IDENTIFY,
+        "users": "SELECT (confirmed_at, created_at, deleted_at, email, id, name, role, token_version, username)",
+        "api_keys": "SELECT, UPDATE (used_at)",
         "jobs": "SELECT",
     },
     "convert": {

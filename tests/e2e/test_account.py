@@ -5,6 +5,7 @@ import email.policy
 import json
 import re
 import sqlite3
+import zipfile
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
@@ -287,3 +288,29 @@ def test_logging_out_ends_one_session(me: Client) -> None:
     me.call("GET", "/me").problem(401)
     program, _ = key_of(me.log_in(), "account")
     program.call("DELETE", "/session").problem(403)
+
+
+def test_export_has_everything(me: Client) -> None:
+    program, _ = key_of(me, "account")
+    job = me.convert(BytesIO(WAV), "a.wav")
+    failed = me.convert(BytesIO(b"ID3" + bytes(5000)), "Grüße ☃.wav")
+    answer = me.call("GET", "/export")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/zip")
+    assert int(answer.headers["Content-Length"]) == len(answer.body)
+    with zipfile.ZipFile(BytesIO(answer.body)) as archive:
+        assert archive.testzip() is None
+        content = json.loads(archive.read("account.json"))
+        assert content["account"]["username"] == me.username
+        assert [key["name"] for key in content["keys"]] == ["test"]
+        assert [each["job"] for each in content["jobs"]] == [failed["job"], job["job"]]
+        listed = content["jobs"][1]
+        assert archive.read(listed["mp3"]) == me.download(job["mp3"]).body
+        assert archive.read(listed["video"]) == WAV
+        assert content["jobs"][0]["video"].endswith("-Grüße ☃.wav")
+        assert len(archive.namelist()) == 4
+    assert program.call("GET", "/export").status == 200
+    other = Client(me.url).sign_up()
+    with zipfile.ZipFile(BytesIO(other.call("GET", "/export").body)) as archive:
+        assert archive.namelist() == ["account.json"]
+    key_of(me, "read")[0].call("GET", "/export").problem(403)
+    Client(me.url).call("GET", "/export").problem(401)

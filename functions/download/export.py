@@ -1,0 +1,101 @@
+"""Everything of a user in one archive: the account, its API keys and jobs, and the stored MP3s and videos."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from functions.auth.keys import ApiKey, ApiKeys
+from functions.auth.profiles import Profile, Profiles
+from functions.download.archive import Entry
+from functions.http_endpoint import iso_time
+from functions.media import BlobId, BlobNotFound, Media, Store
+from functions.state.jobs import Job, Jobs
+from functions.state.schema import UserId
+
+_CHUNK: Final = 256 << 10  # bytes
+_PAGE: Final = 500  # jobs in one query
+
+
+def export(user: UserId, profiles: Profiles, keys: ApiKeys, jobs: Jobs, media: Media) -> list[Entry]:
+    """Returns the files of the archive; bytes of MP3s and videos are read only when the archive is streamed.
+
+    Raises:
+        NotAuthenticated: the account was deleted.
+        MediaUnavailable: the media store does not answer.
+    """
+    profile = profiles.get(user)
+    described = []
+    files = []
+    for job in _all(jobs, user):
+        mp3 = _file(media.mp3s, job.mp3, f"mp3s/{job.id}", job)
+        video = _file(media.videos, job.video, f"videos/{job.id}", job)
+        stored = [each for each in (mp3, video) if each is not None]
+        files += stored
+        described.append(_job(job, {each.name.partition("/")[0]: each.name for each in stored}))
+    content = {"account": _account(profile), "keys": [_key(key) for key in keys.of(user)], "jobs": described}
+    encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
+    return [Entry("account.json", len(encoded), _date(profile.created_at), lambda: [encoded]), *files]
+
+
+def _all(jobs: Jobs, user: UserId) -> Iterator[Job]:
+    after = None
+    while page := jobs.page(user, _PAGE, after):
+        yield from page
+        after = page[-1].id
+
+
+def _file(store: Store, blob: BlobId | None, prefix: str, job: Job) -> Entry | None:
+    """Returns the file of a blob; None if there is none."""
+    if blob is None:
+        return None
+    try:
+        with store.open(blob) as reader:
+            stat = reader.stat
+    except BlobNotFound:
+        return None
+    name = stat.description.filename.replace("/", "_").replace("\\", "_")
+    return Entry(f"{prefix}-{name}", stat.size, _date(job.created_at), functools.partial(_chunks, store, blob))
+
+
+def _chunks(store: Store, blob: BlobId) -> Iterator[bytes]:
+    with store.open(blob) as reader:
+        while chunk := reader.read(_CHUNK):
+            yield chunk
+
+
+def _account(profile: Profile) -> dict[str, Any]:
+    fields = asdict(profile)
+    times = {"created": iso_time(fields.pop("created_at")), "confirmed": iso_time(fields.pop("confirmed_at"))}
+    return {name: value for name, value in fields.items() if name != "token_version"} | times
+
+
+def _key(key: ApiKey) -> dict[str, Any]:
+    times = {"created": iso_time(key.created_at), "expires": iso_time(key.expires_at), "used": iso_time(key.used_at)}
+    return {"id": key.id, "name": key.name, "scopes": key.scopes, **times}
+
+
+def _job(job: Job, stored: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the job; ``stored`` has the paths of its files by their folders."""
+    return {
+        "job": job.id,
+        "filename": job.filename,
+        "options": msgspec.json.decode(job.options.to_json()),
+        "state": job.state,
+        "error": job.error,
+        "warning": job.warning,
+        "duration": job.duration,
+        "created": iso_time(job.created_at),
+        "finished": iso_time(job.finished_at),
+        "mp3": stored.get("mp3s"),
+        "video": stored.get("videos"),
+    }
+
+
+def _date(milliseconds: int) -> tuple[int, int, int, int, int, int]:
+    """Returns a time in UTC, at the earliest the first that a zip file can have."""
+    time = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return max((time.year, time.month, time.day, time.hour, time.minute, time.second), (1980, 1, 1, 0, 0, 0))
