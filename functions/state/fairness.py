@@ -10,7 +10,7 @@ kept for it until its event has arrived. Deferring and admitting lock the owner'
 while another row is being deferred finds that row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,11 +22,11 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
-    Update,
     and_,
     bindparam,
     func,
     not_,
+    or_,
     select,
     update,
 )
@@ -137,13 +137,28 @@ class Turns:
 
     def _admit(self, connection: Connection, owner: UserId, count: int) -> list[Row[Any]]:
         rows = connection.execute(self._next.limit(count), {"owner": owner}).all() if count else []
-        return [row for row in rows if connection.execute(self._admission(row)).rowcount == 1]
+        admitted = self._locked(connection, rows)
+        if admitted:
+            until = now() + _RESERVED
+            values = {"deferred_at": None, "due_at": until, "lease": ADMITTED, "lease_until": until}
+            connection.execute(update(self._table).where(self._are(admitted)).values(values))
+        return admitted
 
-    def _admission(self, row: Row[Any]) -> Update:
-        key = and_(*(column == getattr(row, column.name) for column in self._key))
-        statement = update(self._table).where(key, self._is_deferred)
-        until = now() + _RESERVED
-        return statement.values(deferred_at=None, due_at=until, lease=ADMITTED, lease_until=until)
+    def _locked(self, connection: Connection, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+        """Locks those of the rows that are still deferred, and returns them."""
+        if not rows:
+            return []
+        query = select(*self._key).where(self._are(rows), self._is_deferred).with_for_update()
+        deferred = {tuple(found) for found in connection.execute(query)}
+        return [row for row in rows if self._key_of(row) in deferred]
+
+    def _key_of(self, row: Row[Any]) -> tuple[Any, ...]:
+        return tuple(getattr(row, column.name) for column in self._key)
+
+    def _are(self, rows: Iterable[Row[Any]]) -> ColumnElement[bool]:
+        """Returns the condition that selects these rows."""
+        keys = (zip(self._key, self._key_of(row), strict=True) for row in rows)
+        return or_(*(and_(*(column == value for column, value in key)) for key in keys))
 
     def _allowance(self, owner: UserId, running: Mapping[UserId, int]) -> int:
         """Returns how many more rows of the owner may start, given the numbers of rows at work."""
