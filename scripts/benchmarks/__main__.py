@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from scripts.benchmarks import convert, end_to_end, events, knative, login, report, timing, transfer
+from scripts.benchmarks import chart, convert, end_to_end, events, knative, login, report, scale, timing, transfer
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.inputs import Inputs
 from scripts.benchmarks.report import Row
@@ -23,6 +23,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "download": transfer.download,
     "path": end_to_end.path,
     "fanout": end_to_end.fanout,
+    "scale": scale.scale,
     "events": events.events,
     "login": login.login,
     "knative": knative.knative,
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{sum(row.met is True for row in rows)} goals met, {missed} not met, {len(failed)} rows not measured.")
     if args.quick:
         print("The inputs were small. The goals are for full inputs, without --quick.")
+    if args.chart and not chart.write(rows, args.origin / args.chart):
+        print("There is nothing to draw: rows scale and encode have a speedup by pods.", file=sys.stderr)
     if args.json:
         report.write(args.origin / args.json, machine, rows, failed)
     return 1 if failed else 0
@@ -110,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         help="wait at most this long for an idle machine before each measurement (0)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to this file")
+    parser.add_argument("--chart", type=Path, metavar="PNG", help="draw the speedup of rows scale and encode")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where to keep the videos, which are made once")
     parser.add_argument("--from", dest="origin", type=Path, default=Path(), help=argparse.SUPPRESS)
     return parser

@@ -11,7 +11,7 @@ from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.plan import Plan, plan_for
 from functions.media import connect
 from functions.options import Options
-from scripts.benchmarks import timing
+from scripts.benchmarks import pods, timing
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.inputs import ffmpeg
 from scripts.benchmarks.report import Row, at_least, at_most
@@ -103,7 +103,7 @@ def _describe(video: Path, bench: Bench) -> str:
 
 
 def encode(bench: Bench) -> Iterator[Row]:
-    """The encoders alone, from the track to the frames: all CPUs against one."""
+    """The encoders alone, all CPUs against one; and a model of many pods, from the costs of one."""
     work = bench.folder()
     track = _extracted(bench, work / "track")
     cpus = timing.cpus()
@@ -130,6 +130,7 @@ def encode(bench: Bench) -> Iterator[Row]:
             "CPU seconds": {name: timing.median(some).cpu for name, some in took.items()},
         },
     )
+    yield from pods.modeled(bench)
 
 
 def _extracted(bench: Bench, path: Path) -> TrackInfo:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import subprocess
 import wave
 from pathlib import Path
@@ -33,16 +34,32 @@ class Inputs:
         return self._made(f"video-{codec}-{seconds}.mp4", *_PICTURES, "-i", sound, "-shortest", *_MJPEG, "-c:a", "copy")
 
     def sound(self, seconds: int, codec: str = "aac") -> Path:
-        """Makes music as AAC in an M4A file, or as MP3."""
-        kinds = {"aac": ("aac", "m4a"), "mp3": ("libmp3lame", "mp3")}
-        encoder, suffix = kinds[codec]
+        """Makes music as AAC in an M4A file, without noise substitution if it is ``aac-plain``, or as MP3."""
+        kinds = {
+            "aac": (f"sound-{seconds}.m4a", "aac"),
+            "aac-plain": (f"sound-plain-{seconds}.m4a", "aac", "-aac_pns", "0"),
+            "mp3": (f"sound-{seconds}.mp3", "libmp3lame"),
+        }
+        name, *encoder = kinds[codec]
         music = self._music(seconds)
-        return self._made(f"sound-{seconds}.{suffix}", "-i", music, "-c:a", encoder, "-b:a", "160k")
+        return self._made(name, "-i", music, "-c:a", *encoder, "-b:a", "160k")
 
     def repeated(self, source: Path, times: int) -> Path:
-        """Concatenates a file with itself so many times, without encoding it again."""
-        name = f"{source.stem}-times-{times}{source.suffix}"
-        return self._made(name, "-stream_loop", str(times - 1), "-i", source, "-map", "0", "-c", "copy")
+        """Concatenates a file with AAC with itself so many times, without encoding it again.
+
+        The sound is concatenated as packets that carry no time, so that the file's tables are those of one recording.
+        """
+        packets = self._made(f"{source.stem}.aac", "-i", source, "-vn", "-c", "copy")
+        sound = self._cache / f"{source.stem}-by-{times}.aac"
+        if not sound.exists():
+            unfinished = sound.with_suffix(f".{os.getpid()}")
+            with unfinished.open("wb") as target:
+                for _ in range(times):
+                    with packets.open("rb") as part:
+                        shutil.copyfileobj(part, target)
+            unfinished.rename(sound)
+        inputs = ("-stream_loop", str(times - 1), "-i", source, "-i", sound)
+        return self._made(f"{sound.stem}{source.suffix}", *inputs, "-map", "0:v?", "-map", "1:a", "-c", "copy")
 
     def _made(self, name: str, *arguments: str | Path) -> Path:
         path = self._cache / name

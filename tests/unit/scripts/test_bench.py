@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks import report
+from scripts.benchmarks import chart, report
 from scripts.benchmarks.__main__ import ROWS, main
+from scripts.benchmarks.model import Costs
 from scripts.benchmarks.report import Row, at_least, at_most
 from scripts.benchmarks.timing import Took, alternate, quantile, ratio
 
@@ -69,3 +70,23 @@ def test_every_round_takes_every_measurement_once() -> None:
 def test_a_ratio_is_the_median_of_the_rounds() -> None:
     assert ratio([Took(1), Took(9), Took(2)], [Took(2), Took(1), Took(2)]) == 1.0
     assert quantile([3.0, 1.0, 2.0, 4.0], 0.5) == 3.0
+
+
+def test_pods_take_pieces_in_rounds() -> None:
+    costs = Costs(split=1.0, admission=0.5, piece=2.0, join=0.5)
+    assert costs.seconds(1, 16) == pytest.approx(2 + 16 * 2, abs=0.3)
+    assert costs.seconds(8, 16) == costs.seconds(15, 16) == pytest.approx(2 + 2 * 2, abs=0.3)
+    assert costs.seconds(16, 16) == costs.seconds(64, 16) == pytest.approx(2 + 2, abs=0.3)
+    assert costs.speedup(16, 16) == pytest.approx(34 / 4, rel=0.1)
+
+
+def test_the_chart_shows_rows_with_a_speedup_by_pods(tmp_path: Path) -> None:
+    speedups = {"1": 1.0, "16": 14.0}
+    rows = [
+        Row("tool", "what", 0.6, "x", "ffmpeg"),
+        Row("scale", "20 min: pods", 14.0, "x", "", details={chart.MEASURED: speedups, chart.MODELED: speedups}),
+    ]
+    assert chart.write(rows, tmp_path / "scale.png")
+    assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
+    assert not chart.write(rows[:1], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
