@@ -106,7 +106,7 @@ class Movie:
         """Returns the gaps, and the seconds of sound that the edit list shows."""
         clock = self.clock
         ticks = self.ticks
-        holes, whole = self._holes()
+        pauses, whole = self._long_packets()
         gaps: list[Gap] = []
         sound = 0.0
         for number, (length, start) in enumerate(self.edits()):
@@ -115,7 +115,7 @@ class Movie:
                     add_gap(gaps, Gap(sound, length / clock))
                 continue
             end = min(start + length * ticks / clock, whole) if length else whole
-            for begin, stop in holes:
+            for begin, stop in pauses:
                 if start < begin and stop < end:
                     sound += (begin - start) / ticks
                     add_gap(gaps, Gap(sound, (stop - begin) / ticks))
@@ -124,11 +124,11 @@ class Movie:
         if sound:
             return gaps, sound
         gaps = []
-        for begin, stop in holes:
+        for begin, stop in pauses:
             gaps.append(Gap(begin / ticks - total(gaps), (stop - begin) / ticks))
         return gaps, whole / ticks - total(gaps)
 
-    def _holes(self) -> tuple[list[tuple[int, int]], int]:
+    def _long_packets(self) -> tuple[list[tuple[int, int]], int]:
         """Returns where packets last longer than their sound, and the length of all, in the track's time base."""
         packets: dict[int, int] = {}
         for count, length in self.times():
@@ -137,13 +137,13 @@ class Movie:
         usual = max(packets, key=lambda length: packets[length])
         longest = usual + MIN_GAP * self.ticks
         at = 0
-        holes: list[tuple[int, int]] = []
+        pauses: list[tuple[int, int]] = []
         for count, length in self.times():
             if length > longest:
                 starts = range(at, at + count * length, length)
-                holes += [(start + usual, start + length) for start in islice(starts, MAX_GAPS - len(holes))]
+                pauses += [(start + usual, start + length) for start in islice(starts, MAX_GAPS - len(pauses))]
             at += count * length
-        return holes, at
+        return pauses, at
 
     @property
     def is_default(self) -> bool:
