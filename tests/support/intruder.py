@@ -209,6 +209,31 @@ def demux_child(given: dict[str, Any]) -> None:
     child.main()
 
 
+def _as_picture_child(given: dict[str, Any], directory: Path) -> str:
+    """Through the code that starts children that convert a picture, and their own up to the picture."""
+    from functions.convert import cover
+
+    start = f"import sys; sys.path[:] = {sys.path!r}; from tests.support import intruder; "
+    cover._START = (start + f"intruder.{picture_child.__name__}({given!r})").replace("{", "{{").replace("}", "}}")
+    (directory / "picture").touch()
+    with (directory / "jpeg").open("w+b") as target:
+        cover._start("cover_picture", directory / "picture", target.fileno(), {}).wait(30)
+        return target.read().decode()
+
+
+def picture_child(given: dict[str, Any]) -> None:
+    """Is a child that converts a picture until it opens it."""
+    from functions.convert.demux.child import cover_picture as child
+
+    def convert(_image_module: Any, _source: int, out: int) -> None:
+        os.pwrite(out, json.dumps(attempts(given)).encode(), 0)
+
+    child.convert = convert  # type: ignore[assignment]
+    for module in ("fcntl", "resource", "signal", "socket"):
+        __import__(module)
+    child.main()
+
+
 def _as_ffmpeg(given: dict[str, Any], _: Path) -> str:
     """Through the launcher, as a program that can start."""
     from functions.convert.sandbox import spawn
@@ -253,6 +278,7 @@ def cover_child(given: dict[str, Any], parent: int, ffmpeg: bool, confined: bool
 
 _PLACES: dict[str, Callable[[dict[str, Any], Path], str]] = {
     "demux child": _as_demux_child,
+    "picture child": _as_picture_child,
     "ffmpeg": _as_ffmpeg,
     "cover child": _as_cover_child,
     "ffmpeg of the cover child": lambda given, directory: _as_cover_child(given, directory, ffmpeg=True),

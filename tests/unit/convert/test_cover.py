@@ -161,6 +161,18 @@ def test_picture_that_few_players_show_becomes_a_jpeg(kind: str, tmp_path: Path)
     assert result.warning is None
 
 
+@pytest.mark.parametrize(
+    ("level", "mode", "kind"),
+    [(32768, "I;16", "TIFF"), (32768, "I;16", "JPEG2000"), (32768, "I", "TIFF"), (0.5, "F", "TIFF")],
+)
+def test_gray_of_many_bits_is_as_bright_as_in_eight(level: float, mode: str, kind: str, tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.new(mode, (64, 64), level).save(file, kind)
+    found = picture(convert(song_with(tmp_path / "a.flac", (file.getvalue(), 3)), tmp_path, Options(), 1)[1])
+    assert found is not None
+    assert found.convert("L").getpixel((4, 4)) == pytest.approx(128, abs=2)
+
+
 def test_transparent_picture_has_a_white_ground(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(file, "WEBP")

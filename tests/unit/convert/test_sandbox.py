@@ -179,7 +179,9 @@ def intrude(place: str, user: str = "", *, unshare_refused: bool = False, **envi
 
 @pytest.mark.parametrize("unshare_refused", [False, True], ids=["", "unshare refused"])
 @pytest.mark.parametrize("user", ["", "12345"], ids=["this user", "unprivileged user"])
-@pytest.mark.parametrize("place", ["demux child", "ffmpeg", "cover child", "ffmpeg of the cover child"])
+@pytest.mark.parametrize(
+    "place", ["demux child", "picture child", "ffmpeg", "cover child", "ffmpeg of the cover child"]
+)
 def test_hostile_decoder_succeeds_at_nothing(place: str, user: str, unshare_refused: bool) -> None:
     # The cover child decodes nothing itself, and has to start ffmpeg, which dies with it.
     needed = {"fork", "clone", "outliving the parent"} if place == "cover child" else set()

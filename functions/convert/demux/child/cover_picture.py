@@ -34,12 +34,22 @@ def convert(image_module: Any, source: int, out: int) -> None:
         if picture.width * picture.height > MAX_PIXELS:  # by the header: nothing is decoded yet
             raise ValueError(f"{picture.width} x {picture.height} pixels")
         picture.thumbnail((MAX_SIDE, MAX_SIDE))
+        picture = _eight_bits(picture)
         if picture.has_transparency_data:
             layer = picture.convert("RGBA")
             picture = image_module.new("RGB", layer.size, "white")
             picture.paste(layer, mask=layer)
         with os.fdopen(out, "wb") as jpeg:
             picture.convert("RGB").save(jpeg, "JPEG", quality=_QUALITY)
+
+
+def _eight_bits(picture: Any) -> Any:
+    """Returns a picture of gray in 16 bits or in floating point with 8 bits; Pillow would clip it to white or black."""
+    if picture.mode.startswith("I"):
+        return picture.point(lambda level: level * (1 / 256))
+    if picture.mode == "F" and picture.getextrema()[1] <= 1.0:
+        return picture.point(lambda level: level * 255.0)
+    return picture
 
 
 def main() -> None:
