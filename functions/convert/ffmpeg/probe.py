@@ -1,24 +1,20 @@
 """Describes a file that libav in the demux child does not know, by the ffmpeg that encodes, which may know more."""
 
-import contextlib
 import signal
 import struct
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from functions.convert.demux.protocol import ORIGINAL
 from functions.convert.demux.track import TrackInfo
-from functions.convert.errors import EncoderKilled
 from functions.convert.ffmpeg import args, encoder
-from functions.convert.progress import HEARTBEAT
-from functions.convert.sandbox import spawn
+from functions.convert.ffmpeg.encoder import EncoderRun
+from functions.convert.ffmpeg.single import run_to_end
+from functions.convert.plan import FrameRange
 
-#: CPU seconds to recognize a file and decode its first frame, and the same in real time.
+#: CPU seconds to recognize a file and decode its first frame.
 _CPU_SECONDS: Final = 60
-_SECONDS: Final = 300.0
 #: Bytes of the file with the first frame.
 _FRAME_BYTES: Final = 16 << 20
 #: The beginning of a WAV file as ffmpeg writes it: RIFF and its length, WAVE, fmt, its length and type, channels,
@@ -39,29 +35,29 @@ def identify(ffmpeg: str, path: Path, number: int, on_progress: Callable[[], Non
         The track, whose length is still unknown.
 
     Raises:
-        EncoderKilled: ffmpeg died by SIGKILL.
+        EncoderKilled: ffmpeg died by SIGKILL, or hangs.
+        TemporaryStorageFull: there is no space for a frame.
         OutOfResources: as ``spawn.spawn``.
     """
     wave = path.with_name("first-frame")
     limits = {"AS": encoder.ADDRESS_SPACE, "CPU": _CPU_SECONDS, "NOFILE": 64, "FSIZE": _FRAME_BYTES}
+    run = EncoderRun(FrameRange(0, None), wave, staged=True)
     with path.open("rb") as source, wave.open("wb") as out:
-        process = spawn.spawn(
+        run_to_end(
+            run,
             [
                 *args.decode(ffmpeg, ORIGINAL, source.fileno(), number),
                 *("-frames:a", "1", "-c:a", "pcm_s16le", "-bitexact", "-f", "wav", "-fd", str(out.fileno()), "fd:"),
             ],
             limits,
             pass_fds=(source.fileno(), out.fileno()),
+            on_progress=on_progress,
         )
-    try:
-        ended = _wait(process, on_progress)
-    finally:
-        spawn.stop([process])
-    if ended and process.returncode == -signal.SIGKILL:
-        raise EncoderKilled("The decoder was killed; the conversion will be retried.")
+    if run.full or run.status == -signal.SIGKILL:  # says nothing about the file
+        run.check_status()
     with wave.open("rb") as file:
         head = file.read(_WAVE.size)
-    if not ended or process.returncode or len(head) < _WAVE.size:
+    if run.status or len(head) < _WAVE.size:
         return None
     riff, form, channels, rate = _WAVE.unpack(head)
     if (riff, form) != (b"RIFF", b"WAVEfmt ") or not channels or not rate:
@@ -83,14 +79,3 @@ def identify(ffmpeg: str, path: Path, number: int, on_progress: Callable[[], Non
         cover=b"",
         number=number,
     )
-
-
-def _wait(process: subprocess.Popen[bytes], on_progress: Callable[[], None]) -> bool:
-    """Returns whether the process has ended in time."""
-    deadline = time.monotonic() + _SECONDS
-    while time.monotonic() < deadline:
-        on_progress()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(HEARTBEAT)
-            return True
-    return False
