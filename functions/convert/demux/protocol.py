@@ -298,6 +298,7 @@ class TrackReport:
         track: its number in the file's order, from 0.
         unusable: number of a track that would have been chosen instead of it, but is empty or cannot be decoded; -1 if
             there is none.
+        protected: whether that track is encrypted.
         gaps: where the track has no sound.
         lead: seconds of the source before the track's sound.
         tail: seconds of the source after the track's sound.
@@ -324,6 +325,7 @@ class TrackReport:
     unicode: bool = False
     track: int = 0
     unusable: int = -1
+    protected: bool = False
     gaps: Sequence[Gap] = ()
     lead: float = 0.0
     tail: float = 0.0
@@ -479,7 +481,7 @@ def _is_listed_track(value: Any) -> bool:
 _OPTIONAL: Final = frozenset(
     {
         *("detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail", "start", "ambisonic", "unicode"),
-        *("track", "unusable", "indexed"),
+        *("track", "unusable", "protected", "indexed"),
     }
 )
 _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
@@ -498,6 +500,7 @@ _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
         "ambisonic": _is_flag,
         "unicode": _is_flag,
         "track": _is_count,
+        "protected": _is_flag,
         "unusable": lambda value: value == -1 or _is_count(value),
         "tracks": _is_tracks,
         "indexed": _is_flag,

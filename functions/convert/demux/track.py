@@ -28,7 +28,7 @@ from functions.convert.track_list import ListedTrack, decoded
 
 #: The first sample and the one after the last, None for the end of the track; 0 is the first that is played.
 SampleRange = tuple[int, int | None]
-_WARNING: Final = "Audio track {} of this file is empty or cannot be decoded: track {} was converted."
+_WARNING: Final = "Audio track {} of this file {}: track {} was converted."
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +255,16 @@ def track_info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
         dropped=report.dropped,
         number=report.track if report.container == ORIGINAL else 0,
         ambisonic=report.ambisonic,
-        warning=None if report.unusable < 0 else _WARNING.format(report.unusable, report.track),
+        warning=_warning(report),
         tracks=decoded(report.tracks),
     )
+
+
+def _warning(report: TrackReport) -> str | None:
+    if report.unusable < 0:
+        return None
+    state = "is copy-protected" if report.protected else "is empty or cannot be decoded"
+    return _WARNING.format(report.unusable, state, report.track)
 
 
 def extract_track(

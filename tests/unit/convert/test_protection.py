@@ -145,6 +145,20 @@ def test_track_beside_protected_ones_is_converted(tmp_path: Path) -> None:
     assert result.duration == pytest.approx(3, abs=0.1)
 
 
+def test_protected_track_that_is_passed_over_is_called_protected(tmp_path: Path) -> None:
+    video = tmp_path / "a.ts"
+    clips.run("-f", "lavfi", "-i", "sine=440:d=3", "-map", "0", "-map", "0", "-c:a", "mp2", video)
+    data = bytearray(video.read_bytes())
+    for start in range(0, len(data), 188):
+        if data[start + 1] & 0x1F == 1 and data[start + 2] == 0:  # PID 256, the first track
+            data[start + 3] |= 0x80
+    video.write_bytes(data)
+    settings = pipeline.Settings(options=Options(), filename="a.ts", encoders=1)
+    with video.open("rb") as source:
+        result = pipeline.to_mp3(source, io.BytesIO(), settings, directory=tmp_path, on_progress=lambda _: None)
+    assert result.warning == "Audio track 0 of this file is copy-protected: track 1 was converted."
+
+
 @pytest.mark.parametrize("name", PROTECTED)
 def test_copy_protected_file_fails_with_a_sentence_that_says_so(name: str, tmp_path: Path) -> None:
     format_ = {"m4p": "mp4", "aax": "mp4"}.get(name.rpartition(".")[2])

@@ -194,7 +194,9 @@ def _extract_by_libav(
         found = _extract_stream(_File(source, container, boxes, declared, size), target, chosen, copy)
         if isinstance(found, Extracted) and found.report.packets:
             unusable = wanted[0] if attempt else -1
-            return replace(found, report=replace(found.report, track=chosen, unusable=unusable))
+            protected = isinstance(first, FaultReport) and first.fault == Fault.PROTECTED
+            report = replace(found.report, track=chosen, unusable=unusable, protected=protected)
+            return replace(found, report=report)
         first = first or found
     return first or FaultReport(Fault.SILENT)
 
