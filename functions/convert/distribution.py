@@ -166,7 +166,7 @@ def plan_ranges(track: TrackInfo, options: Options, threshold: float, limit: int
     seconds = plan_for(track, options, 1).seconds
     if seconds < threshold:
         return None
-    plan = plan_for(track, options, seeking_pieces(seconds, limit), 0.0)
+    plan = plan_for(track, options, seeking_pieces(seconds, limit), 0.0, clocked=True)
     return plan if len(plan.ranges) > 1 else None
 
 

@@ -195,7 +195,7 @@ def _ranges_of(job: Job, deps: Dependencies) -> Callable[[TrackInfo], list[Sampl
 
     def ranges(track: TrackInfo) -> list[SampleRange]:
         plan = plan_ranges(track, job.options, deps.fanout_seconds, deps.max_pieces)
-        return [] if plan is None else plan.sample_ranges()
+        return [] if plan is None else plan.sample_ranges(ends_early=job.options.end is not None)
 
     return ranges
 
@@ -242,11 +242,10 @@ def _plan_excerpts(
     if plan is None:
         raise AssertionError("a track is indexed only if there is a plan for it")
     plan, sample = with_excerpts(plan, track.path)
-    if sample is None:
-        return plan
-    ffmpeg = deps.ffmpeg or default_ffmpeg()
     path = track.path.with_name("sample")
-    if fetch_excerpt(sample, video, path, plan.container, ffmpeg, renewer.check):
+    ffmpeg = deps.ffmpeg or default_ffmpeg()
+    if sample is None or fetch_excerpt(sample, video, path, plan.container, ffmpeg, renewer.check):
+        log.info("job %s: %d pieces are encoded without extracting the track", job.id, len(plan.ranges))
         return plan
     log.info("job %s: its decoder draws random numbers: extracting the track", job.id)
     return None

@@ -55,7 +55,7 @@ _VBR_BITRATES: Final = (245, 225, 190, 175, 165, 130, 115, 100, 85, 65)
 #: of what almost all decoders return.
 _CLEAN: Final = r"aeval=exprs='if(lt(abs(val(ch)),100),val(ch),0)':c=same,aformat=sample_fmts=fltp"
 #: Attributes that rows have only if they are not 0, since the version before does not know them.
-_NEW: Final = ("track", "silence")
+_NEW: Final = ("track", "silence", "clocked")
 #: Attributes whose keys differ in the rows of jobs, so that jobs survive an update.
 _JSON_KEYS: Final = {"ranges": "pieces", "start_sample": "before", "loopback": "steady"}
 
@@ -117,11 +117,18 @@ class FrameRange:
         """Frames of an encoder's output before the range."""
         return min(self.start, PREROLL_FRAMES)
 
-    def trim_filter(self, rate: int) -> str | None:
-        """Returns the filter that selects the range, pre-roll and look-ahead included; None for everything."""
+    def trim_filter(self, rate: int, start_sample: int = 0) -> str | None:
+        """Returns the filter that selects the range, pre-roll and look-ahead included; None for everything.
+
+        Args:
+            rate: sample rate of the MP3, Hz.
+            start_sample: number of the track's sample where the MP3 starts.
+        """
         first, last = self.samples(rate)
         part = self.seek or self.excerpt
         skipped = part.sample if part else 0
+        if start_sample:
+            skipped = max(skipped - start_sample, 0)  # the filters have already dropped what comes before it
         limits = []
         if first > skipped:
             limits.append(f"start_sample={first - skipped}")
@@ -166,6 +173,7 @@ class Plan:
         silence: seconds of silence that the filters insert.
         bundled: whether ffmpeg may run the bundled way instead of in stages (``ffmpeg.args``).
         track: which audio track of its file the track is, from 0.
+        clocked: whether the filters after the first need a clock that counts the samples of the track.
     """
 
     container: str
@@ -181,6 +189,7 @@ class Plan:
     bundled: bool = False
     track: int = 0
     silence: float = 0.0
+    clocked: bool = False
 
     @property
     def seconds(self) -> float:
@@ -220,9 +229,28 @@ class Plan:
         last = self.seconds if frame_range is None or frame_range.end is None else frame_range.end * self.frame_seconds
         return int(max(last - first, 0.0) * min(usual, self.max_bytes_per_second))
 
-    def sample_ranges(self) -> list[tuple[int, int | None]]:
-        """Returns the samples of the track that the encoders of the ranges need, counted from the first played."""
-        return [frame_range.samples(self.rate) for frame_range in self.ranges]
+    def sample_ranges(self, *, ends_early: bool) -> list[tuple[int, int | None]]:
+        """Returns the samples of the track that the encoders of the ranges need, counted from the first played.
+
+        Args:
+            ends_early: whether the MP3 may end before the track does.
+        """
+        end = self.samples if ends_early else None
+        ranges = []
+        for frame_range in self.ranges:
+            first, last = frame_range.samples(self.rate)
+            last = end if last is None else last
+            ranges.append((self.start_sample + first, None if last is None else self.start_sample + last))
+        return ranges
+
+    def filters_of(self, frame_range: FrameRange) -> list[str]:
+        """Returns the filters of the encoder of a range."""
+        first, *more = self.filters
+        excerpt = frame_range.excerpt
+        if self.clocked and excerpt is not None:
+            more = [f"asettb=1/{self.rate}", f"asetpts=N{excerpt.sample:+d}", *more]
+        trim = frame_range.trim_filter(self.rate, self.start_sample)
+        return [first, *more, trim] if trim else [first, *more]
 
     def within(self, chapters: Iterable[Chapter]) -> list[Chapter]:
         """Returns the chapters of the track that the MP3 has, on the MP3's clock."""
@@ -265,7 +293,9 @@ def decode_cost(stream: TrackStream) -> float:
     return SLOW_SOURCE_COST if stream.slow else DECODE_COST
 
 
-def plan_for(track: TrackInfo, options: Options, ranges: int, decode_cost: float = DECODE_COST) -> Plan:
+def plan_for(
+    track: TrackInfo, options: Options, ranges: int, decode_cost: float = DECODE_COST, *, clocked: bool = False
+) -> Plan:
     """Plans the encoding of a track.
 
     Args:
@@ -273,6 +303,7 @@ def plan_for(track: TrackInfo, options: Options, ranges: int, decode_cost: float
         options: what the user asked for.
         ranges: maximum number of ranges.
         decode_cost: as for ``split_frames``.
+        clocked: whether the encoders begin in the middle, and their clocks count the samples of the track.
 
     Raises:
         UnusableMedia: no sample is left between start and end.
@@ -286,7 +317,7 @@ def plan_for(track: TrackInfo, options: Options, ranges: int, decode_cost: float
     samples = round(silence.length(track, options) * rate)
     start, end = filters.bounds(options, rate, samples)
     frames = (end - start) // samples_per_frame(rate)
-    edits = filters.edit_filters(options, rate, channels, samples)
+    edits = filters.edit_filters(options, rate, channels, samples, clocked=clocked)
     convert = filters.format_filter(options, rate, channels)
     if track.ambisonic:
         convert = f"{filters.ambisonic_filter(track.channels)},{convert}"
@@ -306,6 +337,7 @@ def plan_for(track: TrackInfo, options: Options, ranges: int, decode_cost: float
             track.channels <= 2 and track.codec not in _CODECS_WITH_MIX_LEVELS and track.container != protocol.ORIGINAL
         ),
         track=track.number,
+        clocked=clocked and bool(edits),
     )
 
 

@@ -114,11 +114,6 @@ def _demuxer(container: str) -> str:
     return _DEMUXERS.get(container, container)
 
 
-def _filters(plan: Plan, frame_range: FrameRange) -> list[str]:
-    trim = frame_range.trim_filter(plan.rate)
-    return [*plan.filters, trim] if trim else [*plan.filters]
-
-
 def _bundled(plan: Plan, frame_range: FrameRange, track: int) -> str:
     movie = (
         rf"amovie=filename=fd\\::format_name={_demuxer(plan.container)}:dec_threads=1"
@@ -127,11 +122,11 @@ def _bundled(plan: Plan, frame_range: FrameRange, track: int) -> str:
     # Filters count time in samples of the source, as in stages. Unlike a file's clock, this count never goes back.
     clock = ("asettb=1/sr", "asetpts=N")
     batch = f"asetnsamples=n={_BATCH}:p=0"
-    return ",".join([movie, *clock, *_filters(plan, frame_range), _LAME, batch])
+    return ",".join([movie, *clock, *plan.filters_of(frame_range), _LAME, batch])
 
 
 def _staged(plan: Plan, frame_range: FrameRange) -> list[str]:
-    first, *more = _filters(plan, frame_range)
+    first, *more = plan.filters_of(frame_range)
     if not plan.loopback:
         return ["-af", ",".join([first, *more])]
     # The output of the first filter is encoded as PCM, which is discarded except for the loopback decoder that feeds

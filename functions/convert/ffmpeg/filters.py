@@ -1,6 +1,7 @@
 """Translates the user's edits of the sound into ffmpeg filters, which run before an encoder's range is selected.
 
-Every encoder of a track runs the same chain from the beginning of the track, so that all of them see the same samples.
+Every encoder of a track runs the same chain from the beginning of the track, so that all of them see the same samples;
+or from the beginning of its excerpt, with a clock that counts the samples of the track.
 """
 
 import math
@@ -82,7 +83,7 @@ def bounds(options: Options, rate: int, samples: int) -> tuple[int, int]:
     return start, end
 
 
-def edit_filters(options: Options, rate: int, channels: int, samples: int) -> tuple[str, ...]:
+def edit_filters(options: Options, rate: int, channels: int, samples: int, *, clocked: bool = False) -> tuple[str, ...]:
     """Returns the filters that follow ``format_filter``; none if nothing is edited.
 
     Args:
@@ -90,13 +91,15 @@ def edit_filters(options: Options, rate: int, channels: int, samples: int) -> tu
         rate: samples a second.
         channels: 1 or 2.
         samples: number of samples of the input; exact if ``needs_exact_length``.
+        clocked: whether the clock of the input counts its samples; it may begin with any of them.
     """
     start, end = bounds(options, rate, samples)
     length = end - start
     filters = []
-    limits = [f"start_sample={start}"] if start else []
+    unit = "pts" if clocked else "sample"
+    limits = [f"start_{unit}={start}"] if start else []
     if options.end is not None or options.fade_out:
-        limits.append(f"end_sample={end if options.fade_out else round((options.end or 0.0) * rate)}")
+        limits.append(f"end_{unit}={end if options.fade_out else round((options.end or 0.0) * rate)}")
     if limits:
         filters.append(f"atrim={':'.join(limits)}")
     if options.normalize:
@@ -105,7 +108,7 @@ def edit_filters(options: Options, rate: int, channels: int, samples: int) -> tu
         filters.append(f"aformat=sample_rates={rate}")  # loudnorm outputs 192 kHz
     if options.volume:
         filters.append(f"volume={options.volume}dB")
-    filters.append(_COUNTED)
+    filters.append(f"asetpts=PTS-{start}" if clocked else _COUNTED)
     if options.fade_in:
         filters.append(f"afade=type=in:start_sample=0:nb_samples={max(round(options.fade_in * rate), 1)}")
     if options.fade_out and length > 0:

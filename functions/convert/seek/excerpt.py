@@ -25,6 +25,7 @@ from typing import IO, NamedTuple
 from functions.convert import silence
 from functions.convert.demux.track import TrackInfo
 from functions.convert.errors import UnsupportedLayout
+from functions.convert.ffmpeg import filters
 from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
 from functions.convert.mp3.summary import CHUNK_SIZE
 from functions.convert.plan import LOOKAHEAD_FRAMES, PREROLL_FRAMES, FrameRange, Plan, Seek
@@ -62,12 +63,13 @@ class ClusterIndex:
 
 def is_seekable(track: TrackInfo, options: Options) -> bool:
     """Returns whether the packets can be indexed, so that encoders of the track may be able to seek."""
-    return track.container == "matroska" and track.codec in COUNTABLE and is_countable(track, options)
+    counts = options.start or options.end is not None or options.fade_in or options.fade_out
+    return track.container == "matroska" and track.codec in COUNTABLE and not counts and is_countable(track, options)
 
 
 def is_countable(track: TrackInfo, options: Options) -> bool:
-    """Returns whether the samples of the MP3 before a range are those of the track before a packet."""
-    counts = options.start or options.end is not None or options.fade_in or options.fade_out or options.normalize
+    """Returns whether an encoder that knows the number of its first sample needs nothing that comes before it."""
+    counts = options.normalize or filters.needs_exact_length(options, track.duration)
     return (
         track.rate in SAMPLE_RATES
         and not track.errors

@@ -1,27 +1,88 @@
 """Encoders that read only their own part of an mp4 make the bytes of one that reads all of it."""
 
+import logging
 from pathlib import Path
 
 import pytest
 
+from functions.convert.seek.independence import fetch_excerpt
 from tests.support import clips
 from tests.unit.convert.test_distribution import converted
 
+#: AAC without noise substitution, so that no decoder draws random numbers.
+AAC = "-c:a aac -b:a 128k -aac_pns 0"
+FELL_BACK = "falls back to a track"
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "rate"),
-    [
-        ("alac.mp4", "-c:v mpeg4 -c:a alac", 44100),
-        ("alac.mov", "-c:v mpeg4 -c:a alac -ac 1", 48000),
-        ("flac.mp4", "-c:v mpeg4 -c:a flac", 48000),
-        ("mp3.mp4", "-c:v mpeg4 -c:a libmp3lame -b:a 128k", 44100),
-        ("aac.mp4", "-c:v mpeg4 -c:a aac -b:a 192k -aac_pns 0", 44100),
-        ("aac.m4a", "-c:a aac -b:a 128k -aac_pns 0", 48000),
-        ("mono.mp4", "-c:v mpeg4 -c:a aac -ac 1 -b:a 96k -aac_pns 0", 32000),
-    ],
-)
-def test_pieces_of_a_video_make_the_mp3_of_one_encoder(name: str, arguments: str, rate: int, tmp_path: Path) -> None:
-    video = clips.clip(tmp_path / name, *arguments.split(), rate=rate, seconds=30, video="-c:v" in arguments)
-    one, many = (converted(video, {"bitrate": "160"}, tmp_path / str(fanout), fanout) for fanout in (1e9, 0))
-    assert many[2] >= 2
-    assert many == (*one[:2], many[2])
+# Each row: a file, ffmpeg's arguments for it, the sound's rate, and options.
+FILES = [
+    ("alac.mov", "-c:v mpeg4 -c:a alac", 44100, {"vbr": "2"}),
+    ("flac.mp4", "-c:a flac -ac 1", 22050, {"volume": "-3"}),
+    ("mp3.mp4", "-c:v mpeg4 -c:a libmp3lame -b:a 96k", 44100, {"bitrate": "160"}),
+    ("aac.mp4", f"-c:v mpeg4 {AAC}", 44100, {}),
+    ("mono.m4a", f"{AAC} -ac 1", 32000, {}),
+    ("surround.m4a", f"{AAC} -ac 6 -b:a 256k", 22050, {}),
+    ("edited.mp4", f"-c:v mpeg4 {AAC}", 22050, {"start": "1.3", "end": "13.1", "fade_in": "6", "fade_out": "5.5"}),
+    ("faded.mp4", AAC, 22050, {"fade_in": "7.01", "end": "14", "mono": "true", "volume": "2"}),
+    ("late.mp4", AAC, 22050, {"start": "2.5"}),
+    ("unedited.mp4", f"{AAC} -use_editlist 0", 22050, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "rate", "options"), FILES, ids=[row[0] for row in FILES])
+def test_pieces_of_a_video_make_the_mp3_of_one_encoder(
+    name: str, arguments: str, rate: int, options: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = 25 if rate > 24000 else 15
+    video = clips.clip(tmp_path / name, *arguments.split(), rate=rate, seconds=seconds, video="-c:v" in arguments)
+    with caplog.at_level(logging.INFO):
+        assert_same(video, options, tmp_path)
+    assert "without extracting" in caplog.text
+    assert FELL_BACK not in caplog.text
+
+
+def assert_same(video: Path, options: dict[str, str], place: Path) -> None:
+    """Asserts that a split conversion makes what one worker makes alone."""
+    one, many = (converted(video, options, place / str(fanout), fanout) for fanout in (1e9, 0))
+    assert many[2] == 2
+    assert many == (*one[:2], 2)
+
+
+def noisy(path: Path, begin: float) -> Path:
+    """Makes a file of 15 s that is silent up to a second, and then has noise for which decoders draw random numbers."""
+    noise = f"anoisesrc=c=pink:a=0.5:d={{seconds}}:r={{rate}}:seed=7,volume=0:enable='lt(t,{begin})'"
+    return clips.clip(path, "-c:a", "aac", "-b:a", "24k", "-ac", "1", rate=22050, seconds=15, sound=noise)
+
+
+def test_video_whose_decoder_draws_random_numbers_is_extracted_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    video = noisy(tmp_path / "noise.mp4", 0)
+    with caplog.at_level(logging.INFO):
+        assert_same(video, {}, tmp_path)
+    assert "its decoder draws random numbers" in caplog.text
+    assert FELL_BACK not in caplog.text
+
+
+def test_piece_that_draws_random_numbers_makes_its_job_fall_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = noisy(tmp_path / "noise.mp4", 11)
+    monkeypatch.setattr(
+        "functions.convert.handlers.fetch_excerpt",
+        lambda recipe, video, path, *more: fetch_excerpt(recipe, video, path, *more) or path.name == "sample",
+    )
+    assert_same(video, {}, tmp_path)
+    assert FELL_BACK in caplog.text
+
+
+@pytest.mark.parametrize("second", [7.4, 7.68, 7.9, 14.0], ids=["before", "at", "after", "late"])
+def test_damage_beside_the_cut(second: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Damage in the first piece shifts what comes after it; damage in the last one does not."""
+    video = clips.clip(tmp_path / "a.m4a", *AAC.split(), rate=22050, seconds=15)
+    data = bytearray(video.read_bytes())
+    middle = data.index(b"mdat") + int(second / 15 * (data.index(b"moov") - data.index(b"mdat")))
+    data[middle : middle + 1500] = b"\xff" * 1500
+    video.write_bytes(data)
+    assert_same(video, {}, tmp_path)
+    if second > 8:
+        assert FELL_BACK not in caplog.text

@@ -27,6 +27,8 @@ _MAX_PACKETS: Final = 1 << 24
 _WARMUP: Final = {"aac": 3, "mp3": 30, "alac": 0, "flac": 0}
 #: Packets after the wanted samples, which no decoder needs.
 _BEYOND: Final = 2
+#: Packets at the end whose lengths may differ from the usual one: libav's muxer has two of MP3.
+_MAX_LASTS: Final = 2
 #: Packets of the excerpts that draw random numbers: more than the decoder remembers.
 _DRAWING: Final = 3
 #: The sample of an AAC track is this many windows of this many packets, all over the track.
@@ -46,7 +48,7 @@ class Times:
 
     Attributes:
         length: of a packet.
-        last: length of the track's last packet, by its table.
+        lasts: lengths of the track's last packets, by its table.
         skipped: samples before the first one that is played.
         end: the samples up to where the edit list ends; None if there is none.
         played: number of packets that are decoded.
@@ -54,7 +56,7 @@ class Times:
     """
 
     length: int
-    last: int
+    lasts: tuple[int, ...]
     skipped: int
     end: int | None
     played: int
@@ -171,13 +173,11 @@ class Excerpts:
             last: number of the packet after the last one.
         """
         times = self.times
-        lengths = [times.length] * len(sizes)
         end = None
-        if last == times.played:
-            # It ends where the track does, with which the edit list may end within the last packet.
-            lengths[-1] = times.last if last == self.movie.packets else times.length
-            end = None if times.end is None else times.end + (len(sizes) - last) * times.length
-        tables = _Tables(sizes, times.length, lengths[-1])
+        if last == times.played and times.end is not None:
+            # It ends where the track does: the edit list may end within the last packet.
+            end = times.end + (len(sizes) - last) * times.length
+        tables = _Tables(sizes, times.length, times.lasts if last == self.movie.packets else ())
         ftyp: Parts = [(self.movie.ftyp.start, self.movie.ftyp.end)]
         mdat = struct.pack(">I4sQ", 1, b"mdat", 16 + sum(sizes))
         offset = size_of(ftyp) + size_of(self._moov(tables, end, 0)) + len(mdat)
@@ -210,28 +210,43 @@ class Excerpts:
         for child in self.movie.reader.children(box):
             if child.kind in (b"mdia", b"minf", b"stbl"):
                 parts += self._trak(child, tables, offset)
+            elif child.kind == b"mdhd":
+                parts += self._mdhd(child, tables.duration)
             elif child.kind not in _LEFT_OUT_BOXES and child.kind not in _LEFT_OUT:
                 parts.append((child.start, child.end))
         if box.kind == b"stbl":
             parts += tables.boxes(offset)
         return wrap(box.kind, parts)
 
+    def _mdhd(self, box: Box, duration: int) -> Parts:
+        """Returns the ``mdhd`` box with the length of an excerpt."""
+        reader = self.movie.reader
+        offset, width = (24, 8) if reader.number(box.body, 1) else (16, 4)
+        at = box.body + offset
+        return [(box.start, at), duration.to_bytes(width, "big"), (at + width, box.end)]
+
 
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    """The tables of an excerpt: the sizes of its packets, their length, and that of the last."""
+    """The tables of an excerpt: the sizes of its packets, their length, and those of the last ones."""
 
     sizes: "array[int]"
     length: int
-    last: int
+    lasts: tuple[int, ...]
+
+    @property
+    def duration(self) -> int:
+        """The length of all packets."""
+        return (len(self.sizes) - len(self.lasts)) * self.length + sum(self.lasts)
 
     def boxes(self, offset: int) -> Parts:
         """Returns the boxes for one chunk at an offset."""
         count = len(self.sizes)
+        runs = [(count - len(self.lasts), self.length), *((1, length) for length in self.lasts)]
         sizes = self.sizes[:]
         sizes.byteswap()
         return [
-            *wrap(b"stts", [struct.pack(">IIIIII", 0, 2, count - 1, self.length, 1, self.last)]),
+            *wrap(b"stts", [struct.pack(">II", 0, len(runs)), *(struct.pack(">II", *run) for run in runs)]),
             *wrap(b"stsz", [struct.pack(">III", 0, 0, count), sizes.tobytes()]),
             *wrap(b"stsc", [struct.pack(">IIIII", 0, 1, 1, count, 1)]),
             *wrap(b"stco", [struct.pack(">III", 0, 1, offset)]),
@@ -239,15 +254,14 @@ class _Tables:
 
 
 def _times(movie: Movie) -> Times:
-    """Returns when the packets are played; all but the last must be equally long.
+    """Returns when the packets are played; all but the last ones must be equally long by the table.
 
     ffmpeg decodes up to the packet with which the edit is complete (libavformat/mov.c, mov_fix_index).
     """
-    entries = list(islice(movie.times(), 3))
-    if len(entries) > 2 or (len(entries) == 2 and entries[1][0] != 1) or not entries[0][1]:
+    (count, length), *rest = islice(movie.times(), _MAX_LASTS + 2)
+    lasts = tuple(last for number, last in rest[:_MAX_LASTS] for _ in range(min(number, _MAX_LASTS + 1)))
+    if not length or count + len(lasts) != movie.packets or len(lasts) > _MAX_LASTS:
         raise UnsupportedLayout
-    length = entries[0][1]
-    last = entries[-1][1]
     edits = list(islice(movie.edits(), 3))
     pause = 0
     if edits and edits[0][1] is None:
@@ -256,15 +270,20 @@ def _times(movie: Movie) -> Times:
     if not edits:
         if any(_ITUNES_GAPLESS in tags for tags in _tags(movie)):
             raise UnsupportedLayout
-        return Times(length, last, 0, None, movie.packets)
+        return Times(length, lasts, 0, None, movie.packets)
     duration, start = edits[0]
     if len(edits) > 1 or start is None or not duration:
         raise UnsupportedLayout
     end = start + (2 * duration * movie.ticks + movie.clock) // (2 * movie.clock)
-    played = min(-(-end // length), movie.packets)
+    played = min(-(-end // length), count)
+    reached = count * length
+    for last in lasts:
+        if reached < end:
+            played += 1
+        reached += last
     if not played or start >= played * length:
         raise UnsupportedLayout
-    return Times(length, last, start, end, played, pause)
+    return Times(length, lasts, start, end, played, pause)
 
 
 def _tags(movie: Movie) -> Iterator[bytes]:
