@@ -473,6 +473,7 @@ def _fetch_excerpt(
         recipe = read_recipe(index, frame_range.excerpt)
     ffmpeg = deps.ffmpeg or default_ffmpeg()
     with deps.media.videos.open(job.video) as video:
+        video.fetch_until(max((offset + size for offset, size in recipe.spans), default=0))
         is_independent = fetch_excerpt(recipe, video, path, job_plan.plan.container, ffmpeg, renewer.check)
     return path if is_independent else None
 

@@ -298,7 +298,8 @@ class GridFSReader(VerifyingReader):
                 self._sequential = 0
             self._sequential += 1
             with _translated_errors():
-                is_streamed = self._sequential > SINGLE_FETCHES and self._ensure_streaming(n)
+                is_ahead = self._sequential > SINGLE_FETCHES and n * self._chunk_size < self._end
+                is_streamed = is_ahead and self._ensure_streaming(n)
                 data = self._next_streamed(n) if is_streamed else self._fetch_single(n)
             self._last_chunk = n, data
         return data
@@ -313,7 +314,7 @@ class GridFSReader(VerifyingReader):
         Until it has, chunks are fetched singly: some servers take long to answer. So are the last few of a file.
         """
         if self._cursor is None:
-            if n + SINGLE_FETCHES >= self.stat.size // self._chunk_size:
+            if n + SINGLE_FETCHES >= self._end // self._chunk_size:
                 return False
             self._start_streaming(n + 1)
             return False
@@ -321,10 +322,10 @@ class GridFSReader(VerifyingReader):
         return self._cursor_answered
 
     def _start_streaming(self, n: int) -> None:
-        """Queries all chunks from ``n`` on."""
-        self._cursor = (
-            self._chunks.find({"files_id": self._id, "n": {"$gte": n}}).sort("n", 1).batch_size(CHUNKS_PER_FETCH)
-        )
+        """Queries the chunks from ``n`` on that the caller may read."""
+        end = max(-(-self._end // self._chunk_size), n)
+        wanted = {"files_id": self._id, "n": {"$gte": n, "$lt": end}}
+        self._cursor = self._chunks.find(wanted).sort("n", 1).batch_size(CHUNKS_PER_FETCH)
         self._cursor_answered = False
         self._fetch_ahead()
 

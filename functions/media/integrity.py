@@ -125,6 +125,7 @@ class VerifyingReader(ABC):
     def __init__(self, stat: Stat) -> None:
         self.stat = stat
         self._position = 0
+        self._end = stat.size  # of what may be fetched in advance
         self._checksum = self._new_checksum()
         self._checked = 0  # bytes from the start that are in the checksum
 
@@ -160,6 +161,10 @@ class VerifyingReader(ABC):
     def tell(self) -> int:
         """Returns the byte offset of the next read."""
         return self._position
+
+    def fetch_until(self, end: int) -> None:
+        """Fetches nothing in advance from the byte offset ``end`` on: the caller will not read it."""
+        self._end = end
 
     def _new_checksum(self) -> Any:
         return Crc32c() if self.stat.crc32c else hashlib.sha256()

@@ -197,6 +197,9 @@ class Reader(Protocol):
     def tell(self) -> int:
         """Returns the byte offset of the next read."""
 
+    def fetch_until(self, end: int) -> None:
+        """Fetches nothing in advance from the byte offset ``end`` on: the caller will not read it."""
+
 
 class Store(Protocol):
     """Stores one kind of blob. Every method raises MediaUnavailable if the store does not answer."""

@@ -357,6 +357,28 @@ def test_no_further_batch_is_fetched_after_streaming_stops(store: GridFSStore, m
     assert len(batches) == 1
 
 
+def test_nothing_is_fetched_in_advance_that_will_not_be_read(
+    store: GridFSStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(90 * CHUNK_SIZE)
+    blob = put(store, content)
+    next_batch = gridfs_store._next_batch
+    fetched: list[int] = []
+
+    def counted_batch(cursor: Any) -> list[dict[str, Any]]:
+        batch = next_batch(cursor)
+        fetched.extend(chunk["n"] for chunk in batch)
+        return batch
+
+    monkeypatch.setattr(gridfs_store, "_next_batch", counted_batch)
+    with store.open(blob) as reader:
+        reader.fetch_until(40 * CHUNK_SIZE + 1)
+        start = reader.seek(10 * CHUNK_SIZE)
+        assert reader.read(30 * CHUNK_SIZE + 1) == content[start : 40 * CHUNK_SIZE + 1]
+        assert max(fetched) == 40
+        assert reader.read() == content[40 * CHUNK_SIZE + 1 :]
+
+
 @pytest.mark.parametrize("chunks", range(1, 8))
 def test_the_last_chunk_is_read_even_if_the_query_answers_at_once(
     store: GridFSStore, monkeypatch: pytest.MonkeyPatch, chunks: int
