@@ -208,6 +208,8 @@ class DemuxClient:
                 self._cover = bytes(protocol.receive(link, first))
             elif kind in (protocol.BEGUN, protocol.INDEXED, protocol.REPORT) and 0 < first <= protocol.MAX_REPORT:
                 report = protocol.parse_report(protocol.receive(link, first), wanted)
+                if isinstance(report, TrackReport) and report.indexed and self._indexed is None:
+                    raise protocol.InvalidReport("an index that was not ordered")
                 if kind == protocol.REPORT:
                     return report
                 self._note(kind, report)

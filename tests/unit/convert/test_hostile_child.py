@@ -3,6 +3,7 @@
 import io
 import json
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -14,7 +15,11 @@ import pytest
 from functions.convert import pipeline
 from functions.convert.demux import client, spawner
 from functions.convert.demux.track import extract_track
+from functions.convert.distribution import with_excerpts
 from functions.convert.errors import UnusableMedia
+from functions.convert.plan import FrameRange, Plan
+from functions.convert.seek.errors import TrackChanged
+from functions.convert.seek.recipe import Recipe, copy_spans
 from functions.options import Options
 from tests.support.paths import ROOT
 
@@ -106,6 +111,8 @@ MESSAGES = [
     report(container="concat"),
     report(dropped="many"),
     report("BEGUN", container="matroska"),
+    report("INDEXED"),
+    report(indexed=True),
     report(tracks=[["aac", 2, "eng", "", True, "more"]]),
     report(tracks=[["aac", 2, "<b>", "", True]]),
     report(tracks=[["aac", 2, "eng", "x" * 65, True]]),
@@ -119,6 +126,33 @@ MESSAGES = [
 def test_invalid_messages_are_the_files_fault(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(UnusableMedia, match="damaged"):
         convert(monkeypatch, tmp_path, code)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"",
+        b"RIFF",
+        struct.pack("<qqqqqq", 0, 0, 0, 1, 0, 0),
+        struct.pack("<qqqqqq", 0, 0, 0, 1 << 60, 0, 0),
+        struct.pack("<qqqqqq", 0, 0, 0, -9, 0, 0),
+        struct.pack("<qqqqqq", 0, -1, 0, 0, 0, 0),
+        Recipe(0, b"", ()).to_bytes() * 4,
+    ],
+)
+def test_invalid_index_is_the_files_fault(index: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    path.write_bytes(index)
+    ranges = (FrameRange(0, 490), FrameRange(490, None))
+    plan = Plan("mov", 44100, 2, ("-b:a", "192k"), ("anull",), 1_000_000, ranges)
+    with pytest.raises(UnusableMedia, match="damaged"):
+        with_excerpts(plan, path)
+
+
+@pytest.mark.parametrize("span", [(-1, 5), (0, -5), (900, 200), (1 << 62, 1)])
+def test_invalid_spans_are_not_copied(span: tuple[int, int]) -> None:
+    with pytest.raises(TrackChanged):
+        copy_spans(io.BytesIO(bytes(1000)), [span], lambda: None, io.BytesIO())
 
 
 @pytest.mark.parametrize("code", ["", report()], ids=["before its report", "after its report"])
