@@ -16,14 +16,15 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from sqlalchemy import insert
 
 from functions.auth.tokens import Signer
 from functions.media import BlobId, Description, connect
 from functions.options import Options
 from functions.state.blobs import Blobs
-from functions.state.database import Database
+from functions.state.database import Conflict, Database
 from functions.state.jobs import Jobs, NewJob, Outcome, new_job_id
-from functions.state.schema import UserId
+from functions.state.schema import UserId, users
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.timing import ROOT, CannotMeasure
 from tests.support.processes import children
@@ -46,7 +47,13 @@ def keys() -> dict[str, str]:
 
 
 def token(environ: Mapping[str, str]) -> str:
-    """Returns a token of USER."""
+    """Returns a token of USER, who is added to the database unless that was done."""
+    row = {"id": USER, "username": "bench@example.org", "email": "bench@example.org", "name": "Bench"}
+    database = Database(environ["DATABASE_URL"])
+    with contextlib.suppress(Conflict):
+        statement = insert(users).values(**row, password_hash="", role="user", created_at=0)
+        database.run(lambda connection: connection.execute(statement))
+    database.close()
     return Signer(environ["TOKEN_PRIVATE_KEY"]).sign(USER, "bench@example.org", "user")
 
 
