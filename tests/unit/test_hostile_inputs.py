@@ -87,6 +87,8 @@ CALLS = (
     Call("upload", "POST", "/upload", "vbr=99", headers={"Authorization": TOKEN, "Content-Type": "video/mp4"}),
     Call("upload", "POST", "/files", headers={"Authorization": TOKEN, **TUS, "Upload-Metadata": "vbr OTk="}),
     Call("upload", "PATCH", f"/files/{JOB}", headers={"Authorization": TOKEN, **TUS}),
+    Call("account", "POST", "/password-reset", body=b'{"username": "ann"}'),
+    Call("account", "GET", "/password-reset/new", "token=a.b.c"),
 )
 every_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.method} {call.path}")
 
