@@ -30,6 +30,8 @@ CHILD_MAY_IMPORT = {
     "functions.convert.mp3.frame",
     "functions.convert.sandbox.limits",
     "functions.convert.sandbox.seccomp",
+    "functions.convert.seek.numbering",
+    "functions.convert.seek.packets",
     "functions.convert.seek.recipe",
     "functions.convert.track_list",
 }

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,9 +13,10 @@ from functions.convert.errors import DAMAGED, UnusableMedia
 from functions.convert.ffmpeg import encoder
 from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.mp3.summary import PieceSummary, read_frames, seams_match
-from functions.convert.plan import Excerpt, FrameRange, Plan, plan_for
+from functions.convert.plan import Excerpt, FrameRange, Plan, moved_ranges, plan_for
 from functions.convert.progress import OnProgress
 from functions.convert.seek import excerpt
+from functions.convert.seek.numbering import Mark
 from functions.convert.seek.recipe import InvalidIndex, Recipe, read_index
 from functions.convert.streams import SupportsWrite
 from functions.media import BlobId
@@ -86,11 +88,14 @@ class EncodedPiece:
         summary: of its frames, which are all that its blob contains.
         errors: errors of the decoder.
         reconfigured: whether the sound changed its format on the way, which makes ranges meaningless.
+        marks: how its encoder has numbered the packets at its start and at its end; empty if the packets were numbered
+            before.
     """
 
     summary: PieceSummary
     errors: int
     reconfigured: bool
+    marks: tuple[Mark | None, ...] = ()
 
     def counts_samples(self, *, is_last: bool) -> bool:
         """Returns whether as many samples were decoded as were counted for later pieces, as far as is known."""
@@ -98,13 +103,15 @@ class EncodedPiece:
 
     def to_json(self) -> str:
         """Returns the text for the piece's row."""
-        return json.dumps({"sum": self.summary.to_json(), "errors": self.errors, "reconfigured": self.reconfigured})
+        values = {"sum": self.summary.to_json(), "errors": self.errors, "reconfigured": self.reconfigured}
+        return json.dumps({**values, "marks": self.marks} if self.marks else values)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Parses the text in the piece's row."""
         values: dict[str, Any] = json.loads(text)
-        return cls(PieceSummary.from_json(values["sum"]), values["errors"], values["reconfigured"])
+        marks = tuple(mark and Mark(*mark) for mark in values.get("marks", ()))
+        return cls(PieceSummary.from_json(values["sum"]), values["errors"], values["reconfigured"], marks)
 
 
 def plan_pieces(track: TrackInfo, options: Options, threshold: float, limit: int = DEFAULT_PIECES) -> Plan | None:
@@ -163,10 +170,14 @@ def plan_ranges(track: TrackInfo, options: Options, threshold: float, limit: int
     """
     if not excerpt.is_countable(track, options):
         return None
+    if track.starts and options.start:
+        return None  # no encoder would count from the start of the track, which proves all other numbers
     seconds = plan_for(track, options, 1).seconds
     if seconds < threshold:
         return None
     plan = plan_for(track, options, seeking_pieces(seconds, limit), 0.0, clocked=True)
+    if track.starts:
+        plan = moved_ranges(plan, track.starts)
     return plan if len(plan.ranges) > 1 else None
 
 
@@ -233,4 +244,12 @@ def pieces_fit(plan: Plan, pieces: Sequence[EncodedPiece]) -> bool:
     seeks = any(frame_range.seek or frame_range.excerpt for frame_range in plan.ranges)
     damaged = seeks and any(piece.errors for piece in pieces[:-1])
     reconfigured = any(piece.reconfigured for piece in pieces)
-    return not damaged and not reconfigured and seams_match([piece.summary for piece in pieces])
+    numbered = all(_is_numbered_alike(before, after) for before, after in pairwise(pieces))
+    return not damaged and not reconfigured and numbered and seams_match([piece.summary for piece in pieces])
+
+
+def _is_numbered_alike(before: EncodedPiece, after: EncodedPiece) -> bool:
+    """Returns whether two pieces that follow each other have numbered the packet at their seam in the same way."""
+    if not before.marks and not after.marks:
+        return True
+    return bool(before.marks and after.marks) and before.marks[-1] is not None and before.marks[-1] == after.marks[0]

@@ -12,6 +12,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +38,9 @@ from functions.convert.mp3 import assemble, id3
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek import excerpt
 from functions.convert.seek.errors import TrackChanged
-from functions.convert.seek.independence import fetch_excerpt
+from functions.convert.seek.extraction import Fetched
+from functions.convert.seek.independence import fetch_excerpt, mark_seams
+from functions.convert.seek.numbering import Mark
 from functions.convert.seek.recipe import read_recipe
 from functions.convert.streams import SupportsReadSeek, SupportsWrite
 from functions.convert.track_list import ListedTrack
@@ -330,16 +333,20 @@ def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Depen
     job_plan = _plan_of(job)
     plan = job_plan.plan
     frame_range = plan.ranges[lease.row.n]
+    marks: tuple[Mark | None, ...] = ()
     is_last = frame_range.end is None
     description = Description(job.owner, job.id, f"piece {lease.row.n}", "audio/mpeg")
     with workspace() as directory:
         if job_plan.index is None:
             track = _fetch_track(job, frame_range, directory, renewer, deps)
         else:
-            found = _fetch_excerpt(job, job_plan, frame_range, directory, renewer, deps)
-            if found is None:
+            track = directory / "track"
+            fetched = _fetch_excerpt(job, job_plan, frame_range, track, renewer, deps)
+            if fetched is None:
                 return _fall_back(lease, "it cannot be decoded from its part of the video alone", deps)
-            track = found
+            frame_range = frame_range.from_sample(fetched.sample)
+            ffmpeg = deps.ffmpeg or default_ffmpeg()
+            marks = mark_seams(fetched, track, plan, frame_range, ffmpeg, renewer.check)
         with deps.blobs.writing(deps.media, "pieces", description) as out:
             grant = functools.partial(deps.quota.convert, job.owner)
             excess = Reservation(deps.blobs, out.blob, out.granted, grant, MP3_STEP)
@@ -357,6 +364,7 @@ def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Depen
                 out.renew()
 
             piece = encode_piece(source, frame_range, ReservedWriter(out, reservation), on_progress)
+            piece = replace(piece, marks=marks)
     output = PieceOutput(out.blob, piece.to_json(), max(out.size - reservation.share, 0), meter.usage())
 
     def discard() -> None:
@@ -463,19 +471,17 @@ def _fetch_track(job: Job, frame_range: FrameRange, directory: Path, renewer: Le
 
 
 def _fetch_excerpt(
-    job: Job, job_plan: JobPlan, frame_range: FrameRange, directory: Path, renewer: LeaseRenewer, deps: Dependencies
-) -> Path | None:
+    job: Job, job_plan: JobPlan, frame_range: FrameRange, path: Path, renewer: LeaseRenewer, deps: Dependencies
+) -> Fetched | None:
     """Fetches the part of the video that the encoder of a range reads, to a file; None if it depends on the rest."""
     if job_plan.index is None or frame_range.excerpt is None:
         raise AssertionError("every range of an indexed track has an excerpt")
-    path = directory / "track"
     with deps.media.pieces.open(job_plan.index) as index:
         recipe = read_recipe(index, frame_range.excerpt)
     ffmpeg = deps.ffmpeg or default_ffmpeg()
     with deps.media.videos.open(job.video) as video:
         video.fetch_until(max((offset + size for offset, size in recipe.spans), default=0))
-        is_independent = fetch_excerpt(recipe, video, path, job_plan.plan.container, ffmpeg, renewer.check)
-    return path if is_independent else None
+        return fetch_excerpt(recipe, video, path, job_plan.plan.container, ffmpeg, renewer.check)
 
 
 def _copy_blob(blob: BlobId, out: SupportsWrite, renewer: LeaseRenewer, deps: Dependencies) -> None:

@@ -11,7 +11,8 @@ itself (``seek.recipe``).
 """
 
 import math
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any, Final, Self
 
@@ -141,6 +142,15 @@ class FrameRange:
         size = samples_per_frame(rate)
         last = None if self.end is None else (self.end + LOOKAHEAD_FRAMES) * size
         return (self.start - self.preroll) * size, last
+
+    def from_sample(self, sample: int) -> Self:
+        """Returns the range with an excerpt that begins with this sample of the track."""
+        return replace(self, excerpt=self.excerpt and replace(self.excerpt, sample=sample))
+
+    def seams(self, rate: int) -> tuple[int, int | None]:
+        """Returns the sample with which the range begins, and the one after its last; None for the end of the track."""
+        size = samples_per_frame(rate)
+        return self.start * size, None if self.end is None else self.end * size
 
     def to_json(self) -> dict[str, Any]:
         """Returns the range as JSON types."""
@@ -344,6 +354,28 @@ def plan_for(
 def nearest_rate(rate: int) -> int:
     """Returns the sample rate of MP3 nearest to the track's, as ffmpeg chooses it."""
     return min(SAMPLE_RATES, key=lambda candidate: (abs(candidate - rate), -candidate))
+
+
+def moved_ranges(plan: Plan, starts: Sequence[int]) -> Plan:
+    """Returns the plan with its ranges moved to where encoders can begin without reading much more than they need.
+
+    Args:
+        plan: a plan without excerpts.
+        starts: samples of the track, in order, with which the samples that encoders need may begin.
+    """
+    size = samples_per_frame(plan.rate)
+    step = RANGE_STEP * size
+    # The first range boundary whose pre-roll is not before each of these samples.
+    possible = [-(-(start - plan.start_sample) // step) * RANGE_STEP + PREROLL_FRAMES for start in starts]
+    last = plan.samples // size - MIN_RANGE_FRAMES
+    boundaries = [0]
+    for frame_range in plan.ranges[1:]:
+        after = bisect_left(possible, frame_range.start)
+        near = [at for at in possible[max(after - 1, 0) : after + 1] if boundaries[-1] + MIN_RANGE_FRAMES <= at <= last]
+        if near:
+            boundaries.append(min(near, key=lambda at: abs(at - frame_range.start)))
+    ends = [*boundaries[1:], None]
+    return replace(plan, ranges=tuple(FrameRange(start, end) for start, end in zip(boundaries, ends, strict=True)))
 
 
 def split_frames(frames: int, ranges: int, decode_cost: float = DECODE_COST) -> tuple[FrameRange, ...]:

@@ -34,7 +34,7 @@ class DemuxClient:
     already written.
     """
 
-    def __init__(self, source: SupportsReadSeek, path: Path, wanted: TrackOrder | ExcerptOrder) -> None:
+    def __init__(self, source: SupportsReadSeek, path: Path, wanted: protocol.Wanted) -> None:
         """Prepares the extraction of ``wanted`` from the source into a new file at ``path``."""
         self._source = source
         self._path = path
@@ -197,7 +197,7 @@ class DemuxClient:
     def _serve(self) -> protocol.Report:
         """Answers the child's requests up to its final report."""
         link = self._child.link
-        wanted = TrackReport if isinstance(self._wanted, TrackOrder) else ExcerptReport
+        wanted = ExcerptReport if isinstance(self._wanted, ExcerptOrder) else TrackReport
         while True:
             kind, first, second = protocol.REQUEST.unpack(protocol.receive(link, protocol.REQUEST.size))
             if kind == protocol.READ and second >= 0:

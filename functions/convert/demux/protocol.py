@@ -44,6 +44,8 @@ BUFFER = 256 << 10
 MAX_SPANS = 32
 #: Bytes that one GATHER returns, at most.
 MAX_GATHERED = 1 << 20
+#: Places where excerpts may begin: one for every second of 18 hours.
+MAX_STARTS = 1 << 16
 #: Bytes of a cover.
 MAX_COVER = 16 << 20
 #: Bytes of a report. A report of nothing but brackets takes its parent twenty times as much memory.
@@ -136,6 +138,19 @@ class TrackOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class PartOrder:
+    """Orders the extraction of an audio track from an excerpt of a file.
+
+    Attributes:
+        track: its number in the file's order, from 0.
+        until: milliseconds on the file's clock after which no packet is needed; None for the end of the excerpt.
+    """
+
+    track: int
+    until: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class ExcerptOrder:
     """Orders an excerpt of the video, for the cover.
 
@@ -144,6 +159,9 @@ class ExcerptOrder:
     """
 
     second: float | None
+
+
+Wanted = TrackOrder | PartOrder | ExcerptOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +178,7 @@ class Order:
     target: int
     size: int
     limits: dict[str, int]
-    wanted: TrackOrder | ExcerptOrder
+    wanted: Wanted
 
 
 def send_order(link: socket.socket, order: Order) -> None:
@@ -187,10 +205,13 @@ def receive_order(link: socket.socket) -> Order:
     if len(length) < ANSWER.size or not files:
         raise PeerClosed
     values: dict[str, Any] = json.loads(receive(link, *ANSWER.unpack(length)))
-    wanted: TrackOrder | ExcerptOrder
+    wanted: Wanted
     size = values.pop("size")
     limits = values.pop("limits")
-    wanted = ExcerptOrder(**values) if "second" in values else TrackOrder(**values)
+    if "second" in values:
+        wanted = ExcerptOrder(**values)
+    else:
+        wanted = PartOrder(**values) if "until" in values else TrackOrder(**values)
     return Order(files[0], size, limits, wanted)
 
 
@@ -304,6 +325,8 @@ class TrackReport:
         tail: seconds of the source after the track's sound.
         start: seconds on the source's clock at which the first sample is played.
         tracks: all audio tracks of the source.
+        starts: samples with which a range may begin without its encoder reading much more, if the track can be indexed;
+            empty for any.
         indexed: whether the file is an index of recipes for excerpts in the container (``seek.recipe``).
     """
 
@@ -331,6 +354,7 @@ class TrackReport:
     tail: float = 0.0
     start: float = 0.0
     tracks: Sequence[ListedTrack] = ()
+    starts: Sequence[int] = ()
     indexed: bool = False
 
 
@@ -458,6 +482,12 @@ def _is_gaps(value: Any) -> bool:
     )
 
 
+def _is_starts(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) <= MAX_STARTS and all(map(_is_count, value)) and sorted(value) == value
+    )
+
+
 def _is_tracks(value: Any) -> bool:
     return isinstance(value, list) and len(value) <= MAX_TRACKS and all(map(_is_listed_track, value))
 
@@ -481,7 +511,7 @@ def _is_listed_track(value: Any) -> bool:
 _OPTIONAL: Final = frozenset(
     {
         *("detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail", "start", "ambisonic", "unicode"),
-        *("track", "unusable", "protected", "indexed"),
+        *("track", "unusable", "protected", "starts", "indexed"),
     }
 )
 _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
@@ -503,6 +533,7 @@ _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
         "protected": _is_flag,
         "unusable": lambda value: value == -1 or _is_count(value),
         "tracks": _is_tracks,
+        "starts": _is_starts,
         "indexed": _is_flag,
     },
     ExcerptReport: dict.fromkeys(("offset", "reach", "pixel"), _is_number),

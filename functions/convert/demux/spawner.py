@@ -17,7 +17,7 @@ from pathlib import Path
 
 from events.errors import Mp3burstError
 from functions.convert.demux import protocol
-from functions.convert.demux.protocol import ExcerptOrder, Order, TrackOrder
+from functions.convert.demux.protocol import Order, Wanted
 from functions.convert.errors import OutOfResources
 from functions.convert.sandbox import setting, spawn
 
@@ -34,7 +34,7 @@ class DemuxProcess:
     process: subprocess.Popen[bytes]
     link: socket.socket
 
-    def begin(self, target: int, size: int, wanted: TrackOrder | ExcerptOrder) -> None:
+    def begin(self, target: int, size: int, wanted: Wanted) -> None:
         """Sends the order; to be called once.
 
         Args:

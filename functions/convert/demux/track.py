@@ -17,6 +17,7 @@ from functions.convert.demux.protocol import (
     ExcerptReport,
     Fault,
     FaultReport,
+    PartOrder,
     TrackOrder,
     TrackReport,
 )
@@ -78,6 +79,7 @@ class TrackInfo:
         ambisonic: whether the channels are components of a sound field instead of signals for loudspeakers.
         warning: a message for the user if it is not the track that the file names first, else None.
         tracks: all audio tracks of the source; empty if libav does not know it.
+        starts: samples with which a range may begin without its encoder reading much more of the source; empty for any.
     """
 
     path: Path
@@ -106,6 +108,7 @@ class TrackInfo:
     ambisonic: bool = False
     warning: str | None = None
     tracks: Sequence[ListedTrack] = ()
+    starts: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +260,7 @@ def track_info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
         ambisonic=report.ambisonic,
         warning=_warning(report),
         tracks=decoded(report.tracks),
+        starts=report.starts,
     )
 
 
@@ -273,6 +277,33 @@ def extract_track(
     """Extracts a track completely; arguments and errors as ``open_track`` and ``TrackStream.complete``."""
     with open_track(source, path, number=number, copy=copy, on_progress=on_progress) as track:
         return None if track is None else track.complete(on_progress)
+
+
+def extract_part(
+    source: SupportsReadSeek, path: Path, *, number: int, until: int | None, on_progress: OnProgress
+) -> TrackInfo:
+    """Extracts an audio track from an excerpt of a video into a new file.
+
+    Args:
+        source: the excerpt, used by this function alone.
+        path: the new file.
+        number: which audio track, from 0.
+        until: milliseconds on the video's clock after which no packet is needed; None for the end of the excerpt.
+        on_progress: as for ``open_track``.
+
+    Raises:
+        UnusableMedia: the excerpt cannot be read.
+        EncoderKilled: the demux child died by SIGKILL.
+    """
+    with DemuxClient(source, path, PartOrder(number, until)) as client:
+        client.finish(on_progress)
+        report, _ = client.report(on_progress)
+    if isinstance(report, FaultReport):
+        raise error_of(report, number)
+    if not isinstance(report, TrackReport):
+        raise AssertionError("the client accepts only the report that was ordered")
+    check_plausible(report.rate, report.channels)
+    return track_info(report, path, b"")
 
 
 def extract_excerpt(

@@ -35,21 +35,24 @@ def decode(ffmpeg: str, container: str, track: int, number: int = 0) -> list[str
     return [*_common(ffmpeg), *_input(container, track), "-map", f"0:a:{number}"]
 
 
-def hash_samples(ffmpeg: str, container: str, tracks: Sequence[int], skipped: Sequence[int]) -> list[str]:
-    """Returns ffmpeg's arguments to print a hash of the samples of each of several tracks.
+def hash_samples(
+    ffmpeg: str, container: str, tracks: Sequence[int], parts: Sequence[tuple[int, int, int | None]]
+) -> list[str]:
+    """Returns ffmpeg's arguments to print a hash of the samples of each of several parts of tracks.
 
     Args:
         ffmpeg: path of the program.
         container: as in ``Plan``.
         tracks: descriptors of the open files, each with one track.
-        skipped: samples at the start of each that are left out.
+        parts: the number of the track; its first sample, and the one after the last, None for the end.
     """
     arguments = [ffmpeg, "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error"]
     arguments += ["-protocol_whitelist", "fd,pipe", "-threads", "1"]
     for track in tracks:
         arguments += ["-f", _demuxer(container), "-fd", str(track), "-i", "fd:"]
-    for number, count in enumerate(skipped):
-        arguments += ["-map", f"{number}:a", f"-filter:a:{number}", f"atrim=start_sample={count}"]
+    for number, (track, start, end) in enumerate(parts):
+        trim = f"atrim=start_sample={start}" + ("" if end is None else f":end_sample={end}")
+        arguments += ["-map", f"{track}:a", f"-filter:a:{number}", trim]
     return [*arguments, "-c:a", "pcm_f32le", "-f", "streamhash", "-hash", "md5", "pipe:1"]
 
 

@@ -3,7 +3,8 @@
 Clusters are independent of each other: the head of the file and any run of clusters form a valid file.
 """
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 from functions.convert.errors import UnsupportedLayout
@@ -105,6 +106,30 @@ def clusters(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
         at += end
 
 
+def cluster_of(packets: Sequence[bytes], time: int, step: int) -> bytes:
+    """Returns a cluster with these packets.
+
+    Args:
+        packets: of the track.
+        time: milliseconds of the first one.
+        step: milliseconds from one to the next.
+    """
+    data = _wrap(_TIMESTAMP, time.to_bytes(8, "big"))
+    for number, packet in enumerate(packets):
+        data += _wrap(_SIMPLE_BLOCK, struct.pack(">BhB", 0x81, number * step, 0x80) + packet)
+    return cluster(data)
+
+
+def cluster(content: bytes) -> bytes:
+    """Returns a cluster with this content."""
+    return _wrap(_CLUSTER, content)
+
+
+def _wrap(kind: int, content: bytes) -> bytes:
+    name = kind.to_bytes((kind.bit_length() + 7) // 8, "big")
+    return name + (len(content) | 1 << 56).to_bytes(8, "big") + content
+
+
 def timestamp(cluster: bytes) -> int:
     """Returns the cluster's time stamp in milliseconds."""
     for kind, _, body, end in _elements(cluster, 0, len(cluster)):
@@ -127,6 +152,11 @@ def packets(cluster: bytes) -> Iterator[tuple[int, int, bool]]:
             yield _payload(cluster, start), stop, any(element[0] == _DISCARD_PADDING for element in group)
         elif kind not in (_TIMESTAMP, _CRC, _VOID):
             raise UnsupportedLayout
+
+
+def block_time(cluster: bytes, start: int) -> int:
+    """Returns the milliseconds between the cluster's time stamp and that of the packet that starts at an offset."""
+    return int.from_bytes(cluster[start - 3 : start - 1], "big", signed=True)
 
 
 def _payload(data: bytes, at: int) -> int:

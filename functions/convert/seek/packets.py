@@ -23,15 +23,24 @@ _PCM = {
 }
 #: Bytes of the smallest FLAC packet (RFC 9639, 9): header, one constant sample, CRC. Silence takes little more.
 _MIN_FLAC = 10
-#: Codecs whose packets can be counted.
+#: Samples of a packet of AAC-LC, of which a few files have 960 instead.
+AAC_SAMPLES = 1024
+#: Samples at 48 kHz of a frame of CELT in Opus, by the configuration of its packet (RFC 6716, 3.1).
+_CELT = (120, 240, 480, 960)
+_FIRST_CELT = 16
+#: Samples of the longest packet of Opus, 120 ms.
+_MAX_OPUS = 5760
+#: Codecs whose packets can be counted, and whose decoders have short memories.
 COUNTABLE = frozenset({*_PCM, "flac", "mp3", "vorbis"})
+#: Those, and codecs whose decoders may remember more.
+NUMBERED = COUNTABLE | {"aac", "opus"}
 
 
 def packet_counter(codec: str, channels: int, private: bytes) -> Count:
     """Returns a function that counts the samples of a track's packets; call it for each packet, once and in order.
 
     Args:
-        codec: one of ``COUNTABLE``.
+        codec: one of ``NUMBERED``.
         channels: of the track.
         private: the decoder's configuration from the container.
 
@@ -42,6 +51,10 @@ def packet_counter(codec: str, channels: int, private: bytes) -> Count:
         return _vorbis(private)
     if codec in _PCM:
         return _pcm(_PCM[codec] * channels)
+    if codec == "aac":
+        return lambda *_: AAC_SAMPLES
+    if codec == "opus":
+        return _opus
     return _uniform(_flac if codec == "flac" else _mp3)
 
 
@@ -98,6 +111,28 @@ def _flac(data: bytes, start: int, end: int) -> tuple[int, object]:
     if not size or layout >> 4 > 10:
         raise UnsupportedLayout
     return samples, (data[start + 2] & 15, 1 if channels == 8 else channels, layout & 15)
+
+
+def _opus(data: bytes, start: int, end: int) -> int:
+    # RFC 6716, 3.1 and 3.2: the first byte has the configuration, and how many frames there are: 1, 2, or the number
+    # in the second byte. Decoders of SILK remember without end.
+    if start == end or data[start] >> 3 < _FIRST_CELT:
+        raise UnsupportedLayout
+    code = data[start] & 3
+    frames = min(code, 1) + 1
+    if code == 3:
+        frames = data[start + 1] & 63 if start + 1 < end else 0
+    samples = _CELT[data[start] >> 3 & 3] * frames
+    if not 0 < samples <= _MAX_OPUS:
+        raise UnsupportedLayout
+    return samples
+
+
+def opus_skip(config: bytes) -> int:
+    """Returns the samples that every decoder of a track in Opus drops at its start (RFC 7845, 5.1)."""
+    if config[:8] != b"OpusHead" or len(config) < 12:
+        raise UnsupportedLayout
+    return int.from_bytes(config[10:12], "little")
 
 
 def _vorbis(private: bytes) -> Count:

@@ -14,8 +14,9 @@ from functions.convert.seek.errors import TrackChanged
 from functions.convert.streams import SupportsReadSeek, SupportsWrite
 
 #: The beginning of a recipe: number of the first sample, samples of the warm-up, samples of the packets that draw,
-#: bytes of the prefix, bytes of the prefix with these packets, number of spans.
-_HEADER: Final = struct.Struct("<qqqqqq")
+#: number of the audio track, number of the sample at time 0, samples of the grid, milliseconds of the end, samples in
+#: common; bytes of the prefix, bytes of the prefix with the packets that draw, number of spans.
+_HEADER: Final = struct.Struct("<qqqqqqqqqqq")
 _SPAN: Final = struct.Struct("<qq")
 #: Bytes that are copied at a time.
 _CHUNK: Final = 1 << 20
@@ -39,6 +40,15 @@ class Recipe:
             draws none (``seek.independence``).
         drawn: samples of these packets.
         warmup: samples at the start of the excerpt that depend on packets before it.
+        track: number of the audio track that a demux child has to extract from the excerpt, since there is more in it;
+            -1 if the excerpt has the packets alone. Then ``sample`` is that with which the track begins, and
+            ``drawing`` is one packet (``seek.numbering``).
+        zero: number of the track's sample at time 0 of the excerpt's clock, if it has more than the packets.
+        grid: samples of which the packets at the start of the track have multiples, if it has more than the packets; 0
+            if the excerpt begins with the track, so that ``sample`` is its first one.
+        until: milliseconds on that clock after which no packet is needed; -1 for the end of the excerpt.
+        common: samples before the wanted ones that decoders of this excerpt and of the one before have to decode alike,
+            if nothing else shows that they do.
     """
 
     sample: int
@@ -47,17 +57,23 @@ class Recipe:
     drawing: bytes = b""
     drawn: int = 0
     warmup: int = 0
+    track: int = -1
+    zero: int = 0
+    grid: int = 0
+    until: int = -1
+    common: int = 0
 
     def to_bytes(self) -> bytes:
         """Returns the recipe as it is in an index."""
-        numbers = (self.sample, self.warmup, self.drawn, len(self.prefix), len(self.drawing), len(self.spans))
+        sizes = (len(self.prefix), len(self.drawing), len(self.spans))
+        numbers = (self.sample, self.warmup, self.drawn, self.track, self.zero, self.grid, self.until, self.common)
         spans = b"".join(_SPAN.pack(*span) for span in self.spans)
-        return b"".join((_HEADER.pack(*numbers), self.prefix, self.drawing, spans))
+        return b"".join((_HEADER.pack(*numbers, *sizes), self.prefix, self.drawing, spans))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Parses the output of ``to_bytes``."""
-        sample, warmup, drawn, prefix, drawing, _ = _HEADER.unpack_from(data)
+        sample, warmup, drawn, track, zero, grid, until, common, prefix, drawing, _ = _HEADER.unpack_from(data)
         at = _HEADER.size + prefix
         return cls(
             sample=sample,
@@ -66,6 +82,11 @@ class Recipe:
             spans=tuple(_SPAN.iter_unpack(data[at + drawing :])),
             drawn=drawn,
             warmup=warmup,
+            track=track,
+            zero=zero,
+            grid=grid,
+            until=until,
+            common=common,
         )
 
 
@@ -97,10 +118,10 @@ def read_index(file: IO[bytes]) -> Iterator[tuple[Place, Recipe]]:
 def _size(header: bytes) -> int:
     if len(header) < _HEADER.size:
         raise InvalidIndex
-    _, warmup, drawn, *sizes = _HEADER.unpack(header)
+    _, warmup, drawn, _, _, grid, _, common, *sizes = _HEADER.unpack(header)
     prefix, drawing, spans = sizes
     size: int = _HEADER.size + prefix + drawing + spans * _SPAN.size
-    if min(warmup, drawn, *sizes) < 0 or size > MAX_RECIPE:
+    if min(warmup, drawn, grid, common, *sizes) < 0 or size > MAX_RECIPE:
         raise InvalidIndex
     return size
 
@@ -151,3 +172,40 @@ def copy_spans(
             for out in outs:
                 out.write(data)
             left -= len(data)
+
+
+class ExcerptFile:
+    """An excerpt of a video as a file, of which nothing is copied: its prefix, and its spans of the video."""
+
+    def __init__(self, recipe: Recipe, video: SupportsReadSeek) -> None:
+        """Puts an excerpt together; the video is used by this file alone from now on."""
+        self._prefix = recipe.prefix
+        self._video = video
+        self._spans = recipe.spans
+        self._size = len(recipe.prefix) + sum(size for _, size in recipe.spans)
+        self._position = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Reads up to ``size`` bytes; at the end of a part, fewer."""
+        at = self._position
+        size = self._size if size < 0 else size
+        data = self._prefix[at : at + size]
+        at -= len(self._prefix)
+        for offset, length in self._spans if not data else ():
+            if 0 <= at < length:
+                if self._video.tell() != offset + at:
+                    self._video.seek(offset + at)
+                data = self._video.read(min(size, length - at))
+                break
+            at -= length
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Moves to a byte offset and returns it."""
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        """Returns the byte offset."""
+        return self._position

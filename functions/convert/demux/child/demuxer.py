@@ -53,8 +53,15 @@ class Demuxer:
         channels: number of channels, as decoded.
     """
 
-    def __init__(self, container: "av.container.InputContainer", stream: "av.audio.stream.AudioStream") -> None:
+    def __init__(
+        self,
+        container: "av.container.InputContainer",
+        stream: "av.audio.stream.AudioStream",
+        until: float = math.inf,
+    ) -> None:
+        """Prepares to read a track up to the first packet that is after ``until``, in seconds on the file's clock."""
         self._container = container
+        self._until = until
         self.stream = stream
         self.packets = 0
         self.errors = 0
@@ -166,6 +173,8 @@ class Demuxer:
                 self._forget_parallel()
                 self._count(packet)
                 yield packet
+                if self._last_start > self._until:
+                    return
                 continue
             self._note_other(packet)
             if self._may_succeed(packet):

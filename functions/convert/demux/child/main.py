@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from functions.convert.chapters import MAX_CHAPTERS, Chapter
-from functions.convert.demux.child import protection, video_excerpt
+from functions.convert.demux.child import matroska, protection, video_excerpt
+from functions.convert.demux.child.clusters import ClusterExcerpts
 from functions.convert.demux.child.declared import Declared, read_declared
 from functions.convert.demux.child.demuxer import BROADCASTS, Demuxer, NotCopyable, copy_frames, is_default
 from functions.convert.demux.child.mp4 import movie as mp4
@@ -48,6 +49,7 @@ from functions.convert.demux.protocol import (
     Fault,
     FaultReport,
     Order,
+    PartOrder,
     PeerClosed,
     RemoteFile,
     Report,
@@ -134,6 +136,7 @@ def extract(
     copy: bool,
     on_begun: Callable[[Extracted], None] = lambda _: None,
     on_indexed: Callable[[Extracted], Ranges] = lambda _: (),
+    index_seconds: float = math.inf,
 ) -> Extracted | FaultReport:
     """Extracts an audio track.
 
@@ -146,6 +149,7 @@ def extract(
             from then on the target only grows.
         on_indexed: called with what will be returned, if excerpts can be made of the track without reading it; returns
             the ranges of samples to write recipes for (``seek.recipe``), or none to extract the track.
+        index_seconds: seconds of sound from which that is worthwhile.
 
     If no container takes the codec, the target becomes a copy of the source; also if libav has no demuxer or decoder
     for it, since ffmpeg may have one, and it is not too large.
@@ -155,12 +159,42 @@ def extract(
     """
     with contextlib.suppress(UnsupportedLayout):
         return _extract_by_tables(source, target, number, copy, on_begun, on_indexed)
+    # Damage may claim times and rates that cannot be computed with.
+    with contextlib.suppress(UnsupportedLayout, ArithmeticError):
+        segment = None if math.isinf(index_seconds) else matroska.parse(source)
+        if segment is not None and segment.seconds >= index_seconds:
+            return _index_clusters(segment, target, number, copy, on_indexed)
     found = _extract_by_libav(source, target, number, copy)
     if isinstance(found, Extracted):
         return found
     if found.fault in (Fault.FORMAT, Fault.CODEC):
         return _unknown(source, target, found)
     return found
+
+
+def extract_part(source: io.RawIOBase, target: IO[bytes], order: PartOrder) -> Extracted | FaultReport:
+    """Extracts an audio track from an excerpt of a file with libav's demuxer.
+
+    Args:
+        source: the excerpt.
+        target: the new file.
+        order: which track, and how much of it.
+    """
+    import av.error
+
+    try:
+        container = _open(source)
+    except av.error.FFmpegError as error:
+        return FaultReport(Fault.FORMAT, str(error))
+    streams = container.streams.audio
+    if order.track >= len(streams) or getattr(streams[order.track], "codec_context", None) is None:
+        return FaultReport(Fault.TRACK)
+    until = math.inf if order.until is None else order.until / 1000
+    demuxer = Demuxer(container, streams[order.track], until)
+    name = remux(demuxer, lambda: formats(container, demuxer, fragmented=False), target, fragmented=False)
+    target.flush()
+    report = replace(_report(container, demuxer, name), truncated=demuxer.ends_early)
+    return Extracted(report, b"")
 
 
 def _extract_by_libav(
@@ -334,6 +368,60 @@ def _index_tables(
         return False
     excerpts.write(ranges, target)
     return True
+
+
+def _index_clusters(
+    segment: matroska.Segment,
+    target: IO[bytes],
+    number: int | None,
+    copy: bool,
+    on_indexed: Callable[[Extracted], Ranges],
+) -> Extracted:
+    """Writes recipes for excerpts of a track in Matroska.
+
+    Raises:
+        UnsupportedLayout: the track is to be extracted.
+    """
+    import av.error
+
+    file = segment.without_middle()
+    try:
+        container = _open(file)
+    except av.error.FFmpegError as error:
+        raise UnsupportedLayout from error
+    streams = container.streams.audio
+    if (number or 0) >= len(streams):
+        raise UnsupportedLayout
+    chosen = _by_preference(streams)[0] if number is None else number
+    stream = streams[chosen]
+    # PyAV creates no context without a decoder, whatever its types say.
+    if getattr(stream, "codec_context", None) is None or protection.is_protected(file, container, stream):
+        raise UnsupportedLayout
+    if copy and _codec(stream) == "mp3":
+        raise UnsupportedLayout  # its frames are copied, all of them
+    demuxer = Demuxer(container, stream)
+    excerpts = ClusterExcerpts.of(segment, demuxer, _codec(stream), chosen)
+    duration = demuxer.duration
+    missing = _missing(container, demuxer, Declared(), file.size)
+    lead, tail = _surroundings(container, demuxer)
+    report = replace(
+        _report(container, demuxer, "matroska"),
+        packets=excerpts.packets_in(duration),
+        missing=_credible(missing),
+        lead=_credible(lead),
+        tail=0.0 if missing > 1.0 else _credible(tail),
+        start=_credible(demuxer.start),
+        track=chosen,
+        starts=excerpts.starts(),
+    )
+    extracted = Extracted(report, _cover(demuxer))
+    if not (ranges := on_indexed(extracted)):
+        raise UnsupportedLayout
+    target.seek(0)
+    target.truncate()
+    excerpts.write(ranges, target)
+    target.flush()
+    return replace(extracted, report=replace(report, indexed=True))
 
 
 def _unknown(source: io.RawIOBase, target: IO[bytes], report: FaultReport) -> FaultReport:
@@ -635,6 +723,8 @@ def _carry_out(order: Order, source: RemoteFile, target: IO[bytes], reporter: _R
         if isinstance(order.wanted, ExcerptOrder):
             container = _open(source, _MAX_PROBED_VIDEO)
             return video_excerpt.extract(container, target, order.wanted.second)
+        if isinstance(order.wanted, PartOrder):
+            return extract_part(source, target, order.wanted)
         if order.wanted.extension:
             source.name = f"source.{order.wanted.extension}"
         seconds = math.inf if order.wanted.index_seconds is None else order.wanted.index_seconds
@@ -645,6 +735,7 @@ def _carry_out(order: Order, source: RemoteFile, target: IO[bytes], reporter: _R
             order.wanted.copy,
             on_begun=reporter.begun,
             on_indexed=lambda extracted: reporter.indexed(extracted, seconds),
+            index_seconds=seconds,
         )
     except NotCopyable:
         return FaultReport(Fault.NOT_COPYABLE)

@@ -1,0 +1,209 @@
+"""Encoders that read only their own clusters of a Matroska or WebM file make the bytes of one that reads all of it."""
+
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functions.convert import distribution
+from functions.convert.demux.child import main as child
+from functions.convert.demux.child import matroska
+from functions.convert.demux.child.main import Extracted
+from functions.convert.distribution import EncodedPiece
+from functions.convert.errors import UnsupportedLayout
+from functions.convert.plan import FrameRange, Plan
+from functions.convert.seek import extraction
+from functions.convert.seek.numbering import Mark, PacketClock
+from functions.convert.seek.recipe import ExcerptFile, Recipe
+from tests.support import clips
+from tests.unit.convert.test_distribution import converted
+
+#: A cluster and a cue every two seconds, as in files of an hour in relation to their length.
+SHORT_CLUSTERS = "-c:v mpeg4 -g 50 -cluster_time_limit 2000"
+
+
+@pytest.fixture
+def excerpts(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """The recipes of the excerpts that were read; pieces are short."""
+    read: list[Recipe] = []
+    extract = extraction.extract_excerpt
+
+    def reading(recipe: Recipe, *rest: Any) -> extraction.Fetched | None:
+        read.append(recipe)
+        return extract(recipe, *rest)
+
+    monkeypatch.setattr("functions.convert.seek.independence.extract_excerpt", reading)
+    monkeypatch.setattr(distribution, "MIN_SEEKING_SECONDS", 6.0)
+    return read
+
+
+def one_and_many(video: Path, options: dict[str, str], directory: Path) -> tuple[Any, Any]:
+    """The MP3, the warning and the number of pieces, by one encoder and by many."""
+    one, many = (converted(video, options, directory / str(fanout), fanout) for fanout in (1e9, 0))
+    return one, many
+
+
+FILES = [
+    ("flac.mkv", f"{SHORT_CLUSTERS} -c:a flac -output_ts_offset 0.7", 44100),
+    ("mp3.mka", "-c:a libmp3lame -b:a 96k -cluster_time_limit 2000", 22050),
+    ("vorbis.mka", "-c:a libvorbis -cluster_time_limit 2000", 44100),
+    ("opus.webm", "-c:a libopus -frame_duration 2.5 -cluster_time_limit 2000", 48000),
+    ("aac.mkv", f"{SHORT_CLUSTERS} -c:a aac -b:a 160k -aac_pns 0 -ac 1", 48000),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "rate"), FILES, ids=[row[0] for row in FILES])
+def test_pieces_of_a_video_make_the_mp3_of_one_encoder(
+    name: str, arguments: str, rate: int, tmp_path: Path, excerpts: list[Recipe], caplog: pytest.LogCaptureFixture
+) -> None:
+    video = clips.clip(tmp_path / name, *arguments.split(), rate=rate, seconds=24, video="-c:v" in arguments)
+    one, many = one_and_many(video, {"end": "22.5", "fade_out": "8"}, tmp_path)
+    assert "falls back" not in caplog.text
+    assert many[2] >= 3
+    assert len([recipe for recipe in excerpts if len(recipe.spans) == 1]) == many[2]
+    assert many[:2] == one[:2]
+
+
+def test_wrong_number_is_found_even_where_all_is_silent(
+    tmp_path: Path, excerpts: list[Recipe], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = "aevalsrc='0.4*sin(2*PI*440*t)*gt(sin(2*PI*t/16)\\,0.5)':d={seconds}:s={rate}"
+    arguments = (*SHORT_CLUSTERS.split(), "-c:a", "flac")
+    video = clips.clip(tmp_path / "a.mkv", *arguments, sound=sound, rate=32000, seconds=32, video=True)
+    number = PacketClock.first_sample
+
+    def wrong(packets: PacketClock, recipe: Recipe) -> int:
+        sample = number(packets, recipe)
+        return sample + packets.grid if sample > 200_000 else sample
+
+    monkeypatch.setattr(PacketClock, "first_sample", wrong)
+    one, many = one_and_many(video, {}, tmp_path)
+    assert len(excerpts) >= 3
+    assert "its pieces do not fit together" in caplog.text
+    assert many[:2] == one[:2]
+
+
+def test_packets_that_can_start_anywhere_make_the_job_fall_back(
+    tmp_path: Path, excerpts: list[Recipe], caplog: pytest.LogCaptureFixture
+) -> None:
+    packets = "-af asetnsamples=n={}:p=0 -c:a pcm_s16le -cluster_time_limit 2000"
+    parts = [
+        clips.clip(tmp_path / f"{size}.mka", *packets.format(size).split(), rate=44100, seconds=12)
+        for size in (101, 1000)
+    ]
+    (tmp_path / "list").write_text("".join(f"file '{part}'\n" for part in parts))
+    clips.run("-f", "concat", "-safe", 0, "-i", tmp_path / "list", "-c", "copy", tmp_path / "both.mka")
+    one, many = one_and_many(tmp_path / "both.mka", {}, tmp_path)
+    assert excerpts
+    assert "falls back" in caplog.text
+    assert many[:2] == one[:2]
+
+
+def test_job_that_starts_later_has_a_track(tmp_path: Path, excerpts: list[Recipe]) -> None:
+    video = clips.clip(tmp_path / "a.mka", "-c:a", "flac", "-cluster_time_limit", "2000", rate=32000, seconds=20)
+    one, many = one_and_many(video, {"start": "1.5"}, tmp_path)
+    assert not excerpts
+    assert many[2] >= 2
+    assert many[:2] == one[:2]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fit"),
+    [
+        ((Mark(5, 240, "a second"),), (Mark(5, 240, "a second"), None), True),
+        ((Mark(5, 240, "a second"),), (Mark(5, 240, "another"), None), False),
+        ((Mark(5, 240),), (Mark(5, 1264), None), False),
+        ((Mark(5, 240),), (Mark(26, 240), None), False),
+        ((None,), (None, None), False),
+        ((Mark(5, 240),), (), False),
+        ((), (), True),
+    ],
+)
+def test_pieces_fit_if_they_number_and_decode_alike(
+    before: tuple[Mark | None, ...], after: tuple[Mark | None, ...], fit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distribution, "seams_match", lambda _: True)
+    summary: Any = None
+    plan = Plan("matroska", 48000, 2, ("-b:a", "96k"), (), 0, (FrameRange(0, 245), FrameRange(245, None)))
+    pieces = [EncodedPiece(summary, 0, reconfigured=False, marks=marks) for marks in (before, after)]
+    assert distribution.pieces_fit(plan, pieces) == fit
+
+
+def index(data: bytes) -> tuple[list[Extracted], bytes]:
+    """What the child reports of a file that it indexes in two ranges, and the index."""
+    offered = []
+
+    def offer(extracted: Extracted) -> list[tuple[int, int | None]]:
+        offered.append(extracted)
+        return [(0, 200_000), (200_000, None)]
+
+    target = io.BytesIO()
+    child.extract(io.BytesIO(data), target, None, copy=False, on_indexed=offer, index_seconds=1)  # type: ignore[arg-type]
+    return offered, target.getvalue()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("small") / "a.mkv"
+    tags = ("-metadata", "title=A title", "-metadata:s:a", "language=deu")
+    clips.clip(path, *SHORT_CLUSTERS.split(), "-c:a", "flac", *tags, rate=16000, seconds=20, video=True)
+    return path.read_bytes()
+
+
+def test_index_reports_what_extraction_reports(small: bytes) -> None:
+    (offered,), _ = index(small)
+    extracted = child.extract(io.BytesIO(small), io.BytesIO(), None, copy=False)  # type: ignore[arg-type]
+    assert isinstance(extracted, Extracted)
+    assert offered.cover == extracted.cover
+    differing = {
+        name for name in offered.report.__slots__ if getattr(offered.report, name) != getattr(extracted.report, name)
+    }
+    assert differing <= {"indexed", "packets", "gaps", "starts"}
+    assert not offered.report.gaps
+    assert offered.report.packets == pytest.approx(extracted.report.packets, rel=0.02)
+
+
+def test_damaged_index_never_fails_the_extraction(small: bytes) -> None:
+    draw = random.Random(15)  # noqa: S311 - damage, not a secret
+    for _ in range(40):
+        data = bytearray(small)
+        start = draw.choice([0, 0, len(data) - 2000, draw.randrange(len(data))])
+        for _ in range(draw.choice([1, 4, 40])):
+            data[min(start + draw.randrange(2000), len(data) - 1)] = draw.choice([0, 1, 0x7F, 0x80, 0xFF, 0xA3])
+        index(bytes(data))
+
+
+def test_cues_beyond_any_file_are_not_sought(small: bytes) -> None:
+    head = small[: small.index(b"\x18\x53\x80\x67")] + b"\x18\x53\x80\x67\x01" + b"\xff" * 7
+    seek = b"\x53\xab\x84\x1c\x53\xbb\x6b" + b"\x53\xac\x88" + b"\xff" * 8
+    seek_head = b"\x11\x4d\x9b\x74\x95" + b"\x4d\xbb\x92" + seek
+    info = b"\x15\x49\xa9\x66"
+    offered, track = index(head + seek_head + info + small.split(info, 2)[2])  # the first is in the file's own index
+    assert not offered
+    assert track
+
+
+def test_file_that_is_cut_off_is_not_indexed(small: bytes) -> None:
+    with pytest.raises(UnsupportedLayout):
+        matroska.parse(io.BytesIO(small[:-3000]))  # type: ignore[arg-type]
+
+
+def test_file_without_cues_is_not_indexed() -> None:
+    arguments = ("-f", "lavfi", "-i", clips.MUSIC.format(seconds=8, rate=32000), "-c:a", "flac")
+    offered, track = index(clips.run(*arguments, "-f", "matroska", "pipe:1"))
+    assert not offered
+    assert track
+
+
+def test_excerpt_reads_as_one_file() -> None:
+    video = bytes(range(256))
+    file = ExcerptFile(Recipe(0, b"prefix", ((10, 5), (100, 7))), io.BytesIO(video))
+    whole = b"prefix" + video[10:15] + video[100:107]
+    for start in range(len(whole) + 1):
+        file.seek(start)
+        data = b""
+        while part := file.read(4):
+            data += part
+        assert data == whole[start:]
