@@ -28,6 +28,12 @@ def uploaded(place: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def size(uploaded: Path) -> int:
+    """Bytes of the video."""
+    return (uploaded.parent / "a.m4a").stat().st_size
+
+
+@pytest.fixture(scope="module")
 def mp3(uploaded: Path, place: Path) -> bytes:
     """The MP3 that one encoder makes."""
     system = System(
@@ -63,9 +69,9 @@ def encoded(half: Path, place: Path) -> Path:
     )
 
 
-def assert_fell_back(system: System, mp3: bytes, *late: Event) -> None:
+def assert_fell_back(system: System, mp3: bytes, *late: Event, size: int) -> None:
     """Asserts that the job falls back, if it has not yet, and is done with a track."""
-    assert_completes(system, mp3, *late)
+    assert_completes(system, mp3, *late, size=size)
     assert only_job(system).audio is not None
 
 
@@ -77,29 +83,31 @@ def test_pieces_have_no_track(planned: Path) -> None:
     system.close()
 
 
-def test_job_completes_after_its_indexer_is_killed(uploaded: Path, tmp_path: Path, mp3: bytes) -> None:
+def test_job_completes_after_its_indexer_is_killed(uploaded: Path, tmp_path: Path, mp3: bytes, size: int) -> None:
     job = only_job_id(uploaded)
     for _, system in kill_everywhere(uploaded, tmp_path, split, begin="read"):
-        assert_completes(system, mp3, VideoUploaded(job))
+        assert_completes(system, mp3, VideoUploaded(job), size=size)
 
 
-def test_job_completes_after_an_encoder_of_an_excerpt_is_killed(half: Path, tmp_path: Path, mp3: bytes) -> None:
+def test_job_completes_after_an_encoder_of_an_excerpt_is_killed(
+    half: Path, tmp_path: Path, mp3: bytes, size: int
+) -> None:
     job = only_job_id(half)
     for _, system in kill_everywhere(half, tmp_path, lambda system: handlers.encode(job, 0, system.for_convert())):
-        assert_completes(system, mp3, PieceCut(job, 0), PieceCut(job, 1))
+        assert_completes(system, mp3, PieceCut(job, 0), PieceCut(job, 1), size=size)
 
 
 def test_job_falls_back_after_its_encoder_is_killed(
-    half: Path, tmp_path: Path, mp3: bytes, monkeypatch: pytest.MonkeyPatch
+    half: Path, tmp_path: Path, mp3: bytes, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = only_job_id(half)
-    monkeypatch.setattr(handlers, "fetch_excerpt", lambda *_: False)
+    monkeypatch.setattr(handlers, "fetch_excerpt", lambda *_: None)
     for _, system in kill_everywhere(half, tmp_path, lambda system: handlers.encode(job, 0, system.for_convert())):
-        assert_fell_back(system, mp3, PieceCut(job, 0), PieceCut(job, 1), VideoUploaded(job))
+        assert_fell_back(system, mp3, PieceCut(job, 0), PieceCut(job, 1), VideoUploaded(job), size=size)
 
 
 def test_job_falls_back_after_its_joiner_is_killed(
-    encoded: Path, tmp_path: Path, mp3: bytes, monkeypatch: pytest.MonkeyPatch
+    encoded: Path, tmp_path: Path, mp3: bytes, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = only_job_id(encoded)
     fit = distribution.pieces_fit
@@ -109,4 +117,4 @@ def test_job_falls_back_after_its_joiner_is_killed(
         lambda plan, pieces: all(one.excerpt is None for one in plan.ranges) and fit(plan, pieces),
     )
     for _, system in kill_everywhere(encoded, tmp_path, lambda system: handlers.join(job, system.for_convert())):
-        assert_fell_back(system, mp3, PiecesEncoded(job), VideoUploaded(job))
+        assert_fell_back(system, mp3, PiecesEncoded(job), VideoUploaded(job), size=size)
