@@ -20,7 +20,7 @@ JobId = NewType("JobId", str)
 
 _ID = re.compile("[0-9a-f]{32}")
 #: The fields of events that have such an id.
-_ID_FIELDS = ("job", "user")
+_ID_FIELDS = ("job", "user", "delivery")
 _MAX_INTEGER = 2**31 - 1  # the maximum of an INTEGER column
 #: Of the data of every event. A change that its consumers cannot read needs another one.
 _SCHEMA_VERSION = 1
@@ -32,7 +32,7 @@ class BadEvent(Mp3burstError):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event about one job or one user. Subclasses set ``type`` and have fields of JSON types."""
+    """An event about one job, user or delivery. Subclasses set ``type`` and have fields of JSON types."""
 
     type: ClassVar[str] = ""
 
@@ -202,6 +202,26 @@ class PasswordForgotten(Event):
         return f"{self.user}.password.forgotten.{self.n}"
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryDue(Event):
+    """A delivery to a webhook waits to be made."""
+
+    type = PREFIX + "delivery.due"
+
+    #: The id of the delivery, 32 hexadecimal digits.
+    delivery: str
+
+    @property
+    def subject(self) -> str:
+        """The CloudEvents subject: the id of the delivery."""
+        return self.delivery
+
+    @property
+    def about(self) -> str:
+        """The delivery, as log lines name it."""
+        return f"delivery {self.delivery}"
+
+
 EVENTS: dict[str, type[Event]] = {
     event.type: event
     for event in (
@@ -212,6 +232,7 @@ EVENTS: dict[str, type[Event]] = {
         ConversionFailed,
         AddressUnconfirmed,
         PasswordForgotten,
+        DeliveryDue,
     )
 }
 

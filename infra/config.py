@@ -25,14 +25,15 @@ from infra.migrations.rights import CONNECTION, RIGHTS, connection_of
 #: The variables of each ConfigMap and Secret. They exist if the operator sets them; some have a default.
 VARIABLES = {
     "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES "
-    "MAX_SECONDS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR API_KEYS TRUSTED_PROXIES FANOUT_SECONDS "
-    "FANOUT_PIECES ENCODERS FFMPEG SANDBOX TOKEN_PUBLIC_KEYS",
+    "MAX_SECONDS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR API_KEYS TRUSTED_PROXIES WEBHOOK_NETWORKS "
+    "WEBHOOK_PORTS WEBHOOK_HANDSHAKE FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG SANDBOX TOKEN_PUBLIC_KEYS",
     "database-owner": " ".join((*CONNECTION, "DATABASE_USERS_KEY")),
     **{f"database-{function}": " ".join(CONNECTION) for function in RIGHTS},
     "log": "LOG_KEY",
     "media": "MEDIA_DIR MONGO_URI MONGO_MP3_URI MIN_FREE_BYTES",
     "token-signing": "TOKEN_PRIVATE_KEY",
     "links": "LINK_KEY",
+    "webhooks": "WEBHOOK_KEY",
     "mail": "MAIL_DIR SMTP_HOST SMTP_PORT SMTP_USER SMTP_PASSWORD SMTP_SECURITY SENDGRID_API_KEY SENDGRID_URL "
     "MAIL_FROM GMAIL_ADDRESS GMAIL_PASSWORD",
 }
@@ -51,8 +52,8 @@ def check(environ: Mapping[str, str]) -> None:
         environ: the operator's variables.
 
     Raises:
-        BadSetting: a number or a switch is invalid, FFMPEG or LINK_KEY is unusable, or this system has no sandbox for
-            decoders.
+        BadSetting: a number or a switch is invalid, FFMPEG, LINK_KEY or a variable of webhooks is unusable, or this
+            system has no sandbox for decoders.
         events.rabbitmq.connection.BadAmqpUrl: AMQP_URL is not the URL of a RabbitMQ server.
     """
     for name in _NUMBERS.split():
@@ -65,6 +66,14 @@ def check(environ: Mapping[str, str]) -> None:
         from functions.auth.links import Links
 
         Links.from_environ(environ)
+    if environ.get("WEBHOOK_KEY"):
+        from functions.outgoing.signatures import Signer
+
+        Signer.from_environ(environ)
+    if any(environ.get(name) for name in ("WEBHOOK_NETWORKS", "WEBHOOK_PORTS", "WEBHOOK_HANDSHAKE")):
+        from functions.outgoing.handshake import Handshake
+
+        Handshake.from_environ({"PUBLIC_URL": "http://localhost", **environ})
     if url := environ.get("AMQP_URL"):
         from events.rabbitmq.connection import parameters
 
@@ -90,6 +99,7 @@ def values(environ: Mapping[str, str], data: Path, port: int) -> dict[str, dict[
     defaults = {
         "PUBLIC_URL": f"http://localhost:{port}",
         "LINK_KEY": _stored(keys / "link", lambda: secrets.token_hex(32)),
+        "WEBHOOK_KEY": _stored(keys / "webhook", lambda: secrets.token_hex(32)),
         "LOG_KEY": _stored(keys / "log", lambda: secrets.token_hex(32)),
         "TOKEN_PRIVATE_KEY": given.get("TOKEN_PRIVATE_KEY") or _stored(keys / "token-private.pem", _private_key),
     }

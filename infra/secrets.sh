@@ -193,7 +193,7 @@ connect_as() { # FUNCTION: the entries by which it connects, as connection_of in
     given "${connection[@]}"
 }
 
-for function in register login confirm account validate upload status download convert encode join notify sweep bury; do
+for function in register login confirm account validate upload status download convert encode join notify sweep bury webhooks hook; do
     if ! exists "database-$function"; then
         owner
         lines=$(connect_as "$function")
@@ -235,6 +235,10 @@ if ! exists links; then
     [ -n "$key" ] || key=$(openssl rand -hex 32)
     lines=$(entry LINK_KEY "$key")
     create links
+fi
+if ! exists webhooks; then
+    lines=$(entry WEBHOOK_KEY "${WEBHOOK_KEY:-$(random)}")
+    create webhooks
 fi
 if ! exists token-signing; then
     key=${TOKEN_PRIVATE_KEY-}

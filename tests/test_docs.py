@@ -112,7 +112,7 @@ def test_every_column_is_described(table: str) -> None:
     assert sorted(described) == sorted(column.name for column in metadata.tables[table].columns)
 
 
-@pytest.mark.parametrize("table", ["jobs", "pieces", "mails", "uploads"])
+@pytest.mark.parametrize("table", ["jobs", "pieces", "mails", "deliveries", "uploads"])
 def test_the_diagram_of_a_table_has_its_states(table: str) -> None:
     text = text_of("docs/state.md")
     columns = rows(section(text, f"### `{table}`"))

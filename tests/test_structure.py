@@ -54,7 +54,7 @@ LAYERS = (
     ("functions.state",),
     ("functions.auth",),
     ("functions.event_endpoint", "functions.http_endpoint"),
-    ("functions.pages",),
+    ("functions.outgoing", "functions.pages"),
 )
 #: CPU milliseconds that the import of a function may take beyond functions-framework, mostly for libraries.
 IMPORT_CEILINGS = dict.fromkeys(FUNCTIONS, 450) | {"validate": 100}

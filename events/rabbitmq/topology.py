@@ -8,6 +8,7 @@ from events.errors import Mp3burstError
 from events.schema import (
     AddressUnconfirmed,
     ConversionFailed,
+    DeliveryDue,
     Event,
     Mp3Ready,
     PasswordForgotten,
@@ -28,6 +29,7 @@ _QUEUES: tuple[tuple[str, str, tuple[type[Event], ...]], ...] = (
     ("PIECE_QUEUE", "piece", (PieceCut,)),
     ("PIECES_QUEUE", "pieces", (PiecesEncoded,)),
     ("MP3_QUEUE", "mp3", (Mp3Ready, ConversionFailed, AddressUnconfirmed, PasswordForgotten)),
+    ("HOOK_QUEUE", "hook", (DeliveryDue,)),
 )
 
 
@@ -69,7 +71,7 @@ class Topology:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Topology":
-        """Reads ``VIDEO_QUEUE``, ``PIECE_QUEUE``, ``PIECES_QUEUE`` and ``MP3_QUEUE``; each has a default.
+        """Reads ``VIDEO_QUEUE``, ``PIECE_QUEUE``, ``PIECES_QUEUE``, ``MP3_QUEUE`` and ``HOOK_QUEUE``.
 
         Raises:
             BadQueues: two of them have the same name.

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from events.schema import Event, JobId
+from events.schema import JobId
 from functions.convert import cover, pipeline, silence, track_list
 from functions.convert.budget import Budget
 from functions.convert.demux.track import Indexing, SampleRange, TrackInfo, TrackStream
@@ -175,11 +175,9 @@ def _record_tracks(lease: Lease[Job], tracks: Sequence[ListedTrack], deps: Depen
 
 
 def _mp3_output(jobs: Jobs, lease: Lease[Job], outcome: Outcome, deps: Dependencies) -> Output:
-    def record() -> list[Event] | None:
-        event = jobs.finish(lease, outcome)
-        return None if event is None else [event]
-
-    return Output(record, discard=lambda: deps.blobs.discard(deps.media, "mp3s", outcome.mp3))
+    return Output(
+        lambda: jobs.finish(lease, outcome), discard=lambda: deps.blobs.discard(deps.media, "mp3s", outcome.mp3)
+    )
 
 
 def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Output:

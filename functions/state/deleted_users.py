@@ -13,6 +13,7 @@ from functions.state.blobs import expire
 from functions.state.database import Database
 from functions.state.jobs import delete_jobs
 from functions.state.schema import UserId, api_keys, blobs, ended_tokens, jobs, mails, now, users
+from functions.state.webhooks import delete_webhooks
 
 #: Jobs that are deleted in one transaction.
 BATCH: Final = 100
@@ -36,7 +37,7 @@ class DeletedUsers:
             pass
 
     def mark(self, user: UserId) -> None:
-        """Removes what identifies the user, keys and mails to them; doing it again changes nothing."""
+        """Removes what identifies the user, keys, webhooks and mails to them; doing it again changes nothing."""
         unnamed = {"username": f"deleted:{user}", "email": "", "name": "", "password_hash": "", "confirmed_at": None}
         withdrawn = {"token_version": users.c.token_version + 1, "deleted_at": now()}
         statement = update(users).where(users.c.id == user, users.c.deleted_at.is_(None)).values(**unnamed, **withdrawn)
@@ -46,6 +47,7 @@ class DeletedUsers:
                 connection.execute(delete(api_keys).where(api_keys.c.owner == user))
                 connection.execute(delete(ended_tokens).where(ended_tokens.c.owner == user))
                 connection.execute(delete(mails).where(mails.c.owner == user))
+                delete_webhooks(connection, user)
 
         self._database.run(mark)
 
@@ -54,7 +56,7 @@ class DeletedUsers:
         return self._database.read(lambda connection: list(connection.scalars(_DELETED.limit(limit))))
 
     def purge(self, user: UserId) -> bool:
-        """Deletes up to BATCH jobs of a deleted user, and lets all of the user's blobs expire.
+        """Deletes up to BATCH jobs of a deleted user, and webhooks; lets all of the user's blobs expire.
 
         Returns:
             Whether there may be more.
@@ -64,6 +66,7 @@ class DeletedUsers:
         def purge(connection: Connection) -> int:
             ids = list(connection.scalars(_JOBS, {"user": user}))
             deleted = delete_jobs(connection, jobs.c.id.in_(ids)) if ids else 0
+            delete_webhooks(connection, user)
             expire(connection, and_(blobs.c.owner == user, alive))
             return deleted
 

@@ -16,9 +16,10 @@ from functions.options import Options
 from functions.state import blobs as blob_records
 from functions.state.blobs import BlobExpired
 from functions.state.database import Conflict, Database
+from functions.state.deliveries import add_deliveries
 from functions.state.fairness import CONVERTING, JOINING, Turns
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
-from functions.state.schema import UserId, blobs, jobs, mails, now, pieces
+from functions.state.schema import UserId, blobs, deliveries, jobs, mails, now, pieces
 
 #: The progress of a job that is not split is recorded in this many steps; that of a split job in pieces.
 STEPS: Final = 1000
@@ -49,6 +50,7 @@ class NewJob:
         options: of the conversion.
         key: the Idempotency-Key of the upload, if it had one.
         size: bytes of the video.
+        callback: the address that is told of its end, besides its owner's webhooks.
     """
 
     id: JobId
@@ -58,6 +60,7 @@ class NewJob:
     options: Options
     key: str | None = None
     size: int = 0
+    callback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +267,7 @@ class Jobs:
             state="uploaded",
             video=job.video,
             size=job.size,
+            callback=job.callback,
             created_at=now(),
             due_at=now(),
         )
@@ -392,11 +396,11 @@ class Jobs:
         """Records the audio tracks of the video, as JSON; returns False if the lease is lost."""
         return self._leases.renew(lease, tracks=tracks)
 
-    def finish(self, lease: Lease[Job], outcome: Outcome) -> Event | None:
-        """Records that the MP3 is stored: retains it and creates its mail.
+    def finish(self, lease: Lease[Job], outcome: Outcome) -> list[Event] | None:
+        """Records that the MP3 is stored: retains it and creates its mail and its deliveries.
 
         Returns:
-            The event to emit, or None if another worker has the job or it was deleted: then discard the MP3.
+            The events to emit, or None if another worker has the job or it was deleted: then discard the MP3.
         """
         usage = outcome.usage
         values = {
@@ -408,10 +412,14 @@ class Jobs:
             "read_at": func.coalesce(jobs.c.read_at, now() - usage.read_ago),
             "cpu_ms": jobs.c.cpu_ms + usage.cpu_ms,
         }
-        return self._end(lease, Mp3Ready(lease.row.id), values, outcome)
+        return self._end(lease, Mp3Ready(lease.row.id), values, outcome) or None
 
-    def fail(self, lease: Lease[Job], error: str) -> Event | None:
-        """Records that the job can never succeed, with the message for its owner. Returns what ``finish`` does."""
+    def fail(self, lease: Lease[Job], error: str) -> list[Event]:
+        """Records that the job can never succeed, with the message for its owner.
+
+        Returns:
+            The events to emit; none if another worker has the job or it was deleted.
+        """
         return self._end(lease, ConversionFailed(lease.row.id), {"state": "failed", "error": error})
 
     def release(self, lease: Lease[Job], error: Exception | None = None) -> None:
@@ -420,16 +428,17 @@ class Jobs:
 
     def _end(
         self, lease: Lease[Job], event: JobEvent, values: Mapping[str, object], outcome: Outcome | None = None
-    ) -> Event | None:
-        def end(connection: Connection) -> Event | None:
+    ) -> list[Event]:
+        def end(connection: Connection) -> list[Event]:
             pods = {} if outcome is None else {"pods": _count_pods(connection, event.job, outcome.usage.pod)}
-            if end_job(connection, self._leases.held(lease), event, {**values, **pods}):
+            if events := end_job(connection, self._leases.held(lease), event, {**values, **pods}):
                 if outcome is not None and not blob_records.retain(connection, outcome.mp3, outcome.size):
                     raise BlobExpired("Storing the MP3 took too long.")
-                return event
+                return events
             # An ended row keeps its lease's token, which shows that a first try was committed and its answer was lost.
+            # Then sweep emits the events of the deliveries.
             mine = select(jobs.c.id).where(lease.where, jobs.c.lease == lease.token, jobs.c.state.in_(FINISHED))
-            return event if connection.scalar(mine) is not None else None
+            return [event] if connection.scalar(mine) is not None else []
 
         return self._database.run(end)
 
@@ -445,21 +454,24 @@ def _count_pods(connection: Connection, job: JobId, last: str) -> int:
     return len({last, *connection.scalars(split), *connection.scalars(encoded)} - {None})
 
 
-def end_job(connection: Connection, where: ColumnElement[bool], event: JobEvent, values: Mapping[str, object]) -> bool:
-    """Ends the event's job and creates its mail within the caller's transaction; the blobs of its pieces expire.
+def end_job(
+    connection: Connection, where: ColumnElement[bool], event: JobEvent, values: Mapping[str, object]
+) -> list[Event]:
+    """Ends the event's job, creates its mail and deliveries in the caller's transaction; blobs of its pieces expire.
 
     Returns:
-        False if the job does not match ``where``: it has ended or was deleted, or another worker has it.
+        The events to emit; none if the job does not match ``where``: it has ended or was deleted, or another worker has
+        it.
     """
     statement = update(jobs).where(jobs.c.id == event.job, where)
     settled = {"lease_until": None, "due_at": None, "deferred_at": None, "finished_at": now()}
-    ended = connection.execute(statement.values(**settled, **values)).rowcount
-    if ended:
-        connection.execute(delete(pieces).where(pieces.c.job == event.job))
-        blob_records.expire(connection, and_(blobs.c.job == event.job, blobs.c.store == "pieces"))
-        mail = {"id": event.id, "job": event.job, "kind": event.type, "state": "due"}
-        connection.execute(insert(mails).values(**mail, created_at=now(), due_at=now()))
-    return bool(ended)
+    if not connection.execute(statement.values(**settled, **values)).rowcount:
+        return []
+    connection.execute(delete(pieces).where(pieces.c.job == event.job))
+    blob_records.expire(connection, and_(blobs.c.job == event.job, blobs.c.store == "pieces"))
+    mail = {"id": event.id, "job": event.job, "kind": event.type, "state": "due"}
+    connection.execute(insert(mails).values(**mail, created_at=now(), due_at=now()))
+    return [event, *add_deliveries(connection, event)]
 
 
 def convert_again(connection: Connection, job: JobId, where: ColumnElement[bool]) -> list[Event] | None:
@@ -482,11 +494,12 @@ def convert_again(connection: Connection, job: JobId, where: ColumnElement[bool]
 
 
 def delete_jobs(connection: Connection, where: ColumnElement[bool]) -> int:
-    """Deletes jobs with their pieces and mails within the caller's transaction; their blobs expire at once."""
+    """Deletes jobs with their pieces, mails and deliveries in the caller's transaction; their blobs expire at once."""
     ids = list(connection.scalars(select(jobs.c.id).where(where).with_for_update()))
     if ids:
         connection.execute(delete(pieces).where(pieces.c.job.in_(ids)))
         connection.execute(delete(mails).where(mails.c.job.in_(ids)))
+        connection.execute(delete(deliveries).where(deliveries.c.job.in_(ids)))
         blob_records.expire(connection, blobs.c.job.in_(ids))
         connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
     return len(ids)

@@ -287,13 +287,13 @@ class Output:
 
 
 class LeasedTable(Protocol[RowT]):
-    """What ``attempt`` uses of Jobs, Pieces and Mails."""
+    """What ``attempt`` uses of Jobs, Pieces, Mails and Deliveries."""
 
     def renewing(self, lease: Lease[RowT], /) -> LeaseRenewer:
         """Renews the lease until the ``with`` block ends."""
 
-    def fail(self, lease: Lease[RowT], error: str, /) -> Event | None:
-        """Records that the work can never succeed; returns the event to emit, or None if the lease is lost."""
+    def fail(self, lease: Lease[RowT], error: str, /) -> list[Event]:
+        """Records that the work can never succeed; returns the events to emit, none if the lease is lost."""
 
     def release(self, lease: Lease[RowT], error: Exception | None = None, /) -> None:
         """Gives the row back after a temporary failure."""
@@ -316,7 +316,7 @@ def attempt(
     ===============================  ===================================================================
 
     Args:
-        table: Jobs, Pieces or Mails.
+        table: Jobs, Pieces, Mails or Deliveries.
         lease: from its ``claim``.
         work: does the work under a lease that is being renewed.
         subject: names the work in the log, such as "job 0123...".
@@ -338,8 +338,7 @@ def attempt(
             events = output.record() if output is not None else None
     except PermanentFailure as error:
         log.info("%s: %s", subject, with_cause(error))
-        event = table.fail(lease, str(error))
-        return [] if event is None else [event]
+        return table.fail(lease, str(error))
     except Exception as error:
         table.release(lease, error)
         raise

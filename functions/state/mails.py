@@ -139,9 +139,10 @@ class Mails:
         """Records that the mail is not to be sent: its user has not confirmed the address, or wants no mails."""
         self._close(lease, "skipped")
 
-    def fail(self, lease: Lease[MailRow], _: str = "") -> None:
+    def fail(self, lease: Lease[MailRow], _: str = "") -> list[Event]:
         """Records that the mail can never be sent. No event follows: the mail was the notification."""
         self._close(lease, "abandoned")
+        return []
 
     def release(self, lease: Lease[MailRow], error: Exception | None = None) -> None:
         """Gives the mail back after a temporary failure."""

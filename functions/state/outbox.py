@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, update
 
 from events.errors import NotPublished
 from events.publish import Publish
-from events.schema import Event, PieceCut, PiecesEncoded, VideoUploaded
+from events.schema import DeliveryDue, Event, PieceCut, PiecesEncoded, VideoUploaded
 from functions.state.database import Database, DatabaseUnavailable
 from functions.state.mails import MailRow
-from functions.state.schema import jobs, mails, now, pieces
+from functions.state.schema import deliveries, jobs, mails, now, pieces
 
 #: Seconds that a request waits for the broker. Sweep emits what could not be published in that time.
 REQUEST_BUDGET: Final = 1.0
@@ -120,6 +120,8 @@ def row_of(event: Event) -> tuple[Table, ColumnElement[bool]]:
             return jobs, and_(jobs.c.id == event.job, jobs.c.state == "joining")
         case PieceCut():
             return pieces, and_(pieces.c.job == event.job, pieces.c.n == event.n)
+        case DeliveryDue():
+            return deliveries, deliveries.c.id == event.delivery
         case _:
             return mails, mails.c.id == event.id
 
@@ -128,6 +130,8 @@ def event_of(table: Table, row: Row[Any]) -> Event:
     """Returns the event that an unfinished row of the table waits for."""
     if table is mails:
         return MailRow.from_row(row).event
+    if table is deliveries:
+        return DeliveryDue(row.id)
     if table is pieces:
         return PieceCut(row.job, row.n)
     return PiecesEncoded(row.id) if row.state == "joining" else VideoUploaded(row.id)

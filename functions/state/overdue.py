@@ -13,9 +13,10 @@ from functions.state.jobs import FINISHED, delete_jobs, end_job
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, is_free
 from functions.state.mails import MAX_AGE
 from functions.state.outbox import event_of, row_of
-from functions.state.schema import ended_tokens, jobs, logins, mails, now, pieces
+from functions.state.schema import deliveries, ended_tokens, jobs, logins, mails, now, pieces
 
 _DAY: Final = 86_400_000
+_WEEK: Final = 7 * _DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Overdue:
             return [Due(event_of(table, row), row.due_at) for row in connection.execute(query)]
 
         return self._database.read(
-            lambda connection: [due for table in (jobs, pieces, mails) for due in rows(connection, table)]
+            lambda connection: [due for table in (jobs, pieces, mails, deliveries) for due in rows(connection, table)]
         )
 
     def admit_stalled(self) -> list[Event]:
@@ -71,8 +72,7 @@ class Overdue:
             events: list[Event] = []
             for event in (ConversionFailed(job) for job in sorted(ids)):
                 values = {"state": "failed", "error": ATTEMPTS_EXHAUSTED, "lease": None}
-                if end_job(connection, and_(is_free(jobs), jobs.c.state.not_in(FINISHED)), event, values):
-                    events.append(event)
+                events += end_job(connection, and_(is_free(jobs), jobs.c.state.not_in(FINISHED)), event, values)
             return events
 
         return self._database.run(fail)
@@ -115,6 +115,11 @@ class Overdue:
         for user in deleted.pending(limit):
             deleted.purge(user)
             deleted.forget(user)
+
+    def forget_pings(self) -> None:
+        """Deletes deliveries without a job that have been over for a week."""
+        old = and_(deliveries.c.job.is_(None), deliveries.c.due_at.is_(None), deliveries.c.tried_at < now() - _WEEK)
+        self._database.run(lambda connection: connection.execute(delete(deliveries).where(old)))
 
     def forget_logins(self) -> None:
         """Deletes failed logins that no longer count, networks that are no longer known, and expired tokens."""

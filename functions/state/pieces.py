@@ -210,21 +210,19 @@ class Pieces:
 
         return self._database.run(encoded)
 
-    def fail(self, lease: Lease[PieceRow], error: str) -> Event | None:
+    def fail(self, lease: Lease[PieceRow], error: str) -> list[Event]:
         """Records that the piece can never be encoded, which fails its job.
 
         Returns:
-            The event to emit, or None if the job has ended, or another worker has the piece and may succeed.
+            The events to emit; none if the job has ended, or another worker has the piece and may succeed.
         """
         event = ConversionFailed(lease.row.job)
         values: dict[str, object] = {"state": "failed", "error": error}
         mine = select(pieces.c.n).where(self._leases.held(lease)).exists()
 
-        def fail(connection: Connection) -> Event | None:
-            is_ended = end_job(connection, and_(jobs.c.state == "encoding", mine), event, values)
-            return event if is_ended else None
-
-        return self._database.run(fail)
+        return self._database.run(
+            lambda connection: end_job(connection, and_(jobs.c.state == "encoding", mine), event, values)
+        )
 
     def fall_back(self, lease: Lease[PieceRow]) -> list[Event] | None:
         """Records that the piece cannot be encoded from its part of the video: the job is converted again.

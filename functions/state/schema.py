@@ -152,6 +152,7 @@ jobs = Table(
     Column("finished_at", BigInteger, index=True),
     *_work_columns(),
     Column("deferred_at", BigInteger),
+    Column("callback", Text),
     Column("size", BigInteger),
     Column("mp3_size", BigInteger),
     Column("started_at", BigInteger),
@@ -234,5 +235,37 @@ uploads = Table(
     Column("state", String(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     *_work_columns(is_swept=False),
+    **_OPTIONS,
+)
+
+#: Addresses that users have registered to be told of their jobs.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(32), nullable=False, index=True),
+    Column("url", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    **_OPTIONS,
+)
+
+#: One event on its way to one webhook, or to the callback of its job, which has no ``webhook``. A ping has no ``job``.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("webhook", String(32), index=True),
+    Column("owner", String(32), nullable=False),
+    Column("job", String(32), index=True),
+    Column("kind", String(32), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("tried_at", BigInteger),
+    *_work_columns(),
+    Index("ix_deliveries_owner_created", "owner", "created_at", "id"),
     **_OPTIONS,
 )

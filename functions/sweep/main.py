@@ -80,6 +80,7 @@ def sweep_up(deps: Dependencies, budget: float = BUDGET) -> None:
     _delete_expired(deps, end)
     deps.overdue.forget_resets()
     deps.overdue.forget_logins()
+    deps.overdue.forget_pings()
 
 
 def _emit_due(deps: Dependencies, end: float) -> None:

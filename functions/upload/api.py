@@ -64,13 +64,25 @@ class OptionFields(Struct, frozen=True, kw_only=True):
     ] = None
 
 
-class UploadQuery(OptionFields, frozen=True, kw_only=True):
+class UploadFields(OptionFields, frozen=True, kw_only=True):
+    """What an upload may say of itself beside its name."""
+
+    callback: Annotated[
+        str | None,
+        Meta(
+            description="An address that is told when the job has ended, like a webhook.",
+            examples=["https://example.org/mp3burst"],
+        ),
+    ] = None
+
+
+class UploadQuery(UploadFields, frozen=True, kw_only=True):
     """The query of POST /upload."""
 
     filename: Annotated[str | None, Meta(description="The name of the file, if the body is the file itself.")] = None
 
 
-class UploadForm(OptionFields, frozen=True, kw_only=True):
+class UploadForm(UploadFields, frozen=True, kw_only=True):
     """An upload as a form: the options, then the file."""
 
     file: Annotated[str, Meta(description="The file.", extra_json_schema={"format": "binary"})]

@@ -15,6 +15,7 @@ from functions.http_endpoint import client_address, identify
 from functions.media import Media, connect
 from functions.media.connect import min_free
 from functions.media.space import FreeSpace
+from functions.outgoing.addresses import Policy
 from functions.settings import number
 from functions.shares import Shares
 from functions.state.blobs import Blobs
@@ -37,6 +38,7 @@ class Dependencies:
         quota: what a user may store.
         space: what the media store has left.
         shares: how many uploads are received at once.
+        callbacks: the addresses that may be told of the end of a job.
     """
 
     media: Media
@@ -48,6 +50,7 @@ class Dependencies:
     quota: Quota = field(default_factory=Quota)
     space: FreeSpace = field(default_factory=lambda: FreeSpace(lambda: None))
     shares: Shares = field(default_factory=lambda: Shares.from_environ({}))
+    callbacks: Policy = field(default_factory=Policy)
 
     @contextlib.contextmanager
     def receiving(self, request: Request, identity: Identity) -> Iterator[None]:
@@ -82,6 +85,7 @@ def dependencies() -> Dependencies:
         quota=Quota.from_environ(os.environ),
         space=FreeSpace(media.space, min_free(os.environ)),
         shares=Shares.from_environ(os.environ),
+        callbacks=Policy.from_environ(os.environ),
     )
 
 

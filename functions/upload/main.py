@@ -14,6 +14,7 @@ from functions.state.jobs import Job, NewJob, new_job_id
 from functions.state.outbox import REQUEST_BUDGET
 from functions.state.quota import Reservation
 from functions.upload import api
+from functions.upload.callback import take_callback
 from functions.upload.dependencies import Dependencies, authorize, dependencies
 from functions.upload.limits import StreamChecks, TooLarge
 from functions.upload.multipart import MAX_OVERHEAD, Form, parse_options, read
@@ -63,9 +64,10 @@ def create_job(form: Form, identity: Identity, key: str | None, deps: Dependenci
         DiskFull: the media store has too little space left.
         UnsupportedMediaType: the file is neither audio nor video.
         TooLarge: the file exceeds the limit.
-        Unprocessable: the file is empty, an option is invalid, or as described at ``multipart.read``.
+        Unprocessable: the file is empty, an option or the callback is invalid, or as described at ``multipart.read``.
         ClientDisconnected, BadRequest: as described at ``multipart.read``.
     """
+    callback = take_callback(form.fields, deps.callbacks)
     parse_options(form.fields)  # Those before the file: a mistake in them is reported before 4 GB are received.
     new_id = new_job_id()
     description = Description(identity.user, new_id, form.filename, "application/octet-stream")
@@ -76,8 +78,9 @@ def create_job(form: Form, identity: Identity, key: str | None, deps: Dependenci
         for chunk in checks.apply(form.content):
             video.write(chunk)
         checks.finish()
+        callback = take_callback(form.fields, deps.callbacks) or callback
         options = parse_options(form.fields)
-    job = deps.jobs.add(NewJob(new_id, identity.user, video.blob, form.filename, options, key, video.size))
+    job = deps.jobs.add(NewJob(new_id, identity.user, video.blob, form.filename, options, key, video.size, callback))
     if job.id == new_id:
         deps.outbox.emit(VideoUploaded(job.id), REQUEST_BUDGET)
     else:

@@ -32,6 +32,7 @@ SECTIONS: Final = (
     Section("Uploads", "Sending videos, in one request or in parts (tus).", ("upload",)),
     Section("Jobs", "Following conversions, and deleting videos and MP3s.", ("status",)),
     Section("MP3s", "Downloading MP3s.", ("download",)),
+    Section("Webhooks", "Being told when a job has ended.", ("webhooks",)),
 )
 _ABOUT: Final = (
     "mp3burst converts videos to MP3s. Register and log in, upload a video, wait for its job to be done, and download "

@@ -26,6 +26,13 @@ _WRITE_BLOBS: Final = "SELECT, INSERT, UPDATE (expires_at, size), DELETE"
 #: Recording a mail, and postponing it once its event is published.
 _ADD_MAIL: Final = "SELECT (id, attempts, due_at), INSERT, UPDATE (due_at)"
 
+#: Ending a job: its mail, and its deliveries to webhooks.
+_END_JOB: Final = {
+    "mails": _ADD_MAIL,
+    "webhooks": "SELECT (id, owner, state, url)",
+    "deliveries": "SELECT (id, attempts, due_at), INSERT, UPDATE (due_at)",
+}
+
 #: Asking to confirm an address: counting the user's mails, and what the mailbox has used of its allowance.
 _ASK_TO_CONFIRM: Final = {
     "logins": "SELECT, INSERT, UPDATE (clears_at, locked_until)",
@@ -58,6 +65,8 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "jobs": "SELECT (id, owner, state), UPDATE (due_at), DELETE",
         "pieces": "SELECT (job), DELETE",
         "mails": "SELECT (attempts, due_at, id, job, owner), INSERT, UPDATE (due_at), DELETE",
+        "webhooks": "SELECT (owner), DELETE",
+        "deliveries": "SELECT (job, owner), DELETE",
         "blobs": "SELECT (expires_at, id, job, owner, size, store), UPDATE (expires_at)",
     },
     "validate": _IDENTIFY,
@@ -73,6 +82,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "jobs": "SELECT, UPDATE (due_at), DELETE",
         "pieces": "SELECT (job), DELETE",
         "mails": "SELECT (job), DELETE",
+        "deliveries": "SELECT (job), DELETE",
         "blobs": "SELECT (job), UPDATE (expires_at)",
     },
     "download": {
@@ -85,21 +95,21 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "users": _LOCK_USER,
         "jobs": "SELECT, UPDATE",
         "pieces": "SELECT, INSERT, UPDATE (due_at, deferred_at, lease, lease_until), DELETE",
-        "mails": _ADD_MAIL,
+        **_END_JOB,
         "blobs": _WRITE_BLOBS,
     },
     "encode": {
         "users": _LOCK_USER,
         "jobs": "SELECT, UPDATE",
         "pieces": "SELECT, UPDATE, DELETE",
-        "mails": _ADD_MAIL,
+        **_END_JOB,
         "blobs": _WRITE_BLOBS,
     },
     "join": {
         "users": _LOCK_USER,
         "jobs": "SELECT, UPDATE",
         "pieces": "SELECT, DELETE",
-        "mails": _ADD_MAIL,
+        **_END_JOB,
         "blobs": _WRITE_BLOBS,
     },
     "notify": {
@@ -114,6 +124,8 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "jobs": "SELECT, UPDATE, DELETE",
         "pieces": "SELECT, UPDATE (due_at, deferred_at, lease, lease_until), DELETE",
         "mails": "SELECT, INSERT, UPDATE, DELETE",
+        "webhooks": "SELECT (id, owner, state, url), DELETE",
+        "deliveries": "SELECT, INSERT, UPDATE (due_at), DELETE",
         "blobs": "SELECT, UPDATE (expires_at), DELETE",
         "uploads": "SELECT (blob), DELETE",
     },
@@ -121,6 +133,18 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "jobs": "SELECT, UPDATE (due_at)",
         "pieces": "SELECT, UPDATE (due_at)",
         "mails": "SELECT, UPDATE (due_at)",
+        "deliveries": "SELECT, UPDATE (due_at)",
+    },
+    "webhooks": {
+        **_IDENTIFY,
+        "users": "SELECT (deleted_at, id, role, token_version, username), UPDATE (created_at)",
+        "webhooks": "SELECT, INSERT, UPDATE (state), DELETE",
+        "deliveries": "SELECT, INSERT, UPDATE (attempts, due_at, lease, lease_until, state), DELETE",
+    },
+    "hook": {
+        "jobs": "SELECT",
+        "webhooks": "SELECT (id, state), UPDATE (state)",
+        "deliveries": "SELECT, UPDATE",
     },
 }
 

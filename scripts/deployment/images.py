@@ -19,10 +19,11 @@ _FUNCTIONS = (
     "infra/worker.py",
     "infra/slow_clients.py",
     "infra/once_a_second.py",
+    "infra/pushed.py",
     "infra/front.py",
 )
 #: Folders of functions/ that infra/Dockerfile copies into every function's image, and into that of migrations.
-_LIBRARIES = ("auth", "media", "state")
+_LIBRARIES = ("auth", "media", "outgoing", "state")
 _FOR_MIGRATIONS = ("state",)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 #: Images that are built at once.

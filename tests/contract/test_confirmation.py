@@ -213,10 +213,10 @@ class Owner:
         job = self.records.job(owner=self.user.id)
         lease = self.records.jobs.claim(job.id)
         assert lease is not None
-        event = self.records.jobs.finish(lease, Outcome(self.records.blob("mp3s", job.id), 1.0, None))
-        assert event == Mp3Ready(job.id)
-        sent = send(self.database, event)
-        assert send(self.database, event) == []
+        events = self.records.jobs.finish(lease, Outcome(self.records.blob("mp3s", job.id), 1.0, None))
+        assert events == [Mp3Ready(job.id)]
+        sent = send(self.database, events[0])
+        assert send(self.database, events[0]) == []
         return sent
 
 

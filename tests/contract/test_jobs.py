@@ -210,7 +210,7 @@ def test_worker_that_lost_its_lease_changes_nothing(short_leases: Records) -> No
     assert successor is not None
     stale = short_leases.blob("mp3s")
     mp3 = short_leases.blob("mp3s")
-    assert short_leases.jobs.finish(successor, Outcome(mp3, 2.0, None)) == Mp3Ready(job.id)
+    assert short_leases.jobs.finish(successor, Outcome(mp3, 2.0, None)) == [Mp3Ready(job.id)]
     assert short_leases.jobs.finish(slow, Outcome(stale, 1.0, None)) is None
     assert short_leases.jobs.fail(slow, "no") is None
     short_leases.jobs.release(slow)
@@ -232,8 +232,8 @@ def test_commit_with_lost_answer_is_recognized(records: Records) -> None:
     lease = records.jobs.claim(job.id)
     assert lease is not None
     outcome = Outcome(records.blob("mp3s"), 1.0, None)
-    assert records.jobs.finish(lease, outcome) == Mp3Ready(job.id)
-    assert records.jobs.finish(lease, outcome) == Mp3Ready(job.id)
+    assert records.jobs.finish(lease, outcome) == [Mp3Ready(job.id)]
+    assert records.jobs.finish(lease, outcome) == [Mp3Ready(job.id)]
     assert records.count("mails") == 1
     again = records.jobs.add(NewJob(job.id, OWNER, job.video, "a.mp4", Options()))
     assert (again.id, again.state) == (job.id, "done")
@@ -415,8 +415,7 @@ def test_deletion_with_lost_answer_is_recognized(records: Records, monkeypatch: 
 def test_sent_mail_is_not_claimed_again(records: Records) -> None:
     lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    event = records.jobs.fail(lease, "no audio")
-    assert event is not None
+    [event] = records.jobs.fail(lease, "no audio")
     first = records.mails.claim(event.id)
     assert first is not None
     records.mails.sent(first)
@@ -428,8 +427,7 @@ def test_sent_mail_is_not_claimed_again(records: Records) -> None:
 def test_mail_that_fails_for_a_day_is_abandoned(records: Records) -> None:
     lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    event = records.jobs.fail(lease, "no audio")
-    assert event is not None
+    [event] = records.jobs.fail(lease, "no audio")
     for _ in range(MAX_ATTEMPTS):
         mail = records.mails.claim(event.id)
         assert mail is not None
@@ -443,7 +441,7 @@ def test_mail_that_fails_for_a_day_is_abandoned(records: Records) -> None:
 def test_mail_is_not_abandoned_because_the_installation_was_off_for_a_day(records: Records) -> None:
     lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    event = records.jobs.fail(lease, "no audio")
+    [event] = records.jobs.fail(lease, "no audio")
     make_past(records.database, "mails", "created_at", 86_400_001)
     assert records.overdue.abandon_mails() == 0
     assert [due.event for due in records.overdue.due(10)] == [event]

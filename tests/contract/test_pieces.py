@@ -259,7 +259,7 @@ def test_joined_job_retains_only_its_mp3_and_video(records: PieceRecords) -> Non
     assert lease is not None
     assert lease.attempts == 1
     with records.joins.renewing(lease):
-        assert records.joins.finish(lease, Outcome(records.blob("mp3s", job), 9.0, None)) == Mp3Ready(job)
+        assert records.joins.finish(lease, Outcome(records.blob("mp3s", job), 9.0, None)) == [Mp3Ready(job)]
     assert records.joins.claim(job) is None
     assert records.count("pieces") == 0
     assert {store for _, store in records.blobs.expired(10)} == {"pieces"}
@@ -295,8 +295,8 @@ def test_piece_that_cannot_be_encoded_fails_its_job_once(records: PieceRecords) 
     second = records.pieces.claim(job, 1)
     assert first is not None
     assert second is not None
-    assert records.pieces.fail(first, "broken") == ConversionFailed(job)
-    assert records.pieces.fail(second, "broken too") is None
+    assert records.pieces.fail(first, "broken") == [ConversionFailed(job)]
+    assert records.pieces.fail(second, "broken too") == []
     assert records.pieces.encoded(second, PieceOutput(records.blob("pieces", job), "{}")) is None
     assert records.pieces.job(second) is None
     assert records.jobs.get(job, OWNER).error == "broken"

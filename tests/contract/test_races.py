@@ -52,8 +52,7 @@ def test_worker_that_lost_its_lease_does_not_disturb_its_successor(records: Reco
 def test_worker_that_lost_its_lease_does_not_close_the_mail(records: Records) -> None:
     lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    event = records.jobs.fail(lease, "no audio")
-    assert event is not None
+    [event] = records.jobs.fail(lease, "no audio")
     slow = records.mails.claim(event.id)
     make_past(records.database, "mails", "lease_until")
     successor = records.mails.claim(event.id)
@@ -155,8 +154,7 @@ def test_last_attempt_at_a_piece_is_not_failed_while_it_runs(database: Database)
 def test_dead_letter_of_a_sent_mail_wakes_nothing(records: Records) -> None:
     lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    event = records.jobs.fail(lease, "no audio")
-    assert event is not None
+    [event] = records.jobs.fail(lease, "no audio")
     mail = records.mails.claim(event.id)
     assert mail is not None
     records.mails.sent(mail)
@@ -167,8 +165,7 @@ def test_dead_letter_of_a_sent_mail_wakes_nothing(records: Records) -> None:
 def test_mail_that_is_being_sent_is_not_abandoned(records: Records) -> None:
     lease = records.jobs.claim(records.job().id)
     assert lease is not None
-    event = records.jobs.fail(lease, "no audio")
-    assert event is not None
+    [event] = records.jobs.fail(lease, "no audio")
     for _ in range(MAX_ATTEMPTS):
         make_past(records.database, "mails", "lease_until")
         mail = records.mails.claim(event.id)

@@ -36,6 +36,8 @@ FORBIDDEN = {
     "login": "UPDATE users SET role = 'admin'",
     "sweep": "SELECT email FROM users",
     "bury": "DELETE FROM jobs",
+    "webhooks": "SELECT email FROM users",
+    "hook": "SELECT id FROM users",
 }
 
 

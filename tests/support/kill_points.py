@@ -29,7 +29,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Connection, event, insert, select, update
 
 from events.publish import Publish
-from events.schema import Event, JobId, PieceCut, PiecesEncoded, VideoUploaded, parse
+from events.schema import DeliveryDue, Event, JobId, PieceCut, PiecesEncoded, VideoUploaded, parse
 from functions.auth.accounts import Accounts
 from functions.auth.allowance import RegistrationLimit
 from functions.auth.confirmation import Confirmations
@@ -38,11 +38,15 @@ from functions.auth.tokens import Identity
 from functions.confirm.main import Dependencies as ConfirmDependencies
 from functions.convert import handlers
 from functions.convert.dependencies import Dependencies as ConvertDependencies
+from functions.hook.delivery import Courier, deliver
 from functions.media import Appender, Checkpoint, Description, Media, Reader, Store, Writer
 from functions.media.directory import DirectoryStore
 from functions.notify.main import Dependencies as NotifyDependencies
 from functions.notify.main import send_mail
 from functions.notify.transports import Mail, MailDir
+from functions.outgoing.addresses import Policy
+from functions.outgoing.handshake import Handshake
+from functions.outgoing.signatures import Signer
 from functions.register.main import Dependencies as RegisterDependencies
 from functions.state.blobs import Blobs
 from functions.state.database import Database
@@ -54,6 +58,7 @@ from functions.state.overdue import Overdue
 from functions.state.pieces import Pieces
 from functions.state.quota import Quota
 from functions.state.schema import UserId, metadata, users
+from functions.state.webhooks import Deliveries
 from functions.sweep.main import Dependencies as SweepDependencies
 from functions.sweep.main import sweep_up
 from functions.upload.dependencies import Dependencies as UploadDependencies
@@ -65,6 +70,8 @@ T = TypeVar("T")
 OWNER = UserId("a" * 32)
 ADA = Identity(OWNER, "ada", "user", {})
 _DAY = 86_400_000
+#: The tables whose rows are worked on.
+_LEASED = ("jobs", "pieces", "mails", "deliveries")
 #: The calls that change a directory; the bytes of files are written through the wrapped writers.
 _DIRECTORY_CHANGES = ("mkdir", "rename", "replace", "unlink", "rmdir")
 
@@ -331,6 +338,11 @@ class System:
     def for_notify(self) -> NotifyDependencies:
         return NotifyDependencies(Mails(self.database), _links(), self.send)
 
+    @as_function("hook")
+    def for_hook(self) -> Courier:
+        handshake = Handshake(Policy.from_environ({"WEBHOOK_NETWORKS": "127.0.0.1/32"}), "localhost")
+        return Courier(Deliveries(self.database), handshake, Signer("k" * 32), "http://localhost")
+
     @as_function("sweep")
     def for_sweep(self, publish: Publish | None = None, keep_days: float = 0) -> SweepDependencies:
         outbox = self.outbox(publish or self.publish)
@@ -368,6 +380,8 @@ class System:
                 handlers.encode(event.job, event.n, self.for_convert(self.deliver))
             case PiecesEncoded():
                 handlers.join(event.job, self.for_convert(self.deliver))
+            case DeliveryDue():
+                deliver(event.delivery, self.for_hook())
             case _:
                 send_mail(event.id, self.for_notify())
 
@@ -376,7 +390,7 @@ class System:
         for _ in range(5):
             self._let_a_day_pass()
             sweep_up(self.for_sweep(self.deliver, keep_days))
-            if not any(self.rows(table, "due_at") for table in ("jobs", "pieces", "mails")):
+            if not any(self.rows(table, "due_at") for table in _LEASED):
                 break
         else:
             raise AssertionError("a row stays due forever")
@@ -386,7 +400,7 @@ class System:
     def _let_a_day_pass(self) -> None:
         # Like tests.support.databases.make_past, but in one transaction, because this runs hundreds of times.
         with self.database.engine.begin() as connection:
-            leased = [(name, column) for name in ("jobs", "pieces", "mails") for column in ("due_at", "lease_until")]
+            leased = [(name, column) for name in _LEASED for column in ("due_at", "lease_until")]
             for name, column in [*leased, ("blobs", "expires_at"), ("users", "deleted_at")]:
                 table = metadata.tables[name]
                 statement = update(table).where(table.c[column].is_not(None))
@@ -418,6 +432,7 @@ class System:
         assert not self.rows("blobs", "expires_at")
         assert not self.rows("jobs", "due_at")
         assert not self.rows("mails", "due_at")
+        assert not self.rows("deliveries", "due_at")
         assert not self.count("pieces")
 
     def close(self) -> None:

@@ -19,11 +19,12 @@ from functions.state.blobs import BlobExpired
 from functions.state.jobs import NewJob
 from functions.state.outbox import REQUEST_BUDGET
 from functions.state.quota import Reservation
+from functions.upload.callback import CALLBACK
 from functions.upload.dependencies import Dependencies
 from functions.upload.limits import StreamChecks
 from functions.upload.multipart import ClientDisconnected
 from functions.upload.sniff import HEAD_SIZE, UnsupportedMediaType
-from functions.upload.tus.headers import Checksum
+from functions.upload.tus.headers import Checksum, parse_metadata
 from functions.upload.tus.uploads import Claim, Upload, UploadGone
 
 #: Bytes after which progress is saved. A process that is killed loses up to this many and two chunks, or what arrived
@@ -185,7 +186,15 @@ def complete(upload: Upload, deps: Dependencies) -> str:
                 appender.finish(description)
             options = Options.from_json(upload.options)
             job = deps.jobs.add(
-                NewJob(upload.job, upload.owner, upload.blob, upload.filename, options, size=upload.received)
+                NewJob(
+                    upload.job,
+                    upload.owner,
+                    upload.blob,
+                    upload.filename,
+                    options,
+                    size=upload.received,
+                    callback=parse_metadata(upload.about)[1].get(CALLBACK) or None,
+                )
             )
         except (BlobNotFound, BlobExpired) as error:
             raise _gone() from error

@@ -9,6 +9,7 @@ from flask import Request, Response
 from events.errors import Mp3burstError
 from functions.auth.tokens import Identity
 from functions.http_endpoint import BadRequest, Routes, Unprocessable
+from functions.upload.callback import take_callback
 from functions.upload.dependencies import Dependencies, authorize, dependencies
 from functions.upload.limits import TooLarge
 from functions.upload.multipart import base_name, parse_options
@@ -73,6 +74,7 @@ def _create(request: Request) -> Response:
     length = length_of_new_upload(request.headers)
     metadata = request.headers.get("Upload-Metadata", "")
     filename, fields = parse_metadata(metadata)
+    take_callback(fields, deps.callbacks)  # the job takes it from the metadata once the file is complete
     options = parse_options(fields)
     _check_length(length, deps)
     has_body = bool(request.content_length) or "chunked" in request.headers.get("Transfer-Encoding", "").lower()

@@ -111,7 +111,7 @@ def test_every_event_has_a_type_in_the_registry() -> None:
 @pytest.mark.parametrize("type_", sorted(EVENTS))
 def test_schema_of_an_event_accepts_what_the_code_does(type_: str) -> None:
     schema = jsonschema_rs.Draft202012Validator(EVENTS[type_].json_schema())
-    subject = {"job": "0" * 32, "user": "0" * 32, "n": 0}
+    subject = {"job": "0" * 32, "user": "0" * 32, "delivery": "0" * 32, "n": 0}
     names = [field.name for field in fields(EVENTS[type_])]
     valid = {name: subject[name] for name in names}
     candidates = [valid, valid | {"new": 1}, {}]

@@ -23,7 +23,7 @@ ROUTE = re.compile(
     r"location ~ \^(\S+?)\(/\|\$\) { (?:error_log /dev/null; |client_max_body_size 0; proxy_request_buffering off; )?"
     r"set \$upstream \${(\w+)_UPSTREAM}; proxy_pass http://\$upstream; }"
 )
-FUNCTIONS = ("REGISTER", "LOGIN", "CONFIRM", "ACCOUNT", "VALIDATE", "UPLOAD", "STATUS", "DOWNLOAD")
+FUNCTIONS = ("REGISTER", "LOGIN", "CONFIRM", "ACCOUNT", "WEBHOOKS", "VALIDATE", "UPLOAD", "STATUS", "DOWNLOAD")
 #: Bytes: more than the kernel buffers in both directions.
 LARGE = 64 << 20
 

@@ -76,7 +76,18 @@ def test_only_the_functions_that_users_call_are_public() -> None:
         for name, each in SERVICES.items()
         if each["metadata"]["labels"].get("networking.knative.dev/visibility") != "cluster-local"
     }
-    assert public == {"register", "login", "confirm", "account", "validate", "upload", "status", "download", "gateway"}
+    assert public == {
+        "register",
+        "login",
+        "confirm",
+        "account",
+        "webhooks",
+        "validate",
+        "upload",
+        "status",
+        "download",
+        "gateway",
+    }
 
 
 def test_triggers_deliver_as_many_events_at_once_as_pods_can_handle() -> None:
@@ -84,14 +95,14 @@ def test_triggers_deliver_as_many_events_at_once_as_pods_can_handle() -> None:
     for each in TRIGGERS:
         parallelism = each["metadata"]["annotations"]["rabbitmq.eventing.knative.dev/parallelism"]
         shares.setdefault(each["spec"]["subscriber"]["ref"]["name"], []).append(int(parallelism))
-    assert shares.keys() == {"convert", "encode", "join", "notify"}
+    assert shares.keys() == {"convert", "encode", "join", "notify", "hook"}
     for name, parallel in shares.items():
         template = SERVICES[name]["spec"]["template"]
         max_scale = int(template["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"])
         places = max_scale * template["spec"]["containerConcurrency"]
         assert sum(parallel) == places, name
         env = {each["name"]: each["value"] for each in template["spec"]["containers"][0]["env"]}
-        assert env.get("PLACES") == (None if name == "notify" else str(places)), name
+        assert env.get("PLACES") == (None if name in ("notify", "hook") else str(places)), name
 
 
 def test_the_broker_retries_and_sends_dead_letters_to_bury() -> None:
@@ -110,7 +121,7 @@ def test_the_gateway_calls_functions_by_their_cluster_names() -> None:
     upstreams = {name.removesuffix("_UPSTREAM").lower(): value for name, value in env.items() if "_UPSTREAM" in name}
     assert upstreams == {
         name: f"{name}.mp3burst.svc.cluster.local"
-        for name in ("register", "login", "confirm", "account", "validate", "upload", "status", "download")
+        for name in ("register", "login", "confirm", "account", "webhooks", "validate", "upload", "status", "download")
     }
 
 
@@ -165,8 +176,8 @@ def test_manifests_get_the_full_names_of_our_images() -> None:
     assert container["image"] == "registry/convert:1"
     assert SERVICES["encode"]["spec"]["template"]["spec"]["containers"][0]["image"] == "mp3burst/convert:latest"
     assert manifests.images(SERVICES.values()) == {
-        *("register", "login", "confirm", "account", "validate", "upload", "status", "download"),
-        *("convert", "notify", "sweep", "gateway"),
+        *("register", "login", "confirm", "account", "webhooks", "validate", "upload", "status", "download"),
+        *("convert", "notify", "hook", "sweep", "gateway"),
     }
 
 

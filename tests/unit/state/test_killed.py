@@ -209,7 +209,7 @@ def test_overtaken_converter_deletes_its_mp3(uploaded: Path, tmp_path: Path, mp3
     job = only_job_id(uploaded)
 
     class Slow(Jobs):
-        def finish(self, lease: Lease[Job], outcome: Outcome) -> Event | None:
+        def finish(self, lease: Lease[Job], outcome: Outcome) -> list[Event] | None:
             make_past(system.database, "jobs", "lease_until")
             handlers.convert(job, system.for_convert(system.deliver))
             assert len(system.blobs_on_disk()) == 3
@@ -315,8 +315,8 @@ def quick_convert(job: JobId, deps: ConvertDependencies) -> None:
         description = Description(OWNER, job, "a.mp3", "audio/mpeg")
         with deps.blobs.writing(deps.media, "mp3s", description) as writer:
             writer.write(b"sound")
-        if event := deps.jobs.finish(lease, Outcome(writer.blob, 1.0, None)):
-            deps.outbox.emit(event)
+        if events := deps.jobs.finish(lease, Outcome(writer.blob, 1.0, None)):
+            deps.outbox.emit_all(events)
 
 
 def in_parallel(system: System, number: int, work: Callable[[System], Any]) -> list[int]:

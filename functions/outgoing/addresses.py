@@ -1,0 +1,214 @@
+"""Which addresses a webhook may have: users choose them, and they must not reach anything but the public internet.
+
+A name is resolved once, right before the connection is made to one of the addresses that were found
+(``functions.outgoing.client``), so that nobody can change what it stands for in between.
+"""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from events.errors import Mp3burstError
+from functions.settings import BadSetting
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: IANA's special-purpose addresses of IPv4, multicast, and the address of Azure's host, which is none of them.
+_SPECIAL_IPV4: Final = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16"),
+        *("192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        "168.63.129.16/32",
+    )
+)
+#: All global unicast addresses of IPv6. Mapped and translated IPv4 addresses and local ones are outside.
+_GLOBAL_IPV6: Final = ipaddress.IPv6Network("2000::/3")
+#: Special-purpose addresses within it, such as Teredo and 6to4, which contain IPv4 addresses.
+_SPECIAL_IPV6: Final = tuple(
+    ipaddress.IPv6Network(network)
+    for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
+)
+_MAX_LENGTH: Final = 2000  # characters
+_PRINTABLE: Final = re.compile(r"[!-~]+", re.ASCII)
+_HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.ASCII)
+#: The last label of what inet_aton(3) and so getaddrinfo(3) take for an IPv4 address: 127.1, 0x7f000001, 2130706433.
+_NUMBER: Final = re.compile(r"(.*\.)?(0x[0-9a-f]*|[0-9]+)", re.ASCII)
+_PORTS: Final = "443,8443"
+
+
+class AddressRefused(Mp3burstError):
+    """The address is not valid, or not on the public internet."""
+
+    status = 422
+    security_event = "webhook.refused"
+
+    def __init__(self, what: str) -> None:
+        """Refuses an address; ``what`` is the rest of a sentence that begins with "The webhook's address"."""
+        super().__init__(f"The webhook's address {what}.")
+        self.fields = {"url": what}
+
+
+class HostUnknown(Mp3burstError):
+    """The host's name cannot be resolved."""
+
+    status = 422
+
+    def __init__(self) -> None:
+        super().__init__("The host in the webhook's address has no IP address: check its name.")
+        self.fields = {"url": "has a host without an IP address"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a webhook is called.
+
+    Attributes:
+        is_secure: whether by HTTPS.
+        host: a name, or an address without brackets.
+        port: of TCP.
+        path: with the query.
+    """
+
+    is_secure: bool
+    host: str
+    port: int
+    path: str
+
+    @property
+    def authority(self) -> str:
+        """The value of the header Host."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.is_secure else 80) else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator allows.
+
+    Attributes:
+        networks: that webhooks may reach although they are not public, also by HTTP and on any port.
+        ports: of public addresses.
+    """
+
+    networks: tuple[Network, ...] = ()
+    ports: frozenset[int] = frozenset({443, 8443})
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Reads ``WEBHOOK_NETWORKS`` (none by default) and ``WEBHOOK_PORTS`` (443 and 8443), separated by commas.
+
+        Raises:
+            BadSetting: one of them is invalid.
+        """
+        try:
+            networks = tuple(ipaddress.ip_network(text) for text in _listed(environ, "WEBHOOK_NETWORKS", ""))
+        except ValueError as error:
+            raise BadSetting("WEBHOOK_NETWORKS must be networks such as 10.1.0.0/16, separated by commas.") from error
+        ports = [int(text) if text.isdecimal() else 0 for text in _listed(environ, "WEBHOOK_PORTS", _PORTS)]
+        if not all(0 < port < 1 << 16 for port in ports):
+            raise BadSetting("WEBHOOK_PORTS must be port numbers, separated by commas.")
+        return cls(networks, frozenset(ports))
+
+    def parse(self, url: str) -> Target:
+        """Checks all of an address that can be checked without resolving its host.
+
+        Raises:
+            AddressRefused: it is not valid, or not allowed.
+        """
+        if len(url) > _MAX_LENGTH or not _PRINTABLE.fullmatch(url) or "\\" in url:
+            raise AddressRefused(f"must have at most {_MAX_LENGTH} characters, of ASCII and without spaces")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise AddressRefused("is not a valid URL") from error
+        if parts.scheme not in ("https", "http") or not parts.hostname:
+            raise AddressRefused("must begin with https://")
+        if "@" in parts.netloc or parts.fragment:
+            raise AddressRefused("must not have a user, a password or a fragment")
+        is_secure = parts.scheme == "https"
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        host = _checked_host(parts.hostname, is_bracketed="[" in parts.netloc)
+        target = Target(is_secure, host, (443 if is_secure else 80) if port is None else port, path)
+        if not self.networks:
+            self._check_public(target)
+        return target
+
+    def resolve(self, target: Target) -> list[str]:
+        """Returns the addresses of the target's host, of which all are allowed.
+
+        Raises:
+            AddressRefused: one of them is not.
+            HostUnknown: there is none.
+        """
+        try:
+            found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise HostUnknown from error
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        for address in addresses:
+            if self._is_listed(address):
+                continue
+            self._check_public(target)
+            if not is_public(address):
+                raise AddressRefused("is not on the public internet: use one that is")
+        if not addresses:
+            raise HostUnknown
+        return addresses
+
+    def _check_public(self, target: Target) -> None:
+        if not target.is_secure:
+            raise AddressRefused("must begin with https://")
+        if target.port not in self.ports:
+            allowed = " or ".join(map(str, sorted(self.ports)))
+            raise AddressRefused(f"must have the port {allowed}")
+
+    def _is_listed(self, text: str) -> bool:
+        address = _parsed(text)
+        return address is not None and any(address in network for network in self.networks)
+
+
+def is_public(text: str) -> bool:
+    """Returns whether an IP address is a host's on the public internet."""
+    address = _parsed(text)
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in _SPECIAL_IPV4)
+    if isinstance(address, ipaddress.IPv6Address):
+        return address in _GLOBAL_IPV6 and not any(address in network for network in _SPECIAL_IPV6)
+    return False
+
+
+def _checked_host(host: str, *, is_bracketed: bool) -> str:
+    """Returns the host if it is a name, or an IP address in its one usual spelling.
+
+    Raises:
+        AddressRefused: it is neither.
+    """
+    if is_bracketed:
+        if not isinstance(_parsed(host), ipaddress.IPv6Address) or "%" in host:
+            raise AddressRefused("is not a valid URL")
+        return host
+    if _NUMBER.fullmatch(host):
+        if not isinstance(_parsed(host), ipaddress.IPv4Address):
+            raise AddressRefused("must have its IP address as four decimal numbers")
+        return host
+    if not _HOST.fullmatch(host):
+        raise AddressRefused("must have a host name of letters, digits and hyphens: write others in Punycode")
+    return host
+
+
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _listed(environ: Mapping[str, str], name: str, default: str) -> list[Any]:
+    return [text.strip() for text in (environ.get(name) or default).split(",") if text.strip()]
