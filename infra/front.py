@@ -38,6 +38,7 @@ DOCUMENT_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
+NOT_FOUND: Final = "There is nothing at this address: check the path."
 #: What is wrong with a request, or with the function that it is for, by status.
 MESSAGES: Final = {
     400: "The request is not valid HTTP: check the client that sends it.",

@@ -14,6 +14,7 @@ functions-framework's own command has a fixed graceful timeout of 30 s and numbe
 """
 
 import ctypes
+import json
 import logging
 import os
 import signal
@@ -24,6 +25,7 @@ from typing import Any
 
 from events.errors import Mp3burstError
 from functions.settings import BadSetting, number, refuse_outdated, required
+from infra import front
 from infra.slow_clients import SlowClientGuard
 
 #: prctl(2), PR_SET_PDEATHSIG.
@@ -122,6 +124,7 @@ def application(environ: Mapping[str, str]) -> Wsgi:
     import flask
     import functions_framework
     from functions_framework.exceptions import MissingSourceException, MissingTargetException
+    from werkzeug.exceptions import HTTPException
 
     target = required(environ, "FUNCTION_TARGET", "the name of the function to run")
     source = required(environ, "FUNCTION_SOURCE", "the file that defines the function")
@@ -132,6 +135,7 @@ def application(environ: Mapping[str, str]) -> Wsgi:
             f"There is no function {target} in {source}: check FUNCTION_TARGET and FUNCTION_SOURCE."
         ) from error
     app.register_error_handler(500, _internal_error)
+    app.register_error_handler(HTTPException, _problem)
     # The framework reads the rest of a body into memory before it answers; _guarded limits that instead.
     after = app.after_request_funcs.get(None, [])
     after[:] = [function for function in after if function is not functions_framework.read_request]
@@ -143,6 +147,14 @@ def _internal_error(error: Any) -> tuple[str, int, dict[str, str]]:
     cause = getattr(error, "original_exception", None) or error
     message = str(cause) if isinstance(cause, Mp3burstError) else "The function failed: see its log for the cause."
     return f"{message}\n", 500, {"Content-Type": "text/plain; charset=utf-8"}
+
+
+def _problem(error: Any) -> tuple[str, int, dict[str, str]]:
+    """Returns what the framework refuses, such as a path with a line break, as problem+json in place of a page."""
+    detail = front.NOT_FOUND if error.code == 404 else front.MESSAGES.get(error.code, error.description)
+    body = {"type": "about:blank", "title": error.name, "status": error.code, "detail": detail}
+    headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    return json.dumps(body), error.code, {**headers, "Content-Type": "application/problem+json"}
 
 
 def _guarded(app: Wsgi, guard: SlowClientGuard) -> Wsgi:

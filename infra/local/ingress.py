@@ -125,7 +125,7 @@ class Ingress:
         if name is None and path in self._documents and not host.endswith(".localhost"):
             return _static(request, self._documents[path])
         if name is None:
-            return problem(404, "There is nothing at this address: check the path.")
+            return problem(404, front.NOT_FOUND)
         if self.draining:
             return problem(503, "mp3burst is stopping: try again once it has restarted.")
         client = _client(request, self._environ)
