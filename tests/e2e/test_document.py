@@ -1,0 +1,72 @@
+"""Every answer of a running platform is one that its OpenAPI document declares: schemathesis looks for others.
+
+``MP3BURST_API_SECONDS=600 ./scripts/test tests/e2e/test_document.py`` looks longer.
+"""
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.e2e.client import Client, wave_bytes
+from tests.e2e.tus import Tus
+from tests.support.paths import ROOT
+from tests.support.platform import Platform, start
+
+#: Of each of two runs.
+SECONDS: Final = int(os.environ.get("MP3BURST_API_SECONDS", "10"))
+#: What a document cannot say: which bytes are a video, which text is an address, and which field of a response is the
+#: id that another operation takes.
+LEFT_OUT: Final = "positive_data_acceptance,ensure_resource_availability"
+#: 410, 412, 413, 423 and 460 are those of tus, 507 that of a full disk.
+CONFIGURATION: Final = """
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 409, 410, 412, 413, 415, 422, 423, 429, 460, 507]
+[checks.missing_required_header]
+expected-statuses = [400, 401, 403, 404, 412, 415, 422, 429]
+"""
+
+
+@pytest.fixture(scope="module")
+def own_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform for these tests alone: they log in with wrong passwords until their network is locked out."""
+    with start(tmp_path_factory.mktemp("document") / "data") as platform:
+        yield platform
+
+
+@pytest.mark.parametrize("has_token", [True, False], ids=["with a token", "without"])
+def test_answers_are_those_of_the_document(own_platform: Platform, has_token: bool, tmp_path: Path) -> None:
+    me = Client(own_platform.url).sign_up()
+    configuration = tmp_path / "schemathesis.toml"
+    configuration.write_text(CONFIGURATION)
+    command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(configuration)]
+    command += ["run", f"{own_platform.url}/openapi.json", "--max-time", str(SECONDS), "--exclude-checks", LEFT_OUT]
+    command += ["--no-shrink", "--continue-on-failure", "--no-color", "--warnings", "off"]
+    command += ["--seed", "1"] if "MP3BURST_API_SECONDS" not in os.environ else []
+    # A stream of events takes 25 s: without a token it is refused at once.
+    authorized = ["--header", f"Authorization: Bearer {me.token}", "--exclude-path", "/jobs/events"]
+    command += authorized if has_token else []
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks",
+        "MP3BURST_OWN": json.dumps(belongings(me)),
+    }
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def belongings(me: Client) -> dict[str, str]:
+    """Returns what the user has: a job that is done, its MP3, an upload that is not complete, and a sound."""
+    wav = wave_bytes(0.5)
+    job = me.convert(io.BytesIO(wav), "a.wav")
+    upload = Tus(me).create(len(wav), filename="b.wav").location.rpartition("/")[2]
+    return {"job": job["job"], "fid": job["mp3"], "upload": upload, "wav": base64.b64encode(wav).decode()}
