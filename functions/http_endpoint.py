@@ -24,9 +24,10 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from events.errors import Mp3burstError
-from functions import security_log
+from functions import rate_limits, security_log
 from functions.auth.tokens import Identity
 from functions.operation import JSON, PROBLEM, Checked, Operation, Problem, check
+from functions.rate_limits import RateLimit
 from functions.settings import BadSetting
 
 #: Gets the request and the path's arguments.
@@ -49,6 +50,8 @@ PRIVATE_NETWORKS: Final = (
 _USER_FACING: Final = (503, 507)
 #: The key of a request's environ that has the username, once it is authenticated.
 _USER: Final = "mp3burst.user"
+#: The key that has the limits to tell the client of, by name.
+_LIMITS: Final = "mp3burst.limits"
 #: The key that has the scope of the request's operation.
 _SCOPE: Final = "mp3burst.scope"
 #: Of every response that does not set them itself: browsers neither cache, sniff, embed nor run anything, and tell no
@@ -130,6 +133,7 @@ class Routes:
             response = problem(500, _INTERNAL_ERROR)
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
+        response.headers.update(rate_limits.headers(request.environ.get(_LIMITS, {}).values()))
         return response
 
 
@@ -281,6 +285,11 @@ def _check_size(wsgi: Mapping[str, Any]) -> None:
         raise RequestURITooLarge("The address is too long: send a shorter path or query.")
 
 
+def tell_limit(request: Request, limit: RateLimit) -> None:
+    """Tells the client of a limit, whatever the response will be."""
+    request.environ.setdefault(_LIMITS, {})[limit.name] = limit
+
+
 def _log_refusal(request: Request, error: Mp3burstError) -> None:
     """Writes a line to the security log if the error's class has a ``security_event``."""
     if event := getattr(error, "security_event", None):
@@ -297,6 +306,8 @@ def _problem(request: Request, error: Mp3burstError) -> Response:
         response = problem(error.status, str(error) if error.status in _USER_FACING else _INTERNAL_ERROR)
     else:
         response = problem(error.status, str(error), getattr(error, "fields", None))
+    for limit in getattr(error, "limits", ()):
+        tell_limit(request, limit)
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="mp3burst"'
     retry_after = getattr(error, "retry_after", _RETRY_AFTER if error.status == 503 else None)

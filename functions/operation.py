@@ -30,6 +30,11 @@ Id = Annotated[str, Meta(pattern="^(?:[0-9a-f]{32}|[0-9a-f]{24})$")]
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 HTML: Final = "text/html; charset=utf-8"
+#: The headers of ``functions.rate_limits``.
+LIMITS: Final = {
+    "RateLimit-Policy": 'The limits that apply, such as `"transfers";q=8;qu="concurrent-requests"`.',
+    "RateLimit": 'What is left of each, such as `"transfers";r=7`.',
+}
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):

@@ -7,10 +7,14 @@ from typing import Final, Self
 
 from events.errors import Mp3burstError
 from functions.networks import networks
+from functions.rate_limits import RateLimit
 from functions.settings import number
 
 #: Seconds after which a client may try again.
 _RETRY_AFTER: Final = 5
+#: What clients are told.
+_NAME: Final = "transfers"
+_UNIT: Final = "concurrent-requests"
 
 
 class TooManyRequests(Mp3burstError):
@@ -19,9 +23,9 @@ class TooManyRequests(Mp3burstError):
     status = 429
     retry_after = _RETRY_AFTER
 
-    def __init__(self) -> None:
-        """Uses the one message there is for it."""
+    def __init__(self, limit: RateLimit) -> None:
         super().__init__("Too many transfers at once: try again when one of yours has ended.")
+        self.limits = (limit,)
 
 
 class Shares:
@@ -77,10 +81,10 @@ class Shares:
         Raises:
             TooManyRequests: the user or the network has its share, or all shares are taken.
         """
-        keys = [("total", ""), ("user", user), ("address", networks(address)[0])]
+        keys = _keys(user, address)
         with self._lock:
             if any(self._taken[key] >= self._limits[key[0]] for key in keys):
-                raise TooManyRequests
+                raise TooManyRequests(RateLimit(_NAME, self._limits["user"], 0, _UNIT, reset=_RETRY_AFTER))
             self._taken.update(keys)
 
         def release() -> None:
@@ -92,3 +96,13 @@ class Shares:
                 keys.clear()
 
         return release
+
+    def limit(self, user: str, address: str) -> RateLimit:
+        """Returns how many more requests of this user and network the instance would handle now."""
+        with self._lock:
+            left = min(self._limits[key[0]] - self._taken[key] for key in _keys(user, address))
+        return RateLimit(_NAME, self._limits["user"], max(0, left), _UNIT)
+
+
+def _keys(user: str, address: str) -> list[tuple[str, str]]:
+    return [("total", ""), ("user", user), ("address", networks(address)[0])]

@@ -23,6 +23,12 @@ REQUESTS_PER_SECOND: Final = 200
 BURST: Final = 1000
 #: Seconds after which a client that is refused may try again.
 RETRY_AFTER: Final = 5
+#: Of a response with status 429 (RateLimit as in functions/rate_limits.py).
+REFUSAL_HEADERS: Final = {
+    "Retry-After": str(RETRY_AFTER),
+    "RateLimit-Policy": f'"requests";q={BURST};w={BURST // REQUESTS_PER_SECOND}',
+    "RateLimit": f'"requests";r=0;t={RETRY_AFTER}',
+}
 #: Errors of the kernel that pass once something else is closed.
 OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 #: Seconds without accepting connections after one could not be accepted.

@@ -45,6 +45,7 @@ LAYERS = (
         "functions.networks",
         "functions.operation",
         "functions.options",
+        "functions.rate_limits",
         "functions.progress",
         "functions.push",
         "functions.settings",

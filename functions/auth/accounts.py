@@ -12,6 +12,7 @@ from events.errors import Mp3burstError
 from events.schema import AddressUnconfirmed
 from functions.auth.allowance import confirmations, use
 from functions.auth.limits import MAX_TYPED_USERNAME, MAX_USERNAME
+from functions.rate_limits import RateLimit
 from functions.state.database import Conflict, Database
 from functions.state.mails import ask_to_confirm
 from functions.state.schema import UserId, now, users
@@ -38,6 +39,7 @@ class WrongCredentials(Mp3burstError):
     """Unknown user or wrong password; the message is the same for both."""
 
     status = 401
+    limits: tuple[RateLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

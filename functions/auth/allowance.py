@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from events.errors import Mp3burstError
 from functions.email_address import mailbox
 from functions.networks import networks
+from functions.rate_limits import RateLimit
 from functions.state.database import Conflict, Database
 from functions.state.schema import logins, now
 
@@ -30,9 +31,20 @@ class AllowanceUsedUp(Mp3burstError):
 
     status = 429
 
-    def __init__(self, message: str, milliseconds: int) -> None:
+    def __init__(self, message: str, milliseconds: int, name: str, allowances: Sequence["Allowance"]) -> None:
+        """Describes the refusal.
+
+        Args:
+            message: the first part of the message.
+            milliseconds: until the next request is allowed, at most the interval of the allowance that is used up.
+            name: that of the limit, for the client.
+            allowances: of which at least one is used up.
+        """
         self.retry_after = max(1, -(-milliseconds // 1000))
         super().__init__(f"{message}: wait {self.retry_after} s and try again.")
+        used_up = min(allowances, key=lambda each: (each.interval < milliseconds, each.interval))
+        window = used_up.size * used_up.interval // 1000
+        self.limits = (RateLimit(name, used_up.size, 0, window=window, reset=self.retry_after),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +134,7 @@ class RegistrationLimit:
             # A concurrent registration from the same network inserted the row first, so this time it is updated.
             wait = self._database.run(lambda connection: use(connection, allowances))
         if wait:
-            raise AllowanceUsedUp("Too many registrations from your network", wait)
+            raise AllowanceUsedUp("Too many registrations from your network", wait, "registrations", allowances)
 
 
 def subject_id(kind: str, text: str) -> str:

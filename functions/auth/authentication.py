@@ -4,7 +4,7 @@ import functools
 
 from functions import security_log
 from functions.auth.accounts import Accounts, User, WrongCredentials, normalize_username
-from functions.auth.throttle import Throttle, TooManyFailures, login_attempt
+from functions.auth.throttle import Throttle, TooManyFailures, failed_logins, login_attempt
 
 
 def authenticate(username: str, password: str, address: str, accounts: Accounts, throttle: Throttle) -> User:
@@ -20,7 +20,8 @@ def authenticate(username: str, password: str, address: str, accounts: Accounts,
         standing = throttle.check(attempt)
         try:
             user = accounts.authenticate(username, password)
-        except WrongCredentials:
+        except WrongCredentials as error:
+            error.limits = (failed_logins(max(0, standing.free - 1)),)
             for subject, milliseconds in throttle.record_failure(attempt, standing).items():
                 record("login.locked", subject=subject, seconds=milliseconds // 1000)
             raise

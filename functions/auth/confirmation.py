@@ -62,8 +62,9 @@ class Confirmations:
                 return None
             if asked and connection.scalar(select(mails.c.id).where(mails.c.id == asked[-1].id)):
                 return asked[-1]  # an earlier try was committed, and only its confirmation was lost
-            if wait := use(connection, confirmations(row.email)):
-                raise AllowanceUsedUp("Too many emails to confirm this address", wait)
+            allowances = confirmations(row.email)
+            if wait := use(connection, allowances):
+                raise AllowanceUsedUp("Too many emails to confirm this address", wait, "confirmations", allowances)
             asked.append(ask_to_confirm(connection, user))
             return asked[-1]
 

@@ -19,6 +19,7 @@ from functions.auth.keys import PREFIX, ApiKeys, KnownKey, digest, is_well_forme
 from functions.auth.sessions import EndedTokens
 from functions.auth.tokens import AUDIENCE, ISSUER, Identity, NotAuthenticated, Verifier, bearer, verifier
 from functions.networks import networks
+from functions.rate_limits import RateLimit
 from functions.state.database import Database, shared
 from functions.state.schema import UserId, users
 
@@ -48,6 +49,8 @@ class TooManyUnknownKeys(Mp3burstError):
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"Too many invalid API keys from your network: wait {retry_after} s and try again.")
         self.retry_after = retry_after
+        window = int(_FREE_KEYS * _KEY_INTERVAL)
+        self.limits = (RateLimit("unknown-keys", _FREE_KEYS, 0, window=window, reset=retry_after),)
 
 
 class Remembered(Generic[K, V]):

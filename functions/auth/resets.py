@@ -14,6 +14,7 @@ from functions.state.schema import users
 
 #: Requests from one network at once, and in every further hour.
 REQUESTS_PER_HOUR: Final = 10
+_TOO_MANY: Final = "Too many requests from your network to reset a password"
 
 
 class Resets:
@@ -43,8 +44,9 @@ class Resets:
         nobody = secrets.token_hex(16)
 
         def offer(connection: Connection) -> PasswordForgotten | None:
-            if wait := use(connection, by_network("resets", address, REQUESTS_PER_HOUR)):
-                raise AllowanceUsedUp("Too many requests from your network to reset a password", wait)
+            allowances = by_network("resets", address, REQUESTS_PER_HOUR)
+            if wait := use(connection, allowances):
+                raise AllowanceUsedUp(_TOO_MANY, wait, "resets", allowances)
             found = select(users.c.id, users.c.email).where(users.c.username == name, users.c.deleted_at.is_(None))
             row = connection.execute(found).one_or_none()
             if use(connection, resets(row.email if row is not None else name)):

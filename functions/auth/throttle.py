@@ -13,6 +13,7 @@ from events.errors import Mp3burstError
 from functions.auth.accounts import normalize_username
 from functions.auth.allowance import locked_row, subject_id
 from functions.networks import networks
+from functions.rate_limits import RateLimit
 from functions.state.database import Conflict, Database
 from functions.state.schema import logins, now
 
@@ -46,6 +47,7 @@ class TooManyFailures(Mp3burstError):
         retry_after = max(1, -(-milliseconds // 1000))
         super().__init__(f"Too many failed logins: wait {retry_after} s and try again.")
         self.retry_after = retry_after
+        self.limits = (failed_logins(0, retry_after),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,13 @@ class Standing:
         is_known: whether the account has logged in from this network.
         has_failures: whether the account has failed from this network.
         is_fresh: whether a login has renewed the known network within the last day.
+        free: how many failures of the account from this network cause no lock.
     """
 
     is_known: bool
     has_failures: bool
     is_fresh: bool
+    free: int = _FREE_HERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,11 @@ class Count:
 
     refused_for: int = 0
     lock: int = 0
+
+
+def failed_logins(left: int, reset: int | None = None) -> RateLimit:
+    """Returns the limit of failed logins of an account from one network, as clients are told of it."""
+    return RateLimit("failed-logins", _FREE_HERE, left, window=_FREE_HERE * FORGIVEN_AFTER // 1000, reset=reset)
 
 
 def login_attempt(username: str, address: str) -> LoginAttempt:
@@ -146,7 +155,9 @@ class Throttle:
         longest = max((row.locked_for for row in rows if row.subject != exempt), default=0)
         if longest > 0:
             raise TooManyFailures(longest)
-        return Standing(known_for > 0, clears_in.get(attempt.here.id, 0) > 0, known_for > _RENEWED_BEFORE)
+        failures = -(-max(clears_in.get(attempt.here.id, 0), 0) // FORGIVEN_AFTER)
+        free = max(0, attempt.here.free - failures)
+        return Standing(known_for > 0, failures > 0, known_for > _RENEWED_BEFORE, free)
 
     def record_failure(self, attempt: LoginAttempt, standing: Standing) -> dict[str, int]:
         """Counts a failure. After the free ones, every further one doubles the lock: 2 s to 15 min.

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct, field
 
-from functions.operation import Answer, Operation
+from functions.operation import LIMITS, Answer, Operation
 
 
 class DownloadQuery(Struct, frozen=True):
@@ -40,6 +40,7 @@ _HEADERS: Final = {
     "ETag": "A strong validator: an MP3 never changes.",
     "Accept-Ranges": "bytes",
     "Content-Disposition": "The file's name, made from the video's.",
+    **LIMITS,
 }
 DOWNLOAD: Final = Operation(
     "GET",

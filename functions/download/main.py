@@ -20,7 +20,7 @@ from functions.auth.profiles import Profiles
 from functions.download import api
 from functions.download.archive import size_of, stream
 from functions.download.export import export
-from functions.http_endpoint import Routes, client_address, identify, problem, read_query
+from functions.http_endpoint import Routes, client_address, identify, problem, read_query, tell_limit
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id
 from functions.shares import Shares
 from functions.state.database import shared
@@ -54,7 +54,9 @@ def _download(request: Request) -> Response:
     deps = dependencies()
     query = read_query(request, api.DownloadQuery)
     owner = deps.links.verify(query.token, query.fid) if query.token else identify(request, os.environ).user
-    end = deps.shares.take(owner, client_address(request, os.environ))
+    address = client_address(request, os.environ)
+    end = deps.shares.take(owner, address)
+    tell_limit(request, deps.shares.limit(owner, address))
     try:
         response = respond(request, *find(query.fid, owner, deps))
     except BlobNotFound as error:

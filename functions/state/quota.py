@@ -17,6 +17,7 @@ from sqlalchemy import Connection, and_, bindparam, case, func, or_, select
 from events.errors import Mp3burstError, PermanentFailure
 from events.schema import JobId
 from functions.media import BlobId
+from functions.rate_limits import RateLimit
 from functions.settings import number
 from functions.state.blobs import Blobs, Grant, RenewingWriter
 from functions.state.database import Database
@@ -73,6 +74,13 @@ class TooManyJobs(Mp3burstError):
     security_event = "upload.refused"
     reason = "jobs"
 
+    def __init__(self, in_progress: int, allowed: int) -> None:
+        super().__init__(
+            f"You have {in_progress} uploads and conversions in progress, and {allowed} are allowed: "
+            "wait until one finishes, or delete one."
+        )
+        self.limits = (RateLimit("jobs", allowed, 0, "concurrent-requests", reset=_RETRY_AFTER),)
+
 
 class QuotaFull(PermanentFailure):
     """The upload or the MP3 does not fit into the user's quota."""
@@ -80,6 +88,10 @@ class QuotaFull(PermanentFailure):
     status = 413
     security_event = "upload.refused"
     reason = "bytes"
+
+    def __init__(self, message: str, size: int, left: int) -> None:
+        super().__init__(message)
+        self.limits = (RateLimit("storage", size, left, "content-bytes"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +188,14 @@ class Quota:
         connection.execute(_LOCK_USER, {"owner": identity.user})
         used, in_progress = connection.execute(_USAGE, {"owner": identity.user, "own": blob, "job": ""}).one()
         if is_new and 0 < self.jobs <= in_progress:
-            raise TooManyJobs(
-                f"You have {in_progress} uploads and conversions in progress, and {self.jobs} are allowed: "
-                "wait until one finishes, or delete one."
-            )
+            raise TooManyJobs(in_progress, self.jobs)
         left = max(self.size - int(used), 0)
         if self.size and max(minimum, 1) > left:
             raise QuotaFull(
                 f"You may store {self.size} bytes of videos and MP3s, and {left} are left: "
-                "delete a job that you no longer need."
+                "delete a job that you no longer need.",
+                self.size,
+                left,
             )
         return min(size, left) if self.size else size
 
@@ -196,7 +207,9 @@ class Quota:
         if minimum > left:
             raise QuotaFull(
                 f"The MP3 needs about {minimum} bytes. You may store {self.size} bytes of videos and MP3s, and {left} "
-                "are left: delete a job that you no longer need or choose a lower bit rate, and upload the file again."
+                "are left: delete a job that you no longer need or choose a lower bit rate, and upload the file again.",
+                self.size,
+                left,
             )
         return min(size, left)
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, field
 
-from functions.operation import Answer, Body, Id, Operation
+from functions.operation import LIMITS, Answer, Body, Id, Operation
 from functions.options import BITRATES, MAX_FADE, MAX_SECONDS, MAX_TRACK, MAX_VBR, MAX_VOLUME
 
 _TIME: Final[dict[str, Any]] = {"examples": ["83.5", "1:23.5", "1:02:03"]}
@@ -119,7 +119,14 @@ UPLOAD: Final = Operation(
     "POST",
     "/upload",
     "Upload a video in one request",
-    (Answer(202, "The video is stored and waits to be converted.", NewJob, headers={"Location": "`/jobs/JOB`."}),),
+    (
+        Answer(
+            202,
+            "The video is stored and waits to be converted.",
+            NewJob,
+            headers={"Location": "`/jobs/JOB`.", **LIMITS},
+        ),
+    ),
     scope="upload",
     query=UploadQuery,
     headers=UploadHeaders,

@@ -3,14 +3,14 @@
 import importlib
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
-from functions.operation import JSON, PROBLEM, Access, Answer, Operation, Problem
+from functions.operation import JSON, LIMITS, PROBLEM, Access, Answer, Operation, Problem
 from infra import front
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -73,7 +73,14 @@ _NOT_ALLOWED: Final = "The API key lacks the scope, or the request has a cookie 
 _INVALID: Final = "A value is missing or invalid; `errors` says what is wrong with each."
 #: Of every request: those of the servers in front of the functions.
 COMMON: Final = tuple(status for status in front.MESSAGES if status != 405)
-_RETRY_AFTER: Final = {429, 503, 507}
+_RETRY_AFTER: Final = {"Retry-After": "Seconds to wait before the next try."}
+_PROBLEM_HEADERS: Final[dict[int, Mapping[str, str]]] = {
+    401: {"WWW-Authenticate": "The scheme that the server expects."},
+    413: LIMITS,
+    429: _RETRY_AFTER | LIMITS,
+    503: _RETRY_AFTER,
+    507: _RETRY_AFTER,
+}
 
 
 def operations() -> dict[str, list[Operation]]:
@@ -215,6 +222,8 @@ def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     if "token" in _ACCESS[operation.access]:
         problems.setdefault(401, _UNAUTHENTICATED)
         problems.setdefault(403, _NOT_ALLOWED)
+    if operation.parameters:
+        problems.setdefault(404, front.NOT_FOUND)
     if operation.body or any(_may_be_invalid(each) for each in _parameters(operation)):
         problems.setdefault(422, _INVALID)
     responses |= {str(status): _problem(status, meaning, has_body) for status, meaning in problems.items()}
@@ -232,9 +241,7 @@ def _may_be_invalid(parameter: dict[str, Any]) -> bool:
 def _answer(answer: Answer, schemas: _Schemas, has_body: bool) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.meaning}
     if answer.headers:
-        described["headers"] = {
-            name: {"description": meaning, "schema": {"type": "string"}} for name, meaning in answer.headers.items()
-        }
+        described["headers"] = _headers(answer.headers)
     if answer.content_type and has_body:
         is_json = answer.content_type == JSON
         described["content"] = {answer.content_type: {"schema": schemas.reference(answer.type) if is_json else {}}}
@@ -242,16 +249,14 @@ def _answer(answer: Answer, schemas: _Schemas, has_body: bool) -> dict[str, Any]
 
 
 def _problem(status: int, meaning: str, has_body: bool = True) -> dict[str, Any]:
-    described: dict[str, Any] = {"description": meaning}
+    described: dict[str, Any] = {"description": meaning, "headers": _headers(_PROBLEM_HEADERS.get(status, {}))}
     if has_body:
         described["content"] = {PROBLEM: {"schema": {"$ref": _REFERENCE.format(name=Problem.__name__)}}}
-    if status in _RETRY_AFTER:
-        waiting = {"description": "Seconds to wait before the next try.", "schema": {"type": "integer", "minimum": 1}}
-        described["headers"] = {"Retry-After": waiting}
-    if status == 401:
-        challenge = {"description": "The scheme that the server expects.", "schema": {"type": "string"}}
-        described["headers"] = {"WWW-Authenticate": challenge}
     return described
+
+
+def _headers(meanings: Mapping[str, str]) -> dict[str, Any]:
+    return {name: {"description": meaning, "schema": {"type": "string"}} for name, meaning in meanings.items()}
 
 
 def _common_name(status: int) -> str:

@@ -13,5 +13,5 @@ def problem(status: int, detail: str) -> web.Response:
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     headers = {"Content-Type": "application/problem+json"}
     if status == 429:
-        headers["Retry-After"] = str(front.RETRY_AFTER)
+        headers |= front.REFUSAL_HEADERS
     return web.Response(status=status, body=json.dumps(body).encode(), headers=headers)

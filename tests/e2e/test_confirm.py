@@ -75,6 +75,7 @@ def test_a_stranger_gets_one_mail_and_no_other(platform: Platform) -> None:
     assert attacker.convert(BytesIO(b"ID3" + bytes(5000)), HOSTILE[0])["status"] == "failed"
     answer = attacker.call("POST", "/confirm/again", b"")
     assert int(answer.headers["Retry-After"]) > 500
+    assert answer.headers["RateLimit-Policy"] == '"confirmations";q=1;w=600'
     answer.problem(429)
     assert await_mail(platform, stranger, 1)["Message-ID"] == mail["Message-ID"]
 
@@ -136,5 +137,7 @@ def test_registrations_from_one_network_are_limited(platform: Platform) -> None:
     assert statuses[0] == 201
     assert statuses[-1] == 429
     assert 1 <= int(answer.headers["Retry-After"]) <= 360
+    assert answer.headers["RateLimit-Policy"] == '"registrations";q=10;w=3600'
+    assert answer.headers["RateLimit"] == f'"registrations";r=0;t={answer.headers["Retry-After"]}'
     assert answer.problem(429)["detail"].startswith("Too many registrations from your network: wait ")
     await_mail(platform, "eve@example.com", 1)

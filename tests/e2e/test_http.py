@@ -213,11 +213,17 @@ def test_login_does_not_reveal_whether_a_user_exists(me: Client) -> None:
 
 
 def test_login_locks_an_account_after_failures_for_a_short_time(me: Client) -> None:
+    told = []
     for _ in range(6):
-        me.login(me.username, "wrong password", "127.2.0.100").problem(401)
+        wrong = me.login(me.username, "wrong password", "127.2.0.100")
+        wrong.problem(401)
+        told.append(wrong.headers["RateLimit"])
+    assert told == [f'"failed-logins";r={left}' for left in (4, 3, 2, 1, 0, 0)]
     locked = me.login(me.username, PASSWORD, "127.2.0.100")
     locked.problem(429)
     assert 1 <= int(locked.headers["Retry-After"]) <= 2
+    assert locked.headers["RateLimit-Policy"] == '"failed-logins";q=5;w=4500'
+    assert locked.headers["RateLimit"] == f'"failed-logins";r=0;t={locked.headers["Retry-After"]}'
     # The owner can still use a token, log in from another address, and log in from here a little later.
     assert me.jobs()["jobs"] == []
     assert me.login(me.username, PASSWORD, "127.2.0.7").status == 200

@@ -39,6 +39,7 @@ def test_too_many_uploads_at_once_are_refused_until_one_ends(me: Client) -> None
     for refused in (Tus(me).post(Upload_Length="1000"), me.try_upload(BytesIO(SOUND), "a.wav")):
         assert "2 uploads and conversions in progress" in refused.problem(429)["detail"]
         assert int(refused.headers["Retry-After"]) > 0
+        assert '"jobs";r=0;t=30' in refused.headers["RateLimit"]
     assert uploads[0].delete().status == 204
     job = me.upload(BytesIO(SOUND), "a.wav")["job"]
     uploads[1].delete()

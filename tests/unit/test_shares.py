@@ -69,6 +69,8 @@ def test_uploads_beyond_the_share_are_refused_before_their_body_is_read() -> Non
     ends = [upload_dependencies().shares.take(USER, "192.0.2.1") for _ in range(2)]
     refused = upload().send()
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
+    assert refused.headers["RateLimit-Policy"] == '"transfers";q=2;qu="concurrent-requests"'
+    assert refused.headers["RateLimit"] == '"transfers";r=0;t=5'
     created = Call("upload", "POST", "/files", headers={**HEADERS, "Upload-Length": "620"}).send()
     assert created.status_code == 201
     part = {**HEADERS, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
@@ -76,7 +78,10 @@ def test_uploads_beyond_the_share_are_refused_before_their_body_is_read() -> Non
     assert patch.send().status_code == 429
     ends[0]()
     assert [upload().send().status_code for _ in range(3)] == [202] * 3
-    assert patch.send().status_code == 204
+    ends[1]()
+    assert upload().send().headers["RateLimit"] == '"transfers";r=1'
+    accepted = patch.send()
+    assert (accepted.status_code, accepted.headers["RateLimit"]) == (204, '"transfers";r=1')
 
 
 @pytest.mark.usefixtures("settings")
@@ -89,6 +94,7 @@ def test_downloads_count_until_they_have_ended(settings: pytest.MonkeyPatch) -> 
     assert [call.send().status_code for _ in range(3)] == [304] * 3
     settings.setattr("functions.download.main.respond", lambda _: Response(iter([b"1"]), direct_passthrough=True))
     open_downloads = [call.send() for _ in range(2)]
+    assert [each.headers["RateLimit"] for each in open_downloads] == ['"transfers";r=1', '"transfers";r=0']
     refused = call.send()
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
     open_downloads[0].close()

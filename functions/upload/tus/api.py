@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
-from functions.operation import Answer, Body, Operation
+from functions.operation import LIMITS, Answer, Body, Operation
 
 VERSION: Final = "1.0.0"
 #: Bytes of Upload-Metadata. HEAD returns it among other headers, and nginx accepts 4 KiB of those.
@@ -103,7 +103,7 @@ CREATE: Final = Operation(
         Answer(
             201,
             "The upload exists: send its parts to `Location`.",
-            headers={**_PROGRESS, "Location": "`/files/UPLOAD`."},
+            headers={**_PROGRESS, **LIMITS, "Location": "`/files/UPLOAD`."},
         ),
     ),
     description="The body may have the first part of the file.",
@@ -137,7 +137,7 @@ APPEND: Final = Operation(
     "PATCH",
     "/files/{upload}",
     "Upload a part",
-    (Answer(204, "The part is stored.", headers=_PROGRESS),),
+    (Answer(204, "The part is stored.", headers={**_PROGRESS, **LIMITS}),),
     description="A request that breaks off keeps what has arrived: ask for the offset and continue from there.",
     scope="upload",
     parameters=_UPLOAD,

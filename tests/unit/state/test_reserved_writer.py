@@ -23,7 +23,7 @@ class TenBytes:
 
     def extend(self, size: int) -> None:
         if size > 10:
-            raise QuotaFull("full")
+            raise QuotaFull("full", 0, 0)
 
 
 def test_writing_stops_before_bytes_that_are_not_reserved() -> None:
