@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import Tus
 from tests.support.paths import ROOT
 from tests.support.platform import Platform, start
+from tests.support.processes import wait_for
+from tests.test_docs import section
 
 #: Of each of two runs.
 SECONDS: Final = int(os.environ.get("MP3BURST_API_SECONDS", "10"))
@@ -37,7 +40,7 @@ expected-statuses = [400, 401, 403, 404, 412, 415, 422, 429]
 @pytest.fixture(scope="module")
 def own_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform for these tests alone: they log in with wrong passwords until their network is locked out."""
-    with start(tmp_path_factory.mktemp("document") / "data") as platform:
+    with start(tmp_path_factory.mktemp("document") / "data", env={"CONFIRM_EMAIL": "on"}) as platform:
         yield platform
 
 
@@ -71,3 +74,55 @@ def belongings(me: Client) -> dict[str, str]:
     job = me.convert(io.BytesIO(wav), "a.wav")
     upload = Tus(me).create(len(wav), filename="b.wav").location.rpartition("/")[2]
     return {"job": job["job"], "fid": job["mp3"], "upload": upload, "wav": base64.b64encode(wav).decode()}
+
+
+class Shell:
+    """Runs commands of the documentation one by one, with what earlier ones have printed in place of the names."""
+
+    def __init__(self, folder: Path, **known: str) -> None:
+        self.folder = folder
+        self.known = known
+
+    def run(self, command: str) -> str:
+        for name, value in self.known.items():
+            command = re.sub(rf"\$?\b{name}\b", value, command)
+        done = subprocess.run(["bash", "-c", command], cwd=self.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (command, done.stderr)
+        assert "about:blank" not in done.stdout, (command, done.stdout)
+        return done.stdout
+
+
+def commands(heading: str) -> list[str]:
+    """Returns the commands of a section of docs/api.md."""
+    code = section((ROOT / "docs/api.md").read_text(), heading).replace("\\\n", "")
+    return [line.strip() for line in code.splitlines() if line.startswith("    ")]
+
+
+def test_examples_of_the_documentation_work(own_platform: Platform, tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(own_platform.data)
+    (tmp_path / "video.mp4").write_bytes(wave_bytes(1))
+    shell = Shell(tmp_path, **{"localhost:8080": own_platform.url.removeprefix("http://")})
+    register, mail, confirm, log_in, validate, upload, jobs, job, download, delete = commands("## Try the calls")
+
+    shell.run(register)
+    shell.known["LINK"] = wait_for(lambda: shell.run(f"{mail.partition('#')[0]} || true").strip(), "the mail")
+    assert "confirmed" in shell.run(confirm)
+    assert log_in.startswith("TOKEN=$(")
+    shell.known["TOKEN"] = shell.run(f"{log_in}; echo $TOKEN").strip()
+    assert json.loads(shell.run(validate))["username"] == "ann@example.org"
+    shell.known["JOB"] = json.loads(shell.run(upload))["job"]
+    assert json.loads(shell.run(jobs))["jobs"][0]["job"] == shell.known["JOB"]
+    done = wait_for(lambda: (found := json.loads(shell.run(job)))["status"] == "done" and found, "the MP3")
+    shell.known["MP3"] = done["mp3"]
+    shell.run(download)
+    assert (tmp_path / "video.mp3").stat().st_size > 1000
+
+    create, ask, append = commands("## Uploads that resume")
+    location = re.search(r"Location: /files/(\w+)", shell.run(create))
+    assert location
+    shell.known["UPLOAD"] = location[1]
+    offset = re.search(r"Upload-Offset: (\d+)", shell.run(ask))
+    assert offset
+    shell.known["OFFSET"] = offset[1]
+    assert "Mp3burst-Job: " in shell.run(append)
+    shell.run(delete)
