@@ -15,6 +15,7 @@ from tests.support.processes import shell_program
 def test_every_image_has_a_bill() -> None:
     services = yaml.safe_load((ROOT / "infra/compose.yaml").read_text())["services"].values()
     ours = {service["image"] for service in services if service["image"].startswith("mp3burst/")}
+    ours.remove("mp3burst/gateway:latest")  # nginx, without Python
     assert {f"mp3burst/{name}:latest" for name in sbom.image_names()} == ours
 
 
