@@ -18,6 +18,7 @@ from werkzeug.test import EnvironBuilder
 from events.errors import Mp3burstError
 from functions.auth.accounts import Accounts, WrongCredentials, normalize_username
 from functions.auth.links import Links
+from functions.auth.throttle import Standing
 from functions.email_address import MAX_LENGTH, BadAddress, parse
 from functions.http_endpoint import JSON_LIMIT
 from functions.options import Options
@@ -74,8 +75,12 @@ def worst(size: int) -> Iterator[tuple[str, str]]:
 
 
 GOOD = {"name": "Ann", "username": "", "password": "correct horse", "email": "ann@example.org"}
+REGISTER = Call("register", "POST", "/register", body=json.dumps(GOOD).encode())
+DOWNLOAD = Call("download", "GET", "/download", f"fid={FID}", headers={"Authorization": TOKEN})
+UPLOAD = Call("upload", "POST", "/upload", "vbr=99", headers={"Authorization": TOKEN, "Content-Type": "video/mp4"})
+TUS_UPLOAD = Call("upload", "POST", "/files", headers={"Authorization": TOKEN, **TUS, "Upload-Metadata": "vbr OTk="})
 CALLS = (
-    Call("register", "POST", "/register", body=json.dumps(GOOD).encode()),
+    REGISTER,
     Call("login", "POST", "/login", headers={"Authorization": basic("ann", "wrong horse")}),
     Call("confirm", "GET", "/confirm", "token=a.b.c"),
     Call("confirm", "POST", "/unsubscribe", "token=a.b.c"),
@@ -83,9 +88,9 @@ CALLS = (
     Call("status", "GET", "/jobs", headers={"Authorization": TOKEN}),
     Call("status", "GET", f"/jobs/{JOB}", headers={"Authorization": TOKEN}),
     Call("status", "DELETE", f"/jobs/{JOB}", headers={"Authorization": TOKEN}),
-    Call("download", "GET", "/download", f"fid={FID}", headers={"Authorization": TOKEN}),
-    Call("upload", "POST", "/upload", "vbr=99", headers={"Authorization": TOKEN, "Content-Type": "video/mp4"}),
-    Call("upload", "POST", "/files", headers={"Authorization": TOKEN, **TUS, "Upload-Metadata": "vbr OTk="}),
+    DOWNLOAD,
+    UPLOAD,
+    TUS_UPLOAD,
     Call("upload", "PATCH", f"/files/{JOB}", headers={"Authorization": TOKEN, **TUS}),
     Call("account", "POST", "/password-reset", body=b'{"username": "ann"}'),
     Call("account", "GET", "/password-reset/new", "token=a.b.c"),
@@ -97,7 +102,8 @@ every_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.met
 def _functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with functions(tmp_path_factory.mktemp("functions")) as patch:
         # Locks would answer before anything is parsed, and hashing a password takes longer than any attack should.
-        patch.setattr("functions.auth.throttle.Throttle.check", lambda *_: None)
+        standing = Standing(is_known=False, has_failures=False, is_fresh=False)
+        patch.setattr("functions.auth.throttle.Throttle.check", lambda *_: standing)
         patch.setattr("functions.auth.throttle.Throttle.record_failure", lambda *_: {})
         patch.setattr(Accounts, "authenticate", _refuse)
         yield
@@ -188,7 +194,7 @@ def register(body: bytes) -> Call:
 def test_fields_of_a_registration(key: str) -> None:
     texts = worst(JSON_LIMIT - 1_000)
     calls = {name: register(json.dumps(GOOD | {key: text}, ensure_ascii=False).encode()) for name, text in texts}
-    attack(calls, budget(CALLS[0]))
+    attack(calls, budget(REGISTER))
 
 
 def test_json_of_a_registration() -> None:
@@ -196,7 +202,7 @@ def test_json_of_a_registration() -> None:
     calls["escapes"] = register(b'{"name":"' + b"\\u0344" * 10_000)
     calls["many keys"] = register(json.dumps(dict.fromkeys(map(str, range(8_000)))).encode()[:JSON_LIMIT])
     calls["endless"] = register(b"[" * (8 << 20))
-    attack(calls, budget(CALLS[0]))
+    attack(calls, budget(REGISTER))
 
 
 def test_tus_metadata() -> None:
@@ -205,9 +211,9 @@ def test_tus_metadata() -> None:
         for name, text in worst(size * 3 // 4 - 20):
             for key in ("filename", "start", "unknown"):
                 pair = f"{key} {base64.b64encode(text.encode()).decode()}"
-                calls[f"{key} {name}"] = CALLS[8].having(Upload_Metadata=f"vbr OTk=,{pair}")
-        calls[f"{size} keys"] = CALLS[8].having(Upload_Metadata=",".join(f"k{n} YQ==" for n in range(size // 12)))
-    attack(calls, budget(CALLS[8]))
+                calls[f"{key} {name}"] = TUS_UPLOAD.having(Upload_Metadata=f"vbr OTk=,{pair}")
+        calls[f"{size} keys"] = TUS_UPLOAD.having(Upload_Metadata=",".join(f"k{n} YQ==" for n in range(size // 12)))
+    attack(calls, budget(TUS_UPLOAD))
 
 
 BOUNDARY = "b" * 30
@@ -258,7 +264,7 @@ def parsed(body: bytes, boundary: str = BOUNDARY) -> None:
 @pytest.mark.parametrize("name", hostile_forms())
 def test_forms(name: str) -> None:
     ordinary = part(FILE, bytes(FORM)) + f"--{BOUNDARY}--\r\n".encode()
-    trivial = cpu_time(CALLS[7].send)
+    trivial = cpu_time(UPLOAD.send)
     form = hostile_forms()[name]
     assert cpu_time(lambda: parsed(form)) < 10 * cpu_time(lambda: parsed(ordinary)) + HEADROOM * trivial
 
@@ -266,7 +272,7 @@ def test_forms(name: str) -> None:
 def test_a_long_boundary() -> None:
     boundary = "b" * 8_000
     body = part(FILE, b"\r\n--" + b"b" * FORM, boundary)
-    assert cpu_time(lambda: parsed(body, boundary)) < HEADROOM * cpu_time(CALLS[7].send)
+    assert cpu_time(lambda: parsed(body, boundary)) < HEADROOM * cpu_time(UPLOAD.send)
 
 
 @pytest.mark.parametrize(
@@ -295,4 +301,4 @@ def test_download_links() -> None:
         forged = _base64url(text)
         for token in (f"{forged}.{payload}.{signature}", f"{head}.{forged}.{signature}", f"{head}.{payload}.{forged}"):
             calls[f"{name} {token[:20]}"] = Call("download", "GET", "/download", f"fid={FID}&token={token}")
-    attack(calls, budget(CALLS[6]))
+    attack(calls, budget(DOWNLOAD))
