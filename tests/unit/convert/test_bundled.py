@@ -11,7 +11,7 @@ import pytest
 from functions.convert import pipeline
 from functions.convert.errors import EncoderKilled, TemporaryStorageFull
 from functions.convert.ffmpeg import encoder
-from functions.convert.ffmpeg.encoder import EncoderInput
+from functions.convert.ffmpeg.encoder import EncoderInput, EncoderRun
 from functions.convert.plan import FrameRange, plan_for
 from functions.options import Options
 from tests.support import clips, tracks
@@ -121,6 +121,27 @@ def test_only_the_encoder_that_meets_the_damage_falls_back(tmp_path: Path) -> No
     _, mp3, ways, _ = convert(video, tmp_path, encoders=2)
     assert sorted(ways) == ["bundled", "bundled", "staged"]
     assert mp3 == one_ffmpeg(video, tmp_path)
+
+
+def test_chained_opus_takes_one_encoder_for_each_range(tmp_path: Path) -> None:
+    links = [clips.clip(tmp_path / f"{n}.opus", "-c:a", "libopus", seconds=2).read_bytes() for n in range(5)]
+    (tmp_path / "chain.opus").write_bytes(b"".join(links))
+    result, _, ways, _ = convert(tmp_path / "chain.opus", tmp_path)
+    assert (result.duration, result.warning, ways) == (10, None, ["bundled"] * 2)
+
+
+def test_range_takes_at_most_three_runs(tmp_path: Path) -> None:
+    for outcomes in itertools.product([(0, False), (1, False), (1, True)], repeat=5):
+        run = EncoderRun(FrameRange(0, None), tmp_path / "frames")
+        runs = 0
+        for errors, unencodable in outcomes:
+            runs += 1
+            run.errors = errors
+            run.unencodable = unencodable
+            if not run.needs_another:
+                break
+            run = run.another()
+        assert runs <= 3
 
 
 def test_ffmpeg_without_amovie_runs_in_stages(tmp_path: Path) -> None:
