@@ -62,8 +62,8 @@ def test_two_mono_tracks_become_the_mp3_of_a_stereo_file(name: str, arguments: s
     video = pair(tmp_path / name, *arguments.split())
     alike = "[0:a:{}]aresample=48000,aformat=sample_fmts=fltp[{}];"
     stereo = merged(video, f"{alike.format(0, 'l')}{alike.format(1, 'r')}[l][r]join")
-    assert frames(video, tmp_path, BOTH) == frames(stereo, tmp_path, Options())
-    result, _ = convert(video, tmp_path, BOTH)
+    result, mp3 = convert(video, tmp_path, BOTH)
+    assert clips.without_id3(mp3.read_bytes()) == frames(stereo, tmp_path, Options())
     assert (result.warning, result.copied) == (None, False)
 
 
@@ -82,8 +82,8 @@ def test_late_track_is_aligned_to_the_sample(name: str, arguments: str, tmp_path
     video = pair(tmp_path / name, *arguments.split(), right="atrim=start=0.5")
     whole = pair(tmp_path / "whole.mkv", "-c:a", "flac")
     late = "[0:a:1]atrim=start_sample=24000,adelay=24000S[r];[0:a:0][r]amerge"
-    assert frames(video, tmp_path, BOTH) == frames(merged(whole, late), tmp_path, Options())
-    result, _ = convert(video, tmp_path, BOTH)
+    result, mp3 = convert(video, tmp_path, BOTH)
+    assert clips.without_id3(mp3.read_bytes()) == frames(merged(whole, late), tmp_path, Options())
     assert (result.warning, result.duration) == (None, 12)
 
 
