@@ -20,12 +20,11 @@ CHOOSE = "for left and right choose two mono tracks, or convert one track."
 def pair(path: Path, *arguments: object, left: str = "anull", right: str = "anull") -> Path:
     """Makes a video of 12 seconds with two mono tracks, after filters."""
     sound = clips.clip(path.with_name("sound.wav"), "-c:a", "pcm_s16le", seconds=12)
-    graph = (
-        f"[0:a]channelsplit[a][b];[a]aformat=channel_layouts=mono,{left}[l];[b]aformat=channel_layouts=mono,{right}[r]"
-    )
+    # An input for each: ffmpeg may loop if one of two outputs of a filter ends before the other.
+    graph = f"[0:a]pan=mono|c0=c0,{left}[l];[1:a]pan=mono|c0=c1,{right}[r]"
     clips.run(
-        *("-i", sound, "-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=12", "-filter_complex", graph),
-        *("-map", "1:v", "-map", "[l]", "-map", "[r]", "-c:v", "mpeg2video", *arguments, path),
+        *("-i", sound, "-i", sound, "-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=12", "-filter_complex", graph),
+        *("-map", "2:v", "-map", "[l]", "-map", "[r]", "-c:v", "mpeg2video", *arguments, path),
     )
     return path
 
