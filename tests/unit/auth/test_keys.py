@@ -40,7 +40,9 @@ def test_keys_of_operators() -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", ["x", new_key(), f"{'0' * 64}:ann:read", f"{'0' * 64}:{'a' * 32}:", f"{'0' * 64}:{'a' * 32}:write"]
+    "entry",
+    ["x", new_key(), f"{'0' * 64}:ann:read", f"{'0' * 64}:{'a' * 32}:", f"{'0' * 64}:{'a' * 32}:write"],
+    ids=["text", "key", "username", "no scope", "unknown scope"],
 )
 def test_malformed_keys_of_operators_are_refused(entry: str) -> None:
     with pytest.raises(BadSetting, match="API_KEYS must be") as refused:
