@@ -155,7 +155,8 @@ def reset_password(reset: Reset, password: str, deps: Dependencies) -> str:
     """Sets the password of a link's user; returns the username.
 
     Raises:
-        BadLink: the link was used, or the user's tokens were withdrawn since; or the user was deleted.
+        BadLink: since the link was made it was used, or the user's tokens were withdrawn; or the user has another
+            address, or was deleted.
         Unprocessable: the password is one that nobody may choose.
     """
     used = BadLink("This link was used already, or is no longer valid: ask for a new one with POST /password-reset.")
@@ -163,7 +164,7 @@ def reset_password(reset: Reset, password: str, deps: Dependencies) -> str:
         profile = deps.profiles.get(reset.user)
     except NotAuthenticated as error:
         raise used from error
-    if profile.token_version != reset.version:
+    if not reset.is_for(profile.token_version, profile.email):
         raise used
     try:
         change_password(profile, password, deps, "password")

@@ -56,10 +56,18 @@ class Confirmation:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Whose password a link resets, if the user's tokens still have this version: once."""
+    """Whose password a link resets, if the user's tokens still have this version: once.
+
+    It was sent to an address of which the link contains only a digest.
+    """
 
     user: UserId
     version: int
+    digest: str
+
+    def is_for(self, version: int, email: str) -> bool:
+        """Returns whether this is the version of the user's tokens and the user's address."""
+        return self.version == version and hmac.compare_digest(self.digest, _digest(email))
 
 
 class Links:
@@ -160,17 +168,20 @@ class Links:
         claims = self._claims(_CONFIRM, token, ("address", "exp"))
         return Confirmation(UserId(str(claims["sub"])), str(claims["address"]))
 
-    def make_reset(self, user: UserId, version: int) -> str:
+    def make_reset(self, user: UserId, version: int, email: str) -> str:
         """Returns the URL that resets the user's password, valid for RESET_SECONDS from now.
 
         Args:
             user: the user.
             version: of the user's tokens: a new password changes it, so the link works once.
+            email: where the link is sent to; once the user has another address, the link works no more.
 
         Raises:
             BadSetting: PUBLIC_URL is not set.
         """
-        token = self._sign(_RESET, sub=user, ver=version, exp=int(time.time() + RESET_SECONDS))
+        token = self._sign(
+            _RESET, sub=user, ver=version, address=_digest(email), exp=int(time.time() + RESET_SECONDS)
+        )
         return f"{self.public_url}/password-reset/new?token={token}"
 
     def verify_reset(self, token: str) -> Reset:
@@ -179,8 +190,8 @@ class Links:
         Raises:
             BadLink: the link has expired or was not signed by us.
         """
-        claims = self._claims(_RESET, token, ("ver", "exp"))
-        return Reset(UserId(str(claims["sub"])), int(claims["ver"]))
+        claims = self._claims(_RESET, token, ("ver", "address", "exp"))
+        return Reset(UserId(str(claims["sub"])), int(claims["ver"]), str(claims["address"]))
 
     def make_unsubscription(self, user: UserId) -> str:
         """Returns the URL that unsubscribes the user from mails about jobs. It does not expire.

@@ -119,7 +119,7 @@ def write(event: str, lease: Lease[MailRow], addressee: Addressee, links: Links)
     job = addressee.job
     message_id = message_id_of(event)
     if lease.row.kind == PasswordForgotten.type:
-        url = links.make_reset(addressee.user, addressee.token_version)
+        url = links.make_reset(addressee.user, addressee.token_version, addressee.email)
         return message.reset(addressee.email, links.public_url, url, message_id)
     if job is None:
         link = message.Link(links.make_confirmation(addressee.user, addressee.email), links.days)

@@ -57,6 +57,9 @@ def test_mail_has_a_link_for_the_version_of_the_tokens(database: Database, ann: 
     ]
     reset = LINKS.verify_reset(url.partition("token=")[2])
     assert (reset.user, reset.version) == (ann, 7)
+    assert reset.is_for(7, "ann@example.org")
+    assert not reset.is_for(8, "ann@example.org")
+    assert not reset.is_for(7, "ann@example.com"), "whoever reads the old address must not take over the account"
     assert send(database, event) == []
     assert rows(database)[0].state == "sent"
 
