@@ -22,7 +22,7 @@ MEMORY_KIB: Final = 19_456
 PASSES: Final = 2
 #: Registrations that name one address at once insert its allowance in turn.
 _MAX_TRIES: Final = 3
-_BY_USERNAME: Final = select(users).where(users.c.username == bindparam("name"))
+_BY_USERNAME: Final = select(users).where(users.c.username == bindparam("name"), users.c.deleted_at.is_(None))
 #: The hash of a random, discarded password with these parameters, checked when there is no such user: the check then
 #: takes as long as for a user who exists.
 _DUMMY_HASH: Final = "$argon2id$v=19$m=19456,t=2,p=1$xPBmdTdtccdhDWsoFZnTxw$XaoTqvduO0a4UYM+PyHvKvO8+9+lozuxUfvbIF/O8NI"

@@ -96,6 +96,8 @@ def test_deleted_account_leaves_nothing(database: Database, ann: UserId) -> None
         Profiles(database).get(ann)
     with pytest.raises(WrongCredentials):
         Accounts(database).authenticate("ann", PASSWORD)
+    with pytest.raises(WrongCredentials):
+        Accounts(database).authenticate(f"deleted\uff1a{ann}", PASSWORD)  # a fullwidth colon, which becomes a colon
     with pytest.raises(KeyNotFound):
         ApiKeys(database).create(ann, "backup", ["read"])
     assert ApiKeys(database).of(ann) == []
