@@ -34,7 +34,7 @@ def main() -> int:
     if not found:
         print(f"There is no user {arguments.username}: register first.", file=sys.stderr)
         return 1
-    print(f"{arguments.username} now has the role {role}. It takes effect at the next login.")
+    print(f"{arguments.username} now has the role {role}. It takes effect within 30 seconds.")
     return 0
 
 

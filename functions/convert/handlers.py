@@ -471,7 +471,7 @@ def _fetch_track(job: Job, frame_range: FrameRange, directory: Path, renewer: Le
 def _fetch_excerpt(
     job: Job, job_plan: JobPlan, frame_range: FrameRange, path: Path, renewer: LeaseRenewer, deps: Dependencies
 ) -> Fetched | None:
-    """Fetches the part of the video that the encoder of a range reads, to a file; None if it depends on the rest."""
+    """Fetches the part of the video that the encoder of a range reads, to a file; None if that is not enough."""
     if job_plan.index is None or frame_range.excerpt is None:
         raise AssertionError("every range of an indexed track has an excerpt")
     with deps.media.pieces.open(job_plan.index) as index:
@@ -479,7 +479,10 @@ def _fetch_excerpt(
     ffmpeg = deps.ffmpeg or default_ffmpeg()
     with deps.media.videos.open(job.video) as video:
         video.fetch_until(max((offset + size for offset, size in recipe.spans), default=0))
-        return fetch_excerpt(recipe, video, path, job_plan.plan.container, ffmpeg, renewer.check)
+        fetched = fetch_excerpt(recipe, video, path, job_plan.plan.container, ffmpeg, renewer.check)
+    # The sound may be stored far from the pictures of the same time, so that an excerpt begins too late.
+    first, _ = frame_range.samples(job_plan.plan.rate)
+    return fetched if fetched and fetched.exact <= job_plan.plan.start_sample + first else None
 
 
 def _copy_blob(blob: BlobId, out: SupportsWrite, renewer: LeaseRenewer, deps: Dependencies) -> None:

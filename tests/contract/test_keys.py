@@ -32,6 +32,9 @@ class Process:
     def user(self, credentials: str, address: str = ADDRESS, max_age: float = MAX_AGE) -> str:
         return self._identification.identify(f"Bearer {credentials}", address, max_age).user
 
+    def role(self, credentials: str, max_age: float = MAX_AGE) -> str:
+        return self._identification.identify(f"Bearer {credentials}", ADDRESS, max_age).role
+
     def refuses(self, credentials: str) -> str:
         """Asserts that the credentials are refused; returns the reason."""
         with pytest.raises(NotAuthenticated) as refused:
@@ -200,6 +203,16 @@ def test_tokens_of_another_version_are_refused_within_a_minute(
         other.user(token(ann, 1), max_age=0)
     other.seconds += MAX_AGE
     assert other.refuses(token(ann, 1)) == "withdrawn"
+
+
+def test_role_that_was_revoked_ends_within_a_minute(database: Database, ann: UserId, process: Process) -> None:
+    accounts = Accounts(database)
+    accounts.set_role("ann", "admin")
+    admin = Signer(private_pem(KEY)).sign(ann, "ann", "admin", 0)
+    assert process.role(admin) == "admin"
+    accounts.set_role("ann", "user")
+    assert process.role(admin, max_age=0) == "user"
+    assert process.role(admin) == "user"
 
 
 def test_token_of_a_deleted_user_is_refused(database: Database, ann: UserId, process: Process) -> None:

@@ -21,10 +21,11 @@ _STEP: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An excerpt that decodes to the same samples wherever the decoder comes from.
+    """An excerpt that decodes to the same samples wherever the decoder comes from, apart from the first ones.
 
     Attributes:
         sample: number of the track's sample with which it begins.
+        exact: number of the sample from which on it is the same.
         packets: its packets, if it took these to number its samples; otherwise None.
         first: number of the sample with which its first packet starts, if it has ``packets``; a decoder may drop some.
         zero: number of the track's sample at time 0.
@@ -32,6 +33,7 @@ class Fetched:
     """
 
     sample: int
+    exact: int
     packets: PacketClock | None = None
     first: int = 0
     zero: int = 0
@@ -74,11 +76,11 @@ def extract_excerpt(
         if recipe.drawing:
             _write_drawing(path, recipe, drawing)
         if len(recipe.spans) > 1:  # a sample of the track, from several places
-            return Fetched(recipe.sample)
+            return Fetched(recipe.sample, recipe.sample + recipe.warmup)
         packets = read_packets(path, track.codec, track.channels, track.rate)
         first = packets.first_sample(recipe)
         dropped = opus_skip(packets.config) if track.codec == "opus" else 0
-        return Fetched(first + dropped, packets, first, recipe.zero, recipe.common)
+        return Fetched(first + dropped, first + recipe.warmup, packets, first, recipe.zero, recipe.common)
     except (UnsupportedLayout, OverflowError, IndexError):  # the last two for what a compromised child may write
         return None
 

@@ -72,7 +72,7 @@ def _copy_excerpt(
                 copy_spans(video, recipe.spans, on_progress, out, other)
         else:
             copy_spans(video, recipe.spans, on_progress, out)
-    return Fetched(recipe.sample)
+    return Fetched(recipe.sample, recipe.sample + recipe.warmup)
 
 
 def mark_seams(

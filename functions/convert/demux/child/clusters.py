@@ -127,9 +127,17 @@ class ClusterExcerpts:
             first = (start - zero) / self.clock.rate - _WARMUP.get(self.codec, 0.0) if start else -math.inf
             last = None if end is None else (end - zero) / self.clock.rate
             recipe = self._recipe((self.segment.span(first, last),), zero, draws=bool(self.drawing) and start > 0)
-            grid = self.clock.grid if start else 0
+            if start:
+                recipe = replace(recipe, grid=self.clock.grid, warmup=self._warmup)
             until = -1 if last is None else round(last * 1000) + _BEYOND
-            target.write(replace(recipe, grid=grid, until=until).to_bytes())
+            target.write(replace(recipe, until=until).to_bytes())
+
+    @property
+    def _warmup(self) -> int:
+        """Samples at the start of an excerpt that depend on packets before it, at most."""
+        if self.codec == "aac":
+            return _AAC_WARMUP * aac.SAMPLES
+        return math.ceil(_WARMUP.get(self.codec, 0.0) * self.clock.rate)
 
     def _windows(self) -> Iterator[tuple[int, int]]:
         for number in range(1, _WINDOWS + 1):
@@ -143,7 +151,7 @@ class ClusterExcerpts:
             spans=spans,
             drawing=self.drawing if draws else b"",
             drawn=_DRAWING * aac.SAMPLES if draws else 0,
-            warmup=_AAC_WARMUP * aac.SAMPLES if draws else 0,
+            warmup=self._warmup if draws else 0,
             track=self.track,
             zero=zero,
             common=_COMMON.get(self.codec, 0),
