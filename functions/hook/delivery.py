@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import msgspec
 
+from functions.hook.slow import SlowReceivers
 from functions.outgoing.addresses import AddressRefused, HostUnknown
 from functions.outgoing.client import NoReply, Reply, call
 from functions.outgoing.handshake import Handshake, HandshakeRefused
@@ -32,12 +33,14 @@ class Courier:
         handshake: knows which addresses are allowed, and asks receivers where that is required.
         signer: signs.
         source: the CloudEvents source, the URL of the installation.
+        slow: limits the calls of users whose receivers are slow.
     """
 
     deliveries: Deliveries
     handshake: Handshake
     signer: Signer
     source: str
+    slow: SlowReceivers = field(default_factory=SlowReceivers)
 
 
 def deliver(delivery: str, courier: Courier) -> None:
@@ -71,6 +74,10 @@ def _attempt(lease: Lease[Delivery], renewer: LeaseRenewer, courier: Courier) ->
         return lambda: table.fail(lease, "The receiver wants no more events.")
     body = message(lease.row, job, courier.source)
     renewer.check()
+    end = courier.slow.begin(lease.row.owner)
+    if end is None:
+        log.info("delivery %s is put off: its owner's receivers are slow", lease.row.id)
+        return lambda: [] if table.put_off(lease) else None
     status = None
     wait = 0.0
     try:
@@ -81,6 +88,8 @@ def _attempt(lease: Lease[Delivery], renewer: LeaseRenewer, courier: Courier) ->
         status = reply.status
         error = f"The receiver answered {status}."
         wait = retry_after(reply.headers.get("Retry-After"))
+    finally:
+        end()
     log.info("delivery %s, attempt %d: %s", lease.row.id, lease.attempts, error)
     return lambda: [] if _record(lease, table, status, error, wait) else None
 

@@ -9,6 +9,7 @@ from cloudevents.http import CloudEvent
 from events.schema import DeliveryDue
 from functions.event_endpoint import handling, received
 from functions.hook.delivery import Courier, deliver
+from functions.hook.slow import SlowReceivers
 from functions.outgoing.handshake import Handshake
 from functions.outgoing.signatures import Signer
 from functions.settings import required
@@ -32,4 +33,5 @@ def dependencies() -> Courier:
         handshake=Handshake.from_environ(os.environ),
         signer=Signer.from_environ(os.environ),
         source=required(os.environ, "PUBLIC_URL", "the URL where users reach the system"),
+        slow=SlowReceivers.from_environ(os.environ),
     )

@@ -27,6 +27,8 @@ SCHEDULE: Final = tuple(1000 * seconds for seconds in (5, 300, 1_800, 7_200, 18_
 _JITTER: Final = 0.2
 #: Milliseconds that a receiver can ask to wait at most.
 _MAX_RETRY_AFTER: Final = 86_400_000
+#: Milliseconds that a delivery is put off whose owner has too many in progress.
+_PUT_OFF: Final = 30_000
 _MAX_ERROR: Final = 500  # characters
 _ID: Final = re.compile("[0-9a-f]{32}")
 _LOCK_USER: Final = select(users.c.id).where(users.c.id == bindparam("owner")).with_for_update()
@@ -278,6 +280,13 @@ class Deliveries:
         wait = int(max(SCHEDULE[lease.attempts - 1] * jitter, min(retry_after * 1000, _MAX_RETRY_AFTER)))
         # Nobody may claim the row before: the broker may deliver its event again within seconds.
         return self._update(lease, {**outcome, "due_at": now() + wait, "lease": None, "lease_until": now() + wait})
+
+    def put_off(self, lease: Lease[Delivery]) -> bool:
+        """Takes back an attempt that was not made, and lets the next one wait; returns False if the lease is lost."""
+        due = now() + _PUT_OFF
+        values = {"attempts": lease.attempts - 1, "due_at": due, "lease": None, "lease_until": due}
+        statement = update(deliveries).where(self._leases.held(lease)).values(**values)
+        return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)
 
     def gone(self, lease: Lease[Delivery], status: int) -> bool:
         """Records that the receiver wants no more events: its webhook gets none until its owner pings it."""

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from sqlalchemy import select
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from functions.hook.delivery import Courier, deliver, retry_after
+from functions.hook.slow import LIMITED, SLOW, SlowReceivers
 from functions.outgoing.addresses import AddressRefused, Policy
 from functions.outgoing.handshake import Handshake, HandshakeRefused
 from functions.outgoing.signatures import Signer
@@ -157,6 +159,33 @@ def test_410_ends_the_webhook_until_it_is_pinged(hook: Hook) -> None:
     assert len(hook.receiver.messages) == 1
     hook.webhooks.ping(webhook.id, OWNER)
     assert hook.webhooks.of(OWNER)[0].state == "active"
+
+
+def test_slow_receivers_of_one_user_leave_threads_to_others(hook: Hook) -> None:
+    time = [0.0]
+    slow = SlowReceivers(2, lambda: time[0])
+    courier = replace(hook.courier, slow=slow)
+    fast = [slow.begin(OWNER) for _ in range(8)]
+    assert None not in fast, "nobody is limited whose receivers answer soon"
+    time[0] += SLOW
+    for end in fast:
+        assert end is not None
+        end()
+    waiting = [slow.begin(OWNER) for _ in range(2)]
+    assert slow.begin("another") is not None
+    deliver(hook.row.id, courier)
+    assert (hook.row.state, hook.row.attempts, hook.receiver.messages) == ("due", 0, [])
+    assert 29_000 <= hook.row.due_at - hook.row.created_at <= 40_000
+    deliver(hook.row.id, courier)  # the broker delivers the event again
+    assert hook.row.attempts == 0
+    make_past(hook.database, "deliveries", "due_at", 40_000)
+    make_past(hook.database, "deliveries", "lease_until", 40_000)
+    assert waiting[0] is not None
+    waiting[0]()
+    deliver(hook.row.id, courier)
+    assert (hook.row.state, hook.row.attempts) == ("delivered", 1)
+    time[0] += LIMITED
+    assert None not in [slow.begin(OWNER) for _ in range(8)]
 
 
 def test_address_that_has_become_private_is_not_called(hook: Hook) -> None:
