@@ -24,6 +24,10 @@ _NETWORKS_OF_A_SITE: Final = 4
 #: Mails of one kind (to confirm an address, to reset a password) to one mailbox, whatever the number of users who name
 #: it: ten minutes lie between two, and in any 24 hours there are at most five (three at once, then one every 12 hours).
 _MAILS: Final = ((1, 10 * _MINUTE), (3, 12 * _HOUR))
+#: Calls of webhooks that a user may ask for at once, and milliseconds after which there is one more. Anybody may be
+#: called, and each of these calls may be followed by nine attempts.
+_CALLS: Final = 100
+_CALL_INTERVAL: Final = 2_000
 
 
 class AllowanceUsedUp(Mp3burstError):
@@ -126,15 +130,34 @@ class RegistrationLimit:
             AllowanceUsedUp: there were too many.
         """
         allowances = by_network("registrations", address, self._per_hour)
-        if not allowances:
-            return
-        try:
-            wait = self._database.run(lambda connection: use(connection, allowances))
-        except Conflict:
-            # A concurrent registration from the same network inserted the row first, so this time it is updated.
-            wait = self._database.run(lambda connection: use(connection, allowances))
-        if wait:
-            raise AllowanceUsedUp("Too many registrations from your network", wait, "registrations", allowances)
+        if allowances:
+            _use(self._database, allowances, "registrations", "Too many registrations from your network")
+
+
+class WebhookLimit:
+    """Limits the calls to receivers that a user asks for: handshakes, pings and repeated deliveries."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def use(self, user: str) -> None:
+        """Counts a call.
+
+        Raises:
+            AllowanceUsedUp: there were too many.
+        """
+        allowances = [Allowance(subject_id("webhook-calls", user), _CALLS, _CALL_INTERVAL)]
+        _use(self._database, allowances, "webhook-calls", "You have called webhooks too often")
+
+
+def _use(database: Database, allowances: Sequence[Allowance], name: str, message: str) -> None:
+    try:
+        wait = database.run(lambda connection: use(connection, allowances))
+    except Conflict:
+        # A concurrent request inserted the row first, so this time it is updated.
+        wait = database.run(lambda connection: use(connection, allowances))
+    if wait:
+        raise AllowanceUsedUp(message, wait, name, allowances)
 
 
 def subject_id(kind: str, text: str) -> str:

@@ -179,9 +179,7 @@ class Links:
         Raises:
             BadSetting: PUBLIC_URL is not set.
         """
-        token = self._sign(
-            _RESET, sub=user, ver=version, address=_digest(email), exp=int(time.time() + RESET_SECONDS)
-        )
+        token = self._sign(_RESET, sub=user, ver=version, address=_digest(email), exp=int(time.time() + RESET_SECONDS))
         return f"{self.public_url}/password-reset/new?token={token}"
 
     def verify_reset(self, token: str) -> Reset:

@@ -10,10 +10,12 @@ from flask import Request, Response
 from events.publish import publisher
 from events.schema import DeliveryDue
 from functions import security_log
+from functions.auth.allowance import WebhookLimit
 from functions.auth.tokens import Identity
 from functions.http_endpoint import Routes, client_address, identify, iso_time, json_response, read_json, read_query
 from functions.outgoing.handshake import Handshake
 from functions.outgoing.signatures import Signer
+from functions.shares import Shares
 from functions.state.database import shared
 from functions.state.outbox import REQUEST_BUDGET, Outbox
 from functions.state.webhooks import Delivery, Webhook, Webhooks
@@ -29,12 +31,16 @@ class Dependencies:
         handshake: asks a receiver whether it wants events.
         signer: knows the secrets.
         outbox: emits events.
+        limit: limits how often a user has receivers called.
+        shares: how many receivers are asked at once.
     """
 
     webhooks: Webhooks
     handshake: Handshake
     signer: Signer
     outbox: Outbox
+    limit: WebhookLimit
+    shares: Shares
 
 
 @functions_framework.http
@@ -47,7 +53,12 @@ def _create(request: Request) -> Response:
     identity = _identify(request)
     deps = dependencies()
     url = read_json(request, api.NewWebhook).url
-    deps.handshake.ask(url)
+    end = deps.shares.take(identity.user, client_address(request, os.environ))
+    try:
+        deps.limit.use(identity.user)
+        deps.handshake.ask(url)
+    finally:
+        end()
     created = deps.webhooks.add(identity.user, url)
     _record(request, identity, "webhook.created", webhook=created.id)
     return json_response(_shown(created, deps.signer), 201, {"Location": f"/webhooks/{created.id}"})
@@ -68,7 +79,10 @@ def _delete(request: Request, webhook: str) -> Response:
 
 
 def _ping(request: Request, webhook: str) -> Response:
-    return _accepted(dependencies().webhooks.ping(webhook, _identify(request).user))
+    user = _identify(request).user
+    deps = dependencies()
+    deps.limit.use(user)
+    return _accepted(deps.webhooks.ping(webhook, user))
 
 
 def _deliveries(request: Request) -> Response:
@@ -80,7 +94,10 @@ def _deliveries(request: Request) -> Response:
 
 
 def _resend(request: Request, delivery: str) -> Response:
-    return _accepted(dependencies().webhooks.resend(delivery, _identify(request).user))
+    user = _identify(request).user
+    deps = dependencies()
+    deps.limit.use(user)
+    return _accepted(deps.webhooks.resend(delivery, user))
 
 
 def _accepted(event: DeliveryDue) -> Response:
@@ -132,6 +149,8 @@ def dependencies() -> Dependencies:
         handshake=Handshake.from_environ(os.environ),
         signer=Signer.from_environ(os.environ),
         outbox=Outbox(database, publisher(os.environ, "/mp3burst/webhooks")),
+        limit=WebhookLimit(database),
+        shares=Shares.from_environ(os.environ),
     )
 
 

@@ -138,6 +138,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     "webhooks": {
         **_IDENTIFY,
         "users": "SELECT (deleted_at, id, role, token_version, username), UPDATE (created_at)",
+        "logins": "SELECT, INSERT, UPDATE (clears_at, locked_until)",
         "webhooks": "SELECT, INSERT, UPDATE (state), DELETE",
         "deliveries": "SELECT, INSERT, UPDATE (attempts, due_at, lease, lease_until, state), DELETE",
     },

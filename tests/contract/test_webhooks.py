@@ -3,6 +3,7 @@
 import pytest
 
 from events.schema import ConversionFailed, DeliveryDue, Mp3Ready
+from functions.auth.allowance import AllowanceUsedUp, WebhookLimit
 from functions.options import Options
 from functions.state.database import Database
 from functions.state.jobs import NewJob, Outcome, new_job_id
@@ -167,6 +168,17 @@ def test_deleted_webhook_takes_its_deliveries_with_it(hooks: Hooks) -> None:
     assert delivery.job is not None
     hooks.jobs.delete(delivery.job, OWNER)
     assert hooks.count("deliveries") == 0
+
+
+def test_user_may_have_webhooks_called_a_hundred_times_at_once(hooks: Hooks) -> None:
+    limit = WebhookLimit(hooks.database)
+    for _ in range(100):
+        limit.use(OWNER)
+    with pytest.raises(AllowanceUsedUp, match=r"^You have called webhooks too often: wait \d s"):
+        limit.use(OWNER)
+    limit.use(OTHER_USER)
+    make_past(hooks.database, "logins", "clears_at", 2000)
+    limit.use(OWNER)
 
 
 def test_deliveries_are_listed_in_pages(hooks: Hooks) -> None:

@@ -1,17 +1,22 @@
 """Webhooks and callbacks on a platform of real processes."""
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from functions.auth.allowance import subject_id
+from functions.state.database import Database
+from functions.state.schema import logins
 from tests.e2e.client import Client, wave_bytes
 from tests.support.platform import Platform, start
 from tests.support.processes import wait_for
-from tests.support.servers.receiver import Receiver
+from tests.support.servers.receiver import Answer, Message, Receiver
 
 JSON = {"Content-Type": "application/json"}
 
@@ -99,6 +104,42 @@ def test_addresses_that_are_not_public_are_refused(user: Client, url: str) -> No
 def test_receiver_that_allows_others_alone_is_refused(user: Client) -> None:
     with Receiver(lambda _: (200, {"WebHook-Allowed-Origin": "other.example"})) as receiver:
         create(user, receiver.url).problem(422)
+
+
+def test_user_whose_calls_are_used_up_waits(hooked: Platform, user: Client) -> None:
+    with Receiver() as receiver:
+        webhook = create(user, receiver.url).json()["id"]
+        delivery = user.call("POST", f"/webhooks/{webhook}/ping").json()["delivery"]
+        wait_for(lambda: receiver.posts, "the ping")
+        subject = subject_id("webhook-calls", user.call("GET", "/me").json()["id"])
+        full = logins.update().where(logins.c.subject == subject).values(clears_at=logins.c.clears_at + 196_001)
+        database = Database(f"sqlite:///{hooked.data / 'mp3burst.db'}")
+        database.run(lambda connection: connection.execute(full))
+        database.close()
+        for answer in (
+            create(user, receiver.url),
+            user.call("POST", f"/webhooks/{webhook}/ping"),
+            user.call("POST", f"/webhooks/deliveries/{delivery}/resend"),
+        ):
+            answer.problem(429)
+            assert int(answer.headers["Retry-After"]) <= 2
+        assert [message.method for message in receiver.messages] == ["OPTIONS", "POST"]
+        assert create(Client(hooked.url).sign_up(), receiver.url).status == 201
+
+
+def test_receivers_that_do_not_answer_take_a_quarter_of_the_threads(user: Client) -> None:
+    answered = threading.Event()
+
+    def wait(_: Message) -> Answer:
+        answered.wait(30)
+        return 200, {}
+
+    with Receiver(wait) as receiver, ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(create, user, receiver.url) for _ in range(2)]
+        wait_for(lambda: len(receiver.messages) == 2, "both handshakes")
+        create(user, receiver.url).problem(429)
+        answered.set()
+        assert [each.result().status for each in waiting] == [201, 201]
 
 
 def test_another_users_webhook_and_delivery_are_not_found(hooked: Platform, user: Client) -> None:
