@@ -22,6 +22,8 @@ _SPAN: Final = struct.Struct("<qq")
 _CHUNK: Final = 1 << 20
 #: Bytes of the longest recipe: ten hours of AAC in one excerpt have a quarter of it.
 MAX_RECIPE: Final = 64 << 20
+#: Samples of the packets that draw, of which our child writes three.
+_MAX_DRAWN: Final = 1 << 16
 
 
 class InvalidIndex(Exception):
@@ -121,7 +123,7 @@ def _size(header: bytes) -> int:
     _, warmup, drawn, _, _, grid, _, common, *sizes = _HEADER.unpack(header)
     prefix, drawing, spans = sizes
     size: int = _HEADER.size + prefix + drawing + spans * _SPAN.size
-    if min(warmup, drawn, grid, common, *sizes) < 0 or size > MAX_RECIPE:
+    if min(warmup, drawn, grid, common, *sizes) < 0 or drawn > _MAX_DRAWN or size > MAX_RECIPE:
         raise InvalidIndex
     return size
 

@@ -138,6 +138,7 @@ def test_invalid_messages_are_the_files_fault(code: str, monkeypatch: pytest.Mon
         struct.pack("<qqqqqq", 0, 0, 0, -9, 0, 0),
         struct.pack("<qqqqqq", 0, -1, 0, 0, 0, 0),
         Recipe(0, b"", ()).to_bytes() * 4,
+        Recipe(0, b"", (), b"x", 1 << 40).to_bytes() * 2,
     ],
 )
 def test_invalid_index_is_the_files_fault(index: bytes, tmp_path: Path) -> None:
