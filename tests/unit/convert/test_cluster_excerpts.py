@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from functions.convert.distribution import EncodedPiece
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek import extraction
+from functions.convert.seek import matroska as tracks
 from functions.convert.seek.numbering import Mark, PacketClock
 from functions.convert.seek.recipe import ExcerptFile, Recipe
 from tests.support import clips
@@ -83,6 +85,39 @@ def test_wrong_number_is_found_even_where_all_is_silent(
     assert len(excerpts) >= 3
     assert "its pieces do not fit together" in caplog.text
     assert many[:2] == one[:2]
+
+
+def stored_early(video: Path, milliseconds: int) -> Path:
+    """Makes a video like this one, only later, whose sound is stored so long before the pictures of its time."""
+    early = video.with_stem("early")
+    inputs = ("-itsoffset", milliseconds / 1000, "-i", video, "-i", video, "-map", "0:v", "-map", "1:a")
+    clips.run(*inputs, "-c", "copy", "-cluster_time_limit", 2000, early)
+    data = bytearray(early.read_bytes())
+    block_of_flac = rb"\xa3(?:[\x80-\xff]|[\x40-\x7f].|[\x20-\x3f]..)\x82(..)\x80\xff\xf8"
+    with early.open("rb") as file:
+        tracks.head(file)
+        for start, end, cluster in tracks.clusters(file):
+            shift = end - len(cluster)
+            for block in re.finditer(block_of_flac, cluster, re.DOTALL):
+                at = shift + block.start(1)
+                assert at > start
+                time = int.from_bytes(block[1], "big", signed=True) + milliseconds
+                data[at : at + 2] = time.to_bytes(2, "big", signed=True)
+    early.write_bytes(data)
+    return early
+
+
+def test_excerpt_that_begins_too_late_is_found_even_where_all_is_silent(
+    tmp_path: Path, excerpts: list[Recipe], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distribution, "MIN_SEEKING_SECONDS", 15.0)
+    sound = "aevalsrc='0.4*sin(2*PI*440*t)*gt(abs(t-16)\\,5)':d={seconds}:s={rate}"
+    arguments = (*SHORT_CLUSTERS.split(), "-c:a", "flac")
+    video = clips.clip(tmp_path / "a.mkv", *arguments, sound=sound, rate=32000, seconds=32, video=True)
+    one, many = one_and_many(stored_early(video, 2500), {}, tmp_path)
+    assert excerpts
+    assert many[:2] == one[:2]
+    assert "falls back to a track" in caplog.text
 
 
 def test_packets_that_can_start_anywhere_make_the_job_fall_back(
