@@ -212,7 +212,7 @@ def test_worker_that_lost_its_lease_changes_nothing(short_leases: Records) -> No
     mp3 = short_leases.blob("mp3s")
     assert short_leases.jobs.finish(successor, Outcome(mp3, 2.0, None)) == [Mp3Ready(job.id)]
     assert short_leases.jobs.finish(slow, Outcome(stale, 1.0, None)) is None
-    assert short_leases.jobs.fail(slow, "no") is None
+    assert short_leases.jobs.fail(slow, "no") == []
     short_leases.jobs.release(slow)
     with short_leases.jobs.renewing(slow) as renewer, pytest.raises(LeaseLost):
         for _ in range(200):

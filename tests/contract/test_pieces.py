@@ -138,10 +138,10 @@ def test_worker_that_lost_a_piece_does_not_fail_the_job(short_leases: PieceRecor
     assert slow is not None
     successor = short_leases.pieces.claim(job, 0)
     assert successor is not None
-    assert short_leases.pieces.fail(slow, "connection lost") is None
+    assert short_leases.pieces.fail(slow, "connection lost") == []
     assert short_leases.jobs.get(job, OWNER).state == "encoding"
     assert short_leases.pieces.encoded(successor, PieceOutput(short_leases.blob("pieces", job), "{}")) == []
-    assert short_leases.pieces.fail(slow, "connection lost") is None
+    assert short_leases.pieces.fail(slow, "connection lost") == []
     assert short_leases.encode(job, 1) == [PiecesEncoded(job)]
     assert short_leases.count("mails") == 0
 
@@ -162,7 +162,7 @@ def test_job_falls_back_once(records: PieceRecords) -> None:
     assert len(records.blobs.expired(10)) == 3
     assert records.count("pieces") == 0
     assert records.pieces.encoded(two, PieceOutput(records.blob("pieces", job), "{}")) is None
-    assert records.pieces.fail(two, "The file is lost.") is None
+    assert records.pieces.fail(two, "The file is lost.") == []
     # As with a commit whose answer was lost; the event changes nothing.
     assert records.pieces.fall_back(one) == [VideoUploaded(job)]
     lease = records.jobs.claim(job)

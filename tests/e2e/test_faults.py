@@ -18,7 +18,7 @@ from sqlalchemy import Select, func, select
 
 from events.http import HttpSink
 from events.publish import post, publisher
-from events.schema import JobId, Mp3Ready
+from events.schema import DeliveryDue, JobId, Mp3Ready
 from functions.media import connect
 from functions.state.blobs import Blobs
 from functions.state.database import Database
@@ -199,6 +199,7 @@ def test_upload_is_killed_while_users_upload(rig: Rig, measured: Measured) -> No
 def test_other_functions_are_killed(rig: Rig, measured: Measured) -> None:
     me = rig.me
     platform = rig.installation.platform
+    no_delivery = DeliveryDue("0" * 32)
     with fault(rig, "kill -9: every other function", measured) as accepted:
         calls: dict[str, Callable[[], object]] = {
             "register": me.sign_up,
@@ -208,6 +209,9 @@ def test_other_functions_are_killed(rig: Rig, measured: Measured) -> None:
             "status": me.jobs,
             "download": lambda: me.download(me.wait(accepted[0])["mp3"]).status == 200 or pytest.fail("download"),
             "sweep": rig.sweep,
+            "account": lambda: me.call("GET", "/me").status == 200 or pytest.fail("account"),
+            "webhooks": lambda: me.call("GET", "/webhooks").status == 200 or pytest.fail("webhooks"),
+            "hook": lambda: post(HttpSink(platform.page_url("/_functions/hook")), "/mp3burst/test", no_delivery, 60),
             "bury": lambda: post(
                 HttpSink(platform.page_url("/_functions/bury")), "/mp3burst/test", Mp3Ready(JobId(accepted[0])), 60
             ),

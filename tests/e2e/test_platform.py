@@ -391,7 +391,7 @@ def test_function_gets_only_the_variables_its_manifest_lists(
     absent = {"AWS_SECRET", "PYTHONHASHSEED", "MAIL_DIR", "LINK_KEY", "TOKEN_PRIVATE_KEY", "DATABASE_URL", "keep_days"}
     assert not seen.keys() & absent
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "data" / "keys").iterdir()}
-    assert modes == {"link": 0o600, "log": 0o600, "token-private.pem": 0o600}
+    assert modes == {"link": 0o600, "log": 0o600, "token-private.pem": 0o600, "webhook": 0o600}
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
 
 

@@ -378,7 +378,8 @@ def test_the_method_may_be_overridden_by_a_header(me: Client) -> None:
 def test_tuspy_uploads_through_the_gateway(place: Place, me: Client) -> None:
     environ = {f"{name}_UPSTREAM": f"127.0.0.1:{place.platform.port}" for name in ("UPLOAD", "STATUS", "LOGIN")}
     environ |= {
-        f"{name}_UPSTREAM": "127.0.0.1:9" for name in ("REGISTER", "CONFIRM", "ACCOUNT", "VALIDATE", "DOWNLOAD")
+        f"{name}_UPSTREAM": "127.0.0.1:9"
+        for name in ("REGISTER", "CONFIRM", "ACCOUNT", "VALIDATE", "DOWNLOAD", "WEBHOOKS")
     }
     with Gateway(environ | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}) as gateway:
         client = TusClient(f"{gateway.url}/files", headers={"Authorization": f"Bearer {me.token}"})
