@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 from sqlalchemy import bindparam, select
@@ -151,7 +151,8 @@ class Identification:
             known = self._user(identity.user)
         if known is None or known.token_version != version or identity.claims.get("jti") in known.ended:
             raise NotAuthenticated(_WITHDRAWN, "withdrawn")
-        return identity
+        # The role may have been changed since the token was signed.
+        return replace(identity, role=known.role, claims={**identity.claims, "role": known.role})
 
     def _user(self, user: UserId) -> KnownUser | None:
         row = self._database.read(lambda connection: connection.execute(_USER, {"user": user}).one_or_none())

@@ -43,6 +43,8 @@ LONG = wave_bytes(40)
 FANOUT = 10
 #: Seconds after which the worker of a lease that is not renewed must be dead; the lease itself lasts 20.
 UNRENEWED = 8.0
+#: Seconds between sweeps while jobs are waited for: an event that was lost waits for the next one.
+SWEEP_EVERY = 30.0
 #: Milliseconds that the bridge delays a message before each retry, by default.
 DELAYS = [1000 << n for n in range(7)]
 
@@ -57,6 +59,7 @@ class Rig:
         self.me.convert(BytesIO(CLIP), "warm.wav")
         self._leases: dict[tuple[object, ...], float] = {}
         self._checked: set[str] = set()
+        self._swept = time.monotonic()
 
     def upload(self, count: int, clip: bytes = CLIP) -> list[Answer]:
         """Uploads so many clips, THREADS at a time."""
@@ -95,6 +98,9 @@ class Rig:
 
     def _settled(self) -> bool:
         self._expire_dead_leases()
+        if time.monotonic() > self._swept + SWEEP_EVERY:
+            self._swept = time.monotonic()
+            self.sweep()
         return not self.unfinished() and not self.installation.rows("mails", state="due")
 
     def _expire_dead_leases(self) -> None:
