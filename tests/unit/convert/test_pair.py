@@ -35,9 +35,9 @@ def frames(video: Path, directory: Path, options: Options) -> bytes:
     return clips.without_id3(mp3.read_bytes())
 
 
-def merged(video: Path, graph: str = "[0:a:0][0:a:1]amerge") -> Path:
+def merged(video: Path, graph: str = "[0:a:0][0:a:1]amerge", codec: str = "pcm_f32le") -> Path:
     """Returns what ffmpeg makes of two tracks: a stereo file without loss."""
-    clips.run("-i", video, "-filter_complex", graph, "-c:a", "pcm_f32le", stereo := video.with_name("stereo.wav"))
+    clips.run("-i", video, "-filter_complex", graph, "-c:a", codec, stereo := video.with_name("stereo.wav"))
     return stereo
 
 
@@ -130,7 +130,8 @@ def test_edits_and_ranges_work_as_for_a_stereo_file(options: Options, tmp_path: 
     _, one = test_identity.convert(video, tmp_path, options, encoders=1)
     _, many = test_identity.convert(video, tmp_path, options, encoders=3)
     assert many == one
-    _, expected = test_identity.convert(merged(video), tmp_path, replace(options, track=None), encoders=1)
+    stereo = merged(video, codec="pcm_s16le")  # ffmpeg rounds a mix to mono by the format of its samples
+    _, expected = test_identity.convert(stereo, tmp_path, replace(options, track=None), encoders=1)
     assert clips.without_id3(one) == clips.without_id3(expected)
 
 
