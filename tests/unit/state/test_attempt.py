@@ -30,9 +30,9 @@ class Table:
         yield None
         self.calls.append("renewed")
 
-    def fail(self, _: object, error: str) -> Event:
+    def fail(self, _: object, error: str) -> list[Event]:
         self.calls.append(("fail", error))
-        return ConversionFailed(JOB)
+        return [ConversionFailed(JOB)]
 
     def release(self, _: object, error: Exception | None = None) -> None:
         self.calls.append(("release", error))
