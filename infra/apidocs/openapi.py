@@ -28,7 +28,7 @@ class Section(NamedTuple):
 SECTIONS: Final = (
     Section("Accounts", "Registering, logging in, and confirming the address.", ("register", "login", "confirm")),
     Section("Tokens", "Validating tokens.", ("validate",)),
-    Section("The own account", "Profile, password, tokens, API keys, deletion.", ("account",)),
+    Section("Your account", "Profile, password, sessions, API keys, deletion.", ("account",)),
     Section("Uploads", "Sending videos, in one request or in parts (tus).", ("upload",)),
     Section("Jobs", "Following conversions, and deleting videos and MP3s.", ("status",)),
     Section("MP3s", "Downloading MP3s.", ("download",)),
@@ -40,12 +40,13 @@ _ABOUT: Final = (
     "happened and what to do. What belongs to another user gets 404, as if it did not exist."
 )
 _SCHEMES: Final = {
-    "password": {"type": "http", "scheme": "basic", "description": "A username and a password."},
+    "password": {"type": "http", "scheme": "basic", "description": "Those of `POST /register`."},
     "token": {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "The token of `POST /login`, or an API key.",
+        "description": "The token of `POST /login`, or an API key of `POST /keys`, in the header "
+        "`Authorization: Bearer TOKEN`.",
     },
     "session": {
         "type": "apiKey",
@@ -58,7 +59,7 @@ _SCHEMES: Final = {
         "type": "apiKey",
         "in": "query",
         "name": "token",
-        "description": "The token of a link in a mail.",
+        "description": "The parameter `token` of a link in a mail.",
     },
 }
 _ACCESS: Final[dict[Access, tuple[str, ...]]] = {

@@ -35,6 +35,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         '<p>The same as documents for programs: <a href="/openapi.json">openapi.json</a> (OpenAPI 3.1) and, for the '
         'events, <a href="/asyncapi.json">asyncapi.json</a> (AsyncAPI 3).</p>'
     )
+    yield from _authentication(document)
     for tag in document["tags"]:
         yield f'<section id="{_anchor(tag["name"])}">\n<h2>{escape(tag["name"])}</h2>'
         yield f"<p>{_text(tag['description'])}</p>"
@@ -49,7 +50,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _navigation(document: Mapping[str, Any]) -> Iterator[str]:
-    yield '<nav aria-label="Contents">'
+    yield '<nav aria-label="Contents">\n<h2><a href="#authentication">Authentication</a></h2>'
     for tag in document["tags"]:
         yield f'<h2><a href="#{_anchor(tag["name"])}">{escape(tag["name"])}</a></h2>\n<ul>'
         for path, method, operation in _operations(document, tag["name"]):
@@ -106,7 +107,9 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
 def _access(security: list[dict[str, list[str]]]) -> str:
     if not security:
         return "For anyone."
-    ways = " or ".join(_SCHEMES[scheme] for each in security for scheme in each)
+    ways = " or ".join(
+        f'<a href="#authentication-{scheme}">{_SCHEMES[scheme]}</a>' for each in security for scheme in each
+    )
     scopes = [scope for each in security for several in each.values() for scope in several]
     needed = f" A key needs the scope <code>{escape(scopes[0])}</code>." if scopes else ""
     return f"Needs: {ways}.{needed}"
@@ -126,6 +129,15 @@ def _response(response: Mapping[str, Any]) -> str:
         for name, each in response.get("headers", {}).items()
     )
     return _text(response["description"]) + headers
+
+
+def _authentication(document: Mapping[str, Any]) -> Iterator[str]:
+    yield '<section id="authentication">\n<h2>Authentication</h2>\n<dl>'
+    for name, scheme in document["components"]["securitySchemes"].items():
+        label = _SCHEMES[name]
+        yield f'<dt id="authentication-{name}">{label[0].upper()}{label[1:]}</dt>'
+        yield f"<dd>{_text(scheme['description'])}</dd>"
+    yield "</dl>\n</section>"
 
 
 def _common_problems(document: Mapping[str, Any]) -> Iterator[str]:

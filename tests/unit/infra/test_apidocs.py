@@ -191,6 +191,10 @@ def test_page_describes_every_operation_without_scripts(document: dict[str, Any]
         for operation in path.values():
             assert operation["operationId"] in inside
             assert operation["summary"] in text
+            for scheme in {name for each in operation["security"] for name in each}:
+                assert f"authentication-{scheme}" in inside
+    for scheme in document["components"]["securitySchemes"].values():
+        assert scheme["description"].partition("`")[0] in text
 
 
 def test_documents_need_only_the_packages_of_their_image(tmp_path: Path) -> None:
