@@ -62,9 +62,9 @@ def bury(event: CloudEvent) -> None:
             _overdue().wake(dead)
 
 
-def sweep_up(deps: Dependencies, budget: float = BUDGET) -> None:
-    """Runs one sweep of at most ``budget`` seconds; what it does not reach is left to the next."""
-    end = time.monotonic() + budget
+def sweep_up(deps: Dependencies) -> None:
+    """Runs one sweep of at most ``BUDGET`` seconds; what it does not reach is left to the next."""
+    end = time.monotonic() + BUDGET
     failed = deps.overdue.fail_exhausted()
     for event in failed:
         log.error("%s: its attempts are exhausted", event.about)
