@@ -20,7 +20,8 @@ def refusal(me: Client) -> Answer | None:
 
 
 def test_a_full_disk_takes_no_uploads_but_everything_else(tmp_path: Path) -> None:
-    with disk(tmp_path / "disk", 300) as place, start(place / "data") as running:
+    env = {"MIN_FREE_BYTES": "75000000"}
+    with disk(tmp_path / "disk", 300) as place, start(place / "data", env=env) as running:
         me = Client(running.url).sign_up()
         done = me.wait(me.upload(BytesIO(SOUND), "a.wav")["job"])
         assert (place / "data/mp3burst.db.reserve").exists()
