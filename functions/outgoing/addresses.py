@@ -116,7 +116,7 @@ class Policy:
         return cls(networks, frozenset(ports))
 
     def parse(self, url: str) -> Target:
-        """Checks all of an address that can be checked without resolving its host.
+        """Checks all of an address that can be checked without asking a name server.
 
         Raises:
             AddressRefused: it is not valid, or not allowed.
@@ -136,7 +136,9 @@ class Policy:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         host = _checked_host(parts.hostname, is_bracketed="[" in parts.netloc)
         target = Target(is_secure, host, (443 if is_secure else 80) if port is None else port, path)
-        if not self.networks:
+        if _parsed(host) is not None:
+            self._check(target, host)
+        elif not self.networks:
             self._check_public(target)
         return target
 
@@ -153,14 +155,18 @@ class Policy:
             raise HostUnknown from error
         addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
         for address in addresses:
-            if self._is_listed(address):
-                continue
-            self._check_public(target)
-            if not is_public(address):
-                raise AddressRefused("is not on the public internet: use one that is")
+            self._check(target, address)
         if not addresses:
             raise HostUnknown
         return addresses
+
+    def _check(self, target: Target, address: str) -> None:
+        """Checks one IP address of the target's host."""
+        if self._is_listed(address):
+            return
+        self._check_public(target)
+        if not is_public(address):
+            raise AddressRefused("is not on the public internet: use one that is")
 
     def _check_public(self, target: Target) -> None:
         if not target.is_secure:
