@@ -26,10 +26,12 @@ class Due:
     Attributes:
         event: the event.
         seen: the ``due_at`` of its row.
+        is_retry: whether a worker has given the row back, to be tried again at this time.
     """
 
     event: Event
     seen: int
+    is_retry: bool = False
 
 
 class Overdue:
@@ -49,7 +51,10 @@ class Overdue:
             if "deferred_at" in table.c:
                 due = and_(due, table.c.deferred_at.is_(None))
             query = select(table).where(due).order_by(table.c.due_at).limit(limit)
-            return [Due(event_of(table, row), row.due_at) for row in connection.execute(query)]
+            return [
+                Due(event_of(table, row), row.due_at, row.lease is None and row.lease_until is not None)
+                for row in connection.execute(query)
+            ]
 
         return self._database.read(
             lambda connection: [due for table in (jobs, pieces, mails, deliveries) for due in rows(connection, table)]

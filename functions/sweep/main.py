@@ -89,7 +89,10 @@ def _emit_due(deps: Dependencies, end: float) -> None:
         for row in due:
             if time.monotonic() > end:
                 return
-            log.warning("%s: %s is overdue: emitting it again", row.event.about, row.event.type)
+            if row.is_retry:
+                log.info("%s: %s is due for another attempt", row.event.about, row.event.type)
+            else:
+                log.warning("%s: %s is overdue: emitting it again", row.event.about, row.event.type)
             if not deps.outbox.emit(row.event, seen=row.seen):
                 return
 

@@ -1,5 +1,6 @@
 """A sweep whose broker or store is unavailable ends in time and leaves the rest to the next."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from functions.media import Media, MediaUnavailable
 from functions.state.jobs import Jobs
 from functions.state.leases import MAX_ATTEMPTS, LeaseTerms
 from functions.state.outbox import Outbox
+from functions.state.webhooks import Deliveries, Webhooks
 from functions.sweep import main
 from functions.sweep.main import BUDGET, Dependencies, sweep_up
-from tests.contract.test_jobs import Records
+from tests.contract.test_jobs import OWNER, Records
 from tests.support.databases import make_past, sqlite
 from tests.support.fakes import MemoryStore
 
@@ -66,6 +68,27 @@ def test_unavailable_broker_is_not_asked_for_every_failed_job(records: Records) 
     sweep_up(dependencies(records, unavailable))
     assert records.count("jobs", state="failed") == records.count("mails", state="due") == 5
     assert len(asked) <= 2
+
+
+def test_retry_that_is_due_is_no_warning(records: Records, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "functions.sweep")
+    hooks = Webhooks(records.database)
+    event = hooks.ping(hooks.add(OWNER, "https://example.org/").id, OWNER)
+    table = Deliveries(records.database)
+    lease = table.claim(event.delivery)
+    assert lease is not None
+    assert table.postpone(lease, 500, "The receiver answered 500.")
+    make_past(records.database, "deliveries", "due_at")
+    make_past(records.database, "deliveries", "lease_until")
+    emitted: list[Event] = []
+    sweep_up(dependencies(records, lambda event, _: emitted.append(event)))
+    assert emitted == [event]
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    lost = records.job().id
+    make_past(records.database, "jobs", "due_at")
+    sweep_up(dependencies(records, lambda event, _: emitted.append(event)))
+    assert emitted == [event, VideoUploaded(lost)]
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
 
 
 def test_slow_broker_does_not_delay_the_next_sweep(records: Records, clock: Clock) -> None:
