@@ -101,6 +101,7 @@ class Operation:
         body: what the body may be.
         problems: the problems of its own, by status. The document adds those that any request can meet, 401 where a
             token is needed, and 422 where there is a query or a body.
+        section: of the document; that of the function if it is empty.
     """
 
     method: str
@@ -115,6 +116,7 @@ class Operation:
     headers: type[Struct] | None = None
     body: Body | None = None
     problems: Mapping[int, str] = field(default_factory=dict)
+    section: str = ""
 
 
 class Checked(NamedTuple):

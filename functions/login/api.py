@@ -65,4 +65,5 @@ KEYS: Final = Operation(
     "Get the public keys that verify tokens",
     (Answer(200, "The keys, which may be cached.", KeySet),),
     access="anyone",
+    section="Tokens",
 )

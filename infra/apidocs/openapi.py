@@ -27,7 +27,7 @@ class Section(NamedTuple):
 
 SECTIONS: Final = (
     Section("Accounts", "Registering, logging in, and confirming the address.", ("register", "login", "confirm")),
-    Section("Tokens", "Validating tokens.", ("validate",)),
+    Section("Tokens", "Validating tokens, and the keys that verify them.", ("validate",)),
     Section("Your account", "Profile, password, sessions, API keys, deletion.", ("account",)),
     Section("Uploads", "Sending videos, in one request or in parts (tus).", ("upload",)),
     Section("Jobs", "Following conversions, and deleting videos and MP3s.", ("status",)),
@@ -108,7 +108,7 @@ def document() -> dict[str, Any]:
     for section in SECTIONS:
         for name in section.functions:
             for operation in declared[name]:
-                described = _operation(operation, section.name, schemas)
+                described = _operation(operation, operation.section or section.name, schemas)
                 paths.setdefault(operation.path, {})[operation.method.lower()] = described
     return {
         "openapi": "3.1.1",

@@ -53,6 +53,11 @@ def document() -> dict[str, Any]:
     return openapi.document()
 
 
+def test_keys_that_verify_tokens_stand_with_tokens(document: dict[str, Any]) -> None:
+    for path, method in (("/.well-known/jwks.json", "get"), ("/validate", "post")):
+        assert document["paths"][path][method]["tags"] == ["Tokens"]
+
+
 def test_it_is_valid_openapi(document: dict[str, Any]) -> None:
     OPENAPI_31_VALIDATOR.validate(document)
     assert document["openapi"].startswith("3.1.")
