@@ -46,6 +46,14 @@ class EncoderKilled(TryAgain):
     """The demuxer or an encoder was killed from outside (out of memory, shutdown): retrying may succeed."""
 
 
+class DemuxerFailed(TryAgain):
+    """A demux child could not start, or ended without a report, but not by a crash: the installation is at fault."""
+
+    def __init__(self) -> None:
+        """Uses the one message there is for it; the reason belongs in ``__cause__``."""
+        super().__init__("The demuxer could not start; the conversion will be retried.")
+
+
 class UnsupportedLayout(Exception):
     """The file is laid out in a way that our own parsers do not support: fall back to libav or to decoding it all.
 

@@ -14,7 +14,14 @@ from typing import Self
 from events.errors import Mp3burstError
 from functions.convert.demux import protocol, spawner
 from functions.convert.demux.protocol import ExcerptOrder, ExcerptReport, Fault, FaultReport, TrackOrder, TrackReport
-from functions.convert.errors import DAMAGED, EncoderKilled, TemporaryStorageFull, UnknownMedia, UnusableMedia
+from functions.convert.errors import (
+    DAMAGED,
+    DemuxerFailed,
+    EncoderKilled,
+    TemporaryStorageFull,
+    UnknownMedia,
+    UnusableMedia,
+)
 from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.streams import SupportsReadSeek
 from functions.convert.track_list import decoded
@@ -267,7 +274,9 @@ def _send(link: socket.socket, data: bytes) -> None:
 def _death(status: int, closed: BaseException) -> Mp3burstError:
     """Maps the exit status of a child that sent no report to an error: dying by its own signal is the file's fault."""
     error: Mp3burstError
-    if status >= 0 or status == -signal.SIGKILL:
+    if status >= 0:
+        error = DemuxerFailed()
+    elif status == -signal.SIGKILL:
         error = EncoderKilled("The demuxer was killed; the conversion will be retried.")
     else:
         error = UnusableMedia(DAMAGED)
@@ -285,6 +294,10 @@ def error_of(report: FaultReport, number: int | None) -> Mp3burstError:
     error.tracks = decoded(report.tracks)
     return error
 
+    if report.fault == Fault.NOT_STARTED:
+        failed = DemuxerFailed()
+        failed.__cause__ = RuntimeError(report.detail)
+        return failed
 
 def _message(report: FaultReport, number: int | None) -> str:
     match report.fault:

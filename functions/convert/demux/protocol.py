@@ -112,6 +112,7 @@ class Fault(StrEnum):
     CODEC = "codec"  # libav has no decoder
     PROTECTED = "protected"  # the track is encrypted
     MEMORY = "memory"
+    NOT_STARTED = "not started"  # a module cannot be imported, with a detail
     DISK_FULL = "disk full"
     BROKEN = "broken"  # anything else, with a detail
     NOT_COPYABLE = "not copyable"  # MP3 packets that do not make an MP3 file

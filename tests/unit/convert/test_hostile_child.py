@@ -16,7 +16,7 @@ from functions.convert import pipeline
 from functions.convert.demux import client, spawner
 from functions.convert.demux.track import extract_track
 from functions.convert.distribution import with_excerpts
-from functions.convert.errors import UnusableMedia
+from functions.convert.errors import DemuxerFailed, UnusableMedia
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek.errors import TrackChanged
 from functions.convert.seek.recipe import Recipe, copy_spans

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from events.errors import with_cause
 from functions.convert import pipeline
 from functions.convert.demux import spawner
-from functions.convert.errors import OutOfResources
+from functions.convert.errors import DemuxerFailed, OutOfResources
 from functions.options import Options
 from tests.support import clips
 from tests.support.paths import ROOT
@@ -167,6 +168,14 @@ def test_spare_child_is_confined() -> None:
 
     wait_for(lambda: limits()["Max processes"] == "0")
     assert limits()["Max address space"] != "unlimited"
+
+
+def test_module_that_cannot_be_imported_is_named(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    standard = [entry for entry in spawner._path() if "-packages" not in entry]
+    monkeypatch.setattr(spawner, "_path", lambda: standard)
+    with pytest.raises(DemuxerFailed) as failed:
+        convert(video, tmp_path)
+    assert "No module named 'av'" in with_cause(failed.value)
 
 
 @pytest.mark.parametrize("end", ["sys.exit()", "os._exit(0)", "os.kill(os.getpid(), 9)"])

@@ -749,18 +749,28 @@ def _carry_out(order: Order, source: RemoteFile, target: IO[bytes], reporter: _R
         return FaultReport(Fault.BROKEN, f"{type(error).__name__}: {error}")
 
 
+def _import_libav() -> None:
+    """Imports all of PyAV that is used: no module can be opened in the sandbox."""
+    import av
+    import av.logging
+    import av.subtitles.codeccontext
+    import av.subtitles.stream
+    import av.subtitles.subtitle  # PyAV imports these when it finds subtitles
+
+    av.logging.set_level(av.logging.PANIC)
+
+
 def main() -> None:
     """Enters the limits, imports PyAV, and enters the sandbox: it opens no more files than the order brings."""
     arguments: dict[str, Any] = json.loads(sys.argv[1])
     limits.enter(arguments["parent"], arguments["limits"])
     link = socket.socket(fileno=arguments["link"])
-    import av
-    import av.logging
-    import av.subtitles.codeccontext
-    import av.subtitles.stream
-    import av.subtitles.subtitle  # PyAV imports these when it finds subtitles: no file can be opened by then
-
-    av.logging.set_level(av.logging.PANIC)
+    reporter = _Reporter(link)
+    try:
+        _import_libav()
+    except ImportError as error:
+        reporter.end(FaultReport(Fault.NOT_STARTED, f"{type(error).__name__}: {error}"))
+        os._exit(1)
     if arguments["confined"]:
         limits.confine(arguments["parent"], tasks=0)
     try:
@@ -769,7 +779,6 @@ def main() -> None:
         os._exit(1)
     target = open(order.target, "wb")  # noqa: SIM115, PTH123 - a descriptor, open until the process ends
     limits.limit(order.limits)
-    reporter = _Reporter(link)
     reporter.end(_carry_out(order, RemoteFile(link, order.size), target, reporter))
     with contextlib.suppress(OSError):
         target.flush()
