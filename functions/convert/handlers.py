@@ -182,10 +182,12 @@ def _mp3_output(jobs: Jobs, lease: Lease[Job], outcome: Outcome, deps: Dependenc
 
 def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Output:
     if lease.row.plan != FELL_BACK:
-        output = _convert_track(lease, renewer, deps, Indexing(deps.fanout_seconds, _ranges_of(lease.row, deps)))
+    meter = Meter(alone=True)
+        indexing = Indexing(deps.fanout_seconds, _ranges_of(lease.row, deps))
+        output = _convert_track(lease, renewer, deps, meter, indexing)
         if output is not None:
             return output
-    output = _convert_track(lease, renewer, deps)
+    output = _convert_track(lease, renewer, deps, meter)
     if output is None:
         raise AssertionError("a track that was extracted can be converted")
     return output
@@ -202,11 +204,10 @@ def _ranges_of(job: Job, deps: Dependencies) -> Callable[[TrackInfo], list[Sampl
 
 
 def _convert_track(
-    lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies, indexing: Indexing | None = None
+    lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies, meter: Meter, indexing: Indexing | None = None
 ) -> Output | None:
     """Converts the job's track, or splits the job; None if the track was indexed and has to be extracted instead."""
     job = lease.row
-    meter = Meter(alone=True)
 
     def on_read(fraction: float) -> None:
         renewer.report(fraction * READ_SHARE)

@@ -1,13 +1,22 @@
 """Encoders that read only their own part of an mp4 make the bytes of one that reads all of it."""
 
 import logging
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from functions.convert import handlers
+from functions.convert.seek.extraction import Fetched
 from functions.convert.seek.independence import fetch_excerpt
+from functions.upload.main import create_job
+from functions.upload.multipart import Form
 from tests.support import clips
+from tests.support.kill_points import ADA, System, new_system
+from tests.unit.convert.test_cluster_excerpts import index
 from tests.unit.convert.test_distribution import converted
+from tests.unit.state.test_killed import only_job, prepare
 
 #: AAC without noise substitution, so that no decoder draws random numbers.
 AAC = "-c:a aac -b:a 128k -aac_pns 0"
@@ -73,6 +82,42 @@ def test_piece_that_draws_random_numbers_makes_its_job_fall_back(
     )
     assert_same(video, {}, tmp_path)
     assert FELL_BACK in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("a.mp4", "-c:a flac"), ("a.mov", "-c:a alac"), ("a.mp4", "-c:a libmp3lame"), ("a.m4a", AAC)],
+    ids=["flac", "alac", "mp3", "aac"],
+)
+def test_table_that_contradicts_its_codec_is_not_trusted(name: str, arguments: str, tmp_path: Path) -> None:
+    data = bytearray(clips.clip(tmp_path / name, *arguments.split(), seconds=6).read_bytes())
+    assert index(bytes(data))[0]
+    length = slice(data.index(b"stts") + 16, data.index(b"stts") + 20)
+    data[length] = (int.from_bytes(data[length], "big") // 2).to_bytes(4, "big")
+    assert not index(bytes(data))[0]
+
+
+def test_receipt_counts_the_sample_of_a_track_that_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = noisy(tmp_path / "noise.mp4", 0)
+    seconds = [0]
+    clock = time.process_time
+    monkeypatch.setattr("functions.convert.meter.time.process_time", lambda: clock() + seconds[0])
+
+    def fetch_for_long(*arguments: Any) -> Fetched | None:
+        seconds[0] = 1000
+        return fetch_excerpt(*arguments)
+
+    monkeypatch.setattr("functions.convert.handlers.fetch_excerpt", fetch_for_long)
+
+    def split(system: System) -> None:
+        create_job(Form(video.name, {}, iter([video.read_bytes()])), ADA, None, system.for_upload())
+        system.fanout_seconds = 0
+        handlers.convert(only_job(system).id, system.for_convert())
+
+    system = System(prepare(new_system(tmp_path / "empty"), tmp_path / "split", split))
+    assert only_job(system).audio is not None
+    assert only_job(system).cpu_ms > 1_000_000
+    system.close()
 
 
 @pytest.mark.parametrize("second", [7.4, 7.68, 7.9, 14.0], ids=["before", "at", "after", "late"])
