@@ -97,9 +97,12 @@ class EncodedPiece:
     reconfigured: bool
     marks: tuple[Mark | None, ...] = ()
 
-    def counts_samples(self, *, is_last: bool) -> bool:
+    def fits(self, frame_range: FrameRange) -> bool:
         """Returns whether as many samples were decoded as were counted for later pieces, as far as is known."""
-        return not self.reconfigured and (is_last or not self.errors)
+        if frame_range.end is None:
+            return not self.reconfigured
+        is_complete = self.summary.frames == frame_range.end - frame_range.start
+        return is_complete and not self.errors and not self.reconfigured
 
     def to_json(self) -> str:
         """Returns the text for the piece's row."""
@@ -181,12 +184,13 @@ def plan_ranges(track: TrackInfo, options: Options, threshold: float, limit: int
     return plan if len(plan.ranges) > 1 else None
 
 
-def with_excerpts(plan: Plan, index: Path) -> tuple[Plan, Recipe | None]:
+def with_excerpts(plan: Plan, index: Path, size: int) -> tuple[Plan, Recipe | None]:
     """Adds the excerpt of each range to a plan.
 
     Args:
         plan: from ``plan_ranges``.
         index: the recipes of its ranges, and before them that of the sample of the track, if there is one.
+        size: bytes of the video.
 
     Returns:
         The plan; and the recipe of the sample, None if the decoder draws no random numbers.
@@ -198,7 +202,7 @@ def with_excerpts(plan: Plan, index: Path) -> tuple[Plan, Recipe | None]:
     sample: Recipe | None = None
     try:
         with index.open("rb") as file:
-            for place, recipe in read_index(file):
+            for place, recipe in read_index(file, size):
                 excerpts.append(Excerpt(place.offset, place.size, place.crc, recipe.sample))
                 if len(excerpts) == 1:
                     sample = recipe
@@ -242,10 +246,11 @@ def pieces_fit(plan: Plan, pieces: Sequence[EncodedPiece]) -> bool:
     If an encoder that seeks meets damage, fewer samples may have been decoded than were counted for later pieces.
     """
     seeks = any(frame_range.seek or frame_range.excerpt for frame_range in plan.ranges)
-    damaged = seeks and any(piece.errors for piece in pieces[:-1])
+    if seeks and not all(piece.fits(frame_range) for piece, frame_range in zip(pieces, plan.ranges, strict=True)):
+        return False
     reconfigured = any(piece.reconfigured for piece in pieces)
     numbered = all(_is_numbered_alike(before, after) for before, after in pairwise(pieces))
-    return not damaged and not reconfigured and numbered and seams_match([piece.summary for piece in pieces])
+    return not reconfigured and numbered and seams_match([piece.summary for piece in pieces])
 
 
 def _is_numbered_alike(before: EncodedPiece, after: EncodedPiece) -> bool:

@@ -10,6 +10,7 @@ because whoever did it may have been killed before it could.
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -181,8 +182,8 @@ def _mp3_output(jobs: Jobs, lease: Lease[Job], outcome: Outcome, deps: Dependenc
 
 
 def _convert(lease: Lease[Job], renewer: LeaseRenewer, deps: Dependencies) -> Output:
-    if lease.row.plan != FELL_BACK:
     meter = Meter(alone=True)
+    if lease.row.plan != FELL_BACK:
         indexing = Indexing(deps.fanout_seconds, _ranges_of(lease.row, deps))
         output = _convert_track(lease, renewer, deps, meter, indexing)
         if output is not None:
@@ -243,7 +244,7 @@ def _plan_excerpts(
     plan = plan_ranges(track, job.options, deps.fanout_seconds, deps.max_pieces)
     if plan is None:
         raise AssertionError("a track is indexed only if there is a plan for it")
-    plan, sample = with_excerpts(plan, track.path)
+    plan, sample = with_excerpts(plan, track.path, video.seek(0, os.SEEK_END))
     path = track.path.with_name("sample")
     ffmpeg = deps.ffmpeg or default_ffmpeg()
     if sample is None or fetch_excerpt(sample, video, path, plan.container, ffmpeg, renewer.check):
@@ -333,7 +334,6 @@ def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Depen
     plan = job_plan.plan
     frame_range = plan.ranges[lease.row.n]
     marks: tuple[Mark | None, ...] = ()
-    is_last = frame_range.end is None
     description = Description(job.owner, job.id, f"piece {lease.row.n}", "audio/mpeg")
     with workspace() as directory:
         if job_plan.index is None:
@@ -369,7 +369,7 @@ def _encode(lease: Lease[PieceRow], job: Job, renewer: LeaseRenewer, deps: Depen
     def discard() -> None:
         deps.blobs.discard(deps.media, "pieces", output.blob)
 
-    if job_plan.index is not None and not piece.counts_samples(is_last=is_last):
+    if job_plan.index is not None and not piece.fits(frame_range):
         discard()
         return _fall_back(lease, "its sound is damaged or changes its format", deps)
     return Output(record=lambda: deps.pieces.encoded(lease, output), discard=discard)
@@ -479,7 +479,7 @@ def _fetch_excerpt(
         recipe = read_recipe(index, frame_range.excerpt)
     ffmpeg = deps.ffmpeg or default_ffmpeg()
     with deps.media.videos.open(job.video) as video:
-        video.fetch_until(max((offset + size for offset, size in recipe.spans), default=0))
+        video.fetch_until(recipe.spans.end)
         fetched = fetch_excerpt(recipe, video, path, job_plan.plan.container, ffmpeg, renewer.check)
     # The sound may be stored far from the pictures of the same time, so that an excerpt begins too late.
     first, _ = frame_range.samples(job_plan.plan.rate)

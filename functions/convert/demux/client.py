@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -215,8 +216,8 @@ class DemuxClient:
                 self._cover = bytes(protocol.receive(link, first))
             elif kind in (protocol.BEGUN, protocol.INDEXED, protocol.REPORT) and 0 < first <= protocol.MAX_REPORT:
                 report = protocol.parse_report(protocol.receive(link, first), wanted)
-                if isinstance(report, TrackReport) and report.indexed and self._indexed is None:
-                    raise protocol.InvalidReport("an index that was not ordered")
+                if isinstance(report, TrackReport) and report.indexed:
+                    self._check_index(report)
                 if kind == protocol.REPORT:
                     return report
                 self._note(kind, report)
@@ -237,6 +238,11 @@ class DemuxClient:
             else:
                 self._indexed = report
             self._changed.notify_all()
+
+    def _check_index(self, report: TrackReport) -> None:
+        """Checks that an index was ordered, for the track that was reported then: the plan is for that one."""
+        if self._indexed is None or replace(report, indexed=False) != self._indexed:
+            raise protocol.InvalidReport("an index that was not ordered")
 
     @property
     def _may_index(self) -> bool:
@@ -288,16 +294,16 @@ def error_of(report: FaultReport, number: int | None) -> Mp3burstError:
     """Maps a fault to a user-facing error; ``number`` is the track that was requested."""
     if report.fault == Fault.DISK_FULL:
         return TemporaryStorageFull("Temporary storage is full; the conversion will be retried.")
+    if report.fault == Fault.NOT_STARTED:
+        failed = DemuxerFailed()
+        failed.__cause__ = RuntimeError(report.detail)
+        return failed
     unknown = report.fault in (Fault.FORMAT, Fault.CODEC)
     error = UnknownMedia(_message(report, number)) if unknown else UnusableMedia(_message(report, number))
     error.__cause__ = RuntimeError(report.detail or report.fault)
     error.tracks = decoded(report.tracks)
     return error
 
-    if report.fault == Fault.NOT_STARTED:
-        failed = DemuxerFailed()
-        failed.__cause__ = RuntimeError(report.detail)
-        return failed
 
 def _message(report: FaultReport, number: int | None) -> str:
     match report.fault:

@@ -7,7 +7,7 @@ the packets themselves (``packets``), and the range is counted from the first sa
 
 Whatever cannot be counted, or cannot be decoded from the middle bit by bit, is decoded from its beginning:
 
-- AAC and AC-3: their decoders use random numbers (``seek.independence`` proves the contrary for parts of an mp4).
+- AAC and AC-3: their decoders use random numbers (``seek.independence`` proves the contrary for parts of some videos).
 - Opus: its decoder's memory fades, but no rule says when it is gone. Of 140 seeks at 12 to 128 kbit/s (SILK, hybrid,
   CELT; 2.5 to 20 ms) all were equal after 0.62 s; an earlier one, with ``-ss``, was not after 31 s.
 - A sample rate that MP3 does not have: the resampler is between two samples.

@@ -156,11 +156,15 @@ def read_packets(path: Path, codec: str, channels: int, rate: int) -> PacketCloc
     Raises:
         UnsupportedLayout: it is something else, or its samples cannot be counted.
     """
+    dropped = False
     with path.open("rb") as file:
         head = matroska.head(file)
         clock = PacketClock.of(codec, channels, rate, matroska.private(head))
         for _, _, cluster in matroska.clusters(file):
             time = matroska.timestamp(cluster)
-            for start, end, _ in matroska.packets(cluster):
+            for start, end, drops in matroska.packets(cluster):
+                if dropped:
+                    raise UnsupportedLayout  # only the last packet may have samples that are not played
+                dropped = drops
                 clock.add(time + matroska.block_time(cluster, start), cluster, start, end)
     return clock

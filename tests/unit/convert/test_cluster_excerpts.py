@@ -3,6 +3,8 @@
 import io
 import random
 import re
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from functions.convert.demux.child import matroska
 from functions.convert.demux.child.main import Extracted
 from functions.convert.distribution import EncodedPiece
 from functions.convert.errors import UnsupportedLayout
-from functions.convert.plan import FrameRange, Plan
+from functions.convert.mp3.summary import PieceSummary
+from functions.convert.plan import Excerpt, FrameRange, Plan
 from functions.convert.seek import extraction
 from functions.convert.seek import matroska as tracks
-from functions.convert.seek.numbering import Mark, PacketClock
-from functions.convert.seek.recipe import ExcerptFile, Recipe
+from functions.convert.seek.numbering import Mark, PacketClock, read_packets
+from functions.convert.seek.recipe import ExcerptFile, Recipe, Spans, read_recipe
 from tests.support import clips
 from tests.unit.convert.test_distribution import converted
 
@@ -160,10 +163,56 @@ def test_pieces_fit_if_they_number_and_decode_alike(
     before: tuple[Mark | None, ...], after: tuple[Mark | None, ...], fit: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distribution, "seams_match", lambda _: True)
-    summary: Any = None
+    summary = summary_of(245)
     plan = Plan("matroska", 48000, 2, ("-b:a", "96k"), (), 0, (FrameRange(0, 245), FrameRange(245, None)))
     pieces = [EncodedPiece(summary, 0, reconfigured=False, marks=marks) for marks in (before, after)]
     assert distribution.pieces_fit(plan, pieces) == fit
+
+
+def summary_of(frames: int) -> PieceSummary:
+    return PieceSummary(0, frames, offset=0, size=0, crc=0, mark_interval=1, marks=(), bitrates=(), tag="")
+
+
+@pytest.mark.parametrize(("frames", "fit"), [((245, 3), True), ((245, 0), True), ((244, 3), False), ((0, 0), False)])
+def test_pieces_fit_if_they_have_the_frames_that_were_counted(frames: tuple[int, int], fit: bool) -> None:
+    excerpt = Excerpt(0, 1, 2, 0)
+    ranges = FrameRange(0, 245, excerpt=excerpt), FrameRange(245, None, excerpt=excerpt)
+    plan = Plan("mov", 48000, 2, ("-b:a", "96k"), (), 0, ranges)
+    pieces = [EncodedPiece(summary_of(count), 0, reconfigured=False) for count in frames]
+    assert distribution.pieces_fit(plan, pieces) == fit
+
+
+def test_samples_that_are_not_played_are_allowed_at_the_end_only(tmp_path: Path) -> None:
+    part = clips.clip(tmp_path / "part.mka", "-c:a", "libopus", rate=48000, seconds=1.003)
+    assert read_packets(part, "opus", 2, 48000).end > 48_000
+    (tmp_path / "list").write_text(f"file '{part}'\n" * 2)
+    clips.run("-f", "concat", "-safe", 0, "-i", tmp_path / "list", "-c", "copy", tmp_path / "both.mka")
+    with pytest.raises(UnsupportedLayout):
+        read_packets(tmp_path / "both.mka", "opus", 2, 48000)
+
+
+def test_recipe_with_many_spans_takes_little_memory() -> None:
+    data = Recipe(0, b"", Spans.of((number, 1) for number in range(50_000))).to_bytes()
+    place = Excerpt(0, len(data), zlib.crc32(data), 0)
+    tracemalloc.start()
+    recipe = read_recipe(io.BytesIO(data), place)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert list(recipe.spans)[-1] == (49_999, 1)
+    assert peak < 4 * len(data)
+
+
+def element(kind: str, content: bytes) -> bytes:
+    """An element of Matroska, by its name in hexadecimal."""
+    return bytes.fromhex(kind) + (len(content) | 1 << 56).to_bytes(8, "big") + content
+
+
+def test_number_of_more_than_eight_bytes_is_not_read() -> None:
+    entry = element("83", b"\1") + element("56AA", bytes(200))
+    parts = element("1549A966", b"") + element("1654AE6B", element("AE", entry)) + element("1C53BB6B", b"")
+    data = element("1A45DFA3", b"") + element("18538067", parts + element("1F43B675", element("E7", b"\0")))
+    with pytest.raises(UnsupportedLayout):
+        matroska.parse(io.BytesIO(data))  # type: ignore[arg-type]
 
 
 def index(data: bytes) -> tuple[list[Extracted], bytes]:
@@ -234,7 +283,7 @@ def test_file_without_cues_is_not_indexed() -> None:
 
 def test_excerpt_reads_as_one_file() -> None:
     video = bytes(range(256))
-    file = ExcerptFile(Recipe(0, b"prefix", ((10, 5), (100, 7))), io.BytesIO(video))
+    file = ExcerptFile(Recipe(0, b"prefix", Spans.of([(10, 5), (30, 0), (100, 7)])), io.BytesIO(video))
     whole = b"prefix" + video[10:15] + video[100:107]
     for start in range(len(whole) + 1):
         file.seek(start)

@@ -1,5 +1,6 @@
 """A compromised demux child can neither crash nor block its parent; the user gets an error message."""
 
+import contextlib
 import io
 import json
 import socket
@@ -14,12 +15,12 @@ import pytest
 
 from functions.convert import pipeline
 from functions.convert.demux import client, spawner
-from functions.convert.demux.track import extract_track
+from functions.convert.demux.track import Indexing, extract_track, open_track
 from functions.convert.distribution import with_excerpts
 from functions.convert.errors import DemuxerFailed, UnusableMedia
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek.errors import TrackChanged
-from functions.convert.seek.recipe import Recipe, copy_spans
+from functions.convert.seek.recipe import Recipe, Spans, copy_spans
 from functions.options import Options
 from tests.support.paths import ROOT
 
@@ -128,6 +129,9 @@ def test_invalid_messages_are_the_files_fault(code: str, monkeypatch: pytest.Mon
         convert(monkeypatch, tmp_path, code)
 
 
+SPANS = [[(-1, 5)], [(0, -5)], [(5, 5), (900, 200)], [(1 << 62, 1)], [((1 << 63) - 1, (1 << 63) - 1)]]
+
+
 @pytest.mark.parametrize(
     "index",
     [
@@ -137,8 +141,10 @@ def test_invalid_messages_are_the_files_fault(code: str, monkeypatch: pytest.Mon
         struct.pack("<qqqqqq", 0, 0, 0, 1 << 60, 0, 0),
         struct.pack("<qqqqqq", 0, 0, 0, -9, 0, 0),
         struct.pack("<qqqqqq", 0, -1, 0, 0, 0, 0),
-        Recipe(0, b"", ()).to_bytes() * 4,
-        Recipe(0, b"", (), b"x", 1 << 40).to_bytes() * 2,
+        Recipe(0, b"", Spans.of([])).to_bytes() * 4,
+        Recipe(0, b"", Spans.of([]), b"x", 1 << 40).to_bytes() * 2,
+        *(Recipe(0, b"", Spans.of(spans)).to_bytes() * 2 for spans in SPANS),
+        Recipe(0, b"", Spans.of([(0, 1000)] * 17_000)).to_bytes() * 2,
     ],
 )
 def test_invalid_index_is_the_files_fault(index: bytes, tmp_path: Path) -> None:
@@ -147,13 +153,45 @@ def test_invalid_index_is_the_files_fault(index: bytes, tmp_path: Path) -> None:
     ranges = (FrameRange(0, 490), FrameRange(490, None))
     plan = Plan("mov", 44100, 2, ("-b:a", "192k"), ("anull",), 1_000_000, ranges)
     with pytest.raises(UnusableMedia, match="damaged"):
-        with_excerpts(plan, path)
+        with_excerpts(plan, path, 1000)
 
 
-@pytest.mark.parametrize("span", [(-1, 5), (0, -5), (900, 200), (1 << 62, 1)])
-def test_invalid_spans_are_not_copied(span: tuple[int, int]) -> None:
+@pytest.mark.parametrize("spans", SPANS)
+def test_invalid_spans_are_not_copied(spans: list[tuple[int, int]]) -> None:
     with pytest.raises(TrackChanged):
-        copy_spans(io.BytesIO(bytes(1000)), [span], lambda: None, io.BytesIO())
+        copy_spans(io.BytesIO(bytes(1000)), spans, lambda: None, io.BytesIO())
+
+
+@pytest.mark.parametrize(("rate", "valid"), [(44100, True), (48000, False)], ids=["same", "another"])
+def test_index_is_of_the_track_that_was_offered(
+    rate: int, valid: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = f"{report('INDEXED')}; link.recv(99); {report(indexed=True, rate=rate)}"
+    monkeypatch.setattr(spawner, "spawner", HostileSpawner(code))
+    indexing = Indexing(0.0, lambda _: [(0, None)])
+    expected = contextlib.nullcontext() if valid else pytest.raises(UnusableMedia, match="damaged")
+    with (
+        expected,
+        open_track(
+            io.BytesIO(b"x"),
+            tmp_path / "track",
+            number=0,
+            copy=False,
+            filename="a.mp4",
+            indexing=indexing,
+            on_progress=lambda _: None,
+        ) as stream,
+    ):
+        assert stream is not None
+        assert stream.indexed
+
+
+@pytest.mark.parametrize("code", ["sys.exit(1)", f"report({json.dumps({'fault': 'not started'}).encode()!r})"])
+def test_child_that_does_not_start_is_not_the_files_fault(
+    code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(DemuxerFailed, match="could not start; the conversion will be retried"):
+        convert(monkeypatch, tmp_path, code)
 
 
 @pytest.mark.parametrize("code", ["", report()], ids=["before its report", "after its report"])

@@ -16,7 +16,7 @@ from functions.convert.demux.protocol import MAX_STARTS
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.seek.numbering import PacketClock
 from functions.convert.seek.packets import NUMBERED, opus_skip
-from functions.convert.seek.recipe import Recipe
+from functions.convert.seek.recipe import Recipe, Spans
 
 #: Seconds between two places where excerpts may begin: ranges can begin every second or so.
 _MIN_SECONDS: Final = 1.0
@@ -26,7 +26,7 @@ _AAC_WARMUP: Final = 3
 _DRAWING: Final = 3
 #: Seconds before the wanted samples that decoders have to see. The longest memory is two blocks of Vorbis: 8,192
 #: samples at 8 kHz; the 511 bytes of MP3 are 0.6 s at the smallest frame size; AAC remembers one packet. Of
-#: 1,024 seeks in CELT all were exact after 0.77 s; SILK is not indexed (``seek.packets``).
+#: 944 seeks in CELT all were exact after 0.77 s; SILK is not indexed (``seek.packets``).
 _WARMUP: Final = {"aac": 0.2, "mp3": 1.0, "vorbis": 2.0, "opus": 2.0}
 #: Samples at 48 kHz before the wanted ones that two decoders of Opus must have decoded alike: a second.
 _COMMON: Final = {"opus": 48_000}
@@ -148,7 +148,7 @@ class ClusterExcerpts:
         return Recipe(
             sample=self.origin,
             prefix=self.segment.head,
-            spans=spans,
+            spans=Spans.of(spans),
             drawing=self.drawing if draws else b"",
             drawn=_DRAWING * aac.SAMPLES if draws else 0,
             warmup=self._warmup if draws else 0,

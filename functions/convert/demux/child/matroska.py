@@ -45,6 +45,8 @@ _MILLISECOND: Final = 1_000_000
 #: Bytes of an element's name and size, at most.
 _MAX_NAME: Final = 4
 _MAX_SIZE: Final = 8
+#: Bytes of a number, at most (RFC 8794, 7.2).
+_MAX_NUMBER: Final = 8
 #: An offset that no file has, in a damaged one, and that a request for bytes can still have.
 _MAX_OFFSET: Final = 1 << 62
 #: Bytes of a cluster in which its time is: it comes first, or after a checksum.
@@ -265,6 +267,8 @@ def _without_delays(tracks: bytes) -> bytes:
         if entry.kind == _TRACK_ENTRY:
             for part in _elements(tracks[entry.body : entry.end]):
                 if part.kind == _CODEC_DELAY and part.end is not None:
+                    if part.end - part.body > _MAX_NUMBER:
+                        raise UnsupportedLayout
                     start = entry.body + part.start
                     size = part.end - part.start
                     changed[start : start + size] = (_VOID + bytes([0x80 | size - 2])).ljust(size, b"\0")
@@ -317,7 +321,9 @@ def _elements(data: bytes) -> Iterator[_Element]:
 def _number(data: bytes, kind: int, default: int) -> int:
     """Returns the first of several elements that is of a kind, as an unsigned integer."""
     for element in _elements(data):
-        if element.kind == kind:
+        if element.kind == kind and element.end is not None:
+            if element.end - element.body > _MAX_NUMBER:
+                raise UnsupportedLayout
             return int.from_bytes(data[element.body : element.end], "big")
     return default
 

@@ -18,7 +18,8 @@ from functions.convert.demux.child.mp4 import aac
 from functions.convert.demux.child.mp4.boxes import Box, Parts, gapless_tags, size_of, wrap, write_parts
 from functions.convert.demux.child.mp4.movie import CHUNK_TABLES, Movie
 from functions.convert.errors import UnsupportedLayout
-from functions.convert.seek.recipe import Recipe
+from functions.convert.mp3.frame import HEADER_SIZE, parse_header
+from functions.convert.seek.recipe import Recipe, Spans
 
 #: Packets that are indexed, at most; of each, four bytes are kept. That is 100 hours of AAC.
 _MAX_PACKETS: Final = 1 << 24
@@ -29,6 +30,10 @@ _WARMUP: Final = {"aac": 3, "mp3": 30, "alac": 0, "flac": 0}
 _BEYOND: Final = 2
 #: Packets at the end whose lengths may differ from the usual one: libav's muxer has two of MP3.
 _MAX_LASTS: Final = 2
+#: Bytes of the description of FLAC (RFC 9639, 8.2), which begins with the smallest and the largest packet, in samples.
+_STREAMINFO: Final = 34
+#: Where the description of ALAC has the samples of a packet (ALACMagicCookieDescription, after the box's header).
+_ALAC_FRAME_LENGTH: Final = slice(12, 16)
 #: Packets of the excerpts that draw random numbers: more than the decoder remembers.
 _DRAWING: Final = 3
 #: The sample of an AAC track is this many windows of this many packets, all over the track.
@@ -102,9 +107,9 @@ class Excerpts:
             raise UnsupportedLayout
         times = _times(movie)
         drawing = aac.drawing_packet(config) if codec == "aac" else b""
-        if codec == "aac" and times.length != aac.SAMPLES:
-            raise UnsupportedLayout
         offsets, firsts, sizes = _chunks(movie)
+        if times.length != _packet_samples(movie, codec, config, offsets[bisect_right(firsts, 0) - 1]):
+            raise UnsupportedLayout
         return cls(movie, times, sizes, offsets, firsts, _WARMUP[codec], drawing)
 
     def write(self, ranges: Iterable[tuple[int, int | None]], target: IO[bytes]) -> None:
@@ -146,7 +151,7 @@ class Excerpts:
         return Recipe(
             sample=runs[0][0] * length - self.times.skipped,
             prefix=head,
-            spans=tuple(span for run in runs for span in self._spans(*run)),
+            spans=Spans.of(span for run in runs for span in self._spans(*run)),
             drawing=self._head(array("I", before) + sizes, runs[-1][1]) + self.drawing * _DRAWING if draws else b"",
             drawn=_DRAWING * length if draws else 0,
             warmup=self.warmup * length if draws else 0,
@@ -251,6 +256,33 @@ class _Tables:
             *wrap(b"stsc", [struct.pack(">IIIII", 0, 1, 1, count, 1)]),
             *wrap(b"stco", [struct.pack(">III", 0, 1, offset)]),
         ]
+
+
+def _packet_samples(movie: Movie, codec: str, config: bytes, offset: int) -> int:
+    """Returns the samples of each packet but the last ones, by what the decoder goes by; the table may say otherwise.
+
+    Args:
+        movie: the file.
+        codec: libavcodec's name for the track's codec.
+        config: the decoder's configuration.
+        offset: of the first packet.
+
+    Raises:
+        UnsupportedLayout: it does not say so, or packets differ.
+    """
+    if codec == "aac":
+        return aac.SAMPLES
+    if codec == "flac":
+        smallest, largest = struct.unpack_from(">HH", config.ljust(_STREAMINFO, b"\0"))
+        if smallest != largest:
+            raise UnsupportedLayout
+        return int(largest)
+    if codec == "alac":
+        return int.from_bytes(config[_ALAC_FRAME_LENGTH], "big")
+    frame = parse_header(movie.reader.read_at(offset, HEADER_SIZE))
+    if frame is None:
+        raise UnsupportedLayout
+    return frame.samples
 
 
 def _times(movie: Movie) -> Times:
