@@ -16,6 +16,7 @@ from tests.support import clips
 from tests.support.kill_points import ADA, System, new_system
 from tests.unit.convert.test_cluster_excerpts import index
 from tests.unit.convert.test_distribution import converted
+from tests.unit.convert.test_edit_lists import EDITS, STEPS, with_edits
 from tests.unit.state.test_killed import only_job, prepare
 
 #: AAC without noise substitution, so that no decoder draws random numbers.
@@ -95,6 +96,20 @@ def test_table_that_contradicts_its_codec_is_not_trusted(name: str, arguments: s
     length = slice(data.index(b"stts") + 16, data.index(b"stts") + 20)
     data[length] = (int.from_bytes(data[length], "big") // 2).to_bytes(4, "big")
     assert not index(bytes(data))[0]
+
+
+def test_track_that_ends_before_a_range_is_extracted(tmp_path: Path) -> None:
+    offered, track = index(clips.clip(tmp_path / "a.m4a", "-c:a", "alac", seconds=3).read_bytes())
+    assert offered
+    assert track[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize("title", EDITS)
+def test_track_with_several_edits_is_extracted(title: str, tmp_path: Path) -> None:
+    clips.run("-f", "lavfi", "-i", STEPS, "-c:a", "alac", tmp_path / "a.m4a")
+    edits, heard = EDITS[title]
+    offered, _ = index(with_edits((tmp_path / "a.m4a").read_bytes(), edits))
+    assert bool(offered) == (len(heard) == 1)
 
 
 def test_receipt_counts_the_sample_of_a_track_that_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -366,7 +366,12 @@ def _index_tables(
         return False
     if not (ranges := on_indexed(extracted)):
         return False
-    excerpts.write(ranges, target)
+    try:
+        excerpts.write(ranges, target)
+    except UnsupportedLayout:
+        target.seek(0)
+        target.truncate()
+        return False
     return True
 
 

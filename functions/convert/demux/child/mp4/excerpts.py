@@ -131,6 +131,8 @@ class Excerpts:
         last = times.played
         if end is not None:
             last = min(-(-(end + times.skipped) // times.length) + _BEYOND, last)
+        if first >= last:
+            raise UnsupportedLayout
         # A decoder that begins where the track does is the one that decodes all of it.
         is_first = not first and times.skipped <= self.movie.ticks
         return self._recipe([(first, last)], draws=bool(self.drawing) and not is_first)
