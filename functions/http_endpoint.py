@@ -158,14 +158,14 @@ def read_query(request: Request, type_: type[T]) -> T:
     return _valid(type_, check(type_, request.args.to_dict(), strict=False))
 
 
-def read_json(request: Request, type_: type[T]) -> T:
-    """Returns the request's body, a JSON object.
+def read_json(request: Request, type_: type[T], limit: int = JSON_LIMIT) -> T:
+    """Returns the request's body, a JSON object of at most ``limit`` bytes.
 
     Raises:
         BadRequest: as in ``json_object``.
         Unprocessable: fields are missing or invalid; the error names all of them.
     """
-    return _valid(type_, check(type_, json_object(request)))
+    return _valid(type_, check(type_, json_object(request, limit)))
 
 
 def _valid(type_: type[T], checked: Checked) -> T:
@@ -181,17 +181,17 @@ def iso_time(milliseconds: int | None) -> str | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def json_object(request: Request) -> dict[str, Any]:
+def json_object(request: Request, limit: int = JSON_LIMIT) -> dict[str, Any]:
     """Returns the request's body, a JSON object.
 
     Raises:
-        BadRequest: it is not a JSON object, or is larger than 64 KiB.
+        BadRequest: it is not a JSON object, or is larger than ``limit`` bytes.
     """
-    request.max_content_length = JSON_LIMIT
+    request.max_content_length = limit
     try:
         value = json.loads(request.get_data(cache=False))
     except RequestEntityTooLarge as error:
-        raise BadRequest("The request is too large: send a JSON object of at most 64 KiB.") from error
+        raise BadRequest(f"The request is too large: send a JSON object of at most {limit >> 10} KiB.") from error
     except (ValueError, RecursionError) as error:
         raise BadRequest("The request is not valid JSON: send a JSON object.") from error
     if not isinstance(value, dict):

@@ -174,7 +174,9 @@ def _fault(annotation: Any, value: object) -> str:
 
 
 def _listed(kind: Any) -> str:
-    """Returns the values of a Literal, or the name of another type."""
+    """Returns the values of a Literal, or the name of another type in a list."""
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return "valid objects"
     return ", ".join(map(str, get_args(kind))) or _KINDS[kind]
 
 

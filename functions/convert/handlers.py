@@ -35,7 +35,7 @@ from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg.binary import default_ffmpeg
 from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.meter import Meter
-from functions.convert.mp3 import assemble, id3
+from functions.convert.mp3 import assemble
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek import excerpt
 from functions.convert.seek.errors import TrackChanged
@@ -48,6 +48,7 @@ from functions.convert.track_list import ListedTrack
 from functions.convert.workspace import workspace
 from functions.media import BlobCorrupt, BlobId, BlobNotFound, Description
 from functions.media.read_ahead import read_blobs
+from functions.mp3 import id3
 from functions.progress import READ_SHARE
 from functions.state.blobs import RenewingWriter
 from functions.state.database import DatabaseUnavailable

@@ -10,19 +10,20 @@ from pathlib import Path
 
 from functions.convert import cover, pair, silence
 from functions.convert.budget import Budget
-from functions.convert.chapters import within
 from functions.convert.demux.protocol import ORIGINAL
 from functions.convert.demux.track import Indexing, TrackInfo, TrackStream, open_track
 from functions.convert.errors import UnknownMedia
 from functions.convert.ffmpeg import duration, encoder, filters, probe
 from functions.convert.ffmpeg.binary import default_ffmpeg
 from functions.convert.ffmpeg.encoder import EncoderInput, EncoderRun
-from functions.convert.mp3 import assemble, id3
+from functions.convert.mp3 import assemble
 from functions.convert.mp3.assemble import EncodedSound
 from functions.convert.mp3.summary import PieceSummary, read_frames
 from functions.convert.plan import FrameRange, Plan, decode_cost, nearest_rate, plan_for
 from functions.convert.progress import OnProgress
 from functions.convert.streams import SupportsReadSeek, SupportsWrite
+from functions.mp3 import id3
+from functions.mp3.chapters import within
 from functions.options import Options
 from functions.progress import READ_SHARE
 

@@ -17,11 +17,11 @@ from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any, Final, Self
 
 from functions.convert import gaps, silence
-from functions.convert.chapters import Chapter, within
 from functions.convert.demux import protocol
 from functions.convert.demux.track import TrackInfo, TrackStream
 from functions.convert.ffmpeg import filters
 from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
+from functions.mp3.chapters import Chapter, within
 from functions.options import Options
 
 #: Frames that an encoder makes before its range; a multiple of 49.

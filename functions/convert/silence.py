@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
-from functions.convert.chapters import Chapter
 from functions.convert.demux.track import TrackInfo
 from functions.convert.gaps import MIN_GAP, Gap, total
+from functions.mp3.chapters import Chapter
 from functions.options import Options
 
 #: Seconds of a file without sound that need no warning, unless they are more than half of the file.

@@ -37,7 +37,7 @@ class DownloadHeaders(Struct, frozen=True):
 
 
 _HEADERS: Final = {
-    "ETag": "A strong validator: an MP3 never changes.",
+    "ETag": "A strong validator: it changes with the tags.",
     "Accept-Ranges": "bytes",
     "Content-Disposition": "The file's name, made from the video's.",
     **LIMITS,

@@ -1,7 +1,7 @@
 """Everything of a user in one archive: the account, its API keys and jobs, and the stored MP3s and videos."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,7 +12,7 @@ from functions.auth.keys import ApiKey, ApiKeys
 from functions.auth.profiles import Profile, Profiles
 from functions.download.archive import Entry
 from functions.http_endpoint import iso_time
-from functions.media import BlobId, BlobNotFound, Media, Store
+from functions.media import BlobNotFound, Media, Reader, open_mp3
 from functions.state.jobs import Job, Jobs
 from functions.state.schema import UserId
 
@@ -31,8 +31,8 @@ def export(user: UserId, profiles: Profiles, keys: ApiKeys, jobs: Jobs, media: M
     described = []
     files = []
     for job in _all(jobs, user):
-        mp3 = _file(media.mp3s, job.mp3, f"mp3s/{job.id}", job)
-        video = _file(media.videos, job.video, f"videos/{job.id}", job)
+        mp3 = _file(functools.partial(open_mp3, media.mp3s, job.mp3 or "", job.tag, job.sound_at), "mp3s", job)
+        video = _file(functools.partial(media.videos.open, job.video), "videos", job)
         stored = [each for each in (mp3, video) if each is not None]
         files += stored
         described.append(_job(job, {each.name.partition("/")[0]: each.name for each in stored}))
@@ -48,21 +48,19 @@ def _all(jobs: Jobs, user: UserId) -> Iterator[Job]:
         after = page[-1].id
 
 
-def _file(store: Store, blob: BlobId | None, prefix: str, job: Job) -> Entry | None:
-    """Returns the file of a blob; None if there is none."""
-    if blob is None:
-        return None
+def _file(open_: Callable[[], Reader], folder: str, job: Job) -> Entry | None:
+    """Returns the file that a job has in this folder; None if there is none."""
     try:
-        with store.open(blob) as reader:
+        with open_() as reader:
             stat = reader.stat
     except BlobNotFound:
         return None
     name = stat.description.filename.replace("/", "_").replace("\\", "_")
-    return Entry(f"{prefix}-{name}", stat.size, _date(job.created_at), functools.partial(_chunks, store, blob))
+    return Entry(f"{folder}/{job.id}-{name}", stat.size, _date(job.created_at), functools.partial(_chunks, open_))
 
 
-def _chunks(store: Store, blob: BlobId) -> Iterator[bytes]:
-    with store.open(blob) as reader:
+def _chunks(open_: Callable[[], Reader]) -> Iterator[bytes]:
+    with open_() as reader:
         while chunk := reader.read(_CHUNK):
             yield chunk
 

@@ -21,7 +21,7 @@ from functions.download import api
 from functions.download.archive import size_of, stream
 from functions.download.export import export
 from functions.http_endpoint import Routes, client_address, identify, problem, read_query, tell_limit
-from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id
+from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id, open_mp3
 from functions.shares import Shares
 from functions.state.database import shared
 from functions.state.jobs import Job, JobNotFound, Jobs
@@ -105,20 +105,20 @@ def find(fid: str, owner: UserId, deps: Dependencies) -> tuple[Job, Reader]:
     job = deps.jobs.with_mp3(fid, owner) if is_blob_id(fid) else None
     if job is None:
         raise _not_found()
-    return job, deps.media.mp3s.open(fid)
+    return job, open_mp3(deps.media.mp3s, fid, job.tag, job.sound_at)
 
 
 def respond(request: Request, job: Job, mp3: Reader) -> Response:
     """Returns the response to a request for this MP3: 200, 206, 304 or 416 (RFC 9110)."""
     size = mp3.stat.size
-    etag = f'"{job.mp3}"'
+    etag = f'"{job.mp3}"' if job.tag is None else f'"{job.mp3}-{job.tag}"'
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
         "X-Content-Type-Options": "nosniff",
     }
-    # A blob never changes, so its id is a strong validator.
+    # Blobs never change, so their ids are a strong validator.
     if request.if_none_match and not is_resource_modified(request.environ, etag, ignore_if_range=True):
         with mp3:
             return Response(status=304, headers=headers)

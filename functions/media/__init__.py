@@ -25,6 +25,7 @@ from functions.media.interface import (
     is_blob_id,
     new_blob_id,
 )
+from functions.media.tagged import open_mp3
 
 __all__ = [
     "Appender",
@@ -46,4 +47,5 @@ __all__ = [
     "connect",
     "is_blob_id",
     "new_blob_id",
+    "open_mp3",
 ]

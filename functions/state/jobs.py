@@ -115,6 +115,8 @@ class Job:
         state: uploaded, converting, encoding, joining, done or failed.
         video: the blob of the video.
         mp3: the blob of the MP3, once it is done.
+        tag: the blob of the ID3 tag that has replaced the one in the MP3's blob; None if none has.
+        sound_at: bytes of the tag in the MP3's blob, once it was replaced.
         total: steps or pieces in all.
         done: steps or pieces that are done.
         error: the message for the user, if it failed.
@@ -148,6 +150,8 @@ class Job:
     audio: BlobId | None = None
     plan: str | None = None
     tracks: str | None = None
+    tag: BlobId | None = None
+    sound_at: int | None = None
     is_deferred: bool = False
     is_leased: bool = False
     record: Record = field(default_factory=Record)

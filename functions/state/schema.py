@@ -127,8 +127,9 @@ logins = Table(
 )
 
 # In ``jobs`` and ``pieces``, ``deferred_at`` is when a row was left for later because enough of its owner's rows were
-# being worked on (``fairness``); NULL if it may start. What a job's receipt is made from, ``size`` to ``pods``, is NULL
-# or 0 in jobs from before migration 0010.
+# being worked on (``fairness``); NULL if it may start. ``tag`` is the blob of the ID3 tag that has taken the place of
+# the first ``sound_at`` bytes of the MP3's blob (``tags``); NULL if the MP3 has the tag that it was made with. What a
+# job's receipt is made from, ``size`` to ``pods``, is NULL or 0 in jobs from before migration 0010.
 jobs = Table(
     "jobs",
     metadata,
@@ -142,6 +143,8 @@ jobs = Table(
     Column("audio", String(24)),
     Column("plan", Text),
     Column("mp3", String(24), unique=True),
+    Column("tag", String(24)),
+    Column("sound_at", BigInteger),
     Column("total", Integer, nullable=False, default=0),
     Column("done", Integer, nullable=False, default=0),
     Column("error", Text),

@@ -1,6 +1,7 @@
 """Incoming HTTP: finds the function by path or host name, and streams request and response through."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
@@ -230,18 +231,20 @@ class _RequestBody:
 def router(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
     """Returns a function that maps a host name and a path to a function's name, or to None.
 
-    The host ``NAME.localhost`` selects a function by its name; otherwise the longest matching path prefix does.
+    The host ``NAME.localhost`` selects a function by its name; otherwise the longest matching path prefix does, in
+    which ``*`` stands for any one segment.
     """
     public = [function for function in functions if function.public]
     hosts = {f"{function.name}.localhost": function.name for function in public}
-    paths = sorted(((path, f.name) for f in public for path in f.paths), key=lambda item: -len(item[0]))
+    named = sorted(((path, f.name) for f in public for path in f.paths), key=lambda item: -len(item[0]))
+    paths = [(re.compile(re.escape(path).replace(r"\*", "[^/]+") + "/"), name) for path, name in named]
 
     def find(host: str, path: str) -> str | None:
         if not path.startswith("/"):  # such as that of OPTIONS *
             return None
         if host.endswith(".localhost"):
             return hosts.get(host)
-        return next((name for prefix, name in paths if f"{path}/".startswith(f"{prefix}/")), None)
+        return next((name for prefix, name in paths if prefix.match(f"{path}/")), None)
 
     return find
 

@@ -91,6 +91,12 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "api_keys": "SELECT, UPDATE (used_at)",
         "jobs": "SELECT",
     },
+    "edit": {
+        **_IDENTIFY,
+        "users": "SELECT (deleted_at, id, role, token_version, username), UPDATE (created_at)",
+        "jobs": "SELECT, UPDATE (mp3_size, sound_at, tag)",
+        "blobs": _WRITE_BLOBS,
+    },
     "convert": {
         "users": _LOCK_USER,
         "jobs": "SELECT, UPDATE",

@@ -7,7 +7,16 @@ import random
 import pytest
 from fastcrc import crc32
 
-from functions.media import BlobExists, BlobNotFound, MediaUnavailable, Stat, is_blob_id, new_blob_id
+from functions.media import (
+    BlobCorrupt,
+    BlobExists,
+    BlobNotFound,
+    MediaUnavailable,
+    Stat,
+    is_blob_id,
+    new_blob_id,
+    open_mp3,
+)
 from functions.media.gridfs import CHUNK_SIZE
 from tests.contract.media_places import A, Place, drain, get, noise, put
 
@@ -155,3 +164,36 @@ def test_a_malformed_id_is_not_found(place: Place, blob: str) -> None:
     with pytest.raises(BlobNotFound), place.videos.create(blob, A):
         pass
     place.videos.delete(blob)
+
+
+def test_replaced_tag_is_read_in_front_of_the_sound(place: Place) -> None:
+    old, new, sound = noise(CHUNK_SIZE + 99), noise(300), noise(3 * CHUNK_SIZE)
+    mp3, tag = put(place.videos, old + sound), put(place.videos, new)
+    content = new + sound
+    with open_mp3(place.videos, mp3, tag, len(old)) as reader:
+        assert reader.stat == Stat(len(content), "", "", A)
+        assert drain(reader) == content
+        for start, stop in [(0, 10), (290, 310), (300, 301), (305, 900), (len(content) - 5, len(content) + 5)]:
+            reader.seek(start)
+            assert reader.read(stop - start) == content[start:stop]
+        reader.fetch_until(400)
+        assert (reader.seek(-100, 2), reader.read(), reader.tell()) == (
+            len(content) - 100,
+            content[-100:],
+            len(content),
+        )
+
+
+def test_damaged_sound_behind_a_replaced_tag_is_noticed(place: Place) -> None:
+    mp3, tag = put(place.videos, noise(5000)), put(place.videos, noise(300))
+    place.change(mp3, lambda content: content[:-1] + bytes([content[-1] ^ 1]))
+    with open_mp3(place.videos, mp3, tag, 1000) as reader, pytest.raises(BlobCorrupt):
+        drain(reader)
+
+
+def test_tag_or_sound_that_is_gone_is_not_found(place: Place) -> None:
+    mp3 = put(place.videos, noise(50))
+    with pytest.raises(BlobNotFound):
+        open_mp3(place.videos, mp3, new_blob_id(), 10)
+    with pytest.raises(BlobNotFound):
+        open_mp3(place.videos, new_blob_id(), mp3, 10)

@@ -25,6 +25,7 @@ import pytest
 
 from functions.auth.accounts import Accounts, normalize_username
 from functions.media import new_blob_id
+from functions.mp3 import tags
 from functions.state.database import Database
 from tests.e2e.client import (
     BOUNDARY,
@@ -41,6 +42,7 @@ from tests.support.platform import Platform, start
 from tests.support.processes import descendants, wait_for
 
 WAV = wave_bytes(1.0)
+JSON = {"Content-Type": "application/json"}
 
 
 # --- helpers
@@ -709,6 +711,31 @@ def test_download(owner: Client, done: dict[str, Any], mp3: bytes) -> None:
     assert disposition.startswith("attachment;")
     assert "filename*=UTF-8''" + quote("Ärger & Spaß «» 日本.mp3", safe="") in disposition
     assert 'filename="Arger & Spa' in disposition
+
+
+def test_new_tags_do_not_touch_the_sound(owner: Client, me: Client) -> None:
+    job = me.convert(BytesIO(WAV), "tagged.wav")
+    path = f"/jobs/{job['job']}/tags"
+    before = me.download(job["mp3"])
+    etag = before.headers["ETag"]
+    assert me.call("GET", path).json()["title"] == "tagged"
+    cover = base64.b64encode(b"\xff\xd8\xff" + bytes(200_000)).decode()  # more than other functions accept
+
+    answer = me.call("PATCH", path, json.dumps({"title": "Other", "cover": cover}).encode(), JSON)
+
+    assert answer.status == 200
+    assert (answer.json()["title"], answer.json()["cover"]["size"]) == ("Other", 200_003)
+    after = me.download(job["mp3"])
+    assert after.body.endswith(before.body[tags.size_of(before.body) :])
+    assert tags.read(after.body[: tags.size_of(after.body)]).fields["title"] == "Other"
+    assert me.job(job["job"])["receipt"]["mp3_bytes"] == len(after.body)
+    assert me.download(job["mp3"], Range="bytes=9-", If_Range=etag).status == 200
+    part = me.download(job["mp3"], Range="bytes=199000-201000", If_Range=after.headers["ETag"])
+    assert (part.status, part.body) == (206, after.body[199000:201001])
+    me.call("PATCH", path, b'{"title": 7}', JSON).problem(422)
+    me.call("PATCH", path, b'{"chapters": [{}]}', JSON).problem(422)
+    owner.call("GET", path).problem(404)
+    owner.call("PATCH", path, b'{"title": "Mine"}', JSON).problem(404)
 
 
 def test_download_head(owner: Client, done: dict[str, Any]) -> None:

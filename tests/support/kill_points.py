@@ -38,6 +38,7 @@ from functions.auth.tokens import Identity
 from functions.confirm.main import Dependencies as ConfirmDependencies
 from functions.convert import handlers
 from functions.convert.dependencies import Dependencies as ConvertDependencies
+from functions.edit.tagging import Tagging
 from functions.hook.delivery import Courier, deliver
 from functions.media import Appender, Checkpoint, Description, Media, Reader, Store, Writer
 from functions.media.directory import DirectoryStore
@@ -58,6 +59,7 @@ from functions.state.overdue import Overdue
 from functions.state.pieces import Pieces
 from functions.state.quota import Quota
 from functions.state.schema import UserId, metadata, users
+from functions.state.tags import Tags
 from functions.state.webhooks import Deliveries
 from functions.sweep.main import Dependencies as SweepDependencies
 from functions.sweep.main import sweep_up
@@ -321,6 +323,11 @@ class System:
             quota=self.quota,
         )
 
+    @as_function("edit")
+    def for_edit(self) -> Tagging:
+        database = self.database
+        return Tagging(self.media, Jobs(database), Tags(database), Blobs(database), self.quota)
+
     @as_function("register")
     def for_register(self) -> RegisterDependencies:
         limit = RegistrationLimit(self.database, 10)
@@ -427,6 +434,7 @@ class System:
         """Asserts that every blob on disk has a row, every row of a blob belongs to a job, and nothing is due."""
         jobs = self.rows("jobs")
         retained = {("videos", job.video) for job in jobs} | {("mp3s", job.mp3) for job in jobs if job.mp3}
+        retained |= {("mp3s", job.tag) for job in jobs if job.tag}
         assert self.blobs_on_disk() == retained
         assert {(row.store, row.id) for row in self.rows("blobs")} == retained
         assert not self.rows("blobs", "expires_at")

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from functions.convert.chapters import Chapter
 from functions.convert.gaps import MAX_GAPS, Gap
 from functions.convert.track_list import CODEC, LANGUAGE, MAX_TITLE, MAX_TRACKS, ListedTrack
+from functions.mp3.chapters import Chapter
 
 #: A request of the child: its kind and two numbers. READ: size, offset. GATHER: count, 0, followed by that many SPANs.
 #: COVER, BEGUN, INDEXED and REPORT: size, 0, followed by that many bytes.

@@ -8,7 +8,6 @@ from typing import Final
 
 from functions import code_pages
 from functions.convert.budget import check_plausible
-from functions.convert.chapters import Chapter
 from functions.convert.demux.client import DemuxClient, error_of
 from functions.convert.demux.protocol import (
     ORIGINAL,
@@ -26,6 +25,7 @@ from functions.convert.gaps import Gap
 from functions.convert.progress import OnProgress
 from functions.convert.streams import SupportsReadSeek
 from functions.convert.track_list import ListedTrack, decoded
+from functions.mp3.chapters import Chapter
 
 #: The first sample and the one after the last, None for the end of the track; 0 is the first that is played.
 SampleRange = tuple[int, int | None]

@@ -8,8 +8,8 @@ import av
 import pytest
 from mutagen import id3
 
-from functions.convert.chapters import MAX_CHAPTERS, Chapter
-from functions.convert.mp3.id3 import build_tag
+from functions.mp3.chapters import MAX_CHAPTERS, Chapter
+from functions.mp3.id3 import build_tag
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.unit.convert.test_identity import convert

@@ -17,9 +17,10 @@ from functions.convert import distribution
 from functions.convert.demux.track import TrackInfo
 from functions.convert.distribution import EncodedPiece
 from functions.convert.ffmpeg.encoder import EncoderInput
-from functions.convert.mp3 import assemble, id3
+from functions.convert.mp3 import assemble
 from functions.convert.plan import FrameRange, Plan
 from functions.convert.seek import excerpt
+from functions.mp3 import id3
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.support.servers import program

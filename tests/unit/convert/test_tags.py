@@ -9,7 +9,7 @@ import pytest
 from mutagen import id3
 
 from functions import code_pages
-from functions.convert.mp3.id3 import build_tag
+from functions.mp3.id3 import build_tag
 from functions.options import Options
 from tests.support import clips
 from tests.unit.convert.test_identity import convert

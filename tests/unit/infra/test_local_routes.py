@@ -13,6 +13,7 @@ FIND = router(
         function("login", "/login", "/.well-known/jwks.json"),
         function("status", "/jobs"),
         function("deep", "/jobs/deep"),
+        function("edit", "/jobs/*/tags"),
         function("convert", "/convert", public=False),
     ]
 )
@@ -26,6 +27,11 @@ FIND = router(
         ("localhost", "/jobs/x", "status"),
         ("localhost", "/jobs/deep/er", "deep"),
         ("localhost", "/jobs/deeper", "status"),
+        ("localhost", "/jobs/x/tags", "edit"),
+        ("localhost", "/jobs/x/tags/y", "edit"),
+        ("localhost", "/jobs/x/tagsy", "status"),
+        ("localhost", "/jobs/x/y/tags", "status"),
+        ("localhost", "/jobs/tags", "status"),
         ("localhost", "/jobsx", None),
         ("localhost", "/", None),
         ("localhost", "/.well-known/jwks.json", "login"),

@@ -86,6 +86,7 @@ def test_only_the_functions_that_users_call_are_public() -> None:
         "upload",
         "status",
         "download",
+        "edit",
         "gateway",
     }
 
@@ -121,7 +122,18 @@ def test_the_gateway_calls_functions_by_their_cluster_names() -> None:
     upstreams = {name.removesuffix("_UPSTREAM").lower(): value for name, value in env.items() if "_UPSTREAM" in name}
     assert upstreams == {
         name: f"{name}.mp3burst.svc.cluster.local"
-        for name in ("register", "login", "confirm", "account", "webhooks", "validate", "upload", "status", "download")
+        for name in (
+            "register",
+            "login",
+            "confirm",
+            "account",
+            "webhooks",
+            "validate",
+            "upload",
+            "status",
+            "download",
+            "edit",
+        )
     }
 
 
@@ -176,7 +188,7 @@ def test_manifests_get_the_full_names_of_our_images() -> None:
     assert container["image"] == "registry/convert:1"
     assert SERVICES["encode"]["spec"]["template"]["spec"]["containers"][0]["image"] == "mp3burst/convert:latest"
     assert manifests.images(SERVICES.values()) == {
-        *("register", "login", "confirm", "account", "webhooks", "validate", "upload", "status", "download"),
+        *("register", "login", "confirm", "account", "webhooks", "validate", "upload", "status", "download", "edit"),
         *("convert", "notify", "hook", "sweep", "gateway"),
     }
 

@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from functions.convert.chapters import MAX_CHAPTERS, Chapter
 from functions.convert.demux.child import matroska, protection, video_excerpt
 from functions.convert.demux.child.clusters import ClusterExcerpts
 from functions.convert.demux.child.declared import Declared, read_declared
@@ -62,6 +61,7 @@ from functions.convert.errors import UnsupportedLayout
 from functions.convert.gaps import Gap
 from functions.convert.sandbox import limits
 from functions.convert.track_list import LANGUAGE, MAX_TITLE, MAX_TRACKS, ListedTrack
+from functions.mp3.chapters import MAX_CHAPTERS, Chapter
 
 if TYPE_CHECKING:
     import av.audio.stream

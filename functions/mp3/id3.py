@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Final
 
-from functions.convert.chapters import Chapter
+from functions.mp3.chapters import Chapter
 from functions.options import Options
 
 #: Frames of text, and the fields that they are taken from, best first. A field's name is libavformat's, or the source's
@@ -137,16 +137,26 @@ def build_tag(tags: Mapping[str, str], filename: str, cover: bytes, chapters: Se
     fields = _fields(tags)
     fields["title"] = title(tags, filename)
     out = mutagen.ID3()
-    for frame in (*_text_frames(mutagen, fields), *_user_frames(mutagen, fields)):
+    for frame in (*text_frames(mutagen, fields), *_user_frames(mutagen, fields)):
         out.add(frame)
     if cover:
-        mime = "image/png" if cover.startswith(b"\x89PNG") else "image/jpeg"
-        out.add(mutagen.APIC(encoding=mutagen.Encoding.LATIN1, mime=mime, type=3, desc="", data=cover))
-    for frame in _chapter_frames(mutagen, chapters):
+        out.add(cover_frame(mutagen, cover))
+    for frame in chapter_frames(mutagen, chapters):
         out.add(frame)
+    return saved(out)
+
+
+def saved(frames: Any) -> bytes:
+    """Returns the complete tag with these frames, an ``ID3`` of mutagen."""
     file = io.BytesIO()
-    out.save(file, v1=0, v2_version=3, padding=lambda _: 0)
+    frames.save(file, v1=0, v2_version=3, padding=lambda _: 0)
     return file.getvalue()
+
+
+def cover_frame(mutagen: Any, cover: bytes) -> Any:
+    """Returns the frame of a JPEG or PNG image."""
+    mime = "image/png" if cover.startswith(b"\x89PNG") else "image/jpeg"
+    return mutagen.APIC(encoding=mutagen.Encoding.LATIN1, mime=mime, type=3, desc="", data=cover)
 
 
 def _fields(tags: Mapping[str, str]) -> dict[str, str]:
@@ -172,7 +182,8 @@ def _field(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-def _text_frames(mutagen: Any, fields: Mapping[str, str]) -> Iterator[Any]:
+def text_frames(mutagen: Any, fields: Mapping[str, str]) -> Iterator[Any]:
+    """Yields the frames of text for fields that are named as in ``TEXT_FRAMES``."""
     encoding = mutagen.Encoding.UTF16
     for frame, names in TEXT_FRAMES.items():
         values = _values(frame, names, fields)
@@ -257,7 +268,8 @@ def _user_frames(mutagen: Any, fields: Mapping[str, str]) -> Iterator[Any]:
         yield mutagen.UFID(owner=RECORDING_OWNER, data=data)
 
 
-def _chapter_frames(mutagen: Any, chapters: Sequence[Chapter]) -> Iterator[Any]:
+def chapter_frames(mutagen: Any, chapters: Sequence[Chapter]) -> Iterator[Any]:
+    """Yields the table of contents, and a frame for each chapter."""
     names = [f"chp{number}" for number in range(len(chapters))]
     if names:
         flags = mutagen.CTOCFlags.TOP_LEVEL | mutagen.CTOCFlags.ORDERED
