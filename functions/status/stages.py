@@ -27,8 +27,10 @@ def stage(job: Job) -> Stage:
 
 
 def pieces(job: Job) -> Pieces | None:
-    """Returns how many pieces are encoded, if the job was split."""
-    return Pieces(job.done, job.total) if job.audio is not None else None
+    """Returns how many pieces are encoded, if the job was split; None if it failed and no track was stored."""
+    # The row names no track if the encoders read the video itself.
+    is_split = job.audio is not None or job.state in ("encoding", "joining") or job.record.encoded_at is not None
+    return Pieces(job.done, job.total) if is_split else None
 
 
 def eta(job: Job) -> int | None:

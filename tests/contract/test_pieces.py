@@ -14,6 +14,7 @@ from functions.state.jobs import FELL_BACK, Job, JobNotFound, Jobs, Outcome, Usa
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, Lease, LeaseTerms
 from functions.state.outbox import Outbox
 from functions.state.pieces import PieceOutput, Pieces, SplitRecord
+from functions.status import stages
 from tests.contract.test_jobs import OWNER, Records, at_once
 from tests.support.databases import SHORT, make_past
 
@@ -112,6 +113,25 @@ def test_progress_counts_pieces(records: PieceRecords) -> None:
     records.encode(job, 2)
     seen = records.jobs.get(job, OWNER)
     assert (seen.state, seen.done, seen.total) == ("encoding", 1, 4)
+
+
+@pytest.mark.parametrize("is_track", [True, False], ids=["track", "index"])
+def test_owner_sees_how_many_pieces_are_encoded(records: PieceRecords, is_track: bool) -> None:
+    def shown() -> tuple[int, int] | None:
+        pieces = stages.pieces(records.jobs.get(job, OWNER))
+        return (pieces.done, pieces.total) if pieces else None
+
+    assert stages.pieces(records.job()) is None
+    job = records.split_job(2, is_track=is_track)
+    assert shown() == (0, 2)
+    records.encode(job, 0)
+    assert shown() == (1, 2)
+    records.encode(job, 1)
+    joining = records.joins.claim(job)
+    assert joining is not None
+    assert shown() == (2, 2)
+    records.joins.finish(joining, Outcome(records.blob("mp3s", job), 9.0, None, 700, Usage(50, "b/1")))
+    assert shown() == (2, 2)
 
 
 def test_piece_delivered_again_is_not_encoded_again(records: PieceRecords) -> None:
