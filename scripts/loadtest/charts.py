@@ -106,6 +106,9 @@ def _jobs(axes: "Axes", recording: Recording, times: Sequence[float]) -> None:
     axes.step(times, ended, where="post", color="#009e73", lw=2, label="jobs ended")
     waiting = [sum(one.queues.values()) for one in samples]
     axes.fill_between(times, waiting, step="post", color="#e69f00", alpha=0.4, lw=0, label="events in queues")
+    if any(one.pieces for one in samples):
+        axes.step(times, [one.pieces for one in samples], where="post", color="#0072b2", ls=":", label="pieces")
+        axes.step(times, [one.encoded for one in samples], where="post", color="#0072b2", lw=2, label="pieces encoded")
     axes.set_title("Jobs, and events that wait or are being handled", loc="left", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
 

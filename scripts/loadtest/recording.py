@@ -69,6 +69,8 @@ class Sample:
         queues: the events in each queue.
         cpu: CPU seconds so far.
         jobs: the number of jobs in each state, from the last GET /jobs.
+        pieces: the number of pieces of the jobs that were split, from the same.
+        encoded: how many of them were encoded.
     """
 
     at: float
@@ -76,6 +78,8 @@ class Sample:
     queues: dict[str, int]
     cpu: dict[str, float]
     jobs: dict[str, int]
+    pieces: int = 0
+    encoded: int = 0
 
 
 @dataclass(slots=True)
@@ -108,9 +112,10 @@ class Recording:
     dead_letters: int = 0
     refused: int = 0
 
-    def add(self, at: float, snapshot: Snapshot, jobs: Mapping[str, int]) -> None:
+    def add(self, at: float, snapshot: Snapshot, jobs: Mapping[str, int], pieces: int = 0, encoded: int = 0) -> None:
         """Adds a snapshot as a sample. CPU seconds are counted from the first sample on."""
-        self.samples.append(Sample(at, dict(snapshot.pods), dict(snapshot.queues), dict(snapshot.cpu), dict(jobs)))
+        counts = (dict(snapshot.pods), dict(snapshot.queues), dict(snapshot.cpu), dict(jobs))
+        self.samples.append(Sample(at, *counts, pieces, encoded))
         self.cores.update(snapshot.cores)
         for name, one in snapshot.standing.items():
             if name not in self.standing or self.standing[name].pods < one.pods:

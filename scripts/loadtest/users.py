@@ -4,11 +4,14 @@ import base64
 import http.client
 import json
 import secrets
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+
+from scripts.loadtest.recording import ENDED
 
 _PAGE = 100
 
@@ -26,6 +29,25 @@ class Burst:
     video: Path
     count: int
     clients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a user sees of their jobs.
+
+    Attributes:
+        jobs: the number of jobs in each state.
+        pieces: the number of pieces of the jobs that were split.
+        encoded: how many of them are encoded.
+    """
+
+    jobs: dict[str, int] = field(default_factory=dict)
+    pieces: int = 0
+    encoded: int = 0
+
+    def ended(self) -> int:
+        """Returns how many jobs have ended."""
+        return sum(self.jobs.get(state, 0) for state in ENDED)
 
 
 class Refused(Exception):
@@ -87,17 +109,22 @@ class Api:
             path = f"/upload?filename={quote(video.name)}"
             return str(self.call("upload", "POST", path, headers, file)["job"])
 
-    def states(self) -> dict[str, int]:
-        """Returns the number of the user's jobs in each state."""
-        counts: dict[str, int] = {}
+    def seen(self) -> Seen:
+        """Returns the state of the user's jobs."""
+        jobs: list[Any] = []
         after = ""
         while True:
             page = self.call("status", "GET", f"/jobs?limit={_PAGE}{after}")
-            for job in page["jobs"]:
-                counts[job["status"]] = counts.get(job["status"], 0) + 1
+            jobs += page["jobs"]
             if not page["next"]:
-                return counts
+                break
             after = f"&after={page['next']}"
+        pieces = [job["pieces"] for job in jobs if job["pieces"]]
+        return Seen(
+            dict(Counter(job["status"] for job in jobs)),
+            sum(each["total"] for each in pieces),
+            sum(each["done"] for each in pieces),
+        )
 
 
 class Uploads:

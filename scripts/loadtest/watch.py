@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scripts.loadtest.recording import ENDED, Platform, Recording
-from scripts.loadtest.users import Api, Burst, Uploads
+from scripts.loadtest.recording import Platform, Recording
+from scripts.loadtest.users import Api, Burst, Seen, Uploads
 
 #: Seconds that a burst may take.
 _MAX_SECONDS = 3600.0
@@ -43,7 +43,7 @@ class _Watch:
         self._ended = threading.Event()
         self._errors: list[Exception] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.jobs: dict[str, int] = {}
+        self.seen = Seen()
 
     def __enter__(self) -> "_Watch":
         self._add_snapshot()
@@ -80,7 +80,7 @@ class _Watch:
 
     def _add_snapshot(self) -> None:
         snapshot = self._observer.platform.snapshot()
-        self._recording.add(self.at, snapshot, self.jobs)
+        self._recording.add(self.at, snapshot, self.seen.jobs, self.seen.pieces, self.seen.encoded)
 
 
 def record(recording: Recording, observer: Observer, api: Api, burst: Burst) -> None:
@@ -103,20 +103,20 @@ def record(recording: Recording, observer: Observer, api: Api, burst: Burst) -> 
         recording.began = watch.at
         say(f"signed up; starting {burst.count} uploads from {burst.clients} clients")
         with Uploads(api, burst) as uploads:
-            while uploads.running() or sum(watch.jobs.get(state, 0) for state in ENDED) < uploads.accepted():
+            while uploads.running() or watch.seen.ended() < uploads.accepted():
                 time.sleep(observer.every)
                 watch.check()
-                watch.jobs = api.states()
+                watch.seen = api.seen()
                 if not recording.accepted and not uploads.running():
                     recording.accepted = watch.at
                     say(f"{uploads.accepted()} of {burst.count} accepted")
                 if watch.at > _MAX_SECONDS:
-                    raise TooSlow(f"The burst did not end within {_MAX_SECONDS:.0f} s: {watch.jobs}.")
+                    raise TooSlow(f"The burst did not end within {_MAX_SECONDS:.0f} s: {watch.seen.jobs}.")
             errors = uploads.errors()
         recording.accepted = recording.accepted or watch.at
         recording.finished = watch.at
         recording.refused = len(errors)
-        say(", ".join(f"{count} {state}" for state, count in sorted(watch.jobs.items())) or "no jobs")
+        say(", ".join(f"{count} {state}" for state, count in sorted(watch.seen.jobs.items())) or "no jobs")
         for message in sorted(set(errors)):
             say(f"refused: {message}")
         deadline = watch.at + observer.tail

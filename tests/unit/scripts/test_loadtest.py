@@ -126,6 +126,19 @@ def test_a_file_that_is_not_a_recording_is_named(
     assert "odd.json is not a recording of a burst" in capsys.readouterr().err
 
 
+def test_pieces_are_drawn_if_a_job_was_split() -> None:
+    recording = burst()
+    assert "pieces encoded" not in legend(recording)
+    recording.add(11.0, snapshot({}, {}), {"done": 2}, 16, 4)
+    assert "pieces encoded" in legend(recording)
+
+
+def legend(recording: Recording) -> list[str]:
+    """Returns what the legend of the first chart has."""
+    _, labels = charts.draw(recording, usage_of(recording)).axes[0].get_legend_handles_labels()
+    return labels
+
+
 def test_a_recording_without_a_pod_can_be_drawn() -> None:
     idle = Recording("knative", "<nothing>", {})
     idle.add(0.0, snapshot({}, {}), {})
