@@ -7,6 +7,7 @@ attributes are those of CloudEvents 1.0.
 
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, fields
 from typing import Any, ClassVar, NewType
@@ -21,6 +22,9 @@ JobId = NewType("JobId", str)
 _ID = re.compile("[0-9a-f]{32}")
 #: The fields of events that have such an id.
 _ID_FIELDS = ("job", "user", "delivery")
+#: The values of the extension attribute ``shard``, 0 to 3. A Trigger has at most 100 events in delivery at once; four
+#: Triggers of one function, each with the events of one shard, have 400.
+SHARDS = 4
 _MAX_INTEGER = 2**31 - 1  # the maximum of an INTEGER column
 #: Of the data of every event. A change that its consumers cannot read needs another one.
 _SCHEMA_VERSION = 1
@@ -50,6 +54,11 @@ class Event:
     def id(self) -> str:
         """The CloudEvents id: the same for equal events, whichever function emits them."""
         return f"{self.subject}.{self.type.removeprefix(PREFIX)}"
+
+    @property
+    def shard(self) -> int:
+        """By which several Triggers may share the events of a type: an extension attribute, from 0."""
+        return zlib.crc32(self.id.encode()) % SHARDS
 
     @classmethod
     def schema_id(cls) -> str:
@@ -82,6 +91,7 @@ class Event:
             "ce-source": source,
             "ce-subject": self.subject,
             "ce-dataschema": self.schema_id(),
+            "ce-shard": str(self.shard),
             "content-type": "application/json",
         }
 

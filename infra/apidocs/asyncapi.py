@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from events.schema import EVENTS, PREFIX, Event
+from events.schema import EVENTS, PREFIX, SHARDS, Event
 from infra.apidocs.openapi import version
 
 _ABOUT: Final = (
@@ -61,6 +61,7 @@ def _message(event: type[Event]) -> dict[str, Any]:
         "ce-source": {"type": "string", "pattern": "^/mp3burst/[a-z]+$", "description": "The function that emits it."},
         "ce-subject": {"type": "string", "description": "The id of the job or the user."},
         "ce-dataschema": {"const": event.schema_id()},
+        "ce-shard": {"enum": [str(n) for n in range(SHARDS)], "description": "A quarter of all events has each."},
     }
     return {
         "name": event.type,

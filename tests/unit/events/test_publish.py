@@ -34,6 +34,7 @@ def test_event_arrives_in_binary_mode(broker: Function) -> None:
         "ce-source": "/mp3burst/convert",
         "ce-subject": EVENT.job,
         "ce-dataschema": "urn:mp3burst:event:piece.cut:1",
+        "ce-shard": str(EVENT.shard),
         "content-type": "application/json",
     }
 

@@ -1,11 +1,12 @@
 """Events as AMQP messages: the mapping and the count of failures, without a server."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from events.rabbitmq.message import Message, from_message, to_message
-from events.schema import BadEvent, Event, JobId, Mp3Ready, PieceCut, VideoUploaded
+from events.schema import SHARDS, BadEvent, Event, JobId, Mp3Ready, PieceCut, VideoUploaded
 
 JOB = JobId("0123456789abcdef0123456789abcdef")
 
@@ -21,8 +22,17 @@ def test_event_survives_the_round_trip(event: Event) -> None:
         "ce-source": "/mp3burst/upload",
         "ce-subject": JOB,
         "ce-dataschema": event.schema_id(),
+        "ce-shard": str(event.shard),
         "content-type": "application/json",
     }
+
+
+def test_pieces_of_a_job_are_spread_over_all_shards_and_stay_there() -> None:
+    pieces = [PieceCut(JOB, n) for n in range(256)]
+    counts = Counter(piece.headers("/mp3burst/convert")["ce-shard"] for piece in pieces)
+    assert set(counts) == {str(shard) for shard in range(SHARDS)}
+    assert min(counts.values()) > 256 / SHARDS / 2
+    assert PieceCut(JOB, 7).shard == 2, "deliveries under way would change their Trigger in an update"
 
 
 def test_message_follows_the_knative_binding() -> None:
