@@ -37,6 +37,9 @@ DEFAULT_PIECES = 20
 MIN_SEEKING_SECONDS = 30.0
 #: The same, at most: six seconds of work are lost when a worker dies.
 MAX_SEEKING_SECONDS = 600.0
+#: Seconds before ``start`` that the first encoder of a track without tables decodes, at most: it counts from the start
+#: of the track, which proves all other numbers. They take as long as encoding 40.
+MAX_COUNTED_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +176,8 @@ def plan_ranges(track: TrackInfo, options: Options, threshold: float, limit: int
     """
     if not excerpt.is_countable(track, options):
         return None
-    if track.starts and options.start:
-        return None  # no encoder would count from the start of the track, which proves all other numbers
+    if track.starts and (options.start or 0.0) > MAX_COUNTED_SECONDS:
+        return None
     seconds = plan_for(track, options, 1).seconds
     if seconds < threshold:
         return None

@@ -147,11 +147,6 @@ class FrameRange:
         """Returns the range with an excerpt that begins with this sample of the track."""
         return replace(self, excerpt=self.excerpt and replace(self.excerpt, sample=sample))
 
-    def seams(self, rate: int) -> tuple[int, int | None]:
-        """Returns the sample with which the range begins, and the one after its last; None for the end of the track."""
-        size = samples_per_frame(rate)
-        return self.start * size, None if self.end is None else self.end * size
-
     def to_json(self) -> dict[str, Any]:
         """Returns the range as JSON types."""
         values = {"start": self.start, "end": self.end, "leap": asdict(self.seek) if self.seek else None}
@@ -252,6 +247,12 @@ class Plan:
             last = end if last is None else last
             ranges.append((self.start_sample + first, None if last is None else self.start_sample + last))
         return ranges
+
+    def seams(self, frame_range: FrameRange) -> tuple[int | None, int | None]:
+        """Returns the samples of the track where a range meets the one before and the one after; None if none does."""
+        size = samples_per_frame(self.rate)
+        start = self.start_sample + frame_range.start * size if frame_range.start else None
+        return start, None if frame_range.end is None else self.start_sample + frame_range.end * size
 
     def filters_of(self, frame_range: FrameRange) -> list[str]:
         """Returns the filters of the encoder of a range."""

@@ -96,15 +96,16 @@ def mark_seams(
     Raises:
         EncoderKilled, OutOfResources: as ``_hashes``.
     """
-    marks = fetched.marks(frame_range.seams(plan.rate))
+    seams = plan.seams(frame_range)
+    marks = fetched.marks(seams)
     if not fetched.common:
         return marks
     # The encoder of the range after a seam needs exact samples from its pre-roll on: there the two must have agreed.
     preroll = PREROLL_FRAMES * samples_per_frame(plan.rate)
     ends = {
         number: seam - preroll - fetched.sample
-        for number, seam in enumerate(frame_range.seams(plan.rate))
-        if seam and marks[number] is not None
+        for number, seam in enumerate(seams)
+        if seam is not None and marks[number] is not None
     }
     parts = [(0, end - fetched.common, end) for end in ends.values()]
     hashes = _hashes(ffmpeg, plan.container, [excerpt], parts, on_progress)

@@ -51,20 +51,26 @@ def one_and_many(video: Path, options: dict[str, str], directory: Path) -> tuple
 
 
 FILES = [
-    ("flac.mkv", f"{SHORT_CLUSTERS} -c:a flac -output_ts_offset 0.7", 44100),
-    ("mp3.mka", "-c:a libmp3lame -b:a 96k -cluster_time_limit 2000", 22050),
-    ("vorbis.mka", "-c:a libvorbis -cluster_time_limit 2000", 44100),
-    ("opus.webm", "-c:a libopus -frame_duration 2.5 -cluster_time_limit 2000", 48000),
-    ("aac.mkv", f"{SHORT_CLUSTERS} -c:a aac -b:a 160k -aac_pns 0 -ac 1", 48000),
+    ("flac.mkv", f"{SHORT_CLUSTERS} -c:a flac -output_ts_offset 0.7", 44100, {"start": "1.3"}),
+    ("mp3.mka", "-c:a libmp3lame -b:a 96k -cluster_time_limit 2000", 22050, {}),
+    ("vorbis.mka", "-c:a libvorbis -cluster_time_limit 2000", 44100, {"start": "0.1", "fade_in": "2"}),
+    ("opus.webm", "-c:a libopus -frame_duration 2.5 -cluster_time_limit 2000", 48000, {"start": "2.25"}),
+    ("aac.mkv", f"{SHORT_CLUSTERS} -c:a aac -b:a 160k -aac_pns 0 -ac 1", 48000, {"start": "3"}),
 ]
 
 
-@pytest.mark.parametrize(("name", "arguments", "rate"), FILES, ids=[row[0] for row in FILES])
+@pytest.mark.parametrize(("name", "arguments", "rate", "options"), FILES, ids=[row[0] for row in FILES])
 def test_pieces_of_a_video_make_the_mp3_of_one_encoder(
-    name: str, arguments: str, rate: int, tmp_path: Path, excerpts: list[Recipe], caplog: pytest.LogCaptureFixture
+    name: str,
+    arguments: str,
+    rate: int,
+    options: dict[str, str],
+    tmp_path: Path,
+    excerpts: list[Recipe],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     video = clips.clip(tmp_path / name, *arguments.split(), rate=rate, seconds=24, video="-c:v" in arguments)
-    one, many = one_and_many(video, {"end": "22.5", "fade_out": "8"}, tmp_path)
+    one, many = one_and_many(video, {**options, "end": "22.5", "fade_out": "8"}, tmp_path)
     assert "falls back" not in caplog.text
     assert many[2] >= 3
     assert len([recipe for recipe in excerpts if len(recipe.spans) == 1]) == many[2]
@@ -139,7 +145,10 @@ def test_packets_that_can_start_anywhere_make_the_job_fall_back(
     assert many[:2] == one[:2]
 
 
-def test_job_that_starts_later_has_a_track(tmp_path: Path, excerpts: list[Recipe]) -> None:
+def test_job_that_starts_much_later_has_a_track(
+    tmp_path: Path, excerpts: list[Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distribution, "MAX_COUNTED_SECONDS", 1.0)
     video = clips.clip(tmp_path / "a.mka", "-c:a", "flac", "-cluster_time_limit", "2000", rate=32000, seconds=20)
     one, many = one_and_many(video, {"start": "1.5"}, tmp_path)
     assert not excerpts

@@ -123,11 +123,12 @@ class ClusterExcerpts:
         zero = round(self.clock.at_zero()) + self.origin
         if self.drawing:
             target.write(self._recipe(tuple(self._windows()), zero, draws=True).to_bytes())
-        for start, end in ranges:
-            first = (start - zero) / self.clock.rate - _WARMUP.get(self.codec, 0.0) if start else -math.inf
+        for number, (start, end) in enumerate(ranges):
+            # The first encoder counts from the start of the track, also if the MP3 starts later.
+            first = (start - zero) / self.clock.rate - _WARMUP.get(self.codec, 0.0) if number else -math.inf
             last = None if end is None else (end - zero) / self.clock.rate
-            recipe = self._recipe((self.segment.span(first, last),), zero, draws=bool(self.drawing) and start > 0)
-            if start:
+            recipe = self._recipe((self.segment.span(first, last),), zero, draws=bool(self.drawing) and number > 0)
+            if number:
                 recipe = replace(recipe, grid=self.clock.grid, warmup=self._warmup)
             until = -1 if last is None else round(last * 1000) + _BEYOND
             target.write(replace(recipe, until=until).to_bytes())

@@ -158,12 +158,12 @@ def extract(
         NotCopyable: ``copy`` was set and the MP3 packets do not make an MP3 file.
     """
     with contextlib.suppress(UnsupportedLayout):
-        return _extract_by_tables(source, target, number, copy, on_begun, on_indexed)
+        return _extract_by_tables(source, target, number, copy, on_begun, on_indexed, index_seconds)
     # Damage may claim times and rates that cannot be computed with.
     with contextlib.suppress(UnsupportedLayout, ArithmeticError):
         segment = None if math.isinf(index_seconds) else matroska.parse(source)
         if segment is not None and segment.seconds >= index_seconds:
-            return _index_clusters(segment, target, number, copy, on_indexed)
+            return _index_clusters(segment, target, number, copy, on_indexed, index_seconds)
     found = _extract_by_libav(source, target, number, copy)
     if isinstance(found, Extracted):
         return found
@@ -298,6 +298,7 @@ def _extract_by_tables(
     copy: bool,
     on_begun: Callable[[Extracted], None],
     on_indexed: Callable[[Extracted], Ranges],
+    index_seconds: float,
 ) -> Extracted:
     """Extracts a track of a complete mp4 by the file's own tables; as ``extract``.
 
@@ -337,7 +338,9 @@ def _extract_by_tables(
             raise UnsupportedLayout
         skipped, discarded, duration = writer.write_frames(movie, target)
         report = replace(report, container="mp3", skipped=skipped, discarded=discarded, duration=duration)
-    elif _index_tables(movie, demuxer, Extracted(report, cover), target, on_indexed):
+    elif report.duration >= index_seconds and _index_tables(
+        movie, demuxer, Extracted(report, cover), target, on_indexed
+    ):
         report = replace(report, indexed=True)
     else:
         writer.write_head(movie, target)
@@ -381,6 +384,7 @@ def _index_clusters(
     number: int | None,
     copy: bool,
     on_indexed: Callable[[Extracted], Ranges],
+    index_seconds: float,
 ) -> Extracted:
     """Writes recipes for excerpts of a track in Matroska.
 
@@ -420,7 +424,7 @@ def _index_clusters(
         starts=excerpts.starts(),
     )
     extracted = Extracted(report, _cover(demuxer))
-    if not (ranges := on_indexed(extracted)):
+    if report.duration < index_seconds or not (ranges := on_indexed(extracted)):
         raise UnsupportedLayout
     target.seek(0)
     target.truncate()
@@ -696,10 +700,8 @@ class _Reporter:
         self._send_cover(extracted.cover)
         self._send(BEGUN, dump_report(extracted.report))
 
-    def indexed(self, extracted: Extracted, seconds: float) -> Ranges:
-        """Reports a track that can be indexed, if it has so many seconds; returns the parent's answer."""
-        if extracted.report.duration < seconds:
-            return ()
+    def indexed(self, extracted: Extracted) -> Ranges:
+        """Reports a track that can be indexed; returns the parent's answer."""
         self._send_cover(extracted.cover)
         self._send(INDEXED, dump_report(extracted.report))
         (count,) = ANSWER.unpack(receive(self._link, ANSWER.size))
@@ -739,7 +741,7 @@ def _carry_out(order: Order, source: RemoteFile, target: IO[bytes], reporter: _R
             order.wanted.track,
             order.wanted.copy,
             on_begun=reporter.begun,
-            on_indexed=lambda extracted: reporter.indexed(extracted, seconds),
+            on_indexed=reporter.indexed,
             index_seconds=seconds,
         )
     except NotCopyable:
