@@ -5,6 +5,7 @@ import random
 import re
 import tracemalloc
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -224,13 +225,15 @@ def test_number_of_more_than_eight_bytes_is_not_read() -> None:
         matroska.parse(io.BytesIO(data))  # type: ignore[arg-type]
 
 
-def index(data: bytes) -> tuple[list[Extracted], bytes]:
-    """What the child reports of a file that it indexes in two ranges, and the index."""
+def index(
+    data: bytes, ranges: Sequence[tuple[int, int | None]] = ((0, 200_000), (200_000, None))
+) -> tuple[list[Extracted], bytes]:
+    """What the child reports of a file that it indexes in ranges of samples, and the index."""
     offered = []
 
-    def offer(extracted: Extracted) -> list[tuple[int, int | None]]:
+    def offer(extracted: Extracted) -> Sequence[tuple[int, int | None]]:
         offered.append(extracted)
-        return [(0, 200_000), (200_000, None)]
+        return ranges
 
     target = io.BytesIO()
     child.extract(io.BytesIO(data), target, None, copy=False, on_indexed=offer, index_seconds=1)  # type: ignore[arg-type]

@@ -1,15 +1,18 @@
 """Encoders that read only their own part of an mp4 make the bytes of one that reads all of it."""
 
+import io
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import av
 import pytest
 
 from functions.convert import handlers
 from functions.convert.seek.extraction import Fetched
 from functions.convert.seek.independence import fetch_excerpt
+from functions.convert.seek.recipe import ExcerptFile, read_index
 from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.support import clips
@@ -102,6 +105,31 @@ def test_track_that_ends_before_a_range_is_extracted(tmp_path: Path) -> None:
     offered, track = index(clips.clip(tmp_path / "a.m4a", "-c:a", "alac", seconds=3).read_bytes())
     assert offered
     assert track[4:8] == b"ftyp"
+
+
+def decoded(file: IO[bytes] | ExcerptFile) -> bytes:
+    """The samples of one channel of a file, 4 bytes each."""
+    with av.open(file, "r") as container:
+        return b"".join(bytes(frame.planes[0])[: 4 * frame.samples] for frame in container.decode(audio=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("a.m4a", AAC), ("a.mov", "-c:a alac -sample_fmt s32p"), ("a.mp4", "-c:a libmp3lame")],
+    ids=["aac", "alac", "mp3"],
+)
+def test_sixty_four_excerpts_decode_to_the_samples_of_the_track(name: str, arguments: str, tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / name, *arguments.split(), rate=22050, seconds=20)
+    whole = decoded(io.BytesIO(video.read_bytes()))
+    step = len(whole) // 4 // 64
+    ranges = [(number * step, (number + 1) * step if number < 63 else None) for number in range(64)]
+    _, written = index(video.read_bytes(), ranges)
+    recipes = [recipe for _, recipe in read_index(io.BytesIO(written), video.stat().st_size)][-64:]
+    for (start, end), recipe in zip(ranges, recipes, strict=True):
+        sound = decoded(ExcerptFile(recipe, io.BytesIO(video.read_bytes())))
+        first = 4 * (start - recipe.sample)
+        last = None if end is None else 4 * (end - recipe.sample)
+        assert sound[first:last] == whole[4 * start : None if end is None else 4 * end]
 
 
 @pytest.mark.parametrize("title", EDITS)
