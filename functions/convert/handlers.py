@@ -49,6 +49,7 @@ from functions.convert.workspace import workspace
 from functions.media import BlobCorrupt, BlobId, BlobNotFound, Description
 from functions.media.read_ahead import read_blobs
 from functions.mp3 import id3
+from functions.mp3.names import mp3_name
 from functions.progress import READ_SHARE
 from functions.state.blobs import RenewingWriter
 from functions.state.database import DatabaseUnavailable
@@ -256,7 +257,7 @@ def _plan_excerpts(
 
 
 def _make_mp3(job: Job, stream: TrackStream, renewer: LeaseRenewer, deps: Dependencies, meter: Meter) -> Outcome:
-    description = Description(job.owner, job.id, _mp3_name(job.filename), "audio/mpeg")
+    description = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
     with deps.blobs.writing(deps.media, "mp3s", description) as mp3:
         reservation = _mp3_reservation(job, mp3, deps)
         settings = pipeline.Settings(
@@ -273,9 +274,10 @@ def _make_mp3(job: Job, stream: TrackStream, renewer: LeaseRenewer, deps: Depend
             if stream.growing:
                 meter.reading()
 
-        result = pipeline.convert_track(stream, ReservedWriter(mp3, reservation), settings, on_progress)
+        out = ReservedWriter(mp3, reservation)
+        result = pipeline.convert_track(stream, out, settings, on_progress)
     log.info("job %s: %.1f s of audio became %d bytes of MP3", job.id, result.duration, mp3.size)
-    return Outcome(mp3.blob, result.duration, result.warning, mp3.size, meter.usage())
+    return Outcome(mp3.blob, result.duration, result.warning, mp3.size, meter.usage(), out.crc32)
 
 
 def _mp3_reservation(job: Job, mp3: RenewingWriter, deps: Dependencies) -> Reservation:
@@ -398,7 +400,7 @@ def _join_pieces(
 ) -> Outcome:
     meter = Meter(alone=False)
     pieces = [EncodedPiece.from_json(output.plan) for output in outputs]
-    description = Description(job.owner, job.id, _mp3_name(job.filename), "audio/mpeg")
+    description = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
     with workspace() as directory, deps.blobs.writing(deps.media, "mp3s", description) as mp3:
         reservation = _mp3_reservation(job, mp3, deps)
         reservation.require(sum(piece.summary.size for piece in pieces))
@@ -424,7 +426,7 @@ def _join_pieces(
     warning = assemble.warning_for(
         job_plan.missing, job_plan.truncated, errors, job_plan.silent, job_plan.warning, share
     )
-    return Outcome(mp3.blob, sound.duration, warning, mp3.size, meter.usage())
+    return Outcome(mp3.blob, sound.duration, warning, mp3.size, meter.usage(), out.crc32)
 
 
 def _encode_whole(
@@ -442,12 +444,6 @@ def _encode_whole(
     with path.open("wb") as out:
         piece = encode_piece(source, _EVERYTHING, out, on_progress)
     return piece, path
-
-
-def _mp3_name(filename: str) -> str:
-    """Returns the file name of the MP3 that is made from this file."""
-    stem = filename.rpartition(".")[0] or filename
-    return f"{stem[:251]}.mp3"
 
 
 def _plan_of(job: Job) -> JobPlan:

@@ -38,7 +38,10 @@ def export(user: UserId, profiles: Profiles, keys: ApiKeys, jobs: Jobs, media: M
         described.append(_job(job, {each.name.partition("/")[0]: each.name for each in stored}))
     content = {"account": _account(profile), "keys": [_key(key) for key in keys.of(user)], "jobs": described}
     encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
-    return [Entry("account.json", len(encoded), _date(profile.created_at), lambda: [encoded]), *files]
+    return [
+        Entry("account.json", len(encoded), date(profile.created_at), lambda first, last: [encoded[first:last]]),
+        *files,
+    ]
 
 
 def _all(jobs: Jobs, user: UserId) -> Iterator[Job]:
@@ -56,12 +59,16 @@ def _file(open_: Callable[[], Reader], folder: str, job: Job) -> Entry | None:
     except BlobNotFound:
         return None
     name = stat.description.filename.replace("/", "_").replace("\\", "_")
-    return Entry(f"{folder}/{job.id}-{name}", stat.size, _date(job.created_at), functools.partial(_chunks, open_))
+    return Entry(f"{folder}/{job.id}-{name}", stat.size, date(job.created_at), functools.partial(read_chunks, open_))
 
 
-def _chunks(open_: Callable[[], Reader]) -> Iterator[bytes]:
+def read_chunks(open_: Callable[[], Reader], first: int, last: int) -> Iterator[bytes]:
+    """Yields the bytes of a file from ``first`` to before ``last``, in chunks."""
     with open_() as reader:
-        while chunk := reader.read(_CHUNK):
+        reader.fetch_until(last)
+        if first:
+            reader.seek(first)
+        while chunk := reader.read(min(_CHUNK, last - reader.tell())):
             yield chunk
 
 
@@ -93,7 +100,7 @@ def _job(job: Job, stored: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _date(milliseconds: int) -> tuple[int, int, int, int, int, int]:
+def date(milliseconds: int) -> tuple[int, int, int, int, int, int]:
     """Returns a time in UTC, at the earliest the first that a zip file can have."""
     time = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return max((time.year, time.month, time.day, time.hour, time.minute, time.second), (1980, 1, 1, 0, 0, 0))

@@ -4,9 +4,9 @@ import functools
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import functions_framework
 from flask import Request, Response
@@ -18,9 +18,10 @@ from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
 from functions.download import api
-from functions.download.archive import size_of, stream
+from functions.download.archive import Archive
 from functions.download.export import export
-from functions.http_endpoint import Routes, client_address, identify, problem, read_query, tell_limit
+from functions.download.several import zip_of
+from functions.http_endpoint import Routes, Unprocessable, client_address, identify, problem, read_query, tell_limit
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id, open_mp3
 from functions.shares import Shares
 from functions.state.database import shared
@@ -44,9 +45,19 @@ class Dependencies:
     keys: ApiKeys
 
 
+class _File(NamedTuple):
+    """What a response says of a file: what it is, its bytes, strong validator, name, and content type."""
+
+    kind: str
+    size: int
+    etag: str
+    name: str
+    type: str
+
+
 @functions_framework.http
 def download(request: Request) -> Response:
-    """Handles GET and HEAD /download, and GET /export."""
+    """Handles GET and HEAD /download and /jobs.zip, and GET /export."""
     return _ROUTES.answer(request)
 
 
@@ -54,14 +65,39 @@ def _download(request: Request) -> Response:
     deps = dependencies()
     query = read_query(request, api.DownloadQuery)
     owner = deps.links.verify(query.token, query.fid) if query.token else identify(request, os.environ).user
+
+    def answer() -> Response:
+        try:
+            return respond(request, *find(query.fid, owner, deps))
+        except BlobNotFound as error:
+            raise _not_found() from error
+
+    return _transferring(request, owner, answer)
+
+
+def _download_several(request: Request) -> Response:
+    deps = dependencies()
+    ids = [each for each in read_query(request, api.SeveralQuery).ids.split(",") if each]
+    if not 0 < len(ids) <= api.MAX_MP3S:
+        raise Unprocessable.naming({"ids": f"must be 1 to {api.MAX_MP3S} ids of jobs, separated by commas"})
+    owner = identify(request, os.environ).user
+
+    def answer() -> Response:
+        archive, etag = zip_of(ids, owner, deps.jobs, deps.media)
+        file = _File("zip file", archive.size, etag, "mp3burst.zip", "application/zip")
+        return _respond(request, file, archive.stream)
+
+    return _transferring(request, owner, answer)
+
+
+def _transferring(request: Request, owner: UserId, answer: Callable[[], Response]) -> Response:
+    """Returns an answer; its transfer counts among the user's until its last byte is sent."""
+    deps = dependencies()
     address = client_address(request, os.environ)
     end = deps.shares.take(owner, address)
     tell_limit(request, deps.shares.limit(owner, address))
     try:
-        response = respond(request, *find(query.fid, owner, deps))
-    except BlobNotFound as error:
-        end()
-        raise _not_found() from error
+        response = answer()
     except BaseException:
         end()
         raise
@@ -78,12 +114,12 @@ def _export(request: Request) -> Response:
     address = client_address(request, os.environ)
     end = deps.shares.take(identity.user, address)
     try:
-        entries = export(identity.user, deps.profiles, deps.keys, deps.jobs, deps.media)
+        archive = Archive(export(identity.user, deps.profiles, deps.keys, deps.jobs, deps.media))
     except BaseException:
         end()
         raise
     headers = {
-        "Content-Length": str(size_of(entries)),
+        "Content-Length": str(archive.size),
         "Content-Disposition": 'attachment; filename="mp3burst.zip"',
         "Cache-Control": "no-store",
     }
@@ -91,7 +127,7 @@ def _export(request: Request) -> Response:
     if request.method == "HEAD":
         end()
         return Response(headers=headers, content_type="application/zip")
-    body = ClosingIterator(stream(entries), end)
+    body = ClosingIterator(archive.stream(), end)
     return Response(body, 200, headers, content_type="application/zip", direct_passthrough=True)
 
 
@@ -110,36 +146,42 @@ def find(fid: str, owner: UserId, deps: Dependencies) -> tuple[Job, Reader]:
 
 def respond(request: Request, job: Job, mp3: Reader) -> Response:
     """Returns the response to a request for this MP3: 200, 206, 304 or 416 (RFC 9110)."""
-    size = mp3.stat.size
+    # Blobs never change, so their ids are a strong validator.
     etag = f'"{job.mp3}"' if job.tag is None else f'"{job.mp3}-{job.tag}"'
+    file = _File("MP3", mp3.stat.size, etag, mp3.stat.description.filename, "audio/mpeg")
+    response = _respond(request, file, functools.partial(_chunks, mp3))
+    if not response.direct_passthrough:
+        mp3.__exit__(None, None, None)
+    return response
+
+
+def _respond(request: Request, file: _File, stream: Callable[[int, int], Iterator[bytes]]) -> Response:
+    """Returns the response to a request for a file, of which ``stream`` yields a range."""
+    size = file.size
     headers = {
-        "ETag": etag,
+        "ETag": file.etag,
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
         "X-Content-Type-Options": "nosniff",
     }
-    # Blobs never change, so their ids are a strong validator.
-    if request.if_none_match and not is_resource_modified(request.environ, etag, ignore_if_range=True):
-        with mp3:
-            return Response(status=304, headers=headers)
+    if request.if_none_match and not is_resource_modified(request.environ, file.etag, ignore_if_range=True):
+        return Response(status=304, headers=headers)
     start = 0
     stop = size
     status = 200
-    if (requested := _range(request, etag, size)) is not None:
+    if (requested := _range(request, file.etag, size)) is not None:
         start, stop = requested
         if start >= stop:
-            with mp3:
-                unsatisfiable = problem(416, f"The range is outside the MP3: it has {size} bytes.")
+            unsatisfiable = problem(416, f"The range is outside the {file.kind}: it has {size} bytes.")
             unsatisfiable.headers["Content-Range"] = f"bytes */{size}"
             return unsatisfiable
         status = 206
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     headers["Content-Length"] = str(stop - start)
-    headers["Content-Disposition"] = disposition(mp3.stat.description.filename)
+    headers["Content-Disposition"] = disposition(file.name)
     if request.method == "HEAD":
-        mp3.__exit__(None, None, None)
-        return Response(status=status, headers=headers, content_type="audio/mpeg")
-    return Response(_chunks(mp3, start, stop), status, headers, content_type="audio/mpeg", direct_passthrough=True)
+        return Response(status=status, headers=headers, content_type=file.type)
+    return Response(stream(start, stop), status, headers, content_type=file.type, direct_passthrough=True)
 
 
 def _range(request: Request, etag: str, size: int) -> tuple[int, int] | None:
@@ -200,4 +242,12 @@ def dependencies() -> Dependencies:
     )
 
 
-_ROUTES = Routes({api.DOWNLOAD: _download, api.DOWNLOAD_HEAD: _download, api.EXPORT: _export})
+_ROUTES = Routes(
+    {
+        api.DOWNLOAD: _download,
+        api.DOWNLOAD_HEAD: _download,
+        api.DOWNLOAD_SEVERAL: _download_several,
+        api.DOWNLOAD_SEVERAL_HEAD: _download_several,
+        api.EXPORT: _export,
+    }
+)

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -10,13 +11,14 @@ from events.errors import Mp3burstError
 from functions.auth.tokens import Identity
 from functions.edit import api
 from functions.http_endpoint import Unprocessable
-from functions.media import BlobNotFound, Description, Media, Reader
+from functions.media import BlobId, BlobNotFound, Description, Media, Reader
 from functions.mp3 import tags
 from functions.mp3.chapters import Chapter
+from functions.mp3.crc import replace_beginning
 from functions.state.blobs import Blobs
 from functions.state.jobs import Job, Jobs
 from functions.state.quota import Quota
-from functions.state.tags import Tags
+from functions.state.tags import NewTag, Tags
 
 #: Times that a change is made anew because another request was faster.
 _TRIES: Final = 5
@@ -119,13 +121,21 @@ def _replace(job: Job, identity: Identity, stored: _Stored, changed: bytes, deps
     with deps.blobs.writing(deps.media, "mp3s", description, grant) as out:
         out.write(changed)
     try:
-        is_replaced = deps.tags.replace(job, out.blob, len(changed), len(changed) + stored.sound, stored.sound_at)
+        is_replaced = deps.tags.replace(job, _new_tag(job, out.blob, stored, changed))
     except BaseException:
         deps.blobs.discard(deps.media, "mp3s", out.blob)  # It stays if it is on record after all.
         raise
     if not is_replaced:
         deps.blobs.discard(deps.media, "mp3s", out.blob)
     return is_replaced
+
+
+def _new_tag(job: Job, blob: BlobId, stored: _Stored, changed: bytes) -> NewTag:
+    crc32 = None
+    if job.mp3_crc32 is not None:
+        known = int(job.mp3_crc32, 16)
+        crc32 = f"{replace_beginning(known, zlib.crc32(stored.tag), zlib.crc32(changed), stored.sound):08x}"
+    return NewTag(blob, len(changed), stored.sound_at, len(changed) + stored.sound, crc32)
 
 
 def changed_tag(tag: bytes, duration: float, wanted: api.TagChange) -> tuple[bytes, tags.Tag]:

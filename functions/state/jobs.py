@@ -117,6 +117,7 @@ class Job:
         mp3: the blob of the MP3, once it is done.
         tag: the blob of the ID3 tag that has replaced the one in the MP3's blob; None if none has.
         sound_at: bytes of the tag in the MP3's blob, once it was replaced.
+        mp3_crc32: the CRC-32 of the MP3 in hexadecimal; None of MP3s from before migration 0015.
         total: steps or pieces in all.
         done: steps or pieces that are done.
         error: the message for the user, if it failed.
@@ -152,6 +153,7 @@ class Job:
     tracks: str | None = None
     tag: BlobId | None = None
     sound_at: int | None = None
+    mp3_crc32: str | None = None
     is_deferred: bool = False
     is_leased: bool = False
     record: Record = field(default_factory=Record)
@@ -213,6 +215,7 @@ class Outcome:
         warning: a message for the user, if something is missing from it.
         size: its bytes.
         usage: what the attempt has used.
+        crc32: its CRC-32 in hexadecimal, if it is known.
     """
 
     mp3: BlobId
@@ -220,6 +223,7 @@ class Outcome:
     warning: str | None
     size: int = 0
     usage: Usage = field(default_factory=Usage)
+    crc32: str | None = None
 
 
 def is_job_id(text: str) -> bool:
@@ -411,6 +415,7 @@ class Jobs:
             "state": "done",
             "mp3": outcome.mp3,
             "mp3_size": outcome.size,
+            "mp3_crc32": outcome.crc32,
             "duration": outcome.duration,
             "warning": outcome.warning,
             "read_at": func.coalesce(jobs.c.read_at, now() - usage.read_ago),

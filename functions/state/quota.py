@@ -8,6 +8,7 @@ concurrent requests the second sees what the first has reserved.
 """
 
 import functools
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
@@ -266,6 +267,12 @@ class ReservedWriter:
     def __init__(self, writer: RenewingWriter, reservation: "Reservation | ShareReservation") -> None:
         self._writer = writer
         self._reservation = reservation
+        self._crc32 = 0
+
+    @property
+    def crc32(self) -> str:
+        """The CRC-32 of the bytes written so far, in hexadecimal."""
+        return f"{self._crc32:08x}"
 
     @property
     def size(self) -> int:
@@ -275,6 +282,7 @@ class ReservedWriter:
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Appends bytes; raises QuotaFull before any that do not fit, and what ``RenewingWriter.write`` does."""
         self._reservation.extend(self._writer.size + len(data))
+        self._crc32 = zlib.crc32(data, self._crc32)
         return self._writer.write(data)
 
 

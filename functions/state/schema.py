@@ -145,6 +145,7 @@ jobs = Table(
     Column("mp3", String(24), unique=True),
     Column("tag", String(24)),
     Column("sound_at", BigInteger),
+    Column("mp3_crc32", String(8)),
     Column("total", Integer, nullable=False, default=0),
     Column("done", Integer, nullable=False, default=0),
     Column("error", Text),

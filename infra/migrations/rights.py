@@ -94,7 +94,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     "edit": {
         **_IDENTIFY,
         "users": "SELECT (deleted_at, id, role, token_version, username), UPDATE (created_at)",
-        "jobs": "SELECT, UPDATE (mp3_size, sound_at, tag)",
+        "jobs": "SELECT, UPDATE (mp3_crc32, mp3_size, sound_at, tag)",
         "blobs": _WRITE_BLOBS,
     },
     "convert": {

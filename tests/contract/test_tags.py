@@ -1,6 +1,7 @@
 """Tags of finished MP3s on every SQL database: changed at once, within the quota, gone with their job."""
 
 import base64
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,7 @@ from functions.state.database import Database
 from functions.state.jobs import JobNotFound, Jobs, NewJob, Outcome, new_job_id
 from functions.state.quota import Quota, QuotaFull
 from functions.state.schema import UserId, blobs, now, users
-from functions.state.tags import Tags
+from functions.state.tags import NewTag, Tags
 from tests.contract.test_jobs import at_once
 from tests.support.fakes import memory_media
 
@@ -45,7 +46,8 @@ def job(deps: Tagging) -> JobId:
     assert lease is not None
     with deps.blobs.writing(deps.media, "mp3s", Description(ADA.user, job, "a.mp3", "audio/mpeg")) as mp3:
         mp3.write(FIRST + SOUND)
-    assert deps.jobs.finish(lease, Outcome(mp3.blob, 60.0, None, mp3.size))
+    crc32 = f"{zlib.crc32(FIRST + SOUND):08x}"
+    assert deps.jobs.finish(lease, Outcome(mp3.blob, 60.0, None, mp3.size, crc32=crc32))
     return job
 
 
@@ -79,6 +81,7 @@ def test_new_tag_is_in_front_of_the_same_sound(deps: Tagging, job: JobId, databa
     assert content_of(deps, job) == new + SOUND
     after = deps.jobs.get(job, ADA.user)
     assert (after.mp3, after.record.mp3_size) == (before.mp3, len(new + SOUND))
+    assert after.mp3_crc32 == f"{zlib.crc32(new + SOUND):08x}"
     assert set(rows(database)) == {(after.mp3, len(FIRST + SOUND), True), (after.tag, len(new), True)}
 
 
@@ -120,7 +123,7 @@ def test_deleted_job_takes_its_tags_along(deps: Tagging, job: JobId, database: D
 def test_tag_is_not_recorded_for_a_job_that_was_deleted(deps: Tagging, job: JobId) -> None:
     found = deps.jobs.get(job, ADA.user)
     deps.jobs.delete(job, ADA.user)
-    assert not deps.tags.replace(found, new_blob_id(), 1, 2, 3)
+    assert not deps.tags.replace(found, NewTag(new_blob_id(), 1, 2, 3))
 
 
 def test_tag_counts_towards_the_quota(deps: Tagging, job: JobId) -> None:

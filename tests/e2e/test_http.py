@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -711,6 +712,30 @@ def test_download(owner: Client, done: dict[str, Any], mp3: bytes) -> None:
     assert disposition.startswith("attachment;")
     assert "filename*=UTF-8''" + quote("Ärger & Spaß «» 日本.mp3", safe="") in disposition
     assert 'filename="Arger & Spa' in disposition
+
+
+def test_several_mp3s_are_one_zip_file_that_can_be_resumed(me: Client, done: dict[str, Any]) -> None:
+    jobs = [me.convert(BytesIO(WAV), name) for name in ("talk.wav", "talk.wav", "ünî.wav")]
+    path = f"/jobs.zip?ids={','.join(job['job'] for job in jobs)}"
+    answer = me.call("GET", path)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/zip")
+    assert int(answer.headers["Content-Length"]) == len(answer.body)
+    with zipfile.ZipFile(BytesIO(answer.body)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["talk.mp3", "talk (2).mp3", "ünî.mp3"]
+        assert [archive.read(name) for name in archive.namelist()] == [me.download(job["mp3"]).body for job in jobs]
+    conditions = {"Range": "bytes=5000-", "If-Range": answer.headers["ETag"]}
+    rest = me.call("GET", path, None, conditions)
+    assert (rest.status, rest.body) == (206, answer.body[5000:])
+    assert me.call("HEAD", path).headers["Content-Length"] == answer.headers["Content-Length"]
+    me.call("PATCH", f"/jobs/{jobs[0]['job']}/tags", b'{"title": "Other"}', JSON)
+    changed = me.call("GET", path, None, conditions)
+    assert changed.status == 200
+    with zipfile.ZipFile(BytesIO(changed.body)) as archive:
+        assert archive.read("talk.mp3") == me.download(jobs[0]["mp3"]).body
+    me.call("GET", "/jobs.zip").problem(422)
+    me.call("GET", "/jobs.zip?ids=,").problem(422)
+    me.call("GET", f"{path},{done['job']}").problem(404)
 
 
 def test_new_tags_do_not_touch_the_sound(owner: Client, me: Client) -> None:

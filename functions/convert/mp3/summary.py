@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from functions.convert.errors import UnusableMedia
 from functions.convert.mp3 import info_tag
 from functions.convert.mp3.frame import HEADER_SIZE, FrameHeader, is_tag, parse_header
+from functions.mp3.crc import CRC16, append_zeros
 
 #: Bytes read from a file at once.
 CHUNK_SIZE = 1 << 20
@@ -216,38 +217,9 @@ def build_tag(summaries: Sequence[PieceSummary], template: bytes) -> bytes:
             if not number * summary.mark_interval % interval
         ]
         size += summary.size
-        crc = _append_zeros(crc, summary.size) ^ summary.crc
+        crc = append_zeros(crc, summary.size, CRC16) ^ summary.crc
         bitrates.update(summary.bitrates)
     return info_tag.fill_tag(template, frames=frames, size=size, crc=crc, marks=marks, variable=len(bitrates) > 1)
-
-
-def _append_zeros(crc: int, count: int) -> int:
-    """Returns the CRC-16 (ARC) of a message with ``count`` zero bytes appended, given the CRC of the message.
-
-    Appending a zero byte is a linear map of the 16 bits over GF(2); appending many is a power of that map.
-    """
-    power = [_append_zero(1 << bit) for bit in range(16)]
-    while count:
-        if count & 1:
-            crc = _apply(power, crc)
-        power = [_apply(power, column) for column in power]
-        count >>= 1
-    return crc
-
-
-def _append_zero(crc: int) -> int:
-    for _ in range(8):
-        crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)  # CRC-16/ARC, polynomial 0x8005 reflected
-    return crc
-
-
-def _apply(columns: Sequence[int], vector: int) -> int:
-    result = 0
-    for column in columns:
-        if vector & 1:
-            result ^= column
-        vector >>= 1
-    return result
 
 
 def last_with_sound(summaries: Sequence[PieceSummary]) -> PieceSummary | None:
