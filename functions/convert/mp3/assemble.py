@@ -88,11 +88,14 @@ def copied_sound(path: Path, skipped: int, discarded: int) -> EncodedSound:
         raise UnusableMedia("The audio track of this file is empty: choose a file with sound.")
     with path.open("rb") as file:
         header = file.read(HEADER_SIZE)
-    delay = skipped - DECODER_DELAY
-    padding = discarded + DECODER_DELAY if discarded else 0
     bitrate = summary.bitrates[0] if len(summary.bitrates) == 1 else None
-    # Decoders trust the delay and padding only of encoders that they know; ffmpeg signs its copies with this name too.
-    template = info_tag.blank_tag(header, bitrate, b"Lavf", delay, padding)
+    if skipped or discarded:
+        # Decoders trust the delay and padding only of encoders that they know; ffmpeg signs its copies with this name.
+        delay = skipped - DECODER_DELAY
+        template = info_tag.blank_tag(header, bitrate, b"Lavf", delay, discarded + DECODER_DELAY)
+    else:
+        # To a delay of 0, decoders would add the samples by which they delay the sound.
+        template = info_tag.blank_tag(header, bitrate, b"", 0, 0)
     return _sound([summary], build_tag([summary], template), read_frames(path, summary))
 
 

@@ -23,6 +23,10 @@ DECODER_DELAY = 529
 #: Maximum number of samples at the start that a tag can make players skip: the delay field has 12 bits.
 MAX_SKIPPED = 0xFFF + DECODER_DELAY
 
+#: Bytes of an ID3v1 tag, and of the longest header of a tag, APEv2's.
+_ID3V1_SIZE = 128
+_TAG_HEADER = 32
+
 
 @dataclass(frozen=True, slots=True)
 class FrameHeader:
@@ -94,3 +98,24 @@ def tag_offset(data: bytes | bytearray) -> int | None:
 def is_tag(data: bytes | bytearray) -> bool:
     """Returns whether the frame is a Xing, Info or VBRI tag instead of sound."""
     return tag_offset(data) is not None or data[36:40] == b"VBRI"
+
+
+def tags_size(data: bytes) -> int:
+    """Returns how many bytes at the start of ``data`` are ID3 and APEv2 tags; it may be more than there are."""
+    size = 0
+    while found := _tag_size(data[size : size + _TAG_HEADER]):
+        size += found
+    return size
+
+
+def _tag_size(header: bytes) -> int:
+    if header.startswith(b"TAG"):
+        return _ID3V1_SIZE
+    if header.startswith(b"ID3") and len(header) >= 10 and max(header[6:10]) < 0x80:  # ID3v2.4, 3.1
+        length = header[6] << 21 | header[7] << 14 | header[8] << 7 | header[9]
+        return 10 + length + (10 if header[5] & 0x10 else 0)
+    if header.startswith(b"APETAGEX") and len(header) >= _TAG_HEADER:
+        # The length counts the items and the footer. Bit 29 of the flags marks a header.
+        is_header = header[23] & 0x20
+        return _TAG_HEADER + int.from_bytes(header[12:16], "little") if is_header else _TAG_HEADER
+    return 0

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from functions.convert.demux.child import pictures
 from functions.convert.demux.child.pictures import is_picture
 from functions.convert.gaps import MIN_GAP, Gap, add_gap, total
-from functions.convert.mp3.frame import MAX_SKIPPED, is_tag, parse_header
+from functions.convert.mp3.frame import DECODER_DELAY, MAX_SKIPPED, is_tag, parse_header, tags_size
 
 if TYPE_CHECKING:
     import av.audio.stream
@@ -74,6 +74,7 @@ class Demuxer:
         self.cover = b""
         self.cover_bytes = 0
         self._cover_rank: float = math.inf
+        self._has_tags = container.format.name == "mp3"
         for rank, picture in pictures.attachments(container):
             self._offer_cover(rank, picture)
         self.rate = stream.codec_context.sample_rate
@@ -167,18 +168,27 @@ class Demuxer:
             if not packet.size:
                 continue
             if packet.stream_index == self._current:
-                if packet.is_discard and self._forgets:
-                    self._hide(packet)
+                own = self._own(packet)
+                if own is None:
                     continue
-                self._forget_parallel()
-                self._count(packet)
-                yield packet
+                yield own
                 if self._last_start > self._until:
                     return
                 continue
             self._note_other(packet)
             if self._may_succeed(packet):
                 yield from self._wait_for_takeover(packet)
+
+    def _own(self, packet: "av.packet.Packet[Any]") -> "av.packet.Packet[Any] | None":
+        """Counts a packet of the track; returns it without tags, or None if it is a tag or hidden."""
+        if packet.is_discard and self._forgets:
+            self._hide(packet)
+            return None
+        self._forget_parallel()
+        whole = self._without_tags(packet) if self._has_tags else packet
+        if whole is not None:
+            self._count(whole)
+        return whole
 
     def _demux(self) -> Iterator["av.packet.Packet[Any]"]:
         if self.stream.duration and self._container.format.name not in BROADCASTS:
@@ -230,6 +240,26 @@ class Demuxer:
                 self._parallel.add(index)
                 del self._successors[index]
 
+    def _without_tags(self, packet: "av.packet.Packet[Any]") -> "av.packet.Packet[Any] | None":
+        """Returns a packet of MP3s that were laid end to end without the tags between them; None if it is a tag."""
+        import av
+
+        data = bytes(packet)
+        start = tags_size(data)
+        frame = data[start:]
+        if not frame or ((self.packets or start) and is_tag(frame)):
+            return None
+        if not start:
+            return packet
+        rest: av.packet.Packet[Any] = av.Packet(frame)
+        rest.pts = packet.pts
+        rest.dts = packet.dts
+        rest.duration = packet.duration
+        rest.time_base = packet.time_base
+        rest.is_keyframe = packet.is_keyframe
+        rest.stream = self.stream
+        return rest
+
     def _judge_gaps(self) -> None:
         """Takes back the gaps where the clock was at fault."""
         if 2 * self._gap_count > self.packets:  # a wrong clock, as for E-AC-3 and DTS in AVI
@@ -269,12 +299,15 @@ class Demuxer:
         time = packet.dts if packet.pts is None else packet.pts
         if time is not None:
             self._count_time(time * self._base, length, packet.pos)
-        self.discarded = 0  # only the last packet's counts
+        before = self.discarded
+        self.discarded = 0  # only the last packet's counts, and those before that a padding longer than a frame covers
         for side in packet.iter_sidedata():
             if side.data_type == "skip_samples":
                 # AV_PKT_DATA_SKIP_SAMPLES (libavcodec/packet.h): from the start, from the end, 32 bits little-endian.
                 skipped, self.discarded = struct.unpack_from("<II", bytes(side))
                 self.skipped += skipped if self.packets == 1 else 0
+                if self.discarded >= round(length * (self.stream.sample_rate or self.rate)):
+                    self.discarded += before
         if self.packets == 1:
             self._first_kind = self._kind(self.stream.codec_context.name, packet)
             if self._forgets and self._container.format.name.startswith("mov,"):
@@ -416,8 +449,8 @@ def copy_frames(demuxer: Demuxer, target: IO[bytes]) -> None:
         frame = parse_header(data)
         if demuxer.truncated or frame is None or frame.size < len(data) or (kind or frame.kind) != frame.kind:
             raise NotCopyable
-        if demuxer.skipped > MAX_SKIPPED:
-            raise NotCopyable  # an edit list removes more than a tag can express
+        if demuxer.skipped > MAX_SKIPPED or 0 < demuxer.skipped < DECODER_DELAY:
+            raise NotCopyable  # an edit list removes more or less than a tag can express
         kind = frame.kind
         if frame.size > len(data):
             demuxer.truncated = True  # allowed if it is the last packet
