@@ -487,6 +487,8 @@ def test_padding_of_more_than_a_frame_is_kept(tmp_path: Path) -> None:
     assert result.copied
     assert clips.samples(mp3, 24000, 2) == clips.samples(video, 24000, 2) == 88_433
     assert result.duration == pytest.approx(88_433 / 24000)
+    _, mp3 = convert(video, tmp_path, Options(bitrate=64))
+    assert clips.samples(mp3, 24000, 2) == 88_433
 
 
 @pytest.mark.parametrize("name", ["a.mp3", "a.avi"])

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
 
@@ -58,8 +58,16 @@ class Demuxer:
         container: "av.container.InputContainer",
         stream: "av.audio.stream.AudioStream",
         until: float = math.inf,
+        pauses: Iterable[tuple[float, float]] = (),
     ) -> None:
-        """Prepares to read a track up to the first packet that is after ``until``, in seconds on the file's clock."""
+        """Prepares to read a track.
+
+        Args:
+            container: the open file.
+            stream: the track.
+            until: seconds on the file's clock; the first packet that is after them is the last.
+            pauses: between edits of an mp4, in seconds on the file's clock: libav returns the start of the track there.
+        """
         self._container = container
         self._until = until
         self.stream = stream
@@ -106,6 +114,7 @@ class Demuxer:
         self._clock_is_wrong = False
         # A float, since computing with a packet's own fraction costs more than reading the packet.
         self._base = float(stream.time_base or 0)
+        self._pauses = [(start - 2 * self._base, end - 2 * self._base) for start, end in pauses]  # libav rounds them
 
     @property
     def duration(self) -> float:
@@ -184,11 +193,17 @@ class Demuxer:
         if packet.is_discard and self._forgets:
             self._hide(packet)
             return None
+        if self._pauses and self._is_paused(packet):
+            return None
         self._forget_parallel()
         whole = self._without_tags(packet) if self._has_tags else packet
         if whole is not None:
             self._count(whole)
         return whole
+
+    def _is_paused(self, packet: "av.packet.Packet[Any]") -> bool:
+        time = (packet.pts or 0) * self._base
+        return any(start <= time < end for start, end in self._pauses)
 
     def _demux(self) -> Iterator["av.packet.Packet[Any]"]:
         if self.stream.duration and self._container.format.name not in BROADCASTS:
@@ -306,7 +321,7 @@ class Demuxer:
                 # AV_PKT_DATA_SKIP_SAMPLES (libavcodec/packet.h): from the start, from the end, 32 bits little-endian.
                 skipped, self.discarded = struct.unpack_from("<II", bytes(side))
                 self.skipped += skipped if self.packets == 1 else 0
-                if self.discarded >= round(length * (self.stream.sample_rate or self.rate)):
+                if self.discarded >= self.samples(packet):
                     self.discarded += before
         if self.packets == 1:
             self._first_kind = self._kind(self.stream.codec_context.name, packet)
@@ -373,11 +388,15 @@ class Demuxer:
         """Returns the bytes of a packet of PCM in a mov, from its length in the time base; 0 of any other packet."""
         return round(length * self._bytes_per_tick)
 
+    def samples(self, packet: "av.packet.Packet[Any]") -> int:
+        """Returns the number of samples of a packet."""
+        return round((packet.duration or 0) * self._base * (self.stream.sample_rate or self.rate))
+
     def rest(self, last: "av.packet.Packet[Any]") -> int | None:
-        """Returns how much of the last packet is before the end that the container declares.
+        """Returns how much of one of the last packets is before the end that the container declares.
 
         Returns:
-            A length in the packet's time base; None for the complete packet.
+            A length in the packet's time base, 0 for nothing of it; None for the complete packet.
         """
         source = self.stream
         if (
@@ -391,8 +410,7 @@ class Demuxer:
         rest = start + source.duration - last.pts
         if start >= (last.duration or 0) and 0 < rest - start < (last.duration or 0):
             rest -= start  # a length that includes the pause before a late sound
-        # LAME's padding may exceed a frame. Of two packets both are kept: libav cannot read a single one in mov.
-        if rest <= 0 and self.discarded and self._container.format.name == "mp3" and self.packets > 2:
+        if rest <= 0 and self.discarded and self._container.format.name == "mp3":
             return 0
         return rest if 0 < rest < (last.duration or 0) else None
 

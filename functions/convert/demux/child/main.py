@@ -251,8 +251,8 @@ def _extract_stream(file: _File, target: IO[bytes], number: int, copy: bool) -> 
         return FaultReport(Fault.PROTECTED, tracks=_listed(container))
     target.seek(0)
     target.truncate()
-    demuxer = Demuxer(container, stream)
     boxes = file.boxes
+    demuxer = Demuxer(container, stream, pauses=_pauses(file, number))
     name = _take(container, demuxer, target, copy=copy, fragmented=boxes.fragmented)
     if name is None:
         name = container.format.name if container.format.name in RECOGNIZED_BY_NAME.values() else ORIGINAL
@@ -274,6 +274,16 @@ def _extract_stream(file: _File, target: IO[bytes], number: int, copy: bool) -> 
         start=_credible(demuxer.start),
     )
     return Extracted(report, _cover(demuxer))
+
+
+def _pauses(file: _File, number: int) -> Sequence[tuple[float, float]]:
+    """Returns the pauses between edits of a track of an mp4; leaves the source where libav expects it."""
+    if not file.boxes.is_movie:
+        return ()
+    position = file.source.tell()
+    pauses = mp4.pauses(file.source, file.size, number)
+    file.source.seek(position)
+    return pauses
 
 
 def _take(

@@ -1,7 +1,9 @@
 """Writes an audio track to a container of its own, in which it decodes to the same samples as in the source."""
 
 import errno
-from collections.abc import Callable, Sequence
+import functools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 _FOR_NUT: Final = frozenset({"adpcm_ms", "adpcm_swf", "adpcm_yamaha", "amrnb", "g722", "g723_1"})
 #: Bytes of packets that libav's TTA muxer may buffer until the end.
 _MAX_BUFFERED = 256 << 20
+#: Packets at the end of a track that may be shortened or left out: LAME's tag states a padding of up to 4,095 samples,
+#: and a frame has at least 576.
+_HELD: Final = 8
 
 
 class _Clock:
@@ -112,26 +117,18 @@ def remux(demuxer: Demuxer, formats: Callable[[], Sequence[str]], target: IO[byt
             continue
         output, stream = opened
         clock = _Clock(_early(first, demuxer) if name == "mov" else 0)
-        last = first
+        write = functools.partial(_write, output, stream, clock, demuxer)
+        held = deque([] if first is None else [first])
         length = 0
         for packet in packets:
-            if last is not None:
-                last = _without_hidden_samples(last, demuxer)
-                last.stream = stream
-                length = last.duration or 0
-                _write(output, last, clock, demuxer)
-            last = packet
-        if last is not None:
-            rest = None if fragmented else demuxer.rest(last)
-            if fragmented:
-                last.duration = max(last.duration or 0, length)
-            elif rest is not None:
-                # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is to be truncated.
-                last.duration = rest
-            if rest != 0:
-                last = _without_hidden_samples(last, demuxer)
-                last.stream = stream
-                _write(output, last, clock, demuxer)
+            if len(held) == _HELD:
+                write(held.popleft())
+            length = held[-1].duration or 0
+            held.append(packet)
+        if fragmented and held:
+            held[-1].duration = max(held[-1].duration or 0, length)
+        for packet in held if fragmented else _shortened(held, demuxer):
+            write(packet)
         output.close()
         return name
     raise NoContainer(demuxer.stream.codec_context.name)
@@ -156,11 +153,37 @@ def _open_output(
     return output, stream
 
 
+def _shortened(last: Sequence["av.packet.Packet[Any]"], demuxer: Demuxer) -> Iterator["av.packet.Packet[Any]"]:
+    """Yields the last packets of a track, up to the end that the container declares."""
+    padding = demuxer.discarded
+    kept = len(last)
+    ending: list[av.packet.Packet[Any]] = []
+    for packet in reversed(last):
+        # Where libav parses packets itself (AC-3 in mp4), their lengths hide that the last is to be truncated.
+        rest = demuxer.rest(packet) if padding > 0 or packet is last[-1] else None
+        padding -= demuxer.samples(packet)
+        # LAME's padding may exceed a frame. Of two packets both are kept: libav cannot read a single one in mov.
+        if rest is not None and rest <= 0:
+            if kept > 2:
+                kept -= 1
+                continue
+        elif rest is not None:
+            packet.duration = rest
+        ending.append(packet)
+    yield from reversed(ending)
+
+
 def _write(
-    output: "av.container.OutputContainer", packet: "av.packet.Packet[Any]", clock: _Clock, demuxer: Demuxer
+    output: "av.container.OutputContainer",
+    stream: "av.audio.stream.AudioStream",
+    clock: _Clock,
+    demuxer: Demuxer,
+    packet: "av.packet.Packet[Any]",
 ) -> None:
     import av.error
 
+    packet = _without_hidden_samples(packet, demuxer)
+    packet.stream = stream
     clock.set(packet)
     try:
         output.mux_one(packet)

@@ -6,9 +6,10 @@ audio. The new file has the track's boxes byte for byte, including its edit list
 decodes to the same samples because it is the same track. The boxes are those of ISO/IEC 14496-12 and of QuickTime.
 """
 
+import contextlib
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, repeat, takewhile
 from typing import NamedTuple
 
@@ -258,10 +259,46 @@ def parse(source: io.RawIOBase, size: int, number: int) -> Movie:
     Raises:
         UnsupportedLayout: it is not an mp4, has no such track, or one that cannot be extracted here: use libav.
     """
+    movie = _outlined(source, size, number)
+    if movie.ftyp.kind != b"ftyp":
+        raise UnsupportedLayout
+    reader = movie.reader
+    dref = reader.find(movie.trak, b"mdia", b"minf", b"dinf", b"dref")
+    if reader.number(dref.body + 4) != 1 or not reader.number(dref.body + 16) & 1:
+        raise UnsupportedLayout  # the audio is in another file
+    tables = _tables(reader, movie.trak)
+    return replace(movie, tables=tables, packets=_packets(reader, tables))
+
+
+def pauses(source: io.RawIOBase, size: int, number: int) -> list[tuple[float, float]]:
+    """Returns when a track pauses between two edits, in seconds on the file's clock.
+
+    Args:
+        source: the file.
+        size: bytes of it.
+        number: which audio track, from 0.
+    """
+    found: list[tuple[float, float]] = []
+    with contextlib.suppress(UnsupportedLayout):
+        movie = _outlined(source, size, number)
+        time = 0
+        for length, start in islice(movie.edits(), MAX_GAPS):
+            if start is None and time:
+                found.append((time / movie.clock, (time + length) / movie.clock))
+            time += length
+    return found
+
+
+def _outlined(source: io.RawIOBase, size: int, number: int) -> Movie:
+    """Reads a file's boxes, without the tables of the track.
+
+    Raises:
+        UnsupportedLayout: it is not an mp4, is fragmented, or has no such track.
+    """
     reader = BoxReader(source, size)
     top = list(islice(reader.boxes(0, size), _MAX_TOP_BOXES))
     kinds = [box.kind for box in top]
-    if kinds[:1] != [b"ftyp"] or kinds.count(b"moov") != 1 or b"moof" in kinds or len(top) == _MAX_TOP_BOXES:
+    if kinds.count(b"moov") != 1 or b"moof" in kinds or len(top) == _MAX_TOP_BOXES:
         raise UnsupportedLayout
     moov = top[kinds.index(b"moov")]
     children = list(reader.children(moov))
@@ -271,12 +308,7 @@ def parse(source: io.RawIOBase, size: int, number: int) -> Movie:
     audios = [box for box in traks if _handler(reader, box) == b"soun"]
     if number >= len(audios):
         raise UnsupportedLayout
-    trak = audios[number]
-    dref = reader.find(trak, b"mdia", b"minf", b"dinf", b"dref")
-    if reader.number(dref.body + 4) != 1 or not reader.number(dref.body + 16) & 1:
-        raise UnsupportedLayout  # the audio is in another file
-    tables = _tables(reader, trak)
-    return Movie(reader, top[0], moov, traks, trak, tables, _packets(reader, tables), len(audios))
+    return Movie(reader, top[0], moov, traks, audios[number], {}, 0, len(audios))
 
 
 def _tables(reader: BoxReader, trak: Box) -> dict[bytes, Box]:
