@@ -28,6 +28,7 @@ _CONTAINERS: Final = {
     "asf": "",
     "ast": "",
     "au": "",
+    "aud": "-ar 22050 -ac 1 -f wsaud",
     "avi": "",
     "caf": "",
     "daud": "-ar 96000 -ac 6 -f daud",
@@ -123,6 +124,7 @@ _CODECS: Final = {
     "s302m": "-strict -2 -ar 48000 -f mpegts",
     "wavpack": "-f matroska",
     "wmav1": "-f asf",
+    "wmav2": "-f matroska",
 }
 #: The opening of Beethoven's Fifth: periods of a sampler's clock (ProTracker's table of notes).
 _NOTES: Final = (285, 285, 285, 360)

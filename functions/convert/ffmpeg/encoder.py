@@ -13,6 +13,7 @@ from typing import IO, Any, Final, Self
 
 from functions.convert.budget import Budget
 from functions.convert.cpus import cpus_for
+from functions.convert.demux.protocol import ORIGINAL
 from functions.convert.demux.track import TrackStream
 from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
 from functions.convert.ffmpeg import args
@@ -41,6 +42,8 @@ _SLACK_SECONDS = 60.0
 _SIZE_FACTOR = 2.0
 #: libavformat/mux.c; harmless, since MP3 has no time stamps.
 _ONLY_TIME_STAMPS = b"non monotonically increasing dts to muxer"
+#: What ffmpeg prints if it cannot read its input, or at the end of some formats.
+_UNREADABLE: Final = b"Error during demuxing"
 #: Frames of an encoder that are not its sound: the tag, and its delay and padding, 5 at 8 kHz (measured).
 _EXTRA_FRAMES: Final = 8
 #: What ffmpeg and LAME print if LAME cannot encode samples: infinite ones, no numbers, or ones far beyond full scale.
@@ -104,6 +107,7 @@ class EncoderRun:
         staged: whether ffmpeg runs in stages (``args``).
         cleaned: whether samples that are no sound are silenced before they reach LAME (``args.encode``).
         unencodable: whether LAME received such samples.
+        counted: whether the demux child has counted the places of the file that cannot be read.
         watchdog: detects that it hangs; set at the start.
         buffers: the incomplete last lines of its output, by pipe.
     """
@@ -120,6 +124,7 @@ class EncoderRun:
     staged: bool = False
     cleaned: bool = False
     unencodable: bool = False
+    counted: bool = False
     watchdog: Watchdog = field(init=False, repr=False, compare=False)
     buffers: dict[str, bytes] = field(default_factory=dict)
 
@@ -142,7 +147,8 @@ class EncoderRun:
         if b"Reconfiguring filter graph" in line:
             self.reconfigured = True
         self.unencodable = self.unencodable or any(text in line for text in _UNENCODABLE)
-        if (b"[error]" in line or b"[fatal]" in line) and not (self.staged and _ONLY_TIME_STAMPS in line):
+        ignored = (self.staged and _ONLY_TIME_STAMPS in line) or (self.counted and _UNREADABLE in line)
+        if (b"[error]" in line or b"[fatal]" in line) and not ignored:
             self.errors += 1
             self.full = self.full or b"No space left on device" in line
             self.first_error = self.first_error or line.decode(errors="replace")
@@ -168,7 +174,8 @@ class EncoderRun:
 
     def another(self) -> Self:
         """Returns the run that takes this one's place, in stages; cleaned if LAME could not encode the samples."""
-        return type(self)(self.range, self.path, staged=True, cleaned=self.unencodable or self.cleaned)
+        cleaned = self.unencodable or self.cleaned
+        return type(self)(self.range, self.path, staged=True, cleaned=cleaned, counted=self.counted)
 
     def check_status(self) -> None:
         """Raises an error if the run failed.
@@ -261,8 +268,11 @@ class _Pool:
         on_end: Callable[[EncoderRun], object],
     ) -> None:
         staged = not (source.plan.bundled and supports_bundled(source.ffmpeg))
+        counted = source.plan.container == ORIGINAL and source.plan.packets > 0
         self.runs = {
-            frame_range: EncoderRun(frame_range, source.directory / f"piece-{frame_range.start}", staged=staged)
+            frame_range: EncoderRun(
+                frame_range, source.directory / f"piece-{frame_range.start}", staged=staged, counted=counted
+            )
             for frame_range in ranges
         }
         self.waiting = list(reversed(self.runs.values()))

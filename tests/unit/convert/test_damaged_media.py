@@ -569,3 +569,22 @@ def test_file_with_more_tags_than_fit_in_a_report_is_converted(tmp_path: Path) -
     clips.run("-i", video, "-i", tags, "-map_metadata", 1, "-map", 0, "-c", "copy", full)
     result, _ = convert(full, tmp_path)
     assert result.title == "Grüße 🎬"
+
+
+def test_chained_opus_of_stereo_and_mono_is_converted_as_a_whole(tmp_path: Path) -> None:
+    links = [
+        clips.clip(tmp_path / f"{channels}.opus", "-c:a", "libopus", "-ac", channels, seconds=1).read_bytes()
+        for channels in (2, 1)
+    ]
+    video = tmp_path / "chain.opus"
+    video.write_bytes(links[1] + links[0] + links[1])
+    result, mp3 = convert(video, tmp_path)
+    assert result.warning is None
+    assert clips.samples(mp3, 48000, 2) == 3 * 48000
+
+
+def test_complete_gxf_without_pictures_is_not_called_damaged(tmp_path: Path) -> None:
+    sound = ("-c:a", "pcm_s16le", "-ac", 1)
+    result, _ = convert(clips.clip(tmp_path / "a.gxf", *sound, seconds=12), tmp_path)
+    assert 12 <= result.duration < 12.3
+    assert result.warning is None

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Failed reads in a row that end a track.
 MAX_FAILED_READS = 64
+#: Bytes after the last packet that need no packet: GXF's end (SMPTE 360M) has 16.
+_TRAILER = 16
 #: Containers of broadcasts, in which a track may go on as another one.
 BROADCASTS = ("mpegts", "mpeg")
 #: Seconds of another track, without a packet of the current one, after which it takes over.
@@ -79,6 +81,7 @@ class Demuxer:
         self.ends_early = False
         self.read_to = 0
         self._position = -1
+        self._reached = 0  # bytes of the file up to the end of the last packet of any track
         self.cover = b""
         self.cover_bytes = 0
         self._cover_rank: float = math.inf
@@ -157,25 +160,22 @@ class Demuxer:
         """Yields the track's packets in the file's order; skips and counts unreadable places."""
         import av.error
 
-        attempts_left = MAX_FAILED_READS
+        failed = 0  # reads since the last packet
         packets = self._demux()
-        while attempts_left:
+        while failed < MAX_FAILED_READS:
             try:
                 packet = next(packets)
             except (StopIteration, EOFError):
-                self.errors -= self.ends_early
-                for successor in list(self._successors.values())[:1]:
-                    yield from self._take_over(successor)
-                self._judge_gaps()
-                return
+                break
             except av.error.FFmpegError:
-                self.errors += 1
-                attempts_left -= 1
+                failed += 1
                 packets = self._demux()
                 continue
-            attempts_left = MAX_FAILED_READS
             if not packet.size:
                 continue
+            self.errors += failed
+            failed = 0
+            self._reached = max(self._reached, (packet.pos or 0) + packet.size)
             if packet.stream_index == self._current:
                 own = self._own(packet)
                 if own is None:
@@ -187,6 +187,12 @@ class Demuxer:
             self._note_other(packet)
             if self._may_succeed(packet):
                 yield from self._wait_for_takeover(packet)
+        # Some demuxers (GXF, Westwood) report an error at the end of a complete file.
+        self.errors += failed if self._reached < self._container.size - _TRAILER else 0
+        self.errors -= self.ends_early
+        for successor in list(self._successors.values())[:1]:
+            yield from self._take_over(successor)
+        self._judge_gaps()
 
     def _own(self, packet: "av.packet.Packet[Any]") -> "av.packet.Packet[Any] | None":
         """Counts a packet of the track; returns it without tags, or None if it is a tag or hidden."""
@@ -206,11 +212,11 @@ class Demuxer:
         return any(start <= time < end for start, end in self._pauses)
 
     def _demux(self) -> Iterator["av.packet.Packet[Any]"]:
-        if self.stream.duration and self._container.format.name not in BROADCASTS:
+        if self.stream.duration and self._container.format.name not in (*BROADCASTS, "gxf"):
             covers = [stream for stream in self._container.streams.video if is_picture(stream)]
             return read_packets(self._container, self.stream, *covers)
         # All streams: how far the others reach shows whether the end is missing, and in a broadcast, whose declared
-        # lengths are estimates, another track may take over.
+        # lengths are estimates, another track may take over. GXF is read to its end, which is reported as an error.
         return read_packets(self._container)
 
     def _may_succeed(self, packet: "av.packet.Packet[Any]") -> bool:

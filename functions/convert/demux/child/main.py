@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from functions.convert.demux.child import matroska, protection, video_excerpt
+from functions.convert.demux.child import matroska, opus_links, protection, video_excerpt
 from functions.convert.demux.child.clusters import ClusterExcerpts
 from functions.convert.demux.child.declared import Declared, read_declared
 from functions.convert.demux.child.demuxer import BROADCASTS, Demuxer, NotCopyable, copy_frames, is_default
@@ -166,6 +166,8 @@ def extract(
             return _index_clusters(segment, target, number, copy, on_indexed, index_seconds)
     found = _extract_by_libav(source, target, number, copy)
     if isinstance(found, Extracted):
+        if found.report.codec == "opus" and found.report.errors:
+            return _extract_links(source, target, number, found)
         return found
     if found.fault in (Fault.FORMAT, Fault.CODEC):
         return _unknown(source, target, found)
@@ -233,6 +235,14 @@ def _extract_by_libav(
             return replace(found, report=report)
         first = first or found
     return first or FaultReport(Fault.SILENT)
+
+
+def _extract_links(
+    source: io.RawIOBase, target: IO[bytes], number: int | None, found: Extracted
+) -> Extracted | FaultReport:
+    """Extracts Opus again if it is a chain whose links have different numbers of channels."""
+    chain = opus_links.with_two_channels(source, source.seek(0, os.SEEK_END))
+    return found if chain is None else _extract_by_libav(chain, target, number, False)
 
 
 def _by_preference(streams: "Sequence[av.audio.stream.AudioStream]") -> list[int]:

@@ -65,6 +65,8 @@ def formats(container: "av.container.InputContainer", demuxer: Demuxer, fragment
     stream = demuxer.stream
     is_mov = container.format.name.startswith("mov,")
     has_delay = demuxer.skipped > 0
+    if has_delay and stream.codec_context.name.startswith("wmav") and container.format.name != "asf":
+        return ()  # asf, the only one for them, has no delay, and its decoder skips 4,096 samples
     # The last packet of a fragmented file is played completely, which is the default in matroska. But matroska does not
     # take over samples to skip at the start, such as the encoder's delay in an edit list or in LAME's tag.
     if (is_mov and (not fragmented or has_delay)) or (container.format.name == "mp3" and has_delay):
