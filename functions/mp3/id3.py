@@ -213,7 +213,7 @@ def _values(frame: str, names: Sequence[str], fields: Mapping[str, str]) -> list
     clean = _clean_lines if frame in _MULTILINE else _clean
     change = _CHANGES.get(frame, str)
     parts = fields[name].split(";") if frame in _LISTS else [fields[name]]
-    values = [value for part in parts if (value := change(clean(part)))]
+    values = list(dict.fromkeys(value for part in parts if (value := change(clean(part)))))
     total = _first(TOTALS.get(frame, ()), fields)
     if total is not None and values:
         return [_with_total(values[0], fields[total])]
@@ -239,8 +239,15 @@ def _date(text: str) -> tuple[str, str]:
     return (year[1] if year else ""), ""
 
 
+def _genre(text: str) -> str:
+    """Returns the name of a genre by its number in ID3v1, which several values of ID3v2.4 may be."""
+    frames: Any = importlib.import_module("mutagen.id3")
+    return str((frames.TCON(text=[text]).genres or [text])[0]) if text.isdecimal() else text
+
+
 #: How the values of some frames are changed; an empty result leaves the frame out.
 _CHANGES: Final[dict[str, Callable[[str], str]]] = {
+    "TCON": _genre,
     "TYER": lambda text: _date(text)[0],
     "TORY": lambda text: _date(text)[0],
     "TCMP": lambda text: "1" if text.lower() in _TRUE else "",

@@ -30,6 +30,7 @@ from functions.convert.demux.child.mp4.boxes import Outline, TruncatedFile, outl
 from functions.convert.demux.child.mp4.excerpts import Excerpts
 from functions.convert.demux.child.pictures import is_picture
 from functions.convert.demux.child.remuxer import NoContainer, formats, remux
+from functions.convert.demux.child.tag_values import read_values
 from functions.convert.demux.protocol import (
     ANSWER,
     BEGUN,
@@ -120,13 +121,14 @@ class Extracted:
 
 
 class _File(NamedTuple):
-    """An open file, and what it says about itself."""
+    """An open file, what it says about itself, and those of its tags that libavformat does not give."""
 
     source: io.RawIOBase
     container: "av.container.InputContainer"
     boxes: Outline
     declared: Declared
     size: int
+    values: dict[str, str]
 
 
 def extract(
@@ -208,6 +210,7 @@ def _extract_by_libav(
     boxes = outline(source)
     declared = read_declared(source)
     size = source.seek(0, os.SEEK_END)
+    values = read_values(source, size)
     source.seek(0)
     opened = source if boxes.usable == size else TruncatedFile(source, boxes.usable)
     try:
@@ -227,7 +230,7 @@ def _extract_by_libav(
         if attempt:
             opened.seek(0)
             container = _open(opened)
-        found = _extract_stream(_File(source, container, boxes, declared, size), target, chosen, copy)
+        found = _extract_stream(_File(source, container, boxes, declared, size, values), target, chosen, copy)
         if isinstance(found, Extracted) and found.report.packets:
             unusable = wanted[0] if attempt else -1
             protected = isinstance(first, FaultReport) and first.fault == Fault.PROTECTED
@@ -272,7 +275,7 @@ def _extract_stream(file: _File, target: IO[bytes], number: int, copy: bool) -> 
     missing = 0.0 if boxes.fragmented and boxes.truncated else _missing(container, demuxer, file.declared, file.size)
     truncated = _is_truncated(file, demuxer)
     lead, tail = _surroundings(container, demuxer)
-    report = _report(container, demuxer, name)
+    report = _report(container, demuxer, name, values=file.values)
     report = replace(
         report,
         errors=report.errors + (not report.errors and _is_mostly_unread(container, demuxer, file.size)),
@@ -343,7 +346,7 @@ def _extract_by_tables(
         pass
     timeline = movie.timeline()
     report = replace(
-        _report(container, demuxer, "mov", timeline.pause),
+        _report(container, demuxer, "mov", timeline.pause, read_values(source, size)),
         duration=timeline.duration,
         packets=movie.packets,
         gaps=timeline.gaps,
@@ -488,8 +491,15 @@ def _cover(demuxer: Demuxer) -> bytes:
     return demuxer.cover if len(demuxer.cover) <= MAX_COVER else b""
 
 
-def _report(container: "av.container.InputContainer", demuxer: Demuxer, name: str, pause: float = 0.0) -> TrackReport:
-    # ``pause``: seconds before the sound on the file's clock that the demuxer does not know of.
+def _report(
+    container: "av.container.InputContainer",
+    demuxer: Demuxer,
+    name: str,
+    pause: float = 0.0,
+    values: Mapping[str, str] | None = None,
+) -> TrackReport:
+    # ``pause``: seconds before the sound on the file's clock that the demuxer does not know of; ``values``: tags that
+    # libavformat does not give.
     stream = demuxer.stream
     return TrackReport(
         codec=_codec(stream),
@@ -502,7 +512,7 @@ def _report(container: "av.container.InputContainer", demuxer: Demuxer, name: st
         discarded=demuxer.discarded,
         duration=demuxer.duration,
         missing=0.0,
-        tags=_limited(_tags(container, stream)),
+        tags=_limited({**_tags(container, stream), **(values or {})}),
         chapters=_chapters(container, demuxer, pause),
         ambisonic=stream.layout.name.startswith("ambisonic"),
         unicode=container.format.name.partition(",")[0] in _UNICODE,
