@@ -61,6 +61,9 @@ CHUNKS_PER_FETCH: Final = 16
 SINGLE_FETCHES: Final = 4
 #: Chunks that a short seek may skip within the running query: starting a new one takes as long.
 MAX_SKIPPED_CHUNKS: Final = 3
+#: Bytes of the chunks that a reader keeps, four of ours: small reads ask for the same one again, and whoever reads the
+#: tables of a video goes back and forth between three.
+RECENT_BYTES: Final = 4 * CHUNK_SIZE
 #: Batches that are fetched while one is read.
 BATCHES_AHEAD: Final = 2
 
@@ -267,7 +270,10 @@ class GridFSReader(VerifyingReader):
         self._chunks = chunks
         self._id = document["_id"]
         self._chunk_size = int(document["chunkSize"])
-        self._last_chunk = -2, b""  # number and bytes; small reads ask for the same chunk again
+        self._last = -2  # number of the chunk that was fetched last
+        self._recent: dict[
+            int, bytes
+        ] = {}  # the bytes of the chunks that were read last, by number; the latest is last
         self._sequential = 0  # how many chunks were read one after the other
         self._cursor: Cursor[dict[str, Any]] | None = None
         self._batch: deque[dict[str, Any]] = deque()
@@ -290,9 +296,9 @@ class GridFSReader(VerifyingReader):
 
     def _chunk(self, n: int) -> bytes:
         """Returns the bytes of chunk ``n``, or no bytes if it is missing."""
-        last, data = self._last_chunk
-        if n != last:
-            skipped = n - last - 1
+        data = self._recent.pop(n, None)
+        if data is None:
+            skipped = n - self._last - 1
             if skipped and not (self._cursor is not None and 0 <= skipped <= MAX_SKIPPED_CHUNKS):
                 self._stop_streaming()
                 self._sequential = 0
@@ -301,7 +307,10 @@ class GridFSReader(VerifyingReader):
                 is_ahead = self._sequential > SINGLE_FETCHES and n * self._chunk_size < self._end
                 is_streamed = is_ahead and self._ensure_streaming(n)
                 data = self._next_streamed(n) if is_streamed else self._fetch_single(n)
-            self._last_chunk = n, data
+            self._last = n
+            if len(self._recent) >= max(RECENT_BYTES // self._chunk_size, 1):
+                del self._recent[next(iter(self._recent))]
+        self._recent[n] = data
         return data
 
     def _fetch_single(self, n: int) -> bytes:

@@ -27,7 +27,7 @@ from functions.media import (
     new_blob_id,
 )
 from functions.media import gridfs as gridfs_store
-from functions.media.gridfs import CHUNK_SIZE, CHUNKS_PER_INSERT, GridFSStore, GridFSWriter
+from functions.media.gridfs import CHUNK_SIZE, CHUNKS_PER_INSERT, GridFSReader, GridFSStore, GridFSWriter
 from functions.settings import BadSetting
 from tests.support.processes import wait_for
 from tests.support.servers import free_port
@@ -377,6 +377,26 @@ def test_nothing_is_fetched_in_advance_that_will_not_be_read(
         assert reader.read(30 * CHUNK_SIZE + 1) == content[start : 40 * CHUNK_SIZE + 1]
         assert max(fetched) == 40
         assert reader.read() == content[40 * CHUNK_SIZE + 1 :]
+
+
+def test_chunks_are_fetched_once_that_are_read_in_turn(store: GridFSStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = os.urandom(30 * CHUNK_SIZE)
+    blob = put(store, content)
+    fetch_single = GridFSReader._fetch_single
+    fetched: list[int] = []
+
+    def counted_fetch(self: GridFSReader, n: int) -> bytes:
+        fetched.append(n)
+        return fetch_single(self, n)
+
+    monkeypatch.setattr(GridFSReader, "_fetch_single", counted_fetch)
+    with store.open(blob) as reader:
+        for place in range(3):
+            for chunk in (0, 20, 21, 8):
+                offset = chunk * CHUNK_SIZE + place
+                reader.seek(offset)
+                assert reader.read(7) == content[offset : offset + 7]
+    assert sorted(fetched) == [0, 8, 20, 21]
 
 
 @pytest.mark.parametrize("chunks", range(1, 8))
