@@ -19,6 +19,22 @@ MAX_TRACK: Final = 99
 #: LAME's lowest quality of variable bit rate.
 MAX_VBR: Final = 9
 
+#: What each option does, for the help of commands.
+HELP: Final[Mapping[str, str]] = {
+    "bitrate": "bit rate: " + ", ".join(f"{rate}k" for rate in BITRATES) + " (default: 192k)",
+    "vbr": "variable bit rate of this quality instead, from 0 (best) to 9",
+    "track": "audio track to convert, counted from 0 (default: the file's); 0,1 makes stereo of two mono tracks",
+    "start": "where the MP3 starts, in seconds (83.5) or as a time (1:23.5)",
+    "end": "where the MP3 ends",
+    "fade_in": "length of the fade-in in seconds",
+    "fade_out": "length of the fade-out in seconds",
+    "volume": "volume change in decibels, from -30 to 30: 6 or -3.5dB",
+    "normalize": "normalize the loudness to -16 LUFS (EBU R 128)",
+    "mono": "mix all channels into one",
+    "cover": "cover image: frame, none, or the second of the video to take it from (default: the file's own cover)",
+    "gaps": "parts of the file without sound: skip them, or fill them with silence (default: skip)",
+}
+
 #: Characters of an option's value, and of an unknown option's name in an error.
 _MAX_VALUE: Final = 64
 _TIME: Final = re.compile(

@@ -36,11 +36,13 @@ def files(folder: Path = ROOT) -> Iterator[Path]:
 
 
 DOCUMENTS = [path for path in files() if path.suffix == ".md"]
-CODE = sorted(path for house in ("events", "functions", "infra", "scripts") for path in (ROOT / house).rglob("*.py"))
+CODE = sorted(
+    path for house in ("client", "events", "functions", "infra", "scripts") for path in (ROOT / house).rglob("*.py")
+)
 #: Commands that pass their flags on to other programs, or describe them behind the command's name.
 PASSING_ON = {"test", "check"}
 #: Folders whose files are named by their path from the top of the repository.
-_HOUSES = "events|functions|infra|knative|scripts|tests|docs"
+_HOUSES = "client|events|functions|infra|knative|scripts|tests|docs"
 #: `path`, `path:Class.method` or `path::test`.
 _PATH = re.compile(rf"`((?:{_HOUSES})/[A-Za-z0-9_./-]*)(?:(::?)([A-Za-z_][A-Za-z0-9_.]*))?`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -17,7 +17,9 @@ from events.schema import EVENTS
 from tests.support.paths import ROOT
 
 FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/main.py"))
-MODULES = sorted(path for folder in ("events", "functions", "infra") for path in (ROOT / folder).rglob("*.py"))
+MODULES = sorted(
+    path for folder in ("client", "events", "functions", "infra") for path in (ROOT / folder).rglob("*.py")
+)
 EVERYTHING = [*MODULES, *sorted(path for folder in ("scripts", "tests") for path in (ROOT / folder).rglob("*.py"))]
 #: The only code that runs in the sandbox.
 CHILD = "functions.convert.demux.child"
@@ -97,6 +99,13 @@ def test_imports_point_one_way(path: Path) -> None:
     for imported in imports(path):
         if folder == "events":
             assert not imported.startswith(("functions", "infra")), f"{module} imports {imported}"
+        if folder == "client":
+            library = imported.startswith(("events.errors", "functions.options", "functions.convert.__main__"))
+            assert library or not imported.startswith(("events.", "functions.", "infra")), (
+                f"{module} imports {imported}"
+            )
+        else:
+            assert not imported.startswith("client"), f"{module} imports {imported}"
         if folder == "functions":
             assert not imported.startswith("infra"), f"{module} imports {imported}"
             other = next((name for name in FUNCTIONS if imported.startswith(f"functions.{name}.")), own)

@@ -17,27 +17,13 @@ from functions.convert.demux.spawner import spawner
 from functions.convert.errors import TemporaryStorageFull
 from functions.convert.ffmpeg.binary import configured_ffmpeg
 from functions.convert.sandbox import setting
-from functions.options import BITRATES, Options
+from functions.options import HELP, Options
 
 if TYPE_CHECKING:
     from functions.convert.pipeline import Result
 
 #: Characters of the progress bar.
 _WIDTH = 40
-_HELP = {
-    "bitrate": "bit rate: " + ", ".join(f"{rate}k" for rate in BITRATES) + " (default: 192k)",
-    "vbr": "variable bit rate of this quality instead, from 0 (best) to 9",
-    "track": "audio track to convert, counted from 0 (default: the file's); 0,1 makes stereo of two mono tracks",
-    "start": "where the MP3 starts, in seconds (83.5) or as a time (1:23.5)",
-    "end": "where the MP3 ends",
-    "fade_in": "length of the fade-in in seconds",
-    "fade_out": "length of the fade-out in seconds",
-    "volume": "volume change in decibels, from -30 to 30: 6 or -3.5dB",
-    "normalize": "normalize the loudness to -16 LUFS (EBU R 128)",
-    "mono": "mix all channels into one",
-    "cover": "cover image: frame, none, or the second of the video to take it from (default: the file's own cover)",
-    "gaps": "parts of the file without sound: skip them, or fill them with silence (default: skip)",
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -106,8 +92,8 @@ def _check(out: Path, video: Path) -> None:
 def _add(parser: argparse.ArgumentParser, name: str, default: object) -> argparse.Action:
     flag = f"--{name.replace('_', '-')}"
     if default is False:
-        return parser.add_argument(flag, action="store_const", const="true", help=_HELP[name])
-    return parser.add_argument(flag, help=_HELP[name])
+        return parser.add_argument(flag, action="store_const", const="true", help=HELP[name])
+    return parser.add_argument(flag, help=HELP[name])
 
 
 def _encoders(text: str) -> int:

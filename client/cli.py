@@ -1,0 +1,333 @@
+"""The command ``mp3burst``: its subcommands, their options, and how they end."""
+
+import dataclasses
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+from click.shell_completion import get_completion_class
+
+from client.credentials import Credentials
+from client.errors import ClientError
+from events.errors import Mp3burstError
+from functions.options import HELP, Options
+
+if TYPE_CHECKING:
+    from client.display import Display
+    from client.server import Server
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: What the key of a login may be used for; it cannot change the account.
+_SCOPES: Final = ("upload", "read", "delete")
+_INTERRUPTED: Final = 130
+_EPILOG: Final = (
+    "Exit status: 0 everything is done, 1 something failed, 2 wrong usage, 3 not logged in, 4 the server cannot be "
+    "reached, 130 interrupted."
+)
+
+
+class _Commands(click.Group):
+    """A group whose commands end with one sentence, and a status, if they fail."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Mp3burstError as error:
+            click.echo(f"mp3burst: {error}", err=True)
+            ctx.exit(getattr(error, "exit_status", 1))
+        except KeyboardInterrupt:
+            ctx.exit(_INTERRUPTED)
+
+
+@click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mp3burst")
+def mp3burst() -> None:
+    """Turns videos into MP3s on a server of mp3burst.
+
+    Begin with "mp3burst login", then "mp3burst convert VIDEO".
+    """
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print results as JSON.")
+_directory = click.option(
+    "-o",
+    "--output",
+    "directory",
+    type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
+    help="Directory of the MP3s.",
+)
+
+
+def _conversion_options(command: F) -> F:
+    for name, field in reversed(Options.__dataclass_fields__.items()):
+        flag = f"--{name.replace('_', '-')}"
+        text = f"{HELP[name][0].upper()}{HELP[name][1:]}."
+        if field.default is False:
+            command = click.option(flag, name, is_flag=True, flag_value="true", default=None, help=text)(command)
+        else:
+            command = click.option(flag, name, metavar=name.upper(), help=text)(command)
+    return command
+
+
+def _form(given: dict[str, str | None]) -> dict[str, str]:
+    """Returns the options that were given.
+
+    Raises:
+        BadOption: a value is invalid.
+    """
+    form = {name: value for name, value in given.items() if value is not None}
+    Options.from_form(form)
+    return form
+
+
+@mp3burst.command()
+@click.argument("url", required=False)
+@click.option("--username", help="Your username; asked for if left out.")
+@click.option("--key", "has_key", is_flag=True, help="Ask for an API key in place of a password.")
+def login(url: str | None, username: str | None, has_key: bool) -> None:
+    """Logs in to the server at URL.
+
+    The password is not kept: the command creates an API key of its own, and keeps that in the system's keyring or in a
+    file that only you can read. With --key it keeps a key that you have. Without a terminal, the password or the key is
+    the first line of the standard input.
+    """
+    from client.server import Server, basic, bearer
+
+    credentials = Credentials(os.environ)
+    url = (url or credentials.url).rstrip("/")
+    _warn_of_plain_text(url)
+    if has_key:
+        key = _secret("API key")
+        Server(url, bearer(key)).json("POST", "/validate")
+    else:
+        name = username or click.prompt("Username", err=True)
+        token = Server(url, basic(name, _secret("Password"))).json("POST", "/login")["token"]
+        new = {"name": f"mp3burst on {socket.gethostname()}"[:60], "scopes": _SCOPES}
+        key = Server(url, bearer(token)).json("POST", "/keys", new)["key"]
+    place = credentials.store(url, key)
+    click.echo(f"Logged in to {url}. The key is in {place}.", err=True)
+
+
+def _secret(what: str) -> str:
+    if sys.stdin.isatty():
+        entered: str = click.prompt(what, hide_input=True, err=True)
+        return entered
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _warn_of_plain_text(url: str) -> None:
+    host = url.removeprefix("http://").partition("/")[0].rpartition(":")[0] or url.removeprefix("http://")
+    if url.startswith("http://") and host not in ("localhost", "127.0.0.1", "[::1]"):
+        click.echo(f"Warning: {url} is not encrypted; use https:// if the server has it.", err=True)
+
+
+@mp3burst.command()
+def logout() -> None:
+    """Deletes the key from this machine.
+
+    To delete it on the server too, use "mp3burst keys rm".
+    """
+    credentials = Credentials(os.environ)
+    credentials.forget()
+    click.echo(f"The key for {credentials.url} is deleted from this machine.", err=True)
+
+
+@mp3burst.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+)
+@_directory
+@click.option("--wait/--no-wait", default=True, help="Wait for the MP3s and download them (the default).")
+@click.option("--overwrite", is_flag=True, help="Replace MP3s that exist.")
+@click.option("--whole", is_flag=True, help="Upload the pictures of a video, too; its MP3 is the same.")
+@_json
+@_conversion_options
+def convert(
+    files: tuple[Path, ...],
+    directory: Path | None,
+    wait: bool,
+    overwrite: bool,
+    whole: bool,
+    as_json: bool,
+    **options: str | None,
+) -> None:
+    """Converts FILES to MP3s beside them, or in the directory of -o.
+
+    Of a video in mp4, mov, Matroska or WebM only the sound is uploaded, unless its cover is to be a frame of it.
+
+    If the command is interrupted, the same command continues where it was.
+    """
+    from client.convert import Converter, targets
+    from client.display import Display
+    from client.records import Records
+
+    form = _form(options)
+    tasks = targets(files, directory, is_overwriting=overwrite or not wait)
+    server = Credentials(os.environ).server()
+    records = Records(os.environ, server.url)
+    converter = Converter(server, records, form, Display(), is_awaited=wait, is_whole=whole)
+    outcomes = converter.run(tasks)
+    if as_json:
+        for outcome in outcomes:
+            click.echo(json.dumps(dataclasses.asdict(outcome)))
+    if any(outcome.status == "failed" for outcome in outcomes):
+        sys.exit(ClientError.exit_status)
+
+
+@mp3burst.command()
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="The newest so many.")
+@_json
+def jobs(limit: int, as_json: bool) -> None:
+    """Lists your jobs, newest first."""
+    from client.display import printable
+
+    found = Credentials(os.environ).server().json("GET", f"/jobs?limit={limit}")["jobs"]
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for job in found:
+        state = job["stage"] if job["status"] != "converting" else f"{job['stage']} {job['progress']:.0%}"
+        line = f"{job['job']}  {job['created'][:16]}  {state:<13}  {printable(job['filename'])}"
+        click.echo(line + (f": {printable(job['error'])}" if job["error"] else ""))
+
+
+@mp3burst.command()
+@click.argument("ids", metavar="JOBS", nargs=-1, required=True)
+@_directory
+@click.option("--overwrite", is_flag=True, help="Replace MP3s that exist.")
+def download(ids: tuple[str, ...], directory: Path | None, overwrite: bool) -> None:
+    """Downloads the MP3s of JOBS, which are ids from "mp3burst jobs"."""
+    from client.display import Display
+
+    server = Credentials(os.environ).server()
+    display = Display()
+    with display.shown():
+        _each(ids, lambda job: _download(server, job, directory or Path(), overwrite, display))
+
+
+def _download(server: "Server", id_: str, directory: Path, is_overwriting: bool, display: "Display") -> None:
+    from client.display import printable
+    from client.download import download as fetch
+
+    job = server.json("GET", f"/jobs/{_job(id_)}")
+    if job["status"] != "done":
+        raise ClientError(job["error"] or "The job is not done yet: mp3burst jobs shows how far it is.")
+    name = Path(printable(job["filename"]).replace("\\", "/")).stem or "audio"
+    target = directory / f"{name}.mp3"
+    if target.exists() and not is_overwriting:
+        raise ClientError(f"{target} exists: name another directory with -o, or replace it with --overwrite.")
+    fetch(server, job["mp3"], target, lambda done, total: display.update(id_, "downloading", done, total))
+    display.end(id_, str(target))
+
+
+@mp3burst.command()
+@click.argument("ids", metavar="JOBS", nargs=-1, required=True)
+def rm(ids: tuple[str, ...]) -> None:
+    """Deletes JOBS, with their videos and MP3s on the server."""
+    server = Credentials(os.environ).server()
+    _each(ids, lambda job: server.request("DELETE", f"/jobs/{_job(job)}"))
+
+
+def _job(id_: str) -> str:
+    """Returns the id of a job, which becomes part of a path."""
+    if not (id_.isascii() and id_.isalnum()):
+        raise ClientError("This is not the id of a job: mp3burst jobs lists them.")
+    return id_
+
+
+def _each(ids: tuple[str, ...], action: Callable[[str], object]) -> None:
+    """Does something with each job; goes on after a job that fails, and exits with 1 at the end."""
+    from client.display import printable
+
+    has_failed = False
+    for id_ in ids:
+        try:
+            action(id_)
+        except ClientError as error:
+            if error.exit_status != ClientError.exit_status:
+                raise
+            has_failed = True
+            click.echo(f"{printable(id_)}: {error}", err=True)
+    if has_failed:
+        sys.exit(ClientError.exit_status)
+
+
+@mp3burst.group()
+@click.option("--username", help="Your username; asked for if left out.")
+@click.pass_context
+def keys(context: click.Context, username: str | None) -> None:
+    """Lists, creates and deletes API keys.
+
+    Asks for your password: a key cannot change the account.
+    """
+    context.obj = username
+
+
+def _with_password(username: str | None) -> "Server":
+    from client.server import Server, basic, bearer
+
+    url = Credentials(os.environ).url
+    name = username or click.prompt("Username", err=True)
+    token = Server(url, basic(name, _secret("Password"))).json("POST", "/login")["token"]
+    return Server(url, bearer(token))
+
+
+@keys.command("list")
+@_json
+@click.pass_obj
+def list_keys(username: str | None, as_json: bool) -> None:
+    """Lists your API keys, newest first."""
+    from client.display import printable
+
+    found = _with_password(username).json("GET", "/keys")["keys"]
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for key in found:
+        used = key["last_used"] or "never used"
+        click.echo(f"{key['id']}  {used:<10}  {','.join(key['scopes']):<26}  {printable(key['name'])}")
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice([*_SCOPES, "account"]),
+    default=_SCOPES,
+    show_default=True,
+    help="What it may be used for; can be repeated.",
+)
+@click.pass_obj
+def create_key(username: str | None, name: str, scopes: tuple[str, ...]) -> None:
+    """Creates an API key and prints it."""
+    click.echo(_with_password(username).json("POST", "/keys", {"name": name, "scopes": scopes})["key"])
+
+
+@keys.command("rm")
+@click.argument("ids", metavar="KEYS", nargs=-1, required=True)
+@click.pass_obj
+def delete_keys(username: str | None, ids: tuple[str, ...]) -> None:
+    """Deletes KEYS, which are ids from "mp3burst keys list"."""
+    server = _with_password(username)
+    _each(ids, lambda key: server.request("DELETE", f"/keys/{_job(key)}"))
+
+
+@mp3burst.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Prints a script that completes commands and options in SHELL.
+
+    For bash: mp3burst completion bash > ~/.local/share/bash-completion/completions/mp3burst
+    """
+    found = get_completion_class(shell)
+    if found is None:  # pragma: no cover - the choices above are those that click has
+        raise ClientError(f"{shell} is not supported: choose bash, zsh or fish.")
+    click.echo(found(mp3burst, {}, "mp3burst", "_MP3BURST_COMPLETE").source())

@@ -1,0 +1,232 @@
+"""Converts files: uploads one after another, while the server converts those before, and downloads what is done."""
+
+import hashlib
+import json
+import queue
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from client.display import Display
+from client.download import download
+from client.errors import ClientError, NotLoggedIn
+from client.follow import Follower, Job, find, has_ended
+from client.records import Records
+from client.server import Server
+from client.sound.excerpt import open_sound
+from client.sound.view import View
+from client.upload import Upload
+from events.errors import Mp3burstError, TryAgain
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A file to convert, and where its MP3 goes."""
+
+    video: Path
+    target: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a file, as ``--json`` prints it.
+
+    Attributes:
+        file: the video.
+        status: ``done``; ``failed``; or ``uploaded`` if its end was not awaited.
+        job: the id of its job; None if there is none.
+        mp3: where the MP3 is.
+        error: why it failed and what to do.
+        warning: what is missing from the MP3.
+    """
+
+    file: str
+    status: str
+    job: str | None = None
+    mp3: str | None = None
+    error: str | None = None
+    warning: str | None = None
+
+
+class _Uploaded:
+    """What became of an upload: a job, or an error."""
+
+    def __init__(self, task: Task, content: str = "", job: str = "", error: Mp3burstError | None = None) -> None:
+        self.task = task
+        self.content = content
+        self.job = job
+        self.error = error
+
+
+class Converter:
+    """Converts files on one server with the same options."""
+
+    def __init__(
+        self,
+        server: Server,
+        records: Records,
+        form: Mapping[str, str],
+        display: Display,
+        *,
+        is_awaited: bool = True,
+        is_whole: bool = False,
+    ) -> None:
+        """Prepares conversions.
+
+        Args:
+            server: where they are made.
+            records: where uploads are remembered.
+            form: the options.
+            display: shows how far they are.
+            is_awaited: whether to wait for the MP3s and download them.
+            is_whole: whether to upload the pictures of videos, too.
+        """
+        self._server = server
+        self._records = records
+        self._form = form
+        self._display = display
+        self._is_awaited = is_awaited
+        self._open = View if is_whole else partial(open_sound, form=form)
+        self._uploaded: queue.Queue[_Uploaded | None] = queue.Queue()
+        self._pending: dict[str, _Uploaded] = {}
+        self._outcomes: list[Outcome] = []
+        self._is_uploading = False
+
+    def run(self, tasks: Iterable[Task]) -> list[Outcome]:
+        """Converts the files; returns what became of each.
+
+        Raises:
+            NotLoggedIn: the server does not accept the key.
+            TryAgain: the server could not be reached often enough. Another run continues.
+        """
+        self._outcomes = []
+        self._is_uploading = True
+        threading.Thread(target=self._upload_all, args=(list(tasks),), daemon=True).start()
+        follower = Follower(self._server, self._waiting)
+        with self._display.shown():
+            while self._is_uploading or self._pending:
+                if not self._pending:
+                    self._take(self._uploaded.get())
+                for job in follower.changes():
+                    self._on_change(job)
+        return self._outcomes
+
+    def _waiting(self) -> set[str]:
+        while not self._uploaded.empty():
+            self._take(self._uploaded.get())
+        return set(self._pending)
+
+    def _take(self, uploaded: _Uploaded | None) -> None:
+        """Takes note of a file that was uploaded; None is behind the last one."""
+        if uploaded is None:
+            self._is_uploading = False
+        elif isinstance(uploaded.error, NotLoggedIn | TryAgain):  # the next file would fare no better
+            raise uploaded.error
+        elif uploaded.error is not None:
+            self._end(uploaded, "failed", error=str(uploaded.error))
+        elif not self._is_awaited:
+            self._end(uploaded, "uploaded")
+        else:
+            self._pending[uploaded.job] = uploaded
+            self._on_change(find(self._server, uploaded.job))
+
+    def _on_change(self, job: Job) -> None:
+        uploaded = self._pending.get(job["job"])
+        if uploaded is None:
+            return
+        name = uploaded.task.video.name
+        if not has_ended(job):
+            self._display.update(name, job["stage"], job["progress"])
+            return
+        if job["status"] == "done":
+            try:
+                self._download(uploaded, job["mp3"])
+                self._end(uploaded, "done", mp3=str(uploaded.task.target), warning=job["warning"])
+            except ClientError as error:
+                self._end(uploaded, "failed", error=str(error))
+        else:
+            self._records.forget(uploaded.content)
+            self._end(uploaded, "failed", error=job["error"])
+        del self._pending[job["job"]]
+
+    def _download(self, uploaded: _Uploaded, fid: str) -> None:
+        task = uploaded.task
+        name = task.video.name
+        download(
+            self._server,
+            fid,
+            task.target,
+            lambda done, total: self._display.update(name, "downloading", done, total),
+        )
+        self._records.forget(uploaded.content)
+
+    def _end(
+        self,
+        uploaded: _Uploaded,
+        status: str,
+        mp3: str | None = None,
+        error: str | None = None,
+        warning: str | None = None,
+    ) -> None:
+        video = uploaded.task.video
+        job = uploaded.job or None
+        outcome = Outcome(file=str(video), status=status, job=job, mp3=mp3, error=error, warning=warning)
+        self._outcomes.append(outcome)
+        self._display.end(video.name, describe(outcome))
+
+    def _upload_all(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            uploaded = self._upload(task)
+            self._uploaded.put(uploaded)
+            if isinstance(uploaded.error, NotLoggedIn | TryAgain):
+                return
+        self._uploaded.put(None)
+
+    def _upload(self, task: Task) -> _Uploaded:
+        try:
+            with self._open(task.video) as view:
+                metadata = {"filename": task.video.name, **self._form}
+                content = fingerprint(view, metadata)
+                upload = Upload(self._server, self._records, content, view, metadata)
+                name = task.video.name
+                job = upload.run(lambda done: self._display.update(name, "uploading", done, view.size))
+        except Mp3burstError as error:
+            return _Uploaded(task, error=error)
+        except OSError as error:
+            return _Uploaded(task, error=ClientError(f"{task.video} cannot be read: {error.strerror}."))
+        return _Uploaded(task, content, job)
+
+
+def describe(outcome: Outcome) -> str:
+    """Returns a line for people."""
+    if outcome.status == "done":
+        return f"{outcome.file} -> {outcome.mp3}" + (f" ({outcome.warning})" if outcome.warning else "")
+    if outcome.status == "uploaded":
+        return f"{outcome.file} is job {outcome.job}"
+    return f"{outcome.file}: {outcome.error}"
+
+
+def fingerprint(view: View, metadata: Mapping[str, str]) -> str:
+    """Returns what identifies a file that is unchanged, and what is made of it, without reading it."""
+    known = [str(view.path.resolve()), view.identity, view.size, dict(metadata)]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def targets(videos: Iterable[Path], directory: Path | None, *, is_overwriting: bool) -> list[Task]:
+    """Returns the tasks for some videos: each MP3 is in the directory, or beside its video.
+
+    Raises:
+        ClientError: two MP3s would be the same file, or one exists.
+    """
+    tasks: dict[Path, Task] = {}
+    for video in videos:
+        target = (video.parent if directory is None else directory) / f"{video.stem}.mp3"
+        same = tasks.get(target)
+        if same is not None:
+            raise ClientError(f"{same.video} and {video} would both become {target}: convert them one by one with -o.")
+        if target.exists() and (not is_overwriting or target.samefile(video)):
+            raise ClientError(f"{target} exists: name another directory with -o, or replace it with --overwrite.")
+        tasks[target] = Task(video, target)
+    return list(tasks.values())

@@ -1,0 +1,52 @@
+"""The errors of the command line: what it prints, and the status with which it exits."""
+
+from typing import ClassVar
+
+from events.errors import Mp3burstError, TryAgain
+
+
+class ClientError(Mp3burstError):
+    """The command failed; the message says why and what to do."""
+
+    #: The status with which the command exits.
+    exit_status: ClassVar[int] = 1
+
+
+class NotLoggedIn(ClientError):
+    """There is no API key for the server, or the server refuses it."""
+
+    exit_status = 3
+
+
+class Unreachable(TryAgain):
+    """The server cannot be reached, or the connection to it was lost."""
+
+    exit_status: ClassVar[int] = 4
+
+
+class ServerBusy(TryAgain):
+    """The server cannot do it now.
+
+    Attributes:
+        seconds: how long it asks to wait.
+        is_limit: whether a limit of use is reached, which ends when other work does.
+    """
+
+    exit_status: ClassVar[int] = 4
+
+    def __init__(self, message: str, seconds: float, is_limit: bool) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+        self.is_limit = is_limit
+
+
+class RequestRefused(ClientError):
+    """The server refuses the request; the message is the server's own. ``code`` is the status of its response."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class FileChanged(ClientError):
+    """A file was changed while it was read."""

@@ -1,0 +1,129 @@
+"""Sends requests to a server of mp3burst, and turns its problems into errors."""
+
+import json
+import time
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import urllib3
+from urllib3 import BaseHTTPResponse
+
+from client.errors import ClientError, NotLoggedIn, RequestRefused, ServerBusy, Unreachable
+from events.errors import TryAgain
+
+#: Seconds without a byte after which a connection counts as lost. Events have a sign of life every 10 s.
+_READ_SECONDS: Final = 40.0
+_CONNECT_SECONDS: Final = 10.0
+#: Responses that a later request may not get.
+_PASSING: Final = frozenset({408, 423, 429, 502, 503, 504, 507})
+#: Failures in a row after which a command gives up, and the longest pause between them, in seconds.
+_MAX_FAILURES: Final = 8
+_MAX_PAUSE: Final = 30.0
+
+
+class Server:
+    """A server, as the owner of a key sees it. Threads may share it."""
+
+    def __init__(self, url: str, authorization: str = "") -> None:
+        """Prepares requests to the server at ``url`` with the value of their header Authorization."""
+        self.url = url.rstrip("/")
+        if not self.url.startswith(("http://", "https://")):
+            raise ClientError(f"{url} is not the address of a server: it begins with https:// or http://.")
+        self._headers = {"User-Agent": "mp3burst"}
+        if authorization:
+            self._headers["Authorization"] = authorization
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
+        self._pool = urllib3.PoolManager(retries=False, timeout=timeout, maxsize=4)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        stream: bool = False,
+    ) -> BaseHTTPResponse:
+        """Sends a request; ``stream`` leaves the body of the response to be read.
+
+        Raises:
+            Unreachable: there is no connection, or it was lost.
+            ServerBusy: a later request may succeed.
+            NotLoggedIn: the server does not accept the key.
+            RequestRefused: the request cannot succeed.
+        """
+        try:
+            response = self._pool.request(
+                method,
+                self.url + path,
+                body=body,
+                headers={**self._headers, **(headers or {})},
+                preload_content=not stream,
+                redirect=False,
+            )
+            if response.status < 300:
+                return response
+            content = response.read() if stream else response.data
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(f"{self.url} cannot be reached: check the address and the connection.") from error
+        raise _refusal(response, content)
+
+    def json(self, method: str, path: str, value: object = None) -> Any:
+        """Sends a request with a JSON value, unless it is None; returns the JSON of the response."""
+        headers = {} if value is None else {"Content-Type": "application/json"}
+        body = None if value is None else json.dumps(value).encode()
+        response = self.request(method, path, body, headers)
+        return response.json() if response.data else None
+
+
+def bearer(key: str) -> str:
+    """Returns the header Authorization for an API key or a token."""
+    return f"Bearer {key}"
+
+
+def basic(username: str, password: str) -> str:
+    """Returns the header Authorization for a password (RFC 7617)."""
+    return f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"
+
+
+def _refusal(response: BaseHTTPResponse, content: bytes) -> Exception:
+    detail = f"The server answered {response.status}: is the address that of mp3burst?"
+    try:
+        problem = json.loads(content)
+        if isinstance(problem, dict) and isinstance(problem.get("detail"), str):
+            detail = problem["detail"]
+    except ValueError:
+        pass
+    if response.status in _PASSING:
+        return ServerBusy(detail, _retry_after(response), is_limit=response.status == 429)
+    if response.status == 401:
+        return NotLoggedIn(detail)
+    return RequestRefused(detail, response.status)
+
+
+def _retry_after(response: BaseHTTPResponse) -> float:
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 1.0
+
+
+class Retries:
+    """Pauses after failures that may pass, and gives up after too many in a row without progress."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def progressed(self) -> None:
+        """Begins to count anew."""
+        self._failures = 0
+
+    def pause(self, error: TryAgain) -> None:
+        """Pauses before the next attempt, or raises the error if there have been too many."""
+        wait = min(2.0**self._failures, _MAX_PAUSE)
+        if isinstance(error, ServerBusy):
+            wait = min(max(wait, error.seconds), _MAX_PAUSE)
+        if not (isinstance(error, ServerBusy) and error.is_limit):  # a limit of use ends when other jobs do
+            self._failures += 1
+        if self._failures >= _MAX_FAILURES:
+            raise error
+        time.sleep(wait)

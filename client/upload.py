@@ -1,0 +1,128 @@
+"""Uploads a file by tus 1.0 (https://tus.io/protocols/resumable-upload).
+
+After a lost connection, or a killed client, an upload continues where the server says that it ends.
+"""
+
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from client.errors import FileChanged, RequestRefused
+from client.records import Records
+from client.server import Retries, Server
+from client.sound.view import View
+from events.errors import TryAgain
+
+_VERSION: Final = {"Tus-Resumable": "1.0.0"}
+#: Bytes that are read and sent at once.
+_CHUNK: Final = 256 << 10
+#: Seconds after which a request ends and another continues: on Knative a request may take 600 s.
+_REQUEST_SECONDS: Final = 240.0
+#: Upload has expired, or is another user's (a login as another user).
+_GONE: Final = (404, 410)
+#: The upload ends elsewhere, because more arrived than was known.
+_WRONG_OFFSET: Final = 409
+
+Progress = Callable[[int], None]
+
+
+class Upload:
+    """One file on its way to the server."""
+
+    def __init__(self, server: Server, records: Records, content: str, view: View, metadata: Mapping[str, str]) -> None:
+        """Prepares the upload.
+
+        Args:
+            server: where it goes.
+            records: where it is remembered.
+            content: identifies the bytes and the options.
+            view: the bytes.
+            metadata: the file's name and the options.
+        """
+        self._server = server
+        self._records = records
+        self._content = content
+        self._view = view
+        self._metadata = ",".join(
+            f"{name} {b64encode(value.encode(errors='replace')).decode()}" for name, value in metadata.items()
+        )
+
+    def run(self, on_progress: Progress) -> str:
+        """Uploads what the server does not have yet; returns the job's id.
+
+        Raises:
+            TryAgain: the server could not be reached often enough; the upload continues in another run.
+            RequestRefused: the server does not want the file.
+            FileChanged: the file was changed meanwhile; the upload is deleted.
+        """
+        retries = Retries()
+        reached = -1
+        while True:
+            try:
+                location, offset, job = self._position()
+                if job:
+                    self._view.check()
+                    return job
+                if offset > reached:
+                    reached = offset
+                    retries.progressed()
+                on_progress(offset)
+                job = self._send(location, offset, on_progress)
+                if job:
+                    return job
+            except TryAgain as error:
+                retries.pause(error)
+            except FileChanged:
+                self._discard()
+                raise
+
+    def _position(self) -> tuple[str, int, str]:
+        """Returns the upload's path, how much of it the server has, and its job, if it is complete."""
+        record = self._records.find(self._content)
+        if record is not None:
+            try:
+                response = self._server.request("HEAD", record.location, headers=_VERSION)
+                return (
+                    record.location,
+                    int(response.headers["Upload-Offset"]),
+                    response.headers.get("Mp3burst-Job", ""),
+                )
+            except RequestRefused as error:
+                if error.code not in _GONE:
+                    raise
+                self._records.forget(self._content)
+        headers = {"Upload-Length": str(self._view.size), "Upload-Metadata": self._metadata}
+        location = self._server.request("POST", "/files", b"", _VERSION | headers).headers["Location"]
+        self._records.begin(self._content, location)
+        return location, 0, ""
+
+    def _send(self, location: str, offset: int, on_progress: Progress) -> str:
+        headers = {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
+        try:
+            response = self._server.request("PATCH", location, self._part(offset, on_progress), _VERSION | headers)
+        except RequestRefused as error:
+            if error.code not in (*_GONE, _WRONG_OFFSET):
+                self._discard()
+                raise
+            return ""  # the next HEAD tells how it is
+        return response.headers.get("Mp3burst-Job", "")
+
+    def _part(self, offset: int, on_progress: Progress) -> Iterator[bytes]:
+        end = time.monotonic() + _REQUEST_SECONDS
+        while time.monotonic() < end and (chunk := self._view.read(offset, _CHUNK)):
+            offset += len(chunk)
+            if offset == self._view.size:
+                self._view.check()  # before the server has a complete file
+            yield chunk
+            on_progress(offset)
+
+    def _discard(self) -> None:
+        """Deletes the upload on both sides."""
+        record = self._records.find(self._content)
+        if record is not None:
+            self._records.forget(self._content)
+            try:
+                self._server.request("DELETE", record.location, headers=_VERSION)
+            except (TryAgain, RequestRefused):
+                return  # it expires

@@ -1,0 +1,211 @@
+"""The command line: every command as a process of its own, as a user starts it."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.client import PASSWORD, Client, wave_bytes
+from tests.support.paths import ROOT
+from tests.support.platform import Platform
+from tests.support.processes import wait_for
+
+
+class Terminal:
+    """A user's shell in an empty home; ``mp3burst`` runs a command."""
+
+    def __init__(self, home: Path, url: str) -> None:
+        self.home = home
+        self.url = url
+
+    def environ(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Returns the environment: no keyring, and nothing else of the machine's."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "PYTHONPATH": str(ROOT),
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
+            **(env or {}),
+        }
+
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Starts a command."""
+        command = [sys.executable, "-m", "client", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, cwd=self.home, env=self.environ(env), stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        )
+
+    def mp3burst(
+        self, *arguments: str, typed: str = "", status: int = 0, env: Mapping[str, str] | None = None
+    ) -> tuple[str, str]:
+        """Runs a command, asserts its exit status, and returns its output and its messages."""
+        with self.start(*arguments, env=env) as process:
+            out, err = process.communicate(typed, timeout=60)
+        assert process.returncode == status, (out, err)
+        return out, err
+
+    def json(self, *arguments: str, status: int = 0) -> list[Any]:
+        """Runs a command with --json; returns the JSON of each line."""
+        out, _ = self.mp3burst(*arguments, "--json", status=status)
+        return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.fixture
+def terminal(platform: Platform, me: Client, tmp_path: Path) -> Terminal:
+    """The terminal of a user who has logged in."""
+    found = Terminal(tmp_path, platform.url)
+    found.mp3burst("login", platform.url, "--username", me.username, typed=f"{PASSWORD}\n")
+    return found
+
+
+def sound(path: Path, seconds: float = 1.0) -> Path:
+    path.write_bytes(wave_bytes(seconds))
+    return path
+
+
+def test_files_become_mp3s_beside_them(terminal: Terminal, me: Client) -> None:
+    """Two files at once, one of them broken; the key is the command's own, in a file that nobody else reads."""
+    sound(terminal.home / "a.wav")
+    (terminal.home / "b.wav").write_bytes(wave_bytes()[:20])
+
+    done, failed = sorted(terminal.json("convert", "a.wav", "b.wav", status=1), key=lambda each: str(each["file"]))
+
+    assert (done["file"], done["status"], done["mp3"]) == ("a.wav", "done", "a.mp3")
+    assert (terminal.home / "a.mp3").read_bytes() == me.download(me.job(done["job"])["mp3"]).body
+    assert failed["status"] == "failed"
+    assert failed["error"] == me.job(failed["job"])["error"]
+    config = terminal.home / ".config/mp3burst/config.json"
+    assert config.stat().st_mode & 0o777 == 0o600
+    assert PASSWORD not in config.read_text()
+    assert sorted(path.name for path in terminal.home.iterdir() if not path.name.startswith(".")) == [
+        *("a.mp3", "a.wav", "b.wav"),
+    ]
+
+
+def test_options_reach_the_job_and_a_second_run_replaces_nothing(terminal: Terminal, me: Client) -> None:
+    sound(terminal.home / "a.wav")
+    (terminal.home / "out").mkdir()
+    convert = ("convert", "a.wav", "-o", "out", "--volume", "-3dB", "--mono", "--fade-in", "0.5")
+
+    (done,) = terminal.json(*convert)
+    _, err = terminal.mp3burst(*convert, status=1)
+
+    assert done["mp3"] == "out/a.mp3"
+    assert me.job(done["job"])["options"] == {"volume": -3.0, "mono": True, "fade_in": 0.5}
+    assert err == ("mp3burst: out/a.mp3 exists: name another directory with -o, or replace it with --overwrite.\n")
+    assert len(me.jobs()["jobs"]) == 1
+    _, err = terminal.mp3burst("convert", "a.wav", "--bitrate", "17", "-o", "out", "--overwrite", status=1)
+    assert "bitrate must be one of 64k" in err
+
+
+def test_jobs_are_listed_downloaded_and_deleted(terminal: Terminal, me: Client) -> None:
+    sound(terminal.home / "a.wav")
+    (uploaded,) = terminal.json("convert", "a.wav", "--no-wait")
+    job = uploaded["job"]
+    assert uploaded["status"] == "uploaded"
+    mp3 = me.download(me.wait(job)["mp3"]).body
+
+    out, _ = terminal.mp3burst("jobs")
+    assert out.split() == [job, out.split()[1], "done", "a.wav"]
+    terminal.mp3burst("download", job)
+    assert (terminal.home / "a.mp3").read_bytes() == mp3
+    terminal.mp3burst("rm", job)
+    assert me.jobs()["jobs"] == []
+    _, err = terminal.mp3burst("rm", job, status=1)
+    assert err == f"{job}: {me.call('DELETE', f'/jobs/{job}').problem(404)['detail']}\n"
+
+
+def test_a_killed_upload_continues_and_is_converted_once(terminal: Terminal, me: Client) -> None:
+    with sound(terminal.home / "a.wav").open("ab") as file:
+        file.write(bytes(range(256)) * (32 << 12))  # which decoders ignore, and take longer than the kill
+    with terminal.start("convert", "a.wav") as process:
+        location = terminal.home / ".local/state/mp3burst/uploads.db"
+        wait_for(lambda: location.exists() and _uploads(location) != [], "the upload to begin")
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+    (path,) = _uploads(location)
+    (done,) = terminal.json("convert", "a.wav")
+
+    assert me.call("HEAD", path, None, {"Tus-Resumable": "1.0.0"}).headers["Mp3burst-Job"] == done["job"]
+    assert len(me.jobs()["jobs"]) == 1
+    assert _uploads(location) == []
+
+
+def _uploads(database: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        try:
+            return [row[0] for row in connection.execute("SELECT location FROM uploads")]
+        except sqlite3.OperationalError:  # not created yet
+            return []
+
+
+def test_a_cut_off_download_continues(terminal: Terminal, me: Client) -> None:
+    """A part that was downloaded before is not downloaded again: here it differs, and shows in the MP3."""
+    with sound(terminal.home / "a.wav").open("rb") as file:
+        job = me.convert(file, "a.wav")
+    mp3 = me.download(job["mp3"]).body
+    (terminal.home / f".a.mp3.{job['mp3']}.part").write_bytes(b"begun" + mp3[5:1000])
+
+    terminal.mp3burst("download", job["job"])
+
+    assert (terminal.home / "a.mp3").read_bytes() == b"begun" + mp3[5:]
+    assert not list(terminal.home.glob(".*.part"))
+
+
+def test_keys_are_listed_created_and_deleted_with_the_password(terminal: Terminal, me: Client) -> None:
+    keys = ("keys", "--username", me.username)
+    key = terminal.mp3burst(*keys, "create", "backup", "--scope", "read", typed=f"{PASSWORD}\n")[0].strip()
+
+    out, _ = terminal.mp3burst(*keys, "list", typed=f"{PASSWORD}\n")
+    assert out.splitlines()[0].split()[-1] == "backup"
+    assert len(out.splitlines()) == 2
+    assert Client(me.url, key).jobs()["jobs"] == []
+    terminal.mp3burst("login", me.url, "--key", typed=f"{key}\n")
+    _, err = terminal.mp3burst("convert", str(sound(terminal.home / "a.wav")), status=1)
+    assert "upload" in err
+    terminal.mp3burst(*keys, "rm", out.split()[0], typed=f"{PASSWORD}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "status", "message"),
+    [
+        (["jobs"], {}, 3, "You are not logged in to http://localhost:8080: run mp3burst login."),
+        (["jobs"], {"MP3BURST_KEY": "mp3b_wrong"}, 3, "Invalid API key"),
+        (["jobs"], {"MP3BURST_URL": "http://localhost:1", "MP3BURST_KEY": "x"}, 4, "localhost:1 cannot be reached"),
+        (["jobs"], {"MP3BURST_URL": "localhost", "MP3BURST_KEY": "x"}, 1, "begins with https:// or http://"),
+        (["convert", "none.mp4"], {}, 2, "'none.mp4' does not exist"),
+        (["convert"], {}, 2, "Missing argument 'FILES...'"),
+    ],
+    ids=["no login", "wrong key", "unreachable", "no address", "no file", "usage"],
+)
+def test_failures_are_one_sentence_and_a_status(
+    platform: Platform, tmp_path: Path, arguments: list[str], env: dict[str, str], status: int, message: str
+) -> None:
+    terminal = Terminal(tmp_path, platform.url)
+    if env.keys() == {"MP3BURST_KEY"}:
+        env = {**env, "MP3BURST_URL": platform.url}
+
+    out, err = terminal.mp3burst(*arguments, status=status, env=env)
+
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(tmp_path: Path, shell: str) -> None:
+    script, _ = Terminal(tmp_path, "").mp3burst("completion", shell)
+    assert "_MP3BURST_COMPLETE" in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
