@@ -146,6 +146,7 @@ def logout() -> None:
 @click.option("--wait/--no-wait", default=True, help="Wait for the MP3s and download them (the default).")
 @click.option("--overwrite", is_flag=True, help="Replace MP3s that exist.")
 @click.option("--whole", is_flag=True, help="Upload the pictures of a video, too; its MP3 is the same.")
+@click.option("--local", is_flag=True, help="Convert on this machine, without a server.")
 @_json
 @_conversion_options
 def convert(
@@ -154,6 +155,7 @@ def convert(
     wait: bool,
     overwrite: bool,
     whole: bool,
+    local: bool,
     as_json: bool,
     **options: str | None,
 ) -> None:
@@ -165,19 +167,58 @@ def convert(
     """
     from client.convert import Converter, targets
     from client.display import Display
+    from client.local import convert_all
     from client.records import Records
 
     form = _form(options)
     tasks = targets(files, directory, is_overwriting=overwrite or not wait)
-    server = Credentials(os.environ).server()
-    records = Records(os.environ, server.url)
-    converter = Converter(server, records, form, Display(), is_awaited=wait, is_whole=whole)
-    outcomes = converter.run(tasks)
+    if local:
+        outcomes = convert_all(tasks, form, Display())
+    else:
+        server = Credentials(os.environ).server()
+        records = Records(os.environ, server.url)
+        converter = Converter(server, records, form, Display(), is_awaited=wait, is_whole=whole)
+        outcomes = converter.run(tasks)
     if as_json:
         for outcome in outcomes:
             click.echo(json.dumps(dataclasses.asdict(outcome)))
     if any(outcome.status == "failed" for outcome in outcomes):
         sys.exit(ClientError.exit_status)
+
+
+@mp3burst.command()
+@click.argument("watched", metavar="DIRECTORY", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@_directory
+@click.option("--once", is_flag=True, help="Convert what is there, and end.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks at the directory.",
+)
+@click.option("--whole", is_flag=True, help="Upload the pictures of videos, too; the MP3s are the same.")
+@_conversion_options
+def watch(
+    watched: Path, directory: Path | None, once: bool, interval: float, whole: bool, **options: str | None
+) -> None:
+    """Converts every file that is put into DIRECTORY, until it is interrupted.
+
+    A file is converted as soon as it no longer grows, and once: neither a restart nor a copy under another name
+    converts it again. The MP3s go into the same directory, or that of -o, and never replace a file.
+    """
+    from client.convert import Converter
+    from client.display import Display
+    from client.records import Records
+    from client.watch import Watch
+
+    form = _form(options)
+    server = Credentials(os.environ).server()
+    records = Records(os.environ, server.url)
+    display = Display()
+    converter = Converter(server, records, form, display, is_whole=whole)
+    output = (directory or watched).absolute()
+    Watch(watched.absolute(), output, converter, records, display, form).run(interval, is_endless=not once)
 
 
 @mp3burst.command()

@@ -23,10 +23,18 @@ from events.errors import Mp3burstError, TryAgain
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A file to convert, and where its MP3 goes."""
+    """A file to convert.
+
+    Attributes:
+        video: the file.
+        target: where its MP3 goes.
+        content: what identifies its bytes and options, whatever its name. If it is set, the record stays when the MP3
+            is there.
+    """
 
     video: Path
     target: Path
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +168,10 @@ class Converter:
             task.target,
             lambda done, total: self._display.update(name, "downloading", done, total),
         )
-        self._records.forget(uploaded.content)
+        if task.content:
+            self._records.finish(task.content)
+        else:
+            self._records.forget(uploaded.content)
 
     def _end(
         self,
@@ -188,8 +199,8 @@ class Converter:
         try:
             with self._open(task.video) as view:
                 metadata = {"filename": task.video.name, **self._form}
-                content = fingerprint(view, metadata)
-                upload = Upload(self._server, self._records, content, view, metadata)
+                content = task.content or fingerprint(view, metadata)
+                upload = Upload(self._server, self._records, content, task.target.absolute(), view, metadata)
                 name = task.video.name
                 job = upload.run(lambda done: self._display.update(name, "uploading", done, view.size))
         except Mp3burstError as error:

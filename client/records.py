@@ -5,7 +5,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from client.credentials import directory
 from client.errors import ClientError
@@ -15,8 +15,14 @@ CREATE TABLE IF NOT EXISTS uploads (
     server TEXT NOT NULL,
     content TEXT NOT NULL,
     location TEXT NOT NULL,
-    mp3 TEXT,
+    target TEXT NOT NULL,
+    is_done INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (server, content)
+);
+CREATE TABLE IF NOT EXISTS digests (
+    path TEXT NOT NULL PRIMARY KEY,
+    identity TEXT NOT NULL,
+    digest TEXT NOT NULL
 )
 """
 #: Seconds to wait for another process that writes.
@@ -29,11 +35,13 @@ class Record:
 
     Attributes:
         location: its path on the server, which also leads to its job.
-        mp3: where the MP3 is; None until it is complete.
+        target: where the MP3 is, or will be.
+        is_done: whether the MP3 is there.
     """
 
     location: str
-    mp3: Path | None
+    target: Path
+    is_done: bool
 
 
 class Records:
@@ -47,31 +55,46 @@ class Records:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            self._database.execute(_SCHEMA)
+            self._database.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise ClientError(f"{path} cannot be opened ({error}): set XDG_STATE_HOME to a directory.") from error
 
     def find(self, content: str) -> Record | None:
         """Returns the upload of some content, whatever names it."""
-        with self._lock:
-            query = "SELECT location, mp3 FROM uploads WHERE server = ? AND content = ?"
-            row = self._database.execute(query, (self._server, content)).fetchone()
-        return None if row is None else Record(row[0], None if row[1] is None else Path(row[1]))
+        query = "SELECT location, target, is_done FROM uploads WHERE server = ? AND content = ?"
+        rows = self._run(query, self._server, content)
+        return Record(rows[0][0], Path(rows[0][1]), bool(rows[0][2])) if rows else None
 
-    def begin(self, content: str, location: str) -> None:
-        """Records that an upload was created."""
-        with self._lock:
-            statement = "INSERT OR REPLACE INTO uploads (server, content, location) VALUES (?, ?, ?)"
-            self._database.execute(statement, (self._server, content, location))
+    def is_target(self, target: Path) -> bool:
+        """Returns whether an upload's MP3 is, or will be, in this file."""
+        return bool(self._run("SELECT 1 FROM uploads WHERE target = ?", str(target)))
 
-    def finish(self, content: str, mp3: Path) -> None:
-        """Records where its MP3 is."""
-        with self._lock:
-            statement = "UPDATE uploads SET mp3 = ? WHERE server = ? AND content = ?"
-            self._database.execute(statement, (str(mp3), self._server, content))
+    def begin(self, content: str, location: str, target: Path) -> None:
+        """Records that an upload was created, and where its MP3 will be."""
+        statement = "INSERT OR REPLACE INTO uploads (server, content, location, target) VALUES (?, ?, ?, ?)"
+        self._run(statement, self._server, content, location, str(target))
+
+    def finish(self, content: str) -> None:
+        """Records that its MP3 is there."""
+        self._run("UPDATE uploads SET is_done = 1 WHERE server = ? AND content = ?", self._server, content)
 
     def forget(self, content: str) -> None:
         """Deletes the record."""
-        with self._lock:
-            statement = "DELETE FROM uploads WHERE server = ? AND content = ?"
-            self._database.execute(statement, (self._server, content))
+        self._run("DELETE FROM uploads WHERE server = ? AND content = ?", self._server, content)
+
+    def digest(self, path: Path, identity: str) -> str | None:
+        """Returns the digest of a file that has not changed since it was kept."""
+        rows = self._run("SELECT digest FROM digests WHERE path = ? AND identity = ?", str(path), identity)
+        return rows[0][0] if rows else None
+
+    def keep_digest(self, path: Path, identity: str, digest: str) -> None:
+        """Keeps the digest of a file."""
+        statement = "INSERT OR REPLACE INTO digests (path, identity, digest) VALUES (?, ?, ?)"
+        self._run(statement, str(path), identity, digest)
+
+    def _run(self, statement: str, *values: str) -> list[Any]:
+        try:
+            with self._lock:
+                return self._database.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise ClientError(f"The list of uploads cannot be used ({error}): free space and try again.") from error

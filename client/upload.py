@@ -6,6 +6,7 @@ After a lost connection, or a killed client, an upload continues where the serve
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from client.errors import FileChanged, RequestRefused
@@ -30,19 +31,23 @@ Progress = Callable[[int], None]
 class Upload:
     """One file on its way to the server."""
 
-    def __init__(self, server: Server, records: Records, content: str, view: View, metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self, server: Server, records: Records, content: str, target: Path, view: View, metadata: Mapping[str, str]
+    ) -> None:
         """Prepares the upload.
 
         Args:
             server: where it goes.
             records: where it is remembered.
             content: identifies the bytes and the options.
+            target: where the MP3 will be.
             view: the bytes.
             metadata: the file's name and the options.
         """
         self._server = server
         self._records = records
         self._content = content
+        self._target = target
         self._view = view
         self._metadata = ",".join(
             f"{name} {b64encode(value.encode(errors='replace')).decode()}" for name, value in metadata.items()
@@ -82,19 +87,18 @@ class Upload:
         record = self._records.find(self._content)
         if record is not None:
             try:
-                response = self._server.request("HEAD", record.location, headers=_VERSION)
-                return (
-                    record.location,
-                    int(response.headers["Upload-Offset"]),
-                    response.headers.get("Mp3burst-Job", ""),
-                )
+                headers = self._server.request("HEAD", record.location, headers=_VERSION).headers
+                job = headers.get("Mp3burst-Job", "")
+                if job or int(headers.get("Upload-Length", 0)) == self._view.size:
+                    return record.location, int(headers["Upload-Offset"]), job
+                self._discard()  # what was begun is the complete file, and now it is the sound, or the other way round
             except RequestRefused as error:
                 if error.code not in _GONE:
                     raise
                 self._records.forget(self._content)
-        headers = {"Upload-Length": str(self._view.size), "Upload-Metadata": self._metadata}
-        location = self._server.request("POST", "/files", b"", _VERSION | headers).headers["Location"]
-        self._records.begin(self._content, location)
+        creation = {"Upload-Length": str(self._view.size), "Upload-Metadata": self._metadata}
+        location = self._server.request("POST", "/files", b"", _VERSION | creation).headers["Location"]
+        self._records.begin(self._content, location, self._target)
         return location, 0, ""
 
     def _send(self, location: str, offset: int, on_progress: Progress) -> str:

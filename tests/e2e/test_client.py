@@ -209,3 +209,38 @@ def test_shells_complete_commands(tmp_path: Path, shell: str) -> None:
     assert "_MP3BURST_COMPLETE" in script
     if shutil.which(shell):
         subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+def test_a_watched_directory_is_converted_once_though_the_command_is_killed(terminal: Terminal, me: Client) -> None:
+    """Files of the same name have MP3s of different names; a copy, and a restart, convert nothing again."""
+    inbox = terminal.home / "in"
+    inbox.mkdir()
+    for number in range(4):
+        sound(inbox / f"{number}.wav", 0.1 * (number + 1))
+    sound(inbox / "0.aiff", 0.7)
+    shutil.copy(inbox / "1.wav", inbox / "copy.wav")
+    (inbox / "notes.txt").write_text("no sound")
+    for mp3s in (1, 3):
+        with terminal.start("watch", "in", "--mono", "--interval", "0.2") as process:
+            wait_for(lambda enough=mp3s: len(list(inbox.glob("*.mp3"))) >= enough, "the first MP3s")  # type: ignore[misc]
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+
+    terminal.mp3burst("watch", "in", "--mono", "--interval", "0.2", "--once")
+    terminal.mp3burst("watch", "in", "--mono", "--interval", "0.2", "--once")
+
+    names = {"0.mp3", "0 (2).mp3", "1.mp3", "2.mp3", "3.mp3"}
+    assert {path.name for path in inbox.iterdir()} - {"copy.wav", "notes.txt"} == names | {
+        *("0.aiff", "0.wav", "1.wav", "2.wav", "3.wav"),
+    }
+    assert len(me.jobs()["jobs"]) == 5
+
+
+def test_a_file_is_converted_on_this_machine_without_a_server(tmp_path: Path) -> None:
+    sound(tmp_path / "a.wav")
+    terminal = Terminal(tmp_path, "")
+
+    (done,) = terminal.json("convert", "--local", "a.wav", "--volume", "-3")
+
+    assert (done["status"], done["mp3"], done["job"]) == ("done", "a.mp3", None)
+    assert (tmp_path / "a.mp3").read_bytes()[:3] == b"ID3" or (tmp_path / "a.mp3").read_bytes()[:1] == b"\xff"

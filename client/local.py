@@ -1,0 +1,45 @@
+"""Converts files on this machine, with the server's own converter."""
+
+import os
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from typing import Final
+
+from client.convert import Outcome, Task, describe
+from client.display import Display
+from client.errors import ClientError
+from events.errors import Mp3burstError, TryAgain
+from functions.options import Options
+
+#: Packages of the extra convert that every conversion imports.
+_NEEDED: Final = ("av", "imageio_ffmpeg", "numpy", "mutagen")
+
+
+def convert_all(tasks: Iterable[Task], form: Mapping[str, str], display: Display) -> list[Outcome]:
+    """Converts the files one after another; returns what became of each.
+
+    Raises:
+        ClientError: the converter is not installed.
+    """
+    if any(find_spec(module) is None for module in _NEEDED):
+        raise ClientError("The converter is not installed: pip install 'mp3burst[client,convert]' adds it.")
+    from functions.convert.__main__ import convert
+    from functions.convert.cpus import MAX_ENCODERS
+
+    encoders = min(os.cpu_count() or 1, MAX_ENCODERS)
+    outcomes = []
+    for task in tasks:
+        file = str(task.video)
+        try:
+            result = convert(task.video, task.target, Options.from_form(form), encoders)
+            outcome = Outcome(file=file, status="done", mp3=str(task.target), warning=result.warning)
+        except TryAgain as error:  # the service tries again by itself; here the user has to
+            outcome = Outcome(file=file, status="failed", error=f"{str(error).partition(';')[0]}: try again.")
+        except Mp3burstError as error:
+            outcome = Outcome(file=file, status="failed", error=str(error))
+        except OSError as error:
+            message = f"{error.filename or task.target}: {error.strerror}."
+            outcome = Outcome(file=file, status="failed", error=message)
+        outcomes.append(outcome)
+        display.line(describe(outcome))
+    return outcomes

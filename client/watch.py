@@ -1,0 +1,132 @@
+"""Watches a directory and converts what is put there: each content once, although the command may be killed."""
+
+import hashlib
+import json
+import mimetypes
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from client.convert import Converter, Task
+from client.display import Display
+from client.records import Records
+from events.errors import TryAgain
+
+_CHUNK: Final = 1 << 20  # bytes
+
+
+class Watch:
+    """A directory, and the conversions of what is put there."""
+
+    def __init__(
+        self,
+        directory: Path,
+        output: Path,
+        converter: Converter,
+        records: Records,
+        display: Display,
+        form: Mapping[str, str],
+    ) -> None:
+        """Prepares to watch.
+
+        Args:
+            directory: what is watched, without what is below it.
+            output: where the MP3s go.
+            converter: converts files and keeps records of those that are done.
+            records: its records.
+            display: shows what happens.
+            form: the options, which with a file's bytes tell whether it was converted.
+        """
+        self._directory = directory
+        self._output = output
+        self._converter = converter
+        self._records = records
+        self._display = display
+        self._form = json.dumps(dict(form), sort_keys=True)
+        self._seen: dict[Path, str] = {}
+        self._handled: dict[Path, str] = {}
+
+    def run(self, interval: float, *, is_endless: bool) -> None:
+        """Converts what is there and what will be.
+
+        Args:
+            interval: seconds between two looks. A file is complete if it is the same in both.
+            is_endless: whether to go on after what is there.
+
+        Raises:
+            NotLoggedIn: the server does not accept the key.
+        """
+        self._look()
+        while True:
+            time.sleep(interval)
+            complete = self._look()
+            try:
+                self._converter.run(self._tasks(complete))
+            except TryAgain as error:
+                self._display.line(f"{error} Trying again.")
+                continue
+            self._handled |= complete
+            if not is_endless:
+                return
+
+    def _look(self) -> dict[Path, str]:
+        """Returns the files that are complete and not handled yet, each with what changes if the file does."""
+        before = self._seen
+        self._seen = dict(self._files())
+        return {
+            path: identity
+            for path, identity in self._seen.items()
+            if before.get(path) == identity and self._handled.get(path) != identity
+        }
+
+    def _files(self) -> Iterator[tuple[Path, str]]:
+        for path in sorted(self._directory.iterdir()):
+            kind = mimetypes.guess_type(path.name)[0] or ""
+            if path.name.startswith(".") or path.suffix.lower() == ".mp3" or not kind.startswith(("video/", "audio/")):
+                continue
+            try:
+                status = path.stat()
+            except OSError:  # it was deleted or renamed
+                continue
+            if path.is_file():
+                yield path, f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+
+    def _tasks(self, complete: Mapping[Path, str]) -> list[Task]:
+        """Returns what is to be converted: nothing that is done, and nothing twice."""
+        tasks: dict[str, Task] = {}
+        targets: set[Path] = set()
+        for path, identity in complete.items():
+            try:
+                content = hashlib.sha256(f"{self._digest(path, identity)} {self._form}".encode()).hexdigest()
+            except OSError as error:
+                self._display.line(f"{path} cannot be read: {error.strerror}.")
+                continue
+            record = self._records.find(content)
+            if content in tasks or (record is not None and record.is_done):
+                continue
+            target = record.target if record is not None else self._free(path.stem, targets)
+            targets.add(target)
+            tasks[content] = Task(path, target, content)
+        return list(tasks.values())
+
+    def _free(self, stem: str, taken: set[Path]) -> Path:
+        """Returns a file for an MP3 that does not exist and is not another's."""
+        number = 1
+        while True:
+            target = self._output / (f"{stem}.mp3" if number == 1 else f"{stem} ({number}).mp3")
+            if target not in taken and not target.exists() and not self._records.is_target(target):
+                return target
+            number += 1
+
+    def _digest(self, path: Path, identity: str) -> str:
+        known = self._records.digest(path, identity)
+        if known is not None:
+            return known
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        found = digest.hexdigest()
+        self._records.keep_digest(path, identity, found)
+        return found
