@@ -30,6 +30,7 @@ Id = Annotated[str, Meta(pattern="^(?:[0-9a-f]{32}|[0-9a-f]{24})$")]
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 HTML: Final = "text/html; charset=utf-8"
+FORM: Final = "application/x-www-form-urlencoded"
 #: The headers of ``functions.rate_limits``.
 LIMITS: Final = {
     "RateLimit-Policy": 'The limits that apply, such as `"transfers";q=8;qu="concurrent-requests"`.',

@@ -14,6 +14,11 @@ from functions.http_endpoint import client_address
 
 #: The pages are text and buttons; beyond what all responses refuse, their buttons may send a form.
 _HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'"}
+#: The fields of a form to log in.
+CREDENTIALS: Final = (
+    '<p><label>Username <input name="username" autocomplete="username" required></label></p>\n'
+    '<p><label>Password <input type="password" name="password" autocomplete="current-password" required></label></p>\n'
+)
 #: The field of a form for a new password.
 PASSWORD_FIELD: Final = (
     '<p><label>New password <input type="password" name="password" autocomplete="new-password" required '
@@ -34,7 +39,9 @@ def for_people(handler: Callable[[Request], Response]) -> Callable[[Request], Re
     return answer
 
 
-def page(title: str, text: str, action: str = "", button: str = "", *, fields: str = "", status: int = 200) -> Response:
+def page(
+    title: str, text: str, action: str = "", button: str = "", *, fields: str = "", to: str = "", status: int = 200
+) -> Response:
     """Returns a page with a text and, if ``button`` is given, a form that sends a POST to ``action``.
 
     Args:
@@ -43,13 +50,16 @@ def page(title: str, text: str, action: str = "", button: str = "", *, fields: s
         action: the path of the POST; empty for that of the page, with its query.
         button: the button's text.
         fields: the HTML of the form's fields.
+        to: the path of the page to go on to.
         status: the response's status.
     """
     target = f' action="{escape(action)}"' if action else ""
     form = f'<form method="post"{target}>{fields}<button>{escape(button)}</button></form>\n' if button else ""
+    refresh = f'<meta http-equiv="refresh" content="0; url={escape(to)}">\n' if to else ""
+    go_on = f'<p><a href="{escape(to)}">Go on</a></p>\n' if to else ""
     html = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-        '<meta name="viewport" content="width=device-width">\n<meta name="robots" content="noindex"></head>\n'
-        f"<body>\n<h1>{escape(title)}</h1>\n<p>{escape(text)}</p>\n{form}</body>\n</html>\n"
+        '<meta name="viewport" content="width=device-width">\n<meta name="robots" content="noindex">\n'
+        f"{refresh}</head>\n<body>\n<h1>{escape(title)}</h1>\n<p>{escape(text)}</p>\n{go_on}{form}</body>\n</html>\n"
     )
     return Response(html, status, _HEADERS, content_type="text/html; charset=utf-8")

@@ -25,13 +25,14 @@ from infra.migrations.rights import CONNECTION, RIGHTS, connection_of
 #: The variables of each ConfigMap and Secret. They exist if the operator sets them; some have a default.
 VARIABLES = {
     "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES "
-    "MAX_SECONDS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR API_KEYS TRUSTED_PROXIES WEBHOOK_NETWORKS "
-    "WEBHOOK_PORTS WEBHOOK_HANDSHAKE FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG SANDBOX TOKEN_PUBLIC_KEYS",
+    "MAX_SECONDS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR OIDC_ISSUER OIDC_CLIENT_ID OIDC_CREATE_USERS "
+    "API_KEYS TRUSTED_PROXIES WEBHOOK_NETWORKS WEBHOOK_PORTS WEBHOOK_HANDSHAKE FANOUT_SECONDS FANOUT_PIECES ENCODERS "
+    "FFMPEG SANDBOX TOKEN_PUBLIC_KEYS",
     "database-owner": " ".join((*CONNECTION, "DATABASE_USERS_KEY")),
     **{f"database-{function}": " ".join(CONNECTION) for function in RIGHTS},
     "log": "LOG_KEY",
     "media": "MEDIA_DIR MONGO_URI MONGO_MP3_URI MIN_FREE_BYTES",
-    "token-signing": "TOKEN_PRIVATE_KEY",
+    "token-signing": "TOKEN_PRIVATE_KEY OIDC_CLIENT_SECRET",
     "links": "LINK_KEY",
     "webhooks": "WEBHOOK_KEY",
     "mail": "MAIL_DIR SMTP_HOST SMTP_PORT SMTP_USER SMTP_PASSWORD SMTP_SECURITY SENDGRID_API_KEY SENDGRID_URL "
@@ -61,6 +62,7 @@ def check(environ: Mapping[str, str]) -> None:
     configured_ffmpeg(environ)
     setting.is_on(environ)
     switch(environ, "CONFIRM_EMAIL", default=True)
+    switch(environ, "OIDC_CREATE_USERS", default=True)
     # Imported only if needed: most installations on one machine set neither.
     if environ.get("LINK_KEY"):
         from functions.auth.links import Links
@@ -70,6 +72,10 @@ def check(environ: Mapping[str, str]) -> None:
         from functions.outgoing.signatures import Signer
 
         Signer.from_environ(environ)
+    if environ.get("OIDC_ISSUER"):
+        from functions.login.provider import Provider
+
+        Provider.from_environ({"PUBLIC_URL": "http://localhost", **environ})
     if any(environ.get(name) for name in ("WEBHOOK_NETWORKS", "WEBHOOK_PORTS", "WEBHOOK_HANDSHAKE")):
         from functions.outgoing.handshake import Handshake
 

@@ -243,7 +243,10 @@ fi
 if ! exists token-signing; then
     key=${TOKEN_PRIVATE_KEY-}
     [ -n "$key" ] || key=$(openssl genpkey -algorithm ed25519)
-    lines=$(entry TOKEN_PRIVATE_KEY "$key")
+    lines=$(
+        entry TOKEN_PRIVATE_KEY "$key"
+        given OIDC_CLIENT_SECRET
+    )
     create token-signing
 fi
 if ! exists mail; then
@@ -272,7 +275,9 @@ if ! exists mp3burst; then
     lines=$(
         entry PUBLIC_URL "${PUBLIC_URL:-http://localhost:8080}"
         entry TOKEN_PUBLIC_KEYS "$public"
-        given LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES MAX_SECONDS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR API_KEYS TRUSTED_PROXIES FANOUT_SECONDS FANOUT_PIECES
+        given LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES MAX_SECONDS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR \
+            OIDC_ISSUER OIDC_CLIENT_ID OIDC_CREATE_USERS API_KEYS TRUSTED_PROXIES WEBHOOK_PORTS WEBHOOK_NETWORKS WEBHOOK_HANDSHAKE \
+            FANOUT_SECONDS FANOUT_PIECES
     )
     create mp3burst
 fi

@@ -6,9 +6,8 @@ from msgspec import Meta, Struct
 
 from functions.auth.limits import MAX_KEY_NAME, MAX_NAME, MAX_PASSWORD, MAX_TYPED_USERNAME, MIN_PASSWORD
 from functions.email_address import MAX_LENGTH as MAX_ADDRESS
-from functions.operation import HTML, JSON, Answer, Body, Id, Operation, Scope, Timestamp
+from functions.operation import FORM, HTML, JSON, Answer, Body, Id, Operation, Scope, Timestamp
 
-FORM: Final = "application/x-www-form-urlencoded"
 _KEY: Final = {"key": "The id of the key, from GET /keys."}
 
 

@@ -151,12 +151,14 @@ class Accounts:
         row = None
         if name and "\0" not in name:  # PostgreSQL rejects NUL in text
             row = self._database.read(lambda connection: connection.execute(_BY_USERNAME, {"name": name}).one_or_none())
+        # Users whom an identity provider logs in have no password.
+        password_hash = row.password_hash if row is not None else ""
         hasher = self._argon2()
         try:
-            hasher.verify(_DUMMY_HASH if row is None else row.password_hash, password)
+            hasher.verify(password_hash or _DUMMY_HASH, password)
         except VerificationError as error:
             raise WrongCredentials(_WRONG_CREDENTIALS) from error
-        if row is None:
+        if row is None or not password_hash:
             raise WrongCredentials(_WRONG_CREDENTIALS)
         if hasher.check_needs_rehash(row.password_hash):
             self._rehash(row.id, password)

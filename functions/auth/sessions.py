@@ -38,8 +38,22 @@ def cookie_name(environ: Mapping[str, str]) -> str:
 
 def cookie(token: str, seconds: int, environ: Mapping[str, str]) -> str:
     """Returns the Set-Cookie header of a token that is valid for so many seconds; an empty one deletes the cookie."""
+    return _cookie(cookie_name(environ), token, seconds, "Strict", environ)
+
+
+def login_cookie_name(environ: Mapping[str, str]) -> str:
+    """Returns the name of the cookie that a browser has while it is at the identity provider."""
+    return f"{cookie_name(environ)}-login"
+
+
+def login_cookie(ticket: str, seconds: int, environ: Mapping[str, str]) -> str:
+    """Returns the Set-Cookie header of a ticket, which the browser also sends when the provider sends it back to us."""
+    return _cookie(login_cookie_name(environ), ticket, seconds, "Lax", environ)
+
+
+def _cookie(name: str, value: str, seconds: int, same_site: str, environ: Mapping[str, str]) -> str:
     secure = "; Secure" if _is_https(environ) else ""
-    return f"{cookie_name(environ)}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+    return f"{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite={same_site}{secure}"
 
 
 def require_own_origin(method: str, origin: str | None, site: str | None, environ: Mapping[str, str]) -> None:

@@ -118,21 +118,25 @@ class Signer:
 
     def sign(self, user: "UserId", username: str, role: str, version: int = 0) -> str:
         """Returns a token for the user, valid for ``seconds`` from now on, or until the user's version changes."""
+        claims = {"sub": user, "username": username, "role": role, "ver": version, "jti": secrets.token_hex(16)}
+        return self._sign({"iss": ISSUER, "aud": AUDIENCE, **claims}, self.seconds)
+
+    def sign_ticket(self, purpose: str, content: Mapping[str, Any], seconds: int) -> str:
+        """Returns what ``Verifier.verify_ticket`` accepts for this purpose, and nothing accepts as a token.
+
+        Args:
+            purpose: a word.
+            content: values for JSON, which are signed but not encrypted.
+            seconds: for which it is valid.
+        """
+        return self._sign({"iss": ISSUER, "aud": _ticket_audience(purpose), "content": dict(content)}, seconds)
+
+    def _sign(self, claims: Mapping[str, Any], seconds: int) -> str:
         import jwt
 
         issued = int(time.time())
-        claims = {
-            "iss": ISSUER,
-            "aud": AUDIENCE,
-            "sub": user,
-            "username": username,
-            "role": role,
-            "ver": version,
-            "jti": secrets.token_hex(16),
-            "iat": issued,
-            "exp": issued + self.seconds,
-        }
-        return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self._kid})
+        times = {"iat": issued, "exp": issued + seconds}
+        return jwt.encode({**claims, **times}, self._key, algorithm="EdDSA", headers={"kid": self._kid})
 
 
 class Verifier:
@@ -164,19 +168,33 @@ class Verifier:
         Raises:
             NotAuthenticated: the token was not signed by us, was changed, or has expired.
         """
+        claims = self._verify(token, AUDIENCE, "sub")
+        return Identity(claims["sub"], str(claims.get("username", "")), str(claims.get("role", "user")), claims)
+
+    def verify_ticket(self, purpose: str, ticket: str) -> dict[str, Any]:
+        """Returns the content of a ticket.
+
+        Raises:
+            NotAuthenticated: it was not signed by us for this purpose, was changed, or has expired.
+        """
+        content: dict[str, Any] = self._verify(ticket, _ticket_audience(purpose), "content")["content"]
+        return content
+
+    def _verify(self, token: str, audience: str, claim: str) -> dict[str, Any]:
+        """Returns the claims of a token for this audience that has this claim."""
         import jwt
 
         if not _COMPACT.fullmatch(token):
             raise NotAuthenticated(_INVALID)
         try:
             key = self._keys[jwt.get_unverified_header(token)["kid"]]
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
                 algorithms=["EdDSA"],
-                audience=AUDIENCE,
+                audience=audience,
                 issuer=ISSUER,
-                options={"require": ["exp", "iat", "sub", "aud", "iss"], "verify_iat": False},
+                options={"require": ["exp", "iat", claim, "aud", "iss"], "verify_iat": False},
             )
             if claims["iat"] > time.time() + _CLOCK_SKEW:
                 raise jwt.ImmatureSignatureError
@@ -184,7 +202,11 @@ class Verifier:
             raise NotAuthenticated("This token has expired: log in again.", "expired") from error
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise NotAuthenticated(_INVALID) from error
-        return Identity(claims["sub"], str(claims.get("username", "")), str(claims.get("role", "user")), claims)
+        return claims
+
+
+def _ticket_audience(purpose: str) -> str:
+    return f"{AUDIENCE}:{purpose}"
 
 
 def bearer(authorization: str | None) -> str:

@@ -4,7 +4,8 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from functions.operation import Answer, Operation
+from functions.auth.limits import MAX_PASSWORD, MAX_TYPED_USERNAME
+from functions.operation import FORM, HTML, Answer, Body, Operation
 
 
 class Token(Struct, frozen=True):
@@ -66,4 +67,89 @@ KEYS: Final = Operation(
     (Answer(200, "The keys, which may be cached.", KeySet),),
     access="anyone",
     section="Tokens",
+)
+
+
+class SsoQuery(Struct, frozen=True):
+    """The query of GET /sso."""
+
+    to: Annotated[
+        str,
+        Meta(
+            max_length=500,
+            description="The path at which the browser is to go on, such as `/docs`. Any other address is ignored.",
+        ),
+    ] = ""
+
+
+class SsoAnswer(Struct, frozen=True):
+    """The query with which the identity provider sends the browser back (RFC 6749, 4.1.2, and RFC 9207)."""
+
+    code: Annotated[str, Meta(description="What the token is redeemed with.")] = ""
+    state: Annotated[str, Meta(description="What the login was begun with.")] = ""
+    error: Annotated[str, Meta(description="Why there is no code.")] = ""
+    iss: Annotated[str, Meta(description="The issuer of the response.")] = ""
+
+
+class LinkForm(Struct, frozen=True):
+    """The form that links a user to an account at the identity provider."""
+
+    username: Annotated[str, Meta(min_length=1, max_length=MAX_TYPED_USERNAME)]
+    password: Annotated[str, Meta(max_length=MAX_PASSWORD, extra_json_schema={"format": "password"})]
+
+
+_LOGGED_IN: Final = Answer(
+    200,
+    "A page: you are logged in. It goes on by itself.",
+    content_type=HTML,
+    headers={"Set-Cookie": "The cookie of the session, as after `POST /login?cookie=true`."},
+)
+_PAGES: Final = (
+    Answer(401, "A page: the login took too long, has ended, or was begun in another browser.", content_type=HTML),
+    Answer(403, "A page that says why you cannot log in.", content_type=HTML),
+    Answer(503, "A page: the identity provider does not respond.", content_type=HTML),
+)
+_NO_PROVIDER: Final = {404: "This installation has no identity provider."}
+
+BEGIN_SSO: Final = Operation(
+    "GET",
+    "/sso",
+    "Log in with the identity provider",
+    (
+        Answer(
+            302,
+            "To the identity provider.",
+            headers={"Location": "Its address.", "Set-Cookie": "What the login needs when it ends; for ten minutes."},
+        ),
+        *_PAGES,
+    ),
+    description="For browsers: OpenID Connect. The first login creates an account, unless a user has confirmed the "
+    "same address: then it asks once for the password of that account.",
+    access="anyone",
+    query=SsoQuery,
+    problems=_NO_PROVIDER,
+)
+END_SSO: Final = Operation(
+    "GET",
+    "/sso/callback",
+    "Come back from the identity provider",
+    (_LOGGED_IN, Answer(409, "A page that asks for the password of the account to link.", content_type=HTML), *_PAGES),
+    access="anyone",
+    query=SsoAnswer,
+    problems=_NO_PROVIDER,
+)
+LINK_SSO: Final = Operation(
+    "POST",
+    "/sso/link",
+    "Link an account to the one at the identity provider",
+    (
+        _LOGGED_IN,
+        *_PAGES,
+        Answer(409, "A page: the account was changed at the same time.", content_type=HTML),
+        Answer(429, "A page: too many wrong passwords.", content_type=HTML),
+    ),
+    description="The form of the page that `GET /sso/callback` answers with.",
+    access="anyone",
+    body=Body({FORM: LinkForm}),
+    problems=_NO_PROVIDER,
 )

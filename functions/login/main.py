@@ -1,7 +1,8 @@
-"""Issues tokens for usernames and passwords, and publishes the public keys that verify them."""
+"""Issues tokens for usernames and passwords, or by an identity provider, and publishes the keys that verify them."""
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import functions_framework
@@ -11,17 +12,20 @@ from flask import Request, Response
 from functions import security_log
 from functions.auth.accounts import Accounts, WrongCredentials
 from functions.auth.authentication import authenticate
+from functions.auth.external_logins import ExternalLogins
 from functions.auth.sessions import cookie, require_own_origin
 from functions.auth.throttle import Throttle
 from functions.auth.tokens import Signer, verifier
 from functions.http_endpoint import Routes, client_address, json_response, read_query
-from functions.login import api
+from functions.login import api, sso
+from functions.login.provider import Provider
+from functions.settings import switch
 from functions.state.database import shared
 
 
 @functions_framework.http
 def login(request: Request) -> Response:
-    """Handles POST /login and GET /.well-known/jwks.json."""
+    """Handles POST /login, /sso and GET /.well-known/jwks.json."""
     return _ROUTES.answer(request)
 
 
@@ -77,4 +81,31 @@ def dependencies() -> Dependencies:
     return Dependencies(Accounts(database), Throttle(database), Signer.from_environ(os.environ))
 
 
-_ROUTES = Routes({api.LOGIN: _login, api.KEYS: _keys})
+@functools.cache
+def sso_dependencies() -> sso.Dependencies:
+    """Builds the dependencies of logins by the identity provider from the environment, once per process."""
+    deps = dependencies()
+    return sso.Dependencies(
+        provider=Provider.from_environ(os.environ),
+        creates=switch(os.environ, "OIDC_CREATE_USERS", default=True),
+        logins=ExternalLogins(shared(os.environ)),
+        accounts=deps.accounts,
+        throttle=deps.throttle,
+        signer=deps.signer,
+        verifier=verifier(os.environ),
+    )
+
+
+def _sso(handler: Callable[[Request, sso.Dependencies], Response]) -> Callable[[Request], Response]:
+    return sso.for_people(lambda request: handler(request, sso_dependencies()))
+
+
+_ROUTES = Routes(
+    {
+        api.LOGIN: _login,
+        api.KEYS: _keys,
+        api.BEGIN_SSO: _sso(sso.begin),
+        api.END_SSO: _sso(sso.end),
+        api.LINK_SSO: _sso(sso.link),
+    }
+)

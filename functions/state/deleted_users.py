@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select,
 from functions.state.blobs import expire
 from functions.state.database import Database
 from functions.state.jobs import delete_jobs
-from functions.state.schema import UserId, api_keys, blobs, ended_tokens, jobs, mails, now, users
+from functions.state.schema import UserId, api_keys, blobs, ended_tokens, external_logins, jobs, mails, now, users
 from functions.state.webhooks import delete_webhooks
 
 #: Jobs that are deleted in one transaction.
@@ -37,7 +37,7 @@ class DeletedUsers:
             pass
 
     def mark(self, user: UserId) -> None:
-        """Removes what identifies the user, keys, webhooks and mails to them; doing it again changes nothing."""
+        """Removes what identifies the user or logs them in, webhooks and mails; doing it again changes nothing."""
         unnamed = {"username": f"deleted:{user}", "email": "", "name": "", "password_hash": "", "confirmed_at": None}
         withdrawn = {"token_version": users.c.token_version + 1, "deleted_at": now()}
         statement = update(users).where(users.c.id == user, users.c.deleted_at.is_(None)).values(**unnamed, **withdrawn)
@@ -46,6 +46,7 @@ class DeletedUsers:
             if connection.execute(statement).rowcount:
                 connection.execute(delete(api_keys).where(api_keys.c.owner == user))
                 connection.execute(delete(ended_tokens).where(ended_tokens.c.owner == user))
+                connection.execute(delete(external_logins).where(external_logins.c.owner == user))
                 connection.execute(delete(mails).where(mails.c.owner == user))
                 delete_webhooks(connection, user)
 

@@ -112,6 +112,18 @@ ended_tokens = Table(
     **_OPTIONS,
 )
 
+#: Accounts of identity providers, by the SHA-256 of the provider and its id for the account: for some collations, two
+#: ids are one.
+external_logins = Table(
+    "external_logins",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("owner", String(32), nullable=False, index=True),
+    Column("provider", String(255), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    **_OPTIONS,
+)
+
 #: Failed logins per account and network, in a table because throttling must outlive a function that scales to zero; the
 #: networks that an account has logged in from; and what networks and addresses have used of their allowances
 #: (``functions.auth.allowance``). A row has no effect after ``clears_at``: each failure moves it by 15 minutes, which

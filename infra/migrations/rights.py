@@ -48,8 +48,9 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         **_ASK_TO_CONFIRM,
     },
     "login": {
-        "users": "SELECT, UPDATE (password_hash)",
+        "users": "SELECT, INSERT, UPDATE (password_hash)",
         "logins": "SELECT, INSERT, UPDATE, DELETE",
+        "external_logins": "SELECT (id, owner), INSERT",
     },
     "confirm": {
         **_IDENTIFY,
@@ -62,6 +63,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "logins": "SELECT, INSERT, UPDATE, DELETE",
         "api_keys": "SELECT, INSERT, UPDATE (used_at), DELETE",
         "ended_tokens": "SELECT, INSERT, DELETE",
+        "external_logins": "SELECT (owner), DELETE",
         "jobs": "SELECT (id, owner, state), UPDATE (due_at), DELETE",
         "pieces": "SELECT (job), DELETE",
         "mails": "SELECT (attempts, due_at, id, job, owner), INSERT, UPDATE (due_at), DELETE",

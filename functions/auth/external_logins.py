@@ -1,0 +1,141 @@
+"""Users whom an identity provider, or a proxy in front, logs in: which account there is which user here.
+
+The provider and its own id for the account say who it is. An email address does not: whoever gets an address later must
+not get the account of whoever had it before.
+"""
+
+import hashlib
+import json
+import secrets
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, insert, select
+
+from events.errors import Mp3burstError
+from functions.auth.accounts import User, normalize_username
+from functions.auth.limits import MAX_USERNAME
+from functions.state.database import Conflict, Database
+from functions.state.schema import UserId, external_logins, now, users
+
+#: Logins of one new user at once insert the same rows in turn.
+_MAX_TRIES: Final = 3
+
+
+class AccountExists(Mp3burstError):
+    """A user with this confirmed address exists, whom nobody has linked to the account at the provider."""
+
+    status = 409
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody whom a provider has authenticated.
+
+    Attributes:
+        provider: the provider: the issuer of its tokens.
+        subject: its id for the account.
+        email: the address, which the provider has verified.
+        name: the name for mails.
+    """
+
+    provider: str
+    subject: str
+    email: str
+    name: str
+
+    @property
+    def id(self) -> str:
+        """The key of the row in ``external_logins``."""
+        return hashlib.sha256(json.dumps([self.provider, self.subject]).encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the attributes, for a ticket."""
+        return asdict(self)
+
+
+class ExternalLogins:
+    """The table of external logins."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, person: Person) -> User | None:
+        """Returns the user whom this person logs in as; None if there is none yet."""
+        query = (
+            select(users)
+            .join(external_logins, external_logins.c.owner == users.c.id)
+            .where(external_logins.c.id == person.id, users.c.deleted_at.is_(None))
+        )
+        row = self._database.read(lambda connection: connection.execute(query).one_or_none())
+        return None if row is None else User.from_row(row)
+
+    def create(self, person: Person) -> User:
+        """Adds a user without a password for the person, and returns it; if another login was first, that one's.
+
+        The address counts as confirmed and is the username, unless somebody has taken this username without ever
+        confirming the address.
+
+        Raises:
+            AccountExists: a user has confirmed the address.
+        """
+        user_id = UserId(secrets.token_hex(16))
+
+        def create(connection: Connection) -> User:
+            if connection.scalar(_confirmed(person.email)) is not None:
+                raise AccountExists("There is an account with your email address: log in with its password to link it.")
+            user = User(user_id, _free_username(connection, person), person.email, person.name, "user")
+            row = {field: getattr(user, field) for field in User.__dataclass_fields__}
+            times = {"created_at": now(), "confirmed_at": now()}
+            connection.execute(insert(users).values({**row, **times, "password_hash": ""}))
+            connection.execute(_link(person, user.id))
+            return user
+
+        for _ in range(_MAX_TRIES):
+            try:
+                return self._database.run(create)
+            except (Conflict, AccountExists) as error:
+                # Another login of this person may have been first, or the confirmation of our own commit was lost.
+                if (user := self.find(person)) is not None:
+                    return user
+                if isinstance(error, AccountExists):
+                    raise
+                conflict = error
+        raise conflict
+
+    def link(self, person: Person, user: UserId) -> None:
+        """Lets the person log in as this user from now on; doing it again changes nothing.
+
+        Raises:
+            Conflict: the person logs in as another user, or the account was deleted at the same time.
+        """
+        owner = select(external_logins.c.owner).where(external_logins.c.id == person.id)
+        exists = select(users.c.id).where(users.c.id == user, users.c.deleted_at.is_(None)).with_for_update()
+
+        def link(connection: Connection) -> bool:
+            if connection.scalar(exists) is None:
+                return False
+            found = connection.scalar(owner)
+            if found is None:
+                connection.execute(_link(person, user))
+            return found in (None, user)
+
+        if not self._database.run(link):
+            raise Conflict("Your account was changed at the same time: log in again.")
+
+
+def _link(person: Person, user: UserId) -> Any:
+    return insert(external_logins).values(id=person.id, owner=user, provider=person.provider, created_at=now())
+
+
+def _confirmed(email: str) -> Any:
+    is_theirs = func.lower(users.c.email) == email.lower(), users.c.confirmed_at.is_not(None)
+    return select(users.c.id).where(*is_theirs, users.c.deleted_at.is_(None)).limit(1)
+
+
+def _free_username(connection: Connection, person: Person) -> str:
+    username = normalize_username(person.email)
+    taken = select(users.c.id).where(users.c.username == username)
+    if connection.scalar(taken) is None:
+        return username
+    return f"{username[: MAX_USERNAME - 9]}#{person.id[:8]}"

@@ -1,0 +1,191 @@
+"""Logs browsers in by the identity provider (OpenID Connect).
+
+Between the two requests of a login, the browser has a signed ticket in a cookie, so any instance can end what another
+began. It is valid for ten minutes and for this browser only.
+"""
+
+import hmac
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from flask import Request, Response
+
+from events.errors import Mp3burstError, TryAgain
+from functions import security_log
+from functions.auth.accounts import Accounts, User, WrongCredentials
+from functions.auth.authentication import authenticate
+from functions.auth.external_logins import AccountExists, ExternalLogins, Person
+from functions.auth.sessions import ForeignOrigin, cookie, login_cookie, login_cookie_name, require_own_origin
+from functions.auth.throttle import Throttle, TooManyFailures
+from functions.auth.tokens import NotAuthenticated, Signer, Verifier
+from functions.http_endpoint import JSON_LIMIT, client_address, read_query
+from functions.login import api
+from functions.login.provider import Begun, LoginExpired, LoginRefused, Provider
+from functions.pages import CREDENTIALS, page
+from functions.state.database import Conflict
+
+#: Seconds that a user may stay at the identity provider, or take to type a password.
+_SECONDS: Final = 600
+#: What tickets are for.
+_BEGUN: Final = "sso-begun"
+_PERSON: Final = "sso-person"
+#: Paths of our own, where a browser may go on after a login.
+_PATH: Final = re.compile(r"/(?:[\w.~%-][\w./~%?=&-]*)?", re.ASCII)
+_DEFAULT_PATH: Final = "/docs"
+#: What a person reads as a page; anything else is an internal error.
+_FOR_PEOPLE: Final = (LoginRefused, ForeignOrigin, TryAgain, TooManyFailures, Conflict)
+
+
+class NoProvider(Mp3burstError):
+    """The installation has no identity provider."""
+
+    status = 404
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What logins by an identity provider use.
+
+    Attributes:
+        provider: the identity provider; None without one.
+        creates: whether the first login of somebody creates an account.
+        logins: who logs in as whom.
+        accounts: the users with their passwords.
+        throttle: limits guesses of passwords.
+        signer: signs tokens and tickets.
+        verifier: verifies tickets.
+    """
+
+    provider: Provider | None
+    creates: bool
+    logins: ExternalLogins
+    accounts: Accounts
+    throttle: Throttle
+    signer: Signer
+    verifier: Verifier
+
+
+def begin(request: Request, deps: Dependencies) -> Response:
+    """Sends the browser to the identity provider."""
+    provider = _provider(deps)
+    to = read_query(request, api.SsoQuery).to
+    begun = Begun.new()
+    headers = {"Location": provider.address_for(begun)}
+    return _with_ticket(Response(status=302, headers=headers), deps, _BEGUN, {**asdict(begun), "to": to})
+
+
+def end(request: Request, deps: Dependencies) -> Response:
+    """Logs in whom the identity provider has sent back, or asks for the password of an account to link."""
+    provider = _provider(deps)
+    answer = read_query(request, api.SsoAnswer)
+    ticket = _ticket(request, deps, _BEGUN)
+    to = ticket.pop("to")
+    begun = Begun(**ticket)
+    if not hmac.compare_digest(answer.state.encode(), begun.state.encode()):
+        raise LoginExpired
+    if answer.error or (answer.iss and answer.iss != provider.issuer):
+        raise LoginRefused("The identity provider has refused the login: begin again, or ask who runs it.", "provider")
+    person = provider.person(answer.code, begun)
+    try:
+        user = user_of(person, deps)
+    except AccountExists as error:
+        form = page("Link your account", str(error), "/sso/link", "Link", fields=CREDENTIALS, status=error.status)
+        # The link needs the Origin of the form, which browsers withhold from pages without a referrer.
+        form.headers["Referrer-Policy"] = "same-origin"
+        return _with_ticket(form, deps, _PERSON, {**person.as_dict(), "to": to})
+    return _logged_in(request, user, to, deps)
+
+
+def user_of(person: Person, deps: Dependencies) -> User:
+    """Returns the user whom this person logs in as, whom the first login creates.
+
+    Raises:
+        AccountExists: a user has confirmed the person's address.
+        LoginRefused: there is no account, and none is created.
+    """
+    user = deps.logins.find(person)
+    if user is not None:
+        return user
+    if not deps.creates:
+        raise LoginRefused("You have no account here: ask who runs this installation for one.", "unknown")
+    return deps.logins.create(person)
+
+
+def link(request: Request, deps: Dependencies) -> Response:
+    """Links the user whose password the form has to the account at the provider, and logs the user in."""
+    _provider(deps)
+    sent = request.headers
+    require_own_origin(request.method, sent.get("Origin"), sent.get("Sec-Fetch-Site"), os.environ)
+    ticket = _ticket(request, deps, _PERSON)
+    to = ticket.pop("to")
+    request.max_content_length = JSON_LIMIT
+    username = request.form.get("username", "")
+    password = request.form.get("password", "")
+    try:
+        user = authenticate(username, password, client_address(request, os.environ), deps.accounts, deps.throttle)
+    except WrongCredentials as error:
+        form = page("Link your account", str(error), button="Link", fields=CREDENTIALS, status=error.status)
+        form.headers["Referrer-Policy"] = "same-origin"
+        return form
+    deps.logins.link(Person(**ticket), user.id)
+    _record(request, user, "login.linked")
+    return _logged_in(request, user, to, deps)
+
+
+def for_people(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    """Wraps a handler for browsers: what prevents the login gets a page, not JSON."""
+
+    def answer(request: Request) -> Response:
+        try:
+            return handler(request)
+        except _FOR_PEOPLE as error:
+            event = getattr(error, "security_event", "login.failed")
+            reason = getattr(error, "reason", "unavailable")
+            security_log.record(event, address=client_address(request, os.environ), reason=reason)
+            return page("You are not logged in", str(error), status=error.status)
+
+    return answer
+
+
+def _provider(deps: Dependencies) -> Provider:
+    if deps.provider is None:
+        raise NoProvider("This installation has no identity provider: log in with a username and a password.")
+    return deps.provider
+
+
+def _with_ticket(response: Response, deps: Dependencies, purpose: str, content: dict[str, Any]) -> Response:
+    ticket = deps.signer.sign_ticket(purpose, content, _SECONDS)
+    response.headers["Set-Cookie"] = login_cookie(ticket, _SECONDS, os.environ)
+    return response
+
+
+def _ticket(request: Request, deps: Dependencies, purpose: str) -> dict[str, Any]:
+    """Returns the content of the browser's ticket.
+
+    Raises:
+        LoginExpired: there is none, or none that is valid for this purpose.
+    """
+    try:
+        return deps.verifier.verify_ticket(purpose, request.cookies.get(login_cookie_name(os.environ), ""))
+    except NotAuthenticated as error:
+        raise LoginExpired from error
+
+
+def _logged_in(request: Request, user: User, to: str, deps: Dependencies) -> Response:
+    """Returns a page with the cookie of a session. Browsers send it from this page on, but not with a redirect.
+
+    The browser has come from another site, and the cookie is for requests from our own (SameSite=Strict).
+    """
+    token = deps.signer.sign(user.id, user.username, user.role, user.token_version)
+    _record(request, user, "login.succeeded")
+    response = page("You are logged in", "", to=to if _PATH.fullmatch(to) else _DEFAULT_PATH)
+    response.headers.add("Set-Cookie", cookie(token, deps.signer.seconds, os.environ))
+    response.headers.add("Set-Cookie", login_cookie("", 0, os.environ))
+    return response
+
+
+def _record(request: Request, user: User, event: str) -> None:
+    security_log.record(event, user=user.username, address=client_address(request, os.environ), method="sso")

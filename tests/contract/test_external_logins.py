@@ -1,0 +1,93 @@
+"""External logins, on every SQL database."""
+
+import dataclasses
+
+import pytest
+from sqlalchemy import Connection, func, select
+
+from functions.auth.accounts import Accounts, WrongCredentials
+from functions.auth.external_logins import AccountExists, ExternalLogins, Person
+from functions.auth.profiles import Profiles
+from functions.state.database import Conflict, Database
+from functions.state.deleted_users import DeletedUsers
+from functions.state.schema import external_logins, users
+from tests.contract.test_jobs import at_once
+
+ANN = Person("https://auth.example.org", "1", "ann@example.org", "Ann")
+
+
+def count(database: Database) -> tuple[int, int]:
+    """Returns the numbers of users and of external logins."""
+
+    def counted(connection: Connection) -> tuple[int, int]:
+        found = [connection.scalar(select(func.count()).select_from(table)) for table in (users, external_logins)]
+        return found[0] or 0, found[1] or 0
+
+    return database.read(counted)
+
+
+def test_first_login_creates_a_user_without_a_password(database: Database) -> None:
+    logins = ExternalLogins(database)
+    assert logins.find(ANN) is None
+    ann = logins.create(ANN)
+    assert logins.find(ANN) == logins.create(ANN) == ann
+    assert (ann.username, ann.role) == ("ann@example.org", "user")
+    assert Profiles(database).get(ann.id).confirmed_at is not None
+    for password in ("", "correct horse"):
+        with pytest.raises(WrongCredentials):
+            Accounts(database).authenticate("ann@example.org", password)
+
+
+def test_only_issuer_and_subject_say_who_it_is(database: Database) -> None:
+    logins = ExternalLogins(database)
+    ann = logins.create(ANN)
+    assert logins.find(dataclasses.replace(ANN, email="eve@example.org", name="Eve")) == ann
+    for other in (
+        dataclasses.replace(ANN, subject="1 "),
+        dataclasses.replace(ANN, subject="2"),
+        dataclasses.replace(ANN, provider="https://auth.example.org/"),
+    ):
+        assert logins.find(other) is None
+        with pytest.raises(AccountExists):
+            logins.create(other)
+
+
+def test_simultaneous_first_logins_create_one_user(database: Database) -> None:
+    found = at_once(6, lambda _: ExternalLogins(database).create(ANN).id)
+    assert len(set(found)) == 1
+    assert count(database) == (1, 1)
+
+
+def test_user_who_has_confirmed_the_address_is_linked_and_not_replaced(database: Database) -> None:
+    logins = ExternalLogins(database)
+    ann = Accounts(database).add("Ann", "ann", "correct horse", "Ann@Example.org")
+    with pytest.raises(AccountExists):
+        logins.create(ANN)
+    assert count(database) == (1, 0)
+    for _ in range(2):
+        logins.link(ANN, ann.id)
+    assert logins.find(ANN) == logins.create(ANN)
+    other = Accounts(database).add("Eve", "eve", "correct horse", "eve@example.org")
+    with pytest.raises(Conflict):
+        logins.link(ANN, other.id)
+    found = logins.find(ANN)
+    assert found is not None
+    assert found.id == ann.id
+
+
+def test_username_of_somebody_who_has_not_confirmed_the_address_is_not_in_the_way(database: Database) -> None:
+    eve, _ = Accounts(database).register("Eve", "ann@example.org", "correct horse", "ann@example.org")
+    ann = ExternalLogins(database).create(ANN)
+    assert ann.id != eve.id
+    assert ann.username.startswith("ann@example.org#")
+
+
+def test_deleted_user_is_forgotten(database: Database) -> None:
+    logins = ExternalLogins(database)
+    ann = logins.create(ANN)
+    DeletedUsers(database).delete(ann.id)
+    assert logins.find(ANN) is None
+    assert count(database)[1] == 0
+    with pytest.raises(Conflict):
+        logins.link(ANN, ann.id)
+    assert logins.create(ANN).id != ann.id

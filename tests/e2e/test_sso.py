@@ -1,0 +1,193 @@
+"""Logins by an identity provider, against real processes: oidc-provider-mock answers over HTTP."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+
+from tests.e2e.client import PASSWORD, Answer, Client
+from tests.support.platform import Platform, start
+from tests.support.servers.provider import IdentityProvider
+
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[IdentityProvider]:
+    with IdentityProvider() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def own_platform(provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    environ = {"OIDC_ISSUER": provider.url, "OIDC_CLIENT_ID": "mp3burst", "OIDC_CLIENT_SECRET": "secret"}
+    with start(tmp_path_factory.mktemp("sso") / "data", env=environ) as running:
+        yield running
+
+
+class Browser:
+    """A browser: remembers cookies, and follows no redirect by itself."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.cookies: dict[str, str] = {}
+
+    def call(self, method: str, path: str, form: dict[str, str] | None = None, origin: str = "") -> Answer:
+        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+        if form is not None:
+            headers |= {"Content-Type": FORM, "Origin": origin or self.url}
+        body = None if form is None else urlencode(form).encode()
+        answer = Client(self.url).call(method, path, body, headers)
+        for cookie in answer.headers.get_all("Set-Cookie", ()):
+            name, _, value = cookie.partition(";")[0].partition("=")
+            self.cookies[name] = value
+            if "Max-Age=0" in cookie:
+                del self.cookies[name]
+        return answer
+
+    def begin(self, to: str = "") -> str:
+        """Returns the address that it is sent to."""
+        answer = self.call("GET", f"/sso?{urlencode({'to': to})}")
+        assert answer.status == 302, answer.body
+        assert "SameSite=Lax" in answer.headers["Set-Cookie"]
+        return answer.headers["Location"]
+
+    def come_back(self, address: str) -> Answer:
+        """Follows the provider's redirect."""
+        assert address.startswith(f"{self.url}/sso/callback?")
+        return self.call("GET", address.removeprefix(self.url))
+
+    def log_in(self, provider: IdentityProvider, subject: str, to: str = "") -> Answer:
+        return self.come_back(provider.log_in(self.begin(to), subject))
+
+    def username(self) -> str:
+        answer = self.call("GET", "/me")
+        assert answer.status == 200, answer.body
+        return str(answer.json()["username"])
+
+
+@pytest.fixture
+def browser(own_platform: Platform) -> Browser:
+    return Browser(own_platform.url)
+
+
+def test_first_login_creates_an_account_and_later_ones_find_it(browser: Browser, provider: IdentityProvider) -> None:
+    provider.put("1", email="ann@example.org", email_verified=True, name="Ann")
+    page = browser.log_in(provider, "1", to="/jobs?limit=1")
+    assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert b'content="0; url=/jobs?limit=1"' in page.body
+    cookies = page.headers.get_all("Set-Cookie", ())
+    assert any("HttpOnly" in cookie and "SameSite=Strict" in cookie for cookie in cookies)
+    account = browser.call("GET", "/me").json()
+    assert (account["username"], account["name"], account["confirmed"]) == ("ann@example.org", "Ann", True)
+    assert Client(browser.url).login("ann@example.org", "").status == 401
+    # Whatever becomes of the address: the account at the provider stays the same.
+    provider.put("1", email="ann@example.net", email_verified=False)
+    again = Browser(browser.url)
+    provider.put("1", email="ann@example.net", email_verified=True)
+    assert again.log_in(provider, "1").status == 200
+    assert again.username() == "ann@example.org"
+
+
+def test_login_ends_in_the_browser_that_began_it_and_once(browser: Browser, provider: IdentityProvider) -> None:
+    provider.put("2", email="bob@example.org", email_verified=True)
+    address = provider.log_in(browser.begin(), "2")
+    assert Browser(browser.url).come_back(address).status == 401, "login CSRF"
+    wrong = address.replace(parse_qs(urlsplit(address).query)["state"][0], "x" * 43)
+    assert browser.come_back(wrong).status == 401
+    ticket = dict(browser.cookies)
+    assert browser.come_back(address).status == 200
+    assert browser.come_back(address).status == 401, "the browser's ticket is gone"
+    replay = Browser(browser.url)
+    replay.cookies = ticket
+    assert replay.come_back(address).status == 401, "the provider takes a code once"
+    assert "mp3burst" not in replay.cookies
+    other = Browser(browser.url)
+    other.begin()
+    other.cookies["mp3burst"] = ticket["mp3burst-login"]
+    assert other.call("GET", "/me").status == 401, "a ticket is no token"
+
+
+def test_code_of_another_login_is_refused(browser: Browser, provider: IdentityProvider) -> None:
+    """An attacker who got hold of a code cannot use it for a login of his own (PKCE, nonce)."""
+    provider.put("3", email="eve@example.org", email_verified=True)
+    code = parse_qs(urlsplit(provider.log_in(browser.begin(), "3")).query)["code"][0]
+    attacker = Browser(browser.url)
+    own = provider.log_in(attacker.begin(), "3")
+    answer = attacker.come_back(own.replace(parse_qs(urlsplit(own).query)["code"][0], code))
+    assert answer.status in (401, 503)
+    assert "mp3burst" not in attacker.cookies
+
+
+def test_simultaneous_first_logins_create_one_account(own_platform: Platform, provider: IdentityProvider) -> None:
+    provider.put("4", email="cas@example.org", email_verified=True)
+    browsers = [Browser(own_platform.url) for _ in range(4)]
+    addresses = [provider.log_in(each.begin(), "4") for each in browsers]
+    with ThreadPoolExecutor() as pool:
+        pages = list(pool.map(lambda pair: pair[0].come_back(pair[1]).status, zip(browsers, addresses, strict=True)))
+    assert pages == [200] * 4
+    assert len({each.call("GET", "/me").json()["id"] for each in browsers}) == 1
+
+
+@pytest.mark.parametrize(
+    "claims", [{}, {"email_verified": False}, {"email_verified": "true"}], ids=["none", "no", "text"]
+)
+def test_unverified_address_gets_no_account(
+    browser: Browser, provider: IdentityProvider, claims: dict[str, object]
+) -> None:
+    provider.put("5", email="victim@example.org", **claims)
+    page = browser.log_in(provider, "5")
+    assert page.status == 403
+    assert b"does not confirm" in page.body
+    assert "mp3burst" not in browser.cookies
+
+
+def test_account_with_the_address_is_linked_with_its_password(browser: Browser, provider: IdentityProvider) -> None:
+    me = Client(browser.url).sign_up()
+    provider.put("6", email=me.username.upper(), email_verified=True)
+    page = browser.log_in(provider, "6")
+    assert page.status == 409
+    assert b'action="/sso/link"' in page.body
+    assert me.username.encode() not in page.body
+    assert page.headers["Referrer-Policy"] == "same-origin", "without it, the form's Origin is null"
+    form = {"username": me.username, "password": PASSWORD}
+    assert browser.call("POST", "/sso/link", form, origin="https://evil.example").status == 403
+    assert browser.call("POST", "/sso/link", form | {"password": "wrong horse"}).status == 401
+    assert Browser(browser.url).call("POST", "/sso/link", form).status == 401, "not after a login at the provider"
+    assert browser.call("POST", "/sso/link", form).status == 200
+    assert browser.username() == me.username
+    again = Browser(browser.url)
+    assert again.log_in(provider, "6").status == 200
+    assert again.username() == me.username
+
+
+def test_username_that_somebody_else_has_taken_is_not_in_the_way(browser: Browser, provider: IdentityProvider) -> None:
+    address = "dan@example.org"
+    squatter = Client(browser.url).register(name="x", username=address, password=PASSWORD, email="eve@example.com")
+    assert squatter.status == 201
+    provider.put("7", email=address, email_verified=True)
+    assert browser.log_in(provider, "7").status == 200
+    account = browser.call("GET", "/me").json()
+    assert account["email"] == address
+    assert re.fullmatch(r"dan@example\.org#[0-9a-f]{8}", account["username"])
+    assert account["id"] != squatter.json()["id"]
+
+
+@pytest.mark.parametrize("to", ["https://evil.example", "//evil.example", "/\\evil.example", '/a"><script>'])
+def test_login_goes_on_only_to_own_pages(browser: Browser, provider: IdentityProvider, to: str) -> None:
+    provider.put("8", email="fay@example.org", email_verified=True)
+    assert b'content="0; url=/docs"' in browser.log_in(provider, "8", to=to).body
+
+
+def test_refusal_of_the_provider_is_told(browser: Browser) -> None:
+    state = parse_qs(urlsplit(browser.begin()).query)["state"][0]
+    page = browser.call("GET", f"/sso/callback?{urlencode({'error': 'access_denied', 'state': state})}")
+    assert page.status == 403
+    assert b"refused" in page.body
+
+
+def test_without_a_provider_there_is_none(platform: Platform) -> None:
+    for path in ("/sso", "/sso/callback"):
+        assert "no identity provider" in Client(platform.url).call("GET", path).problem(404)["detail"]
