@@ -31,6 +31,7 @@ FUNCTIONS = {
     "upload": "upload",
     "files": "upload",
     "jobs": "status",
+    "jobs.zip": "download",
     "download": "download",
 }
 #: Mailpit's API, through the API server.

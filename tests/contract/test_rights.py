@@ -26,6 +26,7 @@ FORBIDDEN = {
     "encode": "SELECT email FROM users",
     "join": "UPDATE users SET role = 'admin'",
     "download": "UPDATE users SET role = 'admin'",
+    "edit": "UPDATE jobs SET owner = 'eve'",
     "status": "SELECT email FROM users",
     "confirm": "UPDATE users SET email = 'eve@example.org'",
     "upload": "SELECT password_hash FROM users",
