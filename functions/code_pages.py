@@ -5,6 +5,7 @@ not UTF-8 are given as lone surrogates (PEP 383, ``surrogateescape``).
 """
 
 import codecs
+import contextlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Sequence
 #: What Windows and Unix programs write such text in: one code page for each script that is in use.
 #: chardet calls every Big5 by its superset.
 _CODE_PAGES = (
-    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "koi8-r"),
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874", "koi8-r"),
     *("cp932", "gb18030", "big5hkscs", "cp949"),
 )
 #: What a tag that claims to be Latin-1 is in if hardly any of its letters are ASCII.
@@ -24,6 +25,13 @@ _MIXED = re.compile(
     "[A-Za-z\u00c0-\u024f][\u0370-\u0e7f]|[\u0370-\u0e7f][A-Za-z\u00c0-\u024f]"
     "|[\u3041-\u30ff][\u3131-\u318e\uac00-\ud7a3]|[\u3131-\u318e\uac00-\ud7a3][\u3041-\u30ff]"
 )
+#: What the letters of ISO 8859-2 that are elsewhere in cp1250 become there, beside other letters.
+_LETTERS_AS_SIGNS = re.compile(r"[^\W\d_][±¶¦¬¹µ]|[±¶¦¬µ][^\W\d_]|[^\W\d_][»«©®¡][^\W\d_]")
+_KANA = re.compile("[\u3041-\u30ff]")
+#: Kana that show that a text is in EUC-JP: in other code pages of Asia their bytes are rare, but not impossible.
+_MIN_KANA = 5
+#: Letters beyond ASCII in a Baltic text, at least: a single one may as well be French or Portuguese.
+_MIN_BALTIC = 3
 #: Categories of characters that no tag has: control characters, private use, unassigned.
 _NO_TEXT = ("Cc", "Co", "Cn")
 #: Control characters in ISO 8859-1, letters in the code pages of Windows.
@@ -53,7 +61,7 @@ def decode_all(texts: Sequence[str], *, doubts_latin_1: bool = False) -> list[st
     likely = _CODE_PAGES if any(map(_CONTROLS.search, mislabeled)) else _NOT_LATIN
     for found, code_pages, default in ((escaped, _CODE_PAGES, "cp1252"), (mislabeled, likely, "latin-1")):
         if found:
-            code_page = _detect(found.values(), code_pages) or default
+            code_page = _refined(_detect(found.values(), code_pages) or default, found.values())
             decoded |= {text: data.decode(code_page, "replace") for text, data in found.items()}
     return [decoded.get(text, text) for text in texts]
 
@@ -90,6 +98,8 @@ def _detect(texts: Iterable[bytes], code_pages: Sequence[str]) -> str | None:
         code_page = guess["encoding"]
         if code_page is None or code_page not in code_pages:
             continue
+        if code_page == "cp1257" and sum(byte > 127 for byte in sample) < _MIN_BALTIC:
+            continue
         try:
             # Not final: the last character may be cut.
             text = codecs.getincrementaldecoder(code_page)().decode(sample)
@@ -98,6 +108,19 @@ def _detect(texts: Iterable[bytes], code_pages: Sequence[str]) -> str | None:
         if _is_plausible(text):
             return code_page
     return None
+
+
+def _refined(code_page: str, texts: Iterable[bytes]) -> str:
+    """Returns the code page that chardet does not tell from another one, if it can be shown to be that; or the same."""
+    sample = b"\n".join(dict.fromkeys(texts))
+    if code_page == "cp1250" and not re.search(b"[\x80-\x9f]", sample):
+        return "iso8859-2" if _LETTERS_AS_SIGNS.search(sample.decode(code_page, "replace")) else code_page
+    with contextlib.suppress(UnicodeDecodeError):
+        japanese = [letter for letter in sample.decode("euc_jp") if not letter.isascii()]
+        kana = len(_KANA.findall("".join(japanese)))
+        if kana >= max(_MIN_KANA, len(japanese) / 2):
+            return "euc_jp"
+    return code_page
 
 
 def _is_plausible(text: str) -> bool:

@@ -1,8 +1,8 @@
 """Makes one stereo track of two mono tracks, the option ``track=0,1``.
 
 Cameras and recorders write each microphone to a mono track of its own. Both tracks are extracted as any other, then one
-ffmpeg decodes them, puts them on the same clock and writes a stereo track without loss. From there on it is a track
-like any other: it can be edited, split and sought in, and the MP3 does not depend on how.
+ffmpeg decodes them, puts them on the same clock and writes a stereo track with 24 bits of precision. From there on it
+is a track like any other: it can be edited, split and sought in, and the MP3 does not depend on how.
 """
 
 import re
@@ -158,7 +158,7 @@ def _described(channels: Sequence[_Channel], path: Path, begin: float, end: floa
 
 
 def _codec(tracks: Sequence[TrackInfo]) -> str:
-    """Returns a codec that stores the tracks without loss."""
+    """Returns a codec that stores the tracks without loss up to 24 bits; those of more bits are rounded."""
     integers = all(_INTEGERS.fullmatch(track.codec) for track in tracks)
     return "flac" if integers and len({track.rate for track in tracks}) == 1 else "pcm_f32le"
 

@@ -83,6 +83,11 @@ LANGUAGES = {
     "Chinese": ("gb18030", "月亮代表我的心", "邓丽君"),
     "Chinese (Big5)": ("big5", "月亮代表我的心", "鄧麗君"),
     "Korean": ("cp949", "사랑했지만", "김광석"),
+    "Polish (ISO 8859-2)": ("iso8859-2", "Święta noc", "Małgorzata"),
+    "Czech (ISO 8859-2)": ("iso8859-2", "Příliš žluťoučký kůň", "Dvořák"),
+    "Lithuanian": ("cp1257", "Žalia žolė", "Gražinos Šiaulių"),
+    "Latvian": ("cp1257", "Pūt, vējiņi", "Dzīvot šķērsām"),
+    "Japanese (EUC-JP)": ("euc_jp", "さくら さくら", "いきものがかり"),
 }
 
 
@@ -91,6 +96,19 @@ def test_code_page_is_detected(language: str) -> None:
     code_page, *texts = LANGUAGES[language]
     found = code_pages.decode_all([text.encode(code_page).decode("utf-8", "surrogateescape") for text in texts])
     assert found == texts
+
+
+@pytest.mark.parametrize(
+    ("code_page", "text"),
+    [
+        *(("cp1252", text) for text in ("Noël", "Água", "Für Elise", "«Été»", "Mötley Crüe")),
+        *(("big5", text) for text in ("中文", "天下", "心太軟", "月半小夜曲", "小城故事")),
+        *(("cp1250", text) for text in ("Łódź", "Škoda", "Szűcs Győző")),
+        *(("gb18030", text) for text in ("中文", "上海滩")),
+    ],
+)
+def test_a_short_text_is_not_taken_for_a_rarer_code_page(code_page: str, text: str) -> None:
+    assert code_pages.decode(text.encode(code_page)) == text
 
 
 @pytest.mark.parametrize("language", ["Russian", "Greek", "Hebrew", "Japanese", "Chinese", "Chinese (Big5)", "Korean"])
