@@ -14,10 +14,10 @@ PUSH: Final = "mp3burst.push"
 
 
 class Sink(Protocol):
-    """Takes what is to be sent, on any thread and without waiting; nothing after the end of the response."""
+    """Sends what a push has; may be called on any thread, does not wait, and does nothing after the response's end."""
 
-    def send(self, data: bytes) -> None:
-        """Sends some bytes."""
+    def wake(self) -> None:
+        """Takes and sends what there is to send, as far as the client takes it now; the rest follows by itself."""
 
     def end(self) -> None:
         """Ends the response as if its time were over."""
@@ -39,8 +39,14 @@ class Push(Protocol):
     def begin(self, sink: Sink) -> None:
         """Begins to push to the sink; must not wait."""
 
+    def take(self) -> bytes:
+        """Returns the next bytes to send, none if there are none; must not wait.
+
+        Is called when the client has taken the bytes before, so a client that is slow costs the memory of one piece.
+        """
+
     def last(self) -> bytes:
-        """Returns the last bytes, which are sent when the time is over."""
+        """Returns the last bytes, which are sent when the time is over; none of those that were not taken."""
 
     def ended(self) -> None:
         """Is called once when the response has ended, however it did, even if it has not begun."""

@@ -3,12 +3,8 @@
 import socket
 import threading
 import time
-from typing import Final
 
 from functions.push import Push
-
-#: Bytes that may wait for a client. The kernel takes half a megabyte before the first has to wait.
-_MAX_WAITING: Final = 256 << 10
 
 
 class PushedResponse:
@@ -35,11 +31,11 @@ class PushedResponse:
         """Begins to send."""
         self._push.begin(self)
 
-    def send(self, data: bytes) -> None:
-        """Sends bytes; what the client's buffer does not take waits for ``tick``."""
+    def wake(self) -> None:
+        """Sends what the push has; what the client's buffer does not take waits for ``tick``."""
         with self._lock:
-            if not self.is_ended and data:
-                self._add(data)
+            if not self.is_ended:
+                self._flush()
 
     def end(self) -> None:
         """Ends the response at the next ``tick``."""
@@ -48,15 +44,17 @@ class PushedResponse:
     def tick(self, now: float) -> bool:
         """Sends what waits, and what is due by now; returns whether the response has ended."""
         with self._lock:
-            if not self.is_ended:
-                if now >= self.deadline:
-                    self._add(self._push.last())
-                    self._add(b"")
-                    self.is_ended = True
-                elif now >= self._next_beat:
+            if not self.is_ended and now >= self.deadline:
+                self._add(self._push.last())
+                if self._chunked:
+                    self._waiting += b"0\r\n\r\n"
+                self._send()
+                self.is_ended = True
+            elif not self.is_ended:
+                self._flush()
+                if now >= self._next_beat and not self._waiting:
                     self._add(self._push.beat)
-                else:
-                    self._flush()
+                    self._send()
             return self.is_ended
 
     def close(self) -> None:
@@ -65,18 +63,24 @@ class PushedResponse:
             self.is_ended = True
         self._push.ended()
 
-    def _add(self, data: bytes) -> None:
-        """Sends bytes; none end the response if it is chunked."""
-        self._waiting += b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
-        self._next_beat = time.monotonic() + self._push.beat_seconds
-        self._flush()
-
     def _flush(self) -> None:
+        """Sends what waits and then what the push has, until the client's buffer is full or there is no more."""
+        while self._send() and (data := self._push.take()):
+            self._add(data)
+
+    def _add(self, data: bytes) -> None:
+        if data:
+            self._waiting += b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+            self._next_beat = time.monotonic() + self._push.beat_seconds
+
+    def _send(self) -> bool:
+        """Sends what waits; returns whether the client's buffer has taken all of it."""
         try:
             while self._waiting:
                 del self._waiting[: self._client.send(self._waiting)]
         except BlockingIOError:
-            if len(self._waiting) > _MAX_WAITING:
-                self.is_ended = True
+            return False
         except OSError:
             self.is_ended = True
+            return False
+        return True

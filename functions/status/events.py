@@ -7,11 +7,13 @@ and is asked to wait the longer before it comes back again, the longer nothing h
 
 import logging
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
 
+from events.schema import JobId
 from functions.push import Sink
 from functions.state.jobs import Job
 from functions.state.schema import UserId
@@ -24,6 +26,8 @@ _BEAT_SECONDS: Final = 10.0
 #: Milliseconds before a client comes back: at first, and at most.
 _RETRY: Final = 1_000
 _MAX_RETRY: Final = 30_000
+#: Bytes from which on a piece of the stream is long enough.
+_PIECE: Final = 32 << 10
 _ID: Final = re.compile(r"(\d{1,15})-(\d{1,2})", re.ASCII)
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,12 @@ class JobEvents:
         self._owner = owner
         self._since = int(found[1]) if found else None
         self._at = self._since
+        self._sent = self._since  # the time of the look of which the client has everything
+        self._lock = threading.Lock()
+        self._list: dict[JobId, Job] | None = None  # what is left of the first event; None before and after it
+        self._listed = 0  # the time of the look that it is from
+        self._has_begun_list = False
+        self._changes: dict[JobId, Job | None] = {}  # what is left of later ones; None for a job that was deleted
         self._quiet = int(found[2]) if found else 0
         self._watcher = watcher
         self._show = show
@@ -79,11 +89,21 @@ class JobEvents:
         self._sink = sink
         self._stop = self._watcher.follow(self._owner, self._since, self._on_change, self._on_error)
 
+    def take(self) -> bytes:
+        """Returns the next piece of the stream: a part of the list of jobs, or some changes."""
+        with self._lock:
+            if self._list is not None:
+                return b"".join(self._take_list(self._list))
+            return b"".join(self._take_changes())
+
     def last(self) -> bytes:
         """Returns the id and the time with which the client comes back."""
-        quiet = self._quiet + 1 if self._is_quiet and not self._is_busy else 0
-        wait = b"retry: %d\n" % retry(quiet)
-        return wait + (b"\n" if self._at is None else b"id: %d-%d\n\n" % (self._at, min(quiet, 99)))
+        with self._lock:
+            if self._list is not None and self._has_begun_list:
+                return b""  # a client discards an event without its end
+            quiet = self._quiet + 1 if self._is_quiet and not self._is_busy else 0
+            wait = b"retry: %d\n" % retry(quiet)
+            return wait + (b"\n" if self._sent is None else b"id: %d-%d\n\n" % (self._sent, min(quiet, 99)))
 
     def ended(self) -> None:
         """Stops following."""
@@ -92,24 +112,63 @@ class JobEvents:
         self._on_end()
 
     def _on_change(self, change: Change) -> None:
-        if not change.is_first or change.jobs:
-            self._is_quiet = False
-        self._is_busy = change.is_busy
-        self._at = change.at
-        id_ = b"id: %d-0\n" % change.at
-        if change.is_first:
-            events = [_event(b"jobs", {"jobs": [self._show(job) for job in change.jobs]}, id_)]
-        else:
-            events = [_event(b"job", self._show(job), id_) for job in change.jobs]
-            events += [_event(b"deleted", {"job": job}, id_) for job in change.deleted]
+        with self._lock:
+            if not change.is_first or change.jobs:
+                self._is_quiet = False
+            self._is_busy = change.is_busy
+            self._at = change.at
+            if change.is_first:
+                self._list = {job.id: job for job in change.jobs}
+                self._listed = change.at
+            else:
+                self._add(change)
         if self._sink is not None:
-            self._sink.send(b"".join(events))
+            self._sink.wake()
+
+    def _add(self, change: Change) -> None:
+        """Adds what has changed. Of a job whose change was not taken yet, only the newest state is sent."""
+        unsent = self._list or {}
+        for job in change.jobs:
+            if job.id in unsent:
+                unsent[job.id] = job
+            else:
+                self._changes[job.id] = job
+        for deleted in change.deleted:
+            if unsent.pop(deleted, None) is None:
+                self._changes[deleted] = None
+
+    def _take_list(self, unsent: dict[JobId, Job]) -> Iterator[bytes]:
+        """Yields some of the first event, in the order of the jobs, and its end behind the last of them."""
+        comma = b","
+        if not self._has_begun_list:
+            self._has_begun_list = True
+            comma = b""
+            yield b'event: jobs\nid: %d-0\ndata: {"jobs":[' % self._listed
+        size = 0
+        while unsent and size < _PIECE:
+            encoded = msgspec.json.encode(self._show(unsent.pop(next(iter(unsent)))))
+            yield comma + encoded
+            comma = b","
+            size += len(encoded)
+        if not unsent:
+            self._list = None
+            self._sent = self._listed
+            yield b"]}\n\n"
+
+    def _take_changes(self) -> Iterator[bytes]:
+        """Yields some of the later events. Only the last has an id: a client without it is told of all again."""
+        size = 0
+        while self._changes and size < _PIECE:
+            id_ = next(iter(self._changes))
+            job = self._changes.pop(id_)
+            name = b"deleted" if job is None else b"job"
+            data = msgspec.json.encode({"job": id_} if job is None else self._show(job))
+            yield b"event: %b\n%bdata: %b\n\n" % (name, b"" if self._changes else b"id: %d-0\n" % (self._at or 0), data)
+            size += len(data)
+        if not self._changes:
+            self._sent = self._at
 
     def _on_error(self, error: Exception) -> None:
         log.warning("Events of jobs are interrupted: %r", error)
         if self._sink is not None:
             self._sink.end()
-
-
-def _event(name: bytes, data: object, id_: bytes) -> bytes:
-    return b"event: %b\n%bdata: %b\n\n" % (name, id_, msgspec.json.encode(data))

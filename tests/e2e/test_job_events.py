@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,12 +46,20 @@ class Status:
         self.database.run(lambda connection: connection.execute(statement))
         return job
 
+    def add_many(self, count: int, owner: str) -> Sequence[str]:
+        ids = [new_job_id() for _ in range(count)]
+        row = {"owner": owner, "filename": "a" * 250, "options": Options().to_json(), "state": "uploaded"}
+        statement = insert(jobs).values(created_at=now(), attempts=0, total=0, done=0)
+        with self.database.engine.begin() as connection:
+            connection.execute(statement, [{"id": id_, **row} for id_ in ids])
+        return ids
+
     def change(self, job: str, **values: object) -> None:
         statement = update(jobs).where(jobs.c.id == job).values(**values)
         self.database.run(lambda connection: connection.execute(statement))
 
-    def follow(self, owner: str = OWNER, last_id: str | None = None) -> "Stream":
-        return Stream(self.port, owner, last_id)
+    def follow(self, owner: str = OWNER, last_id: str | None = None, receive_buffer: int = 0) -> "Stream":
+        return Stream(self.port, owner, last_id, receive_buffer)
 
 
 @contextlib.contextmanager
@@ -100,8 +108,13 @@ def listens(port: int) -> bool:
 class Stream:
     """A client that follows the jobs of a user."""
 
-    def __init__(self, port: int, owner: str = OWNER, last_id: str | None = None) -> None:
+    def __init__(self, port: int, owner: str, last_id: str | None, receive_buffer: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
+        if receive_buffer:
+            self._connection.sock = socket.socket()
+            self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            self._connection.sock.settimeout(40)
+            self._connection.sock.connect(("127.0.0.1", port))
         headers = {"Authorization": bearer("ada", owner)} | ({"Last-Event-ID": last_id} if last_id else {})
         self._connection.request("GET", "/jobs/events", headers=headers)
         self.response = self._connection.getresponse()
@@ -127,7 +140,7 @@ class Stream:
 
 @pytest.fixture(scope="module")
 def status(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Status]:
-    with serving(tmp_path_factory.mktemp("status"), 17, THREADS="1") as server:
+    with serving(tmp_path_factory.mktemp("status"), 18, THREADS="1") as server:
         yield server
 
 
@@ -158,6 +171,18 @@ def test_stream_tells_of_each_change_and_of_what_happened_in_between(status: Sta
         stream.next()
         [shown] = json.loads(stream.next()["data"])["jobs"]
         assert (shown["job"], shown["stage"], shown["progress"]) == (first, "done", 1.0)
+
+
+def test_client_with_a_small_buffer_gets_two_thousand_jobs(status: Status) -> None:
+    owner = owner_id(17)
+    ids = status.add_many(2000, owner)
+    with status.follow(owner, receive_buffer=4096) as stream:
+        stream.next()
+        event = stream.next()
+        assert event["event"] == "jobs"
+        assert sorted(job["job"] for job in json.loads(event["data"])["jobs"]) == sorted(ids)
+        status.change(ids[0], state="done", finished_at=now())
+        assert json.loads(stream.next()["data"])["job"] == ids[0]
 
 
 def test_streams_take_no_threads_and_end_after_25_seconds_with_a_growing_retry(status: Status) -> None:
