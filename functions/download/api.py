@@ -121,7 +121,7 @@ EXPORT: Final = Operation(
             200,
             "A zip file: `account.json` with the account, its keys and its jobs; the MP3s and videos that are stored.",
             content_type="application/zip",
-            headers={"Content-Disposition": "The file's name."},
+            headers={"Content-Disposition": "The file's name.", **LIMITS},
         ),
     ),
     scope="account",

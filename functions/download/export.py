@@ -10,7 +10,7 @@ import msgspec
 
 from functions.auth.keys import ApiKey, ApiKeys
 from functions.auth.profiles import Profile, Profiles
-from functions.download.archive import Entry
+from functions.download.streamed_zip import Entry, safe_name
 from functions.http_endpoint import iso_time
 from functions.media import BlobNotFound, Media, Reader, open_mp3
 from functions.state.jobs import Job, Jobs
@@ -20,8 +20,10 @@ _CHUNK: Final = 256 << 10  # bytes
 _PAGE: Final = 500  # jobs in one query
 
 
-def export(user: UserId, profiles: Profiles, keys: ApiKeys, jobs: Jobs, media: Media) -> list[Entry]:
-    """Returns the files of the archive; bytes of MP3s and videos are read only when the archive is streamed.
+def export(user: UserId, profiles: Profiles, keys: ApiKeys, jobs: Jobs, media: Media) -> Iterator[Entry]:
+    """Yields the files of the archive; each is looked up when it is reached, and is to be read before the next.
+
+    The last is ``account.json``, which names those that are there.
 
     Raises:
         NotAuthenticated: the account was deleted.
@@ -29,19 +31,20 @@ def export(user: UserId, profiles: Profiles, keys: ApiKeys, jobs: Jobs, media: M
     """
     profile = profiles.get(user)
     described = []
-    files = []
     for job in _all(jobs, user):
-        mp3 = _file(functools.partial(open_mp3, media.mp3s, job.mp3 or "", job.tag, job.sound_at), "mp3s", job)
-        video = _file(functools.partial(media.videos.open, job.video), "videos", job)
-        stored = [each for each in (mp3, video) if each is not None]
-        files += stored
-        described.append(_job(job, {each.name.partition("/")[0]: each.name for each in stored}))
+        stored = {}
+        mp3 = functools.partial(open_mp3, media.mp3s, job.mp3 or "", job.tag, job.sound_at)
+        video = functools.partial(media.videos.open, job.video)
+        for folder, open_ in (("mp3s", mp3), ("videos", video)):
+            if (reader := _opened(open_)) is None:
+                continue
+            with reader:
+                stored[folder] = f"{folder}/{job.id}-{safe_name(reader.stat.description.filename)}"
+                yield Entry(stored[folder], date(job.created_at), _chunks(reader, 0, reader.stat.size))
+        described.append(_job(job, stored))
     content = {"account": _account(profile), "keys": [_key(key) for key in keys.of(user)], "jobs": described}
     encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
-    return [
-        Entry("account.json", len(encoded), date(profile.created_at), lambda first, last: [encoded[first:last]]),
-        *files,
-    ]
+    yield Entry("account.json", date(profile.created_at), [encoded])
 
 
 def _all(jobs: Jobs, user: UserId) -> Iterator[Job]:
@@ -51,25 +54,26 @@ def _all(jobs: Jobs, user: UserId) -> Iterator[Job]:
         after = page[-1].id
 
 
-def _file(open_: Callable[[], Reader], folder: str, job: Job) -> Entry | None:
-    """Returns the file that a job has in this folder; None if there is none."""
+def _opened(open_: Callable[[], Reader]) -> Reader | None:
+    """Returns a file's reader; None if there is none."""
     try:
-        with open_() as reader:
-            stat = reader.stat
+        return open_()
     except BlobNotFound:
         return None
-    name = stat.description.filename.replace("/", "_").replace("\\", "_")
-    return Entry(f"{folder}/{job.id}-{name}", stat.size, date(job.created_at), functools.partial(read_chunks, open_))
 
 
 def read_chunks(open_: Callable[[], Reader], first: int, last: int) -> Iterator[bytes]:
     """Yields the bytes of a file from ``first`` to before ``last``, in chunks."""
     with open_() as reader:
-        reader.fetch_until(last)
-        if first:
-            reader.seek(first)
-        while chunk := reader.read(min(_CHUNK, last - reader.tell())):
-            yield chunk
+        yield from _chunks(reader, first, last)
+
+
+def _chunks(reader: Reader, first: int, last: int) -> Iterator[bytes]:
+    reader.fetch_until(last)
+    if first:
+        reader.seek(first)
+    while chunk := reader.read(min(_CHUNK, last - reader.tell())):
+        yield chunk
 
 
 def _account(profile: Profile) -> dict[str, Any]:

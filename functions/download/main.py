@@ -1,6 +1,7 @@
 """Serves MP3s, complete or in byte ranges, to their owner or to anyone with the link from the mail."""
 
 import functools
+import itertools
 import os
 import re
 import unicodedata
@@ -18,9 +19,9 @@ from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
 from functions.download import api
-from functions.download.archive import Archive
 from functions.download.export import export
 from functions.download.several import zip_of
+from functions.download.streamed_zip import stream
 from functions.http_endpoint import Routes, Unprocessable, client_address, identify, problem, read_query, tell_limit
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id, open_mp3
 from functions.shares import Shares
@@ -111,24 +112,19 @@ def _transferring(request: Request, owner: UserId, answer: Callable[[], Response
 def _export(request: Request) -> Response:
     deps = dependencies()
     identity = identify(request, os.environ, is_cached=False)
-    address = client_address(request, os.environ)
-    end = deps.shares.take(identity.user, address)
-    try:
-        archive = Archive(export(identity.user, deps.profiles, deps.keys, deps.jobs, deps.media))
-    except BaseException:
-        end()
-        raise
-    headers = {
-        "Content-Length": str(archive.size),
-        "Content-Disposition": 'attachment; filename="mp3burst.zip"',
-        "Cache-Control": "no-store",
-    }
-    security_log.record("export.succeeded", user=identity.username, address=address)
+    headers = {"Content-Disposition": 'attachment; filename="mp3burst.zip"', "Cache-Control": "no-store"}
     if request.method == "HEAD":
-        end()
         return Response(headers=headers, content_type="application/zip")
-    body = ClosingIterator(archive.stream(), end)
-    return Response(body, 200, headers, content_type="application/zip", direct_passthrough=True)
+
+    def answer() -> Response:
+        chunks = stream(export(identity.user, deps.profiles, deps.keys, deps.jobs, deps.media))
+        first = next(chunks)  # a store that does not answer still has a status
+        body = ClosingIterator(itertools.chain((first,), chunks), chunks.close)
+        return Response(body, 200, headers, content_type="application/zip", direct_passthrough=True)
+
+    response = _transferring(request, identity.user, answer)
+    security_log.record("export.succeeded", user=identity.username, address=client_address(request, os.environ))
+    return response
 
 
 def find(fid: str, owner: UserId, deps: Dependencies) -> tuple[Job, Reader]:

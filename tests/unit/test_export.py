@@ -1,0 +1,105 @@
+"""The export of an account: looked up as it is streamed."""
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Request, Response
+from sqlalchemy import insert
+from werkzeug.test import EnvironBuilder
+
+from functions.auth.keys import ApiKeys
+from functions.auth.links import Links
+from functions.auth.profiles import Profiles
+from functions.auth.tokens import Identity
+from functions.download import main
+from functions.media import BlobId, Media, MediaUnavailable
+from functions.shares import Shares
+from functions.state.leases import LeaseTerms
+from functions.state.schema import users
+from tests.contract.test_jobs import OWNER, Records
+from tests.support.databases import sqlite
+from tests.support.fakes import MemoryReader, MemoryStore
+
+
+class Counting(MemoryStore):
+    """Counts the blobs that are opened, and may be unavailable."""
+
+    opened = 0
+    is_available = True
+
+    def open(self, blob: str) -> MemoryReader:
+        if not self.is_available:
+            raise MediaUnavailable("The media store does not answer: try again later.")
+        self.opened += 1
+        return super().open(blob)
+
+
+class Export:
+    """A user with jobs, and GET /export."""
+
+    def __init__(self, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+        user = insert(users).values(id=OWNER, username="ann", email="ann@example.org", name="Ann", password_hash="")
+        records.database.run(lambda connection: connection.execute(user.values(role="user", created_at=1)))
+        self.store = Counting()
+        records.media = Media(videos=self.store, pieces=MemoryStore(), mp3s=MemoryStore())
+        self.records = records
+        self.shares = Shares(1, 1, 1)
+        deps = main.Dependencies(
+            media=records.media,
+            jobs=records.jobs,
+            links=Links(["k" * 32], ""),
+            shares=self.shares,
+            profiles=Profiles(records.database),
+            keys=ApiKeys(records.database),
+        )
+        monkeypatch.setattr(main, "dependencies", lambda: deps)
+        monkeypatch.setattr(main, "identify", lambda *_, **__: Identity(OWNER, "ann", "user", {}))
+
+    def ask(self, method: str = "GET") -> Response:
+        return main._ROUTES.answer(Request(EnvironBuilder("/export", method=method).get_environ()))
+
+
+@pytest.fixture
+def export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Export]:
+    with sqlite(tmp_path) as database:
+        yield Export(Records(database, LeaseTerms()), monkeypatch)
+
+
+def test_first_byte_waits_for_one_file_and_head_for_none(export: Export) -> None:
+    for _ in range(3):
+        export.records.job()
+    assert export.ask("HEAD").status_code == 200
+    assert export.store.opened == 0
+    answer = export.ask()
+    assert (answer.status_code, export.store.opened) == (200, 1)
+    assert export.ask().status_code == 429
+    body = b"".join(bytes(chunk) for chunk in answer.iter_encoded())
+    answer.close()
+    assert export.store.opened == 3
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        listed = json.loads(archive.read("account.json"))["jobs"]
+        assert {archive.read(job["video"]) for job in listed} == {b"bytes"}
+    assert export.ask().status_code == 200
+
+
+def test_video_that_is_gone_is_left_out(export: Export) -> None:
+    gone = export.records.job()
+    kept = export.records.job()
+    export.store.delete(BlobId(gone.video))
+    body = b"".join(bytes(chunk) for chunk in export.ask().iter_encoded())
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        listed = json.loads(archive.read("account.json"))["jobs"]
+        assert {job["job"]: job["video"] is None for job in listed} == {gone.id: True, kept.id: False}
+        assert len(archive.namelist()) == 2
+
+
+def test_unavailable_store_has_a_status_and_takes_no_share(export: Export) -> None:
+    export.records.job()
+    export.store.is_available = False
+    assert export.ask().status_code == 503
+    export.store.is_available = True
+    assert export.ask().status_code == 200
