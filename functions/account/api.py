@@ -216,6 +216,7 @@ class ResetForm(Struct, frozen=True):
     password: Annotated[
         str, Meta(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD, extra_json_schema={"format": "password"})
     ]
+    keep_keys: Annotated[bool, Meta(description="Whether the API keys stay; they are deleted otherwise.")] = False
 
 
 _BAD_LINK: Final = Answer(401, "A page that says why the link does not work.", content_type=HTML)
@@ -244,7 +245,11 @@ RESET: Final = Operation(
     "/password-reset/new",
     "Reset the password",
     (
-        Answer(200, "A page: the password is changed, and all tokens are withdrawn.", content_type=HTML),
+        Answer(
+            200,
+            "A page: the password is changed, and all tokens are withdrawn, API keys too unless `keep_keys`.",
+            content_type=HTML,
+        ),
         _BAD_LINK,
         Answer(422, "A page that says what is wrong with the password.", content_type=HTML),
     ),

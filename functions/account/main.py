@@ -30,7 +30,7 @@ from functions.http_endpoint import (
     read_json,
     read_query,
 )
-from functions.pages import PASSWORD_FIELD, for_people, page
+from functions.pages import KEYS_FIELD, PASSWORD_FIELD, for_people, page
 from functions.state.database import Conflict
 from functions.state.outbox import REQUEST_BUDGET
 from functions.state.quota import usage
@@ -102,7 +102,9 @@ def _change_password(request: Request) -> Response:
     return Response(status=204)
 
 
-def change_password(profile: Profile, password: str, deps: Dependencies, field: str = "new") -> None:
+def change_password(
+    profile: Profile, password: str, deps: Dependencies, field: str = "new", *, deletes_keys: bool = False
+) -> None:
     """Sets the password and withdraws all tokens.
 
     Args:
@@ -110,6 +112,7 @@ def change_password(profile: Profile, password: str, deps: Dependencies, field: 
         password: the new one.
         deps: the dependencies.
         field: the name of the field that has it, for the error.
+        deletes_keys: whether the API keys are deleted, too.
 
     Raises:
         Unprocessable: the password is one that nobody may choose.
@@ -117,7 +120,8 @@ def change_password(profile: Profile, password: str, deps: Dependencies, field: 
     """
     if fault := password_fault(password, (profile.username, profile.name, profile.email)):
         raise Unprocessable.naming({field: fault})
-    deps.profiles.set_password(profile.id, profile.token_version, deps.accounts.hash(password))
+    password_hash = deps.accounts.hash(password)
+    deps.profiles.set_password(profile.id, profile.token_version, password_hash, deletes_keys=deletes_keys)
 
 
 def _offer_reset(request: Request) -> Response:
@@ -125,34 +129,42 @@ def _offer_reset(request: Request) -> Response:
     deps = dependencies()
     address = client_address(request, os.environ)
     event = deps.resets.offer(username, address)
-    if event is not None:
-        deps.outbox.emit(event, REQUEST_BUDGET)
+    deps.outbox.emit(event, REQUEST_BUDGET)
     security_log.record("reset.requested", user=normalize_username(username) or None, address=address)
     return Response(status=202)
 
 
 def _show_reset(request: Request) -> Response:
     dependencies().links.verify_reset(read_query(request, api.ResetLink).token)
-    text = "Choose a new password. You will be logged out everywhere."
-    return page("Reset your password", text, button="Set password", fields=PASSWORD_FIELD)
+    text = "Choose a new password. You will be logged out everywhere. Your API keys are deleted unless you keep them."
+    return page("Reset your password", text, button="Set password", fields=PASSWORD_FIELD + KEYS_FIELD)
 
 
 def _reset(request: Request) -> Response:
     deps = dependencies()
     reset = deps.links.verify_reset(read_query(request, api.ResetLink).token)
     request.max_content_length = JSON_LIMIT
+    keeps_keys = request.form.get("keep_keys") == "true"
     try:
-        username = reset_password(reset, request.form.get("password", ""), deps)
+        username = reset_password(reset, request.form.get("password", ""), deps, deletes_keys=not keeps_keys)
     except Unprocessable as error:
         text = f"Your new password {error.fields['password']}."
         title = "Choose another password"
-        return page(title, text, button="Set password", fields=PASSWORD_FIELD, status=error.status)
-    security_log.record("password.changed", user=username, address=client_address(request, os.environ), method="reset")
-    return page("Your password is changed", "Log in with it.")
+        return page(title, text, button="Set password", fields=PASSWORD_FIELD + KEYS_FIELD, status=error.status)
+    security_log.record(
+        "password.changed",
+        user=username,
+        address=client_address(request, os.environ),
+        method="reset",
+        keys="kept" if keeps_keys else "deleted",
+    )
+    return page(
+        "Your password is changed", "Log in with it." if keeps_keys else "Log in with it. You have no API keys now."
+    )
 
 
-def reset_password(reset: Reset, password: str, deps: Dependencies) -> str:
-    """Sets the password of a link's user; returns the username.
+def reset_password(reset: Reset, password: str, deps: Dependencies, *, deletes_keys: bool) -> str:
+    """Sets the password of a link's user, and deletes the API keys if asked to; returns the username.
 
     Raises:
         BadLink: since the link was made it was used, or the user's tokens were withdrawn; or the user has another
@@ -167,7 +179,7 @@ def reset_password(reset: Reset, password: str, deps: Dependencies) -> str:
     if not reset.is_for(profile.token_version, profile.email):
         raise used
     try:
-        change_password(profile, password, deps, "password")
+        change_password(profile, password, deps, "password", deletes_keys=deletes_keys)
     except Conflict as error:
         raise used from error
     return profile.username

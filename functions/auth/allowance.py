@@ -92,27 +92,35 @@ def _by_mailbox(kind: str, email: str) -> list[Allowance]:
     return [Allowance(subject_id(f"{kind}{size}", box), size, interval) for size, interval in _MAILS]
 
 
-def use(connection: Connection, allowances: Sequence[Allowance]) -> int:
+def use(connection: Connection, allowances: Sequence[Allowance], *, is_uniform: bool = False) -> int:
     """Uses one of each allowance within the caller's transaction, or none if one of them is used up.
+
+    Args:
+        connection: the caller's.
+        allowances: what to use.
+        is_uniform: whether the same statements run if one is used up, so that their time tells nobody that it is.
 
     Returns:
         The milliseconds until all of them have one left; 0 if they had and it was used.
     """
-    levels = []
-    for allowance in allowances:
-        row = locked_row(connection, allowance.subject)
-        time = row.time if row is not None else connection.scalar(select(now())) or 0
-        levels.append((allowance, row, time, max(row.clears_at, time) if row is not None else time))
-    wait = max((clears_at - time - (each.size - 1) * each.interval for each, _, time, clears_at in levels), default=0)
-    if wait > 0:
-        return int(wait)
-    for allowance, row, time, clears_at in levels:
-        values = {"locked_until": time, "clears_at": clears_at + allowance.interval}
+    rows = [(each, locked_row(connection, each.subject)) for each in allowances]
+    waits = [
+        max(row.clears_at, row.time) - row.time - (each.size - 1) * each.interval
+        for each, row in rows
+        if row is not None
+    ]
+    wait = max(0, *waits) if waits else 0
+    if wait and not is_uniform:
+        return wait
+    for each, row in rows:
+        used = 0 if wait else each.interval
         if row is None:
-            connection.execute(insert(logins).values(subject=allowance.subject, **values))
+            values = {"subject": each.subject, "locked_until": now(), "clears_at": now() + used}
+            connection.execute(insert(logins).values(values))
         else:
-            connection.execute(update(logins).where(logins.c.subject == allowance.subject).values(values))
-    return 0
+            changed = {"locked_until": row.time, "clears_at": max(row.clears_at, row.time) + used}
+            connection.execute(update(logins).where(logins.c.subject == each.subject).values(changed))
+    return wait
 
 
 class RegistrationLimit:

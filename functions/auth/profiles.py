@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Row, bindparam, select, update
+from sqlalchemy import Column, Connection, Row, bindparam, delete, select, update
 
 from events.schema import AddressUnconfirmed
 from functions.auth.allowance import confirmations, use
 from functions.auth.tokens import NotAuthenticated
 from functions.state.database import Conflict, Database
 from functions.state.mails import ask_to_confirm
-from functions.state.schema import UserId, now, users
+from functions.state.schema import UserId, api_keys, now, users
 
 _COLUMNS: Final[tuple[Column[Any], ...]] = (
     users.c.id,
@@ -109,13 +109,14 @@ class Profiles:
             row = self._database.run(change)
         return _profile(row), asked[-1] if asked else None
 
-    def set_password(self, user: UserId, version: int, password_hash: str) -> None:
+    def set_password(self, user: UserId, version: int, password_hash: str, *, deletes_keys: bool = False) -> None:
         """Sets the password's hash and withdraws all tokens, unless that was done since the caller has looked.
 
         Args:
             user: the user.
             version: of the tokens, as the caller has seen it.
             password_hash: the hash of the new password.
+            deletes_keys: whether the user's API keys are deleted in the same transaction.
 
         Raises:
             Conflict: the password was changed, the tokens were withdrawn, or the account was deleted at the same time.
@@ -126,7 +127,11 @@ class Profiles:
 
         def change(connection: Connection) -> bool:
             # On a second try, after a commit whose confirmation was lost, the new hash is there already.
-            return bool(connection.execute(statement).rowcount) or connection.scalar(mine) is not None
+            if not connection.execute(statement).rowcount:
+                return connection.scalar(mine) is not None
+            if deletes_keys:
+                connection.execute(delete(api_keys).where(api_keys.c.owner == user))
+            return True
 
         if not self._database.run(change):
             raise Conflict("Your account was changed at the same time: log in and try again.")

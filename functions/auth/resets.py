@@ -23,18 +23,19 @@ class Resets:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def offer(self, username: str, address: str) -> PasswordForgotten | None:
+    def offer(self, username: str, address: str) -> PasswordForgotten:
         """Creates the mail with the link that resets the user's password.
 
-        For a username that nobody has, a mail to nobody is created: the same statements run, so the time of the
-        response does not tell whether there is such a user. notify abandons this mail, and sweep deletes it.
+        For a username that nobody has, and for a mailbox that got too many of these mails, a mail to nobody is created:
+        the same statements run, so the time of the response tells neither whether there is such a user nor whether
+        two usernames have one address. notify abandons this mail, and sweep deletes it.
 
         Args:
             username: as typed.
             address: the client's, for which the request is counted.
 
         Returns:
-            The event to emit; None if the mailbox got too many of these mails.
+            The event to emit.
 
         Raises:
             AllowanceUsedUp: there were too many requests from the client's network.
@@ -43,15 +44,14 @@ class Resets:
         number = secrets.randbelow(2**31)
         nobody = secrets.token_hex(16)
 
-        def offer(connection: Connection) -> PasswordForgotten | None:
+        def offer(connection: Connection) -> PasswordForgotten:
             allowances = by_network("resets", address, REQUESTS_PER_HOUR)
             if wait := use(connection, allowances):
                 raise AllowanceUsedUp(_TOO_MANY, wait, "resets", allowances)
             found = select(users.c.id, users.c.email).where(users.c.username == name, users.c.deleted_at.is_(None))
             row = connection.execute(found).one_or_none()
-            if use(connection, resets(row.email if row is not None else name)):
-                return None
-            event = PasswordForgotten(row.id if row is not None else nobody, number)
+            is_refused = use(connection, resets(row.email if row is not None else name), is_uniform=True)
+            event = PasswordForgotten(nobody if row is None or is_refused else row.id, number)
             offer_reset(connection, event)
             return event
 

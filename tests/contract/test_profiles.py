@@ -59,6 +59,21 @@ def test_new_password_replaces_the_old_one_and_withdraws_tokens(database: Databa
     assert profiles.get(ann).token_version == 2
 
 
+def test_new_password_deletes_the_users_keys_if_asked_to(database: Database, ann: UserId) -> None:
+    keys = ApiKeys(database)
+    bob = Accounts(database).add("Bob", "bob", PASSWORD, "bob@example.org").id
+    for owner in (ann, bob):
+        keys.create(owner, "backup", ["read"])
+    profiles = Profiles(database)
+    profiles.set_password(ann, 0, "hash 0")
+    assert len(keys.of(ann)) == 1
+    with pytest.raises(Conflict):
+        profiles.set_password(ann, 0, "hash 1", deletes_keys=True)
+    assert len(keys.of(ann)) == 1
+    profiles.set_password(ann, 1, "hash 2", deletes_keys=True)
+    assert (len(keys.of(ann)), len(keys.of(bob))) == (0, 1)
+
+
 def test_of_simultaneous_changes_of_the_password_one_counts(database: Database, ann: UserId) -> None:
     profiles = Profiles(database)
 

@@ -203,11 +203,10 @@ def test_forgotten_password_is_reset_once(platform: Platform, me: Client) -> Non
     assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert b'type="password"' in page.body
     assert page.headers["Referrer-Policy"] == "no-referrer"
-    me.call("GET", "/me")
+    program, _ = key_of(me, "read")
 
     def reset(password: str, to: str = link) -> Answer:
-        form = {"Content-Type": "application/x-www-form-urlencoded"}
-        return anonymous.call("POST", to, urlencode({"password": password}).encode(), form)
+        return post_form(anonymous, to, password=password)
 
     for bad in ("", "12345678", me.username):
         assert reset(bad).status == 422
@@ -217,6 +216,29 @@ def test_forgotten_password_is_reset_once(platform: Platform, me: Client) -> Non
     me.call("GET", "/me").problem(401)
     me.login(me.username, PASSWORD).problem(401)
     assert me.login(me.username, "another horse").status == 200
+    program.call("GET", "/jobs").problem(401)
+
+
+def test_link_works_only_while_the_user_has_the_address_that_it_was_sent_to(platform: Platform, me: Client) -> None:
+    anonymous = Client(platform.url)
+    anonymous.post_json("/password-reset", {"username": me.username})
+    link = reset_link(platform, me.username)
+    program, _ = key_of(me, "read")
+    move_to(me, f"new-{me.username}")
+    assert post_form(anonymous, link, password="another horse").status == 401
+    assert me.login(me.username, PASSWORD).status == 200
+    move_to(me, me.username)
+    assert post_form(anonymous, link, password="another horse", keep_keys="true").status == 200
+    assert me.login(me.username, "another horse").status == 200
+    assert program.call("GET", "/jobs").status == 200
+
+
+def move_to(me: Client, address: str) -> None:
+    assert change(me, "PATCH", "/me", email=address, password=PASSWORD).status == 200
+
+
+def post_form(client: Client, path: str, **fields: str) -> Answer:
+    return client.call("POST", path, urlencode(fields).encode(), {"Content-Type": "application/x-www-form-urlencoded"})
 
 
 class Browser:
