@@ -40,6 +40,9 @@ _HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*"
 #: The last label of what inet_aton(3) and so getaddrinfo(3) take for an IPv4 address: 127.1, 0x7f000001, 2130706433.
 _NUMBER: Final = re.compile(r"(.*\.)?(0x[0-9a-f]*|[0-9]+)", re.ASCII)
 _PORTS: Final = "443,8443"
+#: The lengths that a prefix of NAT64 may have (RFC 6052, 2.2). Bits 64 to 71 are not part of the IPv4 address.
+_NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)
+_BAD_NAT64: Final = "WEBHOOK_NAT64 must be IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits, such as 64:ff9b::/96."
 
 
 class AddressRefused(Mp3burstError):
@@ -94,14 +97,16 @@ class Policy:
     Attributes:
         networks: that webhooks may reach although they are not public, also by HTTP and on any port.
         ports: of public addresses.
+        nat64: prefixes with which the network of the installation translates IPv4 addresses (RFC 6052).
     """
 
     networks: tuple[Network, ...] = ()
     ports: frozenset[int] = frozenset({443, 8443})
+    nat64: tuple[ipaddress.IPv6Network, ...] = ()
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Reads ``WEBHOOK_NETWORKS`` (none by default) and ``WEBHOOK_PORTS`` (443 and 8443), separated by commas.
+        """Reads ``WEBHOOK_NETWORKS``, ``WEBHOOK_PORTS`` (443 and 8443) and ``WEBHOOK_NAT64``, separated by commas.
 
         Raises:
             BadSetting: one of them is invalid.
@@ -113,7 +118,13 @@ class Policy:
         ports = [int(text) if text.isdecimal() else 0 for text in _listed(environ, "WEBHOOK_PORTS", _PORTS)]
         if not all(0 < port < 1 << 16 for port in ports):
             raise BadSetting("WEBHOOK_PORTS must be port numbers, separated by commas.")
-        return cls(networks, frozenset(ports))
+        try:
+            nat64 = tuple(ipaddress.IPv6Network(text) for text in _listed(environ, "WEBHOOK_NAT64", ""))
+        except ValueError as error:
+            raise BadSetting(_BAD_NAT64) from error
+        if not all(prefix.prefixlen in _NAT64_LENGTHS for prefix in nat64):
+            raise BadSetting(_BAD_NAT64)
+        return cls(networks, frozenset(ports), nat64)
 
     def parse(self, url: str) -> Target:
         """Checks all of an address that can be checked without asking a name server.
@@ -161,11 +172,12 @@ class Policy:
         return addresses
 
     def _check(self, target: Target, address: str) -> None:
-        """Checks one IP address of the target's host."""
-        if self._is_listed(address):
+        """Checks one IP address of the target's host, or the IPv4 address for which it stands."""
+        reached = self._translated(address)
+        if self._is_listed(reached):
             return
         self._check_public(target)
-        if not is_public(address):
+        if not is_public(reached):
             raise AddressRefused("is not on the public internet: use one that is")
 
     def _check_public(self, target: Target) -> None:
@@ -174,6 +186,16 @@ class Policy:
         if target.port not in self.ports:
             allowed = " or ".join(map(str, sorted(self.ports)))
             raise AddressRefused(f"must have the port {allowed}")
+
+    def _translated(self, text: str) -> str:
+        """Returns the IPv4 address that NAT64 makes of an IPv6 address; any other address as it is."""
+        address = _parsed(text)
+        for prefix in self.nat64:
+            if isinstance(address, ipaddress.IPv6Address) and address in prefix:
+                packed = address.packed[:8] + address.packed[9:] if prefix.prefixlen < 96 else address.packed
+                start = prefix.prefixlen // 8
+                return str(ipaddress.IPv4Address(packed[start : start + 4]))
+        return text
 
     def _is_listed(self, text: str) -> bool:
         address = _parsed(text)

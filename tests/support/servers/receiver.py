@@ -1,5 +1,6 @@
 """A receiver of webhooks that answers as the test decides, or not at all."""
 
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ class Message:
 
 
 class Receiver:
-    """An HTTP server on a free port of 127.0.0.1; a context manager."""
+    """An HTTP server on a free port of 127.0.0.1, HTTPS with a context; a context manager."""
 
-    def __init__(self, answer: Callable[[Message], Answer] = lambda _: (200, {})) -> None:
+    def __init__(
+        self, answer: Callable[[Message], Answer] = lambda _: (200, {}), context: ssl.SSLContext | None = None
+    ) -> None:
         self.answer = answer
         self.messages: list[Message] = []
 
@@ -60,6 +63,10 @@ class Receiver:
                 pass  # the caller has left
 
         self._server = Server(("127.0.0.1", 0), Handler)
+        if context is not None:
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/hook?x=1"
 

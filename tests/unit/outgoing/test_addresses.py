@@ -145,6 +145,32 @@ def test_operator_can_allow_a_private_network_and_nothing_beside_it() -> None:
             LOCAL.resolve(LOCAL.parse(url))
 
 
+@pytest.mark.parametrize(
+    ("prefix", "public", "private"),
+    [
+        ("64:ff9b::/96", "64:ff9b::808:808", "64:ff9b::7f00:1"),
+        ("2001:db8::/32", "2001:db8:808:808::", "2001:db8:a9fe:a9fe::"),
+        ("2a00:100::/40", "2a00:100:8:808:8::", "2a00:100:a:0:1::"),
+        ("2a00::/48", "2a00:0:0:808:8:800::", "2a00:0:0:a00:0:100::"),
+        ("2a00::/56", "2a00:0:0:8:8:808::", "2a00:0:0:a:0:1::"),
+        ("2a00::/64", "2a00::8:808:800:0", "2a00::7f:0:100:0"),
+        ("2a00::/96", "2a00::808:808", "2a00::a00:1"),
+    ],
+)
+def test_address_behind_nat64_is_judged_by_the_ipv4_address(prefix: str, public: str, private: str) -> None:
+    policy = Policy.from_environ({"WEBHOOK_NAT64": prefix})
+    assert policy.parse(f"https://[{public}]/").host == public
+    with pytest.raises(AddressRefused):
+        policy.parse(f"https://[{private}]/")
+    assert policy.parse("https://[2606:4700::1111]/").host == "2606:4700::1111"
+
+
+@pytest.mark.parametrize("value", ["x", "64:ff9b::/95", "10.0.0.0/8", "64:ff9b::1/96"])
+def test_invalid_nat64(value: str) -> None:
+    with pytest.raises(BadSetting, match="WEBHOOK_NAT64"):
+        Policy.from_environ({"WEBHOOK_NAT64": value})
+
+
 @pytest.mark.parametrize("name", ["WEBHOOK_NETWORKS", "WEBHOOK_PORTS"])
 @pytest.mark.parametrize("value", ["x", "1.2.3.4/33", "0", "70000", "443;8443"])
 def test_invalid_settings(name: str, value: str) -> None:
