@@ -8,7 +8,19 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from scripts.benchmarks import chart, convert, end_to_end, events, knative, login, report, scale, timing, transfer
+from scripts.benchmarks import (
+    chart,
+    convert,
+    end_to_end,
+    events,
+    follow,
+    knative,
+    login,
+    report,
+    scale,
+    timing,
+    transfer,
+)
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.inputs import Inputs
 from scripts.benchmarks.report import Row
@@ -25,6 +37,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "fanout": end_to_end.fanout,
     "scale": scale.scale,
     "events": events.events,
+    "follow": follow.follow,
     "login": login.login,
     "knative": knative.knative,
 }
