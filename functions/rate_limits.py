@@ -3,7 +3,7 @@
 They follow draft-ietf-httpapi-ratelimit-headers-10: https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +27,10 @@ class RateLimit:
     unit: Literal["requests", "content-bytes", "concurrent-requests"] = "requests"
     window: int | None = None
     reset: int | None = None
+
+
+#: Is told of a limit, and tells the client.
+Tell = Callable[[RateLimit], None]
 
 
 def headers(limits: Iterable[RateLimit]) -> dict[str, str]:

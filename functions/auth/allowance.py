@@ -131,15 +131,17 @@ class RegistrationLimit:
         self._database = database
         self._per_hour = per_hour
 
-    def use(self, address: str) -> None:
-        """Counts a registration from this address.
+    def use(self, address: str) -> RateLimit | None:
+        """Counts a registration from this address; returns what is left for its network, None if there is no limit.
 
         Raises:
             AllowanceUsedUp: there were too many.
         """
         allowances = by_network("registrations", address, self._per_hour)
-        if allowances:
-            _use(self._database, allowances, "registrations", "Too many registrations from your network")
+        if not allowances:
+            return None
+        _use(self._database, allowances, "registrations", "Too many registrations from your network")
+        return self._database.read(lambda connection: _left(connection, "registrations", allowances))
 
 
 class WebhookLimit:
@@ -166,6 +168,17 @@ def _use(database: Database, allowances: Sequence[Allowance], name: str, message
         wait = database.run(lambda connection: use(connection, allowances))
     if wait:
         raise AllowanceUsedUp(message, wait, name, allowances)
+
+
+def _left(connection: Connection, name: str, allowances: Sequence[Allowance]) -> RateLimit:
+    """Returns what is left of the allowance of which the least is left."""
+    limits = []
+    for each in allowances:
+        query = select(logins.c.clears_at - now()).where(logins.c.subject == each.subject)
+        level = max(connection.scalar(query) or 0, 0)
+        left = each.size - -(-level // each.interval)
+        limits.append(RateLimit(name, each.size, max(0, left), window=each.size * each.interval // 1000))
+    return min(limits, key=lambda limit: limit.left)
 
 
 def subject_id(kind: str, text: str) -> str:

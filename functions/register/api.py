@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from functions.auth.limits import MAX_NAME, MAX_PASSWORD, MAX_TYPED_USERNAME, MAX_USERNAME, MIN_PASSWORD
-from functions.operation import JSON, Answer, Body, Id, Operation
+from functions.operation import JSON, LIMITS, Answer, Body, Id, Operation
 
 
 class Registration(Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ REGISTER: Final = Operation(
     "POST",
     "/register",
     "Register a user",
-    (Answer(201, "The user may log in. A mail asks to confirm the address.", NewUser),),
+    (Answer(201, "The user may log in. A mail asks to confirm the address.", NewUser, headers=LIMITS),),
     access="anyone",
     body=Body({JSON: Registration}),
     problems={

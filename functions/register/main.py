@@ -15,8 +15,9 @@ from functions.auth.allowance import AllowanceUsedUp, RegistrationLimit
 from functions.auth.limits import CONTROLS, MAX_USERNAME
 from functions.auth.passwords import password_fault
 from functions.email_address import is_public
-from functions.http_endpoint import Routes, Unprocessable, client_address, json_object, json_response
+from functions.http_endpoint import Routes, Unprocessable, client_address, json_object, json_response, tell_limit
 from functions.operation import check
+from functions.rate_limits import Tell
 from functions.register import api
 from functions.settings import number, switch
 from functions.state.database import shared
@@ -52,7 +53,7 @@ def _register(request: Request) -> Response:
     address = client_address(request, os.environ)
     record = functools.partial(security_log.record, "registration.refused", address=address)
     try:
-        user = add_user(json_object(request), address, dependencies())
+        user = add_user(json_object(request), address, dependencies(), functools.partial(tell_limit, request))
     except UsernameTaken:
         record(reason="taken")
         raise
@@ -66,7 +67,7 @@ def _register(request: Request) -> Response:
     return json_response(api.NewUser(user.id, user.username), 201)
 
 
-def add_user(form: dict[str, Any], address: str, deps: Dependencies) -> User:
+def add_user(form: dict[str, Any], address: str, deps: Dependencies, tell: Tell | None = None) -> User:
     """Adds the user in the form, an ``api.Registration``, and asks to confirm the address.
 
     The username doubles as the email address if ``email`` is missing or empty.
@@ -76,6 +77,7 @@ def add_user(form: dict[str, Any], address: str, deps: Dependencies) -> User:
         address: the client's, for which the registration is counted. Invalid ones are not counted, so that people may
             correct them; those whose username is taken are.
         deps: the dependencies.
+        tell: is told how many more registrations the client's network has.
 
     Raises:
         Unprocessable: fields are missing or invalid; the error names all of them.
@@ -83,7 +85,9 @@ def add_user(form: dict[str, Any], address: str, deps: Dependencies) -> User:
         UsernameTaken: the username already belongs to a user.
     """
     new = _validated(form)
-    deps.limit.use(address)
+    limit = deps.limit.use(address)
+    if limit is not None and tell is not None:
+        tell(limit)
     email = _email(new)
     if deps.outbox is None:
         return deps.accounts.add(new.name, new.username, new.password, email)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, and_, bindparam, case, func, or_, select
 from events.errors import Mp3burstError, PermanentFailure
 from events.schema import JobId
 from functions.media import BlobId
-from functions.rate_limits import RateLimit
+from functions.rate_limits import RateLimit, Tell
 from functions.settings import number
 from functions.state.blobs import Blobs, Grant, RenewingWriter
 from functions.state.database import Database
@@ -138,7 +138,7 @@ class Quota:
             jobs=int(number(environ, "QUOTA_JOBS", QUOTA_JOBS)), size=int(number(environ, "QUOTA_BYTES", QUOTA_BYTES))
         )
 
-    def begin(self, identity: Owner, size: int | None, overhead: int = 0) -> Grant:
+    def begin(self, identity: Owner, size: int | None, overhead: int = 0, tell: Tell | None = None) -> Grant:
         """Returns a grant for a new upload.
 
         Args:
@@ -146,6 +146,7 @@ class Quota:
             size: bytes to reserve, or None if the length is unknown; then RESERVATION_STEP bytes are reserved, or all
                 that are left if they are fewer.
             overhead: bytes of ``size`` that may not be the file's; they are reserved only if enough are left.
+            tell: is told what is left, with this upload.
 
         The grant raises:
             TooManyJobs: the user has too many uploads and conversions in progress.
@@ -156,7 +157,8 @@ class Quota:
             minimum = 0
         else:
             minimum = size - overhead
-        return functools.partial(self._grant_upload, identity=identity, size=size, minimum=minimum, is_new=True)
+        tell = tell or _tell_nobody
+        return functools.partial(self._grant_new, identity=identity, size=size, minimum=minimum, tell=tell)
 
     def grow(self, identity: Owner, size: int, minimum: int) -> Grant:
         """Returns a grant for an upload in progress: ``size`` bytes in all, or as many as are left.
@@ -164,7 +166,7 @@ class Quota:
         The grant raises:
             QuotaFull: fewer than ``minimum`` bytes are left.
         """
-        return functools.partial(self._grant_upload, identity=identity, size=size, minimum=minimum, is_new=False)
+        return functools.partial(self._grant_growth, identity=identity, size=size, minimum=minimum)
 
     def convert(self, owner: UserId, size: int, minimum: int, replaces: JobId | None = None) -> Grant:
         """Returns a grant for an MP3, or a piece of one: ``size`` bytes, or as many as are left.
@@ -181,24 +183,46 @@ class Quota:
         """
         return functools.partial(self._grant_mp3, owner=owner, size=size, minimum=minimum, job=replaces or "")
 
-    def _grant_upload(
-        self, connection: Connection, blob: str, *, identity: Owner, size: int, minimum: int, is_new: bool
+    def _grant_new(
+        self, connection: Connection, blob: str, *, identity: Owner, size: int, minimum: int, tell: Tell
     ) -> int:
-        if identity.role == _ADMIN or not (self.size or (self.jobs and is_new)):
+        if identity.role == _ADMIN or not (self.size or self.jobs):
             return size
+        used, in_progress = self._lock_and_count(connection, identity, blob)
+        if 0 < self.jobs <= in_progress:
+            raise TooManyJobs(in_progress, self.jobs)
+        granted = self._granted(used, size, minimum)
+        if self.jobs:
+            tell(RateLimit("jobs", self.jobs, self.jobs - in_progress - 1, "concurrent-requests"))
+        if self.size:
+            tell(RateLimit("storage", self.size, self.size - used - granted, "content-bytes"))
+        return granted
+
+    def _grant_growth(self, connection: Connection, blob: str, *, identity: Owner, size: int, minimum: int) -> int:
+        if identity.role == _ADMIN or not self.size:
+            return size
+        used, _ = self._lock_and_count(connection, identity, blob)
+        return self._granted(used, size, minimum)
+
+    def _lock_and_count(self, connection: Connection, identity: Owner, blob: str) -> tuple[int, int]:
+        """Locks the user's row; returns bytes and uploads in progress without this blob."""
         connection.execute(_LOCK_USER, {"owner": identity.user})
         used, in_progress = connection.execute(_USAGE, {"owner": identity.user, "own": blob, "job": ""}).one()
-        if is_new and 0 < self.jobs <= in_progress:
-            raise TooManyJobs(in_progress, self.jobs)
-        left = max(self.size - int(used), 0)
-        if self.size and max(minimum, 1) > left:
+        return int(used), int(in_progress)
+
+    def _granted(self, used: int, size: int, minimum: int) -> int:
+        """Returns how many of ``size`` bytes an upload gets."""
+        if not self.size:
+            return size
+        left = max(self.size - used, 0)
+        if max(minimum, 1) > left:
             raise QuotaFull(
                 f"You may store {self.size} bytes of videos and MP3s, and {left} are left: "
                 "delete a job that you no longer need.",
                 self.size,
                 left,
             )
-        return min(size, left) if self.size else size
+        return min(size, left)
 
     def _grant_mp3(self, connection: Connection, blob: str, *, owner: UserId, size: int, minimum: int, job: str) -> int:
         if not self.size or connection.scalar(_LOCK_USER, {"owner": owner}) == _ADMIN:
@@ -213,6 +237,10 @@ class Quota:
                 left,
             )
         return min(size, left)
+
+
+def _tell_nobody(_: RateLimit) -> None:
+    pass
 
 
 class Reservation:

@@ -8,8 +8,9 @@ from flask import Request, Response
 
 from events.schema import VideoUploaded
 from functions.auth.tokens import Identity
-from functions.http_endpoint import Routes, Unprocessable, json_response
+from functions.http_endpoint import Routes, Unprocessable, json_response, tell_limit
 from functions.media import Description
+from functions.rate_limits import Tell
 from functions.state.jobs import Job, NewJob, new_job_id
 from functions.state.outbox import REQUEST_BUDGET
 from functions.state.quota import Reservation
@@ -42,11 +43,19 @@ def _upload(request: Request) -> Response:
             raise TooLarge(deps.max_bytes)
         deps.space.require(request.content_length or 0)
         with deps.receiving(request, identity):
-            job = create_job(read(request), identity, key, deps, request.content_length)
+            tell = functools.partial(tell_limit, request)
+            job = create_job(read(request), identity, key, deps, request.content_length, tell)
     return json_response(api.NewJob(job.id, job.video), 202, {"Location": f"/jobs/{job.id}"})
 
 
-def create_job(form: Form, identity: Identity, key: str | None, deps: Dependencies, length: int | None = None) -> Job:
+def create_job(
+    form: Form,
+    identity: Identity,
+    key: str | None,
+    deps: Dependencies,
+    length: int | None = None,
+    tell: Tell | None = None,
+) -> Job:
     """Stores the file, records its job, and publishes VideoUploaded. A request that fails leaves nothing behind.
 
     Args:
@@ -55,6 +64,7 @@ def create_job(form: Form, identity: Identity, key: str | None, deps: Dependenci
         key: the Idempotency-Key; no job has it yet.
         deps: the function's dependencies.
         length: bytes of the request, if known; up to ``form.overhead`` of them are not the file's.
+        tell: is told what is left of the owner's quota.
 
     Returns:
         The job: of concurrent requests with the same key all get the same one.
@@ -71,7 +81,7 @@ def create_job(form: Form, identity: Identity, key: str | None, deps: Dependenci
     parse_options(form.fields)  # Those before the file: a mistake in them is reported before 4 GB are received.
     new_id = new_job_id()
     description = Description(identity.user, new_id, form.filename, "application/octet-stream")
-    grant = deps.quota.begin(identity, length or None, form.overhead)
+    grant = deps.quota.begin(identity, length or None, form.overhead, tell)
     with deps.blobs.writing(deps.media, "videos", description, grant) as video:
         reservation = Reservation(deps.blobs, video.blob, video.granted, functools.partial(deps.quota.grow, identity))
         checks = StreamChecks(reservation, deps.max_bytes, space=deps.space)

@@ -173,7 +173,10 @@ def use(database: Database, address: str, times: int, per_hour: float = 10) -> i
 
 
 def test_registrations_are_limited_by_network_and_site(database: Database) -> None:
-    assert use(database, "192.0.2.1", 12) == 10
+    limit = RegistrationLimit(database, 10).use("192.0.2.1")
+    assert limit is not None
+    assert (limit.name, limit.quota, limit.left, limit.window) == ("registrations", 10, 9, 3600)
+    assert use(database, "192.0.2.1", 12) == 9
     with pytest.raises(AllowanceUsedUp, match=r"^Too many registrations from your network: wait 3.. s") as refused:
         RegistrationLimit(database, 10).use("192.0.2.1")
     assert 350 <= refused.value.retry_after <= 360

@@ -184,6 +184,15 @@ def test_the_overhead_of_a_form_does_not_count(deps: Dependencies) -> None:
     send(SOUND, overhead=1000)
 
 
+def test_upload_is_told_what_is_left_with_it(deps: Dependencies) -> None:
+    told: dict[str, tuple[int, int]] = {}
+    quota = Quota(jobs=5, size=1000)
+    for length in (100, 50):
+        grant = quota.begin(ADA, length, tell=lambda limit: told.update({limit.name: (limit.quota, limit.left)}))
+        deps.uploads.begin(ADA.user, "a.wav", Options(), "", length, grant)
+    assert told == {"jobs": (5, 3), "storage": (1000, 850)}
+
+
 def test_a_repeated_transaction_does_not_count_its_own_blob(deps: Dependencies) -> None:
     """The first try was committed, but its answer was lost."""
     deps = with_quota(deps, jobs=1, size=SIZE)

@@ -130,11 +130,15 @@ def test_confirming_and_unsubscribing(platform: Platform) -> None:
 def test_registrations_from_one_network_are_limited(platform: Platform) -> None:
     client = Client(platform.url)
     statuses = []
+    left = []
     for n in range(12):
         form = {"name": "Eve", "username": f"eve{n}", "password": PASSWORD, "email": "eve@example.com"}
         answer = client.register(**form)
         statuses.append(answer.status)
+        left += re.findall(r'"registrations";r=(\d+)', answer.headers["RateLimit"])
     assert statuses[0] == 201
+    assert left == sorted(left, key=int, reverse=True)
+    assert len(left) == 12
     assert statuses[-1] == 429
     assert 1 <= int(answer.headers["Retry-After"]) <= 360
     assert answer.headers["RateLimit-Policy"] == '"registrations";q=10;w=3600'

@@ -1,5 +1,6 @@
 """Handles /files: resumable uploads by tus 1.0 (https://tus.io/protocols/resumable-upload)."""
 
+import functools
 import sys
 from email.utils import formatdate
 from typing import Final
@@ -8,7 +9,7 @@ from flask import Request, Response
 
 from events.errors import Mp3burstError
 from functions.auth.tokens import Identity
-from functions.http_endpoint import BadRequest, Routes, Unprocessable
+from functions.http_endpoint import BadRequest, Routes, Unprocessable, tell_limit
 from functions.upload.callback import take_callback
 from functions.upload.dependencies import Dependencies, authorize, dependencies
 from functions.upload.limits import TooLarge
@@ -82,7 +83,7 @@ def _create(request: Request) -> Response:
         _check_body(request, length if length is not None else deps.max_bytes)
     checksum = _checksum(request)
     deps.space.require(length or 0)
-    grant = deps.quota.begin(identity, length)
+    grant = deps.quota.begin(identity, length, tell=functools.partial(tell_limit, request))
     upload = deps.uploads.begin(identity.user, base_name(filename), options, metadata, length, grant)
     if has_body:
         try:
