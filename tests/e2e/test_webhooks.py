@@ -114,7 +114,7 @@ def test_user_whose_calls_are_used_up_waits(hooked: Platform, user: Client) -> N
         delivery = user.call("POST", f"/webhooks/{webhook}/ping").json()["delivery"]
         wait_for(lambda: receiver.posts, "the ping")
         subject = subject_id("webhook-calls", user.call("GET", "/me").json()["id"])
-        full = logins.update().where(logins.c.subject == subject).values(clears_at=logins.c.clears_at + 196_001)
+        full = logins.update().where(logins.c.subject == subject).values(clears_at=logins.c.clears_at + 256_001)
         database = Database(f"sqlite:///{hooked.data / 'mp3burst.db'}")
         database.run(lambda connection: connection.execute(full))
         database.close()
@@ -124,7 +124,7 @@ def test_user_whose_calls_are_used_up_waits(hooked: Platform, user: Client) -> N
             user.call("POST", f"/webhooks/deliveries/{delivery}/resend"),
         ):
             answer.problem(429)
-            assert int(answer.headers["Retry-After"]) <= 2
+            assert int(answer.headers["Retry-After"]) <= 62
         assert [message.method for message in receiver.messages] == ["OPTIONS", "POST"]
         assert create(Client(hooked.url).sign_up(), receiver.url).status == 201
 
