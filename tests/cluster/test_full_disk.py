@@ -16,8 +16,7 @@ def test_pod_that_fills_its_temporary_directory_is_evicted(cluster: Cluster) -> 
     def is_evicted() -> bool:
         # Calls keep the pod from being scaled to zero before the kubelet measures its volumes, every 10 s.
         assert me.call("POST", "/validate").status == 200
-        found = cluster.get("events", "--field-selector", f"reason=Evicted,involvedObject.name={pod}")
-        return any("exceeds the limit" in event["message"] for event in found)
+        return any("exceeds the limit" in reason for reason in cluster.evictions(pod))
 
     until(is_evicted, "the eviction of the pod")
     assert me.call("POST", "/validate").status == 200
