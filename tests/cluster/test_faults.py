@@ -157,7 +157,7 @@ def test_conversion_of_a_killed_pod_is_finished_by_another(cluster: Cluster, tmp
     minute = tmp_path / "minute.m4a"
     long = tmp_path / "long.m4a"
     run("-f", "lavfi", "-i", NOISE.format(seconds=60, rate=48000), "-c:a", "aac", minute)
-    run("-stream_loop", 29, "-i", minute, "-c", "copy", long)
+    run("-stream_loop", 11, "-i", minute, "-c", "copy", long)
     me = User.of(cluster)
     with long.open("rb") as file:
         job = me.upload(file, "long.m4a")["job"]
@@ -172,6 +172,6 @@ def test_conversion_of_a_killed_pod_is_finished_by_another(cluster: Cluster, tmp
 
     until(ended, "the job's end", 200)
     ended_job = me.job(job)
-    assert (ended_job["status"], ended_job["duration"]) == ("done", pytest.approx(1800, abs=2))
+    assert (ended_job["status"], ended_job["duration"]) == ("done", pytest.approx(720, abs=2))
     until(lambda: cluster.mail_ids(me.username), "the mail")
     assert len(cluster.mail_ids(me.username)) == 1

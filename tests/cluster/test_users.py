@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import Cluster, User, follow, until
+from tests.e2e.client import wave_bytes
 from tests.support.clips import NOISE, run
 
 MINUTES = 12
@@ -26,10 +27,8 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("gateway", [False, True], ids=["own hosts", "gateway"])
-def test_from_register_to_download(cluster: Cluster, film: Path, gateway: bool) -> None:
-    me = User.of(cluster, gateway)
-    assert me.call("POST", "/validate").json()["username"] == me.username
+def test_a_film_from_register_to_download_through_the_gateway(cluster: Cluster, film: Path) -> None:
+    me = User.of(cluster)
     with film.open("rb") as file:
         chunks = iter(lambda: file.read(1 << 20), b"")
         answer = me.upload_raw(chunks, "video/x-matroska", filename="film.mkv", bitrate="128k")
@@ -54,13 +53,27 @@ def test_from_register_to_download(cluster: Cluster, film: Path, gateway: bool) 
     part = me.download(job["mp3"], Range="bytes=1000000-1999999")
     assert (full.status, len(full.body)) == (200, int(full.headers["Content-Length"]))
     assert (part.status, part.body) == (206, full.body[1000000:2000000])
+    assert follow(cluster, link_of_the_mail(cluster, me)) == (200, full.body)
 
-    until(lambda: cluster.mails(me.username), "the mail")
-    (mail,) = cluster.mails(me.username)
+
+def test_every_function_has_a_host_of_its_own(cluster: Cluster) -> None:
+    me = User.of(cluster, gateway=False)
+    assert me.call("POST", "/validate").json()["username"] == me.username
+    job = me.convert(io.BytesIO(wave_bytes(2)), "a.wav")
+    full = me.download(job["mp3"])
+    assert full.status == 200
+    assert follow(cluster, link_of_the_mail(cluster, me)) == (200, full.body)
+
+
+def link_of_the_mail(cluster: Cluster, user: User) -> str:
+    """Returns the link to the MP3 in the only mail to a user."""
+    until(lambda: cluster.mail_ids(user.username), "the mail")
+    (mail,) = cluster.mails(user.username)
     body = mail.get_body(("plain",))
     assert body is not None
-    (link,) = set(re.findall(r"https?://\S+/download\S+", body.get_content()))
-    assert follow(cluster, link) == (200, full.body)
+    links: set[str] = set(re.findall(r"https?://\S+/download\S+", body.get_content()))
+    (link,) = links
+    return link
 
 
 def test_the_gateway_passes_on_the_rejection_of_a_file_that_is_not_a_video(cluster: Cluster) -> None:
