@@ -13,6 +13,7 @@ from functions.state.jobs import Job
 from functions.state.schema import blobs, jobs, now
 
 #: Milliseconds that a replaced tag stays for the downloads that have begun with it; a request takes 600 s at most.
+#: Until then it counts towards the quota: otherwise changes could fill the disk.
 _GRACE: Final = TTL
 
 
@@ -58,7 +59,7 @@ class Tags:
         seen = update(jobs).where(jobs.c.id == job.id, jobs.c.owner == job.owner, jobs.c.state == "done", is_same)
         values = {"sound_at": tag.sound_at, "mp3_size": tag.mp3_size, "mp3_crc32": tag.mp3_crc32}
         changed = seen.values(tag=tag.blob, **values)
-        kept = update(blobs).where(blobs.c.id == job.tag).values(expires_at=now() + _GRACE, size=0)
+        kept = update(blobs).where(blobs.c.id == job.tag).values(expires_at=now() + _GRACE)
 
         def replace(connection: Connection) -> bool:
             if not connection.execute(changed).rowcount:

@@ -5,7 +5,7 @@ import zlib
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from events.schema import JobId
 from functions.auth.tokens import Identity
@@ -96,7 +96,7 @@ def test_second_change_replaces_the_tag_but_not_at_once(deps: Tagging, job: JobI
         assert (begin + download.read())[: download.stat.size].endswith(SOUND)
     assert swept == []
     third = deps.jobs.get(job, ADA.user)
-    assert (second.tag, 0, False) in rows(database)
+    assert second.tag in {blob for blob, size, is_retained in rows(database) if size and not is_retained}
     assert (third.tag, tags.size_of(content_of(deps, job)), True) in rows(database)
 
 
@@ -132,6 +132,16 @@ def test_tag_counts_towards_the_quota(deps: Tagging, job: JobId) -> None:
     with pytest.raises(QuotaFull):
         tagging.change(job, ADA, api.TagChange(title="x" * 900), full)
     assert tagging.show(job, ADA, deps).title == "Second"
+
+
+def test_replaced_tags_count_as_long_as_they_are_stored(deps: Tagging, job: JobId, database: Database) -> None:
+    limited = replace(deps, quota=Quota(size=len(FIRST + SOUND) + 10 * len(FIRST)))
+    with pytest.raises(QuotaFull):
+        for number in range(20):
+            tagging.change(job, ADA, api.TagChange(title=str(number)), limited)
+    past = update(blobs).where(blobs.c.expires_at.is_not(None)).values(expires_at=now() - 1)
+    database.run(lambda connection: connection.execute(past))
+    assert tagging.change(job, ADA, api.TagChange(title="later"), limited).title == "later"
 
 
 def test_only_the_owner_of_an_mp3_has_its_tags(deps: Tagging, job: JobId) -> None:
