@@ -1,4 +1,4 @@
-"""Users whom an identity provider, or a proxy in front, logs in: which account there is which user here.
+"""Users whom an identity provider logs in: which account there is which user here.
 
 The provider and its own id for the account say who it is. An email address does not: whoever gets an address later must
 not get the account of whoever had it before.
@@ -26,6 +26,13 @@ class AccountExists(Mp3burstError):
     """A user with this confirmed address exists, whom nobody has linked to the account at the provider."""
 
     status = 409
+
+
+class OtherAddress(Mp3burstError):
+    """The user has not confirmed the address of the account at the provider, so the two are not linked."""
+
+    status = 403
+    reason = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class ExternalLogins:
         """Adds a user without a password for the person, and returns it; if another login was first, that one's.
 
         The address counts as confirmed and is the username, unless somebody has taken this username without ever
-        confirming the address.
+        confirming the address, or it is too long in the form in which usernames are stored.
 
         Raises:
             AccountExists: a user has confirmed the address.
@@ -106,7 +113,11 @@ class ExternalLogins:
     def link(self, person: Person, user: UserId) -> None:
         """Lets the person log in as this user from now on; doing it again changes nothing.
 
+        The user must have confirmed the person's address: otherwise whoever finds out a password could keep a way into
+        the account that outlives it.
+
         Raises:
+            OtherAddress: the user has not confirmed the person's address.
             Conflict: the person logs in as another user, or the account was deleted at the same time.
         """
         owner = select(external_logins.c.owner).where(external_logins.c.id == person.id)
@@ -117,6 +128,8 @@ class ExternalLogins:
                 return False
             found = connection.scalar(owner)
             if found is None:
+                if connection.scalar(_confirmed(person.email).where(users.c.id == user)) is None:
+                    raise OtherAddress("This account has another email address: use the one that has yours.")
                 connection.execute(_link(person, user))
             return found in (None, user)
 
@@ -136,6 +149,6 @@ def _confirmed(email: str) -> Any:
 def _free_username(connection: Connection, person: Person) -> str:
     username = normalize_username(person.email)
     taken = select(users.c.id).where(users.c.username == username)
-    if connection.scalar(taken) is None:
+    if username and connection.scalar(taken) is None:
         return username
     return f"{username[: MAX_USERNAME - 9]}#{person.id[:8]}"

@@ -17,7 +17,7 @@ from events.errors import Mp3burstError, TryAgain
 from functions import security_log
 from functions.auth.accounts import Accounts, User, WrongCredentials
 from functions.auth.authentication import authenticate
-from functions.auth.external_logins import AccountExists, ExternalLogins, Person
+from functions.auth.external_logins import AccountExists, ExternalLogins, OtherAddress, Person
 from functions.auth.sessions import ForeignOrigin, cookie, login_cookie, login_cookie_name, require_own_origin
 from functions.auth.throttle import Throttle, TooManyFailures
 from functions.auth.tokens import NotAuthenticated, Signer, Verifier
@@ -36,7 +36,7 @@ _PERSON: Final = "sso-person"
 _PATH: Final = re.compile(r"/(?:[\w.~%-][\w./~%?=&-]*)?", re.ASCII)
 _DEFAULT_PATH: Final = "/docs"
 #: What a person reads as a page; anything else is an internal error.
-_FOR_PEOPLE: Final = (LoginRefused, ForeignOrigin, TryAgain, TooManyFailures, Conflict)
+_FOR_PEOPLE: Final = (LoginRefused, ForeignOrigin, OtherAddress, TryAgain, TooManyFailures, Conflict)
 
 
 class NoProvider(Mp3burstError):

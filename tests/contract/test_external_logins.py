@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection, func, select
 
 from functions.auth.accounts import Accounts, WrongCredentials
-from functions.auth.external_logins import AccountExists, ExternalLogins, Person
+from functions.auth.external_logins import AccountExists, ExternalLogins, OtherAddress, Person
 from functions.auth.profiles import Profiles
 from functions.state.database import Conflict, Database
 from functions.state.deleted_users import DeletedUsers
@@ -73,6 +73,27 @@ def test_user_who_has_confirmed_the_address_is_linked_and_not_replaced(database:
     found = logins.find(ANN)
     assert found is not None
     assert found.id == ann.id
+
+
+def test_only_the_user_who_has_confirmed_the_address_is_linked(database: Database) -> None:
+    """Whoever has found out Eve's password cannot keep a way into her account that outlives it."""
+    logins = ExternalLogins(database)
+    accounts = Accounts(database)
+    accounts.add("Ann", "ann", "correct horse", "ann@example.org")
+    eve = accounts.add("Eve", "eve", "correct horse", "eve@example.org")
+    dan, _ = accounts.register("Dan", "dan", "correct horse", "ann@example.org")
+    for other in (eve, dan):
+        with pytest.raises(OtherAddress):
+            logins.link(ANN, other.id)
+    assert logins.find(ANN) is None
+
+
+def test_address_that_is_too_long_for_a_username_gets_another(database: Database) -> None:
+    """Case folding makes three letters of one here."""
+    domain = ".".join(["\ufb03" * 20] * 5)
+    long = [dataclasses.replace(ANN, subject=str(n), email=f"{n}@{domain}.org") for n in range(2)]
+    usernames = [ExternalLogins(database).create(person).username for person in long]
+    assert all(username.startswith("#") for username in usernames)
 
 
 def test_username_of_somebody_who_has_not_confirmed_the_address_is_not_in_the_way(database: Database) -> None:
