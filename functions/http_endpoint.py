@@ -36,6 +36,9 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 #: The largest JSON request, in bytes.
 JSON_LIMIT: Final = 64 << 10
+#: Brackets and commas in a JSON request, those in texts included: shorter requests cannot have as many. Each may stand
+#: for a value that takes 60 bytes or more of memory.
+_MAX_VALUES: Final = JSON_LIMIT
 #: The longest header field and the longest path with its query, in bytes. gunicorn has the same limit per line, but
 #: joins up to 100 lines of the same field.
 _FIELD_LIMIT: Final = 8 << 10
@@ -185,11 +188,14 @@ def json_object(request: Request, limit: int = JSON_LIMIT) -> dict[str, Any]:
     """Returns the request's body, a JSON object.
 
     Raises:
-        BadRequest: it is not a JSON object, or is larger than ``limit`` bytes.
+        BadRequest: it is not a JSON object, is larger than ``limit`` bytes, or has too many values.
     """
     request.max_content_length = limit
     try:
-        value = json.loads(request.get_data(cache=False))
+        data = request.get_data(cache=False)
+        if sum(map(data.count, (b"[", b"{", b","))) > _MAX_VALUES:
+            raise BadRequest("The request has too many values: send fewer.")
+        value = json.loads(data)
     except RequestEntityTooLarge as error:
         raise BadRequest(f"The request is too large: send a JSON object of at most {limit >> 10} KiB.") from error
     except (ValueError, RecursionError) as error:

@@ -35,6 +35,7 @@ def op(method: str, path: str) -> Operation:
 ROUTES = Routes(
     {
         op("GET", "/things"): lambda _: json_response({"name": "Größe"}),
+        op("POST", "/large"): lambda request: json_response(json_object(request, 1 << 20), 201),
         op("POST", "/things"): lambda request: json_response(json_object(request), 201, {"Location": "/things/1"}),
         op("GET", "/things/{thing}"): lambda _, thing: json_response(thing),
         op("DELETE", "/things/{thing}"): lambda _, thing: Response(status=204),  # noqa: ARG005 - the router's names
@@ -138,6 +139,13 @@ def test_body_size_limit() -> None:
     fits = b'{"a":"' + b"x" * (JSON_LIMIT - 8) + b'"}'
     assert ask("POST", "/things", fits).status_code == 201
     assert "64 KiB" in str(problem(ask("POST", "/things", fits + b" "), 400)["detail"])
+
+
+def test_body_of_many_values_is_refused() -> None:
+    """In a few megabytes there are enough empty lists to fill the memory of an instance."""
+    many = b'{"a":[' + b"[]," * 70_000 + b"[]]}"
+    assert "too many values" in str(problem(ask("POST", "/large", many), 400)["detail"])
+    assert ask("POST", "/large", b'{"a":"' + b"x" * 200_000 + b'"}').status_code == 201
 
 
 def test_unread_body_is_left_to_the_server() -> None:
