@@ -39,7 +39,9 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Mp3burstError as error:
-            click.echo(f"mp3burst: {error}", err=True)
+            from client.display import printable
+
+            click.echo(f"mp3burst: {printable(str(error))}", err=True)
             ctx.exit(getattr(error, "exit_status", 1))
         except KeyboardInterrupt:
             ctx.exit(_INTERRUPTED)
@@ -234,8 +236,8 @@ def jobs(limit: int, as_json: bool) -> None:
         return
     for job in found:
         state = job["stage"] if job["status"] != "converting" else f"{job['stage']} {job['progress']:.0%}"
-        line = f"{job['job']}  {job['created'][:16]}  {state:<13}  {printable(job['filename'])}"
-        click.echo(line + (f": {printable(job['error'])}" if job["error"] else ""))
+        line = f"{job['job']}  {job['created'][:16]}  {state:<13}  {job['filename']}"
+        click.echo(printable(line + (f": {job['error']}" if job["error"] else "")))
 
 
 @mp3burst.command()
@@ -253,14 +255,13 @@ def download(ids: tuple[str, ...], directory: Path | None, overwrite: bool) -> N
 
 
 def _download(server: "Server", id_: str, directory: Path, is_overwriting: bool, display: "Display") -> None:
-    from client.display import printable
     from client.download import download as fetch
+    from functions.mp3.names import mp3_file_name
 
     job = server.json("GET", f"/jobs/{_job(id_)}")
     if job["status"] != "done":
         raise ClientError(job["error"] or "The job is not done yet: mp3burst jobs shows how far it is.")
-    name = Path(printable(job["filename"]).replace("\\", "/")).stem or "audio"
-    target = directory / f"{name}.mp3"
+    target = directory / mp3_file_name(job["filename"])
     if target.exists() and not is_overwriting:
         raise ClientError(f"{target} exists: name another directory with -o, or replace it with --overwrite.")
     fetch(server, job["mp3"], target, lambda done, total: display.update(id_, "downloading", done, total))
@@ -294,7 +295,7 @@ def _each(ids: tuple[str, ...], action: Callable[[str], object]) -> None:
             if error.exit_status != ClientError.exit_status:
                 raise
             has_failed = True
-            click.echo(f"{printable(id_)}: {error}", err=True)
+            click.echo(printable(f"{id_}: {error}"), err=True)
     if has_failed:
         sys.exit(ClientError.exit_status)
 
@@ -332,7 +333,7 @@ def list_keys(username: str | None, as_json: bool) -> None:
         return
     for key in found:
         used = key["last_used"] or "never used"
-        click.echo(f"{key['id']}  {used:<10}  {','.join(key['scopes']):<26}  {printable(key['name'])}")
+        click.echo(printable(f"{key['id']}  {used:<10}  {','.join(key['scopes']):<26}  {key['name']}"))
 
 
 @keys.command("create")
@@ -349,7 +350,9 @@ def list_keys(username: str | None, as_json: bool) -> None:
 @click.pass_obj
 def create_key(username: str | None, name: str, scopes: tuple[str, ...]) -> None:
     """Creates an API key and prints it."""
-    click.echo(_with_password(username).json("POST", "/keys", {"name": name, "scopes": scopes})["key"])
+    from client.display import printable
+
+    click.echo(printable(_with_password(username).json("POST", "/keys", {"name": name, "scopes": scopes})["key"]))
 
 
 @keys.command("rm")

@@ -23,10 +23,15 @@ def download(server: Server, fid: str, target: Path, on_progress: Callable[[int,
     Args:
         server: where it is.
         fid: the id of the MP3.
-        target: the file, which is replaced if it exists. The bytes so far are beside it, in a file ``.NAME.FID.part``.
+        target: the file, which is replaced if it exists. The bytes so far are beside it, in a file ``.FID.part``.
         on_progress: is told how many bytes are there, and how many there will be.
+
+    Raises:
+        ClientError: it cannot be written, or the server has named it by something else than an id.
     """
-    part = target.parent / f".{target.name}.{fid}.part"
+    if not (fid.isascii() and fid.isalnum()):
+        raise ClientError(f"{server.url} does not answer as mp3burst does: check the address.")
+    part = target.parent / f".{fid}.part"
     retries = Retries()
     reached = -1
     while True:
@@ -48,7 +53,7 @@ def _continue(server: Server, fid: str, part: Path, on_progress: Callable[[int, 
     """Downloads what is missing from the part; the part is complete when it returns."""
     with part.open("ab") as file:
         offset = file.tell()
-        # An MP3 never changes, and its id is its ETag.
+        # Its id is its ETag until its tags are changed. Then the bytes so far are downloaded again.
         headers = {"Range": f"bytes={offset}-", "If-Range": f'"{fid}"'} if offset else {}
         try:
             response = server.request("GET", f"/download?fid={quote(fid)}", headers=headers, stream=True)

@@ -38,7 +38,13 @@ CHILD_MAY_IMPORT = {
     "functions.convert.track_list",
 }
 #: What the command line shares with the server: the options, and the converter for --local.
-CLIENT_MAY_IMPORT = ("events.errors", "functions.options", "functions.convert.__main__", "functions.convert.cpus")
+CLIENT_MAY_IMPORT = (
+    "events.errors",
+    "functions.options",
+    "functions.mp3.names",
+    "functions.convert.__main__",
+    "functions.convert.cpus",
+)
 #: The layers, lowest first. A module imports from its own folder and from lower layers; deployables are above all of
 #: them. Files of one layer do not import each other.
 LAYERS = (

@@ -3,22 +3,17 @@
 import functools
 import hashlib
 import itertools
-import re
+import unicodedata
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from events.schema import JobId
 from functions.download.archive import Archive, Entry
 from functions.download.export import date, read_chunks
 from functions.media import Media, open_mp3
-from functions.mp3.names import mp3_name
+from functions.mp3.names import mp3_file_name
 from functions.state.jobs import Job, JobNotFound, Jobs, is_job_id
 from functions.state.schema import UserId
-
-#: What some file system does not take in a name.
-_UNSAFE: Final = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
-#: A name cannot end like this on Windows, and one that begins with a period is hidden elsewhere.
-_EDGES: Final = " ."
 
 
 class Zip(NamedTuple):
@@ -55,13 +50,17 @@ def _entry(job: Job, names: set[str], media: Media) -> Entry:
             size = reader.stat.size
     time = date(job.finished_at or job.created_at)
     crc32 = None if job.mp3_crc32 is None else int(job.mp3_crc32, 16)
-    return Entry(_unique(mp3_name(job.filename), names), size, time, functools.partial(read_chunks, open_), crc32)
+    return Entry(_unique(mp3_file_name(job.filename), names), size, time, functools.partial(read_chunks, open_), crc32)
 
 
 def _unique(name: str, names: set[str]) -> str:
-    """Returns a name that every file system takes and that is not in ``names``, whatever the case; adds it to them."""
-    stem = _UNSAFE.sub("_", name).removesuffix(".mp3").strip(_EDGES) or "audio"
+    """Returns a name that no file system takes for one in ``names``, whatever the case; adds it to them."""
+    stem = name.removesuffix(".mp3")
     numbered = itertools.chain([stem], (f"{stem} ({n})" for n in itertools.count(2)))
-    chosen = next(each for each in numbered if each.casefold() not in names)
-    names.add(chosen.casefold())
+    chosen = next(each for each in numbered if _folded(each) not in names)
+    names.add(_folded(chosen))
     return f"{chosen}.mp3"
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

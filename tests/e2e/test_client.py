@@ -155,7 +155,7 @@ def test_a_cut_off_download_continues(terminal: Terminal, me: Client) -> None:
     with sound(terminal.home / "a.wav").open("rb") as file:
         job = me.convert(file, "a.wav")
     mp3 = me.download(job["mp3"]).body
-    (terminal.home / f".a.mp3.{job['mp3']}.part").write_bytes(b"begun" + mp3[5:1000])
+    (terminal.home / f".{job['mp3']}.part").write_bytes(b"begun" + mp3[5:1000])
 
     terminal.mp3burst("download", job["job"])
 
