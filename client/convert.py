@@ -61,11 +61,16 @@ class Outcome:
 class _Uploaded:
     """What became of an upload: a job, or an error."""
 
-    def __init__(self, task: Task, content: str = "", job: str = "", error: Mp3burstError | None = None) -> None:
+    def __init__(self, task: Task, content: str = "", job: str = "", error: Exception | None = None) -> None:
         self.task = task
         self.content = content
         self.job = job
         self.error = error
+
+    @property
+    def ends_all(self) -> bool:
+        """Whether the next file would fare no better: the key or the server is at fault, or the program."""
+        return isinstance(self.error, NotLoggedIn | TryAgain) or not isinstance(self.error, Mp3burstError | None)
 
 
 class Converter:
@@ -130,7 +135,7 @@ class Converter:
         """Takes note of a file that was uploaded; None is behind the last one."""
         if uploaded is None:
             self._is_uploading = False
-        elif isinstance(uploaded.error, NotLoggedIn | TryAgain):  # the next file would fare no better
+        elif uploaded.error is not None and uploaded.ends_all:
             raise uploaded.error
         elif uploaded.error is not None:
             self._end(uploaded, "failed", error=str(uploaded.error))
@@ -191,7 +196,7 @@ class Converter:
         for task in tasks:
             uploaded = self._upload(task)
             self._uploaded.put(uploaded)
-            if isinstance(uploaded.error, NotLoggedIn | TryAgain):
+            if uploaded.ends_all:
                 return
         self._uploaded.put(None)
 
@@ -203,10 +208,10 @@ class Converter:
                 upload = Upload(self._server, self._records, content, task.target.absolute(), view, metadata)
                 name = task.video.name
                 job = upload.run(lambda done: self._display.update(name, "uploading", done, view.size))
-        except Mp3burstError as error:
-            return _Uploaded(task, error=error)
         except OSError as error:
             return _Uploaded(task, error=ClientError(f"{task.video} cannot be read: {error.strerror}."))
+        except Exception as error:  # the main thread waits for the upload, and raises it
+            return _Uploaded(task, error=error)
         return _Uploaded(task, content, job)
 
 

@@ -99,9 +99,9 @@ def _to_keyring(url: str, key: str) -> bool:
 
     try:
         keyring.set_password(_SERVICE, url, key)
+        return keyring.get_password(_SERVICE, url) == key  # the backend "null" forgets it
     except keyring.errors.KeyringError:
         return False
-    return True
 
 
 def _delete_from_keyring(url: str) -> None:

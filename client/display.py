@@ -44,7 +44,7 @@ class Display:
         if name not in self._tasks:
             short = printable(name if len(name) <= _WIDTH else f"{name[: _WIDTH - 1]}…")
             self._tasks[name] = self._progress.add_task(stage, total=total, name=short)
-        self._progress.update(self._tasks[name], description=stage, completed=done, total=total)
+        self._progress.update(self._tasks[name], description=printable(stage), completed=done, total=total)
 
     def end(self, name: str, line: str) -> None:
         """Replaces a file's bar by a line."""
@@ -59,5 +59,5 @@ class Display:
 
 
 def printable(text: str) -> str:
-    """Returns the text without characters that control a terminal, which the names of files may have."""
+    """Returns the text without characters that control a terminal, which names of files and responses may have."""
     return "".join(character if character.isprintable() else "?" for character in text)

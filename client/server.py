@@ -70,11 +70,20 @@ class Server:
         raise _refusal(response, content)
 
     def json(self, method: str, path: str, value: object = None) -> Any:
-        """Sends a request with a JSON value, unless it is None; returns the JSON of the response."""
+        """Sends a request with a JSON value, unless it is None; returns the JSON of the response.
+
+        Raises:
+            ClientError: as in ``request``, or the response is not JSON.
+        """
         headers = {} if value is None else {"Content-Type": "application/json"}
         body = None if value is None else json.dumps(value).encode()
         response = self.request(method, path, body, headers)
-        return response.json() if response.data else None
+        if not response.data:
+            return None
+        try:
+            return response.json()
+        except ValueError as error:
+            raise ClientError(f"{self.url} does not answer as mp3burst does: check the address.") from error
 
 
 def bearer(key: str) -> str:

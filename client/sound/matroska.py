@@ -35,6 +35,7 @@ _CUE_CLUSTER: Final = 0xF1
 _CUE_RELATIVE: Final = 0xF0
 #: Elements of SeekHead and Cues whose contents are elements.
 _MASTERS: Final = frozenset({0x4DBB, 0xBB, 0xB7})
+_MAX_DEPTH: Final = 4
 _VIDEO: Final = 1
 #: Codecs of moving pictures that fill most of a file.
 _CODECS: Final = (b"V_MPEG4/ISO/", b"V_MPEGH/ISO/", b"V_VP8", b"V_VP9", b"V_AV1", b"V_MPEG2", b"V_THEORA", b"V_PRORES")
@@ -303,11 +304,13 @@ def _repointed(scanner: _Scanner, element: _Element, origin: int, parts: _Parts)
         start = field.body - element.start
         data[start : field.end - element.start] = value.to_bytes(field.end - field.body)
 
-    def visit(start: int, end: int) -> None:
+    def visit(start: int, end: int, depth: int = 0) -> None:
         nonlocal cluster
         for field in scanner.children(start, end):
+            if field.id in _MASTERS and depth >= _MAX_DEPTH:
+                raise UnsupportedLayout
             if field.id in _MASTERS:
-                visit(field.body, field.end)
+                visit(field.body, field.end, depth + 1)
             elif field.id == _CRC:
                 data[field.start - element.start] = _VOID
             elif field.id in (_SEEK_POSITION, _CUE_CLUSTER):
