@@ -219,12 +219,13 @@ if [ -z "${MONGO_URI-}" ] && ! exists media && ! exists mongodb; then
 fi
 if ! exists media; then
     if [ -n "${MONGO_URI-}" ]; then
-        lines=$(given MONGO_URI MONGO_MP3_URI)
+        lines=$(given MONGO_URI MONGO_MP3_URI MIN_FREE_BYTES)
     else
         password=$(value mongodb MONGO_PASSWORD)
         lines=$(
             entry MONGO_URI "mongodb://mp3burst:$password@mongodb:27017/videos?authSource=admin"
             entry MONGO_MP3_URI "mongodb://mp3burst:$password@mongodb:27017/mp3s?authSource=admin"
+            given MIN_FREE_BYTES
         )
     fi
     create media
@@ -276,8 +277,8 @@ if ! exists mp3burst; then
         entry PUBLIC_URL "${PUBLIC_URL:-http://localhost:8080}"
         entry TOKEN_PUBLIC_KEYS "$public"
         given LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES MAX_SECONDS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR \
-            OIDC_ISSUER OIDC_CLIENT_ID OIDC_CREATE_USERS API_KEYS TRUSTED_PROXIES WEBHOOK_PORTS WEBHOOK_NETWORKS WEBHOOK_HANDSHAKE \
-            FANOUT_SECONDS FANOUT_PIECES
+            OIDC_ISSUER OIDC_CLIENT_ID OIDC_CREATE_USERS API_KEYS TRUSTED_PROXIES WEBHOOK_PORTS WEBHOOK_NETWORKS WEBHOOK_NAT64 \
+            WEBHOOK_HANDSHAKE FANOUT_SECONDS FANOUT_PIECES ENCODERS SANDBOX
     )
     create mp3burst
 fi

@@ -239,6 +239,14 @@ def test_single_server_splits_long_videos_by_its_cpus(tmp_path: Path) -> None:
     assert variables(tmp_path / "mp3burst.env")["FANOUT_PIECES"] == "7"
 
 
+def test_every_setting_of_the_operator_is_used(tmp_path: Path) -> None:
+    """One that is dropped is like one that was never set, and some are for security."""
+    names = {*config.VARIABLES["mp3burst"].split(), "MIN_FREE_BYTES"} - {"FFMPEG"}  # the images have their own
+    secrets("files", str(tmp_path), **dict.fromkeys(names, "7"))
+    made = variables(tmp_path / "mp3burst.env") | variables(tmp_path / "media.env")
+    assert {name for name in names if made.get(name) != "7"} == set()
+
+
 def test_external_servers_are_used(tmp_path: Path) -> None:
     given = {
         "AMQP_URL": "amqps://u:p@mq.example.org/v",
