@@ -25,7 +25,7 @@ from tests.e2e.tus import PART, VERSION, Tus, metadata
 from tests.support.platform import Platform, start
 from tests.support.processes import wait_for
 from tests.support.servers import program
-from tests.support.servers.nginx import Gateway
+from tests.support.servers.nginx import Gateway, upstreams
 
 SOUND = wave_bytes(1.0)
 #: A sound, followed by bytes that decoders ignore, to fill several chunks of a store.
@@ -376,11 +376,7 @@ def test_the_method_may_be_overridden_by_a_header(me: Client) -> None:
 
 
 def test_tuspy_uploads_through_the_gateway(place: Place, me: Client) -> None:
-    environ = {f"{name}_UPSTREAM": f"127.0.0.1:{place.platform.port}" for name in ("UPLOAD", "STATUS", "LOGIN")}
-    environ |= {
-        f"{name}_UPSTREAM": "127.0.0.1:9"
-        for name in ("REGISTER", "CONFIRM", "ACCOUNT", "VALIDATE", "DOWNLOAD", "WEBHOOKS")
-    }
+    environ = upstreams(f"127.0.0.1:{place.platform.port}")
     with Gateway(environ | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}) as gateway:
         client = TusClient(f"{gateway.url}/files", headers={"Authorization": f"Bearer {me.token}"})
         fields = {"filename": "Grüße.wav", "vbr": "2"}

@@ -12,6 +12,11 @@ from tests.support.servers.process import Server
 CONFIGURATION = ROOT / "functions/gateway/nginx.conf"
 
 
+def upstreams(address: str) -> dict[str, str]:
+    """Returns the variables that give every function of the gateway this address."""
+    return dict.fromkeys(re.findall(r"\$\{(\w+_UPSTREAM)\}", CONFIGURATION.read_text()), address)
+
+
 def filled(template: str, environ: Mapping[str, str]) -> str:
     """Fills in the template as the nginx image's envsubst does: only variables that the environment has."""
     return re.sub(r"\$\{(\w+)\}", lambda found: environ.get(found[1], found[0]), template)

@@ -17,14 +17,13 @@ from infra import front
 from infra.apidocs.site import documents
 from tests.support.paths import ROOT
 from tests.support.servers import free_port
-from tests.support.servers.nginx import CONFIGURATION, Gateway
+from tests.support.servers.nginx import CONFIGURATION, Gateway, upstreams
 
 ROUTE = re.compile(
     r"location ~ \^(\S+?)\(/\|\$\) { (?:error_log /dev/null; )?"
     r"(?:client_max_body_size (?:0|16m); proxy_request_buffering off; )?"
     r"set \$upstream \${(\w+)_UPSTREAM}; proxy_pass http://\$upstream; }"
 )
-FUNCTIONS = ("REGISTER", "LOGIN", "CONFIRM", "ACCOUNT", "WEBHOOKS", "VALIDATE", "UPLOAD", "STATUS", "DOWNLOAD", "EDIT")
 #: Bytes: more than the kernel buffers in both directions.
 LARGE = 64 << 20
 
@@ -84,7 +83,7 @@ def function() -> Iterator[Function]:
 
 @pytest.fixture
 def gateway(function: Function) -> Iterator[Gateway]:
-    environ = {f"{name}_UPSTREAM": function.address for name in FUNCTIONS} | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}
+    environ = upstreams(function.address) | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}
     environ["VALIDATE_UPSTREAM"] = f"127.0.0.1:{free_port()}"
     with Gateway(environ) as running:
         yield running
@@ -177,8 +176,7 @@ def test_ranges_and_headers_are_passed_on(gateway: Gateway, function: Function) 
 
 
 def test_forwarded_addresses_of_a_proxy_in_front_are_kept(function: Function) -> None:
-    upstreams = {f"{name}_UPSTREAM": function.address for name in FUNCTIONS}
-    environ = {**upstreams, "NGINX_LOCAL_RESOLVERS": "127.0.0.1", "BEHIND_PROXY": "yes"}
+    environ = upstreams(function.address) | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1", "BEHIND_PROXY": "yes"}
     head = "GET /jobs HTTP/1.1\nHost: h\nX-Forwarded-For: 192.0.2.1, 198.51.100.1"
     with Gateway(environ) as gateway, client(gateway, head), function.connection() as (_, seen, _):
         assert "X-Forwarded-For: 192.0.2.1, 198.51.100.1, 127.0.0.1" in seen.decode().split("\r\n")
@@ -302,7 +300,7 @@ def test_small_requests_reach_the_function_only_once_they_are_complete(gateway: 
 def test_a_network_has_a_limited_number_of_requests(
     function: Function, behind_proxy: str, forwarded: list[str], others: list[str]
 ) -> None:
-    environ = {f"{name}_UPSTREAM": function.address for name in FUNCTIONS}
+    environ = upstreams(function.address)
     environ |= {"NGINX_LOCAL_RESOLVERS": "127.0.0.1", "BEHIND_PROXY": behind_proxy}
     with Gateway(environ) as gateway, contextlib.ExitStack() as stack:
 
@@ -328,7 +326,7 @@ def test_a_network_has_a_limited_number_of_requests(
 def test_failed_link_is_logged_without_its_token(upstream: str) -> None:
     """The token of a link in a mail is valid for days, for anyone who has it, and a callback's query may be secret."""
     address = {"refused": f"127.0.0.1:{free_port()}", "unresolved": "no-such-name.invalid"}[upstream]
-    environ = {f"{name}_UPSTREAM": address for name in FUNCTIONS} | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}
+    environ = upstreams(address) | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}
     paths = ("/download", "//download", "/downloads", "/upload", "/confirm", "/unsubscribe", "/unsubscribe/undo")
     with Gateway(environ) as gateway:
         with ThreadPoolExecutor(len(paths)) as threads:  # each waits for a name server that does not answer
