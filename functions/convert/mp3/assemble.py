@@ -78,7 +78,7 @@ def copied_sound(path: Path, skipped: int, discarded: int) -> EncodedSound:
     Args:
         path: a file of bare frames.
         skipped: samples at the start that are not to be played.
-        discarded: samples at the end that are not to be played.
+        discarded: samples at the end that are not to be played; all are if ``skipped`` is 0, which no tag expresses.
 
     Raises:
         UnusableMedia: the file is empty.
@@ -89,12 +89,12 @@ def copied_sound(path: Path, skipped: int, discarded: int) -> EncodedSound:
     with path.open("rb") as file:
         header = file.read(HEADER_SIZE)
     bitrate = summary.bitrates[0] if len(summary.bitrates) == 1 else None
-    if skipped or discarded:
+    if skipped:
         # Decoders trust the delay and padding only of encoders that they know; ffmpeg signs its copies with this name.
         delay = skipped - DECODER_DELAY
         template = info_tag.blank_tag(header, bitrate, b"Lavf", delay, discarded + DECODER_DELAY)
     else:
-        # To a delay of 0, decoders would add the samples by which they delay the sound.
+        # To a delay of 0, decoders would add the samples by which they delay the sound, whatever the padding is.
         template = info_tag.blank_tag(header, bitrate, b"", 0, 0)
     return _sound([summary], build_tag([summary], template), read_frames(path, summary))
 
