@@ -20,7 +20,7 @@ from functions.convert.demux.protocol import (
     TrackOrder,
     TrackReport,
 )
-from functions.convert.errors import UnusableMedia
+from functions.convert.errors import DAMAGED, UnusableMedia
 from functions.convert.gaps import Gap
 from functions.convert.progress import OnProgress
 from functions.convert.streams import SupportsReadSeek
@@ -210,18 +210,22 @@ def open_track(
     extension = filename.rpartition(".")[2].lower()
     extension = extension if extension in RECOGNIZED_BY_NAME else ""
     order = TrackOrder(number, copy, extension, None if indexing is None else indexing.seconds)
+    ranges: Sequence[SampleRange] = ()
     with DemuxClient(source, path, order) as client:
         if indexing is not None and (offered := client.indexed(on_progress)) is not None:
             check_plausible(offered.rate, offered.channels)
-            client.cut(indexing.ranges(track_info(offered, path, b"")))
+            ranges = indexing.ranges(track_info(offered, path, b""))
+            client.cut(ranges)
         report, cover = client.report(on_progress)
         if isinstance(report, FaultReport):
-            if report.fault != Fault.NOT_COPYABLE:
+            if report.fault != Fault.NOT_COPYABLE or not copy:
                 raise error_of(report, number)
             yield None
             return
         if not isinstance(report, TrackReport):
             raise AssertionError("the client accepts only the report that was ordered")
+        if report.indexed and not ranges:
+            raise UnusableMedia(DAMAGED)  # the child is compromised
         if not report.packets:
             error = UnusableMedia("The audio track of this file is empty: choose a file with sound.")
             error.tracks = decoded(report.tracks)

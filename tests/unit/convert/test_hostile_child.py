@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from functions.convert import pipeline
 from functions.convert.demux import client, spawner
-from functions.convert.demux.track import Indexing, extract_track, open_track
+from functions.convert.demux.track import Indexing, TrackStream, extract_track, open_track
 from functions.convert.distribution import with_excerpts
 from functions.convert.errors import DemuxerFailed, UnusableMedia
 from functions.convert.plan import FrameRange, Plan
@@ -81,6 +82,19 @@ def convert(monkeypatch: pytest.MonkeyPatch, directory: Path, code: str) -> None
 def report(kind: str = "REPORT", **values: object) -> str:
     """Returns code that sends a report with some other values."""
     return f"report({json.dumps({**VALID, **values}).encode()!r}, protocol.{kind})"
+
+
+def opened(directory: Path, indexing: Indexing | None = None) -> AbstractContextManager[TrackStream | None]:
+    """Returns the track of a child that extracts it, or indexes it."""
+    return open_track(
+        io.BytesIO(b"x"),
+        directory / "track",
+        number=0,
+        copy=False,
+        filename="a.mp4",
+        indexing=indexing,
+        on_progress=lambda _: None,
+    )
 
 
 MESSAGES = [
@@ -162,28 +176,28 @@ def test_invalid_spans_are_not_copied(spans: list[tuple[int, int]]) -> None:
         copy_spans(io.BytesIO(bytes(1000)), spans, lambda: None, io.BytesIO())
 
 
-@pytest.mark.parametrize(("rate", "valid"), [(44100, True), (48000, False)], ids=["same", "another"])
+@pytest.mark.parametrize(
+    ("rate", "wanted", "valid"),
+    [(44100, [(0, None)], True), (48000, [(0, None)], False), (44100, [], False)],
+    ids=["same", "another", "not wanted"],
+)
 def test_index_is_of_the_track_that_was_offered(
-    rate: int, valid: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    rate: int, wanted: list[tuple[int, int | None]], valid: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     code = f"{report('INDEXED')}; link.recv(99); {report(indexed=True, rate=rate)}"
     monkeypatch.setattr(spawner, "spawner", HostileSpawner(code))
-    indexing = Indexing(0.0, lambda _: [(0, None)])
+    indexing = Indexing(0.0, lambda _: wanted)
     expected = contextlib.nullcontext() if valid else pytest.raises(UnusableMedia, match="damaged")
-    with (
-        expected,
-        open_track(
-            io.BytesIO(b"x"),
-            tmp_path / "track",
-            number=0,
-            copy=False,
-            filename="a.mp4",
-            indexing=indexing,
-            on_progress=lambda _: None,
-        ) as stream,
-    ):
+    with expected, opened(tmp_path, indexing) as stream:
         assert stream is not None
         assert stream.indexed
+
+
+def test_child_cannot_refuse_to_copy_unasked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = f"report({json.dumps({'fault': 'not copyable'}).encode()!r})"
+    monkeypatch.setattr(spawner, "spawner", HostileSpawner(code))
+    with pytest.raises(UnusableMedia, match="damaged"), opened(tmp_path):
+        pytest.fail("there is no track")
 
 
 @pytest.mark.parametrize("code", ["sys.exit(1)", f"report({json.dumps({'fault': 'not started'}).encode()!r})"])
