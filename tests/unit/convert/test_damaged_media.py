@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from functions.convert import pipeline
-from functions.convert.demux.child import main
+from functions.convert.demux.child import main, opus_links
 from functions.convert.demux.protocol import FaultReport
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg import encoder
@@ -595,6 +595,14 @@ def test_chained_opus_of_stereo_and_mono_is_converted_as_a_whole(tmp_path: Path)
     result, mp3 = convert(video, tmp_path)
     assert result.warning is None
     assert clips.samples(mp3, 48000, 2) == 3 * 48000
+
+
+def test_damaged_opus_outside_ogg_is_not_searched_for_links(tmp_path: Path) -> None:
+    video = tmp_path / "a.webm"
+    video.write_bytes(b"\x1aE\xdf\xa3" + bytes(3 << 20) + b"OggS\0\2")
+    with video.open("rb", buffering=0) as source:
+        assert opus_links.with_two_channels(source, video.stat().st_size) is None
+        assert source.tell() < 100
 
 
 def test_complete_gxf_without_pictures_is_not_called_damaged(tmp_path: Path) -> None:

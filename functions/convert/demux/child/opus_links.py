@@ -25,7 +25,9 @@ _POLYNOMIAL: Final = 0x04C11DB7
 
 
 def with_two_channels(source: io.RawIOBase, size: int) -> PatchedFile | None:
-    """Returns the file with two channels in every link; None if its links need no change, or cannot be changed."""
+    """Returns the file with two channels in every link; None if there is nothing to change, or no way to."""
+    if read_at(source, 0, 4) != b"OggS":
+        return None  # without reading the rest: Opus in Matroska may be hours of video
     pages = [(offset, page) for offset, page in _first_pages(source) if page[_HEAD_AT:].startswith(b"OpusHead")]
     channels = {page[_CHANNELS_AT] for _, page in pages}
     if channels != {1, 2} or any(page[_FAMILY_AT] for _, page in pages) or len(pages) > _MAX_LINKS:
