@@ -240,9 +240,9 @@ def _date(text: str) -> tuple[str, str]:
 
 
 def _genre(text: str) -> str:
-    """Returns the name of a genre by its number in ID3v1, which several values of ID3v2.4 may be."""
-    frames: Any = importlib.import_module("mutagen.id3")
-    return str((frames.TCON(text=[text]).genres or [text])[0]) if text.isdecimal() else text
+    """Returns the name of a genre by its number in ID3v1, which several values of ID3v2.4 may be, if it has one."""
+    names: Sequence[str] = importlib.import_module("mutagen.id3").TCON.GENRES
+    return names[int(text)] if text.isdecimal() and int(text) < len(names) else text
 
 
 #: How the values of some frames are changed; an empty result leaves the frame out.

@@ -364,7 +364,7 @@ class Source(io.BytesIO, io.RawIOBase):
 
 
 def test_genres_by_number_have_names() -> None:
-    assert frames({"genre": "17;Jazz;8;999"})["TCON"] == "Rock/Jazz/999"
+    assert frames({"genre": "17;Jazz;8;200;999"})["TCON"] == "Rock/Jazz/200/999"
 
 
 def test_odd_values_are_left_out_or_kept_as_they_are() -> None:
