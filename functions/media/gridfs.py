@@ -271,9 +271,8 @@ class GridFSReader(VerifyingReader):
         self._id = document["_id"]
         self._chunk_size = int(document["chunkSize"])
         self._last = -2  # number of the chunk that was fetched last
-        self._recent: dict[
-            int, bytes
-        ] = {}  # the bytes of the chunks that were read last, by number; the latest is last
+        # The bytes of the chunks that were read last, by number; the latest is last.
+        self._recent: dict[int, bytes] = {}
         self._sequential = 0  # how many chunks were read one after the other
         self._cursor: Cursor[dict[str, Any]] | None = None
         self._batch: deque[dict[str, Any]] = deque()
