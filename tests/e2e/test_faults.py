@@ -267,11 +267,11 @@ def test_disk_of_the_media_store_is_full(small_disk: Path, tmp_path: Path, measu
 
         def tried() -> bool:
             fill(small_disk / "ballast")  # including what failed attempts have freed
-            return count(in_vain) >= 5
+            return count(in_vain) >= 3
 
         accepted = [accepted_job(answer) for answer in upload(me, JOBS)]
         under_way = count(unfinished)
-        wait_for(tried, "five failed attempts", 120)
+        wait_for(tried, "three jobs to be tried in vain", 120)
         refusal = me.try_upload(BytesIO(wave_bytes(30)), "refused.wav").problem(507)
         assert "no space" in refusal["detail"]
         (small_disk / "ballast").unlink()
