@@ -162,7 +162,7 @@ def changed_tag(tag: bytes, duration: float, wanted: api.TagChange) -> tuple[byt
 def _chapters(wanted: Sequence[api.ChapterChange], duration: float) -> list[Chapter]:
     starts = [chapter.start for chapter in wanted]
     found = []
-    for chapter, following in zip(wanted, [*starts[1:], duration], strict=True):
+    for chapter, following in zip(wanted, [*starts, duration][1:], strict=True):
         end = following if chapter.end is None else chapter.end
         if not chapter.start < end <= duration + _TOLERANCE:
             raise Unprocessable.naming({"chapters": _MISPLACED})

@@ -170,6 +170,11 @@ def test_invalid_values_are_named(wanted: api.TagChange, field: str) -> None:
     assert list(raised.value.fields) == [field]
 
 
+def test_empty_list_removes_the_chapters() -> None:
+    with_chapters = tagging.changed_tag(FIRST, 60.0, api.TagChange(chapters=[api.ChapterChange(0, "a")]))[0]
+    assert tagging.changed_tag(with_chapters, 60.0, api.TagChange(chapters=[]))[0] == FIRST
+
+
 def test_chapters_end_where_the_next_one_begins() -> None:
     wanted = api.TagChange(
         chapters=[api.ChapterChange(0, "a", 5), api.ChapterChange(9, "b"), api.ChapterChange(20, "c")]
