@@ -99,7 +99,7 @@ def login(url: str | None, username: str | None, has_key: bool) -> None:
     file that only you can read. With --key it keeps a key that you have. Without a terminal, the password or the key is
     the first line of the standard input.
     """
-    from client.server import Server, basic, bearer
+    from client.server import Server, bearer
 
     credentials = Credentials(os.environ)
     url = (url or credentials.url).rstrip("/")
@@ -108,12 +108,19 @@ def login(url: str | None, username: str | None, has_key: bool) -> None:
         key = _secret("API key")
         Server(url, bearer(key)).json("POST", "/validate")
     else:
-        name = username or click.prompt("Username", err=True)
-        token = Server(url, basic(name, _secret("Password"))).json("POST", "/login")["token"]
         new = {"name": f"mp3burst on {socket.gethostname()}"[:60], "scopes": _SCOPES}
-        key = Server(url, bearer(token)).json("POST", "/keys", new)["key"]
+        key = _with_password(url, username).json("POST", "/keys", new)["key"]
     place = credentials.store(url, key)
     click.echo(f"Logged in to {url}. The key is in {place}.", err=True)
+
+
+def _with_password(url: str, username: str | None) -> "Server":
+    """Returns the server with a token of the user, whose password is asked for."""
+    from client.server import Server, basic, bearer
+
+    name = username or click.prompt("Username", err=True)
+    token = Server(url, basic(name, _secret("Password"))).json("POST", "/login")["token"]
+    return Server(url, bearer(token))
 
 
 def _secret(what: str) -> str:
@@ -311,13 +318,9 @@ def keys(context: click.Context, username: str | None) -> None:
     context.obj = username
 
 
-def _with_password(username: str | None) -> "Server":
-    from client.server import Server, basic, bearer
-
-    url = Credentials(os.environ).url
-    name = username or click.prompt("Username", err=True)
-    token = Server(url, basic(name, _secret("Password"))).json("POST", "/login")["token"]
-    return Server(url, bearer(token))
+def _account(username: str | None) -> "Server":
+    """Returns the current server with a token, which may change the account."""
+    return _with_password(Credentials(os.environ).url, username)
 
 
 @keys.command("list")
@@ -327,7 +330,7 @@ def list_keys(username: str | None, as_json: bool) -> None:
     """Lists your API keys, newest first."""
     from client.display import printable
 
-    found = _with_password(username).json("GET", "/keys")["keys"]
+    found = _account(username).json("GET", "/keys")["keys"]
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -352,7 +355,7 @@ def create_key(username: str | None, name: str, scopes: tuple[str, ...]) -> None
     """Creates an API key and prints it."""
     from client.display import printable
 
-    click.echo(printable(_with_password(username).json("POST", "/keys", {"name": name, "scopes": scopes})["key"]))
+    click.echo(printable(_account(username).json("POST", "/keys", {"name": name, "scopes": scopes})["key"]))
 
 
 @keys.command("rm")
@@ -360,7 +363,7 @@ def create_key(username: str | None, name: str, scopes: tuple[str, ...]) -> None
 @click.pass_obj
 def delete_keys(username: str | None, ids: tuple[str, ...]) -> None:
     """Deletes KEYS, which are ids from "mp3burst keys list"."""
-    server = _with_password(username)
+    server = _account(username)
     _each(ids, lambda key: server.request("DELETE", f"/keys/{_job(key)}"))
 
 

@@ -1,5 +1,6 @@
 """Keeps the server's address, and API keys in the system's keyring or else in a file that only its owner reads."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -105,8 +106,6 @@ def _to_keyring(url: str, key: str) -> bool:
 
 
 def _delete_from_keyring(url: str) -> None:
-    import contextlib
-
     import keyring
     import keyring.errors
 
