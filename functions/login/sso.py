@@ -92,10 +92,7 @@ def end(request: Request, deps: Dependencies) -> Response:
     try:
         user = user_of(person, deps)
     except AccountExists as error:
-        form = page("Link your account", str(error), "/sso/link", "Link", fields=CREDENTIALS, status=error.status)
-        # The link needs the Origin of the form, which browsers withhold from pages without a referrer.
-        form.headers["Referrer-Policy"] = "same-origin"
-        return _with_ticket(form, deps, _PERSON, {**person.as_dict(), "to": to})
+        return _with_ticket(_link_form(error), deps, _PERSON, {**person.as_dict(), "to": to})
     return _logged_in(request, user, to, deps)
 
 
@@ -127,12 +124,18 @@ def link(request: Request, deps: Dependencies) -> Response:
     try:
         user = authenticate(username, password, client_address(request, os.environ), deps.accounts, deps.throttle)
     except WrongCredentials as error:
-        form = page("Link your account", str(error), button="Link", fields=CREDENTIALS, status=error.status)
-        form.headers["Referrer-Policy"] = "same-origin"
-        return form
+        return _link_form(error)
     deps.logins.link(Person(**ticket), user.id)
     _record(request, user, "login.linked")
     return _logged_in(request, user, to, deps)
+
+
+def _link_form(reason: Mp3burstError) -> Response:
+    """Returns the page that asks for the password of the account to link."""
+    form = page("Link your account", str(reason), "/sso/link", "Link", fields=CREDENTIALS, status=reason.status)
+    # The link needs the Origin of the form, which browsers withhold from pages without a referrer.
+    form.headers["Referrer-Policy"] = "same-origin"
+    return form
 
 
 def for_people(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
