@@ -31,6 +31,10 @@ JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 HTML: Final = "text/html; charset=utf-8"
 FORM: Final = "application/x-www-form-urlencoded"
+#: What 429 stands for where ``functions.shares`` limits the requests of a user.
+TOO_MANY_TRANSFERS: Final = (
+    "The user, or the client's network, has too many transfers: wait for the seconds in `Retry-After`."
+)
 #: The headers of ``functions.rate_limits``.
 LIMITS: Final = {
     "RateLimit-Policy": 'The limits that apply, such as `"transfers";q=8;qu="concurrent-requests"`.',

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct, field
 
-from functions.operation import LIMITS, Answer, Operation
+from functions.operation import LIMITS, TOO_MANY_TRANSFERS, Answer, Operation
 
 #: MP3s in one zip file: as many ids as fit into an address.
 MAX_MP3S: Final = 200
@@ -47,25 +47,27 @@ class DownloadHeaders(Struct, frozen=True):
     )
 
 
-_HEADERS: Final = {
-    "ETag": "A strong validator: it changes with the tags.",
-    "Accept-Ranges": "bytes",
-    "Content-Disposition": "The file's name, made from the video's.",
-    **LIMITS,
-}
+def _file(kind: str, text: str, content_type: str, etag: str, name: str) -> tuple[Answer, ...]:
+    """Returns the answers of an operation that serves a file, or a range of it."""
+    headers = {"ETag": etag, "Accept-Ranges": "bytes", "Content-Disposition": name, **LIMITS}
+    partial = {**headers, "Content-Range": f"Where the range is in the {kind}."}
+    return (
+        Answer(200, text, content_type=content_type, headers=headers),
+        Answer(206, f"A range of the {kind}.", content_type=content_type, headers=partial),
+        Answer(304, f"The client has this {kind}.", headers={"ETag": etag}),
+    )
+
+
 DOWNLOAD: Final = Operation(
     "GET",
     "/download",
     "Download an MP3",
-    (
-        Answer(200, "The MP3.", content_type="audio/mpeg", headers=_HEADERS),
-        Answer(
-            206,
-            "A range of the MP3.",
-            content_type="audio/mpeg",
-            headers={**_HEADERS, "Content-Range": "Where the range is in the MP3."},
-        ),
-        Answer(304, "The client has this MP3.", headers={"ETag": _HEADERS["ETag"]}),
+    _file(
+        "MP3",
+        "The MP3.",
+        "audio/mpeg",
+        etag="A strong validator: it changes with the tags.",
+        name="The file's name, made from the video's.",
     ),
     access="token or link",
     scope="read",
@@ -74,29 +76,20 @@ DOWNLOAD: Final = Operation(
     problems={
         404: "There is no such MP3, or it is another user's.",
         416: "The range begins after the end of the MP3.",
-        429: "The user, or the client's network, has too many transfers: wait for the seconds in `Retry-After`.",
+        429: TOO_MANY_TRANSFERS,
     },
 )
 DOWNLOAD_HEAD: Final = dataclasses.replace(DOWNLOAD, method="HEAD", summary="Get the size and name of an MP3")
-_ZIP_HEADERS: Final = {
-    "ETag": "A strong validator: it changes with the MP3s, their names and their tags.",
-    "Accept-Ranges": "bytes",
-    "Content-Disposition": "The file's name.",
-    **LIMITS,
-}
 DOWNLOAD_SEVERAL: Final = Operation(
     "GET",
     "/jobs.zip",
     "Download several MP3s",
-    (
-        Answer(200, "A zip file with the MP3s.", content_type="application/zip", headers=_ZIP_HEADERS),
-        Answer(
-            206,
-            "A range of the zip file.",
-            content_type="application/zip",
-            headers={**_ZIP_HEADERS, "Content-Range": "Where the range is in the zip file."},
-        ),
-        Answer(304, "The client has this zip file.", headers={"ETag": _ZIP_HEADERS["ETag"]}),
+    _file(
+        "zip file",
+        "A zip file with the MP3s.",
+        "application/zip",
+        etag="A strong validator: it changes with the MP3s, their names and their tags.",
+        name="The file's name.",
     ),
     description="The MP3s are in the order of the ids and have the names of their videos. The download can be resumed "
     "by `Range`.",
@@ -106,7 +99,7 @@ DOWNLOAD_SEVERAL: Final = Operation(
     problems={
         404: "One of the jobs does not exist, is another user's or has no MP3 yet.",
         416: "The range begins after the end of the zip file.",
-        429: "The user, or the client's network, has too many transfers: wait for the seconds in `Retry-After`.",
+        429: TOO_MANY_TRANSFERS,
     },
 )
 DOWNLOAD_SEVERAL_HEAD: Final = dataclasses.replace(
@@ -125,5 +118,5 @@ EXPORT: Final = Operation(
         ),
     ),
     scope="account",
-    problems={429: "The user, or the client's network, has too many transfers: wait for the seconds in `Retry-After`."},
+    problems={429: TOO_MANY_TRANSFERS},
 )

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from functions.mp3.chapters import MAX_CHAPTERS
-from functions.operation import JSON, LIMITS, Answer, Body, Operation
+from functions.operation import JSON, LIMITS, TOO_MANY_TRANSFERS, Answer, Body, Operation
 
 #: Bytes of a cover, and of a JSON body with one in Base64.
 MAX_COVER: Final = 8 << 20
@@ -123,7 +123,7 @@ CHANGE_TAGS: Final = Operation(
         **_PROBLEMS,
         409: "The job has no MP3 yet, or other requests are changing its tags.",
         413: "The tags do not fit into the user's quota.",
-        429: "The user, or the client's network, has too many transfers: wait for the seconds in `Retry-After`.",
+        429: TOO_MANY_TRANSFERS,
         507: "The media store has too little free space.",
     },
 )
