@@ -29,6 +29,7 @@ from functions.auth.tokens import Identity
 from functions.operation import JSON, PROBLEM, Checked, Operation, Problem, check
 from functions.rate_limits import RateLimit
 from functions.settings import BadSetting
+from functions.shares import Shares
 
 #: Gets the request and the path's arguments.
 Handler = Callable[..., Response]
@@ -294,6 +295,18 @@ def _check_size(wsgi: Mapping[str, Any]) -> None:
 def tell_limit(request: Request, limit: RateLimit) -> None:
     """Tells the client of a limit, whatever the response will be."""
     request.environ.setdefault(_LIMITS, {})[limit.name] = limit
+
+
+def take_share(request: Request, user: str, shares: Shares) -> Callable[[], None]:
+    """Counts a transfer of the user and tells the client of the limit; returns what ends it, as ``Shares.take``.
+
+    Raises:
+        TooManyRequests: the user or the client's network has its share.
+    """
+    address = client_address(request, os.environ)
+    end = shares.take(user, address)
+    tell_limit(request, shares.limit(user, address))
+    return end
 
 
 def _log_refusal(request: Request, error: Mp3burstError) -> None:

@@ -22,7 +22,7 @@ from functions.download import api
 from functions.download.export import export
 from functions.download.several import zip_of
 from functions.download.streamed_zip import stream
-from functions.http_endpoint import Routes, Unprocessable, client_address, identify, problem, read_query, tell_limit
+from functions.http_endpoint import Routes, Unprocessable, client_address, identify, problem, read_query, take_share
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id, open_mp3
 from functions.shares import Shares
 from functions.state.database import shared
@@ -93,10 +93,7 @@ def _download_several(request: Request) -> Response:
 
 def _transferring(request: Request, owner: UserId, answer: Callable[[], Response]) -> Response:
     """Returns an answer; its transfer counts among the user's until its last byte is sent."""
-    deps = dependencies()
-    address = client_address(request, os.environ)
-    end = deps.shares.take(owner, address)
-    tell_limit(request, deps.shares.limit(owner, address))
+    end = take_share(request, owner, dependencies().shares)
     try:
         response = answer()
     except BaseException:

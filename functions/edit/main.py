@@ -9,7 +9,7 @@ from flask import Request, Response
 
 from functions.edit import api, tagging
 from functions.edit.tagging import Tagging
-from functions.http_endpoint import Routes, client_address, identify, json_response, read_json, tell_limit
+from functions.http_endpoint import Routes, identify, json_response, read_json, take_share
 from functions.media import connect
 from functions.shares import Shares
 from functions.state.blobs import Blobs
@@ -45,9 +45,7 @@ def _show_tags(request: Request, job: str) -> Response:
 def _change_tags(request: Request, job: str) -> Response:
     identity = identify(request, os.environ)
     deps = dependencies()
-    address = client_address(request, os.environ)
-    end = deps.shares.take(identity.user, address)
-    tell_limit(request, deps.shares.limit(identity.user, address))
+    end = take_share(request, identity.user, deps.shares)
     try:
         wanted = read_json(request, api.TagChange, api.MAX_BODY)
         return json_response(tagging.change(job, identity, wanted, deps.tagging))

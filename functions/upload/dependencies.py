@@ -11,7 +11,7 @@ from flask import Request
 
 from events.publish import publisher
 from functions.auth.tokens import Identity, NotAllowed
-from functions.http_endpoint import client_address, identify, tell_limit
+from functions.http_endpoint import identify, take_share
 from functions.media import Media, connect
 from functions.media.connect import min_free
 from functions.media.space import FreeSpace
@@ -59,9 +59,7 @@ class Dependencies:
         Raises:
             TooManyRequests: the user or the client's network has its share; nothing was received.
         """
-        address = client_address(request, os.environ)
-        end = self.shares.take(identity.user, address)
-        tell_limit(request, self.shares.limit(identity.user, address))
+        end = take_share(request, identity.user, self.shares)
         try:
             yield
         finally:
