@@ -15,6 +15,7 @@ from functions.media import BlobId, BlobNotFound, Description, Media, Reader
 from functions.mp3 import tags
 from functions.mp3.chapters import Chapter
 from functions.mp3.crc import replace_beginning
+from functions.mp3.id3 import picture_type
 from functions.state.blobs import Blobs
 from functions.state.jobs import Job, Jobs
 from functions.state.quota import Quota
@@ -185,9 +186,6 @@ def _cover(text: str) -> bytes:
 
 
 def _shown(tag: tags.Tag) -> api.Tags:
-    cover = None
-    if tag.cover:
-        kind = "image/png" if tag.cover.startswith(b"\x89PNG") else "image/jpeg"
-        cover = api.Cover(kind, len(tag.cover))
+    cover = api.Cover(picture_type(tag.cover), len(tag.cover)) if tag.cover else None
     chapters = [api.Chapter(chapter.start, chapter.end, chapter.title) for chapter in tag.chapters]
     return api.Tags(**{name: tag.fields.get(name, "") for name in tags.FIELDS}, chapters=chapters, cover=cover)

@@ -153,9 +153,14 @@ def saved(frames: Any) -> bytes:
     return file.getvalue()
 
 
+def picture_type(picture: bytes) -> str:
+    """Returns the content type of a JPEG or PNG image."""
+    return "image/png" if picture.startswith(b"\x89PNG") else "image/jpeg"
+
+
 def cover_frame(mutagen: Any, cover: bytes) -> Any:
     """Returns the frame of a JPEG or PNG image."""
-    mime = "image/png" if cover.startswith(b"\x89PNG") else "image/jpeg"
+    mime = picture_type(cover)
     return mutagen.APIC(encoding=mutagen.Encoding.LATIN1, mime=mime, type=3, desc="", data=cover)
 
 
