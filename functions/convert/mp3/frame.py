@@ -108,12 +108,19 @@ def tags_size(data: bytes) -> int:
     return size
 
 
+def syncsafe(data: bytes) -> int:
+    """Returns a number of ID3, of whose bytes the upper bit is not used (ID3v2.4 structure document, 6.2)."""
+    value = 0
+    for byte in data:
+        value = value << 7 | byte & 0x7F
+    return value
+
+
 def _tag_size(header: bytes) -> int:
     if header.startswith(b"TAG"):
         return _ID3V1_SIZE
     if header.startswith(b"ID3") and len(header) >= 10 and max(header[6:10]) < 0x80:  # ID3v2.4, 3.1
-        length = header[6] << 21 | header[7] << 14 | header[8] << 7 | header[9]
-        return 10 + length + (10 if header[5] & 0x10 else 0)
+        return 10 + syncsafe(header[6:10]) + (10 if header[5] & 0x10 else 0)
     if header.startswith(b"APETAGEX") and len(header) >= _TAG_HEADER:
         # The length counts the items and the footer. Bit 29 of the flags marks a header.
         is_header = header[23] & 0x20

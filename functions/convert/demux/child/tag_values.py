@@ -15,6 +15,7 @@ from typing import Final
 from functions.convert.demux.child.declared import read_at
 from functions.convert.demux.child.mp4.boxes import Box, BoxReader
 from functions.convert.errors import UnsupportedLayout
+from functions.convert.mp3.frame import syncsafe
 
 #: Bytes of an ID3 tag that are read: programs write texts before pictures.
 _MAX_TAG: Final = 64 << 10
@@ -64,7 +65,7 @@ def read_values(source: io.RawIOBase, size: int) -> dict[str, str]:
     tag = read_at(source, offset, 10)
     if tag[:4] != b"ID3\4" or len(tag) < 10:
         return {}
-    content = read_at(source, offset + 10, min(_syncsafe(tag[6:10]), _MAX_TAG))
+    content = read_at(source, offset + 10, min(syncsafe(tag[6:10]), _MAX_TAG))
     values = {}
     for kind, text in _id3_frames(content, tag[5]):
         if kind in _ID3_NAMES and (joined := _joined(_id3_texts(text))):
@@ -76,13 +77,6 @@ def _joined(values: Sequence[str]) -> str:
     """Returns several values as one text; empty for a single value, which libavformat reads."""
     found = [value.strip() for value in values if value.strip()]
     return ";".join(found[:_MAX_VALUES]) if len(found) > 1 else ""
-
-
-def _syncsafe(data: bytes) -> int:
-    value = 0
-    for byte in data:
-        value = value << 7 | byte & 0x7F
-    return value
 
 
 def _id3_chunk(source: io.RawIOBase, number: str) -> int:
@@ -101,9 +95,9 @@ def _id3_chunk(source: io.RawIOBase, number: str) -> int:
 
 def _id3_frames(content: bytes, flags: int) -> Iterator[tuple[bytes, bytes]]:
     """Yields the kind and the content of the frames that are complete and neither compressed nor encrypted."""
-    at = _syncsafe(content[:4]) if flags & _EXTENDED else 0
+    at = syncsafe(content[:4]) if flags & _EXTENDED else 0
     while at + 10 <= len(content) and content[at]:
-        size = _syncsafe(content[at + 4 : at + 8])
+        size = syncsafe(content[at + 4 : at + 8])
         frame_flags = content[at + 9]
         frame = content[at + 10 : at + 10 + size]
         if len(frame) == size and not frame_flags & _UNREADABLE:
