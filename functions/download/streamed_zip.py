@@ -6,16 +6,15 @@ known before its first byte.
 """
 
 import io
-import unicodedata
 import zipfile
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from functions.mp3.names import without_unsafe
+
 #: Bytes of a file's name: file systems allow 255 with what the archive puts before it.
 _MAX_NAME: Final = 200
-#: What Windows allows in no name. Slashes and NUL would change the path.
-_NOT_IN_NAMES: Final = frozenset('/\\:*?"<>|')
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +55,11 @@ class _Sink(io.RawIOBase):
 
 def safe_name(name: str) -> str:
     """Returns a name that every program can extract: without characters that some system does not allow, and short."""
-    clean = "".join("_" if each in _NOT_IN_NAMES or not _is_visible(each) else each for each in name)
+    clean = without_unsafe(name)
     stem, dot, suffix = clean.rpartition(".")
     end = (dot + suffix).encode()[-_MAX_NAME:] if stem else b""
     start = (stem if stem else clean).encode()[: _MAX_NAME - len(end)]
     return (start + end).decode(errors="ignore").rstrip(". ")
-
-
-def _is_visible(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
 
 
 def stream(entries: Iterable[Entry]) -> Generator[bytes, None, None]:

@@ -73,6 +73,7 @@ def test_no_files() -> None:
         ("../../etc/passwd", ".._.._etc_passwd"),
         ('a:b*c?d"e<f>g|h\\i.mp4', "a_b_c_d_e_f_g_h_i.mp4"),
         ("a\r\nb\u2028c\udc80.mp4", "a__b_c_.mp4"),
+        ("a\u202egpj.mp4", "a_gpj.mp4"),
         ("name. . ", "name"),
         ("a" * 300 + ".mp4", "a" * 196 + ".mp4"),
         ("ü" * 300, "ü" * 100),
