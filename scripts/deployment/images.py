@@ -13,7 +13,14 @@ from pathlib import Path
 from scripts.deployment.cluster import ROOT, CannotDeploy, command, run, say
 
 #: Files of every image of infra/Dockerfile, and of every function's image.
-_ALL = ("infra/Dockerfile", ".dockerignore", "pyproject.toml", "requirements.lock", "infra/extra_requirements.py")
+_ALL = (
+    "infra/Dockerfile",
+    ".dockerignore",
+    "pyproject.toml",
+    "requirements.lock",
+    "infra/__init__.py",
+    "infra/extra_requirements.py",
+)
 _FUNCTIONS = (
     "infra/serve.py",
     "infra/worker.py",
@@ -23,7 +30,7 @@ _FUNCTIONS = (
     "infra/front.py",
 )
 #: Folders of functions/ that infra/Dockerfile copies into every function's image, and into that of migrations.
-_LIBRARIES = ("auth", "media", "outgoing", "state")
+_LIBRARIES = ("auth", "media", "mp3", "outgoing", "state")
 _FOR_MIGRATIONS = ("state",)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 #: Images that are built at once.

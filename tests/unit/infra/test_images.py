@@ -70,6 +70,15 @@ def needed_by_serve() -> set[str]:
     return found
 
 
+@pytest.mark.parametrize("name", [*FUNCTIONS, "migrations", "bridge"])
+def test_tag_of_an_image_depends_on_every_file_in_it(name: str, tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    build(name, app)
+
+    inside = {path.relative_to(app) for path in app.rglob("*.py")}
+    assert inside <= {path.relative_to(ROOT) for path in images._files(name)}
+
+
 def import_all(app: Path, names: list[str], hidden: list[str]) -> None:
     """Imports the modules from ``app`` in a process of their own."""
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(app), "HOME": "/nonexistent"}
