@@ -8,7 +8,7 @@ import ipaddress
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Self, TypeVar
 
@@ -255,32 +255,69 @@ def client_address(request: Request, environ: Mapping[str, str]) -> str:
 
 def nearest_client(remote: str, forwarded: str, environ: Mapping[str, str]) -> str:
     """Returns what ``client_address`` does, for a connection from ``remote`` with this ``X-Forwarded-For``."""
-    networks = _networks(environ.get("TRUSTED_PROXIES") or PRIVATE_NETWORKS)
-    hops = [hop.strip() for hop in forwarded[-_FIELD_LIMIT:].split(",")[-_MAX_HOPS:]]
+    trusted = parse_networks(environ.get("TRUSTED_PROXIES") or PRIVATE_NETWORKS, "TRUSTED_PROXIES")
     nearest = remote
-    for hop in [nearest, *reversed(hops)]:
-        try:
-            address = ipaddress.ip_address(hop)
-        except ValueError:
-            break
+    for hop in _hops(remote, forwarded):
         nearest = hop
-        if not any(address in network for network in networks):
+        if not _is_in(hop, trusted):
             break
     return nearest
+
+
+def came_through(request: Request, networks: str, environ: Mapping[str, str]) -> bool:
+    """Returns whether a proxy in one of these networks has passed the request on to ours.
+
+    Args:
+        request: the request as it arrived. What has called us directly is our own gateway and not the proxy.
+        networks: separated by commas.
+        environ: ``TRUSTED_PROXIES``; if it is not set, no address is trusted.
+    """
+    proxies = parse_networks(networks, "PROXY_LOGIN_NETWORKS")
+    gateway, *others = _hops(request.remote_addr or "", request.headers.get("X-Forwarded-For", "")) or [""]
+    if not is_trusted_proxy(gateway, environ):
+        return False
+    for hop in others:
+        if _is_in(hop, proxies):
+            return True
+        if not is_trusted_proxy(hop, environ):
+            break
+    return False
+
+
+def _hops(remote: str, forwarded: str) -> list[str]:
+    """Returns the addresses that a request has passed, nearest first, up to the first that is no address."""
+    found = []
+    for hop in [remote, *reversed(forwarded[-_FIELD_LIMIT:].split(",")[-_MAX_HOPS:])]:
+        try:
+            ipaddress.ip_address(hop.strip())
+        except ValueError:
+            break
+        found.append(hop.strip())
+    return found
 
 
 def is_trusted_proxy(address: str, environ: Mapping[str, str]) -> bool:
     """Returns whether ``TRUSTED_PROXIES`` contains the address; if it is not set, no address is trusted."""
     text = environ.get("TRUSTED_PROXIES", "")
-    return bool(text) and any(ipaddress.ip_address(address) in network for network in _networks(text))
+    return bool(text) and bool(address) and _is_in(address, parse_networks(text, "TRUSTED_PROXIES"))
 
 
 @functools.cache
-def _networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+def parse_networks(text: str, setting: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Returns the networks in a setting of this name.
+
+    Raises:
+        BadSetting: it is not networks, separated by commas.
+    """
     try:
         return tuple(ipaddress.ip_network(network.strip()) for network in text.split(","))
     except ValueError as error:
-        raise BadSetting("TRUSTED_PROXIES must be networks such as 10.0.0.0/8, separated by commas.") from error
+        raise BadSetting(f"{setting} must be networks such as 10.0.0.0/8, separated by commas.") from error
+
+
+def _is_in(address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    parsed = ipaddress.ip_address(address)
+    return any(parsed in network for network in networks)
 
 
 def _check_size(wsgi: Mapping[str, Any]) -> None:

@@ -26,8 +26,9 @@ from infra.migrations.rights import CONNECTION, RIGHTS, connection_of
 VARIABLES = {
     "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES "
     "MAX_SECONDS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR OIDC_ISSUER OIDC_CLIENT_ID OIDC_CREATE_USERS "
-    "API_KEYS TRUSTED_PROXIES WEBHOOK_NETWORKS WEBHOOK_PORTS WEBHOOK_NAT64 WEBHOOK_HANDSHAKE FANOUT_SECONDS "
-    "FANOUT_PIECES ENCODERS FFMPEG SANDBOX TOKEN_PUBLIC_KEYS",
+    "PROXY_LOGIN_HEADER PROXY_LOGIN_NETWORKS PROXY_LOGIN_CREATE_USERS API_KEYS TRUSTED_PROXIES WEBHOOK_NETWORKS "
+    "WEBHOOK_PORTS WEBHOOK_NAT64 WEBHOOK_HANDSHAKE FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG SANDBOX "
+    "TOKEN_PUBLIC_KEYS",
     "database-owner": " ".join((*CONNECTION, "DATABASE_USERS_KEY")),
     **{f"database-{function}": " ".join(CONNECTION) for function in RIGHTS},
     "log": "LOG_KEY",
@@ -76,6 +77,10 @@ def check(environ: Mapping[str, str]) -> None:
         from functions.login.provider import Provider
 
         Provider.from_environ({"PUBLIC_URL": "http://localhost", **environ})
+    if environ.get("PROXY_LOGIN_HEADER"):
+        from functions.login.proxy import ProxyLogin
+
+        ProxyLogin.from_environ(environ)
     if any(environ.get(name) for name in ("WEBHOOK_NETWORKS", "WEBHOOK_PORTS", "WEBHOOK_NAT64", "WEBHOOK_HANDSHAKE")):
         from functions.outgoing.handshake import Handshake
 

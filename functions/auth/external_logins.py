@@ -1,4 +1,4 @@
-"""Users whom an identity provider logs in: which account there is which user here.
+"""Users whom an identity provider, or a proxy in front, logs in: which account there is which user here.
 
 The provider and its own id for the account say who it is. An email address does not: whoever gets an address later must
 not get the account of whoever had it before.

@@ -138,18 +138,38 @@ END_SSO: Final = Operation(
     query=SsoAnswer,
     problems=_NO_PROVIDER,
 )
+PROXY_SSO: Final = Operation(
+    "GET",
+    "/sso/proxy",
+    "Log in with the header of a proxy",
+    (
+        _LOGGED_IN,
+        Answer(
+            409,
+            "A page that asks for the password of the account to link.",
+            content_type=HTML,
+            headers={"Set-Cookie": "What the form needs; for ten minutes."},
+        ),
+        Answer(403, "A page that says why you cannot log in.", content_type=HTML),
+    ),
+    description="For browsers, if a proxy in front has authenticated the user and sends the address in a header "
+    "(`PROXY_LOGIN_HEADER`). The first login creates an account, as with `GET /sso`.",
+    access="anyone",
+    query=SsoQuery,
+    problems={404: "No proxy logs users in here."},
+)
 LINK_SSO: Final = Operation(
     "POST",
     "/sso/link",
-    "Link an account to the one at the identity provider",
+    "Link an account to the one at the identity provider or the proxy",
     (
         _LOGGED_IN,
         *_PAGES,
         Answer(409, "A page: the account was changed at the same time.", content_type=HTML),
         Answer(429, "A page: too many wrong passwords.", content_type=HTML),
     ),
-    description="The form of the page that `GET /sso/callback` answers with.",
+    description="The form of the page that `GET /sso/callback` or `GET /sso/proxy` answers with.",
     access="anyone",
     body=Body({FORM: LinkForm}),
-    problems=_NO_PROVIDER,
+    problems={404: "This installation has neither an identity provider nor a proxy that logs users in."},
 )

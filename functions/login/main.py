@@ -1,4 +1,4 @@
-"""Issues tokens for usernames and passwords, or by an identity provider, and publishes the keys that verify them."""
+"""Issues tokens for passwords, or by an identity provider or a proxy, and publishes the keys that verify them."""
 
 import functools
 import os
@@ -19,6 +19,7 @@ from functions.auth.tokens import Signer, verifier
 from functions.http_endpoint import Routes, client_address, json_response, read_query
 from functions.login import api, sso
 from functions.login.provider import Provider
+from functions.login.proxy import ProxyLogin
 from functions.settings import switch
 from functions.state.database import shared
 
@@ -83,11 +84,12 @@ def dependencies() -> Dependencies:
 
 @functools.cache
 def sso_dependencies() -> sso.Dependencies:
-    """Builds the dependencies of logins by the identity provider from the environment, once per process."""
+    """Builds the dependencies of logins by the identity provider or a proxy from the environment, once per process."""
     deps = dependencies()
     return sso.Dependencies(
         provider=Provider.from_environ(os.environ),
         creates=switch(os.environ, "OIDC_CREATE_USERS", default=True),
+        proxy=ProxyLogin.from_environ(os.environ),
         logins=ExternalLogins(shared(os.environ)),
         accounts=deps.accounts,
         throttle=deps.throttle,
@@ -106,6 +108,7 @@ _ROUTES = Routes(
         api.KEYS: _keys,
         api.BEGIN_SSO: _sso(sso.begin),
         api.END_SSO: _sso(sso.end),
+        api.PROXY_SSO: _sso(sso.by_proxy),
         api.LINK_SSO: _sso(sso.link),
     }
 )

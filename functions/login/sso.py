@@ -1,6 +1,6 @@
-"""Logs browsers in by the identity provider (OpenID Connect).
+"""Logs browsers in by the identity provider (OpenID Connect), or by a proxy in front that has authenticated the user.
 
-Between the two requests of a login, the browser has a signed ticket in a cookie, so any instance can end what another
+Between two requests of a login, the browser has a signed ticket in a cookie, so any instance can end what another
 began. It is valid for ten minutes and for this browser only.
 """
 
@@ -24,6 +24,7 @@ from functions.auth.tokens import NotAuthenticated, Signer, Verifier
 from functions.http_endpoint import JSON_LIMIT, client_address, read_query
 from functions.login import api
 from functions.login.provider import Begun, LoginExpired, LoginRefused, Provider
+from functions.login.proxy import PROVIDER, NoProxyLogin, ProxyLogin
 from functions.pages import CREDENTIALS, page
 from functions.state.database import Conflict
 
@@ -47,11 +48,12 @@ class NoProvider(Mp3burstError):
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What logins by an identity provider use.
+    """What logins by an identity provider or a proxy use.
 
     Attributes:
         provider: the identity provider; None without one.
-        creates: whether the first login of somebody creates an account.
+        creates: whether the first login of somebody with the provider creates an account.
+        proxy: the proxy that logs users in; None without one.
         logins: who logs in as whom.
         accounts: the users with their passwords.
         throttle: limits guesses of passwords.
@@ -61,6 +63,7 @@ class Dependencies:
 
     provider: Provider | None
     creates: bool
+    proxy: ProxyLogin | None
     logins: ExternalLogins
     accounts: Accounts
     throttle: Throttle
@@ -88,32 +91,45 @@ def end(request: Request, deps: Dependencies) -> Response:
         raise LoginExpired
     if answer.error or (answer.iss and answer.iss != provider.issuer):
         raise LoginRefused("The identity provider has refused the login: begin again, or ask who runs it.", "provider")
-    person = provider.person(answer.code, begun)
+    return _log_in(request, provider.person(answer.code, begun), to, deps, creates=deps.creates)
+
+
+def by_proxy(request: Request, deps: Dependencies) -> Response:
+    """Logs in whom the proxy in front has authenticated, or asks for the password of an account to link."""
+    if deps.proxy is None:
+        raise NoProxyLogin("No proxy logs users in here: log in with a username and a password.")
+    to = read_query(request, api.SsoQuery).to
+    return _log_in(request, deps.proxy.person(request), to, deps, creates=deps.proxy.creates)
+
+
+def _log_in(request: Request, person: Person, to: str, deps: Dependencies, *, creates: bool) -> Response:
+    """Returns a page with the cookie of a session, or one that asks for the password of an account to link."""
     try:
-        user = user_of(person, deps)
+        user = user_of(person, deps.logins, creates=creates)
     except AccountExists as error:
         return _with_ticket(_link_form(error), deps, _PERSON, {**person.as_dict(), "to": to})
-    return _logged_in(request, user, to, deps)
+    return _logged_in(request, person, user, to, deps)
 
 
-def user_of(person: Person, deps: Dependencies) -> User:
+def user_of(person: Person, logins: ExternalLogins, *, creates: bool) -> User:
     """Returns the user whom this person logs in as, whom the first login creates.
 
     Raises:
         AccountExists: a user has confirmed the person's address.
         LoginRefused: there is no account, and none is created.
     """
-    user = deps.logins.find(person)
+    user = logins.find(person)
     if user is not None:
         return user
-    if not deps.creates:
+    if not creates:
         raise LoginRefused("You have no account here: ask who runs this installation for one.", "unknown")
-    return deps.logins.create(person)
+    return logins.create(person)
 
 
 def link(request: Request, deps: Dependencies) -> Response:
     """Links the user whose password the form has to the account at the provider, and logs the user in."""
-    _provider(deps)
+    if deps.proxy is None:
+        _provider(deps)
     sent = request.headers
     require_own_origin(request.method, sent.get("Origin"), sent.get("Sec-Fetch-Site"), os.environ)
     ticket = _ticket(request, deps, _PERSON)
@@ -125,9 +141,10 @@ def link(request: Request, deps: Dependencies) -> Response:
         user = authenticate(username, password, client_address(request, os.environ), deps.accounts, deps.throttle)
     except WrongCredentials as error:
         return _link_form(error)
-    deps.logins.link(Person(**ticket), user.id)
-    _record(request, user, "login.linked")
-    return _logged_in(request, user, to, deps)
+    person = Person(**ticket)
+    deps.logins.link(person, user.id)
+    _record(request, person, user, "login.linked")
+    return _logged_in(request, person, user, to, deps)
 
 
 def _link_form(reason: Mp3burstError) -> Response:
@@ -177,18 +194,19 @@ def _ticket(request: Request, deps: Dependencies, purpose: str) -> dict[str, Any
         raise LoginExpired from error
 
 
-def _logged_in(request: Request, user: User, to: str, deps: Dependencies) -> Response:
+def _logged_in(request: Request, person: Person, user: User, to: str, deps: Dependencies) -> Response:
     """Returns a page with the cookie of a session. Browsers send it from this page on, but not with a redirect.
 
     The browser has come from another site, and the cookie is for requests from our own (SameSite=Strict).
     """
     token = deps.signer.sign(user.id, user.username, user.role, user.token_version)
-    _record(request, user, "login.succeeded")
+    _record(request, person, user, "login.succeeded")
     response = page("You are logged in", "", to=to if _PATH.fullmatch(to) else _DEFAULT_PATH)
     response.headers.add("Set-Cookie", cookie(token, deps.signer.seconds, os.environ))
     response.headers.add("Set-Cookie", login_cookie("", 0, os.environ))
     return response
 
 
-def _record(request: Request, user: User, event: str) -> None:
-    security_log.record(event, user=user.username, address=client_address(request, os.environ), method="sso")
+def _record(request: Request, person: Person, user: User, event: str) -> None:
+    method = "proxy" if person.provider == PROVIDER else "sso"
+    security_log.record(event, user=user.username, address=client_address(request, os.environ), method=method)

@@ -12,6 +12,7 @@ from yarl import URL
 
 from events.errors import TryAgain
 from functions.http_endpoint import is_trusted_proxy, nearest_client
+from functions.login.proxy import HEADERS as IDENTITY_HEADERS
 from infra import front
 from infra.apidocs.site import Document
 from infra.local.clients import Clients
@@ -267,7 +268,7 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
 def _client(request: web.BaseRequest, environ: Mapping[str, str]) -> str:
     client = request.remote or ""
     # Functions trust this ingress, so X-Forwarded-For is accepted only from a trusted proxy.
-    if client and is_trusted_proxy(client, environ):
+    if is_trusted_proxy(client, environ):
         return nearest_client(client, ", ".join(request.headers.getall("X-Forwarded-For", ())), environ)
     return client
 
@@ -275,8 +276,11 @@ def _client(request: web.BaseRequest, environ: Mapping[str, str]) -> str:
 def _forwarded_headers(request: web.BaseRequest, environ: Mapping[str, str]) -> CIMultiDict[str]:
     headers = _end_to_end(request.headers)
     client = request.remote or ""
-    previous = headers.popall("X-Forwarded-For", ()) if client and is_trusted_proxy(client, environ) else ()
+    is_behind_proxy = is_trusted_proxy(client, environ)
+    previous = headers.popall("X-Forwarded-For", ()) if is_behind_proxy else ()
     headers["X-Forwarded-For"] = ", ".join([*previous, client])
+    for name in IDENTITY_HEADERS if not is_behind_proxy else ():
+        headers.popall(name, None)
     headers["X-Forwarded-Proto"] = request.scheme
     headers["X-Forwarded-Host"] = request.headers.get("Host", "")
     return headers

@@ -299,7 +299,9 @@ def test_headers_and_bodies_pass_unchanged(shared: Platform) -> None:
         b"not really gzip",
     )
     answer, body = ask(
-        "GET", "/web/a%2Fb%20c?d=%26", **{"X-Forwarded-For": "192.0.2.1", "Connection": "x-hop", "X-Hop": "1"}
+        "GET",
+        "/web/a%2Fb%20c?d=%26",
+        **{"X-Forwarded-For": "192.0.2.1", "Remote-Email": "a@b.org", "Connection": "x-hop", "X-Hop": "1"},
     )
     seen = json.loads(body)
     headers = {name.lower(): value for name, value in seen["headers"]}
@@ -307,7 +309,7 @@ def test_headers_and_bodies_pass_unchanged(shared: Platform) -> None:
     assert headers["x-forwarded-for"] == "127.0.0.1"
     assert headers["x-forwarded-proto"] == "http"
     assert headers["x-forwarded-host"] == headers["host"] == f"127.0.0.1:{shared.port}"
-    assert not headers.keys() & {"x-hop", "user-agent", "accept", "content-type"}
+    assert not headers.keys() & {"x-hop", "user-agent", "accept", "content-type", "remote-email"}
     connection.close()
 
 

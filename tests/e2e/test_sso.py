@@ -1,7 +1,7 @@
-"""Logins by an identity provider, against real processes: oidc-provider-mock answers over HTTP."""
+"""Logins by an identity provider, which is oidc-provider-mock over HTTP, and by a proxy in front, which is the test."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -23,6 +23,12 @@ def provider() -> Iterator[IdentityProvider]:
 @pytest.fixture(scope="module")
 def own_platform(provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     environ = {"OIDC_ISSUER": provider.url, "OIDC_CLIENT_ID": "mp3burst", "OIDC_CLIENT_SECRET": "secret"}
+    # What connects from 127.0.0.1 is the proxy; other addresses of the loopback network are clients.
+    environ |= {
+        "PROXY_LOGIN_HEADER": "Remote-Email",
+        "PROXY_LOGIN_NETWORKS": "127.0.0.1",
+        "TRUSTED_PROXIES": "127.0.0.1",
+    }
     with start(tmp_path_factory.mktemp("sso") / "data", env=environ) as running:
         yield running
 
@@ -34,12 +40,21 @@ class Browser:
         self.url = url
         self.cookies: dict[str, str] = {}
 
-    def call(self, method: str, path: str, form: dict[str, str] | None = None, origin: str = "") -> Answer:
-        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+    def call(
+        self,
+        method: str,
+        path: str,
+        form: dict[str, str] | None = None,
+        origin: str = "",
+        source: str | None = None,
+        said: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Sends a request from the address ``source``, with headers that say who its user is."""
+        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()), **(said or {})}
         if form is not None:
             headers |= {"Content-Type": FORM, "Origin": origin or self.url}
         body = None if form is None else urlencode(form).encode()
-        answer = Client(self.url).call(method, path, body, headers)
+        answer = Client(self.url).call(method, path, body, headers, source=source)
         for cookie in answer.headers.get_all("Set-Cookie", ()):
             name, _, value = cookie.partition(";")[0].partition("=")
             self.cookies[name] = value
@@ -188,6 +203,54 @@ def test_refusal_of_the_provider_is_told(browser: Browser) -> None:
     assert b"refused" in page.body
 
 
-def test_without_a_provider_there_is_none(platform: Platform) -> None:
-    for path in ("/sso", "/sso/callback"):
-        assert "no identity provider" in Client(platform.url).call("GET", path).problem(404)["detail"]
+def test_proxy_logs_in_whom_it_has_authenticated(browser: Browser) -> None:
+    said = {"Remote-Email": "Gil@example.org", "Remote-Name": "=?utf-8?q?Gi=C5=82?=", "X-Forwarded-For": "192.0.2.7"}
+    page = browser.call("GET", "/sso/proxy?to=/jobs", said=said)
+    assert page.status == 200, page.body
+    assert b'content="0; url=/jobs"' in page.body
+    assert any("SameSite=Strict" in cookie for cookie in page.headers.get_all("Set-Cookie", ()))
+    account = browser.call("GET", "/me").json()
+    assert (account["username"], account["name"], account["confirmed"]) == ("gil@example.org", "Gi\u0142", True)
+    again = Browser(browser.url)
+    assert again.call("GET", "/sso/proxy", said=said | {"Remote-Email": "gil@Example.org"}).status == 200
+    assert again.call("GET", "/me").json()["id"] == account["id"]
+
+
+def test_clients_cannot_say_themselves_who_they_are(browser: Browser) -> None:
+    said = {"Remote-Email": "victim@example.org", "X-Forwarded-For": "192.0.2.7, 127.0.0.1"}
+    page = browser.call("GET", "/sso/proxy", source="127.0.0.2", said=said)
+    assert page.status == 403
+    assert b"did not come through the proxy" in page.body
+    for email in ("", "victim", "a@example.org, victim@example.org", "victim@[127.0.0.1]"):
+        assert browser.call("GET", "/sso/proxy", said={"Remote-Email": email}).status == 403, email
+    # WSGI cannot tell this name from Remote-Email, which a proxy that replaces that header does not know.
+    assert Client(browser.url).call("GET", "/sso/proxy", headers={"Remote_Email": "victim@example.org"}).status == 403
+    assert browser.cookies == {}
+
+
+def test_header_is_read_by_the_login_only(browser: Browser) -> None:
+    said = {"Remote-Email": "hal@example.org"}
+    assert browser.call("GET", "/sso/proxy", said=said).status == 200
+    for path in ("/me", "/jobs", "/validate"):
+        assert Browser(browser.url).call("GET", path, said=said).status in (401, 405), path
+
+
+def test_account_with_the_address_of_the_proxy_is_linked_with_its_password(browser: Browser) -> None:
+    me = Client(browser.url).sign_up()
+    said = {"Remote-Email": me.username}
+    page = browser.call("GET", "/sso/proxy", said=said)
+    assert page.status == 409
+    assert browser.call("POST", "/sso/link", {"username": me.username, "password": PASSWORD}).status == 200
+    assert browser.username() == me.username
+    again = Browser(browser.url)
+    assert again.call("GET", "/sso/proxy", said=said).status == 200
+    assert again.username() == me.username
+
+
+def test_without_a_provider_or_a_proxy_there_is_none(platform: Platform) -> None:
+    for path, missing in {
+        "/sso": "no identity provider",
+        "/sso/callback": "no identity provider",
+        "/sso/proxy": "No proxy",
+    }.items():
+        assert missing in Client(platform.url).call("GET", path).problem(404)["detail"]

@@ -13,6 +13,7 @@ from http import HTTPStatus
 import pytest
 import yaml
 
+from functions.login.proxy import HEADERS as IDENTITY_HEADERS
 from infra import front
 from infra.apidocs.site import documents
 from tests.support.paths import ROOT
@@ -26,6 +27,8 @@ ROUTE = re.compile(
 )
 #: Bytes: more than the kernel buffers in both directions.
 LARGE = 64 << 20
+#: Of a request that says who its user is.
+IDENTITY = [f"{name}: ann@example.org" for name in IDENTITY_HEADERS]
 
 
 def claimed() -> dict[str, str]:
@@ -160,6 +163,7 @@ def test_download_is_streamed_at_the_speed_of_its_client(gateway: Gateway, funct
 
 def test_ranges_and_headers_are_passed_on(gateway: Gateway, function: Function) -> None:
     head = "GET /download/a%2Fb?d=%26 HTTP/1.1\nHost: mp3converter.com\nRange: bytes=1-2\nX-Forwarded-For: 192.0.2.1"
+    head = "\n".join((head, *IDENTITY, "Remote_Email: eve@example.org"))
     with client(gateway, head) as user, function.connection() as (connection, seen, _):
         connection.sendall(b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 1-2/3\r\nContent-Length: 2\r\n\r\nbc")
         answer = user.recv(1 << 16)
@@ -173,13 +177,15 @@ def test_ranges_and_headers_are_passed_on(gateway: Gateway, function: Function) 
     assert headers["X-Forwarded-Host"] == "mp3converter.com"
     assert headers["X-Forwarded-Proto"] == "http"
     assert headers["X-Forwarded-For"] == "127.0.0.1"
+    assert "@example.org" not in seen.decode(), "who the user is, only a proxy in front may say"
 
 
-def test_forwarded_addresses_of_a_proxy_in_front_are_kept(function: Function) -> None:
+def test_forwarded_addresses_and_users_of_a_proxy_in_front_are_kept(function: Function) -> None:
     environ = upstreams(function.address) | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1", "BEHIND_PROXY": "yes"}
-    head = "GET /jobs HTTP/1.1\nHost: h\nX-Forwarded-For: 192.0.2.1, 198.51.100.1"
+    head = "\n".join(("GET /jobs HTTP/1.1", "Host: h", "X-Forwarded-For: 192.0.2.1, 198.51.100.1", *IDENTITY))
     with Gateway(environ) as gateway, client(gateway, head), function.connection() as (_, seen, _):
-        assert "X-Forwarded-For: 192.0.2.1, 198.51.100.1, 127.0.0.1" in seen.decode().split("\r\n")
+        lines = seen.decode().split("\r\n")
+        assert {"X-Forwarded-For: 192.0.2.1, 198.51.100.1, 127.0.0.1", *IDENTITY} <= set(lines)
 
 
 def test_scheme_and_host_of_a_tls_proxy_are_kept(gateway: Gateway, function: Function) -> None:
