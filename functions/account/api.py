@@ -166,6 +166,48 @@ CHANGE_PASSWORD: Final = Operation(
     body=Body({JSON: PasswordChange}),
     problems={**_WRONG_PASSWORD, 409: "The account was changed at the same time."},
 )
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """A login whose token is valid."""
+
+    id: Annotated[Id, Meta(description="Names the session in DELETE /sessions/SESSION.")]
+    created: Timestamp
+    expires: Timestamp
+    last_used: Annotated[
+        Annotated[str, Meta(extra_json_schema={"format": "date"})], Meta(description="The day of its last use (UTC).")
+    ]
+    agent: Annotated[
+        str | None, Meta(description="What the client that logged in said it is, shortened; null if it said nothing.")
+    ]
+    network: Annotated[
+        str | None, Meta(description="From which it logged in: an IPv4 address, or the /64 of an IPv6 address.")
+    ]
+    current: Annotated[bool, Meta(description="Whether the request was made with its token.")]
+
+
+class SessionList(Struct, frozen=True):
+    """The sessions of a user."""
+
+    sessions: list[Session]
+
+
+LIST_SESSIONS: Final = Operation(
+    "GET",
+    "/sessions",
+    "List sessions",
+    (Answer(200, "The logins whose tokens are valid, newest first, at most 100.", SessionList),),
+    scope="account",
+)
+DELETE_SESSION: Final = Operation(
+    "DELETE",
+    "/sessions/{session}",
+    "End a session",
+    (Answer(204, "The session has ended. Its token is refused everywhere within 60 seconds."),),
+    scope="account",
+    parameters={"session": "The id of the session, from GET /sessions."},
+    problems={404: "There is no such session, or it is another user's."},
+)
 WITHDRAW_TOKENS: Final = Operation(
     "DELETE",
     "/sessions",

@@ -10,7 +10,7 @@ from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
 from functions.auth.resets import Resets
-from functions.auth.sessions import EndedTokens
+from functions.auth.sessions import EndedTokens, Sessions
 from functions.auth.throttle import Throttle
 from functions.settings import switch
 from functions.state.database import Database, shared
@@ -30,6 +30,7 @@ class Dependencies:
         throttle: limits guesses of them.
         keys: their API keys.
         ended: their tokens that were logged out.
+        sessions: their logins.
         deleted: the users who are being deleted.
         quota: what a user may store.
         resets: requests to reset a password.
@@ -44,6 +45,7 @@ class Dependencies:
     throttle: Throttle
     keys: ApiKeys
     ended: EndedTokens
+    sessions: Sessions
     deleted: DeletedUsers
     quota: Quota
     resets: Resets
@@ -67,6 +69,7 @@ def dependencies() -> Dependencies:
         throttle=Throttle(database),
         keys=ApiKeys(database),
         ended=EndedTokens(database),
+        sessions=Sessions(database),
         deleted=DeletedUsers(database),
         quota=Quota.from_environ(os.environ),
         resets=Resets(database),

@@ -16,7 +16,7 @@ from functions.auth.limits import CONTROLS
 from functions.auth.links import BadLink, Reset
 from functions.auth.passwords import password_fault
 from functions.auth.profiles import Profile
-from functions.auth.sessions import cookie
+from functions.auth.sessions import Session, cookie
 from functions.auth.tokens import Identity, NotAllowed, NotAuthenticated
 from functions.email_address import is_public
 from functions.http_endpoint import (
@@ -196,6 +196,32 @@ def _end_session(request: Request) -> Response:
     return Response(status=204, headers={"Set-Cookie": cookie("", 0, os.environ)})
 
 
+def _list_sessions(request: Request) -> Response:
+    identity = _identify(request)
+    current = identity.claims.get("jti")
+    found = dependencies().sessions.of(identity.user)
+    return json_response(api.SessionList([_session(session, current) for session in found]))
+
+
+def _session(session: Session, current: str | None) -> api.Session:
+    return api.Session(
+        id=session.id,
+        created=iso_time(session.created_at) or "",
+        expires=iso_time(session.expires_at) or "",
+        last_used=(iso_time(session.used_at) or "")[:10],
+        agent=session.agent or None,
+        network=session.network or None,
+        current=session.id == current,
+    )
+
+
+def _delete_session(request: Request, session: str) -> Response:
+    identity = _identify(request)
+    dependencies().sessions.end(session, identity.user)
+    _record(request, identity, "session.ended", session=session)
+    return Response(status=204)
+
+
 def _withdraw_tokens(request: Request) -> Response:
     identity = _identify(request)
     dependencies().profiles.withdraw_tokens(identity.user)
@@ -314,6 +340,8 @@ _ROUTES = Routes(
         api.SHOW_RESET: for_people(_show_reset),
         api.RESET: for_people(_reset),
         api.END_SESSION: _end_session,
+        api.LIST_SESSIONS: _list_sessions,
+        api.DELETE_SESSION: _delete_session,
         api.WITHDRAW_TOKENS: _withdraw_tokens,
         api.CREATE_KEY: _create_key,
         api.LIST_KEYS: _list_keys,

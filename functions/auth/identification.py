@@ -5,6 +5,7 @@ token that was withdrawn and an account that no longer exists are refused everyw
 """
 
 import functools
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from sqlalchemy import bindparam, select
 
 from events.errors import Mp3burstError
 from functions.auth.keys import PREFIX, ApiKeys, KnownKey, digest, is_well_formed, operator_keys
-from functions.auth.sessions import EndedTokens
+from functions.auth.sessions import EndedTokens, Sessions
 from functions.auth.tokens import AUDIENCE, ISSUER, Identity, NotAuthenticated, Verifier, bearer, verifier
 from functions.networks import networks
 from functions.rate_limits import RateLimit
@@ -37,6 +38,7 @@ _USER: Final = select(users.c.username, users.c.role, users.c.token_version).whe
     users.c.id == bindparam("user"), users.c.deleted_at.is_(None)
 )
 _WITHDRAWN: Final = "This token was withdrawn: log in again."
+log = logging.getLogger(__name__)
 _BAD_KEY: Final = "Invalid API key: it is mistyped, was deleted or has expired. Create another with POST /keys."
 
 
@@ -118,11 +120,13 @@ class Identification:
         self._database = database
         self._api_keys = ApiKeys(database)
         self._ended = EndedTokens(database)
+        self._sessions = Sessions(database)
         self._operator_keys = operator_keys
         self._clock = clock
         self._users: Remembered[UserId, KnownUser] = Remembered(clock)
         self._keys: Remembered[str, KnownKey] = Remembered(clock)
         self._unknown: Remembered[str, float] = Remembered(clock)
+        self._used: Remembered[str, bool] = Remembered(clock)
 
     def identify(self, authorization: str | None, address: str, max_age: float = MAX_AGE) -> Identity:
         """Returns the identity in an Authorization header.
@@ -149,10 +153,22 @@ class Identification:
         if known is None or known.token_version != version:
             # A token that is newer than what is remembered is valid, too.
             known = self._user(identity.user)
-        if known is None or known.token_version != version or identity.claims.get("jti") in known.ended:
+        session = identity.claims.get("jti")
+        if known is None or known.token_version != version or session in known.ended:
             raise NotAuthenticated(_WITHDRAWN, "withdrawn")
+        if session is not None and not self._used.get(session):
+            self._use(session)
         # The role may have been changed since the token was signed.
         return replace(identity, role=known.role, claims={**identity.claims, "role": known.role})
+
+    def _use(self, session: str) -> None:
+        """Records that the session was used today; best effort."""
+        try:
+            seconds = self._sessions.use(session)
+        except Mp3burstError:  # such as a full disk, on which reading and deleting must go on
+            log.warning("the day on which session %s was used could not be recorded", session, exc_info=True)
+            seconds = MAX_AGE
+        self._used.put(session, True, seconds)
 
     def _user(self, user: UserId) -> KnownUser | None:
         row = self._database.read(lambda connection: connection.execute(_USER, {"user": user}).one_or_none())

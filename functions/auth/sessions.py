@@ -1,21 +1,30 @@
-"""Sessions of browsers: a token in a cookie that no script reads, and tokens that were logged out.
+"""Sessions: the logins of a user, tokens that were logged out, and the cookie in which browsers keep a token.
 
-Browsers send the cookie with requests of our own pages only (SameSite=Strict). A browser may be old, and other sites
-may run on the same domain, so a request with the cookie that can change something must also come from our origin, that
-of PUBLIC_URL.
+No script reads the cookie, and browsers send it with requests of our own pages only (SameSite=Strict). A browser may be
+old, and other sites may run on the same domain, so a request with the cookie that can change something must also come
+from our origin, that of PUBLIC_URL.
 """
 
 import contextlib
+import re
+import secrets
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
+from events.errors import Mp3burstError
 from functions.auth.tokens import Identity, NotAllowed
+from functions.networks import networks
 from functions.settings import required
 from functions.state.database import Conflict, Database
-from functions.state.schema import UserId, ended_tokens, now
+from functions.state.schema import UserId, ended_tokens, now, sessions, users
+
+if TYPE_CHECKING:
+    from functions.auth.accounts import User
+    from functions.auth.tokens import Signer
 
 _NAME: Final = "mp3burst"
 #: With this prefix, browsers accept a cookie only from a page of this host over HTTPS, for all its paths (RFC 6265bis,
@@ -23,6 +32,18 @@ _NAME: Final = "mp3burst"
 _HOST_PREFIX: Final = "__Host-"
 #: Methods that change nothing (RFC 9110, 9.2.1).
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
+#: Sessions in a list.
+MAX_LISTED: Final = 100
+#: Characters that are kept of what a client says it is.
+_MAX_AGENT: Final = 200
+_MAX_NETWORK: Final = 45
+_ID: Final = re.compile("[0-9a-f]{32}")
+_DAY: Final = 86_400_000  # milliseconds
+# Built once: building a statement costs SQLAlchemy as much as running it.
+_USED: Final = select(sessions.c.used_at, now().label("time")).where(sessions.c.id == bindparam("session"))
+_EXPIRY: Final = select(sessions.c.expires_at).where(
+    sessions.c.id == bindparam("session"), sessions.c.owner == bindparam("owner")
+)
 
 
 class ForeignOrigin(NotAllowed):
@@ -76,6 +97,123 @@ def require_own_origin(method: str, origin: str | None, site: str | None, enviro
     is_own = origin.lower() == own if origin is not None else site == "same-origin"
     if not is_own:
         raise ForeignOrigin(f"This request does not come from {own}: use the pages there, or send a token.")
+
+
+class SessionNotFound(Mp3burstError):
+    """There is no such session, or it is another user's."""
+
+    status = 404
+    security_event = "object.refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A login whose token is valid, as its user sees it in a list.
+
+    Attributes:
+        id: that of its token (``jti``).
+        created_at: milliseconds since 1970.
+        used_at: the beginning of the day on which it was last used.
+        expires_at: milliseconds since 1970.
+        agent: what the client that logged in said it is, shortened.
+        network: from which it logged in: an IPv4 address, or the /64 of an IPv6 address.
+    """
+
+    id: str
+    created_at: int
+    used_at: int
+    expires_at: int
+    agent: str
+    network: str
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> Self:
+        """Returns the session of a row."""
+        return cls(*(getattr(row, name) for name in cls.__dataclass_fields__))
+
+
+class Sessions:
+    """The table of sessions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(self, user: "User", signer: "Signer", agent: str, address: str) -> str:
+        """Records a login of the user and returns its token.
+
+        Args:
+            user: who has logged in.
+            signer: signs the token.
+            agent: what the client says it is (``User-Agent``).
+            address: the client's.
+        """
+        session = secrets.token_hex(16)
+        row = insert(sessions).values(
+            id=session,
+            owner=user.id,
+            token_version=user.token_version,
+            created_at=now(),
+            used_at=now() - now() % _DAY,
+            expires_at=now() + signer.seconds * 1000,
+            agent="".join(each for each in agent if each.isprintable())[:_MAX_AGENT],
+            network=networks(address)[0][:_MAX_NETWORK],
+        )
+        with contextlib.suppress(Conflict):  # the first try was committed, and only its confirmation was lost
+            self._database.run(lambda connection: connection.execute(row))
+        return signer.sign(user.id, user.username, user.role, user.token_version, session)
+
+    def of(self, owner: UserId) -> list[Session]:
+        """Returns the owner's sessions, the newest MAX_LISTED, newest first, without those that were ended."""
+        ended = select(ended_tokens.c.id).where(ended_tokens.c.owner == owner)
+        query = (
+            select(sessions)
+            .join(users, users.c.id == sessions.c.owner)
+            .where(
+                sessions.c.owner == owner,
+                sessions.c.expires_at > now(),
+                sessions.c.token_version == users.c.token_version,
+                sessions.c.id.not_in(ended),
+            )
+            .order_by(sessions.c.created_at.desc(), sessions.c.id)
+            .limit(MAX_LISTED)
+        )
+        return self._database.read(lambda connection: [Session.from_row(row) for row in connection.execute(query)])
+
+    def end(self, session: str, owner: UserId) -> None:
+        """Ends the owner's session with this id; doing it again changes nothing.
+
+        Raises:
+            SessionNotFound: there is none, or it is another user's.
+        """
+
+        def end(connection: Connection) -> bool:
+            expires_at = connection.scalar(_EXPIRY, {"session": session, "owner": owner})
+            if expires_at is None:
+                return False
+            connection.execute(insert(ended_tokens).values(id=session, owner=owner, expires_at=expires_at))
+            return True
+
+        if not _ID.fullmatch(session):
+            found = False
+        else:
+            try:
+                found = self._database.run(end)
+            except Conflict:  # it has ended already
+                found = True
+        if not found:
+            raise SessionNotFound("There is no such session: GET /sessions lists yours.")
+
+    def use(self, session: str) -> float:
+        """Records that the session was used today; returns the seconds for which this need not be done again."""
+        row = self._database.read(lambda connection: connection.execute(_USED, {"session": session}).one_or_none())
+        if row is None:  # of a login before migration 0017
+            return _DAY / 1000
+        today = row.time - row.time % _DAY
+        if row.used_at < today:
+            older = sessions.c.id == session, sessions.c.used_at < today
+            used = update(sessions).where(*older).values(used_at=today)
+            self._database.run(lambda connection: connection.execute(used))
+        return float(today + _DAY - row.time) / 1000
 
 
 class EndedTokens:

@@ -116,9 +116,18 @@ class Signer:
         key = required(environ, "TOKEN_PRIVATE_KEY", "the Ed25519 private key that signs tokens, in PEM format")
         return cls(key, number(environ, "TOKEN_HOURS", 24, minimum=0.01))
 
-    def sign(self, user: "UserId", username: str, role: str, version: int = 0) -> str:
-        """Returns a token for the user, valid for ``seconds`` from now on, or until the user's version changes."""
-        claims = {"sub": user, "username": username, "role": role, "ver": version, "jti": secrets.token_hex(16)}
+    def sign(self, user: "UserId", username: str, role: str, version: int = 0, session: str = "") -> str:
+        """Returns a token for the user, valid for ``seconds`` from now on, or until the user's version changes.
+
+        Args:
+            user: the user's id.
+            username: in stored form.
+            role: the user's.
+            version: that of the user's tokens.
+            session: the token's id; a random one if it is empty.
+        """
+        token = session or secrets.token_hex(16)
+        claims = {"sub": user, "username": username, "role": role, "ver": version, "jti": token}
         return self._sign({"iss": ISSUER, "aud": AUDIENCE, **claims}, self.seconds)
 
     def sign_ticket(self, purpose: str, content: Mapping[str, Any], seconds: int) -> str:

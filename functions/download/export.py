@@ -1,4 +1,4 @@
-"""Everything of a user in one archive: the account, its API keys and jobs, and the stored MP3s and videos."""
+"""Everything of a user in one archive: the account, its API keys, sessions and jobs, and the stored MP3s and videos."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +10,7 @@ import msgspec
 
 from functions.auth.keys import ApiKey, ApiKeys
 from functions.auth.profiles import Profile, Profiles
+from functions.auth.sessions import Session, Sessions
 from functions.download.streamed_zip import Entry, safe_name
 from functions.http_endpoint import iso_time
 from functions.media import BlobNotFound, Media, Reader, open_mp3
@@ -20,7 +21,9 @@ _CHUNK: Final = 256 << 10  # bytes
 _PAGE: Final = 500  # jobs in one query
 
 
-def export(user: UserId, profiles: Profiles, keys: ApiKeys, jobs: Jobs, media: Media) -> Iterator[Entry]:
+def export(
+    user: UserId, profiles: Profiles, keys: ApiKeys, sessions: Sessions, jobs: Jobs, media: Media
+) -> Iterator[Entry]:
     """Yields the files of the archive; each is looked up when it is reached, and is to be read before the next.
 
     The last is ``account.json``, which names those that are there.
@@ -42,7 +45,12 @@ def export(user: UserId, profiles: Profiles, keys: ApiKeys, jobs: Jobs, media: M
                 stored[folder] = f"{folder}/{job.id}-{safe_name(reader.stat.description.filename)}"
                 yield Entry(stored[folder], date(job.created_at), _chunks(reader, 0, reader.stat.size))
         described.append(_job(job, stored))
-    content = {"account": _account(profile), "keys": [_key(key) for key in keys.of(user)], "jobs": described}
+    content = {
+        "account": _account(profile),
+        "keys": [_key(key) for key in keys.of(user)],
+        "sessions": [_session(session) for session in sessions.of(user)],
+        "jobs": described,
+    }
     encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
     yield Entry("account.json", date(profile.created_at), [encoded])
 
@@ -85,6 +93,17 @@ def _account(profile: Profile) -> dict[str, Any]:
 def _key(key: ApiKey) -> dict[str, Any]:
     times = {"created": iso_time(key.created_at), "expires": iso_time(key.expires_at), "used": iso_time(key.used_at)}
     return {"id": key.id, "name": key.name, "scopes": key.scopes, **times}
+
+
+def _session(session: Session) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "created": iso_time(session.created_at),
+        "expires": iso_time(session.expires_at),
+        "used": iso_time(session.used_at),
+        "agent": session.agent,
+        "network": session.network,
+    }
 
 
 def _job(job: Job, stored: Mapping[str, str]) -> dict[str, Any]:

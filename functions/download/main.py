@@ -18,6 +18,7 @@ from functions import security_log
 from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
+from functions.auth.sessions import Sessions
 from functions.download import api
 from functions.download.export import export
 from functions.download.several import zip_of
@@ -44,6 +45,7 @@ class Dependencies:
     shares: Shares
     profiles: Profiles
     keys: ApiKeys
+    sessions: Sessions
 
 
 class _File(NamedTuple):
@@ -114,7 +116,7 @@ def _export(request: Request) -> Response:
         return Response(headers=headers, content_type="application/zip")
 
     def answer() -> Response:
-        chunks = stream(export(identity.user, deps.profiles, deps.keys, deps.jobs, deps.media))
+        chunks = stream(export(identity.user, deps.profiles, deps.keys, deps.sessions, deps.jobs, deps.media))
         first = next(chunks)  # a store that does not answer still has a status
         body = ClosingIterator(itertools.chain((first,), chunks), chunks.close)
         return Response(body, 200, headers, content_type="application/zip", direct_passthrough=True)
@@ -232,6 +234,7 @@ def dependencies() -> Dependencies:
         shares=Shares.from_environ(os.environ),
         profiles=Profiles(database),
         keys=ApiKeys(database),
+        sessions=Sessions(database),
     )
 
 

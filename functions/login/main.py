@@ -13,7 +13,7 @@ from functions import security_log
 from functions.auth.accounts import Accounts, WrongCredentials
 from functions.auth.authentication import authenticate
 from functions.auth.external_logins import ExternalLogins
-from functions.auth.sessions import cookie, require_own_origin
+from functions.auth.sessions import Sessions, cookie, require_own_origin
 from functions.auth.throttle import Throttle
 from functions.auth.tokens import Signer, verifier
 from functions.http_endpoint import Routes, client_address, json_response, read_query
@@ -37,6 +37,7 @@ class Dependencies:
     accounts: Accounts
     throttle: Throttle
     signer: Signer
+    sessions: Sessions
 
 
 def _login(request: Request) -> Response:
@@ -49,15 +50,23 @@ def _login(request: Request) -> Response:
     if wants_cookie:
         sent = request.headers
         require_own_origin(request.method, sent.get("Origin"), sent.get("Sec-Fetch-Site"), os.environ)
-    issued = log_in(credentials.username, credentials.password, address, dependencies())
+    agent = request.headers.get("User-Agent", "")
+    issued = log_in(credentials.username, credentials.password, address, dependencies(), agent)
     if not wants_cookie:
         return json_response(issued)
     headers = {"Set-Cookie": cookie(issued.token or "", issued.expires_in, os.environ)}
     return json_response(api.Token(None, issued.expires_in), headers=headers)
 
 
-def log_in(username: str, password: str, address: str, deps: Dependencies) -> api.Token:
+def log_in(username: str, password: str, address: str, deps: Dependencies, agent: str = "") -> api.Token:
     """Returns a token for the user with these credentials.
+
+    Args:
+        username: as typed.
+        password: as typed.
+        address: the client's.
+        deps: the dependencies.
+        agent: what the client says it is.
 
     Raises:
         WrongCredentials: there is no such user, or the password is wrong.
@@ -65,7 +74,7 @@ def log_in(username: str, password: str, address: str, deps: Dependencies) -> ap
     """
     user = authenticate(username, password, address, deps.accounts, deps.throttle)
     security_log.record("login.succeeded", user=user.username, address=address, method="password")
-    token = deps.signer.sign(user.id, user.username, user.role, user.token_version)
+    token = deps.sessions.begin(user, deps.signer, agent, address)
     return api.Token(token, deps.signer.seconds)
 
 
@@ -79,7 +88,7 @@ def _keys(_: Request) -> Response:
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
     database = shared(os.environ)
-    return Dependencies(Accounts(database), Throttle(database), Signer.from_environ(os.environ))
+    return Dependencies(Accounts(database), Throttle(database), Signer.from_environ(os.environ), Sessions(database))
 
 
 @functools.cache
@@ -94,6 +103,7 @@ def sso_dependencies() -> sso.Dependencies:
         accounts=deps.accounts,
         throttle=deps.throttle,
         signer=deps.signer,
+        sessions=deps.sessions,
         verifier=verifier(os.environ),
     )
 

@@ -18,7 +18,14 @@ from functions import security_log
 from functions.auth.accounts import Accounts, User, WrongCredentials
 from functions.auth.authentication import authenticate
 from functions.auth.external_logins import AccountExists, ExternalLogins, OtherAddress, Person
-from functions.auth.sessions import ForeignOrigin, cookie, login_cookie, login_cookie_name, require_own_origin
+from functions.auth.sessions import (
+    ForeignOrigin,
+    Sessions,
+    cookie,
+    login_cookie,
+    login_cookie_name,
+    require_own_origin,
+)
 from functions.auth.throttle import Throttle, TooManyFailures
 from functions.auth.tokens import NotAuthenticated, Signer, Verifier
 from functions.http_endpoint import JSON_LIMIT, client_address, read_query
@@ -58,6 +65,7 @@ class Dependencies:
         accounts: the users with their passwords.
         throttle: limits guesses of passwords.
         signer: signs tokens and tickets.
+        sessions: the logins of users.
         verifier: verifies tickets.
     """
 
@@ -68,6 +76,7 @@ class Dependencies:
     accounts: Accounts
     throttle: Throttle
     signer: Signer
+    sessions: Sessions
     verifier: Verifier
 
 
@@ -199,7 +208,8 @@ def _logged_in(request: Request, person: Person, user: User, to: str, deps: Depe
 
     The browser has come from another site, and the cookie is for requests from our own (SameSite=Strict).
     """
-    token = deps.signer.sign(user.id, user.username, user.role, user.token_version)
+    agent = request.headers.get("User-Agent", "")
+    token = deps.sessions.begin(user, deps.signer, agent, client_address(request, os.environ))
     _record(request, person, user, "login.succeeded")
     response = page("You are logged in", "", to=to if _PATH.fullmatch(to) else _DEFAULT_PATH)
     response.headers.add("Set-Cookie", cookie(token, deps.signer.seconds, os.environ))

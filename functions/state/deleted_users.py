@@ -12,7 +12,18 @@ from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select,
 from functions.state.blobs import expire
 from functions.state.database import Database
 from functions.state.jobs import delete_jobs
-from functions.state.schema import UserId, api_keys, blobs, ended_tokens, external_logins, jobs, mails, now, users
+from functions.state.schema import (
+    UserId,
+    api_keys,
+    blobs,
+    ended_tokens,
+    external_logins,
+    jobs,
+    mails,
+    now,
+    sessions,
+    users,
+)
 from functions.state.webhooks import delete_webhooks
 
 #: Jobs that are deleted in one transaction.
@@ -46,6 +57,7 @@ class DeletedUsers:
             if connection.execute(statement).rowcount:
                 connection.execute(delete(api_keys).where(api_keys.c.owner == user))
                 connection.execute(delete(ended_tokens).where(ended_tokens.c.owner == user))
+                connection.execute(delete(sessions).where(sessions.c.owner == user))
                 connection.execute(delete(external_logins).where(external_logins.c.owner == user))
                 connection.execute(delete(mails).where(mails.c.owner == user))
                 delete_webhooks(connection, user)
@@ -57,7 +69,7 @@ class DeletedUsers:
         return self._database.read(lambda connection: list(connection.scalars(_DELETED.limit(limit))))
 
     def purge(self, user: UserId) -> bool:
-        """Deletes up to BATCH jobs of a deleted user, and webhooks; lets all of the user's blobs expire.
+        """Deletes up to BATCH jobs of a deleted user, sessions and webhooks; lets all of the user's blobs expire.
 
         Returns:
             Whether there may be more.
@@ -67,6 +79,7 @@ class DeletedUsers:
         def purge(connection: Connection) -> int:
             ids = list(connection.scalars(_JOBS, {"user": user}))
             deleted = delete_jobs(connection, jobs.c.id.in_(ids)) if ids else 0
+            connection.execute(delete(sessions).where(sessions.c.owner == user))
             delete_webhooks(connection, user)
             expire(connection, and_(blobs.c.owner == user, alive))
             return deleted

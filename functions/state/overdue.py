@@ -13,7 +13,7 @@ from functions.state.jobs import FINISHED, delete_jobs, end_job
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, is_free
 from functions.state.mails import MAX_AGE
 from functions.state.outbox import event_of, row_of
-from functions.state.schema import deliveries, ended_tokens, jobs, logins, mails, now, pieces
+from functions.state.schema import deliveries, ended_tokens, jobs, logins, mails, now, pieces, sessions
 
 _DAY: Final = 86_400_000
 _WEEK: Final = 7 * _DAY
@@ -127,11 +127,14 @@ class Overdue:
         self._database.run(lambda connection: connection.execute(delete(deliveries).where(old)))
 
     def forget_logins(self) -> None:
-        """Deletes failed logins that no longer count, networks that are no longer known, and expired tokens."""
-        old = delete(logins).where(logins.c.clears_at < now(), logins.c.locked_until < now())
-        expired = delete(ended_tokens).where(ended_tokens.c.expires_at < now())
-        self._database.run(lambda connection: connection.execute(old))
-        self._database.run(lambda connection: connection.execute(expired))
+        """Deletes failed logins that no longer count, networks that are no longer known, and expired sessions."""
+        self._delete(logins, logins.c.clears_at < now(), logins.c.locked_until < now())
+        self._delete(ended_tokens, ended_tokens.c.expires_at < now())
+        self._delete(sessions, sessions.c.expires_at < now())
+
+    def _delete(self, table: Table, *where: ColumnElement[bool]) -> None:
+        statement = delete(table).where(*where)
+        self._database.run(lambda connection: connection.execute(statement))
 
     def wake(self, event: Event) -> bool:
         """Makes the row of a dead letter due at once, unless a worker has it; returns whether it did."""

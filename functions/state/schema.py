@@ -112,6 +112,22 @@ ended_tokens = Table(
     **_OPTIONS,
 )
 
+#: Logins, by the id of the token that each has given, until it expires. ``used_at`` is the beginning of the day on
+#: which the token was last used.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", String(32), nullable=False, index=True),
+    Column("token_version", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    Column("agent", String(200), nullable=False),
+    Column("network", String(45), nullable=False),
+    **_OPTIONS,
+)
+
 #: Accounts of identity providers, by the SHA-256 of the provider and its id for the account: for some collations, two
 #: ids are one.
 external_logins = Table(

@@ -21,6 +21,7 @@ _IDENTIFY: Final = {
     "users": "SELECT (deleted_at, id, role, token_version, username)",
     "api_keys": "SELECT (digest, expires_at, id, owner, scopes, used_at), UPDATE (used_at)",
     "ended_tokens": "SELECT (expires_at, id, owner)",
+    "sessions": "SELECT (id, used_at), UPDATE (used_at)",
 }
 _WRITE_BLOBS: Final = "SELECT, INSERT, UPDATE (expires_at, size), DELETE"
 #: Recording a mail, and postponing it once its event is published.
@@ -51,6 +52,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "users": "SELECT, INSERT, UPDATE (password_hash)",
         "logins": "SELECT, INSERT, UPDATE, DELETE",
         "external_logins": "SELECT (id, owner), INSERT",
+        "sessions": "INSERT",
     },
     "confirm": {
         **_IDENTIFY,
@@ -63,6 +65,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "logins": "SELECT, INSERT, UPDATE, DELETE",
         "api_keys": "SELECT, INSERT, UPDATE (used_at), DELETE",
         "ended_tokens": "SELECT, INSERT, DELETE",
+        "sessions": "SELECT, UPDATE (used_at), DELETE",
         "external_logins": "SELECT (owner), DELETE",
         "jobs": "SELECT (id, owner, state), UPDATE (due_at), DELETE",
         "pieces": "SELECT (job), DELETE",
@@ -91,6 +94,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         **_IDENTIFY,
         "users": "SELECT (confirmed_at, created_at, deleted_at, email, id, name, role, token_version, username)",
         "api_keys": "SELECT, UPDATE (used_at)",
+        "sessions": "SELECT, UPDATE (used_at)",
         "jobs": "SELECT",
     },
     "edit": {
@@ -129,6 +133,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "users": "SELECT (deleted_at, id), DELETE",
         "logins": "SELECT (clears_at, locked_until), DELETE",
         "ended_tokens": "SELECT (expires_at), DELETE",
+        "sessions": "SELECT (expires_at, owner), DELETE",
         "jobs": "SELECT, UPDATE, DELETE",
         "pieces": "SELECT, UPDATE (due_at, deferred_at, lease, lease_until), DELETE",
         "mails": "SELECT, INSERT, UPDATE, DELETE",

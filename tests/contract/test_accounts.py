@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import inspect, select, text
 
 from functions.auth.accounts import Accounts, User, UsernameTaken, WrongCredentials
+from functions.auth.sessions import Sessions
 from functions.auth.throttle import FORGIVEN_AFTER, KNOWN_FOR, Subject, Throttle, TooManyFailures, login_attempt
 from functions.auth.tokens import Signer
 from functions.login.main import Dependencies, log_in
@@ -126,7 +127,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_failures_from_many_addresses_do_not_lock_out_the_owner(database: Database) -> None:
     accounts = Accounts(database)
     accounts.add("A", OWNER, "correct horse", OWNER)
-    deps = Dependencies(accounts, Throttle(database), Signer(private_pem(KEY), 1))
+    deps = Dependencies(accounts, Throttle(database), Signer(private_pem(KEY), 1), Sessions(database))
     for n in range(101):
         fail(database, OWNER, f"198.51.100.{n}")
     assert log_in(OWNER, "correct horse", "192.0.2.1", deps).token
@@ -282,7 +283,12 @@ class SimultaneousAccounts(Accounts):
 
 def outcomes(database: Database, passwords: list[str]) -> Counter[str]:
     """Counts the outcomes of simultaneous logins."""
-    deps = Dependencies(SimultaneousAccounts(database, len(passwords)), Throttle(database), Signer(private_pem(KEY), 1))
+    deps = Dependencies(
+        SimultaneousAccounts(database, len(passwords)),
+        Throttle(database),
+        Signer(private_pem(KEY), 1),
+        Sessions(database),
+    )
 
     def outcome(password: str) -> str:
         try:
@@ -317,11 +323,11 @@ def test_correct_password_is_not_confirmed_once_locked(database: Database) -> No
                 throttle.record_failure(attempt, standing)
             return found
 
-    deps = Dependencies(SlowAccounts(database), Throttle(database), Signer(private_pem(KEY), 1))
+    deps = Dependencies(SlowAccounts(database), Throttle(database), Signer(private_pem(KEY), 1), Sessions(database))
     with pytest.raises(TooManyFailures):
         log_in("a@example.org", "correct horse", "192.0.2.1", deps)
     make_past(database, "logins", "locked_until")
-    deps = Dependencies(Accounts(database), Throttle(database), deps.signer)
+    deps = Dependencies(Accounts(database), Throttle(database), deps.signer, deps.sessions)
     assert log_in("a@example.org", "correct horse", "192.0.2.1", deps).token
     # The address keeps less than a second of each failure, and the account is gone from the counts.
     assert attempt.here.id not in rows(database)

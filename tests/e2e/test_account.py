@@ -244,10 +244,10 @@ def post_form(client: Client, path: str, **fields: str) -> Answer:
 class Browser:
     """A browser with a session on the installation's own pages, unless its requests say otherwise."""
 
-    def __init__(self, me: Client) -> None:
+    def __init__(self, me: Client, name: str = "browser") -> None:
         self._client = Client(me.url)
         basic = b64encode(f"{me.username}:{PASSWORD}".encode()).decode()
-        headers = {"Authorization": f"Basic {basic}", "Origin": me.url}
+        headers = {"Authorization": f"Basic {basic}", "Origin": me.url, "User-Agent": name}
         answer = self._client.call("POST", "/login?cookie=true", b"", headers)
         assert answer.status == 200, answer.body
         assert answer.json()["token"] is None
@@ -312,6 +312,26 @@ def test_logging_out_ends_one_session(me: Client) -> None:
     program.call("DELETE", "/session").problem(403)
 
 
+def test_sessions_are_listed_and_ended_one_by_one(me: Client) -> None:
+    other = Browser(me, "Firefox")
+    [newest, first] = listed = me.call("GET", "/sessions").json()["sessions"]
+    assert [session["current"] for session in listed] == [False, True]
+    assert (newest["agent"], newest["network"], first["agent"]) == ("Firefox", "127.0.0.1", None)
+    assert newest["created"].startswith(newest["last_used"])
+    assert first["expires"] > first["created"]
+    path = f"/sessions/{newest['id']}"
+    stranger = Client(me.url).sign_up()
+    stranger.call("DELETE", path).problem(404)
+    key_of(me, "read")[0].call("DELETE", path).problem(403)
+    program, _ = key_of(me, "account")
+    assert [session["current"] for session in program.call("GET", "/sessions").json()["sessions"]] == [False, False]
+    other.call("DELETE", f"/sessions/{first['id']}", None, Origin="https://evil.example").problem(403)
+    for _ in range(2):
+        assert me.call("DELETE", path).status == 204
+    other.call("GET", "/me").problem(401)
+    assert me.call("GET", "/sessions").json()["sessions"] == [first]
+
+
 def test_export_has_everything(me: Client) -> None:
     program, _ = key_of(me, "account")
     job = me.convert(BytesIO(WAV), "a.wav")
@@ -325,6 +345,7 @@ def test_export_has_everything(me: Client) -> None:
         content = json.loads(archive.read("account.json"))
         assert content["account"]["username"] == me.username
         assert [key["name"] for key in content["keys"]] == ["test"]
+        assert [session["network"] for session in content["sessions"]] == ["127.0.0.1"]
         assert [each["job"] for each in content["jobs"]] == [failed["job"], job["job"]]
         listed = content["jobs"][1]
         assert archive.read(listed["mp3"]) == me.download(job["mp3"]).body

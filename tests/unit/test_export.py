@@ -14,6 +14,7 @@ from werkzeug.test import EnvironBuilder
 from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
+from functions.auth.sessions import Sessions
 from functions.auth.tokens import Identity
 from functions.download import main
 from functions.media import BlobId, Media, MediaUnavailable
@@ -55,6 +56,7 @@ class Export:
             shares=self.shares,
             profiles=Profiles(records.database),
             keys=ApiKeys(records.database),
+            sessions=Sessions(records.database),
         )
         monkeypatch.setattr(main, "dependencies", lambda: deps)
         monkeypatch.setattr(main, "identify", lambda *_, **__: Identity(OWNER, "ann", "user", {}))
