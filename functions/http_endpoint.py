@@ -45,6 +45,8 @@ _MAX_VALUES: Final = JSON_LIMIT
 _FIELD_LIMIT: Final = 8 << 10
 #: Proxies that a request may have passed; addresses before them are ignored.
 _MAX_HOPS: Final = 16
+#: Below it, every whole number has a float of its own.
+_EXACT: Final = 1 << 53
 #: Trusted as proxies by default: loopback, the private networks of RFC 1918, carrier-grade NAT (RFC 6598), link-local,
 #: and the IPv6 counterparts.
 PRIVATE_NETWORKS: Final = (
@@ -196,7 +198,7 @@ def json_object(request: Request, limit: int = JSON_LIMIT) -> dict[str, Any]:
         data = request.get_data(cache=False)
         if sum(map(data.count, (b"[", b"{", b","))) > _MAX_VALUES:
             raise BadRequest("The request has too many values: send fewer.")
-        value = json.loads(data)
+        value = json.loads(data, parse_float=_number)
     except RequestEntityTooLarge as error:
         raise BadRequest(f"The request is too large: send a JSON object of at most {limit >> 10} KiB.") from error
     except (ValueError, RecursionError) as error:
@@ -204,6 +206,12 @@ def json_object(request: Request, limit: int = JSON_LIMIT) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest("The request is not a JSON object: send one.")
     return value
+
+
+def _number(text: str) -> float:
+    """Returns a number with a point or an exponent, as an integer if it is whole: 60.0 is one for JSON Schema."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < _EXACT else value
 
 
 def identify(request: Request, environ: Mapping[str, str], *, is_cached: bool = True) -> Identity:

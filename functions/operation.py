@@ -174,7 +174,7 @@ def _fault(annotation: Any, value: object) -> str:
         return f"must be one of {_listed(kind)}"
     if get_origin(kind) is list:
         return f"must be a list of {_listed(get_args(kind)[0])}"
-    bounds = f" from {limits['ge']:g} to {limits['le']:g}" if {"ge", "le"} <= limits.keys() else ""
+    bounds = f" from {limits['ge']:,.15g} to {limits['le']:,.15g}" if {"ge", "le"} <= limits.keys() else ""
     return f"must be {_KINDS[get_origin(kind) or kind]}{bounds}"
 
 

@@ -24,6 +24,8 @@ class Form(Struct):
     days: Annotated[Annotated[int, Meta(ge=1, le=9)] | None, Meta(description="Until it expires.")] = None
     is_active: bool = True
     labels: dict[str, str] | None = None
+    seconds: Annotated[int, Meta(ge=60, le=316_224_000)] = 60
+    volume: Annotated[float, Meta(ge=0.5, le=9)] = 1.0
 
 
 def query(text: str) -> Query:
@@ -61,6 +63,22 @@ def test_json_is_decoded() -> None:
     assert form({"name": "Ann", "days": None}) == Form("Ann", [], None, True, None)
 
 
+@pytest.mark.parametrize("text", ["7", "7.0", "70e-1", "0.7e1"])
+def test_whole_number_may_have_a_point(text: str) -> None:
+    """JSON Schema's integers are the numbers without a fraction."""
+    body = f'{{"name": "Ann", "days": {text}, "volume": {text}}}'
+    made = read_json(Request(EnvironBuilder("/", method="POST", data=body).get_environ()), Form)
+    assert (made.days, made.volume) == (7, 7.0)
+    assert isinstance(made.days, int)
+
+
+@pytest.mark.parametrize("text", ["7.5", "1e400", "-1e400", "1e300", "9007199254740992.0"])
+def test_other_numbers_are_not_whole(text: str) -> None:
+    body = f'{{"name": "Ann", "days": {text}}}'
+    with pytest.raises(Unprocessable, match="days must be a whole number from 1 to 9"):
+        read_json(Request(EnvironBuilder("/", method="POST", data=body).get_environ()), Form)
+
+
 def test_defaults_are_not_shared() -> None:
     form({"name": "Ann"}).scopes.append("read")
     assert form({"name": "Ann"}).scopes == []
@@ -73,6 +91,10 @@ def test_defaults_are_not_shared() -> None:
         ({"name": ""}, {"name": "must have 1 to 5 characters"}),
         ({"name": "x" * 6}, {"name": "must have 1 to 5 characters"}),
         ({"name": 1}, {"name": "must be text"}),
+        (
+            {"name": "Ann", "seconds": 1, "volume": 0},
+            {"seconds": "must be a whole number from 60 to 316,224,000", "volume": "must be a number from 0.5 to 9"},
+        ),
         (
             {"scopes": ["write"], "days": "9", "is_active": "yes", "labels": {"a": 1}},
             {
@@ -93,5 +115,6 @@ def test_all_invalid_fields_are_named(body: dict[str, object], faults: dict[str,
 
 def test_valid_fields_are_returned_beside_the_faults() -> None:
     found = check(Form, {"name": "Ann", "days": 0})
-    assert found.values == {"name": "Ann", "scopes": [], "is_active": True, "labels": None}
+    rest = {"seconds": 60, "volume": 1.0}
+    assert found.values == {"name": "Ann", "scopes": [], "is_active": True, "labels": None, **rest}
     assert found.faults == {"days": "must be a whole number from 1 to 9"}
