@@ -395,16 +395,17 @@ class System:
     def let_days_pass(self, keep_days: float = 0) -> None:
         """Runs sweep once a day until nothing is due; by then every lease and every unretained blob has expired."""
         for _ in range(5):
-            self._let_a_day_pass()
+            self.let_a_day_pass()
             sweep_up(self.for_sweep(self.deliver, keep_days))
             if not any(self.rows(table, "due_at") for table in _LEASED):
                 break
         else:
             raise AssertionError("a row stays due forever")
-        self._let_a_day_pass()
+        self.let_a_day_pass()
         sweep_up(self.for_sweep(self.deliver, keep_days))
 
-    def _let_a_day_pass(self) -> None:
+    def let_a_day_pass(self) -> None:
+        """Makes all leases, due times and deadlines of blobs and users a day older."""
         # Like tests.support.databases.make_past, but in one transaction, because this runs hundreds of times.
         with self.database.engine.begin() as connection:
             leased = [(name, column) for name in _LEASED for column in ("due_at", "lease_until")]

@@ -42,6 +42,7 @@ def test_killed_converter_leaves_one_delivery(subscribed: Path, tmp_path: Path, 
         subscribed, tmp_path, lambda system: handlers.convert(job, system.for_convert()), "the writer's end"
     ):
         receiver.messages.clear()
+        system.let_a_day_pass()  # a lease of the killed process would be waited for
         for event in (VideoUploaded(job), *system.published()):
             system.deliver(event)
         system.let_days_pass()
@@ -63,6 +64,7 @@ def test_killed_hook_tells_the_receiver_under_one_id(subscribed: Path, place: Pa
     for _, killed in kill_everywhere(
         converted, place / f"killed{receiver.port}", lambda system: deliver(row.id, system.for_hook())
     ):
+        killed.let_a_day_pass()
         killed.deliver(DeliveryDue(row.id))
         killed.let_days_pass()
         assert [each.state for each in killed.rows("deliveries")] == ["delivered"]
