@@ -34,7 +34,7 @@ OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOM
 #: Seconds without accepting connections after one could not be accepted.
 ACCEPT_PAUSE: Final = 1.0
 
-#: Of the static documents. Unlike other responses, other sites may read them, and the page may use its style sheet.
+#: Of the documents of the API. Unlike other responses, other sites may read them, and /docs may use its style sheet.
 DOCUMENT_HEADERS: Final = {
     "Access-Control-Allow-Origin": "*",
     "Cache-Control": "no-cache",
@@ -43,6 +43,31 @@ DOCUMENT_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+#: Of the page for people: it loads and calls nothing but this server, and runs no script but its own files.
+PAGE_HEADERS: Final = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "media-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+#: Of the page's files, whose names change with their contents.
+ASSET_HEADERS: Final = {
+    "Cache-Control": "public, max-age=31536000, immutable",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+#: Of the embedded platform, in place of the page.
+NO_PAGE: Final = (
+    "The page is not built: install Node.js 20 or newer with npm, and start mp3burst again. "
+    "The HTTP calls work without it; /docs describes them."
+)
 
 NOT_FOUND: Final = "There is nothing at this address: check the path."
 #: What is wrong with a request, or with the function that it is for, by status.

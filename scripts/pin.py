@@ -20,9 +20,10 @@ _TOOLS: Final = {
     "docker": ("docker", "buildx", "imagetools", "inspect", "--format", "{{.Manifest.Digest}}"),
 }
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
-#: ``image: NAME:TAG`` in compose.yaml and manifests, ``ARG PYTHON=TAG`` and ``ARG NGINX=NAME:TAG`` in Dockerfiles.
+#: ``image: NAME:TAG`` in compose.yaml and manifests; ``ARG PYTHON=TAG``, ``ARG NGINX=NAME:TAG``, ``ARG NODE=NAME:TAG``
+#: in Dockerfiles.
 _NAMED: Final = re.compile(
-    r"^(?P<before>\s*(?:- )?image: |ARG (?P<arg>PYTHON|NGINX)=)(?P<image>(?!mp3burst/)[\w./:-]+)(?:@sha256:\w+)?$",
+    r"^(?P<before>\s*(?:- )?image: |ARG (?P<arg>PYTHON|NGINX|NODE)=)(?P<image>(?!mp3burst/)[\w./:-]+)(?:@sha256:\w+)?$",
     re.MULTILINE,
 )
 

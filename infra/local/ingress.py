@@ -126,6 +126,8 @@ class Ingress:
         name = self._find(host, path)
         if name is None and path in self._documents and not host.endswith(".localhost"):
             return _static(request, self._documents[path])
+        if name is None and path == "/" and not host.endswith(".localhost"):
+            return web.Response(status=503, text=f"{front.NO_PAGE}\n")
         if name is None:
             return problem(404, front.NOT_FOUND)
         if self.draining:
@@ -170,8 +172,10 @@ class Ingress:
 def _static(request: web.BaseRequest, document: Document) -> web.Response:
     if request.method not in ("GET", "HEAD"):
         return problem(405, front.MESSAGES[405])
-    headers = {**front.DOCUMENT_HEADERS, "Content-Type": document.content_type}
-    return web.Response(body=document.content, headers=headers)
+    headers = {**document.headers, "Content-Type": document.content_type}
+    response = web.Response(body=document.content, headers=headers)
+    response.enable_compression()
+    return response
 
 
 class _RequestBody:

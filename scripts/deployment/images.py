@@ -39,7 +39,8 @@ _AT_ONCE = 3
 
 def _files(name: str) -> Iterator[Path]:
     if name == "gateway":
-        yield from (ROOT / "functions/gateway").iterdir()
+        yield from (path for path in (ROOT / "functions/gateway").iterdir() if path.is_file())
+        yield from _page()
         yield from _documents()
         return
     yield from (ROOT / file for file in _ALL)
@@ -55,6 +56,14 @@ def _files(name: str) -> Iterator[Path]:
     else:
         yield from (ROOT / file for file in _FUNCTIONS)
         yield from (ROOT / "functions" / name).rglob("*.py")
+
+
+def _page() -> Iterator[Path]:
+    """Yields the files that the page is made from."""
+    site = ROOT / "functions/gateway/site"
+    yield from (path for path in site.iterdir() if path.is_file())
+    for folder in ("public", "src"):
+        yield from (path for path in (site / folder).rglob("*") if path.is_file())
 
 
 def _documents() -> Iterator[Path]:
@@ -87,8 +96,8 @@ def names(wanted: Iterable[str], registry: str, fixed: str | None) -> dict[str, 
 
 def _options(name: str) -> list[str]:
     if name == "gateway":
-        base = os.environ.get("NGINX_IMAGE")
-        return ["-f", "functions/gateway/Dockerfile", *(["--build-arg", f"NGINX={base}"] if base else [])]
+        bases = [f"{name}={image}" for name in ("NGINX", "NODE") if (image := os.environ.get(f"{name}_IMAGE"))]
+        return ["-f", "functions/gateway/Dockerfile", *(word for base in bases for word in ("--build-arg", base))]
     return ["-f", "infra/Dockerfile", "--build-arg", f"FUNCTION={name}"]
 
 

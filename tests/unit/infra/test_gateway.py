@@ -196,22 +196,45 @@ def test_scheme_and_host_of_a_tls_proxy_are_kept(gateway: Gateway, function: Fun
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/uploads", "/downloadx", "/.well-known/jwksXjson", "/sweep", "/_platform", "/schemas", "/docs/"]
+    "path",
+    [
+        "/assets/",
+        "/assets/page.js",
+        "/index.html/",
+        "/uploads",
+        "/downloadx",
+        "/.well-known/jwksXjson",
+        "/sweep",
+        "/_platform",
+        "/schemas",
+        "/docs/",
+    ],
 )
 def test_unknown_path_is_a_404_problem(gateway: Gateway, path: str) -> None:
     assert problem(gateway, path)["status"] == 404
 
 
+@pytest.mark.parametrize(
+    ("location", "headers"),
+    [("= /", front.PAGE_HEADERS), ("^~ /assets/", front.ASSET_HEADERS), ("/", front.DOCUMENT_HEADERS)],
+)
+def test_headers_of_documents_are_those_of_the_embedded_ingress(location: str, headers: dict[str, str]) -> None:
+    _, _, rest = CONFIGURATION.read_text().partition(f"        location {location} {{\n")
+    block, _, _ = rest.partition("        }\n")
+    assert dict(re.findall(r'add_header (\S+) "(.*)";', block)) == headers
+
+
 @pytest.mark.parametrize("path", sorted(documents()))
 def test_documents_are_served(gateway: Gateway, path: str) -> None:
+    document = documents()[path]
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
     with contextlib.closing(connection):
-        for method, body in (("GET", documents()[path].content), ("HEAD", b"")):
+        for method, body in (("GET", document.content), ("HEAD", b"")):
             connection.request(method, path)
             with connection.getresponse() as answer:
                 assert (answer.status, answer.read()) == (200, body)
-                assert answer.headers["Content-Type"] == documents()[path].content_type
-                assert {name: answer.headers[name] for name in front.DOCUMENT_HEADERS} == front.DOCUMENT_HEADERS
+                assert answer.headers["Content-Type"] == document.content_type
+                assert {name: answer.headers[name] for name in document.headers} == document.headers
         connection.request("POST", path)
         with connection.getresponse() as answer:
             assert json.load(answer)["status"] == answer.status == 405

@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import json
 import socket
+from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from infra import front
-from infra.apidocs.site import documents
+from infra.apidocs.site import Document, documents, page_files
 from infra.local.clients import Clients
 from infra.local.ingress import Functions, Ingress
 from infra.local.manifests import Function
@@ -28,9 +30,9 @@ class NoFunctions:
         raise AssertionError("the request has taken a place")
 
 
-async def ask(request: bytes) -> bytes:
+async def ask(request: bytes, served: Mapping[str, Document] | None = None) -> bytes:
     """Sends a request to an ingress and returns everything that it answers until it closes the connection."""
-    ingress = Ingress(cast("Functions", NoFunctions()), {}, documents())
+    ingress = Ingress(cast("Functions", NoFunctions()), {}, documents() if served is None else served)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         accepting = asyncio.create_task(ingress.server.accept(listener))
         reader, writer = await asyncio.open_connection(*listener.getsockname())
@@ -108,6 +110,33 @@ def test_documents_are_served(path: str) -> None:
         status, headers, body = answer(method)
         assert (status, body) == (200, content)
         assert headers["Content-Type"] == documents()[path].content_type
-        assert front.DOCUMENT_HEADERS.items() <= headers.items()
+        assert documents()[path].headers.items() <= headers.items()
     assert answer("POST")[0] == 405
     assert answer("GET", "web.localhost")[0] != 200, "the host name of a function has only its paths"
+
+
+def test_page_that_is_not_built_says_what_is_missing(tmp_path: Path) -> None:
+    assert page_files(tmp_path) == {}
+    head, _, body = asyncio.run(ask(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", {})).partition(
+        b"\r\n\r\n"
+    )
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert body.decode().strip() == front.NO_PAGE
+
+
+def test_page_and_its_assets_have_headers_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "index.html").write_text("<p>page</p>")
+    (tmp_path / "assets/page-1.js").write_text("alert()")
+    found = page_files(tmp_path)
+    assert found["/"] == Document("text/html; charset=utf-8", b"<p>page</p>", front.PAGE_HEADERS)
+    assert found["/assets/page-1.js"] == Document("text/javascript; charset=utf-8", b"alert()", front.ASSET_HEADERS)
+    assert "unsafe" not in front.PAGE_HEADERS["Content-Security-Policy"]
+
+
+def test_page_is_compressed_for_those_who_accept_it() -> None:
+    request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAccept-Encoding: gzip\r\n\r\n"
+    page = Document("text/html; charset=utf-8", b"page" * 1000, front.PAGE_HEADERS)
+    head, _, body = asyncio.run(ask(request, {"/": page})).partition(b"\r\n\r\n")
+    assert b"\r\nContent-Encoding: gzip" in head
+    assert len(body) < 200

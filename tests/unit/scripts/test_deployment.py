@@ -156,6 +156,9 @@ def test_a_tag_changes_only_with_the_contents_of_the_image(source: Callable[[str
     assert images.tag("validate") != validate
     source("functions/gateway/nginx.conf")
     assert images.tag("gateway") != gateway
+    gateway = images.tag("gateway")
+    source("functions/gateway/site/src/i18n/de.ts")
+    assert images.tag("gateway") != gateway
 
 
 def test_changed_settings_start_new_revisions_of_the_functions_that_read_them() -> None:
@@ -198,7 +201,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
     for name in ("docker", "kind", "builder"):
         shell_program(tmp_path / "bin" / name, f'echo "{name} $*" >>{log}\n{REPORT}')
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    for name in ("BUILD", "LOAD", "NGINX_IMAGE"):
+    for name in ("BUILD", "LOAD", "NGINX_IMAGE", "NODE_IMAGE"):
         monkeypatch.delenv(name, raising=False)
     return lambda: log.read_text().splitlines()
 

@@ -1,0 +1,128 @@
+/** The calls of mp3burst. The token is in a cookie that no script can read. */
+
+/** A job as GET /jobs has it; docs/api.md describes the fields. */
+export interface Job {
+  job: string;
+  fid: string;
+  filename: string;
+  status: "uploaded" | "converting" | "done" | "failed";
+  stage: "waiting" | "reading" | "encoding" | "joining" | "done" | "failed";
+  progress: number;
+  pieces: { done: number; total: number } | null;
+  eta: number | null;
+  mp3: string | null;
+  duration: number | null;
+  options: Record<string, unknown>;
+  error: string | null;
+  warning: string | null;
+  receipt: { mp3_bytes: number | null } | null;
+  created: string;
+  finished: string | null;
+}
+
+export interface JobPage {
+  jobs: Job[];
+  next: string | null;
+}
+
+export interface Account {
+  id: string;
+  username: string;
+  name: string;
+  email: string;
+  confirmed: boolean;
+  role: "user" | "admin";
+  usage: { bytes: number; bytes_limit: number | null; jobs: number; jobs_limit: number | null };
+}
+
+/** A request that failed; `detail` is the server's sentence, or "" if no response arrived (status 0). */
+export class Problem extends Error {
+  constructor(
+    readonly status: number,
+    readonly detail: string,
+    /** Seconds after which the server asks to try again. */
+    readonly retryAfter: number | null,
+  ) {
+    super(detail || `status ${status}`);
+  }
+}
+
+export const getAccount = () => call<Account>("GET", "/me");
+export const getJobs = (after: string | null) =>
+  call<JobPage>("GET", after ? `/jobs?after=${encodeURIComponent(after)}` : "/jobs");
+export const logOut = () => call<void>("DELETE", "/session");
+export const logOutEverywhere = () => call<void>("DELETE", "/sessions");
+export const changePassword = (old: string, fresh: string) =>
+  call<void>("POST", "/me/password", { body: { old, new: fresh } });
+export const deleteAccount = (password: string) => call<void>("POST", "/me/deletion", { body: { password } });
+export const resetPassword = (username: string) =>
+  call<void>("POST", "/password-reset", { body: { username } });
+
+/** Deletes a job; one that is gone already counts as deleted. `keepalive` lets the request outlive the page. */
+export async function deleteJob(job: string, keepalive = false): Promise<void> {
+  try {
+    await call<void>("DELETE", `/jobs/${job}`, { keepalive });
+  } catch (error) {
+    if (!(error instanceof Problem && error.status === 404)) throw error;
+  }
+}
+
+/** Logs in: the response sets the session's cookie. */
+export function logIn(username: string, password: string): Promise<void> {
+  const bytes = new TextEncoder().encode(`${username}:${password}`);
+  const credentials = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+  return call<void>("POST", "/login?cookie=true", { headers: { Authorization: `Basic ${credentials}` } });
+}
+
+/** Registers a user whose username is an address. */
+export function register(username: string, password: string): Promise<void> {
+  const name = username.split("@")[0] || username;
+  return call<void>("POST", "/register", { body: { name, username, password } });
+}
+
+/** Returns whether users can log in with an identity provider: whether /sso leads anywhere. */
+export async function hasProvider(): Promise<boolean> {
+  const response = await fetch("/sso?to=/", { redirect: "manual" }).catch(() => null);
+  return response?.type === "opaqueredirect";
+}
+
+export const mp3Address = (mp3: string) => `/download?fid=${encodeURIComponent(mp3)}`;
+export const zipAddress = (jobs: string[]) => `/jobs.zip?ids=${jobs.join(",")}`;
+
+interface Call {
+  body?: unknown;
+  headers?: Record<string, string>;
+  keepalive?: boolean;
+}
+
+async function call<T>(method: string, path: string, { body, headers = {}, keepalive = false }: Call = {}): Promise<T> {
+  const init: RequestInit = { method, headers, keepalive };
+  if (body !== undefined) {
+    init.body = JSON.stringify(body);
+    init.headers = { ...headers, "Content-Type": "application/json" };
+  }
+  let response: Response;
+  try {
+    response = await fetch(path, init);
+  } catch {
+    throw new Problem(0, "", null);
+  }
+  const text = await response.text().catch(() => "");
+  if (!response.ok) throw new Problem(response.status, detailOf(text), seconds(response.headers.get("Retry-After")));
+  return (text ? JSON.parse(text) : undefined) as T;
+}
+
+/** Returns the sentence of a problem (RFC 9457), or "" if the text is none. */
+export function detailOf(text: string): string {
+  try {
+    const found: unknown = JSON.parse(text).detail;
+    return typeof found === "string" ? found : "";
+  } catch {
+    return "";
+  }
+}
+
+/** Returns the seconds of a Retry-After header, or null. */
+export function seconds(header: string | null | undefined): number | null {
+  return header && /^\d{1,6}$/.test(header) ? Number(header) : null;
+}

@@ -1,0 +1,138 @@
+/** The user's jobs, kept up to date by the server's events. */
+import { computed, signal } from "@preact/signals";
+import * as api from "./api";
+import { announce, announceEnd } from "./notices";
+import { expire, refresh } from "./session";
+
+/** Milliseconds before events are asked for again after the server refused. */
+const RETRY = 5_000;
+/** Milliseconds in which a deletion can be undone. */
+export const UNDO = 6_000;
+
+const byId = signal<ReadonlyMap<string, api.Job>>(new Map());
+/** Jobs that are deleted once the time to undo it is over. */
+const leaving = signal<ReadonlyMap<string, api.Job>>(new Map());
+
+/** "loading" until the first page of jobs is here; "failed" if it could not be fetched. */
+export const loading = signal<"loading" | "ready" | "failed">("loading");
+/** The next page's `after`; null if there is none. */
+export const next = signal<string | null>(null);
+
+const visible = computed(() =>
+  [...byId.value.values()]
+    .filter((job) => !leaving.value.has(job.job))
+    .sort((a, b) => (a.created < b.created ? 1 : a.created > b.created ? -1 : 0)),
+);
+export const working = computed(() => visible.value.filter((job) => !isEnded(job)).reverse());
+export const failed = computed(() => visible.value.filter((job) => job.status === "failed"));
+export const done = computed(() => visible.value.filter((job) => job.status === "done"));
+
+let events: EventSource | null = null;
+let timer: ReturnType<typeof setTimeout> | undefined;
+
+const isEnded = (job: api.Job) => job.status === "done" || job.status === "failed";
+
+/** Fetches the jobs and follows them until `stop`. */
+export async function start(): Promise<void> {
+  follow();
+  await more();
+}
+
+/** Fetches the next page of jobs; the first one if there is none yet. */
+export async function more(): Promise<void> {
+  if (loading.peek() === "failed") loading.value = "loading";
+  try {
+    const page = await api.getJobs(next.peek());
+    // What an event has brought meanwhile is newer.
+    byId.value = new Map([...page.jobs.map((job) => [job.job, job] as const), ...byId.peek()]);
+    next.value = page.next;
+    loading.value = "ready";
+  } catch (error) {
+    if (!(error instanceof api.Problem)) throw error;
+    if (error.status === 401) expire();
+    loading.value = "failed";
+  }
+}
+
+/** Forgets everything: another user may be next. */
+export function stop(): void {
+  flushDeletions();
+  events?.close();
+  events = null;
+  clearTimeout(timer);
+  byId.value = new Map();
+  next.value = null;
+  loading.value = "loading";
+}
+
+export const has = (job: string) => byId.value.has(job);
+
+/** Hides a job, and deletes it unless `restore` is called before the time to undo is over. */
+export function remove(job: api.Job): void {
+  leaving.value = new Map([...leaving.peek(), [job.job, job]]);
+  setTimeout(() => void commit(job.job), UNDO);
+}
+
+export function restore(job: string): void {
+  leaving.value = without(leaving.peek(), job);
+}
+
+/** Deletes a job at once: cancels what is in progress. */
+export async function cancel(job: api.Job): Promise<void> {
+  leaving.value = new Map([...leaving.peek(), [job.job, job]]);
+  await commit(job.job);
+}
+
+async function commit(job: string): Promise<void> {
+  if (!leaving.peek().has(job)) return;
+  try {
+    await api.deleteJob(job);
+    byId.value = without(byId.peek(), job);
+  } catch (error) {
+    if (!(error instanceof api.Problem)) throw error;
+    if (error.status === 401) expire();
+    announce((strings) => error.detail || strings.cannotDelete);
+  }
+  leaving.value = without(leaving.peek(), job);
+}
+
+/** Deletes what waits for an undo that can no longer come, also while the page closes. */
+export function flushDeletions(): void {
+  for (const job of leaving.peek().keys()) void api.deleteJob(job, true).catch(() => undefined);
+  leaving.value = new Map();
+}
+
+function without<T>(map: ReadonlyMap<string, T>, key: string): ReadonlyMap<string, T> {
+  const copy = new Map(map);
+  copy.delete(key);
+  return copy;
+}
+
+function follow(): void {
+  events?.close();
+  const source = new EventSource("/jobs/events");
+  events = source;
+  source.addEventListener("jobs", (event) => merge((JSON.parse(event.data) as api.JobPage).jobs));
+  source.addEventListener("job", (event) => merge([JSON.parse(event.data) as api.Job]));
+  source.addEventListener("deleted", (event) => {
+    byId.value = without(byId.peek(), (JSON.parse(event.data) as { job: string }).job);
+  });
+  source.addEventListener("error", () => {
+    // The browser comes back by itself after a lost connection, but not after a refusal.
+    if (source.readyState !== EventSource.CLOSED || source !== events) return;
+    timer = setTimeout(() => {
+      follow();
+      void refresh();
+    }, RETRY);
+  });
+}
+
+function merge(jobs: api.Job[]): void {
+  const merged = new Map(byId.peek());
+  for (const job of jobs) {
+    const before = merged.get(job.job);
+    merged.set(job.job, job);
+    if (before && !isEnded(before) && isEnded(job)) announceEnd(job);
+  }
+  byId.value = merged;
+}

@@ -1,0 +1,326 @@
+/**
+ * The files on their way to the server, by tus 1.0: several at once, in the order in which they were given. An upload
+ * continues where it stopped, after a pause, a lost connection, a new login, or in another tab once this one is closed.
+ */
+import { computed, effect, signal } from "@preact/signals";
+import * as tus from "tus-js-client";
+import { detailOf, seconds } from "./api";
+import * as handles from "./handles";
+import * as jobs from "./jobs";
+import { announce } from "./notices";
+import * as options from "./options";
+import { expire, session } from "./session";
+import { load, save } from "./stored";
+
+export interface Upload {
+  key: string;
+  name: string;
+  size: number;
+  modified: number;
+  options: Record<string, string>;
+  /**
+   * "queued" for its turn, "sending", "paused" by the user, "waiting" to try again, "detached" from its file, which has
+   * to be chosen again, "sent", or "failed" for good.
+   */
+  state: "queued" | "sending" | "paused" | "waiting" | "detached" | "sent" | "failed";
+  sent: number;
+  /** Bytes a second, once known. */
+  rate: number | null;
+  /** Why it waits or has failed: the server's sentence; null for a lost connection. */
+  reason: string | null;
+  url: string | null;
+  job: string | null;
+  /** Whether the browser can open its file again without the user choosing it. */
+  hasHandle: boolean;
+}
+
+/** What is remembered of an upload when the tab is closed. */
+type Remembered = Pick<Upload, "key" | "name" | "size" | "modified" | "options" | "hasHandle"> & {
+  url: string;
+  owner: string;
+};
+
+/** Uploads at once. */
+const AT_ONCE = 3;
+/** Seconds between attempts, unless the server says: at first, and at most. */
+const FIRST_WAIT = 1;
+const LONGEST_WAIT = 30;
+/** Milliseconds between two updates of the progress. */
+const UPDATE = 200;
+/** Statuses that may pass: no response, too slow, in use by another request, too many, a fault, no room. */
+const PASSING = new Set([0, 408, 409, 423, 425, 429, 500, 502, 503, 504, 507]);
+
+const all = signal<readonly Upload[]>([]);
+/** The uploads to show: of one that is complete the job is shown instead, once it is known. */
+export const uploads = computed(() => all.value.filter((each) => !(each.job && jobs.has(each.job))));
+export const isOnline = signal(navigator.onLine);
+
+const files = new Map<string, File>();
+const running = new Map<string, tus.Upload>();
+const timers = new Map<string, ReturnType<typeof setTimeout>>();
+const attempts = new Map<string, number>();
+
+/** Adds files, each with the options that are chosen now. A file whose upload was interrupted continues it. */
+export function add(given: readonly { file: File; handle: handles.Handle | null }[]): void {
+  for (const { file, handle } of given) {
+    const same = all.peek().find((each) => isSame(each, file) && each.state !== "failed" && each.state !== "sent");
+    if (same?.state === "detached") {
+      attach(same.key, file);
+    } else if (same) {
+      announce((strings) => strings.isListed(file.name));
+    } else {
+      const key = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
+      files.set(key, file);
+      if (handle) void handles.put(key, handle);
+      all.value = [...all.peek(), begun(key, file, handle !== null)];
+    }
+  }
+}
+
+export function pause(key: string): void {
+  void running.get(key)?.abort();
+  running.delete(key);
+  clearTimeout(timers.get(key));
+  change(key, { state: "paused", rate: null });
+}
+
+export function resume(key: string): void {
+  attempts.delete(key);
+  change(key, { state: "queued", reason: null });
+}
+
+/** Continues an upload whose tab was closed. Must be called while a click is handled. */
+export async function reopen(key: string): Promise<void> {
+  const handle = await handles.get(key);
+  const file = handle && (await handles.open(handle));
+  const upload = find(key);
+  if (file && upload && isSame(upload, file)) attach(key, file);
+  else change(key, { hasHandle: false });
+}
+
+/** Ends an upload, and deletes what the server has of it. */
+export function cancel(key: string): void {
+  const upload = find(key);
+  void running.get(key)?.abort();
+  clearTimeout(timers.get(key));
+  if (upload?.url) void tus.Upload.terminate(upload.url).catch(() => undefined); // it expires by itself
+  forget(key);
+}
+
+/** Shows the uploads that other tabs or earlier visits of this user have left, with what the server has of them. */
+export async function recover(owner: string): Promise<void> {
+  for (const each of load("uploads", [], isRemembered).filter((record) => record.owner === owner)) {
+    if (find(each.key)) continue;
+    const response = await fetch(each.url, { method: "HEAD", headers: { "Tus-Resumable": "1.0.0" } }).catch(() => null);
+    if (response && (response.status === 404 || response.status === 410 || response.headers.has("Mp3burst-Job"))) {
+      remember(each.key, null);
+      continue;
+    }
+    const sent = Number(response?.headers.get("Upload-Offset") ?? 0);
+    const { owner: _, ...known } = each;
+    all.value = [...all.peek(), { ...known, state: "detached", sent, rate: null, reason: null, job: null }];
+  }
+}
+
+/** Stops sending and forgets the files: another user may be next. */
+export function stop(): void {
+  for (const upload of running.values()) void upload.abort();
+  for (const timer of timers.values()) clearTimeout(timer);
+  running.clear();
+  files.clear();
+  all.value = [];
+}
+
+window.addEventListener("online", () => {
+  isOnline.value = true;
+  for (const each of all.peek()) if (each.state === "waiting") retry(each.key);
+});
+window.addEventListener("offline", () => {
+  isOnline.value = false;
+});
+
+// Starts what is next, whenever something has changed.
+effect(() => {
+  if (session.value.state !== "in" || !isOnline.value) return;
+  const current = all.value;
+  let free = AT_ONCE - current.filter((each) => each.state === "sending").length;
+  for (const each of current) {
+    if (free > 0 && each.state === "queued") {
+      free -= 1;
+      send(each, session.value.account.id);
+    }
+  }
+});
+
+// Files that wait for a login follow the options, which may be chosen after the files.
+effect(() => {
+  if (session.value.state !== "out") return;
+  const current = options.chosen.value;
+  all.value = all.peek().map((each) => (each.state === "queued" && !each.url ? { ...each, options: current } : each));
+});
+
+// The job is shown from now on.
+effect(() => {
+  const finished = all.value.filter((each) => each.job && jobs.has(each.job));
+  if (finished.length) all.value = all.peek().filter((each) => !finished.includes(each));
+});
+
+function begun(key: string, file: File, hasHandle: boolean): Upload {
+  return {
+    key,
+    name: file.name,
+    size: file.size,
+    modified: file.lastModified,
+    options: options.chosen.peek(),
+    state: "queued",
+    sent: 0,
+    rate: null,
+    reason: null,
+    url: null,
+    job: null,
+    hasHandle,
+  };
+}
+
+function attach(key: string, file: File): void {
+  files.set(key, file);
+  resume(key);
+}
+
+function isSame(upload: Upload, file: File): boolean {
+  return upload.name === file.name && upload.size === file.size && upload.modified === file.lastModified;
+}
+
+const find = (key: string) => all.peek().find((each) => each.key === key);
+
+function change(key: string, changes: Partial<Upload>): void {
+  all.value = all.peek().map((each) => (each.key === key ? { ...each, ...changes } : each));
+}
+
+function forget(key: string): void {
+  running.delete(key);
+  files.delete(key);
+  attempts.delete(key);
+  remember(key, null);
+  void handles.remove(key);
+  all.value = all.peek().filter((each) => each.key !== key);
+}
+
+function send(upload: Upload, owner: string): void {
+  const { key } = upload;
+  const file = files.get(key);
+  if (!file) {
+    change(key, { state: "detached" });
+    return;
+  }
+  const track = tracker(key);
+  const sending = new tus.Upload(file, {
+    endpoint: "/files",
+    uploadUrl: upload.url,
+    metadata: { filename: upload.name, ...upload.options },
+    retryDelays: null, // see onError: the server says when to try again
+    storeFingerprintForResuming: false, // see remember
+    onUploadUrlAvailable: () => {
+      if (!sending.url) return;
+      change(key, { url: sending.url });
+      remember(key, { ...remembered(upload), url: sending.url, owner });
+    },
+    onProgress: (sent) => running.get(key) === sending && track(sent),
+    onSuccess: ({ lastResponse }) => {
+      const job = lastResponse.getHeader("Mp3burst-Job") ?? null;
+      running.delete(key);
+      files.delete(key);
+      remember(key, null);
+      void handles.remove(key);
+      change(key, { state: "sent", sent: upload.size, job });
+    },
+    onError: (error) => {
+      if (running.get(key) !== sending) return; // paused
+      running.delete(key);
+      void failed(key, file, error);
+    },
+  });
+  running.set(key, sending);
+  change(key, { state: "sending", reason: null });
+  sending.start();
+}
+
+/** Returns a function that notes how many bytes were sent, and how fast. */
+function tracker(key: string): (sent: number) => void {
+  let shownAt = performance.now();
+  let shown: number | null = null;
+  let rate: number | null = null;
+  return (sent) => {
+    const now = performance.now();
+    if (now - shownAt < UPDATE && shown !== null) return;
+    if (shown !== null && sent > shown) {
+      const latest = ((sent - shown) * 1000) / (now - shownAt);
+      rate = rate === null ? latest : 0.85 * rate + 0.15 * latest;
+      attempts.delete(key);
+    }
+    shownAt = now;
+    shown = sent;
+    change(key, { sent, rate });
+  };
+}
+
+async function failed(key: string, file: File, error: Error | tus.DetailedError): Promise<void> {
+  const response = "originalResponse" in error ? error.originalResponse : null;
+  const status = response?.getStatus() ?? 0;
+  const reason = response ? detailOf(response.getBody()) || null : null;
+  if (status === 401) {
+    change(key, { state: "queued", rate: null });
+    expire();
+  } else if (status === 404 || status === 410) {
+    change(key, { state: "queued", url: null, sent: 0 }); // it has expired: begin again
+  } else if (!PASSING.has(status)) {
+    remember(key, null);
+    change(key, { state: "failed", rate: null, reason });
+  } else if (status === 0 && !(await isReadable(file))) {
+    files.delete(key);
+    change(key, { state: "detached", rate: null, hasHandle: false });
+  } else {
+    const count = attempts.get(key) ?? 0;
+    attempts.set(key, count + 1);
+    const wait = seconds(response?.getHeader("Retry-After")) ?? Math.min(FIRST_WAIT * 2 ** count, LONGEST_WAIT);
+    change(key, { state: "waiting", rate: null, reason });
+    timers.set(key, setTimeout(() => retry(key), wait * 1000));
+  }
+}
+
+function retry(key: string): void {
+  clearTimeout(timers.get(key));
+  if (find(key)?.state === "waiting") change(key, { state: "queued" });
+}
+
+/** Returns whether the file is still there as it was: browsers report a change as a lost connection. */
+async function isReadable(file: File): Promise<boolean> {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const remembered = ({ key, name, size, modified, options: chosen, hasHandle }: Upload) => ({
+  key,
+  name,
+  size,
+  modified,
+  options: chosen,
+  hasHandle,
+});
+
+/** Keeps a record of the upload for later visits, or none. */
+function remember(key: string, record: Remembered | null): void {
+  const others = load("uploads", [], isRemembered).filter((each) => each.key !== key);
+  save("uploads", record ? [...others, record] : others);
+}
+
+function isRemembered(value: unknown): value is Remembered[] {
+  return (
+    Array.isArray(value) &&
+    value.every((each) => typeof each?.url === "string" && typeof each.key === "string" && typeof each.name === "string")
+  );
+}

@@ -1,0 +1,139 @@
+import { useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import * as api from "../api";
+import { strings } from "../i18n";
+import { announce } from "../notices";
+import { leave, session } from "../session";
+import { Cross } from "./icons";
+
+/** The account: everything that it has, its password, and its end. */
+export function Account({ onClose }: { onClose: () => void }) {
+  const s = strings.value;
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => dialog.current?.showModal(), []);
+  if (session.value.state !== "in") return null;
+  const { username, name } = session.value.account;
+  return (
+    <dialog ref={dialog} class="card" aria-labelledby="account-title" onClose={onClose}>
+      <div class="title">
+        <h2 id="account-title">{s.account}</h2>
+        <button class="icon" aria-label={s.close} onClick={() => dialog.current?.close()}>
+          <Cross />
+        </button>
+      </div>
+      <p class="strong">{name}</p>
+      <p class="faint">{username}</p>
+      <p class="row">
+        <a class="button" href="/export" download>
+          {s.exportData}
+        </a>
+        <button onClick={() => void leave(true)}>{s.logOutEverywhere}</button>
+      </p>
+      <PasswordForm username={username} />
+      <DeletionForm username={username} />
+    </dialog>
+  );
+}
+
+function PasswordForm({ username }: { username: string }) {
+  const s = strings.value;
+  const old = useSignal("");
+  const fresh = useSignal("");
+  return (
+    <Guarded
+      title={s.changePassword}
+      act={async () => {
+        await api.changePassword(old.value, fresh.value);
+        announce((each) => each.passwordChanged);
+        session.value = { state: "out", hasExpired: false };
+      }}
+    >
+      <input type="text" autocomplete="username" value={username} readonly hidden />
+      <Password label={s.oldPassword} value={old} autocomplete="current-password" />
+      <Password label={s.newPassword} value={fresh} autocomplete="new-password" />
+    </Guarded>
+  );
+}
+
+function DeletionForm({ username }: { username: string }) {
+  const s = strings.value;
+  const password = useSignal("");
+  return (
+    <Guarded
+      title={s.deleteAccount}
+      isDangerous
+      act={async () => {
+        await api.deleteAccount(password.value);
+        announce((each) => each.accountDeleted);
+        session.value = { state: "out", hasExpired: false };
+      }}
+    >
+      <p class="faint">{s.deleteWarning}</p>
+      <input type="text" autocomplete="username" value={username} readonly hidden />
+      <Password label={s.password} value={password} autocomplete="current-password" />
+    </Guarded>
+  );
+}
+
+interface GuardedProps {
+  title: string;
+  act: () => Promise<void>;
+  isDangerous?: boolean;
+  children: preact.ComponentChildren;
+}
+
+/** A form that is folded up, and shows what the server says if it refuses. */
+function Guarded({ title, act, isDangerous = false, children }: GuardedProps) {
+  const problem = useSignal("");
+  const isBusy = useSignal(false);
+  const submit = async (event: Event) => {
+    event.preventDefault();
+    isBusy.value = true;
+    problem.value = "";
+    try {
+      await act();
+    } catch (error) {
+      problem.value = (error instanceof api.Problem && error.detail) || strings.peek().somethingWrong;
+    }
+    isBusy.value = false;
+  };
+  return (
+    <details>
+      <summary>{title}</summary>
+      <form onSubmit={submit}>
+        {children}
+        {problem.value && (
+          <p class="problem" role="alert">
+            {problem.value}
+          </p>
+        )}
+        <button class={isDangerous ? "danger" : "primary"} disabled={isBusy.value}>
+          {isBusy.value ? strings.value.pleaseWait : title}
+        </button>
+      </form>
+    </details>
+  );
+}
+
+interface PasswordProps {
+  label: string;
+  value: { value: string };
+  autocomplete: "current-password" | "new-password";
+}
+
+function Password({ label, value, autocomplete }: PasswordProps) {
+  return (
+    <label class="field">
+      <span>{label}</span>
+      <input
+        type="password"
+        required
+        autocomplete={autocomplete}
+        minLength={autocomplete === "new-password" ? 8 : 1}
+        maxLength={128}
+        value={value.value}
+        onInput={(event) => (value.value = event.currentTarget.value)}
+      />
+    </label>
+  );
+}

@@ -1,0 +1,117 @@
+import { useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import * as api from "../api";
+import { strings } from "../i18n";
+import { enter, session, wantsLogin } from "../session";
+import { load, save } from "../stored";
+import { uploads } from "../uploads";
+
+const isBoolean = (value: unknown): value is boolean => typeof value === "boolean";
+
+/** Registers or logs in, in place: what was dropped stays. */
+export function Login() {
+  const s = strings.value;
+  const isNew = useSignal(!load("hasAccount", false, isBoolean) && !wantsLogin.peek());
+  const username = useSignal("");
+  const password = useSignal("");
+  const problem = useSignal("");
+  const isBusy = useSignal(false);
+  const hasProvider = useSignal(false);
+  const form = useRef<HTMLFormElement>(null);
+  useEffect(() => {
+    if (wantsLogin.peek()) form.current?.querySelector("input")?.focus();
+    void api.hasProvider().then((has) => (hasProvider.value = has));
+  }, []);
+
+  const submit = async (event: Event) => {
+    event.preventDefault();
+    isBusy.value = true;
+    problem.value = "";
+    try {
+      await enter(username.value.trim(), password.value, isNew.value);
+      save("hasAccount", true);
+    } catch (error) {
+      problem.value = sentence(error);
+    }
+    isBusy.value = false;
+  };
+  const forgot = async () => {
+    try {
+      await api.resetPassword(username.value.trim());
+      problem.value = strings.peek().resetSent;
+    } catch (error) {
+      problem.value = sentence(error);
+    }
+  };
+
+  const waiting = uploads.value.length;
+  const hasExpired = session.value.state === "out" && session.value.hasExpired;
+  const title = isNew.value ? s.registerTitle : waiting ? s.logInTitle : s.welcomeBack;
+  return (
+    <section class="card login" aria-labelledby="login-title">
+      <h2 id="login-title">{title}</h2>
+      <p class="faint">{hasExpired ? s.expired : waiting ? s.keepsFiles(waiting) : s.whyAccount}</p>
+      <form ref={form} onSubmit={submit}>
+        <label class="field">
+          <span>{isNew.value ? s.email : s.emailOrName}</span>
+          <input
+            type="text"
+            inputMode="email"
+            name="username"
+            required
+            autocomplete="username"
+            autocapitalize="none"
+            spellcheck={false}
+            maxLength={254}
+            value={username.value}
+            onInput={(event) => (username.value = event.currentTarget.value)}
+          />
+        </label>
+        <label class="field">
+          <span>{s.password}</span>
+          <input
+            type="password"
+            name="password"
+            required
+            minLength={isNew.value ? 8 : 1}
+            maxLength={128}
+            autocomplete={isNew.value ? "new-password" : "current-password"}
+            aria-describedby="password-hint"
+            value={password.value}
+            onInput={(event) => (password.value = event.currentTarget.value)}
+          />
+        </label>
+        <p id="password-hint" class="faint small">
+          {isNew.value ? s.passwordHint : ""}
+        </p>
+        {problem.value && (
+          <p class="problem" role="alert">
+            {problem.value}
+          </p>
+        )}
+        <button class="primary large" disabled={isBusy.value}>
+          {isBusy.value ? s.pleaseWait : isNew.value ? s.register : s.logIn}
+        </button>
+        <div class="row spread">
+          <button type="button" class="quiet" onClick={() => (isNew.value = !isNew.value)}>
+            {isNew.value ? s.haveAccount : s.noAccount}
+          </button>
+          {!isNew.value && (
+            <button type="button" class="quiet" disabled={!username.value.trim()} onClick={forgot}>
+              {s.forgot}
+            </button>
+          )}
+        </div>
+        {hasProvider.value && (
+          <a class="button large" href="/sso?to=/">
+            {s.withProvider}
+          </a>
+        )}
+      </form>
+    </section>
+  );
+}
+
+function sentence(error: unknown): string {
+  return (error instanceof api.Problem && error.detail) || strings.peek().somethingWrong;
+}

@@ -1,0 +1,161 @@
+import { useSignal } from "@preact/signals";
+import { mp3Address, zipAddress, type Job } from "../api";
+import * as i18n from "../i18n";
+import { strings } from "../i18n";
+import * as jobs from "../jobs";
+import { announce } from "../notices";
+import * as player from "../player";
+import { session } from "../session";
+import { uploads } from "../uploads";
+import { Download, Pause, Play, Trash } from "./icons";
+import { Action } from "./progress";
+
+type Sort = "newest" | "oldest" | "name" | "longest";
+
+/** MP3s from which on there is something to search and sort. */
+const MANY = 5;
+/** The most of GET /jobs.zip. */
+const ZIP_LIMIT = 200;
+
+const ORDERS: Record<Sort, (a: Job, b: Job) => number> = {
+  newest: (a, b) => compare(b.created, a.created),
+  oldest: (a, b) => compare(a.created, b.created),
+  name: (a, b) => a.filename.localeCompare(b.filename, i18n.language.value, { numeric: true }),
+  longest: (a, b) => (b.duration ?? 0) - (a.duration ?? 0),
+};
+const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
+
+/** The user's MP3s. */
+export function Shelf() {
+  const s = strings.value;
+  const search = useSignal("");
+  const sort = useSignal<Sort>("newest");
+  const done = jobs.done.value;
+  if (session.value.state === "unknown" || (jobs.loading.value === "loading" && !done.length)) return <Skeleton />;
+  if (jobs.loading.value === "failed" && !done.length) {
+    return (
+      <section class="empty" role="alert">
+        <p>{s.shelfFailed}</p>
+        <button onClick={() => void jobs.more()}>{s.retry}</button>
+      </section>
+    );
+  }
+  if (!done.length) {
+    return uploads.value.length || jobs.working.value.length ? null : <p class="empty faint">{s.emptyShelf}</p>;
+  }
+  const text = search.value.trim().toLocaleLowerCase();
+  const found = done.filter((job) => job.filename.toLocaleLowerCase().includes(text)).sort(ORDERS[sort.value]);
+  return (
+    <section aria-labelledby="shelf-title">
+      <div class="title">
+        <h2 id="shelf-title">{s.shelf}</h2>
+        {done.length > 1 && (
+          <a class="button quiet" href={zipAddress(found.slice(0, ZIP_LIMIT).map((job) => job.job))} download>
+            {s.downloadAll}
+          </a>
+        )}
+      </div>
+      {done.length >= MANY && (
+        <div class="row search">
+          <input
+            type="search"
+            aria-label={s.search}
+            placeholder={s.search}
+            value={search.value}
+            onInput={(event) => (search.value = event.currentTarget.value)}
+          />
+          <select
+            aria-label={s.sort}
+            value={sort.value}
+            onChange={(event) => (sort.value = event.currentTarget.value as Sort)}
+          >
+            {(Object.keys(ORDERS) as Sort[]).map((order) => (
+              <option key={order} value={order}>
+                {s.sorts[order]}
+              </option>
+            ))}
+          </select>
+        </div>
+      )}
+      {found.length ? (
+        <ul class="items">
+          {found.map((job) => (
+            <Mp3 key={job.job} job={job} />
+          ))}
+        </ul>
+      ) : (
+        <p class="empty faint">{s.nothingFound(search.value.trim())}</p>
+      )}
+      {jobs.next.value && (
+        <button class="more" onClick={() => void jobs.more()}>
+          {s.more}
+        </button>
+      )}
+    </section>
+  );
+}
+
+function Mp3({ job }: { job: Job }) {
+  const s = strings.value;
+  const title = player.title(job);
+  const isCurrent = player.current.value?.job === job.job;
+  const plays = isCurrent && player.isPlaying.value;
+  const facts = [
+    ...(job.duration === null ? [] : [i18n.clock(job.duration)]),
+    ...(job.receipt?.mp3_bytes ? [i18n.size(job.receipt.mp3_bytes)] : []),
+    i18n.date(job.finished ?? job.created),
+  ];
+  return (
+    <li class={isCurrent ? "item mp3 current" : "item mp3"}>
+      <button
+        class="icon round"
+        aria-label={s.actionOn(plays ? s.pauseSound : s.play, title)}
+        onClick={() => player.toggle(job)}
+      >
+        {plays ? <Pause /> : <Play />}
+      </button>
+      <div class="text">
+        <p class="name ellipsis" title={job.filename}>
+          {title}
+        </p>
+        <p class="faint small">{facts.join(" · ")}</p>
+        {job.warning && <p class="small warning">{job.warning}</p>}
+      </div>
+      <div class="actions">
+        <a
+          class="button icon"
+          title={s.download}
+          aria-label={s.actionOn(s.download, title)}
+          href={mp3Address(job.mp3 ?? "")}
+          download
+        >
+          <Download />
+        </a>
+        <Action label={s.remove} name={title} act={() => remove(job)}>
+          <Trash />
+        </Action>
+      </div>
+    </li>
+  );
+}
+
+function remove(job: Job): void {
+  if (player.current.peek()?.job === job.job) player.close();
+  jobs.remove(job);
+  announce(
+    (s) => s.removed(player.title(job)),
+    () => jobs.restore(job.job),
+  );
+}
+
+function Skeleton() {
+  return (
+    <section aria-busy="true" aria-label={strings.value.loading}>
+      <ul class="items skeleton" aria-hidden="true">
+        <li class="item" />
+        <li class="item" />
+        <li class="item" />
+      </ul>
+    </section>
+  );
+}

@@ -1,0 +1,350 @@
+"""The page at /, in Debian's Chromium: what a person sees and does, from the first visit to a played MP3."""
+
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Dialog,
+    Locator,
+    Page,
+    Request,
+    Route,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
+
+from infra.apidocs.site import PAGE
+from tests.e2e.client import PASSWORD, Client, wave_bytes
+from tests.support.paths import ROOT
+from tests.support.platform import Platform
+from tests.support.processes import wait_for
+from tests.support.servers import program
+
+#: Milliseconds until something must have happened.
+_DEADLINE: Final = 60_000
+_AXE: Final = ROOT / "functions/gateway/site/node_modules/axe-core/axe.min.js"
+#: Bytes that a first visit may load, compressed.
+_BUDGET: Final = 100_000
+_PHONE: Final[ViewportSize] = {"width": 360, "height": 740}
+_DESKTOP: Final[ViewportSize] = {"width": 1280, "height": 860}
+_SCREEN: Final[ViewportSize] = {"width": 2560, "height": 1440}
+#: Notes what the Content-Security-Policy refuses.
+_WATCH: Final = "addEventListener('securitypolicyviolation', e => (window.refused ??= []).push(e.violatedDirective))"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not PAGE.is_dir():
+        pytest.skip("the page is not built: run ./scripts/test, or npm ci and npm run build in functions/gateway/site")
+    with sync_playwright() as playwright:
+        # Root has no sandbox, and the tests may run as root.
+        running = playwright.chromium.launch(executable_path=program("chromium"), args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    made = browser.new_context(viewport=_DESKTOP, locale="en-US")
+    made.set_default_timeout(_DEADLINE)
+    made.add_init_script(_WATCH)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, platform: Platform) -> Page:
+    """The page as a newcomer sees it."""
+    opened = context.new_page()
+    expect.set_options(timeout=_DEADLINE)
+    opened.goto(platform.url)
+    expect(opened.get_by_role("heading", name="Drop a video. Get an MP3.")).to_be_visible()
+    expect(opened.get_by_role("button", name="Log in")).to_be_visible()
+    return opened
+
+
+def enter(page: Page, me: Client) -> None:
+    """Logs in by the form that is shown, or by the button that shows it."""
+    form = page.locator(".login")
+    if not form.is_visible():
+        page.get_by_role("button", name="Log in").click()
+    if page.get_by_role("button", name="I have an account").is_visible():
+        page.get_by_role("button", name="I have an account").click()
+    page.get_by_label("Email or username").fill(me.username)
+    page.get_by_label("Password").fill(PASSWORD)
+    form.get_by_role("button", name="Log in").click()
+    expect(form).to_be_hidden()
+
+
+def file(name: str, seconds: float = 0.5) -> Any:
+    return {"name": name, "mimeType": "audio/wav", "buffer": wave_bytes(seconds)}
+
+
+def choose(page: Page, *files: Any) -> None:
+    page.locator(".choose input[type=file]").set_input_files(list(files))
+
+
+def ready(page: Page, title: str) -> Locator:
+    """Waits for the MP3 with this title, and returns its row."""
+    row = page.locator(".mp3").filter(has_text=title)
+    expect(row).to_be_visible()
+    return row
+
+
+def on_its_way(page: Page, name: str) -> Locator:
+    """Returns the row of an upload or a conversion."""
+    return page.locator(".item:not(.mp3)").filter(has_text=name)
+
+
+def test_newcomer_drops_registers_plays_and_downloads(page: Page, platform: Platform) -> None:
+    hosts: set[str] = set()
+    page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+    page.reload()
+    choose(page, file("Interview.wav", 2), file("holiday.mov"))
+    expect(on_its_way(page, "Interview.wav")).to_contain_text("Starts after you log in")
+
+    username = f"page.{secrets.token_hex(4)}@example.org"
+    page.get_by_label("Email").fill(username)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Create account").click()
+    row = ready(page, "Interview")
+    ready(page, "holiday")
+    expect(row).to_contain_text("0:02")
+
+    row.get_by_role("button", name="Play: Interview").click()
+    expect(page.get_by_role("slider", name="Position")).to_have_value(re.compile("[12]"))
+    expect(page).to_have_title(re.compile("^mp3burst"))
+    with page.expect_download() as download:
+        row.get_by_role("link", name="Download: Interview").click()
+    me = Client(platform.url, username=username).log_in()
+    jobs = {each["filename"]: each for each in me.jobs()["jobs"]}
+    assert Path(download.value.path()).read_bytes() == me.download(jobs["Interview.wav"]["mp3"]).body
+    assert download.value.suggested_filename == "Interview.mp3"
+    assert jobs["Interview.wav"]["created"] <= jobs["holiday.mov"]["created"], "files keep their order"
+
+    assert hosts == {platform.url.removeprefix("http://")}, "no request to another host"
+    assert page.evaluate("window.refused") is None
+    assert page.evaluate("document.cookie") == "", "no script can read the session"
+
+
+def test_first_visit_loads_little(context: BrowserContext, platform: Platform) -> None:
+    sizes: list[int] = []
+    visit = context.new_page()
+    visit.on("requestfinished", lambda request: sizes.append(request.sizes()["responseBodySize"]))
+    visit.goto(platform.url)
+    visit.get_by_role("heading", level=1).wait_for()
+    assert 0 < sum(sizes) < _BUDGET
+
+
+def test_refused_file_gets_the_servers_sentence(page: Page, me: Client) -> None:
+    enter(page, me)
+    choose(page, {"name": "letter.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.7\n" + bytes(5000)})
+    row = on_its_way(page, "letter.pdf")
+    expect(row).to_have_class(re.compile("failed"))
+    expect(row.locator(".status")).to_have_text(re.compile(r"^[A-Z].{10,}\.$"))
+
+
+def test_upload_continues_after_a_lost_connection(page: Page, me: Client) -> None:
+    enter(page, me)
+    lost: list[Route] = []
+
+    def lose(route: Route) -> None:
+        if route.request.method == "PATCH" and not lost:
+            lost.append(route)
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    page.route("**/files/*", lose)
+    choose(page, file("Lost.wav"))
+    ready(page, "Lost")
+    assert lost
+
+
+def test_too_many_requests_are_tried_again_when_the_server_says(page: Page, me: Client) -> None:
+    enter(page, me)
+    refused: list[Route] = []
+    detail = "You have too many uploads: wait for one to end."
+
+    def refuse(route: Route) -> None:
+        if route.request.method == "POST" and not refused:
+            refused.append(route)
+            problem = {"status": 429, "detail": detail}
+            route.fulfill(status=429, json=problem, headers={"Retry-After": "2"})
+        else:
+            route.continue_()
+
+    page.route("**/files", refuse)
+    choose(page, file("Busy.wav"))
+    expect(on_its_way(page, "Busy.wav")).to_contain_text(detail)
+    ready(page, "Busy")
+
+
+def test_pause_and_resume(page: Page, me: Client) -> None:
+    enter(page, me)
+    page.route("**/files/*", lambda route: None if route.request.method == "PATCH" else route.continue_())
+    choose(page, file("Paused.wav"))
+    row = on_its_way(page, "Paused.wav")
+    expect(row).to_contain_text("Uploading")
+    row.get_by_role("button", name="Pause: Paused.wav").click()
+    expect(row).to_contain_text("Paused ·")
+    page.unroute_all(behavior="ignoreErrors")
+    row.get_by_role("button", name="Resume: Paused.wav").click()
+    ready(page, "Paused")
+
+
+def test_upload_continues_in_a_new_tab_where_it_stopped(page: Page, context: BrowserContext, me: Client) -> None:
+    enter(page, me)
+    page.route("**/files/*", lambda route: None if route.request.method == "PATCH" else route.continue_())
+    sound = file("Closed.wav", 2)
+    half = len(sound["buffer"]) // 2
+    with page.expect_response(lambda response: response.request.method == "POST" and "/files" in response.url) as made:
+        choose(page, sound)
+    expect(on_its_way(page, "Closed.wav")).to_contain_text("Uploading")
+    location = made.value.headers["location"]
+    head = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+    assert me.call("PATCH", location, sound["buffer"][:half], head).status == 204
+    # A File that a test makes has no time of its own, as one from a disk has.
+    stored = "localStorage['mp3burst.uploads']"
+    page.evaluate(f'{stored} = {stored}.replace(/"modified":\\d+/, \'"modified":0\')')
+    page.close()
+
+    again = context.new_page()
+    again.add_init_script("Object.defineProperty(File.prototype, 'lastModified', {get: () => 0})")
+    offsets: list[str] = []
+
+    def note(request: Request) -> None:
+        if request.method == "PATCH":
+            offsets.append(request.headers["upload-offset"])
+
+    again.on("request", note)
+    again.goto(me.url)
+    row = on_its_way(again, "Closed.wav")
+    expect(row).to_contain_text("Interrupted: choose the file again to continue · 16 kB of 32 kB")
+    row.locator("input[type=file]").set_input_files([sound])
+    ready(again, "Closed")
+    assert offsets == [str(half)]
+
+
+def test_session_that_is_over_keeps_the_files(page: Page, me: Client) -> None:
+    enter(page, me)
+    page.context.clear_cookies()
+    choose(page, file("Over.wav"))
+    expect(page.get_by_text("Your session is over. Log in, and everything continues.")).to_be_visible()
+    enter(page, me)
+    ready(page, "Over")
+
+
+def test_deletion_can_be_undone(page: Page, me: Client) -> None:
+    enter(page, me)
+    choose(page, file("Keep.wav"), file("Drop.wav"))
+    ready(page, "Keep").get_by_role("button", name="Delete: Keep").click()
+    expect(page.locator(".mp3").filter(has_text="Keep")).to_be_hidden()
+    page.get_by_role("button", name="Undo").click()
+    ready(page, "Keep")
+    ready(page, "Drop").get_by_role("button", name="Delete: Drop").click()
+    page.goto("about:blank")  # leaves no time to undo it
+    wait_for(lambda: [each["filename"] for each in me.jobs()["jobs"]] == ["Keep.wav"])
+
+
+def test_keyboard_alone(page: Page, me: Client) -> None:
+    page.keyboard.press("Tab")  # the name at the top
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Email or username")).to_be_focused()
+    page.keyboard.type(me.username)
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.locator(".login")).to_be_hidden()
+    page.locator(".choose input[type=file]").focus()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    chooser.value.set_files([file("Keys.wav", 2)])
+    ready(page, "Keys").get_by_role("button", name="Play: Keys").focus()
+    page.keyboard.press("Space")
+    expect(page.get_by_role("complementary", name="Player")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    "name", ["<img src=x onerror=alert(1)>.wav", '"><script>alert(1)<!--.wav', "javascript:alert(1).wav"]
+)
+def test_name_of_a_file_is_text(page: Page, me: Client, name: str) -> None:
+    dialogs: list[Dialog] = []
+
+    def dismiss(dialog: Dialog) -> None:
+        dialogs.append(dialog)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
+    enter(page, me)
+    choose(page, file(name))
+    row = ready(page, name.removesuffix(".wav"))
+    row.get_by_role("button", name="Play").click()
+    assert page.locator("#page img, #page script").count() == 0
+    assert (dialogs, page.evaluate("window.refused")) == ([], None)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_in_the_way_of_people_with_disabilities(page: Page, me: Client, scheme: str) -> None:
+    """WCAG 2.2 AA as far as axe-core checks it, on every view."""
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    assert violations(page) == []
+    choose(page, file("Waiting.wav"))
+    expect(page.locator(".login")).to_be_visible()
+    assert violations(page) == []
+    enter(page, me)
+    choose(page, {"name": "letter.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.7\n" + bytes(5000)})
+    ready(page, "Waiting").get_by_role("button", name="Play").click()
+    expect(on_its_way(page, "letter.pdf")).to_have_class(re.compile("failed"))
+    page.get_by_text("Trim and cover").click()
+    assert violations(page) == []
+    page.get_by_role("button", name=f"Account: {me.username}").click()
+    assert violations(page) == []
+    page.locator("#menu").get_by_role("button", name="Account").click()
+    page.get_by_text("Delete account").first.click()
+    assert violations(page) == []
+
+
+def violations(page: Page) -> list[str]:
+    page.evaluate("Promise.all(document.getAnimations().map(each => each.finished.catch(() => 0)))")
+    page.evaluate(_AXE.read_text())
+    found = page.evaluate(
+        "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
+    )
+    return [f"{each['id']}: {[node['html'] for node in each['nodes']]}" for each in found["violations"]]
+
+
+@pytest.mark.parametrize("viewport", [_PHONE, _SCREEN], ids=["phone", "screen"])
+@pytest.mark.parametrize(
+    ("language", "headline"),
+    [("en", "Drop a video."), ("de-AT", "Video ablegen."), ("es-MX", "Suelta un vídeo."), ("fi", "Drop a video.")],
+)
+def test_every_language_fits(
+    browser: Browser, platform: Platform, viewport: ViewportSize, language: str, headline: str
+) -> None:
+    context = browser.new_context(viewport=viewport, locale=language)
+    page = context.new_page()
+    page.goto(platform.url)
+    expect(page.get_by_role("heading", level=1)).to_contain_text(headline)
+    choose(page, file(f"{'A very long name of a video ' * 5}.wav"))
+    expect(page.locator(".login")).to_be_visible()
+    page.locator(".menu-button").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
+    context.close()
+
+
+def test_language_is_chosen_by_hand(page: Page) -> None:
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Language").select_option("Deutsch")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Video ablegen. MP3 bekommen.")
+    assert page.evaluate("document.documentElement.lang") == "de"
+    page.reload()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Video ablegen. MP3 bekommen.")
