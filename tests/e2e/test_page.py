@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -252,6 +253,99 @@ def test_deletion_can_be_undone(page: Page, me: Client) -> None:
     ready(page, "Drop").get_by_role("button", name="Delete: Drop").click()
     page.goto("about:blank")  # leaves no time to undo it
     wait_for(lambda: [each["filename"] for each in me.jobs()["jobs"]] == ["Keep.wav"])
+
+
+def test_files_are_dropped_anywhere(page: Page, me: Client) -> None:
+    enter(page, me)
+    dropped = page.evaluate_handle(
+        """bytes => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(bytes)], "Dropped.wav", { type: "audio/wav" }));
+            return transfer;
+        }""",
+        list(wave_bytes(0.2)),
+    )
+    body = page.locator("body")
+    body.dispatch_event("dragenter", {"dataTransfer": dropped})
+    expect(page.get_by_text("Drop to convert")).to_be_visible()
+    body.dispatch_event("drop", {"dataTransfer": dropped})
+    expect(page.get_by_text("Drop to convert")).to_be_hidden()
+    ready(page, "Dropped")
+
+
+def test_preset_is_what_the_mp3_becomes(page: Page, me: Client) -> None:
+    page.get_by_role("radio", name="Speech").check()
+    choose(page, file("Talk.wav"))
+    enter(page, me)
+    ready(page, "Talk")
+    (job,) = me.jobs()["jobs"]
+    assert job["options"] == {"bitrate": 96, "mono": True, "normalize": True}
+    page.reload()
+    expect(page.get_by_role("radio", name="Speech")).to_be_checked()
+
+
+def test_tags_are_changed_in_place(page: Page, me: Client) -> None:
+    enter(page, me)
+    choose(page, file("Episode.wav"))
+    ready(page, "Episode").get_by_role("button", name="Edit tags: Episode").click()
+    dialog = page.get_by_role("dialog", name="Edit tags")
+    dialog.get_by_label("Artist").fill("Ada; Grace")
+    assert violations(page) == []
+    dialog.get_by_label("Year or date").fill("in spring")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_have_text(re.compile("^[A-Z].*[.]$"))
+    dialog.get_by_label("Year or date").fill("2026")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_be_hidden()
+    (job,) = me.jobs()["jobs"]
+    tags = me.call("GET", f"/jobs/{job['job']}/tags").json()
+    assert (tags["artist"], tags["date"]) == ("Ada/Grace", "2026")
+
+
+def test_account_is_left_and_deleted(page: Page, me: Client) -> None:
+    enter(page, me)
+    choose(page, file("Mine.wav"))
+    ready(page, "Mine")
+    page.get_by_role("button", name=f"Account: {me.username}").click()
+    page.locator("#menu").get_by_role("button", name="Log out").click()
+    expect(page.get_by_role("heading", name="Drop a video. Get an MP3.")).to_be_visible()
+    expect(page.locator(".mp3")).to_have_count(0)
+    assert page.context.cookies() == []
+    enter(page, me)
+    ready(page, "Mine")
+    page.get_by_role("button", name=f"Account: {me.username}").click()
+    page.locator("#menu").get_by_role("button", name="Account", exact=True).click()
+    page.locator("summary", has_text="Delete account").click()
+    deletion = page.locator("details[open]")
+    deletion.get_by_label("Password").fill("wrong password")
+    deletion.get_by_role("button", name="Delete account").click()
+    expect(deletion.get_by_role("alert")).to_be_visible()
+    deletion.get_by_label("Password").fill(PASSWORD)
+    deletion.get_by_role("button", name="Delete account").click()
+    expect(page.get_by_text("Your account is deleted.")).to_be_visible()
+    assert me.login(me.username, PASSWORD).status == 401
+
+
+def test_offline_is_said_and_passes(page: Page, me: Client) -> None:
+    enter(page, me)
+    page.context.set_offline(True)
+    choose(page, file("Later.wav"))
+    expect(page.get_by_text("You are offline.")).to_be_visible()
+    expect(on_its_way(page, "Later.wav")).to_contain_text("Next in line")
+    page.context.set_offline(False)
+    expect(page.get_by_text("You are offline.")).to_be_hidden()
+    ready(page, "Later")
+
+
+def test_every_language_has_every_string() -> None:
+    """Which the type of the English strings says of the others."""
+    site = ROOT / "functions/gateway/site"
+    if not (site / "node_modules").is_dir():
+        pytest.skip("the page is not built")
+    done = subprocess.run(
+        [program("npm"), "run", "--silent", "check"], cwd=site, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_keyboard_alone(page: Page, me: Client) -> None:

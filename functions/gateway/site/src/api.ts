@@ -25,6 +25,19 @@ export interface JobPage {
   next: string | null;
 }
 
+/** What the page shows of the tags of an MP3. */
+export interface Tags {
+  title: string;
+  artist: string;
+  album: string;
+  genre: string;
+  date: string;
+  cover: { type: string; size: number } | null;
+}
+
+/** What is left out stays as it is; an empty text removes. The cover is a picture in Base64. */
+export type TagChange = Partial<Record<keyof Tags, string>>;
+
 export interface Account {
   id: string;
   username: string;
@@ -50,6 +63,9 @@ export class Problem extends Error {
 export const getAccount = () => call<Account>("GET", "/me");
 export const getJobs = (after: string | null) =>
   call<JobPage>("GET", after ? `/jobs?after=${encodeURIComponent(after)}` : "/jobs");
+export const getTags = (job: string) => call<Tags>("GET", `/jobs/${job}/tags`);
+export const changeTags = (job: string, changes: TagChange) =>
+  call<Tags>("PATCH", `/jobs/${job}/tags`, { body: changes });
 export const logOut = () => call<void>("DELETE", "/session");
 export const logOutEverywhere = () => call<void>("DELETE", "/sessions");
 export const changePassword = (old: string, fresh: string) =>

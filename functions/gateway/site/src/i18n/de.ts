@@ -102,6 +102,16 @@ export const de: Strings = {
   failures: "Nicht umgewandelt",
   dismissJob: "Entfernen",
 
+  editTags: "Tags bearbeiten",
+  save: "Speichern",
+  tagFields: { title: "Titel", artist: "Interpret", album: "Album", genre: "Genre", date: "Jahr oder Datum" },
+  cover: "Cover",
+  coverIsThere: "Mit Bild",
+  noCover: "Kein Bild",
+  choosePicture: "Bild auswählen",
+  removePicture: "Bild entfernen",
+  tagsChanged: (name) => `Die Tags von ${name} sind geändert.`,
+
   player: "Wiedergabe",
   position: "Position",
   close: "Schließen",

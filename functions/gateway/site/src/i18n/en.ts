@@ -113,6 +113,17 @@ export const en = {
   failures: "Could not be converted",
   dismissJob: "Remove",
 
+  // Tags
+  editTags: "Edit tags",
+  save: "Save",
+  tagFields: { title: "Title", artist: "Artist", album: "Album", genre: "Genre", date: "Year or date" },
+  cover: "Cover",
+  coverIsThere: "Has a picture",
+  noCover: "No picture",
+  choosePicture: "Choose picture",
+  removePicture: "Remove picture",
+  tagsChanged: (name: string) => `The tags of ${name} are changed.`,
+
   // The player
   player: "Player",
   position: "Position",

@@ -100,6 +100,16 @@ export const es: Strings = {
   failures: "No se han podido convertir",
   dismissJob: "Quitar",
 
+  editTags: "Editar etiquetas",
+  save: "Guardar",
+  tagFields: { title: "Título", artist: "Artista", album: "Álbum", genre: "Género", date: "Año o fecha" },
+  cover: "Portada",
+  coverIsThere: "Con imagen",
+  noCover: "Sin imagen",
+  choosePicture: "Elegir imagen",
+  removePicture: "Quitar imagen",
+  tagsChanged: (name) => `Se han cambiado las etiquetas de ${name}.`,
+
   player: "Reproductor",
   position: "Posición",
   close: "Cerrar",

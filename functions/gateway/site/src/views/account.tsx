@@ -1,26 +1,19 @@
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import type { ComponentChildren } from "preact";
 import * as api from "../api";
 import { strings } from "../i18n";
 import { announce } from "../notices";
 import { leave, session } from "../session";
-import { Cross } from "./icons";
+import { Dialog } from "./dialog";
+import { Form } from "./form";
 
 /** The account: everything that it has, its password, and its end. */
 export function Account({ onClose }: { onClose: () => void }) {
   const s = strings.value;
-  const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => dialog.current?.showModal(), []);
   if (session.value.state !== "in") return null;
   const { username, name } = session.value.account;
   return (
-    <dialog ref={dialog} class="card" aria-labelledby="account-title" onClose={onClose}>
-      <div class="title">
-        <h2 id="account-title">{s.account}</h2>
-        <button class="icon" aria-label={s.close} onClick={() => dialog.current?.close()}>
-          <Cross />
-        </button>
-      </div>
+    <Dialog title={s.account} onClose={onClose}>
       <p class="strong">{name}</p>
       <p class="faint">{username}</p>
       <p class="row">
@@ -31,7 +24,7 @@ export function Account({ onClose }: { onClose: () => void }) {
       </p>
       <PasswordForm username={username} />
       <DeletionForm username={username} />
-    </dialog>
+    </Dialog>
   );
 }
 
@@ -79,38 +72,17 @@ interface GuardedProps {
   title: string;
   act: () => Promise<void>;
   isDangerous?: boolean;
-  children: preact.ComponentChildren;
+  children: ComponentChildren;
 }
 
-/** A form that is folded up, and shows what the server says if it refuses. */
+/** A form that is folded up. */
 function Guarded({ title, act, isDangerous = false, children }: GuardedProps) {
-  const problem = useSignal("");
-  const isBusy = useSignal(false);
-  const submit = async (event: Event) => {
-    event.preventDefault();
-    isBusy.value = true;
-    problem.value = "";
-    try {
-      await act();
-    } catch (error) {
-      problem.value = (error instanceof api.Problem && error.detail) || strings.peek().somethingWrong;
-    }
-    isBusy.value = false;
-  };
   return (
     <details>
       <summary>{title}</summary>
-      <form onSubmit={submit}>
+      <Form action={title} submit={act} isDangerous={isDangerous}>
         {children}
-        {problem.value && (
-          <p class="problem" role="alert">
-            {problem.value}
-          </p>
-        )}
-        <button class={isDangerous ? "danger" : "primary"} disabled={isBusy.value}>
-          {isBusy.value ? strings.value.pleaseWait : title}
-        </button>
-      </form>
+      </Form>
     </details>
   );
 }

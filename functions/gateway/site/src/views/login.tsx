@@ -5,6 +5,7 @@ import { strings } from "../i18n";
 import { enter, session, wantsLogin } from "../session";
 import { load, save } from "../stored";
 import { uploads } from "../uploads";
+import { sentence } from "./form";
 
 const isBoolean = (value: unknown): value is boolean => typeof value === "boolean";
 
@@ -110,8 +111,4 @@ export function Login() {
       </form>
     </section>
   );
-}
-
-function sentence(error: unknown): string {
-  return (error instanceof api.Problem && error.detail) || strings.peek().somethingWrong;
 }

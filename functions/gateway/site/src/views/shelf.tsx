@@ -7,8 +7,9 @@ import { announce } from "../notices";
 import * as player from "../player";
 import { session } from "../session";
 import { uploads } from "../uploads";
-import { Download, Pause, Play, Trash } from "./icons";
+import { Download, Pause, Pencil, Play, Trash } from "./icons";
 import { Action } from "./progress";
+import { TagEditor } from "./tags";
 
 type Sort = "newest" | "oldest" | "name" | "longest";
 
@@ -100,6 +101,7 @@ function Mp3({ job }: { job: Job }) {
   const title = player.title(job);
   const isCurrent = player.current.value?.job === job.job;
   const plays = isCurrent && player.isPlaying.value;
+  const isEditing = useSignal(false);
   const facts = [
     ...(job.duration === null ? [] : [i18n.clock(job.duration)]),
     ...(job.receipt?.mp3_bytes ? [i18n.size(job.receipt.mp3_bytes)] : []),
@@ -131,10 +133,14 @@ function Mp3({ job }: { job: Job }) {
         >
           <Download />
         </a>
+        <Action label={s.editTags} name={title} act={() => (isEditing.value = true)}>
+          <Pencil />
+        </Action>
         <Action label={s.remove} name={title} act={() => remove(job)}>
           <Trash />
         </Action>
       </div>
+      {isEditing.value && <TagEditor job={job.job} name={title} onClose={() => (isEditing.value = false)} />}
     </li>
   );
 }

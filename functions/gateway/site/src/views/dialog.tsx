@@ -1,0 +1,28 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useRef } from "preact/hooks";
+import { strings } from "../i18n";
+import { Cross } from "./icons";
+
+interface DialogProps {
+  title: string;
+  onClose: () => void;
+  children: ComponentChildren;
+}
+
+/** A dialog in front of everything, open as long as it is rendered. */
+export function Dialog({ title, onClose, children }: DialogProps) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const id = useId();
+  useEffect(() => dialog.current?.showModal(), []);
+  return (
+    <dialog ref={dialog} class="card" aria-labelledby={id} onClose={onClose}>
+      <div class="title">
+        <h2 id={id}>{title}</h2>
+        <button class="icon" aria-label={strings.value.close} onClick={() => dialog.current?.close()}>
+          <Cross />
+        </button>
+      </div>
+      {children}
+    </dialog>
+  );
+}
