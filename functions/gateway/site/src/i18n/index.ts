@@ -64,9 +64,7 @@ export function size(bytes: number): string {
 const percentFormat = computed(() => new Intl.NumberFormat(language.value, { style: "percent" }));
 export const percent = (part: number) => percentFormat.value.format(Math.floor(part * 100) / 100);
 
-const dateFormat = computed(
-  () => new Intl.DateTimeFormat(language.value, { dateStyle: "medium", timeStyle: "short" }),
-);
+const dateFormat = computed(() => new Intl.DateTimeFormat(language.value, { dateStyle: "medium" }));
 export const date = (iso: string) => dateFormat.value.format(new Date(iso));
 
 /** Returns a position or a length in a recording: 1:02:03 or 2:03. */

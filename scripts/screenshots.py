@@ -1,0 +1,95 @@
+"""Takes pictures of the page for the documents: registers a user, converts clips that it makes, and plays one."""
+
+import argparse
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from playwright.sync_api import Browser, ViewportSize, expect, sync_playwright
+
+from functions.convert.ffmpeg.binary import default_ffmpeg
+
+_DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
+_DESKTOP: Final[ViewportSize] = {"width": 1180, "height": 780}
+_PHONE: Final[ViewportSize] = {"width": 390, "height": 780}
+#: Names of the clips, and their seconds.
+_CLIPS: Final = {
+    "Interview with Ada.mp4": 184,
+    "Lecture 04 - Fourier.mkv": 312,
+    "Night drive (live).mov": 439,
+    "Bread, day two.mp4": 275,
+}
+#: Milliseconds until something must have happened.
+_DEADLINE: Final = 120_000
+
+
+def main() -> int:
+    """Takes all pictures. Returns 1 if Chromium is not installed."""
+    parser = argparse.ArgumentParser(prog="scripts/screenshots", description="Takes the pictures of docs/page.md.")
+    parser.add_argument("--url", default="http://localhost:8080", help="the platform's address (http://localhost:8080)")
+    parser.add_argument("--into", type=Path, default=_DOCS, metavar="DIR", help="where they are written (docs)")
+    args = parser.parse_args()
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        print("Pictures need Chromium: install it (Debian: apt install chromium).", file=sys.stderr)
+        return 1
+    expect.set_options(timeout=_DEADLINE)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        clips = [_clip(Path(folder) / name, seconds) for name, seconds in _CLIPS.items()]
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        login = (f"ada.{secrets.token_hex(2)}@example.org", secrets.token_urlsafe())
+        _first_visit(browser, args.url, login, clips, args.into)
+        for name, viewport in (("light", _DESKTOP), ("dark", _DESKTOP), ("phone", _PHONE)):
+            _shelf(browser, args.url, login, viewport, args.into / f"page-{name}.png")
+        browser.close()
+    return 0
+
+
+def _clip(path: Path, seconds: int) -> Path:
+    """Makes a video with a tone."""
+    sound = f"sine=frequency=220:duration={seconds}"
+    picture = f"testsrc=size=160x90:rate=1:duration={seconds}"
+    inputs = ("-f", "lavfi", "-i", sound, "-f", "lavfi", "-i", picture)
+    subprocess.run([default_ffmpeg(), "-v", "error", *inputs, "-c:a", "aac", "-c:v", "mpeg4", str(path)], check=True)
+    return path
+
+
+def _first_visit(browser: Browser, url: str, login: tuple[str, str], clips: Sequence[Path], into: Path) -> None:
+    """Takes the pictures of a newcomer: the first view, and the files that wait for an account."""
+    page = browser.new_page(viewport=_DESKTOP, locale="en-US")
+    page.goto(url)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    expect(page.get_by_role("button", name="Log in")).to_be_visible()
+    page.screenshot(path=into / "page-first.png")
+    page.locator(".choose input[type=file]").set_input_files(clips)
+    username, password = login
+    page.get_by_label("Email").fill(username)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Create account").click()
+    expect(page.locator(".mp3")).to_have_count(len(clips))
+    page.close()
+
+
+def _shelf(browser: Browser, url: str, login: tuple[str, str], viewport: ViewportSize, picture: Path) -> None:
+    """Takes a picture of the MP3s while one plays; a name with "light" is taken in light colors."""
+    scheme: Literal["light", "dark"] = "light" if "light" in picture.name else "dark"
+    page = browser.new_page(viewport=viewport, locale="en-US", color_scheme=scheme)
+    page.goto(url)
+    page.get_by_role("button", name="Log in").click()
+    username, password = login
+    page.get_by_label("Email or username").fill(username)
+    page.get_by_label("Password").fill(password)
+    page.locator(".login").get_by_role("button", name="Log in").click()
+    page.locator(".mp3 .round").first.click()
+    expect(page.get_by_role("slider", name="Position")).to_have_value("2")
+    page.screenshot(path=picture)
+    page.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
