@@ -65,7 +65,7 @@ ASSET_HEADERS: Final = {
 }
 #: Of the embedded platform, in place of the page.
 NO_PAGE: Final = (
-    "The page is not built: install Node.js 20 or newer with npm, and start mp3burst again. "
+    "The page is not built, which needs the registry of npm: start mp3burst again, and read what it says. "
     "The HTTP calls work without it; /docs describes them."
 )
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -19,7 +20,11 @@ def program(*names: str) -> str:
     for name in names:
         if found := (shutil.which(name, path=path) or (name if Path(name).is_file() else None)):
             return found
-    message = f"{' or '.join(names)} is not installed"
+    return missing(f"{' or '.join(names)} is not installed")
+
+
+def missing(message: str) -> NoReturn:
+    """Skips the test, which lacks something, or lets it fail with ``CI=true``."""
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)

@@ -1,4 +1,4 @@
-"""Tests that scripts/venv, which every script sources, leaves the environment of another user alone."""
+"""Tests that scripts/venv, which every script sources, leaves others' environments alone, and builds the page."""
 
 import os
 import shutil
@@ -16,19 +16,42 @@ SOMEBODY = 23456
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with an environment that is older than its lock file."""
+    """A checkout with an environment that is older than its lock file, and programs that note how they are called."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts/venv", tmp_path / "scripts/venv")
     (tmp_path / "requirements.lock").write_text("new")
     (tmp_path / ".venv/bin").mkdir(parents=True)
     shell_program(tmp_path / ".venv/bin/python", "exit 0")
     (tmp_path / ".venv/lock.stamp").write_text("old")
+    (tmp_path / "functions/gateway/site").mkdir(parents=True)
+    (tmp_path / "functions/gateway/site/page.ts").write_text("first")
+    (tmp_path / "calls").touch()
+    (tmp_path / "bin").mkdir()
+    shell_program(tmp_path / "bin/node", "exit 0")
+    shell_program(tmp_path / "bin/npm", f'echo "npm $1" >>{tmp_path}/calls; mkdir -p dist')
     return tmp_path
+
+
+@pytest.fixture
+def current(checkout: Path) -> Path:
+    """The same with an environment that is up to date."""
+    stamp = subprocess.run(
+        ["cksum"], input=(checkout / "requirements.lock").read_bytes(), capture_output=True, check=True
+    ).stdout
+    (checkout / ".venv/lock.stamp").write_bytes(stamp)
+    return checkout
+
+
+def calls(checkout: Path) -> list[str]:
+    """Returns what was called since the last time."""
+    called = (checkout / "calls").read_text().splitlines()
+    (checkout / "calls").write_text("")
+    return called
 
 
 def source(checkout: Path) -> subprocess.CompletedProcess[str]:
     command = ["bash", "-c", ". scripts/venv; command -v python"]
-    env = {"PATH": "/usr/bin:/bin"}
+    env = {"PATH": f"{checkout}/bin:/usr/bin:/bin"}
     return subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, check=False)
 
 
@@ -44,11 +67,44 @@ def test_outdated_environment_of_another_user_is_left_alone(checkout: Path) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_current_environment_of_another_user_is_used(checkout: Path) -> None:
-    os.chown(checkout / ".venv", SOMEBODY, SOMEBODY)
-    stamp = subprocess.run(
-        ["cksum"], input=(checkout / "requirements.lock").read_bytes(), capture_output=True, check=True
-    ).stdout
-    (checkout / ".venv/lock.stamp").write_bytes(stamp)
-    done = source(checkout)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{checkout}/.venv/bin/python\n", "")
+def test_current_environment_of_another_user_is_used(current: Path) -> None:
+    source(current)
+    os.chown(current / ".venv", SOMEBODY, SOMEBODY)
+    done = source(current)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{current}/.venv/bin/python\n", "")
+
+
+def test_page_is_built_when_its_sources_have_changed(current: Path) -> None:
+    assert source(current).stderr == "Building the page (once, some seconds) ...\n"
+    assert calls(current) == ["npm ci", "npm run"]
+    assert source(current).stderr == ""
+    (current / "functions/gateway/site/page.ts").write_text("second")
+    source(current)
+    assert calls(current) == ["npm ci", "npm run"]
+
+
+def test_page_that_cannot_be_built_does_not_end_the_command(current: Path) -> None:
+    shell_program(current / "bin/npm", "mkdir -p dist; echo no network >&2; exit 1")
+    for _ in range(2):
+        done = source(current)
+        assert (done.returncode, done.stdout) == (0, f"{current}/.venv/bin/python\n")
+        assert done.stderr.splitlines()[1:] == [
+            "no network",
+            "The page at / could not be built: read the message above; everything else works.",
+        ]
+    assert not (current / "functions/gateway/site/dist").exists()
+
+
+def test_page_is_built_by_a_package_where_node_is_too_old(current: Path) -> None:
+    shell_program(current / "bin/node", "exit 1")
+    wheel = current / "wheel"
+    (wheel / "bin").mkdir(parents=True)
+    shell_program(wheel / "bin/node", f'echo "packaged node $*" >>{current}/calls; mkdir -p dist')
+    python = f'case $1 in -c) echo {wheel} ;; *) for last; do :; done; echo "pip $last" >>{current}/calls ;; esac'
+    shell_program(current / ".venv/bin/python", python)
+    assert source(current).returncode == 0
+    npm = f"packaged node {wheel}/lib/node_modules/npm/bin/npm-cli.js"
+    installed, packages, built = calls(current)
+    assert installed == f"pip {current}/functions/gateway/site/node.lock"
+    assert packages.startswith(f"{npm} ci --")
+    assert built == f"{npm} run --silent build"

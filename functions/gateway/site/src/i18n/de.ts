@@ -6,8 +6,7 @@ export const de: Strings = {
   headline: "Video ablegen. MP3 bekommen.",
   pitch: "Beliebig lang, fast jedes Format. Eine verlorene Verbindung oder ein geschlossener Tab kostet dich nichts.",
   choose: "Dateien auswählen",
-  orDrop: "oder irgendwo auf dieser Seite ablegen",
-  orDropTouch: "von diesem Gerät",
+  orDrop: "oder Dateien irgendwo auf dieser Seite ablegen",
   addMore: "Weitere umwandeln",
   dropNow: "Zum Umwandeln loslassen",
   noFolders: "Ordner lassen sich nicht ablegen: Öffne den Ordner und lege die Dateien darin ab.",
@@ -83,7 +82,6 @@ export const de: Strings = {
   notify: "Benachrichtigen, wenn sie fertig sind",
 
   shelf: "Deine MP3s",
-  shelfCount: (n) => (n === 1 ? "1 MP3" : `${n} MP3s`),
   search: "Suchen",
   sort: "Sortieren nach",
   sorts: { newest: "Neueste", oldest: "Älteste", name: "Name", longest: "Längste" },

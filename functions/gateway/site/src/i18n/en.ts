@@ -7,8 +7,7 @@ export const en = {
   headline: "Drop a video. Get an MP3.",
   pitch: "Any length, almost any format. A lost connection or a closed tab costs you nothing.",
   choose: "Choose files",
-  orDrop: "or drop them anywhere on this page",
-  orDropTouch: "from this device",
+  orDrop: "or drop files anywhere on this page",
   addMore: "Convert more",
   dropNow: "Drop to convert",
   noFolders: "Folders cannot be dropped: open the folder and drop the files in it.",
@@ -94,7 +93,6 @@ export const en = {
 
   // The shelf
   shelf: "Your MP3s",
-  shelfCount: (n: number) => (n === 1 ? "1 MP3" : `${n} MP3s`),
   search: "Search",
   sort: "Sort by",
   sorts: { newest: "Newest", oldest: "Oldest", name: "Name", longest: "Longest" },

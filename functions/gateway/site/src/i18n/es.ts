@@ -4,8 +4,7 @@ export const es: Strings = {
   headline: "Suelta un vídeo. Obtén un MP3.",
   pitch: "De cualquier duración y en casi cualquier formato. Si se corta la conexión o se cierra la pestaña, no pierdes nada.",
   choose: "Elegir archivos",
-  orDrop: "o suéltalos en cualquier parte de esta página",
-  orDropTouch: "de este dispositivo",
+  orDrop: "o suelta archivos en cualquier parte de esta página",
   addMore: "Convertir más",
   dropNow: "Suelta para convertir",
   noFolders: "No se pueden soltar carpetas: abre la carpeta y suelta los archivos que contiene.",
@@ -81,7 +80,6 @@ export const es: Strings = {
   notify: "Avisarme cuando estén listos",
 
   shelf: "Tus MP3",
-  shelfCount: (n) => `${n} MP3`,
   search: "Buscar",
   sort: "Ordenar por",
   sorts: { newest: "Más recientes", oldest: "Más antiguos", name: "Nombre", longest: "Más largos" },

@@ -29,7 +29,7 @@ export function Player() {
           max={Math.max(length, position, 1)}
           step={1}
           value={position}
-          style={{ "--played": `${(100 * position) / Math.max(length, position, 1)}%` }}
+          style={{ "--played": position / Math.max(length, position, 1) }}
           onInput={(event) => player.seek(Number(event.currentTarget.value))}
         />
       </div>

@@ -105,7 +105,6 @@ function Mp3({ job }: { job: Job }) {
   const facts = [
     ...(job.duration === null ? [] : [i18n.clock(job.duration)]),
     ...(job.receipt?.mp3_bytes ? [i18n.size(job.receipt.mp3_bytes)] : []),
-    i18n.date(job.finished ?? job.created),
   ];
   return (
     <li class={isCurrent ? "item mp3 current" : "item mp3"}>
@@ -120,7 +119,10 @@ function Mp3({ job }: { job: Job }) {
         <p class="name ellipsis" title={job.filename}>
           {title}
         </p>
-        <p class="faint small">{facts.join(" · ")}</p>
+        <p class="faint small">
+          {facts.join(" · ")}
+          <span class="for-wide"> · {i18n.date(job.finished ?? job.created)}</span>
+        </p>
         {job.warning && <p class="small warning">{job.warning}</p>}
       </div>
       <div class="actions">
