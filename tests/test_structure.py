@@ -29,7 +29,7 @@ CHILD_MAY_IMPORT = {
     "functions.convert.demux.protocol",
     "functions.convert.errors",
     "functions.convert.gaps",
-    "functions.convert.mp3.frame",
+    "functions.mp3.frame",
     "functions.convert.sandbox.limits",
     "functions.convert.sandbox.seccomp",
     "functions.convert.seek.numbering",

@@ -20,8 +20,8 @@ from functions.convert import gaps, silence
 from functions.convert.demux import protocol
 from functions.convert.demux.track import TrackInfo, TrackStream
 from functions.convert.ffmpeg import filters
-from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
 from functions.mp3.chapters import Chapter, within
+from functions.mp3.frame import SAMPLE_RATES, samples_per_frame
 from functions.options import Options
 
 #: Frames that an encoder makes before its range; a multiple of 49.

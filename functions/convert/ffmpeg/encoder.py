@@ -18,13 +18,13 @@ from functions.convert.demux.track import TrackStream
 from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
 from functions.convert.ffmpeg import args
 from functions.convert.ffmpeg.binary import supports_bundled
-from functions.convert.mp3.frame import samples_per_frame
 from functions.convert.mp3.summary import PieceSummary, summarize
 from functions.convert.plan import LOOKAHEAD_FRAMES, FrameRange, Plan
 from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.sandbox import priority, spawn
 from functions.convert.sandbox.limits import Limits
 from functions.convert.sandbox.watchdog import Watchdog
+from functions.mp3.frame import samples_per_frame
 
 #: CPU seconds per second of sound; an encoder that needs more is stuck.
 CPU_PER_SECOND = 1.0

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from functions.convert.errors import UnusableMedia
-from functions.convert.mp3 import info_tag, reservoir
-from functions.convert.mp3.frame import DECODER_DELAY, HEADER_SIZE, parse_header
+from functions.convert.mp3 import reservoir
 from functions.convert.mp3.summary import PieceSummary, build_tag, last_with_sound, read_frames, summarize
 from functions.convert.plan import Plan
 from functions.convert.streams import SupportsWrite
+from functions.mp3 import info_tag
+from functions.mp3.frame import DECODER_DELAY, HEADER_SIZE, parse_header
 
 #: Seconds that may be missing from a track without a warning.
 _TOLERANCE = 1.0

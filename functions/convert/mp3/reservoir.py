@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from functions.convert.errors import TemporaryStorageFull, UnusableMedia
-from functions.convert.mp3.frame import HEADER_SIZE, parse_header
 from functions.convert.mp3.summary import PieceSummary, last_with_sound, summarize
 from functions.convert.streams import SupportsWrite
+from functions.mp3.frame import HEADER_SIZE, parse_header
 
 #: Bytes that a decoder buffers for a frame and the main data before it: the longest frame, as LAME counts it.
 DECODER_BUFFER = 1440

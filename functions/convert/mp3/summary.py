@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from functions.convert.errors import UnusableMedia
-from functions.convert.mp3 import info_tag
-from functions.convert.mp3.frame import HEADER_SIZE, FrameHeader, is_tag, parse_header
+from functions.mp3 import info_tag
 from functions.mp3.crc import CRC16, append_zeros
+from functions.mp3.frame import HEADER_SIZE, FrameHeader, is_tag, parse_header
 
 #: Bytes read from a file at once.
 CHUNK_SIZE = 1 << 20

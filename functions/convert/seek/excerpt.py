@@ -26,13 +26,13 @@ from functions.convert import silence
 from functions.convert.demux.track import TrackInfo
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.ffmpeg import filters
-from functions.convert.mp3.frame import SAMPLE_RATES, samples_per_frame
 from functions.convert.mp3.summary import CHUNK_SIZE
 from functions.convert.plan import LOOKAHEAD_FRAMES, PREROLL_FRAMES, FrameRange, Plan, Seek
 from functions.convert.seek import matroska
 from functions.convert.seek.errors import TrackChanged
 from functions.convert.seek.packets import COUNTABLE, packet_counter
 from functions.convert.streams import SupportsReadSeek, SupportsWrite
+from functions.mp3.frame import SAMPLE_RATES, samples_per_frame
 from functions.options import Options
 
 #: Seconds of sound from which encoders seek. Below an hour the last encoder wastes 3 s at most. Of 3.2 h of FLAC

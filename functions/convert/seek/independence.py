@@ -16,7 +16,6 @@ from typing import Final
 
 from functions.convert.errors import EncoderKilled
 from functions.convert.ffmpeg import args, encoder
-from functions.convert.mp3.frame import samples_per_frame
 from functions.convert.plan import PREROLL_FRAMES, FrameRange, Plan
 from functions.convert.progress import HEARTBEAT
 from functions.convert.sandbox import priority, spawn
@@ -25,6 +24,7 @@ from functions.convert.seek.extraction import Fetched, extract_excerpt
 from functions.convert.seek.numbering import Mark
 from functions.convert.seek.recipe import Recipe, copy_spans
 from functions.convert.streams import SupportsReadSeek
+from functions.mp3.frame import samples_per_frame
 
 #: CPU seconds to decode an excerpt twice, and those for each of its megabytes: a minute of AAC has one.
 _CPU_SECONDS: Final = 60

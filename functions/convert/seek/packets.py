@@ -8,7 +8,7 @@ started late outputs bit-identical samples, since nothing else affects them.
 from collections.abc import Callable
 
 from functions.convert.errors import UnsupportedLayout
-from functions.convert.mp3.frame import HEADER_SIZE, parse_header
+from functions.mp3.frame import HEADER_SIZE, parse_header
 
 #: Returns the samples per channel that the packet between two offsets adds.
 Count = Callable[[bytes, int, int], int]

@@ -20,8 +20,8 @@ from functions.convert.demux.protocol import FaultReport
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg import encoder
 from functions.convert.ffmpeg.encoder import EncoderInput
-from functions.convert.mp3.frame import DECODER_DELAY, parse_header
 from functions.convert.plan import FrameRange, Plan
+from functions.mp3.frame import DECODER_DELAY, parse_header
 from functions.options import Options
 from tests.support import clips
 from tests.support.servers import program

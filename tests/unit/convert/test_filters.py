@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from functions.convert import distribution
 from functions.convert.__main__ import main
 from functions.convert.errors import UnusableMedia
-from functions.convert.mp3.frame import parse_header
 from functions.convert.plan import RANGE_STEP, FrameRange, Plan, plan_for
+from functions.mp3.frame import parse_header
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.unit.convert.test_identity import convert, spliced

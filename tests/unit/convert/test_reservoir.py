@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from functions.convert import handlers, pipeline
 from functions.convert.errors import TemporaryStorageFull, UnusableMedia
 from functions.convert.mp3 import reservoir
-from functions.convert.mp3.frame import parse_header, tag_offset
 from functions.convert.mp3.summary import build_tag, read_frames, summarize
+from functions.mp3.frame import parse_header, tag_offset
 from functions.options import Options
 from functions.upload.main import create_job
 from functions.upload.multipart import Form

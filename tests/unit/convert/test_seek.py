@@ -14,10 +14,10 @@ from functions.convert import distribution
 from functions.convert.demux.track import TrackInfo
 from functions.convert.distribution import EncodedPiece, JobPlan
 from functions.convert.ffmpeg.encoder import EncoderInput
-from functions.convert.mp3.frame import samples_per_frame
 from functions.convert.plan import RANGE_STEP, FrameRange, Plan, Seek, plan_for, split_frames
 from functions.convert.seek import excerpt, matroska
 from functions.convert.seek.errors import TrackChanged
+from functions.mp3.frame import samples_per_frame
 from functions.options import Options
 from tests.support import clips, tracks
 from tests.unit.convert.test_distribution import converted

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from functions.convert.demux.child import pictures
 from functions.convert.demux.child.pictures import is_picture
 from functions.convert.gaps import MIN_GAP, Gap, add_gap, total
-from functions.convert.mp3.frame import DECODER_DELAY, MAX_SKIPPED, is_tag, parse_header, tags_size
+from functions.mp3.frame import DECODER_DELAY, MAX_SKIPPED, is_tag, parse_header, tags_size
 
 if TYPE_CHECKING:
     import av.audio.stream

@@ -15,7 +15,7 @@ from typing import Final
 from functions.convert.demux.child.declared import read_at
 from functions.convert.demux.child.mp4.boxes import Box, BoxReader
 from functions.convert.errors import UnsupportedLayout
-from functions.convert.mp3.frame import syncsafe
+from functions.mp3.frame import syncsafe
 
 #: Bytes of an ID3 tag that are read: programs write texts before pictures.
 _MAX_TAG: Final = 64 << 10

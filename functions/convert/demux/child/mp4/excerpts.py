@@ -18,8 +18,8 @@ from functions.convert.demux.child.mp4 import aac
 from functions.convert.demux.child.mp4.boxes import Box, Parts, gapless_tags, size_of, wrap, write_parts
 from functions.convert.demux.child.mp4.movie import CHUNK_TABLES, Movie
 from functions.convert.errors import UnsupportedLayout
-from functions.convert.mp3.frame import HEADER_SIZE, parse_header
 from functions.convert.seek.recipe import Recipe, Spans
+from functions.mp3.frame import HEADER_SIZE, parse_header
 
 #: Packets that are indexed, at most; of each, four bytes are kept. That is 100 hours of AAC.
 _MAX_PACKETS: Final = 1 << 24

@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 from functions.convert.demux.child.mp4.boxes import Box, Parts, gapless_tags, size_of, wrap, write_parts
 from functions.convert.demux.child.mp4.movie import CHUNK_TABLES, Movie
 from functions.convert.errors import UnsupportedLayout
-from functions.convert.mp3.frame import is_tag, parse_header
+from functions.mp3.frame import is_tag, parse_header
 
 #: Bytes of the header of the box with the audio: its size takes 64 bits.
 _MDAT_HEADER = 16

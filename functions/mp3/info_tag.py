@@ -5,7 +5,7 @@ Written as ffmpeg's muxer does (libavformat/mp3enc.c, mp3_write_xing and mp3_upd
 
 from collections.abc import Sequence
 
-from functions.convert.mp3.frame import HEADER_SIZE, parse_header, tag_offset
+from functions.mp3.frame import HEADER_SIZE, parse_header, tag_offset
 
 # Byte offsets from the word Xing or Info.
 _FRAMES = 8
