@@ -36,8 +36,8 @@ def export(
     described = []
     for job in _all(jobs, user):
         stored = {}
-        mp3 = functools.partial(open_mp3, media.mp3s, job.mp3 or "", job.tag, job.sound_at)
-        video = functools.partial(media.videos.open, job.video)
+        mp3 = functools.partial(_open_mp3, media, job)
+        video = functools.partial(_open_video, media, job)
         for folder, open_ in (("mp3s", mp3), ("videos", video)):
             if (reader := _opened(open_)) is None:
                 continue
@@ -60,6 +60,16 @@ def _all(jobs: Jobs, user: UserId) -> Iterator[Job]:
     while page := jobs.page(user, _PAGE, after):
         yield from page
         after = page[-1].id
+
+
+def _open_mp3(media: Media, job: Job) -> Reader:
+    return open_mp3(media.mp3s, job.stored)
+
+
+def _open_video(media: Media, job: Job) -> Reader:
+    if job.source is not None:
+        raise BlobNotFound  # its source has it
+    return media.videos.open(job.video)
 
 
 def _opened(open_: Callable[[], Reader]) -> Reader | None:

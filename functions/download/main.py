@@ -136,7 +136,7 @@ def find(fid: str, owner: UserId, deps: Dependencies) -> tuple[Job, Reader]:
     job = deps.jobs.with_mp3(fid, owner) if is_blob_id(fid) else None
     if job is None:
         raise _not_found()
-    return job, open_mp3(deps.media.mp3s, fid, job.tag, job.sound_at)
+    return job, open_mp3(deps.media.mp3s, job.stored)
 
 
 def respond(request: Request, job: Job, mp3: Reader) -> Response:

@@ -43,7 +43,7 @@ def zip_of(ids: Sequence[str], owner: UserId, jobs: Jobs, media: Media) -> Zip:
 
 
 def _entry(job: Job, names: set[str], media: Media) -> Entry:
-    open_ = functools.partial(open_mp3, media.mp3s, job.mp3 or "", job.tag, job.sound_at)
+    open_ = functools.partial(open_mp3, media.mp3s, job.stored)
     size = job.record.mp3_size
     if size is None:
         with open_() as reader:

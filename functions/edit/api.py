@@ -1,15 +1,17 @@
 """The operations of ``edit``, and their types."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
 from functions.mp3.chapters import MAX_CHAPTERS
-from functions.operation import JSON, LIMITS, TOO_MANY_TRANSFERS, Answer, Body, Operation
+from functions.operation import JSON, LIMITS, TOO_MANY_TRANSFERS, Answer, Body, Id, Operation
 
 #: Bytes of a cover, and of a JSON body with one in Base64.
 MAX_COVER: Final = 8 << 20
 MAX_BODY: Final = 12 << 20
+#: Parts that one request makes: as many as there can be chapters.
+MAX_PARTS: Final = MAX_CHAPTERS
 _MAX_TEXT: Final = 1000
 _MAX_LINES: Final = 20_000
 _MAX_SECONDS: Final = 4_294_967  # four bytes of milliseconds
@@ -95,6 +97,38 @@ class Tags(Struct, frozen=True, kw_only=True):
     cover: Cover | None
 
 
+class SplitRequest(Struct, frozen=True):
+    """Where to cut an MP3."""
+
+    at: Annotated[
+        Literal["chapters"] | Annotated[list[_Seconds], Meta(min_length=1, max_length=MAX_PARTS - 1)],
+        Meta(
+            description="`chapters`: where each chapter begins. Or the seconds at which all parts but the first begin, "
+            "in order."
+        ),
+    ]
+    titles: Annotated[
+        Annotated[list[_Text], Meta(max_length=MAX_PARTS)] | None,
+        Meta(description="The titles of the parts; by default those of the chapters that begin there."),
+    ] = None
+
+
+class Part(Struct, frozen=True):
+    """A part of an MP3, which is a job of its own."""
+
+    job: Annotated[Id, Meta(description="The id of its job.")]
+    mp3: Annotated[Id, Meta(description="The id of its MP3, for GET /download.")]
+    filename: str
+    start: Annotated[float, Meta(description="Where it begins in the MP3 that was split, in seconds.")]
+    end: Annotated[float, Meta(description="Where it ends.")]
+
+
+class Split(Struct, frozen=True):
+    """The parts of an MP3, in order."""
+
+    parts: list[Part]
+
+
 _JOB: Final = {"job": "The id of the job, from the response of POST /upload or from GET /jobs."}
 _PROBLEMS: Final = {
     404: "There is no such job, or it is another user's, or its MP3 was deleted.",
@@ -123,6 +157,25 @@ CHANGE_TAGS: Final = Operation(
         **_PROBLEMS,
         409: "The job has no MP3 yet, or other requests are changing its tags.",
         413: "The tags do not fit into the user's quota.",
+        429: TOO_MANY_TRANSFERS,
+        507: "The media store has too little free space.",
+    },
+)
+SPLIT: Final = Operation(
+    "POST",
+    "/jobs/{job}/split",
+    "Split an MP3",
+    (Answer(201, "The parts, which are finished jobs of their own.", Split, headers=LIMITS),),
+    description="The sound is neither encoded nor copied again, and the parts play without a gap: end to end, they are "
+    "the samples of the MP3 that was split, which stays as it is. Splitting at the same places again makes no further "
+    "parts.",
+    scope="upload",
+    parameters=_JOB,
+    body=Body({JSON: SplitRequest}),
+    problems={
+        **_PROBLEMS,
+        409: "The job has no MP3 yet, or other requests are splitting it.",
+        413: "The tags of the parts do not fit into the user's quota.",
         429: TOO_MANY_TRANSFERS,
         507: "The media store has too little free space.",
     },

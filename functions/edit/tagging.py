@@ -53,7 +53,7 @@ class Tagging:
 
 
 class _Stored(NamedTuple):
-    """The tag of an MP3, and the bytes before and after the start of its sound in the MP3's first blob."""
+    """The tag of an MP3, and the bytes before and after the start of its sound."""
 
     tag: bytes
     sound_at: int
@@ -69,7 +69,7 @@ def show(job: str, identity: Identity, deps: Tagging) -> api.Tags:
         BlobNotFound: the MP3 was deleted.
         MediaUnavailable: the media store does not answer.
     """
-    return _shown(tags.read(_read(_finished(job, identity, deps), deps).tag))
+    return _shown(tags.read(_read(finished(job, identity, deps), deps).tag))
 
 
 def change(job: str, identity: Identity, wanted: api.TagChange, deps: Tagging) -> api.Tags:
@@ -82,7 +82,7 @@ def change(job: str, identity: Identity, wanted: api.TagChange, deps: Tagging) -
         TagsChanged: other requests are changing the tags, too.
     """
     for _ in range(_TRIES):
-        found = _finished(job, identity, deps)
+        found = finished(job, identity, deps)
         stored = _read(found, deps)
         changed, content = changed_tag(stored.tag, found.duration or 0.0, wanted)
         if changed == stored.tag or _replace(found, identity, stored, changed, deps):
@@ -90,7 +90,13 @@ def change(job: str, identity: Identity, wanted: api.TagChange, deps: Tagging) -
     raise TagsChanged("Other requests are changing the tags of this MP3: try again in a moment.")
 
 
-def _finished(job: str, identity: Identity, deps: Tagging) -> Job:
+def finished(job: str, identity: Identity, deps: Tagging) -> Job:
+    """Returns a job that is done.
+
+    Raises:
+        JobNotFound: the user has no such job.
+        NoMp3: it is not done.
+    """
     found = deps.jobs.get(job, identity.user)
     if found.mp3 is None or found.state != "done":
         raise NoMp3("This job has no MP3: wait until it is done.")
@@ -104,10 +110,15 @@ def _read(job: Job, deps: Tagging) -> _Stored:
         own = job.sound_at if job.sound_at is not None else tags.size_of(_head(mp3, tags.HEADER_SIZE))
         if job.tag is None:
             mp3.seek(0)
-            return _Stored(_head(mp3, own), own, mp3.stat.size - own)
-        size = mp3.stat.size
+            return _Stored(_head(mp3, own), own, mp3.stat.size - own + _shared(job))
+        size = mp3.stat.size + _shared(job)
     with deps.media.mp3s.open(job.tag) as tag:
         return _Stored(tag.read(), own, size - own)
+
+
+def _shared(job: Job) -> int:
+    """Returns how many bytes of the MP3 are in a blob that other MP3s have, too."""
+    return (job.sound_to or 0) - (job.sound_from or 0)
 
 
 def _head(mp3: Reader, size: int) -> bytes:

@@ -25,7 +25,7 @@ from functions.media.interface import (
     is_blob_id,
     new_blob_id,
 )
-from functions.media.tagged import open_mp3
+from functions.media.tagged import StoredMp3, open_mp3
 
 __all__ = [
     "Appender",
@@ -43,6 +43,7 @@ __all__ = [
     "StaleWriter",
     "Stat",
     "Store",
+    "StoredMp3",
     "Writer",
     "connect",
     "is_blob_id",

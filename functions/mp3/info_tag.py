@@ -34,6 +34,20 @@ def delay_and_padding(tag: bytes) -> tuple[int, int] | None:
     return both >> 12, both & 0xFFF
 
 
+def frame_count(tag: bytes) -> int:
+    """Returns the number of frames of sound that a tag frame announces; 0 if it is no tag or does not say."""
+    offset = tag_offset(tag)
+    if offset is None or len(tag) < offset + _BYTES or not tag[offset + 7] & 1:
+        return 0
+    return int.from_bytes(tag[offset + _FRAMES : offset + _BYTES], "big")
+
+
+def encoder(tag: bytes) -> bytes:
+    """Returns the nine bytes of the encoder's name in a tag frame; none if there are none."""
+    offset = tag_offset(tag)
+    return b"" if offset is None else tag[offset + _ENCODER : offset + _ENCODER + 9]
+
+
 def blank_tag(like: bytes, bitrate: int | None, encoder: bytes, delay: int, padding: int) -> bytes:
     """Builds a tag frame without figures, in the format of the frames that follow it.
 

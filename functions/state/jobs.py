@@ -7,11 +7,25 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, literal, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from events.errors import Mp3burstError
 from events.schema import ConversionFailed, Event, JobEvent, JobId, Mp3Ready, PiecesEncoded, VideoUploaded
-from functions.media import BlobId
+from functions.media import BlobId, BlobNotFound, StoredMp3
 from functions.options import Options
 from functions.state import blobs as blob_records
 from functions.state.blobs import BlobExpired
@@ -118,6 +132,10 @@ class Job:
         tag: the blob of the ID3 tag that has replaced the one in the MP3's blob; None if none has.
         sound_at: bytes of the tag in the MP3's blob, once it was replaced.
         mp3_crc32: the CRC-32 of the MP3 in hexadecimal; None of MP3s from before migration 0015.
+        source: the job whose MP3 this one was cut out of; None if it was converted.
+        sound: the blob that has the rest of its frames; None if the MP3's blob has all of them.
+        sound_from: where they begin in it, in bytes.
+        sound_to: where they end in it.
         total: steps or pieces in all.
         done: steps or pieces that are done.
         error: the message for the user, if it failed.
@@ -154,10 +172,27 @@ class Job:
     tag: BlobId | None = None
     sound_at: int | None = None
     mp3_crc32: str | None = None
+    source: JobId | None = None
+    sound: BlobId | None = None
+    sound_from: int | None = None
+    sound_to: int | None = None
     is_deferred: bool = False
     is_leased: bool = False
     record: Record = field(default_factory=Record)
     seen_at: int | None = field(default=None, compare=False)
+
+    @property
+    def stored(self) -> StoredMp3:
+        """The blobs of its MP3.
+
+        Raises:
+            BlobNotFound: it has none.
+        """
+        if self.mp3 is None:
+            raise BlobNotFound
+        crc32 = None if self.mp3_crc32 is None else int(self.mp3_crc32, 16)
+        sound = self.sound, self.sound_from or 0, self.sound_to or 0
+        return StoredMp3(self.mp3, self.tag, self.sound_at, *sound, crc32)
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
@@ -503,12 +538,23 @@ def convert_again(connection: Connection, job: JobId, where: ColumnElement[bool]
 
 
 def delete_jobs(connection: Connection, where: ColumnElement[bool]) -> int:
-    """Deletes jobs with their pieces, mails and deliveries in the caller's transaction; their blobs expire at once."""
-    ids = list(connection.scalars(select(jobs.c.id).where(where).with_for_update()))
+    """Deletes jobs with their pieces, mails and deliveries in the caller's transaction; their blobs expire at once.
+
+    Sound that other jobs share stays until the last of them is deleted.
+    """
+    found = connection.execute(select(jobs.c.id, jobs.c.mp3, jobs.c.sound).where(where).with_for_update()).all()
+    ids = [row.id for row in found]
     if ids:
+        # Locked, so that of two deletions at once the later one knows of the other.
+        candidates = {blob for row in found for blob in (row.mp3, row.sound)} - {None}
+        is_shared = and_(blobs.c.id.in_(candidates), blobs.c.job == blobs.c.id)
+        shared = list(connection.scalars(select(blobs.c.id).where(is_shared).order_by(blobs.c.id).with_for_update()))
         connection.execute(delete(pieces).where(pieces.c.job.in_(ids)))
         connection.execute(delete(mails).where(mails.c.job.in_(ids)))
         connection.execute(delete(deliveries).where(deliveries.c.job.in_(ids)))
         blob_records.expire(connection, blobs.c.job.in_(ids))
         connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
+        if shared:
+            is_used = exists().where(or_(jobs.c.sound == blobs.c.id, jobs.c.mp3 == blobs.c.id))
+            blob_records.expire(connection, and_(blobs.c.id.in_(shared), ~is_used))
     return len(ids)

@@ -156,8 +156,10 @@ logins = Table(
 
 # In ``jobs`` and ``pieces``, ``deferred_at`` is when a row was left for later because enough of its owner's rows were
 # being worked on (``fairness``); NULL if it may start. ``tag`` is the blob of the ID3 tag that has taken the place of
-# the first ``sound_at`` bytes of the MP3's blob (``tags``); NULL if the MP3 has the tag that it was made with. What a
-# job's receipt is made from, ``size`` to ``pods``, is NULL or 0 in jobs from before migration 0010.
+# the first ``sound_at`` bytes of the MP3's blob (``tags``); NULL if the MP3 has the tag that it was made with. If an
+# MP3 was cut out of that of the job ``source`` (``parts``), it is followed by the bytes from ``sound_from`` to
+# ``sound_to`` of the blob ``sound``. What a job's receipt is made from, ``size`` to ``pods``, is NULL
+# or 0 in jobs from before migration 0010.
 jobs = Table(
     "jobs",
     metadata,
@@ -174,6 +176,10 @@ jobs = Table(
     Column("tag", String(24)),
     Column("sound_at", BigInteger),
     Column("mp3_crc32", String(8)),
+    Column("source", String(32)),
+    Column("sound", String(24), index=True),
+    Column("sound_from", BigInteger),
+    Column("sound_to", BigInteger),
     Column("total", Integer, nullable=False, default=0),
     Column("done", Integer, nullable=False, default=0),
     Column("error", Text),

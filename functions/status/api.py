@@ -90,6 +90,7 @@ class ListedJob(Struct, frozen=True, kw_only=True):
     receipt: Annotated[Receipt | None, Meta(description="What the conversion took, once the job is done.")]
     created: Timestamp
     finished: Timestamp | None
+    source: Annotated[Id | None, Meta(description="The job whose MP3 this one is a part of; null if it was converted.")]
 
 
 class ListedTrack(Struct, frozen=True, kw_only=True):

@@ -142,6 +142,7 @@ def _shown(job: Job) -> dict[str, Any]:
         "receipt": stages.receipt(job),
         "created": iso_time(job.created_at),
         "finished": iso_time(job.finished_at),
+        "source": job.source,
     }
 
 

@@ -31,7 +31,7 @@ SECTIONS: Final = (
     Section("Your account", "Profile, password, sessions, API keys, deletion.", ("account",)),
     Section("Uploads", "Sending videos, in one request or in parts (tus).", ("upload",)),
     Section("Jobs", "Following conversions, and deleting videos and MP3s.", ("status",)),
-    Section("MP3s", "Downloading MP3s, and changing their tags.", ("download", "edit")),
+    Section("MP3s", "Downloading MP3s, changing their tags, and splitting them.", ("download", "edit")),
     Section("Webhooks", "Being told when a job has ended.", ("webhooks",)),
 )
 _ABOUT: Final = (

@@ -67,7 +67,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "ended_tokens": "SELECT, INSERT, DELETE",
         "sessions": "SELECT, UPDATE (used_at), DELETE",
         "external_logins": "SELECT (owner), DELETE",
-        "jobs": "SELECT (id, owner, state), UPDATE (due_at), DELETE",
+        "jobs": "SELECT (id, mp3, owner, sound, state), UPDATE (due_at), DELETE",
         "pieces": "SELECT (job), DELETE",
         "mails": "SELECT (attempts, due_at, id, job, owner), INSERT, UPDATE (due_at), DELETE",
         "webhooks": "SELECT (owner), DELETE",
@@ -88,7 +88,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "pieces": "SELECT (job), DELETE",
         "mails": "SELECT (job), DELETE",
         "deliveries": "SELECT (job), DELETE",
-        "blobs": "SELECT (job), UPDATE (expires_at)",
+        "blobs": "SELECT (id, job), UPDATE (expires_at)",
     },
     "download": {
         **_IDENTIFY,
@@ -100,8 +100,8 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     "edit": {
         **_IDENTIFY,
         "users": "SELECT (deleted_at, id, role, token_version, username), UPDATE (created_at)",
-        "jobs": "SELECT, UPDATE (mp3_crc32, mp3_size, sound_at, tag)",
-        "blobs": _WRITE_BLOBS,
+        "jobs": "SELECT, INSERT, UPDATE (mp3_crc32, mp3_size, sound_at, tag)",
+        "blobs": "SELECT, INSERT, UPDATE (expires_at, job, size), DELETE",
     },
     "convert": {
         "users": _LOCK_USER,

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import zlib
 
 import pytest
 from fastcrc import crc32
@@ -10,9 +11,11 @@ from fastcrc import crc32
 from functions.media import (
     BlobCorrupt,
     BlobExists,
+    BlobId,
     BlobNotFound,
     MediaUnavailable,
     Stat,
+    StoredMp3,
     is_blob_id,
     new_blob_id,
     open_mp3,
@@ -170,7 +173,7 @@ def test_replaced_tag_is_read_in_front_of_the_sound(place: Place) -> None:
     old, new, sound = noise(CHUNK_SIZE + 99), noise(300), noise(3 * CHUNK_SIZE)
     mp3, tag = put(place.videos, old + sound), put(place.videos, new)
     content = new + sound
-    with open_mp3(place.videos, mp3, tag, len(old)) as reader:
+    with open_mp3(place.videos, StoredMp3(BlobId(mp3), BlobId(tag), len(old))) as reader:
         assert reader.stat == Stat(len(content), "", "", A)
         assert drain(reader) == content
         for start, stop in [(0, 10), (290, 310), (300, 301), (305, 900), (len(content) - 5, len(content) + 5)]:
@@ -187,13 +190,37 @@ def test_replaced_tag_is_read_in_front_of_the_sound(place: Place) -> None:
 def test_damaged_sound_behind_a_replaced_tag_is_noticed(place: Place) -> None:
     mp3, tag = put(place.videos, noise(5000)), put(place.videos, noise(300))
     place.change(mp3, lambda content: content[:-1] + bytes([content[-1] ^ 1]))
-    with open_mp3(place.videos, mp3, tag, 1000) as reader, pytest.raises(BlobCorrupt):
+    with open_mp3(place.videos, StoredMp3(BlobId(mp3), BlobId(tag), 1000)) as reader, pytest.raises(BlobCorrupt):
+        drain(reader)
+
+
+@pytest.mark.parametrize("is_tagged", [False, True])
+def test_part_is_read_as_its_head_and_a_range_of_shared_sound(is_tagged: bool, place: Place) -> None:
+    tag, head, sound = noise(200), noise(700), noise(2 * CHUNK_SIZE)
+    blobs = [BlobId(put(place.videos, content)) for content in (tag, head, sound)]
+    first, last = 900, CHUNK_SIZE + 5
+    content = (tag + head[50:] if is_tagged else head) + sound[first:last]
+    stored = StoredMp3(blobs[1], None, None, blobs[2], first, last, zlib.crc32(content))
+    if is_tagged:
+        stored = stored._replace(tag=blobs[0], sound_at=50)
+    with open_mp3(place.videos, stored) as reader:
+        assert reader.stat == Stat(len(content), "", "", A)
+        assert drain(reader) == content
+        for start, stop in [(0, 10), (190, 210), (600, 900), (len(content) - 5, len(content) + 5), (5, 40)]:
+            reader.seek(start)
+            assert reader.read(stop - start) == content[start:stop]
+
+
+def test_damaged_part_is_noticed(place: Place) -> None:
+    head, sound = BlobId(put(place.videos, noise(700))), BlobId(put(place.videos, noise(5000)))
+    stored = StoredMp3(head, None, None, sound, 100, 4000, zlib.crc32(noise(700) + noise(5000)[100:4000]) ^ 1)
+    with open_mp3(place.videos, stored) as reader, pytest.raises(BlobCorrupt):
         drain(reader)
 
 
 def test_tag_or_sound_that_is_gone_is_not_found(place: Place) -> None:
     mp3 = put(place.videos, noise(50))
     with pytest.raises(BlobNotFound):
-        open_mp3(place.videos, mp3, new_blob_id(), 10)
+        open_mp3(place.videos, StoredMp3(BlobId(mp3), new_blob_id(), 10))
     with pytest.raises(BlobNotFound):
-        open_mp3(place.videos, new_blob_id(), mp3, 10)
+        open_mp3(place.videos, StoredMp3(new_blob_id(), BlobId(mp3), 10))

@@ -61,7 +61,7 @@ def begun(deps: Tagging) -> JobId:
 def content_of(deps: Tagging, job: JobId) -> bytes:
     found = deps.jobs.get(job, ADA.user)
     assert found.mp3 is not None
-    with open_mp3(deps.media.mp3s, found.mp3, found.tag, found.sound_at) as mp3:
+    with open_mp3(deps.media.mp3s, found.stored) as mp3:
         return mp3.read()
 
 
@@ -89,7 +89,7 @@ def test_second_change_replaces_the_tag_but_not_at_once(deps: Tagging, job: JobI
     tagging.change(job, ADA, api.TagChange(title="Second"), deps)
     second = deps.jobs.get(job, ADA.user)
     assert second.mp3 is not None
-    with open_mp3(deps.media.mp3s, second.mp3, second.tag, second.sound_at) as download:
+    with open_mp3(deps.media.mp3s, second.stored) as download:
         begin = download.read(10)
         tagging.change(job, ADA, api.TagChange(title="A third title"), deps)
         swept = deps.blobs.expired(100)

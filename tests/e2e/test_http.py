@@ -766,6 +766,28 @@ def test_new_tags_do_not_touch_the_sound(owner: Client, me: Client) -> None:
     owner.call("PATCH", path, b'{"title": "Mine"}', JSON).problem(404)
 
 
+def test_mp3_is_split_into_jobs_of_their_own(owner: Client, me: Client) -> None:
+    job = me.convert(BytesIO(WAV), "long talk.wav")
+    path = f"/jobs/{job['job']}/split"
+    answer = me.call("POST", path, b'{"at": [0.4], "titles": ["Intro", "Talk"]}', JSON)
+    assert answer.status == 201
+    parts = answer.json()["parts"]
+    assert [part["filename"] for part in parts] == ["long talk - 1 Intro.mp3", "long talk - 2 Talk.mp3"]
+    assert me.call("POST", path, b'{"at": [0.4]}', JSON).json()["parts"] == parts
+    found = [me.job(part["job"]) for part in parts]
+    assert {(each["status"], each["source"]) for each in found} == {("done", job["job"])}
+    assert sum(each["duration"] for each in found) == pytest.approx(job["duration"], abs=0.001)
+    mp3s = [me.download(part["mp3"]).body for part in parts]
+    assert [tags.read(mp3[: tags.size_of(mp3)]).fields["title"] for mp3 in mp3s] == ["Intro", "Talk"]
+    assert me.download(parts[1]["mp3"], Range="bytes=100-3000").body == mp3s[1][100:3001]
+    owner.call("POST", path, b'{"at": [0.4]}', JSON).problem(404)
+    me.call("POST", path, b'{"at": "chapters"}', JSON).problem(422)
+    assert me.call("DELETE", f"/jobs/{job['job']}").status == 204
+    archive = me.call("GET", f"/jobs.zip?ids={','.join(part['job'] for part in parts)}").body
+    with zipfile.ZipFile(BytesIO(archive)) as several:
+        assert [several.read(name) for name in several.namelist()] == mp3s
+
+
 def test_download_head(owner: Client, done: dict[str, Any]) -> None:
     get = owner.download(done["mp3"])
     head = owner.download(done["mp3"], "HEAD")

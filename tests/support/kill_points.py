@@ -38,6 +38,7 @@ from functions.auth.tokens import Identity
 from functions.confirm.main import Dependencies as ConfirmDependencies
 from functions.convert import handlers
 from functions.convert.dependencies import Dependencies as ConvertDependencies
+from functions.edit.splitting import Splitting
 from functions.edit.tagging import Tagging
 from functions.hook.delivery import Courier, deliver
 from functions.media import Appender, Checkpoint, Description, Media, Reader, Store, Writer
@@ -56,6 +57,7 @@ from functions.state.jobs import Jobs
 from functions.state.mails import Mails
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
+from functions.state.parts import Parts
 from functions.state.pieces import Pieces
 from functions.state.quota import Quota
 from functions.state.schema import UserId, metadata, users
@@ -328,6 +330,14 @@ class System:
         database = self.database
         return Tagging(self.media, Jobs(database), Tags(database), Blobs(database), self.quota)
 
+    @as_function("edit")
+    def for_splitting(self) -> Splitting:
+        return Splitting(self.for_edit(), Parts(self.database))
+
+    @as_function("status")
+    def for_status(self) -> Jobs:
+        return Jobs(self.database)
+
     @as_function("register")
     def for_register(self) -> RegisterDependencies:
         limit = RegistrationLimit(self.database, 10)
@@ -434,8 +444,8 @@ class System:
     def assert_tidy(self) -> None:
         """Asserts that every blob on disk has a row, every row of a blob belongs to a job, and nothing is due."""
         jobs = self.rows("jobs")
-        retained = {("videos", job.video) for job in jobs} | {("mp3s", job.mp3) for job in jobs if job.mp3}
-        retained |= {("mp3s", job.tag) for job in jobs if job.tag}
+        retained = {("videos", job.video) for job in jobs if not job.source}
+        retained |= {("mp3s", blob) for job in jobs for blob in (job.mp3, job.tag, job.sound) if blob}
         assert self.blobs_on_disk() == retained
         assert {(row.store, row.id) for row in self.rows("blobs")} == retained
         assert not self.rows("blobs", "expires_at")

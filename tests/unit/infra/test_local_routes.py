@@ -13,7 +13,7 @@ FIND = router(
         function("login", "/login", "/.well-known/jwks.json"),
         function("status", "/jobs"),
         function("deep", "/jobs/deep"),
-        function("edit", "/jobs/*/tags"),
+        function("edit", "/jobs/*/tags", "/jobs/*/split"),
         function("convert", "/convert", public=False),
     ]
 )
@@ -28,6 +28,7 @@ FIND = router(
         ("localhost", "/jobs/deep/er", "deep"),
         ("localhost", "/jobs/deeper", "status"),
         ("localhost", "/jobs/x/tags", "edit"),
+        ("localhost", "/jobs/x/split", "edit"),
         ("localhost", "/jobs/x/tags/y", "edit"),
         ("localhost", "/jobs/x/tagsy", "status"),
         ("localhost", "/jobs/x/y/tags", "status"),

@@ -9,6 +9,7 @@ from functions.edit import tagging
 from functions.edit.api import TagChange
 from functions.media import open_mp3
 from functions.mp3 import tags
+from functions.state.jobs import Job
 from tests.support.kill_points import ADA, System, new_system
 from tests.unit.state.test_killed import kill_everywhere, only_job, only_job_id, prepare, upload
 
@@ -16,8 +17,7 @@ pytestmark = pytest.mark.usefixtures("memoized")
 
 
 def content_of(system: System) -> bytes:
-    job = only_job(system)
-    with open_mp3(system.media.mp3s, job.mp3, job.tag, job.sound_at) as mp3:
+    with open_mp3(system.media.mp3s, Job.from_row(only_job(system)).stored) as mp3:
         return mp3.read()
 
 

@@ -1,0 +1,121 @@
+"""MP3s that are cut out of another one: finished jobs that share its sound."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select, update
+
+from events.schema import JobId
+from functions.media import BlobId
+from functions.state import blobs as blob_records
+from functions.state.blobs import BlobExpired
+from functions.state.database import Conflict, Database
+from functions.state.jobs import Job
+from functions.state.schema import blobs, jobs, now
+
+
+@dataclass(frozen=True, slots=True)
+class NewPart:
+    """A part of a job's MP3.
+
+    Attributes:
+        id: of the job that it becomes, by ``part_id``.
+        filename: its name.
+        head: the blob of its tags and its first frames.
+        head_size: bytes of that.
+        sound: the blob that has its other frames.
+        sound_from: where they begin, in bytes.
+        sound_to: where they end.
+        crc32: the CRC-32 of the complete MP3 in hexadecimal.
+        duration: its seconds.
+    """
+
+    id: JobId
+    filename: str
+    head: BlobId
+    head_size: int
+    sound: BlobId
+    sound_from: int
+    sound_to: int
+    crc32: str
+    duration: float
+
+
+def part_id(source: JobId, first: int, last: int) -> JobId:
+    """Returns the id of the job of a part: the same samples of the same MP3 are the same part.
+
+    Args:
+        source: the job whose MP3 is cut.
+        first: the first sample of the part.
+        last: the sample after its last one.
+    """
+    return JobId(hashlib.sha256(f"{source} {first} {last}".encode()).hexdigest()[:32])
+
+
+class Parts:
+    """The parts of finished MP3s."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, source: Job, parts: Sequence[NewPart]) -> bool:
+        """Records parts of a job's MP3, and retains their heads; all of them or none.
+
+        From then on the sound belongs to no single job: it is deleted with the last one that has it.
+
+        Args:
+            source: the job, as it was read.
+            parts: in order.
+
+        Returns:
+            False if the job was deleted or one of the parts is on record: then discard the heads.
+
+        Raises:
+            BlobExpired: storing the heads took too long.
+        """
+        seen = select(jobs.c.id).where(jobs.c.id == source.id, jobs.c.mp3 == source.mp3).with_for_update()
+        rows = [_row(source, number, part) for number, part in enumerate(parts)]
+        sounds = {part.sound for part in parts}
+        share = update(blobs).where(blobs.c.id.in_(sounds), blobs.c.expires_at.is_(None)).values(job=blobs.c.id)
+
+        def add(connection: Connection) -> bool:
+            if connection.scalar(seen) is None:
+                return False
+            if connection.execute(share).rowcount != len(sounds):
+                return False
+            connection.execute(insert(jobs).values(rows))
+            for part in parts:
+                if not blob_records.retain(connection, part.head, part.head_size):
+                    raise BlobExpired("Storing the parts took too long: try again.")
+            return True
+
+        try:
+            return self._database.run(add)
+        except Conflict:
+            # Another request was first, or the first try was committed and only its answer was lost.
+            heads = select(jobs.c.mp3).where(jobs.c.id.in_([part.id for part in parts]))
+            found = self._database.read(lambda connection: {*connection.scalars(heads)})
+            return found == {part.head for part in parts}
+
+
+def _row(source: Job, number: int, part: NewPart) -> dict[str, object]:
+    size = part.head_size + part.sound_to - part.sound_from
+    return {
+        "id": part.id,
+        "owner": source.owner,
+        "filename": part.filename[:255],
+        "options": source.options.to_json(),
+        "state": "done",
+        "video": source.video,
+        "mp3": part.head,
+        "mp3_size": size,
+        "mp3_crc32": part.crc32,
+        "source": source.id,
+        "sound": part.sound,
+        "sound_from": part.sound_from,
+        "sound_to": part.sound_to,
+        "duration": part.duration,
+        "created_at": now() - number,
+        "finished_at": now(),
+    }
