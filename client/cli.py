@@ -15,7 +15,7 @@ from click.shell_completion import get_completion_class
 from client.credentials import Credentials
 from client.errors import ClientError
 from events.errors import Mp3burstError
-from functions.options import HELP, Options
+from functions.options import HELP, Options, parse_time
 
 if TYPE_CHECKING:
     from client.display import Display
@@ -261,7 +261,8 @@ def download(ids: tuple[str, ...], directory: Path | None, overwrite: bool) -> N
         _each(ids, lambda job: _download(server, job, directory or Path(), overwrite, display))
 
 
-def _download(server: "Server", id_: str, directory: Path, is_overwriting: bool, display: "Display") -> None:
+def _download(server: "Server", id_: str, directory: Path, is_overwriting: bool, display: "Display") -> Path:
+    """Downloads the MP3 of a job; returns where it is."""
     from client.download import download as fetch
     from functions.mp3.names import mp3_file_name
 
@@ -273,6 +274,49 @@ def _download(server: "Server", id_: str, directory: Path, is_overwriting: bool,
         raise ClientError(f"{target} exists: name another directory with -o, or replace it with --overwrite.")
     fetch(server, job["mp3"], target, lambda done, total: display.update(id_, "downloading", done, total))
     display.end(id_, str(target))
+    return target
+
+
+@mp3burst.command()
+@click.argument("id_", metavar="JOB")
+@click.option("--at", "times", metavar="TIME", multiple=True, help="Cut at this time: 83.5 or 1:23.5; can be repeated.")
+@click.option("--title", "titles", multiple=True, help="Title of a part, once for each part in order.")
+@_directory
+@click.option("--download/--no-download", default=True, help="Download the parts (the default).")
+@click.option("--overwrite", is_flag=True, help="Replace MP3s that exist.")
+@_json
+def split(
+    id_: str,
+    times: tuple[str, ...],
+    titles: tuple[str, ...],
+    directory: Path | None,
+    download: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Splits the MP3 of JOB into parts, and downloads them.
+
+    It is cut where its chapters begin, or at the times of --at, without encoding it again. Each part is a job of its
+    own on the server; splitting at the same places again makes no further parts.
+    """
+    from client.display import Display
+
+    server = Credentials(os.environ).server()
+    wanted: dict[str, Any] = {"at": [parse_time("--at", time) for time in times] or "chapters"}
+    if titles:
+        wanted["titles"] = titles
+    parts = {part["job"]: part for part in server.json("POST", f"/jobs/{_job(id_)}/split", wanted)["parts"]}
+    display = Display()
+
+    def finish(job: str) -> None:
+        file = _download(server, job, directory or Path(), overwrite, display) if download else None
+        if as_json:
+            click.echo(json.dumps({**parts[job], "mp3": file and str(file)}))
+        elif file is None:
+            display.line(f"{parts[job]['filename']} is job {job}")
+
+    with display.shown():
+        _each(tuple(parts), finish)
 
 
 @mp3burst.command()

@@ -166,7 +166,12 @@ def _track(name: str, text: str) -> int | tuple[int, int]:
     return left, right
 
 
-def _seconds(name: str, text: str, maximum: float = MAX_SECONDS) -> float:
+def parse_time(name: str, text: str, maximum: float = MAX_SECONDS) -> float:
+    """Returns the seconds of a time such as ``83.5`` or ``1:23.5``.
+
+    Raises:
+        BadOption: it is none, or later than ``maximum``; ``name`` is what the message calls it.
+    """
     if found := _TIME.fullmatch(text.strip()):
         hours, minutes, seconds = found.groups()
         value = int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
@@ -193,7 +198,7 @@ def _cover(name: str, text: str) -> str | float:
     if value in ("frame", "none"):
         return value
     try:
-        return _seconds(name, value)
+        return parse_time(name, value)
     except BadOption as error:
         raise BadOption(name, f"{name} must be frame, none, or a time in the video such as 83.5 or 1:23.5.") from error
 
@@ -209,10 +214,10 @@ _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "bitrate": _bitrate,
     "vbr": lambda name, text: _integer(name, text, MAX_VBR),
     "track": _track,
-    "start": _seconds,
-    "end": _seconds,
-    "fade_in": lambda name, text: _seconds(name, text, MAX_FADE),
-    "fade_out": lambda name, text: _seconds(name, text, MAX_FADE),
+    "start": parse_time,
+    "end": parse_time,
+    "fade_in": lambda name, text: parse_time(name, text, MAX_FADE),
+    "fade_out": lambda name, text: parse_time(name, text, MAX_FADE),
     "volume": _decibels,
     "normalize": _boolean,
     "mono": _boolean,

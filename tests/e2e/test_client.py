@@ -163,6 +163,43 @@ def test_a_cut_off_download_continues(terminal: Terminal, me: Client) -> None:
     assert not list(terminal.home.glob(".*.part"))
 
 
+def test_an_mp3_is_split_and_its_parts_are_downloaded(terminal: Terminal, me: Client) -> None:
+    with sound(terminal.home / "a.wav").open("rb") as file:
+        job = me.convert(file, "a.wav")["job"]
+    split = ("split", job, "--at", "0:00.4", "--title", "One", "--title", "Two")
+
+    first, second = terminal.json(*split)
+
+    assert (first["start"], first["end"], second["start"]) == (0, 0.4, 0.4)
+    assert (first["mp3"], second["mp3"]) == ("a - 1 One.mp3", "a - 2 Two.mp3")
+    for part in (first, second):
+        assert (terminal.home / part["mp3"]).read_bytes() == me.download(me.job(part["job"])["mp3"]).body
+    _, err = terminal.mp3burst(*split, status=1)
+    assert f"{first['job']}: a - 1 One.mp3 exists" in err
+    assert f"{second['job']}: a - 2 Two.mp3 exists" in err
+    _, err = terminal.mp3burst(*split, "--no-download")
+    assert err == f"a - 1 One.mp3 is job {first['job']}\na - 2 Two.mp3 is job {second['job']}\n"
+    assert len(me.jobs()["jobs"]) == 3
+
+
+def test_a_cut_off_download_continues_with_changed_tags(terminal: Terminal, me: Client) -> None:
+    """Bytes of other tags are downloaded again, those of the same are not: here they differ, and show in the MP3."""
+    with sound(terminal.home / "a.wav").open("rb") as file:
+        job = me.convert(file, "a.wav")
+    me.call("PATCH", f"/jobs/{job['job']}/tags", b'{"title": "Other"}', {"Content-Type": "application/json"})
+    answer = me.download(job["mp3"])
+    (terminal.home / f".{job['mp3']}.part").write_bytes(b"of the tags before")
+    terminal.mp3burst("download", job["job"])
+    assert (terminal.home / "a.mp3").read_bytes() == answer.body
+    version = answer.headers["ETag"].strip('"')
+    (terminal.home / f".{version}.part").write_bytes(b"begun" + answer.body[5:1000])
+
+    terminal.mp3burst("download", job["job"], "--overwrite")
+
+    assert (terminal.home / "a.mp3").read_bytes() == b"begun" + answer.body[5:]
+    assert not list(terminal.home.glob(".*.part"))
+
+
 def test_keys_are_listed_created_and_deleted_with_the_password(terminal: Terminal, me: Client) -> None:
     keys = ("keys", "--username", me.username)
     key = terminal.mp3burst(*keys, "create", "backup", "--scope", "read", typed=f"{PASSWORD}\n")[0].strip()
