@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 import queue
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from client.display import Display
 from client.download import download
@@ -19,6 +21,9 @@ from client.sound.excerpt import open_sound
 from client.sound.view import View
 from client.upload import Upload
 from events.errors import Mp3burstError, TryAgain
+
+#: Bytes of a name.
+_MAX_NAME: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +243,7 @@ def targets(videos: Iterable[Path], directory: Path | None, *, is_overwriting: b
     """
     tasks: dict[Path, Task] = {}
     for video in videos:
-        target = (video.parent if directory is None else directory) / f"{video.stem}.mp3"
+        target = (video.parent if directory is None else directory) / mp3_of(video.stem)
         same = tasks.get(target)
         if same is not None:
             raise ClientError(f"{same.video} and {video} would both become {target}: convert them one by one with -o.")
@@ -246,3 +251,11 @@ def targets(videos: Iterable[Path], directory: Path | None, *, is_overwriting: b
             raise ClientError(f"{target} exists: name another directory with -o, or replace it with --overwrite.")
         tasks[target] = Task(video, target)
     return list(tasks.values())
+
+
+def mp3_of(stem: str, suffix: str = "") -> str:
+    """Returns the name of the MP3 of a file, shortened to what file systems take."""
+    end = f"{suffix}.mp3"
+    name = os.fsencode(stem)
+    free = _MAX_NAME - len(os.fsencode(end))
+    return f"{stem if len(name) <= free else name[:free].decode(errors='ignore')}{end}"

@@ -4,17 +4,20 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 from urllib.parse import quote
 
 import urllib3
+from urllib3 import BaseHTTPResponse
 
-from client.errors import ClientError, RequestRefused, Unreachable
+from client.errors import ClientError, RequestRefused, Unreachable, not_mp3burst
 from client.server import Retries, Server
 from events.errors import TryAgain
 
 _CHUNK: Final = 256 << 10  # bytes
 _TOTAL: Final = re.compile(r"bytes (?:\d{1,18}-\d{1,18}|\*)/(\d{1,18})", re.ASCII)
+_SIZE: Final = re.compile(r"\d{1,18}", re.ASCII)
+_VERSION: Final = re.compile(r"[0-9A-Za-z-]{1,100}")
 
 
 def download(server: Server, fid: str, target: Path, on_progress: Callable[[int, int], None]) -> None:
@@ -23,59 +26,93 @@ def download(server: Server, fid: str, target: Path, on_progress: Callable[[int,
     Args:
         server: where it is.
         fid: the id of the MP3.
-        target: the file, which is replaced if it exists. The bytes so far are beside it, in a file ``.FID.part``.
+        target: the file, which is replaced if it exists. The bytes so far are beside it, in a hidden file.
         on_progress: is told how many bytes are there, and how many there will be.
 
     Raises:
         ClientError: it cannot be written, or the server has named it by something else than an id.
     """
     if not (fid.isascii() and fid.isalnum()):
-        raise ClientError(f"{server.url} does not answer as mp3burst does: check the address.")
-    part = target.parent / f".{fid}.part"
+        raise not_mp3burst(server.url)
     retries = Retries()
     reached = -1
     while True:
         try:
-            _continue(server, fid, part, on_progress)
-            part.replace(target)
-            return
-        except TryAgain as error:
-            size = part.stat().st_size if part.exists() else 0
-            if size > reached:
-                reached = size
-                retries.progressed()
-            retries.pause(error)
+            part = _part(fid, target.parent)
+            try:
+                _continue(server, fid, part, on_progress).replace(target)
+                return
+            except TryAgain as error:
+                part = _part(fid, target.parent)
+                size = part.stat().st_size if part.exists() else 0
+                if size > reached:
+                    reached = size
+                    retries.progressed()
+                retries.pause(error)
         except OSError as error:
             raise ClientError(f"{target} cannot be written: {error.strerror}.") from error
 
 
-def _continue(server: Server, fid: str, part: Path, on_progress: Callable[[int, int], None]) -> None:
-    """Downloads what is missing from the part; the part is complete when it returns."""
-    with part.open("ab") as file:
-        offset = file.tell()
-        # Its id is its ETag until its tags are changed. Then the bytes so far are downloaded again.
-        headers = {"Range": f"bytes={offset}-", "If-Range": f'"{fid}"'} if offset else {}
-        try:
-            response = server.request("GET", f"/download?fid={quote(fid)}", headers=headers, stream=True)
-        except RequestRefused as error:
-            if error.code != 416:  # complete, but killed before it was renamed
-                raise
-            return
-        try:
-            if response.status != 206:
-                file.truncate(0)
-                offset = 0
-            found = _TOTAL.fullmatch(response.headers.get("Content-Range", ""))
-            total = int(found[1]) if found else int(response.headers["Content-Length"])
-            for chunk in response.stream(_CHUNK):
-                file.write(chunk)
-                offset += len(chunk)
-                on_progress(offset, total)
-        except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"The connection to {server.url} was lost: try again.") from error
-        finally:
-            response.close()
-        if offset != total:
-            raise Unreachable(f"The connection to {server.url} was lost: try again.")
-        file.flush()
-        os.fsync(file.fileno())
+def _part(fid: str, directory: Path) -> Path:
+    """Returns the file of the bytes so far, which need not exist. Its name has the ETag of the MP3 that they are of."""
+    found = sorted(directory.glob(f".{fid}*.part"))
+    return found[0] if found else directory / f".{fid}.part"
+
+
+def _continue(server: Server, fid: str, part: Path, on_progress: Callable[[int, int], None]) -> Path:
+    """Downloads what is missing from a part; returns the complete file."""
+    offset = part.stat().st_size if part.exists() else 0
+    etag = part.name.removeprefix(".").removesuffix(".part")
+    # If the tags were changed since, the server sends all of the MP3.
+    headers = {"Range": f"bytes={offset}-", "If-Range": f'"{etag}"'} if offset else {}
+    try:
+        response = server.request("GET", f"/download?fid={quote(fid)}", headers=headers, stream=True)
+    except RequestRefused as error:
+        if error.code != 416:  # complete, but killed before it was renamed
+            raise
+        return part
+    try:
+        if response.status != 206:
+            part.unlink(missing_ok=True)
+            part = part.with_name(f".{_version(response, fid)}.part")
+            offset = 0
+        with part.open("ab") as file:
+            _save(server, response, file, offset, on_progress)
+    except urllib3.exceptions.HTTPError as error:
+        raise _lost(server) from error
+    finally:
+        response.close()
+    if part.stat().st_size != _size(server, response):
+        raise _lost(server)
+    return part
+
+
+def _version(response: BaseHTTPResponse, fid: str) -> str:
+    """Returns what the ETag has in quotation marks: the id of the MP3, and that of its tags if they were changed."""
+    etag = response.headers.get("ETag", "").strip('"')
+    return etag if etag.startswith(f"{fid}-") and _VERSION.fullmatch(etag) else fid
+
+
+def _size(server: Server, response: BaseHTTPResponse) -> int:
+    """Returns the bytes of the complete MP3."""
+    found = _TOTAL.fullmatch(response.headers.get("Content-Range", ""))
+    text = found[1] if found else response.headers.get("Content-Length", "")
+    if not _SIZE.fullmatch(text):
+        raise not_mp3burst(server.url)
+    return int(text)
+
+
+def _save(
+    server: Server, response: BaseHTTPResponse, file: IO[bytes], offset: int, on_progress: Callable[[int, int], None]
+) -> None:
+    total = _size(server, response)
+    for chunk in response.stream(_CHUNK):
+        file.write(chunk)
+        offset += len(chunk)
+        on_progress(offset, total)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _lost(server: Server) -> Unreachable:
+    return Unreachable(f"The connection to {server.url} was lost: try again.")

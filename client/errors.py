@@ -50,3 +50,8 @@ class RequestRefused(ClientError):
 
 class FileChanged(ClientError):
     """A file was changed while it was read."""
+
+
+def not_mp3burst(url: str) -> ClientError:
+    """Returns the error of an answer that mp3burst does not give."""
+    return ClientError(f"{url} does not answer as mp3burst does: check the address.")

@@ -1,6 +1,5 @@
 """Follows a user's jobs by the server-sent events of ``GET /jobs/events``."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
@@ -71,7 +70,7 @@ class Follower:
         time.sleep(self._retry)
 
     def _take(self, event: _Event) -> None:
-        data = json.loads(event.data) if event.data else {}
+        data = self._server.parse(event.data) if event.data else {}
         if event.name == "jobs":
             self._known |= {job["job"]: job for job in data["jobs"]}
         elif event.name == "job":

@@ -5,11 +5,13 @@ import time
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from urllib3 import BaseHTTPResponse
 
-from client.errors import ClientError, NotLoggedIn, RequestRefused, ServerBusy, Unreachable
+from client.errors import ClientError, NotLoggedIn, RequestRefused, ServerBusy, Unreachable, not_mp3burst
 from events.errors import TryAgain
 
 #: Seconds without a byte after which a connection counts as lost. Events have a sign of life every 10 s.
@@ -33,8 +35,7 @@ class Server:
         self._headers = {"User-Agent": "mp3burst"}
         if authorization:
             self._headers["Authorization"] = authorization
-        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
-        self._pool = urllib3.PoolManager(retries=False, timeout=timeout, maxsize=4)
+        self._pool = _pool(self.url)
 
     def request(
         self,
@@ -73,17 +74,59 @@ class Server:
         """Sends a request with a JSON value, unless it is None; returns the JSON of the response.
 
         Raises:
-            ClientError: as in ``request``, or the response is not JSON.
+            ClientError: as in ``request``, or the response is not a JSON object. So does looking for a field that the
+                response does not have.
         """
         headers = {} if value is None else {"Content-Type": "application/json"}
         body = None if value is None else json.dumps(value).encode()
         response = self.request(method, path, body, headers)
         if not response.data:
             return None
+        return self.parse(response.data)
+
+    def parse(self, text: bytes | str) -> Any:
+        """Returns the JSON object in a response.
+
+        Raises:
+            ClientError: there is none. So does looking for a field that it does not have.
+        """
+        url = self.url
+
+        class Object(dict[str, Any]):
+            def __missing__(self, key: str) -> Any:
+                raise not_mp3burst(url)
+
         try:
-            return response.json()
+            found = json.loads(text, object_hook=Object)
         except ValueError as error:
-            raise ClientError(f"{self.url} does not answer as mp3burst does: check the address.") from error
+            raise not_mp3burst(self.url) from error
+        if not isinstance(found, Object):
+            raise not_mp3burst(self.url)
+        return found
+
+
+def _pool(url: str) -> urllib3.PoolManager:
+    """Returns connections to a server, by way of the proxy of HTTPS_PROXY or HTTP_PROXY unless NO_PROXY excludes it."""
+    timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
+    address = urlsplit(url)
+    proxy = getproxies().get(address.scheme, "")
+    if not proxy or proxy_bypass(address.hostname or ""):
+        return urllib3.PoolManager(retries=False, timeout=timeout, maxsize=4)
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    user = urlsplit(proxy)
+    login = f"{unquote(user.username)}:{unquote(user.password or '')}" if user.username else None
+    try:
+        return urllib3.ProxyManager(
+            proxy,
+            retries=False,
+            timeout=timeout,
+            maxsize=4,
+            proxy_headers=urllib3.make_headers(proxy_basic_auth=login),
+        )
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        name = f"{address.scheme.upper()}_PROXY"
+        raise ClientError(f"{name} is not the address of a proxy: set it to http://HOST:PORT, or unset it.") from error
 
 
 def bearer(key: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from client.errors import FileChanged, RequestRefused
+from client.errors import FileChanged, RequestRefused, not_mp3burst
 from client.records import Records
 from client.server import Retries, Server
 from client.sound.view import View
@@ -24,6 +24,7 @@ _REQUEST_SECONDS: Final = 240.0
 _GONE: Final = (404, 410)
 #: The upload ends elsewhere, because more arrived than was known.
 _WRONG_OFFSET: Final = 409
+_MAX_DIGITS: Final = 19
 
 Progress = Callable[[int], None]
 
@@ -89,17 +90,25 @@ class Upload:
             try:
                 headers = self._server.request("HEAD", record.location, headers=_VERSION).headers
                 job = headers.get("Mp3burst-Job", "")
-                if job or int(headers.get("Upload-Length", 0)) == self._view.size:
-                    return record.location, int(headers["Upload-Offset"]), job
+                if job or self._number(headers, "Upload-Length") == self._view.size:
+                    return record.location, self._number(headers, "Upload-Offset"), job
                 self._discard()  # what was begun is the complete file, and now it is the sound, or the other way round
             except RequestRefused as error:
                 if error.code not in _GONE:
                     raise
                 self._records.forget(self._content)
         creation = {"Upload-Length": str(self._view.size), "Upload-Metadata": self._metadata}
-        location = self._server.request("POST", "/files", b"", _VERSION | creation).headers["Location"]
+        location = self._server.request("POST", "/files", b"", _VERSION | creation).headers.get("Location", "")
+        if not location.startswith("/"):
+            raise not_mp3burst(self._server.url)
         self._records.begin(self._content, location, self._target)
         return location, 0, ""
+
+    def _number(self, headers: Mapping[str, str], name: str) -> int:
+        text = headers.get(name, "")
+        if not (text.isascii() and text.isdigit() and len(text) < _MAX_DIGITS):
+            raise not_mp3burst(self._server.url)
+        return int(text)
 
     def _send(self, location: str, offset: int, on_progress: Progress) -> str:
         headers = {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}

@@ -3,12 +3,13 @@
 import hashlib
 import json
 import mimetypes
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from client.convert import Converter, Task
+from client.convert import Converter, Task, mp3_of
 from client.display import Display
 from client.records import Records
 from events.errors import TryAgain
@@ -86,10 +87,10 @@ class Watch:
             if path.name.startswith(".") or path.suffix.lower() == ".mp3" or not kind.startswith(("video/", "audio/")):
                 continue
             try:
-                status = path.stat()
+                status = path.lstat()
             except OSError:  # it was deleted or renamed
                 continue
-            if path.is_file():
+            if stat.S_ISREG(status.st_mode):  # a symbolic link could lead to any file of the user
                 yield path, f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
     def _tasks(self, complete: Mapping[Path, str]) -> list[Task]:
@@ -114,7 +115,7 @@ class Watch:
         """Returns a file for an MP3 that does not exist and is not another's."""
         number = 1
         while True:
-            target = self._output / (f"{stem}.mp3" if number == 1 else f"{stem} ({number}).mp3")
+            target = self._output / mp3_of(stem, "" if number == 1 else f" ({number})")
             if target not in taken and not target.exists() and not self._records.is_target(target):
                 return target
             number += 1

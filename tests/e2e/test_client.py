@@ -257,6 +257,7 @@ def test_a_watched_directory_is_converted_once_though_the_command_is_killed(term
     sound(inbox / "0.aiff", 0.7)
     shutil.copy(inbox / "1.wav", inbox / "copy.wav")
     (inbox / "notes.txt").write_text("no sound")
+    (inbox / "link.wav").symlink_to(sound(terminal.home / "private.wav", 0.6))
     for mp3s in (1, 3):
         with terminal.start("watch", "in", "--mono", "--interval", "0.2") as process:
             wait_for(lambda enough=mp3s: len(list(inbox.glob("*.mp3"))) >= enough, "the first MP3s")  # type: ignore[misc]
@@ -267,7 +268,7 @@ def test_a_watched_directory_is_converted_once_though_the_command_is_killed(term
     terminal.mp3burst("watch", "in", "--mono", "--interval", "0.2", "--once")
 
     names = {"0.mp3", "0 (2).mp3", "1.mp3", "2.mp3", "3.mp3"}
-    assert {path.name for path in inbox.iterdir()} - {"copy.wav", "notes.txt"} == names | {
+    assert {path.name for path in inbox.iterdir()} - {"copy.wav", "link.wav", "notes.txt"} == names | {
         *("0.aiff", "0.wav", "1.wav", "2.wav", "3.wav"),
     }
     assert len(me.jobs()["jobs"]) == 5

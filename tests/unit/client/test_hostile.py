@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from keyring.backends import null
 
 from client.cli import mp3burst
-from client.convert import Converter, Task
+from client.convert import Converter, Task, mp3_of, targets
 from client.credentials import Credentials
 from client.display import Display
 from client.records import Records
@@ -25,17 +25,19 @@ ESCAPE = "\x1b]0;pwned\x07"
 
 
 @contextmanager
-def server(status: int, content: bytes) -> Iterator[str]:
-    """A server that gives every request the same answer; its address."""
+def server(status: int, content: bytes, asked: list[str] | None = None) -> Iterator[str]:
+    """A server that gives every request the same answer, and notes it in ``asked``; its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
+            if asked is not None:
+                asked.append(f"{self.command} {self.path} {self.headers.get('Proxy-Authorization')}")
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = answer
+        do_GET = do_POST = do_DELETE = do_CONNECT = answer
 
         def log_message(self, *_: object) -> None:
             pass
@@ -84,6 +86,60 @@ def test_server_that_is_no_mp3burst_is_named(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert f"mp3burst: {url} does not answer as mp3burst does: check the address." in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content"),
+    [
+        (("jobs",), b"{}"),
+        (("jobs",), b'{"jobs": [{}]}'),
+        (("jobs",), b"[]"),
+        (("split", "a"), b"{}"),
+        (("download", "a"), b'{"status": "done"}'),
+        (("keys", "--username", "a", "list"), b"{}"),
+        (("convert", "--no-wait", "a.wav"), b"{}"),
+    ],
+    ids=["jobs", "job", "list", "split", "download", "keys", "convert"],
+)
+def test_answer_that_is_not_of_mp3burst_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], content: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "a.wav").write_bytes(bytes(100))
+    with server(200, content) as url:
+        result = run(tmp_path, url, *arguments, typed="x\n")
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    assert f"{url} does not answer as mp3burst does: check the address." in result.output
+
+
+def test_proxy_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    with server(407, b"", asked) as url:
+        monkeypatch.setenv("http_proxy", url)
+        monkeypatch.setenv("https_proxy", f"user:secret@{url.removeprefix('http://')}")
+        run(tmp_path, "http://mp3burst.test", "jobs")
+        run(tmp_path, "https://mp3burst.test", "jobs")
+        monkeypatch.setenv("no_proxy", "mp3burst.test")
+        run(tmp_path, "http://mp3burst.test", "jobs")
+    assert asked == [
+        "GET http://mp3burst.test/jobs?limit=50 None",
+        "CONNECT mp3burst.test:443 Basic dXNlcjpzZWNyZXQ=",
+    ]
+
+
+def test_address_that_is_no_proxy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "ftp://nonsense")
+    result = run(tmp_path, "http://mp3burst.test", "jobs")
+    assert "HTTP_PROXY is not the address of a proxy: set it to http://HOST:PORT, or unset it." in result.output
+
+
+def test_long_name_of_a_video_is_shortened_for_its_mp3(tmp_path: Path) -> None:
+    for name, stem in (("x" * 252, "x" * 251), ("\u8b1b" * 84, "\u8b1b" * 83), ("short", "short")):
+        (task,) = targets([tmp_path / f"{name}.ts"], None, is_overwriting=False)
+        assert task.target.name == f"{stem}.mp3"
+    assert mp3_of("x" * 250, " (2)") == "x" * 247 + " (2).mp3"
 
 
 def test_server_cannot_choose_where_a_download_is_kept(tmp_path: Path) -> None:
