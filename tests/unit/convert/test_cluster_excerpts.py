@@ -53,6 +53,7 @@ def one_and_many(video: Path, options: dict[str, str], directory: Path) -> tuple
 
 FILES = [
     ("flac.mkv", f"{SHORT_CLUSTERS} -c:a flac -output_ts_offset 0.7", 44100, {"start": "1.3"}),
+    ("piped.mkv", f"{SHORT_CLUSTERS} -c:a flac -seekable 0", 44100, {}),
     ("mp3.mka", "-c:a libmp3lame -b:a 96k -cluster_time_limit 2000", 22050, {}),
     ("vorbis.mka", "-c:a libvorbis -cluster_time_limit 2000", 44100, {"start": "0.1", "fade_in": "2"}),
     ("opus.webm", "-c:a libopus -frame_duration 2.5 -cluster_time_limit 2000", 48000, {"start": "2.25"}),
@@ -248,17 +249,22 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def test_index_reports_what_extraction_reports(small: bytes) -> None:
-    (offered,), _ = index(small)
-    extracted = child.extract(io.BytesIO(small), io.BytesIO(), None, copy=False)  # type: ignore[arg-type]
+def assert_reported_as_extracted(video: bytes, *differing: str) -> None:
+    """Asserts that the index of a file reports what its extraction reports, but for these numbers."""
+    (offered,), _ = index(video)
+    extracted = child.extract(io.BytesIO(video), io.BytesIO(), None, copy=False)  # type: ignore[arg-type]
     assert isinstance(extracted, Extracted)
     assert offered.cover == extracted.cover
-    differing = {
-        name for name in offered.report.__slots__ if getattr(offered.report, name) != getattr(extracted.report, name)
-    }
-    assert differing <= {"indexed", "packets", "gaps", "starts"}
+    for name in {*offered.report.__slots__} - {"indexed", "packets", "gaps", "starts", *differing}:
+        found = getattr(offered.report, name)
+        expected = getattr(extracted.report, name)
+        assert found == (pytest.approx(expected, abs=1e-9) if isinstance(expected, float) else expected), name
     assert not offered.report.gaps
     assert offered.report.packets == pytest.approx(extracted.report.packets, rel=0.02)
+
+
+def test_index_reports_what_extraction_reports(small: bytes) -> None:
+    assert_reported_as_extracted(small)
 
 
 def test_damaged_index_never_fails_the_extraction(small: bytes) -> None:
@@ -286,9 +292,20 @@ def test_file_that_is_cut_off_is_not_indexed(small: bytes) -> None:
         matroska.parse(io.BytesIO(small[:-3000]))  # type: ignore[arg-type]
 
 
-def test_file_without_cues_is_not_indexed() -> None:
-    arguments = ("-f", "lavfi", "-i", clips.MUSIC.format(seconds=8, rate=32000), "-c:a", "flac")
-    offered, track = index(clips.run(*arguments, "-f", "matroska", "pipe:1"))
+def test_index_of_a_file_without_cues_reports_what_extraction_reports(tmp_path: Path) -> None:
+    arguments = (*SHORT_CLUSTERS.split(), "-c:a", "flac", "-seekable", 0, "-metadata", "title=A title")
+    path = clips.clip(tmp_path / "a.mkv", *arguments, rate=16000, seconds=20, video=True)
+    with path.open("rb") as file:
+        segment = matroska.parse(file)  # type: ignore[arg-type]
+    assert len(segment.clusters) > 10
+    assert_reported_as_extracted(path.read_bytes())
+
+
+def test_file_without_cues_whose_last_cluster_is_incomplete_is_not_indexed(tmp_path: Path) -> None:
+    path = clips.clip(tmp_path / "a.mkv", *SHORT_CLUSTERS.split(), "-c:a", "flac", "-seekable", 0, rate=16000)
+    offered, _ = index(path.read_bytes())
+    assert offered
+    offered, track = index(path.read_bytes()[:-1])
     assert not offered
     assert track
 

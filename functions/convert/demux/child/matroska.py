@@ -1,6 +1,7 @@
-"""Finds the clusters of a Matroska or WebM file by its cues, without reading the clusters (RFC 9559).
+"""Finds the clusters of a Matroska or WebM file, without reading what is in them (RFC 9559).
 
-A video of an hour has gigabytes in thousands of clusters. Its cues say where those are that begin with a picture. The
+A video of an hour has gigabytes in thousands of clusters. Its cues say where those are that begin with a picture. A
+recording that was not finished, or that was piped, has none: there, the size of each cluster leads to the next one. The
 head of the file and clusters that follow each other form a valid file, from which the demux child of an encoder
 extracts its part of the track (``seek.recipe``).
 """
@@ -51,6 +52,8 @@ _MAX_NUMBER: Final = 8
 _MAX_OFFSET: Final = 1 << 62
 #: Bytes of a cluster in which its time is: it comes first, or after a checksum.
 _CLUSTER_HEAD: Final = 64
+#: Clusters that are sought one by one, at most: ten hours with one every second have half of that.
+_MAX_CLUSTERS: Final = 1 << 16
 #: Elements before the first cluster, at most.
 _MAX_TOP: Final = 64
 #: Bytes of the elements that are read: the file's head, and its cues; ten hours with a cue every second have 1 MB.
@@ -86,9 +89,9 @@ class Segment:
         source: the file.
         end: where its clusters end at the latest.
         head: what precedes the clusters of an excerpt: the file's description of itself and of its tracks.
-        seconds: that the file claims to have.
+        seconds: that the file claims to have, or else those up to its last cluster.
         delays: for each audio track, the nanoseconds at its start that are not played.
-        clusters: the first one, and those with a cue, in the file's order.
+        clusters: the first one, and those with a cue, in the file's order; if there are no cues, all.
     """
 
     source: io.RawIOBase
@@ -166,10 +169,10 @@ class Hollow(PositionedFile):
 
 
 def parse(source: io.RawIOBase) -> Segment:
-    """Reads the head and the cues of a file.
+    """Reads the head and the cues of a file, or the heads of all clusters.
 
     Raises:
-        UnsupportedLayout: it is something else, or has no cues.
+        UnsupportedLayout: it is something else, or has neither cues nor the sizes of its clusters.
     """
     size = source.seek(0, io.SEEK_END)
     ebml = _element_at(source, 0)
@@ -188,11 +191,17 @@ def parse(source: io.RawIOBase) -> Segment:
     if _number(info, _TIMESTAMP_SCALE, _MILLISECOND) != _MILLISECOND:
         raise UnsupportedLayout
     cues = top[_CUES] if _CUES in top else _sought_cues(source, segment.body, top)
-    clusters = _clusters(source, segment.body, top[_CLUSTER].start, _read(source, cues, _MAX_CUES))
+    if cues is None:
+        clusters = tuple(_walk(source, top[_CLUSTER].start, end))
+    else:
+        clusters = _clusters(source, segment.body, top[_CLUSTER].start, _read(source, cues, _MAX_CUES))
+    if any(after.time < before.time for before, after in pairwise(clusters)):
+        raise UnsupportedLayout
     if clusters[-1].offset >= end:
         raise UnsupportedLayout
     head = start + _wrap(_SEGMENT, None) + _wrap(_INFO, info) + _wrap(_TRACKS, _without_delays(tracks))
-    return Segment(source, end, head, _seconds(info), _delays(tracks), clusters)
+    seconds = _seconds(info) or clusters[-1].time / 1000
+    return Segment(source, end, head, seconds, _delays(tracks), clusters)
 
 
 def _top(source: io.RawIOBase, start: int, end: int) -> Iterator[_Element]:
@@ -205,17 +214,18 @@ def _top(source: io.RawIOBase, start: int, end: int) -> Iterator[_Element]:
         start = element.end
 
 
-def _sought_cues(source: io.RawIOBase, body: int, top: dict[int, _Element]) -> _Element:
-    """Returns the cues that the index at the start of the file points to."""
+def _sought_cues(source: io.RawIOBase, body: int, top: dict[int, _Element]) -> _Element | None:
+    """Returns the cues that the index at the start of the file points to; None if it points to none."""
     if _SEEK_HEAD in top:
         data = _read(source, top[_SEEK_HEAD], _MAX_HEAD)
         for entry in _elements(data):
             content = data[entry.body : entry.end]
             if entry.kind == _SEEK and _number(content, _SEEK_ID, 0) == _CUES:
                 cues = _element_at(source, body + _number(content, _SEEK_POSITION, 0))
-                if cues.kind == _CUES:
-                    return cues
-    raise UnsupportedLayout
+                if cues.kind != _CUES:
+                    raise UnsupportedLayout
+                return cues
+    return None
 
 
 def _clusters(source: io.RawIOBase, body: int, first: int, cues: bytes) -> tuple[Cluster, ...]:
@@ -238,14 +248,38 @@ def _clusters(source: io.RawIOBase, body: int, first: int, cues: bytes) -> tuple
                 offset = body + _number(content[part.body : part.end], _CUE_CLUSTER_POSITION, 0)
                 if offset > clusters[-1].offset:
                     clusters.append(Cluster(time, offset))
-    if any(after.time < before.time for before, after in pairwise(clusters)):
-        raise UnsupportedLayout
     return tuple(clusters)
+
+
+def _walk(source: io.RawIOBase, first: int, end: int) -> Iterator[Cluster]:
+    """Yields all clusters.
+
+    Args:
+        source: the file.
+        first: offset of the first one.
+        end: where the last one ends at the latest.
+    """
+    offset = first
+    for _ in range(_MAX_CLUSTERS):
+        if offset == end:
+            return
+        data = _read_at(source, offset, _CLUSTER_HEAD)
+        element = _element(data, 0)
+        if element.end is None or offset + element.end > end:
+            raise UnsupportedLayout  # nothing says where the next one is, or this one is incomplete
+        if element.kind == _CLUSTER:
+            yield Cluster(_time_in(data), offset)
+        offset += element.end
+    raise UnsupportedLayout
 
 
 def _cluster_time(source: io.RawIOBase, offset: int) -> int:
     """Returns the time of the cluster at an offset."""
-    data = _read_at(source, offset, _CLUSTER_HEAD)
+    return _time_in(_read_at(source, offset, _CLUSTER_HEAD))
+
+
+def _time_in(data: bytes) -> int:
+    """Returns the time of the cluster that begins with these bytes."""
     at = _element(data, 0).body
     while (element := _element(data, at)).kind != _TIMESTAMP:
         if element.end is None:
