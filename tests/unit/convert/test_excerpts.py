@@ -2,7 +2,10 @@
 
 import io
 import logging
+import math
+import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,6 +13,9 @@ import av
 import pytest
 
 from functions.convert import handlers
+from functions.convert.demux.child import main as child
+from functions.convert.demux.child.mp4 import fragments
+from functions.convert.errors import UnsupportedLayout
 from functions.convert.seek.extraction import Fetched
 from functions.convert.seek.independence import fetch_excerpt
 from functions.convert.seek.recipe import ExcerptFile, read_index
@@ -17,13 +23,16 @@ from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.support import clips
 from tests.support.kill_points import ADA, System, new_system
-from tests.unit.convert.test_cluster_excerpts import index
+from tests.unit.convert.test_cluster_excerpts import assert_reported_as_extracted, index
 from tests.unit.convert.test_distribution import converted
-from tests.unit.convert.test_edit_lists import EDITS, STEPS, with_edits
+from tests.unit.convert.test_edit_lists import EDITS, PAUSE, STEPS, with_edits
 from tests.unit.state.test_killed import only_job, prepare
 
 #: AAC without noise substitution, so that no decoder draws random numbers.
 AAC = "-c:a aac -b:a 128k -aac_pns 0"
+#: Fragments of two seconds; with an edit list, as recorders for streaming write them.
+FRAGMENTS = "-g 50 -movflags frag_keyframe+empty_moov"
+EDITED_FRAGMENTS = f"{FRAGMENTS}+delay_moov+default_base_moof"
 FELL_BACK = "falls back to a track"
 
 # Each row: a file, ffmpeg's arguments for it, the sound's rate, and options.
@@ -38,6 +47,9 @@ FILES = [
     ("faded.mp4", AAC, 22050, {"fade_in": "7.01", "end": "14", "mono": "true", "volume": "2"}),
     ("late.mp4", AAC, 22050, {"start": "2.5"}),
     ("unedited.mp4", f"{AAC} -use_editlist 0", 22050, {}),
+    ("fragments.mp4", f"-c:v mpeg4 -c:a flac {FRAGMENTS}", 22050, {"start": "1", "end": "14", "fade_out": "3"}),
+    ("edited fragments.mp4", f"-c:v mpeg4 {AAC} {EDITED_FRAGMENTS}", 22050, {"start": "1.7", "gaps": "silence"}),
+    ("pcm.mov", "-c:v mpeg4 -c:a pcm_s24be", 22050, {"start": "1.3", "end": "13.1", "fade_in": "6"}),
 ]
 
 
@@ -58,6 +70,23 @@ def assert_same(video: Path, options: dict[str, str], place: Path) -> None:
     one, many = (converted(video, options, place / str(fanout), fanout) for fanout in (1e9, 0))
     assert many[2] == 2
     assert many == (*one[:2], 2)
+
+
+PCM_EDITS: dict[str, list[tuple[float, float]]] = {
+    "pause and trim": [(0.7, PAUSE), (18.01234, 1.00101)],
+    "beyond the end": [(25, 0.5)],
+}
+
+
+@pytest.mark.parametrize("title", PCM_EDITS)
+def test_pieces_of_edited_pcm_make_the_mp3_of_one_encoder(
+    title: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    video = clips.clip(tmp_path / "a.mov", "-c:a", "pcm_s16le", "-ac", 1, rate=48000, seconds=21)
+    video.write_bytes(with_edits(video.read_bytes(), PCM_EDITS[title]))
+    with caplog.at_level(logging.INFO):
+        assert_same(video, {}, tmp_path)
+    assert "without extracting" in caplog.text
 
 
 def noisy(path: Path, begin: float) -> Path:
@@ -115,11 +144,18 @@ def decoded(file: IO[bytes] | ExcerptFile) -> bytes:
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("a.m4a", AAC), ("a.mov", "-c:a alac -sample_fmt s32p"), ("a.mp4", "-c:a libmp3lame")],
-    ids=["aac", "alac", "mp3"],
+    [
+        ("a.m4a", AAC),
+        ("a.mov", "-c:a alac -sample_fmt s32p"),
+        ("a.mp4", "-c:a libmp3lame"),
+        ("a.mov", "-c:a pcm_f32le -ac 1"),
+        ("a.m4a", f"{AAC} -movflags empty_moov -frag_duration 500000"),
+        ("a.mp4", f"-c:v mpeg4 {AAC} {EDITED_FRAGMENTS}"),
+    ],
+    ids=["aac", "alac", "mp3", "pcm", "fragments", "edited fragments"],
 )
 def test_sixty_four_excerpts_decode_to_the_samples_of_the_track(name: str, arguments: str, tmp_path: Path) -> None:
-    video = clips.clip(tmp_path / name, *arguments.split(), rate=22050, seconds=20)
+    video = clips.clip(tmp_path / name, *arguments.split(), rate=22050, seconds=20, video="-c:v" in arguments)
     whole = decoded(io.BytesIO(video.read_bytes()))
     step = len(whole) // 4 // 64
     ranges = [(number * step, (number + 1) * step if number < 63 else None) for number in range(64)]
@@ -130,6 +166,105 @@ def test_sixty_four_excerpts_decode_to_the_samples_of_the_track(name: str, argum
         first = 4 * (start - recipe.sample)
         last = None if end is None else 4 * (end - recipe.sample)
         assert sound[first:last] == whole[4 * start : None if end is None else 4 * end]
+
+
+LAYOUTS = {
+    "base is moof": f"{FRAGMENTS}+default_base_moof",
+    "edit list": EDITED_FRAGMENTS,
+    "index for each fragment": "-g 50 -movflags dash",
+    "index for all": "-g 50 -movflags dash+global_sidx",
+    "moof for each track": f"{FRAGMENTS}+separate_moof",
+    "short": "-movflags empty_moov -frag_duration 500000",
+}
+
+
+@pytest.mark.parametrize("title", LAYOUTS)
+def test_index_of_fragments_reports_what_extraction_reports(title: str, tmp_path: Path) -> None:
+    arguments = f"-c:v mpeg4 {AAC} {LAYOUTS[title]} -metadata title=A -metadata:s:a language=deu"
+    video = clips.clip(tmp_path / "a.mp4", *arguments.split(), rate=22050, seconds=20, video=True)
+    assert_reported_as_extracted(video.read_bytes(), "container")
+
+
+def test_index_of_pcm_reports_what_extraction_reports(tmp_path: Path) -> None:
+    arguments = ("-c:v", "mpeg4", "-c:a", "pcm_s16le", "-metadata", "title=A title")
+    video = clips.clip(tmp_path / "a.mov", *arguments, rate=22050, seconds=12.345, video=True)
+    assert_reported_as_extracted(video.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def fragmented(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    arguments = f"-c:v mpeg4 {AAC} -g 50 -movflags dash+global_sidx"
+    path = tmp_path_factory.mktemp("fragmented") / "a.mp4"
+    return clips.clip(path, *arguments.split(), rate=22050, seconds=20, video=True).read_bytes()
+
+
+def replaced(data: bytes, kind: bytes, number: int, offset: int, value: int) -> bytes:
+    """Replaces a number of 32 bits, at an offset from the kind of a box, one of several of that kind."""
+    at = -1
+    for _ in range(number + 1):
+        at = data.index(kind, at + 1)
+    at += offset
+    return data[:at] + value.to_bytes(4, "big") + data[at + 4 :]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "end": lambda data: data[:-1],
+    "header at the end": lambda data: data + b"\0\0\0\x08",
+    "last fragment": lambda data: data[: data.rindex(b"moof") - 4],
+    "time": lambda data: replaced(data, b"tfdt", 5, 12, 3),
+    "second moov": lambda data: data + data[data.index(b"moov") - 4 : data.index(b"sidx") - 4],
+    "offset of a run": lambda data: replaced(data, b"trun", 5, 12, 1 << 30),
+    "size of a packet": lambda data: replaced(data, b"trun", 5, 16, 0),
+    "description": lambda data: data.replace(b"mp4a", b"enca"),
+    "index of more": lambda data: replaced(data, b"sidx", 1, 36, 1 << 28),
+}
+
+
+@pytest.mark.parametrize("part", DAMAGE)
+def test_damaged_fragments_are_not_indexed(part: str, fragmented: bytes) -> None:
+    assert index(fragmented)[0]
+    data = DAMAGE[part](fragmented)
+    assert data != fragmented
+    with pytest.raises(UnsupportedLayout):
+        fragments.parse(io.BytesIO(data), len(data), 0)  # type: ignore[arg-type]
+    assert not index(data)[0]
+
+
+def test_damage_of_fragments_never_fails_the_extraction(fragmented: bytes) -> None:
+    draw = random.Random(15)  # noqa: S311 - damage, not a secret
+    for _ in range(40):
+        data = bytearray(fragmented)
+        moof = data.index(b"moof", draw.randrange(len(data) * 3 // 4))
+        for _ in range(draw.choice([1, 4, 40])):
+            data[moof + draw.randrange(400)] = draw.choice([0, 1, 0x7F, 0x80, 0xFF])
+        index(bytes(data))
+
+
+def test_heads_of_fragments_are_read_and_nothing_between_them(tmp_path: Path) -> None:
+    arguments = ("-c:v", "rawvideo", *AAC.split(), "-movflags", "empty_moov", "-frag_duration", 1_000_000)
+    video = clips.clip(tmp_path / "a.mov", *arguments, rate=22050, seconds=60, video=True)
+
+    def bytes_read(index_seconds: float) -> int:
+        with Counted(video) as source:
+            child.extract(
+                source, io.BytesIO(), None, copy=False, on_indexed=lambda _: [(0, None)], index_seconds=index_seconds
+            )
+            return source.read_bytes
+
+    assert bytes_read(30) < video.stat().st_size / 3
+    extracting = bytes_read(math.inf)
+    assert bytes_read(10_000) < extracting + 400_000, "a short file is not read twice"
+
+
+class Counted(io.FileIO):
+    """A file that counts the bytes that are read."""
+
+    read_bytes = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.read_bytes += len(data or b"")
+        return data or b""
 
 
 @pytest.mark.parametrize("title", EDITS)

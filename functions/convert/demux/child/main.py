@@ -24,8 +24,8 @@ from functions.convert.demux.child import matroska, opus_links, protection, vide
 from functions.convert.demux.child.clusters import ClusterExcerpts
 from functions.convert.demux.child.declared import Declared, read_declared
 from functions.convert.demux.child.demuxer import BROADCASTS, Demuxer, NotCopyable, copy_frames, is_default
+from functions.convert.demux.child.mp4 import fragments, writer
 from functions.convert.demux.child.mp4 import movie as mp4
-from functions.convert.demux.child.mp4 import writer
 from functions.convert.demux.child.mp4.boxes import Outline, TruncatedFile, outline
 from functions.convert.demux.child.mp4.excerpts import Excerpts
 from functions.convert.demux.child.pictures import is_picture
@@ -108,6 +108,10 @@ MEASURING = ("ogg", "nut")
 #: Seconds by which pictures may be before the sound of the same time in a broadcast: a second by the standard (ISO/IEC
 #: 13818-1, 2.4.2.6), more in some files. If the file is cut off, that is no silence at its end.
 _MAX_AHEAD = 2.0
+#: libavcodec's names for PCM, with the bits of a sample; if there are none, it has 8.
+_PCM = re.compile(r"pcm_(?:[suf](\d+)(?:be|le)?|alaw|mulaw)")
+#: Samples of PCM in a mov of which libav makes a packet, at most.
+_GROUPED = 1024
 #: Demuxers of containers whose length may count from 0 on a clock that starts later.
 COUNTING_FROM_ZERO = ("mov,", "matroska,", "asf", "avi")
 
@@ -118,6 +122,16 @@ class Extracted:
 
     report: TrackReport
     cover: bytes
+
+
+class _Wanted(NamedTuple):
+    """The track that is to be indexed, if that is worthwhile; as the arguments of ``extract``."""
+
+    target: IO[bytes]
+    number: int | None
+    copy: bool
+    on_indexed: Callable[[Extracted], Ranges]
+    seconds: float
 
 
 class _File(NamedTuple):
@@ -161,11 +175,12 @@ def extract(
     """
     with contextlib.suppress(UnsupportedLayout):
         return _extract_by_tables(source, target, number, copy, on_begun, on_indexed, index_seconds)
-    # Damage may claim times and rates that cannot be computed with.
-    with contextlib.suppress(UnsupportedLayout, ArithmeticError):
-        segment = None if math.isinf(index_seconds) else matroska.parse(source)
-        if segment is not None and segment.seconds >= index_seconds:
-            return _index_clusters(segment, target, number, copy, on_indexed, index_seconds)
+    if not math.isinf(index_seconds):
+        wanted = _Wanted(target, number, copy, on_indexed, index_seconds)
+        for index in (_index_samples, _index_fragments, _index_clusters):
+            # Damage may claim times and rates that cannot be computed with.
+            with contextlib.suppress(UnsupportedLayout, ArithmeticError):
+                return index(source, wanted)
     found = _extract_by_libav(source, target, number, copy)
     if isinstance(found, Extracted):
         if found.report.codec == "opus" and found.report.errors:
@@ -344,17 +359,8 @@ def _extract_by_tables(
     demuxer = Demuxer(container, streams[number or 0])
     for _ in demuxer:
         pass
-    timeline = movie.timeline()
-    report = replace(
-        _report(container, demuxer, "mov", timeline.pause, read_values(source, size)),
-        duration=timeline.duration,
-        packets=movie.packets,
-        gaps=timeline.gaps,
-        lead=_credible(timeline.lead),
-        tail=_credible(timeline.tail),
-        start=_credible(timeline.pause),
-        track=number or 0,
-    )
+    values = read_values(source, size)
+    report = replace(_report_by_tables(container, demuxer, movie, values), packets=movie.packets, track=number or 0)
     cover = _cover(demuxer)
     if copy and report.codec == "mp3":
         if demuxer.skipped or demuxer.errors:
@@ -375,6 +381,28 @@ def _extract_by_tables(
             raise EOFError("the source is shorter than it was") from error
     target.flush()
     return Extracted(report, cover)
+
+
+def _report_by_tables(
+    container: "av.container.InputContainer", demuxer: Demuxer, movie: mp4.Movie, values: Mapping[str, str]
+) -> TrackReport:
+    """Reports a track of which only the first packets were read; what the report says of the others is in the tables.
+
+    Args:
+        container: the beginning of the file.
+        demuxer: the track's packets in it.
+        movie: the file.
+        values: tags that libavformat does not give.
+    """
+    timeline = movie.timeline()
+    return replace(
+        _report(container, demuxer, "mov", timeline.pause, values),
+        duration=timeline.duration,
+        gaps=timeline.gaps,
+        lead=_credible(timeline.lead),
+        tail=_credible(timeline.tail),
+        start=_credible(timeline.pause),
+    )
 
 
 def _index_tables(
@@ -401,59 +429,133 @@ def _index_tables(
     return True
 
 
-def _index_clusters(
-    segment: matroska.Segment,
-    target: IO[bytes],
-    number: int | None,
-    copy: bool,
-    on_indexed: Callable[[Extracted], Ranges],
-    index_seconds: float,
-) -> Extracted:
+def _index_samples(source: io.RawIOBase, wanted: _Wanted) -> Extracted:
+    """Writes recipes for excerpts of a track of PCM in a mov.
+
+    Raises:
+        UnsupportedLayout: the track is to be extracted.
+    """
+    size = source.seek(0, os.SEEK_END)
+    movie = mp4.parse_samples(source, size, wanted.number or 0)
+    if movie.timeline().duration < wanted.seconds or (wanted.number is None and not movie.is_default):
+        raise UnsupportedLayout
+    container, chosen = _open_ends(movie.beginning(), wanted)
+    demuxer = Demuxer(container, container.streams.audio[chosen])
+    first = max((packet.size for packet in demuxer), default=0)
+    codec = _PCM.fullmatch(_codec(demuxer.stream))
+    if chosen != (wanted.number or 0) or codec is None:
+        raise UnsupportedLayout
+    size_of_one = int(codec[1] or 8) // 8 * demuxer.channels
+    excerpts = Excerpts.of_samples(movie, demuxer.rate, size_of_one)
+    if first != size_of_one * min(excerpts.packets.first_chunk, _GROUPED):
+        raise UnsupportedLayout
+    report = _report_by_tables(container, demuxer, movie, read_values(source, size))
+    report = replace(report, packets=math.ceil(movie.packets * size_of_one / first), track=chosen)
+    return _index(Extracted(report, _cover(demuxer)), wanted, excerpts.write)
+
+
+def _index_fragments(source: io.RawIOBase, wanted: _Wanted) -> Extracted:
+    """Writes recipes for excerpts of a track in a fragmented mp4.
+
+    Raises:
+        UnsupportedLayout: the track is to be extracted.
+    """
+    size = source.seek(0, os.SEEK_END)
+    found = fragments.parse(source, size, wanted.number or 0, wanted.seconds)
+    if found.seconds < wanted.seconds or (wanted.number is None and not found.movie.is_default):
+        raise UnsupportedLayout
+    container, chosen = _open_ends(found.ends, wanted)
+    stream = container.streams.audio[chosen]
+    demuxer = Demuxer(container, stream)
+    for _ in demuxer:
+        pass
+    if chosen != (wanted.number or 0) or demuxer.errors or demuxer.ends_early or len(demuxer.gaps) != 1:
+        raise UnsupportedLayout
+    demuxer.gaps.clear()  # it is where nothing was read
+    config = bytes(stream.codec_context.extradata or b"")
+    excerpts = Excerpts.of_fragments(found, _codec(stream), demuxer.rate, config, demuxer.skipped)
+    claimed = float((stream.duration or 0) * (stream.time_base or 0))
+    missing = min(_missing(container, demuxer, Declared(), size), max(claimed - found.seconds, 0.0))
+    report = _report_of_ends(container, demuxer, "mov", missing, read_values(source, size))
+    report = replace(report, duration=found.seconds, packets=found.packets.count, track=chosen)
+    return _index(Extracted(report, _cover(demuxer)), wanted, excerpts.write)
+
+
+def _index_clusters(source: io.RawIOBase, wanted: _Wanted) -> Extracted:
     """Writes recipes for excerpts of a track in Matroska.
+
+    Raises:
+        UnsupportedLayout: the track is to be extracted.
+    """
+    segment = matroska.parse(source)
+    if segment.seconds < wanted.seconds:
+        raise UnsupportedLayout
+    file = segment.without_middle()
+    container, chosen = _open_ends(file, wanted)
+    stream = container.streams.audio[chosen]
+    demuxer = Demuxer(container, stream)
+    excerpts = ClusterExcerpts.of(segment, demuxer, _codec(stream), chosen)
+    missing = _missing(container, demuxer, Declared(), file.size)
+    report = _report_of_ends(container, demuxer, "matroska", missing, {})
+    packets = excerpts.packets_in(demuxer.duration)
+    report = replace(report, packets=packets, track=chosen, starts=excerpts.starts())
+    if report.duration < wanted.seconds:
+        raise UnsupportedLayout
+    return _index(Extracted(report, _cover(demuxer)), wanted, excerpts.write)
+
+
+def _open_ends(file: io.RawIOBase, wanted: _Wanted) -> "tuple[av.container.InputContainer, int]":
+    """Opens a file of which only the first and the last seconds are read; returns the number of the track as well.
 
     Raises:
         UnsupportedLayout: the track is to be extracted.
     """
     import av.error
 
-    file = segment.without_middle()
     try:
         container = _open(file)
     except av.error.FFmpegError as error:
         raise UnsupportedLayout from error
     streams = container.streams.audio
-    if (number or 0) >= len(streams):
+    if (wanted.number or 0) >= len(streams):
         raise UnsupportedLayout
-    chosen = _by_preference(streams)[0] if number is None else number
+    chosen = _by_preference(streams)[0] if wanted.number is None else wanted.number
     stream = streams[chosen]
     # PyAV creates no context without a decoder, whatever its types say.
     if getattr(stream, "codec_context", None) is None or protection.is_protected(file, container, stream):
         raise UnsupportedLayout
-    if copy and _codec(stream) == "mp3":
+    if wanted.copy and _codec(stream) == "mp3":
         raise UnsupportedLayout  # its frames are copied, all of them
-    demuxer = Demuxer(container, stream)
-    excerpts = ClusterExcerpts.of(segment, demuxer, _codec(stream), chosen)
-    duration = demuxer.duration
-    missing = _missing(container, demuxer, Declared(), file.size)
+    return container, chosen
+
+
+def _report_of_ends(
+    container: "av.container.InputContainer", demuxer: Demuxer, name: str, missing: float, values: Mapping[str, str]
+) -> TrackReport:
+    """Reports a track of which only the first and the last seconds were read."""
     lead, tail = _surroundings(container, demuxer)
-    report = replace(
-        _report(container, demuxer, "matroska"),
-        packets=excerpts.packets_in(duration),
+    return replace(
+        _report(container, demuxer, name, values=values),
         missing=_credible(missing),
         lead=_credible(lead),
         tail=0.0 if missing > 1.0 else _credible(tail),
         start=_credible(demuxer.start),
-        track=chosen,
-        starts=excerpts.starts(),
     )
-    extracted = Extracted(report, _cover(demuxer))
-    if report.duration < index_seconds or not (ranges := on_indexed(extracted)):
+
+
+def _index(extracted: Extracted, wanted: _Wanted, write: Callable[[Ranges, IO[bytes]], None]) -> Extracted:
+    """Offers a track and writes the recipes that are asked for.
+
+    Raises:
+        UnsupportedLayout: the track is to be extracted.
+    """
+    if not (ranges := wanted.on_indexed(extracted)):
         raise UnsupportedLayout
-    target.seek(0)
-    target.truncate()
-    excerpts.write(ranges, target)
-    target.flush()
-    return replace(extracted, report=replace(report, indexed=True))
+    wanted.target.seek(0)
+    wanted.target.truncate()
+    write(ranges, wanted.target)
+    wanted.target.flush()
+    return replace(extracted, report=replace(extracted.report, indexed=True))
 
 
 def _unknown(source: io.RawIOBase, target: IO[bytes], report: FaultReport) -> FaultReport:

@@ -112,9 +112,9 @@ class BoxReader:
 
         return chain.from_iterable(blocks())
 
-    def boxes(self, start: int, end: int) -> Iterator[Box]:
-        """Reads the headers of the boxes between two offsets."""
-        for _ in range(MAX_BOXES):
+    def boxes(self, start: int, end: int, limit: int = MAX_BOXES) -> Iterator[Box]:
+        """Reads the headers of the boxes between two offsets, which must not be more than ``limit``."""
+        for _ in range(limit):
             if start + 8 > end:
                 return
             size = self.number(start)

@@ -1,4 +1,4 @@
-"""Writes recipes for excerpts of an mp4 or mov (``seek.recipe``), from the file's tables alone.
+"""Writes recipes for excerpts of an mp4 or mov (``seek.recipe``), from the file's tables or the heads of its fragments.
 
 An excerpt is an mp4 with one track: the packets from a little before the wanted samples to a little after them. Which
 sample it begins with follows from the table of the packets' lengths, and from where the edit list begins. An excerpt
@@ -8,17 +8,18 @@ has an edit list only to end where the track does.
 import io
 import struct
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import IO, Final, Self
 
 from functions.convert.demux.child.mp4 import aac
 from functions.convert.demux.child.mp4.boxes import Box, Parts, gapless_tags, size_of, wrap, write_parts
+from functions.convert.demux.child.mp4.fragments import Fragments
 from functions.convert.demux.child.mp4.movie import CHUNK_TABLES, Movie
+from functions.convert.demux.child.mp4.packets import Packets, Sizes
 from functions.convert.errors import UnsupportedLayout
-from functions.convert.seek.recipe import Recipe, Spans
+from functions.convert.seek.recipe import MAX_RECIPE, Recipe, Spans
 from functions.mp3.frame import HEADER_SIZE, parse_header
 
 #: Packets that are indexed, at most; of each, four bytes are kept. That is 100 hours of AAC.
@@ -75,18 +76,14 @@ class Excerpts:
     Attributes:
         movie: the file.
         times: of the packets.
-        sizes: of the packets, in bytes.
-        offsets: of the chunks, in the file.
-        firsts: number of the first packet of each chunk.
+        packets: of the track.
         warmup: packets before the wanted samples.
         drawing: a packet that makes the decoder draw random numbers; empty if it never does.
     """
 
     movie: Movie
     times: Times
-    sizes: "array[int]"
-    offsets: "array[int]"
-    firsts: "array[int]"
+    packets: Packets
     warmup: int
     drawing: bytes
 
@@ -103,14 +100,59 @@ class Excerpts:
         Raises:
             UnsupportedLayout: the track's samples cannot be counted by its tables.
         """
-        if codec not in _WARMUP or movie.ticks != rate or movie.packets > _MAX_PACKETS or b"stss" in movie.tables:
+        if codec not in _WARMUP or movie.packets > _MAX_PACKETS or b"stss" in movie.tables:
             raise UnsupportedLayout
+        packets = _packets(movie, Sizes.of(movie.sizes()))
+        return cls._of(movie, _times(movie), packets, codec, rate, config)
+
+    @classmethod
+    def of_samples(cls, movie: Movie, rate: int, size: int) -> Self:
+        """Reads the tables of a track of PCM, whose excerpts can begin and end with any sample.
+
+        Args:
+            movie: the file.
+            rate: samples per second, as decoded.
+            size: of a sample of all channels, in bytes.
+
+        Raises:
+            UnsupportedLayout: the track's samples cannot be counted by its tables.
+        """
         times = _times(movie)
-        drawing = aac.drawing_packet(config) if codec == "aac" else b""
-        offsets, firsts, sizes = _chunks(movie)
-        if times.length != _packet_samples(movie, codec, config, offsets[bisect_right(firsts, 0) - 1]):
+        if movie.ticks != rate or times.length != 1 or size < 1:
             raise UnsupportedLayout
-        return cls(movie, times, sizes, offsets, firsts, _WARMUP[codec], drawing)
+        packets = _packets(movie, Sizes.repeated(size, movie.packets))
+        return cls(movie, replace(times, end=None), packets, 0, b"")
+
+    @classmethod
+    def of_fragments(cls, fragments: Fragments, codec: str, rate: int, config: bytes, skipped: int) -> Self:
+        """Reads a track of a fragmented file.
+
+        libav plays all packets of it to their end, whatever length the last one declares.
+
+        Args:
+            fragments: the track.
+            codec: libavcodec's name for its codec.
+            rate: samples per second, as decoded.
+            config: the decoder's configuration.
+            skipped: samples before the first one that is played.
+
+        Raises:
+            UnsupportedLayout: the track's samples cannot be counted.
+        """
+        if any(_ITUNES_GAPLESS in tags for tags in _tags(fragments.movie)):
+            raise UnsupportedLayout
+        packets = fragments.packets
+        times = Times(fragments.length, (), skipped, None, packets.count)
+        return cls._of(fragments.movie, times, packets, codec, rate, config)
+
+    @classmethod
+    def _of(cls, movie: Movie, times: Times, packets: Packets, codec: str, rate: int, config: bytes) -> Self:
+        if codec not in _WARMUP or movie.ticks != rate:
+            raise UnsupportedLayout
+        drawing = aac.drawing_packet(config) if codec == "aac" else b""
+        if times.length != _packet_samples(movie, codec, config, packets.start):
+            raise UnsupportedLayout
+        return cls(movie, times, packets, _WARMUP[codec], drawing)
 
     def write(self, ranges: Iterable[tuple[int, int | None]], target: IO[bytes]) -> None:
         """Writes a recipe for each range of samples; if the decoder may draw random numbers, that of a sample first.
@@ -119,11 +161,16 @@ class Excerpts:
             ranges: the first sample and the one after the last, None for the end; counted from the first one that is
                 played.
             target: the new file.
+
+        Raises:
+            UnsupportedLayout: there is nothing in a range, or it consists of too many parts.
         """
-        if self.drawing:
-            target.write(self._sample().to_bytes())
-        for start, end in ranges:
-            target.write(self._range(start, end).to_bytes())
+        recipes = [self._sample()] if self.drawing else []
+        for recipe in chain(recipes, (self._range(start, end) for start, end in ranges)):
+            data = recipe.to_bytes()
+            if len(data) > MAX_RECIPE:
+                raise UnsupportedLayout
+            target.write(data)
 
     def _range(self, start: int, end: int | None) -> Recipe:
         times = self.times
@@ -144,35 +191,23 @@ class Excerpts:
 
     def _recipe(self, runs: Sequence[tuple[int, int]], *, draws: bool) -> Recipe:
         """Returns the recipe for runs of packets."""
-        sizes: array[int] = array("I")
-        for first, last in runs:
-            sizes += self.sizes[first:last]
-        before = [len(self.drawing)] * _DRAWING
+        sizes = self.packets.sizes.joined(runs)
         head = self._head(sizes, runs[-1][1])
         length = self.times.length
+        drawing = b""
+        if draws:
+            before = sizes.after([len(self.drawing)] * _DRAWING)
+            drawing = self._head(before, runs[-1][1]) + self.drawing * _DRAWING
         return Recipe(
             sample=runs[0][0] * length - self.times.skipped,
             prefix=head,
-            spans=Spans.of(span for run in runs for span in self._spans(*run)),
-            drawing=self._head(array("I", before) + sizes, runs[-1][1]) + self.drawing * _DRAWING if draws else b"",
+            spans=Spans.of(span for run in runs for span in self.packets.spans(*run)),
+            drawing=drawing,
             drawn=_DRAWING * length if draws else 0,
             warmup=self.warmup * length if draws else 0,
         )
 
-    def _spans(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """Yields offset and size of the parts of the file that contain the packets from ``first`` up to ``last``."""
-        chunk = bisect_right(self.firsts, first) - 1
-        at = self.firsts[chunk]
-        while at < last:
-            following = self.firsts[chunk + 1] if chunk + 1 < len(self.firsts) else self.movie.packets
-            begin = max(at, first)
-            skipped = sum(self.sizes[at:begin])
-            if size := sum(self.sizes[begin : min(following, last)]):
-                yield self.offsets[chunk] + skipped, size
-            at = following
-            chunk += 1
-
-    def _head(self, sizes: "array[int]", last: int) -> bytes:
+    def _head(self, sizes: Sizes, last: int) -> bytes:
         """Returns what precedes the packets of an excerpt in its file.
 
         Args:
@@ -183,10 +218,10 @@ class Excerpts:
         end = None
         if last == times.played and times.end is not None:
             # It ends where the track does: the edit list may end within the last packet.
-            end = times.end + (len(sizes) - last) * times.length
-        tables = _Tables(sizes, times.length, times.lasts if last == self.movie.packets else ())
+            end = times.end + (sizes.count - last) * times.length
+        tables = _Tables(sizes, times.length, times.lasts if last == self.packets.count else ())
         ftyp: Parts = [(self.movie.ftyp.start, self.movie.ftyp.end)]
-        mdat = struct.pack(">I4sQ", 1, b"mdat", 16 + sum(sizes))
+        mdat = struct.pack(">I4sQ", 1, b"mdat", 16 + sizes.total(0, sizes.count))
         offset = size_of(ftyp) + size_of(self._moov(tables, end, 0)) + len(mdat)
         parts = [*ftyp, *self._moov(tables, end, offset), mdat]
         if sum(end - start for start, end in (part for part in parts if isinstance(part, tuple))) > _MAX_BOXES:
@@ -237,24 +272,22 @@ class Excerpts:
 class _Tables:
     """The tables of an excerpt: the sizes of its packets, their length, and those of the last ones."""
 
-    sizes: "array[int]"
+    sizes: Sizes
     length: int
     lasts: tuple[int, ...]
 
     @property
     def duration(self) -> int:
         """The length of all packets."""
-        return (len(self.sizes) - len(self.lasts)) * self.length + sum(self.lasts)
+        return (self.sizes.count - len(self.lasts)) * self.length + sum(self.lasts)
 
     def boxes(self, offset: int) -> Parts:
         """Returns the boxes for one chunk at an offset."""
-        count = len(self.sizes)
+        count = self.sizes.count
         runs = [(count - len(self.lasts), self.length), *((1, length) for length in self.lasts)]
-        sizes = self.sizes[:]
-        sizes.byteswap()
         return [
             *wrap(b"stts", [struct.pack(">II", 0, len(runs)), *(struct.pack(">II", *run) for run in runs)]),
-            *wrap(b"stsz", [struct.pack(">III", 0, 0, count), sizes.tobytes()]),
+            *self.sizes.box(),
             *wrap(b"stsc", [struct.pack(">IIIII", 0, 1, 1, count, 1)]),
             *wrap(b"stco", [struct.pack(">III", 0, 1, offset)]),
         ]
@@ -328,13 +361,16 @@ def _tags(movie: Movie) -> Iterator[bytes]:
                 yield part if isinstance(part, bytes) else b"".join(movie.reader.chunks(*part))
 
 
-def _chunks(movie: Movie) -> "tuple[array[int], array[int], array[int]]":
-    """Returns the chunks' offsets and first packets, and the packets' sizes.
+def _packets(movie: Movie, sizes: Sizes) -> Packets:
+    """Returns the packets by the tables.
+
+    Args:
+        movie: the file.
+        sizes: of the packets.
 
     Raises:
         UnsupportedLayout: a chunk is outside the file, or the chunks do not contain all packets.
     """
-    sizes = array("I", movie.sizes())
     offsets = array("Q")
     firsts = array("I")
     packets = 0
@@ -344,8 +380,8 @@ def _chunks(movie: Movie) -> "tuple[array[int], array[int], array[int]]":
         offsets.append(offset)
         firsts.append(packets)
         packets += count
-        if packets > len(sizes) or offset + sum(sizes[packets - count : packets]) > movie.reader.size:
+        if packets > sizes.count or offset + sizes.total(packets - count, packets) > movie.reader.size:
             raise UnsupportedLayout
     if packets != movie.packets:
         raise UnsupportedLayout
-    return offsets, firsts, sizes
+    return Packets(sizes, offsets, firsts)

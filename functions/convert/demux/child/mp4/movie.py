@@ -22,10 +22,12 @@ from functions.convert.gaps import MAX_GAPS, MIN_GAP, Gap, add_gap, total
 _SHOWN_PACKETS = 16
 #: A week of the shortest packets.
 _MAX_PACKETS = 1 << 28
+#: A day of samples at 48 kHz.
+_MAX_SAMPLES = 24 * 3600 * 48_000
 #: Different lengths of packets that are counted to find the usual one.
 _MAX_LENGTHS = 1000
-#: Boxes on the top level of the file; a file with more is left to libav.
-_MAX_TOP_BOXES = 64
+#: Boxes on the top level of the file, without fragments; a file with more is left to libav.
+MAX_TOP_BOXES = 64
 #: The tables that say where the chunks are.
 CHUNK_TABLES = {b"stsc", b"stco", b"co64"}
 #: Boxes of stbl that are allowed beside these, and copied unchanged.
@@ -79,9 +81,9 @@ class Movie:
     def timeline(self) -> Timeline:
         """Returns when the track's sound is played, by the edit list, or by all packets if there is none."""
         gaps, duration = self._shown()
-        played = [trak for trak in self.traks if _handler(self.reader, trak) in (b"soun", b"vide")]
+        played = [trak for trak in self.traks if handler(self.reader, trak) in (b"soun", b"vide")]
         pause = self._pause(self.trak)
-        end = max(self._end(trak) for trak in played)
+        end = max((self._end(trak) for trak in played if trak != self.trak), default=0.0)
         return Timeline(
             duration=duration,
             gaps=gaps,
@@ -145,6 +147,13 @@ class Movie:
                 pauses += [(start + usual, start + length) for start in islice(starts, MAX_GAPS - len(pauses))]
             at += count * length
         return pauses, at
+
+    @property
+    def has_single_samples(self) -> bool:
+        """Whether each packet is one sample, and all have the same size: PCM."""
+        stts = self.tables[b"stts"].body
+        is_single = self.reader.number(stts + 4) == self.reader.number(stts + 12) == 1
+        return is_single and self.reader.number(self.tables[b"stsz"].body + 4) > 0
 
     @property
     def is_default(self) -> bool:
@@ -238,7 +247,7 @@ class Movie:
         reader = self.reader
         patches: dict[int, bytes] = {}
         for trak in self.traks:
-            if trak != self.trak and _handler(reader, trak) not in (b"soun", b"vide"):
+            if trak != self.trak and handler(reader, trak) not in (b"soun", b"vide"):
                 continue  # chapters
             hidden = [box for box in reader.children(trak) if box.kind == b"edts"]
             for box in reader.children(reader.find(trak, b"mdia", b"minf", b"stbl")):
@@ -259,15 +268,45 @@ def parse(source: io.RawIOBase, size: int, number: int) -> Movie:
     Raises:
         UnsupportedLayout: it is not an mp4, has no such track, or one that cannot be extracted here: use libav.
     """
-    movie = _outlined(source, size, number)
-    if movie.ftyp.kind != b"ftyp":
+    movie = _with_tables(source, size, number)
+    if movie.has_single_samples:
+        raise UnsupportedLayout  # libav groups them into packets as it likes
+    return movie
+
+
+def parse_samples(source: io.RawIOBase, size: int, number: int) -> Movie:
+    """Reads the boxes of a file with PCM, whose tables have an entry for each chunk and none for each sample.
+
+    Args:
+        source: the file.
+        size: bytes of it.
+        number: which audio track, from 0.
+
+    Raises:
+        UnsupportedLayout: it is something else.
+    """
+    movie = _with_tables(source, size, number)
+    if not movie.has_single_samples:
         raise UnsupportedLayout
+    return movie
+
+
+def _with_tables(source: io.RawIOBase, size: int, number: int) -> Movie:
+    movie = _outlined(source, size, number)
     reader = movie.reader
-    dref = reader.find(movie.trak, b"mdia", b"minf", b"dinf", b"dref")
-    if reader.number(dref.body + 4) != 1 or not reader.number(dref.body + 16) & 1:
-        raise UnsupportedLayout  # the audio is in another file
-    tables = _tables(reader, movie.trak)
-    return replace(movie, tables=tables, packets=_packets(reader, tables))
+    if movie.ftyp.kind != b"ftyp" or not is_here(reader, movie.trak):
+        raise UnsupportedLayout
+    tables = tables_of(reader, movie.trak)
+    movie = replace(movie, tables=tables, packets=_packets(reader, tables))
+    if movie.packets > (_MAX_SAMPLES if movie.has_single_samples else _MAX_PACKETS):
+        raise UnsupportedLayout
+    return movie
+
+
+def is_here(reader: BoxReader, trak: Box) -> bool:
+    """Returns whether the audio of a track is in the same file."""
+    dref = reader.find(trak, b"mdia", b"minf", b"dinf", b"dref")
+    return reader.number(dref.body + 4) == 1 and bool(reader.number(dref.body + 16) & 1)
 
 
 def pauses(source: io.RawIOBase, size: int, number: int) -> list[tuple[float, float]]:
@@ -296,22 +335,43 @@ def _outlined(source: io.RawIOBase, size: int, number: int) -> Movie:
         UnsupportedLayout: it is not an mp4, is fragmented, or has no such track.
     """
     reader = BoxReader(source, size)
-    top = list(islice(reader.boxes(0, size), _MAX_TOP_BOXES))
+    top = list(islice(reader.boxes(0, size), MAX_TOP_BOXES))
     kinds = [box.kind for box in top]
-    if kinds.count(b"moov") != 1 or b"moof" in kinds or len(top) == _MAX_TOP_BOXES:
+    if kinds.count(b"moov") != 1 or b"moof" in kinds or len(top) == MAX_TOP_BOXES:
         raise UnsupportedLayout
-    moov = top[kinds.index(b"moov")]
+    return describe(reader, top[0], top[kinds.index(b"moov")], number, fragmented=False)
+
+
+def describe(reader: BoxReader, ftyp: Box, moov: Box, number: int, *, fragmented: bool) -> Movie:
+    """Returns a file by its ``moov`` box, without the tables of the track.
+
+    Args:
+        reader: the file.
+        ftyp: its first box.
+        moov: the box.
+        number: which audio track, from 0.
+        fragmented: whether the box must announce fragments; otherwise it must not.
+
+    Raises:
+        UnsupportedLayout: there is no such track, or the box is different.
+    """
     children = list(reader.children(moov))
-    if {box.kind for box in children} & {b"mvex", b"cmov"}:
+    kinds = {box.kind for box in children}
+    if b"cmov" in kinds or (b"mvex" in kinds) != fragmented:
         raise UnsupportedLayout
     traks = tuple(box for box in children if box.kind == b"trak")
-    audios = [box for box in traks if _handler(reader, box) == b"soun"]
+    audios = [box for box in traks if handler(reader, box) == b"soun"]
     if number >= len(audios):
         raise UnsupportedLayout
-    return Movie(reader, top[0], moov, traks, audios[number], {}, 0, len(audios))
+    return Movie(reader, ftyp, moov, traks, audios[number], {}, 0, len(audios))
 
 
-def _tables(reader: BoxReader, trak: Box) -> dict[bytes, Box]:
+def tables_of(reader: BoxReader, trak: Box) -> dict[bytes, Box]:
+    """Returns the tables of a track by their kind.
+
+    Raises:
+        UnsupportedLayout: one of them is missing, is there twice, or is unusual.
+    """
     tables: dict[bytes, Box] = {}
     for box in reader.children(reader.find(trak, b"mdia", b"minf", b"stbl")):
         if box.kind in tables and box.kind not in (b"sgpd", b"sbgp", b"free"):
@@ -330,7 +390,7 @@ def _packets(reader: BoxReader, tables: dict[bytes, Box]) -> int:
     entry = tables[b"stsd"].body + 8
     count = reader.number(stsz.body + 8)
     if (
-        not 0 < count <= _MAX_PACKETS
+        not count
         or (not reader.number(stsz.body + 4) and count > (stsz.end - stsz.body - 12) // 4)
         or reader.number(entry - 4) != 1
         or reader.read_at(entry + 4, 4) in protection.ENTRIES
@@ -342,8 +402,6 @@ def _packets(reader: BoxReader, tables: dict[bytes, Box]) -> int:
     stts = tables[b"stts"].body
     if sum(islice(reader.numbers(stts + 8, 2 * reader.number(stts + 4)), 0, None, 2)) != count:
         raise UnsupportedLayout
-    if reader.number(stts + 4) == reader.number(stts + 12) == 1:
-        raise UnsupportedLayout  # single samples, PCM, which libav groups into packets as it likes
     return count
 
 
@@ -357,5 +415,6 @@ def _entries_for(wanted: int, counts: Iterable[int]) -> tuple[int, int]:
     raise UnsupportedLayout
 
 
-def _handler(reader: BoxReader, trak: Box) -> bytes:
+def handler(reader: BoxReader, trak: Box) -> bytes:
+    """Returns the kind of a track: ``soun``, ``vide``, or another."""
     return reader.read_at(reader.find(trak, b"mdia", b"hdlr").body + 8, 4)
