@@ -34,7 +34,9 @@ SEED = os.environ.get("MP3BURST_FUZZ_SEED", "mp3burst")
 #: Files of earlier runs, by seed and number, that became a fraction without a warning, or were refused.
 FOUND = {
     ("mp3burst", 418),  # Matroska: no length but in a tag
+    ("mp3burst", 493),  # AVI: a complete file whose second half is damaged
     ("mp3burst", 615),  # ASF: pauses of less than a quarter of a second each
+    ("mp3burst", 1045),  # DV: two pauses, each shorter than a quarter of a second or than half of the file
     ("mp3burst", 2312),  # SWF: a stream that begins in the middle
     ("mp3burst", 2499),  # Matroska: pictures that go on after the sound
     ("mp3burst", 4323),  # ASF: an end that libav does not read

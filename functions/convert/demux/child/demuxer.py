@@ -122,9 +122,20 @@ class Demuxer:
     @property
     def duration(self) -> float:
         """Seconds of audio: the sum of the packets' lengths where these are exact, otherwise their span."""
-        exact = self.stream.time_base is not None and self.stream.time_base <= Fraction(1, 8000)
-        span = max(self._end - (self._first or 0.0) - total(self.gaps), 0.0)
-        return self._summed if exact or not span else span
+        span = self._span()
+        return self._summed if self._is_exact() or not span else span
+
+    @property
+    def pauses(self) -> float:
+        """Seconds of all pauses that are too short for gaps; 0 where rounded times look like pauses."""
+        return max(self._span() - self._summed, 0.0) if self._is_exact() and self.clock_holds else 0.0
+
+    def _is_exact(self) -> bool:
+        return self.stream.time_base is not None and self.stream.time_base <= Fraction(1, 8000)
+
+    def _span(self) -> float:
+        """Returns the seconds from the first packet to the end of the last one, without gaps."""
+        return max(self._end - (self._first or 0.0) - total(self.gaps), 0.0)
 
     @property
     def edited(self) -> bool:
