@@ -7,6 +7,7 @@ them if they do not match the file. Ogg: a page has its own size.
 import io
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 #: Sizes that programs write that cannot return to the header, and the rest of what they have written by then.
@@ -53,7 +54,7 @@ def read_declared(source: io.RawIOBase) -> Declared:
     if head[:16] == _W64_RIFF:
         size = int.from_bytes(head[16:24], "little")
         return Declared(size if size <= _MAX_SIZE else 0)
-    return _asf(source, head) if head[:16] == _ASF_HEADER else Declared()
+    return _asf(source)
 
 
 def read_at(source: io.RawIOBase, offset: int, size: int) -> bytes:
@@ -114,19 +115,27 @@ def _ogg_size(source: io.RawIOBase) -> int:
     return start + at + 27 + tail[at + 26] + sum(segments)
 
 
-def _asf(source: io.RawIOBase, head: bytes) -> Declared:
+def asf_objects(source: io.RawIOBase) -> Iterator[tuple[bytes, int, int]]:
+    """Yields the GUIDs, offsets and sizes of the objects in the header of an ASF; none of another file."""
+    head = read_at(source, 0, 30)
+    if head[:16] != _ASF_HEADER:
+        return
     offset = 30  # after the GUID, size and number of objects of the header
     end = min(int.from_bytes(head[16:24], "little"), offset + (1 << 20))
     for _ in range(_MAX_CHUNKS):
-        if offset + 24 > end:
-            break
+        start = read_at(source, offset, 24)
+        size = int.from_bytes(start[16:], "little")
+        if offset + 24 > end or size < 24:
+            return
+        yield start[:16], offset, size
+        offset += size
+
+
+def _asf(source: io.RawIOBase) -> Declared:
+    for kind, offset, _ in asf_objects(source):
         part = read_at(source, offset, 104)
-        size = int.from_bytes(part[16:24], "little")
-        if part[:16] == _ASF_PROPERTIES and len(part) == 104:
+        if kind == _ASF_PROPERTIES and len(part) == 104:
             # 3.2: file size, creation date, packets, play duration (100 ns), send duration, preroll (ms), flags
             bytes_, _, _, duration, _, preroll, flags = struct.unpack_from("<QQQQQQI", part, 40)
             return Declared() if flags & 1 else Declared(bytes_, max(duration / 1e7 - preroll / 1e3, 0.0))
-        if size < 24:
-            break
-        offset += size
     return Declared()

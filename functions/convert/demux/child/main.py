@@ -618,7 +618,7 @@ def _report(
         discarded=demuxer.discarded,
         duration=demuxer.duration,
         missing=0.0,
-        tags=_limited({**_tags(container, stream), **(values or {})}),
+        tags=_limited(_merged([values or {}, _tags(container, stream)])),
         chapters=_chapters(container, demuxer, pause),
         ambisonic=stream.layout.name.startswith("ambisonic"),
         unicode=container.format.name.partition(",")[0] in _UNICODE,
@@ -666,7 +666,7 @@ def _tags(container: "av.container.InputContainer", stream: "av.audio.stream.Aud
     return _merged([container.metadata, tags])
 
 
-def _merged(sources: list[dict[str, str]]) -> dict[str, str]:
+def _merged(sources: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Merges tags; the first source that has a name counts, whatever its case."""
     merged: dict[str, str] = {}
     names: set[str] = set()
