@@ -84,6 +84,21 @@ def test_only_what_the_edit_list_shows_is_heard(
     video = tmp_path / name
     clips.run("-f", "lavfi", "-i", STEPS, "-c:a", codec, video)
     video.write_bytes(with_edits(video.read_bytes(), edits))
+    assert_heard(video, edits, heard, tmp_path)
+
+
+def test_only_that_is_heard_of_a_track_that_is_not_enabled(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    clips.run("-f", "lavfi", "-i", STEPS, "-c:a", "aac", video)
+    edits, heard = EDITS["reordered"]
+    enabled, disabled = b"tkhd\0\0\0\3", b"tkhd\0\0\0\2"
+    data = with_edits(video.read_bytes(), edits)
+    assert data.count(enabled) == 1
+    video.write_bytes(data.replace(enabled, disabled))
+    assert_heard(video, edits, heard, tmp_path)
+
+
+def assert_heard(video: Path, edits: list[tuple[float, float]], heard: list[int], tmp_path: Path) -> None:
     result, mp3 = convert(video, tmp_path, Options(bitrate=192))
     shown = [length for length, start in edits if start != PAUSE]
     # libav shows the last packet of an edit as a whole: 4,096 samples at most, and only if another edit follows it.

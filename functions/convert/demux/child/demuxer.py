@@ -93,7 +93,9 @@ class Demuxer:
         stream.codec_context.thread_count = 1
         self._probes_left = _MAX_PROBED
         self._first: float | None = None  # from here on, times are seconds on the track's clock
-        # Other decoders need hidden packets to begin with, and ffmpeg drops what they decode to.
+        # Other decoders need hidden packets to begin with, and ffmpeg drops what they decode to. Between edits a track
+        # of its own cannot hide them.
+        self._shown = False
         self._forgets = stream.codec_context.name.startswith("pcm_")
         self._hidden = 0
         self._current = stream.index  # the track that packets are taken from
@@ -107,6 +109,7 @@ class Demuxer:
         self._last_start = 0.0
         self._end = 0.0
         self._summed = 0.0  # of all packets' lengths
+        self._lengths_known = True
         self._shift = 0.0  # added to times since the clock restarted
         self.gaps: list[Gap] = []
         self._gap_count = 0
@@ -127,8 +130,9 @@ class Demuxer:
 
     @property
     def pauses(self) -> float:
-        """Seconds of all pauses that are too short for gaps; 0 where rounded times look like pauses."""
-        return max(self._span() - self._summed, 0.0) if self._is_exact() and self.clock_holds else 0.0
+        """Seconds of pauses too short for gaps; 0 where rounded times or unknown lengths look like some."""
+        known = self._is_exact() and self._lengths_known and self.clock_holds
+        return max(self._span() - self._summed, 0.0) if known else 0.0
 
     def _is_exact(self) -> bool:
         return self.stream.time_base is not None and self.stream.time_base <= Fraction(1, 8000)
@@ -207,9 +211,10 @@ class Demuxer:
 
     def _own(self, packet: "av.packet.Packet[Any]") -> "av.packet.Packet[Any] | None":
         """Counts a packet of the track; returns it without tags, or None if it is a tag or hidden."""
-        if packet.is_discard and self._forgets:
+        if packet.is_discard and (self._forgets or self._shown):
             self._hide(packet)
             return None
+        self._shown = not packet.is_discard
         if self._pauses and self._is_paused(packet):
             return None
         self._forget_parallel()
@@ -322,6 +327,7 @@ class Demuxer:
         self._count_bytes(packet.pos, packet.size)
         self.errors += packet.is_corrupt
         self.ends_early = packet.is_corrupt
+        self._lengths_known &= bool(packet.duration)
         # libav gives no lengths to packets of tracks that it did not see when it opened the file.
         self._ticks = packet.duration or self._ticks
         if self._current != self.stream.index:
