@@ -110,12 +110,14 @@ class EncodedPiece:
     def to_json(self) -> str:
         """Returns the text for the piece's row."""
         values = {"sum": self.summary.to_json(), "errors": self.errors, "reconfigured": self.reconfigured}
-        return json.dumps({**values, "marks": self.marks} if self.marks else values)
+        # A join of the version before would ignore the marks. It cannot read such a row, and its event is repeated.
+        return json.dumps({"marked": {**values, "marks": self.marks}} if self.marks else values)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Parses the text in the piece's row."""
         values: dict[str, Any] = json.loads(text)
+        values = values.get("marked", values)
         marks = tuple(mark and Mark(*mark) for mark in values.get("marks", ()))
         return cls(PieceSummary.from_json(values["sum"]), values["errors"], values["reconfigured"], marks)
 

@@ -1,6 +1,7 @@
 """Encoders that read only their own clusters of a Matroska or WebM file make the bytes of one that reads all of it."""
 
 import io
+import json
 import random
 import re
 import tracemalloc
@@ -178,6 +179,13 @@ def test_pieces_fit_if_they_number_and_decode_alike(
     plan = Plan("matroska", 48000, 2, ("-b:a", "96k"), (), 0, (FrameRange(0, 245), FrameRange(245, None)))
     pieces = [EncodedPiece(summary, 0, reconfigured=False, marks=marks) for marks in (before, after)]
     assert distribution.pieces_fit(plan, pieces) == fit
+
+
+def test_version_before_does_not_join_pieces_whose_marks_it_ignores() -> None:
+    piece = EncodedPiece(summary_of(245), 0, reconfigured=False, marks=(Mark(5, 240), None))
+    assert EncodedPiece.from_json(piece.to_json()) == piece
+    with pytest.raises(KeyError):  # as EncodedPiece.from_json was
+        json.loads(piece.to_json())["sum"]
 
 
 def summary_of(frames: int) -> PieceSummary:
