@@ -1,7 +1,7 @@
 """Random videos, long for their pieces: many encoders, each with its own part, make the bytes of one.
 
-The gate tries a few. ``MP3BURST_EXCERPTS=300 ./scripts/test tests/unit/convert/test_many_excerpts.py`` tries 300. Each
-video follows from its number, so that a failing one can be made again.
+The gate tries a few. ``MP3BURST_EXCERPTS=300 ./scripts/test tests/unit/convert/test_many_excerpts.py`` tries 300 videos
+and 3,000 places where a decoder of Opus begins. All follow from their numbers, so that one that fails can be repeated.
 """
 
 import logging
@@ -180,3 +180,43 @@ def test_many_encoders_make_the_mp3_of_one(
     one, many = (converted(video, case.options, tmp_path / str(fanout), fanout) for fanout in (1e9, 1))
     assert many[:2] == one[:2], case
     print(case, many[2], "pieces", *(end for end in ENDS if end in caplog.text))  # noqa: T201 - pytest shows it on request
+
+
+#: ffmpeg's arguments for Opus that is all CELT.
+CELT: Final = (
+    "-b:a 96k",
+    "-b:a 64k -ac 1",
+    "-b:a 256k -frame_duration 10",
+    "-b:a 48k -frame_duration 5 -application lowdelay",
+    "-b:a 128k -frame_duration 2.5",
+    "-b:a 160k -frame_duration 60 -application audio",
+)
+CUTS: Final = 10
+#: Seconds of the sound before a range after which its encoder has to decode what the one before decodes.
+SETTLED: Final = 1.0
+
+
+@pytest.mark.parametrize("number", range(CASES))
+def test_decoders_of_opus_agree_a_second_after_they_begin(number: int, tmp_path: Path) -> None:
+    draw = random.Random(number)  # noqa: S311 - a case, not a secret
+    track = tmp_path / "a.mka"
+    sound = draw.choice([clips.MUSIC, clips.NOISE, clips.STEPS])
+    arguments = draw.choice(CELT).split()
+    clips.clip(track, "-c:a", "libopus", *arguments, sound=sound, rate=48000, seconds=6)
+    with av.open(str(track)) as container:
+        stream = container.streams.audio[0]
+        packets = [bytes(packet) for packet in container.demux(stream) if packet.size]
+        extradata = stream.codec_context.extradata
+    length = 6 / len(packets)
+
+    def decoded(start: int, end: int | None) -> list[bytes]:
+        context = av.CodecContext.create("opus", "r")
+        context.extradata = extradata
+        frames = [context.decode(av.Packet(packet)) for packet in packets[start:end]]
+        return [b"".join(bytes(plane) for frame in some for plane in frame.planes) for some in frames]
+
+    whole = decoded(0, None)
+    settled = round(SETTLED / length)
+    for cut in draw.sample(range(1, len(packets) - 2 * settled), CUTS):
+        end = cut + 2 * settled
+        assert decoded(cut, end)[settled:] == whole[cut + settled : end], (arguments, sound, cut)
