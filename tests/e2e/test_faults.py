@@ -61,7 +61,7 @@ def fault(rig: Rig, name: str, measured: Measured, doubled: int = 0, long: int =
     rig.sweep()
     done, failed, mail_count = rig.check(accepted, doubled)
     figures = f"{len(accepted)} jobs ({under_way} under way), {done} done, {failed} failed, {mail_count} mails"
-    measured(f"fault: {name:<34} {figures}, {time.monotonic() - began:.1f} s")
+    measured(f"fault: {name:<38} {figures}, {time.monotonic() - began:.1f} s")
     assert done == len(accepted)
 
 
@@ -141,15 +141,6 @@ def test_smtp_server_is_unavailable_for_a_while(rig: Rig, measured: Measured) ->
             del smtp.answers["MAIL"]
 
 
-def test_bridge_is_killed(rig: Rig, measured: Measured) -> None:
-    with fault(rig, "kill -9: bridge", measured):
-        some_done(rig)
-        bridge = rig.bridge()
-        assert bridge is not None
-        os.kill(bridge, signal.SIGKILL)
-        wait_for(lambda: rig.bridge() not in (None, bridge), "another bridge")
-
-
 def kill_at_work(rig: Rig, name: str) -> None:
     """Kills a function with SIGKILL while it is busy."""
 
@@ -160,19 +151,16 @@ def kill_at_work(rig: Rig, name: str) -> None:
     rig.kill(name)
 
 
-@pytest.mark.parametrize("name", ["convert", "notify"])
-def test_busy_function_is_killed(rig: Rig, measured: Measured, name: str) -> None:
+def test_bridge_and_busy_functions_are_killed(rig: Rig, measured: Measured) -> None:
     # At most ten mails are being sent when notify is killed, because its Trigger delivers ten events at a time.
-    with fault(rig, f"kill -9: {name}, twice", measured, doubled=20 if name == "notify" else 0):
-        for _ in range(2):
-            some_done(rig, 3)
+    with fault(rig, "kill -9: bridge, busy functions twice", measured, doubled=20, long=8):
+        bridge = rig.bridge()
+        assert bridge is not None
+        os.kill(bridge, signal.SIGKILL)
+        wait_for(lambda: rig.bridge() not in (None, bridge), "another bridge")
+        for name in ("convert", "encode", "notify") * 2:
             kill_at_work(rig, name)
-
-
-def test_functions_of_long_videos_are_killed(rig: Rig, measured: Measured) -> None:
-    with fault(rig, "kill -9: encode twice, join", measured, long=8):
-        for name in ("encode", "encode", "join"):
-            kill_at_work(rig, name)
+        kill_at_work(rig, "join")
         assert rig.installation.rows("pieces") > 0
 
 
@@ -293,7 +281,7 @@ def test_disk_of_the_media_store_is_full(small_disk: Path, tmp_path: Path, measu
     figures = (
         f"{len(accepted)} jobs ({under_way} under way), {states.count('done')} done, {states.count('failed')} failed"
     )
-    measured(f"fault: {'media disk full':<34} {figures}, {len(accepted)} mails, {time.monotonic() - began:.1f} s")
+    measured(f"fault: {'media disk full':<38} {figures}, {len(accepted)} mails, {time.monotonic() - began:.1f} s")
     assert {*states} == {"done"}
 
 
