@@ -19,8 +19,8 @@ from tests.support.servers.load import Load, job, raw_channel
 from tests.support.servers.proxy import Proxy
 from tests.support.servers.rabbitmq import RabbitMQ
 
-#: Seconds that a publish may exceed its timeout by, on a busy machine.
-SLACK = 0.3
+#: Seconds that a publish may exceed its timeout by, on a busy machine. A lost timeout would cost 10 s or more.
+SLACK = 5.0
 
 
 def failed_publish_seconds(publish: Publish, timeout: float) -> float:
@@ -35,8 +35,10 @@ def test_stopped_server_costs_only_the_timeout(rabbitmq: RabbitMQ, function: Fun
     with Bridge(rabbitmq.url, {"video": function.url}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
         rabbitmq.stop()
-        assert failed_publish_seconds(bridge.publish, 1) < 1 + SLACK
-        rabbitmq.start()
+        try:
+            assert failed_publish_seconds(bridge.publish, 1) < 1 + SLACK
+        finally:
+            rabbitmq.start()
         event = VideoUploaded(job())
         bridge.publish(event, 30)
         function.wait(lambda: event.id in function.ids)
@@ -111,7 +113,7 @@ def test_missing_queue_is_not_published_and_declared_again(rabbitmq: RabbitMQ) -
     with Bridge(rabbitmq.url, {"mp3": "http://127.0.0.1:9/"}) as bridge:
         bridge.publish(VideoUploaded(job()), 10)
         bridge.delete_queues()
-        assert failed_publish_seconds(bridge.publish, 5) < 1
+        assert failed_publish_seconds(bridge.publish, 30) < SLACK
         bridge.publish(VideoUploaded(job()), 10)
 
 
