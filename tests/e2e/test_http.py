@@ -530,7 +530,7 @@ def test_unauthorized_upload_is_rejected_before_its_body_is_sent(platform: Platf
 def test_job_has_the_fields_of_the_contract(done: dict[str, Any]) -> None:
     names = (
         "job fid filename status stage progress pieces eta mp3 duration options error warning receipt created finished"
-        " tracks"
+        " source tracks"
     )
     assert done.keys() == set(names.split())
     assert re.fullmatch("[0-9a-f]{32}", done["job"])
