@@ -168,12 +168,15 @@ def _fields(type_: type[Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
 def _fault(annotation: Any, value: object) -> str:
     """Returns what an invalid value must be, as the rest of a sentence: "must be a number from 1 to 500"."""
     kind, limits = _unwrapped(annotation)
+    if get_origin(kind) in _UNIONS:
+        kinds = (each for each in get_args(kind) if each is not types.NoneType)
+        return f"must be {' or '.join(_fault(each, None).removeprefix('must be ') for each in kinds)}"
     if kind is str and isinstance(value, str):
         return f"must have {limits.get('min_length', 0)} to {limits['max_length']} characters"
     if get_origin(kind) is Literal:
-        return f"must be one of {_listed(kind)}"
+        return f"must be {'one of ' if len(get_args(kind)) > 1 else ''}{_listed(kind)}"
     if get_origin(kind) is list:
-        return f"must be a list of {_listed(get_args(kind)[0])}"
+        return f"must be a list of {_listed(_unwrapped(get_args(kind)[0])[0])}"
     bounds = f" from {limits['ge']:,.15g} to {limits['le']:,.15g}" if {"ge", "le"} <= limits.keys() else ""
     return f"must be {_KINDS[get_origin(kind) or kind]}{bounds}"
 
@@ -182,23 +185,28 @@ def _listed(kind: Any) -> str:
     """Returns the values of a Literal, or the name of another type in a list."""
     if isinstance(kind, type) and issubclass(kind, Struct):
         return "valid objects"
-    return ", ".join(map(str, get_args(kind))) or _KINDS[kind]
+    return ", ".join(map(str, get_args(kind))) or _PLURALS.get(kind) or _KINDS[kind]
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, dict[str, Any]]:
-    """Returns the type without None and Annotated, and the limits that Annotated has set."""
+    """Returns the type without None and Annotated, a union if it has several, and the limits that Annotated has set."""
     limits: dict[str, Any] = {}
     while True:
         if get_origin(annotation) is Annotated:
             annotation, *metas = get_args(annotation)
             limits |= {name: value for meta in metas for name in _LIMITS if (value := getattr(meta, name)) is not None}
-        elif get_origin(annotation) in (Union, types.UnionType):
-            (annotation,) = (each for each in get_args(annotation) if each is not types.NoneType)
+        elif get_origin(annotation) in _UNIONS:
+            others = [each for each in get_args(annotation) if each is not types.NoneType]
+            if len(others) > 1:
+                return annotation, limits
+            (annotation,) = others
         else:
             return annotation, limits
 
 
+_UNIONS: Final = (Union, types.UnionType)
 _LIMITS: Final = ("ge", "le", "min_length", "max_length")
+_PLURALS: Final[Mapping[Any, str]] = {int: "whole numbers", float: "numbers"}
 _KINDS: Final[Mapping[Any, str]] = {
     str: "text",
     int: "a whole number",

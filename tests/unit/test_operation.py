@@ -26,6 +26,7 @@ class Form(Struct):
     labels: dict[str, str] | None = None
     seconds: Annotated[int, Meta(ge=60, le=316_224_000)] = 60
     volume: Annotated[float, Meta(ge=0.5, le=9)] = 1.0
+    at: Literal["end"] | Annotated[list[Annotated[float, Meta(ge=0)]], Meta(min_length=1)] | None = None
 
 
 def query(text: str) -> Query:
@@ -105,6 +106,7 @@ def test_defaults_are_not_shared() -> None:
                 "labels": "must be an object",
             },
         ),
+        *(({"name": "Ann", "at": at}, {"at": "must be end or a list of numbers"}) for at in ([], "x", [-1], ["x"], 1)),
     ],
 )
 def test_all_invalid_fields_are_named(body: dict[str, object], faults: dict[str, str]) -> None:
@@ -115,6 +117,6 @@ def test_all_invalid_fields_are_named(body: dict[str, object], faults: dict[str,
 
 def test_valid_fields_are_returned_beside_the_faults() -> None:
     found = check(Form, {"name": "Ann", "days": 0})
-    rest = {"seconds": 60, "volume": 1.0}
+    rest = {"seconds": 60, "volume": 1.0, "at": None}
     assert found.values == {"name": "Ann", "scopes": [], "is_active": True, "labels": None, **rest}
     assert found.faults == {"days": "must be a whole number from 1 to 9"}
