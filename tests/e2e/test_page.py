@@ -23,6 +23,7 @@ from playwright.sync_api import (
 
 from infra.apidocs.site import PAGE
 from tests.e2e.client import PASSWORD, Client, wave_bytes
+from tests.support import clips
 from tests.support.paths import ROOT
 from tests.support.platform import Platform
 from tests.support.processes import wait_for
@@ -151,6 +152,27 @@ def test_refused_file_gets_the_servers_sentence(page: Page, me: Client) -> None:
     row = on_its_way(page, "letter.pdf")
     expect(row).to_have_class(re.compile("failed"))
     expect(row.locator(".status")).to_have_text(re.compile(r"^[A-Z].{10,}\.$"))
+
+
+@pytest.mark.parametrize("arguments", ["a.mp4 -c:a aac", "a.mkv -c:a libvorbis"])
+def test_only_the_sound_is_sent(page: Page, me: Client, tmp_path: Path, arguments: str) -> None:
+    name, *codecs = arguments.split()
+    video = clips.clip(tmp_path / name, "-c:v", "libx264", "-g", 1, *codecs, seconds=3, video=True)
+    enter(page, me)
+    page.route("**/files/*", lambda route: None if route.request.method == "PATCH" else route.continue_())
+    with page.expect_request(lambda request: request.method == "POST" and request.url.endswith("/files")) as made:
+        page.locator(".choose input[type=file]").set_input_files(video)
+    assert int(made.value.headers["upload-length"]) < 0.9 * video.stat().st_size
+    row = on_its_way(page, name)
+    expect(row).to_contain_text("only the sound,")
+    page.unroute_all(behavior="ignoreErrors")
+    row.get_by_role("button", name=f"Pause: {name}").click()
+    row.get_by_role("button", name=f"Resume: {name}").click()
+    ready(page, "a")
+    (job,) = me.jobs()["jobs"]
+    with video.open("rb") as file:
+        whole = me.convert(file, name, {"bitrate": "192k"})
+    assert me.download(job["mp3"]).body == me.download(whole["mp3"]).body
 
 
 def test_upload_continues_after_a_lost_connection(page: Page, me: Client) -> None:

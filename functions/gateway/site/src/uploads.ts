@@ -1,6 +1,7 @@
 /**
  * The files on their way to the server, by tus 1.0: several at once, in the order in which they were given. An upload
  * continues where it stopped, after a pause, a lost connection, a new login, or in another tab once this one is closed.
+ * Of a video only the sound is sent, if its MP3 is certain to be the same.
  */
 import { computed, effect, signal } from "@preact/signals";
 import * as tus from "tus-js-client";
@@ -15,14 +16,16 @@ import { load, save } from "./stored";
 export interface Upload {
   key: string;
   name: string;
+  /** Bytes that are sent: those of the sound, or all of the file. */
   size: number;
+  fileSize: number;
   modified: number;
   options: Record<string, string>;
   /**
-   * "queued" for its turn, "sending", "paused" by the user, "waiting" to try again, "detached" from its file, which has
-   * to be chosen again, "sent", or "failed" for good.
+   * "queued" for its turn, "preparing" what is sent, "sending", "paused" by the user, "waiting" to try again, "detached"
+   * from its file, which has to be chosen again, "sent", or "failed" for good.
    */
-  state: "queued" | "sending" | "paused" | "waiting" | "detached" | "sent" | "failed";
+  state: "queued" | "preparing" | "sending" | "paused" | "waiting" | "detached" | "sent" | "failed";
   sent: number;
   /** Bytes a second, once known. */
   rate: number | null;
@@ -35,7 +38,7 @@ export interface Upload {
 }
 
 /** What is remembered of an upload when the tab is closed. */
-type Remembered = Pick<Upload, "key" | "name" | "size" | "modified" | "options" | "hasHandle"> & {
+type Remembered = Pick<Upload, "key" | "name" | "size" | "fileSize" | "modified" | "options" | "hasHandle"> & {
   url: string;
   owner: string;
 };
@@ -56,6 +59,10 @@ export const uploads = computed(() => all.value.filter((each) => !(each.job && j
 export const isOnline = signal(navigator.onLine);
 
 const files = new Map<string, File>();
+/** What is sent of the files. */
+const bodies = new Map<string, Blob>();
+/** The latest preparation of each upload that has not been paused or cancelled. */
+const preparations = new Map<string, object>();
 const running = new Map<string, tus.Upload>();
 const timers = new Map<string, ReturnType<typeof setTimeout>>();
 const attempts = new Map<string, number>();
@@ -80,6 +87,7 @@ export function add(given: readonly { file: File; handle: handles.Handle | null 
 export function pause(key: string): void {
   void running.get(key)?.abort();
   running.delete(key);
+  preparations.delete(key);
   clearTimeout(timers.get(key));
   change(key, { state: "paused", rate: null });
 }
@@ -127,7 +135,9 @@ export function stop(): void {
   for (const upload of running.values()) void upload.abort();
   for (const timer of timers.values()) clearTimeout(timer);
   running.clear();
+  preparations.clear();
   files.clear();
+  bodies.clear();
   all.value = [];
 }
 
@@ -143,11 +153,11 @@ window.addEventListener("offline", () => {
 effect(() => {
   if (session.value.state !== "in" || !isOnline.value) return;
   const current = all.value;
-  let free = AT_ONCE - current.filter((each) => each.state === "sending").length;
+  let free = AT_ONCE - current.filter((each) => each.state === "preparing" || each.state === "sending").length;
   for (const each of current) {
     if (free > 0 && each.state === "queued") {
       free -= 1;
-      send(each, session.value.account.id);
+      void prepare(each, session.value.account.id);
     }
   }
 });
@@ -170,6 +180,7 @@ function begun(key: string, file: File, hasHandle: boolean): Upload {
     key,
     name: file.name,
     size: file.size,
+    fileSize: file.size,
     modified: file.lastModified,
     options: options.chosen.peek(),
     state: "queued",
@@ -188,7 +199,7 @@ function attach(key: string, file: File): void {
 }
 
 function isSame(upload: Upload, file: File): boolean {
-  return upload.name === file.name && upload.size === file.size && upload.modified === file.lastModified;
+  return upload.name === file.name && upload.fileSize === file.size && upload.modified === file.lastModified;
 }
 
 const find = (key: string) => all.peek().find((each) => each.key === key);
@@ -199,22 +210,47 @@ function change(key: string, changes: Partial<Upload>): void {
 
 function forget(key: string): void {
   running.delete(key);
+  preparations.delete(key);
   files.delete(key);
+  bodies.delete(key);
   attempts.delete(key);
   remember(key, null);
   void handles.remove(key);
   all.value = all.peek().filter((each) => each.key !== key);
 }
 
-function send(upload: Upload, owner: string): void {
-  const { key } = upload;
+/** Takes out the sound, and sends it. */
+async function prepare(upload: Upload, owner: string): Promise<void> {
+  const { key, options: chosen } = upload;
   const file = files.get(key);
   if (!file) {
     change(key, { state: "detached" });
     return;
   }
+  const preparation = {};
+  preparations.set(key, preparation);
+  change(key, { state: "preparing", reason: null });
+  // What cannot be taken apart is sent as it is, and so is a file that cannot be read, which fails then.
+  const body = bodies.get(key) ?? (await soundOf(file, chosen).catch(() => file));
+  if (preparations.get(key) !== preparation) return;
+  bodies.set(key, body);
+  const isBegun = upload.url !== null && upload.size === body.size;
+  const prepared = { size: body.size, ...(isBegun ? {} : { url: null, sent: 0 }) };
+  change(key, prepared);
+  send({ ...upload, ...prepared }, file, body, owner);
+}
+
+/** Returns what is to be sent of a file; a cover needs the pictures. */
+async function soundOf(file: File, chosen: Upload["options"]): Promise<Blob> {
+  if ((chosen.cover ?? "none") !== "none") return file;
+  const sound = await import("./sound/sound");
+  return (await sound.soundOf(file)) ?? file;
+}
+
+function send(upload: Upload, file: File, body: Blob, owner: string): void {
+  const { key } = upload;
   const track = tracker(key);
-  const sending = new tus.Upload(file, {
+  const sending = new tus.Upload(body, {
     endpoint: "/files",
     uploadUrl: upload.url,
     metadata: { filename: upload.name, ...upload.options },
@@ -230,6 +266,7 @@ function send(upload: Upload, owner: string): void {
       const job = lastResponse.getHeader("Mp3burst-Job") ?? null;
       running.delete(key);
       files.delete(key);
+      bodies.delete(key);
       remember(key, null);
       void handles.remove(key);
       change(key, { state: "sent", sent: upload.size, job });
@@ -241,7 +278,7 @@ function send(upload: Upload, owner: string): void {
     },
   });
   running.set(key, sending);
-  change(key, { state: "sending", reason: null });
+  change(key, { state: "sending" });
   sending.start();
 }
 
@@ -278,6 +315,7 @@ async function failed(key: string, file: File, error: Error | tus.DetailedError)
     change(key, { state: "failed", rate: null, reason });
   } else if (status === 0 && !(await isReadable(file))) {
     files.delete(key);
+    bodies.delete(key);
     change(key, { state: "detached", rate: null, hasHandle: false });
   } else {
     const count = attempts.get(key) ?? 0;
@@ -303,10 +341,11 @@ async function isReadable(file: File): Promise<boolean> {
   }
 }
 
-const remembered = ({ key, name, size, modified, options: chosen, hasHandle }: Upload) => ({
+const remembered = ({ key, name, size, fileSize, modified, options: chosen, hasHandle }: Upload) => ({
   key,
   name,
   size,
+  fileSize,
   modified,
   options: chosen,
   hasHandle,
@@ -321,6 +360,9 @@ function remember(key: string, record: Remembered | null): void {
 function isRemembered(value: unknown): value is Remembered[] {
   return (
     Array.isArray(value) &&
-    value.every((each) => typeof each?.url === "string" && typeof each.key === "string" && typeof each.name === "string")
+    value.every(
+      (each) =>
+        ["url", "key", "name"].every((name) => typeof each?.[name] === "string") && typeof each.fileSize === "number",
+    )
   );
 }

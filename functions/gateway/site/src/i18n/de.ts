@@ -53,6 +53,7 @@ export const de: Strings = {
   states: {
     queued: "Als Nächstes dran",
     queuedOut: "Startet nach der Anmeldung",
+    preparing: "Der Ton wird herausgelöst",
     sending: "Wird hochgeladen",
     paused: "Angehalten",
     waiting: "Verbindung verloren. Geht von selbst weiter",
@@ -69,6 +70,7 @@ export const de: Strings = {
   },
   pieces: (done, total) => `${done} von ${total} Teilen`,
   ofSize: (sent, total) => `${sent} von ${total}`,
+  soundOnly: (part) => `nur der Ton, ${part} weniger`,
   rate: (size) => `${size}/s`,
   left: (time) => `noch ${time}`,
   pause: "Anhalten",

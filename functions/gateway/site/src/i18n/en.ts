@@ -63,6 +63,7 @@ export const en = {
   states: {
     queued: "Next in line",
     queuedOut: "Starts after you log in",
+    preparing: "Taking out the sound",
     sending: "Uploading",
     paused: "Paused",
     waiting: "Connection lost. Continues by itself",
@@ -79,6 +80,7 @@ export const en = {
   },
   pieces: (done: number, total: number) => `${done} of ${total} pieces`,
   ofSize: (sent: string, total: string) => `${sent} of ${total}`,
+  soundOnly: (part: string) => `only the sound, ${part} less`,
   rate: (size: string) => `${size}/s`,
   left: (time: string) => `${time} left`,
   pause: "Pause",

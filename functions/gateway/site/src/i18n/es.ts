@@ -51,6 +51,7 @@ export const es: Strings = {
   states: {
     queued: "En espera de su turno",
     queuedOut: "Empieza cuando inicies sesión",
+    preparing: "Extrayendo el sonido",
     sending: "Subiendo",
     paused: "En pausa",
     waiting: "Conexión perdida. Continúa automáticamente",
@@ -67,6 +68,7 @@ export const es: Strings = {
   },
   pieces: (done, total) => `${done} de ${total} partes`,
   ofSize: (sent, total) => `${sent} de ${total}`,
+  soundOnly: (part) => `solo el sonido, ${part} menos`,
   rate: (size) => `${size}/s`,
   left: (time) => `quedan ${time}`,
   pause: "Pausar",

@@ -8,6 +8,8 @@ import { session } from "../session";
 import * as uploads from "../uploads";
 import { Cross, Pause, Play, Retry } from "./icons";
 
+const PAUSABLE: ReadonlySet<uploads.Upload["state"]> = new Set(["queued", "preparing", "sending", "waiting"]);
+
 /** What is on its way: uploads, conversions, and those that failed. */
 export function Progress() {
   const s = strings.value;
@@ -55,7 +57,7 @@ export function Progress() {
 
 function PauseAll() {
   const s = strings.value;
-  const pausable = uploads.uploads.value.filter((each) => ["queued", "sending", "waiting"].includes(each.state));
+  const pausable = uploads.uploads.value.filter((each) => PAUSABLE.has(each.state));
   const paused = uploads.uploads.value.filter((each) => each.state === "paused");
   if (session.value.state !== "in" || pausable.length + paused.length < 2) return null;
   return pausable.length ? (
@@ -74,7 +76,7 @@ function Sending({ upload }: { upload: uploads.Upload }) {
   const part = upload.size ? upload.sent / upload.size : 1;
   return (
     <Item name={upload.name} status={describe(upload)} part={part} tone={toneOf(upload.state)}>
-      {["queued", "sending", "waiting"].includes(upload.state) && session.value.state === "in" && (
+      {PAUSABLE.has(upload.state) && session.value.state === "in" && (
         <Action label={s.pause} name={upload.name} act={() => uploads.pause(upload.key)}>
           <Pause />
         </Action>
@@ -118,11 +120,14 @@ function describe(upload: uploads.Upload): string {
   switch (upload.state) {
     case "sending": {
       const parts = [s.states.sending, s.ofSize(i18n.size(upload.sent), size)];
+      if (upload.size < upload.fileSize) parts.push(s.soundOnly(i18n.percent(1 - upload.size / upload.fileSize)));
       if (upload.rate) {
         parts.push(s.rate(i18n.size(upload.rate)), s.left(i18n.wait((upload.size - upload.sent) / upload.rate)));
       }
       return parts.join(" · ");
     }
+    case "preparing":
+      return `${s.states.preparing} · ${size}`;
     case "queued":
       return `${session.value.state === "in" ? s.states.queued : s.states.queuedOut} · ${size}`;
     case "waiting":
