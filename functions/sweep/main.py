@@ -49,8 +49,7 @@ class Dependencies:
 @functions_framework.cloud_event
 def sweep(_: CloudEvent) -> None:
     """Handles the ping of a PingSource."""
-    sweep_up(dependencies())
-    _database().restore_reserve()
+    sweep_once()
 
 
 @functions_framework.cloud_event
@@ -60,6 +59,12 @@ def bury(event: CloudEvent) -> None:
     if (dead := received(event)) is not None:
         with handling(dead):
             _overdue().wake(dead)
+
+
+def sweep_once() -> None:
+    """Runs one sweep with the dependencies of the environment."""
+    sweep_up(dependencies())
+    _database().restore_reserve()
 
 
 def sweep_up(deps: Dependencies) -> None:

@@ -37,7 +37,8 @@ def images(documents: Iterable[Document]) -> set[str]:
 
 
 def _containers(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    template = document.get("spec", {}).get("template", {})
+    spec = document.get("spec", {})
+    template = spec.get("jobTemplate", {}).get("spec", spec).get("template", {})
     containers: list[dict[str, Any]] = template.get("spec", {}).get("containers", [])
     return containers
 

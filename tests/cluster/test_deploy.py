@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.cluster import Cluster
 
-_KINDS = "ksvc,revisions,triggers,brokers,deployments,jobs,configmaps,secrets,networkpolicies"
+_KINDS = "ksvc,revisions,triggers,brokers,deployments,jobs,cronjobs,configmaps,secrets,networkpolicies"
 
 
 def _versions(cluster: Cluster) -> dict[str, object]:

@@ -185,6 +185,29 @@ def test_manifests_get_the_full_names_of_our_images() -> None:
     }
 
 
+def test_cronjob_of_sweep_is_its_service_without_a_server() -> None:
+    (job,) = (
+        each
+        for each in yaml.safe_load_all((ROOT / "infra/cronjob/sweep.yaml").read_text())
+        if each["kind"] == "CronJob"
+    )
+    (source,) = (each for each in documents() if each["kind"] == "PingSource")
+    assert job["spec"]["schedule"] == source["spec"]["schedule"]
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    served = SERVICES["sweep"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (other,) = served["containers"]
+    for key in ("image", "envFrom", "resources", "securityContext", "volumeMounts"):
+        assert container[key] == other[key]
+    assert container["env"] == [each for each in other["env"] if each["name"] == "K_SINK"]
+    for key in ("enableServiceLinks", "automountServiceAccountToken", "volumes"):
+        assert pod[key] == served[key]
+    assert manifests.images([job]) == {"sweep"}
+    (filled,) = manifests.filled([job], {"sweep": "registry/sweep:1"}, {})
+    (container,) = filled["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry/sweep:1"
+
+
 DIGEST = f"sha256:{'d' * 64}"
 OTHER = f"sha256:{'0' * 64}"
 #: What docker knows of an image that it has pushed to two places.

@@ -12,10 +12,12 @@ from events.errors import NotPublished
 from events.publish import Publish
 from events.schema import Event, VideoUploaded
 from functions.media import Media, MediaUnavailable
+from functions.state.database import DatabaseUnavailable
 from functions.state.jobs import Jobs
 from functions.state.leases import MAX_ATTEMPTS, LeaseTerms
 from functions.state.outbox import Outbox
 from functions.state.webhooks import Deliveries, Webhooks
+from functions.sweep import __main__ as program
 from functions.sweep import main
 from functions.sweep.main import BUDGET, Dependencies, sweep_up
 from tests.contract.test_jobs import OWNER, Records
@@ -137,3 +139,23 @@ def test_job_whose_owner_has_nothing_at_work_any_more_is_admitted(records: Recor
     shared.fail(running, "no audio")
     sweep_up(deps)
     assert VideoUploaded(deferred.id) in published
+
+
+def test_program_sweeps_once(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    published: list[Event] = []
+    deps = dependencies(records, lambda event, _: published.append(event))
+    monkeypatch.setattr(main, "dependencies", lambda: deps)
+    monkeypatch.setattr(main, "_database", lambda: records.database)
+    job = records.job().id
+    make_past(records.database, "jobs", "due_at", 60_000)
+    assert program.main() == 0
+    assert published == [VideoUploaded(job)]
+
+
+def test_program_that_cannot_sweep_says_why(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def unavailable() -> Dependencies:
+        raise DatabaseUnavailable("The database is unavailable.")
+
+    monkeypatch.setattr(main, "dependencies", unavailable)
+    assert program.main() == 1
+    assert "the sweep failed: The database is unavailable." in caplog.text
