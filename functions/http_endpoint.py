@@ -370,14 +370,19 @@ def _problem(request: Request, error: Mp3burstError) -> Response:
         response = problem(error.status, str(error) if error.status in _USER_FACING else _INTERNAL_ERROR)
     else:
         response = problem(error.status, str(error), getattr(error, "fields", None))
-    for limit in getattr(error, "limits", ()):
-        tell_limit(request, limit)
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="mp3burst"'
+    tell_wait(request, response, error)
+    return response
+
+
+def tell_wait(request: Request, response: Response, error: Mp3burstError) -> None:
+    """Tells the client of the limits that an error is about, and after how many seconds to try again."""
+    for limit in getattr(error, "limits", ()):
+        tell_limit(request, limit)
     retry_after = getattr(error, "retry_after", _RETRY_AFTER if error.status == 503 else None)
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
-    return response
 
 
 def _http_problem(error: HTTPException) -> Response:

@@ -14,6 +14,7 @@ from functions.settings import number
 _RETRY_AFTER: Final = 5
 #: What clients are told.
 _NAME: Final = "transfers"
+_UNTIL: Final = "when one of yours has ended"
 _UNIT: Final = "concurrent-requests"
 
 
@@ -23,16 +24,26 @@ class TooManyRequests(Mp3burstError):
     status = 429
     retry_after = _RETRY_AFTER
 
-    def __init__(self, limit: RateLimit) -> None:
-        super().__init__("Too many transfers at once: try again when one of yours has ended.")
+    def __init__(self, limit: RateLimit, until: str = _UNTIL) -> None:
+        super().__init__(f"Too many {limit.name} at once: try again {until}.")
         self.limits = (limit,)
 
 
 class Shares:
-    """Counts the requests that wait for a client or for a job, so that they leave threads to all others."""
+    """Counts the requests that wait for a client, a job or another server, so that they leave threads to all others."""
 
-    def __init__(self, total: int, per_user: int, per_address: int) -> None:
-        """Sets the limits, in requests at once."""
+    def __init__(self, total: int, per_user: int, per_address: int, name: str = _NAME, until: str = _UNTIL) -> None:
+        """Sets the limits, in requests at once.
+
+        Args:
+            total: of all users.
+            per_user: of one.
+            per_address: of one network.
+            name: what the requests are, for clients.
+            until: when clients may try again.
+        """
+        self._name = name
+        self._until = until
         self._limits = {"total": total, "user": per_user, "address": per_address}
         self._lock = threading.Lock()
         self._taken: Counter[tuple[str, str]] = Counter()
@@ -71,6 +82,22 @@ class Shares:
             per_address=int(number(environ, "REQUESTS_PER_ADDRESS", max(1, streams // 8), 1)),
         )
 
+    @classmethod
+    def of_logins(cls, environ: Mapping[str, str]) -> Self:
+        """Returns those of logins that wait for an identity provider: half of ``THREADS``, also for one network.
+
+        Nobody is known before such a login, and while a provider does not respond, nobody can log in with it.
+
+        Args:
+            environ: ``THREADS``.
+
+        Raises:
+            BadSetting: it is invalid.
+        """
+        threads = int(number(environ, "THREADS", 8, 1))
+        share = max(1, threads // 2)
+        return cls(share, share, share, name="logins", until="in a few seconds")
+
     def take(self, user: str, address: str) -> Callable[[], None]:
         """Counts a request; the returned function ends it and may be called more than once.
 
@@ -84,7 +111,8 @@ class Shares:
         keys = _keys(user, address)
         with self._lock:
             if any(self._taken[key] >= self._limits[key[0]] for key in keys):
-                raise TooManyRequests(RateLimit(_NAME, self._limits["user"], 0, _UNIT, reset=_RETRY_AFTER))
+                limit = RateLimit(self._name, self._limits["user"], 0, _UNIT, reset=_RETRY_AFTER)
+                raise TooManyRequests(limit, self._until)
             self._taken.update(keys)
 
         def release() -> None:
@@ -101,7 +129,7 @@ class Shares:
         """Returns how many more requests of this user and network the instance would handle now."""
         with self._lock:
             left = min(self._limits[key[0]] - self._taken[key] for key in _keys(user, address))
-        return RateLimit(_NAME, self._limits["user"], max(0, left), _UNIT)
+        return RateLimit(self._name, self._limits["user"], max(0, left), _UNIT)
 
 
 def _keys(user: str, address: str) -> list[tuple[str, str]]:

@@ -107,6 +107,9 @@ _LOGGED_IN: Final = Answer(
 _PAGES: Final = (
     Answer(401, "A page: the login took too long, has ended, or was begun in another browser.", content_type=HTML),
     Answer(403, "A page that says why you cannot log in.", content_type=HTML),
+    Answer(
+        429, "A page: too many logins, or wrong passwords: wait for the seconds in `Retry-After`.", content_type=HTML
+    ),
     Answer(503, "A page: the identity provider does not respond.", content_type=HTML),
 )
 _NO_PROVIDER: Final = {404: "This installation has no identity provider."}
@@ -166,7 +169,6 @@ LINK_SSO: Final = Operation(
         _LOGGED_IN,
         *_PAGES,
         Answer(409, "A page: the account was changed at the same time.", content_type=HTML),
-        Answer(429, "A page: too many wrong passwords.", content_type=HTML),
     ),
     description="The form of the page that `GET /sso/callback` or `GET /sso/proxy` answers with.",
     access="anyone",

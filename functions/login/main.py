@@ -21,6 +21,7 @@ from functions.login import api, sso
 from functions.login.provider import Provider
 from functions.login.proxy import ProxyLogin
 from functions.settings import switch
+from functions.shares import Shares
 from functions.state.database import shared
 
 
@@ -105,6 +106,7 @@ def sso_dependencies() -> sso.Dependencies:
         signer=deps.signer,
         sessions=deps.sessions,
         verifier=verifier(os.environ),
+        shares=Shares.of_logins(os.environ),
     )
 
 

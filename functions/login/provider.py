@@ -27,6 +27,8 @@ _MAX_AGE: Final = 3600.0
 _CLOCK_SKEW: Final = 60
 #: Of ID tokens. With HS256 whoever knows the client's secret could make them, and "none" needs no key at all.
 _ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+#: Addresses that a provider's metadata must have (OpenID Connect Discovery 1.0, 3).
+_ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -172,12 +174,19 @@ class Provider:
         )
 
     def _metadata(self, session: Any) -> dict[str, Any]:
-        """Returns the metadata (OpenID Connect Discovery 1.0)."""
+        """Returns the metadata (OpenID Connect Discovery 1.0).
+
+        Raises:
+            ProviderUnavailable: it cannot be read, is another issuer's, or lacks an address that logins need.
+        """
         metadata = self._fetched(session, f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
         if metadata.get("issuer") != self.issuer:
             raise ProviderUnavailable from ValueError(
                 f"OIDC_ISSUER is {self.issuer}, but the provider there says {metadata.get('issuer')}"
             )
+        for endpoint in _ENDPOINTS:
+            if not _text(metadata, endpoint):
+                raise ProviderUnavailable from ValueError(f"the metadata of {self.issuer} has no {endpoint}")
         return metadata
 
     def _method(self, metadata: Mapping[str, Any]) -> str:
@@ -245,11 +254,26 @@ def _json(response: Any) -> dict[str, Any]:
 
 
 def _person(issuer: str, claims: Mapping[str, Any]) -> Person:
-    email = str(claims.get("email") or "").strip()
+    """Returns who has logged in.
+
+    Raises:
+        ProviderUnavailable: the provider does not say which account it is.
+        LoginRefused: the account has no verified address.
+    """
+    subject = _text(claims, "sub")
+    if not subject:
+        raise ProviderUnavailable from ValueError(f"{issuer} has sent an account without an id")
+    email = _text(claims, "email").strip()
     if claims.get("email_verified") is not True or not is_public(email):
         raise LoginRefused(
             "Your identity provider does not confirm an email address of yours: confirm it there, and log in again.",
             "unverified",
         )
-    name = CONTROLS.sub("", str(claims.get("name") or claims.get("preferred_username") or "")).strip()
-    return Person(issuer, str(claims["sub"]), email, (name or email.partition("@")[0])[:MAX_NAME])
+    name = CONTROLS.sub("", _text(claims, "name") or _text(claims, "preferred_username")).strip()
+    return Person(issuer, subject, email, (name or email.partition("@")[0])[:MAX_NAME])
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    """Returns a value that is text; an empty text if it is missing or something else."""
+    value = values.get(name)
+    return value if isinstance(value, str) else ""

@@ -4,10 +4,12 @@ Between two requests of a login, the browser has a signed ticket in a cookie, so
 began. It is valid for ten minutes and for this browser only.
 """
 
+import contextlib
 import hmac
+import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -28,11 +30,12 @@ from functions.auth.sessions import (
 )
 from functions.auth.throttle import Throttle, TooManyFailures
 from functions.auth.tokens import NotAuthenticated, Signer, Verifier
-from functions.http_endpoint import JSON_LIMIT, client_address, read_query
+from functions.http_endpoint import JSON_LIMIT, client_address, read_query, tell_wait
 from functions.login import api
 from functions.login.provider import Begun, LoginExpired, LoginRefused, Provider
 from functions.login.proxy import PROVIDER, NoProxyLogin, ProxyLogin
 from functions.pages import CREDENTIALS, page
+from functions.shares import Shares, TooManyRequests
 from functions.state.database import Conflict
 
 #: Seconds that a user may stay at the identity provider, or take to type a password.
@@ -44,7 +47,8 @@ _PERSON: Final = "sso-person"
 _PATH: Final = re.compile(r"/(?:[\w.~%-][\w./~%?=&-]*)?", re.ASCII)
 _DEFAULT_PATH: Final = "/docs"
 #: What a person reads as a page; anything else is an internal error.
-_FOR_PEOPLE: Final = (LoginRefused, ForeignOrigin, OtherAddress, TryAgain, TooManyFailures, Conflict)
+_FOR_PEOPLE: Final = (LoginRefused, ForeignOrigin, OtherAddress, TryAgain, TooManyFailures, TooManyRequests, Conflict)
+log = logging.getLogger(__name__)
 
 
 class NoProvider(Mp3burstError):
@@ -67,6 +71,8 @@ class Dependencies:
         signer: signs tokens and tickets.
         sessions: the logins of users.
         verifier: verifies tickets.
+        shares: limits how many requests call the provider at once, so that one that does not respond leaves threads
+            to all other logins.
     """
 
     provider: Provider | None
@@ -78,6 +84,7 @@ class Dependencies:
     signer: Signer
     sessions: Sessions
     verifier: Verifier
+    shares: Shares
 
 
 def begin(request: Request, deps: Dependencies) -> Response:
@@ -85,7 +92,8 @@ def begin(request: Request, deps: Dependencies) -> Response:
     provider = _provider(deps)
     to = read_query(request, api.SsoQuery).to
     begun = Begun.new()
-    headers = {"Location": provider.address_for(begun)}
+    with _share(request, deps):
+        headers = {"Location": provider.address_for(begun)}
     return _with_ticket(Response(status=302, headers=headers), deps, _BEGUN, {**asdict(begun), "to": to})
 
 
@@ -100,7 +108,9 @@ def end(request: Request, deps: Dependencies) -> Response:
         raise LoginExpired
     if answer.error or (answer.iss and answer.iss != provider.issuer):
         raise LoginRefused("The identity provider has refused the login: begin again, or ask who runs it.", "provider")
-    return _log_in(request, provider.person(answer.code, begun), to, deps, creates=deps.creates)
+    with _share(request, deps):
+        person = provider.person(answer.code, begun)
+    return _log_in(request, person, to, deps, creates=deps.creates)
 
 
 def by_proxy(request: Request, deps: Dependencies) -> Response:
@@ -174,7 +184,11 @@ def for_people(handler: Callable[[Request], Response]) -> Callable[[Request], Re
             event = getattr(error, "security_event", "login.failed")
             reason = getattr(error, "reason", "unavailable")
             security_log.record(event, address=client_address(request, os.environ), reason=reason)
-            return page("You are not logged in", str(error), status=error.status)
+            if error.status >= 500:
+                log.error("%s %s: %s", request.method, request.path, error, exc_info=error)
+            response = page("You are not logged in", str(error), status=error.status)
+            tell_wait(request, response, error)
+            return response
 
     return answer
 
@@ -183,6 +197,20 @@ def _provider(deps: Dependencies) -> Provider:
     if deps.provider is None:
         raise NoProvider("This installation has no identity provider: log in with a username and a password.")
     return deps.provider
+
+
+@contextlib.contextmanager
+def _share(request: Request, deps: Dependencies) -> Iterator[None]:
+    """Counts a call to the provider.
+
+    Raises:
+        TooManyRequests: too many are in progress.
+    """
+    end = deps.shares.take("", client_address(request, os.environ))
+    try:
+        yield
+    finally:
+        end()
 
 
 def _with_ticket(response: Response, deps: Dependencies, purpose: str, content: dict[str, Any]) -> Response:
