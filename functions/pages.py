@@ -24,8 +24,11 @@ PASSWORD_FIELD: Final = (
     '<p><label>New password <input type="password" name="password" autocomplete="new-password" required '
     f'minlength="{MIN_PASSWORD}" maxlength="{MAX_PASSWORD}"></label></p>\n'
 )
-#: That of a form which decides about API keys.
-KEYS_FIELD: Final = '<p><label><input type="checkbox" name="keep_keys" value="true"> Keep my API keys</label></p>\n'
+#: That of a form which decides what else stays with which the account can be used.
+KEYS_FIELD: Final = (
+    '<p><label><input type="checkbox" name="keep_keys" value="true"> Keep my API keys, webhooks and logins with an '
+    "identity provider</label></p>\n"
+)
 
 
 def for_people(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:

@@ -258,7 +258,12 @@ class ResetForm(Struct, frozen=True):
     password: Annotated[
         str, Meta(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD, extra_json_schema={"format": "password"})
     ]
-    keep_keys: Annotated[bool, Meta(description="Whether the API keys stay; they are deleted otherwise.")] = False
+    keep_keys: Annotated[
+        bool,
+        Meta(
+            description="Whether API keys, webhooks and links to identity providers stay; otherwise they are deleted."
+        ),
+    ] = False
 
 
 _BAD_LINK: Final = Answer(401, "A page that says why the link does not work.", content_type=HTML)
@@ -289,7 +294,8 @@ RESET: Final = Operation(
     (
         Answer(
             200,
-            "A page: the password is changed, and all tokens are withdrawn, API keys too unless `keep_keys`.",
+            "A page: the password is changed, and all tokens are withdrawn; API keys, webhooks and logins "
+            "with an identity provider are deleted unless `keep_keys`.",
             content_type=HTML,
         ),
         _BAD_LINK,

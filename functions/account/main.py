@@ -103,7 +103,7 @@ def _change_password(request: Request) -> Response:
 
 
 def change_password(
-    profile: Profile, password: str, deps: Dependencies, field: str = "new", *, deletes_keys: bool = False
+    profile: Profile, password: str, deps: Dependencies, field: str = "new", *, revokes_access: bool = False
 ) -> None:
     """Sets the password and withdraws all tokens.
 
@@ -112,7 +112,7 @@ def change_password(
         password: the new one.
         deps: the dependencies.
         field: the name of the field that has it, for the error.
-        deletes_keys: whether the API keys are deleted, too.
+        revokes_access: whether API keys, external logins and webhooks are deleted, too.
 
     Raises:
         Unprocessable: the password is one that nobody may choose.
@@ -121,7 +121,7 @@ def change_password(
     if fault := password_fault(password, (profile.username, profile.name, profile.email)):
         raise Unprocessable.naming({field: fault})
     password_hash = deps.accounts.hash(password)
-    deps.profiles.set_password(profile.id, profile.token_version, password_hash, deletes_keys=deletes_keys)
+    deps.profiles.set_password(profile.id, profile.token_version, password_hash, revokes_access=revokes_access)
 
 
 def _offer_reset(request: Request) -> Response:
@@ -136,7 +136,10 @@ def _offer_reset(request: Request) -> Response:
 
 def _show_reset(request: Request) -> Response:
     dependencies().links.verify_reset(read_query(request, api.ResetLink).token)
-    text = "Choose a new password. You will be logged out everywhere. Your API keys are deleted unless you keep them."
+    text = (
+        "Choose a new password. You will be logged out everywhere. Your API keys and webhooks are deleted, and logins "
+        "with an identity provider ask for the new password once, unless you keep them."
+    )
     return page("Reset your password", text, button="Set password", fields=PASSWORD_FIELD + KEYS_FIELD)
 
 
@@ -146,7 +149,7 @@ def _reset(request: Request) -> Response:
     request.max_content_length = JSON_LIMIT
     keeps_keys = request.form.get("keep_keys") == "true"
     try:
-        username = reset_password(reset, request.form.get("password", ""), deps, deletes_keys=not keeps_keys)
+        username = reset_password(reset, request.form.get("password", ""), deps, revokes_access=not keeps_keys)
     except Unprocessable as error:
         text = f"Your new password {error.fields['password']}."
         title = "Choose another password"
@@ -158,13 +161,12 @@ def _reset(request: Request) -> Response:
         method="reset",
         keys="kept" if keeps_keys else "deleted",
     )
-    return page(
-        "Your password is changed", "Log in with it." if keeps_keys else "Log in with it. You have no API keys now."
-    )
+    text = "Log in with it." if keeps_keys else "Log in with it. You have no API keys and no webhooks now."
+    return page("Your password is changed", text)
 
 
-def reset_password(reset: Reset, password: str, deps: Dependencies, *, deletes_keys: bool) -> str:
-    """Sets the password of a link's user, and deletes the API keys if asked to; returns the username.
+def reset_password(reset: Reset, password: str, deps: Dependencies, *, revokes_access: bool) -> str:
+    """Sets the password of a link's user, and revokes other access to the account if asked to; returns the username.
 
     Raises:
         BadLink: since the link was made it was used, or the user's tokens were withdrawn; or the user has another
@@ -179,7 +181,7 @@ def reset_password(reset: Reset, password: str, deps: Dependencies, *, deletes_k
     if not reset.is_for(profile.token_version, profile.email):
         raise used
     try:
-        change_password(profile, password, deps, "password", deletes_keys=deletes_keys)
+        change_password(profile, password, deps, "password", revokes_access=revokes_access)
     except Conflict as error:
         raise used from error
     return profile.username

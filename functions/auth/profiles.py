@@ -10,7 +10,8 @@ from functions.auth.allowance import confirmations, use
 from functions.auth.tokens import NotAuthenticated
 from functions.state.database import Conflict, Database
 from functions.state.mails import ask_to_confirm
-from functions.state.schema import UserId, api_keys, now, users
+from functions.state.schema import UserId, api_keys, external_logins, now, users
+from functions.state.webhooks import delete_webhooks
 
 _COLUMNS: Final[tuple[Column[Any], ...]] = (
     users.c.id,
@@ -109,14 +110,15 @@ class Profiles:
             row = self._database.run(change)
         return _profile(row), asked[-1] if asked else None
 
-    def set_password(self, user: UserId, version: int, password_hash: str, *, deletes_keys: bool = False) -> None:
+    def set_password(self, user: UserId, version: int, password_hash: str, *, revokes_access: bool = False) -> None:
         """Sets the password's hash and withdraws all tokens, unless that was done since the caller has looked.
 
         Args:
             user: the user.
             version: of the tokens, as the caller has seen it.
             password_hash: the hash of the new password.
-            deletes_keys: whether the user's API keys are deleted in the same transaction.
+            revokes_access: whether the same transaction deletes what somebody else may have added to the account to
+                keep a way into it: API keys, external logins and webhooks.
 
         Raises:
             Conflict: the password was changed, the tokens were withdrawn, or the account was deleted at the same time.
@@ -129,8 +131,10 @@ class Profiles:
             # On a second try, after a commit whose confirmation was lost, the new hash is there already.
             if not connection.execute(statement).rowcount:
                 return connection.scalar(mine) is not None
-            if deletes_keys:
+            if revokes_access:
                 connection.execute(delete(api_keys).where(api_keys.c.owner == user))
+                connection.execute(delete(external_logins).where(external_logins.c.owner == user))
+                delete_webhooks(connection, user, with_callbacks=False)
             return True
 
         if not self._database.run(change):

@@ -319,9 +319,18 @@ class Deliveries:
         return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)
 
 
-def delete_webhooks(connection: Connection, owner: UserId) -> None:
-    """Deletes a user's webhooks and deliveries within the caller's transaction."""
-    connection.execute(delete(deliveries).where(deliveries.c.owner == owner))
+def delete_webhooks(connection: Connection, owner: UserId, *, with_callbacks: bool = True) -> None:
+    """Deletes a user's webhooks and their deliveries within the caller's transaction.
+
+    Args:
+        connection: the caller's.
+        owner: the user.
+        with_callbacks: whether deliveries to the callbacks of jobs are deleted, too.
+    """
+    unwanted = deliveries.c.owner == owner
+    if not with_callbacks:
+        unwanted &= deliveries.c.webhook.is_not(None)
+    connection.execute(delete(deliveries).where(unwanted))
     connection.execute(delete(webhooks).where(webhooks.c.owner == owner))
 
 

@@ -71,7 +71,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "pieces": "SELECT (job), DELETE",
         "mails": "SELECT (attempts, due_at, id, job, owner), INSERT, UPDATE (due_at), DELETE",
         "webhooks": "SELECT (owner), DELETE",
-        "deliveries": "SELECT (job, owner), DELETE",
+        "deliveries": "SELECT (job, owner, webhook), DELETE",
         "blobs": "SELECT (expires_at, id, job, owner, size, store), UPDATE (expires_at)",
     },
     "validate": _IDENTIFY,

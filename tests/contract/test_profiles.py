@@ -1,10 +1,11 @@
 """Accounts as their users change and delete them, on every SQL database."""
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from events.schema import AddressUnconfirmed
 from functions.auth.accounts import Accounts, WrongCredentials
+from functions.auth.external_logins import ExternalLogins, Person
 from functions.auth.keys import ApiKeys, KeyNotFound
 from functions.auth.profiles import Profiles
 from functions.auth.tokens import NotAuthenticated
@@ -15,7 +16,8 @@ from functions.state.deleted_users import BATCH, GRACE, DeletedUsers
 from functions.state.leases import LeaseTerms
 from functions.state.overdue import Overdue
 from functions.state.quota import Usage, usage
-from functions.state.schema import UserId, blobs, jobs, mails, users
+from functions.state.schema import UserId, blobs, deliveries, jobs, mails, users
+from functions.state.webhooks import Webhooks
 from tests.contract.test_jobs import Records, at_once
 from tests.support.databases import make_past
 from tests.support.fakes import memory_media
@@ -59,19 +61,36 @@ def test_new_password_replaces_the_old_one_and_withdraws_tokens(database: Databa
     assert profiles.get(ann).token_version == 2
 
 
-def test_new_password_deletes_the_users_keys_if_asked_to(database: Database, ann: UserId) -> None:
-    keys = ApiKeys(database)
+def test_new_password_revokes_other_access_if_asked_to(database: Database, ann: UserId) -> None:
     bob = Accounts(database).add("Bob", "bob", PASSWORD, "bob@example.org").id
-    for owner in (ann, bob):
+    keys, logins, webhooks = ApiKeys(database), ExternalLogins(database), Webhooks(database)
+    confirm = update(users).values(confirmed_at=1)
+    database.run(lambda connection: connection.execute(confirm))
+    for owner, name in ((ann, "ann"), (bob, "bob")):
         keys.create(owner, "backup", ["read"])
+        logins.link(person(name), owner)
+        webhooks.ping(webhooks.add(owner, "https://receiver.example").id, owner)
+    callback = {"id": "c" * 32, "owner": ann, "job": "j" * 32, "kind": "x", "url": "https://receiver.example"}
+    row = insert(deliveries).values(**callback, state="due", created_at=0)
+    database.run(lambda connection: connection.execute(row))
+
+    def left(owner: UserId, name: str) -> tuple[int, bool, int, int]:
+        has_login = logins.find(person(name)) is not None
+        return len(keys.of(owner)), has_login, len(webhooks.of(owner)), len(webhooks.deliveries(owner, 9))
+
     profiles = Profiles(database)
     profiles.set_password(ann, 0, "hash 0")
-    assert len(keys.of(ann)) == 1
+    assert left(ann, "ann") == (1, True, 1, 2)
     with pytest.raises(Conflict):
-        profiles.set_password(ann, 0, "hash 1", deletes_keys=True)
-    assert len(keys.of(ann)) == 1
-    profiles.set_password(ann, 1, "hash 2", deletes_keys=True)
-    assert (len(keys.of(ann)), len(keys.of(bob))) == (0, 1)
+        profiles.set_password(ann, 0, "hash 1", revokes_access=True)
+    assert left(ann, "ann") == (1, True, 1, 2)
+    profiles.set_password(ann, 1, "hash 2", revokes_access=True)
+    assert left(ann, "ann") == (0, False, 0, 1), "the callback of a job stays"
+    assert left(bob, "bob") == (1, True, 1, 1)
+
+
+def person(name: str) -> Person:
+    return Person("https://issuer.example", name, f"{name}@example.org", name)
 
 
 def test_of_simultaneous_changes_of_the_password_one_counts(database: Database, ann: UserId) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 
 from tests.e2e.client import PASSWORD, Answer, Client
+from tests.e2e.test_account import reset_link
 from tests.support.platform import Platform, start
 from tests.support.servers.provider import IdentityProvider
 
@@ -245,6 +246,18 @@ def test_account_with_the_address_of_the_proxy_is_linked_with_its_password(brows
     again = Browser(browser.url)
     assert again.call("GET", "/sso/proxy", said=said).status == 200
     assert again.username() == me.username
+
+
+def test_after_a_reset_of_the_password_the_login_asks_for_it(own_platform: Platform, browser: Browser) -> None:
+    said = {"Remote-Email": "ida@example.org"}
+    assert browser.call("GET", "/sso/proxy", said=said).status == 200
+    Client(browser.url).post_json("/password-reset", {"username": "ida@example.org"})
+    link = reset_link(own_platform, "ida@example.org")
+    assert browser.call("POST", link, {"password": "another horse"}).status == 200
+    assert browser.call("GET", "/sso/proxy", said=said).status == 409
+    form = {"username": "ida@example.org", "password": "another horse"}
+    assert browser.call("POST", "/sso/link", form).status == 200
+    assert browser.call("GET", "/sso/proxy", said=said).status == 200
 
 
 def test_without_a_provider_or_a_proxy_there_is_none(platform: Platform) -> None:
