@@ -1,7 +1,7 @@
 """Pages for people who open a link of a mail: a text, and a form at most. No page contains what a user has entered."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Final
 
@@ -62,9 +62,19 @@ def page(
     form = f'<form method="post"{target}>{fields}<button>{escape(button)}</button></form>\n' if button else ""
     refresh = f'<meta http-equiv="refresh" content="0; url={escape(to)}">\n' if to else ""
     go_on = f'<p><a href="{escape(to)}">Go on</a></p>\n' if to else ""
+    return _response(title, text, go_on + form, refresh, status)
+
+
+def choice_page(title: str, text: str, links: Mapping[str, str]) -> Response:
+    """Returns a page with a text and links: paths of our own with what they are called."""
+    items = "".join(f'<li><a href="{escape(path)}">{escape(name)}</a></li>\n' for path, name in links.items())
+    return _response(title, text, f"<ul>\n{items}</ul>\n")
+
+
+def _response(title: str, text: str, rest: str, head: str = "", status: int = 200) -> Response:
     html = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width">\n<meta name="robots" content="noindex">\n'
-        f"{refresh}</head>\n<body>\n<h1>{escape(title)}</h1>\n<p>{escape(text)}</p>\n{go_on}{form}</body>\n</html>\n"
+        f"{head}</head>\n<body>\n<h1>{escape(title)}</h1>\n<p>{escape(text)}</p>\n{rest}</body>\n</html>\n"
     )
     return Response(html, status, _HEADERS, content_type="text/html; charset=utf-8")

@@ -33,7 +33,7 @@ VARIABLES = {
     **{f"database-{function}": " ".join(CONNECTION) for function in RIGHTS},
     "log": "LOG_KEY",
     "media": "MEDIA_DIR MONGO_URI MONGO_MP3_URI MIN_FREE_BYTES",
-    "token-signing": "TOKEN_PRIVATE_KEY OIDC_CLIENT_SECRET",
+    "token-signing": "TOKEN_PRIVATE_KEY OIDC_CLIENT_SECRET OIDC_PROVIDERS",
     "links": "LINK_KEY",
     "webhooks": "WEBHOOK_KEY",
     "mail": "MAIL_DIR SMTP_HOST SMTP_PORT SMTP_USER SMTP_PASSWORD SMTP_SECURITY SENDGRID_API_KEY SENDGRID_URL "
@@ -73,10 +73,10 @@ def check(environ: Mapping[str, str]) -> None:
         from functions.outgoing.signatures import Signer
 
         Signer.from_environ(environ)
-    if environ.get("OIDC_ISSUER"):
-        from functions.login.provider import Provider
+    if environ.get("OIDC_ISSUER") or environ.get("OIDC_PROVIDERS"):
+        from functions.login.provider import Providers
 
-        Provider.from_environ({"PUBLIC_URL": "http://localhost", **environ})
+        Providers.from_environ({"PUBLIC_URL": "http://localhost", **environ})
     if environ.get("PROXY_LOGIN_HEADER"):
         from functions.login.proxy import ProxyLogin
 

@@ -112,18 +112,22 @@ _PAGES: Final = (
     ),
     Answer(503, "A page: the identity provider does not respond.", content_type=HTML),
 )
-_NO_PROVIDER: Final = {404: "This installation has no identity provider."}
+_NO_PROVIDER: Final = {404: "This installation has no such identity provider."}
+_TO_PROVIDER: Final = Answer(
+    302,
+    "To the identity provider.",
+    headers={"Location": "Its address.", "Set-Cookie": "What the login needs when it ends; for ten minutes."},
+)
+_LINK: Final = Answer(409, "A page that asks for the password of the account to link.", content_type=HTML)
+_PROVIDER: Final = {"provider": "The name of the provider in the installation's settings, such as `google`."}
 
 BEGIN_SSO: Final = Operation(
     "GET",
     "/sso",
     "Log in with the identity provider",
     (
-        Answer(
-            302,
-            "To the identity provider.",
-            headers={"Location": "Its address.", "Set-Cookie": "What the login needs when it ends; for ten minutes."},
-        ),
+        Answer(200, "A page to choose from several providers.", content_type=HTML),
+        _TO_PROVIDER,
         *_PAGES,
     ),
     description="For browsers: OpenID Connect. The first login creates an account, unless a user has confirmed the "
@@ -136,8 +140,29 @@ END_SSO: Final = Operation(
     "GET",
     "/sso/callback",
     "Come back from the identity provider",
-    (_LOGGED_IN, Answer(409, "A page that asks for the password of the account to link.", content_type=HTML), *_PAGES),
+    (_LOGGED_IN, _LINK, *_PAGES),
     access="anyone",
+    query=SsoAnswer,
+    problems=_NO_PROVIDER,
+)
+BEGIN_NAMED_SSO: Final = Operation(
+    "GET",
+    "/sso/{provider}",
+    "Log in with one of several identity providers",
+    (_TO_PROVIDER, *_PAGES),
+    description="As `GET /sso`.",
+    access="anyone",
+    parameters=_PROVIDER,
+    query=SsoQuery,
+    problems=_NO_PROVIDER,
+)
+END_NAMED_SSO: Final = Operation(
+    "GET",
+    "/sso/{provider}/callback",
+    "Come back from one of several identity providers",
+    (_LOGGED_IN, _LINK, *_PAGES),
+    access="anyone",
+    parameters=_PROVIDER,
     query=SsoAnswer,
     problems=_NO_PROVIDER,
 )

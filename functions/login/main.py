@@ -18,9 +18,8 @@ from functions.auth.throttle import Throttle
 from functions.auth.tokens import Signer, verifier
 from functions.http_endpoint import Routes, client_address, json_response, read_query
 from functions.login import api, sso
-from functions.login.provider import Provider
+from functions.login.provider import Providers
 from functions.login.proxy import ProxyLogin
-from functions.settings import switch
 from functions.shares import Shares
 from functions.state.database import shared
 
@@ -97,8 +96,7 @@ def sso_dependencies() -> sso.Dependencies:
     """Builds the dependencies of logins by the identity provider or a proxy from the environment, once per process."""
     deps = dependencies()
     return sso.Dependencies(
-        provider=Provider.from_environ(os.environ),
-        creates=switch(os.environ, "OIDC_CREATE_USERS", default=True),
+        providers=Providers.from_environ(os.environ),
         proxy=ProxyLogin.from_environ(os.environ),
         logins=ExternalLogins(shared(os.environ)),
         accounts=deps.accounts,
@@ -110,8 +108,8 @@ def sso_dependencies() -> sso.Dependencies:
     )
 
 
-def _sso(handler: Callable[[Request, sso.Dependencies], Response]) -> Callable[[Request], Response]:
-    return sso.for_people(lambda request: handler(request, sso_dependencies()))
+def _sso(handler: Callable[..., Response]) -> Callable[..., Response]:
+    return sso.for_people(lambda request, **path: handler(request, sso_dependencies(), **path))
 
 
 _ROUTES = Routes(
@@ -120,6 +118,8 @@ _ROUTES = Routes(
         api.KEYS: _keys,
         api.BEGIN_SSO: _sso(sso.begin),
         api.END_SSO: _sso(sso.end),
+        api.BEGIN_NAMED_SSO: _sso(sso.begin),
+        api.END_NAMED_SSO: _sso(sso.end),
         api.PROXY_SSO: _sso(sso.by_proxy),
         api.LINK_SSO: _sso(sso.link),
     }

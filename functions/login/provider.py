@@ -1,25 +1,30 @@
-"""The identity provider: OpenID Connect, by the authorization code flow with PKCE (RFC 7636), state and nonce.
+"""Identity providers: OpenID Connect, by the authorization code flow with PKCE (RFC 7636), state and nonce.
 
 Authlib speaks OAuth and checks the claims of ID tokens, joserfc verifies their signatures. They and requests are
 imported at the first login of this kind: most starts of the function do not need them.
 """
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
 
 from events.errors import Mp3burstError, TryAgain
 from functions.auth.external_logins import Person
 from functions.auth.limits import CONTROLS, MAX_NAME
 from functions.email_address import is_public
-from functions.settings import BadSetting, required
+from functions.settings import BadSetting, required, switch
 
-#: The path that the provider sends browsers back to.
-CALLBACK: Final = "/sso/callback"
+#: The names that providers may have in paths, and those that are other paths.
+_NAME: Final = re.compile("[a-z0-9][a-z0-9-]{0,31}")
+_PATHS: Final = ("callback", "link", "proxy")
 #: Seconds for one request to the provider, and for which its metadata and keys are used.
 _TIMEOUT: Final = 10
 _MAX_AGE: Final = 3600.0
@@ -74,6 +79,16 @@ class Begun:
         return cls(secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48))
 
 
+class NamedProvider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A provider in OIDC_PROVIDERS."""
+
+    issuer: str
+    client_id: Annotated[str, Meta(min_length=1)]
+    client_secret: str = ""
+    title: str = ""
+    create_users: bool = True
+
+
 @dataclass(slots=True)
 class Provider:
     """An OpenID Connect provider, as one client of it sees it.
@@ -83,35 +98,19 @@ class Provider:
         client_id: our name there.
         client_secret: our password there; empty for a public client.
         redirect_uri: where it sends browsers back to.
+        path: where logins with it begin.
+        title: what users call it.
+        creates: whether the first login of somebody creates an account.
     """
 
     issuer: str
     client_id: str
     client_secret: str
     redirect_uri: str
+    path: str = "/sso"
+    title: str = ""
+    creates: bool = True
     _known: dict[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)
-
-    @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Self | None:
-        """Creates the provider from OIDC_ISSUER, OIDC_CLIENT_ID, OIDC_CLIENT_SECRET and PUBLIC_URL.
-
-        Returns:
-            None if OIDC_ISSUER is not set.
-
-        Raises:
-            BadSetting: a variable is missing, or the issuer's address is not https.
-        """
-        issuer = environ.get("OIDC_ISSUER", "")
-        if not issuer:
-            return None
-        url = urlsplit(issuer)
-        is_local = url.scheme == "http" and url.hostname in _LOCAL
-        if not url.hostname or (url.scheme != "https" and not is_local):
-            raise BadSetting(f"OIDC_ISSUER is {issuer!r}: it must be an address that begins with https://.")
-        client_id = required(environ, "OIDC_CLIENT_ID", "the name of mp3burst at the identity provider")
-        public = required(environ, "PUBLIC_URL", "the URL at which users reach mp3burst")
-        redirect_uri = public.rstrip("/") + CALLBACK
-        return cls(issuer, client_id, environ.get("OIDC_CLIENT_SECRET", ""), redirect_uri)
 
     def address_for(self, begun: Begun) -> str:
         """Returns the address at the provider that the browser is sent to.
@@ -182,7 +181,7 @@ class Provider:
         metadata = self._fetched(session, f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
         if metadata.get("issuer") != self.issuer:
             raise ProviderUnavailable from ValueError(
-                f"OIDC_ISSUER is {self.issuer}, but the provider there says {metadata.get('issuer')}"
+                f"the issuer in the settings is {self.issuer}, but the provider there says {metadata.get('issuer')}"
             )
         for endpoint in _ENDPOINTS:
             if not _text(metadata, endpoint):
@@ -228,6 +227,85 @@ class Provider:
         claims = CodeIDToken(decoded.claims, decoded.header, expected, params)
         claims.validate(leeway=_CLOCK_SKEW)
         return dict(claims)
+
+
+class Providers:
+    """The identity providers of an installation."""
+
+    def __init__(self, default: Provider | None, named: Mapping[str, Provider]) -> None:
+        """Sets the provider of OIDC_ISSUER, and those of OIDC_PROVIDERS by their names."""
+        self._default = default
+        self._named = named
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Creates them from the variables OIDC_* and PUBLIC_URL.
+
+        Raises:
+            BadSetting: a variable is missing or invalid, or an issuer's address is not https.
+        """
+        default = None
+        if issuer := environ.get("OIDC_ISSUER", ""):
+            _check_issuer(issuer, "OIDC_ISSUER")
+            client_id = required(environ, "OIDC_CLIENT_ID", "the name of mp3burst at the identity provider")
+            secret = environ.get("OIDC_CLIENT_SECRET", "")
+            creates = switch(environ, "OIDC_CREATE_USERS", default=True)
+            default = Provider(issuer, client_id, secret, _redirect_uri(environ, "/sso"), creates=creates)
+        named = {}
+        for name, given in _configured(environ.get("OIDC_PROVIDERS", "")).items():
+            if not _NAME.fullmatch(name) or name in _PATHS:
+                raise BadSetting(
+                    f"OIDC_PROVIDERS has the name {name!r}: use up to 32 lower-case letters, digits and hyphens, but "
+                    f"not {', '.join(_PATHS)}."
+                )
+            _check_issuer(given.issuer, f"OIDC_PROVIDERS: the issuer of {name}")
+            named[name] = Provider(
+                given.issuer,
+                given.client_id,
+                given.client_secret,
+                _redirect_uri(environ, f"/sso/{name}"),
+                f"/sso/{name}",
+                given.title or name,
+                given.create_users,
+            )
+        return cls(default, named)
+
+    def __bool__(self) -> bool:
+        """Returns whether there are any."""
+        return self._default is not None or bool(self._named)
+
+    def find(self, name: str) -> Provider | None:
+        """Returns the provider with this name; for an empty one that of OIDC_ISSUER, or else the only one there is."""
+        if name:
+            return self._named.get(name)
+        if self._default is None and len(self._named) == 1:
+            return next(iter(self._named.values()))
+        return self._default
+
+    def choice(self) -> list[Provider]:
+        """Returns those that users may choose from."""
+        return list(self._named.values())
+
+
+def _configured(text: str) -> dict[str, NamedProvider]:
+    if not text:
+        return {}
+    try:
+        return msgspec.json.decode(text, type=dict[str, NamedProvider])
+    except msgspec.MsgspecError as error:
+        raise BadSetting(f"OIDC_PROVIDERS must be JSON as docs/security.md describes it: {error}.") from error
+
+
+def _check_issuer(issuer: str, setting: str) -> None:
+    url = urlsplit(issuer)
+    is_local = url.scheme == "http" and url.hostname in _LOCAL
+    if not url.hostname or (url.scheme != "https" and not is_local):
+        raise BadSetting(f"{setting} is {issuer!r}: it must be an address that begins with https://.")
+
+
+def _redirect_uri(environ: Mapping[str, str], path: str) -> str:
+    public = required(environ, "PUBLIC_URL", "the URL at which users reach mp3burst")
+    return f"{public.rstrip('/')}{path}/callback"
 
 
 def _decoded(id_token: str, jwks: Any) -> Any:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from flask import Request, Response
 
@@ -32,9 +33,9 @@ from functions.auth.throttle import Throttle, TooManyFailures
 from functions.auth.tokens import NotAuthenticated, Signer, Verifier
 from functions.http_endpoint import JSON_LIMIT, client_address, read_query, tell_wait
 from functions.login import api
-from functions.login.provider import Begun, LoginExpired, LoginRefused, Provider
+from functions.login.provider import Begun, LoginExpired, LoginRefused, Provider, Providers
 from functions.login.proxy import PROVIDER, NoProxyLogin, ProxyLogin
-from functions.pages import CREDENTIALS, page
+from functions.pages import CREDENTIALS, choice_page, page
 from functions.shares import Shares, TooManyRequests
 from functions.state.database import Conflict
 
@@ -48,11 +49,12 @@ _PATH: Final = re.compile(r"/(?:[\w.~%-][\w./~%?=&-]*)?", re.ASCII)
 _DEFAULT_PATH: Final = "/docs"
 #: What a person reads as a page; anything else is an internal error.
 _FOR_PEOPLE: Final = (LoginRefused, ForeignOrigin, OtherAddress, TryAgain, TooManyFailures, TooManyRequests, Conflict)
+_NO_PROVIDER: Final = "There is no such identity provider here: log in with a username and a password."
 log = logging.getLogger(__name__)
 
 
 class NoProvider(Mp3burstError):
-    """The installation has no identity provider."""
+    """The installation has no such identity provider."""
 
     status = 404
 
@@ -62,8 +64,7 @@ class Dependencies:
     """What logins by an identity provider or a proxy use.
 
     Attributes:
-        provider: the identity provider; None without one.
-        creates: whether the first login of somebody with the provider creates an account.
+        providers: the identity providers.
         proxy: the proxy that logs users in; None without one.
         logins: who logs in as whom.
         accounts: the users with their passwords.
@@ -75,8 +76,7 @@ class Dependencies:
             to all other logins.
     """
 
-    provider: Provider | None
-    creates: bool
+    providers: Providers
     proxy: ProxyLogin | None
     logins: ExternalLogins
     accounts: Accounts
@@ -87,30 +87,39 @@ class Dependencies:
     shares: Shares
 
 
-def begin(request: Request, deps: Dependencies) -> Response:
-    """Sends the browser to the identity provider."""
-    provider = _provider(deps)
+def begin(request: Request, deps: Dependencies, provider: str = "") -> Response:
+    """Sends the browser to the identity provider with this name, or asks for one of several."""
     to = read_query(request, api.SsoQuery).to
+    found = deps.providers.find(provider)
+    if found is None and not provider and (several := deps.providers.choice()):
+        query = f"?{urlencode({'to': to})}" if to else ""
+        return choice_page("Log in", "Choose with what:", {f"{each.path}{query}": each.title for each in several})
+    found = _required(found)
     begun = Begun.new()
     with _share(request, deps):
-        headers = {"Location": provider.address_for(begun)}
-    return _with_ticket(Response(status=302, headers=headers), deps, _BEGUN, {**asdict(begun), "to": to})
+        headers = {"Location": found.address_for(begun)}
+    content = {**asdict(begun), "path": found.path, "to": to}
+    return _with_ticket(Response(status=302, headers=headers), deps, _BEGUN, content)
 
 
-def end(request: Request, deps: Dependencies) -> Response:
-    """Logs in whom the identity provider has sent back, or asks for the password of an account to link."""
-    provider = _provider(deps)
+def end(request: Request, deps: Dependencies, provider: str = "") -> Response:
+    """Logs in whom the identity provider with this name has sent back, or asks for the password of an account to link.
+
+    A response counts only for the provider that the browser was sent to (RFC 9700, 4.4).
+    """
+    found = _required(deps.providers.find(provider))
     answer = read_query(request, api.SsoAnswer)
     ticket = _ticket(request, deps, _BEGUN)
     to = ticket.pop("to")
+    path = ticket.pop("path")
     begun = Begun(**ticket)
-    if not hmac.compare_digest(answer.state.encode(), begun.state.encode()):
+    if path != found.path or not hmac.compare_digest(answer.state.encode(), begun.state.encode()):
         raise LoginExpired
-    if answer.error or (answer.iss and answer.iss != provider.issuer):
+    if answer.error or (answer.iss and answer.iss != found.issuer):
         raise LoginRefused("The identity provider has refused the login: begin again, or ask who runs it.", "provider")
     with _share(request, deps):
-        person = provider.person(answer.code, begun)
-    return _log_in(request, person, to, deps, creates=deps.creates)
+        person = found.person(answer.code, begun)
+    return _log_in(request, person, to, deps, creates=found.creates)
 
 
 def by_proxy(request: Request, deps: Dependencies) -> Response:
@@ -147,8 +156,8 @@ def user_of(person: Person, logins: ExternalLogins, *, creates: bool) -> User:
 
 def link(request: Request, deps: Dependencies) -> Response:
     """Links the user whose password the form has to the account at the provider, and logs the user in."""
-    if deps.proxy is None:
-        _provider(deps)
+    if deps.proxy is None and not deps.providers:
+        raise NoProvider(_NO_PROVIDER)
     sent = request.headers
     require_own_origin(request.method, sent.get("Origin"), sent.get("Sec-Fetch-Site"), os.environ)
     ticket = _ticket(request, deps, _PERSON)
@@ -174,12 +183,12 @@ def _link_form(reason: Mp3burstError) -> Response:
     return form
 
 
-def for_people(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
+def for_people(handler: Callable[..., Response]) -> Callable[..., Response]:
     """Wraps a handler for browsers: what prevents the login gets a page, not JSON."""
 
-    def answer(request: Request) -> Response:
+    def answer(request: Request, **path: str) -> Response:
         try:
-            return handler(request)
+            return handler(request, **path)
         except _FOR_PEOPLE as error:
             event = getattr(error, "security_event", "login.failed")
             reason = getattr(error, "reason", "unavailable")
@@ -193,10 +202,10 @@ def for_people(handler: Callable[[Request], Response]) -> Callable[[Request], Re
     return answer
 
 
-def _provider(deps: Dependencies) -> Provider:
-    if deps.provider is None:
-        raise NoProvider("This installation has no identity provider: log in with a username and a password.")
-    return deps.provider
+def _required(provider: Provider | None) -> Provider:
+    if provider is None:
+        raise NoProvider(_NO_PROVIDER)
+    return provider
 
 
 @contextlib.contextmanager

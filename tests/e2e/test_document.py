@@ -25,7 +25,7 @@ from tests.test_docs import section
 
 #: A number of requests takes as long as they do; a longer look takes so many seconds in each of two runs.
 LONGER: Final = os.environ.get("MP3BURST_API_SECONDS", "")
-#: 410, 412, 413, 423 and 460 are those of tus, 414 that of a long path, 507 that of a full disk. Two paths are also
+#: 410, 412, 413, 423 and 460 are those of tus, 414 that of a long path, 507 that of a full disk. Three paths are also
 #: paths of an operation with a parameter, whose method their Allow has, too. What is valid for the last operations, a
 #: document cannot say: which bytes are a video, which text is an address or a name, which of two headers is needed, and
 #: where a chapter may end, or a part begin.
@@ -37,7 +37,7 @@ expected-statuses = [400, 401, 403, 404, 412, 415, 422, 429]
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 412, 429]
 [[operations]]
-include-path = ["/jobs/events", "/webhooks/deliveries"]
+include-path = ["/jobs/events", "/webhooks/deliveries", "/sso/link"]
 checks.allow_header_conformance.enabled = false
 [[operations]]
 include-name = ["POST /files", "PATCH /files/{upload}", "POST /upload", "PATCH /jobs/{job}/tags",

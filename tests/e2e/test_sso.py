@@ -1,5 +1,6 @@
 """Logins by an identity provider, which is oidc-provider-mock over HTTP, and by a proxy in front, which is the test."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ def provider() -> Iterator[IdentityProvider]:
 @pytest.fixture(scope="module")
 def own_platform(provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     environ = {"OIDC_ISSUER": provider.url, "OIDC_CLIENT_ID": "mp3burst", "OIDC_CLIENT_SECRET": "secret"}
+    other = {"issuer": provider.other_url, "client_id": "mp3burst", "client_secret": "secret", "title": "Another"}
+    environ |= {"OIDC_PROVIDERS": json.dumps({"other": other, "closed": {**other, "create_users": False}})}
     # What connects from 127.0.0.1 is the proxy; other addresses of the loopback network are clients.
     environ |= {
         "PROXY_LOGIN_HEADER": "Remote-Email",
@@ -63,20 +66,20 @@ class Browser:
                 del self.cookies[name]
         return answer
 
-    def begin(self, to: str = "") -> str:
+    def begin(self, to: str = "", path: str = "/sso") -> str:
         """Returns the address that it is sent to."""
-        answer = self.call("GET", f"/sso?{urlencode({'to': to})}")
+        answer = self.call("GET", f"{path}?{urlencode({'to': to})}")
         assert answer.status == 302, answer.body
         assert "SameSite=Lax" in answer.headers["Set-Cookie"]
         return answer.headers["Location"]
 
     def come_back(self, address: str) -> Answer:
         """Follows the provider's redirect."""
-        assert address.startswith(f"{self.url}/sso/callback?")
+        assert address.startswith(f"{self.url}/sso/")
         return self.call("GET", address.removeprefix(self.url))
 
-    def log_in(self, provider: IdentityProvider, subject: str, to: str = "") -> Answer:
-        return self.come_back(provider.log_in(self.begin(to), subject))
+    def log_in(self, provider: IdentityProvider, subject: str, to: str = "", path: str = "/sso") -> Answer:
+        return self.come_back(provider.log_in(self.begin(to, path), subject))
 
     def username(self) -> str:
         answer = self.call("GET", "/me")
@@ -204,6 +207,31 @@ def test_refusal_of_the_provider_is_told(browser: Browser) -> None:
     assert b"refused" in page.body
 
 
+def test_each_provider_has_its_own_users(browser: Browser, provider: IdentityProvider) -> None:
+    provider.put("9", email="jan@example.org", email_verified=True)
+    assert browser.log_in(provider, "9").status == 200
+    other = Browser(browser.url)
+    provider.put("9", email="jan@example.net", email_verified=True)
+    page = other.log_in(provider, "9", to="/jobs", path="/sso/other")
+    assert page.status == 200
+    assert b'content="0; url=/jobs"' in page.body
+    assert (browser.username(), other.username()) == ("jan@example.org", "jan@example.net")
+    assert other.call("GET", "/sso/another").status == 404
+    # Both names have the same issuer, so the same users; this one creates none.
+    assert other.log_in(provider, "9", path="/sso/closed").status == 200
+    assert other.username() == "jan@example.net"
+    provider.put("10", email="kim@example.org", email_verified=True)
+    assert b"no account here" in Browser(browser.url).log_in(provider, "10", path="/sso/closed").body
+
+
+def test_response_of_one_provider_is_none_of_another(browser: Browser, provider: IdentityProvider) -> None:
+    """A provider that was taken over cannot have its codes redeemed, or get those of others (mix-up)."""
+    provider.put("11", email="lea@example.org", email_verified=True)
+    address = provider.log_in(browser.begin(), "11")
+    assert browser.come_back(address.replace("/sso/callback", "/sso/other/callback")).status == 401
+    assert browser.come_back(address).status == 200
+
+
 def test_proxy_logs_in_whom_it_has_authenticated(browser: Browser) -> None:
     said = {"Remote-Email": "Gil@example.org", "Remote-Name": "=?utf-8?q?Gi=C5=82?=", "X-Forwarded-For": "192.0.2.7"}
     page = browser.call("GET", "/sso/proxy?to=/jobs", said=said)
@@ -262,8 +290,10 @@ def test_after_a_reset_of_the_password_the_login_asks_for_it(own_platform: Platf
 
 def test_without_a_provider_or_a_proxy_there_is_none(platform: Platform) -> None:
     for path, missing in {
-        "/sso": "no identity provider",
-        "/sso/callback": "no identity provider",
+        "/sso": "no such identity provider",
+        "/sso/callback": "no such identity provider",
+        "/sso/google": "no such identity provider",
+        "/sso/google/callback": "no such identity provider",
         "/sso/proxy": "No proxy",
     }.items():
         assert missing in Client(platform.url).call("GET", path).problem(404)["detail"]

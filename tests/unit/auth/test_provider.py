@@ -5,10 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from joserfc import jwt
@@ -17,6 +18,8 @@ from joserfc.jwk import ECKey
 from functions.auth.external_logins import Person
 from functions.login import main
 from functions.login.provider import Begun, LoginRefused, Provider, ProviderUnavailable
+from functions.settings import BadSetting
+from infra import config
 from tests.support.calls import Call, functions
 
 KEY = ECKey.generate_key("P-256")
@@ -153,6 +156,46 @@ def login(issuer: Issuer, tmp_path: Path) -> Iterator[Call]:
         main.sso_dependencies.cache_clear()
         yield Call("login", "GET", "/sso")
         main.sso_dependencies.cache_clear()
+
+
+def test_one_of_several_providers_is_chosen(issuer: Issuer, login: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OIDC_ISSUER")
+    google = {"issuer": issuer.url, "client_id": "a", "title": "Google <&>"}
+    monkeypatch.setenv("OIDC_PROVIDERS", json.dumps({"google": google, "work": {**google, "title": ""}}))
+    main.sso_dependencies.cache_clear()
+    page = replace(login, query="to=/jobs%3Flimit=1").send()
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    text = page.get_data(as_text=True)
+    assert '<a href="/sso/google?to=%2Fjobs%3Flimit%3D1">Google &lt;&amp;&gt;</a>' in text
+    assert '<a href="/sso/work?to=%2Fjobs%3Flimit%3D1">work</a>' in text
+    sent = replace(login, path="/sso/work").send()
+    query = parse_qs(urlsplit(sent.headers["Location"]).query)
+    assert query["redirect_uri"] == ["http://localhost/sso/work/callback"]
+    monkeypatch.setenv("OIDC_PROVIDERS", json.dumps({"google": google}))
+    main.sso_dependencies.cache_clear()
+    assert login.send().status_code == 302
+
+
+@pytest.mark.parametrize(
+    "providers",
+    [
+        "{",
+        "[]",
+        {"google": {}},
+        {"google": {"issuer": "https://a.example"}},
+        {"google": {"issuer": "https://a.example", "client_id": ""}},
+        {"google": {"issuer": "http://a.example", "client_id": "a"}},
+        {"google": {"issuer": "https://a.example", "client_id": "a", "secret": "x"}},
+        {"callback": {"issuer": "https://a.example", "client_id": "a"}},
+        {"Google": {"issuer": "https://a.example", "client_id": "a"}},
+        {"a/b": {"issuer": "https://a.example", "client_id": "a"}},
+    ],
+    ids=str,
+)
+def test_invalid_providers_are_named_at_the_start(providers: object) -> None:
+    text = providers if isinstance(providers, str) else json.dumps(providers)
+    with pytest.raises(BadSetting, match="OIDC_PROVIDERS"):
+        config.check({"SANDBOX": "off", "OIDC_PROVIDERS": text})
 
 
 def test_provider_that_does_not_respond_leaves_threads_to_other_logins(login: Call, issuer: Issuer) -> None:
