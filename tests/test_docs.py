@@ -17,7 +17,7 @@ from functions.mp3 import id3
 from functions.options import BITRATES, Options
 from functions.settings import OUTDATED
 from functions.state.schema import metadata
-from infra.apidocs import openapi
+from infra.apidocs import reference
 from infra.migrations.rights import RIGHTS
 from tests.support.paths import ROOT
 from tests.test_structure import FUNCTIONS, manifests, name_of, services
@@ -191,47 +191,9 @@ def test_every_path_that_a_function_serves_is_described() -> None:
     assert {path for path in named if not path.startswith(below)} == {path for path in served if path.islower()}
 
 
-_CALL = re.compile(r"`(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)(?: (/[^`?]*)[^`]*)?`( to the same address)?")
-
-
-def operations_in(cell: str) -> list[tuple[str, str]]:
-    """Returns the operations that a cell of the table of calls names: a method without a path has that of the next."""
-    found: list[tuple[str, str]] = []
-    waiting: list[str] = []
-    for method, path, is_same in _CALL.findall(cell):
-        waiting.append(method)
-        if path or is_same:
-            found += [(each, path or found[-1][1]) for each in waiting]
-            waiting.clear()
-    return found
-
-
-def fields_in(cell: str) -> set[str] | None:
-    """Returns the fields of the first JSON object in a cell; None without one."""
-    listed = re.search(r"`\{(.*?)\}`", cell)
-    return set(re.findall(r'"(\w+)"', listed[1])) if listed else None
-
-
-def test_every_call_is_described_with_the_fields_of_the_document() -> None:
-    document = openapi.document()
-    schemas = document["components"]["schemas"]
-    declared = {
-        (method.upper(), re.sub(r"\{(\w+)\}", lambda name: name[1].upper(), path)): operation
-        for path, methods in document["paths"].items()
-        for method, operation in methods.items()
-        if not (method == "options" and "{" in path)
-    }
-    described = []
-    for call, response, *_ in rows(section(text_of("docs/api.md"), "## Calls")):
-        named = operations_in(call)
-        described += named
-        operation = declared[named[0]]
-        successes = [each for status, each in operation["responses"].items() if status[0] in "23"]
-        for cell, body in ((call, operation.get("requestBody")), (response, successes[0])):
-            if (names := fields_in(cell)) is not None:
-                schema = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-                assert names == schemas[schema]["properties"].keys(), call
-    assert sorted(described) == sorted(declared)
+def test_every_call_is_described_as_it_is_declared() -> None:
+    text = text_of("docs/api.md")
+    assert text == reference.updated(text), "run python -m infra.apidocs.reference"
 
 
 # Security
