@@ -349,6 +349,53 @@ def test_account_is_left_and_deleted(page: Page, me: Client) -> None:
     assert me.login(me.username, PASSWORD).status == 401
 
 
+def test_keys_sessions_and_webhooks_are_managed(page: Page, me: Client) -> None:
+    enter(page, me)
+    page.get_by_role("button", name=f"Account: {me.username}").click()
+    page.locator("#menu").get_by_role("button", name="Account", exact=True).click()
+    dialog = page.get_by_role("dialog", name="Account")
+    dialog.get_by_text("API keys").click()
+    dialog.get_by_label("Name").fill("Backup")
+    dialog.get_by_label("delete").check()
+    dialog.get_by_role("button", name="Create key").click()
+    key = dialog.get_by_label("Your new key").input_value()
+    assert Client(me.url, key).call("GET", "/jobs").status == 200
+    expect(dialog.locator(".entry")).to_contain_text("send videos, list and download, delete · never used")
+    dialog.get_by_role("button", name="Delete: Backup").click()
+    expect(dialog.get_by_text("There are no keys yet.")).to_be_visible()
+
+    dialog.get_by_text("Where you are logged in").click()
+    others = dialog.locator(".entry").filter(has_not_text="This browser")
+    expect(others).to_have_count(1)  # the login of the test
+    others.get_by_role("button", name="Log out").click()
+    expect(others).to_have_count(0)
+    expect(dialog.locator(".entry")).to_contain_text("Chrome, Linux")
+
+    # A receiver must have an address on the internet, which no test calls.
+    webhook = {"id": "1" * 32, "url": "https://receiver.example/hook", "state": "active", "secret": "whsec_1"}
+    failed = {"id": "2" * 32, "url": webhook["url"], "state": "failed", "error": "It answered 500.", "tried": None}
+    page.route("**/webhooks", lambda route: _answer(route, {"webhooks": [webhook]}))
+    page.route("**/deliveries*", lambda route: _answer(route, {"deliveries": [failed | {"created": "2026-11-27"}]}))
+    page.route("**/webhooks/*/ping", lambda route: _answer(route, {"delivery": "3" * 32}))
+    dialog.get_by_text("Webhooks").click()
+    expect(dialog.get_by_text("Failed · It answered 500. · Nov")).to_be_visible()
+    expect(dialog.get_by_label("Secret that verifies")).to_have_value("whsec_1")
+    dialog.get_by_label("Address").fill("ftp://receiver.example")
+    dialog.get_by_role("button", name="Add webhook").click()
+    expect(dialog.get_by_role("alert")).to_have_text(re.compile("^[A-Z].*[.]$"))
+    with page.expect_request("**/webhooks/*/ping"):
+        dialog.get_by_role("button", name="Try", exact=True).click()
+    assert violations(page) == []
+
+
+def _answer(route: Route, json: object) -> None:
+    """Answers reads, and lets the server answer what changes webhooks."""
+    if route.request.method == "GET" or route.request.url.endswith("/ping"):
+        route.fulfill(json=json)
+    else:
+        route.continue_()
+
+
 def test_offline_is_said_and_passes(page: Page, me: Client) -> None:
     enter(page, me)
     page.context.set_offline(True)

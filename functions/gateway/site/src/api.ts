@@ -48,6 +48,41 @@ export interface Account {
   usage: { bytes: number; bytes_limit: number | null; jobs: number; jobs_limit: number | null };
 }
 
+export interface Session {
+  id: string;
+  created: string;
+  last_used: string;
+  agent: string | null;
+  network: string | null;
+  current: boolean;
+}
+
+export const SCOPES = ["upload", "read", "delete", "account"] as const;
+export type Scope = (typeof SCOPES)[number];
+
+export interface Key {
+  id: string;
+  name: string;
+  scopes: Scope[];
+  last_used: string | null;
+}
+
+export interface Webhook {
+  id: string;
+  url: string;
+  state: "active" | "gone";
+  secret: string;
+}
+
+export interface Delivery {
+  id: string;
+  url: string;
+  state: "due" | "delivered" | "failed";
+  error: string | null;
+  created: string;
+  tried: string | null;
+}
+
 /** A request that failed; `detail` is the server's sentence, or "" if no response arrived (status 0). */
 export class Problem extends Error {
   constructor(
@@ -70,6 +105,19 @@ export const logOut = () => call<void>("DELETE", "/session");
 export const logOutEverywhere = () => call<void>("DELETE", "/sessions");
 export const changePassword = (old: string, fresh: string) =>
   call<void>("POST", "/me/password", { body: { old, new: fresh } });
+export const getSessions = async () => (await call<{ sessions: Session[] }>("GET", "/sessions")).sessions;
+export const endSession = (session: string) => call<void>("DELETE", `/sessions/${session}`);
+export const getKeys = async () => (await call<{ keys: Key[] }>("GET", "/keys")).keys;
+export const createKey = (name: string, scopes: readonly Scope[]) =>
+  call<{ key: string }>("POST", "/keys", { body: { name, scopes } });
+export const deleteKey = (key: string) => call<void>("DELETE", `/keys/${key}`);
+export const getWebhooks = async () => (await call<{ webhooks: Webhook[] }>("GET", "/webhooks")).webhooks;
+export const createWebhook = (url: string) => call<Webhook>("POST", "/webhooks", { body: { url } });
+export const deleteWebhook = (webhook: string) => call<void>("DELETE", `/webhooks/${webhook}`);
+export const ping = (webhook: string) => call<void>("POST", `/webhooks/${webhook}/ping`);
+export const getDeliveries = async () =>
+  (await call<{ deliveries: Delivery[] }>("GET", "/webhooks/deliveries?limit=20")).deliveries;
+export const resend = (delivery: string) => call<void>("POST", `/webhooks/deliveries/${delivery}/resend`);
 export const deleteAccount = (password: string) => call<void>("POST", "/me/deletion", { body: { password } });
 export const resetPassword = (username: string) =>
   call<void>("POST", "/password-reset", { body: { username } });

@@ -67,6 +67,10 @@ export const percent = (part: number) => percentFormat.value.format(Math.floor(p
 const dateFormat = computed(() => new Intl.DateTimeFormat(language.value, { dateStyle: "medium" }));
 export const date = (iso: string) => dateFormat.value.format(new Date(iso));
 
+const dayFormat = computed(() => new Intl.DateTimeFormat(language.value, { dateStyle: "medium", timeZone: "UTC" }));
+/** Returns a day that the server counts in UTC, such as 2026-11-27. */
+export const day = (iso: string) => dayFormat.value.format(new Date(iso));
+
 /** Returns a position or a length in a recording: 1:02:03 or 2:03. */
 export function clock(seconds: number): string {
   const whole = Math.max(0, Math.floor(seconds));

@@ -4,10 +4,11 @@ import * as api from "../api";
 import { strings } from "../i18n";
 import { announce } from "../notices";
 import { leave, session } from "../session";
+import { Access } from "./access";
 import { Dialog } from "./dialog";
 import { Form } from "./form";
 
-/** The account: everything that it has, its password, and its end. */
+/** The account: everything that it has, what uses it, its password, and its end. */
 export function Account({ onClose }: { onClose: () => void }) {
   const s = strings.value;
   if (session.value.state !== "in") return null;
@@ -22,6 +23,7 @@ export function Account({ onClose }: { onClose: () => void }) {
         </a>
         <button onClick={() => void leave(true)}>{s.logOutEverywhere}</button>
       </p>
+      <Access />
       <PasswordForm username={username} />
       <DeletionForm username={username} />
     </Dialog>
