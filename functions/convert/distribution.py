@@ -54,6 +54,7 @@ class JobPlan:
         warning: the warning about the cover or the choice of the track, if any.
         truncated: whether the video ends within a part of it.
         silent: the warning about parts of the video without sound, if any.
+        unread: seconds of sound that are in the video and could not be read, if more than half are.
         index: blob of the recipes for the excerpts of the plan's ranges; None if the track itself is stored.
     """
 
@@ -64,6 +65,7 @@ class JobPlan:
     warning: str | None = None
     truncated: bool = False
     silent: str | None = None
+    unread: float = 0.0
     index: BlobId | None = None
 
     def to_json(self) -> str:
@@ -72,6 +74,8 @@ class JobPlan:
         # Workers of the version before read such rows during an update. They ignore what they do not know in a plan.
         if (index := values.pop("index")) is not None:
             values["plan"]["index"] = index
+        if unread := values.pop("unread"):
+            values["plan"]["unread"] = unread
         if not self.truncated and self.silent is None:
             del values["truncated"], values["silent"]
         return json.dumps(values)
@@ -80,7 +84,9 @@ class JobPlan:
     def from_json(cls, text: str) -> Self:
         """Parses the text in the job's row."""
         values: dict[str, Any] = json.loads(text)
-        return cls(**{**values, "plan": Plan.from_json(values["plan"]), "index": values["plan"].get("index")})
+        plan = values["plan"]
+        more = {"index": plan.get("index"), "unread": plan.get("unread", 0.0)}
+        return cls(**{**values, **more, "plan": Plan.from_json(plan)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,6 +311,7 @@ def _split(
         assemble.sentences(track.warning, warning),
         truncated=track.truncated,
         silent=silence.warning_for(track, job.options),
+        unread=track.unread if job.options.end is None else 0.0,
         index=audio.blob if stream.indexed else None,
     )
     record = SplitRecord(
@@ -419,7 +420,8 @@ def _join_pieces(
             frames = _file_chunks(path, renewer)
         sound = assemble.join_pieces(job_plan.plan, [piece.summary for piece in pieces], frames, directory)
         errors = job_plan.errors + max(piece.errors for piece in pieces)
-        share = assemble.share_warning(sound.duration, job_plan.plan.seconds, job_plan.missing, errors)
+        seconds = job_plan.plan.seconds
+        share = assemble.share_warning(sound.duration, seconds, job_plan.missing, errors, job_plan.unread)
         out = ReservedWriter(mp3, reservation)
         assemble.write_mp3(out, _blob_chunks([job_plan.head], renewer, deps), sound)
     log.info("job %s: %d pieces of %.1f s became %d bytes of MP3", job.id, len(outputs), sound.duration, mp3.size)

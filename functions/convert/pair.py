@@ -152,6 +152,7 @@ def _described(channels: Sequence[_Channel], path: Path, begin: float, end: floa
         lead=earlier.lead,
         tail=min(track.tail for track in tracks),
         start=begin,
+        unread=max(track.unread for track in tracks),
         number=0,
         warning=" ".join(filter(None, (_warning(channel, gaps, end - begin) for channel in channels))) or None,
     )

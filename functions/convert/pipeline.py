@@ -141,7 +141,8 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
             chapters = plan.within(silence.chapters_of(track, settings.options))
         # What is missing follows the last pictures, which may be later than the last sound.
         missing = track.missing + track.tail if track.missing else 0.0
-        share = assemble.share_warning(sound.duration, claimed, missing, errors)
+        unread = track.unread if settings.options.end is None else 0.0
+        share = assemble.share_warning(sound.duration, claimed, missing, errors, unread)
         image, cover_warning = picture(lambda: on_progress(encoded))
     tag = id3.build_tag(track.tags, settings.filename, image, chapters)
     written = 0
@@ -267,7 +268,8 @@ class _Extraction:
         if seconds is None:
             return track
         # Some decoders stop in the middle of a damaged file without an error.
-        return replace(track, duration=seconds, errors=track.errors + (seconds < track.duration / 2))
+        unread = track.duration - seconds if seconds < track.duration / 2 else track.unread
+        return replace(track, duration=seconds, errors=track.errors or int(unread > 0), unread=unread)
 
     @property
     def _ffmpeg(self) -> str:

@@ -325,6 +325,7 @@ class TrackReport:
         lead: seconds of the source before the track's sound.
         tail: seconds of the source after the track's sound.
         start: seconds on the source's clock at which the first sample is played.
+        unread: estimated seconds of sound that are in the source and could not be read, if more than half are; else 0.
         tracks: all audio tracks of the source.
         starts: samples with which a range may begin without its encoder reading much more, if the track can be indexed;
             empty for any.
@@ -354,6 +355,7 @@ class TrackReport:
     lead: float = 0.0
     tail: float = 0.0
     start: float = 0.0
+    unread: float = 0.0
     tracks: Sequence[ListedTrack] = ()
     starts: Sequence[int] = ()
     indexed: bool = False
@@ -511,7 +513,19 @@ def _is_listed_track(value: Any) -> bool:
 
 _OPTIONAL: Final = frozenset(
     {
-        *("detail", "tracks", "dropped", "truncated", "gaps", "lead", "tail", "start", "ambisonic", "unicode"),
+        *(
+            "detail",
+            "tracks",
+            "dropped",
+            "truncated",
+            "gaps",
+            "lead",
+            "tail",
+            "start",
+            "unread",
+            "ambisonic",
+            "unicode",
+        ),
         *("track", "unusable", "protected", "starts", "indexed"),
     }
 )
@@ -524,7 +538,7 @@ _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
         **dict.fromkeys(("duration", "missing"), _is_amount),
         "truncated": _is_flag,
         "gaps": _is_gaps,
-        **dict.fromkeys(("lead", "tail"), _is_amount),
+        **dict.fromkeys(("lead", "tail", "unread"), _is_amount),
         "start": _is_number,
         "tags": _is_tags,
         "chapters": _is_chapters,

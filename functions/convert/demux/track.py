@@ -73,6 +73,7 @@ class TrackInfo:
         lead: seconds of the source before the track's sound.
         tail: seconds of the source after the track's sound.
         start: seconds on the source's clock at which the first sample is played.
+        unread: estimated seconds of sound that are in the source and could not be read, if more than half are; else 0.
         excerpt: what the cover is made from instead of ``cover``.
         cover_warning: a message for the user if the cover is not the requested one, else None.
         number: which audio track of ``path`` it is, from 0.
@@ -102,6 +103,7 @@ class TrackInfo:
     lead: float = 0.0
     tail: float = 0.0
     start: float = 0.0
+    unread: float = 0.0
     excerpt: VideoExcerpt | None = None
     cover_warning: str | None = None
     number: int = 0
@@ -252,6 +254,7 @@ def track_info(report: TrackReport, path: Path, cover: bytes) -> TrackInfo:
         lead=report.lead,
         tail=report.tail,
         start=report.start,
+        unread=report.unread,
         packets=report.packets,
         errors=report.errors,
         skipped=report.skipped,

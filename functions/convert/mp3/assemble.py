@@ -133,7 +133,7 @@ def write_mp3(
     return size
 
 
-def share_warning(decoded: float, claimed: float, missing: float, errors: int) -> str | None:
+def share_warning(decoded: float, claimed: float, missing: float, errors: int, unread: float = 0.0) -> str | None:
     """Returns the warning that less than half of a track could be decoded; None if more could.
 
     Args:
@@ -141,6 +141,7 @@ def share_warning(decoded: float, claimed: float, missing: float, errors: int) -
         claimed: seconds that the track's packets should have become.
         missing: as for ``warning_for``, which says itself how much it is if it is more than a second.
         errors: as for ``warning_for``; if there are none, what is claimed was wrong.
+        unread: estimated seconds that have no packets since the file could not be read.
 
     Raises:
         UnusableMedia: hardly anything could be decoded.
@@ -149,9 +150,10 @@ def share_warning(decoded: float, claimed: float, missing: float, errors: int) -
         claimed += missing
     elif not errors:
         return None
-    if decoded >= claimed * _MIN_SHARE:
+    whole = claimed + unread
+    if decoded >= whole * _MIN_SHARE:
         return None
-    share = f"{decoded:.1f} of {claimed:.1f} seconds" if claimed < 10 else f"{decoded:.0f} of {claimed:.0f} seconds"
+    share = f"{decoded:.1f} of {whole:.1f} seconds" if whole < 10 else f"{decoded:.0f} of {whole:.0f} seconds"
     if errors and decoded < claimed * _MIN_USEFUL_SHARE:
         raise UnusableMedia(
             f"Only {share} of sound could be decoded. The file is damaged or copy-protected: "

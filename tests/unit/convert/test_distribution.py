@@ -56,6 +56,17 @@ def converted(video: Path, options: dict[str, str], place: Path, fanout: float) 
     return content, job.warning, pieces
 
 
+def mostly_damaged(directory: Path) -> Path:
+    """Makes an AVI that is zeros from a third on."""
+    video = clips.clip(directory / "a.avi", "-ac", 1, "-c:a", "pcm_s16le", seconds=72, rate=16000)
+    data = bytearray(video.read_bytes())
+    start = data.index(b"movi")
+    end = data.rindex(b"idx1")
+    data[start + (end - start) // 3 : end] = bytes(end - start - (end - start) // 3)
+    video.write_bytes(data)
+    return video
+
+
 @pytest.mark.parametrize(
     ("make", "options", "warning"),
     [
@@ -67,8 +78,9 @@ def converted(video: Path, options: dict[str, str], place: Path, fanout: float) 
         ),
         (changing, {"start": "1", "fade_in": "15", "fade_out": "5", "volume": "-2"}, None),
         (two_mono_tracks, {"track": "0,1", "start": "0.5", "fade_out": "3"}, None),
+        (mostly_damaged, {}, "Only 24 of 72 seconds of sound could be decoded: the rest is damaged."),
     ],
-    ids=["edits", "no-cover", "changing", "pair"],
+    ids=["edits", "no-cover", "changing", "pair", "mostly-damaged"],
 )
 def test_many_workers_make_the_same_mp3_as_one(
     make: Callable[[Path], Path], options: dict[str, str], warning: str | None, tmp_path: Path

@@ -39,6 +39,7 @@ FOUND = {
     ("mp3burst", 1045),  # DV: two pauses, each shorter than a quarter of a second or than half of the file
     ("mp3burst", 2312),  # SWF: a stream that begins in the middle
     ("mp3burst", 2499),  # Matroska: pictures that go on after the sound
+    ("mp3burst", 2990),  # NUT: a short pause, and an end before the one that its index states
     ("mp3burst", 4323),  # ASF: an end that libav does not read
 }
 

@@ -175,10 +175,9 @@ def test_first_part_of_an_avi_has_the_length_of_its_own_sound_as_missing(tmp_pat
     assert result.warning == f"The file is truncated: about {6 - result.duration:.0f} seconds are missing at the end."
 
 
-@pytest.mark.parametrize("arguments", ["-c:a libmp3lame", "-c:v mpeg4 -c:a libmp3lame"])
-@pytest.mark.parametrize(("seconds", "expected"), [(6, "The file is truncated: about 4 seconds"), (1, "Only 0.")])
-def test_sound_that_stops_within_the_first_half_of_a_complete_avi_is_missing(
-    arguments: str, seconds: int, expected: str, tmp_path: Path
+@pytest.mark.parametrize(("arguments", "seconds"), [("-c:a libmp3lame", 6), ("-c:v mpeg4 -c:a libmp3lame", 1)])
+def test_sound_that_stops_within_the_first_half_of_a_complete_avi_is_damaged(
+    arguments: str, seconds: int, tmp_path: Path
 ) -> None:
     video = make(tmp_path / "a.avi", arguments, "-t", str(seconds))
     data = bytearray(video.read_bytes())
@@ -188,8 +187,8 @@ def test_sound_that_stops_within_the_first_half_of_a_complete_avi_is_missing(
     data[damage.start : damage.stop] = bytes(len(damage))
     video.write_bytes(data)
     result, _ = convert(video, tmp_path)
-    assert result.warning is not None
-    assert result.warning.startswith(expected)
+    expected = rf"Only [02]\.\d of {seconds}\.\d seconds of sound could be decoded: the rest is damaged\."
+    assert re.fullmatch(expected, result.warning or "")
 
 
 def test_pauses_too_short_for_gaps_count_if_less_than_half_has_sound(tmp_path: Path) -> None:

@@ -93,8 +93,6 @@ MAX_UNKNOWN = 256 << 20
 #: Names of tags that are not the file's where a track has them: programs name it "Track1" or "Surround 5.1".
 _OF_THE_TRACK = ("title", "comment", "encoder")
 AV_TIME_BASE = 1_000_000  # libavutil/avutil.h
-#: Seconds that may be missing without a warning of their own, as in ``mp3.assemble`` and ``silence``.
-_MAX_UNMENTIONED = 1.0
 #: Seconds that no file lasts, three years: a claim of more is damaged.
 _MAX_CLAIM = 1e8
 #: Demuxers that read a file's length from its header. The others estimate it from the data.
@@ -292,18 +290,18 @@ def _extract_stream(file: _File, target: IO[bytes], number: int, copy: bool) -> 
     missing = 0.0 if boxes.fragmented and boxes.truncated else _missing(container, demuxer, file.declared, file.size)
     truncated = _is_truncated(file, demuxer)
     lead, tail = _surroundings(container, demuxer)
-    if not missing and demuxer.duration < demuxer.pauses + tail and demuxer.pauses <= _MAX_UNMENTIONED:
-        missing = demuxer.pauses
+    unread = 0.0 if missing > 1.0 else _unread(container, demuxer, file.size, tail)
     report = _report(container, demuxer, name, values=file.values)
     report = replace(
         report,
-        errors=report.errors + (not report.errors and _is_mostly_unread(container, demuxer, file.size)),
+        errors=report.errors or int(unread > 0),
         missing=_credible(missing),
         truncated=truncated,
         gaps=_from_first_played(demuxer),
         lead=_credible(lead),
-        tail=0.0 if missing > _MAX_UNMENTIONED or truncated else _credible(tail),
+        tail=0.0 if missing > 1.0 or truncated else _credible(tail),
         start=_credible(demuxer.start),
+        unread=_credible(unread),
     )
     return Extracted(report, _cover(demuxer))
 
@@ -542,7 +540,7 @@ def _report_of_ends(
         _report(container, demuxer, name, values=values),
         missing=_credible(missing),
         lead=_credible(lead),
-        tail=0.0 if missing > _MAX_UNMENTIONED else _credible(tail),
+        tail=0.0 if missing > 1.0 else _credible(tail),
         start=_credible(demuxer.start),
     )
 
@@ -716,7 +714,7 @@ def _missing(container: "av.container.InputContainer", demuxer: Demuxer, declare
     if declared.size > size or declared.end:
         return _undelivered(container, demuxer, declared, size)
     if declared.size:
-        return _unread(container, demuxer, size)
+        return 0.0
     stream = demuxer.stream
     # The length of an MP3 is an estimate from its size, or from its tag; if a frame is truncated, the tag is right.
     if not container.format.name.startswith(DECLARING) and not demuxer.truncated:
@@ -734,16 +732,6 @@ def _missing(container: "av.container.InputContainer", demuxer: Demuxer, declare
         return 0.0
     start = (container.start_time or 0) / AV_TIME_BASE
     return max(_claimed_end(container, start, length) - demuxer.reach, 0.0)
-
-
-def _unread(container: "av.container.InputContainer", demuxer: Demuxer, size: int) -> float:
-    """Returns the seconds of a complete AVI that libav did not read, if they are more than half; otherwise 0."""
-    stream = demuxer.stream
-    length = float(stream.frames * (stream.time_base or 0))
-    # Both have to say so: empty chunks delay sound, and libav passes over them.
-    if container.format.name != "avi" or demuxer.end >= length / 2 or size - demuxer.read_to <= size / 4:
-        return 0.0
-    return length - demuxer.end
 
 
 def _tagged_length(stream: "av.audio.stream.AudioStream") -> float:
@@ -768,23 +756,29 @@ def _is_truncated(file: _File, demuxer: Demuxer) -> bool:
     return ends_early or file.boxes.truncated or file.declared.size > file.size
 
 
-def _is_mostly_unread(container: "av.container.InputContainer", demuxer: Demuxer, size: int) -> bool:
-    """Returns whether libav took the track to be complete after less than half of the file.
+def _unread(container: "av.container.InputContainer", demuxer: Demuxer, size: int, tail: float) -> float:
+    """Estimates the seconds of sound that are in the file and were not read; 0 if that is less than half.
 
     Most demuxers take damage for the end of the file, or pass over it, and report neither.
     """
     name = container.format.name
-    if demuxer.duration < demuxer.pauses:
-        return True
+    stream = demuxer.stream
+    if tail <= demuxer.duration < demuxer.pauses + tail:
+        return demuxer.pauses + tail
+    rest = size - demuxer.read_to - demuxer.cover_bytes
+    if name == "avi":
+        length = float(stream.frames * (stream.time_base or 0))
+        # Both have to say so: empty chunks delay sound, and libav passes over them.
+        return length - demuxer.end if demuxer.end < length / 2 and rest > size / 4 else 0.0
     if name in MEASURING:
-        stream = demuxer.stream
         length = float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / AV_TIME_BASE
-        return demuxer.clock_holds and demuxer.end - demuxer.start < length / 2
-    others = [stream for stream in container.streams if stream.index != demuxer.stream.index and not is_picture(stream)]
+        found = demuxer.end - demuxer.start - demuxer.pauses
+        return length - found if demuxer.clock_holds and found < length / 2 else 0.0
+    others = [other for other in container.streams if other.index != stream.index and not is_picture(other)]
     # In mov and mp4 tables say where the sound is. DV has pictures and sound of a frame in one place.
-    if name.startswith("mov,") or (others and name != "dv"):
-        return False
-    return size - demuxer.read_to - demuxer.cover_bytes > size / 2
+    if name.startswith("mov,") or (others and name != "dv") or rest <= size / 2:
+        return 0.0
+    return demuxer.duration * rest / max(demuxer.read_to, 1)
 
 
 def _from_first_played(demuxer: Demuxer) -> list[Gap]:
