@@ -133,6 +133,14 @@ class Links:
             BadSetting: PUBLIC_URL is not set.
         """
         token = self._sign(_DOWNLOAD, sub=owner, fid=fid, exp=self._expiry())
+        return self.download_url(fid, token)
+
+    def download_url(self, fid: str, token: str) -> str:
+        """Returns the URL that downloads an MP3 with the token of a link.
+
+        Raises:
+            BadSetting: PUBLIC_URL is not set.
+        """
         return f"{self.public_url}/download?{urlencode({'fid': fid, 'token': token})}"
 
     def verify(self, token: str, fid: str) -> UserId:

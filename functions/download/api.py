@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct, field
 
-from functions.operation import LIMITS, TOO_MANY_TRANSFERS, Answer, Operation
+from functions.operation import JSON, LIMITS, TOO_MANY_TRANSFERS, Answer, Body, Id, Operation, Timestamp
 
 #: MP3s in one zip file: as many ids as fit into an address.
 MAX_MP3S: Final = 200
@@ -22,7 +22,39 @@ class DownloadQuery(Struct, frozen=True):
             description="The id of the MP3: `mp3` of a job in GET /jobs.",
         ),
     ]
-    token: Annotated[str, Meta(description="The token of the link in a mail, in place of the bearer token.")] = ""
+    token: Annotated[str, Meta(description="The token of a link, in place of the bearer token.")] = ""
+
+
+class NewLink(Struct, frozen=True):
+    """A link to create."""
+
+    job: Annotated[str, Meta(min_length=1, max_length=255, description="The job whose MP3 it downloads.")]
+    expires_in: Annotated[
+        int, Meta(ge=60, le=316_224_000, description="Seconds after which it expires; by default 7 days.")
+    ] = 604_800
+
+
+class Link(Struct, frozen=True, kw_only=True):
+    """A link, without its address."""
+
+    id: Annotated[Id, Meta(description="Names the link in DELETE /links/LINK.")]
+    job: Id
+    mp3: Id
+    filename: Annotated[str, Meta(description="The name of the job's video.")]
+    created: Timestamp
+    expires: Timestamp
+
+
+class CreatedLink(Link, frozen=True, kw_only=True):
+    """A new link."""
+
+    url: Annotated[str, Meta(description="The address for others: no other response has it.")]
+
+
+class LinkList(Struct, frozen=True):
+    """The links of a user."""
+
+    links: list[Link]
 
 
 class SeveralQuery(Struct, frozen=True):
@@ -119,4 +151,34 @@ EXPORT: Final = Operation(
     ),
     scope="account",
     problems={429: TOO_MANY_TRANSFERS},
+)
+CREATE_LINK: Final = Operation(
+    "POST",
+    "/links",
+    "Create a link to an MP3",
+    (Answer(201, "The link.", CreatedLink, headers={"Location": "The path of the link."}),),
+    description="Whoever has its address downloads the MP3 without a login, with `GET`, `HEAD` and `Range`, until the "
+    "link expires or is deleted, or the job is.",
+    scope="upload",
+    body=Body({JSON: NewLink}),
+    problems={
+        404: "There is no such job, or it is another user's.",
+        409: "The job has no MP3 yet, or the user has as many links as allowed.",
+    },
+)
+LIST_LINKS: Final = Operation(
+    "GET",
+    "/links",
+    "List links",
+    (Answer(200, "The links that lead to an MP3, newest first.", LinkList),),
+    scope="read",
+)
+DELETE_LINK: Final = Operation(
+    "DELETE",
+    "/links/{link}",
+    "Delete a link",
+    (Answer(204, "The link is deleted; downloads that have begun are not interrupted."),),
+    scope="delete",
+    parameters={"link": "The id of the link, from GET /links."},
+    problems={404: "There is no such link, or it is another user's."},
 )

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import functions_framework
 from flask import Request, Response
@@ -19,11 +19,24 @@ from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
 from functions.auth.sessions import Sessions
+from functions.auth.shared_links import PREFIX, SharedLink, SharedLinks
+from functions.auth.tokens import Identity
 from functions.download import api
 from functions.download.export import export
 from functions.download.several import zip_of
 from functions.download.streamed_zip import stream
-from functions.http_endpoint import Routes, Unprocessable, client_address, identify, problem, read_query, take_share
+from functions.http_endpoint import (
+    Routes,
+    Unprocessable,
+    client_address,
+    identify,
+    iso_time,
+    json_response,
+    problem,
+    read_json,
+    read_query,
+    take_share,
+)
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id, open_mp3
 from functions.shares import Shares
 from functions.state.database import shared
@@ -42,6 +55,7 @@ class Dependencies:
     media: Media
     jobs: Jobs
     links: Links
+    shared_links: SharedLinks
     shares: Shares
     profiles: Profiles
     keys: ApiKeys
@@ -60,14 +74,14 @@ class _File(NamedTuple):
 
 @functions_framework.http
 def download(request: Request) -> Response:
-    """Handles GET and HEAD /download and /jobs.zip, and GET /export."""
+    """Handles GET and HEAD /download and /jobs.zip, GET /export, and /links."""
     return _ROUTES.answer(request)
 
 
 def _download(request: Request) -> Response:
     deps = dependencies()
     query = read_query(request, api.DownloadQuery)
-    owner = deps.links.verify(query.token, query.fid) if query.token else identify(request, os.environ).user
+    owner = linked_owner(query, deps) or identify(request, os.environ).user
 
     def answer() -> Response:
         try:
@@ -76,6 +90,18 @@ def _download(request: Request) -> Response:
             raise _not_found() from error
 
     return _transferring(request, owner, answer)
+
+
+def linked_owner(query: api.DownloadQuery, deps: Dependencies) -> UserId | None:
+    """Returns the owner of the MP3 that the link of a request downloads; None if it has none.
+
+    Raises:
+        BadLink: the link is invalid or has expired, or is for another file.
+    """
+    if not query.token:
+        return None
+    links = deps.shared_links if query.token.startswith(PREFIX) else deps.links
+    return links.verify(query.token, query.fid)
 
 
 def _download_several(request: Request) -> Response:
@@ -122,8 +148,57 @@ def _export(request: Request) -> Response:
         return Response(body, 200, headers, content_type="application/zip", direct_passthrough=True)
 
     response = _transferring(request, identity.user, answer)
-    security_log.record("export.succeeded", user=identity.username, address=client_address(request, os.environ))
+    _record(request, identity, "export.succeeded")
     return response
+
+
+def _create_link(request: Request) -> Response:
+    identity = identify(request, os.environ)
+    created = create_link(read_json(request, api.NewLink), identity.user, dependencies())
+    _record(request, identity, "link.created", link=created.id)
+    return json_response(created, 201, {"Location": f"/links/{created.id}"})
+
+
+def create_link(wanted: api.NewLink, owner: UserId, deps: Dependencies) -> api.CreatedLink:
+    """Creates a link to the MP3 of a job.
+
+    Raises:
+        JobNotFound: the owner has no such job.
+        NoMp3: it is not done.
+        TooManyLinks: the owner has as many links as a user may have.
+        BadSetting: PUBLIC_URL is not set.
+    """
+    job = deps.jobs.finished(wanted.job, owner)
+    secret, link = deps.shared_links.create(owner, job.id, job.stored.mp3, wanted.expires_in)
+    return api.CreatedLink(**_link_fields(link), url=deps.links.download_url(link.mp3, secret))
+
+
+def _list_links(request: Request) -> Response:
+    links = dependencies().shared_links.of(identify(request, os.environ).user)
+    return json_response(api.LinkList([api.Link(**_link_fields(link)) for link in links]))
+
+
+def _delete_link(request: Request, link: str) -> Response:
+    identity = identify(request, os.environ)
+    dependencies().shared_links.delete(link, identity.user)
+    _record(request, identity, "link.deleted", link=link)
+    return Response(status=204)
+
+
+def _link_fields(link: SharedLink) -> dict[str, Any]:
+    """Returns the fields of ``api.Link``."""
+    return {
+        "id": link.id,
+        "job": link.job,
+        "mp3": link.mp3,
+        "filename": link.filename,
+        "created": iso_time(link.created_at),
+        "expires": iso_time(link.expires_at),
+    }
+
+
+def _record(request: Request, identity: Identity, event: str, **details: object) -> None:
+    security_log.record(event, user=identity.username, address=client_address(request, os.environ), **details)
 
 
 def find(fid: str, owner: UserId, deps: Dependencies) -> tuple[Job, Reader]:
@@ -231,6 +306,7 @@ def dependencies() -> Dependencies:
         media=connect(os.environ),
         jobs=Jobs(database),
         links=Links.from_environ(os.environ),
+        shared_links=SharedLinks(database),
         shares=Shares.from_environ(os.environ),
         profiles=Profiles(database),
         keys=ApiKeys(database),
@@ -245,5 +321,8 @@ _ROUTES = Routes(
         api.DOWNLOAD_SEVERAL: _download_several,
         api.DOWNLOAD_SEVERAL_HEAD: _download_several,
         api.EXPORT: _export,
+        api.CREATE_LINK: _create_link,
+        api.LIST_LINKS: _list_links,
+        api.DELETE_LINK: _delete_link,
     }
 )

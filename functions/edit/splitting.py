@@ -10,7 +10,7 @@ from events.errors import Mp3burstError
 from events.schema import JobId
 from functions.auth.tokens import Identity
 from functions.edit import api
-from functions.edit.tagging import Tagging, finished
+from functions.edit.tagging import Tagging
 from functions.http_endpoint import Unprocessable
 from functions.media import BlobId, Description, Reader, open_mp3
 from functions.mp3 import cut, tags
@@ -84,7 +84,7 @@ def split(job: str, identity: Identity, wanted: api.SplitRequest, deps: Splittin
         SplitChanged: other requests are splitting it, too.
     """
     for _ in range(_TRIES):
-        found = finished(job, identity, deps.tagging)
+        found = deps.tagging.jobs.finished(job, identity.user)
         with open_mp3(deps.tagging.media.mp3s, found.stored) as reader:
             mp3 = _read(found, reader)
             parts = _parts(mp3, wanted)

@@ -29,12 +29,6 @@ _MISPLACED: Final = "must be in order, and end after they begin and within the M
 _TOLERANCE: Final = 1.0
 
 
-class NoMp3(Mp3burstError):
-    """The job has no MP3 whose tags could be read: it is not done."""
-
-    status = 409
-
-
 class TagsChanged(Mp3burstError):
     """Other requests have changed the tags again and again meanwhile."""
 
@@ -69,7 +63,7 @@ def show(job: str, identity: Identity, deps: Tagging) -> api.Tags:
         BlobNotFound: the MP3 was deleted.
         MediaUnavailable: the media store does not answer.
     """
-    return _shown(tags.read(_read(finished(job, identity, deps), deps).tag))
+    return _shown(tags.read(_read(deps.jobs.finished(job, identity.user), deps).tag))
 
 
 def change(job: str, identity: Identity, wanted: api.TagChange, deps: Tagging) -> api.Tags:
@@ -82,25 +76,12 @@ def change(job: str, identity: Identity, wanted: api.TagChange, deps: Tagging) -
         TagsChanged: other requests are changing the tags, too.
     """
     for _ in range(_TRIES):
-        found = finished(job, identity, deps)
+        found = deps.jobs.finished(job, identity.user)
         stored = _read(found, deps)
         changed, content = changed_tag(stored.tag, found.duration or 0.0, wanted)
         if changed == stored.tag or _replace(found, identity, stored, changed, deps):
             return _shown(content)
     raise TagsChanged("Other requests are changing the tags of this MP3: try again in a moment.")
-
-
-def finished(job: str, identity: Identity, deps: Tagging) -> Job:
-    """Returns a job that is done.
-
-    Raises:
-        JobNotFound: the user has no such job.
-        NoMp3: it is not done.
-    """
-    found = deps.jobs.get(job, identity.user)
-    if found.mp3 is None or found.state != "done":
-        raise NoMp3("This job has no MP3: wait until it is done.")
-    return found
 
 
 def _read(job: Job, deps: Tagging) -> _Stored:

@@ -52,6 +52,12 @@ class JobNotFound(Mp3burstError):
     security_event = "object.refused"
 
 
+class NoMp3(Mp3burstError):
+    """The job has no MP3: it is not done."""
+
+    status = 409
+
+
 @dataclass(frozen=True, slots=True)
 class NewJob:
     """A job to create.
@@ -341,6 +347,18 @@ class Jobs:
         found = self._one(and_(jobs.c.id == job, jobs.c.owner == owner)) if is_job_id(job) else None
         if found is None:
             raise JobNotFound("There is no such job: GET /jobs lists yours.")
+        return found
+
+    def finished(self, job: str, owner: UserId) -> Job:
+        """Returns the owner's job, which is done.
+
+        Raises:
+            JobNotFound: there is none, or it is another user's.
+            NoMp3: it is not done.
+        """
+        found = self.get(job, owner)
+        if found.mp3 is None or found.state != "done":
+            raise NoMp3("This job has no MP3: wait until it is done.")
         return found
 
     def with_ids(self, ids: Collection[JobId]) -> dict[JobId, Job]:

@@ -13,7 +13,17 @@ from functions.state.jobs import FINISHED, delete_jobs, end_job
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, is_free
 from functions.state.mails import MAX_AGE
 from functions.state.outbox import event_of, row_of
-from functions.state.schema import deliveries, ended_tokens, jobs, logins, mails, now, pieces, sessions
+from functions.state.schema import (
+    deliveries,
+    ended_tokens,
+    jobs,
+    logins,
+    mails,
+    now,
+    pieces,
+    sessions,
+    shared_links,
+)
 
 _DAY: Final = 86_400_000
 _WEEK: Final = 7 * _DAY
@@ -127,10 +137,11 @@ class Overdue:
         self._database.run(lambda connection: connection.execute(delete(deliveries).where(old)))
 
     def forget_logins(self) -> None:
-        """Deletes failed logins that no longer count, networks that are no longer known, and expired sessions."""
+        """Deletes failed logins that no longer count, networks that are no longer known, expired sessions and links."""
         self._delete(logins, logins.c.clears_at < now(), logins.c.locked_until < now())
         self._delete(ended_tokens, ended_tokens.c.expires_at < now())
         self._delete(sessions, sessions.c.expires_at < now())
+        self._delete(shared_links, shared_links.c.expires_at < now())
 
     def _delete(self, table: Table, *where: ColumnElement[bool]) -> None:
         statement = delete(table).where(*where)

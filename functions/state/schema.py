@@ -140,6 +140,21 @@ external_logins = Table(
     **_OPTIONS,
 )
 
+#: Links to MP3s that users make for others (``functions.auth.shared_links``): ``digest`` is the SHA-256 of a link's
+#: secret. A link of which the job has been deleted, or has another MP3, leads nowhere.
+shared_links = Table(
+    "shared_links",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("owner", String(32), nullable=False, index=True),
+    Column("job", String(32), nullable=False),
+    Column("mp3", String(24), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    **_OPTIONS,
+)
+
 #: Failed logins per account and network, in a table because throttling must outlive a function that scales to zero; the
 #: networks that an account has logged in from; and what networks and addresses have used of their allowances
 #: (``functions.auth.allowance``). A row has no effect after ``clears_at``: each failure moves it by 15 minutes, which

@@ -67,6 +67,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "ended_tokens": "SELECT, INSERT, DELETE",
         "sessions": "SELECT, UPDATE (used_at), DELETE",
         "external_logins": "SELECT (owner), DELETE",
+        "shared_links": "SELECT (owner), DELETE",
         "jobs": "SELECT (id, mp3, owner, sound, state), UPDATE (due_at), DELETE",
         "pieces": "SELECT (job), DELETE",
         "mails": "SELECT (attempts, due_at, id, job, owner), INSERT, UPDATE (due_at), DELETE",
@@ -92,9 +93,11 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     },
     "download": {
         **_IDENTIFY,
-        "users": "SELECT (confirmed_at, created_at, deleted_at, email, id, name, role, token_version, username)",
+        "users": "SELECT (confirmed_at, created_at, deleted_at, email, id, name, role, token_version, username), "
+        "UPDATE (created_at)",
         "api_keys": "SELECT, UPDATE (used_at)",
         "sessions": "SELECT, UPDATE (used_at)",
+        "shared_links": "SELECT, INSERT, DELETE",
         "jobs": "SELECT",
     },
     "edit": {
@@ -134,6 +137,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "logins": "SELECT (clears_at, locked_until), DELETE",
         "ended_tokens": "SELECT (expires_at), DELETE",
         "sessions": "SELECT (expires_at, owner), DELETE",
+        "shared_links": "SELECT (expires_at, owner), DELETE",
         "jobs": "SELECT, UPDATE, DELETE",
         "pieces": "SELECT, UPDATE (due_at, deferred_at, lease, lease_until), DELETE",
         "mails": "SELECT, INSERT, UPDATE, DELETE",

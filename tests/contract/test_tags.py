@@ -10,14 +10,14 @@ from sqlalchemy import insert, select, update
 from events.schema import JobId
 from functions.auth.tokens import Identity
 from functions.edit import api, tagging
-from functions.edit.tagging import NoMp3, Tagging
+from functions.edit.tagging import Tagging
 from functions.http_endpoint import Unprocessable
 from functions.media import Description, new_blob_id, open_mp3
 from functions.mp3 import id3, tags
 from functions.options import Options
 from functions.state.blobs import Blobs
 from functions.state.database import Database
-from functions.state.jobs import JobNotFound, Jobs, NewJob, Outcome, new_job_id
+from functions.state.jobs import JobNotFound, Jobs, NewJob, NoMp3, Outcome, new_job_id
 from functions.state.quota import Quota, QuotaFull
 from functions.state.schema import UserId, blobs, now, users
 from functions.state.tags import NewTag, Tags

@@ -788,6 +788,28 @@ def test_mp3_is_split_into_jobs_of_their_own(owner: Client, me: Client) -> None:
         assert [several.read(name) for name in several.namelist()] == mp3s
 
 
+def test_link_downloads_an_mp3_without_a_login_until_it_is_deleted(owner: Client, me: Client) -> None:
+    job = me.convert(BytesIO(WAV), "talk.wav")
+    mp3 = me.download(job["mp3"]).body
+    answer = me.post_json("/links", {"job": job["job"], "expires_in": 3600})
+    link = answer.json()
+    path = link["url"].removeprefix(me.url)
+    anyone = Client(me.url)
+    assert anyone.call("GET", path).body == mp3
+    part = anyone.call("GET", path, None, {"Range": "bytes=100-199"})
+    assert (part.status, part.body) == (206, mp3[100:200])
+    assert anyone.call("HEAD", path).headers["Content-Length"] == str(len(mp3))
+    listed = me.call("GET", "/links").json()["links"]
+    assert listed == [{name: value for name, value in link.items() if name != "url"}]
+    owner.post_json("/links", {"job": job["job"]}).problem(404)
+    owner.call("DELETE", answer.headers["Location"]).problem(404)
+    assert me.call("DELETE", answer.headers["Location"]).status == 204
+    assert "ask for another one" in anyone.call("GET", path).problem(401)["detail"]
+    me.post_json("/links", {"job": job["job"], "expires_in": 59}).problem(422)
+    broken = me.convert(BytesIO(WAV[:20]), "broken.wav")
+    me.post_json("/links", {"job": broken["job"]}).problem(409)
+
+
 def test_download_head(owner: Client, done: dict[str, Any]) -> None:
     get = owner.download(done["mp3"])
     head = owner.download(done["mp3"], "HEAD")

@@ -15,6 +15,7 @@ from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
 from functions.auth.sessions import Sessions
+from functions.auth.shared_links import SharedLinks
 from functions.auth.tokens import Identity
 from functions.download import main
 from functions.media import BlobId, Media, MediaUnavailable
@@ -53,6 +54,7 @@ class Export:
             media=records.media,
             jobs=records.jobs,
             links=Links(["k" * 32], ""),
+            shared_links=SharedLinks(records.database),
             shares=self.shares,
             profiles=Profiles(records.database),
             keys=ApiKeys(records.database),

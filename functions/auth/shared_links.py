@@ -1,0 +1,171 @@
+"""Links that users make to give an MP3 to others: they download it without a login, until they expire or are deleted.
+
+The secret in a link is ``mp3l_`` and 32 random bytes; the database has its SHA-256 only. A link is for one MP3 of one
+job: when the job is deleted it leads nowhere, and stays so if another MP3 takes its place.
+"""
+
+import contextlib
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, func, insert, select
+
+from events.errors import Mp3burstError
+from events.schema import JobId
+from functions.auth.links import BadLink
+from functions.media import BlobId
+from functions.state.database import Conflict, Database
+from functions.state.schema import UserId, jobs, now, shared_links, users
+
+#: Links of one user that have not expired.
+MAX_LINKS: Final = 1000
+PREFIX: Final = "mp3l_"
+_ID: Final = re.compile("[0-9a-f]{32}")
+# Built once: building a statement costs SQLAlchemy as much as running it.
+_FIND: Final = select(shared_links.c.owner).where(
+    shared_links.c.digest == bindparam("secret"),
+    shared_links.c.mp3 == bindparam("fid"),
+    shared_links.c.expires_at > now(),
+)
+_LOCK_OWNER: Final = (
+    select(users.c.id).where(users.c.id == bindparam("owner"), users.c.deleted_at.is_(None)).with_for_update()
+)
+
+
+class TooManyLinks(Mp3burstError):
+    """The user has as many links as a user may have."""
+
+    status = 409
+
+
+class LinkNotFound(Mp3burstError):
+    """There is no such link, or it is another user's."""
+
+    status = 404
+    security_event = "object.refused"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedLink:
+    """A link, as its owner sees it in a list.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        job: the job whose MP3 it downloads.
+        mp3: the id of that.
+        filename: the name of the job's video.
+        created_at: milliseconds since 1970.
+        expires_at: milliseconds since 1970.
+    """
+
+    id: str
+    job: JobId
+    mp3: BlobId
+    filename: str
+    created_at: int
+    expires_at: int
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> Self:
+        """Returns the link of a row."""
+        return cls(*(getattr(row, name) for name in cls.__dataclass_fields__))
+
+
+class SharedLinks:
+    """The table of links."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, owner: UserId, job: JobId, mp3: BlobId, seconds: int) -> tuple[str, SharedLink]:
+        """Creates a link to the MP3 of a job of the owner.
+
+        Returns:
+            The secret, which is not stored, and the link.
+
+        Raises:
+            TooManyLinks: the owner has MAX_LINKS of them.
+            LinkNotFound: the job or the owner was deleted.
+        """
+        secret = PREFIX + secrets.token_urlsafe(32)
+        new_id = secrets.token_hex(16)
+        row = insert(shared_links).values(
+            id=new_id,
+            digest=_digest(secret),
+            owner=owner,
+            job=job,
+            mp3=mp3,
+            created_at=now(),
+            expires_at=now() + seconds * 1000,
+        )
+        mine = _valid(owner).subquery()
+
+        def create(connection: Connection) -> None:
+            if connection.scalar(_LOCK_OWNER, {"owner": owner}) is None:
+                return
+            if (connection.scalar(select(func.count()).select_from(mine)) or 0) >= MAX_LINKS:
+                raise TooManyLinks(f"You have {MAX_LINKS} links, and no more are allowed: delete some.")
+            connection.execute(row)
+
+        with contextlib.suppress(Conflict):  # the first try was committed, and only its confirmation was lost
+            self._database.run(create)
+        found = self._select(owner, shared_links.c.id == new_id)
+        if not found:
+            raise LinkNotFound("The job no longer exists: GET /jobs lists yours.")
+        return secret, found[0]
+
+    def of(self, owner: UserId) -> list[SharedLink]:
+        """Returns the owner's links that have not expired and whose MP3s exist, newest first."""
+        return self._select(owner)
+
+    def delete(self, link: str, owner: UserId) -> None:
+        """Deletes the owner's link with this id.
+
+        Raises:
+            LinkNotFound: there is none, or it is another user's.
+        """
+        mine = and_(shared_links.c.id == link, shared_links.c.owner == owner)
+        deleted: list[int] = []  # one entry per run: after a lost answer to the commit, only the first run found it
+        if _ID.fullmatch(link):
+            self._database.run(
+                lambda connection: deleted.append(connection.execute(delete(shared_links).where(mine)).rowcount)
+            )
+        if not any(deleted):
+            raise LinkNotFound("There is no such link: GET /links lists yours.")
+
+    def verify(self, secret: str, fid: str) -> UserId:
+        """Returns the owner of the MP3 that a link downloads.
+
+        Args:
+            secret: from the link.
+            fid: the MP3's blob id, from the link.
+
+        Raises:
+            BadLink: the link has expired, was deleted, or is for another file.
+        """
+        values = {"secret": _digest(secret), "fid": fid}
+        owner = self._database.read(lambda connection: connection.scalar(_FIND, values))
+        if owner is None:
+            raise BadLink("This link is invalid, has expired or was deleted: ask for another one.")
+        return UserId(owner)
+
+    def _select(self, owner: UserId, *where: ColumnElement[bool]) -> list[SharedLink]:
+        query = _valid(owner).where(*where).order_by(shared_links.c.created_at.desc(), shared_links.c.id)
+        return self._database.read(lambda connection: [SharedLink.from_row(row) for row in connection.execute(query)])
+
+
+def _valid(owner: UserId) -> Any:
+    """Returns the query for the links of an owner that have not expired and whose MP3s exist."""
+    columns = shared_links.c
+    return (
+        select(columns.id, columns.job, columns.mp3, jobs.c.filename, columns.created_at, columns.expires_at)
+        .join_from(shared_links, jobs, and_(jobs.c.id == columns.job, jobs.c.mp3 == columns.mp3))
+        .where(columns.owner == owner, columns.expires_at > now())
+    )
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
