@@ -22,7 +22,7 @@ from functions.state.schema import UserId, jobs, now, shared_links, users
 
 #: Links of one user that have not expired.
 MAX_LINKS: Final = 1000
-PREFIX: Final = "mp3l_"
+LINK_PREFIX: Final = "mp3l_"
 _ID: Final = re.compile("[0-9a-f]{32}")
 # Built once: building a statement costs SQLAlchemy as much as running it.
 _FIND: Final = select(shared_links.c.owner).where(
@@ -90,11 +90,11 @@ class SharedLinks:
             TooManyLinks: the owner has MAX_LINKS of them.
             LinkNotFound: the job or the owner was deleted.
         """
-        secret = PREFIX + secrets.token_urlsafe(32)
+        secret = LINK_PREFIX + secrets.token_urlsafe(32)
         new_id = secrets.token_hex(16)
         row = insert(shared_links).values(
             id=new_id,
-            digest=_digest(secret),
+            digest=secret_digest(secret),
             owner=owner,
             job=job,
             mp3=mp3,
@@ -104,7 +104,7 @@ class SharedLinks:
         mine = _valid(owner).subquery()
 
         def create(connection: Connection) -> None:
-            if connection.scalar(_LOCK_OWNER, {"owner": owner}) is None:
+            if not lock_owner(connection, owner):
                 return
             if (connection.scalar(select(func.count()).select_from(mine)) or 0) >= MAX_LINKS:
                 raise TooManyLinks(f"You have {MAX_LINKS} links, and no more are allowed: delete some.")
@@ -146,7 +146,7 @@ class SharedLinks:
         Raises:
             BadLink: the link has expired, was deleted, or is for another file.
         """
-        values = {"secret": _digest(secret), "fid": fid}
+        values = {"secret": secret_digest(secret), "fid": fid}
         owner = self._database.read(lambda connection: connection.scalar(_FIND, values))
         if owner is None:
             raise BadLink("This link is invalid, has expired or was deleted: ask for another one.")
@@ -167,5 +167,11 @@ def _valid(owner: UserId) -> Any:
     )
 
 
-def _digest(secret: str) -> str:
+def lock_owner(connection: Connection, owner: UserId) -> bool:
+    """Locks the user's row until the transaction ends; returns False if the user was deleted."""
+    return connection.scalar(_LOCK_OWNER, {"owner": owner}) is not None
+
+
+def secret_digest(secret: str) -> str:
+    """Returns what is stored of a secret: its SHA-256 as 64 hexadecimal digits."""
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

@@ -10,6 +10,8 @@ from functions.operation import JSON, LIMITS, TOO_MANY_TRANSFERS, Answer, Body, 
 #: MP3s in one zip file: as many ids as fit into an address.
 MAX_MP3S: Final = 200
 
+RSS: Final = "application/rss+xml"
+
 
 class DownloadQuery(Struct, frozen=True):
     """The query of /download."""
@@ -55,6 +57,26 @@ class LinkList(Struct, frozen=True):
     """The links of a user."""
 
     links: list[Link]
+
+
+class CreatedFeed(Struct, frozen=True):
+    """A podcast feed."""
+
+    url: Annotated[str, Meta(description="The address for a podcast client: no other response has it.")]
+
+
+class FeedQuery(Struct, frozen=True):
+    """The query of /feed."""
+
+    token: Annotated[str, Meta(description="The token of the feed's address.")] = ""
+
+
+class FeedHeaders(Struct, frozen=True):
+    """The request headers of /feed."""
+
+    if_none_match: Annotated[str, Meta(description="The `ETag` of the feed that the client has.")] = field(
+        default="", name="If-None-Match"
+    )
 
 
 class SeveralQuery(Struct, frozen=True):
@@ -181,4 +203,33 @@ DELETE_LINK: Final = Operation(
     scope="delete",
     parameters={"link": "The id of the link, from GET /links."},
     problems={404: "There is no such link, or it is another user's."},
+)
+CREATE_FEED: Final = Operation(
+    "POST",
+    "/feed",
+    "Create the podcast feed",
+    (Answer(201, "The feed.", CreatedFeed),),
+    description="Whoever has its address sees and downloads all MP3s of the user. The address of the feed before works "
+    "no more.",
+    scope="upload",
+)
+READ_FEED: Final = Operation(
+    "GET",
+    "/feed",
+    "Read the podcast feed",
+    (
+        Answer(200, "RSS 2.0 with the newest MP3s.", content_type=RSS, headers={"ETag": "It changes with the feed."}),
+        Answer(304, "The client has this feed.", headers={"ETag": "That of the feed."}),
+    ),
+    access="link",
+    query=FeedQuery,
+    headers=FeedHeaders,
+    problems={401: "The address is invalid, or was deleted or replaced."},
+)
+DELETE_FEED: Final = Operation(
+    "DELETE",
+    "/feed",
+    "Delete the podcast feed",
+    (Answer(204, "The address works no more, if there was one."),),
+    scope="delete",
 )

@@ -1,6 +1,7 @@
 """Serves MP3s, complete or in byte ranges, to their owner or to anyone with the link from the mail."""
 
 import functools
+import hashlib
 import itertools
 import os
 import re
@@ -15,11 +16,12 @@ from werkzeug.http import is_resource_modified
 from werkzeug.wsgi import ClosingIterator
 
 from functions import security_log
+from functions.auth.feeds import FEED_PREFIX, Feeds
 from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
 from functions.auth.sessions import Sessions
-from functions.auth.shared_links import PREFIX, SharedLink, SharedLinks
+from functions.auth.shared_links import LINK_PREFIX, SharedLink, SharedLinks
 from functions.auth.tokens import Identity
 from functions.download import api
 from functions.download.export import export
@@ -56,6 +58,7 @@ class Dependencies:
     jobs: Jobs
     links: Links
     shared_links: SharedLinks
+    feeds: Feeds
     shares: Shares
     profiles: Profiles
     keys: ApiKeys
@@ -74,7 +77,7 @@ class _File(NamedTuple):
 
 @functions_framework.http
 def download(request: Request) -> Response:
-    """Handles GET and HEAD /download and /jobs.zip, GET /export, and /links."""
+    """Handles GET and HEAD /download and /jobs.zip, GET /export, /links and /feed."""
     return _ROUTES.answer(request)
 
 
@@ -100,7 +103,9 @@ def linked_owner(query: api.DownloadQuery, deps: Dependencies) -> UserId | None:
     """
     if not query.token:
         return None
-    links = deps.shared_links if query.token.startswith(PREFIX) else deps.links
+    if query.token.startswith(FEED_PREFIX):
+        return deps.feeds.verify(query.token)
+    links = deps.shared_links if query.token.startswith(LINK_PREFIX) else deps.links
     return links.verify(query.token, query.fid)
 
 
@@ -195,6 +200,35 @@ def _link_fields(link: SharedLink) -> dict[str, Any]:
         "created": iso_time(link.created_at),
         "expires": iso_time(link.expires_at),
     }
+
+
+def _create_feed(request: Request) -> Response:
+    identity = identify(request, os.environ)
+    deps = dependencies()
+    url = f"{deps.links.public_url}/feed?token={deps.feeds.create(identity.user)}"
+    _record(request, identity, "feed.created")
+    return json_response(api.CreatedFeed(url), 201)
+
+
+def _delete_feed(request: Request) -> Response:
+    identity = identify(request, os.environ)
+    dependencies().feeds.delete(identity.user)
+    _record(request, identity, "feed.deleted")
+    return Response(status=204)
+
+
+def _read_feed(request: Request) -> Response:
+    from functions.download.feed import MAX_JOBS, rss
+
+    deps = dependencies()
+    secret = read_query(request, api.FeedQuery).token
+    owner = deps.feeds.verify(secret)
+    content = rss(deps.profiles.get(owner).name, deps.jobs.page(owner, MAX_JOBS), deps.links, secret)
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    if request.if_none_match and not is_resource_modified(request.environ, etag):
+        return Response(status=304, headers=headers)
+    return Response(content, headers=headers, content_type=api.RSS)
 
 
 def _record(request: Request, identity: Identity, event: str, **details: object) -> None:
@@ -307,6 +341,7 @@ def dependencies() -> Dependencies:
         jobs=Jobs(database),
         links=Links.from_environ(os.environ),
         shared_links=SharedLinks(database),
+        feeds=Feeds(database),
         shares=Shares.from_environ(os.environ),
         profiles=Profiles(database),
         keys=ApiKeys(database),
@@ -324,5 +359,8 @@ _ROUTES = Routes(
         api.CREATE_LINK: _create_link,
         api.LIST_LINKS: _list_links,
         api.DELETE_LINK: _delete_link,
+        api.CREATE_FEED: _create_feed,
+        api.READ_FEED: _read_feed,
+        api.DELETE_FEED: _delete_feed,
     }
 )

@@ -18,6 +18,7 @@ from functions.state.schema import (
     blobs,
     ended_tokens,
     external_logins,
+    feeds,
     jobs,
     mails,
     now,
@@ -49,7 +50,7 @@ class DeletedUsers:
             pass
 
     def mark(self, user: UserId) -> None:
-        """Removes what identifies the user or logs them in, links, webhooks, mails; a second time changes nothing."""
+        """Removes what identifies the user or logs them in, links, webhooks and mails; it may be repeated."""
         unnamed = {"username": f"deleted:{user}", "email": "", "name": "", "password_hash": "", "confirmed_at": None}
         withdrawn = {"token_version": users.c.token_version + 1, "deleted_at": now()}
         statement = update(users).where(users.c.id == user, users.c.deleted_at.is_(None)).values(**unnamed, **withdrawn)
@@ -60,6 +61,7 @@ class DeletedUsers:
                 connection.execute(delete(ended_tokens).where(ended_tokens.c.owner == user))
                 connection.execute(delete(sessions).where(sessions.c.owner == user))
                 connection.execute(delete(external_logins).where(external_logins.c.owner == user))
+                connection.execute(delete(feeds).where(feeds.c.owner == user))
                 connection.execute(delete(shared_links).where(shared_links.c.owner == user))
                 connection.execute(delete(mails).where(mails.c.owner == user))
                 delete_webhooks(connection, user)

@@ -155,6 +155,16 @@ shared_links = Table(
     **_OPTIONS,
 )
 
+#: Podcast feeds: ``digest`` is the SHA-256 of the secret in a feed's address.
+feeds = Table(
+    "feeds",
+    metadata,
+    Column("owner", String(32), primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    **_OPTIONS,
+)
+
 #: Failed logins per account and network, in a table because throttling must outlive a function that scales to zero; the
 #: networks that an account has logged in from; and what networks and addresses have used of their allowances
 #: (``functions.auth.allowance``). A row has no effect after ``clears_at``: each failure moves it by 15 minutes, which

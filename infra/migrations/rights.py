@@ -68,6 +68,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "sessions": "SELECT, UPDATE (used_at), DELETE",
         "external_logins": "SELECT (owner), DELETE",
         "shared_links": "SELECT (owner), DELETE",
+        "feeds": "SELECT (owner), DELETE",
         "jobs": "SELECT (id, mp3, owner, sound, state), UPDATE (due_at), DELETE",
         "pieces": "SELECT (job), DELETE",
         "mails": "SELECT (attempts, due_at, id, job, owner), INSERT, UPDATE (due_at), DELETE",
@@ -98,6 +99,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "api_keys": "SELECT, UPDATE (used_at)",
         "sessions": "SELECT, UPDATE (used_at)",
         "shared_links": "SELECT, INSERT, DELETE",
+        "feeds": "SELECT (digest, owner), INSERT, DELETE",
         "jobs": "SELECT",
     },
     "edit": {

@@ -1,4 +1,4 @@
-"""Links that users make for others, on every SQL database: stored as hashes, valid until they expire or are deleted."""
+"""Links and feeds of users, on every SQL database: stored as hashes, valid until they expire or are deleted."""
 
 import pytest
 from sqlalchemy import select
@@ -6,15 +6,17 @@ from sqlalchemy import select
 from events.schema import JobId
 from functions.auth import shared_links as module
 from functions.auth.accounts import Accounts
+from functions.auth.feeds import Feeds
 from functions.auth.links import BadLink
 from functions.auth.shared_links import LinkNotFound, SharedLinks, TooManyLinks
+from functions.auth.tokens import NotAuthenticated
 from functions.media import BlobId
 from functions.state.database import Database
 from functions.state.deleted_users import DeletedUsers
 from functions.state.jobs import Jobs, Outcome
 from functions.state.leases import LeaseTerms
 from functions.state.overdue import Overdue
-from functions.state.schema import UserId, shared_links
+from functions.state.schema import UserId, feeds, shared_links
 from tests.contract.test_jobs import Records, at_once
 from tests.support.databases import make_past
 
@@ -111,3 +113,31 @@ def test_number_of_links_is_limited(
     assert sorted(at_once(4, create)) == [False, False, True, True]
     links.delete(links.of(ann)[0].id, ann)
     assert create(0)
+
+
+def test_new_feed_replaces_the_one_before(database: Database, ann: UserId) -> None:
+    table = Feeds(database)
+    created = at_once(3, lambda _: table.create(ann))
+    valid = []
+    for secret in created:
+        try:
+            valid.append(table.verify(secret) == ann)
+        except BadLink:
+            continue
+    assert valid == [True]
+    last = table.create(ann)
+    assert table.verify(last) == ann
+    [row] = database.read(lambda connection: connection.execute(select(feeds)).all())
+    assert last not in str(row)
+    table.delete(ann)
+    for secret in (created[0], last, "mp3f_\ud800"):
+        with pytest.raises(BadLink):
+            table.verify(secret)
+
+
+def test_feed_goes_with_its_user(database: Database, ann: UserId) -> None:
+    Feeds(database).create(ann)
+    DeletedUsers(database).delete(ann)
+    assert database.read(lambda connection: connection.execute(select(feeds)).all()) == []
+    with pytest.raises(NotAuthenticated):
+        Feeds(database).create(ann)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
+import feedparser  # type: ignore[import-untyped]  # it carries no types
 import pytest
 
 from functions.auth.accounts import Accounts, normalize_username
@@ -808,6 +809,32 @@ def test_link_downloads_an_mp3_without_a_login_until_it_is_deleted(owner: Client
     me.post_json("/links", {"job": job["job"], "expires_in": 59}).problem(422)
     broken = me.convert(BytesIO(WAV[:20]), "broken.wav")
     me.post_json("/links", {"job": broken["job"]}).problem(409)
+
+
+def test_podcast_client_plays_a_private_feed(me: Client) -> None:
+    job = me.convert(BytesIO(WAV), "R&D <talk>.wav")
+    me.upload(BytesIO(WAV[:20]), "broken.wav")
+    url = me.call("POST", "/feed").json()["url"].removeprefix(me.url)
+    anyone = Client(me.url)
+    answer = anyone.call("GET", url)
+    feed = feedparser.parse(answer.body, response_headers={"content-type": answer.headers["Content-Type"]})
+    assert (feed.bozo, feed.version, feed.feed.itunes_block) == (False, "rss20", 1)
+    [entry] = feed.entries
+    assert (entry.title, entry.id, entry.itunes_duration) == ("R&D <talk>", job["mp3"], "1")
+    mp3 = me.download(job["mp3"]).body
+    [enclosure] = entry.enclosures
+    assert (enclosure.type, int(enclosure.length)) == ("audio/mpeg", len(mp3))
+    path = enclosure.href.removeprefix(me.url)
+    assert anyone.call("GET", path).body == mp3
+    assert anyone.call("HEAD", path).headers["Content-Length"] == str(len(mp3))
+    assert anyone.call("GET", path, None, {"Range": "bytes=5-9"}).body == mp3[5:10]
+    assert anyone.call("GET", url, None, {"If-None-Match": answer.headers["ETag"]}).status == 304
+    other = me.call("POST", "/feed").json()["url"].removeprefix(me.url)
+    assert anyone.call("GET", other).status == 200
+    anyone.call("GET", url).problem(401)
+    anyone.call("GET", path).problem(401)
+    assert me.call("DELETE", "/feed").status == 204
+    anyone.call("GET", other).problem(401)
 
 
 def test_download_head(owner: Client, done: dict[str, Any]) -> None:

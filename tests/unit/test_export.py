@@ -11,6 +11,7 @@ from flask import Request, Response
 from sqlalchemy import insert
 from werkzeug.test import EnvironBuilder
 
+from functions.auth.feeds import Feeds
 from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
@@ -55,6 +56,7 @@ class Export:
             jobs=records.jobs,
             links=Links(["k" * 32], ""),
             shared_links=SharedLinks(records.database),
+            feeds=Feeds(records.database),
             shares=self.shares,
             profiles=Profiles(records.database),
             keys=ApiKeys(records.database),

@@ -356,7 +356,16 @@ def test_failed_link_is_logged_without_its_token(upstream: str) -> None:
     """The token of a link in a mail is valid for days, for anyone who has it, and a callback's query may be secret."""
     address = {"refused": f"127.0.0.1:{free_port()}", "unresolved": "no-such-name.invalid"}[upstream]
     environ = upstreams(address) | {"NGINX_LOCAL_RESOLVERS": "127.0.0.1"}
-    paths = ("/download", "//download", "/downloads", "/upload", "/confirm", "/unsubscribe", "/unsubscribe/undo")
+    paths = (
+        "/download",
+        "//download",
+        "/downloads",
+        "/feed",
+        "/upload",
+        "/confirm",
+        "/unsubscribe",
+        "/unsubscribe/undo",
+    )
     with Gateway(environ) as gateway:
         with ThreadPoolExecutor(len(paths)) as threads:  # each waits for a name server that does not answer
             list(
@@ -370,7 +379,7 @@ def test_failed_link_is_logged_without_its_token(upstream: str) -> None:
     assert "secret" not in log
     logged = [line for line in log.splitlines() if " 502 GET /download, " in line]
     assert len(logged) == 2
-    for path in ("/upload", "/confirm", "/unsubscribe", "/unsubscribe/undo"):
+    for path in ("/feed", "/upload", "/confirm", "/unsubscribe", "/unsubscribe/undo"):
         assert f" 502 GET {path}, " in log
     if upstream == "refused":
         assert f'upstream "{address}" answered "502"' in logged[0]

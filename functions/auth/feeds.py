@@ -1,0 +1,63 @@
+"""The secret of a user's podcast feed, which lists all MP3s of the user and downloads them without a login.
+
+It is ``mp3f_`` and 32 random bytes; the database has its SHA-256 only. A user has one at most: another one replaces it.
+"""
+
+import secrets
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, delete, insert, select
+
+from functions.auth.links import BadLink
+from functions.auth.shared_links import lock_owner, secret_digest
+from functions.auth.tokens import NotAuthenticated
+from functions.state.database import Database
+from functions.state.schema import UserId, feeds, now
+
+FEED_PREFIX: Final = "mp3f_"
+# Built once: building a statement costs SQLAlchemy as much as running it.
+_FIND: Final = select(feeds.c.owner).where(feeds.c.digest == bindparam("secret"))
+
+
+class Feeds:
+    """The table of feeds."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, owner: UserId) -> str:
+        """Returns a new secret, which is not stored, and replaces the one before.
+
+        Raises:
+            NotAuthenticated: the owner was deleted.
+        """
+        secret = FEED_PREFIX + secrets.token_urlsafe(32)
+        row = insert(feeds).values(owner=owner, digest=secret_digest(secret), created_at=now())
+
+        def create(connection: Connection) -> bool:
+            if not lock_owner(connection, owner):
+                return False
+            connection.execute(delete(feeds).where(feeds.c.owner == owner))
+            connection.execute(row)
+            return True
+
+        if not self._database.run(create):
+            raise NotAuthenticated("Your account no longer exists: register again.")
+        return secret
+
+    def delete(self, owner: UserId) -> None:
+        """Deletes the owner's secret, if there is one."""
+        statement = delete(feeds).where(feeds.c.owner == owner)
+        self._database.run(lambda connection: connection.execute(statement))
+
+    def verify(self, secret: str) -> UserId:
+        """Returns the owner of a feed.
+
+        Raises:
+            BadLink: the secret was deleted or replaced.
+        """
+        values = {"secret": secret_digest(secret)}
+        owner = self._database.read(lambda connection: connection.scalar(_FIND, values))
+        if owner is None:
+            raise BadLink("The address of this feed is invalid, or was deleted or replaced: ask for the new one.")
+        return UserId(owner)
