@@ -10,6 +10,10 @@ from events.errors import Mp3burstError
 
 #: kbit/s: the bit rates of MPEG-1 Layer III of 64 and above (ISO/IEC 11172-3, table of bitrate_index).
 BITRATES: Final = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+#: kbit/s if the user chooses nothing.
+DEFAULT_BITRATE: Final = 192
+#: What LAME's V0 to V9 need for music in stereo at 44.1 kHz, kbit/s (lame 3.100, doc/html/detailed.html).
+VBR_BITRATES: Final = (245, 225, 190, 175, 165, 130, 115, 100, 85, 65)
 #: Seconds: the latest position in the audio, 100 hours.
 MAX_SECONDS: Final = 360_000.0
 MAX_FADE: Final = 3600.0  # seconds

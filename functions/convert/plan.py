@@ -22,7 +22,7 @@ from functions.convert.demux.track import TrackInfo, TrackStream
 from functions.convert.ffmpeg import filters
 from functions.mp3.chapters import Chapter, within
 from functions.mp3.frame import SAMPLE_RATES, samples_per_frame
-from functions.options import Options
+from functions.options import DEFAULT_BITRATE, VBR_BITRATES, Options
 
 #: Frames that an encoder makes before its range; a multiple of 49.
 PREROLL_FRAMES = 98
@@ -44,14 +44,10 @@ _MANY_RANGES: Final = 8
 #: Codecs whose packets may say how loud each channel is in a mix. ffmpeg's filters learn that only in stages, and
 #: anything with more than two channels is mixed in stages too.
 _CODECS_WITH_MIX_LEVELS = frozenset({"ac3", "eac3", "dca", "mlp", "truehd"})
-#: kbit/s if the user chooses nothing.
-DEFAULT_BITRATE = 192
 #: LAME's highest bit rates in kbit/s from these sample rates on: MPEG-1, MPEG-2 and MPEG-2.5.
 _MAX_BITRATES: Final = ((32_000, 320), (16_000, 160), (0, 64))
 #: LAME's lowest bit rates in the same way.
 _MIN_BITRATES: Final = ((32_000, 32), (0, 8))
-#: What LAME's V0 to V9 need for music in stereo at 44.1 kHz, kbit/s (lame 3.100, doc/html/detailed.html).
-_VBR_BITRATES: Final = (245, 225, 190, 175, 165, 130, 115, 100, 85, 65)
 #: Silences samples that are infinite, not a number, or more than 40 dB beyond full scale. The result has the precision
 #: of what almost all decoders return.
 _CLEAN: Final = r"aeval=exprs='if(lt(abs(val(ch)),100),val(ch),0)':c=same,aformat=sample_fmts=fltp"
@@ -229,7 +225,7 @@ class Plan:
 
         An encoder makes a few kilobytes more: its delay, its padding and the tags.
         """
-        usual = 125.0 * _VBR_BITRATES[int(self.quality[1])] if self.variable else math.inf
+        usual = 125.0 * VBR_BITRATES[int(self.quality[1])] if self.variable else math.inf
         first = frame_range.start * self.frame_seconds if frame_range else 0.0
         last = self.seconds if frame_range is None or frame_range.end is None else frame_range.end * self.frame_seconds
         return int(max(last - first, 0.0) * min(usual, self.max_bytes_per_second))

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
-from functions.operation import Answer, Id, Operation, Timestamp
+from functions.operation import JSON, Answer, Body, Id, Operation, Timestamp
+from functions.options import MAX_SECONDS
 
 #: The longest time, in seconds, that a request may wait for its job to change.
 MAX_WAIT: Final = 25.0
@@ -37,6 +38,27 @@ class EventsHeaders(Struct, frozen=True, rename={"last_event_id": "Last-Event-ID
     """The headers of GET /jobs/events."""
 
     last_event_id: Annotated[str | None, Meta(description="The id of the last event that was received.")] = None
+
+
+class EstimateRequest(Struct, frozen=True):
+    """A conversion that is planned."""
+
+    seconds: Annotated[float, Meta(gt=0, le=MAX_SECONDS, description="How long the video is.")]
+    options: Annotated[
+        dict[str, str], Meta(max_length=50, description="The options, as in the form of POST /upload.")
+    ] = field(default_factory=dict)
+
+
+class Estimate(Struct, frozen=True, kw_only=True):
+    """What a conversion will about take."""
+
+    duration: Annotated[float, Meta(description="Seconds of the MP3.")]
+    mp3_bytes: Annotated[int, Meta(ge=0, description="Bytes of the MP3, without its cover.")]
+    cpu: Annotated[float | None, Meta(description="Seconds of CPU; null if no job is known.")]
+    seconds: Annotated[
+        float | None, Meta(description="Seconds from when a worker takes the job until it is done; null likewise.")
+    ]
+    jobs: Annotated[int, Meta(ge=0, description="The user's latest jobs that `cpu` and `seconds` follow from.")]
 
 
 class Pieces(Struct, frozen=True):
@@ -170,4 +192,14 @@ DELETE: Final = Operation(
     scope="delete",
     parameters=_JOB,
     problems=_NOT_FOUND,
+)
+ESTIMATE: Final = Operation(
+    "POST",
+    "/estimate",
+    "Estimate a conversion",
+    (Answer(200, "What it will about take.", Estimate),),
+    description="The size follows from the bit rate; sound that is MP3 already keeps its own if no option changes it. "
+    "The times follow from what the user's latest jobs of 10 seconds and more have taken.",
+    scope="read",
+    body=Body({JSON: EstimateRequest}),
 )

@@ -12,7 +12,7 @@ import msgspec
 from flask import Request, Response
 
 from functions import security_log
-from functions.http_endpoint import Routes, client_address, identify, iso_time, json_response, read_query
+from functions.http_endpoint import Routes, client_address, identify, iso_time, json_response, read_json, read_query
 from functions.options import Options
 from functions.push import pushed
 from functions.shares import Shares, TooManyRequests
@@ -21,6 +21,7 @@ from functions.state.jobs import Job, Jobs
 from functions.state.schema import UserId
 from functions.state.watcher import JobWatcher
 from functions.status import api, events, stages
+from functions.status.estimate import MAX_JOBS, estimate
 
 #: Internal states, and the status that users see in their place.
 _STATUS: Final = {"encoding": "converting", "joining": "converting"}
@@ -44,7 +45,7 @@ class Dependencies:
 
 @functions_framework.http
 def status(request: Request) -> Response:
-    """Handles GET /jobs, GET /jobs/events, GET /jobs/JOB and DELETE /jobs/JOB."""
+    """Handles GET /jobs, GET /jobs/events, GET /jobs/JOB, DELETE /jobs/JOB and POST /estimate."""
     return _ROUTES.answer(request)
 
 
@@ -85,6 +86,13 @@ def _delete(request: Request, job: str) -> Response:
     dependencies().jobs.delete(job, identity.user)
     security_log.record("job.deleted", user=identity.username, address=client_address(request, os.environ), job=job)
     return Response(status=204)
+
+
+def _estimate(request: Request) -> Response:
+    owner = _user(request)
+    wanted = read_json(request, api.EstimateRequest)
+    jobs = dependencies().jobs.page(owner, MAX_JOBS)
+    return json_response(estimate(wanted.seconds, Options.from_form(wanted.options), jobs))
 
 
 def listing(jobs: Jobs, owner: UserId, query: api.ListQuery) -> api.JobPage:
@@ -167,4 +175,4 @@ def dependencies() -> Dependencies:
     return Dependencies(jobs, JobWatcher(jobs), Shares.from_environ(os.environ), Shares.of_streams(os.environ))
 
 
-_ROUTES = Routes({api.LIST: _list, api.EVENTS: _events, api.SHOW: _get, api.DELETE: _delete})
+_ROUTES = Routes({api.LIST: _list, api.EVENTS: _events, api.SHOW: _get, api.DELETE: _delete, api.ESTIMATE: _estimate})

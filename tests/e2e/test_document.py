@@ -27,8 +27,8 @@ from tests.test_docs import section
 LONGER: Final = os.environ.get("MP3BURST_API_SECONDS", "")
 #: 410, 412, 413, 423 and 460 are those of tus, 414 that of a long path, 507 that of a full disk. Three paths are also
 #: paths of an operation with a parameter, whose method their Allow has, too. What is valid for the last operations, a
-#: document cannot say: which bytes are a video, which text is an address or a name, which of two headers is needed, and
-#: where a chapter may end, or a part begin.
+#: document cannot say: which bytes are a video, which text is an address or a name, which of two headers is needed,
+#: which options there are, and where a chapter may end or a part begin.
 CONFIGURATION: Final = """
 [checks.negative_data_rejection]
 expected-statuses = [400, 401, 403, 404, 405, 409, 410, 412, 413, 414, 415, 422, 423, 429, 460, 507]
@@ -42,7 +42,7 @@ checks.allow_header_conformance.enabled = false
 [[operations]]
 include-name = ["POST /files", "PATCH /files/{upload}", "POST /upload", "PATCH /jobs/{job}/tags",
     "POST /jobs/{job}/split", "POST /register", "PATCH /me", "POST /me/password", "POST /password-reset/new",
-    "POST /webhooks", "POST /keys"]
+    "POST /webhooks", "POST /keys", "POST /estimate"]
 checks.positive_data_acceptance.enabled = false
 """
 #: Beside the values at each limit of the document, which have a phase of their own.

@@ -837,6 +837,16 @@ def test_podcast_client_plays_a_private_feed(me: Client) -> None:
     anyone.call("GET", other).problem(401)
 
 
+def test_estimate_is_based_on_jobs(me: Client) -> None:
+    job = me.convert(BytesIO(wave_bytes(11)), "a.wav", {"bitrate": "128k"})
+    found = me.post_json("/estimate", {"seconds": job["duration"], "options": {"bitrate": "128k"}}).json()
+    assert found["mp3_bytes"] == pytest.approx(job["receipt"]["mp3_bytes"], rel=0.05)
+    assert found["cpu"] == pytest.approx(job["receipt"]["cpu"], rel=0.01)
+    assert (found["jobs"], found["seconds"] > 0) == (1, True)
+    me.post_json("/estimate", {"seconds": 10, "options": {"bitrate": "17"}}).problem(422)
+    me.post_json("/estimate", {"seconds": 0}).problem(422)
+
+
 def test_download_head(owner: Client, done: dict[str, Any]) -> None:
     get = owner.download(done["mp3"])
     head = owner.download(done["mp3"], "HEAD")
