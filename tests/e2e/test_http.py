@@ -838,7 +838,7 @@ def test_podcast_client_plays_a_private_feed(me: Client) -> None:
 
 
 def test_estimate_is_based_on_jobs(me: Client) -> None:
-    job = me.convert(BytesIO(wave_bytes(11)), "a.wav", {"bitrate": "128k"})
+    job = me.convert(BytesIO(wave_bytes(11, 44100)), "a.wav", {"bitrate": "128k"})
     found = me.post_json("/estimate", {"seconds": job["duration"], "options": {"bitrate": "128k"}}).json()
     assert found["mp3_bytes"] == pytest.approx(job["receipt"]["mp3_bytes"], rel=0.05)
     assert found["cpu"] == pytest.approx(job["receipt"]["cpu"], rel=0.01)
