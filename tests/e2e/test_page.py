@@ -3,6 +3,7 @@
 import re
 import secrets
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -276,6 +277,27 @@ def test_deletion_can_be_undone(page: Page, me: Client) -> None:
     ready(page, "Drop").get_by_role("button", name="Delete: Drop").click()
     page.goto("about:blank")  # leaves no time to undo it
     wait_for(lambda: [each["filename"] for each in me.jobs()["jobs"]] == ["Keep.wav"])
+
+
+def test_selected_mp3s_are_downloaded_and_deleted_together(page: Page, me: Client) -> None:
+    enter(page, me)
+    choose(page, file("One.wav"), file("Two.wav"), file("Three.wav"))
+    for name in ("One", "Two", "Three"):
+        ready(page, name)
+    page.get_by_role("button", name="Select", exact=True).click()
+    for name in ("One", "Two"):
+        page.get_by_role("checkbox", name=f"Select: {name}").check()
+    expect(page.get_by_text("2 selected")).to_be_visible()
+    assert violations(page) == []
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as zip").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert sorted(archive.namelist()) == ["One.mp3", "Two.mp3"]
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_text("Deleted 2 MP3s.")).to_be_visible()
+    expect(page.locator(".mp3")).to_have_count(1)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".mp3")).to_have_count(3)
 
 
 def test_files_are_dropped_anywhere(page: Page, me: Client) -> None:

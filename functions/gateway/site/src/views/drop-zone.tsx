@@ -96,5 +96,5 @@ function Time({ label, value }: { label: string; value: { value: string } }) {
 function described(name: options.Preset): string {
   const { bitrate, isMono } = options.PRESETS[name];
   const size = strings.value.perMinute(i18n.size(options.bytesPerMinute(name)));
-  return [`${bitrate} kbit/s`, ...(isMono ? [strings.value.mono] : []), size].join(" · ");
+  return [`${bitrate}\u00a0kbit/s`, ...(isMono ? [strings.value.mono] : []), size].join(" · ");
 }

@@ -1,4 +1,4 @@
-import { useSignal } from "@preact/signals";
+import { useSignal, type Signal } from "@preact/signals";
 import { mp3Address, zipAddress, type Job } from "../api";
 import * as i18n from "../i18n";
 import { strings } from "../i18n";
@@ -12,6 +12,9 @@ import { Action } from "./progress";
 import { TagEditor } from "./tags";
 
 type Sort = "newest" | "oldest" | "name" | "longest";
+
+/** The MP3s that are selected, by their jobs; null while none can be. */
+type Picked = ReadonlySet<string> | null;
 
 /** MP3s from which on there is something to search and sort. */
 const MANY = 5;
@@ -30,6 +33,7 @@ const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 export function Shelf() {
   const s = strings.value;
   const search = useSignal("");
+  const picked = useSignal<Picked>(null);
   const sort = useSignal<Sort>("newest");
   const done = jobs.done.value;
   if (session.value.state === "unknown" || (jobs.loading.value === "loading" && !done.length)) return <Skeleton />;
@@ -50,11 +54,7 @@ export function Shelf() {
     <section aria-labelledby="shelf-title">
       <div class="title">
         <h2 id="shelf-title">{s.shelf}</h2>
-        {done.length > 1 && (
-          <a class="button quiet" href={zipAddress(found.slice(0, ZIP_LIMIT).map((job) => job.job))} download>
-            {s.downloadAll}
-          </a>
-        )}
+        {(done.length > 1 || picked.value) && <Selection found={found} picked={picked} />}
       </div>
       {done.length >= MANY && (
         <div class="row search">
@@ -81,7 +81,7 @@ export function Shelf() {
       {found.length ? (
         <ul class="items">
           {found.map((job) => (
-            <Mp3 key={job.job} job={job} />
+            <Mp3 key={job.job} job={job} picked={picked} />
           ))}
         </ul>
       ) : (
@@ -96,7 +96,57 @@ export function Shelf() {
   );
 }
 
-function Mp3({ job }: { job: Job }) {
+/** What can be done with all MP3s that are shown, or with those that are selected. */
+function Selection({ found, picked }: { found: readonly Job[]; picked: Signal<Picked> }) {
+  const s = strings.value;
+  const chosen = picked.value ? found.filter((job) => picked.value?.has(job.job)) : found;
+  return (
+    <>
+      {picked.value && (
+        <span class="faint" role="status">
+          {s.selected(chosen.length)}
+        </span>
+      )}
+      {chosen.length > 0 && (
+        <a class="button quiet" href={zipAddress(chosen.slice(0, ZIP_LIMIT).map((job) => job.job))} download>
+          {s.downloadAll}
+        </a>
+      )}
+      {picked.value && chosen.length > 0 && (
+        <button
+          class="quiet"
+          onClick={() => {
+            remove(chosen);
+            picked.value = null;
+          }}
+        >
+          {s.remove}
+        </button>
+      )}
+      <button class="quiet" onClick={() => (picked.value = picked.value ? null : new Set())}>
+        {picked.value ? s.endSelection : s.select}
+      </button>
+    </>
+  );
+}
+
+function Pick({ job, picked }: { job: Job; picked: Signal<Picked> }) {
+  return (
+    <label class="pick">
+      <input
+        type="checkbox"
+        aria-label={strings.value.actionOn(strings.value.select, player.title(job))}
+        checked={picked.value?.has(job.job) ?? false}
+        onChange={(event) => {
+          const others = [...(picked.value ?? [])].filter((each) => each !== job.job);
+          picked.value = new Set(event.currentTarget.checked ? [...others, job.job] : others);
+        }}
+      />
+    </label>
+  );
+}
+
+function Mp3({ job, picked }: { job: Job; picked: Signal<Picked> }) {
   const s = strings.value;
   const title = player.title(job);
   const isCurrent = player.current.value?.job === job.job;
@@ -108,6 +158,7 @@ function Mp3({ job }: { job: Job }) {
   ];
   return (
     <li class={isCurrent ? "item mp3 current" : "item mp3"}>
+      {picked.value && <Pick job={job} picked={picked} />}
       <button
         class="icon round"
         aria-label={s.actionOn(plays ? s.pauseSound : s.play, title)}
@@ -138,7 +189,7 @@ function Mp3({ job }: { job: Job }) {
         <Action label={s.editTags} name={title} act={() => (isEditing.value = true)}>
           <Pencil />
         </Action>
-        <Action label={s.remove} name={title} act={() => remove(job)}>
+        <Action label={s.remove} name={title} act={() => remove([job])}>
           <Trash />
         </Action>
       </div>
@@ -147,12 +198,14 @@ function Mp3({ job }: { job: Job }) {
   );
 }
 
-function remove(job: Job): void {
-  if (player.current.peek()?.job === job.job) player.close();
-  jobs.remove(job);
+function remove(chosen: readonly Job[]): void {
+  for (const job of chosen) {
+    if (player.current.peek()?.job === job.job) player.close();
+    jobs.remove(job);
+  }
   announce(
-    (s) => s.removed(player.title(job)),
-    () => jobs.restore(job.job),
+    (s) => (chosen.length === 1 && chosen[0] ? s.removed(player.title(chosen[0])) : s.removedMany(chosen.length)),
+    () => chosen.forEach((job) => jobs.restore(job.job)),
   );
 }
 
