@@ -70,8 +70,12 @@ def _attempt(lease: Lease[Delivery], renewer: LeaseRenewer, courier: Courier) ->
     job = table.job(lease) if lease.row.job is not None else None
     if lease.row.job is not None and job is None:
         return lambda: table.fail(lease, "The job was deleted.")
-    if not table.is_active(lease):
+    permission = table.permission(lease)
+    if permission == "never":
         return lambda: table.fail(lease, "The receiver wants no more events.")
+    if permission == "later":
+        log.info("delivery %s is put off: its receiver allows no more calls in this minute", lease.row.id)
+        return lambda: [] if table.put_off(lease) else None
     body = message(lease.row, job, courier.source)
     renewer.check()
     end = courier.slow.begin(lease.row.owner)

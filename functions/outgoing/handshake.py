@@ -3,15 +3,20 @@
 https://github.com/cloudevents/spec/blob/main/cloudevents/http-webhook.md, section 4.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from events.errors import Mp3burstError
 from functions.outgoing.addresses import Policy
 from functions.outgoing.client import NoReply, call
 from functions.settings import BadSetting, required
+
+_NUMBER: Final = re.compile("[0-9]{1,9}")
+#: Calls a minute from which on a limit makes no difference.
+_MAX_RATE: Final = 1_000_000
 
 
 class HandshakeRefused(Mp3burstError):
@@ -53,8 +58,8 @@ class Handshake:
         url = required(environ, "PUBLIC_URL", "the URL where users reach the system")
         return cls(Policy.from_environ(environ), urlsplit(url).hostname or url, handshake == "required")
 
-    def ask(self, url: str) -> None:
-        """Returns if events may be sent to the address.
+    def ask(self, url: str) -> int | None:
+        """Returns how many events a minute may be sent to the address; None if the receiver does not limit them.
 
         Raises:
             AddressRefused, HostUnknown: the address is not allowed, or its host is not known.
@@ -64,9 +69,11 @@ class Handshake:
         try:
             reply = call("OPTIONS", target, self.policy, {"WebHook-Request-Origin": self.origin}, seconds=5)
             allowed = reply.headers.get("WebHook-Allowed-Origin")
+            rate = reply.headers.get("WebHook-Allowed-Rate", "").strip()
         except NoReply:
             allowed = None
         if allowed is None and not self.is_required:
-            return
+            return None
         if allowed is None or allowed.strip().lower() not in ("*", self.origin.lower()):
             raise HandshakeRefused(self.origin)
+        return min(int(rate), _MAX_RATE) or None if _NUMBER.fullmatch(rate) else None

@@ -310,6 +310,9 @@ webhooks = Table(
     Column("url", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("rate", Integer),
+    Column("calls", Integer),
+    Column("free_at", BigInteger),
     **_OPTIONS,
 )
 

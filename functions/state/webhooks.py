@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, delete, func, insert, or_, select, update
 
 from events.errors import Mp3burstError
 from events.schema import PREFIX, DeliveryDue, Event, JobId
@@ -27,8 +27,11 @@ SCHEDULE: Final = tuple(1000 * seconds for seconds in (5, 300, 1_800, 7_200, 18_
 _JITTER: Final = 0.2
 #: Milliseconds that a receiver can ask to wait at most.
 _MAX_RETRY_AFTER: Final = 86_400_000
-#: Milliseconds that a delivery is put off whose owner has too many in progress.
+#: Milliseconds that a delivery is put off whose owner has too many in progress, or whose receiver allows no more now.
 _PUT_OFF: Final = 30_000
+_MINUTE: Final = 60_000
+#: When a receiver may be called.
+Permission = Literal["now", "later", "never"]
 _MAX_ERROR: Final = 500  # characters
 _ID: Final = re.compile("[0-9a-f]{32}")
 _LOCK_USER: Final = select(users.c.id).where(users.c.id == bindparam("owner")).with_for_update()
@@ -120,8 +123,8 @@ class Webhooks:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, owner: UserId, url: str) -> Webhook:
-        """Creates a webhook.
+    def add(self, owner: UserId, url: str, rate: int | None = None) -> Webhook:
+        """Creates a webhook, whose receiver allows so many calls a minute.
 
         Raises:
             TooManyWebhooks: the user has as many as a user may have.
@@ -129,7 +132,7 @@ class Webhooks:
         new = secrets.token_hex(16)
         mine = select(func.count()).select_from(webhooks).where(webhooks.c.owner == owner, webhooks.c.id != new)
         created = select(webhooks).where(webhooks.c.id == new)
-        row = insert(webhooks).values(id=new, owner=owner, url=url, state=ACTIVE, created_at=now())
+        row = insert(webhooks).values(id=new, owner=owner, url=url, state=ACTIVE, created_at=now(), rate=rate)
 
         def add(connection: Connection) -> Row[Any]:
             connection.execute(_LOCK_USER, {"owner": owner})
@@ -246,12 +249,29 @@ class Deliveries:
         row = self._database.read(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else Job.from_row(row)
 
-    def is_active(self, lease: Lease[Delivery]) -> bool:
-        """Returns whether the webhook of the delivery still gets events; a callback always does."""
+    def permission(self, lease: Lease[Delivery]) -> Permission:
+        """Returns when the receiver may be called; now counts as a call. That of a callback always may.
+
+        Of one that allows N calls a minute, N calls in a row count, and the next ones a minute after the last of them:
+        so there are never more in a minute.
+        """
         if lease.row.webhook is None:
-            return True
-        query = select(webhooks.c.state).where(webhooks.c.id == lease.row.webhook)
-        return self._database.read(lambda connection: connection.scalar(query)) == ACTIVE
+            return "now"
+        mine = webhooks.c.id == lease.row.webhook
+        query = select(webhooks.c.state, webhooks.c.rate).where(mine)
+        row = self._database.read(lambda connection: connection.execute(query).one_or_none())
+        if row is None or row.state != ACTIVE:
+            return "never"
+        if row.rate is None:
+            return "now"
+        is_free = or_(webhooks.c.free_at.is_(None), webhooks.c.free_at <= now())
+        # MySQL uses values that were set before in the same statement.
+        count = update(webhooks).where(mine, or_(is_free, webhooks.c.calls < webhooks.c.rate))
+        count = count.ordered_values(
+            (webhooks.c.calls, case((is_free, 1), else_=webhooks.c.calls + 1)), (webhooks.c.free_at, now() + _MINUTE)
+        )
+        is_counted = self._database.run(lambda connection: connection.execute(count).rowcount == 1)
+        return "now" if is_counted else "later"
 
     def renewing(self, lease: Lease[Delivery]) -> LeaseRenewer:
         """Renews the lease while the receiver is called."""

@@ -56,10 +56,10 @@ def _create(request: Request) -> Response:
     end = deps.shares.take(identity.user, client_address(request, os.environ))
     try:
         deps.limit.use(identity.user)
-        deps.handshake.ask(url)
+        rate = deps.handshake.ask(url)
     finally:
         end()
-    created = deps.webhooks.add(identity.user, url)
+    created = deps.webhooks.add(identity.user, url, rate)
     _record(request, identity, "webhook.created", webhook=created.id)
     return json_response(_shown(created, deps.signer), 201, {"Location": f"/webhooks/{created.id}"})
 

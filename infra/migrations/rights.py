@@ -163,7 +163,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     },
     "hook": {
         "jobs": "SELECT",
-        "webhooks": "SELECT (id, state), UPDATE (state)",
+        "webhooks": "SELECT (calls, free_at, id, rate, state), UPDATE (calls, free_at, state)",
         "deliveries": "SELECT, UPDATE",
     },
 }

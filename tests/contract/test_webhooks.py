@@ -7,12 +7,13 @@ from functions.auth.allowance import AllowanceUsedUp, WebhookLimit
 from functions.options import Options
 from functions.state.database import Database
 from functions.state.jobs import NewJob, Outcome, new_job_id
-from functions.state.leases import LeaseTerms
+from functions.state.leases import Lease, LeaseTerms
 from functions.state.outbox import Outbox
 from functions.state.schema import UserId, users
 from functions.state.webhooks import (
     MAX_WEBHOOKS,
     Deliveries,
+    Delivery,
     TooManyWebhooks,
     WebhookNotFound,
     Webhooks,
@@ -168,6 +169,24 @@ def test_deleted_webhook_takes_its_deliveries_with_it(hooks: Hooks) -> None:
     assert delivery.job is not None
     hooks.jobs.delete(delivery.job, OWNER)
     assert hooks.count("deliveries") == 0
+
+
+def test_receiver_is_called_no_more_often_than_it_allows(hooks: Hooks) -> None:
+    limited = hooks.webhooks.add(OWNER, URL, 3)
+    other = hooks.webhooks.add(OWNER, URL)
+
+    def lease_of(webhook: str) -> Lease[Delivery]:
+        lease = hooks.deliveries.claim(hooks.webhooks.ping(webhook, OWNER).delivery)
+        assert lease is not None
+        return lease
+
+    leases = [lease_of(limited.id) for _ in range(6)]
+    assert sorted(at_once(6, lambda n: hooks.deliveries.permission(leases[n]))) == ["later"] * 3 + ["now"] * 3
+    make_past(hooks.database, "webhooks", "free_at", 58_000)
+    assert hooks.deliveries.permission(leases[0]) == "later"
+    assert {hooks.deliveries.permission(lease_of(other.id)) for _ in range(6)} == {"now"}
+    make_past(hooks.database, "webhooks", "free_at", 2_000)
+    assert [hooks.deliveries.permission(each) for each in leases] == ["now"] * 3 + ["later"] * 3
 
 
 def test_user_may_have_webhooks_called_a_hundred_times_at_once(hooks: Hooks) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import select
+from sqlalchemy import select, update
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from functions.hook.delivery import Courier, deliver, retry_after
@@ -188,6 +188,18 @@ def test_slow_receivers_of_one_user_leave_threads_to_others(hook: Hook) -> None:
     assert None not in [slow.begin(OWNER) for _ in range(8)]
 
 
+def test_delivery_beyond_the_rate_of_the_receiver_is_put_off(hook: Hook) -> None:
+    limit = update(webhooks).values(rate=1)
+    hook.database.run(lambda connection: connection.execute(limit))
+    assert hook.attempt((500, {})).attempts == 1
+    row = hook.attempt((200, {}))
+    assert (row.state, row.attempts, row.status) == ("due", 1, 500)
+    assert row.due_at > row.tried_at
+    assert len(hook.receiver.posts) == 1
+    make_past(hook.database, "webhooks", "free_at")
+    assert hook.attempt((200, {})).state == "delivered"
+
+
 def test_address_that_has_become_private_is_not_called(hook: Hook) -> None:
     courier = Courier(hook.courier.deliveries, Handshake(Policy(), "x"), SIGNER, "https://mp3.example")
     deliver(hook.row.id, courier)
@@ -218,6 +230,15 @@ def test_receivers_are_asked(answer: Answer, optional: bool, required: bool) -> 
                     handshake.ask(receiver.url)
         assert {message.method for message in receiver.messages} == {"OPTIONS"}
         assert {message.headers["webhook-request-origin"] for message in receiver.messages} == {"mp3.example"}
+
+
+@pytest.mark.parametrize(
+    ("rate", "allowed"),
+    [("120", 120), (" 5 ", 5), ("*", None), ("", None), ("0", None), ("-1", None), ("1.5", None), ("9" * 99, None)],
+)
+def test_receiver_may_limit_the_rate(rate: str, allowed: int | None) -> None:
+    with Receiver(lambda _: (200, {"WebHook-Allowed-Origin": "*", "WebHook-Allowed-Rate": rate})) as receiver:
+        assert Handshake(LOCAL, "mp3.example").ask(receiver.url) == allowed
 
 
 def test_handshake_checks_the_address_first() -> None:
