@@ -224,14 +224,6 @@ def test_each_provider_has_its_own_users(browser: Browser, provider: IdentityPro
     assert b"no account here" in Browser(browser.url).log_in(provider, "10", path="/sso/closed").body
 
 
-def test_response_of_one_provider_is_none_of_another(browser: Browser, provider: IdentityProvider) -> None:
-    """A provider that was taken over cannot have its codes redeemed, or get those of others (mix-up)."""
-    provider.put("11", email="lea@example.org", email_verified=True)
-    address = provider.log_in(browser.begin(), "11")
-    assert browser.come_back(address.replace("/sso/callback", "/sso/other/callback")).status == 401
-    assert browser.come_back(address).status == 200
-
-
 def test_proxy_logs_in_whom_it_has_authenticated(browser: Browser) -> None:
     said = {"Remote-Email": "Gil@example.org", "Remote-Name": "=?utf-8?q?Gi=C5=82?=", "X-Forwarded-For": "192.0.2.7"}
     page = browser.call("GET", "/sso/proxy?to=/jobs", said=said)

@@ -33,6 +33,7 @@ class Issuer:
 
     def __init__(self) -> None:
         self.before: Callable[[], None] = lambda: None
+        self.codes: list[str] = []
         self.claims: dict[str, Any] = {"sub": "1", "email": "ann@example.org", "email_verified": True, "name": "Ann"}
         outer = self
 
@@ -43,7 +44,7 @@ class Issuer:
 
             def do_POST(self) -> None:
                 form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-                assert form["code"] == ["code"]
+                outer.codes += form["code"]
                 self.answer({"access_token": "a", "token_type": "Bearer", "id_token": outer.id_token()})
 
             def answer(self, document: object) -> None:
@@ -174,6 +175,23 @@ def test_one_of_several_providers_is_chosen(issuer: Issuer, login: Call, monkeyp
     monkeypatch.setenv("OIDC_PROVIDERS", json.dumps({"google": google}))
     main.sso_dependencies.cache_clear()
     assert login.send().status_code == 302
+
+
+def test_response_of_one_provider_is_none_of_another(
+    issuer: Issuer, login: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a provider that was taken over could have the codes of others sent to it (mix-up)."""
+    with Issuer() as other:
+        monkeypatch.setenv("OIDC_PROVIDERS", json.dumps({"other": {"issuer": other.url, "client_id": "mp3burst"}}))
+        main.sso_dependencies.cache_clear()
+        begun = login.send()
+        state = parse_qs(urlsplit(begun.headers["Location"]).query)["state"][0]
+        back = login.having(Cookie=begun.headers["Set-Cookie"].partition(";")[0])
+        back = replace(back, query=f"code=code&state={state}")
+        assert replace(back, path="/sso/other/callback").send().status_code == 401
+        assert other.codes == []
+        replace(back, path="/sso/callback").send()
+        assert issuer.codes == ["code"]
 
 
 @pytest.mark.parametrize(
