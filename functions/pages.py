@@ -26,8 +26,8 @@ PASSWORD_FIELD: Final = (
 )
 #: That of a form which decides what else stays with which the account can be used.
 KEYS_FIELD: Final = (
-    '<p><label><input type="checkbox" name="keep_keys" value="true"> Keep my API keys, webhooks and logins with an '
-    "identity provider</label></p>\n"
+    '<p><label><input type="checkbox" name="keep_keys" value="true"> Keep my API keys, webhooks, feed, shared '
+    "links and logins with an identity provider</label></p>\n"
 )
 
 

@@ -260,9 +260,7 @@ class ResetForm(Struct, frozen=True):
     ]
     keep_keys: Annotated[
         bool,
-        Meta(
-            description="Whether API keys, webhooks and links to identity providers stay; otherwise they are deleted."
-        ),
+        Meta(description="Whether what else gives access to the account stays; otherwise it is deleted."),
     ] = False
 
 
@@ -294,8 +292,8 @@ RESET: Final = Operation(
     (
         Answer(
             200,
-            "A page: the password is changed, and all tokens are withdrawn; API keys, webhooks and logins "
-            "with an identity provider are deleted unless `keep_keys`.",
+            "A page: the password is changed, and all tokens are withdrawn; API keys, webhooks, the "
+            "feed, shared links and links to identity providers are deleted unless `keep_keys`.",
             content_type=HTML,
         ),
         _BAD_LINK,

@@ -112,7 +112,7 @@ def change_password(
         password: the new one.
         deps: the dependencies.
         field: the name of the field that has it, for the error.
-        revokes_access: whether API keys, external logins and webhooks are deleted, too.
+        revokes_access: whether API keys, external logins, the feed, shared links and webhooks are deleted, too.
 
     Raises:
         Unprocessable: the password is one that nobody may choose.
@@ -137,8 +137,8 @@ def _offer_reset(request: Request) -> Response:
 def _show_reset(request: Request) -> Response:
     dependencies().links.verify_reset(read_query(request, api.ResetLink).token)
     text = (
-        "Choose a new password. You will be logged out everywhere. Your API keys and webhooks are deleted, and logins "
-        "with an identity provider ask for the new password once, unless you keep them."
+        "Choose a new password. You will be logged out everywhere. Your API keys, webhooks, feed and shared links are "
+        "deleted, and logins with an identity provider ask for the new password once, unless you keep them."
     )
     return page("Reset your password", text, button="Set password", fields=PASSWORD_FIELD + KEYS_FIELD)
 
@@ -161,7 +161,11 @@ def _reset(request: Request) -> Response:
         method="reset",
         keys="kept" if keeps_keys else "deleted",
     )
-    text = "Log in with it." if keeps_keys else "Log in with it. You have no API keys and no webhooks now."
+    text = (
+        "Log in with it."
+        if keeps_keys
+        else "Log in with it. You have no API keys, webhooks, feed and shared links now."
+    )
     return page("Your password is changed", text)
 
 

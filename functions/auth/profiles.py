@@ -10,7 +10,7 @@ from functions.auth.allowance import confirmations, use
 from functions.auth.tokens import NotAuthenticated
 from functions.state.database import Conflict, Database
 from functions.state.mails import ask_to_confirm
-from functions.state.schema import UserId, api_keys, external_logins, now, users
+from functions.state.schema import UserId, api_keys, external_logins, feeds, now, shared_links, users
 from functions.state.webhooks import delete_webhooks
 
 _COLUMNS: Final[tuple[Column[Any], ...]] = (
@@ -118,7 +118,7 @@ class Profiles:
             version: of the tokens, as the caller has seen it.
             password_hash: the hash of the new password.
             revokes_access: whether the same transaction deletes what somebody else may have added to the account to
-                keep a way into it: API keys, external logins and webhooks.
+                keep a way into it: API keys, external logins, the feed, shared links and webhooks.
 
         Raises:
             Conflict: the password was changed, the tokens were withdrawn, or the account was deleted at the same time.
@@ -132,8 +132,8 @@ class Profiles:
             if not connection.execute(statement).rowcount:
                 return connection.scalar(mine) is not None
             if revokes_access:
-                connection.execute(delete(api_keys).where(api_keys.c.owner == user))
-                connection.execute(delete(external_logins).where(external_logins.c.owner == user))
+                for table in (api_keys, external_logins, feeds, shared_links):
+                    connection.execute(delete(table).where(table.c.owner == user))
                 delete_webhooks(connection, user, with_callbacks=False)
             return True
 

@@ -16,7 +16,7 @@ from functions.state.deleted_users import BATCH, GRACE, DeletedUsers
 from functions.state.leases import LeaseTerms
 from functions.state.overdue import Overdue
 from functions.state.quota import Usage, usage
-from functions.state.schema import UserId, blobs, deliveries, jobs, mails, users
+from functions.state.schema import UserId, blobs, deliveries, feeds, jobs, mails, shared_links, users
 from functions.state.webhooks import Webhooks
 from tests.contract.test_jobs import Records, at_once
 from tests.support.databases import make_past
@@ -70,6 +70,11 @@ def test_new_password_revokes_other_access_if_asked_to(database: Database, ann: 
         keys.create(owner, "backup", ["read"])
         logins.link(person(name), owner)
         webhooks.ping(webhooks.add(owner, "https://receiver.example").id, owner)
+    link = {"id": "a" * 32, "digest": "d" * 64, "job": "j" * 32, "mp3": "m" * 24, "created_at": 0, "expires_at": 2**40}
+    shared = insert(shared_links).values(**link, owner=ann)
+    database.run(lambda connection: connection.execute(shared))
+    feed = insert(feeds).values(digest="d" * 64, created_at=0, owner=ann)
+    database.run(lambda connection: connection.execute(feed))
     callback = {"id": "c" * 32, "owner": ann, "job": "j" * 32, "kind": "x", "url": "https://receiver.example"}
     row = insert(deliveries).values(**callback, state="due", created_at=0)
     database.run(lambda connection: connection.execute(row))
@@ -87,6 +92,8 @@ def test_new_password_revokes_other_access_if_asked_to(database: Database, ann: 
     profiles.set_password(ann, 1, "hash 2", revokes_access=True)
     assert left(ann, "ann") == (0, False, 0, 1), "the callback of a job stays"
     assert left(bob, "bob") == (1, True, 1, 1)
+    shown = select(shared_links.c.owner).union_all(select(feeds.c.owner))
+    assert database.read(lambda connection: list(connection.execute(shown))) == []
 
 
 def person(name: str) -> Person:
