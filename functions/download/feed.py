@@ -15,6 +15,8 @@ MAX_JOBS: Final = 300
 _ITUNES: Final = "http://www.itunes.com/dtds/podcast-1.0.dtd"
 #: Characters that XML does not take (https://www.w3.org/TR/xml/#charsets).
 _UNSAFE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Once: it changes a table of the process, which other threads are reading.
+register_namespace("itunes", _ITUNES)
 
 
 def rss(name: str, jobs: Iterable[Job], links: Links, secret: str) -> bytes:
@@ -29,7 +31,6 @@ def rss(name: str, jobs: Iterable[Job], links: Links, secret: str) -> bytes:
     Raises:
         BadSetting: PUBLIC_URL is not set.
     """
-    register_namespace("itunes", _ITUNES)
     root = Element("rss", {"version": "2.0"})
     channel = SubElement(root, "channel")
     _add(channel, "title", f"MP3s of {name}")

@@ -1,7 +1,10 @@
 """The podcast feed is well-formed whatever videos are called, and has the MP3s that exist."""
 
 from dataclasses import replace
+from types import MappingProxyType
 from xml.etree import ElementTree
+
+import pytest
 
 from events.schema import JobId
 from functions.auth.links import Links
@@ -46,3 +49,9 @@ def test_jobs_without_an_mp3_are_left_out() -> None:
     others = [replace(DONE, state="converting", mp3=None), replace(DONE, state="failed", mp3=None)]
     root = ElementTree.fromstring(rss("Ann", [*others, DONE], LINKS, "secret"))  # noqa: S314 - ours
     assert [each.text for each in root.findall("channel/item/guid")] == [DONE.mp3]
+
+
+def test_feed_changes_nothing_that_other_threads_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    namespaces = ElementTree._namespace_map  # type: ignore[attr-defined]
+    monkeypatch.setattr(ElementTree, "_namespace_map", MappingProxyType(namespaces))
+    assert b"<itunes:block>" in rss("Ann", [DONE], LINKS, "secret")
