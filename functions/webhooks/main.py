@@ -59,6 +59,8 @@ def _create(request: Request) -> Response:
         rate = deps.handshake.ask(url)
     finally:
         end()
+    # The receiver may have taken seconds, in which the user may have withdrawn what this request was sent with.
+    identity = _identify(request)
     created = deps.webhooks.add(identity.user, url, rate)
     _record(request, identity, "webhook.created", webhook=created.id)
     return json_response(_shown(created, deps.signer), 201, {"Location": f"/webhooks/{created.id}"})
