@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, exists, func, insert, select
 
 from events.errors import Mp3burstError
 from events.schema import JobId
@@ -101,11 +101,15 @@ class SharedLinks:
             created_at=now(),
             expires_at=now() + seconds * 1000,
         )
-        mine = _valid(owner).subquery()
+        # It is there if the answer to a commit was lost.
+        mine = _valid(owner).where(shared_links.c.id != new_id).subquery()
+        leads = exists().where(jobs.c.id == shared_links.c.job, jobs.c.mp3 == shared_links.c.mp3)
+        useless = delete(shared_links).where(shared_links.c.owner == owner, ~leads)
 
         def create(connection: Connection) -> None:
             if not lock_owner(connection, owner):
                 return
+            connection.execute(useless)  # nothing else deletes them for up to ten years
             if (connection.scalar(select(func.count()).select_from(mine)) or 0) >= MAX_LINKS:
                 raise TooManyLinks(f"You have {MAX_LINKS} links, and no more are allowed: delete some.")
             connection.execute(row)

@@ -89,6 +89,8 @@ def test_links_go_with_their_job_and_their_owner(database: Database, ann: UserId
     links.create(ann, job, mp3, 3600)
     Jobs(database).delete(job, ann)
     assert links.of(ann) == []
+    kept = links.create(ann, *done(database, ann), 3600)[1]
+    assert [kept.id in row for row in rows(database)] == [True]
     with pytest.raises(LinkNotFound):
         links.create(ann, job, mp3, 3600)
     DeletedUsers(database).delete(ann)
