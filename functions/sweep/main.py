@@ -68,15 +68,19 @@ def sweep_once() -> None:
 
 
 def sweep_up(deps: Dependencies) -> None:
-    """Runs one sweep of at most ``BUDGET`` seconds; what it does not reach is left to the next."""
-    end = time.monotonic() + BUDGET
+    """Runs one sweep of at most ``BUDGET`` seconds; what it does not reach is left to the next.
+
+    Events get half of it: however many rows are due, what has expired is deleted.
+    """
+    begin = time.monotonic()
+    end = begin + BUDGET
     failed = deps.overdue.fail_exhausted()
     for event in failed:
         log.error("%s: its attempts are exhausted", event.about)
     deps.outbox.emit_all(failed)
     if abandoned := deps.overdue.abandon_mails():
         log.error("%d mails could not be sent for a day and were abandoned", abandoned)
-    _emit_due(deps, end)
+    _emit_due(deps, begin + BUDGET / 2)
     deps.outbox.emit_all(deps.overdue.admit_stalled())
     if deps.keep_days:
         while time.monotonic() < end and deps.overdue.retire(deps.keep_days, BATCH) == BATCH:

@@ -107,6 +107,20 @@ def test_slow_broker_does_not_delay_the_next_sweep(records: Records, clock: Cloc
     assert len(records.overdue.due(10)) == 4
 
 
+def test_events_leave_time_to_delete_what_has_expired(records: Records, clock: Clock) -> None:
+    records.blob()
+    make_past(records.database, "blobs", "expires_at")
+    for _ in range(5):
+        records.job()
+
+    def slow(_: Event, __: float) -> None:
+        clock.now += BUDGET / 4
+
+    sweep_up(dependencies(records, slow))
+    assert len(records.overdue.due(10)) == 2
+    assert records.blobs.expired(10) == []
+
+
 def test_hanging_store_does_not_delay_the_next_sweep(records: Records, clock: Clock) -> None:
     asked = []
 
