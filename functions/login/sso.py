@@ -111,7 +111,7 @@ def end(request: Request, deps: Dependencies, provider: str = "") -> Response:
     answer = read_query(request, api.SsoAnswer)
     ticket = _ticket(request, deps, _BEGUN)
     to = ticket.pop("to")
-    path = ticket.pop("path")
+    path = ticket.pop("path", "/sso")  # the version before had only this one
     begun = Begun(**ticket)
     if path != found.path or not hmac.compare_digest(answer.state.encode(), begun.state.encode()):
         raise LoginExpired

@@ -1,11 +1,12 @@
 """The identity provider, as it must not be: it does not respond, or with something else than the protocol says."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from functions.auth.external_logins import Person
+from functions.auth.sessions import login_cookie_name
 from functions.login import main
 from functions.login.provider import Begun, LoginRefused, Provider, ProviderUnavailable
 from functions.settings import BadSetting
@@ -192,6 +194,14 @@ def test_response_of_one_provider_is_none_of_another(
         assert other.codes == []
         replace(back, path="/sso/callback").send()
         assert issuer.codes == ["code"]
+
+
+def test_login_that_was_begun_before_an_update_ends_after_it(issuer: Issuer, login: Call) -> None:
+    ticket = main.dependencies().signer.sign_ticket("sso-begun", {**asdict(BEGUN), "to": ""}, 60)
+    back = login.having(Cookie=f"{login_cookie_name(os.environ)}={ticket}")
+    back = replace(back, path="/sso/callback", query=f"code=code&state={BEGUN.state}")
+    assert back.send().status_code < 500
+    assert issuer.codes == ["code"]
 
 
 @pytest.mark.parametrize(
