@@ -164,7 +164,7 @@ def _reset(request: Request) -> Response:
     text = (
         "Log in with it."
         if keeps_keys
-        else "Log in with it. You have no API keys, webhooks, feed and shared links now."
+        else "Log in with it. You have no API keys, webhooks, feed or shared links now."
     )
     return page("Your password is changed", text)
 
