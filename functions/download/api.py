@@ -211,7 +211,7 @@ CREATE_FEED: Final = Operation(
     (Answer(201, "The feed.", CreatedFeed),),
     description="Whoever has its address sees and downloads all MP3s of the user. The address of the feed before works "
     "no more.",
-    scope="upload",
+    scope="account",
 )
 READ_FEED: Final = Operation(
     "GET",

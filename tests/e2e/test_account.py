@@ -63,6 +63,11 @@ def test_key_does_only_what_its_scopes_say(me: Client) -> None:
         assert call(program).status in (200, 202, 204)
 
 
+def test_key_without_the_scope_account_creates_no_feed(me: Client) -> None:
+    program, _ = key_of(me, "upload", "read", "delete")
+    assert "scope account" in program.call("POST", "/feed").problem(403)["detail"]
+
+
 def test_deleted_key_is_refused(platform: Platform, me: Client) -> None:
     program, key = key_of(me, "read", "account")
     assert program.call("GET", "/keys").status == 200
