@@ -13,7 +13,6 @@ from sqlalchemy import (
     Row,
     and_,
     delete,
-    exists,
     func,
     insert,
     literal,
@@ -573,6 +572,8 @@ def delete_jobs(connection: Connection, where: ColumnElement[bool]) -> int:
         blob_records.expire(connection, blobs.c.job.in_(ids))
         connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
         if shared:
-            is_used = exists().where(or_(jobs.c.sound == blobs.c.id, jobs.c.mp3 == blobs.c.id))
+            # PostgreSQL would want the right to every column for the * of exists().
+            has_it = or_(jobs.c.sound == blobs.c.id, jobs.c.mp3 == blobs.c.id)
+            is_used = select(jobs.c.id).where(has_it).exists()
             blob_records.expire(connection, and_(blobs.c.id.in_(shared), ~is_used))
     return len(ids)

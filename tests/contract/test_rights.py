@@ -11,10 +11,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, make_url, text
 
+from functions.auth.accounts import Accounts
 from functions.settings import BadSetting
 from functions.state.database import Database, DatabaseFault, DatabaseUnavailable
+from functions.state.deleted_users import DeletedUsers
+from functions.state.jobs import Outcome
+from functions.state.leases import LeaseTerms
+from functions.state.parts import NewPart, Parts, part_id
 from infra.migrations.rights import RIGHTS, connection_of, parse, users
 from infra.migrations.schema import upgrade
+from tests.contract.test_jobs import Records
 from tests.support.databases import USERS_KEY
 from tests.support.paths import ROOT
 
@@ -102,6 +108,22 @@ def test_a_function_can_do_no_more_than_its_work(as_function: Callable[[str], Da
         with pytest.raises(DatabaseFault) as refused:
             run(database, statement)
         assert re.search("denied|must be owner", str(refused.value.__cause__)), refused.value.__cause__
+
+
+@on_servers
+def test_account_deletes_a_user_whose_mp3_was_split(database: Database, as_function: Callable[[str], Database]) -> None:
+    ann = Accounts(database).add("Ann", "ann", "correct horse", "ann@example.org").id
+    records = Records(database, LeaseTerms())
+    lease = records.jobs.claim(records.job(owner=ann).id)
+    assert lease is not None
+    mp3 = records.blob("mp3s", lease.row.id, ann)
+    assert records.jobs.finish(lease, Outcome(mp3, 1.0, None, 5))
+    part = part_id(lease.row.id, 0, 1152)
+    head = records.blob("mp3s", part, ann)
+    source = records.jobs.get(lease.row.id, ann)
+    assert Parts(database).add(source, [NewPart(part, "a.mp3", head, 1, mp3, 0, 4, "00000000", 1.0)])
+    DeletedUsers(as_function("account")).delete(ann)
+    assert records.count("jobs") == 0
 
 
 @on_servers
