@@ -162,9 +162,7 @@ def _reset(request: Request) -> Response:
         keys="kept" if keeps_keys else "deleted",
     )
     text = (
-        "Log in with it."
-        if keeps_keys
-        else "Log in with it. You have no API keys, webhooks, feed or shared links now."
+        "Log in with it." if keeps_keys else "Log in with it. You have no API keys, webhooks, feed or shared links now."
     )
     return page("Your password is changed", text)
 

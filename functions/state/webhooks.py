@@ -19,6 +19,8 @@ from functions.state.schema import UserId, deliveries, jobs, now, users, webhook
 
 #: Webhooks that a user may have.
 MAX_WEBHOOKS: Final = 10
+#: Pings of one webhook that are due: a receiver may allow fewer calls than its owner asks for.
+MAX_PINGS: Final = 100
 #: The kind of a delivery that its owner has asked for, to try a webhook.
 PING: Final = PREFIX + "ping"
 #: Milliseconds before each further attempt, 75 hours and a half in all: the schedule that Standard Webhooks suggests.
@@ -53,6 +55,16 @@ class TooManyWebhooks(Mp3burstError):
     def __init__(self) -> None:
         """Uses the one message there is for it."""
         super().__init__(f"You have {MAX_WEBHOOKS} webhooks: delete one first.")
+
+
+class TooManyPings(Mp3burstError):
+    """So many pings of the webhook are due that another one tries nothing."""
+
+    status = 409
+
+    def __init__(self) -> None:
+        """Uses the one message there is for it."""
+        super().__init__(f"{MAX_PINGS} pings of this webhook are due: wait until its receiver has got them.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +185,19 @@ class Webhooks:
 
         Raises:
             WebhookNotFound: there is none, or it is another user's.
+            TooManyPings: MAX_PINGS of them are due.
         """
         new = new_delivery_id()
         mine = and_(webhooks.c.id == webhook, webhooks.c.owner == owner)
         values = {"id": new, "webhook": webhook, "owner": owner, "kind": PING, "state": "due"}
+        is_due = deliveries.c.webhook == webhook, deliveries.c.kind == PING, deliveries.c.state == "due"
+        due = select(func.count()).select_from(deliveries).where(*is_due, deliveries.c.id != new)
 
         def add(connection: Connection) -> bool:
             if connection.execute(update(webhooks).where(mine).values(state=ACTIVE)).rowcount != 1:
                 return False
+            if (connection.scalar(due) or 0) >= MAX_PINGS:
+                raise TooManyPings
             if connection.scalar(select(deliveries.c.id).where(deliveries.c.id == new)) is None:
                 url = connection.scalar(select(webhooks.c.url).where(mine))
                 connection.execute(insert(deliveries).values(**values, url=url, created_at=now(), due_at=now()))

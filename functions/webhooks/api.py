@@ -122,7 +122,7 @@ PING: Final = Operation(
     description="A webhook that was `gone` is active again.",
     scope="account",
     parameters=_WEBHOOK,
-    problems=_NO_WEBHOOK,
+    problems={**_NO_WEBHOOK, 409: "So many pings of the webhook are due that another one tries nothing."},
 )
 LIST_DELIVERIES: Final = Operation(
     "GET",

@@ -5,6 +5,7 @@ import pytest
 from events.schema import ConversionFailed, DeliveryDue, Mp3Ready
 from functions.auth.allowance import AllowanceUsedUp, WebhookLimit
 from functions.options import Options
+from functions.state import webhooks as module
 from functions.state.database import Database
 from functions.state.jobs import NewJob, Outcome, new_job_id
 from functions.state.leases import Lease, LeaseTerms
@@ -14,6 +15,7 @@ from functions.state.webhooks import (
     MAX_WEBHOOKS,
     Deliveries,
     Delivery,
+    TooManyPings,
     TooManyWebhooks,
     WebhookNotFound,
     Webhooks,
@@ -209,6 +211,19 @@ def test_deliveries_are_listed_in_pages(hooks: Hooks) -> None:
     assert len(first) == 3
     with pytest.raises(WebhookNotFound):
         hooks.webhooks.deliveries(OTHER_USER, 3, first[-1].id)
+
+
+def test_number_of_pings_that_are_due_is_limited(hooks: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PINGS", 2)
+    mine = hooks.webhooks.add(OWNER, URL)
+    ping = hooks.webhooks.ping(mine.id, OWNER)
+    hooks.webhooks.ping(mine.id, OWNER)
+    with pytest.raises(TooManyPings):
+        hooks.webhooks.ping(mine.id, OWNER)
+    lease = hooks.deliveries.claim(ping.delivery)
+    assert lease is not None
+    hooks.deliveries.delivered(lease, 200)
+    hooks.webhooks.ping(mine.id, OWNER)
 
 
 def test_pings_are_forgotten_after_a_week_and_a_users_rows_with_the_user(hooks: Hooks) -> None:
