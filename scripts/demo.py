@@ -192,7 +192,8 @@ def main() -> int:
         convert(Api(arguments.port), video or make_clip(data), data)
         correct = True
         if not arguments.once:
-            print(f"\nmp3burst is running on http://localhost:{arguments.port}. Press Ctrl-C to stop it.")
+            where = f"http://localhost:{arguments.port}"
+            print(f"\nmp3burst is running on {where}: open it in a browser. Press Ctrl-C to stop it.")
             platform.wait()
             raise DemoError(f"mp3burst stopped unexpectedly: see {_short(data / 'platform.log')}.")
         return 0
