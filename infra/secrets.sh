@@ -246,7 +246,7 @@ if ! exists token-signing; then
     [ -n "$key" ] || key=$(openssl genpkey -algorithm ed25519)
     lines=$(
         entry TOKEN_PRIVATE_KEY "$key"
-        given OIDC_CLIENT_SECRET OIDC_PROVIDERS
+        given OIDC_CLIENT_SECRET OIDC_PROVIDERS PROXY_LOGIN_SECRET
     )
     create token-signing
 fi

@@ -14,6 +14,8 @@ from tests.support.platform import Platform, start
 from tests.support.servers.provider import IdentityProvider
 
 FORM = "application/x-www-form-urlencoded"
+#: What the proxy adds to every request.
+PROXY = {"Proxy-Login-Secret": "the proxy's, of 32 bytes or more"}
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,7 @@ def own_platform(provider: IdentityProvider, tmp_path_factory: pytest.TempPathFa
     # What connects from 127.0.0.1 is the proxy; other addresses of the loopback network are clients.
     environ |= {
         "PROXY_LOGIN_HEADER": "Remote-Email",
+        "PROXY_LOGIN_SECRET": PROXY["Proxy-Login-Secret"],
         "PROXY_LOGIN_NETWORKS": "127.0.0.1",
         "TRUSTED_PROXIES": "127.0.0.1",
     }
@@ -225,7 +228,11 @@ def test_each_provider_has_its_own_users(browser: Browser, provider: IdentityPro
 
 
 def test_proxy_logs_in_whom_it_has_authenticated(browser: Browser) -> None:
-    said = {"Remote-Email": "Gil@example.org", "Remote-Name": "=?utf-8?q?Gi=C5=82?=", "X-Forwarded-For": "192.0.2.7"}
+    said = PROXY | {
+        "Remote-Email": "Gil@example.org",
+        "Remote-Name": "=?utf-8?q?Gi=C5=82?=",
+        "X-Forwarded-For": "192.0.2.7",
+    }
     page = browser.call("GET", "/sso/proxy?to=/jobs", said=said)
     assert page.status == 200, page.body
     assert b'content="0; url=/jobs"' in page.body
@@ -238,19 +245,24 @@ def test_proxy_logs_in_whom_it_has_authenticated(browser: Browser) -> None:
 
 
 def test_clients_cannot_say_themselves_who_they_are(browser: Browser) -> None:
-    said = {"Remote-Email": "victim@example.org", "X-Forwarded-For": "192.0.2.7, 127.0.0.1"}
+    said = PROXY | {"Remote-Email": "victim@example.org", "X-Forwarded-For": "192.0.2.7, 127.0.0.1"}
     page = browser.call("GET", "/sso/proxy", source="127.0.0.2", said=said)
     assert page.status == 403
     assert b"did not come through the proxy" in page.body
+    without_secret = browser.call("GET", "/sso/proxy", said={"Remote-Email": "victim@example.org"})
+    assert b"did not come through the proxy" in without_secret.body
     for email in ("", "victim", "a@example.org, victim@example.org", "victim@[127.0.0.1]"):
-        assert browser.call("GET", "/sso/proxy", said={"Remote-Email": email}).status == 403, email
+        assert browser.call("GET", "/sso/proxy", said=PROXY | {"Remote-Email": email}).status == 403, email
     # WSGI cannot tell this name from Remote-Email, which a proxy that replaces that header does not know.
-    assert Client(browser.url).call("GET", "/sso/proxy", headers={"Remote_Email": "victim@example.org"}).status == 403
+    assert (
+        Client(browser.url).call("GET", "/sso/proxy", headers=PROXY | {"Remote_Email": "victim@example.org"}).status
+        == 403
+    )
     assert browser.cookies == {}
 
 
 def test_header_is_read_by_the_login_only(browser: Browser) -> None:
-    said = {"Remote-Email": "hal@example.org"}
+    said = PROXY | {"Remote-Email": "hal@example.org"}
     assert browser.call("GET", "/sso/proxy", said=said).status == 200
     for path in ("/me", "/jobs", "/validate"):
         assert Browser(browser.url).call("GET", path, said=said).status in (401, 405), path
@@ -258,7 +270,7 @@ def test_header_is_read_by_the_login_only(browser: Browser) -> None:
 
 def test_account_with_the_address_of_the_proxy_is_linked_with_its_password(browser: Browser) -> None:
     me = Client(browser.url).sign_up()
-    said = {"Remote-Email": me.username}
+    said = PROXY | {"Remote-Email": me.username}
     page = browser.call("GET", "/sso/proxy", said=said)
     assert page.status == 409
     assert browser.call("POST", "/sso/link", {"username": me.username, "password": PASSWORD}).status == 200
@@ -269,7 +281,7 @@ def test_account_with_the_address_of_the_proxy_is_linked_with_its_password(brows
 
 
 def test_after_a_reset_of_the_password_the_login_asks_for_it(own_platform: Platform, browser: Browser) -> None:
-    said = {"Remote-Email": "ida@example.org"}
+    said = PROXY | {"Remote-Email": "ida@example.org"}
     assert browser.call("GET", "/sso/proxy", said=said).status == 200
     Client(browser.url).post_json("/password-reset", {"username": "ida@example.org"})
     link = reset_link(own_platform, "ida@example.org")

@@ -10,7 +10,9 @@ from functions.login.proxy import ProxyLogin
 from functions.settings import BadSetting
 from infra import config
 
+SECRET = "s" * 32
 SETTINGS = {
+    "PROXY_LOGIN_SECRET": SECRET,
     "PROXY_LOGIN_HEADER": "Remote-Email",
     "PROXY_LOGIN_NETWORKS": "10.0.9.9/32",
     "TRUSTED_PROXIES": "127.0.0.0/8",
@@ -21,7 +23,7 @@ def person(monkeypatch: pytest.MonkeyPatch, header: str = "Remote-Email", **head
     """Returns whom a request that came through the proxy is from."""
     environ = EnvironBuilder("/", environ_base={"REMOTE_ADDR": "127.0.0.1"}).get_environ()
     # As WSGI has them: bytes, decoded as Latin-1.
-    sent = {"X_FORWARDED_FOR": "192.0.2.7, 10.0.9.9"} | headers
+    sent = {"X_FORWARDED_FOR": "192.0.2.7, 10.0.9.9", "PROXY_LOGIN_SECRET": SECRET} | headers
     environ |= {f"HTTP_{name.upper()}": value.encode().decode("latin-1") for name, value in sent.items()}
     monkeypatch.setenv("TRUSTED_PROXIES", SETTINGS["TRUSTED_PROXIES"])
     login = ProxyLogin.from_environ(SETTINGS | {"PROXY_LOGIN_HEADER": header})
@@ -33,6 +35,8 @@ def person(monkeypatch: pytest.MonkeyPatch, header: str = "Remote-Email", **head
     "changed",
     [
         {"PROXY_LOGIN_HEADER": "Remote-User"},
+        {"PROXY_LOGIN_SECRET": ""},
+        {"PROXY_LOGIN_SECRET": "s" * 31},
         {"PROXY_LOGIN_NETWORKS": ""},
         {"PROXY_LOGIN_NETWORKS": "authelia"},
         {"TRUSTED_PROXIES": ""},
@@ -84,3 +88,9 @@ def test_header_without_an_address_logs_nobody_in(monkeypatch: pytest.MonkeyPatc
 def test_request_past_the_proxy_logs_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LoginRefused, match="did not come through"):
         person(monkeypatch, remote_email="gil@example.org", x_forwarded_for="10.0.9.9, 192.0.2.7")
+
+
+@pytest.mark.parametrize("secret", ["", "s" * 33, "S" * 32, "\u0161" * 32])
+def test_request_without_the_secret_logs_nobody_in(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    with pytest.raises(LoginRefused, match="did not come through"):
+        person(monkeypatch, remote_email="gil@example.org", proxy_login_secret=secret)
