@@ -9,18 +9,17 @@ import pytest
 
 from client.sound import excerpt
 from tests.support import clips
-from tests.support.paths import ROOT
-from tests.support.servers import missing, program
+from tests.support.page_code import bundle
+from tests.support.servers import program
 from tests.unit.client.test_sound import VIDEOS, content_of
 
-_SITE: Final = ROOT / "functions/gateway/site"
 _SAME: Final = ("faststart.mp4", "two.mp4", "alac.mov", "pcm.mov", "cues.mkv", "surround.mkv", "opus.webm")
 #: Reads paths, and writes what the page would upload of each file beside it, if it is not the file.
 _PROGRAM: Final = """
 import { openAsBlob } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
-import { soundOf } from "%s";
+import { soundOf } from "./sound.mjs";
 for await (const path of createInterface(process.stdin)) {
   const sound = await soundOf(await openAsBlob(path), 1);
   if (sound) await writeFile(path + ".sound", new Uint8Array(await sound.arrayBuffer()));
@@ -51,13 +50,9 @@ class PageSound:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageSound]:
-    esbuild = _SITE / "node_modules/.bin/esbuild"
-    if not esbuild.exists():
-        missing("the packages of the page are not installed: run npm ci in functions/gateway/site")
     folder = tmp_path_factory.mktemp("page")
-    bundle = ("--bundle", "--format=esm", f"--outfile={folder}/sound.mjs", "--log-level=warning")
-    subprocess.run([esbuild, _SITE / "src/sound/sound.ts", *bundle], check=True)
-    (folder / "main.mjs").write_text(_PROGRAM % (folder / "sound.mjs"))
+    bundle('export * from "./src/sound/sound";', folder / "sound.mjs")
+    (folder / "main.mjs").write_text(_PROGRAM)
     pipe: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([program("node"), "--no-warnings", folder / "main.mjs"], text=True, **pipe) as process:
         yield PageSound(process)

@@ -26,7 +26,7 @@ function begin(id: string): void {
   if (user !== id) {
     if (user !== null) uploads.stop();
     user = id;
-    void uploads.recover(id);
+    void uploads.begin(id);
   }
   if (!follows) {
     follows = true;

@@ -57,6 +57,8 @@ const all = signal<readonly Upload[]>([]);
 /** The uploads to show: of one that is complete the job is shown instead, once it is known. */
 export const uploads = computed(() => all.value.filter((each) => !(each.job && jobs.has(each.job))));
 export const isOnline = signal(navigator.onLine);
+/** Whose files these are; null for those of a newcomer, before the first login. */
+const owner = signal<string | null>(null);
 
 const files = new Map<string, File>();
 /** What is sent of the files. */
@@ -115,11 +117,16 @@ export function cancel(key: string): void {
   forget(key);
 }
 
-/** Shows the uploads that other tabs or earlier visits of this user have left, with what the server has of them. */
-export async function recover(owner: string): Promise<void> {
-  for (const each of load("uploads", [], isRemembered).filter((record) => record.owner === owner)) {
+/**
+ * Sends the files as this user's. Shows the uploads that other tabs or earlier visits of the user have left, too, with
+ * what the server has of them.
+ */
+export async function begin(user: string): Promise<void> {
+  owner.value = user;
+  for (const each of load("uploads", [], isRemembered).filter((record) => record.owner === user)) {
     if (find(each.key)) continue;
     const response = await fetch(each.url, { method: "HEAD", headers: { "Tus-Resumable": "1.0.0" } }).catch(() => null);
+    if (owner.peek() !== user) return;
     if (response && (response.status === 404 || response.status === 410 || response.headers.has("Mp3burst-Job"))) {
       remember(each.key, null);
       continue;
@@ -138,6 +145,8 @@ export function stop(): void {
   preparations.clear();
   files.clear();
   bodies.clear();
+  attempts.clear();
+  owner.value = null;
   all.value = [];
 }
 
@@ -149,9 +158,9 @@ window.addEventListener("offline", () => {
   isOnline.value = false;
 });
 
-// Starts what is next, whenever something has changed.
+// Starts what is next, whenever something has changed. Another user may have logged in: `stop` has not been called yet.
 effect(() => {
-  if (session.value.state !== "in" || !isOnline.value) return;
+  if (session.value.state !== "in" || session.value.account.id !== owner.value || !isOnline.value) return;
   const current = all.value;
   let free = AT_ONCE - current.filter((each) => each.state === "preparing" || each.state === "sending").length;
   for (const each of current) {
@@ -261,6 +270,10 @@ function send(upload: Upload, file: File, body: Blob, owner: string): void {
       change(key, { url: sending.url });
       remember(key, { ...remembered(upload), url: sending.url, owner });
     },
+    // Its abort() has no effect before the first request.
+    onBeforeRequest: () => {
+      if (running.get(key) !== sending) throw new Error("paused");
+    },
     onProgress: (sent) => running.get(key) === sending && track(sent),
     onSuccess: ({ lastResponse }) => {
       const job = lastResponse.getHeader("Mp3burst-Job") ?? null;
@@ -306,9 +319,9 @@ async function failed(key: string, file: File, error: Error | tus.DetailedError)
   const status = response?.getStatus() ?? 0;
   const reason = response ? detailOf(response.getBody()) || null : null;
   if (status === 401) {
-    change(key, { state: "queued", rate: null });
     expire();
-  } else if (status === 404 || status === 410) {
+    change(key, { state: "queued", rate: null });
+  } else if ((status === 404 || status === 410) && find(key)?.url) {
     change(key, { state: "queued", url: null, sent: 0 }); // it has expired: begin again
   } else if (!PASSING.has(status)) {
     remember(key, null);
