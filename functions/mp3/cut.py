@@ -240,17 +240,17 @@ def _part(source: Source, timeline: Timeline, span: _Span, index: _Index, movabl
         bitrates.update(_parsed(carrier).bitrate for carrier in carriers)
     skipped = span.before + len(carriers) * timeline.per_frame
     added = b"".join(carriers)
-    ends = [*accumulate(map(len, carriers))]
-    ends += [len(added) + offset - start for offset in index.offsets[span.first + 1 : span.last + 1]]
-    discarded = len(ends) * timeline.per_frame - skipped - (span.range.last - span.range.first)
+    frames = len(carriers) + span.last - span.first
+    size = len(added) + stop - start
+    discarded = frames * timeline.per_frame - skipped - (span.range.last - span.range.first)
     constant = min(bitrates) if len(bitrates) == 1 else None
     blank = info_tag.blank_tag(first, constant, _SIGNATURE, skipped - DECODER_DELAY, discarded + DECODER_DELAY)
     tag = info_tag.fill_tag(
         blank,
-        frames=len(ends),
-        size=ends[-1],
+        frames=frames,
+        size=size,
         crc=append_zeros(_crc16(added), stop - start, CRC16) ^ span.crc16,
-        marks=_marks(ends),
+        marks=_marks(carriers, span, index),
         variable=len(bitrates) > 1,
     )
     copied = min(max(movable, start), stop)
@@ -278,12 +278,19 @@ def _crc16(data: bytes) -> int:
     return crc16.arc(data)
 
 
-def _marks(ends: Sequence[int]) -> list[int]:
+def _marks(carriers: Sequence[bytes], span: _Span, index: _Index) -> list[int]:
     """Returns the bytes before evenly spaced frames, as many as a table of contents is made from."""
+    ends = [*accumulate(map(len, carriers))]
+    frames = len(ends) + span.last - span.first
     interval = 1
-    while len(ends) // interval >= info_tag.MAX_MARKS:
+    while frames // interval >= info_tag.MAX_MARKS:
         interval *= 2
-    return list(ends[interval - 1 :: interval])
+    # Offsets in the MP3 begin here for the part. A list of the ends of all frames would take 100 MB for a day of sound.
+    origin = index.offsets[span.first] - sum(map(len, carriers))
+    return [
+        ends[number] if number < len(ends) else index.offsets[span.first + 1 + number - len(ends)] - origin
+        for number in range(interval - 1, frames, interval)
+    ]
 
 
 def _parsed(data: bytes) -> FrameHeader:

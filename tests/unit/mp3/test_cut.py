@@ -5,13 +5,14 @@ import os
 import random
 import shutil
 import subprocess
+import tracemalloc
 import zlib
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from functions.mp3 import tags
+from functions.mp3 import info_tag, tags
 from functions.mp3.cut import Part, Range, Timeline, UnknownSound, cut, read_timeline
 from functions.options import Options
 from tests.support import clips
@@ -159,3 +160,20 @@ def test_sound_that_is_not_as_announced_is_refused(damage: str, tmp_path: Path) 
     damaged = mp3[:-100] if damage == "cut off" else mp3[:middle] + bytes(500) + mp3[middle + 500 :]
     with pytest.raises(UnknownSound):
         cut(io.BytesIO(damaged), timeline_of(mp3), [Range(0, 100)])
+
+
+def test_long_mp3_takes_little_memory() -> None:
+    """A day has 3.6 million frames, and two requests of a user may split one at once."""
+    frame = bytes((0xFF, 0xF3, 0x14, 0xC0)) + bytes(20)  # 24 kHz, mono, 8 kbit/s
+    frames = 400_000
+    blank = info_tag.blank_tag(frame, None, b"Lavf", 576, 1105)
+    tag = info_tag.fill_tag(blank, frames=frames, size=frames * len(frame), crc=0, marks=[1], variable=False)
+    mp3 = io.BytesIO(tag + frames * frame)
+    timeline = read_timeline(mp3, 0)
+    tracemalloc.start()
+    try:
+        cut(mp3, timeline, [Range(0, 1000), Range(1000, timeline.length)])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * frames + (6 << 20)
