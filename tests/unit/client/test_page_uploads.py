@@ -1,72 +1,32 @@
-"""The page's uploads, in Node.js, in front of a server that is made up."""
+"""The page's uploads, in Node.js."""
 
-import subprocess
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.support.page_code import bundle
-from tests.support.servers import program
+from tests.support import page_code
 
-#: A browser in which somebody is logged in, and a server that notes whose requests it has answered.
-_WORLD: Final = """
-const stored = new Map();
-globalThis.window = globalThis;
-globalThis.addEventListener = () => undefined;
-globalThis.document = { visibilityState: "visible", documentElement: { dataset: {} } };
-globalThis.localStorage = {
-  getItem: (name) => stored.get(name) ?? null,
-  setItem: (name, text) => stored.set(name, text),
-};
-Object.defineProperty(globalThis, "navigator", { value: { onLine: true, languages: ["en"], product: "" } });
-globalThis.fetch = async () => Promise.reject(new TypeError("there is no network"));
-globalThis.server = { user: "", answers: [], answer: () => ({ status: 500 }) };
-globalThis.XMLHttpRequest = class {
-  upload = {};
-  open(method, url) { Object.assign(this, { method, url }); }
-  setRequestHeader() {}
-  getResponseHeader(name) { return this.headers[name] ?? null; }
-  abort() { clearTimeout(this.timer); }
-  send() {
-    this.timer = setTimeout(() => {
-      const { status, headers = {} } = server.answer(this.method, this.url, server.user);
-      server.answers.push(`${this.method} ${this.url} of ${server.user || "nobody"}: ${status}`);
-      Object.assign(this, { status, headers, responseText: "", response: "" });
-      this.onload();
-    }, 1);
-  }
-};
-"""
 _CODE: Final = """
 export * as uploads from "./src/uploads";
 export { session } from "./src/session";
 """
 _COMMON: Final = """
-import "./world.mjs";
 const { uploads, session } = await import("./page.mjs");
-const wait = () => new Promise((done) => setTimeout(done, 300));
 const video = new File([new Uint8Array(100)], "lecture.mp4");
 const logIn = (id) => { server.user = id; session.value = { state: "in", account: { id } }; };
-const end = () => { console.log(server.answers.join("\\n")); process.exit(0); };
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    bundle(_CODE, folder / "page.mjs")
-    (folder / "world.mjs").write_text(_WORLD)
+    page_code.bundle(_CODE, folder / "page.mjs")
     return folder
 
 
 def answers(code: str, folder: Path) -> list[str]:
-    """Runs the page's code, and returns what the server has answered."""
-    (folder / "main.mjs").write_text(_COMMON + code)
-    done = subprocess.run(
-        [program("node"), folder / "main.mjs"], stdout=subprocess.PIPE, text=True, timeout=60, check=True
-    )
-    return done.stdout.split("\n")[:-1]
+    return page_code.answers(_COMMON + code, folder)
 
 
 def test_files_of_one_user_are_never_sent_as_another(folder: Path) -> None:

@@ -144,10 +144,10 @@ export function register(username: string, password: string): Promise<void> {
   return call<void>("POST", "/register", { body: { name, username, password } });
 }
 
-/** Returns whether users can log in with an identity provider: whether /sso leads anywhere. */
+/** Returns whether users can log in with an identity provider: whether /sso leads to one, or to a choice of several. */
 export async function hasProvider(): Promise<boolean> {
   const response = await fetch("/sso?to=/", { redirect: "manual" }).catch(() => null);
-  return response?.type === "opaqueredirect";
+  return response?.type === "opaqueredirect" || response?.ok === true;
 }
 
 export const mp3Address = (mp3: string) => `/download?fid=${encodeURIComponent(mp3)}`;

@@ -29,6 +29,8 @@ export const done = computed(() => visible.value.filter((job) => job.status === 
 
 let events: EventSource | null = null;
 let timer: ReturnType<typeof setTimeout> | undefined;
+/** Another object after every `stop`: responses to what was asked before are another user's. */
+let visit = {};
 
 const isEnded = (job: api.Job) => job.status === "done" || job.status === "failed";
 
@@ -41,14 +43,17 @@ export async function start(): Promise<void> {
 /** Fetches the next page of jobs; the first one if there is none yet. */
 export async function more(): Promise<void> {
   if (loading.peek() === "failed") loading.value = "loading";
+  const asked = visit;
   try {
     const page = await api.getJobs(next.peek());
+    if (asked !== visit) return;
     // What an event has brought meanwhile is newer.
     byId.value = new Map([...page.jobs.map((job) => [job.job, job] as const), ...byId.peek()]);
     next.value = page.next;
     loading.value = "ready";
   } catch (error) {
     if (!(error instanceof api.Problem)) throw error;
+    if (asked !== visit) return;
     if (error.status === 401) expire();
     loading.value = "failed";
   }
@@ -56,7 +61,8 @@ export async function more(): Promise<void> {
 
 /** Forgets everything: another user may be next. */
 export function stop(): void {
-  flushDeletions();
+  visit = {};
+  void flushDeletions();
   events?.close();
   events = null;
   clearTimeout(timer);
@@ -96,10 +102,12 @@ async function commit(job: string): Promise<void> {
   leaving.value = without(leaving.peek(), job);
 }
 
-/** Deletes what waits for an undo that can no longer come, also while the page closes. */
-export function flushDeletions(): void {
-  for (const job of leaving.peek().keys()) void api.deleteJob(job, true).catch(() => undefined);
+/** Deletes what waits for an undo that can no longer come, also while the page closes; before the session ends. */
+export async function flushDeletions(): Promise<void> {
+  const jobs = [...leaving.peek().keys()];
+  for (const job of jobs) byId.value = without(byId.peek(), job);
   leaving.value = new Map();
+  await Promise.allSettled(jobs.map((job) => api.deleteJob(job, true)));
 }
 
 function without<T>(map: ReadonlyMap<string, T>, key: string): ReadonlyMap<string, T> {
@@ -122,9 +130,17 @@ function follow(): void {
     if (source.readyState !== EventSource.CLOSED || source !== events) return;
     timer = setTimeout(() => {
       follow();
+      void catchUp();
       void refresh();
     }, RETRY);
   });
+}
+
+/** Fetches what has ended while there were no events: new ones begin with what has not. */
+async function catchUp(): Promise<void> {
+  const asked = visit;
+  const page = await api.getJobs(null).catch(() => null);
+  if (page && asked === visit) merge(page.jobs.filter(isEnded));
 }
 
 function merge(jobs: api.Job[]): void {

@@ -59,7 +59,7 @@ effect(() => {
     : `mp3burst: ${i18n.strings.value.headline}`;
 });
 
-window.addEventListener("pagehide", jobs.flushDeletions);
+window.addEventListener("pagehide", () => void jobs.flushDeletions());
 void refresh();
 void i18n.begin().then(() => {
   const root = document.getElementById("page");

@@ -2,8 +2,10 @@ import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import * as api from "../api";
 import { strings } from "../i18n";
+import { flushDeletions } from "../jobs";
+import { leave } from "../leave";
 import { announce } from "../notices";
-import { leave, session } from "../session";
+import { session } from "../session";
 import { Access } from "./access";
 import { Dialog } from "./dialog";
 import { Form } from "./form";
@@ -38,6 +40,7 @@ function PasswordForm({ username }: { username: string }) {
     <Guarded
       title={s.changePassword}
       act={async () => {
+        await flushDeletions();
         await api.changePassword(old.value, fresh.value);
         announce((each) => each.passwordChanged);
         session.value = { state: "out", hasExpired: false };

@@ -1,7 +1,8 @@
 import { useSignal } from "@preact/signals";
 import * as i18n from "../i18n";
 import { strings } from "../i18n";
-import { leave, session, wantsLogin } from "../session";
+import { leave } from "../leave";
+import { session, wantsLogin } from "../session";
 import * as themes from "../theme";
 import { Account } from "./account";
 import { Logo, Menu, Person } from "./icons";

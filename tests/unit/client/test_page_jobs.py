@@ -1,0 +1,111 @@
+"""What the page knows of jobs, in Node.js."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support import page_code
+
+_CODE: Final = """
+export * as api from "./src/api";
+export * as jobs from "./src/jobs";
+export { leave } from "./src/leave";
+export { notice } from "./src/notices";
+"""
+_COMMON: Final = """
+const { api, jobs, leave, notice } = await import("./page.mjs");
+const job = (id, status) => ({ job: id, status, filename: `${id}.mp4`, created: id });
+server.user = "ann";
+const pages = (...all) => { server.answer = (method) => method === "GET" ? all.shift() : { status: 204 }; };
+const page = (...all) => ({ status: 200, body: { jobs: all, next: null } });
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    page_code.bundle(_CODE, folder / "page.mjs")
+    return folder
+
+
+def answers(code: str, folder: Path) -> list[str]:
+    return page_code.answers(_COMMON + code, folder)
+
+
+def test_what_was_deleted_is_gone_before_the_session_ends(folder: Path) -> None:
+    sent = answers(
+        """
+pages(page(job("a", "done"), job("b", "done")));
+await jobs.start();
+jobs.remove(job("a", "done"));
+await leave(false);
+server.answers.push(jobs.done.value.map((each) => each.job));
+end();
+""",
+        folder,
+    )
+    assert sent == ["GET /jobs of ann: 200", "DELETE /jobs/a of ann: 204", "DELETE /session of ann: 204", "b"]
+
+
+def test_logout_that_fails_is_said(folder: Path) -> None:
+    sent = answers(
+        """
+server.answer = () => ({ status: 503, body: { detail: "The database is unavailable." } });
+await leave(true);
+server.answers.push(notice.value.text);
+end();
+""",
+        folder,
+    )
+    assert sent == ["DELETE /sessions of ann: 503", "The database is unavailable."]
+
+
+def test_jobs_of_the_user_before_are_not_shown_to_the_next_one(folder: Path) -> None:
+    sent = answers(
+        """
+pages(page(job("a", "done")), page(job("b", "done")));
+const late = jobs.start();
+jobs.stop();
+await late;
+await jobs.start();
+server.answers.push(jobs.done.value.map((each) => each.job));
+end();
+""",
+        folder,
+    )
+    assert sent[-1] == "b"
+
+
+def test_job_that_ended_while_there_were_no_events_is_done(folder: Path) -> None:
+    sent = answers(
+        """
+const realTimeout = setTimeout;
+globalThis.setTimeout = (act, time, ...more) => realTimeout(act, Math.min(time, 20), ...more);
+pages(page(job("a", "converting")), page(job("a", "done")), { status: 503 });
+await jobs.start();
+server.events.readyState = EventSource.CLOSED;
+server.events.dispatchEvent(new Event("error"));
+await wait(20);
+await wait(20);
+server.events.tell("jobs", { jobs: [] });
+await wait(20);
+server.answers.push(`${jobs.working.value.length} ${jobs.done.value.length}`);
+end();
+""",
+        folder,
+    )
+    assert sent[-1] == "0 1"
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, "true"), (404, "false"), (503, "false")])
+def test_several_identity_providers_are_offered_too(status: int, expected: str, folder: Path) -> None:
+    sent = answers(
+        f"""
+server.answer = () => ({{ status: {status} }});
+server.answers.push(await api.hasProvider());
+end();
+""",
+        folder,
+    )
+    assert sent[-1] == expected
