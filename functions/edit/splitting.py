@@ -118,7 +118,7 @@ def _parts(mp3: _Mp3, wanted: api.SplitRequest) -> list[_Wanted]:
         raise Unprocessable.naming({"at": _MISPLACED})
     if wanted.titles is not None and len(wanted.titles) != len(starts):
         raise Unprocessable.naming({"titles": f"must be {len(starts)}, one for each part"})
-    titles = {round(chapter.start * rate): chapter.title for chapter in mp3.content.chapters}
+    titles = {_start(chapter, rate): chapter.title for chapter in mp3.content.chapters}
     parts = []
     for number, (start, end) in enumerate(zip(starts, ends, strict=True), 1):
         title = wanted.titles[number - 1] if wanted.titles else titles.get(start, "")
@@ -129,10 +129,14 @@ def _parts(mp3: _Mp3, wanted: api.SplitRequest) -> list[_Wanted]:
     return parts
 
 
+def _start(chapter: Chapter, rate: int) -> int:
+    """Returns the first sample of a chapter; what is before it is no part if it is hardly anything."""
+    return round(chapter.start * rate) if chapter.start > _SHORTEST else 0
+
+
 def _seconds(mp3: _Mp3, wanted: api.SplitRequest) -> Sequence[float]:
     if not isinstance(wanted.at, str):
         return wanted.at
-    # What is before the first chapter is a part of its own, unless it is hardly anything.
     starts = sorted({chapter.start for chapter in mp3.content.chapters if chapter.start > _SHORTEST})
     if not starts:
         raise Unprocessable.naming({"at": _NO_CHAPTERS})

@@ -103,6 +103,13 @@ def test_chapters_of_a_part_are_on_its_own_clock(deps: Splitting, job: JobId) ->
     assert found.title == "Two"
 
 
+def test_first_part_has_the_title_of_a_chapter_that_begins_almost_at_once(deps: Splitting, job: JobId) -> None:
+    chapters = [api.ChapterChange(0.05, "Intro"), api.ChapterChange(1, "Middle")]
+    tagging.change(job, ADA, api.TagChange(chapters=chapters), deps.tagging)
+    parts = splitting.split(job, ADA, BY_CHAPTERS, deps).parts
+    assert [part.filename for part in parts] == ["a - 1 Intro.mp3", "a - 2 Middle.mp3"]
+
+
 def test_splitting_again_makes_no_further_parts(deps: Splitting, job: JobId, database: Database) -> None:
     first = splitting.split(job, ADA, BY_CHAPTERS, deps)
     before = retained(database)
