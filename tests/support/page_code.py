@@ -68,6 +68,6 @@ def answers(code: str, folder: Path) -> list[str]:
     """Runs code that ends with ``end()``, with ``page.mjs`` in the folder; returns what ``server.answers`` has then."""
     (folder / "world.mjs").write_text(_WORLD)
     (folder / "main.mjs").write_text('import "./world.mjs";\n' + code)
-    command = [program("node"), folder / "main.mjs"]
+    command = [program("node"), str(folder / "main.mjs")]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
     return done.stdout.split("\n")[:-1]
