@@ -994,7 +994,6 @@ def test_download_rejects_a_modified_link(platform: Platform, owner: Client, lin
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/nothing",
         "/register/x",
         "/login/x",

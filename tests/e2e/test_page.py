@@ -42,8 +42,9 @@ _SCREEN: Final[ViewportSize] = {"width": 2560, "height": 1440}
 _WATCH: Final = "addEventListener('securitypolicyviolation', e => (window.refused ??= []).push(e.violatedDirective))"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium. Playwright's event loop runs until the end of the module, so that other tests can run their own."""
     if not PAGE.is_dir():
         missing("the page is not built: run ./scripts/test, or npm ci and npm run build in functions/gateway/site")
     with sync_playwright() as playwright:
@@ -166,8 +167,8 @@ def test_only_the_sound_is_sent(page: Page, me: Client, tmp_path: Path, argument
     assert int(made.value.headers["upload-length"]) < 0.9 * video.stat().st_size
     row = on_its_way(page, name)
     expect(row).to_contain_text("only the sound,")
-    page.unroute_all(behavior="ignoreErrors")
     row.get_by_role("button", name=f"Pause: {name}").click()
+    page.unroute_all(behavior="ignoreErrors")
     row.get_by_role("button", name=f"Resume: {name}").click()
     ready(page, "a")
     (job,) = me.jobs()["jobs"]
