@@ -451,9 +451,9 @@ def test_keyboard_alone(page: Page, me: Client) -> None:
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     expect(page.locator(".login")).to_be_hidden()
-    page.locator(".choose input[type=file]").focus()
+    expect(page.get_by_role("button", name=me.username)).to_be_visible()
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Space")
+        page.locator(".choose input[type=file]").press("Space")
     chooser.value.set_files([file("Keys.wav", 2)])
     ready(page, "Keys").get_by_role("button", name="Play: Keys").focus()
     page.keyboard.press("Space")
