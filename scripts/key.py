@@ -6,7 +6,8 @@ from pathlib import Path
 
 from events.errors import Mp3burstError
 from functions.auth.accounts import Accounts
-from functions.auth.keys import SCOPES, digest, in_order, new_key
+from functions.auth.keys import SCOPES, in_order, new_key
+from functions.auth.stored_secrets import digest
 from scripts.admin import database_of
 
 

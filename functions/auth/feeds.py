@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from functions.auth.links import BadLink
-from functions.auth.shared_links import lock_owner, secret_digest
+from functions.auth.stored_secrets import digest, lock_owner
 from functions.auth.tokens import NotAuthenticated
 from functions.state.database import Database
 from functions.state.schema import UserId, feeds, now
@@ -32,7 +32,7 @@ class Feeds:
             NotAuthenticated: the owner was deleted.
         """
         secret = FEED_PREFIX + secrets.token_urlsafe(32)
-        row = insert(feeds).values(owner=owner, digest=secret_digest(secret), created_at=now())
+        row = insert(feeds).values(owner=owner, digest=digest(secret), created_at=now())
 
         def create(connection: Connection) -> bool:
             if not lock_owner(connection, owner):
@@ -56,7 +56,7 @@ class Feeds:
         Raises:
             BadLink: the secret was deleted or replaced.
         """
-        values = {"secret": secret_digest(secret)}
+        values = {"secret": digest(secret)}
         owner = self._database.read(lambda connection: connection.scalar(_FIND, values))
         if owner is None:
             raise BadLink("The address of this feed is invalid, or was deleted or replaced: ask for the new one.")

@@ -16,8 +16,9 @@ from typing import Final, Generic, TypeVar
 from sqlalchemy import bindparam, select
 
 from events.errors import Mp3burstError
-from functions.auth.keys import PREFIX, ApiKeys, KnownKey, digest, is_well_formed, operator_keys
+from functions.auth.keys import PREFIX, ApiKeys, KnownKey, is_well_formed, operator_keys
 from functions.auth.sessions import EndedTokens, Sessions
+from functions.auth.stored_secrets import digest
 from functions.auth.tokens import AUDIENCE, ISSUER, Identity, NotAuthenticated, Verifier, bearer, verifier
 from functions.networks import networks
 from functions.rate_limits import RateLimit

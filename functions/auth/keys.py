@@ -5,7 +5,6 @@ A key is ``mp3b_``, 30 random letters and digits (178 bits) and a checksum of 6:
 database has the SHA-256 of a key: with 178 random bits it needs neither salt nor a slow hash.
 """
 
-import hashlib
 import hmac
 import logging
 import re
@@ -19,6 +18,7 @@ from typing import Any, Final, Self, get_args
 from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, or_, select, update
 
 from events.errors import Mp3burstError
+from functions.auth.stored_secrets import digest, lock_owner
 from functions.operation import Scope
 from functions.settings import BadSetting
 from functions.state.database import Conflict, Database
@@ -55,9 +55,6 @@ _FIND: Final = (
         users.c.deleted_at.is_(None),
         or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now()),
     )
-)
-_LOCK_OWNER: Final = (
-    select(users.c.id).where(users.c.id == bindparam("owner"), users.c.deleted_at.is_(None)).with_for_update()
 )
 
 
@@ -134,11 +131,6 @@ def is_well_formed(text: str) -> bool:
     return found is not None and hmac.compare_digest(found[2], _checksum(found[1]))
 
 
-def digest(key: str) -> str:
-    """Returns what is stored of a key: its SHA-256 as 64 hexadecimal digits."""
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
 def in_order(scopes: Iterable[str]) -> tuple[str, ...]:
     """Returns the scopes, each once, in the order of SCOPES."""
     chosen = set(scopes)
@@ -175,7 +167,7 @@ class ApiKeys:
         mine = select(api_keys).where(api_keys.c.id == new_id)
 
         def create(connection: Connection) -> Row[Any] | None:
-            if connection.scalar(_LOCK_OWNER, {"owner": owner}) is None:
+            if not lock_owner(connection, owner):
                 return None
             count = select(func.count()).select_from(api_keys).where(api_keys.c.owner == owner)
             if (connection.scalar(count) or 0) >= MAX_KEYS:

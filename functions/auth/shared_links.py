@@ -5,7 +5,6 @@ job: when the job is deleted it leads nowhere, and stays so if another MP3 takes
 """
 
 import contextlib
-import hashlib
 import re
 import secrets
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, 
 from events.errors import Mp3burstError
 from events.schema import JobId
 from functions.auth.links import BadLink
+from functions.auth.stored_secrets import digest, lock_owner
 from functions.media import BlobId
 from functions.state.database import Conflict, Database
-from functions.state.schema import UserId, jobs, now, shared_links, users
+from functions.state.schema import UserId, jobs, now, shared_links
 
 #: Links of one user that have not expired.
 MAX_LINKS: Final = 1000
@@ -29,9 +29,6 @@ _FIND: Final = select(shared_links.c.owner).where(
     shared_links.c.digest == bindparam("secret"),
     shared_links.c.mp3 == bindparam("fid"),
     shared_links.c.expires_at > now(),
-)
-_LOCK_OWNER: Final = (
-    select(users.c.id).where(users.c.id == bindparam("owner"), users.c.deleted_at.is_(None)).with_for_update()
 )
 
 
@@ -94,7 +91,7 @@ class SharedLinks:
         new_id = secrets.token_hex(16)
         row = insert(shared_links).values(
             id=new_id,
-            digest=secret_digest(secret),
+            digest=digest(secret),
             owner=owner,
             job=job,
             mp3=mp3,
@@ -150,7 +147,7 @@ class SharedLinks:
         Raises:
             BadLink: the link has expired, was deleted, or is for another file.
         """
-        values = {"secret": secret_digest(secret), "fid": fid}
+        values = {"secret": digest(secret), "fid": fid}
         owner = self._database.read(lambda connection: connection.scalar(_FIND, values))
         if owner is None:
             raise BadLink("This link is invalid, has expired or was deleted: ask for another one.")
@@ -169,13 +166,3 @@ def _valid(owner: UserId) -> Any:
         .join_from(shared_links, jobs, and_(jobs.c.id == columns.job, jobs.c.mp3 == columns.mp3))
         .where(columns.owner == owner, columns.expires_at > now())
     )
-
-
-def lock_owner(connection: Connection, owner: UserId) -> bool:
-    """Locks the user's row until the transaction ends; returns False if the user was deleted."""
-    return connection.scalar(_LOCK_OWNER, {"owner": owner}) is not None
-
-
-def secret_digest(secret: str) -> str:
-    """Returns what is stored of a secret: its SHA-256 as 64 hexadecimal digits."""
-    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()

@@ -5,8 +5,9 @@ from sqlalchemy import select, update
 
 from functions.auth.accounts import Accounts
 from functions.auth.identification import MAX_AGE, Identification, TooManyUnknownKeys
-from functions.auth.keys import MAX_KEYS, ApiKeys, KeyNotFound, TooManyKeys, digest, new_key, operator_keys
+from functions.auth.keys import MAX_KEYS, ApiKeys, KeyNotFound, TooManyKeys, new_key, operator_keys
 from functions.auth.sessions import EndedTokens
+from functions.auth.stored_secrets import digest
 from functions.auth.tokens import NotAuthenticated, ScopeMissing, Signer, Verifier
 from functions.state.database import Database
 from functions.state.overdue import Overdue

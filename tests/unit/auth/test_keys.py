@@ -5,7 +5,8 @@ import zlib
 
 import pytest
 
-from functions.auth.keys import KnownKey, digest, is_well_formed, new_key, operator_keys
+from functions.auth.keys import KnownKey, is_well_formed, new_key, operator_keys
+from functions.auth.stored_secrets import digest
 from functions.settings import BadSetting
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
