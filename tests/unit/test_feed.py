@@ -6,30 +6,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from events.schema import JobId
 from functions.auth.links import Links
 from functions.download.feed import rss
-from functions.media import BlobId
-from functions.options import Options
-from functions.state.jobs import Job
-from functions.state.schema import UserId
+from tests.support.finished import DONE
 
-DONE = Job(
-    id=JobId("a" * 32),
-    owner=UserId("b" * 32),
-    filename="talk.mp4",
-    options=Options(),
-    state="done",
-    video=BlobId("c" * 24),
-    mp3=BlobId("d" * 24),
-    total=1,
-    done=1,
-    error=None,
-    warning=None,
-    duration=83.5,
-    created_at=1_700_000_000_000,
-    finished_at=1_700_000_100_000,
-)
 LINKS = Links(["k" * 32], "https://mp3burst.test/")
 
 

@@ -5,29 +5,12 @@ from dataclasses import replace
 import pytest
 
 from events.schema import JobId
-from functions.media import BlobId
 from functions.options import BadOption, Options
-from functions.state.jobs import Job, Record
-from functions.state.schema import UserId
+from functions.state.jobs import Record
 from functions.status.estimate import estimate
+from tests.support.finished import DONE as FINISHED
 
-DONE = Job(
-    id=JobId("a" * 32),
-    owner=UserId("b" * 32),
-    filename="talk.mp4",
-    options=Options(),
-    state="done",
-    video=BlobId("c" * 24),
-    mp3=BlobId("d" * 24),
-    total=1,
-    done=1,
-    error=None,
-    warning=None,
-    duration=100.0,
-    created_at=0,
-    finished_at=15_000,
-    record=Record(started_at=10_000, cpu_ms=4_000),
-)
+DONE = replace(FINISHED, created_at=0, finished_at=15_000, record=Record(started_at=10_000, cpu_ms=4_000))
 
 
 @pytest.mark.parametrize(
