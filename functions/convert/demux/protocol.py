@@ -513,20 +513,22 @@ def _is_listed_track(value: Any) -> bool:
 
 _OPTIONAL: Final = frozenset(
     {
-        *(
-            "detail",
-            "tracks",
-            "dropped",
-            "truncated",
-            "gaps",
-            "lead",
-            "tail",
-            "start",
-            "unread",
-            "ambisonic",
-            "unicode",
-        ),
-        *("track", "unusable", "protected", "starts", "indexed"),
+        "detail",
+        "tracks",
+        "dropped",
+        "truncated",
+        "gaps",
+        "lead",
+        "tail",
+        "start",
+        "unread",
+        "ambisonic",
+        "unicode",
+        "track",
+        "unusable",
+        "protected",
+        "starts",
+        "indexed",
     }
 )
 _CHECKS: Final[dict[type[Report], dict[str, Callable[[Any], bool]]]] = {
