@@ -309,7 +309,7 @@ def _translated_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise DiskFull("The media store is full; try again later.") from error
+            raise DiskFull from error
         raise MediaUnavailable("The media store does not answer; try again later.") from error
 
 

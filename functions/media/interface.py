@@ -74,6 +74,10 @@ class DiskFull(MediaUnavailable):
     #: Seconds: about as long as a sweep takes to free what was deleted.
     retry_after = 300
 
+    def __init__(self) -> None:
+        """Uses the only message there is for it, whether the space was measured or a write failed."""
+        super().__init__("The server has no space for this file at the moment: delete a job, or try again later.")
+
 
 @dataclass(frozen=True, slots=True)
 class Description:

@@ -43,7 +43,7 @@ class FreeSpace:
             self._measured_at = now
             self._left = self._above_floor()
         if self._left is not None and self._left < max(size, 1):
-            raise DiskFull("The server has no space for this file at the moment: delete a job, or try again later.")
+            raise DiskFull
 
     def _above_floor(self) -> int | None:
         try:

@@ -40,7 +40,7 @@ def test_a_full_disk_raises_unavailable_and_leaves_nothing_behind(small_disk: Pa
     store = DirectoryStore(small_disk / "videos")
     earlier = put(store, bytes(1 << 20))
     blob = new_blob_id()
-    with pytest.raises(MediaUnavailable, match="full"), store.create(blob, A) as writer:
+    with pytest.raises(MediaUnavailable, match="no space"), store.create(blob, A) as writer:
         for _ in range(20):
             writer.write(bytes(1 << 20))
     assert not list(small_disk.glob(f"videos/*/{blob}*"))
@@ -53,7 +53,7 @@ def test_a_disk_that_fills_up_at_the_end_leaves_nothing_behind(small_disk: Path)
     store = DirectoryStore(small_disk / "videos")
     (small_disk / "videos").mkdir()
     blob = new_blob_id()
-    with pytest.raises(MediaUnavailable, match="full"), store.create(blob, A) as writer:
+    with pytest.raises(MediaUnavailable, match="no space"), store.create(blob, A) as writer:
         writer.write(bytes(100_000))  # still in the writer's buffer
         with pytest.raises(OSError, match="No space"):
             (small_disk / "filler").write_bytes(bytes(9 << 20))

@@ -72,7 +72,7 @@ def test_mp3s_may_use_half_the_floor(tmp_path: Path, monkeypatch: pytest.MonkeyP
     blob = new_blob_id()
     description = Description("a" * 32, "b" * 32, "a.mp3", "audio/mpeg")
     monkeypatch.setattr("functions.media.directory._space", lambda _: Space(600, 10_000))
-    with pytest.raises(MediaUnavailable, match="full"), store.create(blob, description) as writer:
+    with pytest.raises(MediaUnavailable, match="no space"), store.create(blob, description) as writer:
         writer.write(bytes(101))
     with store.create(blob, description) as writer:
         writer.write(bytes(100))
