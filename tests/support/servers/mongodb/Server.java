@@ -29,11 +29,15 @@ public final class Server {
         H2Backend backend = new H2Backend(store) {
             @Override
             public Document handleCommand(Channel channel, String database, String command, Document query) {
-                Document answer = super.handleCommand(channel, database, command, query);
-                if (WRITES.contains(command.toLowerCase())) {
-                    commit();
+                if (!WRITES.contains(command.toLowerCase())) {
+                    return super.handleCommand(channel, database, command, query);
                 }
-                return answer;
+                // One at a time: a commit takes what other writes have done so far, and half a write is a broken index.
+                synchronized (store) {
+                    Document answer = super.handleCommand(channel, database, command, query);
+                    commit();
+                    return answer;
+                }
             }
         };
         backend.version(VERSION);
