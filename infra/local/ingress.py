@@ -1,6 +1,9 @@
 """Incoming HTTP: finds the function by path or host name, and streams request and response through."""
 
 import asyncio
+import functools
+import gzip
+import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -124,17 +127,15 @@ class Ingress:
         host = request.headers.get("Host", "").partition(":")[0].lower()
         path = request.rel_url.raw_path
         name = self._find(host, path)
-        if name is None and path in self._documents and not host.endswith(".localhost"):
-            return _static(request, self._documents[path])
-        if name is None and path == "/" and not host.endswith(".localhost"):
-            return web.Response(status=503, text=f"{front.NO_PAGE}\n")
-        if name is None:
-            return problem(404, front.NOT_FOUND)
-        if self.draining:
-            return problem(503, "mp3burst is stopping: try again once it has restarted.")
         client = _client(request, self._environ)
         if not self._clients.enter(client):
             return problem(429, front.MESSAGES[429])
+        if name is None:
+            self._clients.leave(client)  # at once: nothing is waited for
+            return self._document(request, host, path)
+        if self.draining:
+            self._clients.leave(client)
+            return problem(503, "mp3burst is stopping: try again once it has restarted.")
         self.inflight += 1
         body = _RequestBody(request)
         try:
@@ -143,6 +144,15 @@ class Ingress:
             self._clients.leave(client)
             self.inflight -= 1
             await body.idle.wait()
+
+    def _document(self, request: web.BaseRequest, host: str, path: str) -> web.Response:
+        if host.endswith(".localhost"):
+            return problem(404, front.NOT_FOUND)
+        if path in self._documents:
+            return _static(request, self._documents[path])
+        if path == "/":
+            return web.Response(status=503, text=f"{front.NO_PAGE}\n")
+        return problem(404, front.NOT_FOUND)
 
     async def _forward(self, request: web.BaseRequest, name: str, body: "_RequestBody") -> web.StreamResponse:
         headers = _forwarded_headers(request, self._environ)
@@ -172,10 +182,20 @@ class Ingress:
 def _static(request: web.BaseRequest, document: Document) -> web.Response:
     if request.method not in ("GET", "HEAD"):
         return problem(405, front.MESSAGES[405])
-    headers = {**document.headers, "Content-Type": document.content_type}
-    response = web.Response(body=document.content, headers=headers)
-    response.enable_compression()
-    return response
+    digest, compressed = _prepared(document.content)
+    headers = {**document.headers, "ETag": f'W/"{digest}"', "Vary": "Accept-Encoding"}
+    if any(known.value in (digest, "*") for known in request.if_none_match or ()):
+        return web.Response(status=304, headers=headers)
+    headers["Content-Type"] = document.content_type
+    if "gzip" not in request.headers.get("Accept-Encoding", ""):
+        return web.Response(body=document.content, headers=headers)
+    return web.Response(body=compressed, headers={**headers, "Content-Encoding": "gzip"})
+
+
+@functools.cache
+def _prepared(content: bytes) -> tuple[str, bytes]:
+    """Returns a digest of a document, and the document compressed."""
+    return hashlib.sha256(content).hexdigest()[:32], gzip.compress(content, mtime=0)
 
 
 class _RequestBody:

@@ -1,16 +1,17 @@
 // Bundles the page into dist/: index.html, and assets/ with a digest of the contents in every name, so that browsers may
-// keep them for good. Nothing in it refers to another host.
+// keep them for good. Nothing in it refers to another host. What dist/ had before stays until all of it is there.
 import { createHash } from "node:crypto";
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const dist = path.join(here, "dist");
-const assets = path.join(dist, "assets");
+const built = path.join(here, "dist.new");
+const assets = path.join(built, "assets");
 
-await rm(dist, { recursive: true, force: true });
+await rm(built, { recursive: true, force: true });
 await mkdir(assets, { recursive: true });
 
 const result = await build({
@@ -39,7 +40,9 @@ for (const [file, { entryPoint }] of Object.entries(result.metafile.outputs)) {
 named["icon.svg"] = await copy("icon", ".svg", await readFile(path.join(here, "public/icon.svg"), "utf8"));
 const manifest = await readFile(path.join(here, "public/manifest.webmanifest"), "utf8");
 named["manifest.webmanifest"] = await copy("manifest", ".webmanifest", filled(manifest));
-await writeFile(path.join(dist, "index.html"), filled(await readFile(path.join(here, "public/index.html"), "utf8")));
+await writeFile(path.join(built, "index.html"), filled(await readFile(path.join(here, "public/index.html"), "utf8")));
+await rm(dist, { recursive: true, force: true });
+await rename(built, dist);
 
 /** Replaces every {{NAME}} by the address of that asset. */
 function filled(text) {

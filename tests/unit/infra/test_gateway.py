@@ -200,6 +200,8 @@ def test_scheme_and_host_of_a_tls_proxy_are_kept(gateway: Gateway, function: Fun
     [
         "/assets/",
         "/assets/page.js",
+        "/index.html",
+        "/other.html",
         "/index.html/",
         "/uploads",
         "/downloadx",

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,4 +141,18 @@ def test_page_is_compressed_for_those_who_accept_it() -> None:
     page = Document("text/html; charset=utf-8", b"page" * 1000, front.PAGE_HEADERS)
     head, _, body = asyncio.run(ask(request, {"/": page})).partition(b"\r\n\r\n")
     assert b"\r\nContent-Encoding: gzip" in head
-    assert len(body) < 200
+    assert b"\r\nVary: Accept-Encoding" in head
+    assert gzip.decompress(body) == page.content
+
+
+def test_page_that_the_browser_has_is_not_sent_again() -> None:
+    documents_ = {"/": Document("text/html; charset=utf-8", b"page" * 1000, front.PAGE_HEADERS)}
+    request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"
+    head = asyncio.run(ask(request + b"\r\n", documents_)).partition(b"\r\n\r\n")[0]
+    (etag,) = re.findall(rb"ETag: (.*)", head)
+    again, _, body = asyncio.run(ask(request + b"If-None-Match: " + etag.strip() + b"\r\n\r\n", documents_)).partition(
+        b"\r\n\r\n"
+    )
+    assert (again.split()[1], body) == (b"304", b"")
+    other = asyncio.run(ask(request + b'If-None-Match: W/"other"\r\n\r\n', documents_))
+    assert other.split()[1] == b"200"

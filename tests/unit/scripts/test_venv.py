@@ -84,7 +84,7 @@ def test_page_is_built_when_its_sources_have_changed(current: Path) -> None:
 
 
 def test_page_that_cannot_be_built_does_not_end_the_command(current: Path) -> None:
-    shell_program(current / "bin/npm", "mkdir -p dist; echo no network >&2; exit 1")
+    shell_program(current / "bin/npm", "echo no network >&2; exit 1")
     for _ in range(2):
         done = source(current)
         assert (done.returncode, done.stdout) == (0, f"{current}/.venv/bin/python\n")
@@ -92,7 +92,18 @@ def test_page_that_cannot_be_built_does_not_end_the_command(current: Path) -> No
             "no network",
             "The page at / could not be built: read the message above; everything else works.",
         ]
-    assert not (current / "functions/gateway/site/dist").exists()
+
+
+def test_page_that_cannot_be_built_again_stays(current: Path) -> None:
+    source(current)
+    page = current / "functions/gateway/site/dist/index.html"
+    page.write_text("built")
+    (current / "functions/gateway/site/page.ts").write_text("second")
+    shell_program(current / "bin/npm", "echo no network >&2; exit 1")
+    done = source(current)
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1].startswith("The page at / could not be built again and stays as it was")
+    assert page.read_text() == "built"
 
 
 def test_page_is_built_by_a_package_where_node_is_too_old(current: Path) -> None:
