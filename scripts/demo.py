@@ -189,11 +189,12 @@ def main() -> int:
             raise DemoError(f"There is no file {arguments.video}: name a video, or leave it out and one is made.")
         platform, began = start(data, arguments.port)
         wait_until_ready(platform, data / "platform.log", began)
-        convert(Api(arguments.port), video or make_clip(data), data)
+        user, password = convert(Api(arguments.port), video or make_clip(data), data)
         correct = True
         if not arguments.once:
             where = f"http://localhost:{arguments.port}"
-            print(f"\nmp3burst is running on {where}: open it in a browser. Press Ctrl-C to stop it.")
+            print(f"\nThe page shows this MP3 after you log in as {user} with the password {password}")
+            print(f"mp3burst is running on {where}: open it in a browser. Press Ctrl-C to stop it.")
             platform.wait()
             raise DemoError(f"mp3burst stopped unexpectedly: see {_short(data / 'platform.log')}.")
         return 0
@@ -263,8 +264,12 @@ def wait_until_ready(platform: "subprocess.Popen[str]", log: Path, began: int) -
     print(ready, end="")
 
 
-def convert(api: Api, video: Path, data: Path) -> None:
-    """Registers, confirms the address, logs in, uploads, waits, reads the mail, downloads the MP3 and checks it."""
+def convert(api: Api, video: Path, data: Path) -> tuple[str, str]:
+    """Registers, confirms the address, logs in, uploads, waits, reads the mail, downloads the MP3 and checks it.
+
+    Returns:
+        The username and the password that it has registered.
+    """
     user = f"demo-{secrets.token_hex(3)}@example.org"
     password = secrets.token_urlsafe(12)
     form = {"name": "Demo", "username": user, "password": password}
@@ -299,6 +304,7 @@ def convert(api: Api, video: Path, data: Path) -> None:
     download(api, job["mp3"], mp3)
     check(mp3, job["duration"])
     print(f"\nSaved {mp3}: {job['duration']:.2f} s, {mp3.stat().st_size} bytes. It was decoded without errors.")
+    return user, password
 
 
 def confirm(api: Api, data: Path, user: str) -> None:

@@ -1,6 +1,7 @@
 """Tests scripts/demo as a user runs it, with its platform: no process is left behind, however it ends."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def test_commands_can_be_typed_and_a_second_interrupt_is_handled(demo: "subproce
     assert 'curl -X POST "http://localhost' in output
     assert "Subject: Confirm your address" in output
     assert "Subject: Your MP3 is ready" in output
+    assert re.search("log in as demo-.*@example.org with the password .{16}\n", output)
     processes = descendants(demo.pid)
     demo.send_signal(signal.SIGINT)
     demo.send_signal(signal.SIGINT)
