@@ -259,6 +259,60 @@ def test_upload_continues_in_a_new_tab_where_it_stopped(page: Page, context: Bro
     assert offsets == [str(half)]
 
 
+def test_upload_is_shown_by_another_tab_only_once_this_one_is_closed(
+    page: Page, context: BrowserContext, me: Client
+) -> None:
+    enter(page, me)
+    page.route("**/files/*", lambda route: None if route.request.method == "PATCH" else route.continue_())
+    choose(page, file("Mine.wav"))
+    expect(on_its_way(page, "Mine.wav")).to_contain_text("Uploading")
+    other = context.new_page()
+    other.goto(me.url)
+    expect(other.get_by_text("Your MP3s will be here.")).to_be_visible()
+    expect(on_its_way(other, "Mine.wav")).to_have_count(0)
+    wait_for(lambda: "Mine.wav" in other.evaluate("localStorage['mp3burst.uploads']"))
+    page.close()
+    expect(on_its_way(other, "Mine.wav")).to_contain_text("Interrupted")
+
+
+def test_nothing_of_an_upload_stays_in_a_browser_that_is_logged_out(page: Page, me: Client) -> None:
+    enter(page, me)
+    page.route("**/files/*", lambda route: None if route.request.method == "PATCH" else route.continue_())
+    with page.expect_response(lambda response: response.request.method == "POST" and "/files" in response.url) as made:
+        choose(page, file("Secret.wav"))
+    expect(on_its_way(page, "Secret.wav")).to_contain_text("Uploading")
+    wait_for(lambda: "Secret.wav" in page.evaluate("localStorage['mp3burst.uploads']"))
+    page.get_by_role("button", name=f"Account: {me.username}").click()
+    page.locator("#menu").get_by_role("button", name="Log out").click()
+    expect(page.get_by_role("button", name="Log in")).to_be_visible()
+    assert "Secret.wav" not in page.evaluate("JSON.stringify(localStorage)")
+    assert me.call("HEAD", made.value.headers["location"], headers={"Tus-Resumable": "1.0.0"}).status in (404, 410)
+
+
+def test_search_and_zip_take_all_mp3s(page: Page, me: Client) -> None:
+    """Also those of which the shelf does not show the page yet, and more than fit into one zip file."""
+    facts = {"status": "done", "stage": "done", "progress": 1, "mp3": "1" * 24, "duration": 60, "options": {}}
+    times = (f"2026-11-27T10:{9 - n // 60:02}:{59 - n % 60}Z" for n in range(450))
+    made = [{**facts, "job": f"{n:032}", "filename": f"Talk {n}.mp4", "created": time} for n, time in enumerate(times)]
+
+    def answer(route: Route) -> None:
+        after = int((re.findall(r"after=(\d+)", route.request.url) or ["0"])[0])
+        end = after + int(re.findall(r"limit=(\d+)", route.request.url)[0])
+        route.fulfill(json={"jobs": made[after:end], "next": str(end) if end < len(made) else None})
+
+    page.route("**/jobs?*", answer)
+    enter(page, me)
+    expect(page.locator(".mp3")).to_have_count(50)
+    page.get_by_role("searchbox", name="Search").fill("talk 44")
+    expect(page.locator(".mp3")).to_have_count(11)
+    page.reload()
+    page.get_by_role("button", name="Prepare a zip of all").click()
+    links = page.get_by_role("link", name=re.compile("^Zip . of 3$"))
+    expect(links).to_have_count(3)
+    addresses = [link.get_attribute("href") or "" for link in links.all()]
+    assert [len(re.findall(r"\d{32}", address)) for address in addresses] == [200, 200, 50]
+
+
 def test_session_that_is_over_keeps_the_files(page: Page, me: Client) -> None:
     enter(page, me)
     page.context.clear_cookies()

@@ -96,8 +96,8 @@ export class Problem extends Error {
 }
 
 export const getAccount = () => call<Account>("GET", "/me");
-export const getJobs = (after: string | null) =>
-  call<JobPage>("GET", after ? `/jobs?after=${encodeURIComponent(after)}` : "/jobs");
+export const getJobs = (after: string | null, limit = 50) =>
+  call<JobPage>("GET", `/jobs?limit=${limit}${after ? `&after=${encodeURIComponent(after)}` : ""}`);
 export const getTags = (job: string) => call<Tags>("GET", `/jobs/${job}/tags`);
 export const changeTags = (job: string, changes: TagChange) =>
   call<Tags>("PATCH", `/jobs/${job}/tags`, { body: changes });

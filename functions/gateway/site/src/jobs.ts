@@ -6,6 +6,8 @@ import { expire, refresh } from "./session";
 
 /** Milliseconds before events are asked for again after the server refused. */
 const RETRY = 5_000;
+/** Jobs in a page where all are wanted. */
+const MANY = 500;
 /** Milliseconds in which a deletion can be undone. */
 export const UNDO = 6_000;
 
@@ -40,12 +42,17 @@ export async function start(): Promise<void> {
   await more();
 }
 
+/** Fetches all pages that are left: to search, to sort and to select among them all. */
+export async function all(): Promise<void> {
+  while (next.peek() && loading.peek() === "ready") await more(MANY);
+}
+
 /** Fetches the next page of jobs; the first one if there is none yet. */
-export async function more(): Promise<void> {
-  if (loading.peek() === "failed") loading.value = "loading";
+export async function more(limit?: number): Promise<void> {
+  loading.value = "loading";
   const asked = visit;
   try {
-    const page = await api.getJobs(next.peek());
+    const page = await api.getJobs(next.peek(), limit);
     if (asked !== visit) return;
     // What an event has brought meanwhile is newer.
     byId.value = new Map([...page.jobs.map((job) => [job.job, job] as const), ...byId.peek()]);

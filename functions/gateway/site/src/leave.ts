@@ -3,9 +3,11 @@ import { Problem } from "./api";
 import { flushDeletions } from "./jobs";
 import { announce } from "./notices";
 import { leave as endSession } from "./session";
+import { abandon } from "./uploads";
 
-/** Logs out, here or everywhere, after what was deleted is gone. */
+/** Logs out, here or everywhere, after what was deleted is gone. What is still being uploaded is, too. */
 export async function leave(everywhere: boolean): Promise<void> {
+  await abandon();
   await flushDeletions();
   try {
     await endSession(everywhere);

@@ -26,7 +26,7 @@ function begin(id: string): void {
   if (user !== id) {
     if (user !== null) uploads.stop();
     user = id;
-    void uploads.begin(id);
+    uploads.begin(id);
   }
   if (!follows) {
     follows = true;
@@ -42,6 +42,7 @@ function end(hasExpired: boolean): void {
   }
   if (!hasExpired && user !== null) {
     uploads.stop();
+    uploads.erase(user);
     user = null;
   }
 }

@@ -12,6 +12,7 @@ import { announce } from "./notices";
 import * as options from "./options";
 import { expire, session } from "./session";
 import { load, save } from "./stored";
+import * as tabs from "./tabs";
 
 export interface Upload {
   key: string;
@@ -80,6 +81,7 @@ export function add(given: readonly { file: File; handle: handles.Handle | null 
     } else {
       const key = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
       files.set(key, file);
+      tabs.hold(key);
       if (handle) void handles.put(key, handle);
       all.value = [...all.peek(), begun(key, file, handle !== null)];
     }
@@ -117,23 +119,55 @@ export function cancel(key: string): void {
   forget(key);
 }
 
+/** Deletes what the server has of files that are not complete. Those of which it does not are kept, and paused. */
+export async function abandon(): Promise<void> {
+  const begun = all.peek().filter((each) => each.url && each.state !== "sent");
+  const deletions = begun.map(async ({ key, url }) => {
+    pause(key);
+    await tus.Upload.terminate(url as string);
+    forget(key);
+  });
+  await Promise.allSettled(deletions);
+}
+
 /**
- * Sends the files as this user's. Shows the uploads that other tabs or earlier visits of the user have left, too, with
- * what the server has of them.
+ * Sends the files as this user's. Shows the uploads that earlier visits of the user have left, too, and those of other
+ * tabs once these are closed, with what the server has of them.
  */
-export async function begin(user: string): Promise<void> {
+export function begin(user: string): void {
   owner.value = user;
-  for (const each of load("uploads", [], isRemembered).filter((record) => record.owner === user)) {
-    if (find(each.key)) continue;
-    const response = await fetch(each.url, { method: "HEAD", headers: { "Tus-Resumable": "1.0.0" } }).catch(() => null);
-    if (owner.peek() !== user) return;
-    if (response && (response.status === 404 || response.status === 410 || response.headers.has("Mp3burst-Job"))) {
-      remember(each.key, null);
-      continue;
-    }
-    const sent = Number(response?.headers.get("Upload-Offset") ?? 0);
-    const { owner: _, ...known } = each;
-    all.value = [...all.peek(), { ...known, state: "detached", sent, rate: null, reason: null, job: null }];
+  takeOver(user);
+}
+
+/** Shows what other tabs have begun as soon as they are closed. */
+function takeOver(user: string): void {
+  for (const { key } of rememberedOf(user)) if (!find(key)) tabs.hold(key, () => void show(key, user));
+}
+
+/** Shows an upload that no tab has, to be continued. */
+async function show(key: string, user: string): Promise<void> {
+  const each = rememberedOf(user).find((record) => record.key === key);
+  if (!each) {
+    tabs.release(key); // it is complete
+    return;
+  }
+  const response = await fetch(each.url, { method: "HEAD", headers: { "Tus-Resumable": "1.0.0" } }).catch(() => null);
+  if (owner.peek() !== user) return;
+  if (response && (response.status === 404 || response.status === 410 || response.headers.has("Mp3burst-Job"))) {
+    tabs.release(key);
+    remember(key, null);
+    return;
+  }
+  const sent = Number(response?.headers.get("Upload-Offset") ?? 0);
+  const { owner: _, ...known } = each;
+  all.value = [...all.peek(), { ...known, state: "detached", sent, rate: null, reason: null, job: null }];
+}
+
+/** Removes what this browser keeps of the user's uploads, such as the names of the files. */
+export function erase(user: string): void {
+  for (const { key } of rememberedOf(user)) {
+    remember(key, null);
+    void handles.remove(key);
   }
 }
 
@@ -141,6 +175,7 @@ export async function begin(user: string): Promise<void> {
 export function stop(): void {
   for (const upload of running.values()) void upload.abort();
   for (const timer of timers.values()) clearTimeout(timer);
+  tabs.release();
   running.clear();
   preparations.clear();
   files.clear();
@@ -150,6 +185,9 @@ export function stop(): void {
   all.value = [];
 }
 
+window.addEventListener("storage", () => {
+  if (owner.peek() !== null) takeOver(owner.peek() as string);
+});
 window.addEventListener("online", () => {
   isOnline.value = true;
   for (const each of all.peek()) if (each.state === "waiting") retry(each.key);
@@ -223,6 +261,7 @@ function forget(key: string): void {
   files.delete(key);
   bodies.delete(key);
   attempts.delete(key);
+  tabs.release(key);
   remember(key, null);
   void handles.remove(key);
   all.value = all.peek().filter((each) => each.key !== key);
@@ -281,6 +320,7 @@ function send(upload: Upload, file: File, body: Blob, owner: string): void {
       files.delete(key);
       bodies.delete(key);
       remember(key, null);
+      tabs.release(key);
       void handles.remove(key);
       change(key, { state: "sent", sent: upload.size, job });
     },
@@ -363,6 +403,8 @@ const remembered = ({ key, name, size, fileSize, modified, options: chosen, hasH
   options: chosen,
   hasHandle,
 });
+
+const rememberedOf = (user: string) => load("uploads", [], isRemembered).filter((each) => each.owner === user);
 
 /** Keeps a record of the upload for later visits, or none. */
 function remember(key: string, record: Remembered | null): void {

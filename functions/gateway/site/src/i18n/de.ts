@@ -103,6 +103,8 @@ export const de: Strings = {
   shelfFailed: "Deine MP3s konnten nicht geladen werden.",
   loading: "Wird geladen …",
   downloadAll: "Als Zip herunterladen",
+  downloadPart: (n, total) => `Zip ${n} von ${total}`,
+  prepareZip: "Zip von allen vorbereiten",
   failures: "Nicht umgewandelt",
   dismissJob: "Entfernen",
 

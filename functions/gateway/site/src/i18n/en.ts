@@ -114,6 +114,8 @@ export const en = {
   shelfFailed: "Your MP3s could not be loaded.",
   loading: "Loading …",
   downloadAll: "Download as zip",
+  downloadPart: (n: number, total: number) => `Zip ${n} of ${total}`,
+  prepareZip: "Prepare a zip of all",
   failures: "Could not be converted",
   dismissJob: "Remove",
 

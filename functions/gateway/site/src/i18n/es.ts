@@ -101,6 +101,8 @@ export const es: Strings = {
   shelfFailed: "No se han podido cargar tus MP3.",
   loading: "Cargando…",
   downloadAll: "Descargar en zip",
+  downloadPart: (n, total) => `Zip ${n} de ${total}`,
+  prepareZip: "Preparar un zip de todos",
   failures: "No se han podido convertir",
   dismissJob: "Quitar",
 

@@ -1,4 +1,5 @@
 import { useSignal, type Signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { mp3Address, zipAddress, type Job } from "../api";
 import * as i18n from "../i18n";
 import { strings } from "../i18n";
@@ -36,6 +37,11 @@ export function Shelf() {
   const picked = useSignal<Picked>(null);
   const sort = useSignal<Sort>("newest");
   const done = jobs.done.value;
+  const text = search.value.trim().toLocaleLowerCase();
+  const needsAll = text !== "" || sort.value !== "newest" || picked.value !== null;
+  useEffect(() => {
+    if (needsAll) void jobs.all();
+  }, [needsAll, jobs.loading.value]);
   if (session.value.state === "unknown" || (jobs.loading.value === "loading" && !done.length)) return <Skeleton />;
   if (jobs.loading.value === "failed" && !done.length) {
     return (
@@ -48,7 +54,7 @@ export function Shelf() {
   if (!done.length) {
     return uploads.value.length || jobs.working.value.length ? null : <p class="empty faint">{s.emptyShelf}</p>;
   }
-  const text = search.value.trim().toLocaleLowerCase();
+  const isIncomplete = jobs.next.value !== null;
   const found = done.filter((job) => job.filename.toLocaleLowerCase().includes(text)).sort(ORDERS[sort.value]);
   return (
     <section aria-labelledby="shelf-title">
@@ -78,21 +84,36 @@ export function Shelf() {
           </select>
         </div>
       )}
-      {found.length ? (
+      {needsAll && isIncomplete && <Rest />}
+      {found.length > 0 && (
         <ul class="items">
           {found.map((job) => (
             <Mp3 key={job.job} job={job} picked={picked} />
           ))}
         </ul>
-      ) : (
-        <p class="empty faint">{s.nothingFound(search.value.trim())}</p>
       )}
-      {jobs.next.value && (
-        <button class="more" onClick={() => void jobs.more()}>
-          {s.more}
+      {!found.length && !isIncomplete && <p class="empty faint">{s.nothingFound(search.value.trim())}</p>}
+      {!needsAll && isIncomplete && (
+        <button class="more" disabled={jobs.loading.value === "loading"} onClick={() => void jobs.more()}>
+          {jobs.loading.value === "failed" ? s.retry : s.more}
         </button>
       )}
     </section>
+  );
+}
+
+/** Says that further MP3s are on their way, or could not be fetched. */
+function Rest() {
+  const s = strings.value;
+  return jobs.loading.value === "failed" ? (
+    <p class="empty" role="alert">
+      <span>{s.shelfFailed}</span>
+      <button onClick={() => void jobs.more()}>{s.retry}</button>
+    </p>
+  ) : (
+    <p class="faint" aria-busy="true">
+      {s.loading}
+    </p>
   );
 }
 
@@ -107,11 +128,7 @@ function Selection({ found, picked }: { found: readonly Job[]; picked: Signal<Pi
           {s.selected(chosen.length)}
         </span>
       )}
-      {chosen.length > 0 && (
-        <a class="button quiet" href={zipAddress(chosen.slice(0, ZIP_LIMIT).map((job) => job.job))} download>
-          {s.downloadAll}
-        </a>
-      )}
+      {chosen.length > 0 && <Zip chosen={chosen} isIncomplete={!picked.value && jobs.next.value !== null} />}
       {picked.value && chosen.length > 0 && (
         <button
           class="quiet"
@@ -126,6 +143,33 @@ function Selection({ found, picked }: { found: readonly Job[]; picked: Signal<Pi
       <button class="quiet" onClick={() => (picked.value = picked.value ? null : new Set())}>
         {picked.value ? s.endSelection : s.select}
       </button>
+    </>
+  );
+}
+
+/** Links to as many zip files as hold what was chosen. */
+function Zip({ chosen, isIncomplete }: { chosen: readonly Job[]; isIncomplete: boolean }) {
+  const s = strings.value;
+  if (isIncomplete) {
+    return (
+      <button class="quiet" disabled={jobs.loading.value === "loading"} onClick={() => void jobs.all()}>
+        {s.prepareZip}
+      </button>
+    );
+  }
+  const count = Math.ceil(chosen.length / ZIP_LIMIT);
+  return (
+    <>
+      {Array.from({ length: count }, (_, n) => (
+        <a
+          key={n}
+          class="button quiet"
+          href={zipAddress(chosen.slice(n * ZIP_LIMIT, (n + 1) * ZIP_LIMIT).map((job) => job.job))}
+          download
+        >
+          {count === 1 ? s.downloadAll : s.downloadPart(n + 1, count)}
+        </a>
+      ))}
     </>
   );
 }
