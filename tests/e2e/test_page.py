@@ -384,6 +384,78 @@ def test_preset_is_what_the_mp3_becomes(page: Page, me: Client) -> None:
     expect(page.get_by_role("radio", name="Speech")).to_be_checked()
 
 
+def edited(page: Page, name: str) -> Locator:
+    """Opens the editor of a file that waits for it."""
+    expect(on_its_way(page, name)).to_contain_text("Edit it, or start")
+    page.get_by_role("button", name=f"Edit: {name}").click()
+    return page.get_by_role("dialog", name="Edit")
+
+
+def test_file_is_trimmed_by_eye_and_faded(page: Page, me: Client) -> None:
+    page.get_by_label("Let me trim and edit each file first").check()
+    choose(page, file("Long.wav", 6), file("Other.wav"))
+    enter(page, me)
+    dialog = edited(page, "Long.wav")
+    beginning = dialog.get_by_role("slider", name="From")
+    beginning.press("Shift+ArrowRight")
+    beginning.press("ArrowRight")
+    expect(dialog.get_by_label("From", exact=True).and_(dialog.get_by_role("textbox"))).to_have_value("0:01.1")
+    for _ in range(2):
+        dialog.get_by_role("slider", name="To").press("Shift+ArrowLeft")
+    dialog.get_by_role("slider", name="Fade in").press("ArrowRight")
+    dialog.get_by_role("slider", name="Fade out").press("ArrowLeft")
+    expect(dialog.get_by_role("status")).to_contain_text("0:02, about 70 kB")
+    bars = "canvas => new Set(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data).size"
+    wait_for(lambda: dialog.locator("canvas").first.evaluate(bars) > 3)
+    dialog.get_by_role("button", name="Play the selection").click()
+    expect(dialog.get_by_role("button", name="Pause")).to_be_visible()
+    expect(dialog.get_by_role("button", name="Play the selection")).to_be_visible()  # it has ended
+    assert violations(page) == []
+
+    end = dialog.get_by_role("textbox", name="To")
+    for wrong in ("soon", "0:01"):
+        end.fill(wrong)
+        dialog.get_by_role("button", name="Start with these settings").click()
+        expect(dialog.get_by_role("alert")).to_contain_text("Check the times")
+    end.fill("0:04")
+    dialog.get_by_label("Even loudness").check()
+    dialog.get_by_label("kbit/s").select_option("112")
+    dialog.get_by_label("Name of a preset").fill("Podcast")
+    dialog.get_by_role("button", name="Keep as preset").click()
+    dialog.get_by_role("button", name="Use sound settings for 1 more").click()
+    dialog.get_by_role("button", name="Start with these settings").click()
+    ready(page, "Long")
+    on_its_way(page, "Other.wav").get_by_role("button", name="Start").click()
+    ready(page, "Other")
+    jobs = {each["filename"]: each for each in me.jobs()["jobs"]}
+    sound = {"bitrate": 112, "normalize": True}
+    assert jobs["Long.wav"]["options"] == {**sound, "start": 1.1, "end": 4, "fade_in": 0.1, "fade_out": 0.1}
+    assert jobs["Long.wav"]["duration"] == pytest.approx(2.9, abs=0.1)
+    assert jobs["Other.wav"]["options"] == sound
+    page.reload()
+    page.get_by_role("radio", name="Podcast").check()
+    page.get_by_role("button", name="Remove preset: Podcast").click()
+    expect(page.get_by_role("radio", name="Standard")).to_be_checked()
+
+
+def test_cover_is_chosen_on_the_video(page: Page, me: Client, tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "film.webm", "-c:v", "libvpx", "-c:a", "libopus", seconds=3, video=True)
+    page.get_by_label("Let me trim and edit each file first").check()
+    page.locator(".choose input[type=file]").set_input_files(video)
+    enter(page, me)
+    dialog = edited(page, "film.webm")
+    dialog.get_by_label("Use a picture from the video as cover").check()
+    dialog.get_by_role("slider", name="Picture at").fill("1.5")
+    shown = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(each => each)"
+    wait_for(lambda: dialog.get_by_role("img", name="Cover").evaluate(shown))
+    dialog.get_by_role("button", name="Start with these settings").click()
+    ready(page, "film")
+    (job,) = me.jobs()["jobs"]
+    assert job["options"]["cover"] == 1.5
+    assert me.call("GET", f"/jobs/{job['job']}/tags").json()["cover"]["type"] == "image/jpeg"
+    assert page.evaluate("window.refused") is None
+
+
 def test_tags_are_changed_in_place(page: Page, me: Client) -> None:
     enter(page, me)
     choose(page, file("Episode.wav"))
@@ -543,7 +615,6 @@ def test_nothing_is_in_the_way_of_people_with_disabilities(page: Page, me: Clien
     choose(page, {"name": "letter.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.7\n" + bytes(5000)})
     ready(page, "Waiting").get_by_role("button", name="Play").click()
     expect(on_its_way(page, "letter.pdf")).to_have_class(re.compile("failed"))
-    page.get_by_text("Trim and cover").click()
     assert violations(page) == []
     page.get_by_role("button", name=f"Account: {me.username}").click()
     assert violations(page) == []

@@ -49,7 +49,7 @@ function end(hasExpired: boolean): void {
 
 // The title of the tab tells how far everything is.
 effect(() => {
-  const sending = uploads.uploads.value.filter((each) => each.state !== "failed" && each.state !== "detached");
+  const sending = uploads.uploads.value.filter((each) => !["held", "failed", "detached"].includes(each.state));
   const parts = [
     ...sending.map((each) => (each.size ? each.sent / each.size : 0) / 2),
     ...jobs.working.value.map((job) => 0.5 + job.progress / 2),

@@ -1,42 +1,107 @@
-/** How files are converted: a preset, and what people change most (docs/options.md has all options). */
+/** How files are converted: a preset, and what the editor changes of one file (docs/options.md has all options). */
 import { computed, signal } from "@preact/signals";
 import { load, save } from "./stored";
 
-export type Preset = "standard" | "speech" | "music" | "best" | "smallest";
+/** What a preset says: the bit rate in kbit/s, and what is done with the sound. */
+export interface Sound {
+  bitrate: number;
+  isMono: boolean;
+  isNormalized: boolean;
+}
 
-/** Bit rates in kbit/s, and whether all channels are mixed into one. */
-export const PRESETS: Record<Preset, { bitrate: number; isMono: boolean; isNormalized: boolean }> = {
+/** What is made of one file. Times are seconds; null is the beginning, the end, or no picture of the video. */
+export interface Edit extends Sound {
+  start: number | null;
+  end: number | null;
+  fadeIn: number;
+  fadeOut: number;
+  cover: number | null;
+}
+
+export const PRESETS = {
   standard: { bitrate: 192, isMono: false, isNormalized: false },
   speech: { bitrate: 96, isMono: true, isNormalized: true },
   music: { bitrate: 256, isMono: false, isNormalized: false },
   best: { bitrate: 320, isMono: false, isNormalized: false },
   smallest: { bitrate: 64, isMono: true, isNormalized: false },
-};
+} satisfies Record<string, Sound>;
+export type Preset = keyof typeof PRESETS;
+/** The bit rates that the server knows. */
+export const BITRATES = [64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
+/** Before the names of users' own presets. */
+const OWN = "own:";
 
 const isPreset = (value: unknown): value is Preset => typeof value === "string" && value in PRESETS;
+const isText = (value: unknown): value is string => typeof value === "string";
+const isBoolean = (value: unknown): value is boolean => typeof value === "boolean";
+const isSound = (value: unknown) => BITRATES.includes((value as Partial<Sound> | null)?.bitrate ?? 0);
+const areOwn = (value: unknown): value is Record<string, Sound> =>
+  typeof value === "object" && value !== null && Object.values(value).every(isSound);
 
-export const preset = signal(load<Preset>("preset", "standard", isPreset));
-/** What applies to the next files only, as it was typed. */
-export const start = signal("");
-export const end = signal("");
-export const wantsFrame = signal(false);
+/** The user's own presets by their names. */
+export const own = signal<Readonly<Record<string, Sound>>>(load("presets", {}, areOwn));
+/** A preset's name; `own:` and the name of one of the user's own. */
+export const preset = signal(load<string>("preset", "standard", isText));
+/** Whether new files wait until they were looked at in the editor. */
+export const editsFirst = signal(load("editsFirst", false, isBoolean));
 
+/** Every preset that there is, by the value of `preset`. */
+export const presets = computed<Readonly<Record<string, Sound>>>(() => ({
+  ...PRESETS,
+  ...Object.fromEntries(Object.entries(own.value).map(([name, sound]) => [OWN + name, sound])),
+}));
+export const current = computed<Sound>(() => presets.value[preset.value] ?? PRESETS.standard);
 /** The options of the next upload, as the server expects them. */
-export const chosen = computed<Record<string, string>>(() => {
-  const { bitrate, isMono, isNormalized } = PRESETS[preset.value];
-  const options: Record<string, string> = { bitrate: `${bitrate}k` };
-  if (isMono) options.mono = "true";
-  if (isNormalized) options.normalize = "true";
-  if (start.value.trim()) options.start = start.value.trim();
-  if (end.value.trim()) options.end = end.value.trim();
-  if (wantsFrame.value) options.cover = "frame";
-  return options;
-});
+export const chosen = computed(() => toOptions(unedited(current.value)));
 
-export function choosePreset(name: Preset): void {
+/** Returns the name of a preset of the user's own, or null. */
+export const ownName = (name: string) => (name.startsWith(OWN) ? name.slice(OWN.length) : null);
+export const builtIn = (name: string) => (isPreset(name) ? name : null);
+
+export function choosePreset(name: string): void {
   preset.value = name;
   save("preset", name);
 }
 
-/** Bytes of a minute of MP3 with this preset. */
-export const bytesPerMinute = (name: Preset) => (PRESETS[name].bitrate * 1000 * 60) / 8;
+export function keepPreset(name: string, { bitrate, isMono, isNormalized }: Sound): void {
+  own.value = { ...own.peek(), [name]: { bitrate, isMono, isNormalized } };
+  save("presets", own.peek());
+}
+
+export function removePreset(name: string): void {
+  const { [name]: _, ...others } = own.peek();
+  own.value = others;
+  save("presets", others);
+  choosePreset("standard");
+}
+
+export function chooseEditsFirst(wants: boolean): void {
+  editsFirst.value = wants;
+  save("editsFirst", wants);
+}
+
+export const unedited = (sound: Sound): Edit => ({
+  ...sound,
+  start: null,
+  end: null,
+  fadeIn: 0,
+  fadeOut: 0,
+  cover: null,
+});
+
+export function toOptions(edit: Edit): Record<string, string> {
+  const options: Record<string, string> = { bitrate: `${edit.bitrate}k` };
+  if (edit.isMono) options.mono = "true";
+  if (edit.isNormalized) options.normalize = "true";
+  if (edit.start) options.start = decimal(edit.start);
+  if (edit.end !== null) options.end = decimal(edit.end);
+  if (edit.fadeIn > 0) options.fade_in = decimal(edit.fadeIn);
+  if (edit.fadeOut > 0) options.fade_out = decimal(edit.fadeOut);
+  if (edit.cover !== null) options.cover = decimal(edit.cover);
+  return options;
+}
+
+/** Bytes of so many seconds of MP3. */
+export const bytesOf = ({ bitrate }: Sound, seconds: number) => (bitrate * 1000 * seconds) / 8;
+
+const decimal = (seconds: number) => String(Number(seconds.toFixed(3)));

@@ -22,11 +22,13 @@ export interface Upload {
   fileSize: number;
   modified: number;
   options: Record<string, string>;
+  /** What the editor has changed; null if the preset applies. */
+  edit: options.Edit | null;
   /**
-   * "queued" for its turn, "preparing" what is sent, "sending", "paused" by the user, "waiting" to try again, "detached"
+   * "held" until the user starts it, "queued" for its turn, "preparing" what is sent, "sending", "paused" by the user, "waiting" to try again, "detached"
    * from its file, which has to be chosen again, "sent", or "failed" for good.
    */
-  state: "queued" | "preparing" | "sending" | "paused" | "waiting" | "detached" | "sent" | "failed";
+  state: "held" | "queued" | "preparing" | "sending" | "paused" | "waiting" | "detached" | "sent" | "failed";
   sent: number;
   /** Bytes a second, once known. */
   rate: number | null;
@@ -87,6 +89,27 @@ export function add(given: readonly { file: File; handle: handles.Handle | null 
     }
   }
 }
+
+/** Keeps a file that is not being sent until the user starts it. */
+export function hold(key: string): void {
+  if (find(key)?.state === "queued") change(key, { state: "held" });
+}
+
+/** Starts a file that was held, with what the editor has changed if it was edited. */
+export function start(key: string, edit: options.Edit | null = null): void {
+  change(key, { state: "queued", ...(edit && { edit, options: options.toOptions(edit) }) });
+}
+
+/** Makes the others that are held sound the same. What belongs to one file, such as where it begins, stays as it is. */
+export function applyToHeld(sound: options.Sound): void {
+  for (const each of all.peek()) {
+    if (each.state !== "held") continue;
+    const edit = { ...(each.edit ?? options.unedited(sound)), ...sound };
+    change(each.key, { edit, options: options.toOptions(edit) });
+  }
+}
+
+export const fileOf = (key: string) => files.get(key) ?? null;
 
 export function pause(key: string): void {
   void running.get(key)?.abort();
@@ -160,7 +183,7 @@ async function show(key: string, user: string): Promise<void> {
   }
   const sent = Number(response?.headers.get("Upload-Offset") ?? 0);
   const { owner: _, ...known } = each;
-  all.value = [...all.peek(), { ...known, state: "detached", sent, rate: null, reason: null, job: null }];
+  all.value = [...all.peek(), { ...known, edit: null, state: "detached", sent, rate: null, reason: null, job: null }];
 }
 
 /** Removes what this browser keeps of the user's uploads, such as the names of the files. */
@@ -209,11 +232,12 @@ effect(() => {
   }
 });
 
-// Files that wait for a login follow the options, which may be chosen after the files.
+// Files that wait for a login or a click follow the preset, which may be chosen after the files.
 effect(() => {
-  if (session.value.state !== "out") return;
   const current = options.chosen.value;
-  all.value = all.peek().map((each) => (each.state === "queued" && !each.url ? { ...each, options: current } : each));
+  const isOut = session.value.state === "out";
+  const follows = ({ state, url, edit }: Upload) => !edit && (state === "held" || (isOut && state === "queued" && !url));
+  all.value = all.peek().map((each) => (follows(each) ? { ...each, options: current } : each));
 });
 
 // The job is shown from now on.
@@ -230,7 +254,8 @@ function begun(key: string, file: File, hasHandle: boolean): Upload {
     fileSize: file.size,
     modified: file.lastModified,
     options: options.chosen.peek(),
-    state: "queued",
+    edit: null,
+    state: options.editsFirst.peek() ? "held" : "queued",
     sent: 0,
     rate: null,
     reason: null,

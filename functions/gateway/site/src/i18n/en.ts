@@ -31,12 +31,9 @@ export const en = {
   },
   mono: "mono",
   perMinute: (size: string) => `${size} per minute`,
-  moreOptions: "Trim and cover",
-  from: "From",
-  to: "To",
-  timeHint: "such as 1:30",
-  frameCover: "Use a picture from the video as cover",
-  appliesToNext: "For the files that you add next.",
+  evenLoudness: "even loudness",
+  editFirst: "Let me trim and edit each file first",
+  removePreset: "Remove preset",
 
   // Login
   logIn: "Log in",
@@ -61,6 +58,7 @@ export const en = {
   // What is in progress
   inProgress: "In progress",
   states: {
+    held: "Edit it, or start",
     queued: "Next in line",
     queuedOut: "Starts after you log in",
     preparing: "Taking out the sound",
@@ -92,6 +90,33 @@ export const en = {
   pauseAll: "Pause all",
   resumeAll: "Resume all",
   notify: "Notify me when they are done",
+
+  // The editor
+  edit: "Edit",
+  start: "Start",
+  startAll: "Start all",
+  saveAndStart: "Start with these settings",
+  applyToAll: (n: number) => `Use sound settings for ${n} more`,
+  applied: "The other files that wait have these settings now.",
+  opening: "Opening the file …",
+  cannotOpen: "This browser cannot show this file. Times and settings still apply.",
+  waveform: "Waveform",
+  from: "From",
+  to: "To",
+  fadeIn: "Fade in",
+  fadeOut: "Fade out",
+  timesInvalid: "Check the times: such as 1:30, and the end after the beginning.",
+  playSelection: "Play the selection",
+  nudges: "Arrow keys move a handle by a tenth of a second, with Shift by a second.",
+  estimated: (time: string, size: string) => `${time}, about ${size}`,
+  wantsEvenLoudness: "Even loudness",
+  wantsMono: "Mono",
+  frameCover: "Use a picture from the video as cover",
+  frameAt: "Picture at",
+  keepPreset: "Keep as preset",
+  customSound: "Custom",
+  presetName: "Name of a preset",
+  presetKept: (name: string) => `The preset ${name} is kept in this browser.`,
 
   // The shelf
   shelf: "Your MP3s",

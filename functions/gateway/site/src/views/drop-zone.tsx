@@ -37,64 +37,50 @@ export function DropZone() {
 
 function Options() {
   const s = strings.value;
+  const chosen = options.preset.value in options.presets.value ? options.preset.value : "standard";
+  const own = options.ownName(chosen);
+  const hint = s.presetHints[options.builtIn(chosen) ?? "standard"];
   return (
     <div class="options">
       <fieldset class="presets">
         <legend class="hidden">{s.quality}</legend>
-        {(Object.keys(options.PRESETS) as options.Preset[]).map((name) => (
+        {Object.keys(options.presets.value).map((name) => (
           <label key={name} class="preset">
-            <input
-              type="radio"
-              name="preset"
-              checked={options.preset.value === name}
-              onChange={() => options.choosePreset(name)}
-            />
-            <span>{s.presets[name]}</span>
+            <input type="radio" name="preset" checked={chosen === name} onChange={() => options.choosePreset(name)} />
+            <span class="ellipsis">{presetName(name)}</span>
           </label>
         ))}
       </fieldset>
       <p class="faint small" aria-live="polite">
-        {s.presetHints[options.preset.value]} · {described(options.preset.value)}
+        {own === null && `${hint} · `}
+        {described(options.current.value)}
       </p>
-      <details class="more-options">
-        <summary>{s.moreOptions}</summary>
-        <div class="row">
-          <Time label={s.from} value={options.start} />
-          <Time label={s.to} value={options.end} />
-        </div>
-        <label class="check">
-          <input
-            type="checkbox"
-            checked={options.wantsFrame.value}
-            onChange={(event) => (options.wantsFrame.value = event.currentTarget.checked)}
-          />
-          <span>{s.frameCover}</span>
-        </label>
-        <p class="faint small">{s.appliesToNext}</p>
-      </details>
+      {own !== null && (
+        <button class="quiet small" onClick={() => options.removePreset(own)}>
+          {s.actionOn(s.removePreset, own)}
+        </button>
+      )}
+      <label class="check">
+        <input
+          type="checkbox"
+          checked={options.editsFirst.value}
+          onChange={(event) => options.chooseEditsFirst(event.currentTarget.checked)}
+        />
+        <span>{s.editFirst}</span>
+      </label>
     </div>
   );
 }
 
-function Time({ label, value }: { label: string; value: { value: string } }) {
-  return (
-    <label class="field">
-      <span>{label}</span>
-      <input
-        type="text"
-        autocomplete="off"
-        maxLength={16}
-        placeholder={strings.value.timeHint}
-        pattern="([0-9]+:)?([0-9]+:)?[0-9]+([.][0-9]+)?"
-        value={value.value}
-        onInput={(event) => (value.value = event.currentTarget.value)}
-      />
-    </label>
-  );
-}
+export const presetName = (name: string) => {
+  const builtIn = options.builtIn(name);
+  return builtIn ? strings.value.presets[builtIn] : options.ownName(name);
+};
 
-function described(name: options.Preset): string {
-  const { bitrate, isMono } = options.PRESETS[name];
-  const size = strings.value.perMinute(i18n.size(options.bytesPerMinute(name)));
-  return [`${bitrate}\u00a0kbit/s`, ...(isMono ? [strings.value.mono] : []), size].join(" · ");
+function described(sound: options.Sound): string {
+  const s = strings.value;
+  const facts = [`${sound.bitrate}\u00a0kbit/s`];
+  if (sound.isMono) facts.push(s.mono);
+  if (sound.isNormalized) facts.push(s.evenLoudness);
+  return [...facts, s.perMinute(i18n.size(options.bytesOf(sound, 60)))].join(" · ");
 }

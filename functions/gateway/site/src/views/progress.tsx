@@ -1,12 +1,13 @@
-import type { ComponentChildren } from "preact";
+import { useSignal } from "@preact/signals";
+import type { ComponentChildren, FunctionComponent } from "preact";
 import type { Job } from "../api";
 import * as i18n from "../i18n";
 import { strings } from "../i18n";
 import * as jobs from "../jobs";
-import { askPermission, permission } from "../notices";
+import { announce, askPermission, permission } from "../notices";
 import { session } from "../session";
 import * as uploads from "../uploads";
-import { Cross, Pause, Play, Retry } from "./icons";
+import { Cross, Pause, Play, Retry, Sliders } from "./icons";
 
 const PAUSABLE: ReadonlySet<uploads.Upload["state"]> = new Set(["queued", "preparing", "sending", "waiting"]);
 
@@ -57,6 +58,14 @@ export function Progress() {
 
 function PauseAll() {
   const s = strings.value;
+  const held = uploads.uploads.value.filter((each) => each.state === "held");
+  if (held.length > 1) {
+    return (
+      <button class="quiet" onClick={() => held.forEach((each) => uploads.start(each.key))}>
+        {s.startAll}
+      </button>
+    );
+  }
   const pausable = uploads.uploads.value.filter((each) => PAUSABLE.has(each.state));
   const paused = uploads.uploads.value.filter((each) => each.state === "paused");
   if (session.value.state !== "in" || pausable.length + paused.length < 2) return null;
@@ -73,9 +82,11 @@ function PauseAll() {
 
 function Sending({ upload }: { upload: uploads.Upload }) {
   const s = strings.value;
-  const part = upload.size ? upload.sent / upload.size : 1;
+  const part = upload.state === "held" ? undefined : upload.size ? upload.sent / upload.size : 1;
   return (
     <Item name={upload.name} status={describe(upload)} part={part} tone={toneOf(upload.state)}>
+      {isEditable(upload) && <Edit upload={upload} />}
+      {upload.state === "held" && <button onClick={() => uploads.start(upload.key)}>{s.start}</button>}
       {PAUSABLE.has(upload.state) && session.value.state === "in" && (
         <Action label={s.pause} name={upload.name} act={() => uploads.pause(upload.key)}>
           <Pause />
@@ -114,6 +125,35 @@ function Sending({ upload }: { upload: uploads.Upload }) {
   );
 }
 
+/** Returns whether the options of an upload can still be changed. */
+function isEditable({ state, url }: uploads.Upload): boolean {
+  return state === "held" || (state === "queued" && !url);
+}
+
+/** Opens the editor, which is loaded then. */
+function Edit({ upload }: { upload: uploads.Upload }) {
+  const s = strings.value;
+  const editor = useSignal<FunctionComponent<{ upload: uploads.Upload; onClose: () => void }> | null>(null);
+  const open = async () => {
+    uploads.hold(upload.key);
+    try {
+      const { Editor } = await import("./editor");
+      editor.value = Editor;
+    } catch {
+      announce((each) => each.somethingWrong);
+    }
+  };
+  const Editor = editor.value;
+  return (
+    <>
+      <Action label={s.edit} name={upload.name} act={() => void open()}>
+        <Sliders />
+      </Action>
+      {Editor && <Editor upload={upload} onClose={() => (editor.value = null)} />}
+    </>
+  );
+}
+
 function describe(upload: uploads.Upload): string {
   const s = strings.value;
   const size = i18n.size(upload.size);
@@ -130,6 +170,8 @@ function describe(upload: uploads.Upload): string {
       return `${s.states.preparing} · ${size}`;
     case "queued":
       return `${session.value.state === "in" ? s.states.queued : s.states.queuedOut} · ${size}`;
+    case "held":
+      return `${s.states.held} · ${size}`;
     case "waiting":
       return upload.reason ?? s.states.waiting;
     case "failed":
