@@ -1,5 +1,6 @@
 """The page at /, in Debian's Chromium: what a person sees and does, from the first visit to a played MP3."""
 
+import json
 import re
 import secrets
 import subprocess
@@ -472,6 +473,50 @@ def test_tags_are_changed_in_place(page: Page, me: Client) -> None:
     (job,) = me.jobs()["jobs"]
     tags = me.call("GET", f"/jobs/{job['job']}/tags").json()
     assert (tags["artist"], tags["date"]) == ("Ada/Grace", "2026")
+
+
+def test_mp3_is_shared_split_and_fed(page: Page, me: Client) -> None:
+    enter(page, me)
+    choose(page, file("Show.wav", 4))
+    row = ready(page, "Show")
+    (job,) = me.jobs()["jobs"]
+    chapters = {"chapters": [{"start": 0, "title": "Intro"}, {"start": 2, "title": "<b>Talk</b>"}]}
+    body, json_headers = json.dumps(chapters).encode(), {"Content-Type": "application/json"}
+    assert me.call("PATCH", f"/jobs/{job['job']}/tags", body, json_headers).status == 200
+
+    row.get_by_role("button", name="Share: Show").click()
+    sharing = page.get_by_role("dialog", name="Share")
+    sharing.get_by_label("For how long it works").select_option("30 days")
+    sharing.get_by_role("button", name="Create link").click()
+    link = sharing.get_by_label("The link").input_value()
+    stranger = Client(me.url)
+    assert stranger.call("GET", link.removeprefix(me.url)).status == 200
+    assert violations(page) == []
+    sharing.get_by_role("button", name="Take back").click()
+    expect(sharing.get_by_text("There are no links to this MP3 yet.")).to_be_visible()
+    assert stranger.call("GET", link.removeprefix(me.url)).status in (401, 404)
+    sharing.get_by_role("button", name="Close").click()
+
+    row.get_by_role("button", name="Edit tags: Show").click()
+    tags = page.get_by_role("dialog", name="Edit tags")
+    tags.get_by_role("button", name="Play: <b>Talk</b>").click()
+    expect(page.get_by_role("slider", name="Position", include_hidden=True)).to_have_value(re.compile("[234]"))
+    assert violations(page) == []
+    tags.get_by_role("button", name="Split into an MP3 for each chapter").click()
+    expect(page.get_by_text("2 MP3s were made of it.")).to_be_visible()
+    tags.get_by_role("button", name="Close").click()
+    ready(page, "Intro")
+    ready(page, "Talk")
+
+    page.get_by_role("button", name=f"Account: {me.username}").click()
+    page.locator("#menu").get_by_role("button", name="Account", exact=True).click()
+    account = page.get_by_role("dialog", name="Account")
+    account.get_by_text("Podcast feed").click()
+    account.get_by_role("button", name="Create address").click()
+    feed = account.get_by_label("The address of your feed").input_value().removeprefix(me.url)
+    assert stranger.call("GET", feed).status == 200
+    account.get_by_role("button", name="Delete address").click()
+    wait_for(lambda: stranger.call("GET", feed).status == 401)
 
 
 def test_account_is_left_and_deleted(page: Page, me: Client) -> None:

@@ -25,6 +25,19 @@ export interface JobPage {
   next: string | null;
 }
 
+export interface Chapter {
+  start: number;
+  end: number;
+  title: string;
+}
+
+export interface Link {
+  id: string;
+  job: string;
+  created: string;
+  expires: string;
+}
+
 /** What the page shows of the tags of an MP3. */
 export interface Tags {
   title: string;
@@ -32,11 +45,12 @@ export interface Tags {
   album: string;
   genre: string;
   date: string;
+  chapters: Chapter[];
   cover: { type: string; size: number } | null;
 }
 
 /** What is left out stays as it is; an empty text removes. The cover is a picture in Base64. */
-export type TagChange = Partial<Record<keyof Tags, string>>;
+export type TagChange = Partial<Record<Exclude<keyof Tags, "chapters">, string>>;
 
 export interface Account {
   id: string;
@@ -101,6 +115,16 @@ export const getJobs = (after: string | null, limit = 50) =>
 export const getTags = (job: string) => call<Tags>("GET", `/jobs/${job}/tags`);
 export const changeTags = (job: string, changes: TagChange) =>
   call<Tags>("PATCH", `/jobs/${job}/tags`, { body: changes });
+/** Makes an MP3 of each chapter, and returns how many. */
+export const split = async (job: string) =>
+  (await call<{ parts: unknown[] }>("POST", `/jobs/${job}/split`, { body: { at: "chapters" } })).parts.length;
+export const getLinks = async (job: string) =>
+  (await call<{ links: Link[] }>("GET", "/links")).links.filter((link) => link.job === job);
+export const createLink = (job: string, seconds: number) =>
+  call<Link & { url: string }>("POST", "/links", { body: { job, expires_in: seconds } });
+export const deleteLink = (link: string) => call<void>("DELETE", `/links/${link}`);
+export const createFeed = () => call<{ url: string }>("POST", "/feed");
+export const deleteFeed = () => call<void>("DELETE", "/feed");
 export const logOut = () => call<void>("DELETE", "/session");
 export const logOutEverywhere = () => call<void>("DELETE", "/sessions");
 export const changePassword = (old: string, fresh: string) =>

@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import type { Handle } from "./handles";
 import { strings } from "./i18n";
 import { announce, dismiss, notice } from "./notices";
@@ -53,8 +53,14 @@ function Banner() {
 
 function Toast() {
   const current = notice.value;
+  const layer = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    // In front of a dialog that was opened since.
+    layer.current?.hidePopover();
+    layer.current?.showPopover();
+  }, [current]);
   return (
-    <div class="toasts" role="status" aria-live="polite">
+    <div ref={layer} class="toasts" popover="manual" role="status" aria-live="polite">
       {current && (
         <div class="toast" key={current.id}>
           <span>{current.text}</span>

@@ -144,7 +144,7 @@ function follow(): void {
 }
 
 /** Fetches what has ended while there were no events: new ones begin with what has not. */
-async function catchUp(): Promise<void> {
+export async function catchUp(): Promise<void> {
   const asked = visit;
   const page = await api.getJobs(null).catch(() => null);
   if (page && asked === visit) merge(page.jobs.filter(isEnded));

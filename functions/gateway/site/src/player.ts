@@ -32,15 +32,24 @@ export const title = (job: Job) => job.filename.replace(/\.[^.]{1,5}$/, "");
 
 /** Plays a job's MP3, or pauses it if it plays. */
 export function toggle(job: Job): void {
-  if (current.peek()?.job !== job.job && job.mp3) {
-    current.value = job;
-    position.value = 0;
-    length.value = job.duration ?? 0;
-    audio.src = mp3Address(job.mp3);
-    showOnDevice(job);
-  }
+  load(job);
   if (audio.paused) void audio.play().catch(() => undefined); // the event "error" tells why
   else audio.pause();
+}
+
+export function playFrom(job: Job, seconds: number): void {
+  load(job);
+  seek(seconds);
+  void audio.play().catch(() => undefined);
+}
+
+function load(job: Job): void {
+  if (current.peek()?.job === job.job || !job.mp3) return;
+  current.value = job;
+  position.value = 0;
+  length.value = job.duration ?? 0;
+  audio.src = mp3Address(job.mp3);
+  showOnDevice(job);
 }
 
 export function seek(seconds: number): void {

@@ -71,6 +71,10 @@ const dayFormat = computed(() => new Intl.DateTimeFormat(language.value, { dateS
 /** Returns a day that the server counts in UTC, such as 2026-11-27. */
 export const day = (iso: string) => dayFormat.value.format(new Date(iso));
 
+/** Returns a number of days: "30 days". */
+export const days = (count: number) =>
+  new Intl.NumberFormat(language.value, { style: "unit", unit: "day", unitDisplay: "long" }).format(count);
+
 /** Returns a position or a length in a recording: 1:02:03 or 2:03. */
 export function clock(seconds: number): string {
   const whole = Math.max(0, Math.floor(seconds));

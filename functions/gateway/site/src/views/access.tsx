@@ -1,12 +1,12 @@
 import { useSignal, type Signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { useEffect } from "preact/hooks";
 import * as api from "../api";
 import * as i18n from "../i18n";
 import { strings } from "../i18n";
 import { announce } from "../notices";
 import { Form, sentence } from "./form";
 import { Cross } from "./icons";
+import { Entry, Listed, Secret, useList } from "./lists";
 import { Action } from "./progress";
 
 /** What else uses the account: other browsers, programs, and the addresses that are told of its jobs. */
@@ -22,6 +22,9 @@ export function Access() {
       </Folded>
       <Folded title={s.webhooks}>
         <Webhooks />
+      </Folded>
+      <Folded title={s.feed}>
+        <Feed />
       </Folded>
     </>
   );
@@ -171,76 +174,38 @@ function Webhooks() {
   );
 }
 
-interface List<T> {
-  /** Null until they are here. */
-  items: Signal<readonly T[] | null>;
-  problem: Signal<string>;
-  reload: () => Promise<void>;
-  /** Changes something on the server, and fetches the list again. */
-  change: (act: () => Promise<unknown>) => Promise<void>;
-}
-
-function useList<T>(load: () => Promise<readonly T[]>): List<T> {
-  const items = useSignal<readonly T[] | null>(null);
+/** The podcast feed: nobody but who made its address knows whether there is one. */
+function Feed() {
+  const s = strings.value;
+  const url = useSignal<string | null>(null);
   const problem = useSignal("");
-  const attempt = async (act: () => Promise<unknown>) => {
+  const attempt = async (act: () => Promise<string | null>) => {
     try {
-      await act();
-      items.value = await load();
+      url.value = await act();
       problem.value = "";
     } catch (error) {
       problem.value = sentence(error);
     }
   };
-  const reload = () => attempt(async () => undefined);
-  useEffect(() => void reload(), []);
-  return { items, problem, reload, change: attempt };
-}
-
-interface ListedProps<T> {
-  list: List<T>;
-  /** What is said of an empty list. */
-  empty: string;
-  children: (item: T) => ComponentChildren;
-}
-
-function Listed<T>({ list, empty, children }: ListedProps<T>) {
-  const items = list.items.value;
+  const remove = async () => {
+    await api.deleteFeed();
+    announce((each) => each.feedDeleted);
+    return null;
+  };
   return (
     <>
-      {list.problem.value && (
+      <p class="faint small">{s.feedHint}</p>
+      {problem.value && (
         <p class="problem" role="alert">
-          {list.problem.value}
+          {problem.value}
         </p>
       )}
-      {!items && !list.problem.value && <p aria-busy="true">{strings.value.loading}</p>}
-      {items?.length === 0 && empty && <p class="faint">{empty}</p>}
-      {items && items.length > 0 && <ul class="entries">{items.map(children)}</ul>}
+      {url.value && <Secret label={s.feedAddress} value={url.value} />}
+      <p class="row">
+        <button onClick={() => void attempt(async () => (await api.createFeed()).url)}>{s.createFeed}</button>
+        <button onClick={() => void attempt(remove)}>{s.deleteFeed}</button>
+      </p>
     </>
-  );
-}
-
-function Entry({ name, facts, children }: { name: string; facts: string[]; children: ComponentChildren }) {
-  return (
-    <li class="entry">
-      <div class="text">
-        <p class="strong ellipsis" title={name}>
-          {name}
-        </p>
-        <p class="faint small">{facts.filter(Boolean).join(" · ")}</p>
-      </div>
-      {children}
-    </li>
-  );
-}
-
-/** Something to copy, which is selected when it is clicked. */
-function Secret({ label, value }: { label: string; value: string }) {
-  return (
-    <label class="field secret">
-      <span>{label}</span>
-      <input type="text" readonly value={value} onFocus={(event) => event.currentTarget.select()} />
-    </label>
   );
 }
 

@@ -8,11 +8,13 @@ interface FormProps {
   action: string;
   submit: () => Promise<void>;
   isDangerous?: boolean;
-  children: ComponentChildren;
+  /** Whether something else is what people come for. */
+  isQuiet?: boolean;
+  children?: ComponentChildren;
 }
 
 /** A form with one button, which shows what the server says if it refuses. */
-export function Form({ action, submit, isDangerous = false, children }: FormProps) {
+export function Form({ action, submit, isDangerous = false, isQuiet = false, children }: FormProps) {
   const problem = useSignal("");
   const isBusy = useSignal(false);
   const send = async (event: Event) => {
@@ -34,7 +36,7 @@ export function Form({ action, submit, isDangerous = false, children }: FormProp
           {problem.value}
         </p>
       )}
-      <button class={isDangerous ? "danger" : "primary"} disabled={isBusy.value}>
+      <button class={isDangerous ? "danger" : isQuiet ? "" : "primary"} disabled={isBusy.value}>
         {isBusy.value ? strings.value.pleaseWait : action}
       </button>
     </form>

@@ -15,6 +15,7 @@ export const Download = () => <Icon><path d="M12 4v11m-4.5-4.5L12 15l4.5-4.5M5 1
 export const Trash = () => <Icon><path d="M5 7h14M10 7V4.5h4V7M7 7l.8 12.5h8.4L17 7M10.3 10.5v5.5m3.4-5.5v5.5" /></Icon>;
 export const Pencil = () => <Icon><path d="M5 19l.9-3.9L16.2 4.8l3 3L8.9 18.1z M14 7l3 3" /></Icon>;
 export const Sliders = () => <Icon><path d="M4 7.5h8.5m4 0H20M4 16.5h3.5m4 0H20M14.5 5v5m-5 4v5" /></Icon>;
+export const Share = () => <Icon><path d="M12 15V4.5M8 8l4-4 4 4M8 11H6v8.5h12V11h-2" /></Icon>;
 export const Cross = () => <Icon><path d="M6.5 6.5l11 11m0-11l-11 11" /></Icon>;
 export const Retry = () => <Icon><path d="M19 12a7 7 0 1 1-2.2-5.1L19 9m0-4.5V9h-4.5" /></Icon>;
 export const Menu = () => <Icon><path d="M4.5 7h15M4.5 12h15M4.5 17h15" /></Icon>;

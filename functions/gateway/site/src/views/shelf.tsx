@@ -8,8 +8,9 @@ import { announce } from "../notices";
 import * as player from "../player";
 import { session } from "../session";
 import { uploads } from "../uploads";
-import { Download, Pause, Pencil, Play, Trash } from "./icons";
+import { Download, Pause, Pencil, Play, Share, Trash } from "./icons";
 import { Action } from "./progress";
+import { Sharing } from "./sharing";
 import { TagEditor } from "./tags";
 
 type Sort = "newest" | "oldest" | "name" | "longest";
@@ -196,6 +197,7 @@ function Mp3({ job, picked }: { job: Job; picked: Signal<Picked> }) {
   const isCurrent = player.current.value?.job === job.job;
   const plays = isCurrent && player.isPlaying.value;
   const isEditing = useSignal(false);
+  const isShared = useSignal(false);
   const facts = [
     ...(job.duration === null ? [] : [i18n.clock(job.duration)]),
     ...(job.receipt?.mp3_bytes ? [i18n.size(job.receipt.mp3_bytes)] : []),
@@ -230,6 +232,9 @@ function Mp3({ job, picked }: { job: Job; picked: Signal<Picked> }) {
         >
           <Download />
         </a>
+        <Action label={s.share} name={title} act={() => (isShared.value = true)}>
+          <Share />
+        </Action>
         <Action label={s.editTags} name={title} act={() => (isEditing.value = true)}>
           <Pencil />
         </Action>
@@ -237,7 +242,8 @@ function Mp3({ job, picked }: { job: Job; picked: Signal<Picked> }) {
           <Trash />
         </Action>
       </div>
-      {isEditing.value && <TagEditor job={job.job} name={title} onClose={() => (isEditing.value = false)} />}
+      {isEditing.value && <TagEditor job={job} name={title} onClose={() => (isEditing.value = false)} />}
+      {isShared.value && <Sharing job={job.job} name={title} onClose={() => (isShared.value = false)} />}
     </li>
   );
 }

@@ -1,28 +1,38 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import * as api from "../api";
+import * as i18n from "../i18n";
 import { strings } from "../i18n";
+import * as jobs from "../jobs";
 import { announce } from "../notices";
+import * as player from "../player";
 import { Dialog } from "./dialog";
 import { Form, sentence } from "./form";
+import { Play } from "./icons";
 
 const FIELDS = ["title", "artist", "album", "genre", "date"] as const;
 
+interface TagEditorProps {
+  job: api.Job;
+  name: string;
+  onClose: () => void;
+}
+
 /** Changes the tags of an MP3 in place, without encoding its sound again. */
-export function TagEditor({ job, name, onClose }: { job: string; name: string; onClose: () => void }) {
+export function TagEditor({ job, name, onClose }: TagEditorProps) {
   const s = strings.value;
   const tags = useSignal<api.Tags | null>(null);
   const problem = useSignal("");
   const changes = useSignal<api.TagChange>({});
   useEffect(() => {
-    api.getTags(job).then(
+    api.getTags(job.job).then(
       (found) => (tags.value = found),
       (error) => (problem.value = sentence(error)),
     );
   }, []);
 
   const submit = async () => {
-    await api.changeTags(job, changes.value);
+    await api.changeTags(job.job, changes.value);
     announce((each) => each.tagsChanged(name));
     onClose();
   };
@@ -51,7 +61,39 @@ export function TagEditor({ job, name, onClose }: { job: string; name: string; o
           <Cover has={tags.value.cover !== null} change={(cover) => (changes.value = { ...changes.value, cover })} />
         </Form>
       )}
+      {tags.value && tags.value.chapters.length > 0 && <Chapters job={job} chapters={tags.value.chapters} />}
     </Dialog>
+  );
+}
+
+/** Plays from a chapter, and makes an MP3 of each. */
+function Chapters({ job, chapters }: { job: api.Job; chapters: readonly api.Chapter[] }) {
+  const s = strings.value;
+  const split = async () => {
+    const count = await api.split(job.job);
+    await jobs.catchUp();
+    announce((each) => each.wasSplit(count));
+  };
+  return (
+    <section>
+      <h3>{s.chapters}</h3>
+      <ul class="entries">
+        {chapters.map(({ start, title }) => (
+          <li key={start} class="entry">
+            <button
+              class="icon round"
+              aria-label={s.actionOn(s.play, title || i18n.clock(start))}
+              onClick={() => player.playFrom(job, start)}
+            >
+              <Play />
+            </button>
+            <span class="text ellipsis">{title}</span>
+            <span class="faint small">{i18n.clock(start)}</span>
+          </li>
+        ))}
+      </ul>
+      {chapters.length > 1 && <Form action={s.splitByChapters} submit={split} isQuiet />}
+    </section>
   );
 }
 
