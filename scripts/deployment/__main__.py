@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from scripts.deployment import manifests, rollout, settings
 from scripts.deployment.cluster import CannotDeploy, Cluster, say
-from scripts.deployment.images import Builder, in_use, names
+from scripts.deployment.images import Builder, in_use, names, tables
 
 _CATCHER = {"SMTP_HOST": "mail", "SMTP_PORT": "1025", "SMTP_SECURITY": "none", "MAIL_FROM": "mp3burst@localhost"}
 
@@ -25,7 +25,10 @@ def main(arguments: Sequence[str]) -> int:
             rollout.delete(cluster, documents, args.with_data, args.timeout)
             say("Deleted." if args.with_data else "Deleted. Passwords, keys and volumes were kept.")
             return 0
-        _deploy(cluster, args)
+        if args.only:
+            _deploy_only(cluster, args)
+        else:
+            _deploy(cluster, args)
     except CannotDeploy as error:
         print(error, file=sys.stderr)
         return 1
@@ -39,7 +42,7 @@ def _deploy(cluster: Cluster, args: argparse.Namespace) -> None:
     documents = manifests.rendered(cluster, manifests.ENVIRONMENTS / args.environment)
     images = names({*manifests.images(documents), "migrations"}, args.registry, args.tag)
     rollout.namespace(cluster)
-    wanted = [name.strip() for name in args.servers.split(",") if name.strip()]
+    wanted = _names_of(args.servers)
     installed = settings.servers(cluster, wanted)
     if not args.tag:
         images |= _build(cluster, images)
@@ -57,7 +60,9 @@ def _deploy(cluster: Cluster, args: argparse.Namespace) -> None:
         rollout.servers(cluster, servers, args.timeout)
     stamps = manifests.stamps(cluster)
     say("Database tables")
-    rollout.migrate(cluster, manifests.migrations(images["migrations"], stamps["database-owner"]), args.timeout)
+    rollout.migrate(
+        cluster, manifests.migrations(images["migrations"], stamps["database-owner"], tables()), args.timeout
+    )
     say("Functions")
     documents = manifests.filled(documents, images, stamps)
     rollout.apply(cluster, documents)
@@ -71,6 +76,31 @@ def _deploy(cluster: Cluster, args: argparse.Namespace) -> None:
         if ".svc." not in url:
             say(f"{each['metadata']['name']:10}{url}")
     say(f"{'links':10}{settings.public_url(cluster)}")
+
+
+def _deploy_only(cluster: Cluster, args: argparse.Namespace) -> None:
+    """Deploys some functions, with their Triggers and nothing else.
+
+    Raises:
+        CannotDeploy: there is no such function, or the cluster's tables are those of another version.
+    """
+    documents = manifests.of_functions(
+        manifests.rendered(cluster, manifests.ENVIRONMENTS / args.environment), _names_of(args.only)
+    )
+    if not rollout.has_tables(cluster, tables()):
+        raise CannotDeploy("The cluster does not have this version's tables: run scripts/deploy without --only once.")
+    images = names(manifests.images(documents), args.registry, args.tag)
+    if not args.tag:
+        images |= _build(cluster, images)
+    say("Functions")
+    rollout.apply_only(cluster, manifests.filled(documents, images, manifests.stamps(cluster)))
+    say("Waiting for everything to be ready")
+    rollout.await_ready(cluster, documents, args.timeout)
+
+
+def _names_of(text: str) -> list[str]:
+    """Returns the names in a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _build(cluster: Cluster, images: dict[str, str]) -> dict[str, str]:
@@ -109,6 +139,12 @@ def _parser() -> argparse.ArgumentParser:
         default="rabbitmq,mongodb,postgresql",
         metavar="SERVERS",
         help="servers to install unless AMQP_URL, MONGO_URI or DATABASE_URL is set (%(default)s; or mysql)",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="FUNCTIONS",
+        help="deploy only these functions and their Triggers, such as convert,encode; settings, tables and all else "
+        "stay as they are",
     )
     parser.add_argument(
         "--mail", choices=["catcher"], help="install a mail server that shows all emails and delivers none"

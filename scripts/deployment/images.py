@@ -52,10 +52,14 @@ def _files(name: str) -> Iterator[Path]:
     for library in _FOR_MIGRATIONS if name == "migrations" else _LIBRARIES:
         yield from (ROOT / "functions" / library).rglob("*.py")
     if name == "migrations":
-        yield from (path for path in (ROOT / "infra/migrations").rglob("*") if path.suffix in {".py", ".mako"})
+        yield from _migrations()
     else:
         yield from (ROOT / file for file in _FUNCTIONS)
         yield from (ROOT / "functions" / name).rglob("*.py")
+
+
+def _migrations() -> Iterator[Path]:
+    return (path for path in (ROOT / "infra/migrations").rglob("*") if path.suffix in {".py", ".mako"})
 
 
 def _page() -> Iterator[Path]:
@@ -77,8 +81,17 @@ def _documents() -> Iterator[Path]:
 
 def tag(name: str) -> str:
     """Returns the image's tag: 12 hexadecimal digits that change exactly when its contents do."""
-    digest = hashlib.sha256(" ".join(_options(name)).encode())
-    for path in sorted(_files(name)):
+    return _digest(_files(name), " ".join(_options(name)))
+
+
+def tables() -> str:
+    """Returns 12 hexadecimal digits that change exactly when the migrations do: the tables and who may use them."""
+    return _digest(_migrations())
+
+
+def _digest(files: Iterable[Path], more: str = "") -> str:
+    digest = hashlib.sha256(more.encode())
+    for path in sorted(files):
         digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import yaml
 
-from scripts.deployment.cluster import NAMESPACE, ROOT, Cluster
+from scripts.deployment.cluster import NAMESPACE, ROOT, CannotDeploy, Cluster
 
 Document = dict[str, Any]
+#: The label of the Job that has created the tables.
+TABLES = f"{NAMESPACE}.dev/tables"
 ENVIRONMENTS = ROOT / "infra/environments"
 
 
@@ -29,6 +31,24 @@ def rendered(cluster: Cluster, folder: Path) -> list[Document]:
 def is_function(document: Mapping[str, Any]) -> bool:
     """Returns whether a document is a Knative Service."""
     return bool(document["kind"] == "Service" and document["apiVersion"].startswith("serving.knative.dev/"))
+
+
+def of_functions(documents: Iterable[Document], functions: Iterable[str]) -> list[Document]:
+    """Returns the Services of some functions and the Triggers that call them.
+
+    Raises:
+        CannotDeploy: there is no such function.
+    """
+    wanted = set(functions)
+    found = [
+        each
+        for each in documents
+        if (is_function(each) and each["metadata"]["name"] in wanted)
+        or (each["kind"] == "Trigger" and each["spec"]["subscriber"]["ref"]["name"] in wanted)
+    ]
+    if missing := wanted - {each["metadata"]["name"] for each in found if is_function(each)}:
+        raise CannotDeploy(f"No function is called {', '.join(sorted(missing))}: the files of knative/ have the names.")
+    return found
 
 
 def images(documents: Iterable[Document]) -> set[str]:
@@ -79,12 +99,13 @@ def stamps(cluster: Cluster) -> dict[str, str]:
     }
 
 
-def migrations(image: str, stamp: str) -> Document:
+def migrations(image: str, stamp: str, tables: str) -> Document:
     """Returns the Job that creates or upgrades the tables and users; its name depends on its contents and the database.
 
     Args:
         image: the image of migrations.
         stamp: the version of the Secret ``database-owner``.
+        tables: the digest of the migrations, a label of the Job: ``scripts/deploy --only`` compares it.
     """
     labels = {"app.kubernetes.io/name": "migrations", "app.kubernetes.io/part-of": NAMESPACE}
     container = {
@@ -120,6 +141,10 @@ def migrations(image: str, stamp: str) -> Document:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": f"migrations-{digest}", "namespace": NAMESPACE, "labels": labels},
+        "metadata": {
+            "name": f"migrations-{digest}",
+            "namespace": NAMESPACE,
+            "labels": {**labels, TABLES: tables},
+        },
         "spec": spec,
     }

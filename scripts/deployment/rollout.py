@@ -63,10 +63,15 @@ def migrate(cluster: Cluster, job: Document, timeout: float) -> None:
         cluster.kubectl("delete", "job", *sorted(outdated))
 
 
+def has_tables(cluster: Cluster, tables: str) -> bool:
+    """Returns whether the cluster has the tables and rights of these migrations, given by their digest."""
+    jobs = cluster.get("jobs", "-l", f"{manifests.TABLES}={tables}")
+    return any(_condition(job, "Complete") for job in jobs)
+
+
 def apply(cluster: Cluster, documents: Sequence[Document]) -> None:
-    """Applies all documents, Services with kn, and deletes what only an earlier version had."""
-    apply_services(cluster, [document for document in documents if manifests.is_function(document)])
-    cluster.apply(*(document for document in documents if not manifests.is_function(document)))
+    """Applies all documents and deletes what only an earlier version had."""
+    apply_only(cluster, documents)
     wanted = {(document["kind"], document["metadata"]["name"]) for document in documents}
     for each in cluster.get(_PRUNED):
         kind = each["kind"]
@@ -74,6 +79,12 @@ def apply(cluster: Cluster, documents: Sequence[Document]) -> None:
         if (kind, name) not in wanted and _ours(each):
             say(f"  {kind} {name} deleted")
             cluster.kubectl("delete", f"{kind.lower()}.{each['apiVersion'].partition('/')[0]}", name)
+
+
+def apply_only(cluster: Cluster, documents: Sequence[Document]) -> None:
+    """Applies the documents, Services with kn, and leaves everything else as it is."""
+    apply_services(cluster, [document for document in documents if manifests.is_function(document)])
+    cluster.apply(*(document for document in documents if not manifests.is_function(document)))
 
 
 def apply_services(cluster: Cluster, services: Sequence[Document]) -> None:

@@ -218,7 +218,7 @@ def migrate_as_older(url: str) -> None:
         "run that version or a later one, or restore an older backup.\n"
     )
     # The cluster's Job stops retrying at this status only.
-    (rule,) = migrations("image", "stamp")["spec"]["podFailurePolicy"]["rules"]
+    (rule,) = migrations("image", "stamp", "tables")["spec"]["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [done.returncode])
 
 

@@ -11,7 +11,7 @@ import yaml
 from sqlalchemy import make_url
 
 from infra.migrations import rights
-from scripts.deployment import images, manifests, settings
+from scripts.deployment import images, manifests, rollout, settings
 from scripts.deployment.cluster import CannotDeploy, Cluster
 from tests.support.paths import ROOT
 from tests.support.processes import shell_program
@@ -183,6 +183,34 @@ def test_manifests_get_the_full_names_of_our_images() -> None:
         *("register", "login", "confirm", "account", "webhooks", "validate", "upload", "status", "download", "edit"),
         *("convert", "notify", "hook", "sweep", "gateway"),
     }
+
+
+def test_only_the_chosen_functions_and_their_triggers_are_deployed() -> None:
+    everything = [*documents()]
+    chosen = manifests.of_functions(everything, ["notify", "login"])
+    assert {(each["kind"], each["metadata"]["name"]) for each in chosen} == {
+        *(("Service", "notify"), ("Service", "login")),
+        *(("Trigger", f"notify-{event}") for event in ("ready", "failed", "forgotten", "unconfirmed")),
+    }
+    with pytest.raises(CannotDeploy, match="No function is called converter, sink: the files of knative/"):
+        manifests.of_functions(everything, ["sink", "login", "converter"])
+
+
+def test_one_function_is_deployed_only_beside_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = {"conditions": [{"type": "Complete", "status": "True"}]}
+    failed = {"conditions": [{"type": "Failed", "status": "True"}]}
+
+    def deployable(status: dict[str, Any]) -> bool:
+        job = manifests.migrations("image", "stamp", "0123456789ab") | {"status": status}
+        cluster = FakeCluster()
+        monkeypatch.setattr(cluster, "get", lambda _kind, _, label: [job] if label in labels(job) else [])
+        return rollout.has_tables(cluster, "0123456789ab") and not rollout.has_tables(cluster, "another")
+
+    def labels(job: dict[str, Any]) -> list[str]:
+        return [f"{name}={value}" for name, value in job["metadata"]["labels"].items()]
+
+    assert deployable(done)
+    assert not deployable(failed)
 
 
 def test_cronjob_of_sweep_is_its_service_without_a_server() -> None:
