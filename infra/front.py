@@ -85,3 +85,14 @@ MESSAGES: Final = {
     503: "The service is busy: try again in a few seconds.",
     504: "The service took too long to respond: try again later.",
 }
+#: What a user does about a function that stopped before it answered, by the beginning of the path; others try again.
+INTERRUPTED: Final = {
+    "/upload": "The service stopped during the upload: send the file again. An upload by /files could continue.",
+    "/files": "The service stopped during the upload: ask for the offset and continue there.",
+}
+
+
+def interrupted(path: str) -> str:
+    """Returns the sentence for a request whose function stopped before it answered."""
+    found = (text for begin, text in INTERRUPTED.items() if f"{path}/".startswith(f"{begin}/"))
+    return next(found, MESSAGES[502])

@@ -173,7 +173,7 @@ class Ingress:
                     await response.write_eof()
         except (TimeoutError, TryAgain, aiohttp.ClientError, aiohttp.ClientConnectionResetError) as error:
             if response is None:
-                return _failed(name, body, error)
+                return _failed(name, request.path, body, error)
             if request.transport:
                 request.transport.abort()  # A truncated response must not look complete.
         return response
@@ -274,14 +274,14 @@ def router(functions: Iterable[Function]) -> Callable[[str, str], str | None]:
     return find
 
 
-def _failed(name: str, body: _RequestBody, error: Exception) -> web.Response:
+def _failed(name: str, path: str, body: _RequestBody, error: Exception) -> web.Response:
     if body.problem is not None:
         return body.problem
     if isinstance(error, TryAgain):
         return problem(503, str(error))
     if isinstance(error, TimeoutError):
         return problem(504, f"The function {name} took too long: try again later.")
-    return problem(502, f"The function {name} stopped unexpectedly: try again.")
+    return problem(502, front.interrupted(path))
 
 
 def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:

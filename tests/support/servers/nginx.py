@@ -6,7 +6,7 @@ from pathlib import Path
 
 from infra.apidocs.site import write
 from tests.support.paths import ROOT
-from tests.support.servers import program
+from tests.support.servers import free_port, program
 from tests.support.servers.process import Server
 
 CONFIGURATION = ROOT / "functions/gateway/nginx.conf"
@@ -43,7 +43,7 @@ class Gateway(Server):
         self.folder.chmod(0o755)
         write(self.folder / "documents")
         own = {"LISTEN": f"127.0.0.1:{self.port}", "DOCUMENTS": str(self.folder / "documents")}
-        template = CONFIGURATION.read_text().replace(" /tmp/", f" {self.folder}/")
+        template = CONFIGURATION.read_text().replace(" /tmp/", f" {self.folder}/").replace(":8079", f":{free_port()}")
         text = filled(template, {"BEHIND_PROXY": "no", **self._environ, **own})
         (self.folder / "nginx.conf").write_text(text)
 

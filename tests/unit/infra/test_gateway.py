@@ -17,13 +17,14 @@ from functions.login.proxy import HEADERS as IDENTITY_HEADERS
 from infra import front
 from infra.apidocs.site import documents
 from tests.support.paths import ROOT
+from tests.support.processes import wait_for
 from tests.support.servers import free_port
 from tests.support.servers.nginx import CONFIGURATION, Gateway, upstreams
 
 ROUTE = re.compile(
     r"location ~ \^(\S+?)\(/\|\$\) { (?:error_log /dev/null; )?"
     r"(?:client_max_body_size (?:0|16m); proxy_request_buffering off; )?"
-    r"set \$upstream \${(\w+)_UPSTREAM}; proxy_pass http://\$upstream; }"
+    r"set \$function \${(\w+)_UPSTREAM}; proxy_pass http://functions; }"
 )
 #: Bytes: more than the kernel buffers in both directions.
 LARGE = 64 << 20
@@ -47,7 +48,7 @@ def test_it_routes_exactly_the_paths_that_the_manifests_claim() -> None:
     routes = [(path.replace("[^/]+", "*").replace("\\", ""), name) for path, name in ROUTE.findall(text)]
 
     assert dict(routes) == claimed()
-    assert len(routes) == text.count("proxy_pass") == text.count("location ~")
+    assert len(routes) == text.count("proxy_pass http://functions;") == text.count("location ~")
     # nginx takes the first match, the platform the longest one: they agree if no path is a prefix of a later one.
     paths = [path for path, _ in routes]
     assert not [(a, b) for n, a in enumerate(paths) for b in paths[n + 1 :] if f"{b}/".startswith(f"{a}/")]
@@ -246,6 +247,58 @@ def test_unreachable_function_is_a_502_problem(gateway: Gateway) -> None:
     assert problem(gateway, "/validate")["status"] == 502
 
 
+GO_ERROR = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%s" % (
+    57,
+    b"readfrom tcp 127.0.0.1:8080: use of closed network conn.\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("request_", "path"),
+    [
+        ("POST /upload HTTP/1.1\nHost: h\nContent-Length: 3\n\nabc", "/upload"),
+        ("PATCH /files/1 HTTP/1.1\nHost: h\nContent-Length: 3\n\nabc", "/files/1"),
+        ("POST /login HTTP/1.1\nHost: h\nContent-Length: 3\n\nabc", "/login"),
+        ("GET /sso/callback?code=1 HTTP/1.1\nHost: h", "/sso/callback"),
+    ],
+)
+def test_what_knative_answers_for_an_ended_pod_becomes_a_problem(
+    gateway: Gateway, function: Function, request_: str, path: str
+) -> None:
+    with client(gateway, request_) as user:
+        with function.connection() as (connection, *_):
+            connection.sendall(GO_ERROR)
+        answer = http.client.HTTPResponse(user)
+        answer.begin()
+        assert (answer.status, answer.headers["Content-Type"]) == (502, "application/problem+json")
+        assert json.load(answer)["detail"] == front.interrupted(path)
+    with pytest.raises(TimeoutError), function.connection(0.2):
+        pass  # Nothing is sent twice that might change something.
+
+
+def test_reading_is_tried_once_more_when_a_pod_ends(gateway: Gateway, function: Function) -> None:
+    with client(gateway, "GET /jobs?limit=1 HTTP/1.1\nHost: h\nAuthorization: Bearer a") as user:
+        heads = []
+        for answered in (GO_ERROR, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"):
+            with function.connection() as (connection, head, _):
+                heads.append(head)
+                connection.sendall(answered)
+        assert heads[0] == heads[1]
+        assert b"GET /jobs?limit=1 HTTP" in heads[0]
+        answer = http.client.HTTPResponse(user)
+        answer.begin()
+        assert (answer.status, answer.read()) == (200, b"{}")
+
+
+@pytest.mark.parametrize("status", [400, 413, 429, 500, 503])
+def test_errors_of_functions_reach_the_user_as_they_are(gateway: Gateway, function: Function, status: int) -> None:
+    with client(gateway, "GET /jobs HTTP/1.1\nHost: h") as user, function.connection() as (connection, *_):
+        connection.sendall(f"HTTP/1.1 {status} X\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        answer = http.client.HTTPResponse(user)
+        answer.begin()
+        assert (answer.status, answer.headers["Retry-After"], answer.read()) == (status, "7", b"{}")
+
+
 def problem(gateway: Gateway, path: str) -> dict[str, object]:
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
     connection.request("GET", path)
@@ -258,8 +311,11 @@ def problem(gateway: Gateway, path: str) -> dict[str, object]:
 
 
 def test_limits_and_messages_are_those_of_the_embedded_ingress() -> None:
-    text = CONFIGURATION.read_text()
-    directives = dict(re.findall(r"^    (\w+) (.*);$", text, re.MULTILINE))
+    text, _, second = CONFIGURATION.read_text().partition("    # Where a pod ends")
+    assert dict(re.findall(r'"~\^(\S+)\(/\|\$\)" "(The .*)";', second)) == front.INTERRUPTED
+    assert f'default "{front.MESSAGES[502]}"' in second
+    assert f'"detail":"{front.MESSAGES[504]}"' in second
+    directives = dict(re.findall(r"^ {4,8}(\w+) (.*);$", text, re.MULTILINE))
     assert directives["client_header_timeout"] == f"{front.HEADER_SECONDS}s"
     assert directives["client_body_timeout"] == f"{front.BODY_SECONDS}s"
     assert directives["send_timeout"] == f"{front.SEND_SECONDS}s"
@@ -375,16 +431,16 @@ def test_failed_link_is_logged_without_its_token(upstream: str) -> None:
                     lambda path: problem(gateway, f"{path}?fid=1&token=secret&callback=https://h/secret"), paths
                 )
             )
-        problem(gateway, "/validate?last")  # once this is logged, so are the others
+        problem(gateway, "/validate/last")  # once this is logged, so are the others
+        wait_for(lambda: " 502 GET /validate/last, " in gateway.log(), "the last line of the log")
         log = gateway.log()
-    assert "/validate?last" in log
     assert "secret" not in log
     logged = [line for line in log.splitlines() if " 502 GET /download, " in line]
     assert len(logged) == 2
     for path in ("/feed", "/upload", "/confirm", "/unsubscribe", "/unsubscribe/undo"):
         assert f" 502 GET {path}, " in log
     if upstream == "refused":
-        assert f'upstream "{address}" answered "502"' in logged[0]
+        assert f'upstream "{address} : {address}" answered "502 : 502"' in logged[0]  # tried again
 
 
 def test_interrupted_download_is_logged_without_its_token(gateway: Gateway, function: Function) -> None:
@@ -393,5 +449,6 @@ def test_interrupted_download_is_logged_without_its_token(gateway: Gateway, func
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst")
         while user.recv(1 << 16):
             pass
-    problem(gateway, "/validate?last")
+    problem(gateway, "/validate/last")
+    wait_for(lambda: " 502 GET /validate/last, " in gateway.log(), "the last line of the log")
     assert "secret" not in gateway.log()
