@@ -597,6 +597,17 @@ def test_chained_opus_of_stereo_and_mono_is_converted_as_a_whole(tmp_path: Path)
     assert clips.samples(mp3, 48000, 2) == 3 * 48000
 
 
+def test_chained_vorbis_of_stereo_and_mono_has_a_warning_with_the_share_that_is_read(tmp_path: Path) -> None:
+    links = [
+        clips.clip(tmp_path / f"{channels}.ogg", "-c:a", "libvorbis", "-ac", channels, seconds=1).read_bytes()
+        for channels in (2, 1)
+    ]
+    video = tmp_path / "chain.ogg"
+    video.write_bytes(links[1] + links[0] + links[0])
+    result, _ = convert(video, tmp_path)
+    assert re.match(r"Only 1\.0 of [34]\.\d seconds of sound could be decoded", result.warning or "")
+
+
 def test_damaged_opus_outside_ogg_is_not_searched_for_links(tmp_path: Path) -> None:
     video = tmp_path / "a.webm"
     video.write_bytes(b"\x1aE\xdf\xa3" + bytes(3 << 20) + b"OggS\0\2")

@@ -773,7 +773,8 @@ def _unread(container: "av.container.InputContainer", demuxer: Demuxer, size: in
     if name in MEASURING:
         length = float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / AV_TIME_BASE
         found = demuxer.end - demuxer.start - demuxer.pauses
-        return length - found if demuxer.clock_holds and found < length / 2 else 0.0
+        if demuxer.clock_holds and found < length / 2:
+            return length - found
     others = [other for other in container.streams if other.index != stream.index and not is_picture(other)]
     # In mov and mp4 tables say where the sound is. DV has pictures and sound of a frame in one place.
     if name.startswith("mov,") or (others and name != "dv") or rest <= size / 2:
