@@ -6,6 +6,7 @@ is a track like any other: it can be edited, split and sought in, and the MP3 do
 """
 
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Final, NamedTuple
 
 from functions.convert import silence
 from functions.convert.demux.track import TrackInfo
-from functions.convert.errors import UnusableMedia
+from functions.convert.errors import TemporaryStorageFull, UnusableMedia
 from functions.convert.ffmpeg import args, encoder
 from functions.convert.ffmpeg.encoder import EncoderRun
 from functions.convert.ffmpeg.single import run_to_end
@@ -31,6 +32,8 @@ _SHORTEST: Final = 1e-6
 _TOLERANCE: Final = 1.0
 #: Bytes of two samples at most.
 _SAMPLE_BYTES: Final = 8
+#: Bytes of a sample in float, which cannot be compressed.
+_FLOAT_BYTES: Final = 4
 #: Seconds that tracks may have beyond what they claim.
 _SLACK_SECONDS: Final = 60.0
 
@@ -90,7 +93,7 @@ def combine(
         on_progress: called at least twice a second. An exception that it raises stops the work.
 
     Raises:
-        UnusableMedia: a track cannot be decoded, or changes its sample rate.
+        UnusableMedia: a track cannot be decoded, or changes its sample rate; or no disk of this size has space for it.
         EncoderKilled: ffmpeg hangs or was killed.
         TemporaryStorageFull: there is no space for the file.
     """
@@ -103,6 +106,7 @@ def combine(
     ]
     gaps = [span for span in _overlaps(*(channel.silent for channel in channels)) if _length(span) > MIN_GAP]
     stereo = _described(channels, path, begin, end, gaps)
+    _check_space(stereo, max_seconds)
     run = EncoderRun(FrameRange(0, None), path, staged=True)
     with ExitStack() as stack:
         files = [stack.enter_context(track.path.open("rb")).fileno() for track in tracks]
@@ -156,6 +160,21 @@ def _described(channels: Sequence[_Channel], path: Path, begin: float, end: floa
         number=0,
         warning=" ".join(filter(None, (_warning(channel, gaps, end - begin) for channel in channels))) or None,
     )
+
+
+def _check_space(stereo: TrackInfo, max_seconds: float) -> None:
+    """Raises an error before much is written if there is no space for the file; for FLAC its size is unknown."""
+    if stereo.codec == "flac":
+        return
+    size = int(min(stereo.duration, max_seconds) * stereo.rate * stereo.channels * _FLOAT_BYTES)
+    disk = shutil.disk_usage(stereo.path.parent)
+    if size > disk.total:
+        raise UnusableMedia(
+            f"Stereo of these two tracks takes {size / 1e9:.1f} GB of temporary storage, and this server has "
+            f"{disk.total / 1e9:.1f} GB: convert one track."
+        )
+    if size > disk.free:
+        raise TemporaryStorageFull("Temporary storage is full; the conversion will be retried.")
 
 
 def _codec(tracks: Sequence[TrackInfo]) -> str:

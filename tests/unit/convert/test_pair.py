@@ -3,10 +3,11 @@
 from array import array
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from functions.convert.errors import UnusableMedia
+from functions.convert.errors import TemporaryStorageFull, UnusableMedia
 from functions.convert.seek import excerpt
 from functions.options import Options
 from tests.support import clips, tracks
@@ -182,3 +183,21 @@ def test_truncated_pair_has_the_warning_of_a_truncated_track(tmp_path: Path) -> 
     assert single.warning
     assert both.warning == single.warning
     assert both.duration == pytest.approx(single.duration, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "error", "message"),
+    [
+        (4_000_000, 4_000_000, UnusableMedia, "takes 0.0 GB of temporary storage, and this server has 0.0 GB"),
+        (90_000_000, 4_000_000, TemporaryStorageFull, "Temporary storage is full"),
+    ],
+    ids=["small disk", "full disk"],
+)
+def test_pair_that_does_not_fit_on_the_disk_fails_before_it_is_written(
+    total: int, free: int, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = pair(tmp_path / "a.mov", "-c:a", "pcm_f32le")
+    monkeypatch.setattr("functions.convert.pair.run_to_end", pytest.fail)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=total, free=free))
+    with pytest.raises(error, match=message):
+        convert(video, tmp_path, BOTH)
