@@ -36,13 +36,13 @@ from functions.convert.ffmpeg.binary import default_ffmpeg
 from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.meter import Meter
 from functions.convert.mp3 import assemble
-from functions.convert.plan import FrameRange, Plan
+from functions.convert.plan import LOOKAHEAD_FRAMES, FrameRange, Plan
 from functions.convert.seek import excerpt
 from functions.convert.seek.errors import TrackChanged
 from functions.convert.seek.extraction import Fetched
 from functions.convert.seek.independence import fetch_excerpt, mark_seams
 from functions.convert.seek.numbering import Mark
-from functions.convert.seek.recipe import read_recipe
+from functions.convert.seek.recipe import Recipe, read_recipe
 from functions.convert.streams import SupportsReadSeek, SupportsWrite
 from functions.convert.track_list import ListedTrack
 from functions.convert.workspace import workspace
@@ -62,6 +62,8 @@ from functions.state.schema import UserId
 #: Bytes that are copied at a time.
 _CHUNK: Final = 1 << 20
 _EVERYTHING: Final = FrameRange(0, None)
+#: Seconds of a cluster before the pre-roll, about: what decoders need, and what ranges are moved by.
+_BEFORE_PREROLL: Final = 1.5
 _VIDEO_LOST: Final = "The stored video is lost or damaged: upload it again."
 _TRACK_LOST: Final = "The audio track of this job is lost or damaged: upload the video again."
 log = logging.getLogger(__name__)
@@ -478,11 +480,29 @@ def _fetch_excerpt(
         recipe = read_recipe(index, frame_range.excerpt)
     ffmpeg = deps.ffmpeg or default_ffmpeg()
     with deps.media.videos.open(job.video) as video:
-        video.fetch_until(recipe.spans.end)
+        video.fetch_until(read_until(recipe, frame_range, job_plan.plan, video.stat.size))
         fetched = fetch_excerpt(recipe, video, path, job_plan.plan.container, ffmpeg, renewer.check)
     # The sound may be stored far from the pictures of the same time, so that an excerpt begins too late.
     first, _ = frame_range.samples(job_plan.plan.rate)
     return fetched if fetched and fetched.exact <= job_plan.plan.start_sample + first else None
+
+
+def read_until(recipe: Recipe, frame_range: FrameRange, plan: Plan, size: int) -> int:
+    """Returns up to where the video is about to be read for an excerpt: there may be seconds more in the last cluster.
+
+    Args:
+        recipe: of the excerpt.
+        frame_range: its range.
+        plan: of the track.
+        size: bytes of the video.
+    """
+    if recipe.track < 0 or frame_range.end is None:
+        return recipe.spans.end
+    frames = frame_range.end - frame_range.start + frame_range.preroll + LOOKAHEAD_FRAMES
+    seconds = frames * plan.frame_seconds + _BEFORE_PREROLL
+    if not frame_range.start:
+        seconds += plan.start_sample / plan.rate
+    return min(recipe.spans.end, recipe.spans.offsets[0] + int(size * seconds / plan.end_seconds))
 
 
 def _copy_blob(blob: BlobId, out: SupportsWrite, renewer: LeaseRenewer, deps: Dependencies) -> None:

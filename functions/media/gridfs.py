@@ -54,17 +54,20 @@ _WRITE_TIMEOUT: Final = 20_000
 CHUNKS_PER_INSERT: Final = 8
 INSERTS_IN_FLIGHT: Final = 2
 
-#: Chunks that a reader fetches together, 4 MB. Without a limit some servers exceed the maximum size of a message.
-CHUNKS_PER_FETCH: Final = 16
-#: Chunks, 1 MB, that are fetched singly after a seek. A reader that continues past them will probably read much more,
+#: Chunks that a reader fetches together, 2 MB. Without a limit some servers exceed the maximum size of a message.
+CHUNKS_PER_FETCH: Final = 8
+#: Chunks, 1.5 MB, that are fetched singly after a seek. A reader that continues past them will probably read much more,
 #: so a query streams the chunks from then on.
-SINGLE_FETCHES: Final = 4
+SINGLE_FETCHES: Final = 6
+#: Chunks that are still fetched singly while the query starts, so that few are fetched twice.
+STARTING_FETCHES: Final = 2
 #: Chunks that a short seek may skip within the running query: starting a new one takes as long.
 MAX_SKIPPED_CHUNKS: Final = 3
-#: Bytes of the chunks that a reader keeps, four of ours: small reads ask for the same one again, and whoever reads the
-#: tables of a video goes back and forth between three.
-RECENT_BYTES: Final = 4 * CHUNK_SIZE
-#: Batches that are fetched while one is read.
+#: Bytes of the chunks that a reader keeps, six of ours: small reads ask for the same one again, and whoever reads the
+#: tables of a video goes back and forth between its ends.
+RECENT_BYTES: Final = 6 * CHUNK_SIZE
+#: Batches that are fetched while one is read, 4 MB, and no more than were read before: an encoder reads a few seconds
+#: of the video here and there.
 BATCHES_AHEAD: Final = 2
 
 #: Chunks, 256 MB, that one call deletes: deleting all those of a large file would exceed a call's timeout.
@@ -275,6 +278,7 @@ class GridFSReader(VerifyingReader):
         self._recent: dict[int, bytes] = {}
         self._sequential = 0  # how many chunks were read one after the other
         self._cursor: Cursor[dict[str, Any]] | None = None
+        self._streamed_from = 0  # the first chunk that the cursor yields
         self._batch: deque[dict[str, Any]] = deque()
         self._batches_ahead: deque[Future[list[dict[str, Any]]]] = deque()  # the batches after ``_batch``
         self._worker: ThreadPoolExecutor | None = None
@@ -324,16 +328,17 @@ class GridFSReader(VerifyingReader):
         if self._cursor is None:
             if n + SINGLE_FETCHES >= self._end // self._chunk_size:
                 return False
-            self._start_streaming(n + 1)
+            self._start_streaming(n + 1 + STARTING_FETCHES)
             return False
         self._cursor_answered = self._cursor_answered or self._batches_ahead[0].done()
-        return self._cursor_answered
+        return self._cursor_answered and n >= self._streamed_from
 
     def _start_streaming(self, n: int) -> None:
         """Queries the chunks from ``n`` on that the caller may read."""
         end = max(-(-self._end // self._chunk_size), n)
         wanted = {"files_id": self._id, "n": {"$gte": n, "$lt": end}}
         self._cursor = self._chunks.find(wanted).sort("n", 1).batch_size(CHUNKS_PER_FETCH)
+        self._streamed_from = n
         self._cursor_answered = False
         self._fetch_ahead()
 
@@ -366,7 +371,8 @@ class GridFSReader(VerifyingReader):
     def _fetch_ahead(self) -> None:
         """Starts to fetch batches, one after the other, as the cursor yields them."""
         self._worker = self._worker or ThreadPoolExecutor(1, "gridfs-reader")
-        while self._cursor is not None and len(self._batches_ahead) <= BATCHES_AHEAD:
+        ahead = min(BATCHES_AHEAD, max(self._sequential // CHUNKS_PER_FETCH - 1, 0))
+        while self._cursor is not None and len(self._batches_ahead) <= ahead:
             try:
                 self._batches_ahead.append(self._worker.submit(_next_batch, self._cursor))
             except RuntimeError:  # No thread can be started. Drop the query, so that no later read takes a batch of it.

@@ -408,16 +408,49 @@ def test_chunks_are_fetched_once_that_are_read_in_turn(store: GridFSStore, monke
     assert sorted(fetched) == [0, 8, 20, 21]
 
 
+def test_little_is_fetched_in_advance_of_a_short_read_and_nothing_twice(
+    store: GridFSStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(90 * CHUNK_SIZE)
+    blob = put(store, content)
+    next_batch = gridfs_store._next_batch
+    fetch_single = GridFSReader._fetch_single
+    fetched: list[int] = []
+
+    def counted_batch(cursor: Any) -> list[dict[str, Any]]:
+        batch = next_batch(cursor)
+        fetched.extend(chunk["n"] for chunk in batch)
+        return batch
+
+    def counted_fetch(self: GridFSReader, n: int) -> bytes:
+        fetched.append(n)
+        return fetch_single(self, n)
+
+    monkeypatch.setattr(gridfs_store, "_next_batch", counted_batch)
+    monkeypatch.setattr(GridFSReader, "_fetch_single", counted_fetch)
+    monkeypatch.setattr(gridfs_store, "ThreadPoolExecutor", Immediate)
+    with store.open(blob) as reader:
+        for first, last, in_advance in ((10, 15, 0), (40, 51, 5)):
+            fetched.clear()
+            start = reader.seek(first * CHUNK_SIZE)
+            end = (last + 1) * CHUNK_SIZE
+            assert b"".join(reader.read(CHUNK_SIZE) for _ in range(first, last + 1)) == content[start:end]
+            assert sorted(fetched) == [*range(first, last + 1 + in_advance)]
+
+
+class Immediate(ThreadPoolExecutor):
+    """Threads whose work is done when it is submitted."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(work, *args, **kwargs)
+        future.exception()
+        return future
+
+
 @pytest.mark.parametrize("chunks", range(1, 8))
 def test_the_last_chunk_is_read_even_if_the_query_answers_at_once(
     store: GridFSStore, monkeypatch: pytest.MonkeyPatch, chunks: int
 ) -> None:
-    class Immediate(ThreadPoolExecutor):
-        def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-            future = super().submit(work, *args, **kwargs)
-            future.exception()
-            return future
-
     monkeypatch.setattr(gridfs_store, "ThreadPoolExecutor", Immediate)
     content = os.urandom(chunks * CHUNK_SIZE)
     with store.open(put(store, content)) as reader:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from functions.convert import distribution
+from functions.convert import distribution, handlers
 from functions.convert.demux.child import main as child
 from functions.convert.demux.child import matroska
 from functions.convert.demux.child.main import Extracted
+from functions.convert.demux.protocol import PartOrder
 from functions.convert.distribution import EncodedPiece
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.mp3.summary import PieceSummary
@@ -328,3 +329,75 @@ def test_excerpt_reads_as_one_file() -> None:
         while part := file.read(4):
             data += part
         assert data == whole[start:]
+
+
+class Counted(io.FileIO):
+    """A file that counts the bytes that are read."""
+
+    read_bytes = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.read_bytes += len(data or b"")
+        return data or b""
+
+
+@pytest.fixture(scope="module")
+def rare_cues(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video with a cue every ten seconds and a cluster every second."""
+    path = tmp_path_factory.mktemp("rare") / "a.mkv"
+    arguments = "-c:v mpeg4 -g 250 -cluster_time_limit 1000 -c:a pcm_s16le"
+    return clips.clip(path, *arguments.split(), rate=16000, seconds=60, video=True)
+
+
+def test_clusters_without_a_cue_spare_convert_to_read_up_to_the_next_one(rare_cues: Path) -> None:
+    with Counted(rare_cues) as source:
+        segment = matroska.parse(source)
+        second = segment.end / 60
+        cues = [cluster.offset for cluster in segment.clusters]
+        assert len(cues) < 10
+        middle = segment.without_middle()
+        windows = [segment.window(time) for time in (9, 31, 59)]
+        assert source.read_bytes < 10_000
+    assert middle.start < 5 * second
+    assert segment.end - middle.end < 6 * second
+    assert all(offset in cues for offset, _ in windows)
+    assert all(2 * second < size < 5 * second for _, size in windows)
+
+
+def test_cues_suffice_where_sizes_of_clusters_are_unknown(rare_cues: Path) -> None:
+    data = bytearray(rare_cues.read_bytes())
+    with rare_cues.open("rb") as source:
+        known = matroska.parse(source)  # type: ignore[arg-type]
+    for cluster in re.finditer(rb"\x1f\x43\xb6\x75", data):
+        width = 9 - data[cluster.end()].bit_length()
+        data[cluster.end() : cluster.end() + width] = ((1 << 7 * width + 1) - 1).to_bytes(width, "big")
+    segment = matroska.parse(io.BytesIO(data))  # type: ignore[arg-type]
+    assert segment.clusters == known.clusters
+    starts = [each.offset for each in segment.clusters]
+    middle = segment.without_middle()
+    assert {middle.start, middle.end} <= {*starts}
+    assert segment.window(31) == (starts[3], starts[4] - starts[3])
+
+
+def test_excerpt_is_read_no_further_than_its_range(rare_cues: Path) -> None:
+    order = PartOrder(track=0, until=30_000)
+    with Counted(rare_cues) as source:
+        found = child.extract_part(source, io.BytesIO(), order)
+        assert isinstance(found, Extracted)
+        assert found.report.duration == pytest.approx(30, abs=0.5)
+        assert source.read_bytes < rare_cues.stat().st_size * 0.52 + 65_536
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "track", "expected"),
+    [(0, 490, 0, 0.25), (980, 1960, 0, 0.53), (980, 1000, 0, 0.09), (2000, None, 0, 0.8), (980, 1960, -1, 0.8)],
+    ids=["first", "middle", "short", "last", "by tables"],
+)
+def test_video_is_fetched_in_advance_up_to_the_end_of_a_range(
+    start: int, end: int | None, track: int, expected: float
+) -> None:
+    plan = Plan("matroska", 48000, 2, ("-b:a", "96k"), (), 50 * 48000, (), start_sample=0)
+    recipe = Recipe(0, b"", Spans.of([(1_000_000, 800_000)]), track=track)
+    until = handlers.read_until(recipe, FrameRange(start, end), plan, 1_000_000)
+    assert until == pytest.approx(1_000_000 + 1_000_000 * expected, rel=0.02)

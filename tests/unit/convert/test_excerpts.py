@@ -23,7 +23,7 @@ from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.support import clips
 from tests.support.kill_points import ADA, System, new_system
-from tests.unit.convert.test_cluster_excerpts import assert_reported_as_extracted, index
+from tests.unit.convert.test_cluster_excerpts import Counted, assert_reported_as_extracted, index
 from tests.unit.convert.test_distribution import converted
 from tests.unit.convert.test_edit_lists import EDITS, PAUSE, STEPS, with_edits
 from tests.unit.state.test_killed import only_job, prepare
@@ -254,17 +254,6 @@ def test_heads_of_fragments_are_read_and_nothing_between_them(tmp_path: Path) ->
     assert bytes_read(30) < video.stat().st_size / 3
     extracting = bytes_read(math.inf)
     assert bytes_read(10_000) < extracting + 400_000, "a short file is not read twice"
-
-
-class Counted(io.FileIO):
-    """A file that counts the bytes that are read."""
-
-    read_bytes = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        self.read_bytes += len(data or b"")
-        return data or b""
 
 
 @pytest.mark.parametrize("title", EDITS)

@@ -87,6 +87,8 @@ _UNICODE = ("mov", "matroska", "ogg", "flac", "asf", "nut")
 _MAX_PROBED = 4096 * 2304
 #: The same where the video is wanted: libav forgets the size of larger frames, which the message is about.
 _MAX_PROBED_VIDEO = 2 * MAX_PIXELS
+#: Bytes that libav reads at a time of an excerpt, of which the last seconds are not needed.
+_PART_BUFFER = 64 << 10
 #: Bytes of a source that is copied for ffmpeg although libav does not know it: music made of notes and samples, and the
 #: sound of games.
 MAX_UNKNOWN = 256 << 20
@@ -202,7 +204,7 @@ def extract_part(source: io.RawIOBase, target: IO[bytes], order: PartOrder) -> E
     import av.error
 
     try:
-        container = _open(source)
+        container = _open(source, buffer=_PART_BUFFER)
     except av.error.FFmpegError as error:
         return FaultReport(Fault.FORMAT, str(error))
     streams = container.streams.audio
@@ -574,14 +576,14 @@ def _copy_source(source: io.RawIOBase, target: IO[bytes]) -> None:
     target.flush()
 
 
-def _open(source: io.RawIOBase, max_pixels: int = _MAX_PROBED) -> "av.container.InputContainer":
+def _open(source: io.RawIOBase, max_pixels: int = _MAX_PROBED, buffer: int = BUFFER) -> "av.container.InputContainer":
     import av
     from av.container import InputContainer
 
     options = {"protocol_whitelist": "none", "max_pixels": str(max_pixels)}
     # Bytes that are not UTF-8 reach the parent as lone surrogates. It finds their code page (``functions.code_pages``):
     # the detector reads its models from files, which the sandbox forbids.
-    container = av.open(source, options=options, buffer_size=BUFFER, metadata_errors="surrogateescape")
+    container = av.open(source, options=options, buffer_size=buffer, metadata_errors="surrogateescape")
     if not isinstance(container, InputContainer):
         raise TypeError(container)
     return container

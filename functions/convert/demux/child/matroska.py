@@ -6,7 +6,9 @@ head of the file and clusters that follow each other form a valid file, from whi
 extracts its part of the track (``seek.recipe``).
 """
 
+import contextlib
 import io
+import itertools
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -107,10 +109,8 @@ class Segment:
         Raises:
             UnsupportedLayout: these are three quarters of the file or more.
         """
-        first = self.clusters[0].time
-        last = self.clusters[-1].time
-        start = next((cluster.offset for cluster in self.clusters if cluster.time >= first + _SHOWN), self.end)
-        end = max((cluster.offset for cluster in self.clusters if cluster.time <= last - _SHOWN), default=0)
+        start = self._shown(0)
+        end = self._shown_before_end()
         if end - start < self.end / 4:
             raise UnsupportedLayout
         return Hollow(self.source, start, end)
@@ -123,10 +123,32 @@ class Segment:
         return offset, (self.clusters[last].offset if last < len(self.clusters) else self.end) - offset
 
     def window(self, second: float) -> tuple[int, int]:
-        """Returns offset and size of the clusters from the cue before a second to the next cue."""
-        number = bisect_right(self.clusters, second * 1000, key=_time)
-        offset = self.clusters[max(number - 1, 0)].offset
-        return offset, (self.clusters[number].offset if number < len(self.clusters) else self.end) - offset
+        """Returns offset and size of some seconds of clusters from the cue before a second on."""
+        number = max(bisect_right(self.clusters, second * 1000, key=_time) - 1, 0)
+        offset = self.clusters[number].offset
+        return offset, self._shown(number) - offset
+
+    def _shown(self, number: int) -> int:
+        """Returns where the clusters from one of ``clusters`` on have shown enough."""
+        start = self.clusters[number]
+        following = itertools.chain(self._clusters_from(start.offset), self.clusters[number + 1 :])
+        return next((cluster.offset for cluster in following if cluster.time >= start.time + _SHOWN), self.end)
+
+    def _shown_before_end(self) -> int:
+        """Returns where the clusters begin that show enough of the end."""
+        last = self.clusters[-1].time
+        for end in (max(self.seconds * 1000, last), last):
+            before = [cluster for cluster in self.clusters if cluster.time <= end - _SHOWN] or self.clusters[:1]
+            final = [before[-1], *self._clusters_from(before[-1].offset)]
+            enough = [cluster.offset for cluster in final if cluster.time <= final[-1].time - _SHOWN]
+            if enough:
+                return enough[-1]
+        return before[-1].offset
+
+    def _clusters_from(self, offset: int) -> Iterator[Cluster]:
+        """Yields the clusters from an offset on, those without a cue too, as long as their sizes lead to the next."""
+        with contextlib.suppress(UnsupportedLayout):
+            yield from _walk(self.source, offset, self.end)
 
 
 def _time(cluster: Cluster) -> int:
@@ -137,13 +159,15 @@ class Hollow(PositionedFile):
     """A file with a Void element in place of everything between two offsets, which demuxers pass over.
 
     Attributes:
+        start: where the Void element starts.
+        end: where it ends.
         size: bytes of the file.
     """
 
     def __init__(self, source: io.RawIOBase, start: int, end: int) -> None:
         self._source = source
-        self._start = start
-        self._end = end
+        self.start = start
+        self.end = end
         self._void = _void(end - start)
         self.size = source.seek(0, io.SEEK_END)
         self._position = 0
@@ -152,11 +176,11 @@ class Hollow(PositionedFile):
         """Reads up to ``size`` bytes."""
         at = self._position
         size = self.size - at if size < 0 else size
-        if self._start <= at < self._end:
-            size = min(size, self._end - at)
-            data = self._void[at - self._start :][:size].ljust(size, b"\0")
+        if self.start <= at < self.end:
+            size = min(size, self.end - at)
+            data = self._void[at - self.start :][:size].ljust(size, b"\0")
         else:
-            size = min(size, self._start - at) if at < self._start else size
+            size = min(size, self.start - at) if at < self.start else size
             self._source.seek(at)
             data = self._source.read(size) or b""
         self._position += len(data)
