@@ -32,6 +32,13 @@ _KANA = re.compile("[\u3041-\u30ff]")
 _MIN_KANA = 5
 #: Letters beyond ASCII in a Baltic text, at least: a single one may as well be French or Portuguese.
 _MIN_BALTIC = 3
+#: A Vietnamese syllable without the marks of its vowels and tone; every word is one.
+_SYLLABLE = re.compile("(?:ngh|[gknpt]h|ch|ng|gi|tr|qu|[bcd\u0111ghklmnprstvx])?[aeiouy]{1,3}(?:ch|ng|nh|[cmnpt])?")
+#: The marks of a Vietnamese tone, and those of its vowels.
+_TONES = frozenset("\u0300\u0301\u0303\u0309\u0323")
+_VOWEL_MARKS = frozenset("\u0302\u0306\u031b")
+#: The marks that cp1258 has as letters of their own, where cp1252 has capital letters.
+_CAPITALS_AS_TONES = re.compile(r"[a-z\xe0-\xff][\xcc\xd2\xde]")
 #: Categories of characters that no tag has: control characters, private use, unassigned.
 _NO_TEXT = ("Cc", "Co", "Cn")
 #: Control characters in ISO 8859-1, letters in the code pages of Windows.
@@ -61,6 +68,9 @@ def decode_all(texts: Sequence[str], *, doubts_latin_1: bool = False) -> list[st
     likely = _CODE_PAGES if any(map(_CONTROLS.search, mislabeled)) else _NOT_LATIN
     for found, code_pages, default in ((escaped, _CODE_PAGES, "cp1252"), (mislabeled, likely, "latin-1")):
         if found:
+            if _are_vietnamese(found.values()):
+                decoded |= {text: unicodedata.normalize("NFC", data.decode("cp1258")) for text, data in found.items()}
+                continue
             code_page = _refined(_detect(found.values(), code_pages) or default, found.values())
             decoded |= {text: data.decode(code_page, "replace") for text, data in found.items()}
     return [decoded.get(text, text) for text in texts]
@@ -85,6 +95,29 @@ def _is_mislabeled(text: str) -> bool:
     letters = [letter for letter in text if letter.isalpha() or not letter.isascii()]
     ascii_letters = sum(letter.isascii() for letter in letters)
     return len(letters) - ascii_letters >= _MIN_LETTERS and ascii_letters <= _MAX_ASCII * len(letters)
+
+
+def _are_vietnamese(texts: Iterable[bytes]) -> bool:
+    """Returns whether texts are in cp1258, whose bytes are those of other languages: by the structure of all words."""
+    sample = b"\n".join(dict.fromkeys(texts))
+    try:
+        text = unicodedata.normalize("NFC", sample.decode("cp1258")).lower()
+    except UnicodeDecodeError:
+        return False
+    if any(unicodedata.category(letter) == "Mn" for letter in text):
+        return False  # a tone without a vowel
+    words = [unicodedata.normalize("NFD", word) for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
+    both = any(_VOWEL_MARKS.intersection(word) and _TONES.intersection(word) for word in words)
+    capitals = _CAPITALS_AS_TONES.search(sample.decode("latin-1"))
+    return (both or capitals is not None) and all(map(_is_syllable, words))
+
+
+def _is_syllable(word: str) -> bool:
+    """Returns whether a decomposed word has the vowels and the consonants of a Vietnamese syllable, and one tone."""
+    letters = "".join(letter for letter in word if unicodedata.category(letter) != "Mn")
+    marks = [letter for letter in word if unicodedata.category(letter) == "Mn"]
+    known = all(mark in _TONES or mark in _VOWEL_MARKS for mark in marks)
+    return known and sum(mark in _TONES for mark in marks) <= 1 and _SYLLABLE.fullmatch(letters) is not None
 
 
 def _detect(texts: Iterable[bytes], code_pages: Sequence[str]) -> str | None:

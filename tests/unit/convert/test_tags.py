@@ -2,6 +2,7 @@
 
 import io
 import struct
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,39 @@ def test_code_page_is_detected(language: str) -> None:
     code_page, *texts = LANGUAGES[language]
     found = code_pages.decode_all([text.encode(code_page).decode("utf-8", "surrogateescape") for text in texts])
     assert found == texts
+
+
+def in_cp1258(text: str) -> bytes:
+    """Encodes Vietnamese, as Windows does: most tones follow their vowels as characters of their own."""
+    data = b""
+    for letter in text:
+        base, *marks = unicodedata.normalize("NFD", letter)
+        tone = next((mark for mark in marks if mark in "\u0300\u0301\u0303\u0309\u0323"), "")
+        vowel = unicodedata.normalize("NFC", base + "".join(mark for mark in marks if mark != tone))
+        data += letter.encode("cp1258") if letter in "àáâèéêíóôùú" else (vowel + tone).encode("cp1258")
+    return data
+
+
+@pytest.mark.parametrize(
+    "texts", [("Nối vòng tay lớn", "Khánh Ly"), ("Hà Nội mùa vắng những cơn mưa",), ("Đời đá vàng",), ("Của ai",)]
+)
+def test_vietnamese_is_recognized_by_its_syllables(texts: tuple[str, ...]) -> None:
+    found = code_pages.decode_all([in_cp1258(text).decode("utf-8", "surrogateescape") for text in texts])
+    assert tuple(found) == texts
+
+
+@pytest.mark.parametrize(
+    ("code_page", "text"),
+    [
+        *(("cp1252", text) for text in ("Non può più", "Chão é pão", "Même été", "Nýr dagur", "Ça ira là", "PERÒ")),
+        *(("cp1250", text) for text in ("Kůň", "Sklizeň nový", "Pěvě")),
+        *(("cp1254", text) for text in ("YAŞ", "AŞKIN")),
+        *(("cp1257", text) for text in ("Viņš", "Eņģeļi")),
+    ],
+)
+def test_other_languages_are_not_taken_for_vietnamese(code_page: str, text: str) -> None:
+    data = text.encode(code_page)
+    assert code_pages.decode(data) != unicodedata.normalize("NFC", data.decode("cp1258"))
 
 
 @pytest.mark.parametrize(
