@@ -104,7 +104,7 @@ def in_cp1258(text: str) -> bytes:
     """Encodes Vietnamese, as Windows does: most tones follow their vowels as characters of their own."""
     data = b""
     for letter in text:
-        base, *marks = unicodedata.normalize("NFD", letter)
+        base, *marks = list(unicodedata.normalize("NFD", letter))
         tone = next((mark for mark in marks if mark in "\u0300\u0301\u0303\u0309\u0323"), "")
         vowel = unicodedata.normalize("NFC", base + "".join(mark for mark in marks if mark != tone))
         data += letter.encode("cp1258") if letter in "àáâèéêíóôùú" else (vowel + tone).encode("cp1258")
