@@ -262,8 +262,9 @@ def download(ids: tuple[str, ...], directory: Path | None, overwrite: bool) -> N
 
 
 def _download(server: "Server", id_: str, directory: Path, is_overwriting: bool, display: "Display") -> Path:
-    """Downloads the MP3 of a job; returns where it is."""
+    """Downloads the MP3 of a job unless its file is there; returns where it is."""
     from client.download import download as fetch
+    from client.download import size_of
     from functions.mp3.names import mp3_file_name
 
     job = server.json("GET", f"/jobs/{_job(id_)}")
@@ -271,6 +272,10 @@ def _download(server: "Server", id_: str, directory: Path, is_overwriting: bool,
         raise ClientError(job["error"] or "The job is not done yet: mp3burst jobs shows how far it is.")
     target = directory / mp3_file_name(job["filename"])
     if target.exists() and not is_overwriting:
+        # An earlier run that was interrupted has downloaded it.
+        if target.is_file() and target.stat().st_size == size_of(server, job["mp3"]):
+            display.end(id_, f"{target} is there")
+            return target
         raise ClientError(f"{target} exists: name another directory with -o, or replace it with --overwrite.")
     fetch(server, job["mp3"], target, lambda done, total: display.update(id_, "downloading", done, total))
     display.end(id_, str(target))

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
-from urllib.parse import quote
 
 import urllib3
 from urllib3 import BaseHTTPResponse
@@ -32,15 +31,14 @@ def download(server: Server, fid: str, target: Path, on_progress: Callable[[int,
     Raises:
         ClientError: it cannot be written, or the server has named it by something else than an id.
     """
-    if not (fid.isascii() and fid.isalnum()):
-        raise not_mp3burst(server.url)
+    path = _path(server, fid)
     retries = Retries()
     reached = -1
     while True:
         try:
             part = _part(fid, target.parent)
             try:
-                _continue(server, fid, part, on_progress).replace(target)
+                _continue(server, path, fid, part, on_progress).replace(target)
                 return
             except TryAgain as error:
                 part = _part(fid, target.parent)
@@ -53,20 +51,35 @@ def download(server: Server, fid: str, target: Path, on_progress: Callable[[int,
             raise ClientError(f"{target} cannot be written: {error.strerror}.") from error
 
 
+def size_of(server: Server, fid: str) -> int:
+    """Returns the bytes of an MP3.
+
+    Raises:
+        ClientError: the server has named it by something else than an id.
+    """
+    return _size(server, server.request("HEAD", _path(server, fid)))
+
+
+def _path(server: Server, fid: str) -> str:
+    if not (fid.isascii() and fid.isalnum()):
+        raise not_mp3burst(server.url)
+    return f"/download?fid={fid}"
+
+
 def _part(fid: str, directory: Path) -> Path:
     """Returns the file of the bytes so far, which need not exist. Its name has the ETag of the MP3 that they are of."""
     found = sorted(directory.glob(f".{fid}*.part"))
     return found[0] if found else directory / f".{fid}.part"
 
 
-def _continue(server: Server, fid: str, part: Path, on_progress: Callable[[int, int], None]) -> Path:
+def _continue(server: Server, path: str, fid: str, part: Path, on_progress: Callable[[int, int], None]) -> Path:
     """Downloads what is missing from a part; returns the complete file."""
     offset = part.stat().st_size if part.exists() else 0
     etag = part.name.removeprefix(".").removesuffix(".part")
     # If the tags were changed since, the server sends all of the MP3.
     headers = {"Range": f"bytes={offset}-", "If-Range": f'"{etag}"'} if offset else {}
     try:
-        response = server.request("GET", f"/download?fid={quote(fid)}", headers=headers, stream=True)
+        response = server.request("GET", path, headers=headers, stream=True)
     except RequestRefused as error:
         if error.code != 416:  # complete, but killed before it was renamed
             raise

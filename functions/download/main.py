@@ -40,6 +40,7 @@ from functions.http_endpoint import (
     take_share,
 )
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id, open_mp3
+from functions.mp3.names import mp3_name
 from functions.shares import Shares
 from functions.state.database import shared
 from functions.state.jobs import Job, JobNotFound, Jobs
@@ -257,7 +258,7 @@ def respond(request: Request, job: Job, mp3: Reader) -> Response:
     """Returns the response to a request for this MP3: 200, 206, 304 or 416 (RFC 9110)."""
     # Blobs never change, so their ids are a strong validator.
     etag = f'"{job.mp3}"' if job.tag is None else f'"{job.mp3}-{job.tag}"'
-    file = _File("MP3", mp3.stat.size, etag, mp3.stat.description.filename, "audio/mpeg")
+    file = _File("MP3", mp3.stat.size, etag, mp3_name(job.filename), "audio/mpeg")
     response = _respond(request, file, functools.partial(_chunks, mp3))
     if not response.direct_passthrough:
         mp3.__exit__(None, None, None)

@@ -168,7 +168,7 @@ SPLIT: Final = Operation(
     (Answer(201, "The parts, which are finished jobs of their own.", Split, headers=LIMITS),),
     description="The sound is neither encoded nor copied again, and the parts play without a gap: end to end, they are "
     "the samples of the MP3 that was split, which stays as it is. Splitting at the same places again makes no further "
-    "parts.",
+    "parts, and gives those that are there the titles of the request or of the chapters.",
     scope="upload",
     parameters=_JOB,
     body=Body({JSON: SplitRequest}),

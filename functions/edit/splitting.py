@@ -1,7 +1,7 @@
 """Splits finished MP3s into parts. Their sound stays where it is: a part has a head of its own, and shares the rest."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final, NamedTuple
@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from events.errors import Mp3burstError
 from events.schema import JobId
 from functions.auth.tokens import Identity
-from functions.edit import api
+from functions.edit import api, tagging
 from functions.edit.tagging import Tagging
 from functions.http_endpoint import Unprocessable
 from functions.media import BlobId, Description, Reader, open_mp3
@@ -17,7 +17,7 @@ from functions.mp3 import cut, tags
 from functions.mp3.chapters import Chapter, within
 from functions.mp3.crc import CRC32, append_zeros
 from functions.mp3.names import mp3_file_name
-from functions.state.jobs import Job
+from functions.state.jobs import Job, JobNotFound
 from functions.state.parts import NewPart, Parts, part_id
 
 #: Times that a split is made anew because another request was faster.
@@ -25,7 +25,10 @@ _TRIES: Final = 3
 #: Seconds of the shortest part.
 _SHORTEST: Final = 0.1
 _MISPLACED: Final = f"must be in order, within the MP3, and at least {_SHORTEST} seconds apart"
-_NO_CHAPTERS: Final = "says chapters, but the MP3 has fewer than two"
+_NO_CHAPTERS: Final = "says chapters, but fewer than two begin in the MP3 with sound between them"
+_TOO_LARGE: Final = "makes {} parts, each with a copy of the {:.1f} MB of tags: make fewer, or a smaller cover"
+#: Bytes of tags, covers above all, that one request copies: with all of them it ends in a tenth of its 60 s.
+_MAX_TAGS: Final = 256 << 20
 #: Characters of a title, and of the name of what was split, in the name of a part.
 _MAX_NAME: Final = 110
 
@@ -45,11 +48,21 @@ class Splitting:
 
 
 class _Wanted(NamedTuple):
-    """A part that is wanted, before it is cut."""
+    """A part that is wanted, before it is cut.
+
+    Attributes:
+        id: of its job.
+        range: its samples.
+        title: its title.
+        has_title: whether the request or a chapter says the title.
+        number: its place among the parts, from 1 on.
+        total: how many parts there are.
+    """
 
     id: JobId
     range: cut.Range
     title: str
+    has_title: bool
     number: int
     total: int
 
@@ -81,6 +94,7 @@ def split(job: str, identity: Identity, wanted: api.SplitRequest, deps: Splittin
         Unprocessable: the MP3 cannot be cut there.
         UnknownSound: the MP3 cannot be cut at all.
         QuotaFull: the tags of the parts do not fit into the user's quota.
+        TooManyParts: the sound has as many parts as it may have.
         SplitChanged: other requests are splitting it, too.
     """
     for _ in range(_TRIES):
@@ -91,7 +105,7 @@ def split(job: str, identity: Identity, wanted: api.SplitRequest, deps: Splittin
             known = deps.tagging.jobs.with_ids([part.id for part in parts])
             missing = [part for part in parts if part.id not in known]
             is_complete = not missing or _add(mp3, reader, identity, missing, deps)
-        if is_complete:
+        if is_complete and _rename(mp3.job, identity, parts, known, deps):
             known = deps.tagging.jobs.with_ids([part.id for part in parts])
             if len(known) == len(parts):
                 return api.Split([_shown(part, known[part.id], mp3.timeline.rate) for part in parts])
@@ -112,35 +126,46 @@ def _parts(mp3: _Mp3, wanted: api.SplitRequest) -> list[_Wanted]:
         Unprocessable: they are too short, not within the MP3, or not in order, or there are no chapters.
     """
     rate = mp3.timeline.rate
-    starts = [0, *(round(second * rate) for second in _seconds(mp3, wanted))]
+    chapters = _chapters(mp3)
+    if isinstance(wanted.at, str):
+        if len(chapters) < 2:
+            raise Unprocessable.naming({"at": _NO_CHAPTERS})
+        starts = [*chapters]
+    else:
+        starts = [0, *(round(second * rate) for second in wanted.at)]
     ends = [*starts[1:], mp3.timeline.length]
     if any(end - start < _SHORTEST * rate for start, end in zip(starts, ends, strict=True)):
         raise Unprocessable.naming({"at": _MISPLACED})
     if wanted.titles is not None and len(wanted.titles) != len(starts):
         raise Unprocessable.naming({"titles": f"must be {len(starts)}, one for each part"})
-    titles = {_start(chapter, rate): chapter.title for chapter in mp3.content.chapters}
+    if len(starts) * len(mp3.tag) > _MAX_TAGS:
+        raise Unprocessable.naming({"at": _TOO_LARGE.format(len(starts), len(mp3.tag) / 1e6)})
     parts = []
     for number, (start, end) in enumerate(zip(starts, ends, strict=True), 1):
-        title = wanted.titles[number - 1] if wanted.titles else titles.get(start, "")
-        if not title.strip():
-            title = f"{mp3.content.fields.get('title', '')} ({number})".strip()
+        asked = wanted.titles[number - 1] if wanted.titles else chapters.get(start, "")
+        title = asked if asked.strip() else f"{mp3.content.fields.get('title', '')} ({number})".strip()
         id_ = part_id(mp3.job.id, start, end)
-        parts.append(_Wanted(id_, cut.Range(start, end), title, number, len(starts)))
+        parts.append(_Wanted(id_, cut.Range(start, end), title, bool(asked.strip()), number, len(starts)))
     return parts
 
 
-def _start(chapter: Chapter, rate: int) -> int:
-    """Returns the first sample of a chapter; what is before it is no part if it is hardly anything."""
-    return round(chapter.start * rate) if chapter.start > _SHORTEST else 0
+def _chapters(mp3: _Mp3) -> dict[int, str]:
+    """Returns the titles of chapters by the first sample of the parts that they make, which begin with 0.
 
-
-def _seconds(mp3: _Mp3, wanted: api.SplitRequest) -> Sequence[float]:
-    if not isinstance(wanted.at, str):
-        return wanted.at
-    starts = sorted({chapter.start for chapter in mp3.content.chapters if chapter.start > _SHORTEST})
-    if not starts:
-        raise Unprocessable.naming({"at": _NO_CHAPTERS})
-    return starts
+    What is too short for a part belongs to the part after it, or at the end to the one before.
+    """
+    rate = mp3.timeline.rate
+    shortest = _SHORTEST * rate
+    last = 0
+    titles = {last: ""}
+    for chapter in mp3.content.chapters:
+        start = round(chapter.start * rate)
+        if start - last < shortest:
+            titles[last] = chapter.title.strip() or titles[last]
+        elif mp3.timeline.length - start >= shortest:
+            last = start
+            titles[last] = chapter.title
+    return titles
 
 
 def _add(mp3: _Mp3, reader: Reader, identity: Identity, wanted: Sequence[_Wanted], deps: Splitting) -> bool:
@@ -154,13 +179,14 @@ def _add(mp3: _Mp3, reader: Reader, identity: Identity, wanted: Sequence[_Wanted
         movable = reader.stat.size - (stored.sound_to - stored.sound_from)
         sound, shift = stored.sound, stored.sound_from - movable
     found = cut.cut(reader, mp3.timeline, [each.range for each in wanted], movable)
+    without_chapters = tags.change(mp3.tag, {}, [])  # reading 255 of them before a large cover takes half a second
     media = deps.tagging.media
     heads: list[BlobId] = []
     new = []
     is_recorded = False
     try:
         for each, part in zip(wanted, found, strict=True):
-            head = _tag(mp3, each) + part.head
+            head = _tag(mp3, each, without_chapters) + part.head
             name = _name(mp3.job, each)
             description = Description(mp3.job.owner, each.id, name, "audio/mpeg")
             grant = deps.tagging.quota.grow(identity, len(head), len(head))
@@ -179,18 +205,43 @@ def _add(mp3: _Mp3, reader: Reader, identity: Identity, wanted: Sequence[_Wanted
     return is_recorded
 
 
-def _tag(mp3: _Mp3, part: _Wanted) -> bytes:
+def _rename(
+    source: Job, identity: Identity, parts: Sequence[_Wanted], known: Mapping[JobId, Job], deps: Splitting
+) -> bool:
+    """Gives parts that were there the titles and numbers of this request, unless their names say them already.
+
+    What their owner has changed since the same request stays.
+
+    Returns:
+        False if one of them was deleted.
+    """
+    for part in parts:
+        if part.id not in known or not part.has_title or known[part.id].filename == _name(source, part):
+            continue
+        try:
+            tagging.change(part.id, identity, api.TagChange(title=part.title, track=_number(part)), deps.tagging)
+        except JobNotFound:
+            return False
+        deps.parts.rename(part.id, _name(source, part))
+    return True
+
+
+def _number(part: _Wanted) -> str:
+    return f"{part.number}/{part.total}"
+
+
+def _tag(mp3: _Mp3, part: _Wanted, without_chapters: bytes) -> bytes:
     """Returns the ID3 tag of a part: that of the MP3 with its own title, number and chapters."""
     rate = mp3.timeline.rate
     first, last = part.range
     inside = within(mp3.content.chapters, first / rate, (last - first) / rate)
     # Chapter times are rounded to milliseconds: of a neighbor, less than that may be left.
     chapters = [Chapter(*chapter) for chapter in inside if chapter.end - chapter.start > _SHORTEST]
-    fields = {"title": part.title, "track": f"{part.number}/{part.total}"}
+    fields = {"title": part.title, "track": _number(part)}
     title = mp3.content.fields.get("title", "")
     if "album" not in mp3.content.fields and title:
         fields["album"] = title
-    return tags.change(mp3.tag, fields, chapters if len(chapters) > 1 else [])
+    return tags.change(without_chapters, fields, chapters if len(chapters) > 1 else [])
 
 
 def _name(job: Job, part: _Wanted) -> str:

@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
+from events.errors import Mp3burstError
 from events.schema import JobId
 from functions.media import BlobId
 from functions.state import blobs as blob_records
@@ -13,6 +15,15 @@ from functions.state.blobs import BlobExpired
 from functions.state.database import Conflict, Database
 from functions.state.jobs import Job
 from functions.state.schema import blobs, jobs, now
+
+#: Parts that share one sound, those of parts included. Each is a row, and lists and downloads of its owner have it.
+MAX_PARTS: Final = 1000
+
+
+class TooManyParts(Mp3burstError):
+    """The sound of an MP3 has as many parts as it may have."""
+
+    status = 422
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,7 @@ class Parts:
 
         Raises:
             BlobExpired: storing the heads took too long.
+            TooManyParts: the sound would have more than ``MAX_PARTS``.
         """
         seen = select(jobs.c.id).where(jobs.c.id == source.id, jobs.c.mp3 == source.mp3).with_for_update()
         rows = [_row(source, number, part) for number, part in enumerate(parts)]
@@ -84,6 +96,11 @@ class Parts:
                 return False
             if connection.execute(share).rowcount != len(sounds):
                 return False
+            others = connection.scalar(select(func.count()).where(jobs.c.sound.in_(sounds))) or 0
+            if others + len(rows) > MAX_PARTS:
+                raise TooManyParts(
+                    f"This sound has {others} parts and may have {MAX_PARTS:,}: make fewer, or delete some before."
+                )
             connection.execute(insert(jobs).values(rows))
             for part in parts:
                 if not blob_records.retain(connection, part.head, part.head_size):
@@ -97,6 +114,11 @@ class Parts:
             heads = select(jobs.c.mp3).where(jobs.c.id.in_([part.id for part in parts]))
             found = self._database.read(lambda connection: {*connection.scalars(heads)})
             return found == {part.head for part in parts}
+
+    def rename(self, part: JobId, filename: str) -> None:
+        """Records another file name of a part, unless it was deleted."""
+        renamed = update(jobs).where(jobs.c.id == part).values(filename=filename[:255])
+        self._database.run(lambda connection: connection.execute(renamed))
 
 
 def _row(source: Job, number: int, part: NewPart) -> dict[str, object]:

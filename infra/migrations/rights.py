@@ -105,7 +105,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     "edit": {
         **_IDENTIFY,
         "users": "SELECT (deleted_at, id, role, token_version, username), UPDATE (created_at)",
-        "jobs": "SELECT, INSERT, UPDATE (mp3_crc32, mp3_size, sound_at, tag)",
+        "jobs": "SELECT, INSERT, UPDATE (filename, mp3_crc32, mp3_size, sound_at, tag)",
         "blobs": "SELECT, INSERT, UPDATE (expires_at, job, size), DELETE",
     },
     "convert": {

@@ -1,5 +1,6 @@
 """Parts of MP3s on every SQL database: recorded once, within the quota; their sound stays with the last of them."""
 
+import base64
 import io
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from functions.mp3.cut import read_timeline
 from functions.state.database import Database
 from functions.state.jobs import Job, JobNotFound, Jobs, Outcome
 from functions.state.overdue import Overdue
-from functions.state.parts import Parts
+from functions.state.parts import Parts, TooManyParts
 from functions.state.quota import Quota, QuotaFull, usage
 from functions.state.schema import blobs
 from tests.contract.test_jobs import at_once
@@ -219,6 +220,62 @@ def test_parts_must_make_sense(deps: Splitting, job: JobId) -> None:
         with pytest.raises(Unprocessable) as raised:
             splitting.split(job, ADA, wanted, deps)
         assert list(raised.value.fields) == [field]
+
+
+def test_chapters_too_close_for_a_part_are_one(deps: Splitting, job: JobId) -> None:
+    starts = [(0, "Jingle"), (0.04, "Intro"), (2, "Ad"), (2.05, ""), (2.09, "Talk"), (3.95, "End")]
+    chapters = [api.ChapterChange(start, title) for start, title in starts]
+    tagging.change(job, ADA, api.TagChange(chapters=chapters), deps.tagging)
+    parts = splitting.split(job, ADA, BY_CHAPTERS, deps).parts
+    assert [(part.start, part.filename) for part in parts] == [(0, "a - 1 Intro.mp3"), (2, "a - 2 Talk.mp3")]
+
+
+def test_splitting_again_gives_the_parts_other_titles_and_keeps_their_other_tags(deps: Splitting, job: JobId) -> None:
+    """A title that the owner has given a part stays until a split says another one than the split before."""
+    first, last = splitting.split(job, ADA, api.SplitRequest([1.0], ["One", "Two"]), deps).parts
+    tagging.change(last.job, ADA, api.TagChange(title="Mine", genre="Talk"), deps.tagging)
+    for again in (api.SplitRequest([1.0], ["One", "Two"]), api.SplitRequest([1.0], ["One", ""])):
+        assert [part.filename for part in splitting.split(job, ADA, again, deps).parts] == [
+            "a - 1 One.mp3",
+            "a - 2 Two.mp3",
+        ]
+    assert tagging.show(last.job, ADA, deps.tagging).title == "Mine"
+
+    parts = splitting.split(job, ADA, api.SplitRequest([0.5, 1.0], ["A", "B", "C"]), deps).parts
+
+    assert [part.filename for part in parts] == ["a - 1 A.mp3", "a - 2 B.mp3", "a - 3 C.mp3"]
+    assert (parts[2].job, parts[2].mp3) == (last.job, last.mp3)
+    shown = tagging.show(last.job, ADA, deps.tagging)
+    assert (shown.title, shown.track, shown.genre) == ("C", "3/3", "Talk")
+    assert get(deps, first.job).filename == "a - 1 One.mp3"
+
+
+def test_one_sound_has_a_limited_number_of_parts(
+    deps: Splitting, job: JobId, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also parts of parts count, and one that is deleted makes room."""
+    monkeypatch.setattr("functions.state.parts.MAX_PARTS", 4)
+    first, second = splitting.split(job, ADA, api.SplitRequest([2.0]), deps).parts
+    inner = splitting.split(second.job, ADA, api.SplitRequest([1.0]), deps).parts
+    before = retained(database)
+    with pytest.raises(TooManyParts, match="has 4 parts and may have 4"):
+        splitting.split(first.job, ADA, api.SplitRequest([1.0]), deps)
+    assert retained(database) == before
+    for part in inner:
+        deps.tagging.jobs.delete(part.job, ADA.user)
+    assert len(splitting.split(first.job, ADA, api.SplitRequest([1.0]), deps).parts) == 2
+
+
+def test_large_cover_is_copied_into_few_parts_only(
+    deps: Splitting, job: JobId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = b"\xff\xd8\xff" + bytes(100_000)
+    tagging.change(job, ADA, api.TagChange(cover=base64.b64encode(picture).decode()), deps.tagging)
+    monkeypatch.setattr(splitting, "_MAX_TAGS", 250_000)
+    with pytest.raises(Unprocessable, match="makes 3 parts, each with a copy"):
+        splitting.split(job, ADA, BY_CHAPTERS, deps)
+    parts = splitting.split(job, ADA, api.SplitRequest([2.0]), deps).parts
+    assert tags.read(content_of(deps, parts[1].job)[:110_000]).cover == picture
 
 
 def test_mp3_without_chapters_has_none_to_split_by(deps: Splitting, job: JobId) -> None:

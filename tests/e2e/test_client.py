@@ -174,9 +174,12 @@ def test_an_mp3_is_split_and_its_parts_are_downloaded(terminal: Terminal, me: Cl
     assert (first["mp3"], second["mp3"]) == ("a - 1 One.mp3", "a - 2 Two.mp3")
     for part in (first, second):
         assert (terminal.home / part["mp3"]).read_bytes() == me.download(me.job(part["job"])["mp3"]).body
+    (terminal.home / "a - 2 Two.mp3").write_bytes(b"of something else")
     _, err = terminal.mp3burst(*split, status=1)
-    assert f"{first['job']}: a - 1 One.mp3 exists" in err
+    assert "a - 1 One.mp3 is there" in err
     assert f"{second['job']}: a - 2 Two.mp3 exists" in err
+    (terminal.home / "a - 2 Two.mp3").unlink()
+    assert terminal.json(*split) == [first, second]
     _, err = terminal.mp3burst(*split, "--no-download")
     assert err == f"a - 1 One.mp3 is job {first['job']}\na - 2 Two.mp3 is job {second['job']}\n"
     assert len(me.jobs()["jobs"]) == 3

@@ -57,6 +57,20 @@ def test_killed_split_makes_all_parts_or_none(place: Path, tmp_path: Path) -> No
     assert seen == {1, 3}
 
     parts = prepare(done, place / "parts-for-split", split)
+
+    def rename(system: System) -> None:
+        splitting.split(job, ADA, SplitRequest([0.3], ["One", "Two"]), system.for_splitting())
+
+    for _, killed in kill_everywhere(parts, tmp_path / "rename", rename, "the writer's end"):
+        rename(killed)
+        assert sorted(each.filename for each in killed.for_status().page(OWNER, 3))[:2] == [
+            "a - 1 One.mp3",
+            "a - 2 Two.mp3",
+        ]
+        killed.let_days_pass()
+        killed.assert_tidy()
+        assert len(lengths(killed)) == 3
+
     for _, killed in kill_everywhere(parts, tmp_path / "all", delete_all):
         delete_all(killed)
         killed.let_days_pass()
