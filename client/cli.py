@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote
 
 import click
 from click.shell_completion import get_completion_class
@@ -16,6 +17,7 @@ from client.credentials import Credentials
 from client.errors import ClientError
 from events.errors import Mp3burstError
 from functions.options import HELP, Options, parse_time
+from functions.presets import BUILT_IN, PRESET, merge
 
 if TYPE_CHECKING:
     from client.display import Display
@@ -74,18 +76,45 @@ def _conversion_options(command: F) -> F:
             command = click.option(flag, name, is_flag=True, flag_value="true", default=None, help=text)(command)
         else:
             command = click.option(flag, name, metavar=name.upper(), help=text)(command)
-    return command
+    help_text = "Options of this preset, which mp3burst presets lists."
+    return click.option("--preset", metavar="NAME", help=help_text)(command)
 
 
 def _form(given: dict[str, str | None]) -> dict[str, str]:
-    """Returns the options that were given.
+    """Returns the options that were given, and the preset.
 
     Raises:
         BadOption: a value is invalid.
     """
     form = {name: value for name, value in given.items() if value is not None}
-    Options.from_form(form)
+    Options.from_form({name: value for name, value in form.items() if name != PRESET})
     return form
+
+
+def _expanded(form: dict[str, str], server: "Server | None") -> dict[str, str]:
+    """Returns options with those of their preset, which the client has to know: they say what may be left out.
+
+    Args:
+        form: the options that were given, and the preset.
+        server: which has the preset; None if there are only the built-in ones.
+
+    Raises:
+        ClientError: there is no such preset.
+        BadOption: the options are invalid together.
+    """
+    given = {name: value for name, value in form.items() if name != PRESET}
+    name = form.get(PRESET)
+    if not name:
+        return given
+    if server is not None:
+        options = server.json("GET", f"/presets/{quote(name, safe='')}")["options"]
+    elif name in BUILT_IN:
+        options = BUILT_IN[name]
+    else:
+        raise ClientError(f"There is no built-in preset {name}: use {', '.join(BUILT_IN)}.")
+    merged = merge(options, given)
+    Options.from_form(merged)
+    return merged
 
 
 @mp3burst.command()
@@ -182,9 +211,10 @@ def convert(
     form = _form(options)
     tasks = targets(files, directory, is_overwriting=overwrite or not wait)
     if local:
-        outcomes = convert_all(tasks, form, Display())
+        outcomes = convert_all(tasks, _expanded(form, None), Display())
     else:
         server = Credentials(os.environ).server()
+        form = _expanded(form, server)
         records = Records(os.environ, server.url)
         converter = Converter(server, records, form, Display(), is_awaited=wait, is_whole=whole)
         outcomes = converter.run(tasks)
@@ -209,7 +239,12 @@ def convert(
 @click.option("--whole", is_flag=True, help="Upload the pictures of videos, too; the MP3s are the same.")
 @_conversion_options
 def watch(
-    watched: Path, directory: Path | None, once: bool, interval: float, whole: bool, **options: str | None
+    watched: Path,
+    directory: Path | None,
+    once: bool,
+    interval: float,
+    whole: bool,
+    **options: str | None,
 ) -> None:
     """Converts every file that is put into DIRECTORY, until it is interrupted.
 
@@ -221,13 +256,48 @@ def watch(
     from client.records import Records
     from client.watch import Watch
 
-    form = _form(options)
     server = Credentials(os.environ).server()
+    form = _expanded(_form(options), server)
     records = Records(os.environ, server.url)
     display = Display()
     converter = Converter(server, records, form, display, is_whole=whole)
     output = (directory or watched).absolute()
     Watch(watched.absolute(), output, converter, records, display, form).run(interval, is_endless=not once)
+
+
+@mp3burst.group(invoke_without_command=True)
+@_json
+@click.pass_context
+def presets(context: click.Context, as_json: bool) -> None:
+    """Lists presets, options under one name for convert and watch; or saves and deletes yours."""
+    from client.display import printable
+
+    if context.invoked_subcommand is not None:
+        return
+    found = Credentials(os.environ).server().json("GET", "/presets")["presets"]
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for preset in found:
+        flags = " ".join(f"{name}={value}" for name, value in preset["options"].items())
+        click.echo(printable(f"{preset['name']:<16}  {preset['origin']:<6}  {flags}"))
+
+
+@presets.command("save")
+@click.argument("name")
+@_conversion_options
+def save_preset(name: str, **options: str | None) -> None:
+    """Saves options as your preset NAME, in place of the one of this name."""
+    server = Credentials(os.environ).server()
+    form = _expanded(_form(options), server)
+    server.json("PUT", f"/presets/{quote(name, safe='')}", {"options": form})
+
+
+@presets.command("rm")
+@click.argument("name")
+def delete_preset(name: str) -> None:
+    """Deletes your preset NAME."""
+    Credentials(os.environ).server().request("DELETE", f"/presets/{quote(name, safe='')}")
 
 
 @mp3burst.command()

@@ -19,13 +19,14 @@ from cryptography.hazmat.primitives.serialization import (
 from functions.convert.cpus import available_cpus
 from functions.convert.ffmpeg.binary import configured_ffmpeg
 from functions.convert.sandbox import setting
+from functions.presets import of_installation
 from functions.settings import BadSetting, number, switch
 from infra.migrations.rights import CONNECTION, RIGHTS, connection_of
 
 #: The variables of each ConfigMap and Secret. They exist if the operator sets them; some have a default.
 VARIABLES = {
     "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES "
-    "MAX_SECONDS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR OIDC_ISSUER OIDC_CLIENT_ID OIDC_CREATE_USERS "
+    "MAX_SECONDS PRESETS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR OIDC_ISSUER OIDC_CLIENT_ID OIDC_CREATE_USERS "
     "PROXY_LOGIN_HEADER PROXY_LOGIN_NETWORKS PROXY_LOGIN_CREATE_USERS API_KEYS TRUSTED_PROXIES WEBHOOK_NETWORKS "
     "WEBHOOK_PORTS WEBHOOK_NAT64 WEBHOOK_HANDSHAKE FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG SANDBOX "
     "TOKEN_PUBLIC_KEYS",
@@ -64,6 +65,7 @@ def check(environ: Mapping[str, str]) -> None:
     setting.is_on(environ)
     switch(environ, "CONFIRM_EMAIL", default=True)
     switch(environ, "OIDC_CREATE_USERS", default=True)
+    of_installation(environ)
     # Imported only if needed: most installations on one machine set neither.
     if environ.get("LINK_KEY"):
         from functions.auth.links import Links

@@ -41,6 +41,7 @@ CHILD_MAY_IMPORT = {
 CLIENT_MAY_IMPORT = (
     "events.errors",
     "functions.options",
+    "functions.presets",
     "functions.mp3.names",
     "functions.convert.__main__",
     "functions.convert.cpus",
@@ -60,7 +61,7 @@ LAYERS = (
         "functions.push",
         "functions.settings",
     ),
-    ("functions.mp3", "functions.security_log", "functions.shares"),
+    ("functions.mp3", "functions.presets", "functions.security_log", "functions.shares"),
     ("functions.media",),
     ("functions.state",),
     ("functions.auth",),

@@ -303,3 +303,75 @@ RESET: Final = Operation(
     query=ResetLink,
     body=Body({FORM: ResetForm}),
 )
+
+_Options = Annotated[
+    dict[str, str],
+    Meta(
+        max_length=50,
+        description="As in the form of POST /upload.",
+        examples=[{"bitrate": "96k", "mono": "true"}],
+    ),
+]
+_PRESET: Final = {"preset": "The name of the preset, percent-encoded."}
+_UNKNOWN: Final = {404: "There is no such preset."}
+
+
+class PresetOptions(Struct, frozen=True):
+    """The options of a preset."""
+
+    options: _Options
+
+
+class Preset(Struct, frozen=True, kw_only=True):
+    """Options under one name."""
+
+    name: Annotated[str, Meta(description="Names it in the field `preset` of an upload.")]
+    options: _Options
+    origin: Annotated[
+        Literal["user", "server"], Meta(description="`user` if it is the user's own, `server` if everyone has it.")
+    ]
+
+
+class PresetList(Struct, frozen=True):
+    """The presets that a user has."""
+
+    presets: list[Preset]
+
+
+LIST_PRESETS: Final = Operation(
+    "GET",
+    "/presets",
+    "List presets",
+    (Answer(200, "The user's own by name, then those that everyone has.", PresetList),),
+    scope="read",
+)
+SHOW_PRESET: Final = Operation(
+    "GET",
+    "/presets/{preset}",
+    "Show a preset",
+    (Answer(200, "The preset.", Preset),),
+    scope="read",
+    parameters=_PRESET,
+    problems=_UNKNOWN,
+)
+PUT_PRESET: Final = Operation(
+    "PUT",
+    "/presets/{preset}",
+    "Create or replace a preset",
+    (Answer(200, "The preset.", Preset),),
+    description="A preset of the user's own comes before one of the same name that everyone has. Jobs keep the options "
+    "that they were uploaded with.",
+    scope="upload",
+    parameters=_PRESET,
+    body=Body({JSON: PresetOptions}),
+    problems={409: "The user has as many presets as allowed.", 422: "The name or an option is invalid."},
+)
+DELETE_PRESET: Final = Operation(
+    "DELETE",
+    "/presets/{preset}",
+    "Delete a preset",
+    (Answer(204, "The preset is deleted; one of the same name that everyone has comes into its place."),),
+    scope="upload",
+    parameters=_PRESET,
+    problems={404: "The user has no such preset."},
+)

@@ -12,10 +12,12 @@ from functions.auth.profiles import Profiles
 from functions.auth.resets import Resets
 from functions.auth.sessions import EndedTokens, Sessions
 from functions.auth.throttle import Throttle
+from functions.presets import of_installation
 from functions.settings import switch
 from functions.state.database import Database, shared
 from functions.state.deleted_users import DeletedUsers
 from functions.state.outbox import Outbox
+from functions.state.presets import Presets
 from functions.state.quota import Quota
 
 
@@ -36,6 +38,7 @@ class Dependencies:
         resets: requests to reset a password.
         links: verifies the links that reset one.
         outbox: emits the events of mails.
+        presets: the presets of users.
         confirms: whether another address has to be confirmed.
     """
 
@@ -51,6 +54,7 @@ class Dependencies:
     resets: Resets
     links: Links
     outbox: Outbox
+    presets: Presets
     confirms: bool = True
 
 
@@ -75,5 +79,6 @@ def dependencies() -> Dependencies:
         resets=Resets(database),
         links=Links.from_environ(os.environ),
         outbox=Outbox(database, publisher(os.environ, "/mp3burst/account")),
+        presets=Presets(database, of_installation(os.environ)),
         confirms=switch(os.environ, "CONFIRM_EMAIL", default=True),
     )

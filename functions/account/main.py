@@ -1,4 +1,4 @@
-"""The account of the user who asks: profile, password, tokens, API keys, deletion; and forgotten passwords."""
+"""The account of the user who asks: profile, password, tokens, API keys, presets, deletion; and forgotten passwords."""
 
 import os
 from typing import Any
@@ -30,9 +30,12 @@ from functions.http_endpoint import (
     read_json,
     read_query,
 )
+from functions.options import BadOption
 from functions.pages import KEYS_FIELD, PASSWORD_FIELD, for_people, page
+from functions.presets import checked
 from functions.state.database import Conflict
 from functions.state.outbox import REQUEST_BUDGET
+from functions.state.presets import Preset
 from functions.state.quota import usage
 
 
@@ -44,7 +47,7 @@ class WrongPassword(NotAllowed):
 
 @functions_framework.http
 def account(request: Request) -> Response:
-    """Handles /me, /session, /sessions, /password-reset and /keys."""
+    """Handles /me, /session, /sessions, /password-reset, /keys and /presets."""
     return _ROUTES.answer(request)
 
 
@@ -330,6 +333,33 @@ def _key_fields(key: ApiKey) -> dict[str, Any]:
     }
 
 
+def _list_presets(request: Request) -> Response:
+    found = dependencies().presets.of(_identify(request).user)
+    return json_response(api.PresetList([_preset(preset) for preset in found]))
+
+
+def _show_preset(request: Request, preset: str) -> Response:
+    return json_response(_preset(dependencies().presets.get(preset, _identify(request).user)))
+
+
+def _put_preset(request: Request, preset: str) -> Response:
+    owner = _identify(request).user
+    try:
+        options = checked(read_json(request, api.PresetOptions).options)
+        return json_response(_preset(dependencies().presets.put(preset, options, owner)))
+    except BadOption as error:
+        raise Unprocessable(str(error), {error.field: str(error)}) from error
+
+
+def _delete_preset(request: Request, preset: str) -> Response:
+    dependencies().presets.delete(preset, _identify(request).user)
+    return Response(status=204)
+
+
+def _preset(preset: Preset) -> api.Preset:
+    return api.Preset(name=preset.name, options=dict(preset.options), origin=preset.origin)
+
+
 def _record(request: Request, identity: Identity, event: str, **details: object) -> None:
     security_log.record(event, user=identity.username, address=client_address(request, os.environ), **details)
 
@@ -350,5 +380,9 @@ _ROUTES = Routes(
         api.CREATE_KEY: _create_key,
         api.LIST_KEYS: _list_keys,
         api.DELETE_KEY: _delete_key,
+        api.LIST_PRESETS: _list_presets,
+        api.SHOW_PRESET: _show_preset,
+        api.PUT_PRESET: _put_preset,
+        api.DELETE_PRESET: _delete_preset,
     }
 )

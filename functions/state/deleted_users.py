@@ -22,6 +22,7 @@ from functions.state.schema import (
     jobs,
     mails,
     now,
+    presets,
     sessions,
     shared_links,
     users,
@@ -61,6 +62,7 @@ class DeletedUsers:
                 connection.execute(delete(ended_tokens).where(ended_tokens.c.owner == user))
                 connection.execute(delete(sessions).where(sessions.c.owner == user))
                 connection.execute(delete(external_logins).where(external_logins.c.owner == user))
+                connection.execute(delete(presets).where(presets.c.owner == user))
                 connection.execute(delete(feeds).where(feeds.c.owner == user))
                 connection.execute(delete(shared_links).where(shared_links.c.owner == user))
                 connection.execute(delete(mails).where(mails.c.owner == user))

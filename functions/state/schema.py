@@ -128,6 +128,16 @@ sessions = Table(
     **_OPTIONS,
 )
 
+#: The presets of users: ``options`` is a JSON object of texts, as in a form.
+presets = Table(
+    "presets",
+    metadata,
+    Column("owner", String(32), primary_key=True),
+    Column("name", String(60), primary_key=True),
+    Column("options", Text, nullable=False),
+    **_OPTIONS,
+)
+
 #: Accounts of identity providers, by the SHA-256 of the provider and its id for the account: for some collations, two
 #: ids are one.
 external_logins = Table(

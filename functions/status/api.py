@@ -45,7 +45,7 @@ class EstimateRequest(Struct, frozen=True):
 
     seconds: Annotated[float, Meta(gt=0, le=MAX_SECONDS, description="How long the video is.")]
     options: Annotated[
-        dict[str, str], Meta(max_length=50, description="The options, as in the form of POST /upload.")
+        dict[str, str], Meta(max_length=50, description="The options, and the preset, as in the form of POST /upload.")
     ] = field(default_factory=dict)
 
 

@@ -14,10 +14,12 @@ from flask import Request, Response
 from functions import security_log
 from functions.http_endpoint import Routes, client_address, identify, iso_time, json_response, read_json, read_query
 from functions.options import Options
+from functions.presets import of_installation
 from functions.push import pushed
 from functions.shares import Shares, TooManyRequests
 from functions.state.database import shared
 from functions.state.jobs import Job, Jobs
+from functions.state.presets import Presets
 from functions.state.schema import UserId
 from functions.state.watcher import JobWatcher
 from functions.status import api, events, stages
@@ -35,12 +37,14 @@ class Dependencies:
         watcher: watches jobs for all requests.
         shares: how many requests wait at once.
         streams: how many connections follow jobs at once, which take no threads.
+        presets: the presets of users.
     """
 
     jobs: Jobs
     watcher: JobWatcher
     shares: Shares
     streams: Shares
+    presets: Presets
 
 
 @functions_framework.http
@@ -91,8 +95,10 @@ def _delete(request: Request, job: str) -> Response:
 def _estimate(request: Request) -> Response:
     owner = _user(request)
     wanted = read_json(request, api.EstimateRequest)
-    jobs = dependencies().jobs.page(owner, MAX_JOBS)
-    return json_response(estimate(wanted.seconds, Options.from_form(wanted.options), jobs))
+    deps = dependencies()
+    jobs = deps.jobs.page(owner, MAX_JOBS)
+    options = Options.from_form(deps.presets.expand(wanted.options, owner))
+    return json_response(estimate(wanted.seconds, options, jobs))
 
 
 def listing(jobs: Jobs, owner: UserId, query: api.ListQuery) -> api.JobPage:
@@ -171,8 +177,15 @@ def _user(request: Request) -> UserId:
 @functools.cache
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
-    jobs = Jobs(shared(os.environ))
-    return Dependencies(jobs, JobWatcher(jobs), Shares.from_environ(os.environ), Shares.of_streams(os.environ))
+    database = shared(os.environ)
+    jobs = Jobs(database)
+    return Dependencies(
+        jobs,
+        JobWatcher(jobs),
+        Shares.from_environ(os.environ),
+        Shares.of_streams(os.environ),
+        Presets(database, of_installation(os.environ)),
+    )
 
 
 _ROUTES = Routes({api.LIST: _list, api.EVENTS: _events, api.SHOW: _get, api.DELETE: _delete, api.ESTIMATE: _estimate})

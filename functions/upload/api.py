@@ -67,6 +67,13 @@ class OptionFields(Struct, frozen=True, kw_only=True):
 class UploadFields(OptionFields, frozen=True, kw_only=True):
     """What an upload may say of itself beside its name."""
 
+    preset: Annotated[
+        str | None,
+        Meta(
+            description="The name of a preset of GET /presets: its options apply unless others are given.",
+            examples=["speech"],
+        ),
+    ] = None
     callback: Annotated[
         str | None,
         Meta(

@@ -16,12 +16,14 @@ from functions.media import Media, connect
 from functions.media.connect import min_free
 from functions.media.space import FreeSpace
 from functions.outgoing.addresses import Policy
+from functions.presets import of_installation
 from functions.settings import number
 from functions.shares import Shares
 from functions.state.blobs import Blobs
 from functions.state.database import shared
 from functions.state.jobs import Jobs
 from functions.state.outbox import Outbox
+from functions.state.presets import Presets
 from functions.state.quota import Quota
 from functions.upload.tus.uploads import HOURS, Uploads
 
@@ -46,6 +48,7 @@ class Dependencies:
     jobs: Jobs
     uploads: Uploads
     outbox: Outbox
+    presets: Presets
     max_bytes: int = MAX_BYTES
     quota: Quota = field(default_factory=Quota)
     space: FreeSpace = field(default_factory=lambda: FreeSpace(lambda: None))
@@ -81,6 +84,7 @@ def dependencies() -> Dependencies:
         jobs=Jobs(database),
         uploads=Uploads(database, number(os.environ, "UPLOAD_HOURS", HOURS, 0.25)),
         outbox=Outbox(database, publisher(os.environ, "/mp3burst/upload")),
+        presets=Presets(database, of_installation(os.environ)),
         max_bytes=int(number(os.environ, "MAX_UPLOAD_BYTES", MAX_BYTES, 1)),
         quota=Quota.from_environ(os.environ),
         space=FreeSpace(media.space, min_free(os.environ)),

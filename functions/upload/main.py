@@ -78,7 +78,9 @@ def create_job(
         ClientDisconnected, BadRequest: as described at ``multipart.read``.
     """
     callback = take_callback(form.fields, deps.callbacks)
-    parse_options(form.fields)  # Those before the file: a mistake in them is reported before 4 GB are received.
+    parse_options(
+        form.fields, deps.presets, identity.user
+    )  # Those before the file: a mistake in them is reported before 4 GB are received.
     new_id = new_job_id()
     description = Description(identity.user, new_id, form.filename, "application/octet-stream")
     grant = deps.quota.begin(identity, length or None, form.overhead, tell)
@@ -89,7 +91,7 @@ def create_job(
             video.write(chunk)
         checks.finish()
         callback = take_callback(form.fields, deps.callbacks) or callback
-        options = parse_options(form.fields)
+        options = parse_options(form.fields, deps.presets, identity.user)
     job = deps.jobs.add(NewJob(new_id, identity.user, video.blob, form.filename, options, key, video.size, callback))
     if job.id == new_id:
         deps.outbox.emit(VideoUploaded(job.id), REQUEST_BUDGET)

@@ -19,6 +19,8 @@ from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, Multip
 from functions import code_pages
 from functions.http_endpoint import BadRequest, Unprocessable
 from functions.options import BadOption, Options
+from functions.state.presets import Presets
+from functions.state.schema import UserId
 from functions.upload.sniff import UnsupportedMediaType
 
 #: Bytes that are read at a time.
@@ -277,13 +279,19 @@ def _is_in_names(character: str) -> bool:
     return character in _JOINERS or unicodedata.category(character) not in _NOT_IN_NAMES
 
 
-def parse_options(fields: Mapping[str, str]) -> Options:
+def parse_options(fields: Mapping[str, str], presets: Presets, owner: UserId) -> Options:
     """Returns the options that the fields ask for. Empty fields, which web forms send too, are ignored.
 
+    Args:
+        fields: the options, and a preset.
+        presets: the presets of users.
+        owner: who uploads.
+
     Raises:
-        Unprocessable: an option is unknown or its value is invalid.
+        Unprocessable: an option or the preset is unknown, or a value is invalid.
     """
     try:
-        return Options.from_form({name: value for name, value in fields.items() if value})
+        expanded = presets.expand(fields, owner)
+        return Options.from_form({name: value for name, value in expanded.items() if value})
     except BadOption as error:
         raise Unprocessable(str(error), {error.field: str(error)}) from error

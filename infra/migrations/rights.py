@@ -69,6 +69,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "external_logins": "SELECT (owner), DELETE",
         "shared_links": "SELECT (owner), DELETE",
         "feeds": "SELECT (owner), DELETE",
+        "presets": "SELECT, INSERT, DELETE",
         "jobs": "SELECT (id, mp3, owner, sound, state), UPDATE (due_at), DELETE",
         "pieces": "SELECT (job), DELETE",
         "mails": "SELECT (attempts, due_at, id, job, owner), INSERT, UPDATE (due_at), DELETE",
@@ -83,6 +84,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "jobs": "SELECT, INSERT, UPDATE (due_at)",
         "blobs": _WRITE_BLOBS,
         "uploads": "SELECT, INSERT, UPDATE, DELETE",
+        "presets": "SELECT",
     },
     "status": {
         **_IDENTIFY,
@@ -91,6 +93,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "mails": "SELECT (job), DELETE",
         "deliveries": "SELECT (job), DELETE",
         "blobs": "SELECT (id, job), UPDATE (expires_at)",
+        "presets": "SELECT",
     },
     "download": {
         **_IDENTIFY,

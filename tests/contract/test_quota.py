@@ -10,10 +10,12 @@ from events.schema import JobId
 from functions.auth.tokens import Identity
 from functions.media import Description, new_blob_id
 from functions.options import Options
+from functions.presets import BUILT_IN
 from functions.state.blobs import Blobs
 from functions.state.database import Database
 from functions.state.jobs import Jobs, Outcome
 from functions.state.outbox import Outbox
+from functions.state.presets import Presets
 from functions.state.quota import Quota, QuotaFull, TooManyJobs
 from functions.state.schema import UserId, blobs, now, uploads, users
 from functions.upload.dependencies import Dependencies
@@ -44,6 +46,7 @@ def deps(database: Database) -> Dependencies:
         jobs=Jobs(database),
         uploads=Uploads(database),
         outbox=Outbox(database, lambda _, __: None),
+        presets=Presets(database, BUILT_IN),
     )
 
 

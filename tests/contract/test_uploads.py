@@ -12,11 +12,13 @@ from sqlalchemy import Connection, event, func, select
 from functions.auth.tokens import Identity
 from functions.media import Checkpoint, StaleWriter
 from functions.options import Options
+from functions.presets import BUILT_IN
 from functions.state.blobs import Blobs
 from functions.state.database import Database
 from functions.state.jobs import Jobs
 from functions.state.leases import LeaseTerms
 from functions.state.outbox import Outbox
+from functions.state.presets import Presets
 from functions.state.schema import UserId, blobs, metadata
 from functions.upload.dependencies import Dependencies
 from functions.upload.tus.receive import Part, complete, discard, receive
@@ -36,7 +38,7 @@ SOUND = wave_bytes(0.5)
 def deps(database: Database) -> Dependencies:
     outbox = Outbox(database, lambda _, __: None)
     uploads = Uploads(database, terms=LeaseTerms(lease=2_000, renewal=500, due=2_500))
-    return Dependencies(memory_media(), Blobs(database), Jobs(database), uploads, outbox)
+    return Dependencies(memory_media(), Blobs(database), Jobs(database), uploads, outbox, Presets(database, BUILT_IN))
 
 
 def begin(deps: Dependencies) -> Upload:

@@ -185,6 +185,22 @@ def test_an_mp3_is_split_and_its_parts_are_downloaded(terminal: Terminal, me: Cl
     assert len(me.jobs()["jobs"]) == 3
 
 
+def test_presets_are_saved_used_and_deleted(terminal: Terminal, me: Client) -> None:
+    sound(terminal.home / "a.wav")
+    terminal.mp3burst("presets", "save", "My talks", "--preset", "speech", "--vbr", "9")
+
+    (done,) = terminal.json("convert", "a.wav", "--preset", "My talks", "--volume", "-3dB", "--no-wait")
+
+    assert me.job(done["job"])["options"] == {"vbr": 9, "mono": True, "normalize": True, "volume": -3.0}
+    out, _ = terminal.mp3burst("presets")
+    assert out.splitlines()[0].split() == ["My", "talks", "user", "mono=true", "normalize=true", "vbr=9"]
+    terminal.mp3burst("presets", "rm", "My talks")
+    _, err = terminal.mp3burst("convert", "a.wav", "--preset", "My talks", status=1)
+    assert err == "mp3burst: There is no such preset: GET /presets lists them.\n"
+    _, err = terminal.mp3burst("convert", "a.wav", "--preset", "My talks", "--local", status=1)
+    assert err.startswith("mp3burst: There is no built-in preset My talks: use standard, ")
+
+
 def test_a_cut_off_download_continues_with_changed_tags(terminal: Terminal, me: Client) -> None:
     """Bytes of other tags are downloaded again, those of the same are not: here they differ, and show in the MP3."""
     with sound(terminal.home / "a.wav").open("rb") as file:

@@ -42,7 +42,7 @@ checks.allow_header_conformance.enabled = false
 [[operations]]
 include-name = ["POST /files", "PATCH /files/{upload}", "POST /upload", "PATCH /jobs/{job}/tags",
     "POST /jobs/{job}/split", "POST /register", "PATCH /me", "POST /me/password", "POST /password-reset/new",
-    "POST /webhooks", "POST /keys", "POST /estimate"]
+    "POST /webhooks", "POST /keys", "POST /estimate", "PUT /presets/{preset}"]
 checks.positive_data_acceptance.enabled = false
 """
 #: Beside the values at each limit of the document, which have a phase of their own.

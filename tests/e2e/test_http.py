@@ -789,6 +789,32 @@ def test_mp3_is_split_into_jobs_of_their_own(owner: Client, me: Client) -> None:
         assert [several.read(name) for name in several.namelist()] == mp3s
 
 
+def test_preset_stands_for_its_options(me: Client, owner: Client) -> None:
+    path = "/presets/" + quote("My talks")
+    assert me.call("PUT", path, b'{"options": {"bitrate": "64k", "volume": "-3dB"}}', JSON).status == 200
+    assert me.call("PUT", path, b'{"options": {"bitrate": "64k", "mono": "true", "vbr": ""}}', JSON).status == 200
+    mine = {"name": "My talks", "options": {"bitrate": "64k", "mono": "true"}, "origin": "user"}
+    found = me.call("GET", "/presets").json()["presets"]
+    assert found[0] == mine
+    assert {"name": "best", "options": {"bitrate": "320k"}, "origin": "server"} in found
+    form = [field("preset", "My talks"), field("volume", "2"), file_part("a.wav", WAV)]
+    job = me.job(me.post_form(form).json()["job"])
+    assert job["options"] == {"bitrate": 64, "mono": True, "volume": 2.0}
+    wanted = {"seconds": 10, "options": {"preset": "My talks"}}
+    assert me.post_json("/estimate", wanted).json()["mp3_bytes"] == 80_000
+    for problem in (
+        owner.post_form([field("preset", "My talks"), file_part("a.wav", WAV)]).problem(422),
+        me.post_form([file_part("a.wav", WAV), field("preset", "My talk")]).problem(422),
+        owner.call("POST", "/estimate", json.dumps(wanted).encode(), JSON).problem(422),
+    ):
+        assert problem["detail"] == "There is no such preset: GET /presets lists them."
+    me.call("PUT", path, b'{"options": {"preset": "best"}}', JSON).problem(422)
+    me.call("PUT", "/presets/a%09b", b'{"options": {}}', JSON).problem(422)
+    assert me.call("DELETE", path).status == 204
+    me.call("GET", path).problem(404)
+    me.call("DELETE", path).problem(404)
+
+
 def test_link_downloads_an_mp3_without_a_login_until_it_is_deleted(owner: Client, me: Client) -> None:
     job = me.convert(BytesIO(WAV), "talk.wav")
     mp3 = me.download(job["mp3"]).body

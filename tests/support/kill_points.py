@@ -49,6 +49,7 @@ from functions.notify.transports import Mail, MailDir
 from functions.outgoing.addresses import Policy
 from functions.outgoing.handshake import Handshake
 from functions.outgoing.signatures import Signer
+from functions.presets import BUILT_IN
 from functions.register.main import Dependencies as RegisterDependencies
 from functions.state.blobs import Blobs
 from functions.state.database import Database
@@ -59,6 +60,7 @@ from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 from functions.state.parts import Parts
 from functions.state.pieces import Pieces
+from functions.state.presets import Presets
 from functions.state.quota import Quota
 from functions.state.schema import UserId, metadata, users
 from functions.state.tags import Tags
@@ -307,6 +309,7 @@ class System:
             jobs=Jobs(self.database),
             uploads=Uploads(self.database),
             outbox=self.outbox(self.publish),
+            presets=Presets(self.database, BUILT_IN),
         )
 
     @as_function("convert", "encode", "join")

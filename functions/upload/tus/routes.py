@@ -76,7 +76,7 @@ def _create(request: Request) -> Response:
     metadata = request.headers.get("Upload-Metadata", "")
     filename, fields = parse_metadata(metadata)
     take_callback(fields, deps.callbacks)  # the job takes it from the metadata once the file is complete
-    options = parse_options(fields)
+    options = parse_options(fields, deps.presets, identity.user)
     _check_length(length, deps)
     has_body = bool(request.content_length) or "chunked" in request.headers.get("Transfer-Encoding", "").lower()
     if has_body:

@@ -12,8 +12,7 @@ from werkzeug.test import EnvironBuilder
 
 from events.errors import Mp3burstError
 from functions.http_endpoint import BadRequest, Unprocessable
-from functions.options import Options
-from functions.upload.multipart import ClientDisconnected, Form, parse_options, read
+from functions.upload.multipart import ClientDisconnected, Form, read
 from functions.upload.sniff import UnsupportedMediaType
 from functions.upload.tus.headers import parse_metadata
 
@@ -110,7 +109,6 @@ def test_a_file_is_yielded_as_it_arrives() -> None:
 def test_query_parameters_and_form_fields_are_merged() -> None:
     form = read(request(field("track", "1") + file(b"x") + END, query="vbr=2&bitrate="))
     assert form.fields == {"vbr": "2", "bitrate": "", "track": "1"}
-    assert parse_options(form.fields) == Options(vbr=2, track=1)
 
 
 @pytest.mark.parametrize(

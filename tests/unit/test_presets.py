@@ -1,0 +1,42 @@
+"""The presets of an installation."""
+
+import json
+
+import pytest
+
+from functions.options import Options
+from functions.presets import BUILT_IN, of_installation
+from functions.settings import BadSetting
+
+
+def test_built_in_presets_are_valid() -> None:
+    for options in BUILT_IN.values():
+        assert Options.from_form(options) != Options()
+
+
+def test_installation_adds_replaces_and_removes() -> None:
+    added = {"podcast": {"bitrate": "96k", "volume": ""}, "best": {"vbr": "0"}, "smallest": None, "unknown": None}
+    assert of_installation({"PRESETS": json.dumps(added)}) == {
+        "standard": BUILT_IN["standard"],
+        "speech": BUILT_IN["speech"],
+        "music": BUILT_IN["music"],
+        "best": {"vbr": "0"},
+        "podcast": {"bitrate": "96k"},
+    }
+    assert of_installation({"PRESETS": ""}) == of_installation({}) == BUILT_IN
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "PRESETS is not JSON"),
+        ("[]", "PRESETS is not a JSON object"),
+        ('{"a/b": {}}', "PRESETS has the name 'a/b'"),
+        ('{"a": {"bitrate": 96}}', "PRESETS does not say the options of a as texts"),
+        ('{"a": {"bitrate": "97k"}}', "PRESETS has an invalid option in a: bitrate must be one of"),
+        ('{"a": {"preset": "b"}}', "PRESETS has an invalid option in a: Unknown option preset"),
+    ],
+)
+def test_invalid_setting_is_explained(text: str, message: str) -> None:
+    with pytest.raises(BadSetting, match=message):
+        of_installation({"PRESETS": text})
