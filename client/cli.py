@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -355,32 +356,39 @@ def _download(server: "Server", id_: str, directory: Path, is_overwriting: bool,
 @mp3burst.command()
 @click.argument("id_", metavar="JOB")
 @click.option("--at", "times", metavar="TIME", multiple=True, help="Cut at this time: 83.5 or 1:23.5; can be repeated.")
+@click.option(
+    "--silence",
+    metavar="SECONDS",
+    type=click.FloatRange(0.1),
+    help="Cut in the middle of each silence of at least so many seconds.",
+)
+@click.option(
+    "--below",
+    metavar="DECIBELS",
+    type=click.FloatRange(-120, 0),
+    default=-50.0,
+    show_default=True,
+    help="What counts as silence, relative to full scale.",
+)
 @click.option("--title", "titles", multiple=True, help="Title of a part, once for each part in order.")
 @_directory
 @click.option("--download/--no-download", default=True, help="Download the parts (the default).")
 @click.option("--overwrite", is_flag=True, help="Replace MP3s that exist.")
 @_json
-def split(
-    id_: str,
-    times: tuple[str, ...],
-    titles: tuple[str, ...],
-    directory: Path | None,
-    download: bool,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+def split(id_: str, directory: Path | None, download: bool, overwrite: bool, as_json: bool, **where: Any) -> None:
     """Splits the MP3 of JOB into parts, and downloads them.
 
-    It is cut where its chapters begin, or at the times of --at, without encoding it again. Each part is a job of its
-    own on the server; splitting at the same places again makes no further parts.
+    It is cut where its chapters begin, at the times of --at, or in its silences, without encoding it again. Each part
+    is a job of its own on the server; splitting at the same places again makes no further parts. For --silence the
+    command downloads the MP3 and decodes it with the ffmpeg of this machine.
     """
     from client.display import Display
 
     server = Credentials(os.environ).server()
-    wanted: dict[str, Any] = {"at": [parse_time("--at", time) for time in times] or "chapters"}
-    if titles:
-        wanted["titles"] = titles
-    parts = {part["job"]: part for part in server.json("POST", f"/jobs/{_job(id_)}/split", wanted)["parts"]}
+    wanted: dict[str, Any] = {"at": _places(server, _job(id_), **where)}
+    if where["titles"]:
+        wanted["titles"] = where["titles"]
+    parts = {part["job"]: part for part in server.json("POST", f"/jobs/{id_}/split", wanted)["parts"]}
     display = Display()
 
     def finish(job: str) -> None:
@@ -392,6 +400,35 @@ def split(
 
     with display.shown():
         _each(tuple(parts), finish)
+
+
+def _places(
+    server: "Server", job: str, times: tuple[str, ...], silence: float | None, below: float, **_: object
+) -> list[float] | str:
+    """Returns where to split the MP3 of a job, as the server takes it.
+
+    Raises:
+        ClientError: the MP3 has no silence between two sounds, or there are times, too.
+    """
+    if silence is None:
+        return [parse_time("--at", time) for time in times] or "chapters"
+    if times:
+        raise ClientError("--at and --silence exclude each other: use only one of them.")
+    from client.download import download as fetch
+    from client.silence import cuts
+
+    mp3 = server.json("GET", f"/jobs/{job}")["mp3"]
+    if mp3 is None:
+        raise ClientError("This job has no MP3 yet: mp3burst jobs shows how far it is.")
+    with TemporaryDirectory(prefix="mp3burst-") as folder:
+        whole = Path(folder, "whole.mp3")
+        fetch(server, mp3, whole, lambda _done, _total: None)
+        found = cuts(whole, silence, below)
+    if not found:
+        raise ClientError(
+            f"No silence of {silence:g} seconds is below {below:g} dB: choose fewer seconds, or a higher --below."
+        )
+    return found
 
 
 @mp3burst.command()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.client import PASSWORD, Client, wave_bytes
+from tests.support import clips
 from tests.support.paths import ROOT
 from tests.support.platform import Platform
 from tests.support.processes import wait_for
@@ -183,6 +184,19 @@ def test_an_mp3_is_split_and_its_parts_are_downloaded(terminal: Terminal, me: Cl
     _, err = terminal.mp3burst(*split, "--no-download")
     assert err == f"a - 1 One.mp3 is job {first['job']}\na - 2 Two.mp3 is job {second['job']}\n"
     assert len(me.jobs()["jobs"]) == 3
+
+
+def test_an_mp3_is_split_in_its_silence(terminal: Terminal, me: Client) -> None:
+    silent = "volume=0:enable='between(t,0.4,0.8)'"
+    clips.run("-f", "lavfi", "-i", "sine=duration=1.2", "-af", silent, terminal.home / "a.wav")
+    with (terminal.home / "a.wav").open("rb") as file:
+        job = me.convert(file, "a.wav")["job"]
+
+    first, second = terminal.json("split", job, "--silence", "0.3", "--no-download")
+
+    assert (first["start"], first["end"], second["end"]) == (0, pytest.approx(0.6, abs=0.02), 1.2)
+    _, err = terminal.mp3burst("split", job, "--silence", "0.5", "--below", "-30", status=1)
+    assert err.startswith("mp3burst: No silence of 0.5 seconds is below -30 dB")
 
 
 def test_presets_are_saved_used_and_deleted(terminal: Terminal, me: Client) -> None:
