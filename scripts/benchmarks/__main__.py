@@ -11,6 +11,7 @@ from pathlib import Path
 from scripts.benchmarks import (
     chart,
     convert,
+    edits,
     end_to_end,
     events,
     follow,
@@ -33,6 +34,8 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "upload": transfer.upload,
     "tus": transfer.tus,
     "download": transfer.download,
+    "edits": edits.edits,
+    "line": edits.line,
     "path": end_to_end.path,
     "fanout": end_to_end.fanout,
     "scale": scale.scale,

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from sqlalchemy import insert
 
+from events.schema import JobId
 from functions.auth.tokens import Signer
 from functions.media import BlobId, Description, connect
 from functions.options import Options
@@ -235,8 +236,8 @@ def store(bench: Bench, file: Path, as_mp3: bool = False, media: dict[str, str] 
     return target.blob
 
 
-def add_done_job(bench: Bench, mp3: BlobId) -> None:
-    """Adds a job that is done and has this MP3."""
+def add_done_job(bench: Bench, mp3: BlobId) -> JobId:
+    """Adds a job that is done and has this MP3, and returns its id."""
     database = Database(bench.database())
     jobs = Jobs(database)
     job = jobs.add(NewJob(new_job_id(), USER, mp3, "video.mp4", Options()))
@@ -244,3 +245,4 @@ def add_done_job(bench: Bench, mp3: BlobId) -> None:
     if lease is None or jobs.finish(lease, Outcome(mp3, 1.0, None)) is None:
         raise CannotMeasure("The job could not be added.")
     database.close()
+    return job.id
