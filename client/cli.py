@@ -204,21 +204,24 @@ def convert(
 
     If the command is interrupted, the same command continues where it was.
     """
-    from client.convert import Converter, targets
+    from client.convert import Converter, describe, targets
     from client.display import Display
     from client.local import convert_all
     from client.records import Records
 
     form = _form(options)
-    tasks = targets(files, directory, is_overwriting=overwrite or not wait)
-    if local:
-        outcomes = convert_all(tasks, _expanded(form, None), Display())
-    else:
+    display = Display()
+    tasks, outcomes = targets(files, directory, is_overwriting=overwrite or not wait)
+    for outcome in outcomes:
+        display.line(describe(outcome))
+    if tasks and local:
+        outcomes += convert_all(tasks, _expanded(form, None), display)
+    elif tasks:
         server = Credentials(os.environ).server()
         form = _expanded(form, server)
         records = Records(os.environ, server.url)
-        converter = Converter(server, records, form, Display(), is_awaited=wait, is_whole=whole)
-        outcomes = converter.run(tasks)
+        converter = Converter(server, records, form, display, is_awaited=wait, is_whole=whole)
+        outcomes += converter.run(tasks)
     if as_json:
         for outcome in outcomes:
             click.echo(json.dumps(dataclasses.asdict(outcome)))

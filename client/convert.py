@@ -235,22 +235,30 @@ def fingerprint(view: View, metadata: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
-def targets(videos: Iterable[Path], directory: Path | None, *, is_overwriting: bool) -> list[Task]:
+def targets(
+    videos: Iterable[Path], directory: Path | None, *, is_overwriting: bool
+) -> tuple[list[Task], list[Outcome]]:
     """Returns the tasks for some videos: each MP3 is in the directory, or beside its video.
 
+    Returns:
+        The tasks, and what became of the videos whose MP3s exist, perhaps since a run that was interrupted.
+
     Raises:
-        ClientError: two MP3s would be the same file, or one exists.
+        ClientError: two MP3s would be the same file.
     """
     tasks: dict[Path, Task] = {}
+    failed = []
     for video in videos:
         target = (video.parent if directory is None else directory) / mp3_of(video.stem)
         same = tasks.get(target)
         if same is not None:
             raise ClientError(f"{same.video} and {video} would both become {target}: convert them one by one with -o.")
         if target.exists() and (not is_overwriting or target.samefile(video)):
-            raise ClientError(f"{target} exists: name another directory with -o, or replace it with --overwrite.")
+            error = f"{target} exists: name another directory with -o, or replace it with --overwrite."
+            failed.append(Outcome(file=str(video), status="failed", error=error))
+            continue
         tasks[target] = Task(video, target)
-    return list(tasks.values())
+    return list(tasks.values()), failed
 
 
 def mp3_of(stem: str, suffix: str = "") -> str:

@@ -107,8 +107,11 @@ def test_options_reach_the_job_and_a_second_run_replaces_nothing(terminal: Termi
 
     assert done["mp3"] == "out/a.mp3"
     assert me.job(done["job"])["options"] == {"volume": -3.0, "mono": True, "fade_in": 0.5}
-    assert err == ("mp3burst: out/a.mp3 exists: name another directory with -o, or replace it with --overwrite.\n")
+    assert err == ("a.wav: out/a.mp3 exists: name another directory with -o, or replace it with --overwrite.\n")
     assert len(me.jobs()["jobs"]) == 1
+    sound(terminal.home / "b.wav", 0.5)
+    exists, done = terminal.json(*convert, "b.wav", status=1)
+    assert ((exists["file"], exists["status"]), done["mp3"]) == (("a.wav", "failed"), "out/b.mp3")
     _, err = terminal.mp3burst("convert", "a.wav", "--bitrate", "17", "-o", "out", "--overwrite", status=1)
     assert "bitrate must be one of 64k" in err
 

@@ -137,7 +137,7 @@ def test_address_that_is_no_proxy_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 def test_long_name_of_a_video_is_shortened_for_its_mp3(tmp_path: Path) -> None:
     for name, stem in (("x" * 252, "x" * 251), ("\u8b1b" * 84, "\u8b1b" * 83), ("short", "short")):
-        (task,) = targets([tmp_path / f"{name}.ts"], None, is_overwriting=False)
+        (task,), _ = targets([tmp_path / f"{name}.ts"], None, is_overwriting=False)
         assert task.target.name == f"{stem}.mp3"
     assert mp3_of("x" * 250, " (2)") == "x" * 247 + " (2).mp3"
 
