@@ -45,7 +45,7 @@ end();
 """,
         folder,
     )
-    assert sent == ["GET /jobs of ann: 200", "DELETE /jobs/a of ann: 204", "DELETE /session of ann: 204", "b"]
+    assert sent == ["GET /jobs?limit=50 of ann: 200", "DELETE /jobs/a of ann: 204", "DELETE /session of ann: 204", "b"]
 
 
 def test_logout_that_fails_is_said(folder: Path) -> None:
