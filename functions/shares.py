@@ -84,9 +84,10 @@ class Shares:
 
     @classmethod
     def of_logins(cls, environ: Mapping[str, str]) -> Self:
-        """Returns those of logins that wait for an identity provider: half of ``THREADS``, also for one network.
+        """Returns those of logins that wait for an identity provider: half of ``THREADS``.
 
-        Nobody is known before such a login, and while a provider does not respond, nobody can log in with it.
+        Nobody is known before such a login, so the provider counts as the user. A provider that does not respond
+        leaves a quarter of these places to the others, and a network leaves half of them.
 
         Args:
             environ: ``THREADS``.
@@ -95,8 +96,9 @@ class Shares:
             BadSetting: it is invalid.
         """
         threads = int(number(environ, "THREADS", 8, 1))
-        share = max(1, threads // 2)
-        return cls(share, share, share, name="logins", until="in a few seconds")
+        total = max(1, threads // 2)
+        per_provider = max(1, total * 3 // 4)
+        return cls(total, per_provider, max(1, total // 2), name="logins", until="in a few seconds")
 
     def take(self, user: str, address: str) -> Callable[[], None]:
         """Counts a request; the returned function ends it and may be called more than once.

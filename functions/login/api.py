@@ -70,6 +70,21 @@ KEYS: Final = Operation(
 )
 
 
+class OfferedProvider(Struct, frozen=True):
+    """An identity provider that users can log in with."""
+
+    name: Annotated[str, Meta(description="Its name in the installation's settings; empty for that of `OIDC_ISSUER`.")]
+    title: Annotated[str | None, Meta(description="What users call it; null if the settings have no title.")]
+    path: Annotated[str, Meta(description="Where a browser begins a login with it.", examples=["/sso/google"])]
+
+
+class OfferedLogins(Struct, frozen=True):
+    """How users can log in without a password."""
+
+    providers: list[OfferedProvider]
+    proxy: Annotated[bool, Meta(description="Whether a proxy in front logs users in, at `/sso/proxy`.")]
+
+
 class SsoQuery(Struct, frozen=True):
     """The query of GET /sso."""
 
@@ -144,6 +159,13 @@ END_SSO: Final = Operation(
     access="anyone",
     query=SsoAnswer,
     problems=_NO_PROVIDER,
+)
+LIST_PROVIDERS: Final = Operation(
+    "GET",
+    "/sso/providers",
+    "List the identity providers",
+    (Answer(200, "Those that users can log in with; it may be cached for a minute.", OfferedLogins),),
+    access="anyone",
 )
 BEGIN_NAMED_SSO: Final = Operation(
     "GET",

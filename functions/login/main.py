@@ -118,6 +118,7 @@ _ROUTES = Routes(
         api.KEYS: _keys,
         api.BEGIN_SSO: _sso(sso.begin),
         api.END_SSO: _sso(sso.end),
+        api.LIST_PROVIDERS: lambda request: sso.offered(request, sso_dependencies()),
         api.BEGIN_NAMED_SSO: _sso(sso.begin),
         api.END_NAMED_SSO: _sso(sso.end),
         api.PROXY_SSO: _sso(sso.by_proxy),

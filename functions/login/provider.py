@@ -24,7 +24,7 @@ from functions.settings import BadSetting, required, switch
 
 #: The names that providers may have in paths, and those that are other paths.
 _NAME: Final = re.compile("[a-z0-9][a-z0-9-]{0,31}")
-_PATHS: Final = ("callback", "link", "proxy")
+_PATHS: Final = ("callback", "link", "providers", "proxy")
 #: Seconds for one request to the provider, and for which its metadata and keys are used.
 _TIMEOUT: Final = 10
 _MAX_AGE: Final = 3600.0
@@ -285,6 +285,11 @@ class Providers:
     def choice(self) -> list[Provider]:
         """Returns those that users may choose from."""
         return list(self._named.values())
+
+    def by_name(self) -> dict[str, Provider]:
+        """Returns all providers by their names, that of OIDC_ISSUER first, under the empty name."""
+        default = {} if self._default is None else {"": self._default}
+        return {**default, **self._named}
 
 
 def _configured(text: str) -> dict[str, NamedProvider]:

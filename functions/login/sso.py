@@ -31,7 +31,7 @@ from functions.auth.sessions import (
 )
 from functions.auth.throttle import Throttle, TooManyFailures
 from functions.auth.tokens import NotAuthenticated, Signer, Verifier
-from functions.http_endpoint import JSON_LIMIT, client_address, read_query, tell_wait
+from functions.http_endpoint import JSON_LIMIT, client_address, json_response, read_query, tell_wait
 from functions.login import api
 from functions.login.provider import Begun, LoginExpired, LoginRefused, Provider, Providers
 from functions.login.proxy import PROVIDER, NoProxyLogin, ProxyLogin
@@ -72,8 +72,8 @@ class Dependencies:
         signer: signs tokens and tickets.
         sessions: the logins of users.
         verifier: verifies tickets.
-        shares: limits how many requests call the provider at once, so that one that does not respond leaves threads
-            to all other logins.
+        shares: limits how many requests call a provider at once, and how many of one network, so that a provider that
+            does not respond leaves threads to all other logins.
     """
 
     providers: Providers
@@ -96,10 +96,19 @@ def begin(request: Request, deps: Dependencies, provider: str = "") -> Response:
         return choice_page("Log in", "Choose with what:", {f"{each.path}{query}": each.title for each in several})
     found = _required(found)
     begun = Begun.new()
-    with _share(request, deps):
+    with _share(request, found, deps):
         headers = {"Location": found.address_for(begun)}
     content = {**asdict(begun), "path": found.path, "to": to}
     return _with_ticket(Response(status=302, headers=headers), deps, _BEGUN, content)
+
+
+def offered(_: Request, deps: Dependencies) -> Response:
+    """Lists how users can log in without a password; no provider is called."""
+    found = [
+        api.OfferedProvider(name, each.title or None, each.path) for name, each in deps.providers.by_name().items()
+    ]
+    headers = {"Cache-Control": "public, max-age=60"}
+    return json_response(api.OfferedLogins(found, deps.proxy is not None), headers=headers)
 
 
 def end(request: Request, deps: Dependencies, provider: str = "") -> Response:
@@ -117,7 +126,7 @@ def end(request: Request, deps: Dependencies, provider: str = "") -> Response:
         raise LoginExpired
     if answer.error or (answer.iss and answer.iss != found.issuer):
         raise LoginRefused("The identity provider has refused the login: begin again, or ask who runs it.", "provider")
-    with _share(request, deps):
+    with _share(request, found, deps):
         person = found.person(answer.code, begun)
     return _log_in(request, person, to, deps, creates=found.creates)
 
@@ -209,13 +218,13 @@ def _required(provider: Provider | None) -> Provider:
 
 
 @contextlib.contextmanager
-def _share(request: Request, deps: Dependencies) -> Iterator[None]:
+def _share(request: Request, provider: Provider, deps: Dependencies) -> Iterator[None]:
     """Counts a call to the provider.
 
     Raises:
         TooManyRequests: too many are in progress.
     """
-    end = deps.shares.take("", client_address(request, os.environ))
+    end = deps.shares.take(provider.path, client_address(request, os.environ))
     try:
         yield
     finally:

@@ -95,6 +95,17 @@ def browser(own_platform: Platform) -> Browser:
     return Browser(own_platform.url)
 
 
+def test_ways_to_log_in_are_listed(own_platform: Platform, platform: Platform) -> None:
+    offered = Client(own_platform.url).call("GET", "/sso/providers").json()
+    assert [(each["name"], each["title"], each["path"]) for each in offered["providers"]] == [
+        ("", None, "/sso"),
+        ("other", "Another", "/sso/other"),
+        ("closed", "Another", "/sso/closed"),
+    ]
+    assert offered["proxy"] is True
+    assert Client(platform.url).call("GET", "/sso/providers").json() == {"providers": [], "proxy": False}
+
+
 def test_first_login_creates_an_account_and_later_ones_find_it(browser: Browser, provider: IdentityProvider) -> None:
     provider.put("1", email="ann@example.org", email_verified=True, name="Ann")
     page = browser.log_in(provider, "1", to="/jobs?limit=1")

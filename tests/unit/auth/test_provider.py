@@ -171,6 +171,14 @@ def test_one_of_several_providers_is_chosen(issuer: Issuer, login: Call, monkeyp
     text = page.get_data(as_text=True)
     assert '<a href="/sso/google?to=%2Fjobs%3Flimit%3D1">Google &lt;&amp;&gt;</a>' in text
     assert '<a href="/sso/work?to=%2Fjobs%3Flimit%3D1">work</a>' in text
+    listed = replace(login, path="/sso/providers").send()
+    assert listed.get_json() == {
+        "providers": [
+            {"name": "google", "title": "Google <&>", "path": "/sso/google"},
+            {"name": "work", "title": "work", "path": "/sso/work"},
+        ],
+        "proxy": False,
+    }
     sent = replace(login, path="/sso/work").send()
     query = parse_qs(urlsplit(sent.headers["Location"]).query)
     assert query["redirect_uri"] == ["http://localhost/sso/work/callback"]
@@ -215,6 +223,7 @@ def test_login_that_was_begun_before_an_update_ends_after_it(issuer: Issuer, log
         {"google": {"issuer": "http://a.example", "client_id": "a"}},
         {"google": {"issuer": "https://a.example", "client_id": "a", "secret": "x"}},
         {"callback": {"issuer": "https://a.example", "client_id": "a"}},
+        {"providers": {"issuer": "https://a.example", "client_id": "a"}},
         {"Google": {"issuer": "https://a.example", "client_id": "a"}},
         {"a/b": {"issuer": "https://a.example", "client_id": "a"}},
     ],
@@ -226,7 +235,9 @@ def test_invalid_providers_are_named_at_the_start(providers: object) -> None:
         config.check({"SANDBOX": "off", "OIDC_PROVIDERS": text})
 
 
-def test_provider_that_does_not_respond_leaves_threads_to_other_logins(login: Call, issuer: Issuer) -> None:
+def test_provider_that_does_not_respond_leaves_threads_and_places_to_others(
+    login: Call, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = threading.Semaphore(0)
     goes_on = threading.Event()
 
@@ -235,16 +246,23 @@ def test_provider_that_does_not_respond_leaves_threads_to_other_logins(login: Ca
         goes_on.wait(60)
 
     issuer.before = hang
-    with ThreadPoolExecutor() as pool:
-        waiting = [pool.submit(login.send) for _ in range(4)]
+    monkeypatch.setenv("TRUSTED_PROXIES", "127.0.0.1")
+    with Issuer() as responsive, ThreadPoolExecutor() as pool:
+        other = {"other": {"issuer": responsive.url, "client_id": "mp3burst"}}
+        monkeypatch.setenv("OIDC_PROVIDERS", json.dumps(other))
+        main.sso_dependencies.cache_clear()
+        waiting = [pool.submit(login.having(X_Forwarded_For=f"192.0.2.{n // 2}").send) for n in range(3)]
         try:
             assert all(asked.acquire(timeout=60) for _ in waiting)
             refused = login.having(X_Forwarded_For="198.51.100.1").send()
             assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
             assert "Too many logins at once: try again in a few seconds." in refused.get_data(as_text=True)
+            to_other = replace(login, path="/sso/other")
+            assert to_other.having(X_Forwarded_For="192.0.2.0").send().status_code == 429, "this network has its share"
+            assert to_other.having(X_Forwarded_For="198.51.100.1").send().status_code == 302
         finally:
             goes_on.set()
-        assert [each.result().status_code for each in waiting] == [302] * 4
+        assert [each.result().status_code for each in waiting] == [302] * 3
     assert login.send().status_code == 302
 
 

@@ -62,6 +62,12 @@ export interface Account {
   usage: { bytes: number; bytes_limit: number | null; jobs: number; jobs_limit: number | null };
 }
 
+/** Where users log in without a password. */
+export interface Provider {
+  path: string;
+  title: string | null;
+}
+
 export interface Session {
   id: string;
   created: string;
@@ -168,10 +174,10 @@ export function register(username: string, password: string): Promise<void> {
   return call<void>("POST", "/register", { body: { name, username, password } });
 }
 
-/** Returns whether users can log in with an identity provider: whether /sso leads to one, or to a choice of several. */
-export async function hasProvider(): Promise<boolean> {
-  const response = await fetch("/sso?to=/", { redirect: "manual" }).catch(() => null);
-  return response?.type === "opaqueredirect" || response?.ok === true;
+/** Returns the identity providers that users can log in with, and a proxy in front as one without a title. */
+export async function getProviders(): Promise<Provider[]> {
+  const { providers, proxy } = await call<{ providers: Provider[]; proxy: boolean }>("GET", "/sso/providers");
+  return proxy ? [...providers, { path: "/sso/proxy", title: null }] : providers;
 }
 
 export const mp3Address = (mp3: string) => `/download?fid=${encodeURIComponent(mp3)}`;

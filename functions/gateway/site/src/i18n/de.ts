@@ -44,6 +44,7 @@ export const de: Strings = {
   forgot: "Passwort vergessen?",
   resetSent: "Falls es dieses Konto gibt, ist eine E-Mail mit einem Link unterwegs.",
   withProvider: "Mit deiner Organisation anmelden",
+  withNamedProvider: (title) => `Mit ${title} anmelden`,
   pleaseWait: "Einen Moment …",
 
   inProgress: "In Arbeit",

@@ -53,6 +53,7 @@ export const en = {
   forgot: "Forgot the password?",
   resetSent: "If there is such a user, an email with a link is on its way.",
   withProvider: "Log in with your organization",
+  withNamedProvider: (title: string) => `Log in with ${title}`,
   pleaseWait: "One moment …",
 
   // What is in progress

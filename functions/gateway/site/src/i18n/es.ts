@@ -42,6 +42,7 @@ export const es: Strings = {
   forgot: "¿Has olvidado la contraseña?",
   resetSent: "Si el usuario existe, recibirá un correo con un enlace.",
   withProvider: "Iniciar sesión con tu organización",
+  withNamedProvider: (title) => `Iniciar sesión con ${title}`,
   pleaseWait: "Un momento…",
 
   inProgress: "En curso",

@@ -17,11 +17,14 @@ export function Login() {
   const password = useSignal("");
   const problem = useSignal("");
   const isBusy = useSignal(false);
-  const hasProvider = useSignal(false);
+  const providers = useSignal<api.Provider[]>([]);
   const form = useRef<HTMLFormElement>(null);
   useEffect(() => {
     if (wantsLogin.peek()) form.current?.querySelector("input")?.focus();
-    void api.hasProvider().then((has) => (hasProvider.value = has));
+    api.getProviders().then(
+      (found) => (providers.value = found),
+      () => undefined, // the form needs none
+    );
   }, []);
 
   const submit = async (event: Event) => {
@@ -103,11 +106,11 @@ export function Login() {
             </button>
           )}
         </div>
-        {hasProvider.value && (
-          <a class="button large" href="/sso?to=/">
-            {s.withProvider}
+        {providers.value.map(({ path, title }) => (
+          <a key={path} class="button large" href={`${path}?to=/`}>
+            {title === null ? s.withProvider : s.withNamedProvider(title)}
           </a>
-        )}
+        ))}
       </form>
     </section>
   );
