@@ -1,7 +1,8 @@
 """Users whom an identity provider, or a proxy in front, logs in: which account there is which user here.
 
-The provider and its own id for the account say who it is. An email address does not: whoever gets an address later must
-not get the account of whoever had it before.
+The provider and its own id for the account say who it is. Of an identity provider an email address does not: whoever
+gets an address later must not get the account of whoever had it before. A proxy has no other id than the address that
+it sends, so whoever gets the address there logs in as the user who had it.
 """
 
 import hashlib
@@ -40,9 +41,9 @@ class Person:
     """Somebody whom a provider has authenticated.
 
     Attributes:
-        provider: the provider: the issuer of its tokens.
-        subject: its id for the account.
-        email: the address, which the provider has verified.
+        provider: the issuer of the identity provider's tokens, or the word that stands for the proxy.
+        subject: the provider's id for the account, or the address that the proxy has sent, in lower case.
+        email: the address, which the provider has verified or the proxy has sent.
         name: the name for mails.
     """
 

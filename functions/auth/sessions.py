@@ -39,6 +39,9 @@ _MAX_AGENT: Final = 200
 _MAX_NETWORK: Final = 45
 _ID: Final = re.compile("[0-9a-f]{32}")
 _DAY: Final = 86_400_000  # milliseconds
+#: Milliseconds for which an ended token is remembered beyond its expiry: by how much the clocks of the function that
+#: signed it, of those that verify it, and of the database may differ.
+_CLOCK_SKEW: Final = 600_000
 # Built once: building a statement costs SQLAlchemy as much as running it.
 _USED: Final = select(sessions.c.used_at, now().label("time")).where(sessions.c.id == bindparam("session"))
 _EXPIRY: Final = select(sessions.c.expires_at).where(
@@ -190,7 +193,9 @@ class Sessions:
             expires_at = connection.scalar(_EXPIRY, {"session": session, "owner": owner})
             if expires_at is None:
                 return False
-            connection.execute(insert(ended_tokens).values(id=session, owner=owner, expires_at=expires_at))
+            connection.execute(
+                insert(ended_tokens).values(id=session, owner=owner, expires_at=expires_at + _CLOCK_SKEW)
+            )
             return True
 
         if not _ID.fullmatch(session):
@@ -231,7 +236,8 @@ class EndedTokens:
         token = identity.claims.get("jti")
         if token is None:
             return False
-        row = insert(ended_tokens).values(id=token, owner=identity.user, expires_at=int(identity.claims["exp"]) * 1000)
+        expires_at = int(identity.claims["exp"]) * 1000 + _CLOCK_SKEW
+        row = insert(ended_tokens).values(id=token, owner=identity.user, expires_at=expires_at)
         with contextlib.suppress(Conflict):  # it has ended already
             self._database.run(lambda connection: connection.execute(row))
         return True

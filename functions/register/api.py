@@ -44,7 +44,7 @@ REGISTER: Final = Operation(
     body=Body({JSON: Registration}),
     problems={
         400: "The request is not a JSON object of at most 64 KiB.",
-        409: "Another user has this username.",
+        409: "A user has this username: also after the same request whose answer was lost; then log in.",
         429: "Too many registrations from this network: wait for the seconds in `Retry-After`.",
     },
 )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Table, and_, delete, select, update
 
 from events.schema import ConversionFailed, Event, PasswordForgotten
 from functions.state.database import Database
@@ -106,13 +106,19 @@ class Overdue:
         statement = update(mails).where(old).values(state="abandoned", due_at=None, lease=None, lease_until=None)
         return self._database.run(lambda connection: connection.execute(statement).rowcount)
 
-    def forget_resets(self) -> None:
+    def forget_resets(self, limit: int) -> bool:
         """Deletes mails to reset a password that were sent, skipped or abandoned, a day after they were asked for.
 
         Anybody may ask for them, also for users who do not exist.
+
+        Args:
+            limit: rows in one call.
+
+        Returns:
+            Whether there may be more.
         """
-        old = mails.c.kind == PasswordForgotten.type, mails.c.state != "due", mails.c.created_at < now() - _DAY
-        self._database.run(lambda connection: connection.execute(delete(mails).where(*old)))
+        old = and_(mails.c.kind == PasswordForgotten.type, mails.c.state != "due", mails.c.created_at < now() - _DAY)
+        return self._delete(mails.c.id, old, limit) == limit
 
     def retire(self, keep_days: float, limit: int) -> int:
         """Deletes up to ``limit`` jobs that ended more than ``keep_days`` days ago; returns how many."""
@@ -131,21 +137,40 @@ class Overdue:
             deleted.purge(user)
             deleted.forget(user)
 
-    def forget_pings(self) -> None:
-        """Deletes deliveries without a job that have been over for a week."""
+    def forget_pings(self, limit: int) -> bool:
+        """Deletes up to ``limit`` deliveries without a job that have been over for a week.
+
+        Returns:
+            Whether there may be more.
+        """
         old = and_(deliveries.c.job.is_(None), deliveries.c.due_at.is_(None), deliveries.c.tried_at < now() - _WEEK)
-        self._database.run(lambda connection: connection.execute(delete(deliveries).where(old)))
+        return self._delete(deliveries.c.id, old, limit) == limit
 
-    def forget_logins(self) -> None:
-        """Deletes failed logins that no longer count, networks that are no longer known, expired sessions and links."""
-        self._delete(logins, logins.c.clears_at < now(), logins.c.locked_until < now())
-        self._delete(ended_tokens, ended_tokens.c.expires_at < now())
-        self._delete(sessions, sessions.c.expires_at < now())
-        self._delete(shared_links, shared_links.c.expires_at < now())
+    def forget_logins(self, limit: int) -> bool:
+        """Deletes failed logins that no longer count, networks that are no longer known, expired sessions and links.
 
-    def _delete(self, table: Table, *where: ColumnElement[bool]) -> None:
-        statement = delete(table).where(*where)
-        self._database.run(lambda connection: connection.execute(statement))
+        Args:
+            limit: rows of each table in one call.
+
+        Returns:
+            Whether there may be more.
+        """
+        expired = [
+            (logins.c.subject, and_(logins.c.clears_at < now(), logins.c.locked_until < now())),
+            *((table.c.id, table.c.expires_at < now()) for table in (ended_tokens, sessions, shared_links)),
+        ]
+        return limit in [self._delete(key, where, limit) for key, where in expired]
+
+    def _delete(self, key: Column[str], where: ColumnElement[bool], limit: int) -> int:
+        """Deletes up to ``limit`` rows of the key's table; returns how many were chosen."""
+
+        def forget(connection: Connection) -> int:
+            chosen = list(connection.scalars(select(key).where(where).limit(limit)))
+            if chosen:
+                connection.execute(delete(key.table).where(key.in_(chosen), where))
+            return len(chosen)
+
+        return self._database.run(forget)
 
     def wake(self, event: Event) -> bool:
         """Makes the row of a dead letter due at once, unless a worker has it; returns whether it did."""

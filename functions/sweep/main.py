@@ -87,9 +87,9 @@ def sweep_up(deps: Dependencies) -> None:
             pass
     deps.overdue.purge_users(BATCH)
     _delete_expired(deps, end)
-    deps.overdue.forget_resets()
-    deps.overdue.forget_logins()
-    deps.overdue.forget_pings()
+    for forget in (deps.overdue.forget_resets, deps.overdue.forget_logins, deps.overdue.forget_pings):
+        while forget(BATCH) and time.monotonic() < end:
+            pass
 
 
 def _emit_due(deps: Dependencies, end: float) -> None:

@@ -338,13 +338,13 @@ def test_old_failures_are_deleted(database: Database) -> None:
     fail(database, OWNER, "192.0.2.1")
     succeed(database, "b@example.org", "192.0.2.1")
     before = rows(database)
-    Overdue(database).forget_logins()
+    Overdue(database).forget_logins(100)
     assert rows(database) == before
     make_past(database, "logins", "clears_at", FORGIVEN_AFTER + 1)
-    Overdue(database).forget_logins()
+    Overdue(database).forget_logins(100)
     assert rows(database) == {login_attempt("b@example.org", "192.0.2.1").known}
     make_past(database, "logins", "clears_at", KNOWN_FOR)
-    Overdue(database).forget_logins()
+    Overdue(database).forget_logins(100)
     assert not rows(database)
 
 
@@ -390,5 +390,5 @@ def test_previous_version_counts_failures_during_a_rolling_update(database: Data
     )
     with database.engine.connect() as connection:
         assert connection.scalar(text("SELECT failures FROM logins WHERE subject = 'old'")) == 2
-    Overdue(database).forget_logins()
+    Overdue(database).forget_logins(100)
     assert not rows(database)

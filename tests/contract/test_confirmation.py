@@ -199,7 +199,7 @@ def test_used_allowances_are_forgotten(database: Database) -> None:
     use(database, "192.0.2.1", 3)
     make_past(database, "logins", "clears_at", 24 * _HOUR)
     make_past(database, "logins", "locked_until", 24 * _HOUR)
-    Overdue(database).forget_logins()
+    Overdue(database).forget_logins(100)
     assert use(database, "192.0.2.1", 12) == 10
 
 

@@ -233,8 +233,8 @@ def test_token_that_was_logged_out_is_refused(database: Database, ann: UserId, p
     process.seconds += MAX_AGE
     assert process.refuses(mine) == "withdrawn"
     assert process.user(other) == ann
-    Overdue(database).forget_logins()
+    Overdue(database).forget_logins(100)
     assert len(ended.of(ann)) == 1
     make_past(database, "ended_tokens", "expires_at", DAY)
-    Overdue(database).forget_logins()
+    Overdue(database).forget_logins(100)
     assert database.run(lambda connection: list(connection.execute(select(ended_tokens)))) == []

@@ -162,8 +162,8 @@ def test_old_mails_are_deleted(database: Database, ann: UserId) -> None:
     event = Resets(database).offer("nobody", ADDRESS)
     send(database, event)
     Resets(database).offer("ann", ADDRESS)
-    Overdue(database).forget_resets()
+    Overdue(database).forget_resets(100)
     assert len(rows(database)) == 2
     make_past(database, "mails", "created_at", 25 * _HOUR)
-    Overdue(database).forget_resets()
+    Overdue(database).forget_resets(100)
     assert [row.state for row in rows(database)] == ["due"]

@@ -80,7 +80,7 @@ def test_expired_link_is_refused_and_swept(database: Database, ann: UserId, link
         links.verify(secret, created.mp3)
     assert links.of(ann) == []
     kept = links.create(ann, *done(database, ann), 60)[1]
-    Overdue(database).forget_logins()
+    Overdue(database).forget_logins(100)
     assert [kept.id in row for row in rows(database)] == [True]
 
 

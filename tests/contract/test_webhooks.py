@@ -234,10 +234,10 @@ def test_pings_are_forgotten_after_a_week_and_a_users_rows_with_the_user(hooks: 
         assert lease is not None
         hooks.deliveries.delivered(lease, 200)
     waiting = hooks.webhooks.ping(mine.id, OWNER)
-    hooks.overdue.forget_pings()
+    hooks.overdue.forget_pings(100)
     assert hooks.count("deliveries") == 3
     make_past(hooks.database, "deliveries", "tried_at", 7 * 86_400_000 + 1)
-    hooks.overdue.forget_pings()
+    hooks.overdue.forget_pings(100)
     assert [each.id for each in hooks.webhooks.deliveries(OWNER, 10)] == [waiting.delivery]
     hooks.database.run(lambda connection: delete_webhooks(connection, OWNER))
     assert hooks.count("deliveries") == 0
