@@ -229,6 +229,43 @@ END_SESSION: Final = Operation(
     scope="account",
     problems={403: "The request was made with an API key."},
 )
+
+
+class ExternalLogin(Struct, frozen=True, kw_only=True):
+    """An account at an identity provider, or an address that a proxy sends, that logs the user in."""
+
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="Names the external login in DELETE /logins/LOGIN.")]
+    provider: Annotated[str, Meta(description="The issuer of the provider's tokens, or `proxy`.")]
+    created: Timestamp
+
+
+class LoginList(Struct, frozen=True):
+    """The ways in which a user logs in."""
+
+    logins: list[ExternalLogin]
+    password: Annotated[bool, Meta(description="Whether the user has a password.")]
+
+
+LIST_LOGINS: Final = Operation(
+    "GET",
+    "/logins",
+    "List external logins",
+    (Answer(200, "The external logins, oldest first, and whether there is a password.", LoginList),),
+    scope="account",
+)
+DELETE_LOGIN: Final = Operation(
+    "DELETE",
+    "/logins/{login}",
+    "Remove an external login",
+    (Answer(204, "It logs nobody in any more. Sessions that began with it go on until they end."),),
+    description="The next login with the same account at the provider asks for the user's password, to link it again.",
+    scope="account",
+    parameters={"login": "The id of the external login, from GET /logins."},
+    problems={
+        404: "There is no such external login, or it is another user's.",
+        409: "The user has no password and no other external login.",
+    },
+)
 DELETE_ACCOUNT: Final = Operation(
     "POST",
     "/me/deletion",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from events.publish import publisher
 from functions.auth.accounts import Accounts
+from functions.auth.external_logins import ExternalLogins
 from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
@@ -33,6 +34,7 @@ class Dependencies:
         keys: their API keys.
         ended: their tokens that were logged out.
         sessions: their logins.
+        logins: what else than the password logs them in.
         deleted: the users who are being deleted.
         quota: what a user may store.
         resets: requests to reset a password.
@@ -49,6 +51,7 @@ class Dependencies:
     keys: ApiKeys
     ended: EndedTokens
     sessions: Sessions
+    logins: ExternalLogins
     deleted: DeletedUsers
     quota: Quota
     resets: Resets
@@ -74,6 +77,7 @@ def dependencies() -> Dependencies:
         keys=ApiKeys(database),
         ended=EndedTokens(database),
         sessions=Sessions(database),
+        logins=ExternalLogins(database),
         deleted=DeletedUsers(database),
         quota=Quota.from_environ(os.environ),
         resets=Resets(database),

@@ -47,7 +47,7 @@ class WrongPassword(NotAllowed):
 
 @functions_framework.http
 def account(request: Request) -> Response:
-    """Handles /me, /session, /sessions, /password-reset, /keys and /presets."""
+    """Handles /me, /session, /sessions, /logins, /password-reset, /keys and /presets."""
     return _ROUTES.answer(request)
 
 
@@ -229,6 +229,23 @@ def _delete_session(request: Request, session: str) -> Response:
     return Response(status=204)
 
 
+def _list_logins(request: Request) -> Response:
+    identity = _identify(request)
+    deps = dependencies()
+    found = [
+        api.ExternalLogin(id=login.id, provider=login.provider, created=iso_time(login.created_at) or "")
+        for login in deps.logins.of(identity.user)
+    ]
+    return json_response(api.LoginList(found, deps.accounts.has_password(identity.user)))
+
+
+def _delete_login(request: Request, login: str) -> Response:
+    identity = _identify(request)
+    dependencies().logins.remove(login, identity.user)
+    _record(request, identity, "login.unlinked", login=login)
+    return Response(status=204)
+
+
 def _withdraw_tokens(request: Request) -> Response:
     identity = _identify(request)
     dependencies().profiles.withdraw_tokens(identity.user)
@@ -377,6 +394,8 @@ _ROUTES = Routes(
         api.LIST_SESSIONS: _list_sessions,
         api.DELETE_SESSION: _delete_session,
         api.WITHDRAW_TOKENS: _withdraw_tokens,
+        api.LIST_LOGINS: _list_logins,
+        api.DELETE_LOGIN: _delete_login,
         api.CREATE_KEY: _create_key,
         api.LIST_KEYS: _list_keys,
         api.DELETE_KEY: _delete_key,

@@ -173,6 +173,11 @@ class Accounts:
         statement = select(users.c.id).where(users.c.username == normalize_username(username))
         return self._database.read(lambda connection: connection.scalar(statement))
 
+    def has_password(self, user: UserId) -> bool:
+        """Returns whether the user has a password; those whom an identity provider logs in have none at first."""
+        statement = select(users.c.password_hash).where(users.c.id == user)
+        return bool(self._database.read(lambda connection: connection.scalar(statement)))
+
     def set_role(self, username: str, role: str) -> bool:
         """Sets the user's role. Returns False if there is no such user."""
         statement = update(users).where(users.c.username == normalize_username(username)).values(role=role)

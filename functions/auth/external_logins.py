@@ -7,11 +7,12 @@ it sends, so whoever gets the address there logs in as the user who had it.
 
 import hashlib
 import json
+import re
 import secrets
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, Row, and_, delete, func, insert, select
 
 from events.errors import Mp3burstError
 from functions.auth.accounts import User, normalize_username
@@ -21,6 +22,7 @@ from functions.state.schema import UserId, external_logins, now, users
 
 #: Logins of one new user at once insert the same rows in turn.
 _MAX_TRIES: Final = 3
+_ID: Final = re.compile("[0-9a-f]{64}")
 
 
 class AccountExists(Mp3burstError):
@@ -34,6 +36,23 @@ class OtherAddress(Mp3burstError):
 
     status = 403
     reason = "other"
+
+
+class LoginNotFound(Mp3burstError):
+    """There is no such external login, or it is another user's."""
+
+    status = 404
+    security_event = "object.refused"
+
+
+class OnlyLogin(Mp3burstError):
+    """The user has no password and no other external login."""
+
+    status = 409
+
+    def __init__(self) -> None:
+        """Uses the one message there is for it."""
+        super().__init__("You have no other way to log in: set a password with POST /password-reset first.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +79,26 @@ class Person:
     def as_dict(self) -> dict[str, Any]:
         """Returns the attributes, for a ticket."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalLogin:
+    """What logs a user in, as the user sees it in a list.
+
+    Attributes:
+        id: 64 hexadecimal digits.
+        provider: the issuer of the identity provider's tokens, or the word that stands for the proxy.
+        created_at: milliseconds since 1970.
+    """
+
+    id: str
+    provider: str
+    created_at: int
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> Self:
+        """Returns the external login of a row."""
+        return cls(row.id, row.provider, row.created_at)
 
 
 class ExternalLogins:
@@ -136,6 +175,40 @@ class ExternalLogins:
 
         if not self._database.run(link):
             raise Conflict("Your account was changed at the same time: log in again.")
+
+    def of(self, owner: UserId) -> list[ExternalLogin]:
+        """Returns the owner's external logins, oldest first."""
+        query = select(external_logins).where(external_logins.c.owner == owner)
+        query = query.order_by(external_logins.c.created_at, external_logins.c.id)
+        return self._database.read(
+            lambda connection: [ExternalLogin.from_row(row) for row in connection.execute(query)]
+        )
+
+    def remove(self, login: str, owner: UserId) -> None:
+        """Removes one of the owner's external logins. Sessions that began with it go on.
+
+        Raises:
+            LoginNotFound: there is none with this id, or it is another user's.
+            OnlyLogin: without it the owner could not log in again.
+        """
+        mine = and_(external_logins.c.id == login, external_logins.c.owner == owner)
+        password = select(users.c.password_hash).where(users.c.id == owner).with_for_update()
+        others = select(func.count()).select_from(external_logins)
+        others = others.where(external_logins.c.owner == owner, external_logins.c.id != login)
+        removed = []  # one entry per run: after a lost answer to the commit, only the first run found it
+
+        def remove(connection: Connection) -> None:
+            has_password = bool(connection.scalar(password))  # locks the user: of two at once, one stays
+            is_last = not has_password and not connection.scalar(others)
+            removed.append(connection.scalar(select(external_logins.c.id).where(mine)) is not None)
+            if removed[-1] and is_last:
+                raise OnlyLogin
+            connection.execute(delete(external_logins).where(mine))
+
+        if _ID.fullmatch(login):
+            self._database.run(remove)
+        if not any(removed):
+            raise LoginNotFound("There is no such external login: GET /logins lists yours.")
 
 
 def _link(person: Person, user: UserId) -> Any:

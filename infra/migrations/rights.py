@@ -66,7 +66,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "api_keys": "SELECT, INSERT, UPDATE (used_at), DELETE",
         "ended_tokens": "SELECT, INSERT, DELETE",
         "sessions": "SELECT, UPDATE (used_at), DELETE",
-        "external_logins": "SELECT (owner), DELETE",
+        "external_logins": "SELECT (created_at, id, owner, provider), DELETE",
         "shared_links": "SELECT (owner), DELETE",
         "feeds": "SELECT (owner), DELETE",
         "presets": "SELECT, INSERT, DELETE",

@@ -6,7 +6,14 @@ import pytest
 from sqlalchemy import Connection, func, select
 
 from functions.auth.accounts import Accounts, WrongCredentials
-from functions.auth.external_logins import AccountExists, ExternalLogins, OtherAddress, Person
+from functions.auth.external_logins import (
+    AccountExists,
+    ExternalLogins,
+    LoginNotFound,
+    OnlyLogin,
+    OtherAddress,
+    Person,
+)
 from functions.auth.profiles import Profiles
 from functions.state.database import Conflict, Database
 from functions.state.deleted_users import DeletedUsers
@@ -112,3 +119,41 @@ def test_deleted_user_is_forgotten(database: Database) -> None:
     with pytest.raises(Conflict):
         logins.link(ANN, ann.id)
     assert logins.create(ANN).id != ann.id
+
+
+def test_external_login_is_listed_and_removed_by_its_user_only(database: Database) -> None:
+    logins = ExternalLogins(database)
+    ann = Accounts(database).add("Ann", "ann", "correct horse", "ann@example.org")
+    logins.link(ANN, ann.id)
+    [listed] = logins.of(ann.id)
+    assert (listed.id, listed.provider) == (ANN.id, "https://auth.example.org")
+    eve = Accounts(database).add("Eve", "eve", "correct horse", "eve@example.org")
+    assert logins.of(eve.id) == []
+    for login, owner in ((ANN.id, eve.id), ("f" * 64, ann.id), ("x\0", ann.id)):
+        with pytest.raises(LoginNotFound):
+            logins.remove(login, owner)
+    logins.remove(ANN.id, ann.id)
+    assert logins.of(ann.id) == []
+    assert logins.find(ANN) is None
+    with pytest.raises(AccountExists):
+        logins.create(ANN)
+
+
+def test_last_way_to_log_in_stays(database: Database) -> None:
+    logins = ExternalLogins(database)
+    user = logins.create(ANN).id
+    assert not Accounts(database).has_password(user)
+    with pytest.raises(OnlyLogin):
+        logins.remove(ANN.id, user)
+    other = dataclasses.replace(ANN, provider="https://other.example.org")
+    logins.link(other, user)
+
+    def remove(n: int) -> bool:
+        try:
+            logins.remove((ANN, other)[n].id, user)
+        except OnlyLogin:
+            return False
+        return True
+
+    assert sorted(at_once(2, remove)) == [False, True]
+    assert len(logins.of(user)) == 1

@@ -124,6 +124,28 @@ def test_first_login_creates_an_account_and_later_ones_find_it(browser: Browser,
     assert again.username() == "ann@example.org"
 
 
+def test_user_removes_an_external_login_but_not_the_last_way_in(
+    browser: Browser, provider: IdentityProvider, own_platform: Platform
+) -> None:
+    provider.put("40", email="lea@example.org", email_verified=True, name="Lea")
+    browser.log_in(provider, "40")
+    listed = browser.call("GET", "/logins").json()
+    [login] = listed["logins"]
+    assert (login["provider"], listed["password"]) == (provider.url, False)
+    assert "set a password" in browser.call("DELETE", f"/logins/{login['id']}", {}).problem(409)["detail"]
+    me = Client(browser.url).sign_up()
+    assert me.call("GET", "/logins").json() == {"logins": [], "password": True}
+    me.call("DELETE", f"/logins/{login['id']}").problem(404)
+    me.post_json("/password-reset", {"username": "lea@example.org"})
+    reset = {"password": "another horse", "keep_keys": "true"}
+    assert browser.call("POST", reset_link(own_platform, "lea@example.org"), reset).status == 200
+    browser = Browser(browser.url)
+    assert browser.log_in(provider, "40").status == 200
+    assert browser.call("DELETE", f"/logins/{login['id']}", {}).status == 204
+    assert browser.username() == "lea@example.org", "the session goes on"
+    assert Browser(browser.url).log_in(provider, "40").status == 409, "asks for the password"
+
+
 def test_login_ends_in_the_browser_that_began_it_and_once(browser: Browser, provider: IdentityProvider) -> None:
     provider.put("2", email="bob@example.org", email_verified=True)
     address = provider.log_in(browser.begin(), "2")
