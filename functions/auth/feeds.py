@@ -50,6 +50,11 @@ class Feeds:
         statement = delete(feeds).where(feeds.c.owner == owner)
         self._database.run(lambda connection: connection.execute(statement))
 
+    def created_at(self, owner: UserId) -> int | None:
+        """Returns when the owner's feed was created, in milliseconds since 1970; None if there is none."""
+        query = select(feeds.c.created_at).where(feeds.c.owner == owner)
+        return self._database.read(lambda connection: connection.scalar(query))
+
     def verify(self, secret: str) -> UserId:
         """Returns the owner of a feed.
 

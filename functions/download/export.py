@@ -1,29 +1,63 @@
-"""Everything of a user in one archive: the account, its API keys, sessions and jobs, and the stored MP3s and videos."""
+"""Everything of a user in one archive: ``account.json``, and the stored MP3s and videos.
+
+What gives access, such as an API key or the address of a feed, is listed without its secret, which is not stored.
+"""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 
+from functions.auth.external_logins import ExternalLogin, ExternalLogins
+from functions.auth.feeds import Feeds
 from functions.auth.keys import ApiKey, ApiKeys
 from functions.auth.profiles import Profile, Profiles
 from functions.auth.sessions import Session, Sessions
+from functions.auth.shared_links import SharedLink, SharedLinks
 from functions.download.streamed_zip import Entry, safe_name
 from functions.http_endpoint import iso_time
 from functions.media import BlobNotFound, Media, Reader, open_mp3
+from functions.state.database import Database
 from functions.state.jobs import Job, Jobs
 from functions.state.schema import UserId
+from functions.state.webhooks import Webhook, Webhooks
 
 _CHUNK: Final = 256 << 10  # bytes
 _PAGE: Final = 500  # jobs in one query
 
 
-def export(
-    user: UserId, profiles: Profiles, keys: ApiKeys, sessions: Sessions, jobs: Jobs, media: Media
-) -> Iterator[Entry]:
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of which an archive has a user's rows."""
+
+    profiles: Profiles
+    keys: ApiKeys
+    sessions: Sessions
+    logins: ExternalLogins
+    links: SharedLinks
+    feeds: Feeds
+    webhooks: Webhooks
+    jobs: Jobs
+
+    @classmethod
+    def of(cls, database: Database) -> Self:
+        """Returns the tables in a database."""
+        return cls(
+            profiles=Profiles(database),
+            keys=ApiKeys(database),
+            sessions=Sessions(database),
+            logins=ExternalLogins(database),
+            links=SharedLinks(database),
+            feeds=Feeds(database),
+            webhooks=Webhooks(database),
+            jobs=Jobs(database),
+        )
+
+
+def export(user: UserId, tables: Tables, media: Media) -> Iterator[Entry]:
     """Yields the files of the archive; each is looked up when it is reached, and is to be read before the next.
 
     The last is ``account.json``, which names those that are there.
@@ -32,9 +66,9 @@ def export(
         NotAuthenticated: the account was deleted.
         MediaUnavailable: the media store does not answer.
     """
-    profile = profiles.get(user)
+    profile = tables.profiles.get(user)
     described = []
-    for job in _all(jobs, user):
+    for job in _all(tables.jobs, user):
         stored = {}
         mp3 = functools.partial(_open_mp3, media, job)
         video = functools.partial(_open_video, media, job)
@@ -47,8 +81,12 @@ def export(
         described.append(_job(job, stored))
     content = {
         "account": _account(profile),
-        "keys": [_key(key) for key in keys.of(user)],
-        "sessions": [_session(session) for session in sessions.of(user)],
+        "keys": [_key(key) for key in tables.keys.of(user)],
+        "sessions": [_session(session) for session in tables.sessions.of(user)],
+        "logins": [_login(login) for login in tables.logins.of(user)],
+        "links": [_link(link) for link in tables.links.of(user)],
+        "feed": _feed(tables.feeds.created_at(user)),
+        "webhooks": [_webhook(webhook) for webhook in tables.webhooks.of(user)],
         "jobs": described,
     }
     encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
@@ -114,6 +152,23 @@ def _session(session: Session) -> dict[str, Any]:
         "agent": session.agent,
         "network": session.network,
     }
+
+
+def _login(login: ExternalLogin) -> dict[str, Any]:
+    return {"id": login.id, "provider": login.provider, "created": iso_time(login.created_at)}
+
+
+def _link(link: SharedLink) -> dict[str, Any]:
+    times = {"created": iso_time(link.created_at), "expires": iso_time(link.expires_at)}
+    return {"id": link.id, "job": link.job, "mp3": link.mp3, "filename": link.filename, **times}
+
+
+def _feed(created_at: int | None) -> dict[str, Any] | None:
+    return None if created_at is None else {"created": iso_time(created_at)}
+
+
+def _webhook(webhook: Webhook) -> dict[str, Any]:
+    return {"id": webhook.id, "url": webhook.url, "state": webhook.state, "created": iso_time(webhook.created_at)}
 
 
 def _job(job: Job, stored: Mapping[str, str]) -> dict[str, Any]:

@@ -17,14 +17,11 @@ from werkzeug.wsgi import ClosingIterator
 
 from functions import security_log
 from functions.auth.feeds import FEED_PREFIX, Feeds
-from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
-from functions.auth.sessions import Sessions
 from functions.auth.shared_links import LINK_PREFIX, SharedLink, SharedLinks
 from functions.auth.tokens import Identity
 from functions.download import api
-from functions.download.export import export
 from functions.download.several import zip_of
 from functions.download.streamed_zip import stream
 from functions.http_endpoint import (
@@ -42,7 +39,7 @@ from functions.http_endpoint import (
 from functions.media import BlobNotFound, Media, Reader, connect, is_blob_id, open_mp3
 from functions.mp3.names import mp3_name
 from functions.shares import Shares
-from functions.state.database import shared
+from functions.state.database import Database, shared
 from functions.state.jobs import Job, JobNotFound, Jobs
 from functions.state.schema import UserId
 
@@ -62,8 +59,7 @@ class Dependencies:
     feeds: Feeds
     shares: Shares
     profiles: Profiles
-    keys: ApiKeys
-    sessions: Sessions
+    database: Database
 
 
 class _File(NamedTuple):
@@ -141,6 +137,8 @@ def _transferring(request: Request, owner: UserId, answer: Callable[[], Response
 
 
 def _export(request: Request) -> Response:
+    from functions.download.export import Tables, export
+
     deps = dependencies()
     identity = identify(request, os.environ, is_cached=False)
     headers = {"Content-Disposition": 'attachment; filename="mp3burst.zip"', "Cache-Control": "no-store"}
@@ -148,7 +146,7 @@ def _export(request: Request) -> Response:
         return Response(headers=headers, content_type="application/zip")
 
     def answer() -> Response:
-        chunks = stream(export(identity.user, deps.profiles, deps.keys, deps.sessions, deps.jobs, deps.media))
+        chunks = stream(export(identity.user, Tables.of(deps.database), deps.media))
         first = next(chunks)  # a store that does not answer still has a status
         body = ClosingIterator(itertools.chain((first,), chunks), chunks.close)
         return Response(body, 200, headers, content_type="application/zip", direct_passthrough=True)
@@ -350,8 +348,7 @@ def dependencies() -> Dependencies:
         feeds=Feeds(database),
         shares=Shares.from_environ(os.environ),
         profiles=Profiles(database),
-        keys=ApiKeys(database),
-        sessions=Sessions(database),
+        database=database,
     )
 
 

@@ -102,7 +102,9 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "api_keys": "SELECT, UPDATE (used_at)",
         "sessions": "SELECT, UPDATE (used_at)",
         "shared_links": "SELECT, INSERT, DELETE",
-        "feeds": "SELECT (digest, owner), INSERT, DELETE",
+        "feeds": "SELECT (created_at, digest, owner), INSERT, DELETE",
+        "external_logins": "SELECT (created_at, id, owner, provider)",
+        "webhooks": "SELECT",
         "jobs": "SELECT",
     },
     "edit": {

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 from flask import Request, Response
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from werkzeug.test import EnvironBuilder
 
+from functions.auth.external_logins import Person
 from functions.auth.feeds import Feeds
-from functions.auth.keys import ApiKeys
 from functions.auth.links import Links
 from functions.auth.profiles import Profiles
-from functions.auth.sessions import Sessions
 from functions.auth.shared_links import SharedLinks
 from functions.auth.tokens import Identity
 from functions.download import main
 from functions.media import BlobId, Media, MediaUnavailable
 from functions.shares import Shares
 from functions.state.leases import LeaseTerms
-from functions.state.schema import users
+from functions.state.schema import external_logins, jobs, users
+from functions.state.webhooks import Webhooks
 from tests.contract.test_jobs import OWNER, Records
 from tests.support.databases import sqlite
 from tests.support.fakes import MemoryReader, MemoryStore
@@ -59,8 +59,7 @@ class Export:
             feeds=Feeds(records.database),
             shares=self.shares,
             profiles=Profiles(records.database),
-            keys=ApiKeys(records.database),
-            sessions=Sessions(records.database),
+            database=records.database,
         )
         monkeypatch.setattr(main, "dependencies", lambda: deps)
         monkeypatch.setattr(main, "identify", lambda *_, **__: Identity(OWNER, "ann", "user", {}))
@@ -90,6 +89,29 @@ def test_first_byte_waits_for_one_file_and_head_for_none(export: Export) -> None
         listed = json.loads(archive.read("account.json"))["jobs"]
         assert {archive.read(job["video"]) for job in listed} == {b"bytes"}
     assert export.ask().status_code == 200
+
+
+def test_what_gives_access_is_listed_without_its_secret(export: Export) -> None:
+    database = export.records.database
+    job = export.records.job()
+    done = {"state": "done", "mp3": "a" * 24}
+    database.run(lambda connection: connection.execute(update(jobs).where(jobs.c.id == job.id).values(done)))
+    secret, link = SharedLinks(database).create(OWNER, job.id, BlobId("a" * 24), 3600)
+    feed = Feeds(database).create(OWNER)
+    webhook = Webhooks(database).add(OWNER, "https://example.org/hook")
+    person = Person("https://auth.example.org", "1", "ann@example.org", "Ann")
+    row = insert(external_logins).values(id=person.id, owner=OWNER, provider=person.provider, created_at=1)
+    database.run(lambda connection: connection.execute(row))
+    body = b"".join(bytes(chunk) for chunk in export.ask().iter_encoded())
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        text = archive.read("account.json").decode()
+    account = json.loads(text)
+    assert [(each["id"], each["job"]) for each in account["links"]] == [(link.id, job.id)]
+    assert [(each["id"], each["url"]) for each in account["webhooks"]] == [(webhook.id, "https://example.org/hook")]
+    assert [(each["id"], each["provider"]) for each in account["logins"]] == [(person.id, person.provider)]
+    assert account["feed"]["created"].endswith("Z")
+    assert secret not in text
+    assert feed not in text
 
 
 def test_video_that_is_gone_is_left_out(export: Export) -> None:
