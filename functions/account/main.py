@@ -329,11 +329,12 @@ def create_key(form: api.NewKey, identity: Identity, deps: Dependencies) -> api.
     Raises:
         Unprocessable: the name is blank, or has control characters.
         TooManyKeys: the user has as many as a user may have.
+        OwnerChanged: the token was withdrawn at the same time.
     """
     name = form.name.strip()
     if not name or not name.isprintable():
         raise Unprocessable.naming({"name": "must have a visible character, and no control characters"})
-    key, row = deps.keys.create(identity.user, name, form.scopes, form.expires_in)
+    key, row = deps.keys.create(identity.user, name, form.scopes, form.expires_in, version=identity.token_version)
     return api.CreatedKey(**_key_fields(row), key=key)
 
 

@@ -9,9 +9,9 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from functions.auth.links import BadLink
-from functions.auth.stored_secrets import digest, lock_owner
-from functions.auth.tokens import NotAuthenticated
+from functions.auth.stored_secrets import digest
 from functions.state.database import Database
+from functions.state.owners import lock_owner
 from functions.state.schema import UserId, feeds, now
 
 FEED_PREFIX: Final = "mp3f_"
@@ -25,24 +25,25 @@ class Feeds:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, owner: UserId) -> str:
+    def create(self, owner: UserId, version: int | None = None) -> str:
         """Returns a new secret, which is not stored, and replaces the one before.
 
+        Args:
+            owner: the user.
+            version: of the token that the request was sent with; None for an API key.
+
         Raises:
-            NotAuthenticated: the owner was deleted.
+            OwnerChanged: the owner was deleted, or the token was withdrawn.
         """
         secret = FEED_PREFIX + secrets.token_urlsafe(32)
         row = insert(feeds).values(owner=owner, digest=digest(secret), created_at=now())
 
-        def create(connection: Connection) -> bool:
-            if not lock_owner(connection, owner):
-                return False
+        def create(connection: Connection) -> None:
+            lock_owner(connection, owner, version)
             connection.execute(delete(feeds).where(feeds.c.owner == owner))
             connection.execute(row)
-            return True
 
-        if not self._database.run(create):
-            raise NotAuthenticated("Your account no longer exists: register again.")
+        self._database.run(create)
         return secret
 
     def delete(self, owner: UserId) -> None:

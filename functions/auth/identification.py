@@ -149,7 +149,7 @@ class Identification:
 
     def _by_token(self, token: str, max_age: float) -> Identity:
         identity = self._verifier.verify(token)
-        version = identity.claims.get("ver", 0)  # tokens of the version before migration 0009 have none
+        version = identity.token_version
         known = self._users.get(identity.user) if max_age else None
         if known is None or known.token_version != version:
             # A token that is newer than what is remembered is valid, too.

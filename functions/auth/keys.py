@@ -18,10 +18,11 @@ from typing import Any, Final, Self, get_args
 from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, or_, select, update
 
 from events.errors import Mp3burstError
-from functions.auth.stored_secrets import digest, lock_owner
+from functions.auth.stored_secrets import digest
 from functions.operation import Scope
 from functions.settings import BadSetting
 from functions.state.database import Conflict, Database
+from functions.state.owners import lock_owner
 from functions.state.schema import UserId, api_keys, now, users
 
 #: What a key may be used for. A user chooses from these; a token may be used for everything.
@@ -143,15 +144,30 @@ class ApiKeys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, owner: UserId, name: str, scopes: Iterable[str], seconds: int | None = None) -> tuple[str, ApiKey]:
-        """Creates a key of the owner, which expires in so many seconds unless None.
+    def create(
+        self,
+        owner: UserId,
+        name: str,
+        scopes: Iterable[str],
+        seconds: int | None = None,
+        *,
+        version: int | None = None,
+    ) -> tuple[str, ApiKey]:
+        """Creates a key.
+
+        Args:
+            owner: the user.
+            name: what the user calls it.
+            scopes: what it may be used for.
+            seconds: after which it expires; None for never.
+            version: of the token that the request was sent with.
 
         Returns:
             The key itself, which is not stored, and its row.
 
         Raises:
             TooManyKeys: the owner has MAX_KEYS of them.
-            KeyNotFound: the owner was deleted.
+            OwnerChanged: the owner was deleted, or the token was withdrawn.
         """
         key = new_key()
         new_id = secrets.token_hex(16)
@@ -166,9 +182,8 @@ class ApiKeys:
         )
         mine = select(api_keys).where(api_keys.c.id == new_id)
 
-        def create(connection: Connection) -> Row[Any] | None:
-            if not lock_owner(connection, owner):
-                return None
+        def create(connection: Connection) -> Row[Any]:
+            lock_owner(connection, owner, version)
             count = select(func.count()).select_from(api_keys).where(api_keys.c.owner == owner)
             if (connection.scalar(count) or 0) >= MAX_KEYS:
                 raise TooManyKeys(f"You have {MAX_KEYS} API keys, and no more are allowed: delete one.")
@@ -180,8 +195,6 @@ class ApiKeys:
         except Conflict:
             # The first try was committed, and only its confirmation was lost.
             created = self._database.read(lambda connection: connection.execute(mine).one())
-        if created is None:
-            raise KeyNotFound("Your account no longer exists: register again.")
         return key, ApiKey.from_row(created)
 
     def of(self, owner: UserId) -> list[ApiKey]:

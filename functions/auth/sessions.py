@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from events.errors import Mp3burstError
 from functions.auth.tokens import Identity, NotAllowed
@@ -34,6 +34,9 @@ _HOST_PREFIX: Final = "__Host-"
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 #: Sessions in a list.
 MAX_LISTED: Final = 100
+#: Sessions of one user whose tokens have not expired: the next login withdraws them all, so that whoever logs in again
+#: and again fills no table.
+MAX_SESSIONS: Final = 1000
 #: Characters that are kept of what a client says it is.
 _MAX_AGENT: Final = 200
 _MAX_NETWORK: Final = 45
@@ -144,6 +147,8 @@ class Sessions:
     def begin(self, user: "User", signer: "Signer", agent: str, address: str) -> str:
         """Records a login of the user and returns its token.
 
+        If the user has MAX_SESSIONS, all others are withdrawn.
+
         Args:
             user: who has logged in.
             signer: signs the token.
@@ -151,19 +156,42 @@ class Sessions:
             address: the client's.
         """
         session = secrets.token_hex(16)
-        row = insert(sessions).values(
-            id=session,
-            owner=user.id,
-            token_version=user.token_version,
-            created_at=now(),
-            used_at=now() - now() % _DAY,
-            expires_at=now() + signer.seconds * 1000,
-            agent="".join(each for each in agent if each.isprintable())[:_MAX_AGENT],
-            network=networks(address)[0][:_MAX_NETWORK],
-        )
-        with contextlib.suppress(Conflict):  # the first try was committed, and only its confirmation was lost
-            self._database.run(lambda connection: connection.execute(row))
-        return signer.sign(user.id, user.username, user.role, user.token_version, session)
+        times = {
+            "created_at": now(),
+            "used_at": now() - now() % _DAY,
+            "expires_at": now() + signer.seconds * 1000,
+        }
+        values = {
+            "id": session,
+            "owner": user.id,
+            "agent": "".join(each for each in agent if each.isprintable())[:_MAX_AGENT],
+            "network": networks(address)[0][:_MAX_NETWORK],
+        }
+        recorded = select(sessions.c.token_version).where(sessions.c.id == session)
+
+        def begin(connection: Connection) -> int:
+            version: int | None = connection.scalar(recorded)
+            if version is None:  # it is there if the answer to a commit was lost
+                version = user.token_version + self._withdraw_too_many(connection, user)
+                connection.execute(insert(sessions).values(**values, **times, token_version=version))
+            return version
+
+        version = self._database.run(begin)
+        return signer.sign(user.id, user.username, user.role, version, session)
+
+    @staticmethod
+    def _withdraw_too_many(connection: Connection, user: "User") -> int:
+        """Withdraws the user's tokens if there are MAX_SESSIONS; returns by how much their version has grown."""
+        count = select(func.count()).select_from(sessions).where(sessions.c.owner == user.id)
+        if (connection.scalar(count) or 0) < MAX_SESSIONS:
+            return 0
+        unchanged = users.c.id == user.id, users.c.token_version == user.token_version, users.c.deleted_at.is_(None)
+        withdrawn = update(users).where(*unchanged).values(token_version=users.c.token_version + 1)
+        grown = connection.execute(withdrawn).rowcount
+        if grown:
+            connection.execute(delete(sessions).where(sessions.c.owner == user.id))
+            connection.execute(delete(ended_tokens).where(ended_tokens.c.owner == user.id))
+        return grown
 
     def of(self, owner: UserId) -> list[Session]:
         """Returns the owner's sessions, the newest MAX_LISTED, newest first, without those that were ended."""

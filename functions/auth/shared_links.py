@@ -15,9 +15,10 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, 
 from events.errors import Mp3burstError
 from events.schema import JobId
 from functions.auth.links import BadLink
-from functions.auth.stored_secrets import digest, lock_owner
+from functions.auth.stored_secrets import digest
 from functions.media import BlobId
 from functions.state.database import Conflict, Database
+from functions.state.owners import lock_owner
 from functions.state.schema import UserId, jobs, now, shared_links
 
 #: Links of one user that have not expired.
@@ -77,15 +78,25 @@ class SharedLinks:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, owner: UserId, job: JobId, mp3: BlobId, seconds: int) -> tuple[str, SharedLink]:
+    def create(
+        self, owner: UserId, job: JobId, mp3: BlobId, seconds: int, version: int | None = None
+    ) -> tuple[str, SharedLink]:
         """Creates a link to the MP3 of a job of the owner.
+
+        Args:
+            owner: the user.
+            job: the job.
+            mp3: its MP3.
+            seconds: for which the link is valid.
+            version: of the token that the request was sent with; None for an API key.
 
         Returns:
             The secret, which is not stored, and the link.
 
         Raises:
             TooManyLinks: the owner has MAX_LINKS of them.
-            LinkNotFound: the job or the owner was deleted.
+            LinkNotFound: the job was deleted.
+            OwnerChanged: the owner was deleted, or the token was withdrawn.
         """
         secret = LINK_PREFIX + secrets.token_urlsafe(32)
         new_id = secrets.token_hex(16)
@@ -104,8 +115,7 @@ class SharedLinks:
         useless = delete(shared_links).where(shared_links.c.owner == owner, ~leads)
 
         def create(connection: Connection) -> None:
-            if not lock_owner(connection, owner):
-                return
+            lock_owner(connection, owner, version)
             connection.execute(useless)  # nothing else deletes them for up to ten years
             if (connection.scalar(select(func.count()).select_from(mine)) or 0) >= MAX_LINKS:
                 raise TooManyLinks(f"You have {MAX_LINKS} links, and no more are allowed: delete some.")

@@ -75,6 +75,12 @@ class Identity:
     claims: Mapping[str, Any]
     scopes: frozenset[str] | None = None
 
+    @property
+    def token_version(self) -> int | None:
+        """The version of the user's tokens when this one was issued; None for an API key."""
+        # Tokens of the version before migration 0009 have none.
+        return int(self.claims.get("ver", 0)) if self.scopes is None else None
+
     def require(self, scope: str | None) -> None:
         """Checks that the identity may be used for calls with this scope; None is that of calls that any key may make.
 

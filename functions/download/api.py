@@ -166,7 +166,8 @@ EXPORT: Final = Operation(
     (
         Answer(
             200,
-            "A zip file: `account.json` with the account, its keys, sessions, external logins, links, feed, webhooks and jobs; the MP3s and videos that are stored.",
+            "A zip file: `account.json` with the account, its keys, sessions, external logins, links, feed, "
+            "webhooks and jobs; the MP3s and videos that are stored.",
             content_type="application/zip",
             headers={"Content-Disposition": "The file's name.", **LIMITS},
         ),

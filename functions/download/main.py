@@ -158,7 +158,7 @@ def _export(request: Request) -> Response:
 
 def _create_link(request: Request) -> Response:
     identity = _identify_now(request)
-    created = create_link(read_json(request, api.NewLink), identity.user, dependencies())
+    created = create_link(read_json(request, api.NewLink), identity, dependencies())
     _record(request, identity, "link.created", link=created.id)
     return json_response(created, 201, {"Location": f"/links/{created.id}"})
 
@@ -168,17 +168,20 @@ def _identify_now(request: Request) -> Identity:
     return identify(request, os.environ, is_cached=False)
 
 
-def create_link(wanted: api.NewLink, owner: UserId, deps: Dependencies) -> api.CreatedLink:
+def create_link(wanted: api.NewLink, identity: Identity, deps: Dependencies) -> api.CreatedLink:
     """Creates a link to the MP3 of a job.
 
     Raises:
-        JobNotFound: the owner has no such job.
+        JobNotFound: the user has no such job.
         NoMp3: it is not done.
-        TooManyLinks: the owner has as many links as a user may have.
+        TooManyLinks: the user has as many links as a user may have.
+        OwnerChanged: the token was withdrawn at the same time.
         BadSetting: PUBLIC_URL is not set.
     """
-    job = deps.jobs.finished(wanted.job, owner)
-    secret, link = deps.shared_links.create(owner, job.id, job.stored.mp3, wanted.expires_in)
+    job = deps.jobs.finished(wanted.job, identity.user)
+    secret, link = deps.shared_links.create(
+        identity.user, job.id, job.stored.mp3, wanted.expires_in, identity.token_version
+    )
     return api.CreatedLink(**_link_fields(link), url=deps.links.download_url(link.mp3, secret))
 
 
@@ -209,7 +212,7 @@ def _link_fields(link: SharedLink) -> dict[str, Any]:
 def _create_feed(request: Request) -> Response:
     identity = _identify_now(request)
     deps = dependencies()
-    url = f"{deps.links.public_url}/feed?token={deps.feeds.create(identity.user)}"
+    url = f"{deps.links.public_url}/feed?token={deps.feeds.create(identity.user, identity.token_version)}"
     _record(request, identity, "feed.created")
     return json_response(api.CreatedFeed(url), 201)
 

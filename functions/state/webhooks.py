@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, func, insert, or_, select, update
 
 from events.errors import Mp3burstError
 from events.schema import PREFIX, DeliveryDue, Event, JobId
@@ -15,7 +15,8 @@ from functions.state.database import Database
 from functions.state.deliveries import ACTIVE, GONE, new_delivery_id
 from functions.state.jobs import Job
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
-from functions.state.schema import UserId, deliveries, jobs, now, users, webhooks
+from functions.state.owners import lock_owner
+from functions.state.schema import UserId, deliveries, jobs, now, webhooks
 
 #: Webhooks that a user may have.
 MAX_WEBHOOKS: Final = 10
@@ -36,7 +37,6 @@ _MINUTE: Final = 60_000
 Permission = Literal["now", "later", "never"]
 _MAX_ERROR: Final = 500  # characters
 _ID: Final = re.compile("[0-9a-f]{32}")
-_LOCK_USER: Final = select(users.c.id).where(users.c.id == bindparam("owner")).with_for_update()
 _IS_OVER: Final = ("delivered", "failed")
 
 
@@ -135,11 +135,18 @@ class Webhooks:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, owner: UserId, url: str, rate: int | None = None) -> Webhook:
-        """Creates a webhook, whose receiver allows so many calls a minute.
+    def add(self, owner: UserId, url: str, rate: int | None = None, version: int | None = None) -> Webhook:
+        """Creates a webhook.
+
+        Args:
+            owner: the user.
+            url: its address.
+            rate: calls a minute that its receiver allows; None for any number.
+            version: of the token that the request was sent with; None for an API key.
 
         Raises:
             TooManyWebhooks: the user has as many as a user may have.
+            OwnerChanged: the owner was deleted, or the token was withdrawn.
         """
         new = secrets.token_hex(16)
         mine = select(func.count()).select_from(webhooks).where(webhooks.c.owner == owner, webhooks.c.id != new)
@@ -147,7 +154,7 @@ class Webhooks:
         row = insert(webhooks).values(id=new, owner=owner, url=url, state=ACTIVE, created_at=now(), rate=rate)
 
         def add(connection: Connection) -> Row[Any]:
-            connection.execute(_LOCK_USER, {"owner": owner})
+            lock_owner(connection, owner, version)
             if (connection.scalar(mine) or 0) >= MAX_WEBHOOKS:
                 raise TooManyWebhooks
             if connection.execute(created).one_or_none() is None:  # it is there if the answer to a commit was lost

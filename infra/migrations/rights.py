@@ -49,10 +49,11 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         **_ASK_TO_CONFIRM,
     },
     "login": {
-        "users": "SELECT, INSERT, UPDATE (password_hash)",
+        "users": "SELECT, INSERT, UPDATE (password_hash, token_version)",
         "logins": "SELECT, INSERT, UPDATE, DELETE",
         "external_logins": "SELECT (id, owner), INSERT",
-        "sessions": "INSERT",
+        "sessions": "SELECT (id, owner, token_version), INSERT, DELETE",
+        "ended_tokens": "SELECT (owner), DELETE",
     },
     "confirm": {
         **_IDENTIFY,

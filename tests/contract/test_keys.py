@@ -11,6 +11,7 @@ from functions.auth.stored_secrets import digest
 from functions.auth.tokens import NotAuthenticated, ScopeMissing, Signer, Verifier
 from functions.state.database import Database
 from functions.state.overdue import Overdue
+from functions.state.owners import OwnerChanged
 from functions.state.schema import UserId, api_keys, ended_tokens, users
 from tests.contract.test_jobs import at_once
 from tests.support.databases import make_past
@@ -130,7 +131,7 @@ def test_keys_of_others_do_not_exist(database: Database, ann: UserId) -> None:
             keys.delete(key, owner)
     assert keys.of(UserId("e" * 32)) == []
     assert len(keys.of(ann)) == 1
-    with pytest.raises(KeyNotFound):
+    with pytest.raises(OwnerChanged):
         keys.create(UserId("e" * 32), "backup", ["read"])
 
 
@@ -235,6 +236,6 @@ def test_token_that_was_logged_out_is_refused(database: Database, ann: UserId, p
     assert process.user(other) == ann
     Overdue(database).forget_logins(100)
     assert len(ended.of(ann)) == 1
-    make_past(database, "ended_tokens", "expires_at", DAY)
+    make_past(database, "ended_tokens", "expires_at", 2 * DAY)
     Overdue(database).forget_logins(100)
     assert database.run(lambda connection: list(connection.execute(select(ended_tokens)))) == []

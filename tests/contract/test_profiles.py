@@ -1,20 +1,25 @@
 """Accounts as their users change and delete them, on every SQL database."""
 
+from collections.abc import Callable
+
 import pytest
 from sqlalchemy import insert, select, update
 
 from events.schema import AddressUnconfirmed
 from functions.auth.accounts import Accounts, WrongCredentials
 from functions.auth.external_logins import ExternalLogins, Person
-from functions.auth.keys import ApiKeys, KeyNotFound
+from functions.auth.feeds import Feeds
+from functions.auth.keys import ApiKeys
 from functions.auth.profiles import Profiles
+from functions.auth.shared_links import SharedLinks
 from functions.auth.tokens import NotAuthenticated
-from functions.media import Description
+from functions.media import BlobId, Description
 from functions.state.blobs import Blobs
 from functions.state.database import Conflict, Database
 from functions.state.deleted_users import BATCH, GRACE, DeletedUsers
 from functions.state.leases import LeaseTerms
 from functions.state.overdue import Overdue
+from functions.state.owners import OwnerChanged
 from functions.state.quota import Usage, usage
 from functions.state.schema import UserId, blobs, deliveries, feeds, jobs, mails, shared_links, users
 from functions.state.webhooks import Webhooks
@@ -139,7 +144,7 @@ def test_deleted_account_leaves_nothing(database: Database, ann: UserId) -> None
         Accounts(database).authenticate("ann", PASSWORD)
     with pytest.raises(WrongCredentials):
         Accounts(database).authenticate(f"deleted\uff1a{ann}", PASSWORD)  # a fullwidth colon, which becomes a colon
-    with pytest.raises(KeyNotFound):
+    with pytest.raises(OwnerChanged):
         ApiKeys(database).create(ann, "backup", ["read"])
     assert ApiKeys(database).of(ann) == []
     [row] = database.run(lambda connection: list(connection.execute(select(users).where(users.c.id == ann))))
@@ -199,3 +204,22 @@ def test_upload_that_is_being_received_is_refused(database: Database, ann: UserI
         DeletedUsers(database).delete(ann)
         writer.write(b"x")
     assert [blob for blob, _ in records.expired(10)] == [writer.blob]
+
+
+def test_nothing_is_added_with_a_token_that_was_withdrawn_meanwhile(database: Database, ann: UserId) -> None:
+    """A password is reset between the check of the token and the statement that adds what would outlast it."""
+    job = Records(database, LeaseTerms()).job(owner=ann)
+    database.run(lambda connection: connection.execute(update(jobs).values(state="done", mp3="a" * 24)))
+    links = SharedLinks(database)
+    add: dict[str, Callable[[int | None], object]] = {
+        "key": lambda version: ApiKeys(database).create(ann, "backup", ["read"], version=version),
+        "link": lambda version: links.create(ann, job.id, BlobId("a" * 24), 60, version),
+        "feed": lambda version: Feeds(database).create(ann, version),
+        "webhook": lambda version: Webhooks(database).add(ann, "https://example.org/", None, version),
+    }
+    Profiles(database).set_password(ann, 0, "hash", revokes_access=True)
+    for what, with_version in add.items():
+        with pytest.raises(OwnerChanged):
+            with_version(0)
+        assert with_version(1), what
+        assert with_version(None), "an API key has no version"

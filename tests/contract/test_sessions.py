@@ -15,6 +15,7 @@ from functions.state.database import Database, DatabaseUnavailable
 from functions.state.deleted_users import DeletedUsers
 from functions.state.overdue import Overdue
 from functions.state.schema import UserId, ended_tokens, sessions
+from tests.contract.test_jobs import at_once
 from tests.contract.test_keys import DAY, Process
 from tests.unit.auth.test_tokens import KEY, private_pem, public_pem
 
@@ -82,6 +83,35 @@ def test_only_the_newest_are_listed(database: Database, ann: User, monkeypatch: 
     oldest, *others = [begin(database, ann)[0] for _ in range(3)]
     let_pass(database, oldest, 1000)
     assert {*listed(database, ann)} == {*others}
+
+
+def test_login_beyond_the_most_withdraws_all_others(
+    database: Database, ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("functions.auth.sessions.MAX_SESSIONS", 3)
+    tokens = [begin(database, ann)[1] for _ in range(3)]
+    process = Process(database)
+    assert {process.user(token) for token in tokens} == {ann.id}
+    EndedTokens(database).end(identity(tokens[0]))
+    eve = Accounts(database).add("Eve", "eve", "correct horse", "eve@example.org")
+    kept, _ = begin(database, eve)
+    session, token = begin(database, ann)
+    process.seconds += MAX_AGE
+    assert process.user(token) == ann.id
+    assert [process.refuses(each) for each in tokens] == ["withdrawn"] * 3
+    assert rows(database).keys() == {session, kept}
+    assert EndedTokens(database).of(ann.id) == frozenset()
+
+
+def test_logins_beyond_the_most_at_once_leave_one_valid(
+    database: Database, ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("functions.auth.sessions.MAX_SESSIONS", 1)
+    begin(database, ann)
+    tokens = at_once(3, lambda _: begin(database, ann)[1])
+    process = Process(database)
+    valid = [token for token in tokens if identity(token).claims["ver"] == 1]
+    assert [process.user(token) for token in valid] == [ann.id]
 
 
 def test_ended_session_is_refused_and_no_longer_listed(database: Database, ann: User) -> None:

@@ -9,13 +9,13 @@ from functions.auth.accounts import Accounts
 from functions.auth.feeds import Feeds
 from functions.auth.links import BadLink
 from functions.auth.shared_links import LinkNotFound, SharedLinks, TooManyLinks
-from functions.auth.tokens import NotAuthenticated
 from functions.media import BlobId
 from functions.state.database import Database
 from functions.state.deleted_users import DeletedUsers
 from functions.state.jobs import Jobs, Outcome
 from functions.state.leases import LeaseTerms
 from functions.state.overdue import Overdue
+from functions.state.owners import OwnerChanged
 from functions.state.schema import UserId, feeds, shared_links
 from tests.contract.test_jobs import Records, at_once
 from tests.support.databases import make_past
@@ -95,7 +95,7 @@ def test_links_go_with_their_job_and_their_owner(database: Database, ann: UserId
         links.create(ann, job, mp3, 3600)
     DeletedUsers(database).delete(ann)
     assert rows(database) == []
-    with pytest.raises(LinkNotFound):
+    with pytest.raises(OwnerChanged):
         links.create(ann, job, mp3, 3600)
 
 
@@ -141,5 +141,5 @@ def test_feed_goes_with_its_user(database: Database, ann: UserId) -> None:
     Feeds(database).create(ann)
     DeletedUsers(database).delete(ann)
     assert database.read(lambda connection: connection.execute(select(feeds)).all()) == []
-    with pytest.raises(NotAuthenticated):
+    with pytest.raises(OwnerChanged):
         Feeds(database).create(ann)
