@@ -15,6 +15,7 @@ from scripts.benchmarks import (
     end_to_end,
     events,
     follow,
+    key,
     knative,
     login,
     report,
@@ -42,6 +43,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "events": events.events,
     "follow": follow.follow,
     "login": login.login,
+    "key": key.key,
     "knative": knative.knative,
 }
 

@@ -14,7 +14,7 @@ from functions.state.overdue import Overdue
 from functions.state.owners import OwnerChanged
 from functions.state.schema import UserId, api_keys, ended_tokens, users
 from tests.contract.test_jobs import at_once
-from tests.support.databases import make_past
+from tests.support.databases import make_past, queries
 from tests.unit.auth.test_tokens import KEY, private_pem, public_pem
 
 ADDRESS = "192.0.2.1"
@@ -77,6 +77,17 @@ def test_last_use_is_recorded_by_the_day(database: Database, ann: UserId, proces
     process.seconds += MAX_AGE
     process.user(key)
     assert keys.of(ann) == [today]
+
+
+def test_key_costs_a_process_no_query_within_half_a_minute(database: Database, ann: UserId, process: Process) -> None:
+    key, _ = ApiKeys(database).create(ann, "backup", ["upload"])
+    assert process.user(key) == ann
+    with queries(database) as executed:
+        assert {process.user(key) for _ in range(10)} == {ann}
+        assert executed == []
+        process.seconds += MAX_AGE
+        assert process.user(key) == ann
+        assert len(executed) == 1
 
 
 def test_deleted_key_is_refused_within_a_minute(database: Database, ann: UserId, process: Process) -> None:

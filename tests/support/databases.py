@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from functions.state.database import Database
 from functions.state.leases import LeaseTerms
@@ -26,6 +26,22 @@ def sqlite(directory: Path) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+@contextmanager
+def queries(database: Database) -> Iterator[list[str]]:
+    """Collects the queries that are executed."""
+    executed: list[str] = []
+
+    def collect(_: object, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("SELECT"):
+            executed.append(statement)
+
+    event.listen(database.engine, "before_cursor_execute", collect)
+    try:
+        yield executed
+    finally:
+        event.remove(database.engine, "before_cursor_execute", collect)
 
 
 def empty(database: Database) -> None:
