@@ -21,6 +21,7 @@ from functions.sweep import __main__ as program
 from functions.sweep import main
 from functions.sweep.main import BUDGET, Dependencies, sweep_up
 from tests.contract.test_jobs import OWNER, Records
+from tests.support.calls import add_user
 from tests.support.databases import make_past, sqlite
 from tests.support.fakes import MemoryStore
 
@@ -74,6 +75,7 @@ def test_unavailable_broker_is_not_asked_for_every_failed_job(records: Records) 
 
 def test_retry_that_is_due_is_no_warning(records: Records, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "functions.sweep")
+    add_user(records.database, OWNER)
     hooks = Webhooks(records.database)
     event = hooks.ping(hooks.add(OWNER, "https://example.org/").id, OWNER)
     table = Deliveries(records.database)
