@@ -46,6 +46,7 @@ def main() -> int:
         _first_visit(browser, args.url, login, clips, args.into)
         for name, viewport in (("light", _DESKTOP), ("dark", _DESKTOP), ("phone", _PHONE)):
             _shelf(browser, args.url, login, viewport, args.into / f"page-{name}.png")
+        _editor(browser, args.url, Path(folder), args.into / "page-editor.png")
         browser.close()
     return 0
 
@@ -72,6 +73,28 @@ def _first_visit(browser: Browser, url: str, login: tuple[str, str], clips: Sequ
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Create account").click()
     expect(page.locator(".mp3")).to_have_count(len(clips))
+    page.close()
+
+
+def _editor(browser: Browser, url: str, folder: Path, picture: Path) -> None:
+    """Takes a picture of the editor with a selection that fades."""
+    video = folder / "Evening song.webm"
+    sound = "aevalsrc=0.6*sin(2*PI*220*t)*abs(sin(2*PI*t/11))*abs(sin(2*PI*t/1.7)):d=45"
+    inputs = ("-f", "lavfi", "-i", sound, "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=5:duration=45")
+    subprocess.run([default_ffmpeg(), "-v", "error", *inputs, "-c:a", "libopus", "-c:v", "libvpx", video], check=True)
+    page = browser.new_page(viewport=_DESKTOP, locale="en-US", color_scheme="dark")
+    page.goto(url)
+    page.get_by_label("Let me trim and edit each file first").check()
+    page.locator(".choose input[type=file]").set_input_files(video)
+    page.get_by_role("button", name="Edit: Evening song").click()
+    dialog = page.get_by_role("dialog", name="Edit")
+    for slider, key, times in (("From", "ArrowRight", 6), ("To", "ArrowLeft", 9), ("Fade in", "ArrowRight", 3)):
+        for _ in range(times):
+            dialog.get_by_role("slider", name=slider).press(f"Shift+{key}")
+    dialog.get_by_label("Use a picture from the video as cover").check()
+    expect(dialog.get_by_role("status")).to_contain_text("0:30")
+    page.mouse.move(0, 0)
+    page.screenshot(path=picture)
     page.close()
 
 

@@ -61,6 +61,11 @@ export async function more(limit?: number): Promise<void> {
   } catch (error) {
     if (!(error instanceof api.Problem)) throw error;
     if (asked !== visit) return;
+    if (error.status === 404 && next.peek() !== null) {
+      next.value = null; // the last job of the page before was deleted: begin again
+      await more(limit);
+      return;
+    }
     if (error.status === 401) expire();
     loading.value = "failed";
   }

@@ -1,16 +1,27 @@
 /** Opens the sound and the pictures of a file in the browser, piece by piece: for the editor, which loads it on demand. */
 import {
-  ALL_FORMATS,
+  ADTS,
   AudioBufferSink,
   AudioSampleSink,
   BlobSource,
   CanvasSink,
+  FLAC,
   Input,
+  MATROSKA,
+  MP3,
+  MP4,
+  MPEG_TS,
+  OGG,
+  QTFF,
+  WAVE,
+  WEBM,
   type AudioSample,
   type InputAudioTrack,
   type InputVideoTrack,
 } from "mediabunny";
 
+/** What mediabunny reads, without playlists: they name other files, which would be fetched. */
+const FORMATS = [MP4, QTFF, MATROSKA, WEBM, WAVE, OGG, MP3, FLAC, ADTS, MPEG_TS];
 /** Seconds up to which the waveform shows every sample; of longer files it shows a moment of each bar. */
 const WHOLE = 600;
 /** Seconds of sound that are decoded ahead of what is heard. */
@@ -47,7 +58,7 @@ export class Media {
 
   /** Returns the file, or null if it is none that can be opened here. */
   static async open(file: Blob): Promise<Media | null> {
-    const input = new Input({ source: new BlobSource(file), formats: ALL_FORMATS });
+    const input = new Input({ source: new BlobSource(file), formats: FORMATS });
     try {
       const audio = await input.getPrimaryAudioTrack();
       if (!audio) return null;

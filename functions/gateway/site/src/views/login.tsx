@@ -48,7 +48,7 @@ export function Login() {
     }
   };
 
-  const waiting = uploads.value.length;
+  const waiting = uploads.value.filter((each) => each.state !== "held").length;
   const hasExpired = session.value.state === "out" && session.value.hasExpired;
   const title = isNew.value ? s.registerTitle : waiting ? s.logInTitle : s.welcomeBack;
   return (
