@@ -16,6 +16,7 @@ from functions.convert.ffmpeg.binary import default_ffmpeg
 
 _DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
 _DESKTOP: Final[ViewportSize] = {"width": 1180, "height": 780}
+_TALL: Final[ViewportSize] = {"width": 1180, "height": 960}
 _PHONE: Final[ViewportSize] = {"width": 390, "height": 780}
 #: Names of the clips, and their seconds.
 _CLIPS: Final = {
@@ -82,7 +83,7 @@ def _editor(browser: Browser, url: str, folder: Path, picture: Path) -> None:
     sound = "aevalsrc=0.6*sin(2*PI*220*t)*abs(sin(2*PI*t/11))*abs(sin(2*PI*t/1.7)):d=45"
     inputs = ("-f", "lavfi", "-i", sound, "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=5:duration=45")
     subprocess.run([default_ffmpeg(), "-v", "error", *inputs, "-c:a", "libopus", "-c:v", "libvpx", video], check=True)
-    page = browser.new_page(viewport=_DESKTOP, locale="en-US", color_scheme="dark")
+    page = browser.new_page(viewport=_TALL, locale="en-US", color_scheme="dark")
     page.goto(url)
     page.get_by_label("Let me trim and edit each file first").check()
     page.locator(".choose input[type=file]").set_input_files(video)
