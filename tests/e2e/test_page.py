@@ -639,8 +639,8 @@ def test_keys_sessions_and_webhooks_are_managed(page: Page, me: Client) -> None:
     dialog.get_by_label("delete").check()
     dialog.get_by_role("button", name="Create key").click()
     key = dialog.get_by_label("Your new key").input_value()
-    assert Client(me.url, key).call("GET", "/jobs").status == 200
     expect(dialog.locator(".entry")).to_contain_text("send videos, list and download, delete · never used")
+    assert Client(me.url, key).call("GET", "/jobs").status == 200
     dialog.get_by_role("button", name="Delete: Backup").click()
     expect(dialog.get_by_text("There are no keys yet.")).to_be_visible()
 
