@@ -345,6 +345,9 @@ def test_upload_is_shown_by_another_tab_only_once_this_one_is_closed(
     expect(other.get_by_text("Your MP3s will be here.")).to_be_visible()
     expect(on_its_way(other, "Mine.wav")).to_have_count(0)
     wait_for(lambda: "Mine.wav" in other.evaluate("localStorage['mp3burst.uploads']"))
+    # Otherwise the request that is held back may be sent when the tab is closed.
+    on_its_way(page, "Mine.wav").get_by_role("button", name="Pause: Mine.wav").click()
+    expect(on_its_way(page, "Mine.wav")).to_contain_text("Paused")
     page.close()
     expect(on_its_way(other, "Mine.wav")).to_contain_text("Interrupted")
 
