@@ -186,8 +186,8 @@ class User(Client):
         timeout: float = 120,
         source: str | None = None,
     ) -> Answer:
-        function = FUNCTIONS[path.lstrip("/").partition("?")[0].partition("/")[0]]
-        host = self.hosts["gateway" if self.gateway else function]
+        function = "gateway" if self.gateway else FUNCTIONS[path.lstrip("/").partition("?")[0].partition("/")[0]]
+        host = self.hosts[function]
         return super().call(method, path, body, {"Host": host, **(headers or {})}, timeout, source)
 
 

@@ -65,6 +65,29 @@ def test_every_function_has_a_host_of_its_own(cluster: Cluster) -> None:
     assert follow(cluster, link_of_the_mail(cluster, me)) == (200, full.body)
 
 
+def test_account_tags_links_and_webhooks_through_the_gateway(cluster: Cluster) -> None:
+    me = User.of(cluster)
+    job = me.convert(io.BytesIO(wave_bytes(2)), "a.wav")
+    key = me.post_json("/keys", {"name": "cluster", "scopes": ["read"]}).json()["key"]
+    program = type(me)(me.url, key, me.username, me.user)
+    assert [each["job"] for each in program.jobs()["jobs"]] == [job["job"]]
+    program.post_json("/webhooks", {"url": "https://example.org/"}).problem(403)
+    me.post_json("/webhooks", {"url": "https://169.254.169.254/"}).problem(422)
+    assert me.call("GET", "/presets").json()["presets"]
+    assert me.call("GET", "/logins").json() == {"logins": [], "password": True}
+    assert me.call("GET", "/sso/providers").json() == {"providers": [], "proxy": False}
+
+    path = f"/jobs/{job['job']}/tags"
+    assert me.call("PATCH", path, b'{"title": "Other"}', {"Content-Type": "application/json"}).status == 200
+    assert me.call("GET", path).json()["title"] == "Other"
+    link = me.post_json("/links", {"job": job["job"], "expires_in": 3600}).json()["url"]
+    assert follow(cluster, link) == (200, me.download(job["mp3"]).body)
+
+    assert len(me.call("GET", "/sessions").json()["sessions"]) == 1
+    assert me.call("DELETE", "/sessions").status == 204
+    me.call("GET", "/me").problem(401)
+
+
 def link_of_the_mail(cluster: Cluster, user: User) -> str:
     """Returns the link to the MP3 in the only mail to a user."""
     until(lambda: cluster.mail_ids(user.username), "the mail")
