@@ -136,21 +136,34 @@ def gateway_url(cluster: Cluster, timeout: float) -> str:
 
 
 def await_ready(cluster: Cluster, documents: Sequence[Document], timeout: float) -> None:
-    """Waits until every object that reports a state is ready in its newest generation.
+    """Waits until each of the documents that reports a state is ready in its newest generation.
 
     Raises:
-        CannotDeploy: something is not ready in time; the text has its reason.
+        CannotDeploy: one is not ready in time; the text has its reason.
     """
-    wanted = {
-        f"{document['kind'].lower()}s.{document['apiVersion'].partition('/')[0]}"
+    wanted = [
+        document
         for document in documents
         if ".knative.dev/" in document["apiVersion"] and document["kind"] != "RabbitmqBrokerConfig"
-    }
+    ]
+    kinds = {f"{document['kind'].lower()}s.{document['apiVersion'].partition('/')[0]}" for document in wanted}
+    names = {_name(document) for document in wanted}
     deadline = time.monotonic() + timeout
-    while waiting := [text for each in cluster.get(",".join(sorted(wanted))) if (text := _unready(each))]:
+
+    def unready() -> list[str]:
+        found = [each for each in cluster.get(",".join(sorted(kinds))) if _name(each) in names]
+        missing = names - {_name(each) for each in found}
+        texts = [text for each in found if (text := _unready(each))]
+        return [*texts, *(f"{kind} {name}: not there yet" for kind, name in sorted(missing))]
+
+    while waiting := unready():
         if time.monotonic() > deadline:
             raise CannotDeploy(f"Not ready after {timeout:.0f} s:\n" + "\n".join(f"  {each}" for each in waiting))
         time.sleep(1)
+
+
+def _name(document: Mapping[str, Any]) -> tuple[str, str]:
+    return document["kind"], document["metadata"]["name"]
 
 
 def _unready(each: Mapping[str, Any]) -> str:

@@ -213,6 +213,23 @@ def test_one_function_is_deployed_only_beside_its_tables(monkeypatch: pytest.Mon
     assert not deployable(failed)
 
 
+def test_only_what_was_deployed_has_to_become_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(name: str, ready: str) -> dict[str, Any]:
+        status = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": ready, "message": "no image"}]}
+        return {"kind": "Service", "metadata": {"name": name, "generation": 1}, "status": status}
+
+    def wait_for_services(**ready: str) -> None:
+        cluster = FakeCluster()
+        monkeypatch.setattr(cluster, "get", lambda _: [found(name, state) for name, state in ready.items()])
+        rollout.await_ready(cluster, [SERVICES["status"]], 0)
+
+    wait_for_services(status="True", notify="False")
+    with pytest.raises(CannotDeploy, match="Service status: no image"):
+        wait_for_services(status="False", notify="True")
+    with pytest.raises(CannotDeploy, match="Service status: not there yet"):
+        wait_for_services(notify="True")
+
+
 def test_cronjob_of_sweep_is_its_service_without_a_server() -> None:
     (job,) = (
         each
