@@ -21,7 +21,7 @@ _CHECK_INTERVAL: Final = 0.5
 _PIECE: Final = 256 << 10
 #: Bytes that the kernel buffers for a client. A full buffer takes more only after a third of it was sent, and at the
 #: minimum rate that has to happen before the credit is used up.
-_SEND_BUFFER: Final = 256 << 10
+SEND_BUFFER: Final = 256 << 10
 log = logging.getLogger(__name__)
 
 
@@ -51,7 +51,7 @@ class SlowClientGuard:
         """Yields the same bytes, while the server that takes them writes each one before it takes the next."""
         credit = _Credit(self, connection, socket.SHUT_RDWR)
         with contextlib.suppress(OSError):  # the client has left, which the server notices
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         has_begun = False
         for chunk in chunks:
             for start in range(0, len(chunk), self.piece):

@@ -16,6 +16,7 @@ import yaml
 from functions.login.proxy import HEADERS as IDENTITY_HEADERS
 from infra import front
 from infra.apidocs.site import documents
+from infra.slow_clients import SEND_BUFFER
 from tests.support.paths import ROOT
 from tests.support.processes import wait_for
 from tests.support.servers import free_port
@@ -313,6 +314,7 @@ def problem(gateway: Gateway, path: str) -> dict[str, object]:
 def test_limits_and_messages_are_those_of_the_embedded_ingress() -> None:
     text, _, second = CONFIGURATION.read_text().partition("    # Where a pod ends")
     assert dict(re.findall(r'"~\^(\S+)\(/\|\$\)" "(The .*)";', second)) == front.INTERRUPTED
+    assert (text + second).count(f" sndbuf={SEND_BUFFER >> 10}k;") == (text + second).count(" listen ") == 2
     assert f'default "{front.MESSAGES[502]}"' in second
     assert f'"detail":"{front.MESSAGES[504]}"' in second
     directives = dict(re.findall(r"^ {4,8}(\w+) (.*);$", text, re.MULTILINE))
