@@ -15,7 +15,10 @@ _CATCHER = {"SMTP_HOST": "mail", "SMTP_PORT": "1025", "SMTP_SECURITY": "none", "
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 1 if something is missing or failed."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.only is not None and (args.delete or not _names_of(args.only)):
+        parser.error("--only needs the names of functions and does not go with --delete")
     begin = time.monotonic()
     try:
         cluster = Cluster()
@@ -25,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
             rollout.delete(cluster, documents, args.with_data, args.timeout)
             say("Deleted." if args.with_data else "Deleted. Passwords, keys and volumes were kept.")
             return 0
-        if args.only:
+        if args.only is not None:
             _deploy_only(cluster, args)
         else:
             _deploy(cluster, args)

@@ -34,7 +34,7 @@ def is_function(document: Mapping[str, Any]) -> bool:
 
 
 def of_functions(documents: Iterable[Document], functions: Iterable[str]) -> list[Document]:
-    """Returns the Services of some functions and the Triggers that call them.
+    """Returns the Services of some functions, or the CronJob of sweep, and the Triggers that call them.
 
     Raises:
         CannotDeploy: there is no such function.
@@ -43,12 +43,16 @@ def of_functions(documents: Iterable[Document], functions: Iterable[str]) -> lis
     found = [
         each
         for each in documents
-        if (is_function(each) and each["metadata"]["name"] in wanted)
+        if (_runs(each) and each["metadata"]["name"] in wanted)
         or (each["kind"] == "Trigger" and each["spec"]["subscriber"]["ref"]["name"] in wanted)
     ]
-    if missing := wanted - {each["metadata"]["name"] for each in found if is_function(each)}:
+    if missing := wanted - {each["metadata"]["name"] for each in found if _runs(each)}:
         raise CannotDeploy(f"No function is called {', '.join(sorted(missing))}: the files of knative/ have the names.")
     return found
+
+
+def _runs(document: Mapping[str, Any]) -> bool:
+    return is_function(document) or document["kind"] == "CronJob"
 
 
 def images(documents: Iterable[Document]) -> set[str]:

@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 
 from infra.migrations import rights
 from scripts.deployment import images, manifests, rollout, settings
+from scripts.deployment.__main__ import main
 from scripts.deployment.cluster import CannotDeploy, Cluster
 from tests.support.paths import ROOT
 from tests.support.processes import shell_program
@@ -192,8 +193,18 @@ def test_only_the_chosen_functions_and_their_triggers_are_deployed() -> None:
         *(("Service", "notify"), ("Service", "login")),
         *(("Trigger", f"notify-{event}") for event in ("ready", "failed", "forgotten", "unconfirmed")),
     }
+    sweep = [*yaml.safe_load_all((ROOT / "infra/cronjob/sweep.yaml").read_text())]
+    assert [each["kind"] for each in manifests.of_functions(sweep, ["sweep"])] == ["CronJob"]
     with pytest.raises(CannotDeploy, match="No function is called converter, sink: the files of knative/"):
         manifests.of_functions(everything, ["sink", "login", "converter"])
+
+
+@pytest.mark.parametrize("arguments", [["--only", ""], ["--only", "hook", "--delete"]])
+def test_nothing_else_is_done_by_a_wrong_only(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECTL", "false")
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
 
 
 def test_one_function_is_deployed_only_beside_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
