@@ -172,11 +172,13 @@ class Identification:
         self._used.put(session, True, seconds)
 
     def _user(self, user: UserId) -> KnownUser | None:
+        # Before the version: ended tokens are deleted when a new version withdraws them.
+        ended = self._ended.of(user)
         row = self._database.read(lambda connection: connection.execute(_USER, {"user": user}).one_or_none())
         if row is None:
             self._users.forget(user)
             return None
-        known = KnownUser(row.username, row.role, row.token_version, self._ended.of(user))
+        known = KnownUser(row.username, row.role, row.token_version, ended)
         self._users.put(user, known, MAX_AGE)
         return known
 
