@@ -18,6 +18,7 @@ from events.errors import Mp3burstError
 from functions.auth.accounts import User, normalize_username
 from functions.auth.limits import MAX_USERNAME
 from functions.state.database import Conflict, Database
+from functions.state.owners import lock_version
 from functions.state.schema import UserId, external_logins, now, users
 
 #: Logins of one new user at once insert the same rows in turn.
@@ -150,28 +151,32 @@ class ExternalLogins:
                 conflict = error
         raise conflict
 
-    def link(self, person: Person, user: UserId) -> None:
+    def link(self, person: Person, user: User) -> None:
         """Lets the person log in as this user from now on; doing it again changes nothing.
 
         The user must have confirmed the person's address: otherwise whoever finds out a password could keep a way into
         the account that outlives it.
 
+        Args:
+            person: the account at the provider.
+            user: as found when the password was checked.
+
         Raises:
             OtherAddress: the user has not confirmed the person's address.
-            Conflict: the person logs in as another user, or the account was deleted at the same time.
+            Conflict: the person logs in as another user; or the user was deleted, or all tokens were withdrawn, since
+                the password was checked.
         """
         owner = select(external_logins.c.owner).where(external_logins.c.id == person.id)
-        exists = select(users.c.id).where(users.c.id == user, users.c.deleted_at.is_(None)).with_for_update()
 
         def link(connection: Connection) -> bool:
-            if connection.scalar(exists) is None:
+            if lock_version(connection, user.id) != user.token_version:
                 return False
             found = connection.scalar(owner)
             if found is None:
-                if connection.scalar(_confirmed(person.email).where(users.c.id == user)) is None:
+                if connection.scalar(_confirmed(person.email).where(users.c.id == user.id)) is None:
                     raise OtherAddress("This account has another email address: use the one that has yours.")
-                connection.execute(_link(person, user))
-            return found in (None, user)
+                connection.execute(_link(person, user.id))
+            return found in (None, user.id)
 
         if not self._database.run(link):
             raise Conflict("Your account was changed at the same time: log in again.")

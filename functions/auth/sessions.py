@@ -20,6 +20,7 @@ from functions.auth.tokens import Identity, NotAllowed
 from functions.networks import networks
 from functions.settings import required
 from functions.state.database import Conflict, Database
+from functions.state.owners import lock_version
 from functions.state.schema import UserId, ended_tokens, now, sessions, users
 
 if TYPE_CHECKING:
@@ -154,6 +155,9 @@ class Sessions:
             signer: signs the token.
             agent: what the client says it is (``User-Agent``).
             address: the client's.
+
+        Raises:
+            Conflict: the user was deleted, or all tokens were withdrawn, since the password was checked.
         """
         session = secrets.token_hex(16)
         times = {
@@ -172,6 +176,8 @@ class Sessions:
         def begin(connection: Connection) -> int:
             version: int | None = connection.scalar(recorded)
             if version is None:  # it is there if the answer to a commit was lost
+                if lock_version(connection, user.id) != user.token_version:
+                    raise Conflict("Your account was changed at the same time: log in again.")
                 version = user.token_version + self._withdraw_too_many(connection, user)
                 connection.execute(insert(sessions).values(**values, **times, token_version=version))
             return version
@@ -185,13 +191,11 @@ class Sessions:
         count = select(func.count()).select_from(sessions).where(sessions.c.owner == user.id)
         if (connection.scalar(count) or 0) < MAX_SESSIONS:
             return 0
-        unchanged = users.c.id == user.id, users.c.token_version == user.token_version, users.c.deleted_at.is_(None)
-        withdrawn = update(users).where(*unchanged).values(token_version=users.c.token_version + 1)
-        grown = connection.execute(withdrawn).rowcount
-        if grown:
-            connection.execute(delete(sessions).where(sessions.c.owner == user.id))
-            connection.execute(delete(ended_tokens).where(ended_tokens.c.owner == user.id))
-        return grown
+        withdrawn = update(users).where(users.c.id == user.id).values(token_version=users.c.token_version + 1)
+        connection.execute(withdrawn)
+        connection.execute(delete(sessions).where(sessions.c.owner == user.id))
+        connection.execute(delete(ended_tokens).where(ended_tokens.c.owner == user.id))
+        return 1
 
     def of(self, owner: UserId) -> list[Session]:
         """Returns the owner's sessions, the newest MAX_LISTED, newest first, without those that were ended."""

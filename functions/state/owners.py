@@ -27,6 +27,12 @@ class OwnerChanged(Mp3burstError):
         super().__init__("Your account was changed or deleted at the same time: log in again.")
 
 
+def lock_version(connection: Connection, owner: UserId) -> int | None:
+    """Locks the user's row until the transaction ends; returns the version of the user's tokens, None if deleted."""
+    version: int | None = connection.scalar(_LOCK, {"owner": owner})
+    return version
+
+
 def lock_owner(connection: Connection, owner: UserId, version: int | None = None) -> None:
     """Locks the user's row until the transaction ends.
 
@@ -38,6 +44,6 @@ def lock_owner(connection: Connection, owner: UserId, version: int | None = None
     Raises:
         OwnerChanged: the user was deleted, or the token was withdrawn.
     """
-    found = connection.scalar(_LOCK, {"owner": owner})
+    found = lock_version(connection, owner)
     if found is None or version not in (None, found):
         raise OwnerChanged

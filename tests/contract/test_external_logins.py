@@ -72,11 +72,11 @@ def test_user_who_has_confirmed_the_address_is_linked_and_not_replaced(database:
         logins.create(ANN)
     assert count(database) == (1, 0)
     for _ in range(2):
-        logins.link(ANN, ann.id)
+        logins.link(ANN, ann)
     assert logins.find(ANN) == logins.create(ANN)
     other = Accounts(database).add("Eve", "eve", "correct horse", "eve@example.org")
     with pytest.raises(Conflict):
-        logins.link(ANN, other.id)
+        logins.link(ANN, other)
     found = logins.find(ANN)
     assert found is not None
     assert found.id == ann.id
@@ -91,7 +91,17 @@ def test_only_the_user_who_has_confirmed_the_address_is_linked(database: Databas
     dan, _ = accounts.register("Dan", "dan", "correct horse", "ann@example.org")
     for other in (eve, dan):
         with pytest.raises(OtherAddress):
-            logins.link(ANN, other.id)
+            logins.link(ANN, other)
+    assert logins.find(ANN) is None
+
+
+def test_user_whose_tokens_were_withdrawn_since_the_password_was_checked_is_not_linked(database: Database) -> None:
+    """Otherwise a login with the old password could add a way into the account right after a reset."""
+    logins = ExternalLogins(database)
+    ann = Accounts(database).add("Ann", "ann", "correct horse", "ann@example.org")
+    Profiles(database).withdraw_tokens(ann.id)
+    with pytest.raises(Conflict, match="log in again"):
+        logins.link(ANN, ann)
     assert logins.find(ANN) is None
 
 
@@ -117,14 +127,14 @@ def test_deleted_user_is_forgotten(database: Database) -> None:
     assert logins.find(ANN) is None
     assert count(database)[1] == 0
     with pytest.raises(Conflict):
-        logins.link(ANN, ann.id)
+        logins.link(ANN, ann)
     assert logins.create(ANN).id != ann.id
 
 
 def test_external_login_is_listed_and_removed_by_its_user_only(database: Database) -> None:
     logins = ExternalLogins(database)
     ann = Accounts(database).add("Ann", "ann", "correct horse", "ann@example.org")
-    logins.link(ANN, ann.id)
+    logins.link(ANN, ann)
     [listed] = logins.of(ann.id)
     assert (listed.id, listed.provider) == (ANN.id, "https://auth.example.org")
     eve = Accounts(database).add("Eve", "eve", "correct horse", "eve@example.org")
@@ -141,12 +151,13 @@ def test_external_login_is_listed_and_removed_by_its_user_only(database: Databas
 
 def test_last_way_to_log_in_stays(database: Database) -> None:
     logins = ExternalLogins(database)
-    user = logins.create(ANN).id
+    owner = logins.create(ANN)
+    user = owner.id
     assert not Accounts(database).has_password(user)
     with pytest.raises(OnlyLogin):
         logins.remove(ANN.id, user)
     other = dataclasses.replace(ANN, provider="https://other.example.org")
-    logins.link(other, user)
+    logins.link(other, owner)
 
     def remove(n: int) -> bool:
         try:

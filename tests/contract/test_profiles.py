@@ -67,13 +67,14 @@ def test_new_password_replaces_the_old_one_and_withdraws_tokens(database: Databa
 
 
 def test_new_password_revokes_other_access_if_asked_to(database: Database, ann: UserId) -> None:
-    bob = Accounts(database).add("Bob", "bob", PASSWORD, "bob@example.org").id
+    accounts = Accounts(database)
+    bob = accounts.add("Bob", "bob", PASSWORD, "bob@example.org").id
     keys, logins, webhooks = ApiKeys(database), ExternalLogins(database), Webhooks(database)
     confirm = update(users).values(confirmed_at=1)
     database.run(lambda connection: connection.execute(confirm))
     for owner, name in ((ann, "ann"), (bob, "bob")):
         keys.create(owner, "backup", ["read"])
-        logins.link(person(name), owner)
+        logins.link(person(name), accounts.authenticate(name, PASSWORD))
         webhooks.ping(webhooks.add(owner, "https://receiver.example").id, owner)
     link = {"id": "a" * 32, "digest": "d" * 64, "job": "j" * 32, "mp3": "m" * 24, "created_at": 0, "expires_at": 2**40}
     shared = insert(shared_links).values(**link, owner=ann)

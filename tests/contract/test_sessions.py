@@ -4,14 +4,14 @@ import logging
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, insert, select, update
 
 from functions.auth.accounts import Accounts, User
 from functions.auth.identification import MAX_AGE
 from functions.auth.profiles import Profiles
 from functions.auth.sessions import EndedTokens, SessionNotFound, Sessions
 from functions.auth.tokens import Identity, Signer, Verifier
-from functions.state.database import Database, DatabaseUnavailable
+from functions.state.database import Conflict, Database, DatabaseUnavailable
 from functions.state.deleted_users import DeletedUsers
 from functions.state.overdue import Overdue
 from functions.state.schema import UserId, ended_tokens, sessions
@@ -108,10 +108,43 @@ def test_logins_beyond_the_most_at_once_leave_one_valid(
 ) -> None:
     monkeypatch.setattr("functions.auth.sessions.MAX_SESSIONS", 1)
     begin(database, ann)
-    tokens = at_once(3, lambda _: begin(database, ann)[1])
-    process = Process(database)
-    valid = [token for token in tokens if identity(token).claims["ver"] == 1]
-    assert [process.user(token) for token in valid] == [ann.id]
+    tokens: list[str] = []
+    refused: list[str] = []
+
+    def log_in(_: int) -> None:
+        try:
+            tokens.append(begin(database, ann)[1])
+        except Conflict as error:
+            refused.append(str(error))
+
+    at_once(3, log_in)
+    assert [Process(database).user(token) for token in tokens] == [ann.id]
+    assert len(refused) == 2
+
+
+def test_login_fails_if_all_tokens_were_withdrawn_since_the_password_was_checked(database: Database, ann: User) -> None:
+    """Its token would be refused from the first request on."""
+    Profiles(database).withdraw_tokens(ann.id)
+    with pytest.raises(Conflict, match="log in again"):
+        begin(database, ann)
+    assert rows(database) == {}
+
+
+def test_ended_token_stays_refused_while_all_are_withdrawn(
+    database: Database, ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process asks which tokens have ended at the moment at which a new version makes that needless."""
+    _, token = begin(database, ann)
+    EndedTokens(database).end(identity(token))
+    ended = EndedTokens.of
+
+    def of(self: EndedTokens, user: UserId) -> frozenset[str]:
+        monkeypatch.setattr("functions.auth.sessions.MAX_SESSIONS", 1)
+        begin(database, ann)
+        return ended(self, user)
+
+    monkeypatch.setattr(EndedTokens, "of", of)
+    assert Process(database).refuses(token) == "withdrawn"
 
 
 def test_ended_session_is_refused_and_no_longer_listed(database: Database, ann: User) -> None:
@@ -148,11 +181,15 @@ def test_withdrawn_sessions_are_not_listed(database: Database, ann: User) -> Non
 
 
 def test_deleted_user_has_no_sessions(database: Database, ann: User) -> None:
-    begin(database, ann)
+    session, _ = begin(database, ann)
+    row = rows(database)[session]
     deleted = DeletedUsers(database)
     deleted.mark(ann.id)
     assert rows(database) == {}
-    begin(database, ann)  # a login that had checked the password before
+    with pytest.raises(Conflict):
+        begin(database, ann)  # the password was checked before
+    # During a rolling update, a login of the previous version records it all the same.
+    database.run(lambda connection: connection.execute(insert(sessions).values(row._asdict())))
     deleted.purge(ann.id)
     assert rows(database) == {}
 
