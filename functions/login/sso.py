@@ -136,7 +136,11 @@ def by_proxy(request: Request, deps: Dependencies) -> Response:
     if deps.proxy is None:
         raise NoProxyLogin("No proxy logs users in here: log in with a username and a password.")
     to = read_query(request, api.SsoQuery).to
-    return _log_in(request, deps.proxy.person(request), to, deps, creates=deps.proxy.creates)
+    person = deps.proxy.person(request)
+    # A page of another site could load this address as an image or a frame, again and again. Old browsers do not tell.
+    if request.headers.get("Sec-Fetch-Dest", "document") != "document":
+        raise LoginRefused("A page has asked for this login, and not you: open this address yourself.", "embedded")
+    return _log_in(request, person, to, deps, creates=deps.proxy.creates)
 
 
 def _log_in(request: Request, person: Person, to: str, deps: Dependencies, *, creates: bool) -> Response:
@@ -179,7 +183,7 @@ def link(request: Request, deps: Dependencies) -> Response:
     except WrongCredentials as error:
         return _link_form(error)
     person = Person(**ticket)
-    deps.logins.link(person, user.id)
+    deps.logins.link(person, user)
     _record(request, person, user, "login.linked")
     return _logged_in(request, person, user, to, deps)
 

@@ -294,6 +294,17 @@ def test_clients_cannot_say_themselves_who_they_are(browser: Browser) -> None:
     assert browser.cookies == {}
 
 
+def test_proxy_logs_nobody_in_who_looks_at_a_page_of_another_site(browser: Browser) -> None:
+    """A page could load the address as an image a thousand times, and so withdraw all tokens of its visitor."""
+    said = PROXY | {"Remote-Email": "joe@example.org"}
+    for embedded in ("image", "iframe", "empty"):
+        page = browser.call("GET", "/sso/proxy", said=said | {"Sec-Fetch-Dest": embedded})
+        assert page.status == 403, embedded
+        assert b"open this address yourself" in page.body
+    assert browser.cookies == {}
+    assert browser.call("GET", "/sso/proxy", said=said | {"Sec-Fetch-Dest": "document"}).status == 200
+
+
 def test_header_is_read_by_the_login_only(browser: Browser) -> None:
     said = PROXY | {"Remote-Email": "hal@example.org"}
     assert browser.call("GET", "/sso/proxy", said=said).status == 200
