@@ -178,6 +178,7 @@ def _add(mp3: _Mp3, reader: Reader, identity: Identity, wanted: Sequence[_Wanted
     else:
         movable = reader.stat.size - (stored.sound_to - stored.sound_from)
         sound, shift = stored.sound, stored.sound_from - movable
+    deps.parts.require_room(sound, [each.id for each in wanted])
     found = cut.cut(reader, mp3.timeline, [each.range for each in wanted], movable)
     without_chapters = tags.change(mp3.tag, {}, [])  # reading 255 of them before a large cover takes half a second
     media = deps.tagging.media

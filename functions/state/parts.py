@@ -1,7 +1,7 @@
 """MP3s that are cut out of another one: finished jobs that share its sound."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,6 +70,14 @@ class Parts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def require_room(self, sound: BlobId, parts: Sequence[JobId]) -> None:
+        """Checks, before anything is stored, that a sound may have these parts.
+
+        Raises:
+            TooManyParts: it would have more than ``MAX_PARTS``.
+        """
+        self._database.read(lambda connection: _require_room(connection, [sound], parts))
+
     def add(self, source: Job, parts: Sequence[NewPart]) -> bool:
         """Records parts of a job's MP3, and retains their heads; all of them or none.
 
@@ -96,11 +104,7 @@ class Parts:
                 return False
             if connection.execute(share).rowcount != len(sounds):
                 return False
-            others = connection.scalar(select(func.count()).where(jobs.c.sound.in_(sounds))) or 0
-            if others + len(rows) > MAX_PARTS:
-                raise TooManyParts(
-                    f"This sound has {others} parts and may have {MAX_PARTS:,}: make fewer, or delete some before."
-                )
+            _require_room(connection, sounds, [part.id for part in parts])
             connection.execute(insert(jobs).values(rows))
             for part in parts:
                 if not blob_records.retain(connection, part.head, part.head_size):
@@ -119,6 +123,16 @@ class Parts:
         """Records another file name of a part, unless it was deleted."""
         renamed = update(jobs).where(jobs.c.id == part).values(filename=filename[:255])
         self._database.run(lambda connection: connection.execute(renamed))
+
+
+def _require_room(connection: Connection, sounds: Collection[BlobId], parts: Sequence[JobId]) -> None:
+    """Counts the parts of sounds, without those that are to be added: another request may have added them already."""
+    is_other = jobs.c.sound.in_(sounds), jobs.c.id.not_in(parts)
+    others = connection.scalar(select(func.count()).where(*is_other)) or 0
+    if others + len(parts) > MAX_PARTS:
+        raise TooManyParts(
+            f"This sound has {others} parts and may have {MAX_PARTS:,}: make fewer, or delete some before."
+        )
 
 
 def _row(source: Job, number: int, part: NewPart) -> dict[str, object]:

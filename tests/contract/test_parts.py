@@ -13,7 +13,7 @@ from functions.edit.splitting import Splitting
 from functions.edit.tagging import Tagging
 from functions.http_endpoint import Unprocessable
 from functions.media import Description, open_mp3
-from functions.mp3 import id3, tags
+from functions.mp3 import cut, id3, tags
 from functions.mp3.chapters import Chapter
 from functions.mp3.cut import read_timeline
 from functions.state.database import Database
@@ -258,12 +258,24 @@ def test_one_sound_has_a_limited_number_of_parts(
     first, second = splitting.split(job, ADA, api.SplitRequest([2.0]), deps).parts
     inner = splitting.split(second.job, ADA, api.SplitRequest([1.0]), deps).parts
     before = retained(database)
-    with pytest.raises(TooManyParts, match="has 4 parts and may have 4"):
-        splitting.split(first.job, ADA, api.SplitRequest([1.0]), deps)
+    with monkeypatch.context() as patch:
+        patch.setattr(cut, "cut", pytest.fail)  # nothing is cut or stored for nothing
+        with pytest.raises(TooManyParts, match="has 4 parts and may have 4"):
+            splitting.split(first.job, ADA, api.SplitRequest([1.0]), deps)
     assert retained(database) == before
     for part in inner:
         deps.tagging.jobs.delete(part.job, ADA.user)
     assert len(splitting.split(first.job, ADA, api.SplitRequest([1.0]), deps).parts) == 2
+
+
+def test_parts_are_recognized_although_there_is_room_for_no_more(
+    deps: Splitting, job: JobId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction runs again if the answer to its commit was lost."""
+    monkeypatch.setattr("functions.state.parts.MAX_PARTS", 2)
+    add = Parts.add
+    monkeypatch.setattr(Parts, "add", lambda *args: add(*args) and add(*args))
+    assert len(splitting.split(job, ADA, api.SplitRequest([2.0]), deps).parts) == 2
 
 
 def test_large_cover_is_copied_into_few_parts_only(
