@@ -12,7 +12,7 @@ from functions.auth.tokens import Identity
 from functions.edit import api, tagging
 from functions.edit.tagging import Tagging
 from functions.http_endpoint import Unprocessable
-from functions.media import BlobId, Description, Reader, open_mp3
+from functions.media import BlobId, BlobNotFound, Description, Reader, open_mp3
 from functions.mp3 import cut, tags
 from functions.mp3.chapters import Chapter, within
 from functions.mp3.crc import CRC32, append_zeros
@@ -27,6 +27,10 @@ _SHORTEST: Final = 0.1
 _MISPLACED: Final = f"must be in order, within the MP3, and at least {_SHORTEST} seconds apart"
 _NO_CHAPTERS: Final = "says chapters, but fewer than two begin in the MP3 with sound between them"
 _TOO_LARGE: Final = "makes {} parts, each with a copy of the {:.1f} MB of tags: make fewer, or a smaller cover"
+_TOO_LARGE_AGAIN: Final = (
+    "gives {} parts other titles or numbers, which writes their {:.1f} MB of tags again: make their covers smaller, or "
+    "delete these parts before"
+)
 #: Bytes of tags, covers above all, that one request copies: with all of them it ends in a tenth of its 60 s.
 _MAX_TAGS: Final = 256 << 20
 #: Characters of a title, and of the name of what was split, in the name of a part.
@@ -103,9 +107,10 @@ def split(job: str, identity: Identity, wanted: api.SplitRequest, deps: Splittin
             mp3 = _read(found, reader)
             parts = _parts(mp3, wanted)
             known = deps.tagging.jobs.with_ids([part.id for part in parts])
+            renamed = _renamed(mp3.job, parts, known)
             missing = [part for part in parts if part.id not in known]
             is_complete = not missing or _add(mp3, reader, identity, missing, deps)
-        if is_complete and _rename(mp3.job, identity, parts, known, deps):
+        if is_complete and _rename(mp3.job, identity, renamed, deps):
             known = deps.tagging.jobs.with_ids([part.id for part in parts])
             if len(known) == len(parts):
                 return api.Split([_shown(part, known[part.id], mp3.timeline.rate) for part in parts])
@@ -206,22 +211,38 @@ def _add(mp3: _Mp3, reader: Reader, identity: Identity, wanted: Sequence[_Wanted
     return is_recorded
 
 
-def _rename(
-    source: Job, identity: Identity, parts: Sequence[_Wanted], known: Mapping[JobId, Job], deps: Splitting
-) -> bool:
-    """Gives parts that were there the titles and numbers of this request, unless their names say them already.
+def _renamed(source: Job, parts: Sequence[_Wanted], known: Mapping[JobId, Job]) -> list[_Wanted]:
+    """Returns the parts that are there and get the title and number of this request: their names say others.
+
+    Raises:
+        Unprocessable: their tags, which may have covers of their own, are too large together.
+    """
+    found = [
+        part for part in parts if part.id in known and part.has_title and known[part.id].filename != _name(source, part)
+    ]
+    size = sum(_head_size(known[part.id]) for part in found)
+    if size > _MAX_TAGS:
+        raise Unprocessable.naming({"at": _TOO_LARGE_AGAIN.format(len(found), size / 1e6)})
+    return found
+
+
+def _head_size(part: Job) -> int:
+    """Returns the bytes of a part that are not in the sound that it shares: hardly more than those of its tag."""
+    return (part.record.mp3_size or 0) - ((part.sound_to or 0) - (part.sound_from or 0))
+
+
+def _rename(source: Job, identity: Identity, renamed: Sequence[_Wanted], deps: Splitting) -> bool:
+    """Gives parts that were there the titles and numbers of this request.
 
     What their owner has changed since the same request stays.
 
     Returns:
         False if one of them was deleted.
     """
-    for part in parts:
-        if part.id not in known or not part.has_title or known[part.id].filename == _name(source, part):
-            continue
+    for part in renamed:
         try:
             tagging.change(part.id, identity, api.TagChange(title=part.title, track=_number(part)), deps.tagging)
-        except JobNotFound:
+        except (JobNotFound, BlobNotFound):
             return False
         deps.parts.rename(part.id, _name(source, part))
     return True

@@ -21,7 +21,7 @@ from functions.state.jobs import Job, JobNotFound, Jobs, Outcome
 from functions.state.overdue import Overdue
 from functions.state.parts import Parts, TooManyParts
 from functions.state.quota import Quota, QuotaFull, usage
-from functions.state.schema import blobs
+from functions.state.schema import UserId, blobs
 from tests.contract.test_jobs import at_once
 from tests.contract.test_tags import ADA, BOB, begun
 from tests.contract.test_tags import deps as deps_for_tags
@@ -288,6 +288,49 @@ def test_large_cover_is_copied_into_few_parts_only(
         splitting.split(job, ADA, BY_CHAPTERS, deps)
     parts = splitting.split(job, ADA, api.SplitRequest([2.0]), deps).parts
     assert tags.read(content_of(deps, parts[1].job)[:110_000]).cover == picture
+
+
+def test_large_covers_of_parts_are_written_again_for_few_parts_only(
+    deps: Splitting, job: JobId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts may have larger covers than the MP3 that they were cut out of."""
+    wanted = api.SplitRequest([1.0, 2.0], ["A", "B", "C"])
+    picture = base64.b64encode(b"\xff\xd8\xff" + bytes(100_000)).decode()
+    parts = splitting.split(job, ADA, wanted, deps).parts
+    for part in parts:
+        tagging.change(part.job, ADA, api.TagChange(cover=picture), deps.tagging)
+    monkeypatch.setattr(splitting, "_MAX_TAGS", 150_000)
+    assert [part.job for part in splitting.split(job, ADA, wanted, deps).parts] == [part.job for part in parts]
+    for at, titles in (([1.0, 2.0], ["X", "Y", "C"]), ([1.0, 2.0, 3.0], ["X", "Y", "Z", "W"])):
+        with pytest.raises(Unprocessable, match="gives 2 parts other titles or numbers"):
+            splitting.split(job, ADA, api.SplitRequest(at, titles), deps)
+    assert len(deps.tagging.jobs.page(ADA.user, 100)) == 4
+    renamed = splitting.split(job, ADA, api.SplitRequest([1.0, 2.0], ["X", "B", "C"]), deps).parts
+    assert [part.filename for part in renamed] == ["a - 1 X.mp3", "a - 2 B.mp3", "a - 3 C.mp3"]
+
+
+def test_part_that_is_deleted_while_it_gets_another_title_is_made_again(
+    deps: Splitting, job: JobId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = splitting.split(job, ADA, api.SplitRequest([1.0], ["A", "B"]), deps).parts[0]
+    records = deps.tagging.jobs
+    written = deps.tagging.blobs
+    finished = records.finished
+
+    def delete_once_found(wanted: str, owner: UserId) -> Job:
+        found = finished(wanted, owner)
+        if wanted == part.job:
+            monkeypatch.undo()
+            records.delete(part.job, ADA.user)
+            for blob, store in written.expired(100):
+                written.delete(deps.tagging.media, store, blob)
+        return found
+
+    monkeypatch.setattr(records, "finished", delete_once_found)
+    again = splitting.split(job, ADA, api.SplitRequest([1.0], ["X", "Y"]), deps).parts
+    assert [each.filename for each in again] == ["a - 1 X.mp3", "a - 2 Y.mp3"]
+    assert again[0].mp3 != part.mp3
+    assert content_of(deps, again[0].job)
 
 
 def test_mp3_without_chapters_has_none_to_split_by(deps: Splitting, job: JobId) -> None:
