@@ -361,10 +361,11 @@ def _show_preset(request: Request, preset: str) -> Response:
 
 
 def _put_preset(request: Request, preset: str) -> Response:
-    owner = _identify(request).user
+    identity = _identify(request)
     try:
         options = checked(read_json(request, api.PresetOptions).options)
-        return json_response(_preset(dependencies().presets.put(preset, options, owner)))
+        saved = dependencies().presets.put(preset, options, identity.user, identity.token_version)
+        return json_response(_preset(saved))
     except BadOption as error:
         raise Unprocessable(str(error), {error.field: str(error)}) from error
 

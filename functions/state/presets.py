@@ -12,7 +12,8 @@ from events.errors import Mp3burstError
 from functions.options import BadOption
 from functions.presets import NAMES, PRESET, Form, is_name, merge
 from functions.state.database import Database
-from functions.state.schema import UserId, presets, users
+from functions.state.owners import lock_owner
+from functions.state.schema import UserId, presets
 
 #: Presets of one user.
 MAX_PRESETS: Final = 100
@@ -76,29 +77,28 @@ class Presets:
             raise PresetNotFound("There is no such preset: GET /presets lists them.")
         return preset
 
-    def put(self, name: str, options: Form, owner: UserId) -> Preset:
+    def put(self, name: str, options: Form, owner: UserId, version: int | None = None) -> Preset:
         """Creates or replaces the owner's preset of this name.
 
         Args:
             name: its name.
             options: its options, which were checked.
             owner: the user.
+            version: of the token that the request was sent with; None for an API key.
 
         Raises:
             BadOption: nothing can have this name.
             TooManyPresets: the owner has MAX_PRESETS others.
-            PresetNotFound: the owner was deleted.
+            OwnerChanged: the owner was deleted, or the token was withdrawn.
         """
         new = _normal(name)
         if not is_name(new):
             raise BadOption("name", f"The name of a preset has {NAMES}.")
         row = insert(presets).values(owner=owner, name=new, options=json.dumps(dict(options)))
-        lock = select(users.c.id).where(users.c.id == owner, users.c.deleted_at.is_(None)).with_for_update()
         count = select(func.count()).where(presets.c.owner == owner)
 
         def put(connection: Connection) -> None:
-            if connection.scalar(lock) is None:
-                raise PresetNotFound("The account was deleted.")
+            lock_owner(connection, owner, version)
             connection.execute(delete(presets).where(_is(new, owner)))
             if (connection.scalar(count) or 0) >= MAX_PRESETS:
                 raise TooManyPresets(f"You have {MAX_PRESETS} presets, and no more are allowed: delete some.")

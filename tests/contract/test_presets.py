@@ -7,6 +7,7 @@ from functions.options import BadOption
 from functions.presets import BUILT_IN
 from functions.state.database import Database
 from functions.state.deleted_users import DeletedUsers
+from functions.state.owners import OwnerChanged
 from functions.state.presets import MAX_PRESETS, PresetNotFound, Presets, TooManyPresets
 from functions.state.schema import UserId, now, presets, users
 from tests.contract.test_jobs import at_once
@@ -75,8 +76,15 @@ def test_presets_are_deleted_with_the_account(table: Presets, database: Database
     table.put("mine", MINE, BOB)
     DeletedUsers(database).mark(ADA)
     assert [preset.origin for preset in table.of(ADA) + table.of(BOB)].count("user") == 1
-    with pytest.raises(PresetNotFound):
+    with pytest.raises(OwnerChanged):
         table.put("mine", MINE, ADA)
+
+
+def test_withdrawn_token_saves_no_preset(table: Presets) -> None:
+    table.put("mine", MINE, ADA, version=0)
+    with pytest.raises(OwnerChanged):
+        table.put("mine", {}, ADA, version=1)
+    assert table.get("mine", ADA).options == MINE
 
 
 def test_preset_is_expanded_under_what_is_given(table: Presets) -> None:
