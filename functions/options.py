@@ -60,6 +60,11 @@ class BadOption(Mp3burstError):
         super().__init__(message)
         self.field = field
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """What is wrong with which field, as responses have it."""
+        return {self.field: str(self)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:

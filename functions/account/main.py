@@ -30,7 +30,6 @@ from functions.http_endpoint import (
     read_json,
     read_query,
 )
-from functions.options import BadOption
 from functions.pages import KEYS_FIELD, PASSWORD_FIELD, for_people, page
 from functions.presets import checked
 from functions.state.database import Conflict
@@ -362,12 +361,9 @@ def _show_preset(request: Request, preset: str) -> Response:
 
 def _put_preset(request: Request, preset: str) -> Response:
     identity = _identify(request)
-    try:
-        options = checked(read_json(request, api.PresetOptions).options)
-        saved = dependencies().presets.put(preset, options, identity.user, identity.token_version)
-        return json_response(_preset(saved))
-    except BadOption as error:
-        raise Unprocessable(str(error), {error.field: str(error)}) from error
+    options = checked(read_json(request, api.PresetOptions).options)
+    saved = dependencies().presets.put(preset, options, identity.user, identity.token_version)
+    return json_response(_preset(saved))
 
 
 def _delete_preset(request: Request, preset: str) -> Response:

@@ -18,7 +18,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, Multip
 
 from functions import code_pages
 from functions.http_endpoint import BadRequest, Unprocessable
-from functions.options import BadOption, Options
+from functions.options import Options
 from functions.state.presets import Presets
 from functions.state.schema import UserId
 from functions.upload.sniff import UnsupportedMediaType
@@ -288,10 +288,7 @@ def parse_options(fields: Mapping[str, str], presets: Presets, owner: UserId) ->
         owner: who uploads.
 
     Raises:
-        Unprocessable: an option or the preset is unknown, or a value is invalid.
+        BadOption: an option or the preset is unknown, or a value is invalid.
     """
-    try:
-        expanded = presets.expand(fields, owner)
-        return Options.from_form({name: value for name, value in expanded.items() if value})
-    except BadOption as error:
-        raise Unprocessable(str(error), {error.field: str(error)}) from error
+    expanded = presets.expand(fields, owner)
+    return Options.from_form({name: value for name, value in expanded.items() if value})

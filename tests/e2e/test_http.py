@@ -869,7 +869,8 @@ def test_estimate_is_based_on_jobs(me: Client) -> None:
     assert found["mp3_bytes"] == pytest.approx(job["receipt"]["mp3_bytes"], rel=0.05)
     assert found["cpu"] == pytest.approx(job["receipt"]["cpu"], rel=0.01)
     assert (found["jobs"], found["seconds"] > 0) == (1, True)
-    me.post_json("/estimate", {"seconds": 10, "options": {"bitrate": "17"}}).problem(422)
+    problem = me.post_json("/estimate", {"seconds": 10, "options": {"bitrate": "17"}}).problem(422)
+    assert problem["errors"] == {"bitrate": problem["detail"]}
     me.post_json("/estimate", {"seconds": 0}).problem(422)
 
 
