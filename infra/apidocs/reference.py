@@ -6,17 +6,18 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from msgspec import Struct, structs
 
-from functions.operation import FORM, JSON, Access, Operation
+from functions.operation import FORM, JSON, Access, Operation, Scope
 from infra.apidocs import openapi
 
 FILE: Final = openapi.ROOT / "docs" / "api.md"
 _BEGIN: Final = "<!-- made by python -m infra.apidocs.reference -->\n"
 _END: Final = "<!-- the end of what it makes -->\n"
 _HEAD: Final = "| call | what it does | request | response |\n|---|---|---|---|\n"
+_SCOPES_HEAD: Final = "| scope | calls |\n|---|---|\n"
 _ACCESS: Final[dict[Access, str]] = {
     "anyone": "",
     "password": "HTTP Basic",
@@ -27,13 +28,25 @@ _ACCESS: Final[dict[Access, str]] = {
 
 
 def reference() -> str:
-    """Returns the reference: for each section of the document a heading and a table with a row for each operation."""
+    """Returns the reference.
+
+    For each section of the document it has a heading and a table with a row for each operation; then a table of scopes.
+    """
     tables: dict[str, list[str]] = {section.name: [] for section in openapi.SECTIONS}
     for section in openapi.SECTIONS:
         for function in section.functions:
             for operation in openapi.operations()[function]:
                 tables[operation.section or section.name].append(_row(operation))
-    return "".join(f"\n### {name}\n\n{_HEAD}{''.join(rows)}" for name, rows in tables.items()) + "\n"
+    sections = "".join(f"\n### {name}\n\n{_HEAD}{''.join(rows)}" for name, rows in tables.items())
+    return f"{sections}\n### Scopes of API keys\n\n{_SCOPES_HEAD}{''.join(_scopes())}\n"
+
+
+def _scopes() -> Iterator[str]:
+    """Yields a row for each scope of API keys, with the calls that need it."""
+    operations = [operation for each in openapi.operations().values() for operation in each]
+    for scope in get_args(Scope):
+        calls = [f"`{_call(operation)}`" for operation in operations if operation.scope == scope]
+        yield f"| `{scope}` | {', '.join(calls)} |\n"
 
 
 def updated(text: str) -> str:
@@ -50,10 +63,14 @@ def updated(text: str) -> str:
 
 
 def _row(operation: Operation) -> str:
-    path = re.sub(r"\{(\w+)\}", lambda name: name[1].upper(), operation.path)
     what = f"{operation.summary}. {operation.description}" if operation.description else operation.summary
-    cells = (f"`{operation.method} {path}`", what, "; ".join(_request(operation)), " ".join(_responses(operation)))
+    cells = (f"`{_call(operation)}`", what, "; ".join(_request(operation)), " ".join(_responses(operation)))
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _call(operation: Operation) -> str:
+    path = re.sub(r"\{(\w+)\}", lambda name: name[1].upper(), operation.path)
+    return f"{operation.method} {path}"
 
 
 def _request(operation: Operation) -> Iterator[str]:
