@@ -204,28 +204,33 @@ def convert(
 
     If the command is interrupted, the same command continues where it was.
     """
-    from client.convert import Converter, describe, targets
+    from client.convert import Converter, Outcome, describe, targets
     from client.display import Display
     from client.local import convert_all
     from client.records import Records
 
     form = _form(options)
     display = Display()
-    tasks, outcomes = targets(files, directory, is_overwriting=overwrite or not wait)
-    for outcome in outcomes:
+    statuses = set()
+
+    def report(outcome: Outcome) -> None:
+        statuses.add(outcome.status)
+        if as_json:
+            display.result(json.dumps(dataclasses.asdict(outcome)))
+
+    tasks, existing = targets(files, directory, is_overwriting=overwrite or not wait)
+    for outcome in existing:
         display.line(describe(outcome))
+        report(outcome)
     if tasks and local:
-        outcomes += convert_all(tasks, _expanded(form, None), display)
+        convert_all(tasks, _expanded(form, None), display, report)
     elif tasks:
         server = Credentials(os.environ).server()
         form = _expanded(form, server)
         records = Records(os.environ, server.url)
         converter = Converter(server, records, form, display, is_awaited=wait, is_whole=whole)
-        outcomes += converter.run(tasks)
-    if as_json:
-        for outcome in outcomes:
-            click.echo(json.dumps(dataclasses.asdict(outcome)))
-    if any(outcome.status == "failed" for outcome in outcomes):
+        converter.run(tasks, report)
+    if "failed" in statuses:
         sys.exit(ClientError.exit_status)
 
 
@@ -397,7 +402,7 @@ def split(id_: str, directory: Path | None, download: bool, overwrite: bool, as_
     def finish(job: str) -> None:
         file = _download(server, job, directory or Path(), overwrite, display) if download else None
         if as_json:
-            click.echo(json.dumps({**parts[job], "mp3": file and str(file)}))
+            display.result(json.dumps({**parts[job], "mp3": file and str(file)}))
         elif file is None:
             display.line(f"{parts[job]['filename']} is job {job}")
 

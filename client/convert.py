@@ -5,7 +5,7 @@ import json
 import os
 import queue
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,17 +109,21 @@ class Converter:
         self._open = View if is_whole else partial(open_sound, form=form)
         self._uploaded: queue.Queue[_Uploaded | None] = queue.Queue()
         self._pending: dict[str, _Uploaded] = {}
-        self._outcomes: list[Outcome] = []
+        self._report: Callable[[Outcome], object] | None = None
         self._is_uploading = False
 
-    def run(self, tasks: Iterable[Task]) -> list[Outcome]:
-        """Converts the files; returns what became of each.
+    def run(self, tasks: Iterable[Task], report: Callable[[Outcome], object] | None = None) -> None:
+        """Converts the files.
+
+        Args:
+            tasks: the files.
+            report: gets what became of each file as soon as it ends.
 
         Raises:
             NotLoggedIn: the server does not accept the key.
             TryAgain: the server could not be reached often enough. Another run continues.
         """
-        self._outcomes = []
+        self._report = report
         self._is_uploading = True
         threading.Thread(target=self._upload_all, args=(list(tasks),), daemon=True).start()
         follower = Follower(self._server, self._waiting)
@@ -129,7 +133,6 @@ class Converter:
                     self._take(self._uploaded.get())
                 for job in follower.changes():
                     self._on_change(job)
-        return self._outcomes
 
     def _waiting(self) -> set[str]:
         while not self._uploaded.empty():
@@ -194,8 +197,9 @@ class Converter:
         video = uploaded.task.video
         job = uploaded.job or None
         outcome = Outcome(file=str(video), status=status, job=job, mp3=mp3, error=error, warning=warning)
-        self._outcomes.append(outcome)
         self._display.end(video.name, describe(outcome))
+        if self._report is not None:
+            self._report(outcome)
 
     def _upload_all(self, tasks: list[Task]) -> None:
         for task in tasks:

@@ -1,12 +1,13 @@
 """Shows what is under way on the terminal: a bar for each file that is being worked on, a line for each that has ended.
 
-Everything goes to stderr, so that stdout has results only.
+All of this goes to stderr, so that stdout has results only.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -56,6 +57,15 @@ class Display:
     def line(self, line: str) -> None:
         """Writes a line above the bars."""
         self._console.print(Text(printable(line)), soft_wrap=True)
+
+    def result(self, line: str) -> None:
+        """Writes a line to stdout; the bars, which may be on the same terminal, are taken away meanwhile."""
+        is_shown = self._progress.live.is_started
+        if is_shown:
+            self._progress.stop()
+        click.echo(line)
+        if is_shown:
+            self._progress.start()
 
 
 def printable(text: str) -> str:

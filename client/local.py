@@ -1,7 +1,7 @@
 """Converts files on this machine, with the server's own converter."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from typing import Final
 
@@ -15,8 +15,16 @@ from functions.options import Options
 _NEEDED: Final = ("av", "imageio_ffmpeg", "numpy", "mutagen")
 
 
-def convert_all(tasks: Iterable[Task], form: Mapping[str, str], display: Display) -> list[Outcome]:
-    """Converts the files one after another; returns what became of each.
+def convert_all(
+    tasks: Iterable[Task], form: Mapping[str, str], display: Display, report: Callable[[Outcome], object]
+) -> None:
+    """Converts the files one after another.
+
+    Args:
+        tasks: the files.
+        form: the options.
+        display: gets a line for each.
+        report: gets what became of each file as soon as it ends.
 
     Raises:
         ClientError: the converter is not installed.
@@ -27,7 +35,6 @@ def convert_all(tasks: Iterable[Task], form: Mapping[str, str], display: Display
     from functions.convert.cpus import MAX_ENCODERS
 
     encoders = min(os.cpu_count() or 1, MAX_ENCODERS)
-    outcomes = []
     for task in tasks:
         file = str(task.video)
         try:
@@ -40,6 +47,5 @@ def convert_all(tasks: Iterable[Task], form: Mapping[str, str], display: Display
         except OSError as error:
             message = f"{error.filename or task.target}: {error.strerror}."
             outcome = Outcome(file=file, status="failed", error=message)
-        outcomes.append(outcome)
         display.line(describe(outcome))
-    return outcomes
+        report(outcome)
