@@ -27,7 +27,8 @@ def cuts(mp3: Path, seconds: float, decibels: float) -> list[float]:
         ClientError: there is no ffmpeg, or it cannot decode the file.
     """
     detect = f"silencedetect=noise={decibels}dB:duration={seconds},ametadata=mode=print:file=-"
-    command = [_ffmpeg(), "-nostdin", "-loglevel", "error", "-i", str(mp3.absolute()), "-map", "0:a:0"]
+    only_mp3 = ["-protocol_whitelist", "file", "-f", "mp3"]  # the server chose the bytes: a playlist would open others
+    command = [_ffmpeg(), "-nostdin", "-loglevel", "error", *only_mp3, "-i", str(mp3.absolute()), "-map", "0:a:0"]
     try:
         done = subprocess.run([*command, "-af", detect, "-f", "null", "-"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:

@@ -33,3 +33,11 @@ def test_what_is_no_mp3_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp3").write_bytes(b"no sound")
     with pytest.raises(ClientError, match="ffmpeg cannot decode the MP3"):
         cuts(tmp_path / "a.mp3", 1, -50)
+
+
+def test_playlist_from_the_server_opens_no_other_file(mp3: Path) -> None:
+    mp3.with_name("private.mp3").write_bytes(mp3.read_bytes())
+    playlist = mp3.with_name("whole.mp3")
+    playlist.write_text("ffconcat version 1.0\nfile private.mp3\n")
+    with pytest.raises(ClientError, match="ffmpeg cannot decode the MP3"):
+        cuts(playlist, 0.3, -50)
