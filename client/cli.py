@@ -74,20 +74,24 @@ def _conversion_options(command: F) -> F:
         flag = f"--{name.replace('_', '-')}"
         text = f"{HELP[name][0].upper()}{HELP[name][1:]}."
         if field.default is False:
-            command = click.option(flag, name, is_flag=True, flag_value="true", default=None, help=text)(command)
+            command = click.option(f"{flag}/--no-{name}", name, default=None, help=text)(command)
         else:
             command = click.option(flag, name, metavar=name.upper(), help=text)(command)
     help_text = "Options of this preset, which mp3burst presets lists."
     return click.option("--preset", metavar="NAME", help=help_text)(command)
 
 
-def _form(given: dict[str, str | None]) -> dict[str, str]:
-    """Returns the options that were given, and the preset.
+def _form(given: dict[str, str | bool | None]) -> dict[str, str]:
+    """Returns the options that were given, and the preset, as texts.
 
     Raises:
         BadOption: a value is invalid.
     """
-    form = {name: value for name, value in given.items() if value is not None}
+    form = {
+        name: str(value).lower() if isinstance(value, bool) else value
+        for name, value in given.items()
+        if value is not None
+    }
     Options.from_form({name: value for name, value in form.items() if name != PRESET})
     return form
 
@@ -196,7 +200,7 @@ def convert(
     whole: bool,
     local: bool,
     as_json: bool,
-    **options: str | None,
+    **options: str | bool | None,
 ) -> None:
     """Converts FILES to MP3s beside them, or in the directory of -o.
 
@@ -253,7 +257,7 @@ def watch(
     once: bool,
     interval: float,
     whole: bool,
-    **options: str | None,
+    **options: str | bool | None,
 ) -> None:
     """Converts every file that is put into DIRECTORY, until it is interrupted.
 
@@ -295,7 +299,7 @@ def presets(context: click.Context, as_json: bool) -> None:
 @presets.command("save")
 @click.argument("name")
 @_conversion_options
-def save_preset(name: str, **options: str | None) -> None:
+def save_preset(name: str, **options: str | bool | None) -> None:
     """Saves options as your preset NAME, in place of the one of this name."""
     server = Credentials(os.environ).server()
     form = _expanded(_form(options), server)

@@ -213,6 +213,8 @@ def test_presets_are_saved_used_and_deleted(terminal: Terminal, me: Client) -> N
     (done,) = terminal.json("convert", "a.wav", "--preset", "My talks", "--volume", "-3dB", "--no-wait")
 
     assert me.job(done["job"])["options"] == {"vbr": 9, "mono": True, "normalize": True, "volume": -3.0}
+    (done,) = terminal.json("convert", "a.wav", "--preset", "speech", "--no-mono", "--no-wait")
+    assert me.job(done["job"])["options"] == {"bitrate": 96, "normalize": True}
     out, _ = terminal.mp3burst("presets")
     assert out.splitlines()[0].split() == ["My", "talks", "user", "mono=true", "normalize=true", "vbr=9"]
     terminal.mp3burst("presets", "rm", "My talks")
