@@ -167,7 +167,7 @@ EXPORT: Final = Operation(
         Answer(
             200,
             "A zip file: `account.json` with the account, its keys, sessions, external logins, links, feed, "
-            "webhooks and jobs; the MP3s and videos that are stored.",
+            "webhooks, presets and jobs; the MP3s and videos that are stored.",
             content_type="application/zip",
             headers={"Content-Disposition": "The file's name.", **LIMITS},
         ),

@@ -20,8 +20,10 @@ from functions.auth.shared_links import SharedLink, SharedLinks
 from functions.download.streamed_zip import Entry, safe_name
 from functions.http_endpoint import iso_time
 from functions.media import BlobNotFound, Media, Reader, open_mp3
+from functions.mp3.names import mp3_file_name
 from functions.state.database import Database
 from functions.state.jobs import Job, Jobs
+from functions.state.presets import Presets
 from functions.state.schema import UserId
 from functions.state.webhooks import Webhook, Webhooks
 
@@ -40,6 +42,7 @@ class Tables:
     links: SharedLinks
     feeds: Feeds
     webhooks: Webhooks
+    presets: Presets
     jobs: Jobs
 
     @classmethod
@@ -53,6 +56,7 @@ class Tables:
             links=SharedLinks(database),
             feeds=Feeds(database),
             webhooks=Webhooks(database),
+            presets=Presets(database, {}),
             jobs=Jobs(database),
         )
 
@@ -76,7 +80,8 @@ def export(user: UserId, tables: Tables, media: Media) -> Iterator[Entry]:
             if (reader := _opened(open_)) is None:
                 continue
             with reader:
-                stored[folder] = f"{folder}/{job.id}-{safe_name(reader.stat.description.filename)}"
+                name = mp3_file_name(job.filename) if folder == "mp3s" else reader.stat.description.filename
+                stored[folder] = f"{folder}/{job.id}-{safe_name(name)}"
                 yield Entry(stored[folder], date(job.created_at), _chunks(reader, 0, reader.stat.size))
         described.append(_job(job, stored))
     content = {
@@ -87,6 +92,7 @@ def export(user: UserId, tables: Tables, media: Media) -> Iterator[Entry]:
         "links": [_link(link) for link in tables.links.of(user)],
         "feed": _feed(tables.feeds.created_at(user)),
         "webhooks": [_webhook(webhook) for webhook in tables.webhooks.of(user)],
+        "presets": [{"name": preset.name, "options": preset.options} for preset in tables.presets.of(user)],
         "jobs": described,
     }
     encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)

@@ -106,6 +106,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "feeds": "SELECT (created_at, digest, owner), INSERT, DELETE",
         "external_logins": "SELECT (created_at, id, owner, provider)",
         "webhooks": "SELECT",
+        "presets": "SELECT",
         "jobs": "SELECT",
     },
     "edit": {

@@ -19,8 +19,10 @@ from functions.auth.shared_links import SharedLinks
 from functions.auth.tokens import Identity
 from functions.download import main
 from functions.media import BlobId, Media, MediaUnavailable
+from functions.presets import BUILT_IN
 from functions.shares import Shares
 from functions.state.leases import LeaseTerms
+from functions.state.presets import Presets
 from functions.state.schema import external_logins, jobs, users
 from functions.state.webhooks import Webhooks
 from tests.contract.test_jobs import OWNER, Records
@@ -102,6 +104,7 @@ def test_what_gives_access_is_listed_without_its_secret(export: Export) -> None:
     person = Person("https://auth.example.org", "1", "ann@example.org", "Ann")
     row = insert(external_logins).values(id=person.id, owner=OWNER, provider=person.provider, created_at=1)
     database.run(lambda connection: connection.execute(row))
+    Presets(database, BUILT_IN).put("Mine", {"bitrate": "64k"}, OWNER)
     body = b"".join(bytes(chunk) for chunk in export.ask().iter_encoded())
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
         text = archive.read("account.json").decode()
@@ -109,9 +112,23 @@ def test_what_gives_access_is_listed_without_its_secret(export: Export) -> None:
     assert [(each["id"], each["job"]) for each in account["links"]] == [(link.id, job.id)]
     assert [(each["id"], each["url"]) for each in account["webhooks"]] == [(webhook.id, "https://example.org/hook")]
     assert [(each["id"], each["provider"]) for each in account["logins"]] == [(person.id, person.provider)]
+    assert account["presets"] == [{"name": "Mine", "options": {"bitrate": "64k"}}]
     assert account["feed"]["created"].endswith("Z")
     assert secret not in text
     assert feed not in text
+
+
+def test_mp3_of_a_renamed_part_has_its_name(export: Export) -> None:
+    """The name in the media store is that of the MP3 that was split."""
+    job = export.records.job()
+    part = {"state": "done", "mp3": export.records.blob("mp3s", job.id), "filename": "Intro: 1.mp3"}
+    export.records.database.run(
+        lambda connection: connection.execute(update(jobs).where(jobs.c.id == job.id).values(part))
+    )
+    body = b"".join(bytes(chunk) for chunk in export.ask().iter_encoded())
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert archive.read(f"mp3s/{job.id}-Intro_ 1.mp3") == b"bytes"
+        assert json.loads(archive.read("account.json"))["jobs"][0]["mp3"] == f"mp3s/{job.id}-Intro_ 1.mp3"
 
 
 def test_video_that_is_gone_is_left_out(export: Export) -> None:
