@@ -1,17 +1,31 @@
 """The presets of an installation."""
 
 import json
+import re
 
 import pytest
 
 from functions.options import Options
 from functions.presets import BUILT_IN, of_installation
 from functions.settings import BadSetting
+from tests.support.paths import ROOT
 
 
 def test_built_in_presets_are_valid() -> None:
     for options in BUILT_IN.values():
         assert Options.from_form(options) != Options()
+
+
+def test_page_has_the_built_in_presets() -> None:
+    source = (ROOT / "functions/gateway/site/src/options.ts").read_text()
+    table = source.partition("export const PRESETS = {")[2].partition("} satisfies")[0]
+    found = {}
+    for name, bitrate, mono, normalize in re.findall(
+        r"(\w+): \{ bitrate: (\d+), isMono: (true|false), isNormalized: (true|false) \}", table
+    ):
+        flags = {"mono": mono, "normalize": normalize}
+        found[name] = {"bitrate": f"{bitrate}k", **{flag: value for flag, value in flags.items() if value == "true"}}
+    assert found == BUILT_IN
 
 
 def test_installation_adds_replaces_and_removes() -> None:
