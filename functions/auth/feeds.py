@@ -25,21 +25,22 @@ class Feeds:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, owner: UserId, version: int | None = None) -> str:
+    def create(self, owner: UserId, version: int | None = None, key: str | None = None) -> str:
         """Returns a new secret, which is not stored, and replaces the one before.
 
         Args:
             owner: the user.
             version: of the token that the request was sent with; None for an API key.
+            key: the id of the API key that it was sent with, as ``lock_owner`` has it.
 
         Raises:
-            OwnerChanged: the owner was deleted, or the token was withdrawn.
+            OwnerChanged: the owner or the key was deleted, or the token was withdrawn.
         """
         secret = FEED_PREFIX + secrets.token_urlsafe(32)
         row = insert(feeds).values(owner=owner, digest=digest(secret), created_at=now())
 
         def create(connection: Connection) -> None:
-            lock_owner(connection, owner, version)
+            lock_owner(connection, owner, version, key)
             connection.execute(delete(feeds).where(feeds.c.owner == owner))
             connection.execute(row)
 

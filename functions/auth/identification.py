@@ -193,7 +193,7 @@ class Identification:
                 raise NotAuthenticated(_BAD_KEY, "key")
             return _identity(known, owner.username, owner.role)
         known = (self._keys.get(key_digest) if max_age else None) or self._find(key_digest, networks(address)[0])
-        return _identity(known, known.username, known.role)
+        return replace(_identity(known, known.username, known.role), stored_key=known.id)
 
     def _find(self, key_digest: str, network: str) -> KnownKey:
         """Returns the key.

@@ -79,7 +79,7 @@ class SharedLinks:
         self._database = database
 
     def create(
-        self, owner: UserId, job: JobId, mp3: BlobId, seconds: int, version: int | None = None
+        self, owner: UserId, job: JobId, mp3: BlobId, seconds: int, version: int | None = None, key: str | None = None
     ) -> tuple[str, SharedLink]:
         """Creates a link to the MP3 of a job of the owner.
 
@@ -89,6 +89,7 @@ class SharedLinks:
             mp3: its MP3.
             seconds: for which the link is valid.
             version: of the token that the request was sent with; None for an API key.
+            key: the id of the API key that it was sent with, as ``lock_owner`` has it.
 
         Returns:
             The secret, which is not stored, and the link.
@@ -96,7 +97,7 @@ class SharedLinks:
         Raises:
             TooManyLinks: the owner has MAX_LINKS of them.
             LinkNotFound: the job was deleted.
-            OwnerChanged: the owner was deleted, or the token was withdrawn.
+            OwnerChanged: the owner or the key was deleted, or the token was withdrawn.
         """
         secret = LINK_PREFIX + secrets.token_urlsafe(32)
         new_id = secrets.token_hex(16)
@@ -115,7 +116,7 @@ class SharedLinks:
         useless = delete(shared_links).where(shared_links.c.owner == owner, ~leads)
 
         def create(connection: Connection) -> None:
-            lock_owner(connection, owner, version)
+            lock_owner(connection, owner, version, key)
             connection.execute(useless)  # nothing else deletes them for up to ten years
             if (connection.scalar(select(func.count()).select_from(mine)) or 0) >= MAX_LINKS:
                 raise TooManyLinks(f"You have {MAX_LINKS} links, and no more are allowed: delete some.")

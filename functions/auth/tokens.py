@@ -67,6 +67,7 @@ class Identity:
         role: ``user`` or ``admin``.
         claims: all claims of the token; what they would be, of a key.
         scopes: what a key may be used for; None for a token, which may be used for everything.
+        stored_key: the id of the key, if it is one in the database; None for a token, and for a key of API_KEYS.
     """
 
     user: "UserId"
@@ -74,6 +75,7 @@ class Identity:
     role: str
     claims: Mapping[str, Any]
     scopes: frozenset[str] | None = None
+    stored_key: str | None = None
 
     @property
     def token_version(self) -> int | None:

@@ -175,12 +175,12 @@ def create_link(wanted: api.NewLink, identity: Identity, deps: Dependencies) -> 
         JobNotFound: the user has no such job.
         NoMp3: it is not done.
         TooManyLinks: the user has as many links as a user may have.
-        OwnerChanged: the token was withdrawn at the same time.
+        OwnerChanged: the token was withdrawn, or the API key deleted, at the same time.
         BadSetting: PUBLIC_URL is not set.
     """
     job = deps.jobs.finished(wanted.job, identity.user)
     secret, link = deps.shared_links.create(
-        identity.user, job.id, job.stored.mp3, wanted.expires_in, identity.token_version
+        identity.user, job.id, job.stored.mp3, wanted.expires_in, identity.token_version, identity.stored_key
     )
     return api.CreatedLink(**_link_fields(link), url=deps.links.download_url(link.mp3, secret))
 
@@ -212,7 +212,8 @@ def _link_fields(link: SharedLink) -> dict[str, Any]:
 def _create_feed(request: Request) -> Response:
     identity = _identify_now(request)
     deps = dependencies()
-    url = f"{deps.links.public_url}/feed?token={deps.feeds.create(identity.user, identity.token_version)}"
+    secret = deps.feeds.create(identity.user, identity.token_version, identity.stored_key)
+    url = f"{deps.links.public_url}/feed?token={secret}"
     _record(request, identity, "feed.created")
     return json_response(api.CreatedFeed(url), 201)
 

@@ -5,7 +5,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, select
 
 from events.errors import Mp3burstError
-from functions.state.schema import UserId, users
+from functions.state.schema import UserId, api_keys, users
 
 # Built once: building a statement costs SQLAlchemy as much as running it.
 _LOCK: Final = (
@@ -13,10 +13,11 @@ _LOCK: Final = (
     .where(users.c.id == bindparam("owner"), users.c.deleted_at.is_(None))
     .with_for_update()
 )
+_KEY: Final = select(api_keys.c.id).where(api_keys.c.id == bindparam("key"), api_keys.c.owner == bindparam("owner"))
 
 
 class OwnerChanged(Mp3burstError):
-    """The user was deleted, or the token of the request was withdrawn, while the request was handled."""
+    """The user or the API key was deleted, or the token was withdrawn, while the request was handled."""
 
     status = 401
     reason = "withdrawn"
@@ -33,17 +34,21 @@ def lock_version(connection: Connection, owner: UserId) -> int | None:
     return version
 
 
-def lock_owner(connection: Connection, owner: UserId, version: int | None = None) -> None:
+def lock_owner(connection: Connection, owner: UserId, version: int | None = None, key: str | None = None) -> None:
     """Locks the user's row until the transaction ends.
 
     Args:
         connection: the caller's.
         owner: the user.
         version: of the token that the request was sent with; None for an API key.
+        key: the id of the API key that the request was sent with; None for a token, and for one of API_KEYS.
 
     Raises:
-        OwnerChanged: the user was deleted, or the token was withdrawn.
+        OwnerChanged: the user or the key was deleted, or the token was withdrawn.
     """
     found = lock_version(connection, owner)
     if found is None or version not in (None, found):
+        raise OwnerChanged
+    # In a statement of its own: one that has waited for the lock has a snapshot from before.
+    if key is not None and connection.scalar(_KEY, {"owner": owner, "key": key}) is None:
         raise OwnerChanged

@@ -135,7 +135,9 @@ class Webhooks:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, owner: UserId, url: str, rate: int | None = None, version: int | None = None) -> Webhook:
+    def add(
+        self, owner: UserId, url: str, rate: int | None = None, version: int | None = None, key: str | None = None
+    ) -> Webhook:
         """Creates a webhook.
 
         Args:
@@ -143,10 +145,11 @@ class Webhooks:
             url: its address.
             rate: calls a minute that its receiver allows; None for any number.
             version: of the token that the request was sent with; None for an API key.
+            key: the id of the API key that it was sent with, as ``lock_owner`` has it.
 
         Raises:
             TooManyWebhooks: the user has as many as a user may have.
-            OwnerChanged: the owner was deleted, or the token was withdrawn.
+            OwnerChanged: the owner or the key was deleted, or the token was withdrawn.
         """
         new = secrets.token_hex(16)
         mine = select(func.count()).select_from(webhooks).where(webhooks.c.owner == owner, webhooks.c.id != new)
@@ -154,7 +157,7 @@ class Webhooks:
         row = insert(webhooks).values(id=new, owner=owner, url=url, state=ACTIVE, created_at=now(), rate=rate)
 
         def add(connection: Connection) -> Row[Any]:
-            lock_owner(connection, owner, version)
+            lock_owner(connection, owner, version, key)
             if (connection.scalar(mine) or 0) >= MAX_WEBHOOKS:
                 raise TooManyWebhooks
             if connection.execute(created).one_or_none() is None:  # it is there if the answer to a commit was lost

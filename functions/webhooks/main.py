@@ -61,7 +61,7 @@ def _create(request: Request) -> Response:
         end()
     # The receiver may have taken seconds, in which the user may have withdrawn what this request was sent with.
     identity = _identify(request)
-    created = deps.webhooks.add(identity.user, url, rate, identity.token_version)
+    created = deps.webhooks.add(identity.user, url, rate, identity.token_version, identity.stored_key)
     _record(request, identity, "webhook.created", webhook=created.id)
     return json_response(_shown(created, deps.signer), 201, {"Location": f"/webhooks/{created.id}"})
 

@@ -113,7 +113,7 @@ def test_expired_key_is_refused(database: Database, ann: UserId, process: Proces
 
 
 def test_scopes_of_a_key(database: Database, ann: UserId, process: Process) -> None:
-    key, _ = ApiKeys(database).create(ann, "backup", ["read"])
+    key, created = ApiKeys(database).create(ann, "backup", ["read"])
     identity = process._identification.identify(f"Bearer {key}", ADDRESS)
     identity.require("read")
     identity.require(None)
@@ -121,6 +121,7 @@ def test_scopes_of_a_key(database: Database, ann: UserId, process: Process) -> N
         with pytest.raises(ScopeMissing, match=f"scope {scope}"):
             identity.require(scope)
     assert identity.claims["scope"] == "read"
+    assert identity.stored_key == created.id
 
 
 def test_key_of_an_operator(database: Database, ann: UserId) -> None:
@@ -129,6 +130,7 @@ def test_key_of_an_operator(database: Database, ann: UserId) -> None:
     identity = process._identification.identify(f"Bearer {key}", ADDRESS)
     assert (identity.user, identity.username, identity.role) == (ann, "ann", "user")
     assert identity.scopes == frozenset({"upload", "read"})
+    assert identity.stored_key is None
     assert Process(database).refuses(key) == "key"
     database.run(lambda connection: connection.execute(users.delete()))
     assert Process(database, f"{digest(key)}:{ann}:upload").refuses(key) == "key"

@@ -224,3 +224,22 @@ def test_nothing_is_added_with_a_token_that_was_withdrawn_meanwhile(database: Da
             with_version(0)
         assert with_version(1), what
         assert with_version(None), "an API key has no version"
+
+
+def test_nothing_is_added_with_an_api_key_that_was_deleted_meanwhile(database: Database, ann: UserId) -> None:
+    """The same reset deletes the keys."""
+    job = Records(database, LeaseTerms()).job(owner=ann)
+    database.run(lambda connection: connection.execute(update(jobs).values(state="done", mp3="a" * 24)))
+    add: dict[str, Callable[[str | None], object]] = {
+        "link": lambda key: SharedLinks(database).create(ann, job.id, BlobId("a" * 24), 60, key=key),
+        "feed": lambda key: Feeds(database).create(ann, key=key),
+        "webhook": lambda key: Webhooks(database).add(ann, "https://example.org/", key=key),
+    }
+    _, key = ApiKeys(database).create(ann, "backup", ["account"])
+    for what, with_key in add.items():
+        assert with_key(key.id), what
+    Profiles(database).set_password(ann, 0, "hash", revokes_access=True)
+    for with_key in add.values():
+        with pytest.raises(OwnerChanged):
+            with_key(key.id)
+        assert with_key(None), "a key of API_KEYS has no row"
