@@ -98,14 +98,15 @@ end();
     assert sent[-1] == "0 1"
 
 
-@pytest.mark.parametrize(("status", "expected"), [(200, "true"), (404, "false"), (503, "false")])
-def test_several_identity_providers_are_offered_too(status: int, expected: str, folder: Path) -> None:
+@pytest.mark.parametrize(("proxy", "paths"), [("false", "/sso/google"), ("true", "/sso/google,/sso/proxy")])
+def test_what_logs_in_without_a_password_is_offered(proxy: str, paths: str, folder: Path) -> None:
     sent = answers(
         f"""
-server.answer = () => ({{ status: {status} }});
-server.answers.push(await api.hasProvider());
+const google = {{ name: "google", title: "Google", path: "/sso/google" }};
+server.answer = () => ({{ status: 200, body: {{ providers: [google], proxy: {proxy} }} }});
+server.answers.push((await api.getProviders()).map((each) => each.path).join());
 end();
 """,
         folder,
     )
-    assert sent[-1] == expected
+    assert sent == ["GET /sso/providers of ann: 200", paths]
