@@ -1,6 +1,7 @@
 """Presets: the options of a conversion under one name. Some are built in, and an installation adds its own."""
 
 import json
+import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
@@ -36,7 +37,8 @@ def of_installation(environ: Mapping[str, str]) -> dict[str, Form]:
         raise BadSetting(f"PRESETS is not JSON ({error}): {_EXAMPLE}") from error
     if not isinstance(added, dict):
         raise BadSetting(f"PRESETS is not a JSON object: {_EXAMPLE}")
-    for name, options in added.items():
+    for typed, options in added.items():
+        name = normalize(typed)
         if options is None:
             found.pop(name, None)
             continue
@@ -54,6 +56,11 @@ def of_installation(environ: Mapping[str, str]) -> dict[str, Form]:
 _EXAMPLE: Final = """set it to a JSON object such as {"podcast": {"bitrate": "96k", "mono": "true"}}."""
 #: What a name of a preset has, for messages.
 NAMES: Final = f"1 to {_MAX_NAME} characters, without slashes and invisible ones"
+
+
+def normalize(name: str) -> str:
+    """Returns a name as it is stored and compared: letters with accents can be written in two ways."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_name(name: str) -> bool:

@@ -75,7 +75,9 @@ class DeletedUsers:
         return self._database.read(lambda connection: list(connection.scalars(_DELETED.limit(limit))))
 
     def purge(self, user: UserId) -> bool:
-        """Deletes up to BATCH jobs of a deleted user, sessions and webhooks; lets all of the user's blobs expire.
+        """Deletes up to BATCH jobs of a deleted user, sessions, presets, webhooks; lets all of the user's blobs expire.
+
+        During a rolling update, the previous version may have left or added sessions, presets and webhooks.
 
         Returns:
             Whether there may be more.
@@ -86,6 +88,7 @@ class DeletedUsers:
             ids = list(connection.scalars(_JOBS, {"user": user}))
             deleted = delete_jobs(connection, jobs.c.id.in_(ids)) if ids else 0
             connection.execute(delete(sessions).where(sessions.c.owner == user))
+            connection.execute(delete(presets).where(presets.c.owner == user))
             delete_webhooks(connection, user)
             expire(connection, and_(blobs.c.owner == user, alive))
             return deleted

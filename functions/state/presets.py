@@ -1,7 +1,6 @@
 """The presets of users, beside those that everyone has."""
 
 import json
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -10,7 +9,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select
 
 from events.errors import Mp3burstError
 from functions.options import BadOption
-from functions.presets import NAMES, PRESET, Form, is_name, merge
+from functions.presets import NAMES, PRESET, Form, is_name, merge, normalize
 from functions.state.database import Database
 from functions.state.owners import lock_owner
 from functions.state.schema import UserId, presets
@@ -67,7 +66,7 @@ class Presets:
         Raises:
             PresetNotFound: there is none.
         """
-        found = _normal(name)
+        found = normalize(name)
         query = select(presets.c.name, presets.c.options).where(_is(found, owner))
         row = None
         if is_name(found):
@@ -91,7 +90,7 @@ class Presets:
             TooManyPresets: the owner has MAX_PRESETS others.
             OwnerChanged: the owner was deleted, or the token was withdrawn.
         """
-        new = _normal(name)
+        new = normalize(name)
         if not is_name(new):
             raise BadOption("name", f"The name of a preset has {NAMES}.")
         row = insert(presets).values(owner=owner, name=new, options=json.dumps(dict(options)))
@@ -113,9 +112,11 @@ class Presets:
         Raises:
             PresetNotFound: there is none of the owner's.
         """
-        mine = delete(presets).where(_is(_normal(name), owner))
+        found = normalize(name)
+        mine = delete(presets).where(_is(found, owner))
         deleted: list[int] = []  # one entry per run: after a lost answer to the commit, only the first run found it
-        self._database.run(lambda connection: deleted.append(connection.execute(mine).rowcount))
+        if is_name(found):
+            self._database.run(lambda connection: deleted.append(connection.execute(mine).rowcount))
         if not any(deleted):
             raise PresetNotFound("You have no such preset: GET /presets lists them.")
 
@@ -134,11 +135,6 @@ class Presets:
             return merge(self.get(fields[PRESET], owner).options, others)
         except PresetNotFound as error:
             raise BadOption(PRESET, str(error)) from error
-
-
-def _normal(name: str) -> str:
-    """Returns a name as it is compared: letters with accents can be written in two ways."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _is(name: str, owner: UserId) -> Any:

@@ -147,6 +147,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "ended_tokens": "SELECT (expires_at, id), DELETE",
         "sessions": "SELECT (expires_at, id, owner), DELETE",
         "shared_links": "SELECT (expires_at, id), DELETE",
+        "presets": "SELECT (owner), DELETE",
         "jobs": "SELECT, UPDATE, DELETE",
         "pieces": "SELECT, UPDATE (due_at, deferred_at, lease, lease_until), DELETE",
         "mails": "SELECT, INSERT, UPDATE, DELETE",

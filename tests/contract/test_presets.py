@@ -48,6 +48,9 @@ def test_names_differ_by_case(table: Presets) -> None:
     for name in ("mine", "Mine ", "x" * 61):
         with pytest.raises(PresetNotFound):
             table.get(name, ADA)
+    for name in ("Mine ", "x\0", "x" * 61):  # PostgreSQL has no text with a zero
+        with pytest.raises(PresetNotFound):
+            table.delete(name, ADA)
     for name in ("", " a", "a/b", "a\n", "\u202ea", "x" * 61, ".."):
         with pytest.raises(BadOption):
             table.put(name, MINE, ADA)
@@ -75,6 +78,10 @@ def test_presets_are_deleted_with_the_account(table: Presets, database: Database
     table.put("mine", MINE, ADA)
     table.put("mine", MINE, BOB)
     DeletedUsers(database).mark(ADA)
+    assert [preset.origin for preset in table.of(ADA) + table.of(BOB)].count("user") == 1
+    left = insert(presets).values(owner=ADA, name="mine", options="{}")
+    database.run(lambda connection: connection.execute(left))  # by the previous version, during a rolling update
+    DeletedUsers(database).purge(ADA)
     assert [preset.origin for preset in table.of(ADA) + table.of(BOB)].count("user") == 1
     with pytest.raises(OwnerChanged):
         table.put("mine", MINE, ADA)

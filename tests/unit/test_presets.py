@@ -37,6 +37,9 @@ def test_installation_adds_replaces_and_removes() -> None:
         "best": {"vbr": "0"},
         "podcast": {"bitrate": "96k"},
     }
+    composed, decomposed = "\xc4ther", "A\u0308ther"
+    assert [*of_installation({"PRESETS": json.dumps({decomposed: {}})})][-1] == composed, "as users' names are compared"
+    assert of_installation({"PRESETS": json.dumps({composed: {}, decomposed: None})}) == BUILT_IN
     assert of_installation({"PRESETS": ""}) == of_installation({}) == BUILT_IN
 
 
