@@ -83,7 +83,8 @@ export class Media {
   async draw(peaks: Peaks, show: () => void): Promise<void> {
     if (!this.audio) return;
     const sink = new AudioSampleSink(this.audio);
-    const times = Array.from(peaks, (_, n) => this.first + (n / peaks.length) * this.duration);
+    // The middle of each bar: at its beginning the sample before it may still last.
+    const times = Array.from(peaks, (_, n) => this.first + ((n + 0.5) / peaks.length) * this.duration);
     let shownAt = performance.now();
     for await (const sample of this.duration <= WHOLE ? sink.samples() : sink.samplesAtTimestamps(times)) {
       if (!this.isOpen) {
