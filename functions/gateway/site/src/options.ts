@@ -28,6 +28,8 @@ export const PRESETS = {
 export type Preset = keyof typeof PRESETS;
 /** The bit rates that the server knows. */
 export const BITRATES = [64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
+/** Seconds of the longest fade that the server accepts. */
+export const LONGEST_FADE = 3600;
 /** Before the names of users' own presets. */
 const OWN = "own:";
 
@@ -100,6 +102,24 @@ export function toOptions(edit: Edit): Record<string, string> {
   if (edit.cover !== null) options.cover = decimal(edit.cover);
   return options;
 }
+
+/** Returns whether the times fit together, and into a file of so many seconds; null if its length is not known. */
+export function areTimesValid({ start, end, fadeIn, fadeOut }: Edit, duration: number | null): boolean {
+  const from = start ?? 0;
+  const to = end ?? duration ?? Infinity;
+  const areFadesValid = [fadeIn, fadeOut].every((fade) => fade <= LONGEST_FADE) && fadeIn + fadeOut <= to - from;
+  return Number.isFinite(from) && from < to && from < (duration ?? Infinity) && areFadesValid;
+}
+
+/** Returns fades that fit into so many seconds: both are shortened in proportion if they do not. */
+export function fittedFades({ fadeIn, fadeOut }: Pick<Edit, "fadeIn" | "fadeOut">, length: number) {
+  const part = length / (fadeIn + fadeOut);
+  if (!(part < 1)) return { fadeIn, fadeOut };
+  return { fadeIn: floored(fadeIn * part), fadeOut: floored(fadeOut * part) };
+}
+
+/** Returns the seconds rounded down to milliseconds, which are what is sent. */
+export const floored = (seconds: number) => Math.floor(seconds * 1000) / 1000;
 
 /** Bytes of so many seconds of MP3. */
 export const bytesOf = ({ bitrate }: Sound, seconds: number) => (bitrate * 1000 * seconds) / 8;

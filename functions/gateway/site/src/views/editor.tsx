@@ -47,7 +47,8 @@ export function Editor({ upload, onClose }: { upload: uploads.Upload; onClose: (
 
   const set: Setting = (name, value) => (edit.value = { ...edit.peek(), [name]: value });
   const submit = async () => {
-    if (!isValid(edit.peek(), media.peek()?.duration ?? null)) throw new Problem(0, strings.peek().timesInvalid, null);
+    const isValid = options.areTimesValid(edit.peek(), media.peek()?.duration ?? null);
+    if (!isValid) throw new Problem(0, strings.peek().timesInvalid, null);
     uploads.start(upload.key, edit.peek());
     onClose();
   };
@@ -85,12 +86,6 @@ const soundOf = ({ bitrate, isMono, isNormalized }: options.Sound): options.Soun
   isNormalized,
 });
 
-function isValid({ start, end, fadeIn, fadeOut }: options.Edit, duration: number | null): boolean {
-  const from = start ?? 0;
-  const to = end ?? duration ?? Infinity;
-  return [from, fadeIn, fadeOut].every(Number.isFinite) && from < to && from < (duration ?? Infinity);
-}
-
 /** The waveform with its handles, and what plays the selection. */
 function Trim({ media, edit, set }: PartProps & { media: Media }) {
   const s = strings.value;
@@ -107,6 +102,17 @@ function Trim({ media, edit, set }: PartProps & { media: Media }) {
     fadeIn: edit.fadeIn,
     fadeOut: edit.fadeOut,
   };
+  const change = (name: keyof Selection, value: number) => {
+    if (name === "start") set("start", value > 0 ? value : null);
+    else if (name === "end") set("end", value < media.duration ? value : null);
+    else set(name, value);
+    if (name === "start" || name === "end") {
+      const { start, end }: Selection = { ...selection, [name]: value };
+      const { fadeIn, fadeOut } = options.fittedFades(edit, end - start);
+      set("fadeIn", fadeIn);
+      set("fadeOut", fadeOut);
+    }
+  };
   const play = () => {
     if (position.peek() !== null) media.pause();
     else media.play(selection, (seconds) => (position.value = seconds)).catch(() => (position.value = null));
@@ -119,11 +125,7 @@ function Trim({ media, edit, set }: PartProps & { media: Media }) {
         duration={media.duration}
         selection={selection}
         position={position.value}
-        change={(name, value) => {
-          if (name === "start") set("start", value > 0 ? value : null);
-          else if (name === "end") set("end", value < media.duration ? value : null);
-          else set(name, value);
-        }}
+        change={change}
       />
       {media.isAudible && (
         <button type="button" onClick={play}>
@@ -184,7 +186,7 @@ function Time({ label, value, unset = 0, set }: TimeProps) {
 }
 
 function Estimate({ edit, duration }: { edit: options.Edit; duration: number | null }) {
-  if (duration === null || !isValid(edit, duration)) return null;
+  if (duration === null || !options.areTimesValid(edit, duration)) return null;
   const seconds = Math.min(edit.end ?? duration, duration) - (edit.start ?? 0);
   return (
     <p class="faint" role="status">

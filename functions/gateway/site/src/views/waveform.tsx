@@ -1,6 +1,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import { strings } from "../i18n";
 import type { Peaks, Selection } from "../media";
+import { floored, LONGEST_FADE } from "../options";
 import { written } from "../times";
 
 /** Seconds that an arrow key moves a handle, alone and with Shift. */
@@ -31,6 +32,7 @@ export function Waveform({ peaks, drawn, duration, selection, position, change }
   }, [drawn, start, end, fadeIn, fadeOut, position]);
   const limited = (value: number, least: number, most: number) =>
     Math.round(Math.min(Math.max(value, least), most) * 1000) / 1000;
+  const longest = (other: number) => Math.min(floored(end - start) - other, LONGEST_FADE);
   return (
     <div class="wave" role="group" aria-label={s.waveform}>
       <canvas ref={canvas} />
@@ -39,14 +41,14 @@ export function Waveform({ peaks, drawn, duration, selection, position, change }
         label={s.fadeIn}
         value={start + fadeIn}
         duration={duration}
-        move={(value) => change("fadeIn", limited(value - start, 0, end - start))}
+        move={(value) => change("fadeIn", limited(value - start, 0, longest(fadeOut)))}
       />
       <Handle
         kind="fade"
         label={s.fadeOut}
         value={end - fadeOut}
         duration={duration}
-        move={(value) => change("fadeOut", limited(end - value, 0, end - start))}
+        move={(value) => change("fadeOut", limited(end - value, 0, longest(fadeIn)))}
       />
       <Handle
         kind="edge"
