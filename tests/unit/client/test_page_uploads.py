@@ -1,18 +1,20 @@
 """The page's uploads, in Node.js."""
 
+import json
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.support import page_code
+from tests.support import clips, page_code
 
 _CODE: Final = """
+export * as options from "./src/options";
 export * as uploads from "./src/uploads";
 export { session } from "./src/session";
 """
 _COMMON: Final = """
-const { uploads, session } = await import("./page.mjs");
+const { options, uploads, session } = await import("./page.mjs");
 const video = new File([new Uint8Array(100)], "lecture.mp4");
 const logIn = (id) => { server.user = id; session.value = { state: "in", account: { id } }; };
 """
@@ -83,3 +85,52 @@ end();
         folder,
     )
     assert sent == ["POST /files of ann: 404", "failed"]
+
+
+def test_nothing_is_sent_once_the_user_has_logged_out(folder: Path) -> None:
+    """Three of five files are being sent: when these stop the others must not start."""
+    sent = answers(
+        """
+let created = 0;
+server.answer = (method) => {
+  if (method === "POST") return { status: 201, headers: { Location: `/files/${(created += 1)}` } };
+  return { status: method === "PATCH" ? 503 : 204 };
+};
+await uploads.begin("ann");
+logIn("ann");
+uploads.add([1, 2, 3, 4, 5].map((n) => ({ file: new File([new Uint8Array(n)], `${n}.mp4`), handle: null })));
+while (uploads.uploads.value.filter((each) => each.url).length < 3) await wait(1);
+server.answers.length = 0;
+await uploads.abandon();
+await wait(50);
+server.answers = server.answers.filter((each) => !each.startsWith("PATCH"));
+end();
+""",
+        folder,
+    )
+    assert sorted(sent) == [f"DELETE /files/{n} of ann: 204" for n in (1, 2, 3)]
+
+
+def test_all_of_the_file_is_sent_once_a_cover_is_chosen(folder: Path, tmp_path: Path) -> None:
+    """The server refused the first attempt, for which the sound had been taken out: that has no pictures."""
+    codecs = ("-c:v", "libx264", "-g", 1, "-c:a", "aac")
+    video = clips.clip(tmp_path / "a.mp4", *codecs, seconds=3, video=True)
+    sent = answers(
+        f"""
+import {{ openAsBlob }} from "node:fs";
+const film = new File([await openAsBlob({json.dumps(str(video))})], "a.mp4");
+server.answer = () => ({{ status: 413 }});
+await uploads.begin("ann");
+logIn("ann");
+uploads.add([{{ file: film, handle: null }}]);
+const failed = async () => {{ while (uploads.uploads.value[0].state !== "failed") await wait(1); }};
+await failed();
+const [{{ key, size }}] = uploads.uploads.value;
+uploads.start(key, {{ ...options.unedited(options.PRESETS.standard), cover: 1 }});
+await failed();
+server.answers = [size < film.size, uploads.uploads.value[0].size === film.size];
+end();
+""",
+        folder,
+    )
+    assert sent == ["true", "true"]

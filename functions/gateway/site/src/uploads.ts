@@ -3,7 +3,7 @@
  * continues where it stopped, after a pause, a lost connection, a new login, or in another tab once this one is closed.
  * Of a video only the sound is sent, if its MP3 is certain to be the same.
  */
-import { computed, effect, signal } from "@preact/signals";
+import { batch, computed, effect, signal } from "@preact/signals";
 import * as tus from "tus-js-client";
 import { detailOf, seconds } from "./api";
 import * as handles from "./handles";
@@ -53,6 +53,8 @@ const FIRST_WAIT = 1;
 const LONGEST_WAIT = 30;
 /** Milliseconds between two updates of the progress. */
 const UPDATE = 200;
+/** States of uploads that are sent without another click. */
+export const PAUSABLE: ReadonlySet<Upload["state"]> = new Set(["queued", "preparing", "sending", "waiting"]);
 /** Statuses that may pass: no response, too slow, in use by another request, too many, a fault, no room. */
 const PASSING = new Set([0, 408, 409, 423, 425, 429, 500, 502, 503, 504, 507]);
 
@@ -64,6 +66,8 @@ export const isOnline = signal(navigator.onLine);
 const owner = signal<string | null>(null);
 
 const files = new Map<string, File>();
+/** The handles of files that were dropped. The browser keeps one only once its upload is remembered, see `remember`. */
+const given = new Map<string, handles.Handle>();
 /** What is sent of the files. */
 const bodies = new Map<string, Blob>();
 /** The latest preparation of each upload that has not been paused or cancelled. */
@@ -73,8 +77,8 @@ const timers = new Map<string, ReturnType<typeof setTimeout>>();
 const attempts = new Map<string, number>();
 
 /** Adds files, each with the options that are chosen now. A file whose upload was interrupted continues it. */
-export function add(given: readonly { file: File; handle: handles.Handle | null }[]): void {
-  for (const { file, handle } of given) {
+export function add(chosen: readonly { file: File; handle: handles.Handle | null }[]): void {
+  for (const { file, handle } of chosen) {
     const same = all.peek().find((each) => isSame(each, file) && each.state !== "failed" && each.state !== "sent");
     if (same?.state === "detached") {
       attach(same.key, file);
@@ -84,7 +88,7 @@ export function add(given: readonly { file: File; handle: handles.Handle | null 
       const key = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
       files.set(key, file);
       tabs.hold(key);
-      if (handle) void handles.put(key, handle);
+      if (handle) given.set(key, handle);
       all.value = [...all.peek(), begun(key, file, handle !== null)];
     }
   }
@@ -97,7 +101,9 @@ export function hold(key: string): void {
 
 /** Starts a file that was held, with what the editor has changed if it was edited. */
 export function start(key: string, edit: options.Edit | null = null): void {
-  change(key, { state: "queued", ...(edit && { edit, options: options.toOptions(edit) }) });
+  if (edit) bodies.delete(key); // with a cover all of the file is sent
+  attempts.delete(key);
+  change(key, { state: "queued", reason: null, ...(edit && { edit, options: options.toOptions(edit) }) });
 }
 
 /** Makes the others that are held sound the same. What belongs to one file, such as where it begins, stays as it is. */
@@ -117,6 +123,13 @@ export function pause(key: string): void {
   preparations.delete(key);
   clearTimeout(timers.get(key));
   change(key, { state: "paused", rate: null });
+}
+
+/** Pauses what is sent or waits for its turn, in one step: after a single pause the next in line starts. */
+export function pauseAll(): void {
+  batch(() => {
+    for (const { key, state } of all.peek()) if (PAUSABLE.has(state)) pause(key);
+  });
 }
 
 export function resume(key: string): void {
@@ -142,11 +155,11 @@ export function cancel(key: string): void {
   forget(key);
 }
 
-/** Deletes what the server has of files that are not complete. Those of which it does not are kept, and paused. */
+/** Stops all uploads, and deletes what the server has of them. Those that it could not delete are kept, and paused. */
 export async function abandon(): Promise<void> {
+  pauseAll();
   const begun = all.peek().filter((each) => each.url && each.state !== "sent");
   const deletions = begun.map(async ({ key, url }) => {
-    pause(key);
     await tus.Upload.terminate(url as string);
     forget(key);
   });
@@ -202,6 +215,7 @@ export function stop(): void {
   running.clear();
   preparations.clear();
   files.clear();
+  given.clear();
   bodies.clear();
   attempts.clear();
   owner.value = null;
@@ -284,6 +298,7 @@ function forget(key: string): void {
   running.delete(key);
   preparations.delete(key);
   files.delete(key);
+  given.delete(key);
   bodies.delete(key);
   attempts.delete(key);
   tabs.release(key);
@@ -333,6 +348,8 @@ function send(upload: Upload, file: File, body: Blob, owner: string): void {
       if (!sending.url) return;
       change(key, { url: sending.url });
       remember(key, { ...remembered(upload), url: sending.url, owner });
+      const handle = given.get(key);
+      if (handle) void handles.put(key, handle);
     },
     // Its abort() has no effect before the first request.
     onBeforeRequest: () => {
@@ -343,6 +360,7 @@ function send(upload: Upload, file: File, body: Blob, owner: string): void {
       const job = lastResponse.getHeader("Mp3burst-Job") ?? null;
       running.delete(key);
       files.delete(key);
+      given.delete(key);
       bodies.delete(key);
       remember(key, null);
       tabs.release(key);

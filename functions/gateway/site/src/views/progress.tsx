@@ -9,8 +9,6 @@ import { session } from "../session";
 import * as uploads from "../uploads";
 import { Cross, Pause, Play, Retry, Sliders } from "./icons";
 
-const PAUSABLE: ReadonlySet<uploads.Upload["state"]> = new Set(["queued", "preparing", "sending", "waiting"]);
-
 /** What is on its way: uploads, conversions, and those that failed. */
 export function Progress() {
   const s = strings.value;
@@ -66,11 +64,11 @@ function PauseAll() {
       </button>
     );
   }
-  const pausable = uploads.uploads.value.filter((each) => PAUSABLE.has(each.state));
+  const pausable = uploads.uploads.value.filter((each) => uploads.PAUSABLE.has(each.state));
   const paused = uploads.uploads.value.filter((each) => each.state === "paused");
   if (session.value.state !== "in" || pausable.length + paused.length < 2) return null;
   return pausable.length ? (
-    <button class="quiet" onClick={() => pausable.forEach((each) => uploads.pause(each.key))}>
+    <button class="quiet" onClick={uploads.pauseAll}>
       {s.pauseAll}
     </button>
   ) : (
@@ -87,7 +85,7 @@ function Sending({ upload }: { upload: uploads.Upload }) {
     <Item name={upload.name} status={describe(upload)} part={part} tone={toneOf(upload.state)}>
       {isEditable(upload) && <Edit upload={upload} />}
       {upload.state === "held" && <button onClick={() => uploads.start(upload.key)}>{s.start}</button>}
-      {PAUSABLE.has(upload.state) && session.value.state === "in" && (
+      {uploads.PAUSABLE.has(upload.state) && session.value.state === "in" && (
         <Action label={s.pause} name={upload.name} act={() => uploads.pause(upload.key)}>
           <Pause />
         </Action>
@@ -127,7 +125,7 @@ function Sending({ upload }: { upload: uploads.Upload }) {
 
 /** Returns whether the options of an upload can still be changed. */
 function isEditable({ state, url }: uploads.Upload): boolean {
-  return state === "held" || (state === "queued" && !url);
+  return state === "held" || ((state === "queued" || state === "failed") && !url);
 }
 
 /** Opens the editor, which is loaded then. */
