@@ -24,7 +24,10 @@ effect(() => {
 
 function begin(id: string): void {
   if (user !== id) {
-    if (user !== null) uploads.stop();
+    if (user !== null) {
+      unfollow();
+      uploads.stop();
+    }
     user = id;
     uploads.begin(id);
   }
@@ -34,12 +37,15 @@ function begin(id: string): void {
   }
 }
 
+function unfollow(): void {
+  if (!follows) return;
+  follows = false;
+  jobs.stop();
+  player.close();
+}
+
 function end(hasExpired: boolean): void {
-  if (follows) {
-    follows = false;
-    jobs.stop();
-    player.close();
-  }
+  unfollow();
   if (!hasExpired && user !== null) {
     uploads.stop();
     uploads.erase(user);

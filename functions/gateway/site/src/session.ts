@@ -12,15 +12,30 @@ export type Session =
 export const wantsLogin = signal(false);
 export const session = signal<Session>({ state: "unknown" });
 
+/** Other tabs of this browser: what one does to the cookie is true for all. */
+const tabs = new BroadcastChannel("mp3burst.session");
+tabs.addEventListener("message", () => void refresh());
+const tellTabs = () => tabs.postMessage(null);
+/** Another object after each question: of two responses the one to the later question counts. */
+let latest = {};
+
 /** Asks the server who is logged in. */
 export async function refresh(): Promise<void> {
+  const before = session.peek();
+  const asked = {};
+  latest = asked;
   try {
-    session.value = { state: "in", account: await api.getAccount() };
+    const account = await api.getAccount();
+    if (asked !== latest) return;
+    begin(account);
+    if (before.state === "unknown") tellTabs(); // an identity provider may have sent somebody here
   } catch (error) {
     if (!(error instanceof api.Problem)) throw error;
+    if (asked !== latest) return;
     if (error.status === 401) {
-      session.value = { state: "out", hasExpired: session.peek().state === "in" };
-    } else if (session.peek().state !== "in") {
+      const hadExpired = before.state === "out" && before.hasExpired;
+      session.value = { state: "out", hasExpired: before.state === "in" || hadExpired };
+    } else if (before.state === "unknown" || before.state === "unreachable") {
       session.value = { state: "unreachable" };
     }
   }
@@ -30,16 +45,42 @@ export async function refresh(): Promise<void> {
 export async function enter(username: string, password: string, isNew: boolean): Promise<void> {
   if (isNew) await api.register(username, password);
   await api.logIn(username, password);
-  session.value = { state: "in", account: await api.getAccount() };
-  wantsLogin.value = false;
+  tellTabs();
+  begin(await api.getAccount());
 }
 
 export async function leave(everywhere: boolean): Promise<void> {
   await (everywhere ? api.logOutEverywhere() : api.logOut());
-  session.value = { state: "out", hasExpired: false };
+  end(false);
+  tellTabs();
+}
+
+/** Changes the password. The server ends the session: the same user logs in next, and everything continues. */
+export async function changePassword(old: string, fresh: string): Promise<void> {
+  await api.changePassword(old, fresh);
+  end(true);
+  tellTabs();
+}
+
+/** Deletes the account for good. */
+export async function deleteAccount(password: string): Promise<void> {
+  await api.deleteAccount(password);
+  end(false);
+  tellTabs();
 }
 
 /** Notes that the server no longer accepts the session. */
 export function expire(): void {
-  if (session.peek().state === "in") session.value = { state: "out", hasExpired: true };
+  if (session.peek().state === "in") end(true);
+}
+
+function begin(account: api.Account): void {
+  latest = {};
+  session.value = { state: "in", account };
+  wantsLogin.value = false;
+}
+
+function end(hasExpired: boolean): void {
+  latest = {};
+  session.value = { state: "out", hasExpired };
 }

@@ -1,11 +1,10 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import * as api from "../api";
 import { strings } from "../i18n";
 import { flushDeletions } from "../jobs";
 import { leave } from "../leave";
 import { announce } from "../notices";
-import { session } from "../session";
+import { changePassword, deleteAccount, session } from "../session";
 import { Access } from "./access";
 import { Dialog } from "./dialog";
 import { Form } from "./form";
@@ -41,9 +40,8 @@ function PasswordForm({ username }: { username: string }) {
       title={s.changePassword}
       act={async () => {
         await flushDeletions();
-        await api.changePassword(old.value, fresh.value);
+        await changePassword(old.value, fresh.value);
         announce((each) => each.passwordChanged);
-        session.value = { state: "out", hasExpired: false };
       }}
     >
       <input type="text" autocomplete="username" value={username} readonly hidden />
@@ -61,9 +59,8 @@ function DeletionForm({ username }: { username: string }) {
       title={s.deleteAccount}
       isDangerous
       act={async () => {
-        await api.deleteAccount(password.value);
+        await deleteAccount(password.value);
         announce((each) => each.accountDeleted);
-        session.value = { state: "out", hasExpired: false };
       }}
     >
       <p class="faint">{s.deleteWarning}</p>

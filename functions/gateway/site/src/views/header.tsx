@@ -1,4 +1,4 @@
-import { useSignal } from "@preact/signals";
+import { useSignal, useSignalEffect } from "@preact/signals";
 import * as i18n from "../i18n";
 import { strings } from "../i18n";
 import { leave } from "../leave";
@@ -11,6 +11,9 @@ export function Header() {
   const s = strings.value;
   const current = session.value;
   const isAccountOpen = useSignal(false);
+  useSignalEffect(() => {
+    if (session.value.state === "out") isAccountOpen.value = false;
+  });
   const label = current.state === "in" ? s.actionOn(s.account, current.account.username) : s.settings;
   return (
     <header>
