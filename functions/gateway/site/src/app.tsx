@@ -1,17 +1,18 @@
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 import type { Handle } from "./handles";
 import { strings } from "./i18n";
-import { announce, dismiss, notice } from "./notices";
+import { announce } from "./notices";
 import { session, wantsLogin } from "./session";
 import * as uploads from "./uploads";
+import { isDialogOpen } from "./views/dialog";
 import { DropZone } from "./views/drop-zone";
 import { Header } from "./views/header";
-import { Cross } from "./views/icons";
 import { Login } from "./views/login";
 import { Player } from "./views/player";
 import { Progress } from "./views/progress";
 import { Shelf } from "./views/shelf";
+import { Toast } from "./views/toast";
 
 export function App() {
   const { state } = session.value;
@@ -26,7 +27,7 @@ export function App() {
         {(state === "in" || state === "unknown") && <Shelf />}
       </main>
       <Player />
-      <Toast />
+      <Toast isElsewhere={isDialogOpen.value} />
       <DropOverlay />
     </>
   );
@@ -48,39 +49,6 @@ function Banner() {
     <p class="banner" role="status" hidden={!text}>
       {text}
     </p>
-  );
-}
-
-function Toast() {
-  const current = notice.value;
-  const layer = useRef<HTMLDivElement>(null);
-  useEffect(() => {
-    // In front of a dialog that was opened since.
-    layer.current?.hidePopover();
-    layer.current?.showPopover();
-  }, [current]);
-  return (
-    <div ref={layer} class="toasts" popover="manual" role="status" aria-live="polite">
-      {current && (
-        <div class="toast" key={current.id}>
-          <span>{current.text}</span>
-          {current.undo && (
-            <button
-              class="quiet"
-              onClick={() => {
-                current.undo?.();
-                dismiss(current.id);
-              }}
-            >
-              {strings.value.undo}
-            </button>
-          )}
-          <button class="icon" aria-label={strings.value.close} onClick={() => dismiss(current.id)}>
-            <Cross />
-          </button>
-        </div>
-      )}
-    </div>
   );
 }
 

@@ -1,7 +1,12 @@
+import { computed, signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef } from "preact/hooks";
 import { strings } from "../i18n";
 import { Cross } from "./icons";
+import { Toast } from "./toast";
+
+const open = signal(0);
+export const isDialogOpen = computed(() => open.value > 0);
 
 interface DialogProps {
   title: string;
@@ -13,7 +18,13 @@ interface DialogProps {
 export function Dialog({ title, onClose, children }: DialogProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
-  useEffect(() => dialog.current?.showModal(), []);
+  useEffect(() => {
+    dialog.current?.showModal();
+    open.value += 1;
+    return () => {
+      open.value -= 1;
+    };
+  }, []);
   return (
     <dialog ref={dialog} class="card" aria-labelledby={id} onClose={onClose}>
       <div class="title">
@@ -23,6 +34,7 @@ export function Dialog({ title, onClose, children }: DialogProps) {
         </button>
       </div>
       {children}
+      <Toast />
     </dialog>
   );
 }
