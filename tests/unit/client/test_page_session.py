@@ -65,6 +65,12 @@ while (!shown().includes("ann")) await wait(1);
 
 def test_late_answer_does_not_log_in_again(folder: Path) -> None:
     code = """
+const { fetch } = globalThis;
+globalThis.fetch = async (url, ...rest) => {
+  const answer = await fetch(url, ...rest);
+  if (url === "/me") await wait(20);
+  return answer;
+};
 server.user = "ann";
 await session.refresh();
 const late = session.refresh();
