@@ -491,7 +491,7 @@ def test_deletion_can_be_undone(page: Page, me: Client) -> None:
     ready(page, "Drop")
     # Leaves a minute to undo it: the browser may be slow here.
     page.evaluate(
-        "() => { const timer = setTimeout; setTimeout = (act, wait) => timer(act, wait < 6000 ? wait : 60000) }"
+        "() => { const timer = setTimeout; setTimeout = (act, wait) => timer(act, wait >= 6000 ? 60000 : wait) }"
     )
     ready(page, "Keep").get_by_role("button", name="Delete: Keep").click()
     expect(page.locator(".mp3").filter(has_text="Keep")).to_be_hidden()
