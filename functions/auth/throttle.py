@@ -211,7 +211,9 @@ def _count_failure(connection: Connection, subject: Subject) -> Count:
     clears_at = max(clears_at, time) + FORGIVEN_AFTER
     failures = -(-(clears_at - time) // FORGIVEN_AFTER)
     lock = min(1000 * 2 ** min(failures - subject.free, 20), MAX_LOCK) if failures > subject.free else 0
-    values = {"locked_until": time + lock, "clears_at": clears_at}
+    # Not ``time`` without a lock: the statement of a failure that waited for this row has an earlier one, and would be
+    # refused as if it were locked, uncounted.
+    values = {"locked_until": time + lock if lock else 0, "clears_at": clears_at}
     if row is None:
         connection.execute(insert(logins).values(subject=subject.id, **values))
     else:

@@ -267,6 +267,8 @@ def test_simultaneous_failures_are_all_counted(database: Database) -> None:
     clears_in = database.run(lambda connection: connection.scalar(select(logins.c.clears_at - now())))
     assert clears_in is not None
     assert 79 * FORGIVEN_AFTER < clears_in <= 80 * FORGIVEN_AFTER
+    # None locks it, not even until its own time: the statement of one that waits for the row has an earlier one.
+    assert database.run(lambda connection: connection.scalar(select(logins.c.locked_until))) == 0
 
 
 class SimultaneousAccounts(Accounts):
