@@ -161,6 +161,7 @@ export const de: Strings = {
   close: "Schließen",
   cannotPlay: "Die MP3 konnte nicht abgespielt werden: Prüfe die Verbindung und versuche es noch einmal.",
 
+  dismiss: "Ausblenden",
   isReady: (name) => `${name} ist fertig.`,
   hasFailed: (name) => `${name} konnte nicht umgewandelt werden.`,
   offline: "Du bist offline. Alles geht weiter, sobald du wieder verbunden bist.",

@@ -176,6 +176,7 @@ export const en = {
   cannotPlay: "The MP3 could not be played: check the connection and try again.",
 
   // Notices
+  dismiss: "Dismiss",
   isReady: (name: string) => `${name} is ready.`,
   hasFailed: (name: string) => `${name} could not be converted.`,
   offline: "You are offline. Everything continues once you are back.",

@@ -159,6 +159,7 @@ export const es: Strings = {
   close: "Cerrar",
   cannotPlay: "No se ha podido reproducir el MP3: comprueba la conexión e inténtalo de nuevo.",
 
+  dismiss: "Descartar",
   isReady: (name) => `${name} está listo.`,
   hasFailed: (name) => `No se ha podido convertir ${name}.`,
   offline: "No tienes conexión. Todo continuará cuando vuelvas a tenerla.",

@@ -21,7 +21,7 @@ export function Toast({ isElsewhere = false }: { isElsewhere?: boolean }) {
               {strings.value.undo}
             </button>
           )}
-          <button class="icon" aria-label={strings.value.close} onClick={() => dismiss(current.id)}>
+          <button class="icon" aria-label={strings.value.dismiss} onClick={() => dismiss(current.id)}>
             <Cross />
           </button>
         </div>
