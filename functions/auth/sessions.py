@@ -160,17 +160,15 @@ class Sessions:
             Conflict: the user was deleted, or all tokens were withdrawn, since the password was checked.
         """
         session = secrets.token_hex(16)
-        times = {
-            "created_at": now(),
-            "used_at": now() - now() % _DAY,
-            "expires_at": now() + signer.seconds * 1000,
-        }
-        values = {
-            "id": session,
-            "owner": user.id,
-            "agent": "".join(each for each in agent if each.isprintable())[:_MAX_AGENT],
-            "network": networks(address)[0][:_MAX_NETWORK],
-        }
+        row = insert(sessions).values(
+            id=session,
+            owner=user.id,
+            created_at=now(),
+            used_at=now() - now() % _DAY,
+            expires_at=now() + signer.seconds * 1000,
+            agent="".join(each for each in agent if each.isprintable())[:_MAX_AGENT],
+            network=networks(address)[0][:_MAX_NETWORK],
+        )
         recorded = select(sessions.c.token_version).where(sessions.c.id == session)
 
         def begin(connection: Connection) -> int:
@@ -179,7 +177,7 @@ class Sessions:
                 if lock_version(connection, user.id) != user.token_version:
                     raise Conflict("Your account was changed at the same time: log in again.")
                 version = user.token_version + self._withdraw_too_many(connection, user)
-                connection.execute(insert(sessions).values(**values, **times, token_version=version))
+                connection.execute(row.values(token_version=version))
             return version
 
         version = self._database.run(begin)
