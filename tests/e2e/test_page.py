@@ -132,16 +132,21 @@ def choose(page: Page, *files: Any) -> None:
     page.locator(".choose input[type=file]").set_input_files(list(files))
 
 
+def named(page: Page, name: str) -> Locator:
+    """Returns the names in rows that contain this one. A row's whole text includes its open dialog's."""
+    return page.locator(".text > .name").filter(has_text=name)
+
+
 def ready(page: Page, title: str) -> Locator:
     """Waits for the MP3 with this title, and returns its row."""
-    row = page.locator(".mp3").filter(has_text=title)
+    row = page.locator(".mp3").filter(has=named(page, title))
     expect(row).to_be_visible()
     return row
 
 
 def on_its_way(page: Page, name: str) -> Locator:
     """Returns the row of an upload or a conversion."""
-    return page.locator(".item:not(.mp3)").filter(has_text=name)
+    return page.locator(".item:not(.mp3)").filter(has=named(page, name))
 
 
 def test_newcomer_drops_registers_plays_and_downloads(page: Page, platform: Platform) -> None:
