@@ -30,6 +30,7 @@ from tests.support.paths import ROOT
 from tests.support.platform import Platform, start
 from tests.support.processes import wait_for
 from tests.support.servers import free_port, missing, program
+from tests.support.servers.provider import IdentityProvider
 from tests.support.servers.proxy import Proxy
 
 #: Milliseconds until something must have happened.
@@ -755,6 +756,27 @@ def test_keys_sessions_and_webhooks_are_managed(page: Page, me: Client) -> None:
     with page.expect_request("**/webhooks/*/ping"):
         dialog.get_by_role("button", name="Try", exact=True).click()
     assert violations(page) == []
+
+
+def test_identity_provider_logs_in_and_is_listed(context: BrowserContext, tmp_path: Path) -> None:
+    with IdentityProvider() as provider:
+        provider.put("ada", email="ada@example.org", email_verified=True, name="Ada")
+        client = {"OIDC_CLIENT_ID": "mp3burst", "OIDC_CLIENT_SECRET": "secret"}
+        with start(tmp_path / "data", env={"OIDC_ISSUER": provider.url, **client}) as own:
+            page = context.new_page()
+            page.goto(own.url)
+            page.get_by_role("button", name="Log in").click()
+            page.get_by_role("link", name="Log in with your organization").click()
+            page.get_by_placeholder("sub").fill("ada")
+            page.get_by_role("button", name="Authorize").click()
+            page.get_by_role("button", name="Account: ada@example.org").click()
+            page.locator("#menu").get_by_role("button", name="Account", exact=True).click()
+            dialog = page.get_by_role("dialog", name="Account")
+            dialog.get_by_text("Other ways to log in").click()
+            expect(dialog.locator(".entry")).to_contain_text(provider.url.removeprefix("http://"))
+            dialog.get_by_role("button", name="Delete: 127.0.0.1").click()
+            expect(dialog.get_by_role("alert")).to_contain_text("password")  # the last way in stays
+            assert violations(page) == []
 
 
 def _answer(route: Route, json: object) -> None:

@@ -77,6 +77,13 @@ export interface Session {
   current: boolean;
 }
 
+export interface ExternalLogin {
+  id: string;
+  /** The issuer of the provider's tokens, or `proxy`. */
+  provider: string;
+  created: string;
+}
+
 export const SCOPES = ["upload", "read", "delete", "account"] as const;
 export type Scope = (typeof SCOPES)[number];
 
@@ -137,6 +144,8 @@ export const changePassword = (old: string, fresh: string) =>
   call<void>("POST", "/me/password", { body: { old, new: fresh } });
 export const getSessions = async () => (await call<{ sessions: Session[] }>("GET", "/sessions")).sessions;
 export const endSession = (session: string) => call<void>("DELETE", `/sessions/${session}`);
+export const getLogins = async () => (await call<{ logins: ExternalLogin[] }>("GET", "/logins")).logins;
+export const deleteLogin = (login: string) => call<void>("DELETE", `/logins/${login}`);
 export const getKeys = async () => (await call<{ keys: Key[] }>("GET", "/keys")).keys;
 export const createKey = (name: string, scopes: readonly Scope[]) =>
   call<{ key: string }>("POST", "/keys", { body: { name, scopes } });

@@ -17,6 +17,9 @@ export function Access() {
       <Folded title={s.sessions}>
         <Sessions />
       </Folded>
+      <Folded title={s.externalLogins}>
+        <ExternalLogins />
+      </Folded>
       <Folded title={s.keys}>
         <Keys />
       </Folded>
@@ -59,6 +62,26 @@ function Sessions() {
           )}
         </Entry>
       )}
+    </Listed>
+  );
+}
+
+/** Accounts elsewhere that log this user in. One is linked by logging in with it. */
+function ExternalLogins() {
+  const s = strings.value;
+  const list = useList(api.getLogins);
+  return (
+    <Listed list={list} empty={s.noExternalLogins}>
+      {(login) => {
+        const name = login.provider === "proxy" ? s.proxyLogin : login.provider.replace(/^https?:\/\//, "");
+        return (
+          <Entry key={login.id} name={name} facts={[s.linkedOn(i18n.day(login.created))]}>
+            <Action label={s.remove} name={name} act={() => void list.change(() => api.deleteLogin(login.id))}>
+              <Cross />
+            </Action>
+          </Entry>
+        );
+      }}
     </Listed>
   );
 }
