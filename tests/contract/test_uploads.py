@@ -76,14 +76,15 @@ def test_finding_an_upload_is_one_query_by_primary_keys(deps: Dependencies, data
             case "postgresql":  # which would rather scan a table of one row
                 connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
                 rows = connection.exec_driver_sql(f"EXPLAIN {statement}", values)
-                return sorted(re.findall(r"(Index Scan using \w+|Seq Scan)", "\n".join(rows.scalars())))
+                # Which kind of index scan it is depends on statistics that are gathered at any time.
+                return sorted(re.findall(r"\w+_pkey|Seq Scan", "\n".join(rows.scalars())))
             case _:
                 rows = connection.exec_driver_sql(f"EXPLAIN {statement}", values)
                 return [(row.table, row.type, row.key) for row in rows]
 
     assert database.run(plan) in (
         ["uploads USING INDEX sqlite_autoindex_uploads_1", "blobs USING INDEX sqlite_autoindex_blobs_1"],
-        ["Index Scan using blobs_pkey", "Index Scan using uploads_pkey"],
+        ["blobs_pkey", "uploads_pkey"],
         [("uploads", "const", "PRIMARY"), ("blobs", "const", "PRIMARY")],
     )
 
