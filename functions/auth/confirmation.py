@@ -54,7 +54,8 @@ class Confirmations:
         asked: list[AddressUnconfirmed] = []
 
         def ask(connection: Connection) -> AddressUnconfirmed | None:
-            found = select(users.c.email, users.c.confirmed_at).where(users.c.id == user).with_for_update()
+            mine = users.c.id == user, users.c.deleted_at.is_(None)
+            found = select(users.c.email, users.c.confirmed_at).where(*mine).with_for_update()
             row = connection.execute(found).one_or_none()
             if row is None:
                 raise NotAuthenticated("Your account no longer exists: register again.")

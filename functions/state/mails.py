@@ -6,7 +6,7 @@ A mail is about a job, asks to confirm an address, or has the link that resets a
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from events.schema import AddressUnconfirmed, ConversionFailed, Event, JobEvent, JobId, Mp3Ready, PasswordForgotten
 from functions.state.database import Database
@@ -158,11 +158,13 @@ class Mails:
 def ask_to_confirm(connection: Connection, user: UserId) -> AddressUnconfirmed:
     """Creates the mail that asks the user to confirm the address, within the caller's transaction.
 
-    Two transactions that create a user's mail at once would give both the same number: the caller has locked a row of
-    the user's, or the primary key refuses one of them.
+    Two transactions that ask at once would give both mails the same number: the caller has locked a row of the user's,
+    or the primary key refuses one of them.
     """
-    asked = select(func.count()).select_from(mails).where(mails.c.owner == user)
-    event = AddressUnconfirmed(user, connection.scalar(asked) or 0)
+    prefix = AddressUnconfirmed(user, 0).id.removesuffix("0")
+    asked = select(mails.c.id).where(mails.c.owner == user, mails.c.id.startswith(prefix))
+    numbers = [int(mail.removeprefix(prefix)) for mail in connection.scalars(asked)]
+    event = AddressUnconfirmed(user, max(numbers, default=-1) + 1)
     row = {"id": event.id, "owner": user, "kind": event.type, "state": "due"}
     connection.execute(insert(mails).values(**row, created_at=now(), due_at=now()))
     return event

@@ -11,10 +11,12 @@ from functions.auth.accounts import Accounts, User, UsernameTaken
 from functions.auth.allowance import AllowanceUsedUp, RegistrationLimit
 from functions.auth.confirmation import Confirmations
 from functions.auth.links import BadLink, Confirmation, Links
+from functions.auth.resets import Resets
 from functions.auth.tokens import NotAuthenticated
 from functions.notify.main import Dependencies, send_mail
 from functions.notify.transports import Mail
 from functions.state.database import Database
+from functions.state.deleted_users import DeletedUsers
 from functions.state.jobs import Outcome
 from functions.state.leases import LeaseTerms
 from functions.state.mails import Mails
@@ -119,9 +121,27 @@ def test_asking_again_takes_ten_minutes(database: Database) -> None:
     assert Counter(mail.state for mail in rows(database)) == {"due": 1, "skipped": 1}
 
 
+def test_mails_that_reset_a_password_do_not_count(database: Database) -> None:
+    """They are deleted after a day, and the next number must not be one that was given."""
+    user, _ = register(database)
+    send(database, Resets(database).offer("ann", "192.0.2.1"))
+    make_past(database, "logins", "clears_at", 10 * _MINUTE)
+    assert Confirmations(database).ask_again(user.id) == AddressUnconfirmed(user.id, 1)
+    make_past(database, "mails", "created_at", 48 * _HOUR)
+    Overdue(database).forget_resets(10)
+    assert len(rows(database)) == 2
+    make_past(database, "logins", "clears_at", 10 * _MINUTE)
+    assert Confirmations(database).ask_again(user.id) == AddressUnconfirmed(user.id, 2)
+
+
 def test_deleted_user_is_asked_nothing(database: Database) -> None:
-    with pytest.raises(NotAuthenticated):
-        Confirmations(database).ask_again(UserId("d" * 32))
+    user, _ = register(database)
+    make_past(database, "logins", "clears_at", 10 * _MINUTE)
+    DeletedUsers(database).mark(user.id)
+    for each in (user.id, UserId("d" * 32)):
+        with pytest.raises(NotAuthenticated):
+            Confirmations(database).ask_again(each)
+    assert rows(database) == []
 
 
 def test_one_mailbox_gets_few_confirmations_however_many_users_name_it(database: Database) -> None:
