@@ -161,7 +161,7 @@ class Accounts:
         if row is None or not password_hash:
             raise WrongCredentials(_WRONG_CREDENTIALS)
         if hasher.check_needs_rehash(row.password_hash):
-            self._rehash(row.id, password)
+            self._rehash(row.id, password, row.password_hash)
         return User.from_row(row)
 
     def hash(self, password: str) -> str:
@@ -183,8 +183,10 @@ class Accounts:
         statement = update(users).where(users.c.username == normalize_username(username)).values(role=role)
         return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)
 
-    def _rehash(self, user: UserId, password: str) -> None:
-        statement = update(users).where(users.c.id == user).values(password_hash=self.hash(password))
+    def _rehash(self, user: UserId, password: str, old_hash: str) -> None:
+        # The user may have changed the password meanwhile.
+        unchanged = users.c.id == user, users.c.password_hash == old_hash
+        statement = update(users).where(*unchanged).values(password_hash=self.hash(password))
         self._database.run(lambda connection: connection.execute(statement))
 
     def _argon2(self) -> Any:

@@ -77,8 +77,11 @@ class LoginAttempt:
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
-        """Everything that the failure counts for."""
-        return (self.here, *self.networks, self.account)
+        """Everything that the failure counts for.
+
+        The account from this network is the last: what a success forgives of it was counted for the others before.
+        """
+        return (*self.networks, self.account, self.here)
 
     @property
     def ids(self) -> list[str]:

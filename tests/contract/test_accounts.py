@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import inspect, select, text
 
 from functions.auth.accounts import Accounts, User, UsernameTaken, WrongCredentials
+from functions.auth.profiles import Profiles
 from functions.auth.sessions import Sessions
 from functions.auth.throttle import FORGIVEN_AFTER, KNOWN_FOR, Subject, Throttle, TooManyFailures, login_attempt
 from functions.auth.tokens import Signer
@@ -44,6 +45,27 @@ def test_wrong_password_and_unknown_user_look_the_same(database: Database, usern
     accounts.add("A", "a@example.org", "correct horse", "a@example.org")
     with pytest.raises(WrongCredentials, match=r"^Wrong username or password: check both and try again\.$"):
         accounts.authenticate(username, password)
+
+
+def test_outdated_hash_does_not_replace_that_of_a_new_password(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner changes the password while a login with the old one makes a hash by new parameters."""
+    monkeypatch.setattr("functions.auth.accounts.PASSES", 1)
+    user = Accounts(database).add("A", OWNER, "correct horse", OWNER)
+    monkeypatch.undo()
+    accounts = Accounts(database)
+    make_hash = accounts.hash
+
+    def change_first(password: str) -> str:
+        Profiles(database).set_password(user.id, 0, make_hash("another horse"))
+        return make_hash(password)
+
+    monkeypatch.setattr(accounts, "hash", change_first)
+    accounts.authenticate(OWNER, "correct horse")
+    Accounts(database).authenticate(OWNER, "another horse")
+    with pytest.raises(WrongCredentials):
+        Accounts(database).authenticate(OWNER, "correct horse")
 
 
 def test_simultaneous_registrations_of_a_username_admit_one(database: Database) -> None:
@@ -191,6 +213,25 @@ def test_success_forgives_only_the_failures_of_this_account_from_here(database: 
     assert not is_locked(database, "mine@example.org", here)
     fail(database, "another@example.org", here)
     assert is_locked(database, "mine@example.org", here)
+
+
+@pytest.mark.usefixtures("few")
+def test_success_forgives_nothing_that_the_network_did_not_count(database: Database) -> None:
+    """Wrong logins to accounts of an attacker's own, which were on their way when the network was locked."""
+    here = "192.0.2.1"
+    throttle = Throttle(database)
+    mine = [login_attempt(f"mine{n}@example.org", here) for n in range(5)]
+    fail(database, "victim@example.org", here, mine[0].networks[0].free)
+    standings = [throttle.check(attempt) for attempt in mine]
+    fail(database, "another@example.org", here)
+    for attempt, standing in zip(mine, standings, strict=True):
+        with pytest.raises(TooManyFailures):
+            throttle.record_failure(attempt, standing)
+    make_past(database, "logins", "locked_until")
+    for attempt in mine:
+        throttle.record_success(attempt, throttle.check(attempt))
+    fail(database, "yet.another@example.org", here)
+    assert is_locked(database, "mine0@example.org", here)
 
 
 @pytest.mark.usefixtures("few")
