@@ -230,4 +230,5 @@ def _free_username(connection: Connection, person: Person) -> str:
     taken = select(users.c.id).where(users.c.username == username)
     if username and connection.scalar(taken) is None:
         return username
-    return f"{username[: MAX_USERNAME - 9]}#{person.id[:8]}"
+    # At random, so that nobody can register the name first and keep the person out.
+    return f"{username[: MAX_USERNAME - 9]}#{secrets.token_hex(4)}"

@@ -120,6 +120,17 @@ def test_username_of_somebody_who_has_not_confirmed_the_address_is_not_in_the_wa
     assert ann.username.startswith("ann@example.org#")
 
 
+def test_nobody_can_foresee_the_username_and_take_it(database: Database) -> None:
+    usernames = set()
+    for _ in range(2):
+        Accounts(database).register("Eve", "ann@example.org", "correct horse", "ann@example.org")
+        ann = ExternalLogins(database).create(ANN)
+        usernames.add(ann.username)
+        for user in database.run(lambda connection: list(connection.scalars(select(users.c.id)))):
+            DeletedUsers(database).delete(user)
+    assert len(usernames) == 2
+
+
 def test_deleted_user_is_forgotten(database: Database) -> None:
     logins = ExternalLogins(database)
     ann = logins.create(ANN)
