@@ -136,8 +136,9 @@ class Deletion(Struct, frozen=True, kw_only=True):
     password: Annotated[str, Meta(max_length=MAX_PASSWORD, extra_json_schema={"format": "password"})]
 
 
-_WRONG_PASSWORD: Final = {
+_AFTER_PASSWORD: Final = {
     403: "The password is wrong.",
+    409: "The account was changed at the same time.",
     429: "Too many wrong passwords: wait for the seconds in `Retry-After`.",
 }
 
@@ -155,7 +156,7 @@ CHANGE_ACCOUNT: Final = Operation(
     (Answer(200, "The account. A mail asks to confirm another address.", Account),),
     scope="account",
     body=Body({JSON: AccountChange}),
-    problems=_WRONG_PASSWORD,
+    problems=_AFTER_PASSWORD,
 )
 CHANGE_PASSWORD: Final = Operation(
     "POST",
@@ -164,7 +165,7 @@ CHANGE_PASSWORD: Final = Operation(
     (Answer(204, "The password is changed. All tokens are withdrawn: log in again. API keys stay."),),
     scope="account",
     body=Body({JSON: PasswordChange}),
-    problems={**_WRONG_PASSWORD, 409: "The account was changed at the same time."},
+    problems=_AFTER_PASSWORD,
 )
 
 
@@ -273,7 +274,7 @@ DELETE_ACCOUNT: Final = Operation(
     (Answer(204, "The account is deleted, with its jobs, videos, MP3s, mails and keys. This cannot be undone."),),
     scope="account",
     body=Body({JSON: Deletion}),
-    problems=_WRONG_PASSWORD,
+    problems=_AFTER_PASSWORD,
 )
 
 

@@ -65,19 +65,23 @@ def _change(request: Request) -> Response:
     identity = _identify(request)
     deps = dependencies()
     wanted = read_json(request, api.AccountChange)
+    version = None
     if wanted.email is not None:
-        _require_password(request, identity, wanted.password or "", deps)
-    changed = change(identity, wanted, deps)
+        version = _require_password(request, identity, wanted.password or "", deps).token_version
+    changed = change(identity, wanted, deps, version)
     if wanted.email is not None:
         _record(request, identity, "address.changed")
     return json_response(changed)
 
 
-def change(identity: Identity, wanted: api.AccountChange, deps: Dependencies) -> api.Account:
-    """Changes the name, the address, or both.
+def change(
+    identity: Identity, wanted: api.AccountChange, deps: Dependencies, version: int | None = None
+) -> api.Account:
+    """Changes the name, the address, or both; ``version`` is as in ``Profiles.change``.
 
     Raises:
         Unprocessable: one of them is invalid.
+        Conflict: the password was changed, or the tokens were withdrawn, at the same time.
     """
     name = None if wanted.name is None else wanted.name.strip()
     email = None if wanted.email is None else wanted.email.strip()
@@ -88,7 +92,7 @@ def change(identity: Identity, wanted: api.AccountChange, deps: Dependencies) ->
         faults["email"] = "must be an email address"
     if faults:
         raise Unprocessable.naming(faults)
-    profile, event = deps.profiles.change(identity.user, name, email, confirms=deps.confirms)
+    profile, event = deps.profiles.change(identity.user, name, email, version=version, confirms=deps.confirms)
     if event is not None:
         deps.outbox.emit(event, REQUEST_BUDGET)
     return shown(profile, deps)
@@ -255,8 +259,8 @@ def _withdraw_tokens(request: Request) -> Response:
 def _delete(request: Request) -> Response:
     identity = _identify(request)
     deps = dependencies()
-    _require_password(request, identity, read_json(request, api.Deletion).password, deps)
-    deps.deleted.delete(identity.user)
+    profile = _require_password(request, identity, read_json(request, api.Deletion).password, deps)
+    deps.deleted.delete(identity.user, profile.token_version)
     _record(request, identity, "account.deleted")
     return Response(status=204)
 

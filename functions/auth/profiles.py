@@ -72,7 +72,7 @@ class Profiles:
         return _profile(row)
 
     def change(
-        self, user: UserId, name: str | None, email: str | None, *, confirms: bool
+        self, user: UserId, name: str | None, email: str | None, *, version: int | None, confirms: bool
     ) -> tuple[Profile, AddressUnconfirmed | None]:
         """Changes the name, the address, or both.
 
@@ -80,6 +80,8 @@ class Profiles:
             user: the user.
             name: the new name; None to leave it.
             email: the new address; None to leave it.
+            version: of the tokens, as it was when the user's right to change the address was checked; None if the
+                address stays.
             confirms: whether another address has to be confirmed; the same transaction then creates the mail for it.
 
         Returns:
@@ -87,6 +89,7 @@ class Profiles:
 
         Raises:
             NotAuthenticated: the account was deleted.
+            Conflict: the password was changed, or the tokens were withdrawn, at the same time.
         """
         asked: list[AddressUnconfirmed] = []
 
@@ -94,6 +97,8 @@ class Profiles:
             row = connection.execute(_PROFILE.with_for_update(), {"user": user}).one_or_none()
             if row is None:
                 return None
+            if version not in (None, row.token_version):
+                raise Conflict("Your account was changed at the same time: log in and try again.")
             values: dict[str, Any] = {} if name is None else {"name": name}
             if email is not None and email != row.email:
                 values |= {"email": email, "confirmed_at": None if confirms else now()}

@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select, update
 
 from functions.state.blobs import expire
-from functions.state.database import Database
+from functions.state.database import Conflict, Database
 from functions.state.jobs import delete_jobs
 from functions.state.schema import (
     UserId,
@@ -44,19 +44,36 @@ class DeletedUsers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def delete(self, user: UserId) -> None:
-        """Deletes the user. Once ``mark`` has been committed, sweep does the rest if this process is killed."""
-        self.mark(user)
+    def delete(self, user: UserId, version: int | None = None) -> None:
+        """Deletes the user. Once ``mark`` has been committed, sweep does the rest if this process is killed.
+
+        Args:
+            user: the user.
+            version: of the tokens, as it was when the caller's right to delete the user was checked; None if that does
+                not depend on it.
+
+        Raises:
+            Conflict: the password was changed, or the tokens were withdrawn, at the same time.
+        """
+        self.mark(user, version)
         while self.purge(user):
             pass
 
-    def mark(self, user: UserId) -> None:
-        """Removes what identifies the user or logs them in, links, webhooks and mails; it may be repeated."""
+    def mark(self, user: UserId, version: int | None = None) -> None:
+        """Removes what identifies the user or logs them in, links, webhooks and mails; it may be repeated.
+
+        Raises:
+            Conflict: as in ``delete``.
+        """
         unnamed = {"username": f"deleted:{user}", "email": "", "name": "", "password_hash": "", "confirmed_at": None}
         withdrawn = {"token_version": users.c.token_version + 1, "deleted_at": now()}
         statement = update(users).where(users.c.id == user, users.c.deleted_at.is_(None)).values(**unnamed, **withdrawn)
 
+        locked = select(users.c.token_version).where(users.c.id == user, users.c.deleted_at.is_(None)).with_for_update()
+
         def mark(connection: Connection) -> None:
+            if version is not None and connection.scalar(locked) not in (None, version):
+                raise Conflict("Your account was changed at the same time: log in and try again.")
             if connection.execute(statement).rowcount:
                 connection.execute(delete(api_keys).where(api_keys.c.owner == user))
                 connection.execute(delete(ended_tokens).where(ended_tokens.c.owner == user))

@@ -37,15 +37,15 @@ def ann(database: Database) -> UserId:
 
 def test_another_address_has_to_be_confirmed(database: Database, ann: UserId) -> None:
     profiles = Profiles(database)
-    profile, event = profiles.change(ann, "Ann B.", "ann@example.com", confirms=True)
+    profile, event = profiles.change(ann, "Ann B.", "ann@example.com", version=None, confirms=True)
     assert (profile.name, profile.email, profile.confirmed_at) == ("Ann B.", "ann@example.com", None)
     assert event == AddressUnconfirmed(ann, 0)
     assert profiles.get(ann) == profile
-    profile, event = profiles.change(ann, None, "ann@example.com", confirms=True)
+    profile, event = profiles.change(ann, None, "ann@example.com", version=None, confirms=True)
     assert (profile.name, event) == ("Ann B.", None), "the same address is no change"
-    _, event = profiles.change(ann, None, "a.n.n@example.com", confirms=True)
+    _, event = profiles.change(ann, None, "a.n.n@example.com", version=None, confirms=True)
     assert event is None, "this mailbox has just got a mail"
-    profile, event = profiles.change(ann, None, "ann@example.net", confirms=False)
+    profile, event = profiles.change(ann, None, "ann@example.net", version=None, confirms=False)
     assert profile.confirmed_at is not None
     assert event is None
 
@@ -134,7 +134,7 @@ def test_deleted_account_leaves_nothing(database: Database, ann: UserId) -> None
     for owner in (ann, bob):
         for _ in range(2):
             records.job(owner=owner)
-        Profiles(database).change(owner, None, f"{owner}@example.com", confirms=True)
+        Profiles(database).change(owner, None, f"{owner}@example.com", version=None, confirms=True)
     ApiKeys(database).create(ann, "backup", ["read"])
     deleted = DeletedUsers(database)
     for _ in range(2):
@@ -224,6 +224,20 @@ def test_nothing_is_added_with_a_token_that_was_withdrawn_meanwhile(database: Da
             with_version(0)
         assert with_version(1), what
         assert with_version(None), "an API key has no version"
+
+
+def test_no_right_outlasts_a_new_password_that_was_set_meanwhile(database: Database, ann: UserId) -> None:
+    """A password is reset between the check of the old one and the change that it allows."""
+    profiles = Profiles(database)
+    profiles.set_password(ann, 0, "hash", revokes_access=True)
+    with pytest.raises(Conflict, match="changed at the same time"):
+        profiles.change(ann, None, "eve@example.net", version=0, confirms=True)
+    with pytest.raises(Conflict, match="changed at the same time"):
+        DeletedUsers(database).delete(ann, 0)
+    assert profiles.get(ann).email == "ann@example.org"
+    profiles.change(ann, None, "a.n.n@example.org", version=1, confirms=True)
+    for _ in range(2):
+        DeletedUsers(database).delete(ann, 1)
 
 
 def test_nothing_is_added_with_an_api_key_that_was_deleted_meanwhile(database: Database, ann: UserId) -> None:
