@@ -21,6 +21,7 @@ from functions.state.webhooks import Deliveries, Delivery
 #: CloudEvents JSON format 1.0.
 _CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 _GONE: Final = 410
+_EXHAUSTED: Final = "No attempt at this delivery could be completed. Send it again."
 log = logging.getLogger(__name__)
 
 
@@ -61,7 +62,7 @@ def deliver(delivery: str, courier: Courier) -> None:
     def work(renewer: LeaseRenewer) -> Output:
         return Output(_attempt(lease, renewer, courier), discard=lambda: None)
 
-    attempt(courier.deliveries, lease, work, f"delivery {delivery}")
+    attempt(courier.deliveries, lease, work, f"delivery {delivery}", _EXHAUSTED)
 
 
 def _attempt(lease: Lease[Delivery], renewer: LeaseRenewer, courier: Courier) -> Callable[[], list[Any] | None]:
@@ -151,9 +152,9 @@ def retry_after(text: str | None) -> float:
     """Returns the seconds that a Retry-After header names (RFC 9110, 10.2.3); 0 if it names none."""
     if text is None:
         return 0
-    if text.strip().isdecimal():
-        return float(text[:9])
     try:
+        if text.strip().isdecimal():
+            return float(text.strip()[:9])
         return max((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds(), 0)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0

@@ -300,14 +300,18 @@ class LeasedTable(Protocol[RowT]):
 
 
 def attempt(
-    table: LeasedTable[RowT], lease: Lease[RowT], work: Callable[[LeaseRenewer], Output | None], subject: str
+    table: LeasedTable[RowT],
+    lease: Lease[RowT],
+    work: Callable[[LeaseRenewer], Output | None],
+    subject: str,
+    exhausted: str = ATTEMPTS_EXHAUSTED,
 ) -> list[Event]:
     """Makes one attempt at the work of a claimed row, and records how it ended.
 
     ===============================  ===================================================================
     The attempt                      and then
     ===============================  ===================================================================
-    is exhausted                     the row fails with ATTEMPTS_EXHAUSTED; ``work`` is not called
+    is exhausted                     the row fails with this message; ``work`` is not called
     returns its output               the output is recorded, or discarded if the lease was lost meanwhile
     returns None                     nothing
     raises PermanentFailure          the row fails with that error's message
@@ -320,6 +324,7 @@ def attempt(
         lease: from its ``claim``.
         work: does the work under a lease that is being renewed.
         subject: names the work in the log, such as "job 0123...".
+        exhausted: what the user is told when there are no attempts left.
 
     Returns:
         The events to emit.
@@ -332,7 +337,7 @@ def attempt(
     events = None
     try:
         if lease.exhausted:
-            raise PermanentFailure(ATTEMPTS_EXHAUSTED)
+            raise PermanentFailure(exhausted)
         with table.renewing(lease) as renewer:
             output = work(renewer)
             events = output.record() if output is not None else None

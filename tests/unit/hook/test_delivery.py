@@ -132,6 +132,7 @@ def test_attempts_that_were_killed_count(hook: Hook) -> None:
         assert hook.courier.deliveries.claim(hook.row.id) is not None
     row = hook.attempt((200, {}))
     assert (row.state, hook.receiver.messages) == ("failed", [])
+    assert row.error == "No attempt at this delivery could be completed. Send it again."
 
 
 def test_retry_after_is_obeyed(hook: Hook) -> None:
@@ -143,7 +144,17 @@ def test_retry_after_is_obeyed(hook: Hook) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [(None, 0), ("x", 0), ("-5", 0), ("30", 30), ("9" * 50, 999_999_999), ("Tue, 1 Jan", 0)]
+    ("text", "seconds"),
+    [
+        (None, 0),
+        ("x", 0),
+        ("-5", 0),
+        ("30", 30),
+        ("9" * 50, 999_999_999),
+        ("\xa0" * 9 + "1", 1),
+        ("Tue, 1 Jan", 0),
+        ("Mon, 20 Nov 1995 19:12:08 +99999999999999999999", 0),
+    ],
 )
 def test_retry_after_that_is_missing_or_invalid_is_ignored(text: str | None, seconds: float) -> None:
     assert retry_after(text) == seconds
