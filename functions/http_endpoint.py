@@ -199,6 +199,8 @@ def json_object(request: Request, limit: int = JSON_LIMIT) -> dict[str, Any]:
         if sum(map(data.count, (b"[", b"{", b","))) > _MAX_VALUES:
             raise BadRequest("The request has too many values: send fewer.")
         value = json.loads(data, parse_float=_number)
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()  # fails for half a surrogate pair, which is no text
     except RequestEntityTooLarge as error:
         raise BadRequest(f"The request is too large: send a JSON object of at most {limit >> 10} KiB.") from error
     except (ValueError, RecursionError) as error:

@@ -205,6 +205,12 @@ def test_json_of_a_registration() -> None:
     attack(calls, budget(REGISTER))
 
 
+@pytest.mark.parametrize("key", GOOD)
+def test_half_a_surrogate_pair_is_no_text(key: str) -> None:
+    attack({"half": register(json.dumps(GOOD | {key: "\ud800"}).encode())}, budget(REGISTER))
+    attack({"half": Call("account", "POST", "/password-reset", body=b'{"username": "\\ud800"}')}, budget(REGISTER))
+
+
 def test_tus_metadata() -> None:
     calls = {}
     for size in SIZES:
