@@ -383,6 +383,7 @@ def test_small_requests_reach_the_function_only_once_they_are_complete(gateway: 
             ["192.0.2.2"],
         ),
         ("yes", ["2001:db8:1:2:3:4:5:6", "2001:db8:1:2:9::"], ["2001:db8:1:3:3:4:5:6"]),
+        ("yes", ["2001:db8::1", "2001:db8::a:b:c:d"], ["2001:db9::1", "::1"]),
         ("yes", ["10.0.0.1, 10.0.0.2", "10.0.0.1"], ["10.0.0.2"]),
     ],
 )
@@ -437,6 +438,7 @@ def test_failed_link_is_logged_without_its_token(upstream: str) -> None:
         wait_for(lambda: gateway.log().count(" [error] 502 GET /") == len(paths) - 1, "a line for each call")
         log = gateway.log()
     assert "secret" not in log
+    assert "client" not in log  # nor whose it was
     logged = [line for line in log.splitlines() if " 502 GET /download, " in line]
     assert len(logged) == 2
     for path in ("/feed", "/upload", "/confirm", "/unsubscribe", "/unsubscribe/undo"):
