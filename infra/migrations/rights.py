@@ -1,7 +1,7 @@
 """What each function may do in the SQL database, and the database user that it does it as.
 
-A function whose secrets leak, or whose code is taken over, can do no more than its row here: only login reads password
-hashes, for example. The migrations create the users and grant the rights (``infra.migrations.users``).
+A function whose secrets leak, or whose code is taken over, can do no more than its row here: only login and account
+read password hashes, for example. The migrations create the users and grant the rights (``infra.migrations.users``).
 docs/architecture.md shows the same table.
 """
 
