@@ -194,11 +194,14 @@ class Leases(Generic[RowT]):
             lease: the lease on it.
             error: what went wrong. If a service was unavailable, the attempt does not count, because it says nothing
                 about the work. A day after the row was created, every attempt counts, or a store that is permanently
-                full would repeat it forever. From then on nobody may claim the row before it is due, either: the broker
-                retries within seconds, and would use up all attempts on a store that takes a minute to start.
+                full would repeat it forever. After a second attempt that counts, or an old row's first, nobody may
+                claim the row before it is due: the broker retries within seconds, and would use up all attempts on a
+                disk that is full for a quarter of a minute.
         """
         is_old = lease.age >= _DAY
         counts = is_old or not isinstance(error, Mp3burstError) or error.counts_as_attempt
+        is_limited = self._max_attempts is not None
+        is_postponed = is_old or (counts and is_limited and lease.attempts > 1)
         due = now() + backoff(lease.attempts)
         statement = (
             update(self._table)
@@ -207,7 +210,7 @@ class Leases(Generic[RowT]):
                 attempts=lease.attempts if counts else lease.attempts - 1,
                 due_at=due,
                 lease=None,
-                lease_until=due if is_old else None,
+                lease_until=due if is_postponed else None,
             )
         )
         self._database.run(lambda connection: connection.execute(statement))

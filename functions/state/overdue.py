@@ -82,12 +82,16 @@ class Overdue:
         """Fails the jobs whose attempts, or those of one of their pieces, are exhausted; returns the events to emit."""
 
         def fail(connection: Connection) -> list[Event]:
-            ids = {*connection.scalars(select(jobs.c.id).where(_is_exhausted(jobs)))}
-            ids |= {*connection.scalars(select(pieces.c.job).where(_is_exhausted(pieces)))}
+            mine = select(jobs.c.id).where(_is_exhausted(jobs))
+            of_piece = select(pieces.c.job).where(_is_exhausted(pieces))
+            unfinished = and_(is_free(jobs), jobs.c.state.not_in(FINISHED))
+            # One that has just fallen back is converted anew, without the piece.
+            encoding = and_(is_free(jobs), jobs.c.state == "encoding")
             events: list[Event] = []
-            for event in (ConversionFailed(job) for job in sorted(ids)):
-                values = {"state": "failed", "error": ATTEMPTS_EXHAUSTED, "lease": None}
-                events += end_job(connection, and_(is_free(jobs), jobs.c.state.not_in(FINISHED)), event, values)
+            for query, where in ((mine, unfinished), (of_piece, encoding)):
+                for event in (ConversionFailed(job) for job in sorted({*connection.scalars(query)})):
+                    values = {"state": "failed", "error": ATTEMPTS_EXHAUSTED, "lease": None}
+                    events += end_job(connection, where, event, values)
             return events
 
         return self._database.run(fail)

@@ -11,6 +11,7 @@ from sqlalchemy import event, func, select, update
 
 from events.schema import ConversionFailed, JobId, Mp3Ready, VideoUploaded
 from functions.convert import track_list
+from functions.convert.errors import TemporaryStorageFull
 from functions.convert.track_list import ListedTrack
 from functions.media import BlobId, BlobNotFound, Description, Media, MediaUnavailable
 from functions.options import Options
@@ -269,6 +270,8 @@ def test_temporary_failure_releases_the_job(records: Records) -> None:
         assert not lease.exhausted
         records.jobs.release(lease)
         assert records.overdue.due(10) == []
+        if attempt > 1:
+            make_due(records, "jobs")
     last = records.jobs.claim(job.id)
     assert last is not None
     assert last.exhausted
@@ -298,6 +301,20 @@ def test_service_that_is_unavailable_for_a_day_fails_the_job(records: Records) -
         records.jobs.release(lease, MediaUnavailable("full"))
         make_due(records, "jobs")
     assert records.overdue.fail_exhausted() == [ConversionFailed(job.id)]
+
+
+def test_disk_that_is_full_for_a_minute_costs_two_attempts(records: Records) -> None:
+    """The broker retries after 0.5, 1, 2, 4, 8 seconds."""
+    job = records.job()
+    for seconds in (0.5, 1, 2, 4, 8, 45):
+        if (lease := records.jobs.claim(job.id)) is not None:
+            records.jobs.release(lease, TemporaryStorageFull("Temporary storage is full."))
+        records.overdue.wake(VideoUploaded(job.id))
+        for column in ("due_at", "lease_until"):
+            make_past(records.database, "jobs", column, round(seconds * 1000))
+    assert records.row("jobs").attempts == 2
+    assert [due.event for due in records.overdue.due(10)] == [VideoUploaded(job.id)]
+    assert records.jobs.claim(job.id) is not None
 
 
 def test_store_that_starts_for_a_minute_costs_an_old_job_two_attempts(records: Records) -> None:
@@ -330,8 +347,8 @@ def test_sweep_fails_an_exhausted_job_once(records: Records) -> None:
         lease = records.jobs.claim(job.id)
         assert lease is not None
         records.jobs.release(lease)
-    assert records.overdue.fail_exhausted() == []
-    make_past(records.database, "jobs", "due_at")
+        assert records.overdue.fail_exhausted() == []
+        make_due(records, "jobs")
     failed = at_once(4, lambda _: records.overdue.fail_exhausted())
     assert [event for events in failed for event in events] == [ConversionFailed(job.id)]
     assert records.jobs.get(job.id, OWNER).error == ATTEMPTS_EXHAUSTED

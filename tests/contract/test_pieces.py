@@ -15,7 +15,7 @@ from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, Lease, Leas
 from functions.state.outbox import Outbox
 from functions.state.pieces import PieceOutput, Pieces, SplitRecord
 from functions.status import stages
-from tests.contract.test_jobs import OWNER, Records, at_once
+from tests.contract.test_jobs import OWNER, Records, at_once, make_due
 from tests.support.databases import SHORT, make_past
 
 
@@ -330,7 +330,7 @@ def test_exhausted_piece_fails_its_job(records: PieceRecords) -> None:
         lease = records.pieces.claim(job, 1)
         assert lease is not None
         records.pieces.release(lease)
-    make_past(records.database, "pieces", "due_at")
+        make_due(records, "pieces")
     failed = [event for events in at_once(4, lambda _: records.overdue.fail_exhausted()) for event in events]
     assert failed == [ConversionFailed(job)]
     assert records.jobs.get(job, OWNER).error == ATTEMPTS_EXHAUSTED

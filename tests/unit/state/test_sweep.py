@@ -20,7 +20,7 @@ from functions.state.webhooks import Deliveries, Webhooks
 from functions.sweep import __main__ as program
 from functions.sweep import main
 from functions.sweep.main import BUDGET, Dependencies, sweep_up
-from tests.contract.test_jobs import OWNER, Records
+from tests.contract.test_jobs import OWNER, Records, make_due
 from tests.support.calls import add_user
 from tests.support.databases import make_past, sqlite
 from tests.support.fakes import MemoryStore
@@ -61,7 +61,7 @@ def test_unavailable_broker_is_not_asked_for_every_failed_job(records: Records) 
             lease = records.jobs.claim(job.id)
             assert lease is not None
             records.jobs.release(lease)
-    make_past(records.database, "jobs", "due_at")
+            make_due(records, "jobs")
     asked = []
 
     def unavailable(event: Event, _: float) -> None:
