@@ -36,6 +36,8 @@ from functions.media.interface import (
 )
 
 _BYTES: Final = "bytes"
+#: How often a directory is emptied in which a writer creates files at the same time. Each writer creates three.
+_REMOVALS: Final = 20
 _STAT: Final = "stat.json"
 #: The file with the number of the latest writer of a growing blob.
 _WRITER: Final = "writer"
@@ -359,8 +361,12 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Removes a blob's directory, even while a writer is creating files in it."""
-    while path.exists():
+    """Removes a blob's directory, even while a writer is creating files in it.
+
+    Raises:
+        OSError: another file is in it, such as the one that NFS keeps while a reader has the bytes open.
+    """
+    for tries_left in reversed(range(_REMOVALS)):
         for name in (_STAT, _BYTES, _WRITER):
             (path / name).unlink(missing_ok=True)
         try:
@@ -368,8 +374,10 @@ def _remove(path: Path) -> None:
         except FileNotFoundError:
             return
         except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
+            if error.errno != errno.ENOTEMPTY or not tries_left:
                 raise
+        else:
+            return
 
 
 def _parse_stat(text: bytes) -> Stat:

@@ -141,3 +141,16 @@ def test_a_directory_that_cannot_be_created_raises_unavailable(tmp_path: Path) -
 def test_connect_without_settings_names_the_variables() -> None:
     with pytest.raises(BadSetting, match=r"MONGO_URI.*MEDIA_DIR"):
         connect({})
+
+
+def test_foreign_file_in_a_blob_ends_its_deletion(tmp_path: Path) -> None:
+    """NFS keeps a file while a reader has it open. Sweep postpones the blob, and deletes others meanwhile."""
+    store = DirectoryStore(tmp_path)
+    blob = put(store, b"abc")
+    foreign = next(tmp_path.glob("*/*/bytes")).with_name(".nfs0001")
+    foreign.touch()
+    with pytest.raises(MediaUnavailable):
+        store.delete(blob)
+    foreign.unlink()
+    store.delete(blob)
+    assert list(tmp_path.glob("*/*")) == []
