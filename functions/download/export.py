@@ -4,6 +4,7 @@ What gives access, such as an API key or the address of a feed, is listed withou
 """
 
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from events.errors import with_cause
 from functions.auth.external_logins import ExternalLogin, ExternalLogins
 from functions.auth.feeds import Feeds
 from functions.auth.keys import ApiKey, ApiKeys
@@ -19,7 +21,7 @@ from functions.auth.sessions import Session, Sessions
 from functions.auth.shared_links import SharedLink, SharedLinks
 from functions.download.streamed_zip import Entry, safe_name
 from functions.http_endpoint import iso_time
-from functions.media import BlobNotFound, Media, Reader, open_mp3
+from functions.media import BlobCorrupt, BlobNotFound, Media, Reader, open_mp3
 from functions.mp3.names import mp3_file_name
 from functions.state.database import Database
 from functions.state.jobs import Job, Jobs
@@ -29,6 +31,7 @@ from functions.state.webhooks import Webhook, Webhooks
 
 _CHUNK: Final = 256 << 10  # bytes
 _PAGE: Final = 500  # jobs in one query
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +103,10 @@ def export(user: UserId, tables: Tables, media: Media) -> Iterator[Entry]:
 
 
 def _all(jobs: Jobs, user: UserId) -> Iterator[Job]:
-    after = None
-    while page := jobs.page(user, _PAGE, after):
+    last = None
+    while page := jobs.older(user, _PAGE, last):
         yield from page
-        after = page[-1].id
+        last = page[-1]
 
 
 def _open_mp3(media: Media, job: Job) -> Reader:
@@ -117,10 +120,13 @@ def _open_video(media: Media, job: Job) -> Reader:
 
 
 def _opened(open_: Callable[[], Reader]) -> Reader | None:
-    """Returns a file's reader; None if there is none."""
+    """Returns a file's reader; None if there is none that can be read."""
     try:
         return open_()
     except BlobNotFound:
+        return None
+    except BlobCorrupt as error:
+        log.error("an export leaves out a file: %s", with_cause(error))
         return None
 
 

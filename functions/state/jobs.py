@@ -398,9 +398,12 @@ class Jobs:
         Raises:
             JobNotFound: there is no job ``after``.
         """
+        return self.older(owner, limit, None if after is None else self.get(after, owner))
+
+    def older(self, owner: UserId, limit: int, last: Job | None) -> list[Job]:
+        """Returns the owner's jobs, newest first, starting after ``last``, which may have been deleted meanwhile."""
         where = jobs.c.owner == owner
-        if after is not None:
-            last = self.get(after, owner)
+        if last is not None:
             older = or_(
                 jobs.c.created_at < last.created_at,
                 and_(jobs.c.created_at == last.created_at, jobs.c.id < last.id),

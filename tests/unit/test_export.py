@@ -148,3 +148,17 @@ def test_unavailable_store_has_a_status_and_takes_no_share(export: Export) -> No
     assert export.ask().status_code == 503
     export.store.is_available = True
     assert export.ask().status_code == 200
+
+
+def test_deletion_of_jobs_meanwhile_does_not_end_the_export(export: Export, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after KEEP_DAYS: the oldest job, which the export reaches last."""
+    monkeypatch.setattr("functions.download.export._PAGE", 2)
+    listed = [export.records.job().id for _ in range(4)]
+    body = b""
+    for chunk in export.ask().iter_encoded():
+        body += bytes(chunk)
+        for job in [job for job in listed if job.encode() in body]:
+            listed.remove(job)
+            export.records.jobs.delete(job, OWNER)
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert len(json.loads(archive.read("account.json"))["jobs"]) == 4
