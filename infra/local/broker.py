@@ -74,6 +74,7 @@ class Broker:
         self._queues = {trigger.name: Queue(trigger) for trigger in triggers}
         self._loops: list[asyncio.Task[None]] = []
         self.deliveries: set[asyncio.Task[None]] = set()
+        self._arriving: set[asyncio.Task[None]] = set()
 
     async def open(self, pings: Iterable[Ping]) -> None:
         """Resumes the deliveries that the previous process left, and starts the PingSources."""
@@ -100,7 +101,11 @@ class Broker:
         headers = {name.lower(): value for name, value in request.headers.items()}
         headers = {name: value for name, value in headers.items() if name.startswith("ce-") or name == "content-type"}
         try:
-            await self._store_event(headers, bytes(body))
+            # A publisher that no longer waits cancels this handler; what is then on disk must be in a queue, too.
+            arriving = asyncio.create_task(self._store_event(headers, bytes(body)))
+            self._arriving.add(arriving)
+            arriving.add_done_callback(self._arriving.discard)
+            await asyncio.shield(arriving)
         except TryAgain as error:
             log.error("%s", error, exc_info=error)
             return problem(503, str(error))
@@ -135,7 +140,7 @@ class Broker:
         tasks = [*self._loops, *self.deliveries]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._arriving, return_exceptions=True)
         await self._store.close()
 
     async def _store_event(self, headers: Mapping[str, str], body: bytes) -> None:
