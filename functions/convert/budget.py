@@ -20,7 +20,7 @@ MAX_RATE: Final = 768_000
 #: The channels of a MADI stream. Surround sound has up to 24 (22.2), ambisonics of the seventh order 64.
 MAX_CHANNELS: Final = 64
 #: Bytes of temporary frames of variable bit rate that certainly remain when they are re-packed: three of four.
-_REPACKED: Final = 0.75
+REPACKED: Final = 0.75
 
 
 class Reserving(Protocol):
@@ -67,7 +67,7 @@ class Budget:
             size: bytes of temporary frames so far.
             variable: whether their bit rate is variable.
         """
-        self.reservation.extend(int(size * _REPACKED) if variable else size)
+        self.reservation.extend(int(size * REPACKED) if variable else size)
 
 
 def check_plausible(rate: int, channels: int) -> None:

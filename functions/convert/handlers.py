@@ -19,7 +19,7 @@ from typing import Final
 
 from events.schema import JobId
 from functions.convert import cover, pipeline, silence, track_list
-from functions.convert.budget import Budget
+from functions.convert.budget import REPACKED, Budget
 from functions.convert.demux.track import Indexing, SampleRange, TrackInfo, TrackStream
 from functions.convert.dependencies import Dependencies
 from functions.convert.distribution import (
@@ -406,7 +406,8 @@ def _join_pieces(
     description = Description(job.owner, job.id, mp3_name(job.filename), "audio/mpeg")
     with workspace() as directory, deps.blobs.writing(deps.media, "mp3s", description) as mp3:
         reservation = _mp3_reservation(job, mp3, deps)
-        reservation.require(sum(piece.summary.size for piece in pieces))
+        size = sum(piece.summary.size for piece in pieces)
+        reservation.require(int(size * REPACKED) if job_plan.plan.variable else size)
         frames = _blob_chunks([output.blob for output in outputs], renewer, deps)
         if not pieces_fit(job_plan.plan, pieces):
             track = _fetch_track(job, _EVERYTHING, directory, renewer, deps)
