@@ -72,7 +72,7 @@ class Event:
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "$id": cls.schema_id(),
             "title": cls.__name__,
-            "description": (cls.__doc__ or "").strip(),
+            "description": (cls.__doc__ or "").replace("``", "").strip(),
             "type": "object",
             "properties": {field.name: _field_schema(field) for field in fields(cls)},
             "required": [field.name for field in fields(cls)],

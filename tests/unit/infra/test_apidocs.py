@@ -111,6 +111,8 @@ def test_every_event_has_a_type_in_the_registry() -> None:
     assert registered == {
         type_: (event.schema_id(), event.json_schema()["description"]) for type_, event in EVENTS.items()
     }
+    # Readers of the registry see the text as it is.
+    assert not any("`" in description for _, description in registered.values())
 
 
 @pytest.mark.parametrize("type_", sorted(EVENTS))
