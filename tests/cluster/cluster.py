@@ -30,6 +30,9 @@ from tests.support.processes import wait_for
 
 T = TypeVar("T")
 
+#: Seconds that a test waits for anything. Two idle CPUs need a tenth: cold starts one after another take seconds, and a
+#: killed worker is replaced after half a minute. Machines that test are slower and have more to do.
+TIMEOUT = 300.0
 #: The function of each path, as in the manifests.
 FUNCTIONS = {
     "register": "register",
@@ -48,7 +51,7 @@ _CORE = "/api/v1/namespaces/mp3burst"
 _SERVING = "/apis/serving.knative.dev/v1/namespaces/mp3burst"
 
 
-def until(probe: Callable[[], T], what: str, seconds: float = 120) -> T:
+def until(probe: Callable[[], T], what: str, seconds: float = TIMEOUT) -> T:
     """Waits for something on the cluster and returns it."""
     return wait_for(probe, what, seconds, every=0.5)
 
@@ -92,6 +95,7 @@ class Cluster:
     def __init__(self, kubectl: str, ingress: str) -> None:
         self._kubectl = shlex.split(kubectl)
         self.ingress = ingress
+        self.users: list[User] = []
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         return self._run(arguments, stdin).stdout
@@ -140,9 +144,22 @@ class Cluster:
         )
         return max(int(kilobytes) << 10 for kilobytes in re.findall(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE))
 
-    def await_zero(self, seconds: float = 150) -> None:
+    def await_zero(self) -> None:
         """Waits until no function has a pod."""
-        until(lambda: not self.pods(), "scaled to zero", seconds)
+        until(lambda: not self.pods(), "scaled to zero")
+
+    def places(self, function: str) -> int:
+        """Returns how many events a function handles at once in all its pods."""
+        (service,) = self.get("services.serving.knative.dev", f"--field-selector=metadata.name={function}")
+        (container,) = service["spec"]["template"]["spec"]["containers"]
+        (places,) = (each["value"] for each in container["env"] if each["name"] == "PLACES")
+        return int(places)
+
+    def delete_unfinished_jobs(self) -> None:
+        """Deletes what the users of a test have left, and forgets these users."""
+        users, self.users = self.users, []
+        for user in users:
+            user.delete_unfinished_jobs()
 
     def evictions(self, pod: str) -> list[str]:
         """Returns the reasons why a pod was evicted."""
@@ -175,6 +192,7 @@ class User(Client):
         """Returns a new user who is logged in."""
         kind = type("User", (cls,), {"hosts": cluster.hosts(), "gateway": gateway})
         made: Self = kind(f"http://{cluster.ingress}").sign_up()
+        cluster.users.append(made)
         return made
 
     def call(
@@ -183,18 +201,30 @@ class User(Client):
         path: str,
         body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str | None] | None = None,
-        timeout: float = 120,
+        timeout: float = TIMEOUT,
         source: str | None = None,
     ) -> Answer:
         function = "gateway" if self.gateway else FUNCTIONS[path.lstrip("/").partition("?")[0].partition("/")[0]]
         host = self.hosts[function]
-        return super().call(method, path, body, {"Host": host, **(headers or {})}, timeout, source)
+        return super().call(method, path, body, {"Host": host, **(headers or {})}, max(timeout, TIMEOUT), source)
+
+    def wait(self, job: str, seconds: float = TIMEOUT) -> dict[str, Any]:
+        return super().wait(job, seconds)
+
+    def delete_unfinished_jobs(self) -> None:
+        """Deletes jobs, the newest first: whoever works on one starts the next that is left."""
+        answer = self.call("GET", "/jobs?limit=100")
+        if answer.status == 401:
+            return  # the test has ended the session
+        unfinished = [job["job"] for job in answer.json()["jobs"] if job["status"] not in ("done", "failed")]
+        answers = [self.call("DELETE", f"/jobs/{job}") for job in unfinished]
+        assert [each for each in answers if each.status not in (204, 404)] == []
 
 
 def follow(cluster: Cluster, url: str) -> tuple[int, bytes]:
     """Opens a link of a mail at the ingress, whatever its host name resolves to; returns the status and the body."""
     parts = urlsplit(url)
-    with contextlib.closing(http.client.HTTPConnection(cluster.ingress, timeout=120)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(cluster.ingress, timeout=TIMEOUT)) as connection:
         connection.request("GET", f"{parts.path}?{parts.query}", headers={"Host": parts.netloc})
         answer = connection.getresponse()
         return answer.status, answer.read()

@@ -1,6 +1,7 @@
 """Provides the cluster that CLUSTER_INGRESS and KUBECTL name. Without one these tests are skipped."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,8 +12,15 @@ if os.environ.get("CI") == "true" and reachable() is None:
     collect_ignore_glob = ["test_*.py"]
 
 
+@pytest.fixture
+def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster. Jobs that a test leaves unfinished, because it failed or meant to, do not slow down the next."""
+    yield shared_cluster
+    shared_cluster.delete_unfinished_jobs()
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Cluster:
+def shared_cluster() -> Cluster:
     found = reachable()
     if found is None:
         pytest.skip("CLUSTER_INGRESS is not set: CONTRIBUTING.md describes how to run these tests")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Cluster, User, until
+from tests.cluster.cluster import TIMEOUT, Cluster, User, until
 from tests.e2e.client import wave_bytes
 from tests.support.clips import NOISE, run
 
@@ -62,7 +62,7 @@ class Load:
         assert self.errors == []
         assert self.jobs
         for user, job in self.jobs:
-            until(lambda user=user, job=job: self._status(user, job) != "waiting", f"the end of {job}", 200)  # type: ignore[misc]  # mypy takes no default in a lambda
+            until(lambda user=user, job=job: self._status(user, job) != "waiting", f"the end of {job}")  # type: ignore[misc]  # mypy takes no default in a lambda
             assert self._status(user, job) == "done"
         for user in self._users:
             mine = sum(one is user for one, _ in self.jobs)
@@ -132,7 +132,7 @@ def test_a_new_revision_under_load(cluster: Cluster) -> None:
             )
             cluster.kubectl("patch", "services.serving.knative.dev", name, "--type=merge", "-p", change)
         names = [f"services.serving.knative.dev/{name}" for name in ("gateway", "validate", "upload", "convert")]
-        cluster.kubectl("wait", "--for=condition=Ready", "--timeout=150s", *names)
+        cluster.kubectl("wait", "--for=condition=Ready", f"--timeout={TIMEOUT:.0f}s", *names)
 
     under_load(cluster, roll_out)
 
@@ -170,7 +170,7 @@ def test_conversion_of_a_killed_pod_is_finished_by_another(cluster: Cluster, tmp
         cluster.sweep()
         return me.job(job, wait=10)["status"] in ("done", "failed")
 
-    until(ended, "the job's end", 200)
+    until(ended, "the job's end")
     ended_job = me.job(job)
     assert (ended_job["status"], ended_job["duration"]) == ("done", pytest.approx(720, abs=2))
     until(lambda: cluster.mail_ids(me.username), "the mail")

@@ -43,7 +43,7 @@ def test_a_film_from_register_to_download_through_the_gateway(cluster: Cluster, 
         encoders = max(encoders, len(cluster.pods("encode")))
         return me.job(id_)["status"] in ("done", "failed")
 
-    until(ended, "the conversion", 240)
+    until(ended, "the conversion")
     job = me.job(id_)
     assert job["status"] == "done", job
     assert job["duration"] == pytest.approx(60 * MINUTES, abs=1)
