@@ -13,6 +13,8 @@ NAMESPACE = "mp3burst"
 ROOT = Path(__file__).resolve().parents[2]
 #: The key in Kourier's ConfigMap: whether Envoy appends the address that a client connects from to X-Forwarded-For.
 _REMOTE_ADDRESS = "use-remote-address"
+#: The key in Knative's ConfigMap of the network: whether its activator sends requests to pods, or to their Service.
+_MESH = "mesh-compatibility-mode"
 
 
 class CannotDeploy(Exception):
@@ -115,17 +117,37 @@ class Cluster:
                 f"The cluster has no {' and no '.join(missing)}: docs/knative.md describes the installation."
             )
         self._check_kourier()
+        self._check_activator()
+
+    def _serving(self, name: str) -> dict[str, str] | None:
+        """Returns the data of a ConfigMap of Knative Serving; None if there is none or it may not be read."""
+        command = ("get", "configmap", name, "--ignore-not-found", "--output", "json")
+        text = self.kubectl("--namespace", "knative-serving", *command, check=False)
+        return json.loads(text).get("data", {}) if text.strip() else None
 
     def _check_kourier(self) -> None:
         # Without the setting Envoy passes on the X-Forwarded-For of clients as it is, so that everyone could choose the
         # address that failed logins are counted for. Another ingress has no such ConfigMap; ours may not be readable.
-        command = ("get", "configmap", "config-kourier", "--ignore-not-found", "--output", "json")
-        text = self.kubectl("--namespace", "knative-serving", *command, check=False)
-        data = json.loads(text).get("data", {}) if text.strip() else {_REMOTE_ADDRESS: "true"}
-        if "true" not in (data.get(_REMOTE_ADDRESS), data.get("enable-proxy-protocol")):
+        data = self._serving("config-kourier")
+        if data is not None and "true" not in (data.get(_REMOTE_ADDRESS), data.get("enable-proxy-protocol")):
             patch = json.dumps({"data": {_REMOTE_ADDRESS: "true"}})
             raise CannotDeploy(
                 "Kourier lets clients choose their address by X-Forwarded-For. Change this for the whole cluster, then "
                 "deploy again:\n"
                 f"  kubectl -n knative-serving patch configmap config-kourier --type merge -p '{patch}'"
+            )
+
+    def _check_activator(self) -> None:
+        # By default the activator finds out by itself whether there is a service mesh: if its probe of a pod fails and
+        # that of the pod's Service succeeds, it uses the Service from then on. Where pods start slowly that happens
+        # without a mesh. The Service picks any pod: an event waits for minutes behind a long conversion, beside idle
+        # pods.
+        data = self._serving("config-network")
+        if data is not None and data.get(_MESH, "auto") == "auto":
+            patch = json.dumps({"data": {_MESH: "disabled"}})
+            raise CannotDeploy(
+                "Knative may send events to busy pods while others are idle. Change this for the whole cluster, then "
+                'deploy again; with a service mesh, set "enabled":\n'
+                f"  kubectl -n knative-serving patch configmap config-network --type merge -p '{patch}'\n"
+                "  kubectl -n knative-serving rollout restart deployment activator autoscaler"
             )

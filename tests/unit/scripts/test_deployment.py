@@ -450,6 +450,21 @@ def test_without_a_mail_server_nothing_is_created(monkeypatch: pytest.MonkeyPatc
 CRDS = "services.serving.knative.dev triggers.eventing.knative.dev rabbitmqbrokerconfigs.eventing.knative.dev"
 
 
+@pytest.fixture
+def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Checks a cluster that has everything, and a ConfigMap of Knative Serving with this content."""
+
+    def check(name: str, content: str) -> None:
+        crds = "\n".join(f"crd/{each}" for each in [*CRDS.split(), "queues.rabbitmq.com"])
+        script = f"case \"$*\" in *customresourcedefinitions*) echo '{crds}' ;; *{name}*) echo '{content}' ;; esac"
+        shell_program(tmp_path / "kubectl", script)
+        monkeypatch.setenv("KUBECTL", str(tmp_path / "kubectl"))
+        monkeypatch.setenv("KN", "true")
+        Cluster().check()
+
+    return check
+
+
 @pytest.mark.parametrize(
     ("answer", "is_refused"),
     [
@@ -461,15 +476,32 @@ CRDS = "services.serving.knative.dev triggers.eventing.knative.dev rabbitmqbroke
     ],
 )
 def test_kourier_that_lets_clients_choose_their_address_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, is_refused: bool
+    checked: Callable[[str, str], None], answer: str, is_refused: bool
 ) -> None:
-    crds = "\n".join(f"crd/{name}" for name in [*CRDS.split(), "queues.rabbitmq.com"])
-    script = f"case \"$*\" in *customresourcedefinitions*) echo '{crds}' ;; *config-kourier*) echo '{answer}' ;; esac"
-    shell_program(tmp_path / "kubectl", script)
-    monkeypatch.setenv("KUBECTL", str(tmp_path / "kubectl"))
-    monkeypatch.setenv("KN", "true")
     if is_refused:
         with pytest.raises(CannotDeploy, match="kubectl -n knative-serving patch configmap config-kourier"):
-            Cluster().check()
+            checked("config-kourier", answer)
     else:
-        Cluster().check()
+        checked("config-kourier", answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_refused"),
+    [
+        ('{"data": {}}', True),
+        ('{"data": {"mesh-compatibility-mode": "auto"}}', True),
+        ('{"data": {"mesh-compatibility-mode": "disabled"}}', False),
+        ('{"data": {"mesh-compatibility-mode": "enabled"}}', False),
+        ("", False),  # no permission
+    ],
+)
+def test_an_activator_that_may_believe_in_a_mesh_is_refused(
+    checked: Callable[[str, str], None], answer: str, is_refused: bool
+) -> None:
+    if is_refused:
+        with pytest.raises(
+            CannotDeploy, match=r"(?s)patch configmap config-network .* rollout restart deployment activator"
+        ):
+            checked("config-network", answer)
+    else:
+        checked("config-network", answer)
