@@ -1,4 +1,4 @@
-"""An installation on real servers with fifty conversions under way, and what must be true of it after a fault.
+"""An installation on real servers with thirty conversions under way, and what must be true of it after a fault.
 
 To save time, leases that are no longer renewed and the expiry of unretained blobs are moved into the past.
 """
@@ -35,7 +35,7 @@ from tests.support.servers.rabbitmq import RabbitMQ
 from tests.support.servers.smtp import running
 from tests.support.servers.sql import SqlServer
 
-JOBS = 50
+JOBS = 30
 THREADS = 10
 CLIP = wave_bytes(0.5)
 #: Long enough for two pieces, since jobs of FANOUT seconds or more are split.

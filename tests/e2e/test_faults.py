@@ -1,4 +1,4 @@
-"""Real servers that become unavailable during fifty conversions, processes that are killed, and a full disk.
+"""Real servers that become unavailable during thirty conversions, processes that are killed, and a full disk.
 
 Whatever happens, every accepted job is done in the end, with one MP3 and one mail, and nothing is left behind.
 """
@@ -49,7 +49,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 @contextmanager
 def fault(rig: Rig, name: str, measured: Measured, doubled: int = 0, long: int = 0) -> Iterator[list[str]]:
-    """Starts fifty conversions, ``long`` of them split; the block is the fault.
+    """Starts thirty conversions, ``long`` of them split; the block is the fault.
 
     After the block and one sweep, every promise must be kept.
     """
