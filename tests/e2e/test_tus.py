@@ -105,16 +105,20 @@ def test_a_file_in_parts_of_any_size_becomes_a_job(place: Place, me: Client) -> 
     assert head.headers["Upload-Metadata"] == metadata(filename="Täglich.wav", bitrate="128k")
     assert head.headers["Cache-Control"] == "no-store"
     assert "Upload-Expires" in head.headers
+    future = head.headers["Mp3burst-Future-Job"]
     for size in (1, 600, BLOCK_SIZE - 601, BLOCK_SIZE, BLOCK_SIZE // 2, 0):
         answer = upload.patch(LONG[upload.offset : upload.offset + size])
         assert answer.status == 204
         assert answer.headers["Tus-Resumable"] == "1.0.0"
         assert upload.head().headers["Upload-Offset"] == answer.headers["Upload-Offset"]
         assert "Mp3burst-Job" not in answer.headers
+        assert answer.headers["Mp3burst-Future-Job"] == future
     answer = upload.patch(LONG[upload.offset :])
     assert upload.offset == len(LONG)
     job = answer.headers["Mp3burst-Job"]
+    assert job == future
     head = upload.head()
+    assert "Mp3burst-Future-Job" not in head.headers
     assert (head.headers["Upload-Offset"], head.headers["Mp3burst-Job"]) == (str(len(LONG)), job)
     assert upload.patch(b"").headers["Mp3burst-Job"] == job
     assert place.content(me, job) == LONG

@@ -57,6 +57,7 @@ _PROGRESS: Final = {
     "Upload-Offset": "The bytes that have arrived.",
     "Upload-Expires": "When the upload is deleted unless more of it arrives.",
     "Mp3burst-Job": "The id of the job, once the upload is complete.",
+    "Mp3burst-Future-Job": "The id of the job that the upload becomes, until it is complete.",
 }
 _WRONG_VERSION: Final = {412: "Tus-Resumable is missing, or another version."}
 _OTHERS: Final = {

@@ -164,11 +164,13 @@ def _checksum(request: Request) -> Checksum | None:
 
 
 def _progress(upload: Upload, deps: Dependencies) -> dict[str, str]:
-    """Returns the headers with the upload's offset, and when it expires or, once complete, which job it has become."""
+    """Returns the headers with the upload's offset and its job, and when it expires unless it is complete."""
     headers = {"Upload-Offset": str(upload.received)}
     if upload.is_complete:
         headers["Mp3burst-Job"] = complete(upload, deps)
-    elif upload.expires_at is not None:
+        return headers
+    headers["Mp3burst-Future-Job"] = upload.job
+    if upload.expires_at is not None:
         headers["Upload-Expires"] = formatdate(upload.expires_at / 1000, usegmt=True)
     return headers
 

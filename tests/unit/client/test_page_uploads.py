@@ -9,12 +9,13 @@ import pytest
 from tests.support import clips, page_code
 
 _CODE: Final = """
+export * as jobs from "./src/jobs";
 export * as options from "./src/options";
 export * as uploads from "./src/uploads";
 export { session } from "./src/session";
 """
 _COMMON: Final = """
-const { options, uploads, session } = await import("./page.mjs");
+const { jobs, options, uploads, session } = await import("./page.mjs");
 const video = new File([new Uint8Array(100)], "lecture.mp4");
 const logIn = (id) => { server.user = id; session.value = { state: "in", account: { id } }; };
 """
@@ -134,3 +135,30 @@ end();
         folder,
     )
     assert sent == ["true", "true"]
+
+
+def test_job_takes_the_place_of_its_upload_before_the_last_response(folder: Path) -> None:
+    """The server's events may be faster than its response."""
+    shown = answers(
+        """
+server.answer = (method, url) => {
+  if (url.startsWith("/jobs")) return { status: 200, body: { jobs: [], next: null } };
+  if (method === "POST") return { status: 201, headers: { Location: "/files/1", "Mp3burst-Future-Job": "7" } };
+  const before = uploads.uploads.value.length;
+  server.events.tell("job", { job: "7", filename: "lecture.mp4", status: "uploaded", created: "2026-11-27" });
+  result.push(`${before} upload, then ${uploads.uploads.value.length} and ${jobs.working.value.length} job`);
+  return { status: 0 };
+};
+const result = [];
+await uploads.begin("ann");
+logIn("ann");
+await jobs.start();
+uploads.add([{ file: video, handle: null }]);
+await wait();
+result.push(localStorage.getItem("mp3burst.uploads"));
+server.answers = result;
+end();
+""",
+        folder,
+    )
+    assert shown == ["1 upload, then 0 and 1 job", "[]"]

@@ -35,6 +35,7 @@ export interface Upload {
   /** Why it waits or has failed: the server's sentence; null for a lost connection. */
   reason: string | null;
   url: string | null;
+  /** What it becomes, once known. */
   job: string | null;
   /** Whether the browser can open its file again without the user choosing it. */
   hasHandle: boolean;
@@ -196,7 +197,8 @@ async function show(key: string, user: string): Promise<void> {
   }
   const sent = Number(response?.headers.get("Upload-Offset") ?? 0);
   const { owner: _, ...known } = each;
-  all.value = [...all.peek(), { ...known, edit: null, state: "detached", sent, rate: null, reason: null, job: null }];
+  const job = response?.headers.get("Mp3burst-Future-Job") ?? null;
+  all.value = [...all.peek(), { ...known, edit: null, state: "detached", sent, rate: null, reason: null, job }];
 }
 
 /** Removes what this browser keeps of the user's uploads, such as the names of the files. */
@@ -254,10 +256,9 @@ effect(() => {
   all.value = all.peek().map((each) => (follows(each) ? { ...each, options: current } : each));
 });
 
-// The job is shown from now on.
+// The job is shown from now on, whether or not the last response has arrived.
 effect(() => {
-  const finished = all.value.filter((each) => each.job && jobs.has(each.job));
-  if (finished.length) all.value = all.peek().filter((each) => !finished.includes(each));
+  for (const each of all.value) if (each.job && jobs.has(each.job)) forget(each.key);
 });
 
 function begun(key: string, file: File, hasHandle: boolean): Upload {
@@ -295,6 +296,12 @@ function change(key: string, changes: Partial<Upload>): void {
 }
 
 function forget(key: string): void {
+  release(key);
+  all.value = all.peek().filter((each) => each.key !== key);
+}
+
+/** Drops what is needed to send a file. */
+function release(key: string): void {
   running.delete(key);
   preparations.delete(key);
   files.delete(key);
@@ -304,7 +311,6 @@ function forget(key: string): void {
   tabs.release(key);
   remember(key, null);
   void handles.remove(key);
-  all.value = all.peek().filter((each) => each.key !== key);
 }
 
 /** Takes out the sound, and sends it. */
@@ -355,16 +361,15 @@ function send(upload: Upload, file: File, body: Blob, owner: string): void {
     onBeforeRequest: () => {
       if (running.get(key) !== sending) throw new Error("paused");
     },
+    // The server's events may show the job before the last response does, which must not be a second row.
+    onAfterResponse: (_, response) => {
+      const job = response.getHeader("Mp3burst-Future-Job");
+      if (job) change(key, { job });
+    },
     onProgress: (sent) => running.get(key) === sending && track(sent),
     onSuccess: ({ lastResponse }) => {
-      const job = lastResponse.getHeader("Mp3burst-Job") ?? null;
-      running.delete(key);
-      files.delete(key);
-      given.delete(key);
-      bodies.delete(key);
-      remember(key, null);
-      tabs.release(key);
-      void handles.remove(key);
+      const job = lastResponse.getHeader("Mp3burst-Job") ?? find(key)?.job ?? null;
+      release(key);
       change(key, { state: "sent", sent: upload.size, job });
     },
     onError: (error) => {
