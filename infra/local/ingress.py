@@ -5,8 +5,8 @@ import functools
 import gzip
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 
 import aiohttp
 from aiohttp import web
@@ -118,6 +118,7 @@ class Ingress:
         self._functions = functions
         self._environ = environ
         self._find = router(pool.function for pool in functions.pools.values())
+        #: Requests that the platform waits for while it stops.
         self.inflight = 0
         self.draining = False
         self._clients = Clients()
@@ -166,17 +167,27 @@ class Ingress:
                     status=answer.status, reason=answer.reason, headers=_end_to_end(answer.headers)
                 )
                 await response.prepare(request)
-                async for chunk in answer.content.iter_any():
+                with self._not_awaited() if answer.content_type == "text/event-stream" else nullcontext():
+                    async for chunk in answer.content.iter_any():
+                        async with asyncio.timeout(front.SEND_SECONDS):
+                            await response.write(chunk)
                     async with asyncio.timeout(front.SEND_SECONDS):
-                        await response.write(chunk)
-                async with asyncio.timeout(front.SEND_SECONDS):
-                    await response.write_eof()
+                        await response.write_eof()
         except (TimeoutError, TryAgain, aiohttp.ClientError, aiohttp.ClientConnectionResetError) as error:
             if response is None:
                 return _failed(name, request.path, body, error)
             if request.transport:
                 request.transport.abort()  # A truncated response must not look complete.
         return response
+
+    @contextmanager
+    def _not_awaited(self) -> Iterator[None]:
+        """Keeps a response without an end out of those that the platform waits for while it stops."""
+        self.inflight -= 1
+        try:
+            yield
+        finally:
+            self.inflight += 1
 
 
 def _static(request: web.BaseRequest, document: Document) -> web.Response:

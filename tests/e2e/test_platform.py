@@ -25,6 +25,7 @@ import pytest
 from events.publish import publisher
 from events.schema import JobId, VideoUploaded
 from infra import front
+from tests.e2e.client import Client
 from tests.support.platform import Platform, start
 from tests.support.processes import descendants, is_alive, most_lines_since, wait_for
 from tests.support.servers import free_port
@@ -565,6 +566,16 @@ def test_sigterm_lets_running_requests_finish(run: Callable[..., Platform], note
         assert answer.result() == (200, b"done")
     assert platform.process.wait(20) == 0
     assert not any(map(is_alive, processes))
+
+
+def test_stream_of_events_does_not_delay_the_end(tmp_path: Path) -> None:
+    """As a page has one open all the time."""
+    with start(tmp_path / "data") as platform:
+        me = Client(platform.url).sign_up()
+        request = urllib.request.Request(f"{platform.url}/jobs/events", headers={"Authorization": f"Bearer {me.token}"})
+        with urllib.request.urlopen(request, timeout=30) as stream:
+            assert stream.readline()
+            assert platform.stop(15) == 0
 
 
 def test_second_signal_skips_draining(run: Callable[..., Platform], notes: Notes) -> None:
