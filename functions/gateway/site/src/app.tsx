@@ -2,6 +2,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import type { Handle } from "./handles";
 import { strings } from "./i18n";
+import * as jobs from "./jobs";
 import { announce } from "./notices";
 import { session, wantsLogin } from "./session";
 import * as uploads from "./uploads";
@@ -42,7 +43,7 @@ function needsLogin(hasExpired: boolean): boolean {
 function Banner() {
   const text = !uploads.isOnline.value
     ? strings.value.offline
-    : session.value.state === "unreachable"
+    : session.value.state === "unreachable" || jobs.isLost.value
       ? strings.value.unreachable
       : null;
   return (

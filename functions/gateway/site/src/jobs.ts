@@ -17,6 +17,8 @@ const leaving = signal<ReadonlyMap<string, api.Job>>(new Map());
 
 /** "loading" until the first page of jobs is here; "failed" if it could not be fetched. */
 export const loading = signal<"loading" | "ready" | "failed">("loading");
+/** Whether the server does not answer: what is shown of jobs in progress may no longer be true. */
+export const isLost = signal(false);
 /** The next page's `after`; null if there is none. */
 export const next = signal<string | null>(null);
 
@@ -30,6 +32,8 @@ export const failed = computed(() => visible.value.filter((job) => job.status ==
 export const done = computed(() => visible.value.filter((job) => job.status === "done"));
 
 let events: EventSource | null = null;
+/** The events of which it is being found out why they have ended. */
+let probed: EventSource | null = null;
 let timer: ReturnType<typeof setTimeout> | undefined;
 /** Another object after every `stop`: responses to what was asked before are another user's. */
 let visit = {};
@@ -77,6 +81,7 @@ export function stop(): void {
   void flushDeletions();
   events?.close();
   events = null;
+  isLost.value = false;
   clearTimeout(timer);
   byId.value = new Map();
   next.value = null;
@@ -137,15 +142,39 @@ function follow(): void {
   source.addEventListener("deleted", (event) => {
     byId.value = without(byId.peek(), (JSON.parse(event.data) as { job: string }).job);
   });
+  source.addEventListener("open", () => {
+    isLost.value = false;
+  });
   source.addEventListener("error", () => {
+    if (source !== events) return;
     // The browser comes back by itself after a lost connection, but not after a refusal.
-    if (source.readyState !== EventSource.CLOSED || source !== events) return;
+    if (source.readyState !== EventSource.CLOSED) {
+      void probe(source);
+      return;
+    }
     timer = setTimeout(() => {
       follow();
       void catchUp();
       void refresh();
     }, RETRY);
   });
+}
+
+/** Finds out whether events have ended because the server does not answer: it also ends them when nothing happens. */
+async function probe(source: EventSource): Promise<void> {
+  if (!working.peek().length || probed === source) return;
+  probed = source;
+  while (source === events && source.readyState !== EventSource.OPEN) {
+    try {
+      await fetch("/", { method: "HEAD", cache: "no-store" });
+      if (isLost.peek() && source === events) follow(); // now, rather than when the browser tries again
+      break;
+    } catch {
+      isLost.value = true;
+      await new Promise((resolve) => setTimeout(resolve, RETRY));
+    }
+  }
+  if (probed === source) probed = null;
 }
 
 /** Fetches what has ended while there were no events: new ones begin with what has not. */
