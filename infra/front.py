@@ -44,12 +44,13 @@ DOCUMENT_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
-#: Of the page for people: it loads and calls nothing but this server, and runs no script but its own files.
+#: Of the page for people: it loads and calls nothing but this server, and runs no script but its own files. The one
+#: policy of Trusted Types, in site/src/share.ts, knows no address but that of the service worker.
 PAGE_HEADERS: Final = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "media-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types share",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Referrer-Policy": "no-referrer",
@@ -63,6 +64,8 @@ ASSET_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+#: Of the service worker that receives what phones share with the page. It calls nothing.
+WORKER_HEADERS: Final = {**ASSET_HEADERS, "Cache-Control": "no-cache"}
 #: Of the embedded platform, in place of the page.
 NO_PAGE: Final = (
     "The page is not built, which needs the registry of npm: start mp3burst again, and read what it says. "

@@ -61,6 +61,9 @@ def page_files(directory: Path) -> dict[str, Document]:
     files = {
         f"/assets/{file.name}": Document(_TYPES[file.suffix], file.read_bytes(), front.ASSET_HEADERS) for file in assets
     }
+    worker = directory / "share/worker.js"
+    if worker.is_file():  # not in a page of an earlier version, which stays if a newer one cannot be built
+        files["/share/worker.js"] = Document(_TYPES[".js"], worker.read_bytes(), front.WORKER_HEADERS)
     return {"/": Document(_TYPES[".html"], index.read_bytes(), front.PAGE_HEADERS)} | files
 
 

@@ -11,6 +11,16 @@ from tests.support.paths import ROOT
 DEADLINE: Final = 60_000
 #: Notes what the Content-Security-Policy refuses.
 WATCH: Final = "addEventListener('securitypolicyviolation', e => (window.refused ??= []).push(e.violatedDirective))"
+#: How many files the browser keeps, or can open again.
+KEPT_FILES: Final = """() => new Promise((resolve, reject) => {
+  const opening = indexedDB.open("mp3burst", 1);
+  opening.onerror = reject;
+  opening.onsuccess = () => {
+    const database = opening.result;
+    const counting = database.transaction("handles").objectStore("handles").count();
+    counting.onsuccess = () => { database.close(); resolve(counting.result); };
+  };
+})"""
 _AXE: Final = ROOT / "functions/gateway/site/node_modules/axe-core/axe.min.js"
 _SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("dark", "light")
 #: Brings every animation to its end at once: to wait for one may take forever, as where no frames are drawn.

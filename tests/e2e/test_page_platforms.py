@@ -19,7 +19,7 @@ from tests.support.servers import free_port
 from tests.support.servers.proxy import Proxy
 
 #: No wait for the browser is limited where a script runs in the page.
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @contextlib.contextmanager

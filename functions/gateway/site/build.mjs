@@ -1,5 +1,5 @@
 // Bundles the page into dist/: index.html, and assets/ with a digest of the contents in every name, so that browsers may
-// keep them for good. Nothing in it refers to another host. What dist/ had before stays until all of it is there.
+// keep them for good; and share/worker.js. Nothing in it refers to another host. What dist/ had before stays until all of it is there.
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -10,6 +10,9 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 const dist = path.join(here, "dist");
 const built = path.join(here, "dist.new");
 const assets = path.join(built, "assets");
+
+/** The first with popover, light-dark() and all else that the page needs. docs/page.md says so. */
+const target = ["chrome123", "firefox125", "safari17.5"];
 
 await rm(built, { recursive: true, force: true });
 await mkdir(assets, { recursive: true });
@@ -24,11 +27,23 @@ const result = await build({
   minify: true,
   format: "esm",
   splitting: true,
-  target: ["chrome111", "firefox121", "safari16.4"],
+  target,
   jsx: "automatic",
   jsxImportSource: "preact",
   legalComments: "none",
   metafile: true,
+});
+
+// A worker keeps its address, by which browsers look for a newer one.
+await build({
+  absWorkingDir: here,
+  entryPoints: ["src/share-worker.ts"],
+  outfile: path.join(built, "share/worker.js"),
+  bundle: true,
+  minify: true,
+  format: "iife",
+  target,
+  legalComments: "none",
 });
 
 const named = {};

@@ -220,7 +220,12 @@ def test_unknown_path_is_a_404_problem(gateway: Gateway, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("location", "headers"),
-    [("= /", front.PAGE_HEADERS), ("^~ /assets/", front.ASSET_HEADERS), ("/", front.DOCUMENT_HEADERS)],
+    [
+        ("= /", front.PAGE_HEADERS),
+        ("^~ /assets/", front.ASSET_HEADERS),
+        ("= /share/worker.js", front.WORKER_HEADERS),
+        ("/", front.DOCUMENT_HEADERS),
+    ],
 )
 def test_headers_of_documents_are_those_of_the_embedded_ingress(location: str, headers: dict[str, str]) -> None:
     _, _, rest = CONFIGURATION.read_text().partition(f"        location {location} {{\n")

@@ -127,12 +127,15 @@ def test_page_that_is_not_built_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_page_and_its_assets_have_headers_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "assets").mkdir()
+    for folder in ("assets", "share"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "share/worker.js").write_text("receive()")
     (tmp_path / "index.html").write_text("<p>page</p>")
     (tmp_path / "assets/page-1.js").write_text("alert()")
     found = page_files(tmp_path)
     assert found["/"] == Document("text/html; charset=utf-8", b"<p>page</p>", front.PAGE_HEADERS)
     assert found["/assets/page-1.js"] == Document("text/javascript; charset=utf-8", b"alert()", front.ASSET_HEADERS)
+    assert found["/share/worker.js"] == Document("text/javascript; charset=utf-8", b"receive()", front.WORKER_HEADERS)
     assert "unsafe" not in front.PAGE_HEADERS["Content-Security-Policy"]
 
 

@@ -5,6 +5,7 @@ import * as i18n from "./i18n";
 import * as jobs from "./jobs";
 import * as player from "./player";
 import { refresh, session } from "./session";
+import * as share from "./share";
 import * as uploads from "./uploads";
 
 /** Milliseconds between two attempts to reach the server. */
@@ -71,4 +72,5 @@ void refresh();
 void i18n.begin().then(() => {
   const root = document.getElementById("page");
   if (root) render(<App />, root);
+  share.begin();
 });

@@ -95,6 +95,24 @@ export function add(chosen: readonly { file: File; handle: handles.Handle | null
   }
 }
 
+/**
+ * Adds the files that were shared with the page. They wait for a click, because another site can send some, too. What has
+ * begun is shown by `begin`.
+ */
+export async function takeShared(): Promise<void> {
+  for (const key of await handles.keys()) if (!isRememberedKey(key)) tabs.hold(key, () => void addShared(key));
+}
+
+async function addShared(key: string): Promise<void> {
+  const file = await handles.get(key);
+  if (!(file instanceof File) || isRememberedKey(key)) {
+    tabs.release(key); // another tab has sent it or begun to
+    return;
+  }
+  files.set(key, file);
+  all.value = [...all.peek(), { ...begun(key, file, true), state: "held" }];
+}
+
 /** Keeps a file that is not being sent until the user starts it. */
 export function hold(key: string): void {
   if (find(key)?.state === "queued") change(key, { state: "held" });
@@ -143,7 +161,8 @@ export async function reopen(key: string): Promise<void> {
   const handle = await handles.get(key);
   const file = handle && (await handles.open(handle));
   const upload = find(key);
-  if (file && upload && isSame(upload, file)) attach(key, file);
+  // A handle's file may have changed since; one that was kept has not, though some browsers forget when it was modified.
+  if (file && upload && (handle instanceof File || isSame(upload, file))) attach(key, file);
   else change(key, { hasHandle: false });
 }
 
@@ -213,6 +232,7 @@ export function erase(user: string): void {
 export function stop(): void {
   for (const upload of running.values()) void upload.abort();
   for (const timer of timers.values()) clearTimeout(timer);
+  for (const { key, url } of all.peek()) if (!url) void handles.remove(key); // shared, and not begun
   tabs.release();
   running.clear();
   preparations.clear();
@@ -451,6 +471,8 @@ const remembered = ({ key, name, size, fileSize, modified, options: chosen, hasH
   options: chosen,
   hasHandle,
 });
+
+const isRememberedKey = (key: string) => load("uploads", [], isRemembered).some((each) => each.key === key);
 
 const rememberedOf = (user: string) => load("uploads", [], isRemembered).filter((each) => each.owner === user);
 
