@@ -87,6 +87,13 @@ def on_its_way(page: Page, name: str) -> Locator:
     return page.locator(".item:not(.mp3)").filter(has=named(page, name))
 
 
+def edited(page: Page, name: str) -> Locator:
+    """Opens the editor of a file that waits for it."""
+    expect(on_its_way(page, name)).to_contain_text("Edit it, or start")
+    page.get_by_role("button", name=f"Edit: {name}").click()
+    return page.get_by_role("dialog", name="Edit")
+
+
 def open_menu(page: Page, me: Client, entry: str) -> None:
     """Chooses an entry of the user's menu."""
     page.get_by_role("button", name=f"Account: {me.username}").click()
