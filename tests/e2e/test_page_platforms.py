@@ -1,16 +1,17 @@
 """The page on platforms that are killed, full, or have presets of their own."""
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from functions.state.database import Database
 from tests.e2e.client import Client, wave_bytes
-from tests.e2e.page import choose, enter, file, offsets, on_its_way, ready
+from tests.e2e.page import choose, edited, enter, file, offsets, on_its_way, ready
 from tests.support import clips
 from tests.support.databases import make_past
 from tests.support.platform import start
@@ -106,3 +107,37 @@ def test_full_quota_is_said_until_there_is_room(page: Page, tmp_path: Path) -> N
         second.get_by_role("button", name="Try again: Second.wav").click()
         ready(page, "Second")
         page.close()
+
+
+def test_presets_are_those_of_the_server(page: Page, browser: Browser, tmp_path: Path) -> None:
+    presets = {"music": None, "Podcast": {"vbr": "4", "mono": "yes"}}
+    with start(tmp_path / "data", env={"PRESETS": json.dumps(presets)}) as platform:
+        me = Client(platform.url).sign_up()
+        page.goto(platform.url)
+        page.get_by_label("Let me trim and edit each file first").check()
+        choose(page, file("Kept.wav"))
+        dialog = edited(page, "Kept.wav")
+        dialog.get_by_label("kbit/s").select_option("112")
+        dialog.get_by_label("Name of a preset").fill("Mine")
+        dialog.get_by_role("button", name="Keep as preset").click()
+        dialog.get_by_role("button", name="Close").click()
+        enter(page, me)
+        page.get_by_role("radio", name="Podcast").check()
+        expect(page.get_by_role("radio", name="Music")).to_have_count(0)
+        expect(page.locator(".options")).to_contain_text("VBR 4 · mono")
+        dialog = edited(page, "Kept.wav")
+        dialog.get_by_role("textbox", name="From").fill("0:00.1")
+        dialog.get_by_role("button", name="Start with these settings").click()
+        ready(page, "Kept")
+        (job,) = me.jobs()["jobs"]
+        assert job["options"] == {"vbr": 4, "mono": True, "start": 0.1}
+        page.close()
+        with browser.new_context(locale="en-US") as elsewhere:
+            other = elsewhere.new_page()
+            other.goto(platform.url)
+            enter(other, me)
+            other.get_by_role("radio", name="Mine").check()
+            other.get_by_role("button", name="Remove preset: Mine").click()
+            expect(other.get_by_role("radio", name="Mine")).to_have_count(0)
+            expect(other.get_by_role("radio", name="Standard")).to_be_checked()
+        assert me.call("GET", "/presets/Mine").status == 404

@@ -110,6 +110,13 @@ export interface Delivery {
   tried: string | null;
 }
 
+/** Options under one name; those of a server are everyone's. */
+export interface Preset {
+  name: string;
+  options: Record<string, string>;
+  origin: "user" | "server";
+}
+
 /** A request that failed; `detail` is the server's sentence, or "" if no response arrived (status 0). */
 export class Problem extends Error {
   constructor(
@@ -136,6 +143,10 @@ export const getLinks = async (job: string) =>
 export const createLink = (job: string, seconds: number) =>
   call<Link & { url: string }>("POST", "/links", { body: { job, expires_in: seconds } });
 export const deleteLink = (link: string) => call<void>("DELETE", `/links/${link}`);
+export const getPresets = async () => (await call<{ presets: Preset[] }>("GET", "/presets")).presets;
+export const putPreset = (name: string, options: Record<string, string>) =>
+  call<void>("PUT", `/presets/${encodeURIComponent(name)}`, { body: { options } });
+export const deletePreset = (name: string) => call<void>("DELETE", `/presets/${encodeURIComponent(name)}`);
 export const createFeed = () => call<{ url: string }>("POST", "/feed");
 export const deleteFeed = () => call<void>("DELETE", "/feed");
 export const logOut = () => call<void>("DELETE", "/session");

@@ -3,6 +3,7 @@ import { render } from "preact";
 import { App } from "./app";
 import * as i18n from "./i18n";
 import * as jobs from "./jobs";
+import * as options from "./options";
 import * as player from "./player";
 import { refresh, session } from "./session";
 import * as share from "./share";
@@ -31,6 +32,8 @@ function begin(id: string): void {
     }
     user = id;
     uploads.begin(id);
+    options.end();
+    void options.begin();
   }
   if (!follows) {
     follows = true;
@@ -50,6 +53,7 @@ function end(hasExpired: boolean): void {
   if (!hasExpired && user !== null) {
     uploads.stop();
     uploads.erase(user);
+    options.end();
     user = null;
   }
 }

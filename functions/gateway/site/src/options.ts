@@ -1,12 +1,17 @@
 /** How files are converted: a preset, and what the editor changes of one file (docs/options.md has all options). */
 import { computed, signal } from "@preact/signals";
+import * as api from "./api";
+import { announce } from "./notices";
 import { load, save } from "./stored";
 
 /** What a preset says: the bit rate in kbit/s, and what is done with the sound. */
 export interface Sound {
+  /** With a variable bit rate, what it is about. */
   bitrate: number;
   isMono: boolean;
   isNormalized: boolean;
+  /** Options of a server's preset for which the page has no field, such as `vbr`. */
+  more?: Readonly<Record<string, string>> | undefined;
 }
 
 /** What is made of one file. Times are seconds; null is the beginning, the end, or no picture of the video. */
@@ -28,6 +33,10 @@ export const PRESETS = {
 export type Preset = keyof typeof PRESETS;
 /** The bit rates that the server knows. */
 export const BITRATES = [64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
+/** kbit/s that V0 to V9 are about, as functions/options.py has them. */
+const VBR_BITRATES = [245, 225, 190, 175, 165, 130, 115, 100, 85, 65];
+/** How options say yes. */
+const YES = ["true", "yes", "on", "1"];
 /** Seconds of the longest fade that the server accepts. */
 export const LONGEST_FADE = 3600;
 /** Before the names of users' own presets. */
@@ -40,19 +49,30 @@ const isSound = (value: unknown) => BITRATES.includes((value as Partial<Sound> |
 const areOwn = (value: unknown): value is Record<string, Sound> =>
   typeof value === "object" && value !== null && Object.values(value).every(isSound);
 
-/** The user's own presets by their names. */
-export const own = signal<Readonly<Record<string, Sound>>>(load("presets", {}, areOwn));
+/** What the server has: everyone's presets and the user's own; null before a login, when the built-in ones apply. */
+const served = signal<readonly api.Preset[] | null>(null);
+/** Another object for each user: a response to what was asked before is another user's. */
+let latest = {};
+/** Presets that a newcomer has kept: they move to the server with the first login. */
+const own = signal<Readonly<Record<string, Sound>>>(load("presets", {}, areOwn));
 /** A preset's name; `own:` and the name of one of the user's own. */
 export const preset = signal(load<string>("preset", "standard", isText));
 /** Whether new files wait until they were looked at in the editor. */
 export const editsFirst = signal(load("editsFirst", false, isBoolean));
 
 /** Every preset that there is, by the value of `preset`. */
-export const presets = computed<Readonly<Record<string, Sound>>>(() => ({
-  ...PRESETS,
-  ...Object.fromEntries(Object.entries(own.value).map(([name, sound]) => [OWN + name, sound])),
-}));
-export const current = computed<Sound>(() => presets.value[preset.value] ?? PRESETS.standard);
+export const presets = computed<Readonly<Record<string, Sound>>>(() => {
+  const mine = Object.entries(own.value).map(([name, sound]) => [OWN + name, sound] as const);
+  if (!served.value) return { ...PRESETS, ...Object.fromEntries(mine) };
+  const named = (origin: api.Preset["origin"], prefix: string) =>
+    (served.value ?? []).filter((each) => each.origin === origin).map((each) => [prefix + each.name, toSound(each.options)]);
+  return Object.fromEntries([...named("server", ""), ...named("user", OWN), ...mine]);
+});
+/** The name of the preset that applies: the one that was chosen, or the first if it is gone. */
+export const chosenPreset = computed(() =>
+  preset.value in presets.value ? preset.value : (Object.keys(presets.value)[0] ?? "standard"),
+);
+export const current = computed<Sound>(() => presets.value[chosenPreset.value] ?? PRESETS.standard);
 /** The options of the next upload, as the server expects them. */
 export const chosen = computed(() => toOptions(unedited(current.value)));
 
@@ -65,16 +85,58 @@ export function choosePreset(name: string): void {
   save("preset", name);
 }
 
-export function keepPreset(name: string, { bitrate, isMono, isNormalized }: Sound): void {
-  own.value = { ...own.peek(), [name]: { bitrate, isMono, isNormalized } };
-  save("presets", own.peek());
+/** Fetches the presets of the server, after those of this browser have moved there. */
+export async function begin(): Promise<void> {
+  const asked = {};
+  latest = asked;
+  try {
+    for (const [name, sound] of Object.entries(own.peek())) {
+      await api.putPreset(name, toOptions(unedited(sound)));
+      forget(name);
+    }
+    const found = await api.getPresets();
+    if (latest === asked) served.value = found;
+  } catch (error) {
+    if (!(error instanceof api.Problem)) throw error; // without an answer the built-in ones apply
+  }
 }
 
-export function removePreset(name: string): void {
+/** Forgets what belongs to the user. */
+export function end(): void {
+  latest = {};
+  served.value = null;
+}
+
+/** Keeps a preset on the server; in this browser before a login. Throws `Problem` if the server refuses. */
+export async function keepPreset(name: string, sound: Sound): Promise<void> {
+  if (!served.peek()) {
+    own.value = { ...own.peek(), [name]: sound };
+    save("presets", own.peek());
+    return;
+  }
+  await api.putPreset(name, toOptions(unedited(sound)));
+  served.value = await api.getPresets();
+}
+
+export async function removePreset(name: string): Promise<void> {
+  if (name in own.peek()) {
+    forget(name);
+  } else {
+    try {
+      await api.deletePreset(name);
+      served.value = await api.getPresets();
+    } catch (error) {
+      announce((strings) => (error instanceof api.Problem && error.detail) || strings.somethingWrong);
+      return;
+    }
+  }
+  choosePreset("standard");
+}
+
+function forget(name: string): void {
   const { [name]: _, ...others } = own.peek();
   own.value = others;
   save("presets", others);
-  choosePreset("standard");
 }
 
 export function chooseEditsFirst(wants: boolean): void {
@@ -92,7 +154,8 @@ export const unedited = (sound: Sound): Edit => ({
 });
 
 export function toOptions(edit: Edit): Record<string, string> {
-  const options: Record<string, string> = { bitrate: `${edit.bitrate}k` };
+  const options: Record<string, string> = { ...edit.more };
+  if (!options.vbr) options.bitrate = `${edit.bitrate}k`;
   if (edit.isMono) options.mono = "true";
   if (edit.isNormalized) options.normalize = "true";
   if (edit.start) options.start = decimal(edit.start);
@@ -101,6 +164,15 @@ export function toOptions(edit: Edit): Record<string, string> {
   if (edit.fadeOut > 0) options.fade_out = decimal(edit.fadeOut);
   if (edit.cover !== null) options.cover = decimal(edit.cover);
   return options;
+}
+
+function toSound({ bitrate = "192", mono = "", normalize = "", ...more }: Readonly<Record<string, string>>): Sound {
+  return {
+    bitrate: more.vbr ? (VBR_BITRATES[Number(more.vbr)] ?? 192) : parseInt(bitrate, 10),
+    isMono: YES.includes(mono.trim().toLowerCase()),
+    isNormalized: YES.includes(normalize.trim().toLowerCase()),
+    more: Object.keys(more).length ? more : undefined,
+  };
 }
 
 /** Returns whether the times fit together, and into a file of so many seconds; null if its length is not known. */

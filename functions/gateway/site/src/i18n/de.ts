@@ -107,7 +107,7 @@ export const de: Strings = {
   keepPreset: "Als Vorgabe behalten",
   customSound: "Eigene",
   presetName: "Name einer Vorgabe",
-  presetKept: (name) => `Die Vorgabe ${name} bleibt in diesem Browser.`,
+  presetKept: (name) => `Die Vorgabe ${name} ist gespeichert.`,
 
   shelf: "Deine MP3s",
   search: "Suchen",

@@ -118,7 +118,7 @@ export const en = {
   keepPreset: "Keep as preset",
   customSound: "Custom",
   presetName: "Name of a preset",
-  presetKept: (name: string) => `The preset ${name} is kept in this browser.`,
+  presetKept: (name: string) => `The preset ${name} is kept.`,
 
   // The shelf
   shelf: "Your MP3s",

@@ -105,7 +105,7 @@ export const es: Strings = {
   keepPreset: "Guardar como ajuste",
   customSound: "Propio",
   presetName: "Nombre de un ajuste",
-  presetKept: (name) => `El ajuste ${name} queda en este navegador.`,
+  presetKept: (name) => `El ajuste ${name} queda guardado.`,
 
   shelf: "Tus MP3",
   search: "Buscar",

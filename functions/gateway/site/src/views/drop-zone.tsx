@@ -37,9 +37,9 @@ export function DropZone() {
 
 function Options() {
   const s = strings.value;
-  const chosen = options.preset.value in options.presets.value ? options.preset.value : "standard";
+  const chosen = options.chosenPreset.value;
   const own = options.ownName(chosen);
-  const hint = s.presetHints[options.builtIn(chosen) ?? "standard"];
+  const builtIn = options.builtIn(chosen);
   return (
     <div class="options">
       <fieldset class="presets">
@@ -52,11 +52,11 @@ function Options() {
         ))}
       </fieldset>
       <p class="faint small" aria-live="polite">
-        {own === null && `${hint} · `}
+        {builtIn && `${s.presetHints[builtIn]} · `}
         {described(options.current.value)}
       </p>
       {own !== null && (
-        <button class="quiet small" onClick={() => options.removePreset(own)}>
+        <button class="quiet small" onClick={() => void options.removePreset(own)}>
           {s.actionOn(s.removePreset, own)}
         </button>
       )}
@@ -74,12 +74,12 @@ function Options() {
 
 export const presetName = (name: string) => {
   const builtIn = options.builtIn(name);
-  return builtIn ? strings.value.presets[builtIn] : options.ownName(name);
+  return builtIn ? strings.value.presets[builtIn] : (options.ownName(name) ?? name);
 };
 
 function described(sound: options.Sound): string {
   const s = strings.value;
-  const facts = [`${sound.bitrate}\u00a0kbit/s`];
+  const facts = [sound.more?.vbr ? `VBR\u00a0${sound.more.vbr}` : `${sound.bitrate}\u00a0kbit/s`];
   if (sound.isMono) facts.push(s.mono);
   if (sound.isNormalized) facts.push(s.evenLoudness);
   return [...facts, s.perMinute(i18n.size(options.bytesOf(sound, 60)))].join(" · ");

@@ -10,7 +10,7 @@ import { parsed, written } from "../times";
 import * as uploads from "../uploads";
 import { Dialog } from "./dialog";
 import { presetName } from "./drop-zone";
-import { Form } from "./form";
+import { Form, sentence } from "./form";
 import { Pause, Play } from "./icons";
 import { Waveform } from "./waveform";
 
@@ -80,10 +80,11 @@ export function Editor({ upload, onClose }: { upload: uploads.Upload; onClose: (
   );
 }
 
-const soundOf = ({ bitrate, isMono, isNormalized }: options.Sound): options.Sound => ({
+const soundOf = ({ bitrate, isMono, isNormalized, more }: options.Sound): options.Sound => ({
   bitrate,
   isMono,
   isNormalized,
+  more,
 });
 
 /** The waveform with its handles, and what plays the selection. */
@@ -209,7 +210,10 @@ function SoundSettings({ edit }: { edit: Signal<options.Edit> }) {
           <span>{s.quality}</span>
           <select
             value={current}
-            onChange={(event) => change(options.presets.value[event.currentTarget.value] ?? {})}
+            onChange={(event) => {
+              const preset = options.presets.value[event.currentTarget.value];
+              if (preset) change(soundOf(preset));
+            }}
           >
             {!current && <option value="">{s.customSound}</option>}
             {Object.keys(options.presets.value).map((name) => (
@@ -223,8 +227,12 @@ function SoundSettings({ edit }: { edit: Signal<options.Edit> }) {
           <span>kbit/s</span>
           <select
             value={edit.value.bitrate}
-            onChange={(event) => change({ bitrate: Number(event.currentTarget.value) })}
+            onChange={(event) => {
+              const { vbr: _, ...more } = edit.peek().more ?? {};
+              change({ bitrate: Number(event.currentTarget.value), more: Object.keys(more).length ? more : undefined });
+            }}
           >
+            {edit.value.more?.vbr && <option value={edit.value.bitrate}>VBR {edit.value.more.vbr}</option>}
             {options.BITRATES.map((rate) => (
               <option key={rate} value={rate}>
                 {rate}
@@ -250,9 +258,14 @@ function SoundSettings({ edit }: { edit: Signal<options.Edit> }) {
 function Keep({ sound }: { sound: options.Sound }) {
   const s = strings.value;
   const name = useSignal("");
-  const keep = () => {
-    options.keepPreset(name.value.trim(), sound);
-    announce((each) => each.presetKept(name.peek().trim()));
+  const keep = async () => {
+    const kept = name.peek().trim();
+    try {
+      await options.keepPreset(kept, sound);
+      announce((each) => each.presetKept(kept));
+    } catch (error) {
+      announce(() => sentence(error));
+    }
   };
   return (
     <div class="row narrow">
@@ -266,7 +279,7 @@ function Keep({ sound }: { sound: options.Sound }) {
           onInput={(event) => (name.value = event.currentTarget.value)}
         />
       </label>
-      <button type="button" disabled={!name.value.trim()} onClick={keep}>
+      <button type="button" disabled={!name.value.trim()} onClick={() => void keep()}>
         {s.keepPreset}
       </button>
     </div>
