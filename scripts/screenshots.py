@@ -1,4 +1,4 @@
-"""Takes pictures of the page for the documents: registers a user, converts clips that it makes, and plays one."""
+"""Takes pictures of the page for the documents, and films it with users, clips and conversions of its own."""
 
 import argparse
 import secrets
@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from playwright.sync_api import Browser, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from functions.convert.ffmpeg.binary import default_ffmpeg
 
@@ -25,6 +26,20 @@ _CLIPS: Final = {
     "Night drive (live).mov": 439,
     "Bread, day two.mp4": 275,
 }
+#: Of the animation: its size, pictures a second, and seconds of rest at the end.
+_FILM: Final[ViewportSize] = {"width": 800, "height": 640}
+_RATE: Final = 8
+_REST: Final = 2.0
+#: Pictures of something that is waited for: what takes longer is shown faster.
+_MAX_WAIT: Final = 28
+#: Seconds that are played in the animation.
+_PLAYED: Final = 3
+#: Drags a file over the page.
+_DRAG: Final = """() => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File(["video"], "Concert.mp4"));
+  dispatchEvent(new DragEvent("dragenter", { dataTransfer: transfer, bubbles: true }));
+}"""
 #: Milliseconds until something must have happened.
 _DEADLINE: Final = 120_000
 
@@ -48,6 +63,7 @@ def main() -> int:
         for name, viewport in (("light", _DESKTOP), ("dark", _DESKTOP), ("phone", _PHONE)):
             _shelf(browser, args.url, login, viewport, args.into / f"page-{name}.png")
         _editor(browser, args.url, Path(folder), args.into / "page-editor.png")
+        _film(browser, args.url, Path(folder), args.into / "page.webp")
         browser.close()
     return 0
 
@@ -113,6 +129,83 @@ def _shelf(browser: Browser, url: str, login: tuple[str, str], viewport: Viewpor
     expect(page.get_by_role("slider", name="Position")).to_have_value("2")
     page.screenshot(path=picture)
     page.close()
+
+
+class _Film:
+    """Pictures of a page, and for how many seconds each is shown."""
+
+    def __init__(self, page: Page, folder: Path) -> None:
+        self._page = page
+        self._folder = folder
+        self._pictures: list[tuple[bytes, float]] = []
+
+    def take(self, seconds: float = 1 / _RATE) -> None:
+        """Adds what the page shows now, for so many seconds."""
+        self._pictures.append((self._page.screenshot(), seconds))
+
+    def type(self, label: str, text: str) -> None:
+        """Types a text, a few characters in each picture."""
+        field = self._page.get_by_label(label)
+        for end in range(4, len(text) + 4, 4):
+            field.fill(text[:end])
+            self.take()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Takes pictures until a condition is true, and adds some of those that differ."""
+        deadline = time.monotonic() + _DEADLINE / 1000
+        seen = [self._page.screenshot()]
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError("The page does not show what the film is about.")
+            picture = self._page.screenshot()
+            if picture != seen[-1]:
+                seen.append(picture)
+        every = max(1, len(seen) // _MAX_WAIT)
+        self._pictures += [(picture, 1 / _RATE) for picture in seen[::every]]
+
+    def write(self, file: Path) -> None:
+        """Writes an animated WebP, which repeats for ever."""
+        index = self._folder / "pictures.txt"
+        with index.open("w") as lines:
+            for number, (picture, seconds) in enumerate(self._pictures):
+                (self._folder / f"{number}.png").write_bytes(picture)
+                lines.write(f"file '{number}.png'\nduration {seconds}\n")
+            lines.write(f"file '{number}.png'\n")  # otherwise ffmpeg ignores the last duration
+        inputs = ("-f", "concat", "-i", str(index))
+        output = ("-fps_mode", "passthrough", "-c:v", "libwebp_anim", "-quality", "75", "-loop", "0")
+        subprocess.run([default_ffmpeg(), "-v", "error", "-y", *inputs, *output, str(file)], check=True)
+
+
+def _film(browser: Browser, url: str, folder: Path, file: Path) -> None:
+    """Films a newcomer's way: drops videos, registers, watches and plays."""
+    clips = [_clip(folder / name, seconds) for name, seconds in (("Concert.mp4", 1500), ("Interview.mkv", 420))]
+    page = browser.new_page(viewport=_FILM, locale="en-US", color_scheme="light")
+    page.goto(url)
+    expect(page.get_by_role("button", name="Log in")).to_be_visible()
+    film = _Film(page, folder)
+    film.take(1.5)
+    page.evaluate(_DRAG)
+    expect(page.get_by_text("Drop to convert")).to_be_visible()
+    film.take(1.0)
+    page.evaluate("dispatchEvent(new DragEvent('dragleave'))")
+    page.locator(".choose input[type=file]").set_input_files(clips)
+    expect(page.locator(".login")).to_be_visible()
+    film.take(1.0)
+    film.type("Email", f"ada.{secrets.token_hex(2)}@example.org")
+    film.type("Password", secrets.token_urlsafe(12))
+    page.get_by_role("button", name="Create account").click()
+    expect(page.locator(".login")).to_be_hidden()
+    page.evaluate("scrollTo(0, 0)")
+    mp3s = page.locator(".mp3")
+    film.until(lambda: mp3s.count() == len(clips))
+    expect(page.locator(".toast")).to_be_hidden()
+    film.take(1.0)
+    page.get_by_role("button", name="Play: Interview").click()
+    position = page.get_by_role("slider", name="Position")
+    film.until(lambda: float(position.input_value()) >= _PLAYED)
+    film.take(_REST)
+    page.close()
+    film.write(file)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from functions.options import Options
+from functions.options import VBR_BITRATES, Options
 from functions.presets import BUILT_IN, of_installation
 from functions.settings import BadSetting
 from tests.support.paths import ROOT
@@ -26,6 +26,12 @@ def test_page_has_the_built_in_presets() -> None:
         flags = {"mono": mono, "normalize": normalize}
         found[name] = {"bitrate": f"{bitrate}k", **{flag: value for flag, value in flags.items() if value == "true"}}
     assert found == BUILT_IN
+
+
+def test_page_has_the_bit_rates_of_variable_ones() -> None:
+    source = (ROOT / "functions/gateway/site/src/options.ts").read_text()
+    (table,) = re.findall(r"const VBR_BITRATES = \[(.*)\];", source)
+    assert tuple(map(int, table.split(", "))) == VBR_BITRATES
 
 
 def test_installation_adds_replaces_and_removes() -> None:
