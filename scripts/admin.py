@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from events.errors import Mp3burstError
 from functions.auth.accounts import Accounts
+from functions.auth.administration import Administration
 from functions.state.database import Database, url
 
 
@@ -27,11 +28,14 @@ def main() -> int:
     arguments = parser.parse_args()
     role = "user" if arguments.revoke else "admin"
     try:
-        found = Accounts(database_of(arguments.data)).set_role(arguments.username, role)
+        database = database_of(arguments.data)
+        user = Accounts(database).id_of(arguments.username)
+        if user is not None:
+            Administration(database).change(user, None, role=role)
     except Mp3burstError as error:
         print(error, file=sys.stderr)
         return 1
-    if not found:
+    if user is None:
         print(f"There is no user {arguments.username}: register first.", file=sys.stderr)
         return 1
     print(f"{arguments.username} now has the role {role}. It takes effect within 30 seconds.")

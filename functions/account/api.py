@@ -15,7 +15,7 @@ class NewKey(Struct, frozen=True):
     """An API key to create."""
 
     name: Annotated[str, Meta(min_length=1, max_length=MAX_KEY_NAME, description="What the user calls it.")]
-    scopes: Annotated[list[Scope], Meta(min_length=1, max_length=4, description="What it may be used for.")]
+    scopes: Annotated[list[Scope], Meta(min_length=1, max_length=5, description="What it may be used for.")]
     expires_in: Annotated[
         Annotated[int, Meta(ge=60, le=316_224_000)] | None,
         Meta(description="Seconds after which it expires; never without it."),
@@ -54,12 +54,12 @@ CREATE_KEY: Final = Operation(
     "Create an API key",
     (Answer(201, "The key.", CreatedKey, headers={"Location": "The path of the key."}),),
     description="A key works wherever a token does, in the same header, for what its scopes say: `upload` sends "
-    "videos, `read` lists jobs and downloads MP3s, `delete` deletes jobs, `account` manages the account. A key "
-    "cannot create another one.",
+    "videos, `read` lists jobs and downloads MP3s, `delete` deletes jobs, `account` manages the account, and `admin` "
+    "the installation, as long as its owner is an administrator. A key cannot create another one.",
     scope="account",
     body=Body({JSON: NewKey}),
     problems={
-        403: "The request was made with an API key.",
+        403: "The request was made with an API key, or a user who is no administrator asks for the scope `admin`.",
         409: "The user has as many keys as allowed.",
     },
 )

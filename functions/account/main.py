@@ -283,9 +283,9 @@ def _require_password(request: Request, identity: Identity, password: str, deps:
 def shown(profile: Profile, deps: Dependencies) -> api.Account:
     """Returns the account as its user sees it."""
     used = usage(deps.database, profile.id)
-    is_limited = profile.role != "admin"
-    size = deps.quota.size if is_limited and deps.quota.size else None
-    jobs = deps.quota.jobs if is_limited and deps.quota.jobs else None
+    quota = deps.quota.of(profile)
+    size = quota.size or None
+    jobs = quota.jobs or None
     return api.Account(
         id=profile.id,
         username=profile.username,
@@ -309,7 +309,10 @@ def _create_key(request: Request) -> Response:
     identity = _identify(request)
     if identity.scopes is not None:
         raise NotAllowed("An API key cannot create another one: log in.")
-    created = create_key(read_json(request, api.NewKey), identity, dependencies())
+    wanted = read_json(request, api.NewKey)
+    if "admin" in wanted.scopes and identity.role != "admin":
+        raise NotAllowed("Only administrators may create a key with the scope admin: choose other scopes.")
+    created = create_key(wanted, identity, dependencies())
     _record(request, identity, "key.created", key=created.id, scopes="+".join(created.scopes))
     return json_response(created, 201, {"Location": f"/keys/{created.id}"})
 

@@ -44,7 +44,7 @@ class WrongCredentials(Mp3burstError):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user, without the password."""
+    """A user, without the password; ``locked_at`` is since when an administrator keeps the user out."""
 
     id: UserId
     username: str
@@ -52,6 +52,7 @@ class User:
     name: str
     role: str
     token_version: int = 0
+    locked_at: int | None = None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
@@ -177,11 +178,6 @@ class Accounts:
         """Returns whether the user has a password; those whom an identity provider logs in have none at first."""
         statement = select(users.c.password_hash).where(users.c.id == user)
         return bool(self._database.read(lambda connection: connection.scalar(statement)))
-
-    def set_role(self, username: str, role: str) -> bool:
-        """Sets the user's role. Returns False if there is no such user."""
-        statement = update(users).where(users.c.username == normalize_username(username)).values(role=role)
-        return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)
 
     def _rehash(self, user: UserId, password: str, old_hash: str) -> None:
         # The user may have changed the password meanwhile.

@@ -12,11 +12,15 @@ from functions.auth.links import BadLink
 from functions.auth.stored_secrets import digest
 from functions.state.database import Database
 from functions.state.owners import lock_owner
-from functions.state.schema import UserId, feeds, now
+from functions.state.schema import UserId, feeds, now, users
 
 FEED_PREFIX: Final = "mp3f_"
 # Built once: building a statement costs SQLAlchemy as much as running it.
-_FIND: Final = select(feeds.c.owner).where(feeds.c.digest == bindparam("secret"))
+_FIND: Final = (
+    select(feeds.c.owner)
+    .join(users, users.c.id == feeds.c.owner)
+    .where(feeds.c.digest == bindparam("secret"), users.c.deleted_at.is_(None), users.c.locked_at.is_(None))
+)
 
 
 class Feeds:
@@ -61,7 +65,7 @@ class Feeds:
         """Returns the owner of a feed.
 
         Raises:
-            BadLink: the secret was deleted or replaced.
+            BadLink: the secret was deleted or replaced, or its owner is locked or deleted.
         """
         values = {"secret": digest(secret)}
         owner = self._database.read(lambda connection: connection.scalar(_FIND, values))

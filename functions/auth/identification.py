@@ -19,7 +19,16 @@ from events.errors import Mp3burstError
 from functions.auth.keys import PREFIX, ApiKeys, KnownKey, is_well_formed, operator_keys
 from functions.auth.sessions import EndedTokens, Sessions
 from functions.auth.stored_secrets import digest
-from functions.auth.tokens import AUDIENCE, ISSUER, Identity, NotAuthenticated, Verifier, bearer, verifier
+from functions.auth.tokens import (
+    AUDIENCE,
+    ISSUER,
+    AccountLocked,
+    Identity,
+    NotAuthenticated,
+    Verifier,
+    bearer,
+    verifier,
+)
 from functions.networks import networks
 from functions.rate_limits import RateLimit
 from functions.state.database import Database, shared
@@ -35,7 +44,7 @@ _REMEMBERED: Final = 10_000
 #: Unknown keys with a right checksum that a network may send to a process at once, and seconds until one more.
 _FREE_KEYS: Final = 20
 _KEY_INTERVAL: Final = 3.0
-_USER: Final = select(users.c.username, users.c.role, users.c.token_version).where(
+_USER: Final = select(users.c.username, users.c.role, users.c.token_version, users.c.locked_at).where(
     users.c.id == bindparam("user"), users.c.deleted_at.is_(None)
 )
 _WITHDRAWN: Final = "This token was withdrawn: log in again."
@@ -97,6 +106,7 @@ class KnownUser:
     role: str
     token_version: int
     ended: frozenset[str]
+    is_locked: bool
 
 
 class Identification:
@@ -139,6 +149,7 @@ class Identification:
 
         Raises:
             NotAuthenticated: the token or key is missing or invalid.
+            AccountLocked: an administrator keeps the user out.
             TooManyUnknownKeys: the client's network has sent too many.
             DatabaseUnavailable: the database is needed and unavailable.
         """
@@ -157,6 +168,8 @@ class Identification:
         session = identity.claims.get("jti")
         if known is None or known.token_version != version or session in known.ended:
             raise NotAuthenticated(_WITHDRAWN, "withdrawn")
+        if known.is_locked:
+            raise AccountLocked
         if session is not None and not self._used.get(session):
             self._use(session)
         # The role may have been changed since the token was signed.
@@ -178,7 +191,7 @@ class Identification:
         if row is None:
             self._users.forget(user)
             return None
-        known = KnownUser(row.username, row.role, row.token_version, ended)
+        known = KnownUser(row.username, row.role, row.token_version, ended, row.locked_at is not None)
         self._users.put(user, known, MAX_AGE)
         return known
 
@@ -191,8 +204,12 @@ class Identification:
             owner = (self._users.get(known.user) if max_age else None) or self._user(known.user)
             if owner is None:
                 raise NotAuthenticated(_BAD_KEY, "key")
+            if owner.is_locked:
+                raise AccountLocked
             return _identity(known, owner.username, owner.role)
         known = (self._keys.get(key_digest) if max_age else None) or self._find(key_digest, networks(address)[0])
+        if known.is_locked:
+            raise AccountLocked
         return replace(_identity(known, known.username, known.role), stored_key=known.id)
 
     def _find(self, key_digest: str, network: str) -> KnownKey:

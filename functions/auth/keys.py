@@ -48,6 +48,7 @@ _FIND: Final = (
         api_keys.c.used_at,
         users.c.username,
         users.c.role,
+        users.c.locked_at,
         now().label("time"),
     )
     .join_from(api_keys, users, users.c.id == api_keys.c.owner)
@@ -110,6 +111,7 @@ class KnownKey:
         username: of the owner; empty for a key of API_KEYS.
         role: of the owner; empty for a key of API_KEYS.
         milliseconds: until it expires; None if it does not.
+        is_locked: whether an administrator keeps the owner out; False for a key of API_KEYS.
     """
 
     id: str
@@ -118,6 +120,7 @@ class KnownKey:
     username: str = ""
     role: str = ""
     milliseconds: int | None = None
+    is_locked: bool = False
 
 
 def new_key() -> str:
@@ -234,7 +237,8 @@ class ApiKeys:
             except Mp3burstError:  # such as a full disk, on which reading and deleting must go on
                 log.warning("the day on which key %s was used could not be recorded", row.id, exc_info=True)
         left = None if row.expires_at is None else max(row.expires_at - row.time, 0)
-        return KnownKey(row.id, row.owner, frozenset(row.scopes.split()), row.username, row.role, left)
+        scopes = frozenset(row.scopes.split())
+        return KnownKey(row.id, row.owner, scopes, row.username, row.role, left, row.locked_at is not None)
 
 
 def operator_keys(environ: Mapping[str, str]) -> dict[str, KnownKey]:

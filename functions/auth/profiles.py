@@ -22,6 +22,8 @@ _COLUMNS: Final[tuple[Column[Any], ...]] = (
     users.c.created_at,
     users.c.confirmed_at,
     users.c.token_version,
+    users.c.quota_bytes,
+    users.c.quota_jobs,
 )
 _PROFILE: Final = select(*_COLUMNS).where(users.c.id == bindparam("user"), users.c.deleted_at.is_(None))
 
@@ -39,6 +41,8 @@ class Profile:
         created_at: milliseconds since 1970.
         confirmed_at: when the address was confirmed; None if it was not.
         token_version: of the user's tokens.
+        quota_bytes: bytes that the user may store; None for those of the installation.
+        quota_jobs: likewise, uploads and conversions in progress.
     """
 
     id: UserId
@@ -49,6 +53,8 @@ class Profile:
     created_at: int
     confirmed_at: int | None
     token_version: int
+    quota_bytes: int | None
+    quota_jobs: int | None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> "Profile":

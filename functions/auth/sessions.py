@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from events.errors import Mp3burstError
-from functions.auth.tokens import Identity, NotAllowed
+from functions.auth.tokens import AccountLocked, Identity, NotAllowed
 from functions.networks import networks
 from functions.settings import required
 from functions.state.database import Conflict, Database
@@ -157,8 +157,11 @@ class Sessions:
             address: the client's.
 
         Raises:
-            Conflict: the user was deleted, or all tokens were withdrawn, since the password was checked.
+            AccountLocked: an administrator keeps the user out.
+            Conflict: the user was deleted or locked, or all tokens were withdrawn, since the password was checked.
         """
+        if user.locked_at is not None:
+            raise AccountLocked
         session = secrets.token_hex(16)
         row = insert(sessions).values(
             id=session,

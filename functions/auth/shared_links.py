@@ -19,17 +19,23 @@ from functions.auth.stored_secrets import digest
 from functions.media import BlobId
 from functions.state.database import Conflict, Database
 from functions.state.owners import lock_owner
-from functions.state.schema import UserId, jobs, now, shared_links
+from functions.state.schema import UserId, jobs, now, shared_links, users
 
 #: Links of one user that have not expired.
 MAX_LINKS: Final = 1000
 LINK_PREFIX: Final = "mp3l_"
 _ID: Final = re.compile("[0-9a-f]{32}")
 # Built once: building a statement costs SQLAlchemy as much as running it.
-_FIND: Final = select(shared_links.c.owner).where(
-    shared_links.c.digest == bindparam("secret"),
-    shared_links.c.mp3 == bindparam("fid"),
-    shared_links.c.expires_at > now(),
+_FIND: Final = (
+    select(shared_links.c.owner)
+    .join(users, users.c.id == shared_links.c.owner)
+    .where(
+        shared_links.c.digest == bindparam("secret"),
+        shared_links.c.mp3 == bindparam("fid"),
+        shared_links.c.expires_at > now(),
+        users.c.deleted_at.is_(None),
+        users.c.locked_at.is_(None),
+    )
 )
 
 
@@ -156,7 +162,7 @@ class SharedLinks:
             fid: the MP3's blob id, from the link.
 
         Raises:
-            BadLink: the link has expired, was deleted, or is for another file.
+            BadLink: the link has expired, was deleted, or is for another file; or its owner is locked or deleted.
         """
         values = {"secret": digest(secret), "fid": fid}
         owner = self._database.read(lambda connection: connection.scalar(_FIND, values))

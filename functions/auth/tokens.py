@@ -51,6 +51,17 @@ class NotAllowed(Mp3burstError):
     security_event = "role.refused"
 
 
+class AccountLocked(NotAllowed):
+    """An administrator keeps the user out."""
+
+    security_event = "account.refused"
+    reason = "locked"
+
+    def __init__(self) -> None:
+        """Uses the one message there is for it."""
+        super().__init__("Your account is locked: ask an administrator of this installation to unlock it.")
+
+
 class ScopeMissing(NotAllowed):
     """The API key is valid, but does not have the scope that the call needs."""
 

@@ -55,7 +55,7 @@ LOGIN: Final = Operation(
     access="password",
     query=LoginQuery,
     problems={
-        403: "The cookie was asked for from another site.",
+        403: "The account is locked, or the cookie was asked for from another site.",
         401: "The username or the password is wrong or missing: the same response for all.",
         409: "The account was changed at the same time, such as by a new password: log in again.",
         429: "Too many logins failed: wait for the seconds in `Retry-After`.",

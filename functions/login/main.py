@@ -71,10 +71,11 @@ def log_in(username: str, password: str, address: str, deps: Dependencies, agent
     Raises:
         WrongCredentials: there is no such user, or the password is wrong.
         TooManyFailures: too many logins failed for this account or from this address.
+        AccountLocked: an administrator keeps the user out.
     """
     user = authenticate(username, password, address, deps.accounts, deps.throttle)
-    security_log.record("login.succeeded", user=user.username, address=address, method="password")
     token = deps.sessions.begin(user, deps.signer, agent, address)
+    security_log.record("login.succeeded", user=user.username, address=address, method="password")
     return api.Token(token, deps.signer.seconds)
 
 

@@ -30,7 +30,7 @@ from functions.auth.sessions import (
     require_own_origin,
 )
 from functions.auth.throttle import Throttle, TooManyFailures
-from functions.auth.tokens import NotAuthenticated, Signer, Verifier
+from functions.auth.tokens import AccountLocked, NotAuthenticated, Signer, Verifier
 from functions.http_endpoint import JSON_LIMIT, client_address, json_response, read_query, tell_wait
 from functions.login import api
 from functions.login.provider import Begun, LoginExpired, LoginRefused, Provider, Providers
@@ -48,7 +48,16 @@ _PERSON: Final = "sso-person"
 _PATH: Final = re.compile(r"/(?:[\w.~%-][\w./~%?=&-]*)?", re.ASCII)
 _DEFAULT_PATH: Final = "/docs"
 #: What a person reads as a page; anything else is an internal error.
-_FOR_PEOPLE: Final = (LoginRefused, ForeignOrigin, OtherAddress, TryAgain, TooManyFailures, TooManyRequests, Conflict)
+_FOR_PEOPLE: Final = (
+    AccountLocked,
+    Conflict,
+    ForeignOrigin,
+    LoginRefused,
+    OtherAddress,
+    TooManyFailures,
+    TooManyRequests,
+    TryAgain,
+)
 _NO_PROVIDER: Final = "There is no such identity provider here: log in with a username and a password."
 log = logging.getLogger(__name__)
 

@@ -1,14 +1,16 @@
 """Deletes accounts with everything in them, in steps that may be repeated.
 
-A user who is deleted loses name, address, password and keys at once. The rest goes in batches, by account and, if that
-was killed, by sweep. The row stays until nothing of the user's is left, for ten minutes at least: until then, a request
-that began before may still add something.
+A user who deletes the account loses name, address, password and keys at once. The rest goes in batches, by account and,
+if that was killed, by sweep, which does all of it for a user whom an administrator has deleted. The row stays until
+nothing of the user's is left, for ten minutes at least: until then, a request that began before may still add
+something.
 """
 
 from typing import Final
 
 from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select, update
 
+from functions.state.administrators import keep_another
 from functions.state.blobs import expire
 from functions.state.database import Conflict, Database
 from functions.state.jobs import delete_jobs
@@ -64,6 +66,7 @@ class DeletedUsers:
 
         Raises:
             Conflict: as in ``delete``.
+            LastAdministrator: nobody could administer the installation any more.
         """
         unnamed = {"username": f"deleted:{user}", "email": "", "name": "", "password_hash": "", "confirmed_at": None}
         withdrawn = {"token_version": users.c.token_version + 1, "deleted_at": now()}
@@ -72,18 +75,11 @@ class DeletedUsers:
         locked = select(users.c.token_version).where(users.c.id == user, users.c.deleted_at.is_(None)).with_for_update()
 
         def mark(connection: Connection) -> None:
+            keep_another(connection, user)
             if version is not None and connection.scalar(locked) not in (None, version):
                 raise Conflict("Your account was changed at the same time: log in and try again.")
             if connection.execute(statement).rowcount:
-                connection.execute(delete(api_keys).where(api_keys.c.owner == user))
-                connection.execute(delete(ended_tokens).where(ended_tokens.c.owner == user))
-                connection.execute(delete(sessions).where(sessions.c.owner == user))
-                connection.execute(delete(external_logins).where(external_logins.c.owner == user))
-                connection.execute(delete(presets).where(presets.c.owner == user))
-                connection.execute(delete(feeds).where(feeds.c.owner == user))
-                connection.execute(delete(shared_links).where(shared_links.c.owner == user))
-                connection.execute(delete(mails).where(mails.c.owner == user))
-                delete_webhooks(connection, user)
+                _delete_belongings(connection, user)
 
         self._database.run(mark)
 
@@ -92,9 +88,10 @@ class DeletedUsers:
         return self._database.read(lambda connection: list(connection.scalars(_DELETED.limit(limit))))
 
     def purge(self, user: UserId) -> bool:
-        """Deletes up to BATCH jobs of a deleted user, sessions, presets, webhooks; lets all of the user's blobs expire.
+        """Deletes up to BATCH jobs of a deleted user and all else but blobs, which expire.
 
-        During a rolling update, the previous version may have left or added sessions, presets and webhooks.
+        Of a user whom an administrator has deleted, everything is still there. During a rolling update, the previous
+        version may have left or added something.
 
         Returns:
             Whether there may be more.
@@ -104,9 +101,7 @@ class DeletedUsers:
         def purge(connection: Connection) -> int:
             ids = list(connection.scalars(_JOBS, {"user": user}))
             deleted = delete_jobs(connection, jobs.c.id.in_(ids)) if ids else 0
-            connection.execute(delete(sessions).where(sessions.c.owner == user))
-            connection.execute(delete(presets).where(presets.c.owner == user))
-            delete_webhooks(connection, user)
+            _delete_belongings(connection, user)
             expire(connection, and_(blobs.c.owner == user, alive))
             return deleted
 
@@ -117,3 +112,10 @@ class DeletedUsers:
         left = or_(exists().where(jobs.c.owner == user), exists().where(blobs.c.owner == user))
         statement = delete(users).where(users.c.id == user, users.c.deleted_at < now() - GRACE, ~left)
         self._database.run(lambda connection: connection.execute(statement))
+
+
+def _delete_belongings(connection: Connection, user: UserId) -> None:
+    """Deletes what logs the user in, presets, links, webhooks, and mails that are not about a job."""
+    for table in (api_keys, ended_tokens, sessions, external_logins, presets, feeds, shared_links, mails):
+        connection.execute(delete(table).where(table.c.owner == user))
+    delete_webhooks(connection, user)

@@ -10,14 +10,14 @@ from functions.state.schema import UserId, api_keys, users
 # Built once: building a statement costs SQLAlchemy as much as running it.
 _LOCK: Final = (
     select(users.c.token_version)
-    .where(users.c.id == bindparam("owner"), users.c.deleted_at.is_(None))
+    .where(users.c.id == bindparam("owner"), users.c.deleted_at.is_(None), users.c.locked_at.is_(None))
     .with_for_update()
 )
 _KEY: Final = select(api_keys.c.id).where(api_keys.c.id == bindparam("key"), api_keys.c.owner == bindparam("owner"))
 
 
 class OwnerChanged(Mp3burstError):
-    """The user or the API key was deleted, or the token was withdrawn, while the request was handled."""
+    """The user or the API key was deleted, the user locked, or the token withdrawn, while the request was handled."""
 
     status = 401
     reason = "withdrawn"
@@ -25,11 +25,15 @@ class OwnerChanged(Mp3burstError):
 
     def __init__(self) -> None:
         """Uses the one message there is for it."""
-        super().__init__("Your account was changed or deleted at the same time: log in again.")
+        super().__init__("Your account was changed, locked or deleted at the same time: log in again.")
 
 
 def lock_version(connection: Connection, owner: UserId) -> int | None:
-    """Locks the user's row until the transaction ends; returns the version of the user's tokens, None if deleted."""
+    """Locks the user's row until the transaction ends.
+
+    Returns:
+        The version of the user's tokens; None if the user was deleted or locked.
+    """
     version: int | None = connection.scalar(_LOCK, {"owner": owner})
     return version
 
@@ -44,7 +48,7 @@ def lock_owner(connection: Connection, owner: UserId, version: int | None = None
         key: the id of the API key that the request was sent with; None for a token, and for one of API_KEYS.
 
     Raises:
-        OwnerChanged: the user or the key was deleted, or the token was withdrawn.
+        OwnerChanged: the user or the key was deleted, the user was locked, or the token was withdrawn.
     """
     found = lock_version(connection, owner)
     if found is None or version not in (None, found):

@@ -9,8 +9,8 @@ concurrent requests the second sees what the first has reserved.
 
 import functools
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, Self
 
 from sqlalchemy import Connection, and_, bindparam, case, func, or_, select
@@ -20,6 +20,7 @@ from events.schema import JobId
 from functions.media import BlobId
 from functions.rate_limits import RateLimit, Tell
 from functions.settings import number
+from functions.state.administrators import ADMIN
 from functions.state.blobs import Blobs, Grant, RenewingWriter
 from functions.state.database import Database
 from functions.state.jobs import FINISHED
@@ -35,23 +36,39 @@ RESERVATION_STEP: Final = 64 << 20
 #: Bytes that are reserved at a time for an MP3 that is larger than expected: usually by a few kilobytes.
 MP3_STEP: Final = 1 << 20
 
-_ADMIN: Final = "admin"
 #: Seconds until a client may try again. A short video is converted in less.
 _RETRY_AFTER: Final = 30
 # Built once: building a statement costs SQLAlchemy as much as running it.
-_LOCK_USER: Final = select(users.c.role).where(users.c.id == bindparam("owner")).with_for_update()
+_LOCK_USER: Final = (
+    select(users.c.role, users.c.quota_bytes, users.c.quota_jobs)
+    .where(users.c.id == bindparam("owner"))
+    .with_for_update()
+)
 _IN_PROGRESS: Final = and_(blobs.c.store == "videos", or_(jobs.c.id.is_(None), jobs.c.state.not_in(FINISHED)))
-#: (bytes stored or reserved, uploads and conversions in progress) of a user, leaving out the blob ``own``, and the
-#: pieces and MP3s of ``job``.
+_IS_ALIVE: Final = or_(blobs.c.expires_at.is_(None), blobs.c.expires_at > now())
+#: Bytes stored or reserved; uploads and conversions in progress.
+_SUMS: Final = (
+    func.coalesce(func.sum(blobs.c.size), 0),
+    func.coalesce(func.sum(case((_IN_PROGRESS, 1), else_=0)), 0),
+)
+_BLOBS_WITH_JOBS: Final = blobs.outerjoin(jobs, jobs.c.id == blobs.c.job)
+#: The sums of a user, leaving out the blob ``own``, and the pieces and MP3s of ``job``.
 _USAGE: Final = (
-    select(func.coalesce(func.sum(blobs.c.size), 0), func.coalesce(func.sum(case((_IN_PROGRESS, 1), else_=0)), 0))
-    .select_from(blobs.outerjoin(jobs, jobs.c.id == blobs.c.job))
+    select(*_SUMS)
+    .select_from(_BLOBS_WITH_JOBS)
     .where(
         blobs.c.owner == bindparam("owner"),
         blobs.c.id != bindparam("own"),
         or_(blobs.c.store == "videos", blobs.c.job != bindparam("job")),
-        or_(blobs.c.expires_at.is_(None), blobs.c.expires_at > now()),
+        _IS_ALIVE,
     )
+)
+#: The sums of each of some users.
+_USAGES: Final = (
+    select(blobs.c.owner, *_SUMS)
+    .select_from(_BLOBS_WITH_JOBS)
+    .where(blobs.c.owner.in_(bindparam("owners", expanding=True)), _IS_ALIVE)
+    .group_by(blobs.c.owner)
 )
 
 
@@ -65,6 +82,22 @@ class Owner(Protocol):
     @property
     def role(self) -> str:
         """The user's role."""
+
+
+class Limited(Protocol):
+    """A user with the limits that an administrator has set, such as ``functions.auth.profiles.Profile``."""
+
+    @property
+    def role(self) -> str:
+        """The user's role."""
+
+    @property
+    def quota_bytes(self) -> int | None:
+        """Bytes that the user may store; None for those of the installation."""
+
+    @property
+    def quota_jobs(self) -> int | None:
+        """Uploads and conversions that the user may have in progress; None for those of the installation."""
 
 
 class TooManyJobs(Mp3burstError):
@@ -110,14 +143,19 @@ class Usage:
 
 def usage(database: Database, owner: UserId) -> Usage:
     """Returns what the user has stored, reserved and in progress."""
-    every = {"owner": owner, "own": "", "job": ""}
-    size, in_progress = database.read(lambda connection: connection.execute(_USAGE, every).one())
-    return Usage(int(size), int(in_progress))
+    return Usage(*database.read(lambda connection: _count(connection, owner)))
+
+
+def usages(database: Database, owners: Collection[UserId]) -> dict[UserId, Usage]:
+    """Returns what each of some users has stored, reserved and in progress."""
+    rows = database.read(lambda connection: connection.execute(_USAGES, {"owners": list(owners)}).all())
+    found = {UserId(owner): Usage(int(size), int(in_progress)) for owner, size, in_progress in rows}
+    return {owner: found.get(owner, Usage(0, 0)) for owner in owners}
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Limits per user; administrators have none. 0 means unlimited.
+    """Limits per user, unless an administrator has set others; administrators have none. 0 means unlimited.
 
     Attributes:
         jobs: uploads and conversions in progress.
@@ -137,6 +175,14 @@ class Quota:
         return cls(
             jobs=int(number(environ, "QUOTA_JOBS", QUOTA_JOBS)), size=int(number(environ, "QUOTA_BYTES", QUOTA_BYTES))
         )
+
+    def of(self, user: Limited) -> Self:
+        """Returns the limits of one user."""
+        if user.role == ADMIN:
+            return replace(self, jobs=0, size=0)
+        jobs = self.jobs if user.quota_jobs is None else user.quota_jobs
+        size = self.size if user.quota_bytes is None else user.quota_bytes
+        return replace(self, jobs=jobs, size=size)
 
     def begin(self, identity: Owner, size: int | None, overhead: int = 0, tell: Tell | None = None) -> Grant:
         """Returns a grant for a new upload.
@@ -186,29 +232,34 @@ class Quota:
     def _grant_new(
         self, connection: Connection, blob: str, *, identity: Owner, size: int, minimum: int, tell: Tell
     ) -> int:
-        if identity.role == _ADMIN or not (self.size or self.jobs):
+        own = self._locked(connection, identity)
+        if not (own.size or own.jobs):
             return size
-        used, in_progress = self._lock_and_count(connection, identity, blob)
-        if 0 < self.jobs <= in_progress:
-            raise TooManyJobs(in_progress, self.jobs)
-        granted = self._granted(used, size, minimum)
-        if self.jobs:
-            tell(RateLimit("jobs", self.jobs, self.jobs - in_progress - 1, "concurrent-requests"))
-        if self.size:
-            tell(RateLimit("storage", self.size, self.size - used - granted, "content-bytes"))
+        used, in_progress = _count(connection, identity.user, blob)
+        if 0 < own.jobs <= in_progress:
+            raise TooManyJobs(in_progress, own.jobs)
+        granted = own._granted(used, size, minimum)
+        if own.jobs:
+            tell(RateLimit("jobs", own.jobs, own.jobs - in_progress - 1, "concurrent-requests"))
+        if own.size:
+            tell(RateLimit("storage", own.size, own.size - used - granted, "content-bytes"))
         return granted
 
     def _grant_growth(self, connection: Connection, blob: str, *, identity: Owner, size: int, minimum: int) -> int:
-        if identity.role == _ADMIN or not self.size:
+        own = self._locked(connection, identity)
+        if not own.size:
             return size
-        used, _ = self._lock_and_count(connection, identity, blob)
-        return self._granted(used, size, minimum)
+        used, _ = _count(connection, identity.user, blob)
+        return own._granted(used, size, minimum)
 
-    def _lock_and_count(self, connection: Connection, identity: Owner, blob: str) -> tuple[int, int]:
-        """Locks the user's row; returns bytes and uploads in progress without this blob."""
-        connection.execute(_LOCK_USER, {"owner": identity.user})
-        used, in_progress = connection.execute(_USAGE, {"owner": identity.user, "own": blob, "job": ""}).one()
-        return int(used), int(in_progress)
+    def _locked(self, connection: Connection, identity: Owner) -> "Quota":
+        """Locks the user's row; returns the limits of the user, none if the identity is an administrator's."""
+        return Quota() if identity.role == ADMIN else self._locked_owner(connection, identity.user)
+
+    def _locked_owner(self, connection: Connection, owner: UserId) -> "Quota":
+        """Locks the user's row; returns the limits of the user. If it is gone, those of everybody."""
+        row = connection.execute(_LOCK_USER, {"owner": owner}).one_or_none()
+        return self if row is None else self.of(row)
 
     def _granted(self, used: int, size: int, minimum: int) -> int:
         """Returns how many of ``size`` bytes an upload gets."""
@@ -225,18 +276,25 @@ class Quota:
         return min(size, left)
 
     def _grant_mp3(self, connection: Connection, blob: str, *, owner: UserId, size: int, minimum: int, job: str) -> int:
-        if not self.size or connection.scalar(_LOCK_USER, {"owner": owner}) == _ADMIN:
+        own = self._locked_owner(connection, owner)
+        if not own.size:
             return size
-        used, _ = connection.execute(_USAGE, {"owner": owner, "own": blob, "job": job}).one()
-        left = max(self.size - int(used), 0)
+        used, _ = _count(connection, owner, blob, job)
+        left = max(own.size - used, 0)
         if minimum > left:
             raise QuotaFull(
-                f"The MP3 needs about {minimum} bytes. You may store {self.size} bytes of videos and MP3s, and {left} "
+                f"The MP3 needs about {minimum} bytes. You may store {own.size} bytes of videos and MP3s, and {left} "
                 "are left: delete a job that you no longer need or choose a lower bit rate, and upload the file again.",
-                self.size,
+                own.size,
                 left,
             )
         return min(size, left)
+
+
+def _count(connection: Connection, owner: UserId, own: str = "", job: str = "") -> tuple[int, int]:
+    """Returns the sums of ``_USAGE``."""
+    size, in_progress = connection.execute(_USAGE, {"owner": owner, "own": own, "job": job}).one()
+    return int(size), int(in_progress)
 
 
 def _tell_nobody(_: RateLimit) -> None:

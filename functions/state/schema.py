@@ -69,6 +69,8 @@ def _work_columns(*, is_swept: bool = True) -> list[Column[Any]]:
     ]
 
 
+#: ``locked_at`` is since when an administrator keeps the user out. ``quota_bytes`` and ``quota_jobs`` take the place of
+#: QUOTA_BYTES and QUOTA_JOBS for this user; NULL if an administrator has set none.
 users = Table(
     "users",
     metadata,
@@ -83,6 +85,9 @@ users = Table(
     Column("unsubscribed_at", BigInteger),
     Column("token_version", Integer, nullable=False, default=0, server_default="0"),
     Column("deleted_at", BigInteger, index=True),
+    Column("locked_at", BigInteger),
+    Column("quota_bytes", BigInteger),
+    Column("quota_jobs", Integer),
     **_OPTIONS,
 )
 
@@ -240,6 +245,7 @@ jobs = Table(
     Index("ix_jobs_owner_finished", "owner", "finished_at"),
     Index("ix_jobs_owner_deferred", "owner", "deferred_at"),
     Index("ix_jobs_lease_until", "lease_until"),
+    Index("ix_jobs_created", "created_at", "id"),
     **_OPTIONS,
 )
 

@@ -33,6 +33,7 @@ SECTIONS: Final = (
     Section("Jobs", "Following conversions, and deleting videos and MP3s.", ("status",)),
     Section("MP3s", "Downloading MP3s, changing their tags, and splitting them.", ("download", "edit")),
     Section("Webhooks", "Being told when a job has ended.", ("webhooks",)),
+    Section("Administration", "Users, the jobs of all, what waits and what is stored.", ("admin",)),
 )
 _ABOUT: Final = (
     "mp3burst converts videos to MP3s. Register and log in, upload a video, wait for its job to be done, and download "
@@ -70,7 +71,9 @@ _ACCESS: Final[dict[Access, tuple[str, ...]]] = {
     "token or link": ("token", "session", "link"),
 }
 _UNAUTHENTICATED: Final = "The token is missing, invalid or expired: log in."
-_NOT_ALLOWED: Final = "The API key lacks the scope, or the request has a cookie and comes from another site."
+_NOT_ALLOWED: Final = (
+    "The API key lacks the scope, the account is locked, or the request has a cookie and comes from another site."
+)
 _INVALID: Final = "A value is missing or invalid; `errors` says what is wrong with each."
 #: Of every request: those of the servers in front of the functions.
 COMMON: Final = tuple(status for status in front.MESSAGES if status != 405)

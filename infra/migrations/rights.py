@@ -15,10 +15,10 @@ from functions.settings import BadSetting
 
 #: Whoever locks a row with SELECT ... FOR UPDATE needs the right to update a column of it, in PostgreSQL and in MySQL.
 #: The date of a registration is the least harmful: nothing depends on it.
-_LOCK_USER: Final = "SELECT (id, role), UPDATE (created_at)"
+_LOCK_USER: Final = "SELECT (id, quota_bytes, quota_jobs, role), UPDATE (created_at)"
 #: Of whoever identifies the user of a token or an API key (``functions.auth.identification``).
 _IDENTIFY: Final = {
-    "users": "SELECT (deleted_at, id, role, token_version, username)",
+    "users": "SELECT (deleted_at, id, locked_at, role, token_version, username)",
     "api_keys": "SELECT (digest, expires_at, id, owner, scopes, used_at), UPDATE (used_at)",
     "ended_tokens": "SELECT (expires_at, id, owner)",
     "sessions": "SELECT (id, used_at), UPDATE (used_at)",
@@ -57,8 +57,8 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     },
     "confirm": {
         **_IDENTIFY,
-        "users": "SELECT (confirmed_at, deleted_at, email, id, role, token_version, unsubscribed_at, username), "
-        "UPDATE (confirmed_at, unsubscribed_at)",
+        "users": "SELECT (confirmed_at, deleted_at, email, id, locked_at, role, token_version, unsubscribed_at, "
+        "username), UPDATE (confirmed_at, unsubscribed_at)",
         **_ASK_TO_CONFIRM,
     },
     "account": {
@@ -81,7 +81,8 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     "validate": _IDENTIFY,
     "upload": {
         **_IDENTIFY,
-        "users": "SELECT (deleted_at, id, role, token_version, username), UPDATE (created_at)",
+        "users": "SELECT (deleted_at, id, locked_at, quota_bytes, quota_jobs, role, token_version, username), "
+        "UPDATE (created_at)",
         "jobs": "SELECT, INSERT, UPDATE (due_at)",
         "blobs": _WRITE_BLOBS,
         "uploads": "SELECT, INSERT, UPDATE, DELETE",
@@ -98,8 +99,8 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     },
     "download": {
         **_IDENTIFY,
-        "users": "SELECT (confirmed_at, created_at, deleted_at, email, id, name, role, token_version, username), "
-        "UPDATE (created_at)",
+        "users": "SELECT (confirmed_at, created_at, deleted_at, email, id, locked_at, name, quota_bytes, quota_jobs, "
+        "role, token_version, username), UPDATE (created_at)",
         "api_keys": "SELECT, UPDATE (used_at)",
         "sessions": "SELECT, UPDATE (used_at)",
         "shared_links": "SELECT, INSERT, DELETE",
@@ -111,7 +112,8 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     },
     "edit": {
         **_IDENTIFY,
-        "users": "SELECT (deleted_at, id, role, token_version, username), UPDATE (created_at)",
+        "users": "SELECT (deleted_at, id, locked_at, quota_bytes, quota_jobs, role, token_version, username), "
+        "UPDATE (created_at)",
         "jobs": "SELECT, INSERT, UPDATE (filename, mp3_crc32, mp3_size, sound_at, tag)",
         "blobs": "SELECT, INSERT, UPDATE (expires_at, job, size), DELETE",
     },
@@ -144,9 +146,12 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     "sweep": {
         "users": "SELECT (deleted_at, id), DELETE",
         "logins": "SELECT (clears_at, locked_until, subject), DELETE",
-        "ended_tokens": "SELECT (expires_at, id), DELETE",
+        "api_keys": "SELECT (owner), DELETE",
+        "ended_tokens": "SELECT (expires_at, id, owner), DELETE",
         "sessions": "SELECT (expires_at, id, owner), DELETE",
-        "shared_links": "SELECT (expires_at, id), DELETE",
+        "external_logins": "SELECT (owner), DELETE",
+        "shared_links": "SELECT (expires_at, id, owner), DELETE",
+        "feeds": "SELECT (owner), DELETE",
         "presets": "SELECT (owner), DELETE",
         "jobs": "SELECT, UPDATE, DELETE",
         "pieces": "SELECT, UPDATE (due_at, deferred_at, lease, lease_until), DELETE",
@@ -164,10 +169,21 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     },
     "webhooks": {
         **_IDENTIFY,
-        "users": "SELECT (deleted_at, id, role, token_version, username), UPDATE (created_at)",
+        "users": "SELECT (deleted_at, id, locked_at, role, token_version, username), UPDATE (created_at)",
         "logins": "SELECT, INSERT, UPDATE (clears_at, locked_until)",
         "webhooks": "SELECT, INSERT, UPDATE (state), DELETE",
         "deliveries": "SELECT, INSERT, UPDATE (attempts, due_at, lease, lease_until, state), DELETE",
+    },
+    "admin": {
+        **_IDENTIFY,
+        "users": "SELECT (confirmed_at, created_at, deleted_at, email, id, locked_at, name, quota_bytes, quota_jobs, "
+        "role, token_version, username), UPDATE (deleted_at, locked_at, quota_bytes, quota_jobs, role, token_version)",
+        "jobs": "SELECT (attempts, cpu_ms, created_at, deferred_at, due_at, duration, error, finished_at, id, lease, "
+        "lease_until, mp3_size, owner, pods, size, started_at, state, warning), UPDATE (due_at)",
+        "pieces": "SELECT (attempts, created_at, deferred_at, due_at, lease, lease_until, state), UPDATE (due_at)",
+        "mails": "SELECT (attempts, created_at, due_at, lease, lease_until, state), UPDATE (due_at)",
+        "deliveries": "SELECT (attempts, created_at, due_at, lease, lease_until, state), UPDATE (due_at)",
+        "blobs": "SELECT (expires_at, id, job, owner, size, store)",
     },
     "hook": {
         "jobs": "SELECT",

@@ -14,7 +14,7 @@ from functions.state.overdue import Overdue
 from functions.state.owners import OwnerChanged
 from functions.state.schema import UserId, api_keys, ended_tokens, users
 from tests.contract.test_jobs import at_once
-from tests.support.databases import make_past, queries
+from tests.support.databases import make_past, queries, set_role
 from tests.unit.auth.test_tokens import KEY, private_pem, public_pem
 
 ADDRESS = "192.0.2.1"
@@ -221,11 +221,10 @@ def test_tokens_of_another_version_are_refused_within_a_minute(
 
 
 def test_role_that_was_revoked_ends_within_a_minute(database: Database, ann: UserId, process: Process) -> None:
-    accounts = Accounts(database)
-    accounts.set_role("ann", "admin")
+    set_role(database, "ann", "admin")
     admin = Signer(private_pem(KEY)).sign(ann, "ann", "admin", 0)
     assert process.role(admin) == "admin"
-    accounts.set_role("ann", "user")
+    set_role(database, "ann", "user")
     assert process.role(admin, max_age=0) == "user"
     assert process.role(admin) == "user"
 

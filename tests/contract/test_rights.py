@@ -12,16 +12,22 @@ import pytest
 from sqlalchemy import Connection, make_url, text
 
 from functions.auth.accounts import Accounts
+from functions.auth.administration import Administration, Search
+from functions.auth.feeds import Feeds
+from functions.auth.keys import ApiKeys
 from functions.settings import BadSetting
 from functions.state.database import Database, DatabaseFault, DatabaseUnavailable
 from functions.state.deleted_users import DeletedUsers
 from functions.state.jobs import Outcome
 from functions.state.leases import LeaseTerms
+from functions.state.overdue import Overdue
+from functions.state.overview import GivenUp, Overview
 from functions.state.parts import NewPart, Parts, part_id
+from functions.state.quota import usages
 from infra.migrations.rights import RIGHTS, connection_of, parse, users
 from infra.migrations.schema import upgrade
 from tests.contract.test_jobs import Records
-from tests.support.databases import USERS_KEY
+from tests.support.databases import USERS_KEY, set_role
 from tests.support.paths import ROOT
 
 on_servers = pytest.mark.parametrize("database", ["mariadb", "postgresql"], indirect=True)
@@ -44,6 +50,7 @@ FORBIDDEN = {
     "sweep": "SELECT email FROM users",
     "bury": "DELETE FROM jobs",
     "webhooks": "SELECT email FROM users",
+    "admin": "SELECT filename FROM jobs",
     "hook": "SELECT id FROM users",
 }
 
@@ -124,6 +131,37 @@ def test_account_deletes_a_user_whose_mp3_was_split(database: Database, as_funct
     assert Parts(database).add(source, [NewPart(part, "a.mp3", head, 1, mp3, 0, 4, "00000000", 1.0)])
     DeletedUsers(as_function("account")).delete(ann)
     assert records.count("jobs") == 0
+
+
+@on_servers
+def test_admin_administers_and_sweep_deletes_whom_it_has_deleted(
+    database: Database, as_function: Callable[[str], Database]
+) -> None:
+    root, ann = (
+        Accounts(database).add(name, name, "correct horse", f"{name}@example.org").id for name in ("root", "ann")
+    )
+    set_role(database, "root", "admin")
+    ApiKeys(database).create(ann, "backup", ["read"])
+    Feeds(database).create(ann)
+    records = Records(database, LeaseTerms())
+    records.job(owner=ann)
+    users_of_admin = Administration(as_function("admin"))
+    assert [user.username for user in users_of_admin.page(Search("EXAMPLE"), 10)] == ["ann", "root"]
+    for change in ({"role": "admin"}, {"role": "user"}, {"is_locked": True}, {"is_locked": False}):
+        users_of_admin.change(ann, root, **change)
+    users_of_admin.set_quota(ann, root, 1, 1)
+    users_of_admin.withdraw_tokens(ann, root)
+    overview = Overview(as_function("admin"))
+    assert [job.username for job in overview.jobs(5, owner=ann, state="uploaded")] == ["ann"]
+    assert sum(queue.waiting for queue in overview.queues()) == 1
+    assert sum(overview.retry(queue.name) for queue in overview.queues()) == 0
+    assert overview.given_up() == GivenUp(0, 0, 0)
+    assert overview.storage()[0].blobs == 1
+    overview.largest_users(5)
+    assert usages(as_function("admin"), [ann])[ann].jobs == 1
+    users_of_admin.delete(ann, root)
+    Overdue(as_function("sweep")).purge_users(10)
+    assert [records.count(table) for table in ("api_keys", "feeds", "jobs")] == [0, 0, 0]
 
 
 @on_servers

@@ -25,7 +25,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 import feedparser  # type: ignore[import-untyped]  # it carries no types
 import pytest
 
-from functions.auth.accounts import Accounts, normalize_username
+from functions.auth.accounts import normalize_username
 from functions.media import new_blob_id
 from functions.mp3 import tags
 from functions.state.database import Database
@@ -40,6 +40,7 @@ from tests.e2e.client import (
     peak_rss,
     wave_bytes,
 )
+from tests.support.databases import set_role
 from tests.support.platform import Platform, start
 from tests.support.processes import cpu_seconds, descendants, wait_for
 
@@ -81,7 +82,7 @@ def admin(strict: Platform) -> Client:
     user = Client(strict.url).sign_up()
     database = Database(f"sqlite:///{strict.data}/mp3burst.db")
     try:
-        assert Accounts(database).set_role(user.username, "admin")
+        set_role(database, user.username, "admin")
     finally:
         database.close()
     return user.log_in()

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from functions.auth.accounts import Accounts
 from functions.state.database import Database
 from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import Tus
+from tests.support.databases import set_role
 from tests.support.platform import Platform, start
 
 SOUND = wave_bytes(1.0)
@@ -76,7 +76,7 @@ def test_a_repeated_request_does_not_count(me: Client) -> None:
 
 def test_administrators_have_no_quota(me: Client, tight: Platform) -> None:
     database = Database(f"sqlite:///{tight.data / 'mp3burst.db'}")
-    assert Accounts(database).set_role(me.username, "admin")
+    set_role(database, me.username, "admin")
     database.close()
     me = me.log_in()
     for _ in range(3):

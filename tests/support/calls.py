@@ -23,6 +23,7 @@ LINK_KEY = "k" * 32
 USER = "f" * 32
 #: What the functions build once per process.
 _CACHED = {
+    "admin": "dependencies",
     "register": "dependencies",
     "account": "dependencies",
     "confirm": "dependencies",

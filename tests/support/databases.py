@@ -6,6 +6,8 @@ from pathlib import Path
 
 from sqlalchemy import event, update
 
+from functions.auth.accounts import Accounts
+from functions.auth.administration import Administration
 from functions.state.database import Database
 from functions.state.leases import LeaseTerms
 from functions.state.schema import metadata
@@ -57,3 +59,10 @@ def make_past(database: Database, table: str, column: str, milliseconds: int = 1
     statement = update(target).where(target.c[column].is_not(None))
     with database.engine.begin() as connection:
         connection.execute(statement.values({column: target.c[column] - milliseconds}))
+
+
+def set_role(database: Database, username: str, role: str) -> None:
+    """Makes the user with this name an administrator, or an ordinary user again, as the operator does."""
+    user = Accounts(database).id_of(username)
+    assert user is not None
+    Administration(database).change(user, None, role=role)

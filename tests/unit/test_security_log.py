@@ -9,17 +9,21 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from flask import Response
 
 from functions import security_log
 from functions.auth.links import Links
 from functions.security_log import pseudonym
+from functions.state.database import Database
 from functions.state.schema import UserId
-from tests.support.calls import LINK_KEY, Call, basic, bearer, functions
+from tests.support.calls import LINK_KEY, USER, Call, add_user, basic, bearer, functions
+from tests.support.databases import set_role
 
 JOB = "0123456789abcdef0123456789abcdef"
 FID = "0123456789abcdef01234567"
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(600)
 PASSWORD = "correct horse"
+ROOT = "e" * 32
 
 
 @pytest.fixture(autouse=True)
@@ -263,3 +267,33 @@ def test_addresses_of_one_ipv6_network_are_the_same(caplog: pytest.LogCaptureFix
         security_log.record("login.failed", address=address)
     first, second, third = (line["address"] for line in lines(caplog))
     assert first == second != third
+
+
+def admin(method: str, path: str, value: object = None) -> Response:
+    body = b"" if value is None else json.dumps(value).encode()
+    return Call("admin", method, path, body=body, headers={"Authorization": bearer("root", ROOT)}).send()
+
+
+def test_what_administrators_change(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    path = f"/admin/users/{USER}"
+    database = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    add_user(database, ROOT, "root")
+    assert admin("GET", "/admin/users").status_code == 403
+    [line] = lines(caplog)
+    assert (line["event"], line["function"], line["user"]) == ("role.refused", "-", pseudonym("user", "root"))
+    set_role(database, "root", "admin")
+    for method, address, value, expected in (
+        ("PATCH", path, {"role": "admin"}, {"event": "role.changed", "role": "admin"}),
+        ("PATCH", path, {"role": "user", "locked": True}, {"event": "role.changed", "role": "user"}),
+        ("PATCH", path, {"locked": False}, {"event": "account.unlocked"}),
+        ("PUT", f"{path}/quota", {"bytes": 5, "jobs": None}, {"event": "quota.changed", "bytes": "5", "jobs": "None"}),
+        ("DELETE", f"{path}/sessions", None, {"event": "sessions.ended"}),
+        ("DELETE", path, None, {"event": "account.deleted"}),
+    ):
+        assert admin(method, address, value).status_code in (200, 204)
+        first, *_ = lines(caplog)
+        who = {"user": pseudonym("user", "root"), "target": pseudonym("user", "ann")}
+        assert {name: first[name] for name in {**expected, **who}} == {**expected, **who}
+    assert admin("POST", "/admin/queues/hook/retry").status_code == 202
+    [line] = lines(caplog)
+    assert (line["event"], line["queue"], line["rows"]) == ("queue.retried", "hook", "0")

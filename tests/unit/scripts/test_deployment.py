@@ -78,6 +78,7 @@ BEHIND_THE_GATEWAY = (
     "confirm",
     "account",
     "webhooks",
+    "admin",
     "validate",
     "upload",
     "status",
@@ -181,7 +182,8 @@ def test_manifests_get_the_full_names_of_our_images() -> None:
     assert container["image"] == "registry/convert:1"
     assert SERVICES["encode"]["spec"]["template"]["spec"]["containers"][0]["image"] == "mp3burst/convert:latest"
     assert manifests.images(SERVICES.values()) == {
-        *("register", "login", "confirm", "account", "webhooks", "validate", "upload", "status", "download", "edit"),
+        *("register", "login", "confirm", "account", "webhooks", "admin"),
+        *("validate", "upload", "status", "download", "edit"),
         *("convert", "notify", "hook", "sweep", "gateway"),
     }
 
