@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -67,6 +67,10 @@ _directory = click.option(
     type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
     help="Directory of the MP3s.",
 )
+
+
+_limit = click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="So many at most.")
+_usernames = click.argument("usernames", nargs=-1, required=True)
 
 
 def _conversion_options(command: F) -> F:
@@ -513,7 +517,7 @@ def list_keys(username: str | None, as_json: bool) -> None:
     "--scope",
     "scopes",
     multiple=True,
-    type=click.Choice([*_SCOPES, "account"]),
+    type=click.Choice([*_SCOPES, "account", "admin"]),
     default=_SCOPES,
     show_default=True,
     help="What it may be used for; can be repeated.",
@@ -533,6 +537,178 @@ def delete_keys(username: str | None, ids: tuple[str, ...]) -> None:
     """Deletes KEYS, which are ids from "mp3burst keys list"."""
     server = _account(username)
     _each(ids, lambda key: server.request("DELETE", f"/keys/{_job(key)}"))
+
+
+@mp3burst.group()
+@click.option("--username", help="Your username; asked for if left out.")
+@click.option(
+    "--key", "has_key", is_flag=True, help="Use the key of the login, or MP3BURST_KEY; it needs the scope admin."
+)
+@click.pass_context
+def admin(context: click.Context, username: str | None, has_key: bool) -> None:
+    """Manages users, and shows what goes on; for administrators.
+
+    Asks for your password, unless you use a key with the scope admin.
+    """
+    context.obj = lambda: Credentials(os.environ).server() if has_key else _account(username)
+
+
+@admin.command("users")
+@click.argument("search", default="")
+@click.option("--role", type=click.Choice(["user", "admin"]), help="Only users with this role.")
+@click.option("--locked", is_flag=True, help="Only users who are locked.")
+@_limit
+@_json
+@click.pass_obj
+def list_users(
+    connect: Callable[[], "Server"], search: str, role: str | None, locked: bool, limit: int, as_json: bool
+) -> None:
+    """Lists users by their names: all, or those whose username, name or address contains SEARCH."""
+    from client.administration import pages, user_line
+
+    query = {"search": search, "role": role, "locked": "true" if locked else None}
+    found = pages(connect(), "/admin/users", "users", limit, query)
+    _print(found, lambda: map(user_line, found), as_json)
+
+
+@admin.command("role")
+@click.argument("username")
+@click.argument("role", type=click.Choice(["user", "admin"]))
+@click.pass_obj
+def set_role(connect: Callable[[], "Server"], username: str, role: str) -> None:
+    """Makes USERNAME an administrator, or an ordinary user again."""
+    _change(connect(), [username], {"role": role})
+
+
+@admin.command("quota")
+@click.argument("username")
+@click.option("--bytes", "size", metavar="SIZE", help="Of videos and MP3s: 50GB, unlimited, or default.")
+@click.option("--jobs", "jobs_", metavar="NUMBER", help="In progress at once: a number, unlimited, or default.")
+@click.pass_obj
+def set_quota(connect: Callable[[], "Server"], username: str, size: str | None, jobs_: str | None) -> None:
+    """Shows the quota of USERNAME, or sets it.
+
+    "default" is the quota of everybody.
+    """
+    from client.administration import find, path_of, quota, user_line
+    from client.display import printable
+
+    server = connect()
+    user = find(server, username)
+    if size is not None or jobs_ is not None:
+        user = server.json("PUT", f"{path_of(user)}/quota", quota(user, size, jobs_))
+    limit = "unlimited" if user["jobs_limit"] is None else user["jobs_limit"]
+    click.echo(printable(f"{user_line(user)}  {user['jobs']} of {limit} jobs"))
+
+
+@admin.command("lock")
+@_usernames
+@click.pass_obj
+def lock(connect: Callable[[], "Server"], usernames: tuple[str, ...]) -> None:
+    """Keeps USERNAMES out: no login, token, key, feed or shared link works."""
+    _change(connect(), usernames, {"locked": True})
+
+
+@admin.command("unlock")
+@_usernames
+@click.pass_obj
+def unlock(connect: Callable[[], "Server"], usernames: tuple[str, ...]) -> None:
+    """Lets USERNAMES in again."""
+    _change(connect(), usernames, {"locked": False})
+
+
+@admin.command("logout")
+@_usernames
+@click.pass_obj
+def end_sessions(connect: Callable[[], "Server"], usernames: tuple[str, ...]) -> None:
+    """Logs USERNAMES out everywhere; their API keys stay."""
+    from client.administration import find, path_of
+
+    server = connect()
+    _each(usernames, lambda name: server.request("DELETE", f"{path_of(find(server, name))}/sessions"))
+
+
+@admin.command("rm")
+@_usernames
+@click.confirmation_option(prompt="Delete these users with everything they have?")
+@click.pass_obj
+def delete_users(connect: Callable[[], "Server"], usernames: tuple[str, ...]) -> None:
+    """Deletes USERNAMES, with their jobs, videos and MP3s."""
+    from client.administration import find, path_of
+
+    server = connect()
+    _each(usernames, lambda name: server.request("DELETE", path_of(find(server, name))))
+
+
+@admin.command("jobs")
+@click.option("--user", "username", help="Only jobs of this user.")
+@click.option("--state", help="Only jobs in this state, such as failed.")
+@_limit
+@_json
+@click.pass_obj
+def list_all_jobs(
+    connect: Callable[[], "Server"], username: str | None, state: str | None, limit: int, as_json: bool
+) -> None:
+    """Lists the jobs of all users with their errors, newest first."""
+    from client.administration import find, job_line, pages
+
+    server = connect()
+    owner = find(server, username)["id"] if username else None
+    found = pages(server, "/admin/jobs", "jobs", limit, {"user": owner, "state": state})
+    _print(found, lambda: map(job_line, found), as_json)
+
+
+@admin.command("queues")
+@_json
+@click.pass_obj
+def list_queues(connect: Callable[[], "Server"], as_json: bool) -> None:
+    """Shows what waits for a worker, and what was given up."""
+    from client.administration import queue_lines
+
+    found = connect().json("GET", "/admin/queues")
+    _print(found, lambda: queue_lines(found), as_json)
+
+
+@admin.command("retry")
+@click.argument("queue", type=click.Choice(["convert", "encode", "join", "notify", "hook"]))
+@click.pass_obj
+def retry(connect: Callable[[], "Server"], queue: str) -> None:
+    """Has what waits in QUEUE for another attempt tried at once: within 5 minutes."""
+    rows = connect().json("POST", f"/admin/queues/{queue}/retry")["rows"]
+    click.echo(f"{rows} due now")
+
+
+@admin.command("storage")
+@_json
+@click.pass_obj
+def show_storage(connect: Callable[[], "Server"], as_json: bool) -> None:
+    """Shows what is stored, and who has stored most."""
+    from client.administration import storage_lines
+
+    found = connect().json("GET", "/admin/storage")
+    _print(found, lambda: storage_lines(found), as_json)
+
+
+def _change(server: "Server", usernames: Iterable[str], wanted: Mapping[str, object]) -> None:
+    from client.administration import find, path_of
+
+    _each(tuple(usernames), lambda name: server.json("PATCH", path_of(find(server, name)), wanted))
+
+
+def _print(found: object, lines: Callable[[], Iterable[str]], as_json: bool) -> None:
+    """Prints what the server has answered, as JSON or as lines."""
+    from client.display import printable
+    from client.errors import not_mp3burst
+
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    try:
+        printed = list(lines())
+    except (TypeError, ValueError, AttributeError) as error:  # a text in place of a number
+        raise not_mp3burst(Credentials(os.environ).url) from error
+    for line in printed:
+        click.echo(printable(line))
 
 
 @mp3burst.command()

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 
 from functions.state.database import Database
 from tests.e2e.client import PASSWORD, Answer, Client, wave_bytes
 from tests.e2e.test_account import key_of
+from tests.e2e.test_client import Terminal
 from tests.support.databases import set_role
 from tests.support.platform import Platform, start
 from tests.support.processes import wait_for
@@ -185,3 +187,70 @@ def test_queues_and_storage(admin: Client, user: Client) -> None:
     assert sizes["videos"] >= len(WAV)
     assert sizes["mp3s"] > 0
     assert user.username in {each["username"] for each in stored["largest"]}
+
+
+def test_command_line_manages_users(admin: Client, user: Client, tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, admin.url)
+    key = terminal_key(admin)
+    env = {"MP3BURST_URL": admin.url, "MP3BURST_KEY": key}
+
+    def run(*arguments: str, status: int = 0, typed: str = "") -> tuple[str, str]:
+        return terminal.mp3burst("admin", "--key", *arguments, env=env, status=status, typed=typed)
+
+    [listed] = json.loads(run("users", user.username, "--json")[0])
+    assert listed == admin.call("GET", f"/admin/users/{user.user}").json()
+    assert len(json.loads(run("users", "--limit", "1", "--json")[0])) == 1
+    assert user.username in run("users", user.username.upper())[0]
+    run("role", user.username, "admin")
+    assert user.call("GET", "/me").json()["role"] == "admin"
+    run("role", user.username.upper(), "user")
+    assert "30.0 GB" in run("quota", user.username, "--bytes", "30GB")[0]
+    assert "of 5 jobs" in run("quota", user.username, "--jobs", "5")[0]
+    usage = user.call("GET", "/me").json()["usage"]
+    assert (usage["bytes_limit"], usage["jobs_limit"]) == (30_000_000_000, 5)
+    run("quota", user.username, "--bytes", "unlimited", "--jobs", "default")
+    usage = user.call("GET", "/me").json()["usage"]
+    assert (usage["bytes_limit"], usage["jobs_limit"]) == (None, 200)
+    for size in ("0", "many", "5 XB", "-1"):
+        assert run("quota", user.username, f"--bytes={size}", status=1)[1].count("\n") == 1
+    run("lock", user.username)
+    assert "locked" in run("users", "--locked")[0]
+    user.call("GET", "/me").problem(403)
+    run("unlock", user.username)
+    run("logout", user.username)
+    user.call("GET", "/me").problem(401)
+    assert f"There is no user {user.username[:-1]}" in run("lock", user.username[:-1], status=1)[1]
+    run("rm", user.username, status=1, typed="n\n")
+    run("rm", user.username, "--yes")
+    user.login(user.username, PASSWORD).problem(401)
+    assert json.loads(run("users", user.username, "--json")[0]) == []
+
+
+def terminal_key(admin: Client) -> str:
+    return str(admin.post_json("/keys", {"name": "terminal", "scopes": ["admin"]}).json()["key"])
+
+
+def test_command_line_shows_what_goes_on(admin: Client, user: Client, tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, admin.url)
+    failed = user.upload(BytesIO(WAV), "diary.wav", {"track": "5"})["job"]
+    user.wait(failed)
+    env = {"MP3BURST_URL": admin.url}
+    by_password = ("admin", "--username", admin.username)
+
+    def run(*arguments: str) -> str:
+        return terminal.mp3burst(*by_password, *arguments, env=env, typed=f"{PASSWORD}\n")[0]
+
+    [line] = run("jobs", "--user", user.username, "--state", "failed").splitlines()
+    assert line.startswith(failed)
+    assert line.endswith(user.job(failed)["error"])
+    assert json.loads(run("jobs", "--user", user.username, "--json"))[0]["job"] == failed
+    heading, *lines = run("queues").splitlines()
+    assert heading.split() == ["queue", "working", "waiting", "deferred", "retrying", "overdue", "oldest"]
+    assert [line.split()[0] for line in lines] == ["convert", "encode", "join", "notify", "hook", "given"]
+    assert run("retry", "notify").endswith(" due now\n")
+    assert "videos" in run("storage")
+    stored = json.loads(run("storage", "--json"))
+    assert {"stores", "largest"} == stored.keys()
+    env["MP3BURST_KEY"] = str(user.post_json("/keys", {"name": "read", "scopes": ["read"]}).json()["key"])
+    _, err = terminal.mp3burst("admin", "--key", "users", env=env, status=1)
+    assert err == "mp3burst: This API key does not have the scope admin: use a key that has it, or log in.\n"

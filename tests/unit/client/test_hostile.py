@@ -98,8 +98,11 @@ def test_server_that_is_no_mp3burst_is_named(tmp_path: Path) -> None:
         (("download", "a"), b'{"status": "done"}'),
         (("keys", "--username", "a", "list"), b"{}"),
         (("convert", "--no-wait", "a.wav"), b"{}"),
+        (("admin", "--key", "users"), b"{}"),
+        (("admin", "--key", "queues"), b'{"queues": [7], "given_up": 1}'),
+        (("admin", "--key", "storage"), b'{"stores": [{"store": "a", "blobs": 1, "bytes": "b", "expired": 0}]}'),
     ],
-    ids=["jobs", "job", "list", "split", "download", "keys", "convert"],
+    ids=["jobs", "job", "list", "split", "download", "keys", "convert", "users", "queues", "storage"],
 )
 def test_answer_that_is_not_of_mp3burst_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], content: bytes
