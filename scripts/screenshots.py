@@ -13,7 +13,11 @@ from typing import Final, Literal
 
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
+from functions.auth.accounts import Accounts
+from functions.auth.administration import Administration
 from functions.convert.ffmpeg.binary import default_ffmpeg
+from functions.state.database import Database
+from scripts.admin import database_of
 
 _DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
 _DESKTOP: Final[ViewportSize] = {"width": 1180, "height": 780}
@@ -40,6 +44,8 @@ _DRAG: Final = """() => {
   transfer.items.add(new File(["video"], "Concert.mp4"));
   dispatchEvent(new DragEvent("dragenter", { dataTransfer: transfer, bubbles: true }));
 }"""
+#: Names of other users.
+_USERS: Final = ("Ada", "Bea", "Cem", "Dov")
 #: Milliseconds until something must have happened.
 _DEADLINE: Final = 120_000
 
@@ -49,6 +55,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/screenshots", description="Takes the pictures of docs/page.md.")
     parser.add_argument("--url", default="http://localhost:8080", help="the platform's address (http://localhost:8080)")
     parser.add_argument("--into", type=Path, default=_DOCS, metavar="DIR", help="where they are written (docs)")
+    data = Path(__file__).resolve().parents[1] / "data"
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=data,
+        metavar="DIR",
+        help="the platform's data directory, to make an administrator (data)",
+    )
     args = parser.parse_args()
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -64,6 +78,9 @@ def main() -> int:
             _shelf(browser, args.url, login, viewport, args.into / f"page-{name}.png")
         _editor(browser, args.url, Path(folder), args.into / "page-editor.png")
         _film(browser, args.url, Path(folder), args.into / "page.webp")
+        administrator = _administrator(browser, args.url, database_of(args.data))
+        for name, viewport in (("administration", _DESKTOP), ("administration-phone", _PHONE)):
+            _administration(browser, args.url, administrator, viewport, args.into / f"page-{name}.png")
         browser.close()
     return 0
 
@@ -115,16 +132,54 @@ def _editor(browser: Browser, url: str, folder: Path, picture: Path) -> None:
     page.close()
 
 
-def _shelf(browser: Browser, url: str, login: tuple[str, str], viewport: ViewportSize, picture: Path) -> None:
-    """Takes a picture of the MP3s while one plays; a name with "light" is taken in light colors."""
-    scheme: Literal["light", "dark"] = "light" if "light" in picture.name else "dark"
+def _administrator(browser: Browser, url: str, database: Database) -> tuple[str, str]:
+    """Registers some users of whom one has a quota of their own and one is locked; returns the login of another."""
+    with browser.new_context(base_url=url) as context:
+        ids = {}
+        password = secrets.token_urlsafe()
+        accounts = Accounts(database)
+        for name in ("Root", *_USERS):
+            username = f"{name.lower()}.{secrets.token_hex(2)}@example.org"
+            context.request.post("/register", data={"name": name, "username": username, "password": password})
+            ids[name] = username, accounts.id_of(username) or ""
+        administration = Administration(database)
+        administration.change(ids["Root"][1], None, role="admin")
+        administration.set_quota(ids["Bea"][1], None, 50_000_000_000, None)
+        administration.change(ids["Cem"][1], None, is_locked=True)
+    return ids["Root"][0], password
+
+
+def _administration(browser: Browser, url: str, login: tuple[str, str], viewport: ViewportSize, picture: Path) -> None:
+    """Takes a picture of what administrators see: users, one of them opened."""
+    scheme: Literal["light", "dark"] = "dark" if "phone" in picture.name else "light"
     page = browser.new_page(viewport=viewport, locale="en-US", color_scheme=scheme)
     page.goto(url)
+    _log_in(page, login)
+    page.locator(".menu-button").click()
+    page.get_by_role("button", name="Administration").click()
+    dialog = page.get_by_role("dialog", name="Administration")
+    dialog.get_by_text("bea.").click()
+    expect(dialog.get_by_label("Storage in GB")).to_have_value("50")
+    page.mouse.move(0, 0)
+    page.screenshot(path=picture)
+    page.close()
+
+
+def _log_in(page: Page, login: tuple[str, str]) -> None:
     page.get_by_role("button", name="Log in").click()
     username, password = login
     page.get_by_label("Email or username").fill(username)
     page.get_by_label("Password").fill(password)
     page.locator(".login").get_by_role("button", name="Log in").click()
+    expect(page.locator(".login")).to_be_hidden()
+
+
+def _shelf(browser: Browser, url: str, login: tuple[str, str], viewport: ViewportSize, picture: Path) -> None:
+    """Takes a picture of the MP3s while one plays; a name with "light" is taken in light colors."""
+    scheme: Literal["light", "dark"] = "light" if "light" in picture.name else "dark"
+    page = browser.new_page(viewport=viewport, locale="en-US", color_scheme=scheme)
+    page.goto(url)
+    _log_in(page, login)
     page.locator(".mp3 .round").first.click()
     expect(page.get_by_role("slider", name="Position")).to_have_value("2")
     page.screenshot(path=picture)

@@ -84,7 +84,7 @@ export interface ExternalLogin {
   created: string;
 }
 
-export const SCOPES = ["upload", "read", "delete", "account"] as const;
+export const SCOPES = ["upload", "read", "delete", "account", "admin"] as const;
 export type Scope = (typeof SCOPES)[number];
 
 export interface Key {
@@ -209,7 +209,8 @@ interface Call {
   keepalive?: boolean;
 }
 
-async function call<T>(method: string, path: string, { body, headers = {}, keepalive = false }: Call = {}): Promise<T> {
+/** Sends a request to the server. Throws `Problem` if it fails. */
+export async function call<T>(method: string, path: string, { body, headers = {}, keepalive = false }: Call = {}): Promise<T> {
   const init: RequestInit = { method, headers, keepalive };
   if (body !== undefined) {
     init.body = JSON.stringify(body);

@@ -12,6 +12,9 @@ export type Session =
 export const wantsLogin = signal(false);
 export const session = signal<Session>({ state: "unknown" });
 
+/** Returns whether an administrator is logged in. The server decides; this is what is worth showing. */
+export const isAdministrator = () => session.value.state === "in" && session.value.account.role === "admin";
+
 /** Other tabs of this browser: what one does to the cookie is true for all. */
 const tabs = new BroadcastChannel("mp3burst.session");
 tabs.addEventListener("message", () => void refresh());

@@ -67,6 +67,15 @@ export const percent = (part: number) => percentFormat.value.format(Math.floor(p
 const dateFormat = computed(() => new Intl.DateTimeFormat(language.value, { dateStyle: "medium" }));
 export const date = (iso: string) => dateFormat.value.format(new Date(iso));
 
+const momentFormat = computed(
+  () => new Intl.DateTimeFormat(language.value, { dateStyle: "medium", timeStyle: "short" }),
+);
+/** Returns a date with the time of day. */
+export const moment = (iso: string) => momentFormat.value.format(new Date(iso));
+
+const countFormat = computed(() => new Intl.NumberFormat(language.value));
+export const count = (number: number) => countFormat.value.format(number);
+
 const dayFormat = computed(() => new Intl.DateTimeFormat(language.value, { dateStyle: "medium", timeZone: "UTC" }));
 /** Returns a day that the server counts in UTC, such as 2026-11-27. */
 export const day = (iso: string) => dayFormat.value.format(new Date(iso));

@@ -4,6 +4,7 @@ import * as api from "../api";
 import * as i18n from "../i18n";
 import { strings } from "../i18n";
 import { announce } from "../notices";
+import { isAdministrator } from "../session";
 import { Form, sentence } from "./form";
 import { Cross } from "./icons";
 import { Entry, Listed, Secret, useList } from "./lists";
@@ -121,7 +122,7 @@ function Keys() {
         <Field label={s.keyName} value={name} maxLength={100} />
         <fieldset class="row">
           <legend class="small strong">{s.keyMay}</legend>
-          {api.SCOPES.map((scope) => (
+          {api.SCOPES.filter((scope) => scope !== "admin" || isAdministrator()).map((scope) => (
             <label key={scope} class="check">
               <input
                 type="checkbox"

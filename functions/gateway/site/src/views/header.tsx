@@ -1,8 +1,10 @@
 import { useSignal, useSignalEffect } from "@preact/signals";
+import type { FunctionComponent } from "preact";
 import * as i18n from "../i18n";
 import { strings } from "../i18n";
 import { leave } from "../leave";
-import { session, wantsLogin } from "../session";
+import { announce } from "../notices";
+import { isAdministrator, session, wantsLogin } from "../session";
 import * as themes from "../theme";
 import { Account } from "./account";
 import { Logo, Menu, Person } from "./icons";
@@ -11,9 +13,21 @@ export function Header() {
   const s = strings.value;
   const current = session.value;
   const isAccountOpen = useSignal(false);
+  /** What administrators see, which is loaded when it is opened. */
+  const administration = useSignal<FunctionComponent<{ onClose: () => void }> | null>(null);
   useSignalEffect(() => {
     if (session.value.state === "out") isAccountOpen.value = false;
+    if (!isAdministrator()) administration.value = null;
   });
+  const administer = async () => {
+    try {
+      const { Administration } = await import("./administration");
+      administration.value = Administration;
+    } catch {
+      announce((each) => each.somethingWrong); // the file did not arrive
+    }
+  };
+  const Administration = administration.value;
   const label = current.state === "in" ? s.actionOn(s.account, current.account.username) : s.settings;
   return (
     <header>
@@ -45,6 +59,11 @@ export function Header() {
             <button popovertarget="menu" popovertargetaction="hide" onClick={() => (isAccountOpen.value = true)}>
               {s.account}
             </button>
+            {isAdministrator() && (
+              <button popovertarget="menu" popovertargetaction="hide" onClick={() => void administer()}>
+                {s.administration.title}
+              </button>
+            )}
             <button popovertarget="menu" popovertargetaction="hide" onClick={() => void leave(false)}>
               {s.logOut}
             </button>
@@ -78,6 +97,7 @@ export function Header() {
         </label>
         <a href="/docs">{s.api}</a>
       </div>
+      {Administration && <Administration onClose={() => (administration.value = null)} />}
       {isAccountOpen.value && <Account onClose={() => (isAccountOpen.value = false)} />}
     </header>
   );
