@@ -12,10 +12,9 @@ from tests.support.platform import Platform, start
 from tests.support.servers import missing, program
 
 if TYPE_CHECKING:  # it is large, and few modules need a browser
-    from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 _MEASURED: Final = "measured"
-_DESKTOP: "Final[ViewportSize]" = {"width": 1280, "height": 860}
 
 
 @pytest.fixture(scope="session")
@@ -62,9 +61,9 @@ def browser() -> "Iterator[Browser]":
 @pytest.fixture
 def context(browser: "Browser") -> "Iterator[BrowserContext]":
     """A browser without cookies or stored data, in English."""
-    from tests.e2e.page import DEADLINE, WATCH
+    from tests.e2e.page import DEADLINE, DESKTOP, WATCH
 
-    made = browser.new_context(viewport=_DESKTOP, locale="en-US")
+    made = browser.new_context(viewport=DESKTOP, locale="en-US")
     made.set_default_timeout(DEADLINE)
     made.add_init_script(WATCH)
     yield made

@@ -2,13 +2,15 @@
 
 from typing import Any, Final, Literal
 
-from playwright.sync_api import Locator, Page, Request, expect
+from playwright.sync_api import Locator, Page, Request, ViewportSize, expect
 
 from tests.e2e.client import PASSWORD, Client, wave_bytes
 from tests.support.paths import ROOT
 
 #: Milliseconds until something must have happened.
 DEADLINE: Final = 60_000
+PHONE: Final[ViewportSize] = {"width": 360, "height": 740}
+DESKTOP: Final[ViewportSize] = {"width": 1280, "height": 860}
 #: Notes what the Content-Security-Policy refuses.
 WATCH: Final = "addEventListener('securitypolicyviolation', e => (window.refused ??= []).push(e.violatedDirective))"
 #: How many files the browser keeps, or can open again.

@@ -16,6 +16,7 @@ from tests.e2e.client import PASSWORD, Client, wave_bytes
 from tests.e2e.page import (
     DEADLINE,
     KEPT_FILES,
+    PHONE,
     choose,
     edited,
     enter,
@@ -38,7 +39,6 @@ from tests.support.servers.provider import IdentityProvider
 #: Bytes that a first visit may load, compressed, and requests that it may make.
 _BYTES: Final = 100_000
 _REQUESTS: Final = 12
-_PHONE: Final[ViewportSize] = {"width": 360, "height": 740}
 _SCREEN: Final[ViewportSize] = {"width": 2560, "height": 1440}
 #: Drops files that the browser can open again, as it can those of a disk.
 _DROP: Final = """async names => {
@@ -712,14 +712,14 @@ def test_nothing_is_in_the_way_of_people_with_disabilities(page: Page, me: Clien
     ("language", "headline"), [("en", "Drop a video."), ("de-AT", "Video ablegen."), ("es-MX", "Suelta un vídeo.")]
 )
 def test_every_language_fits(browser: Browser, platform: Platform, language: str, headline: str) -> None:
-    with browser.new_context(viewport=_PHONE, locale=language) as context:
+    with browser.new_context(viewport=PHONE, locale=language) as context:
         page = context.new_page()
         page.goto(platform.url)
         expect(page.get_by_role("heading", level=1)).to_contain_text(headline)
         choose(page, file(f"{'A very long name of a video ' * 5}.wav"))
         expect(page.locator(".login")).to_be_visible()
         page.locator(".menu-button").click()
-        for viewport in (_PHONE, _SCREEN):
+        for viewport in (PHONE, _SCREEN):
             page.set_viewport_size(viewport)
             assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
 

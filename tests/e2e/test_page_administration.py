@@ -9,12 +9,10 @@ from playwright.sync_api import Page, expect
 
 from functions.state.database import Database
 from tests.e2e.client import PASSWORD, Client, wave_bytes
-from tests.e2e.test_page import _DESKTOP, _PHONE, browser, context, enter, page, violations
+from tests.e2e.page import DESKTOP, PHONE, enter, violations
 from tests.support.databases import set_role
 from tests.support.platform import Platform
 
-#: Fixtures of the other tests of the page.
-__all__ = ["browser", "context", "page"]
 pytestmark = pytest.mark.timeout(120)
 WAV = wave_bytes(0.5)
 
@@ -113,7 +111,7 @@ def test_what_goes_on_is_shown(page: Page, me: Client, admin: Client) -> None:
     dialog.get_by_label("Storage", exact=True).check()
     expect(dialog.get_by_text("Who has stored most")).to_be_visible()
     assert violations(page) == []
-    for viewport in (_PHONE, _DESKTOP):
+    for viewport in (PHONE, DESKTOP):
         page.set_viewport_size(viewport)
         for part in ("Users", "Jobs", "Queues", "Storage"):
             dialog.get_by_label(part, exact=True).check()
