@@ -53,6 +53,7 @@ LAYERS = (
     (
         "functions.code_pages",
         "functions.email_address",
+        "functions.file_names",
         "functions.networks",
         "functions.operation",
         "functions.options",
@@ -60,13 +61,14 @@ LAYERS = (
         "functions.progress",
         "functions.push",
         "functions.settings",
+        "functions.sniff",
     ),
     ("functions.mp3", "functions.presets", "functions.security_log", "functions.shares"),
     ("functions.media",),
     ("functions.state",),
     ("functions.auth",),
     ("functions.event_endpoint", "functions.http_endpoint"),
-    ("functions.outgoing", "functions.pages"),
+    ("functions.file_checks", "functions.outgoing", "functions.pages"),
 )
 #: CPU milliseconds that the import of a function may take beyond functions-framework, mostly for libraries.
 IMPORT_CEILINGS = dict.fromkeys(FUNCTIONS, 450) | {"validate": 100}

@@ -5,12 +5,12 @@ import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
 from flask import Request
 
 from events.publish import publisher
 from functions.auth.tokens import Identity, NotAllowed
+from functions.file_checks import MAX_BYTES
 from functions.http_endpoint import identify, take_share
 from functions.media import Media, connect
 from functions.media.connect import min_free
@@ -26,9 +26,6 @@ from functions.state.outbox import Outbox
 from functions.state.presets import Presets
 from functions.state.quota import Quota
 from functions.upload.tus.uploads import HOURS, Uploads
-
-#: Bytes of a file, unless MAX_UPLOAD_BYTES says otherwise.
-MAX_BYTES: Final = 8 << 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from flask import Request, Response
 
 from events.schema import VideoUploaded
 from functions.auth.tokens import Identity
+from functions.file_checks import StreamChecks, TooLarge
 from functions.http_endpoint import Routes, Unprocessable, json_response, tell_limit
 from functions.media import Description
 from functions.rate_limits import Tell
@@ -17,7 +18,6 @@ from functions.state.quota import Reservation
 from functions.upload import api
 from functions.upload.callback import take_callback
 from functions.upload.dependencies import Dependencies, authorize, dependencies
-from functions.upload.limits import StreamChecks, TooLarge
 from functions.upload.multipart import MAX_OVERHEAD, Form, parse_options, read
 from functions.upload.tus import routes
 

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,11 +16,12 @@ from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from functions import code_pages
+from functions.file_names import base_name
 from functions.http_endpoint import BadRequest, Unprocessable
 from functions.options import Options
+from functions.sniff import UnsupportedMediaType
 from functions.state.presets import Presets
 from functions.state.schema import UserId
-from functions.upload.sniff import UnsupportedMediaType
 
 #: Bytes that are read at a time.
 _CHUNK_SIZE: Final = 256 << 10
@@ -34,20 +34,14 @@ _BOUNDARY_TAIL: Final = 256
 _MAX_BOUNDARY: Final = 70
 #: Bytes of a field's value: a file name is the longest.
 _MAX_FIELD_SIZE: Final = 4 << 10
-#: Characters of a field's name and, before folders are removed, of a file's.
+#: Characters of a field's name.
 _MAX_FIELD_NAME: Final = 64
-_MAX_FILENAME: Final = 4 << 10
 _MAX_PARTS: Final = 50
 #: Bytes that a form may have in addition to its file's. The headers of a part cost 0.4 us of CPU time per byte.
 MAX_OVERHEAD: Final = 64 << 10
 #: A backslash in a header, and what it escapes. Browsers and curl 7.81 and later escape nothing: before any other
 #: character it is one of a Windows path.
 _BACKSLASH: Final = re.compile(rb'\\([\\"]?)')
-#: Characters that a file name has none of: controls, line and paragraph separators, lone surrogates, and invisible
-#: characters, of which some change the direction of the text after them and can disguise the file's extension.
-_NOT_IN_NAMES: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
-#: The exceptions: Persian and Indian scripts and emoji need the zero width joiner and non-joiner.
-_JOINERS: Final = "\u200c\u200d"
 #: How bytes that are not UTF-8 are kept until their code page is known (PEP 383).
 _ESCAPED: Final = "surrogateescape"
 #: The name of the form's field that has the file.
@@ -263,20 +257,6 @@ def _read_field(name: str, events: Iterator[Event], fields: dict[str, str]) -> N
             if not event.more_data:
                 break
     fields[name] = code_pages.decode(value).strip()
-
-
-def base_name(name: str) -> str:
-    """Returns a file name without folders and invisible characters, of at most 255 characters, with its extension."""
-    name = name[-_MAX_FILENAME:].replace("\\", "/").rpartition("/")[2]
-    name = "".join(filter(_is_in_names, name)).strip().strip(_JOINERS) or "upload"
-    stem, dot, extension = name.rpartition(".")
-    if len(name) > 255 and len(extension) <= 16:
-        return stem[: 254 - len(extension)] + dot + extension
-    return name[:255]
-
-
-def _is_in_names(character: str) -> bool:
-    return character in _JOINERS or unicodedata.category(character) not in _NOT_IN_NAMES
 
 
 def parse_options(fields: Mapping[str, str], presets: Presets, owner: UserId) -> Options:

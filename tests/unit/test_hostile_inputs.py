@@ -20,10 +20,11 @@ from functions.auth.accounts import Accounts, WrongCredentials, normalize_userna
 from functions.auth.links import Links
 from functions.auth.throttle import Standing
 from functions.email_address import MAX_LENGTH, BadAddress, parse
+from functions.file_names import base_name
 from functions.http_endpoint import JSON_LIMIT
 from functions.options import Options
 from functions.state.schema import UserId
-from functions.upload.multipart import base_name, read
+from functions.upload.multipart import read
 from tests.support.calls import LINK_KEY, Call, basic, bearer, functions
 from tests.unit.auth.test_tokens import encoded
 

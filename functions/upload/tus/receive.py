@@ -11,19 +11,19 @@ from werkzeug import exceptions
 from events.errors import Mp3burstError
 from events.schema import VideoUploaded
 from functions.auth.tokens import Identity
+from functions.file_checks import StreamChecks
 from functions.http_endpoint import RequestTooSlow
 from functions.media import Appender, BlobNotFound, Description
 from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
 from functions.options import Options
+from functions.sniff import HEAD_SIZE, UnsupportedMediaType
 from functions.state.blobs import BlobExpired
 from functions.state.jobs import NewJob
 from functions.state.outbox import REQUEST_BUDGET
 from functions.state.quota import Reservation
 from functions.upload.callback import CALLBACK
 from functions.upload.dependencies import Dependencies
-from functions.upload.limits import StreamChecks
 from functions.upload.multipart import ClientDisconnected
-from functions.upload.sniff import HEAD_SIZE, UnsupportedMediaType
 from functions.upload.tus.headers import Checksum, parse_metadata
 from functions.upload.tus.uploads import Claim, Upload, UploadGone
 

@@ -9,12 +9,13 @@ from flask import Request, Response
 
 from events.errors import Mp3burstError
 from functions.auth.tokens import Identity
+from functions.file_checks import TooLarge
+from functions.file_names import base_name
 from functions.http_endpoint import BadRequest, Routes, Unprocessable, tell_limit
+from functions.sniff import UnsupportedMediaType
 from functions.upload.callback import take_callback
 from functions.upload.dependencies import Dependencies, authorize, dependencies
-from functions.upload.limits import TooLarge
-from functions.upload.multipart import base_name, parse_options
-from functions.upload.sniff import UnsupportedMediaType
+from functions.upload.multipart import parse_options
 from functions.upload.tus import api
 from functions.upload.tus.api import PART_TYPE, VERSION
 from functions.upload.tus.headers import (

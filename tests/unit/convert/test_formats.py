@@ -14,7 +14,7 @@ import pytest
 
 from functions.convert import pipeline
 from functions.options import Options
-from functions.upload.sniff import HEAD_SIZE, foreign_kind
+from functions.sniff import HEAD_SIZE, foreign_kind
 from tests.support import clips, formats
 from tests.support.paths import ROOT
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from functions.auth.accounts import Accounts
+from functions.file_checks import StreamChecks
 from functions.media import Description, DiskFull, MediaUnavailable, Space, new_blob_id
 from functions.media.directory import DirectoryStore
 from functions.media.space import FreeSpace
 from functions.state.database import Database
 from functions.state.quota import Reservation
 from functions.state.reserve import SIZE, Reserve
-from functions.upload.limits import StreamChecks
 from tests.e2e.client import wave_bytes
 from tests.support.databases import sqlite
 from tests.support.disks import disk, fill

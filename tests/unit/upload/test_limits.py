@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from functions.auth.tokens import Identity
+from functions.file_checks import StreamChecks, TooLarge
 from functions.http_endpoint import Unprocessable
 from functions.media import new_blob_id
+from functions.sniff import HEAD_SIZE, UnsupportedMediaType
 from functions.state.blobs import Grant
 from functions.state.quota import RESERVATION_STEP, Quota, Reservation
 from functions.state.schema import UserId
-from functions.upload.limits import StreamChecks, TooLarge
-from functions.upload.sniff import HEAD_SIZE, UnsupportedMediaType
 from tests.e2e.client import wave_bytes
 
 ADMIN = Identity(UserId("a" * 32), "ada", "admin", {})

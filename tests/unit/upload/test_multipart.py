@@ -12,8 +12,8 @@ from werkzeug.test import EnvironBuilder
 
 from events.errors import Mp3burstError
 from functions.http_endpoint import BadRequest, Unprocessable
+from functions.sniff import UnsupportedMediaType
 from functions.upload.multipart import ClientDisconnected, Form, read
-from functions.upload.sniff import UnsupportedMediaType
 from functions.upload.tus.headers import parse_metadata
 
 BOUNDARY = "frontier"

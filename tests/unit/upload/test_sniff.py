@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from functions.upload.sniff import HEAD_SIZE, UnsupportedMediaType, foreign_kind, require_media
+from functions.sniff import HEAD_SIZE, UnsupportedMediaType, foreign_kind, require_media
 
 ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 MEDIA = {

@@ -1,12 +1,16 @@
-"""Enforces what an upload may be: its size, its owner's quota (``functions.state.quota``), and its file type."""
+"""Enforces what a file that arrives may be: its size, its owner's quota (``functions.state.quota``), its file type."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from events.errors import Mp3burstError
 from functions.http_endpoint import Unprocessable
 from functions.media.space import FreeSpace
+from functions.sniff import HEAD_SIZE, require_media
 from functions.state.quota import Reservation
-from functions.upload.sniff import HEAD_SIZE, require_media
+
+#: Bytes of a file, unless MAX_UPLOAD_BYTES says otherwise.
+MAX_BYTES: Final = 8 << 30
 
 
 class TooLarge(Mp3burstError):
