@@ -4,14 +4,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import msgspec
 
 from functions.hook.slow import SlowReceivers
 from functions.outgoing.addresses import AddressRefused, HostUnknown
-from functions.outgoing.client import NoReply, Reply, call
+from functions.outgoing.client import NoReply, Reply, call, retry_after
 from functions.outgoing.handshake import Handshake, HandshakeRefused
 from functions.outgoing.signatures import Signer
 from functions.state.jobs import Job
@@ -146,15 +145,3 @@ def _data(job: Job) -> dict[str, object]:
         "error": job.error,
         "warning": job.warning,
     }
-
-
-def retry_after(text: str | None) -> float:
-    """Returns the seconds that a Retry-After header names (RFC 9110, 10.2.3); 0 if it names none."""
-    if text is None:
-        return 0
-    try:
-        if text.strip().isdecimal():
-            return float(text.strip()[:9])
-        return max((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds(), 0)
-    except (ValueError, TypeError, OverflowError):
-        return 0

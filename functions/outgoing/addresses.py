@@ -1,4 +1,4 @@
-"""Which addresses a webhook may have: users choose them, and they must not reach anything but the public internet.
+"""Which addresses of users are called or fetched: they must not reach anything but the public internet.
 
 A name is resolved once, right before the connection is made to one of the addresses that were found
 (``functions.outgoing.client``), so that nobody can change what it stands for in between.
@@ -35,18 +35,25 @@ _SPECIAL_IPV6: Final = tuple(
     for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
 _MAX_LENGTH: Final = 2000  # characters
+#: Characters of an address to fetch: object stores and CDNs sign theirs, with tokens of a thousand characters and more.
+_MAX_FETCHED_LENGTH: Final = 8000
 _PRINTABLE: Final = re.compile(r"[!-~]+", re.ASCII)
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.ASCII)
 #: The last label of what inet_aton(3) and so getaddrinfo(3) take for an IPv4 address: 127.1, 0x7f000001, 2130706433.
 _NUMBER: Final = re.compile(r"(.*\.)?(0x[0-9a-f]*|[0-9]+)", re.ASCII)
 _PORTS: Final = "443,8443"
+_FETCHED_PORTS: Final = frozenset({80, 443})
 #: The lengths that a prefix of NAT64 may have (RFC 6052, 2.2). Bits 64 to 71 are not part of the IPv4 address.
 _NAT64_LENGTHS: Final = (32, 40, 48, 56, 64, 96)
 _BAD_NAT64: Final = "WEBHOOK_NAT64 must be IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits, such as 64:ff9b::/96."
 
 
 class AddressRefused(Mp3burstError):
-    """The address is not valid, or not on the public internet."""
+    """The address is not valid, or not on the public internet.
+
+    Attributes:
+        what: the rest of a sentence that begins with the address.
+    """
 
     status = 422
     security_event = "webhook.refused"
@@ -54,6 +61,7 @@ class AddressRefused(Mp3burstError):
     def __init__(self, what: str) -> None:
         """Refuses an address; ``what`` is the rest of a sentence that begins with "The webhook's address"."""
         super().__init__(f"The webhook's address {what}.")
+        self.what = what
         self.fields = {"url": what}
 
 
@@ -69,7 +77,7 @@ class HostUnknown(Mp3burstError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a webhook is called.
+    """Where a webhook is called, or a file is fetched.
 
     Attributes:
         is_secure: whether by HTTPS.
@@ -95,14 +103,36 @@ class Policy:
     """What the operator allows.
 
     Attributes:
-        networks: that webhooks may reach although they are not public, also by HTTP and on any port.
+        networks: that may be reached although they are not public, also by HTTP and on any port.
         ports: of public addresses.
         nat64: prefixes with which the network of the installation translates IPv4 addresses (RFC 6052).
+        is_http_allowed: whether public addresses may be reached by HTTP without TLS.
+        max_length: characters of an address.
     """
 
     networks: tuple[Network, ...] = ()
     ports: frozenset[int] = frozenset({443, 8443})
     nat64: tuple[ipaddress.IPv6Network, ...] = ()
+    is_http_allowed: bool = False
+    max_length: int = _MAX_LENGTH
+
+    @classmethod
+    def for_fetching(cls, environ: Mapping[str, str]) -> Self:
+        """Returns what files may be fetched from: the ports of HTTP and HTTPS.
+
+        Args:
+            environ: ``FETCH_NETWORKS``, which webhooks need not be able to reach, and ``WEBHOOK_NAT64``.
+
+        Raises:
+            BadSetting: one of them is invalid.
+        """
+        return cls(
+            networks=_networks(environ, "FETCH_NETWORKS"),
+            ports=_FETCHED_PORTS,
+            nat64=_nat64(environ),
+            is_http_allowed=True,
+            max_length=_MAX_FETCHED_LENGTH,
+        )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -111,20 +141,10 @@ class Policy:
         Raises:
             BadSetting: one of them is invalid.
         """
-        try:
-            networks = tuple(ipaddress.ip_network(text) for text in _listed(environ, "WEBHOOK_NETWORKS", ""))
-        except ValueError as error:
-            raise BadSetting("WEBHOOK_NETWORKS must be networks such as 10.1.0.0/16, separated by commas.") from error
         ports = [int(text) if text.isdecimal() else 0 for text in _listed(environ, "WEBHOOK_PORTS", _PORTS)]
         if not all(0 < port < 1 << 16 for port in ports):
             raise BadSetting("WEBHOOK_PORTS must be port numbers, separated by commas.")
-        try:
-            nat64 = tuple(ipaddress.IPv6Network(text) for text in _listed(environ, "WEBHOOK_NAT64", ""))
-        except ValueError as error:
-            raise BadSetting(_BAD_NAT64) from error
-        if not all(prefix.prefixlen in _NAT64_LENGTHS for prefix in nat64):
-            raise BadSetting(_BAD_NAT64)
-        return cls(networks, frozenset(ports), nat64)
+        return cls(_networks(environ, "WEBHOOK_NETWORKS"), frozenset(ports), _nat64(environ))
 
     def parse(self, url: str) -> Target:
         """Checks all of an address that can be checked without asking a name server.
@@ -132,15 +152,15 @@ class Policy:
         Raises:
             AddressRefused: it is not valid, or not allowed.
         """
-        if len(url) > _MAX_LENGTH or not _PRINTABLE.fullmatch(url) or "\\" in url:
-            raise AddressRefused(f"must have at most {_MAX_LENGTH} characters, of ASCII and without spaces")
+        if len(url) > self.max_length or not _PRINTABLE.fullmatch(url) or "\\" in url:
+            raise AddressRefused(f"must have at most {self.max_length} characters, of ASCII and without spaces")
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
             raise AddressRefused("is not a valid URL") from error
         if parts.scheme not in ("https", "http") or not parts.hostname:
-            raise AddressRefused("must begin with https://")
+            raise AddressRefused(self._beginning)
         if "@" in parts.netloc or parts.fragment:
             raise AddressRefused("must not have a user, a password or a fragment")
         is_secure = parts.scheme == "https"
@@ -181,11 +201,15 @@ class Policy:
             raise AddressRefused("is not on the public internet: use one that is")
 
     def _check_public(self, target: Target) -> None:
-        if not target.is_secure:
-            raise AddressRefused("must begin with https://")
+        if not target.is_secure and not self.is_http_allowed:
+            raise AddressRefused(self._beginning)
         if target.port not in self.ports:
             allowed = " or ".join(map(str, sorted(self.ports)))
             raise AddressRefused(f"must have the port {allowed}")
+
+    @property
+    def _beginning(self) -> str:
+        return "must begin with https:// or http://" if self.is_http_allowed else "must begin with https://"
 
     def _translated(self, text: str) -> str:
         """Returns the IPv4 address that NAT64 makes of an IPv6 address; any other address as it is."""
@@ -236,6 +260,23 @@ def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(text)
     except ValueError:
         return None
+
+
+def _networks(environ: Mapping[str, str], name: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(text) for text in _listed(environ, name, ""))
+    except ValueError as error:
+        raise BadSetting(f"{name} must be networks such as 10.1.0.0/16, separated by commas.") from error
+
+
+def _nat64(environ: Mapping[str, str]) -> tuple[ipaddress.IPv6Network, ...]:
+    try:
+        prefixes = tuple(ipaddress.IPv6Network(text) for text in _listed(environ, "WEBHOOK_NAT64", ""))
+    except ValueError as error:
+        raise BadSetting(_BAD_NAT64) from error
+    if not all(prefix.prefixlen in _NAT64_LENGTHS for prefix in prefixes):
+        raise BadSetting(_BAD_NAT64)
+    return prefixes
 
 
 def _listed(environ: Mapping[str, str], name: str, default: str) -> list[Any]:

@@ -1,4 +1,7 @@
-"""Calls webhooks: one request to an address that was resolved once, with a limit for everything the other side does."""
+"""Calls addresses of users: one request to an address that was resolved once, with a limit for all the other side does.
+
+``call`` reads the head of a response and no more, as webhooks need it; ``opened`` also yields the body, bit by bit.
+"""
 
 import contextlib
 import http.client
@@ -8,6 +11,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from events.errors import Mp3burstError
@@ -21,7 +26,15 @@ _USER_AGENT: Final = "mp3burst"
 
 
 class NoReply(Mp3burstError):
-    """The receiver cannot be reached, or has not answered in time or not by HTTP. The message is for the owner."""
+    """The other side cannot be reached, or has not answered in time or not by HTTP. The message is for the user."""
+
+
+class TimedOut(NoReply):
+    """The other side has not answered in time."""
+
+
+class TlsFailure(NoReply):
+    """There is no secure connection: the certificate is not valid, or the other side speaks no TLS that is secure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +48,30 @@ class Reply:
 
     status: int
     headers: http.client.HTTPMessage
+
+
+class Response:
+    """A response whose body is read bit by bit.
+
+    Attributes:
+        status: its status.
+        headers: its header fields.
+    """
+
+    def __init__(self, response: http.client.HTTPResponse, limits: "_Limits") -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self._response = response
+        self._limits = limits
+
+    def read(self, size: int) -> bytes:
+        """Returns what has arrived, at most ``size`` bytes; none at the end, or if the connection ended early.
+
+        Raises:
+            NoReply: the connection was lost, or nothing has arrived in time.
+        """
+        with _translated(self._limits):
+            return self._response.read1(size)
 
 
 def call(
@@ -61,29 +98,106 @@ def call(
         NoReply: there was no response.
     """
     addresses = policy.resolve(target)
-    deadline = time.monotonic() + seconds
-    try:
-        with _connected(target, addresses[:_MAX_ADDRESSES], deadline) as connected:
-            connection = http.client.HTTPConnection(target.host, target.port)
-            connection.sock = connected
-            fields = {"Host": target.authority, "User-Agent": _USER_AGENT, "Connection": "close", **headers}
-            connection.request(method, target.path, body, fields)
-            response = connection.getresponse()
-            if time.monotonic() >= deadline:  # it was cut off within its head
-                raise TimeoutError
-            return Reply(response.status, response.headers)
-    except ssl.SSLCertVerificationError as error:
-        raise NoReply(f"The receiver's certificate is not valid: {error.verify_message}.") from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        if time.monotonic() >= deadline:
-            raise NoReply(f"The receiver did not answer within {seconds:g} seconds.") from error
-        raise NoReply(f"The receiver could not be reached ({type(error).__name__}).") from error
+    limits = _Limits("receiver", seconds)
+    with (
+        _translated(limits),
+        _connected(target, addresses, limits) as connected,
+        _begin(connected, method, target, headers, body) as response,
+    ):
+        limits.check()  # it may have been cut off within its head
+        return Reply(response.status, response.headers)
 
 
 @contextlib.contextmanager
-def _connected(target: Target, addresses: list[str], deadline: float) -> Iterator[socket.socket]:
+def opened(
+    target: Target, policy: Policy, headers: Mapping[str, str], seconds: float, idle: float
+) -> Iterator[Response]:
+    """Gets a file: yields the response once its head is there. Redirects are not followed.
+
+    Args:
+        target: where the file is.
+        policy: which of its host's addresses are allowed.
+        headers: header fields; Host, User-Agent and Connection are added.
+        seconds: for all of it.
+        idle: seconds within which the connection must be made, and within which further bytes must arrive.
+
+    Raises:
+        AddressRefused, HostUnknown, NoReply: as in ``call``.
+    """
+    addresses = policy.resolve(target)
+    limits = _Limits("server", seconds, idle)
+    with contextlib.ExitStack() as stack:
+        with _translated(limits):
+            connected = stack.enter_context(_connected(target, addresses, limits))
+            response = stack.enter_context(_begin(connected, "GET", target, headers, None))
+            limits.check()
+        yield Response(response, limits)
+
+
+def retry_after(text: str | None) -> float:
+    """Returns the seconds that a Retry-After header names (RFC 9110, 10.2.3); 0 if it names none."""
+    if text is None:
+        return 0
+    try:
+        if text.strip().isdecimal():
+            return float(text.strip()[:9])
+        return max((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds(), 0)
+    except (ValueError, TypeError, OverflowError):
+        return 0
+
+
+class _Limits:
+    """The time that an exchange may take, from now on."""
+
+    def __init__(self, whose: str, seconds: float, idle: float | None = None) -> None:
+        """Sets the limits.
+
+        Args:
+            whose: what the other side is called in messages.
+            seconds: for all of it.
+            idle: seconds within which the connection must be made, and within which further bytes must arrive.
+        """
+        self.whose = whose
+        self.seconds = seconds
+        self.idle = idle
+        self.deadline = time.monotonic() + seconds
+        self.connect_by = self.deadline if idle is None else min(self.deadline, time.monotonic() + idle)
+
+    def check(self) -> None:
+        """Raises TimeoutError if the time is over."""
+        if time.monotonic() >= self.deadline:
+            raise TimeoutError
+
+
+@contextlib.contextmanager
+def _translated(limits: _Limits) -> Iterator[None]:
+    """Turns the errors of an exchange into those of this module."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise TlsFailure(f"The {limits.whose}'s certificate is not valid: {error.verify_message}.") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if time.monotonic() >= limits.deadline:
+            raise TimedOut(f"The {limits.whose} did not answer within {limits.seconds:g} seconds.") from error
+        if isinstance(error, TimeoutError) and limits.idle is not None:
+            raise TimedOut(f"The {limits.whose} has sent nothing for {limits.idle:g} seconds.") from error
+        raise NoReply(f"The {limits.whose} could not be reached ({type(error).__name__}).") from error
+
+
+def _begin(
+    connected: socket.socket, method: str, target: Target, headers: Mapping[str, str], body: bytes | None
+) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection(target.host, target.port)
+    connection.sock = connected
+    fields = {"Host": target.authority, "User-Agent": _USER_AGENT, "Connection": "close", **headers}
+    connection.request(method, target.path, body, fields)
+    return connection.getresponse()
+
+
+@contextlib.contextmanager
+def _connected(target: Target, addresses: list[str], limits: _Limits) -> Iterator[socket.socket]:
     """Yields a connection to the first address that takes one, which is shut down at the deadline."""
-    plain = _connect(addresses, target.port, deadline)
+    plain = _connect(addresses[:_MAX_ADDRESSES], target.port, limits)
     with contextlib.ExitStack() as stack:
         stack.callback(plain.close)
         connected = plain
@@ -93,26 +207,36 @@ def _connected(target: Target, addresses: list[str], deadline: float) -> Iterato
             )
             stack.callback(connected.close)
         # A timeout of the socket starts anew with every byte that arrives.
-        seconds = max(deadline - time.monotonic(), 0)
+        seconds = max(limits.deadline - time.monotonic(), 0)
         timer = threading.Timer(seconds, _shut_down, (connected,))
         timer.daemon = True
         timer.start()
         stack.callback(timer.cancel)
         if isinstance(connected, ssl.SSLSocket):
-            connected.do_handshake()
+            _shake_hands(connected, limits)
         yield connected
 
 
-def _connect(addresses: list[str], port: int, deadline: float) -> socket.socket:
+def _shake_hands(connected: ssl.SSLSocket, limits: _Limits) -> None:
+    try:
+        connected.do_handshake()
+    except (ssl.SSLCertVerificationError, ssl.SSLEOFError, ssl.SSLSyscallError):
+        raise
+    except ssl.SSLError as error:
+        reason = (error.reason or "unknown").lower().replace("_", " ")
+        raise TlsFailure(f"There is no secure connection to the {limits.whose} ({reason}).") from error
+
+
+def _connect(addresses: list[str], port: int, limits: _Limits) -> socket.socket:
     for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-        seconds = (deadline - time.monotonic()) / left
+        seconds = (limits.connect_by - time.monotonic()) / left
         try:
             connected = socket.create_connection((address, port), timeout=max(seconds, 0.001))
         except OSError:
             if left == 1:
                 raise
             continue
-        connected.settimeout(None)
+        connected.settimeout(limits.idle)
         return connected
     raise OSError("there is no address")
 

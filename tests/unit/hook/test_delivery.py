@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import select, update
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from functions.hook.delivery import Courier, deliver, retry_after
+from functions.hook.delivery import Courier, deliver
 from functions.hook.slow import LIMITED, SLOW, SlowReceivers
 from functions.outgoing.addresses import AddressRefused, Policy
+from functions.outgoing.client import retry_after
 from functions.outgoing.handshake import Handshake, HandshakeRefused
 from functions.outgoing.signatures import Signer
 from functions.settings import BadSetting
