@@ -126,6 +126,13 @@ class VideoUploaded(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class FetchDue(JobEvent):
+    """The job's video waits to be fetched from its address."""
+
+    type = PREFIX + "fetch.due"
+
+
+@dataclass(frozen=True, slots=True)
 class PieceCut(JobEvent):
     """Piece ``n`` (from 0) of the job's audio waits to be encoded."""
 
@@ -236,6 +243,7 @@ EVENTS: dict[str, type[Event]] = {
     event.type: event
     for event in (
         VideoUploaded,
+        FetchDue,
         PieceCut,
         PiecesEncoded,
         Mp3Ready,

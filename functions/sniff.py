@@ -85,6 +85,14 @@ class UnsupportedMediaType(Mp3burstError):
     status = 415
 
 
+class NotMedia(UnsupportedMediaType):
+    """The file is certainly neither audio nor video; ``kind`` is what it is, with its article."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"This is {kind}: choose an audio or video file.")
+        self.kind = kind
+
+
 def foreign_kind(head: bytes) -> str | None:
     """Returns what a file is, with its article, if it is certainly neither audio nor video; None if it may be.
 
@@ -95,13 +103,13 @@ def foreign_kind(head: bytes) -> str | None:
 
 
 def require_media(head: bytes) -> None:
-    """Raises UnsupportedMediaType if the file is certainly neither audio nor video.
+    """Raises NotMedia if the file is certainly neither audio nor video.
 
     Args:
         head: as for ``foreign_kind``.
     """
     if kind := foreign_kind(head):
-        raise UnsupportedMediaType(f"This is {kind}: choose an audio or video file.")
+        raise NotMedia(kind)
 
 
 def _by_signature(head: bytes) -> str | None:

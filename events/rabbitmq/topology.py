@@ -10,6 +10,7 @@ from events.schema import (
     ConversionFailed,
     DeliveryDue,
     Event,
+    FetchDue,
     Mp3Ready,
     PasswordForgotten,
     PieceCut,
@@ -30,6 +31,7 @@ _QUEUES: tuple[tuple[str, str, tuple[type[Event], ...]], ...] = (
     ("PIECES_QUEUE", "pieces", (PiecesEncoded,)),
     ("MP3_QUEUE", "mp3", (Mp3Ready, ConversionFailed, AddressUnconfirmed, PasswordForgotten)),
     ("HOOK_QUEUE", "hook", (DeliveryDue,)),
+    ("FETCH_QUEUE", "fetch", (FetchDue,)),
 )
 
 
@@ -71,7 +73,7 @@ class Topology:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Topology":
-        """Reads ``VIDEO_QUEUE``, ``PIECE_QUEUE``, ``PIECES_QUEUE``, ``MP3_QUEUE`` and ``HOOK_QUEUE``.
+        """Reads ``VIDEO_QUEUE``, ``PIECE_QUEUE``, ``PIECES_QUEUE``, ``MP3_QUEUE``, ``HOOK_QUEUE`` and ``FETCH_QUEUE``.
 
         Raises:
             BadQueues: two of them have the same name.

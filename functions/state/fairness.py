@@ -65,6 +65,7 @@ _JOBS: Final = jobs.outerjoin(blobs, blobs.c.id == jobs.c.video)
 _JOBS_ORDER: Final = (blobs.c.size, jobs.c.created_at, jobs.c.id)
 CONVERTING: Final = Stage(jobs, ("uploaded", "converting"), _JOBS, _JOBS_ORDER)
 JOINING: Final = Stage(jobs, ("joining",), _JOBS, _JOBS_ORDER)
+FETCHING: Final = Stage(jobs, ("fetching",), _JOBS, _JOBS_ORDER)
 #: The state of a piece that is encoded from the stored track, and of one that is encoded from the video itself. Workers
 #: of the version before leave the latter to their successors.
 CUT: Final = "cut"
@@ -75,7 +76,7 @@ ENCODING: Final = Stage(
     pieces.join(jobs, jobs.c.id == pieces.c.job),
     (jobs.c.total, pieces.c.created_at, pieces.c.job, pieces.c.n),
 )
-STAGES: Final = (CONVERTING, ENCODING, JOINING)
+STAGES: Final = (FETCHING, CONVERTING, ENCODING, JOINING)
 
 
 class Turns:

@@ -104,7 +104,8 @@ class Record:
     Attributes:
         size: bytes of the video.
         mp3_size: bytes of the MP3.
-        started_at: when the job was claimed first.
+        fetched_at: when the video had been fetched; None if it was uploaded.
+        started_at: when a converter claimed the job first.
         stage_at: since when it is in its stage: claimed last, split, or all its pieces encoded.
         read_at: when the video had been read.
         encoded_at: when all pieces were encoded, if the job was split.
@@ -114,6 +115,7 @@ class Record:
 
     size: int | None = None
     mp3_size: int | None = None
+    fetched_at: int | None = None
     started_at: int | None = None
     stage_at: int | None = None
     read_at: int | None = None
@@ -131,7 +133,7 @@ class Job:
         owner: the user who uploaded the video.
         filename: the video's name.
         options: of the conversion.
-        state: uploaded, converting, encoding, joining, done or failed.
+        state: fetching, uploaded, converting, encoding, joining, done or failed.
         video: the blob of the video.
         mp3: the blob of the MP3, once it is done.
         tag: the blob of the ID3 tag that has replaced the one in the MP3's blob; None if none has.
@@ -144,6 +146,7 @@ class Job:
         total: steps or pieces in all.
         done: steps or pieces that are done.
         error: the message for the user, if it failed.
+        error_code: what went wrong, for programs; None unless its video could not be fetched.
         warning: the message for the user, if something is missing from the MP3.
         duration: seconds of the MP3.
         created_at: milliseconds since 1970.
@@ -184,6 +187,7 @@ class Job:
     is_deferred: bool = False
     is_leased: bool = False
     record: Record = field(default_factory=Record)
+    error_code: str | None = None
     seen_at: int | None = field(default=None, compare=False)
 
     @property
@@ -224,11 +228,11 @@ _PLAIN_FIELDS: Final = tuple(
     Job.__dataclass_fields__.keys() - {"options", "is_deferred", "is_leased", "record", "seen_at"}
 )
 _RECORD_FIELDS: Final = tuple(Record.__dataclass_fields__)
-#: A job as users see it: with the time, and without the plan, which may be long.
+#: A job as users see it: with the time, and without the plan and the address of the video, which may be long.
 _SEEN: Final[tuple[Any, ...]] = (
     now().label("seen_at"),
     null().label("plan"),
-    *(column for column in jobs.c if column.name not in ("plan", "key")),
+    *(column for column in jobs.c if column.name not in ("plan", "key", "fetch")),
 )
 
 
@@ -306,22 +310,10 @@ class Jobs:
         Raises:
             BlobExpired: the video was swept in the meantime.
         """
-        row = insert(jobs).values(
-            id=job.id,
-            owner=job.owner,
-            key=job.key,
-            filename=job.filename[:255],
-            options=job.options.to_json(),
-            state="uploaded",
-            video=job.video,
-            size=job.size,
-            callback=job.callback,
-            created_at=now(),
-            due_at=now(),
-        )
+        row = new_row(job)
 
         def add(connection: Connection) -> None:
-            connection.execute(row)
+            connection.execute(insert(jobs).values(row))
             if not blob_records.retain(connection, job.video, job.size):
                 raise BlobExpired("Storing the file took too long: send it again.")
 
@@ -509,6 +501,23 @@ class Jobs:
     def _one(self, where: ColumnElement[bool]) -> Job | None:
         row = self._database.read(lambda connection: connection.execute(select(*_SEEN).where(where)).one_or_none())
         return None if row is None else Job.from_row(row)
+
+
+def new_row(job: NewJob) -> dict[str, object]:
+    """Returns the columns of a new job."""
+    return {
+        "id": job.id,
+        "owner": job.owner,
+        "key": job.key,
+        "filename": job.filename[:255],
+        "options": job.options.to_json(),
+        "state": "uploaded",
+        "video": job.video,
+        "size": job.size,
+        "callback": job.callback,
+        "created_at": now(),
+        "due_at": now(),
+    }
 
 
 def _count_pods(connection: Connection, job: JobId, last: str) -> int:

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, update
 
 from events.errors import NotPublished
 from events.publish import Publish
-from events.schema import DeliveryDue, Event, PieceCut, PiecesEncoded, VideoUploaded
+from events.schema import DeliveryDue, Event, FetchDue, PieceCut, PiecesEncoded, VideoUploaded
 from functions.state.database import Database, DatabaseUnavailable
 from functions.state.mails import MailRow
 from functions.state.schema import deliveries, jobs, mails, now, pieces
@@ -116,6 +116,8 @@ def row_of(event: Event) -> tuple[Table, ColumnElement[bool]]:
     match event:
         case VideoUploaded():
             return jobs, and_(jobs.c.id == event.job, jobs.c.state.in_(("uploaded", "converting")))
+        case FetchDue():
+            return jobs, and_(jobs.c.id == event.job, jobs.c.state == "fetching")
         case PiecesEncoded():
             return jobs, and_(jobs.c.id == event.job, jobs.c.state == "joining")
         case PieceCut():
@@ -134,4 +136,5 @@ def event_of(table: Table, row: Row[Any]) -> Event:
         return DeliveryDue(row.id)
     if table is pieces:
         return PieceCut(row.job, row.n)
-    return PiecesEncoded(row.id) if row.state == "joining" else VideoUploaded(row.id)
+    event = {"fetching": FetchDue, "joining": PiecesEncoded}.get(row.state, VideoUploaded)
+    return event(row.id)

@@ -8,7 +8,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Table, and_, delete, s
 from events.schema import ConversionFailed, Event, PasswordForgotten
 from functions.state.database import Database
 from functions.state.deleted_users import DeletedUsers
-from functions.state.fairness import STAGES, Turns
+from functions.state.fairness import FETCHING, STAGES, Turns
 from functions.state.jobs import FINISHED, delete_jobs, end_job
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, is_free
 from functions.state.mails import MAX_AGE
@@ -82,7 +82,8 @@ class Overdue:
         """Fails the jobs whose attempts, or those of one of their pieces, are exhausted; returns the events to emit."""
 
         def fail(connection: Connection) -> list[Event]:
-            mine = select(jobs.c.id).where(_is_exhausted(jobs))
+            # Which attempts at a fetch count, its source says: whoever claims it fails it.
+            mine = select(jobs.c.id).where(_is_exhausted(jobs), jobs.c.state.not_in(FETCHING.states))
             of_piece = select(pieces.c.job).where(_is_exhausted(pieces))
             unfinished = and_(is_free(jobs), jobs.c.state.not_in(FINISHED))
             # One that has just fallen back is converted anew, without the piece.

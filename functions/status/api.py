@@ -71,7 +71,8 @@ class Pieces(Struct, frozen=True):
 class Receipt(Struct, frozen=True, kw_only=True):
     """What a conversion took. What is not known, or does not apply, is null."""
 
-    queue: Annotated[float | None, Meta(description="Seconds from the upload until a worker took the job.")]
+    fetch: Annotated[float | None, Meta(description="Seconds until the video had been fetched, if it was.")]
+    queue: Annotated[float | None, Meta(description="Seconds from the end of the upload until a worker took the job.")]
     read: Annotated[float | None, Meta(description="Seconds until the sound of the video had been read.")]
     encode: Annotated[float | None, Meta(description="Seconds until it was encoded.")]
     join: Annotated[float | None, Meta(description="Seconds until its pieces were joined, if it was split.")]
@@ -87,12 +88,17 @@ class ListedJob(Struct, frozen=True, kw_only=True):
     job: Annotated[Id, Meta(description="The id of the job.")]
     fid: Annotated[Id, Meta(description="The id of the video.")]
     filename: Annotated[str, Meta(description="The name of the video.")]
-    status: Literal["uploaded", "converting", "done", "failed"]
+    status: Literal["fetching", "uploaded", "converting", "done", "failed"]
     stage: Annotated[
-        Literal["waiting", "reading", "encoding", "joining", "done", "failed"],
-        Meta(description="What is being done: `waiting` for a worker, `reading` the video, and so on."),
+        Literal["waiting", "fetching", "reading", "encoding", "joining", "done", "failed"],
+        Meta(
+            description="What is being done: `waiting` for a worker, `fetching` the video from its address, "
+            "`reading` it, and so on."
+        ),
     ]
-    progress: Annotated[float, Meta(ge=0, le=1, description="The part of the conversion that is done.")]
+    progress: Annotated[
+        float, Meta(ge=0, le=1, description="The part of the conversion that is done, or of the video that is fetched.")
+    ]
     pieces: Annotated[Pieces | None, Meta(description="The pieces of a long job, which are encoded at once.")]
     eta: Annotated[
         Annotated[int, Meta(ge=0)] | None,
@@ -108,6 +114,9 @@ class ListedJob(Struct, frozen=True, kw_only=True):
         ),
     ]
     error: Annotated[str | None, Meta(description="Why the job failed and what to do: one sentence.")]
+    error_code: Annotated[
+        str | None, Meta(description="The same for programs, if the video could not be fetched; null otherwise.")
+    ]
     warning: Annotated[str | None, Meta(description="What is missing from the MP3.")]
     receipt: Annotated[Receipt | None, Meta(description="What the conversion took, once the job is done.")]
     created: Timestamp

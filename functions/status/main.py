@@ -152,6 +152,7 @@ def _shown(job: Job) -> dict[str, Any]:
         "duration": job.duration,
         "options": _options(job.options),
         "error": job.error,
+        "error_code": job.error_code,
         "warning": job.warning,
         "receipt": stages.receipt(job),
         "created": iso_time(job.created_at),

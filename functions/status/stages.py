@@ -7,7 +7,7 @@ from functions.progress import READ_SHARE, seconds_left
 from functions.state.jobs import STEPS, Job
 from functions.status.api import Pieces, Receipt
 
-Stage = Literal["waiting", "reading", "encoding", "joining", "done", "failed"]
+Stage = Literal["waiting", "fetching", "reading", "encoding", "joining", "done", "failed"]
 
 
 def fraction(job: Job) -> float:
@@ -20,6 +20,8 @@ def stage(job: Job) -> Stage:
     match job.state:
         case "done" | "failed" | "encoding" | "joining":
             return job.state
+        case "fetching" if job.is_leased and not job.is_deferred:
+            return "fetching"
         case "converting" if job.is_leased and not job.is_deferred:
             return "reading" if fraction(job) < READ_SHARE else "encoding"
         case _:
@@ -48,7 +50,8 @@ def receipt(job: Job) -> Receipt | None:
     if job.state != "done" or record.started_at is None:
         return None
     return Receipt(
-        queue=_seconds(job.created_at, record.started_at),
+        fetch=_seconds(job.created_at, record.fetched_at),
+        queue=_seconds(record.fetched_at or job.created_at, record.started_at),
         read=_seconds(record.started_at, record.read_at),
         encode=_seconds(record.read_at, record.encoded_at or job.finished_at),
         join=_seconds(record.encoded_at, job.finished_at),

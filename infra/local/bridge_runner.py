@@ -21,7 +21,7 @@ from infra.local.manifests import Trigger
 from infra.local.problems import problem
 
 #: The variables that a function needs to publish and the bridge needs to consume.
-VARIABLES = ("AMQP_URL", "VIDEO_QUEUE", "PIECE_QUEUE", "PIECES_QUEUE", "MP3_QUEUE", "HOOK_QUEUE")
+VARIABLES = ("AMQP_URL", "VIDEO_QUEUE", "PIECE_QUEUE", "PIECES_QUEUE", "MP3_QUEUE", "HOOK_QUEUE", "FETCH_QUEUE")
 _BRIDGE_VARIABLES = ("BRIDGE_TRIES", "BRIDGE_DELAY", "BRIDGE_GRACE")
 #: Seconds for one response: RabbitMQ closes a channel after 1800 without an acknowledgement.
 _TIMEOUT = 1500

@@ -138,6 +138,14 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         **_END_JOB,
         "blobs": _WRITE_BLOBS,
     },
+    "fetch": {
+        "users": _LOCK_USER,
+        "jobs": "SELECT, UPDATE (attempts, deferred_at, done, due_at, error, error_code, fetch, fetched_at, filename, "
+        "finished_at, lease, lease_until, size, stage_at, state, total)",
+        "pieces": "SELECT (job), DELETE",
+        **_END_JOB,
+        "blobs": "SELECT, UPDATE (expires_at, size)",
+    },
     "notify": {
         "users": "SELECT (id, email, name, confirmed_at, token_version, unsubscribed_at)",
         "jobs": "SELECT",
