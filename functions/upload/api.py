@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, field
 
-from functions.operation import LIMITS, Answer, Body, Id, Operation
+from functions.operation import JSON, LIMITS, Answer, Body, Id, Operation
 from functions.options import BITRATES, MAX_FADE, MAX_SECONDS, MAX_TRACK, MAX_VBR, MAX_VOLUME
 
 _TIME: Final[dict[str, Any]] = {"examples": ["83.5", "1:23.5", "1:02:03"]}
@@ -98,6 +98,22 @@ class UploadForm(UploadFields, frozen=True, kw_only=True):
     ] = None
 
 
+class UploadAddress(UploadFields, frozen=True, kw_only=True):
+    """An upload by an address: the options are texts, as in a form."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="The address of the video itself, not of a page that shows it: `https://` or `http://`.",
+            examples=["https://example.org/talk.mp4"],
+        ),
+    ]
+    filename: Annotated[
+        str | None,
+        Meta(description="The name of the file; by default the one that its server or its address says."),
+    ] = None
+
+
 class UploadHeaders(Struct, frozen=True):
     """The request headers of POST /upload."""
 
@@ -129,7 +145,7 @@ UPLOAD: Final = Operation(
     (
         Answer(
             202,
-            "The video is stored and waits to be converted.",
+            "The video is stored and waits to be converted, or it waits to be fetched from its address.",
             NewJob,
             headers={"Location": "`/jobs/JOB`.", **LIMITS},
         ),
@@ -137,10 +153,11 @@ UPLOAD: Final = Operation(
     scope="upload",
     query=UploadQuery,
     headers=UploadHeaders,
-    body=Body({"multipart/form-data": UploadForm, "video/*": bytes, "audio/*": bytes}),
+    body=Body({"multipart/form-data": UploadForm, "video/*": bytes, "audio/*": bytes, JSON: UploadAddress}),
     problems={
         **_REFUSED,
-        400: "The form is malformed, or the connection was lost.",
+        400: "The form or the JSON is malformed, or the connection was lost.",
+        403: "UPLOAD_ROLE restricts uploads to another role, or FETCH_URLS is not on and the upload names an address.",
         422: "A field is invalid, or there is no file; `errors` says what is wrong with each.",
     },
 )

@@ -17,10 +17,11 @@ from functions.media.connect import min_free
 from functions.media.space import FreeSpace
 from functions.outgoing.addresses import Policy
 from functions.presets import of_installation
-from functions.settings import number
+from functions.settings import number, switch
 from functions.shares import Shares
 from functions.state.blobs import Blobs
 from functions.state.database import shared
+from functions.state.fetches import Fetches
 from functions.state.jobs import Jobs
 from functions.state.outbox import Outbox
 from functions.state.presets import Presets
@@ -38,6 +39,8 @@ class Dependencies:
         space: what the media store has left.
         shares: how many uploads are received at once.
         callbacks: the addresses that may be told of the end of a job.
+        fetches: the jobs whose videos are fetched from an address.
+        sources: the addresses that videos may be fetched from; None if they may not.
     """
 
     media: Media
@@ -46,11 +49,13 @@ class Dependencies:
     uploads: Uploads
     outbox: Outbox
     presets: Presets
+    fetches: Fetches
     max_bytes: int = MAX_BYTES
     quota: Quota = field(default_factory=Quota)
     space: FreeSpace = field(default_factory=lambda: FreeSpace(lambda: None))
     shares: Shares = field(default_factory=lambda: Shares.from_environ({}))
     callbacks: Policy = field(default_factory=Policy)
+    sources: Policy | None = None
 
     @contextlib.contextmanager
     def receiving(self, request: Request, identity: Identity) -> Iterator[None]:
@@ -82,11 +87,13 @@ def dependencies() -> Dependencies:
         uploads=Uploads(database, number(os.environ, "UPLOAD_HOURS", HOURS, 0.25)),
         outbox=Outbox(database, publisher(os.environ, "/mp3burst/upload")),
         presets=Presets(database, of_installation(os.environ)),
+        fetches=Fetches(database),
         max_bytes=int(number(os.environ, "MAX_UPLOAD_BYTES", MAX_BYTES, 1)),
         quota=Quota.from_environ(os.environ),
         space=FreeSpace(media.space, min_free(os.environ)),
         shares=Shares.from_environ(os.environ),
         callbacks=Policy.from_environ(os.environ),
+        sources=Policy.for_fetching(os.environ) if switch(os.environ, "FETCH_URLS", default=False) else None,
     )
 
 

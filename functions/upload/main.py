@@ -1,4 +1,4 @@
-"""Receives videos: POST /upload in one request, /files in several (``functions.upload.tus``)."""
+"""Receives videos: POST /upload in one request or by an address, /files in several requests (``upload.tus``)."""
 
 import functools
 import sys
@@ -11,11 +11,13 @@ from functions.auth.tokens import Identity
 from functions.file_checks import StreamChecks, TooLarge
 from functions.http_endpoint import Routes, Unprocessable, json_response, tell_limit
 from functions.media import Description
+from functions.operation import JSON
 from functions.rate_limits import Tell
 from functions.state.jobs import Job, NewJob, new_job_id
 from functions.state.outbox import REQUEST_BUDGET
 from functions.state.quota import Reservation
 from functions.upload import api
+from functions.upload.by_address import create_fetch, read_fields
 from functions.upload.callback import take_callback
 from functions.upload.dependencies import Dependencies, authorize, dependencies
 from functions.upload.multipart import MAX_OVERHEAD, Form, parse_options, read
@@ -37,13 +39,15 @@ def _upload(request: Request) -> Response:
             "The Idempotency-Key must have 1 to 255 characters.", {"Idempotency-Key": "is empty or too long"}
         )
     job = deps.jobs.with_key(identity.user, key) if key else None
-    if job is None:
+    tell = functools.partial(tell_limit, request)
+    if job is None and request.mimetype == JSON:
+        job = create_fetch(read_fields(request, deps), identity, key, deps, tell)
+    elif job is None:
         request.max_content_length = sys.maxsize  # Our own limit is the file's, and its error has a message.
         if (request.content_length or 0) > deps.max_bytes + MAX_OVERHEAD:
             raise TooLarge(deps.max_bytes)
         deps.space.require(request.content_length or 0)
         with deps.receiving(request, identity):
-            tell = functools.partial(tell_limit, request)
             job = create_job(read(request), identity, key, deps, request.content_length, tell)
     return json_response(api.NewJob(job.id, job.video), 202, {"Location": f"/jobs/{job.id}"})
 

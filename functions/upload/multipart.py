@@ -79,7 +79,7 @@ def read(request: Request) -> Form:
         BadRequest: the form is malformed; also while ``content`` is read.
         ClientDisconnected: the connection was lost; also while ``content`` is read.
     """
-    fields = _query(request)
+    fields = query_fields(request)
     content_type, parameters = parse_options_header(request.headers.get("Content-Type"))
     content_type = content_type.lower()
     boundary = parameters.get("boundary", "").encode("latin-1", "replace")
@@ -95,7 +95,7 @@ def read(request: Request) -> Form:
     )
 
 
-def _query(request: Request) -> dict[str, str]:
+def query_fields(request: Request) -> dict[str, str]:
     """Returns the fields of the query; the first of each name."""
     fields: dict[str, str] = {}
     for name, value in parse_qsl(request.query_string.decode("latin-1"), keep_blank_values=True, errors=_ESCAPED):

@@ -13,6 +13,7 @@ from functions.options import Options
 from functions.presets import BUILT_IN
 from functions.state.blobs import Blobs
 from functions.state.database import Database
+from functions.state.fetches import Fetches
 from functions.state.jobs import Jobs, Outcome
 from functions.state.outbox import Outbox
 from functions.state.presets import Presets
@@ -47,6 +48,7 @@ def deps(database: Database) -> Dependencies:
         uploads=Uploads(database),
         outbox=Outbox(database, lambda _, __: None),
         presets=Presets(database, BUILT_IN),
+        fetches=Fetches(database),
     )
 
 

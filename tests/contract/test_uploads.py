@@ -15,6 +15,7 @@ from functions.options import Options
 from functions.presets import BUILT_IN
 from functions.state.blobs import Blobs
 from functions.state.database import Database
+from functions.state.fetches import Fetches
 from functions.state.jobs import Jobs
 from functions.state.leases import LeaseTerms
 from functions.state.outbox import Outbox
@@ -38,7 +39,15 @@ SOUND = wave_bytes(0.5)
 def deps(database: Database) -> Dependencies:
     outbox = Outbox(database, lambda _, __: None)
     uploads = Uploads(database, terms=LeaseTerms(lease=2_000, renewal=500, due=2_500))
-    return Dependencies(memory_media(), Blobs(database), Jobs(database), uploads, outbox, Presets(database, BUILT_IN))
+    return Dependencies(
+        memory_media(),
+        Blobs(database),
+        Jobs(database),
+        uploads,
+        outbox,
+        Presets(database, BUILT_IN),
+        Fetches(database),
+    )
 
 
 def begin(deps: Dependencies) -> Upload:

@@ -29,7 +29,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Connection, event, insert, select, update
 
 from events.publish import Publish
-from events.schema import DeliveryDue, Event, JobId, PieceCut, PiecesEncoded, VideoUploaded, parse
+from events.schema import DeliveryDue, Event, FetchDue, JobId, PieceCut, PiecesEncoded, VideoUploaded, parse
 from functions.auth.accounts import Accounts
 from functions.auth.allowance import RegistrationLimit
 from functions.auth.confirmation import Confirmations
@@ -40,6 +40,8 @@ from functions.convert import handlers
 from functions.convert.dependencies import Dependencies as ConvertDependencies
 from functions.edit.splitting import Splitting
 from functions.edit.tagging import Tagging
+from functions.fetch import download
+from functions.fetch.download import Dependencies as FetchDependencies
 from functions.hook.delivery import Courier, deliver
 from functions.media import Appender, Checkpoint, Description, Media, Reader, Store, Writer
 from functions.media.directory import DirectoryStore
@@ -54,6 +56,7 @@ from functions.register.main import Dependencies as RegisterDependencies
 from functions.state.blobs import Blobs
 from functions.state.database import Database
 from functions.state.deleted_users import DeletedUsers
+from functions.state.fetches import Fetches
 from functions.state.jobs import Jobs
 from functions.state.mails import Mails
 from functions.state.outbox import Outbox
@@ -76,6 +79,8 @@ T = TypeVar("T")
 OWNER = UserId("a" * 32)
 ADA = Identity(OWNER, "ada", "user", {})
 _DAY = 86_400_000
+#: Where tests have their servers.
+LOCAL_SOURCES = Policy.for_fetching({"FETCH_NETWORKS": "127.0.0.1/32"})
 #: The tables whose rows are worked on.
 _LEASED = ("jobs", "pieces", "mails", "deliveries")
 #: The calls that change a directory; the bytes of files are written through the wrapped writers.
@@ -310,6 +315,20 @@ class System:
             uploads=Uploads(self.database),
             outbox=self.outbox(self.publish),
             presets=Presets(self.database, BUILT_IN),
+            fetches=Fetches(self.database),
+            sources=LOCAL_SOURCES,
+        )
+
+    @as_function("fetch")
+    def for_fetch(self, publish: Publish | None = None) -> FetchDependencies:
+        return FetchDependencies(
+            media=self.media,
+            blobs=Blobs(self.database),
+            fetches=Fetches(self.database, places=self.places),
+            outbox=self.outbox(publish or self.publish),
+            policy=LOCAL_SOURCES,
+            quota=self.quota,
+            pause=lambda _: None,
         )
 
     @as_function("convert", "encode", "join")
@@ -394,6 +413,8 @@ class System:
     def deliver(self, event: Event, _: float = 0) -> None:
         """Delivers an event to its function at once."""
         match event:
+            case FetchDue():
+                download.fetch(event.job, self.for_fetch(self.deliver))
             case VideoUploaded():
                 self.convert(event.job, self.for_convert(self.deliver))
             case PieceCut():

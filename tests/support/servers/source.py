@@ -1,0 +1,119 @@
+"""A server of files, which answers ranges, breaks off, and changes its files as the test decides."""
+
+import ssl
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+
+@dataclass
+class Served:
+    """A file, and how the server behaves.
+
+    Attributes:
+        content: its bytes.
+        etag: of this version; empty for none.
+        status: of responses without a range.
+        headers: further header fields; one here replaces the server's own.
+        has_ranges: whether ranges are answered; otherwise the whole file is sent.
+        has_length: whether the length is told.
+        cuts: bytes that further responses send before they break off, one after the other; later ones send all.
+        hold: is waited for before each response sends its body.
+    """
+
+    content: bytes = b""
+    etag: str = '"1"'
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    has_ranges: bool = True
+    has_length: bool = True
+    cuts: list[int] = field(default_factory=list)
+    hold: threading.Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request: its path, its Range and its If-Range."""
+
+    path: str
+    range: str | None
+    if_range: str | None
+
+
+class FileServer:
+    """An HTTP server on a free port of 127.0.0.1, HTTPS with a context; a context manager."""
+
+    def __init__(self, files: Mapping[str, Served], context: ssl.SSLContext | None = None) -> None:
+        self.files = dict(files)
+        self.requests: list[Request] = []
+        self.sent = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer.requests.append(Request(self.path, self.headers.get("Range"), self.headers.get("If-Range")))
+                self.close_connection = True
+                file = outer.files.get(self.path.partition("?")[0])
+                if file is None:
+                    self.send_error(404)
+                    return
+                body = outer._head(self, file)
+                if file.hold is not None:
+                    file.hold.wait(60)
+                if file.cuts:
+                    body = body[: file.cuts.pop(0)]
+                self.wfile.write(body)
+                outer.sent += len(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                pass  # the client has left
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        if context is not None:
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.port: int = self._server.server_address[1]
+        self.url = f"{'http' if context is None else 'https'}://127.0.0.1:{self.port}"
+
+    @staticmethod
+    def _head(handler: BaseHTTPRequestHandler, file: Served) -> bytes:
+        """Sends the head of a response, and returns its body."""
+        asked = handler.headers.get("Range")
+        is_same = handler.headers.get("If-Range") in (None, file.etag)
+        body = file.content
+        fields = {"Content-Type": "video/mp4", "Last-Modified": formatdate(0, usegmt=True)}
+        status = file.status
+        if asked and file.has_ranges and is_same:
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            body = body[start:]
+            status = 206 if body else 416
+            fields["Content-Range"] = f"bytes {start}-{len(file.content) - 1}/{len(file.content)}"
+        if file.etag:
+            fields["ETag"] = file.etag
+        if file.has_length:
+            fields["Content-Length"] = str(len(body))
+        handler.send_response(status)
+        for name, value in {**fields, **file.headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        return body
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._server.shutdown()
+        self._server.server_close()
