@@ -28,7 +28,7 @@ VARIABLES = {
     "mp3burst": "PUBLIC_URL LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES "
     "MAX_SECONDS PRESETS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR OIDC_ISSUER OIDC_CLIENT_ID OIDC_CREATE_USERS "
     "PROXY_LOGIN_HEADER PROXY_LOGIN_NETWORKS PROXY_LOGIN_CREATE_USERS API_KEYS TRUSTED_PROXIES WEBHOOK_NETWORKS "
-    "WEBHOOK_PORTS WEBHOOK_NAT64 WEBHOOK_HANDSHAKE FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG SANDBOX "
+    "WEBHOOK_PORTS WEBHOOK_NAT64 WEBHOOK_HANDSHAKE FETCH_URLS FETCH_NETWORKS FANOUT_SECONDS FANOUT_PIECES ENCODERS FFMPEG SANDBOX "
     "TOKEN_PUBLIC_KEYS",
     "database-owner": " ".join((*CONNECTION, "DATABASE_USERS_KEY")),
     **{f"database-{function}": " ".join(CONNECTION) for function in RIGHTS},
@@ -65,6 +65,7 @@ def check(environ: Mapping[str, str]) -> None:
     setting.is_on(environ)
     switch(environ, "CONFIRM_EMAIL", default=True)
     switch(environ, "OIDC_CREATE_USERS", default=True)
+    switch(environ, "FETCH_URLS", default=False)
     of_installation(environ)
     # Imported only if needed: most installations on one machine set neither.
     if environ.get("LINK_KEY"):
@@ -87,6 +88,10 @@ def check(environ: Mapping[str, str]) -> None:
         from functions.outgoing.handshake import Handshake
 
         Handshake.from_environ({"PUBLIC_URL": "http://localhost", **environ})
+    if environ.get("FETCH_NETWORKS"):
+        from functions.outgoing.addresses import Policy
+
+        Policy.for_fetching(environ)
     if url := environ.get("AMQP_URL"):
         from events.rabbitmq.connection import parameters
 

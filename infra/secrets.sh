@@ -193,7 +193,7 @@ connect_as() { # FUNCTION: the entries by which it connects, as connection_of in
     given "${connection[@]}"
 }
 
-for function in register login confirm account validate upload status download edit convert encode join notify sweep bury webhooks admin hook; do
+for function in register login confirm account validate upload status download edit convert encode join fetch notify sweep bury webhooks admin hook; do
     if ! exists "database-$function"; then
         owner
         lines=$(connect_as "$function")
@@ -278,7 +278,7 @@ if ! exists mp3burst; then
         entry TOKEN_PUBLIC_KEYS "$public"
         given LINK_DAYS KEEP_DAYS MAX_UPLOAD_BYTES UPLOAD_HOURS UPLOAD_ROLE QUOTA_JOBS QUOTA_BYTES MAX_SECONDS PRESETS TOKEN_HOURS CONFIRM_EMAIL REGISTRATIONS_PER_HOUR \
             OIDC_ISSUER OIDC_CLIENT_ID OIDC_CREATE_USERS PROXY_LOGIN_HEADER PROXY_LOGIN_NETWORKS PROXY_LOGIN_CREATE_USERS \
-            API_KEYS TRUSTED_PROXIES WEBHOOK_PORTS WEBHOOK_NETWORKS WEBHOOK_NAT64 WEBHOOK_HANDSHAKE \
+            API_KEYS TRUSTED_PROXIES WEBHOOK_PORTS WEBHOOK_NETWORKS WEBHOOK_NAT64 WEBHOOK_HANDSHAKE FETCH_URLS FETCH_NETWORKS \
             FANOUT_SECONDS FANOUT_PIECES ENCODERS SANDBOX
     )
     create mp3burst

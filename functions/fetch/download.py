@@ -176,7 +176,7 @@ class _Fetching:
         self._filename = lease.row.filename
         self._furthest = self._recorded = self.source.received
         self._until = time.monotonic() + deps.seconds
-        self._saved_at = 0.0
+        self._saved_at = time.monotonic()
         self._is_at_end = False
 
     @property
@@ -315,7 +315,8 @@ class _Fetching:
         unsaved = received - self.source.received
         if self.source.length:
             self._renewer.report(min(received / self.source.length, 1.0))
-        if unsaved >= _SAVE_SIZE or time.monotonic() - self._saved_at > _SAVE_INTERVAL:
+        is_due = unsaved >= _SAVE_SIZE or time.monotonic() - self._saved_at > _SAVE_INTERVAL
+        if is_due and received != self.source.length:  # or the file is complete, which is recorded with its last byte
             self._save(appender.sync(full_blocks_only=unsaved >= _SAVE_SIZE))
 
     def _save(self, checkpoint: Checkpoint, *, is_complete: bool = False) -> None:

@@ -52,6 +52,7 @@ FORBIDDEN = {
     "webhooks": "SELECT email FROM users",
     "admin": "SELECT filename FROM jobs",
     "hook": "SELECT id FROM users",
+    "fetch": "UPDATE jobs SET owner = 'eve'",
 }
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Select, func, select
 
 from events.http import HttpSink
 from events.publish import post, publisher
-from events.schema import DeliveryDue, JobId, Mp3Ready
+from events.schema import DeliveryDue, FetchDue, JobId, Mp3Ready
 from functions.media import connect
 from functions.state.blobs import Blobs
 from functions.state.database import Database
@@ -201,6 +201,9 @@ def test_other_functions_are_killed(rig: Rig, measured: Measured) -> None:
             "edit": lambda: me.call("GET", f"/jobs/{accepted[0]}/tags").status == 200 or pytest.fail("edit"),
             "webhooks": lambda: me.call("GET", "/webhooks").status == 200 or pytest.fail("webhooks"),
             "hook": lambda: post(HttpSink(platform.page_url("/_functions/hook")), "/mp3burst/test", no_delivery, 60),
+            "fetch": lambda: post(
+                HttpSink(platform.page_url("/_functions/fetch")), "/mp3burst/test", FetchDue(JobId(accepted[0])), 60
+            ),
             "bury": lambda: post(
                 HttpSink(platform.page_url("/_functions/bury")), "/mp3burst/test", Mp3Ready(JobId(accepted[0])), 60
             ),

@@ -78,6 +78,7 @@ from tests.support.rights import authorizer
 T = TypeVar("T")
 OWNER = UserId("a" * 32)
 ADA = Identity(OWNER, "ada", "user", {})
+_HOUR = 3_600_000
 _DAY = 86_400_000
 #: Where tests have their servers.
 LOCAL_SOURCES = Policy.for_fetching({"FETCH_NETWORKS": "127.0.0.1/32"})
@@ -438,15 +439,24 @@ class System:
         self.let_a_day_pass()
         sweep_up(self.for_sweep(self.deliver, keep_days))
 
+    def let_days_pass_soon(self) -> None:
+        """Runs sweep an hour later, for what must be fetched within a day, then as ``let_days_pass``."""
+        self._let_pass(_HOUR)
+        sweep_up(self.for_sweep(self.deliver))
+        self.let_days_pass()
+
     def let_a_day_pass(self) -> None:
         """Makes all leases, due times and deadlines of blobs and users a day older."""
+        self._let_pass(_DAY)
+
+    def _let_pass(self, milliseconds: int) -> None:
         # Like tests.support.databases.make_past, but in one transaction, because this runs hundreds of times.
         with self.database.engine.begin() as connection:
             leased = [(name, column) for name in _LEASED for column in ("due_at", "lease_until")]
             for name, column in [*leased, ("blobs", "expires_at"), ("users", "deleted_at")]:
                 table = metadata.tables[name]
                 statement = update(table).where(table.c[column].is_not(None))
-                connection.execute(statement.values({column: table.c[column] - _DAY}))
+                connection.execute(statement.values({column: table.c[column] - milliseconds}))
 
     def rows(self, table: str, present: str | None = None) -> list[Any]:
         """The rows of a table, or only those whose column ``present`` is not NULL."""

@@ -21,7 +21,8 @@ class Served:
         has_ranges: whether ranges are answered; otherwise the whole file is sent.
         has_length: whether the length is told.
         cuts: bytes that further responses send before they break off, one after the other; later ones send all.
-        hold: is waited for before each response sends its body.
+        hold: is waited for before each response sends its body,
+        hold_at: or once it has sent so many bytes of it.
     """
 
     content: bytes = b""
@@ -32,6 +33,7 @@ class Served:
     has_length: bool = True
     cuts: list[int] = field(default_factory=list)
     hold: threading.Event | None = None
+    hold_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,12 @@ class FileServer:
                     self.send_error(404)
                     return
                 body = outer._head(self, file)
-                if file.hold is not None:
-                    file.hold.wait(60)
                 if file.cuts:
                     body = body[: file.cuts.pop(0)]
-                self.wfile.write(body)
+                self.wfile.write(body[: file.hold_at])
+                if file.hold is not None:
+                    file.hold.wait(60)
+                self.wfile.write(body[file.hold_at :])
                 outer.sent += len(body)
 
             def log_message(self, format: str, *args: object) -> None:

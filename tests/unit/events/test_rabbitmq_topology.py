@@ -9,7 +9,7 @@ from events.schema import EVENTS
 def test_every_event_has_a_queue_with_dead_letters() -> None:
     topology = Topology.from_environ({"VIDEO_QUEUE": "films", "MP3_QUEUE": ""})
     assert set(topology.queue_of) == set(EVENTS)
-    assert topology.queues == ("films", "piece", "pieces", "mp3", "hook")
+    assert topology.queues == ("films", "piece", "pieces", "mp3", "hook", "fetch")
     declared = topology.declarations()
     for name in topology.queues:
         assert any(isinstance(q, Queue) and (q.exchange, q.key) == (DEAD_LETTER_EXCHANGE, name) for q in declared)

@@ -88,7 +88,7 @@ def test_users_share_as_many_places_as_the_bridge_fills() -> None:
     for name, concurrency in routes:
         environment = services[name]["environment"]
         assert int(environment["THREADS"]) >= int(concurrency), name
-        if name in {"convert", "encode", "join"}:
+        if name in {"convert", "encode", "join", "fetch"}:
             assert environment["PLACES"] == concurrency, name
 
 

@@ -41,7 +41,7 @@ def test_our_manifests_are_complete() -> None:
     accounts = {"login", "register", "confirm", "account", "webhooks", "admin", "validate"}
     assert public == accounts | {"upload", "status", "download", "edit"}
     assert all(functions[name].paths for name in public)
-    assert functions.keys() - public == {"convert", "encode", "join", "notify", "hook", "sweep", "bury"}
+    assert functions.keys() - public == {"fetch", "convert", "encode", "join", "notify", "hook", "sweep", "bury"}
     assert {trigger.dead_letters for trigger in triggers} == {Sink("bury", "/")}
     assert all(trigger.retries >= 3 and trigger.exponential for trigger in triggers)
     assert [ping.sink.function for ping in pings] == ["sweep"]

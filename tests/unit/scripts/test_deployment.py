@@ -101,7 +101,7 @@ def test_triggers_deliver_as_many_events_at_once_as_pods_can_handle() -> None:
     for each in TRIGGERS:
         parallelism = each["metadata"]["annotations"]["rabbitmq.eventing.knative.dev/parallelism"]
         shares.setdefault(each["spec"]["subscriber"]["ref"]["name"], []).append(int(parallelism))
-    assert shares.keys() == {"convert", "encode", "join", "notify", "hook"}
+    assert shares.keys() == {"fetch", "convert", "encode", "join", "notify", "hook"}
     for name, parallel in shares.items():
         template = SERVICES[name]["spec"]["template"]
         max_scale = int(template["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"])
@@ -184,7 +184,7 @@ def test_manifests_get_the_full_names_of_our_images() -> None:
     assert manifests.images(SERVICES.values()) == {
         *("register", "login", "confirm", "account", "webhooks", "admin"),
         *("validate", "upload", "status", "download", "edit"),
-        *("convert", "notify", "hook", "sweep", "gateway"),
+        *("fetch", "convert", "notify", "hook", "sweep", "gateway"),
     }
 
 
