@@ -185,10 +185,20 @@ def logout() -> None:
     click.echo(f"The key for {credentials.url} is deleted from this machine.", err=True)
 
 
+class _FileOrAddress(click.Path):
+    """A file that can be read, or an address, as text, from which the server is to fetch one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and value.lower().startswith(("https://", "http://")):
+            return value
+        return super().convert(value, param, ctx)
+
+
+_file_or_address = _FileOrAddress(exists=True, dir_okay=False, readable=True, path_type=Path)
+
+
 @mp3burst.command()
-@click.argument(
-    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
-)
+@click.argument("files", nargs=-1, required=True, type=_file_or_address)
 @_directory
 @click.option("--wait/--no-wait", default=True, help="Wait for the MP3s and download them (the default).")
 @click.option("--overwrite", is_flag=True, help="Replace MP3s that exist.")
@@ -197,7 +207,7 @@ def logout() -> None:
 @_json
 @_conversion_options
 def convert(
-    files: tuple[Path, ...],
+    files: tuple[Path | str, ...],
     directory: Path | None,
     wait: bool,
     overwrite: bool,
@@ -207,6 +217,9 @@ def convert(
     **options: str | bool | None,
 ) -> None:
     """Converts FILES to MP3s beside them, or in the directory of -o.
+
+    In place of a file, give the address of one (https://...), which the server downloads; its MP3 goes to the current
+    directory.
 
     Of a video in mp4, mov, Matroska or WebM only the sound is uploaded, unless its cover is to be a frame of it.
 
@@ -230,6 +243,8 @@ def convert(
     for outcome in existing:
         display.line(describe(outcome))
         report(outcome)
+    if local and any(task.url for task in tasks):
+        raise ClientError("Only a server downloads from addresses: leave out --local, or download the file yourself.")
     if tasks and local:
         convert_all(tasks, _expanded(form, None), display, report)
     elif tasks:

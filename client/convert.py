@@ -4,19 +4,21 @@ import hashlib
 import json
 import os
 import queue
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from client.display import Display
 from client.download import download
-from client.errors import ClientError, NotLoggedIn
+from client.errors import ClientError, NotLoggedIn, RequestRefused
 from client.follow import Follower, Job, find, has_ended
 from client.records import Records
-from client.server import Server
+from client.server import Retries, Server
 from client.sound.excerpt import open_sound
 from client.sound.view import View
 from client.upload import Upload
@@ -31,15 +33,22 @@ class Task:
     """A file to convert.
 
     Attributes:
-        video: the file.
+        video: the file; of an address, what would be its name.
         target: where its MP3 goes.
         content: what identifies its bytes and options, whatever its name. If it is set, the record stays when the MP3
             is there.
+        url: the address from which the server is to fetch the file; empty if the file is here.
     """
 
     video: Path
     target: Path
     content: str = ""
+    url: str = ""
+
+    @property
+    def file(self) -> str:
+        """The file or the address, as it was named."""
+        return self.url or str(self.video)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +56,7 @@ class Outcome:
     """What became of a file, as ``--json`` prints it.
 
     Attributes:
-        file: the video.
+        file: the video, or its address.
         status: ``done``; ``failed``; or ``uploaded`` if its end was not awaited.
         job: the id of its job; None if there is none.
         mp3: where the MP3 is.
@@ -196,7 +205,7 @@ class Converter:
     ) -> None:
         video = uploaded.task.video
         job = uploaded.job or None
-        outcome = Outcome(file=str(video), status=status, job=job, mp3=mp3, error=error, warning=warning)
+        outcome = Outcome(file=uploaded.task.file, status=status, job=job, mp3=mp3, error=error, warning=warning)
         self._display.end(video.name, describe(outcome))
         if self._report is not None:
             self._report(outcome)
@@ -211,6 +220,8 @@ class Converter:
 
     def _upload(self, task: Task) -> _Uploaded:
         try:
+            if task.url:
+                return self._name(task)
             with self._open(task.video) as view:
                 metadata = {"filename": task.video.name, **self._form}
                 content = task.content or fingerprint(view, metadata)
@@ -222,6 +233,27 @@ class Converter:
         except Exception as error:  # the main thread waits for the upload, and raises it
             return _Uploaded(task, error=error)
         return _Uploaded(task, content, job)
+
+    def _name(self, task: Task) -> _Uploaded:
+        """Names the address of a file to the server, which fetches it; a repeated run finds the same job."""
+        known = [task.url, str(task.target.absolute()), dict(self._form)]
+        content = hashlib.sha256(json.dumps(known).encode()).hexdigest()
+        record = self._records.find(content)
+        key = record.location if record is not None else secrets.token_hex(16)
+        if record is None:
+            self._records.begin(content, key, task.target.absolute())
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        retries = Retries()
+        while True:
+            try:
+                body = json.dumps({**self._form, "url": task.url}).encode()
+                answer = self._server.request("POST", "/upload", body, headers)
+                return _Uploaded(task, content, self._server.parse(answer.data)["job"])
+            except TryAgain as error:
+                retries.pause(error)
+            except RequestRefused:
+                self._records.forget(content)
+                raise
 
 
 def describe(outcome: Outcome) -> str:
@@ -240,9 +272,9 @@ def fingerprint(view: View, metadata: Mapping[str, str]) -> str:
 
 
 def targets(
-    videos: Iterable[Path], directory: Path | None, *, is_overwriting: bool
+    videos: Iterable[Path | str], directory: Path | None, *, is_overwriting: bool
 ) -> tuple[list[Task], list[Outcome]]:
-    """Returns the tasks for some videos: each MP3 is in the directory, or beside its video.
+    """Returns the tasks for some videos, or their addresses: each MP3 is in the directory, or beside its video.
 
     Returns:
         The tasks, and what became of the videos whose MP3s exist, perhaps since a run that was interrupted.
@@ -252,17 +284,26 @@ def targets(
     """
     tasks: dict[Path, Task] = {}
     failed = []
-    for video in videos:
+    for named in videos:
+        url = named if isinstance(named, str) else ""
+        video = _name_of(named) if isinstance(named, str) else named
         target = (video.parent if directory is None else directory) / mp3_of(video.stem)
         same = tasks.get(target)
         if same is not None:
-            raise ClientError(f"{same.video} and {video} would both become {target}: convert them one by one with -o.")
-        if target.exists() and (not is_overwriting or target.samefile(video)):
+            raise ClientError(f"{same.file} and {named} would both become {target}: convert them one by one with -o.")
+        if target.exists() and (not is_overwriting or (not url and target.samefile(video))):
             error = f"{target} exists: name another directory with -o, or replace it with --overwrite."
-            failed.append(Outcome(file=str(video), status="failed", error=error))
+            failed.append(Outcome(file=str(named), status="failed", error=error))
             continue
-        tasks[target] = Task(video, target)
+        tasks[target] = Task(video, target, url=url)
     return list(tasks.values()), failed
+
+
+def _name_of(url: str) -> Path:
+    """Returns the name of the file at an address, without folders."""
+    parts = urlsplit(url)
+    name = unquote(PurePosixPath(parts.path).name, errors="replace").replace("/", "_").replace("\0", "_")
+    return Path(name if name not in ("", ".", "..") else parts.hostname or "download")
 
 
 def mp3_of(stem: str, suffix: str = "") -> str:

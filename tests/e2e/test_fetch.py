@@ -5,11 +5,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.client import Answer, Client, wave_bytes
+from tests.e2e.client import PASSWORD, Answer, Client, wave_bytes
+from tests.e2e.test_client import Terminal
 from tests.support.platform import Platform, start
 from tests.support.processes import wait_for
 from tests.support.servers.source import FileServer, Served
@@ -152,12 +154,54 @@ def test_invalid_fields_are_named(user: Client, fields: dict[str, Any], wrong: s
     assert wrong in user.post_json("/upload", fields).problem(422)["errors"]
 
 
+@pytest.fixture
+def terminal(fetching: Platform, user: Client, tmp_path: Path) -> Terminal:
+    found = Terminal(tmp_path, fetching.url)
+    found.mp3burst("login", fetching.url, "--username", user.username, typed=f"{PASSWORD}\n")
+    return found
+
+
+def test_command_converts_a_file_at_an_address(terminal: Terminal, user: Client, server: FileServer) -> None:
+    server.files["/My talk.wav"] = server.files["/My%20talk.wav"] = Served(SOUND)
+    url = f"{server.url}/My%20talk.wav?x=1"
+    (done,) = terminal.json("convert", url, "--bitrate", "128k")
+    assert (done["file"], done["status"], done["mp3"]) == (url, "done", "My talk.mp3")
+    job = user.job(done["job"])
+    assert (job["options"], job["filename"]) == ({"bitrate": 128}, "My talk.wav")
+    assert (terminal.home / "My talk.mp3").read_bytes() == user.download(job["mp3"]).body
+    _, err = terminal.mp3burst("convert", url, status=1)
+    assert "My talk.mp3 exists" in err
+    _, err = terminal.mp3burst("convert", f"{server.url}/other.wav", status=1)
+    assert "404" in err
+    _, err = terminal.mp3burst("convert", url, "--local", "-o", "/", status=1)
+    assert "Only a server" in err
+
+
+def test_killed_command_finds_its_job_again(terminal: Terminal, user: Client, server: FileServer) -> None:
+    file = server.files["/a.wav"]
+    file.hold = threading.Event()
+    url = f"{server.url}/a.wav"
+    process = terminal.start("convert", url)
+    wait_for(lambda: user.jobs()["jobs"], "the job")
+    process.kill()
+    process.communicate()
+    file.hold.set()
+    (done,) = terminal.json("convert", url)
+    assert [job["job"] for job in user.jobs()["jobs"]] == [done["job"]]
+    (again,) = terminal.json("convert", url, "--overwrite")
+    assert again["job"] != done["job"]
+
+
 def refused(answer: Answer) -> str:
     detail: str = answer.problem(403)["detail"]
     return detail
 
 
-def test_server_that_does_not_fetch_says_so(platform: Platform) -> None:
+def test_server_that_does_not_fetch_says_so(platform: Platform, tmp_path: Path) -> None:
     me = Client(platform.url).sign_up()
     assert "does not fetch" in refused(me.post_json("/upload", {"url": "https://example.org/a.mp4"}))
     assert "does not fetch" in refused(me.post_json("/upload", {}))
+    terminal = Terminal(tmp_path, platform.url)
+    terminal.mp3burst("login", platform.url, "--username", me.username, typed=f"{PASSWORD}\n")
+    _, err = terminal.mp3burst("convert", "https://example.org/a.mp4", status=1)
+    assert "This server does not fetch files from addresses: download the file, and upload it." in err
