@@ -16,7 +16,7 @@ from urllib.parse import quote, urldefrag, urljoin
 
 from werkzeug.http import parse_options_header
 
-from events.errors import PermanentFailure, TryAgain
+from events.errors import Mp3burstError, PermanentFailure, TryAgain
 from functions import code_pages
 from functions.file_names import base_name
 from functions.outgoing.addresses import AddressRefused, HostUnknown, Policy
@@ -70,8 +70,12 @@ class SourceUnavailable(TryAgain):
         self.retry_after = retry_after
 
 
-class RangeRefused(Exception):
-    """The server does not continue the file where it was interrupted."""
+class RangeRefused(Mp3burstError):
+    """The server does not continue the file where it was interrupted: it is fetched from its beginning."""
+
+    def __init__(self) -> None:
+        """Uses the one message there is for it."""
+        super().__init__("The server does not continue the file.")
 
 
 @dataclass(frozen=True, slots=True)
