@@ -97,7 +97,7 @@ class Fetch:
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
         """Returns the fetch of a job's row."""
-        return cls(row.id, row.owner, row.video, row.filename, Source.from_json(row.fetch))
+        return cls(row.id, row.owner, row.video, row.filename, Source.from_json(row.fetching))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Fetches:
         """
         expiry = now() + (HOURS + 1) * _HOUR
         blob = {"id": job.video, "store": "videos", "owner": job.owner, "job": job.id, "expires_at": expiry}
-        row = {**new_row(job), "state": "fetching", "size": None, "fetch": source.to_json()}
+        row = {**new_row(job), "state": "fetching", "size": None, "fetching": source.to_json()}
 
         def add(connection: Connection) -> None:
             connection.execute(insert(blobs).values(**blob, size=grant(connection, job.video)))
@@ -178,7 +178,7 @@ class Fetches:
         Raises:
             LeaseLost: another worker has the job, or it was deleted.
         """
-        changes = {"fetch": source.to_json(), "filename": filename[:255], **_progress(source.progress)}
+        changes = {"fetching": source.to_json(), "filename": filename[:255], **_progress(source.progress)}
         if not self._leases.renew(lease, **changes):
             raise LeaseLost("Another worker is fetching the file, or the job was deleted.")
 
@@ -191,7 +191,7 @@ class Fetches:
         Raises:
             BlobExpired: the video was swept in the meantime.
         """
-        values = {"state": "uploaded", "fetch": None, "fetched_at": now(), "size": size, "total": 0, "done": 0}
+        values = {"state": "uploaded", "fetching": None, "fetched_at": now(), "size": size, "total": 0, "done": 0}
         free = {"attempts": 0, "lease": None, "lease_until": None, "due_at": now(), "deferred_at": None}
         statement = update(jobs).where(self._leases.held(lease)).values(**values, **free, stage_at=None)
 
@@ -233,7 +233,7 @@ class Fetches:
             The events to emit; none if another worker has the job or it was deleted.
         """
         event = ConversionFailed(lease.row.job)
-        values = {"state": "failed", "error": error, "error_code": code, "fetch": None}
+        values = {"state": "failed", "error": error, "error_code": code, "fetching": None}
 
         def fail(connection: Connection) -> list[Event]:
             if events := end_job(connection, self._leases.held(lease), event, values):
@@ -254,14 +254,19 @@ class Fetches:
         counts = not isinstance(error, Mp3burstError) or error.counts_as_attempt
 
         def release(connection: Connection) -> None:
-            text = connection.scalar(select(jobs.c.fetch).where(held))
+            text = connection.scalar(select(jobs.c.fetching).where(held))
             if text is None:
                 return
             source = Source.from_json(text)
             tried = lease.attempts - source.counted_from
             if not counts:
                 source = replace(source, counted_from=source.counted_from + 1)
-            values = {"fetch": source.to_json(), "lease": None, "lease_until": None, "due_at": now() + backoff(tried)}
+            values = {
+                "fetching": source.to_json(),
+                "lease": None,
+                "lease_until": None,
+                "due_at": now() + backoff(tried),
+            }
             connection.execute(update(jobs).where(held).values(values))
 
         self._database.run(release)

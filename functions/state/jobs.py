@@ -232,7 +232,7 @@ _RECORD_FIELDS: Final = tuple(Record.__dataclass_fields__)
 _SEEN: Final[tuple[Any, ...]] = (
     now().label("seen_at"),
     null().label("plan"),
-    *(column for column in jobs.c if column.name not in ("plan", "key", "fetch")),
+    *(column for column in jobs.c if column.name not in ("plan", "key", "fetching")),
 )
 
 

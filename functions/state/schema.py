@@ -198,8 +198,8 @@ logins = Table(
 # being worked on (``fairness``); NULL if it may start. ``tag`` is the blob of the ID3 tag that has taken the place of
 # the first ``sound_at`` bytes of the MP3's blob (``tags``); NULL if the MP3 has the tag that it was made with. If an
 # MP3 was cut out of that of the job ``source`` (``parts``), it is followed by the bytes from ``sound_from`` to
-# ``sound_to`` of the blob ``sound``. ``fetch`` is the address of a video that is being fetched and what is there of it,
-# as JSON; NULL once it is fetched (``fetches``). What a job's receipt is made from, ``size`` to ``pods``, is NULL
+# ``sound_to`` of the blob ``sound``. ``fetching`` is the address of a video that is being fetched and what is there of
+# it, as JSON; NULL once it is fetched (``fetches``). What a job's receipt is made from, ``size`` to ``pods``, is NULL
 # or 0 in jobs from before migration 0010.
 jobs = Table(
     "jobs",
@@ -233,7 +233,7 @@ jobs = Table(
     *_work_columns(),
     Column("deferred_at", BigInteger),
     Column("callback", Text),
-    Column("fetch", Text),
+    Column("fetching", Text),
     Column("fetched_at", BigInteger),
     Column("size", BigInteger),
     Column("mp3_size", BigInteger),

@@ -140,8 +140,8 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
     },
     "fetch": {
         "users": _LOCK_USER,
-        "jobs": "SELECT, UPDATE (attempts, deferred_at, done, due_at, error, error_code, fetch, fetched_at, filename, "
-        "finished_at, lease, lease_until, size, stage_at, state, total)",
+        "jobs": "SELECT, UPDATE (attempts, deferred_at, done, due_at, error, error_code, fetched_at, fetching, "
+        "filename, finished_at, lease, lease_until, size, stage_at, state, total)",
         "pieces": "SELECT (job), DELETE",
         **_END_JOB,
         "blobs": "SELECT, UPDATE (expires_at, size)",

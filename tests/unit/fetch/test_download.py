@@ -60,7 +60,7 @@ def row(system: System) -> Any:
 
 def assert_fetched(system: System, content: bytes = SOUND) -> None:
     job = row(system)
-    assert (job.state, job.error, job.size, job.fetch) == ("uploaded", None, len(content), None)
+    assert (job.state, job.error, job.size, job.fetching) == ("uploaded", None, len(content), None)
     assert (job.attempts, job.lease, job.lease_until, job.total) == (0, None, None, 0)
     assert system.bytes_of("videos", job.video) == content
     [blob] = system.rows("blobs")
@@ -70,7 +70,7 @@ def assert_fetched(system: System, content: bytes = SOUND) -> None:
 
 def assert_failed(system: System, code: str, *words: str) -> None:
     job = row(system)
-    assert (job.state, job.error_code, job.fetch, job.due_at) == ("failed", code, None, None)
+    assert (job.state, job.error_code, job.fetching, job.due_at) == ("failed", code, None, None)
     assert job.error.endswith(".")
     assert all(word in job.error for word in words), job.error
     assert ConversionFailed(job.id) in system.published()
