@@ -248,7 +248,8 @@ class Fetches:
     def release(self, lease: Lease[Fetch], error: Exception | None = None) -> None:
         """Gives the job back after a failure of ours: it is due again after a backoff.
 
-        The attempt does not count if a service was unavailable. The time that a fetch may take limits those.
+        The attempt does not count if a service was unavailable. The time that a fetch may take limits those. After a
+        second one that counts, nobody may claim the job before it is due, as in ``Leases.release``.
         """
         held = self._leases.held(lease)
         counts = not isinstance(error, Mp3burstError) or error.counts_as_attempt
@@ -259,13 +260,14 @@ class Fetches:
                 return
             source = Source.from_json(text)
             tried = lease.attempts - source.counted_from
+            due = now() + backoff(tried)
             if not counts:
                 source = replace(source, counted_from=source.counted_from + 1)
             values = {
                 "fetching": source.to_json(),
                 "lease": None,
-                "lease_until": None,
-                "due_at": now() + backoff(tried),
+                "lease_until": due if counts and tried > 1 else None,
+                "due_at": due,
             }
             connection.execute(update(jobs).where(held).values(values))
 

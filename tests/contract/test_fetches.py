@@ -144,6 +144,8 @@ def test_attempts_without_a_store_do_not_count(fetching: Fetching) -> None:
         lease = fetching.claimed(job)
         assert lease.attempts == n
         fetching.fetches.release(lease, error)
+    assert fetching.fetches.claim(job.id) is None  # the second one that counts is not repeated at once
+    make_past(fetching.database, "jobs", "lease_until", DAY)
     lease = fetching.claimed(job)
     assert lease.attempts - lease.row.source.counted_from == 3
 
