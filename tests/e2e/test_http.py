@@ -429,7 +429,7 @@ def test_upload_of_an_empty_body(platform: Platform, me: Client) -> None:
     leaves_nothing(platform, me)
 
 
-@pytest.mark.parametrize("type_", ["application/json", "text/plain", "multipart/form-data", "image/png", ""])
+@pytest.mark.parametrize("type_", ["application/xml", "text/plain", "multipart/form-data", "image/png", ""])
 def test_upload_of_an_unsupported_content_type(platform: Platform, me: Client, type_: str) -> None:
     me.call("POST", "/upload", WAV, {"Content-Type": type_}).problem(415)
     leaves_nothing(platform, me)
@@ -531,8 +531,8 @@ def test_unauthorized_upload_is_rejected_before_its_body_is_sent(platform: Platf
 
 def test_job_has_the_fields_of_the_contract(done: dict[str, Any]) -> None:
     names = (
-        "job fid filename status stage progress pieces eta mp3 duration options error warning receipt created finished"
-        " source tracks"
+        "job fid filename status stage progress pieces eta mp3 duration options error error_code warning receipt"
+        " created finished source tracks"
     )
     assert done.keys() == set(names.split())
     assert re.fullmatch("[0-9a-f]{32}", done["job"])

@@ -74,6 +74,7 @@ def assert_failed(system: System, code: str, *words: str) -> None:
     assert job.error.endswith(".")
     assert all(word in job.error for word in words), job.error
     assert ConversionFailed(job.id) in system.published()
+    assert [blob for blob, _ in system.for_fetch().blobs.expired(10)] == [job.video]
     system.let_days_pass()
     assert (system.blobs_on_disk(), system.count("blobs")) == (set(), 0)
 
@@ -370,6 +371,7 @@ def test_worker_whose_job_is_deleted_leaves_nothing(system: System, server: File
     while not server.requests:
         pass
     system.for_status().delete(job, ADA.user)
+    system.let_days_pass()
     hold.set()
     worker.join(20)
     assert len(failures) == 1
