@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import feedparser  # type: ignore[import-untyped]  # it carries no types
+import podcastparser  # type: ignore[import-untyped]  # nor does it
 import pytest
 
 from functions.auth.accounts import normalize_username
@@ -849,7 +850,13 @@ def test_podcast_client_plays_a_private_feed(me: Client) -> None:
     [entry] = feed.entries
     assert (entry.title, entry.id, entry.itunes_duration) == ("R&D <talk>", job["mp3"], "1")
     mp3 = me.download(job["mp3"]).body
+    in_gpodder = podcastparser.parse(me.url + url, BytesIO(answer.body))  # the parser of gPodder
+    [episode] = in_gpodder["episodes"]
+    assert (episode["title"], episode["guid"], episode["total_time"]) == (entry.title, entry.id, 1)
     [enclosure] = entry.enclosures
+    assert episode["enclosures"] == [
+        {"url": enclosure.href, "file_size": len(mp3), "mime_type": "audio/mpeg"},
+    ]
     assert (enclosure.type, int(enclosure.length)) == ("audio/mpeg", len(mp3))
     path = enclosure.href.removeprefix(me.url)
     assert anyone.call("GET", path).body == mp3
