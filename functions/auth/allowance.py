@@ -28,6 +28,10 @@ _MAILS: Final = ((1, 10 * _MINUTE), (3, 12 * _HOUR))
 #: called, and each of these calls may be followed by nine attempts.
 _CALLS: Final = 100
 _CALL_INTERVAL: Final = 2_000
+#: Files that a user may have fetched from addresses at once, and milliseconds after which there is one more: any server
+#: may be named, and each is asked a few times.
+_FETCHES: Final = 200
+_FETCH_INTERVAL: Final = 10_000
 
 
 class AllowanceUsedUp(Mp3burstError):
@@ -158,6 +162,22 @@ class WebhookLimit:
         """
         allowances = [Allowance(subject_id("webhook-calls", user), _CALLS, _CALL_INTERVAL)]
         _use(self._database, allowances, "webhook-calls", "You have called webhooks too often")
+
+
+class FetchLimit:
+    """Limits the files that a user has fetched from addresses."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def use(self, user: str) -> None:
+        """Counts a file.
+
+        Raises:
+            AllowanceUsedUp: there were too many.
+        """
+        allowances = [Allowance(subject_id("fetches", user), _FETCHES, _FETCH_INTERVAL)]
+        _use(self._database, allowances, "fetches", "You have had too many files fetched from addresses")
 
 
 def _use(database: Database, allowances: Sequence[Allowance], name: str, message: str) -> None:

@@ -159,5 +159,7 @@ UPLOAD: Final = Operation(
         400: "The form or the JSON is malformed, or the connection was lost.",
         403: "UPLOAD_ROLE restricts uploads to another role, or FETCH_URLS is not on and the upload names an address.",
         422: "A field is invalid, or there is no file; `errors` says what is wrong with each.",
+        429: "The user has too many uploads, conversions or transfers in progress, or has had too many files fetched: "
+        "wait for the seconds in `Retry-After`.",
     },
 )

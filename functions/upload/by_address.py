@@ -66,6 +66,7 @@ def create_fetch(
     Raises:
         FetchingOff: the installation does not fetch files.
         Unprocessable: the address, an option or the callback is invalid.
+        AllowanceUsedUp: the user has had too many files fetched.
         TooManyJobs, QuotaFull: the user's quota is used up.
         DiskFull: the media store has too little space left.
     """
@@ -75,6 +76,7 @@ def create_fetch(
     callback = take_callback(fields, deps.callbacks)
     options = parse_options(fields, deps.presets, identity.user)
     deps.space.require()
+    deps.fetch_limit.use(identity.user)
     new = NewJob(new_job_id(), identity.user, new_blob_id(), filename, options, key, callback=callback)
     job = deps.fetches.add(new, Source(url, is_named=bool(given)), deps.quota.begin(identity, None, tell=tell))
     if job.id == new.id:

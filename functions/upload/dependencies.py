@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from flask import Request
 
 from events.publish import publisher
+from functions.auth.allowance import FetchLimit
 from functions.auth.tokens import Identity, NotAllowed
 from functions.file_checks import MAX_BYTES
 from functions.http_endpoint import identify, take_share
@@ -40,6 +41,7 @@ class Dependencies:
         shares: how many uploads are received at once.
         callbacks: the addresses that may be told of the end of a job.
         fetches: the jobs whose videos are fetched from an address.
+        fetch_limit: how many of them a user may have.
         sources: the addresses that videos may be fetched from; None if they may not.
     """
 
@@ -50,6 +52,7 @@ class Dependencies:
     outbox: Outbox
     presets: Presets
     fetches: Fetches
+    fetch_limit: FetchLimit
     max_bytes: int = MAX_BYTES
     quota: Quota = field(default_factory=Quota)
     space: FreeSpace = field(default_factory=lambda: FreeSpace(lambda: None))
@@ -88,6 +91,7 @@ def dependencies() -> Dependencies:
         outbox=Outbox(database, publisher(os.environ, "/mp3burst/upload")),
         presets=Presets(database, of_installation(os.environ)),
         fetches=Fetches(database),
+        fetch_limit=FetchLimit(database),
         max_bytes=int(number(os.environ, "MAX_UPLOAD_BYTES", MAX_BYTES, 1)),
         quota=Quota.from_environ(os.environ),
         space=FreeSpace(media.space, min_free(os.environ)),

@@ -83,6 +83,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         **_IDENTIFY,
         "users": "SELECT (deleted_at, id, locked_at, quota_bytes, quota_jobs, role, token_version, username), "
         "UPDATE (created_at)",
+        "logins": "SELECT, INSERT, UPDATE (clears_at, locked_until)",
         "jobs": "SELECT, INSERT, UPDATE (due_at)",
         "blobs": _WRITE_BLOBS,
         "uploads": "SELECT, INSERT, UPDATE, DELETE",

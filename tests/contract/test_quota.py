@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from events.schema import JobId
+from functions.auth.allowance import FetchLimit
 from functions.auth.tokens import Identity
 from functions.media import Description, new_blob_id
 from functions.options import Options
@@ -49,6 +50,7 @@ def deps(database: Database) -> Dependencies:
         outbox=Outbox(database, lambda _, __: None),
         presets=Presets(database, BUILT_IN),
         fetches=Fetches(database),
+        fetch_limit=FetchLimit(database),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, func, select
 
+from functions.auth.allowance import FetchLimit
 from functions.auth.tokens import Identity
 from functions.media import Checkpoint, StaleWriter
 from functions.options import Options
@@ -47,6 +48,7 @@ def deps(database: Database) -> Dependencies:
         outbox,
         Presets(database, BUILT_IN),
         Fetches(database),
+        FetchLimit(database),
     )
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from functions.auth.allowance import subject_id
+from functions.state.database import Database
+from functions.state.schema import logins
 from tests.e2e.client import PASSWORD, Answer, Client, wave_bytes
 from tests.e2e.test_client import Terminal
 from tests.support.platform import Platform, start
@@ -190,6 +193,19 @@ def test_killed_command_finds_its_job_again(terminal: Terminal, user: Client, se
     assert [job["job"] for job in user.jobs()["jobs"]] == [done["job"]]
     (again,) = terminal.json("convert", url, "--overwrite")
     assert again["job"] != done["job"]
+
+
+def test_user_who_has_had_too_many_files_fetched_waits(fetching: Platform, user: Client, server: FileServer) -> None:
+    begin(user, f"{server.url}/a.wav")
+    full = logins.update().values(clears_at=logins.c.clears_at + 2_000_001)
+    database = Database(f"sqlite:///{fetching.data / 'mp3burst.db'}")
+    mine = full.where(logins.c.subject == subject_id("fetches", user.user))
+    database.run(lambda connection: connection.execute(mine))
+    database.close()
+    answer = user.post_json("/upload", {"url": f"{server.url}/a.wav"})
+    answer.problem(429)
+    assert int(answer.headers["Retry-After"]) <= 20
+    assert len(user.jobs()["jobs"]) == 1
 
 
 def refused(answer: Answer) -> str:

@@ -31,7 +31,7 @@ from sqlalchemy import Connection, event, insert, select, update
 from events.publish import Publish
 from events.schema import DeliveryDue, Event, FetchDue, JobId, PieceCut, PiecesEncoded, VideoUploaded, parse
 from functions.auth.accounts import Accounts
-from functions.auth.allowance import RegistrationLimit
+from functions.auth.allowance import FetchLimit, RegistrationLimit
 from functions.auth.confirmation import Confirmations
 from functions.auth.links import Links
 from functions.auth.tokens import Identity
@@ -317,6 +317,7 @@ class System:
             outbox=self.outbox(self.publish),
             presets=Presets(self.database, BUILT_IN),
             fetches=Fetches(self.database),
+            fetch_limit=FetchLimit(self.database),
             sources=LOCAL_SOURCES,
         )
 

@@ -339,8 +339,8 @@ def test_server_that_stops_sending_is_left_in_time(system: System, server: FileS
     server.files["/talk.wav"].hold = hold
     job = begin(system, f"{server.url}/talk.wav")
     for _ in range(5):
-        attempt(system, job, idle_seconds=0.1)
         make_free(system)
+        attempt(system, job, idle_seconds=0.1)
     hold.set()
     assert_failed(system, "timed-out", "0.1 seconds")
 
