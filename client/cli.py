@@ -685,7 +685,7 @@ def list_queues(connect: Callable[[], "Server"], as_json: bool) -> None:
 
 
 @admin.command("retry")
-@click.argument("queue", type=click.Choice(["convert", "encode", "join", "notify", "hook"]))
+@click.argument("queue", type=click.Choice(["fetch", "convert", "encode", "join", "notify", "hook"]))
 @click.pass_obj
 def retry(connect: Callable[[], "Server"], queue: str) -> None:
     """Has what waits in QUEUE for another attempt tried at once: within 5 minutes."""

@@ -15,8 +15,8 @@ _NO_USER: Final = {403: _NOT_ALLOWED, 404: "There is no such user."}
 _LIMIT: Final = "Rows in the page."
 _AFTER: Final = "`next` of the previous page."
 
-JobState = Literal["uploaded", "converting", "encoding", "joining", "done", "failed"]
-QueueName = Literal["convert", "encode", "join", "notify", "hook"]
+JobState = Literal["fetching", "uploaded", "converting", "encoding", "joining", "done", "failed"]
+QueueName = Literal["fetch", "convert", "encode", "join", "notify", "hook"]
 
 
 class UsersQuery(Struct, frozen=True, kw_only=True):

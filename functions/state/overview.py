@@ -26,20 +26,21 @@ from sqlalchemy import (
 
 from events.schema import JobId
 from functions.state.database import Database
-from functions.state.fairness import ADMITTED, CONVERTING, ENCODING, JOINING
+from functions.state.fairness import ADMITTED, CONVERTING, ENCODING, FETCHING, JOINING
 from functions.state.jobs import JobNotFound, is_job_id
 from functions.state.leases import is_free
 from functions.state.schema import UserId, blobs, deliveries, jobs, mails, now, pieces, users
 
 #: The functions that work on rows.
-QueueName = Literal["convert", "encode", "join", "notify", "hook"]
-JobState = Literal["uploaded", "converting", "encoding", "joining", "done", "failed"]
+QueueName = Literal["fetch", "convert", "encode", "join", "notify", "hook"]
+JobState = Literal["fetching", "uploaded", "converting", "encoding", "joining", "done", "failed"]
 StoreName = Literal["videos", "pieces", "mp3s"]
 #: Days in which jobs, mails and deliveries that were given up are counted.
 GIVEN_UP_DAYS: Final = 7
 _DAY: Final = 86_400_000
 #: Of each function the rows that it works on, while they are unfinished.
 _ROWS: Final[dict[QueueName, tuple[Table, ColumnElement[bool]]]] = {
+    "fetch": (jobs, jobs.c.state.in_(FETCHING.states)),
     "convert": (jobs, jobs.c.state.in_(CONVERTING.states)),
     "encode": (pieces, pieces.c.state.in_(ENCODING.states)),
     "join": (jobs, jobs.c.state.in_(JOINING.states)),

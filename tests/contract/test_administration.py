@@ -333,14 +333,14 @@ def test_queues(database: Database, people: dict[str, UserId], records: Records)
     oldest = database.run(lambda connection: connection.scalar(select(jobs.c.created_at).order_by(jobs.c.created_at)))
 
     def convert() -> Queue:
-        return overview.queues()[0]
+        return next(queue for queue in overview.queues() if queue.name == "convert")
 
     assert convert() == Queue("convert", working=1, waiting=1, deferred=1, retrying=1, overdue=1, oldest=oldest)
     assert overview.retry("convert") == 1, "what waits for another attempt"
     assert convert().overdue == 2
     assert overview.retry("convert") == 0
     assert {due.event.about for due in records.overdue.due(10)} == {f"job {waiting}", f"job {later}"}
-    assert [queue.name for queue in overview.queues()] == ["convert", "encode", "join", "notify", "hook"]
+    assert [queue.name for queue in overview.queues()] == ["fetch", "convert", "encode", "join", "notify", "hook"]
     assert overview.queues()[3] == Queue("notify", 0, 0, 0, 0, 0, None)
     assert overview.given_up() == GivenUp(0, 0, 0)
     lease = records.jobs.claim(waiting)

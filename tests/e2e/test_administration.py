@@ -178,7 +178,7 @@ def test_jobs_of_all_users_tell_nothing_of_their_files(admin: Client, user: Clie
 def test_queues_and_storage(admin: Client, user: Client) -> None:
     user.convert(BytesIO(WAV), "a.wav")
     found = admin.call("GET", "/admin/queues").json()
-    assert [queue["queue"] for queue in found["queues"]] == ["convert", "encode", "join", "notify", "hook"]
+    assert [queue["queue"] for queue in found["queues"]] == ["fetch", "convert", "encode", "join", "notify", "hook"]
     assert found["given_up"]["jobs"] >= 0
     assert admin.call("POST", "/admin/queues/notify/retry", b"").json()["rows"] >= 0
     admin.call("POST", "/admin/queues/films/retry", b"").problem(404)
@@ -246,7 +246,7 @@ def test_command_line_shows_what_goes_on(admin: Client, user: Client, tmp_path: 
     assert json.loads(run("jobs", "--user", user.username, "--json"))[0]["job"] == failed
     heading, *lines = run("queues").splitlines()
     assert heading.split() == ["queue", "working", "waiting", "deferred", "retrying", "overdue", "oldest"]
-    assert [line.split()[0] for line in lines] == ["convert", "encode", "join", "notify", "hook", "given"]
+    assert [line.split()[0] for line in lines] == ["fetch", "convert", "encode", "join", "notify", "hook", "given"]
     assert run("retry", "notify").endswith(" due now\n")
     assert "videos" in run("storage")
     stored = json.loads(run("storage", "--json"))

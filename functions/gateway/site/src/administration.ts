@@ -25,7 +25,7 @@ export interface Quota {
   jobs: number | null;
 }
 
-export const STATES = ["uploaded", "converting", "encoding", "joining", "done", "failed"] as const;
+export const STATES = ["fetching", "uploaded", "converting", "encoding", "joining", "done", "failed"] as const;
 export type State = (typeof STATES)[number];
 
 export interface ObservedJob {
@@ -41,7 +41,7 @@ export interface ObservedJob {
 }
 
 export interface Queue {
-  queue: "convert" | "encode" | "join" | "notify" | "hook";
+  queue: "fetch" | "convert" | "encode" | "join" | "notify" | "hook";
   working: number;
   waiting: number;
   deferred: number;

@@ -5,8 +5,8 @@ export interface Job {
   job: string;
   fid: string;
   filename: string;
-  status: "uploaded" | "converting" | "done" | "failed";
-  stage: "waiting" | "reading" | "encoding" | "joining" | "done" | "failed";
+  status: "fetching" | "uploaded" | "converting" | "done" | "failed";
+  stage: "waiting" | "fetching" | "reading" | "encoding" | "joining" | "done" | "failed";
   progress: number;
   pieces: { done: number; total: number } | null;
   eta: number | null;

@@ -64,6 +64,7 @@ export const de: Strings = {
   },
   stages: {
     waiting: "Wartet auf einen Umwandler",
+    fetching: "Datei wird geholt",
     reading: "Ton wird gelesen",
     encoding: "Wird kodiert",
     joining: "Wird zusammengesetzt",
@@ -253,6 +254,7 @@ export const de: Strings = {
     state: "Zustand",
     allStates: "Alle",
     states: {
+      fetching: "Wird geholt",
       uploaded: "Hochgeladen",
       converting: "Wird umgewandelt",
       encoding: "Wird kodiert",
@@ -264,6 +266,7 @@ export const de: Strings = {
     jobsHint: "Dateinamen sind privat. Wer um Hilfe bittet, sagt dir, wann es war.",
     noJobs: "Solche Aufträge gibt es nicht.",
     queues: {
+      fetch: "Geholte Dateien",
       convert: "Umwandlungen",
       encode: "Teile langer Videos",
       join: "Zusammensetzen der Teile",

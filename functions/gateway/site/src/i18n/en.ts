@@ -74,6 +74,7 @@ export const en = {
   },
   stages: {
     waiting: "Waiting for a converter",
+    fetching: "Fetching the file",
     reading: "Reading the sound",
     encoding: "Encoding",
     joining: "Putting it together",
@@ -269,6 +270,7 @@ export const en = {
     state: "State",
     allStates: "All",
     states: {
+      fetching: "Fetching",
       uploaded: "Uploaded",
       converting: "Converting",
       encoding: "Encoding",
@@ -280,6 +282,7 @@ export const en = {
     jobsHint: "Names of files are private. A user who asks for help tells you when it was.",
     noJobs: "There are no such jobs.",
     queues: {
+      fetch: "Fetched files",
       convert: "Conversions",
       encode: "Pieces of long videos",
       join: "Joining of pieces",

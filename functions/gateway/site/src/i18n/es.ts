@@ -62,6 +62,7 @@ export const es: Strings = {
   },
   stages: {
     waiting: "Esperando un conversor",
+    fetching: "Obteniendo el archivo",
     reading: "Leyendo el sonido",
     encoding: "Codificando",
     joining: "Uniendo las partes",
@@ -250,6 +251,7 @@ export const es: Strings = {
     state: "Estado",
     allStates: "Todos",
     states: {
+      fetching: "Obteniéndose",
       uploaded: "Subido",
       converting: "Convirtiéndose",
       encoding: "Codificándose",
@@ -261,6 +263,7 @@ export const es: Strings = {
     jobsHint: "Los nombres de archivo son privados. Quien pide ayuda te dice cuándo fue.",
     noJobs: "No hay trabajos así.",
     queues: {
+      fetch: "Archivos obtenidos",
       convert: "Conversiones",
       encode: "Partes de vídeos largos",
       join: "Unión de partes",
