@@ -20,6 +20,8 @@ from tests.e2e.client import PASSWORD, Answer, wave_bytes
 
 #: The design's goals, as multiples of the cold start of hello world.
 _GOALS = {"login": 1.3, "register": 1.3, "validate": 1.3, "upload": 1.6, "status": 1.6, "download": 1.6}
+#: The goal through a gateway that stays up; through one that is at zero as well there are two cold starts.
+_GATEWAY_GOAL = 1.4
 _EVENT_SECONDS = 0.3
 _MAX_OVERHEAD_MS = 5.0
 #: Calls each address in turn over a connection of its own and prints the medians in ms, without the first 20 calls.
@@ -57,7 +59,13 @@ def _measured(cluster: Cluster, rounds: int) -> Iterator[Row]:
     me = User.of(cluster, gateway=False)
     job = me.wait(me.upload(io.BytesIO(wave_bytes(2)), "a.wav")["job"])
     firsts = _firsts(me, job["mp3"])
-    measurements = {name: _cold(cluster, name, first) for name, first in firsts.items()}
+    measurements = {name: _cold(cluster, first, name) for name, first in firsts.items()}
+    visitor = type(me)(me.url, me.token)
+    visitor.gateway = True
+    measurements["gateway, both at zero"] = _cold(cluster, lambda: visitor.call("GET", "/jobs"), "gateway", "status")
+    measurements["gateway"] = _cold(
+        cluster, lambda: visitor.call("GET", "/jobs"), "status", meanwhile=lambda: visitor.call("GET", "/")
+    )
     measurements["convert"] = lambda: _event(cluster, me)
     took = timing.alternate(measurements, rounds)
     base = timing.median(took["hello"]).seconds
@@ -76,6 +84,17 @@ def _measured(cluster: Cluster, rounds: int) -> Iterator[Row]:
                 "seconds": mine,
                 "each": [one.seconds for one in took[name]],
             },
+        )
+    for name, what in (("gateway", "that is up"), ("gateway, both at zero", "that is at zero as well")):
+        mine = timing.median(took[name]).seconds
+        yield Row(
+            "knative",
+            f"status through a gateway {what}",
+            mine / base,
+            "x",
+            f"hello world {base:.2f} s",
+            **(at_most(mine / base, _GATEWAY_GOAL) if name == "gateway" else {}),
+            details={"seconds": mine, "each": [one.seconds for one in took[name]]},
         )
     event = timing.median(took["convert"]).seconds
     yield Row(
@@ -110,25 +129,31 @@ def _host(me: User, function: str) -> str:
     return f"{function}.{me.hosts['validate'].partition('.')[2]}"
 
 
-def _cold(cluster: Cluster, name: str, first: Callable[[], Answer]) -> Callable[[], Took]:
+def _cold(
+    cluster: Cluster, first: Callable[[], Answer], *names: str, meanwhile: Callable[[], object] = lambda: None
+) -> Callable[[], Took]:
+    """Returns what measures a first answer once the functions are at zero; ``meanwhile`` keeps others up."""
+
     def take() -> Took:
-        _await_zero(cluster, name)
+        _await_zero(cluster, *names, meanwhile=meanwhile)
         begin = time.perf_counter()
         answer = first()
         seconds = time.perf_counter() - begin
         if answer.status >= 300:
-            raise CannotMeasure(f"{name} answered {answer.status}")
+            raise CannotMeasure(f"{names[0]} answered {answer.status}")
         return Took(seconds)
 
     return take
 
 
-def _await_zero(cluster: Cluster, *names: str) -> None:
+def _await_zero(cluster: Cluster, *names: str, meanwhile: Callable[[], object] = lambda: None) -> None:
     deadline = time.monotonic() + 300
     while any(cluster.pods(name) for name in names):
         if time.monotonic() > deadline:
             raise CannotMeasure(f"{', '.join(names)}: still not at zero after 300 s")
+        meanwhile()
         time.sleep(1)
+    meanwhile()
     # Terminating pods still use the CPU.
     time.sleep(2)
 

@@ -19,7 +19,7 @@ from scripts.loadtest.embedded import Embedded
 from scripts.loadtest.knative import CannotWatch, Knative, WithServers
 from scripts.loadtest.recording import BadRecording, Platform, Recording
 from scripts.loadtest.users import Api, Burst, Refused
-from scripts.loadtest.watch import Observer, TooSlow, record
+from scripts.loadtest.watch import Observer, TooSlow, record, record_idle
 from tests.support.platform import start
 
 
@@ -52,6 +52,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _record(args: argparse.Namespace) -> Recording:
+    with ExitStack() as stack:
+        if args.watch:
+            platform, _ = _platform(args, stack)
+            recording = Recording(platform.name, f"{args.watch / 60:g} idle minutes", report.machine())
+            record_idle(recording, Observer(platform, args.every, args.tail, _progress()), args.watch)
+            return recording
+        return _record_burst(args, stack)
+
+
+def _record_burst(args: argparse.Namespace, stack: ExitStack) -> Recording:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     inputs = Inputs(args.cache or home / "mp3burst" / "bench")
     video = args.origin / args.video if args.video else inputs.video(args.seconds)
@@ -61,11 +71,10 @@ def _record(args: argparse.Namespace) -> Recording:
     what = f"{burst.count} video{'s' * (burst.count > 1)} of {args.seconds} s"
     if args.video:
         what = f"{burst.count} times {video.name}"
-    with ExitStack() as stack:
-        platform, api = _platform(args, stack)
-        recording = Recording(platform.name, what, report.machine())
-        record(recording, Observer(platform, args.every, args.tail, _progress()), api, burst)
-        return recording
+    platform, api = _platform(args, stack)
+    recording = Recording(platform.name, what, report.machine())
+    record(recording, Observer(platform, args.every, args.tail, _progress()), api, burst)
+    return recording
 
 
 def _platform(args: argparse.Namespace, stack: ExitStack) -> tuple[Platform, Api]:
@@ -117,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, metavar="PREFIX", help="write PREFIX.json, .png and .html (burst)")
     parser.add_argument("--draw", type=Path, metavar="FILE.json", help="draw a recording again; send nothing")
+    parser.add_argument("--watch", type=_positive, metavar="SECONDS", help="send nothing: record so many idle seconds")
     parser.add_argument("--url", default="", help="a running platform; without it one is started for the burst")
     parser.add_argument(
         "--data",

@@ -98,6 +98,8 @@ def table(usage: Usage) -> str:
 
 def sentences(recording: Recording, usage: Usage) -> list[str]:
     """Describes the figures in sentences."""
+    if recording.is_idle:
+        return [_idle(usage)]
     jobs = recording.samples[-1].jobs if recording.samples else {}
     ended = ", ".join(f"{count} {state}" for state, count in sorted(jobs.items()))
     lines = [
@@ -118,6 +120,16 @@ def sentences(recording: Recording, usage: Usage) -> list[str]:
     if recording.samples and any(recording.samples[-1].pods.values()):
         lines.append("The recording ended while pods were still running: what they used later is not included.")
     return lines
+
+
+def _idle(usage: Usage) -> str:
+    share = usage.work.pods / usage.seconds if usage.seconds else 0.0
+    standing = sum(one.peak for one in usage.standing)
+    return (
+        f"The functions' pods ran for {usage.work.pods:.0f} pod-seconds in {usage.seconds:.0f} s, {share:.1%} of a pod "
+        f"that is always on, and used {usage.work.cpu:.1f} CPU-seconds. Beside them, {standing} pods of the broker, of "
+        "Knative and of servers ran all the time."
+    )
 
 
 def _function(recording: Recording, name: str, seconds: float) -> Line:

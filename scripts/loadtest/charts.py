@@ -77,21 +77,23 @@ def draw(recording: Recording, usage: Usage) -> "Figure":
     """Draws jobs and events, pods by function, CPU time, and pod-seconds compared with pods that are always on."""
     from matplotlib.figure import Figure
 
-    heights = (2.5, 2.5, 1.7, 0.9 + 0.18 * len(_bars_of(usage)))
+    # Of idle time there are no jobs to draw.
+    heights = (*(() if recording.is_idle else (2.5,)), 2.5, 1.7, 0.9 + 0.18 * len(_bars_of(usage)))
     figure = Figure(figsize=(9, sum(heights) + 0.4), layout="constrained")
-    jobs, pods, cpu, bars = figure.subplots(4, 1, height_ratios=heights)
+    *jobs, pods, cpu, bars = figure.subplots(len(heights), 1, height_ratios=heights)
     figure.suptitle(title_of(recording), fontweight="bold")
     times = [sample.at for sample in recording.samples]
-    _jobs(jobs, recording, times)
+    for axes in jobs:
+        _jobs(axes, recording, times)
     _pods(pods, recording, times, usage)
     _cpu(cpu, recording, times, usage)
-    for axes in (jobs, pods, cpu):
+    for axes in (*jobs, pods, cpu):
         axes.set_xlim(0, max(usage.seconds, 0.1))
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color="#eeeeee")
     cpu.set_xlabel("seconds")
     _bars(bars, usage)
-    for axes in (jobs, pods, cpu, bars):
+    for axes in (*jobs, pods, cpu, bars):
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_axisbelow(True)
     return figure
@@ -158,7 +160,7 @@ def _bars(axes: "Axes", usage: Usage) -> None:
     places = range(len(lines))
     axes.barh(places, [line.always for line in lines], 0.8, color=_ALWAYS, label="as many as the peak, always on")
     colors = [_COLORS.get(line.name, _OTHER) for line in lines]
-    axes.barh(places, [line.pods for line in lines], 0.4, color=colors, label="this burst", zorder=2)
+    axes.barh(places, [line.pods for line in lines], 0.4, color=colors, label="measured", zorder=2)
     axes.set_yticks(places, [f"{line.name} ({line.pods:.0f} of {line.always:.0f})" for line in lines], fontsize=8)
     axes.invert_yaxis()
     axes.set_title(

@@ -1,20 +1,19 @@
 """Watches mp3burst on a Knative cluster: pods by kubectl, CPU by the kubelets, queues by RabbitMQ's management API."""
 
-import base64
 import json
 import re
 import subprocess
-import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
+from functions.sweep.queues import QueuesUnknown, queue_depths
 from scripts.loadtest.embedded import all_processes, tree
 from scripts.loadtest.recording import Meter, Platform, Snapshot, Standing, cpus_of
 
 _SERVICE = "serving.knative.dev/service"
+_NAME = "app.kubernetes.io/name"
 #: A label of the pods that receive and deliver events.
 _BROKER = "eventing.knative.dev/broker"
 #: The namespaces of Knative itself.
@@ -69,18 +68,10 @@ class Knative:
     def _queues(self) -> dict[str, int]:
         if not self._rabbitmq:
             return {}
-        address = urlsplit(self._rabbitmq)
-        basic = f"{unquote(address.username or '')}:{unquote(address.password or '')}".encode()
-        base = f"{address.scheme}://{address.hostname}:{address.port}{address.path.rstrip('/')}"
-        request = urllib.request.Request(  # noqa: S310 - the operator's own URL
-            f"{base}/api/queues?columns=name,messages",
-            headers={"Authorization": f"Basic {base64.b64encode(basic).decode()}"},
-        )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
-                return depths(json.load(answer), self._namespace)
-        except (OSError, ValueError) as error:
-            raise CannotWatch(f"RabbitMQ's management API does not answer: {error}.") from error
+            return queue_depths(self._rabbitmq, self._namespace)
+        except QueuesUnknown as error:
+            raise CannotWatch(str(error)) from error
 
     def _json(self, *arguments: str) -> Any:
         return json.loads(self._run(*arguments))
@@ -126,13 +117,14 @@ def owner_of(pod: Any, namespace: str) -> tuple[str, bool | None] | None:
     """Returns what a pod belongs to.
 
     Returns:
-        (function, None) for a pod of a function. (name, anyway) for a pod that runs whether anybody uploads or not,
-        with ``anyway`` as in ``Standing``. None for a pod of another application or of a Job, which belongs to the
-        installation and ends.
+        (function, None) for a pod of a function, also of the Jobs of sweep. (name, anyway) for a pod that runs whether
+        anybody uploads or not, with ``anyway`` as in ``Standing``. None for a pod of another application or of another
+        Job, which belongs to the installation.
     """
     metadata = pod["metadata"]
     own = metadata["namespace"] == namespace
-    function = metadata.get("labels", {}).get(_SERVICE)
+    labels = metadata.get("labels", {})
+    function = labels.get(_SERVICE) or (labels.get(_NAME) == "sweep" and "sweep")
     if function:
         return (function, None) if own else None
     owner = next(iter(metadata.get("ownerReferences", [])), {"kind": "", "name": metadata["name"]})
@@ -140,7 +132,7 @@ def owner_of(pod: Any, namespace: str) -> tuple[str, bool | None] | None:
         return None
     if not own:
         return metadata["namespace"], False
-    if _BROKER in metadata.get("labels", {}):
+    if _BROKER in labels:
         return "broker", False
     name = str(owner["name"])
     if owner["kind"] == "ReplicaSet":
@@ -152,21 +144,6 @@ def cpu_seconds(metrics: str) -> Iterator[tuple[str, float]]:
     """Yields (NAMESPACE/POD, CPU seconds so far) from a kubelet's /metrics/resource."""
     for namespace, pod, seconds in _CPU.findall(metrics):
         yield f"{namespace}/{pod}", float(seconds)
-
-
-def depths(queues: Iterable[Any], namespace: str) -> dict[str, int]:
-    """Returns the events of each Trigger from RabbitMQ's list of queues.
-
-    eventing-rabbitmq names a queue NAMESPACE.TRIGGER.UID. The names of dead letter queues start with ``b.`` (the
-    broker's) or ``t.`` (a Trigger's): they are counted as "NAME, dead letters".
-    """
-    found: dict[str, int] = {}
-    for queue in queues:
-        match = re.fullmatch(rf"([bt]\.)?{re.escape(namespace)}\.([^.]+)\.(.+)", queue["name"])
-        if match:
-            name = f"{match[2]}, dead letters" if match[1] else match[2]
-            found[name] = found.get(name, 0) + queue.get("messages", 0)
-    return found
 
 
 def _is_scheduled(pod: Any) -> bool:

@@ -98,6 +98,7 @@ class Recording:
         finished: when the last job ended.
         dead_letters: the number of dead letters.
         refused: the number of uploads that were not accepted.
+        is_idle: whether nothing was sent on purpose.
     """
 
     platform: str
@@ -111,6 +112,7 @@ class Recording:
     finished: float = 0.0
     dead_letters: int = 0
     refused: int = 0
+    is_idle: bool = False
 
     def add(self, at: float, snapshot: Snapshot, jobs: Mapping[str, int], pieces: int = 0, encoded: int = 0) -> None:
         """Adds a snapshot as a sample. CPU seconds are counted from the first sample on."""

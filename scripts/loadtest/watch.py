@@ -83,6 +83,16 @@ class _Watch:
         self._recording.add(self.at, snapshot, self.seen.jobs, self.seen.pieces, self.seen.encoded)
 
 
+def record_idle(recording: Recording, observer: Observer, seconds: float) -> None:
+    """Sends nothing, and fills in the recording for so many seconds."""
+    recording.is_idle = True
+    with _Watch(recording, observer) as watch:
+        observer.say(f"watching for {seconds:g} s")
+        while watch.at < seconds:
+            time.sleep(observer.every)
+            watch.check()
+
+
 def record(recording: Recording, observer: Observer, api: Api, burst: Burst) -> None:
     """Sends the burst and fills in the recording.
 

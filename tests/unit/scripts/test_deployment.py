@@ -11,6 +11,7 @@ import yaml
 from sqlalchemy import make_url
 
 from infra.migrations import rights
+from infra.migrations.rights import RIGHTS
 from scripts.deployment import images, manifests, rollout, settings
 from scripts.deployment.__main__ import main
 from scripts.deployment.cluster import CannotDeploy, Cluster
@@ -264,6 +265,20 @@ def test_cronjob_of_sweep_is_its_service_without_a_server() -> None:
     (filled,) = manifests.filled([job], {"sweep": "registry/sweep:1"}, {})
     (container,) = filled["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "registry/sweep:1"
+
+
+def test_overview_runs_only_on_demand_and_may_delete_nothing() -> None:
+    (job,) = (
+        each
+        for each in yaml.safe_load_all((ROOT / "infra/cronjob/overview.yaml").read_text())
+        if each["kind"] == "CronJob"
+    )
+    assert job["spec"]["suspend"] is True
+    assert manifests.images([job]) == {"sweep"}
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    (secret,) = (each["secretRef"]["name"] for each in container["envFrom"])
+    rights = RIGHTS[secret.removeprefix("database-")]
+    assert not any("DELETE" in each or "INSERT" in each for each in rights.values())
 
 
 DIGEST = f"sha256:{'d' * 64}"

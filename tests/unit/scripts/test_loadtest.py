@@ -1,6 +1,5 @@
 """Tests scripts/burst without a burst: what it counts, what it compares with, and what it draws."""
 
-import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -12,7 +11,7 @@ import pytest
 from scripts.loadtest import __main__ as command
 from scripts.loadtest import charts
 from scripts.loadtest.accounting import sentences, table, usage_of
-from scripts.loadtest.knative import WithServers, cpu_seconds, depths, owner_of
+from scripts.loadtest.knative import WithServers, cpu_seconds, owner_of
 from scripts.loadtest.recording import BadRecording, Meter, Recording, Snapshot, Standing, cpus_of
 
 
@@ -77,6 +76,17 @@ def test_there_is_no_break_even_if_the_platform_itself_takes_more() -> None:
     assert usage_of(idle).break_even == float("inf")
     assert "more often" not in " ".join(sentences(idle, usage_of(idle)))
     assert "while pods were still running" in sentences(idle, usage_of(idle))[-1]
+
+
+def test_idle_time_has_its_pods_and_no_jobs() -> None:
+    idle = Recording("knative", "10 idle minutes", {}, is_idle=True)
+    for at in (0.0, 300.0, 306.0, 600.0):
+        idle.add(at, snapshot({"sweep": 1} if at == 300 else {}, {}), {})
+    usage = usage_of(idle)
+    (sentence,) = sentences(idle, usage)
+    assert sentence.startswith("The functions' pods ran for 6 pod-seconds in 600 s, 1.0% of a pod that is always on")
+    titles = [axes.get_title("left") for axes in charts.draw(idle, usage).axes]
+    assert titles[0] == "Pods by function"
 
 
 def test_an_empty_recording_has_empty_figures() -> None:
@@ -146,8 +156,14 @@ def test_a_recording_without_a_pod_can_be_drawn() -> None:
     assert "&lt;nothing&gt;" in charts.html(idle, usage, charts.draw(idle, usage))
 
 
-def pod(namespace: str, name: str, owner: tuple[str, str] = ("", ""), function: str = "", broker: str = "") -> Any:
-    labels = {"serving.knative.dev/service": function, "eventing.knative.dev/broker": broker}
+def pod(
+    namespace: str, name: str, owner: tuple[str, str] = ("", ""), function: str = "", broker: str = "", label: str = ""
+) -> Any:
+    labels = {
+        "serving.knative.dev/service": function,
+        "eventing.knative.dev/broker": broker,
+        "app.kubernetes.io/name": label,
+    }
     labels = {label: value for label, value in labels.items() if value}
     references = [{"kind": owner[0], "name": owner[1]}] if owner[0] else []
     return {"metadata": {"namespace": namespace, "name": name, "labels": labels, "ownerReferences": references}}
@@ -164,6 +180,7 @@ def pod(namespace: str, name: str, owner: tuple[str, str] = ("", ""), function: 
         (pod("mp3burst", "a-3", ("ReplicaSet", "mail-56dd9f4f9b")), ("mail", False)),
         (pod("mp3burst", "mongodb-0", ("StatefulSet", "mongodb")), ("mongodb", True)),
         (pod("mp3burst", "migrate-x", ("Job", "migrate")), None),
+        (pod("mp3burst", "sweep-1-x", ("Job", "sweep-1"), label="sweep"), ("sweep", None)),
         (pod("knative-serving", "activator-1", ("ReplicaSet", "activator-6d8f9")), ("knative-serving", False)),
         (pod("elsewhere", "theirs", function="theirs"), None),
         (pod("kube-system", "coredns-1"), None),
@@ -181,14 +198,6 @@ def test_the_kubelet_metrics_are_parsed_by_pod() -> None:
         'pod_cpu_usage_seconds_total{namespace="kube-system",pod="dns"} 1e-05 1900000000000\n'
     )
     assert dict(cpu_seconds(metrics)) == {"mp3burst/convert-1": 12.5, "kube-system/dns": 1e-05}
-
-
-def test_queues_are_named_after_their_triggers() -> None:
-    listed = json.loads(
-        '[{"name": "mp3burst.convert.0a1b", "messages": 3}, {"name": "b.mp3burst.mp3burst.dlq.0a1b", "messages": 1},'
-        ' {"name": "other.convert.0a1b", "messages": 9}, {"name": "video"}, {"name": "mp3burst.mp3-ready.0a1b"}]'
-    )
-    assert depths(listed, "mp3burst") == {"convert": 3, "mp3-ready": 0, "mp3burst, dead letters": 1}
 
 
 def test_a_database_beside_the_cluster_counts_even_after_it_has_ended() -> None:
