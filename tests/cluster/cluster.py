@@ -61,15 +61,15 @@ class Api:
 
     def __init__(self, kubectl: Sequence[str]) -> None:
         folder = Path(tempfile.mkdtemp(prefix="mp3burst-"))
-        self._socket = folder / "api.sock"
-        command = [*kubectl, "proxy", f"--unix-socket={self._socket}"]
+        self.socket = folder / "api.sock"
+        command = [*kubectl, "proxy", f"--unix-socket={self.socket}"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         weakref.finalize(self, _stop, process, folder)
-        wait_for(self._socket.exists, "kubectl proxy")
+        wait_for(self.socket.exists, "kubectl proxy")
 
     def get(self, path: str, **query: str) -> bytes:
         """Returns the body of an answer."""
-        with contextlib.closing(UnixConnection(self._socket, timeout=60)) as connection:
+        with contextlib.closing(UnixConnection(self.socket, timeout=60)) as connection:
             connection.request("GET", f"{path}?{urlencode(query)}" if query else path)
             answer = connection.getresponse()
             body = answer.read()
