@@ -127,8 +127,8 @@ def _idle(usage: Usage) -> str:
     standing = sum(one.peak for one in usage.standing)
     return (
         f"The functions' pods ran for {usage.work.pods:.0f} pod-seconds in {usage.seconds:.0f} s, {share:.1%} of a pod "
-        f"that is always on, and used {usage.work.cpu:.1f} CPU-seconds. Beside them, {standing} pods of the broker, of "
-        "Knative and of servers ran all the time."
+        f"that is always on. Beside them, {standing} pods of the broker, of Knative and of servers ran all the time "
+        f"and used {sum(one.cpu for one in usage.standing):.1f} CPU-seconds."
     )
 
 
