@@ -42,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 def _deploy(cluster: Cluster, args: argparse.Namespace) -> None:
     if args.mail:
         os.environ.update(_CATCHER)
+    settings.check(cluster)
     documents = manifests.rendered(cluster, manifests.ENVIRONMENTS / args.environment)
     images = names({*manifests.images(documents), "migrations"}, args.registry, args.tag)
     rollout.namespace(cluster)
@@ -57,7 +58,7 @@ def _deploy(cluster: Cluster, args: argparse.Namespace) -> None:
         # The gateway needs no settings, and the settings need its URL.
         rollout.apply_services(cluster, [gateway])
         public_url = rollout.gateway_url(cluster, args.timeout)
-    settings.make(cluster, wanted, public_url)
+    settings.make(cluster, wanted, public_url, args.host)
     if servers := [*installed, *(["mail"] if args.mail else [])]:
         say(f"Servers: {', '.join(servers)}")
         rollout.servers(cluster, servers, args.timeout)

@@ -4,7 +4,12 @@ import base64
 import json
 import os
 from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
 
+from events.errors import Mp3burstError
+from functions.auth.tokens import NotAuthenticated, Signer, Verifier
+from functions.state.schema import UserId
 from infra.config import VARIABLES
 from infra.migrations.rights import CONNECTION, RIGHTS, connection_of
 from scripts.deployment.cluster import NAMESPACE, ROOT, CannotDeploy, Cluster, command, run, say
@@ -18,6 +23,13 @@ SERVERS = {
     "postgresql": ({"DATABASE_URL", "MYSQL_HOST"}, _DATABASE),
     "mysql": ({"DATABASE_URL", "MYSQL_HOST"}, _DATABASE),
 }
+#: What secrets.sh generates for a server that is installed here. ``--delete`` keeps it, with the server's data.
+_GENERATED = {
+    "rabbitmq": ("rabbitmq", "RABBITMQ_DEFAULT_USER"),
+    "mongodb": ("mongodb", "MONGO_PASSWORD"),
+    "postgresql": ("postgresql", "POSTGRES_PASSWORD"),
+    "mysql": ("mysql", "MYSQL_PASSWORD"),
+}
 _MAIL = {"SENDGRID_API_KEY", "SMTP_HOST", "GMAIL_ADDRESS"}
 
 
@@ -25,7 +37,7 @@ def servers(cluster: Cluster, wanted: list[str]) -> list[str]:
     """Returns which servers to install.
 
     Args:
-        cluster: the cluster; servers that an earlier run installed are included.
+        cluster: the cluster; servers that an earlier run installed are included, although they were deleted since.
         wanted: the servers that mp3burst needs, one of them for SQL. A server is left out if its URL is set, or was set
             when the Secrets were created.
 
@@ -36,32 +48,71 @@ def servers(cluster: Cluster, wanted: list[str]) -> list[str]:
         raise CannotDeploy(f"There is no server {unknown[0]}: choose from {', '.join(SERVERS)}.")
     if {"postgresql", "mysql"} <= {*wanted}:
         raise CannotDeploy("Choose one of postgresql and mysql.")
-    secrets = {each["metadata"]["name"] for each in cluster.get("secrets")}
+    given = _variables().keys()
+    secrets = _secrets(cluster)
     installed = {name for each in cluster.get("statefulsets") if (name := each["metadata"]["name"]) in SERVERS}
-    return [
-        name
-        for name in wanted
-        if name in installed or not (SERVERS[name][0] & _variables().keys() or SERVERS[name][1] & secrets)
-    ]
+
+    def is_wanted(name: str) -> bool:
+        variables, addresses = SERVERS[name]
+        secret, key = _GENERATED[name]
+        is_generated = key in secrets.get(secret, {}).get("data", {})
+        return not variables & given and (is_generated or not addresses & secrets.keys())
+
+    return [name for name in wanted if name in installed or is_wanted(name)]
 
 
-def make(cluster: Cluster, wanted: list[str], public_url: str) -> None:
+def check(cluster: Cluster) -> None:
+    """Checks the variables that are set, before anything is created or changed.
+
+    Raises:
+        CannotDeploy: no mail server is set, RabbitMQ is another one than the broker's, or login would sign tokens that
+            no function accepts.
+    """
+    given = _variables()
+    secrets = _secrets(cluster)
+    if "mail" not in secrets and not _MAIL & given.keys():
+        raise CannotDeploy(
+            "No mail server is set: set SMTP_HOST, SENDGRID_API_KEY or GMAIL_ADDRESS (infra/env.example), "
+            "or use --mail catcher, which shows emails and delivers none."
+        )
+    url = given.get("AMQP_URL")
+    if url and "rabbitmq" in secrets and url != _decoded(secrets["rabbitmq"]).get("AMQP_URL"):
+        raise CannotDeploy(
+            "AMQP_URL is not the RabbitMQ that the broker uses, and a broker cannot move to another one: unset it, or "
+            "run `./scripts/deploy --delete` and `kubectl -n mp3burst delete secret rabbitmq`, then deploy again."
+        )
+    if given.keys() & {"TOKEN_PRIVATE_KEY", "TOKEN_PUBLIC_KEYS"}:
+        _check_token_keys({**_decoded(secrets.get("token-signing", {})), **_settings(cluster), **given})
+
+
+def _check_token_keys(known: Mapping[str, str]) -> None:
+    private = known.get("TOKEN_PRIVATE_KEY")
+    public = known.get("TOKEN_PUBLIC_KEYS")
+    if not private or not public:  # what is missing is made to match
+        return
+    try:
+        Verifier(public).verify(Signer(private).sign(UserId("deploy"), "deploy", "user"))
+    except NotAuthenticated as error:
+        raise CannotDeploy(
+            "TOKEN_PUBLIC_KEYS does not have the public key of TOKEN_PRIVATE_KEY, so that no function would accept a "
+            "token of login: add it first (docs/settings.md describes the rotation)."
+        ) from error
+    except Mp3burstError as error:
+        raise CannotDeploy(str(error)) from error
+
+
+def make(cluster: Cluster, wanted: list[str], public_url: str, host: str | None) -> None:
     """Creates what is missing, and updates what exists from the variables that are set.
 
     Args:
         cluster: the cluster.
         wanted: as for ``servers``.
         public_url: the start of links if PUBLIC_URL is not set and the ConfigMap does not exist yet.
+        host: the host name of the gateway, if one was chosen: links move to it unless PUBLIC_URL is set.
 
     Raises:
-        CannotDeploy: no mail server is set, or something failed.
+        CannotDeploy: something failed.
     """
-    secrets = {each["metadata"]["name"] for each in cluster.get("secrets")}
-    if "mail" not in secrets and not _MAIL & _variables().keys():
-        raise CannotDeploy(
-            "No mail server is set: set SMTP_HOST, SENDGRID_API_KEY or GMAIL_ADDRESS (infra/env.example), "
-            "or use --mail catcher, which shows emails and delivers none."
-        )
     sql = next((name for name in wanted if name in ("postgresql", "mysql")), "postgresql")
     output = run(
         [ROOT / "infra/secrets.sh", "kubernetes", NAMESPACE, sql],
@@ -72,7 +123,21 @@ def make(cluster: Cluster, wanted: list[str], public_url: str) -> None:
     _update_databases(cluster)
     for name in ("log", "media", "mail"):
         _update(cluster, "secret", name, replace=True)
-    _update(cluster, "configmap", "mp3burst", replace=False)
+    for name in ("token-signing", "links", "webhooks"):
+        _update(cluster, "secret", name)
+    # A host name that links have already is left alone: they may begin with https://.
+    is_moved = host and urlsplit(_settings(cluster)["PUBLIC_URL"]).hostname != host
+    _update(cluster, "configmap", "mp3burst", {"PUBLIC_URL": f"http://{host}"} if is_moved else {})
+
+
+def _secrets(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """Returns all Secrets by their names."""
+    return {each["metadata"]["name"]: each for each in cluster.get("secrets")}
+
+
+def _settings(cluster: Cluster) -> dict[str, str]:
+    """Returns the ConfigMap, which is empty before the first deployment."""
+    return next((dict(each.get("data", {})) for each in cluster.get("configmap/mp3burst")), {})
 
 
 def _variables() -> Mapping[str, str]:
@@ -93,16 +158,30 @@ def _update_databases(cluster: Cluster) -> None:
         _write(cluster, "secret", f"database-{function}", connection_of(function, owner))
 
 
-def _update(cluster: Cluster, kind: str, name: str, replace: bool) -> None:
-    """Writes the variables that are set to an object; with ``replace``, removes all others if one is set."""
+def _update(
+    cluster: Cluster, kind: str, name: str, defaults: Mapping[str, str] | None = None, *, replace: bool = False
+) -> None:
+    """Writes the variables that are set to an object.
+
+    Args:
+        cluster: the cluster.
+        kind: ``configmap`` or ``secret``.
+        name: of the object.
+        defaults: values of variables that are not set.
+        replace: whether to remove all others if one is set.
+    """
     mine = {variable: value for variable, value in _variables().items() if variable in VARIABLES[name].split()}
-    _write(cluster, kind, name, mine if replace and mine else {**_read(cluster, kind, name), **mine})
+    old = {} if replace and mine else _read(cluster, kind, name)
+    _write(cluster, kind, name, {**old, **(defaults or {}), **mine})
 
 
 def _read(cluster: Cluster, kind: str, name: str) -> dict[str, str]:
     (found,) = cluster.get(f"{kind}/{name}")
-    data = found.get("data", {})
-    return {key: base64.b64decode(value).decode() for key, value in data.items()} if kind == "secret" else dict(data)
+    return _decoded(found) if kind == "secret" else dict(found.get("data", {}))
+
+
+def _decoded(secret: Mapping[str, Any]) -> dict[str, str]:
+    return {key: base64.b64decode(value).decode() for key, value in secret.get("data", {}).items()}
 
 
 def _write(cluster: Cluster, kind: str, name: str, new: Mapping[str, str]) -> None:
@@ -118,5 +197,4 @@ def _write(cluster: Cluster, kind: str, name: str, new: Mapping[str, str]) -> No
 
 def public_url(cluster: Cluster) -> str:
     """Returns PUBLIC_URL, which links start with."""
-    (found,) = cluster.get("configmap/mp3burst")
-    return str(found["data"]["PUBLIC_URL"])
+    return _settings(cluster)["PUBLIC_URL"]

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
+import infra.config
+from infra.config import VARIABLES
 from infra.migrations import rights
 from infra.migrations.rights import RIGHTS
 from scripts.deployment import images, manifests, rollout, settings
@@ -376,56 +378,108 @@ def test_a_failed_build_ends_the_deployment(tmp_path: Path) -> None:
         images.Builder().build_all({"login": "r/login:1", "validate": "r/validate:1"})
 
 
-class FakeCluster(Cluster):
-    """A cluster with these Secrets and servers and nothing else."""
+def encoded(values: dict[str, str]) -> dict[str, str]:
+    return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
 
-    def __init__(self, secrets: str = "", servers: str = "") -> None:
-        self._objects = {"secrets": secrets.split(), "statefulsets": servers.split()}
+
+class FakeCluster(Cluster):
+    """A cluster with these Secrets and servers and nothing else, which nothing may change."""
+
+    def __init__(self, secrets: dict[str, dict[str, str]] | None = None, servers: str = "") -> None:
+        self._objects = {
+            "secrets": [
+                {"metadata": {"name": name}, "data": encoded(values)} for name, values in (secrets or {}).items()
+            ],
+            "statefulsets": [{"metadata": {"name": name}} for name in servers.split()],
+            "configmap/mp3burst": [],
+        }
 
     def get(self, kinds: str, *_: str) -> list[dict[str, Any]]:
-        return [{"metadata": {"name": name}} for name in self._objects[kinds]]
+        return self._objects[kinds]
+
+    def kubectl(self, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
+        raise AssertionError(f"kubectl {arguments} {stdin}, {check=}")
 
 
 WANTED = ["rabbitmq", "mongodb", "postgresql"]
+#: What secrets.sh makes for servers in the cluster, and from the addresses of others.
+GENERATED = {
+    "rabbitmq": {"RABBITMQ_DEFAULT_USER": "mp3burst", "AMQP_URL": "amqp://mp3burst:p@rabbitmq"},
+    "mongodb": {"MONGO_PASSWORD": "p"},
+    "postgresql": {"POSTGRES_PASSWORD": "p"},
+    "media": {"MONGO_URI": "mongodb://mp3burst:p@mongodb/videos"},
+    "database-owner": {"DATABASE_URL": "postgresql://mp3burst:p@postgresql/mp3burst"},
+}
+ELSEWHERE = {
+    "rabbitmq": {"AMQP_URL": "amqp://mq.example.org"},
+    "media": {"MONGO_URI": "mongodb://mongo.example.org/videos"},
+    "database-owner": {"DATABASE_URL": "postgresql://sql.example.org/mp3burst"},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator has set nothing."""
+    for name in {variable for names in VARIABLES.values() for variable in names.split()} | {"AMQP_URL"}:
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_servers_are_installed_unless_their_address_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AMQP_URL", "MONGO_URI", "DATABASE_URL", "MYSQL_HOST"):
-        monkeypatch.delenv(name, raising=False)
     assert settings.servers(FakeCluster(), WANTED) == WANTED
     # Servers that an earlier run installed are updated.
-    assert settings.servers(FakeCluster("rabbitmq media database", " ".join(WANTED)), WANTED) == WANTED
+    assert settings.servers(FakeCluster(GENERATED, " ".join(WANTED)), WANTED) == WANTED
     # Addresses that an earlier run was given are used.
-    assert settings.servers(FakeCluster("rabbitmq media database-owner"), WANTED) == []
+    assert settings.servers(FakeCluster(ELSEWHERE), WANTED) == []
     # An older version has recorded them under another name.
-    assert settings.servers(FakeCluster("rabbitmq media database"), WANTED) == []
+    older = {name: values for name, values in ELSEWHERE.items() if name != "database-owner"}
+    assert settings.servers(FakeCluster({**older, "database": {"LOG_KEY": "k"}}), WANTED) == []
     monkeypatch.setenv("MONGO_URI", "mongodb://mongo.example.org/videos")
     assert settings.servers(FakeCluster(), WANTED) == ["rabbitmq", "postgresql"]
 
 
+def test_servers_that_were_deleted_without_their_data_are_installed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.servers(FakeCluster(GENERATED), WANTED) == WANTED
+    mysql = {**GENERATED, "mysql": {"MYSQL_PASSWORD": "p"}}
+    del mysql["postgresql"]
+    assert settings.servers(FakeCluster(mysql), ["rabbitmq", "mongodb", "mysql"]) == ["rabbitmq", "mongodb", "mysql"]
+    monkeypatch.setenv("DATABASE_URL", "postgresql://sql.example.org/mp3burst")
+    assert settings.servers(FakeCluster(GENERATED), WANTED) == ["rabbitmq", "mongodb"]
+
+
+def test_what_the_script_generates_is_known_to_deploy() -> None:
+    script = (ROOT / "infra/secrets.sh").read_text()
+    assert settings.SERVERS.keys() == settings._GENERATED.keys()
+    for name, (secret, key) in settings._GENERATED.items():
+        assert f"entry {key} " in script, name
+        assert secret == name
+
+
 class SecretsCluster(Cluster):
-    """A cluster that keeps Secrets."""
+    """A cluster that keeps Secrets and the ConfigMap."""
 
     def __init__(self, secrets: dict[str, dict[str, str]]) -> None:
         self.secrets = secrets
 
     def get(self, kinds: str, *_: str) -> list[dict[str, Any]]:
-        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in self.secrets[kinds].items()}
-        return [{"data": encoded}]
+        if kinds == "secrets":
+            names = [name for name in self.secrets if name.startswith("secret/")]
+            return [{"metadata": {"name": name.removeprefix("secret/")}, **self.get(name)[0]} for name in names]
+        found = self.secrets[kinds]
+        return [{"data": encoded(found) if kinds.startswith("secret/") else found}]
 
     def kubectl(self, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
         command, kind, name, *_ = arguments
         assert (command, check) == ("patch", True)
         changed = json.loads(stdin or "")["data"]
-        decoded = {key: base64.b64decode(value).decode() for key, value in changed.items() if value is not None}
+        new = {key: value for key, value in changed.items() if value is not None}
+        if kind == "secret":
+            new = {key: base64.b64decode(value).decode() for key, value in new.items()}
         old = self.secrets[f"{kind}/{name}"]
-        self.secrets[f"{kind}/{name}"] = {key: old[key] for key in old if key not in changed} | decoded
+        self.secrets[f"{kind}/{name}"] = {key: old[key] for key in old if key not in changed} | new
         return ""
 
 
 def test_another_database_is_passed_to_the_users_of_all_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in rights.CONNECTION:
-        monkeypatch.delenv(name, raising=False)
     owner = {"DATABASE_URL": "postgresql://owner:p@old/d", "DATABASE_USERS_KEY": "k" * 32}
     before = {f"secret/database-{name}": rights.connection_of(name, owner) for name in rights.RIGHTS}
     cluster = SecretsCluster({"secret/database-owner": owner, **before})
@@ -457,11 +511,121 @@ def test_unknown_or_conflicting_servers_are_rejected(wanted: list[str]) -> None:
         settings.servers(FakeCluster(), wanted)
 
 
-def test_without_a_mail_server_nothing_is_created(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SMTP_HOST", "SENDGRID_API_KEY", "GMAIL_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(CannotDeploy, match="--mail catcher"):
-        settings.make(FakeCluster(), WANTED, "http://example.org")
+def deployed(monkeypatch: pytest.MonkeyPatch, cluster: Cluster, *arguments: str) -> None:
+    """Runs ``./scripts/deploy`` up to its first change of this cluster."""
+    monkeypatch.setattr("scripts.deployment.__main__.Cluster", lambda: cluster)
+    monkeypatch.setattr(cluster, "check", lambda: None)
+    assert main(arguments) == 1
+
+
+def test_without_a_mail_server_nothing_is_created(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployed(monkeypatch, FakeCluster())
+    assert "--mail catcher" in capsys.readouterr().err
+    with pytest.raises(AssertionError, match="kustomize"):  # the catcher is enough to go on
+        deployed(monkeypatch, FakeCluster(), "--mail", "catcher")
+
+
+def test_broker_is_not_left_behind_on_another_rabbitmq(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SMTP_HOST", "smtp.example.org")
+    monkeypatch.setenv("AMQP_URL", "amqp://new.example.org")
+    deployed(monkeypatch, FakeCluster(ELSEWHERE))
+    assert "kubectl -n mp3burst delete secret rabbitmq" in capsys.readouterr().err
+    settings.check(FakeCluster())
+    monkeypatch.setenv("AMQP_URL", ELSEWHERE["rabbitmq"]["AMQP_URL"])
+    settings.check(FakeCluster(ELSEWHERE))
+
+
+def keys() -> tuple[str, str]:
+    """Returns a new private key for tokens, and its public key."""
+    private = infra.config._private_key()
+    return private, infra.config._public_key(private)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> SecretsCluster:
+    """A cluster with an installation, in which secrets.sh has nothing to add."""
+    private, public = keys()
+    monkeypatch.setattr(settings, "run", lambda *_, **__: "")
+    monkeypatch.setattr(settings, "command", lambda *_: ["kubectl"])
+    return SecretsCluster(
+        {
+            "configmap/mp3burst": {"PUBLIC_URL": "http://gateway.mp3burst.example.org", "TOKEN_PUBLIC_KEYS": public},
+            "secret/token-signing": {"TOKEN_PRIVATE_KEY": private},
+            "secret/links": {"LINK_KEY": "l" * 32},
+            "secret/webhooks": {"WEBHOOK_KEY": "w" * 32},
+            "secret/log": {"LOG_KEY": "k"},
+            "secret/media": {"MONGO_URI": "mongodb://mongo.example.org/videos"},
+            "secret/mail": {"SMTP_HOST": "smtp.example.org"},
+        }
+    )
+
+
+def test_every_variable_that_is_set_is_live_after_a_later_run(
+    installed: SecretsCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: dict(values) for name, values in installed.secrets.items()}
+    settings.make(installed, WANTED, "http://gateway.mp3burst.example.org", None)
+    assert installed.secrets == before
+
+    given = {
+        "OIDC_CLIENT_SECRET": "s3cret",
+        "OIDC_PROVIDERS": '{"google": {}}',
+        "PROXY_LOGIN_SECRET": "x" * 40,
+        "LINK_KEY": f"{'m' * 32},{'l' * 32}",
+        "WEBHOOK_KEY": "v" * 32,
+        "PUBLIC_URL": "https://mp3.example.org",
+        "OIDC_ISSUER": "https://auth.example.org",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings.make(installed, WANTED, given["PUBLIC_URL"], None)
+    live = {name: value for values in installed.secrets.values() for name, value in values.items()}
+    assert {name: live.get(name) for name in given} == given
+    private = before["secret/token-signing"]["TOKEN_PRIVATE_KEY"]
+    assert live["TOKEN_PRIVATE_KEY"] == private, "what is not set stays"
+
+
+def test_links_follow_the_host_name(installed: SecretsCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def links(host: str | None) -> str:
+        settings.make(installed, WANTED, "http://mp3.example.org", host)
+        return settings.public_url(installed)
+
+    assert links(None) == "http://gateway.mp3burst.example.org"
+    assert links("mp3.example.org") == "http://mp3.example.org"
+    monkeypatch.setenv("PUBLIC_URL", "https://mp3.example.org")
+    assert links("mp3.example.org") == "https://mp3.example.org"
+    monkeypatch.delenv("PUBLIC_URL")
+    assert links("mp3.example.org") == "https://mp3.example.org"
+    assert links("other.example.org") == "http://other.example.org"
+
+
+def test_token_key_is_rotated_without_a_moment_at_which_nobody_can_log_in(
+    installed: SecretsCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = keys()
+    old = installed.secrets["configmap/mp3burst"]["TOKEN_PUBLIC_KEYS"]
+
+    def deploy(**variables: str) -> None:
+        with monkeypatch.context() as context:
+            for name, value in variables.items():
+                context.setenv(name, value)
+            settings.check(installed)
+            settings.make(installed, WANTED, "", None)
+
+    for wrong in ({"TOKEN_PRIVATE_KEY": private}, {"TOKEN_PUBLIC_KEYS": public}):
+        with pytest.raises(CannotDeploy, match="does not have the public key"):
+            deploy(**wrong)
+    with pytest.raises(CannotDeploy, match="not a private key in PEM format"):
+        deploy(TOKEN_PRIVATE_KEY="new")
+    deploy(TOKEN_PUBLIC_KEYS=f"{old}{public}")
+    deploy(TOKEN_PRIVATE_KEY=private)
+    deploy(TOKEN_PUBLIC_KEYS=public)
+    assert installed.secrets["secret/token-signing"]["TOKEN_PRIVATE_KEY"] == private
+    assert installed.secrets["configmap/mp3burst"]["TOKEN_PUBLIC_KEYS"] == public
 
 
 CRDS = "services.serving.knative.dev triggers.eventing.knative.dev rabbitmqbrokerconfigs.eventing.knative.dev"
