@@ -4,8 +4,9 @@
 #     infra/secrets.sh files [DIRECTORY]                         for compose.yaml: .env files, in infra/secrets
 #     infra/secrets.sh kubernetes [NAMESPACE] [postgresql|mysql] Secrets and the ConfigMap mp3burst, with $KUBECTL or kubectl
 #
-# Variables of infra/env.example that are set when this runs are copied; a server whose URL is set (DATABASE_URL,
-# MONGO_URI, AMQP_URL) gets no generated password. Knative's broker also needs RabbitMQ's management API: set
+# Variables of infra/env.example that are set when this runs are copied; on a cluster, a server whose URL is set
+# (DATABASE_URL, MONGO_URI, AMQP_URL) gets no generated password. Compose refuses to start without the file of any of its
+# services, so there the servers that nobody uses have passwords, too. Knative's broker also needs RabbitMQ's management API: set
 # RABBITMQ_MANAGEMENT_URL if it is not on port 15672 of AMQP_URL's host. Needs openssl.
 set -euo pipefail
 umask 077
@@ -122,7 +123,11 @@ elif ! exists rabbitmq; then
 fi
 
 # If the functions already have a server, no password is generated for another.
-if [ -z "${DATABASE_URL-}${MYSQL_HOST-}" ] && ! exists database-owner && ! exists database && ! exists "$sql"; then
+elsewhere=
+if [ -n "${DATABASE_URL-}${MYSQL_HOST-}" ] || exists database-owner || exists database; then
+    elsewhere=yes
+fi
+if { [ -z "$elsewhere" ] || [ "$mode" = files ]; } && ! exists "$sql"; then
     password=$(random) root=$(random)
     if [ "$sql" = postgresql ]; then
         lines=$(
@@ -208,7 +213,9 @@ if ! exists log; then
     create log
 fi
 
-if [ -z "${MONGO_URI-}" ] && ! exists media && ! exists mongodb; then
+elsewhere=${MONGO_URI-}
+! exists media || elsewhere=yes
+if { [ -z "$elsewhere" ] || [ "$mode" = files ]; } && ! exists mongodb; then
     password=$(random) root=$(random)
     lines=$(
         entry MONGO_INITDB_ROOT_USERNAME root
