@@ -22,6 +22,7 @@ from functions.presets import BUILT_IN, PRESET, merge
 
 if TYPE_CHECKING:
     from client.display import Display
+    from client.download import Downloads
     from client.server import Server
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,6 +48,11 @@ class _Commands(click.Group):
             click.echo(f"mp3burst: {printable(str(error))}", err=True)
             ctx.exit(getattr(error, "exit_status", 1))
         except KeyboardInterrupt:
+            ctx.exit(_INTERRUPTED)
+        except click.Abort as error:  # of a prompt; also of the end of the input
+            if not isinstance(error.__context__, KeyboardInterrupt):
+                raise
+            click.echo(err=True)
             ctx.exit(_INTERRUPTED)
 
 
@@ -294,7 +300,11 @@ def watch(
     display = Display()
     converter = Converter(server, records, form, display, is_whole=whole)
     output = (directory or watched).absolute()
-    Watch(watched.absolute(), output, converter, records, display, form).run(interval, is_endless=not once)
+    watching = Watch(watched.absolute(), output, converter, records, display, form)
+    if not once:
+        watching.run(interval)
+    elif not watching.run_once(interval):
+        sys.exit(ClientError.exit_status)
 
 
 @mp3burst.group(invoke_without_command=True)
@@ -357,31 +367,19 @@ def download(ids: tuple[str, ...], directory: Path | None, overwrite: bool) -> N
     """Downloads the MP3s of JOBS, which are ids from "mp3burst jobs"."""
     from client.display import Display
 
-    server = Credentials(os.environ).server()
     display = Display()
+    downloads = _downloads(directory, overwrite, display)
     with display.shown():
-        _each(ids, lambda job: _download(server, job, directory or Path(), overwrite, display))
+        _each(tuple(dict.fromkeys(ids)), lambda job: downloads.download(_job(job)))
 
 
-def _download(server: "Server", id_: str, directory: Path, is_overwriting: bool, display: "Display") -> Path:
-    """Downloads the MP3 of a job unless its file is there; returns where it is."""
-    from client.download import download as fetch
-    from client.download import size_of
-    from functions.mp3.names import mp3_file_name
+def _downloads(directory: Path | None, is_overwriting: bool, display: "Display") -> "Downloads":
+    from client.download import Downloads
+    from client.records import Records
 
-    job = server.json("GET", f"/jobs/{_job(id_)}")
-    if job["status"] != "done":
-        raise ClientError(job["error"] or "The job is not done yet: mp3burst jobs shows how far it is.")
-    target = directory / mp3_file_name(job["filename"])
-    if target.exists() and not is_overwriting:
-        # An earlier run that was interrupted has downloaded it.
-        if target.is_file() and target.stat().st_size == size_of(server, job["mp3"]):
-            display.end(id_, f"{target} is there")
-            return target
-        raise ClientError(f"{target} exists: name another directory with -o, or replace it with --overwrite.")
-    fetch(server, job["mp3"], target, lambda done, total: display.update(id_, "downloading", done, total))
-    display.end(id_, str(target))
-    return target
+    server = Credentials(os.environ).server()
+    records = Records(os.environ, server.url)
+    return Downloads(server, records, directory or Path(), display, is_overwriting=is_overwriting)
 
 
 @mp3burst.command()
@@ -421,9 +419,10 @@ def split(id_: str, directory: Path | None, download: bool, overwrite: bool, as_
         wanted["titles"] = where["titles"]
     parts = {part["job"]: part for part in server.json("POST", f"/jobs/{id_}/split", wanted)["parts"]}
     display = Display()
+    downloads = _downloads(directory, overwrite, display) if download else None
 
     def finish(job: str) -> None:
-        file = _download(server, job, directory or Path(), overwrite, display) if download else None
+        file = downloads and downloads.download(job)
         if as_json:
             display.result(json.dumps({**parts[job], "mp3": file and str(file)}))
         elif file is None:

@@ -116,10 +116,15 @@ class Converter:
         self._display = display
         self._is_awaited = is_awaited
         self._open = View if is_whole else partial(open_sound, form=form)
+        self._begin(None)
+
+    def _begin(self, report: Callable[[Outcome], object] | None) -> None:
+        """Forgets what another run left behind."""
+        self._report = report
         self._uploaded: queue.Queue[_Uploaded | None] = queue.Queue()
         self._pending: dict[str, _Uploaded] = {}
-        self._report: Callable[[Outcome], object] | None = None
-        self._is_uploading = False
+        self._is_uploading = True
+        self._stopped = threading.Event()
 
     def run(self, tasks: Iterable[Task], report: Callable[[Outcome], object] | None = None) -> None:
         """Converts the files.
@@ -132,9 +137,18 @@ class Converter:
             NotLoggedIn: the server does not accept the key.
             TryAgain: the server could not be reached often enough. Another run continues.
         """
-        self._report = report
-        self._is_uploading = True
-        threading.Thread(target=self._upload_all, args=(list(tasks),), daemon=True).start()
+        self._begin(report)
+        thread = threading.Thread(target=self._upload_all, args=(list(tasks),), daemon=True)
+        thread.start()
+        try:
+            self._await()
+        except Mp3burstError:
+            # Another run uploads the same files: two threads would make two jobs of one.
+            self._stopped.set()
+            thread.join()
+            raise
+
+    def _await(self) -> None:
         follower = Follower(self._server, self._waiting)
         with self._display.shown():
             while self._is_uploading or self._pending:
@@ -189,6 +203,7 @@ class Converter:
             fid,
             task.target,
             lambda done, total: self._display.update(name, "downloading", done, total),
+            self._records,
         )
         if task.content:
             self._records.finish(task.content)
@@ -212,6 +227,8 @@ class Converter:
 
     def _upload_all(self, tasks: list[Task]) -> None:
         for task in tasks:
+            if self._stopped.is_set():
+                return
             uploaded = self._upload(task)
             self._uploaded.put(uploaded)
             if uploaded.ends_all:
@@ -225,7 +242,8 @@ class Converter:
             with self._open(task.video) as view:
                 metadata = {"filename": task.video.name, **self._form}
                 content = task.content or fingerprint(view, metadata)
-                upload = Upload(self._server, self._records, content, task.target.absolute(), view, metadata)
+                target = task.target.absolute()
+                upload = Upload(self._server, self._records, content, target, view, metadata, self._stopped)
                 name = task.video.name
                 job = upload.run(lambda done: self._display.update(name, "uploading", done, view.size))
         except OSError as error:

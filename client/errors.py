@@ -1,8 +1,11 @@
 """The errors of the command line: what it prints, and the status with which it exits."""
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from events.errors import Mp3burstError, TryAgain
+
+#: What pip installs for commands that decode sound on this machine; PyPI has no such package.
+CONVERTER: Final = "mp3burst[client,convert] @ git+https://github.com/mp3burst/mp3burst"
 
 
 class ClientError(Mp3burstError):
@@ -46,6 +49,10 @@ class RequestRefused(ClientError):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Stopped(TryAgain):
+    """The command has stopped its uploads, because something else failed."""
 
 
 class FileChanged(ClientError):

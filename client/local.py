@@ -7,7 +7,7 @@ from typing import Final
 
 from client.convert import Outcome, Task, describe
 from client.display import Display
-from client.errors import ClientError
+from client.errors import CONVERTER, ClientError
 from events.errors import Mp3burstError, TryAgain
 from functions.options import Options
 
@@ -30,7 +30,7 @@ def convert_all(
         ClientError: the converter is not installed.
     """
     if any(find_spec(module) is None for module in _NEEDED):
-        raise ClientError("The converter is not installed: pip install 'mp3burst[client,convert]' adds it.")
+        raise ClientError(f"The converter is not installed: pip install '{CONVERTER}' adds it.")
     from functions.convert.__main__ import convert
     from functions.convert.cpus import MAX_ENCODERS
 

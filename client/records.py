@@ -1,5 +1,6 @@
 """Remembers uploads in a database of the user's own, so that a command that was killed goes on where it was."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Mapping
@@ -23,6 +24,12 @@ CREATE TABLE IF NOT EXISTS digests (
     path TEXT NOT NULL PRIMARY KEY,
     identity TEXT NOT NULL,
     digest TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS downloads (
+    target TEXT NOT NULL PRIMARY KEY,
+    server TEXT NOT NULL,
+    version TEXT NOT NULL,
+    identity TEXT NOT NULL
 )
 """
 #: Seconds to wait for another process that writes.
@@ -42,6 +49,11 @@ class Record:
     location: str
     target: Path
     is_done: bool
+
+
+def identity_of(status: os.stat_result) -> str:
+    """Returns what changes if a file does; renaming it changes nothing."""
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
 
 class Records:
@@ -81,6 +93,16 @@ class Records:
     def forget(self, content: str) -> None:
         """Deletes the record."""
         self._run("DELETE FROM uploads WHERE server = ? AND content = ?", self._server, content)
+
+    def is_download(self, target: Path, version: str) -> bool:
+        """Returns whether a file is this version of an MP3, as it was downloaded."""
+        query = "SELECT 1 FROM downloads WHERE target = ? AND server = ? AND version = ? AND identity = ?"
+        return bool(self._run(query, str(target.absolute()), self._server, version, identity_of(target.lstat())))
+
+    def keep_download(self, target: Path, version: str, identity: str) -> None:
+        """Records which version of an MP3 is, or will be, in a file."""
+        statement = "INSERT OR REPLACE INTO downloads (target, server, version, identity) VALUES (?, ?, ?, ?)"
+        self._run(statement, str(target.absolute()), self._server, version, identity)
 
     def digest(self, path: Path, identity: str) -> str | None:
         """Returns the digest of a file that has not changed since it was kept."""

@@ -1,7 +1,7 @@
 """Sends requests to a server of mp3burst, and turns its problems into errors."""
 
 import json
-import time
+import threading
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -162,8 +162,10 @@ def _retry_after(response: BaseHTTPResponse) -> float:
 class Retries:
     """Pauses after failures that may pass, and gives up after too many in a row without progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopped: threading.Event | None = None) -> None:
+        """Begins to count; there are no further attempts once ``stopped`` is set."""
         self._failures = 0
+        self._stopped = stopped or threading.Event()
 
     def progressed(self) -> None:
         """Begins to count anew."""
@@ -176,6 +178,5 @@ class Retries:
             wait = min(max(wait, error.seconds), _MAX_PAUSE)
         if not (isinstance(error, ServerBusy) and error.is_limit):  # a limit of use ends when other jobs do
             self._failures += 1
-        if self._failures >= _MAX_FAILURES:
+        if self._failures >= _MAX_FAILURES or self._stopped.wait(wait):
             raise error
-        time.sleep(wait)

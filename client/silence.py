@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from client.errors import ClientError
+from client.errors import CONVERTER, ClientError
 
 #: What silencedetect writes of each silence.
 _SILENCE: Final = re.compile(rb"lavfi\.silence_(start|end)=([0-9.]+)")
@@ -51,5 +51,5 @@ def _ffmpeg() -> str:
 
         path = str(imageio_ffmpeg.get_ffmpeg_exe())
     if path is None:
-        raise ClientError("This needs ffmpeg: install it, or pip install 'mp3burst[client,convert]'.")
+        raise ClientError(f"This needs ffmpeg: install it, or pip install '{CONVERTER}'.")
     return path

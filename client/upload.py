@@ -3,13 +3,14 @@
 After a lost connection, or a killed client, an upload continues where the server says that it ends.
 """
 
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from client.errors import FileChanged, RequestRefused, not_mp3burst
+from client.errors import FileChanged, RequestRefused, Stopped, not_mp3burst
 from client.records import Records
 from client.server import Retries, Server
 from client.sound.view import View
@@ -33,7 +34,14 @@ class Upload:
     """One file on its way to the server."""
 
     def __init__(
-        self, server: Server, records: Records, content: str, target: Path, view: View, metadata: Mapping[str, str]
+        self,
+        server: Server,
+        records: Records,
+        content: str,
+        target: Path,
+        view: View,
+        metadata: Mapping[str, str],
+        stopped: threading.Event,
     ) -> None:
         """Prepares the upload.
 
@@ -44,12 +52,14 @@ class Upload:
             target: where the MP3 will be.
             view: the bytes.
             metadata: the file's name and the options.
+            stopped: once it is set, no further bytes are sent.
         """
         self._server = server
         self._records = records
         self._content = content
         self._target = target
         self._view = view
+        self._stopped = stopped
         self._metadata = ",".join(
             f"{name} {b64encode(value.encode(errors='replace')).decode()}" for name, value in metadata.items()
         )
@@ -58,11 +68,12 @@ class Upload:
         """Uploads what the server does not have yet; returns the job's id.
 
         Raises:
-            TryAgain: the server could not be reached often enough; the upload continues in another run.
+            TryAgain: the server could not be reached often enough, or the upload was stopped; it continues in another
+                run.
             RequestRefused: the server does not want the file.
             FileChanged: the file was changed meanwhile; the upload is deleted.
         """
-        retries = Retries()
+        retries = Retries(self._stopped)
         reached = -1
         while True:
             try:
@@ -77,6 +88,8 @@ class Upload:
                 job = self._send(location, offset, on_progress)
                 if job:
                     return job
+                if self._stopped.is_set():
+                    raise Stopped("The upload was stopped: the same command continues it.")
             except TryAgain as error:
                 retries.pause(error)
             except FileChanged:
@@ -123,7 +136,7 @@ class Upload:
 
     def _part(self, offset: int, on_progress: Progress) -> Iterator[bytes]:
         end = time.monotonic() + _REQUEST_SECONDS
-        while time.monotonic() < end and (chunk := self._view.read(offset, _CHUNK)):
+        while time.monotonic() < end and not self._stopped.is_set() and (chunk := self._view.read(offset, _CHUNK)):
             offset += len(chunk)
             if offset == self._view.size:
                 self._view.check()  # before the server has a complete file

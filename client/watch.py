@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from client.convert import Converter, Task, mp3_of
+from client.convert import Converter, Outcome, Task, mp3_of
 from client.display import Display
-from client.records import Records
+from client.records import Records, identity_of
 from events.errors import TryAgain
 
 _CHUNK: Final = 1 << 20  # bytes
@@ -48,12 +48,11 @@ class Watch:
         self._seen: dict[Path, str] = {}
         self._handled: dict[Path, str] = {}
 
-    def run(self, interval: float, *, is_endless: bool) -> None:
-        """Converts what is there and what will be.
+    def run(self, interval: float) -> None:
+        """Converts what is there and what will be, without an end.
 
         Args:
             interval: seconds between two looks. A file is complete if it is the same in both.
-            is_endless: whether to go on after what is there.
 
         Raises:
             NotLoggedIn: the server does not accept the key.
@@ -61,15 +60,32 @@ class Watch:
         self._look()
         while True:
             time.sleep(interval)
-            complete = self._look()
             try:
-                self._converter.run(self._tasks(complete))
+                self._convert(self._look())
             except TryAgain as error:
                 self._display.line(f"{error} Trying again.")
-                continue
-            self._handled |= complete
-            if not is_endless:
-                return
+
+    def run_once(self, interval: float) -> bool:
+        """Converts what is there; returns whether everything is done.
+
+        Args:
+            interval: as for ``run``.
+
+        Raises:
+            NotLoggedIn: the server does not accept the key.
+            TryAgain: the server could not be reached often enough. Another run continues.
+        """
+        self._look()
+        time.sleep(interval)
+        return self._convert(self._look())
+
+    def _convert(self, complete: Mapping[Path, str]) -> bool:
+        """Converts complete files that are not converted yet; returns whether all of them could be read and were."""
+        tasks, unreadable = self._tasks(complete)
+        outcomes: list[Outcome] = []
+        self._converter.run(tasks, outcomes.append)
+        self._handled |= complete
+        return not unreadable and all(outcome.status == "done" for outcome in outcomes)
 
     def _look(self) -> dict[Path, str]:
         """Returns the files that are complete and not handled yet, each with what changes if the file does."""
@@ -91,10 +107,11 @@ class Watch:
             except OSError:  # it was deleted or renamed
                 continue
             if stat.S_ISREG(status.st_mode):  # a symbolic link could lead to any file of the user
-                yield path, f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+                yield path, identity_of(status)
 
-    def _tasks(self, complete: Mapping[Path, str]) -> list[Task]:
-        """Returns what is to be converted: nothing that is done, and nothing twice."""
+    def _tasks(self, complete: Mapping[Path, str]) -> tuple[list[Task], list[Path]]:
+        """Returns what is to be converted, nothing that is done and nothing twice, and what cannot be read."""
+        unreadable = []
         tasks: dict[str, Task] = {}
         targets: set[Path] = set()
         for path, identity in complete.items():
@@ -102,6 +119,7 @@ class Watch:
                 content = hashlib.sha256(f"{self._digest(path, identity)} {self._form}".encode()).hexdigest()
             except OSError as error:
                 self._display.line(f"{path} cannot be read: {error.strerror}.")
+                unreadable.append(path)
                 continue
             record = self._records.find(content)
             if content in tasks or (record is not None and record.is_done):
@@ -109,7 +127,7 @@ class Watch:
             target = record.target if record is not None else self._free(path.stem, targets)
             targets.add(target)
             tasks[content] = Task(path, target, content)
-        return list(tasks.values())
+        return list(tasks.values()), unreadable
 
     def _free(self, stem: str, taken: set[Path]) -> Path:
         """Returns a file for an MP3 that does not exist and is not another's."""

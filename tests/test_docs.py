@@ -371,6 +371,12 @@ def test_every_document_is_in_an_index() -> None:
             assert path.name == "README.md" or f"]({path.name})" in index, path
 
 
+@pytest.mark.parametrize("file", [*DOCUMENTS, *(ROOT / "client").glob("*.py")], ids=identifier)
+def test_pip_installs_from_the_repository(file: Path) -> None:
+    """PyPI has no package of this name; whoever registered it there would run code on our users' machines."""
+    assert not re.search(r"pip install ['\"]?mp3burst(?!\S* @ git\+)", file.read_text())
+
+
 def test_the_readme_can_be_read_in_two_minutes() -> None:
     assert len(text_of("README.md").splitlines()) < 120
 

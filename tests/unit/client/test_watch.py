@@ -1,0 +1,197 @@
+"""``mp3burst watch``: its exit status, and what it does after a lost connection."""
+
+import base64
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import client.server
+from client.cli import mp3burst
+from client.convert import Converter, Task
+from client.display import Display
+from client.errors import ServerBusy
+from client.records import Records
+from client.server import Server
+
+#: Seconds after which a test gives up.
+_PATIENCE = 20
+
+
+class Tus(BaseHTTPRequestHandler):
+    """A server that converts at once. What is sent to it, and when it answers, is in ``case``."""
+
+    case: "Case"
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        if self.path == "/validate":
+            self._answer(200)
+            return
+        fields = dict(field.split() for field in self.headers["Upload-Metadata"].split(","))
+        name = base64.b64decode(fields["filename"]).decode()
+        self.case.created[name] += 1
+        self._answer(self.case.refusals.get(name, 201), Location=f"/files/{name}")
+
+    def do_HEAD(self) -> None:
+        self._answer(200, **self._upload(self.path.rpartition("/")[2]))
+
+    def do_PATCH(self) -> None:
+        name = self.path.rpartition("/")[2]
+        while size := int(self.rfile.readline(), 16):
+            self.rfile.read(size)
+            self.rfile.readline()
+            self.case.received[name] += size
+        self.rfile.readline()
+        if name == self.case.slow:
+            self.case.is_slow.set()
+            assert self.case.released.wait(_PATIENCE)
+        self._answer(204, **self._upload(name))
+
+    def do_GET(self) -> None:
+        if self.path == "/jobs/events":
+            # The connection is lost while the upload of the second file is under way.
+            assert self.case.is_slow.wait(_PATIENCE)
+            threading.Timer(0.2, self.case.released.set).start()
+            self._answer(503)
+            return
+        job = self.path.rpartition("/")[2]
+        status = "converting" if self.case.is_working else "done"
+        mp3 = {"mp3": "f" * 24, "error": None, "warning": None, "stage": "encoding", "progress": 0.5}
+        content = {"job": job, "status": status, **mp3} if self.path.startswith("/jobs/") else {}
+        self._answer(200, json.dumps(content).encode())
+
+    def _upload(self, name: str) -> dict[str, str]:
+        size = self.case.received[name]
+        job = {"Mp3burst_Job": f"job{name[0]}"} if size == 100 else {}
+        return {"Upload_Length": "100", "Upload_Offset": str(size), **job}
+
+    def _answer(self, status: int, content: bytes = b"{}", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        if status != 204:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if status != 204 and self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Case:
+    """What a server does in one test.
+
+    Attributes:
+        refusals: the status of the answer to uploads of these names.
+        slow: the name of the file whose upload is answered late.
+        is_working: whether conversions are not done yet.
+        created: how many uploads of each name were begun.
+        received: how many bytes of each name arrived.
+        is_slow: is set once the slow upload waits.
+        released: once it is set, the slow upload is answered.
+    """
+
+    def __init__(self) -> None:
+        self.refusals: dict[str, int] = {}
+        self.slow = ""
+        self.is_working = False
+        self.created: Counter[str] = Counter()
+        self.received: Counter[str] = Counter()
+        self.is_slow = threading.Event()
+        self.released = threading.Event()
+        self.url = ""
+
+
+@contextmanager
+def served(case: Case) -> Iterator[None]:
+    handler = type("Handler", (Tus,), {"case": case})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        case.url = f"http://127.0.0.1:{running.server_port}"
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            running.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def case() -> Iterator[Case]:
+    made = Case()
+    with served(made):
+        yield made
+
+
+def files(folder: Path, *names: str) -> None:
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(name.encode() * 10 + bytes(100 - 10 * len(name)))
+
+
+def once(folder: Path, url: str) -> Result:
+    environ = {"MP3BURST_URL": url, "MP3BURST_KEY": "x", "XDG_STATE_HOME": str(folder.parent)}
+    return CliRunner().invoke(mp3burst, ["watch", "--once", "--interval", "0.1", str(folder)], env=environ)
+
+
+def test_once_fails_if_a_file_does(tmp_path: Path, case: Case) -> None:
+    files(tmp_path / "in", "a.wav", "b.wav")
+    case.refusals["a.wav"] = 415
+    result = once(tmp_path / "in", case.url)
+    assert (result.exit_code, (tmp_path / "in/b.mp3").exists()) == (1, True), result.output
+    assert "a.wav: " in result.stderr
+    (tmp_path / "in/a.wav").unlink()
+    assert once(tmp_path / "in", case.url).exit_code == 0, "what is done is no failure"
+
+
+def test_once_fails_if_a_file_cannot_be_read(tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    files(tmp_path / "in", "a.wav")
+
+    def unreadable(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("client.watch.Watch._digest", unreadable)
+    result = once(tmp_path / "in", case.url)
+    assert result.exit_code == 1
+    assert "a.wav cannot be read: Permission denied." in " ".join(result.stderr.split())
+
+
+def test_once_fails_if_the_server_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.server, "_MAX_FAILURES", 1)
+    files(tmp_path / "in", "a.wav")
+    assert once(tmp_path / "in", "http://127.0.0.1:1").exit_code == 4
+
+
+def test_another_run_after_a_lost_connection_uploads_nothing_twice(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run ends while its second upload is under way, and its third has not begun."""
+    monkeypatch.setattr(client.server, "_MAX_FAILURES", 1)
+    files(tmp_path / "in", "a.wav", "b.wav", "c.wav")
+    case.slow = "b.wav"
+    case.is_working = True
+    records = Records({"XDG_STATE_HOME": str(tmp_path)}, case.url)
+    converter = Converter(Server(case.url), records, {}, Display())
+    tasks = [Task(path, path.with_suffix(".mp3"), path.name) for path in sorted((tmp_path / "in").iterdir())]
+    threads = set(threading.enumerate())
+
+    with pytest.raises(ServerBusy):
+        converter.run(tasks)
+
+    ours = [thread.name for thread in set(threading.enumerate()) - threads if "upload_all" in thread.name]
+    assert ours == [], "they would upload beside those of the next run"
+    assert case.created == {"a.wav": 1, "b.wav": 1}
+    case.is_working = False
+    done: list[str] = []
+    converter.run(tasks, lambda outcome: done.append(Path(outcome.file).name))
+    assert case.created == {"a.wav": 1, "b.wav": 1, "c.wav": 1}
+    assert case.received == {"a.wav": 100, "b.wav": 100, "c.wav": 100}
+    assert sorted(done) == ["a.wav", "b.wav", "c.wav"]
