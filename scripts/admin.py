@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
-from events.errors import Mp3burstError
+from events.errors import Mp3burstError, with_cause
 from functions.auth.accounts import Accounts
 from functions.auth.administration import Administration
 from functions.state.database import Database, url
@@ -33,7 +33,7 @@ def main() -> int:
         if user is not None:
             Administration(database).change(user, None, role=role)
     except Mp3burstError as error:
-        print(error, file=sys.stderr)
+        print(with_cause(error), file=sys.stderr)
         return 1
     if user is None:
         print(f"There is no user {arguments.username}: register first.", file=sys.stderr)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from events.errors import Mp3burstError
+from events.errors import Mp3burstError, with_cause
 from functions.auth.accounts import Accounts
 from functions.auth.keys import SCOPES, in_order, new_key
 from functions.auth.stored_secrets import digest
@@ -24,7 +24,7 @@ def main() -> int:
     try:
         user = Accounts(database_of(arguments.data)).id_of(arguments.username)
     except Mp3burstError as error:
-        print(error, file=sys.stderr)
+        print(with_cause(error), file=sys.stderr)
         return 1
     if user is None:
         print(f"There is no user {arguments.username}: register first.", file=sys.stderr)

@@ -130,6 +130,22 @@ def test_documented_memory_is_the_sum_of_all_limits() -> None:
     assert f"The memory limits in the file add up to {gib:.1f} GiB" in " ".join(guide.split())
 
 
+def test_every_image_of_ours_is_documented() -> None:
+    guide = (ROOT / "docs" / "server.md").read_text()
+    table = guide.partition("## Images")[2].partition("##")[0]
+    rows = re.findall(r"^\| ([a-z, ]+) \|", table, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"[a-z]+", row)} - {
+        "image",
+        "also",
+        "and",
+        "with",
+        "one",
+        "ffmpeg",
+    }
+    ours = {name for name, service in compose().items() if service["image"].startswith("mp3burst/")}
+    assert named == ours
+
+
 def test_no_file_contains_a_password() -> None:
     for name, service in compose().items():
         for variable in service.get("environment", {}):
