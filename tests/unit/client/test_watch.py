@@ -4,7 +4,7 @@ import base64
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +19,7 @@ from client.display import Display
 from client.errors import ServerBusy
 from client.records import Records
 from client.server import Server
+from tests.support.processes import wait_for
 
 #: Seconds after which a test gives up.
 _PATIENCE = 20
@@ -51,14 +52,13 @@ class Tus(BaseHTTPRequestHandler):
         self.rfile.readline()
         if name == self.case.slow:
             self.case.is_slow.set()
-            assert self.case.released.wait(_PATIENCE)
+            wait_for(self.case.is_released, "the first run to end", _PATIENCE)
         self._answer(204, **self._upload(name))
 
     def do_GET(self) -> None:
         if self.path == "/jobs/events":
             # The connection is lost while the upload of the second file is under way.
             assert self.case.is_slow.wait(_PATIENCE)
-            threading.Timer(0.2, self.case.released.set).start()
             self._answer(503)
             return
         job = self.path.rpartition("/")[2]
@@ -96,7 +96,7 @@ class Case:
         created: how many uploads of each name were begun.
         received: how many bytes of each name arrived.
         is_slow: is set once the slow upload waits.
-        released: once it is set, the slow upload is answered.
+        is_released: whether the slow upload may be answered.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class Case:
         self.created: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
         self.is_slow = threading.Event()
-        self.released = threading.Event()
+        self.is_released: Callable[[], bool] = lambda: True
         self.url = ""
 
 
@@ -181,6 +181,7 @@ def test_another_run_after_a_lost_connection_uploads_nothing_twice(
     records = Records({"XDG_STATE_HOME": str(tmp_path)}, case.url)
     converter = Converter(Server(case.url), records, {}, Display())
     tasks = [Task(path, path.with_suffix(".mp3"), path.name) for path in sorted((tmp_path / "in").iterdir())]
+    case.is_released = lambda: converter._stopped.is_set()
     threads = set(threading.enumerate())
 
     with pytest.raises(ServerBusy):
