@@ -4,7 +4,7 @@ import base64
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,10 +38,10 @@ class Tus(BaseHTTPRequestHandler):
         fields = dict(field.split() for field in self.headers["Upload-Metadata"].split(","))
         name = base64.b64decode(fields["filename"]).decode()
         self.case.created[name] += 1
-        self._answer(self.case.refusals.get(name, 201), Location=f"/files/{name}")
+        self._answer(self.case.refusals.get(name, 201), {"Location": f"/files/{name}"})
 
     def do_HEAD(self) -> None:
-        self._answer(200, **self._upload(self.path.rpartition("/")[2]))
+        self._answer(200, self._upload(self.path.rpartition("/")[2]))
 
     def do_PATCH(self) -> None:
         name = self.path.rpartition("/")[2]
@@ -53,7 +53,7 @@ class Tus(BaseHTTPRequestHandler):
         if name == self.case.slow:
             self.case.is_slow.set()
             wait_for(self.case.is_released, "the first run to end", _PATIENCE)
-        self._answer(204, **self._upload(name))
+        self._answer(204, self._upload(name))
 
     def do_GET(self) -> None:
         if self.path == "/jobs/events":
@@ -65,17 +65,17 @@ class Tus(BaseHTTPRequestHandler):
         status = "converting" if self.case.is_working else "done"
         mp3 = {"mp3": "f" * 24, "error": None, "warning": None, "stage": "encoding", "progress": 0.5}
         content = {"job": job, "status": status, **mp3} if self.path.startswith("/jobs/") else {}
-        self._answer(200, json.dumps(content).encode())
+        self._answer(200, content=json.dumps(content).encode())
 
     def _upload(self, name: str) -> dict[str, str]:
         size = self.case.received[name]
-        job = {"Mp3burst_Job": f"job{name[0]}"} if size == 100 else {}
-        return {"Upload_Length": "100", "Upload_Offset": str(size), **job}
+        job = {"Mp3burst-Job": f"job{name[0]}"} if size == 100 else {}
+        return {"Upload-Length": "100", "Upload-Offset": str(size), **job}
 
-    def _answer(self, status: int, content: bytes = b"{}", **headers: str) -> None:
+    def _answer(self, status: int, headers: Mapping[str, str] | None = None, content: bytes = b"{}") -> None:
         self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
+        for header, value in (headers or {}).items():
+            self.send_header(header, value)
         if status != 204:
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
