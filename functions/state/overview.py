@@ -75,7 +75,7 @@ class ObservedJob:
         id: 32 hexadecimal digits.
         owner: the id of its user.
         username: of its user; None if the user was deleted.
-        state: uploaded, converting, encoding, joining, done or failed.
+        state: fetching, uploaded, converting, encoding, joining, done or failed.
         error: the message for the user, if it failed.
         warning: the message for the user, if something is missing from the MP3.
         attempts: at its stage.

@@ -341,7 +341,7 @@ def test_queues(database: Database, people: dict[str, UserId], records: Records)
     assert overview.retry("convert") == 0
     assert {due.event.about for due in records.overdue.due(10)} == {f"job {waiting}", f"job {later}"}
     assert [queue.name for queue in overview.queues()] == ["fetch", "convert", "encode", "join", "notify", "hook"]
-    assert overview.queues()[3] == Queue("notify", 0, 0, 0, 0, 0, None)
+    assert overview.queues()[4] == Queue("notify", 0, 0, 0, 0, 0, None)
     assert overview.given_up() == GivenUp(0, 0, 0)
     lease = records.jobs.claim(waiting)
     assert lease is not None
