@@ -346,7 +346,7 @@ def test_queues(database: Database, people: dict[str, UserId], records: Records)
     lease = records.jobs.claim(waiting)
     assert lease is not None
     [event] = records.jobs.fail(lease, "no audio")
-    assert overview.queues()[3].waiting == 1
+    assert overview.queues()[4].waiting == 1
     mail = update(mails).where(mails.c.id == event.id).values(state="abandoned", due_at=None)
     database.run(lambda connection: connection.execute(mail))
     assert overview.given_up() == GivenUp(jobs=1, mails=1, deliveries=0)
