@@ -261,7 +261,7 @@ LIST_QUEUES: Final = Operation(
 RETRY_QUEUE: Final = Operation(
     "POST",
     "/admin/queues/{queue}/retry",
-    "Try at once what waits",
+    "Try soon what waits",
     (Answer(202, "The next sweep, within 5 minutes, emits the events.", Retried),),
     description="For when a mail server or a receiver works again: what waits for another attempt is due at once.",
     scope="admin",

@@ -17,7 +17,7 @@ from werkzeug.wsgi import ClosingIterator
 
 from functions import security_log
 from functions.auth.feeds import FEED_PREFIX, Feeds
-from functions.auth.links import Links
+from functions.auth.links import BadLink, Links
 from functions.auth.profiles import Profiles
 from functions.auth.shared_links import LINK_PREFIX, SharedLink, SharedLinks
 from functions.auth.tokens import Identity
@@ -41,6 +41,7 @@ from functions.mp3.names import mp3_name
 from functions.shares import Shares
 from functions.state.database import Database, shared
 from functions.state.jobs import Job, JobNotFound, Jobs
+from functions.state.owners import may_enter
 from functions.state.schema import UserId
 
 _CHUNK: Final = 256 << 10  # bytes
@@ -96,14 +97,18 @@ def linked_owner(query: api.DownloadQuery, deps: Dependencies) -> UserId | None:
     """Returns the owner of the MP3 that the link of a request downloads; None if it has none.
 
     Raises:
-        BadLink: the link is invalid or has expired, or is for another file.
+        BadLink: the link is invalid or has expired, or is for another file; or its user was deleted or locked.
     """
     if not query.token:
         return None
     if query.token.startswith(FEED_PREFIX):
         return deps.feeds.verify(query.token)
-    links = deps.shared_links if query.token.startswith(LINK_PREFIX) else deps.links
-    return links.verify(query.token, query.fid)
+    if query.token.startswith(LINK_PREFIX):
+        return deps.shared_links.verify(query.token, query.fid)
+    owner = deps.links.verify(query.token, query.fid)
+    if not deps.database.read(lambda connection: may_enter(connection, owner)):
+        raise BadLink("This link is no longer valid: its account was deleted or locked.")
+    return owner
 
 
 def _download_several(request: Request) -> Response:

@@ -26,7 +26,7 @@ MAX_AGE: Final = 86_400_000
 
 _ADDRESSEE: Final = select(
     users.c.id, users.c.name, users.c.email, users.c.token_version, users.c.confirmed_at, users.c.unsubscribed_at
-)
+).where(users.c.deleted_at.is_(None), users.c.locked_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Mails:
         return self._leases.claim(mails.c.id == mail)
 
     def addressee(self, lease: Lease[MailRow]) -> Addressee | None:
-        """Returns the user and the job of a mail; None if either was deleted."""
+        """Returns the user and the job of a mail; None if either was deleted, or the user is locked."""
 
         def find(connection: Connection) -> Addressee | None:
             owner = lease.row.owner

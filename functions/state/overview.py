@@ -4,6 +4,7 @@ No query here reads what a job is about: its file's name, its options, which may
 user of the function admin has no right to these columns.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, get_args
 
@@ -38,6 +39,7 @@ StoreName = Literal["videos", "pieces", "mp3s"]
 #: Days in which jobs, mails and deliveries that were given up are counted.
 GIVEN_UP_DAYS: Final = 7
 _DAY: Final = 86_400_000
+_USER_ID: Final = re.compile("[0-9a-f]{32}")
 #: Of each function the rows that it works on, while they are unfinished.
 _ROWS: Final[dict[QueueName, tuple[Table, ColumnElement[bool]]]] = {
     "fetch": (jobs, jobs.c.state.in_(FETCHING.states)),
@@ -203,6 +205,8 @@ class Overview:
         Raises:
             JobNotFound: there is no job ``after``.
         """
+        if owner is not None and not _USER_ID.fullmatch(owner):
+            return []
         where = [jobs.c.owner == owner] if owner is not None else []
         where += [jobs.c.state == state] if state is not None else []
         if after is not None:
@@ -250,8 +254,12 @@ class Overview:
             How many rows that are. Rows that were due already, and those that are deferred, are not among them.
         """
         table, is_its = _ROWS[name]
-        is_later = and_(is_its, table.c.due_at > now(), is_free(table), not_(_is_deferred(table)))
-        statement = update(table).where(is_later).values(due_at=now())
+        is_postponed = and_(table.c.lease.is_(None), table.c.lease_until.is_not(None))
+        is_idle = or_(is_free(table), is_postponed)
+        is_later = and_(is_its, table.c.due_at > now(), is_idle, not_(_is_deferred(table)))
+        # Nobody could claim a postponed row before that time.
+        lease_until = case((is_postponed, None), else_=table.c.lease_until)
+        statement = update(table).where(is_later).values(due_at=now(), lease_until=lease_until)
         return self._database.run(lambda connection: connection.execute(statement).rowcount)
 
     def storage(self) -> list[StoreUse]:

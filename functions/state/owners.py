@@ -16,6 +16,11 @@ _LOCK: Final = (
 _KEY: Final = select(api_keys.c.id).where(api_keys.c.id == bindparam("key"), api_keys.c.owner == bindparam("owner"))
 
 
+_MAY_ENTER: Final = select(users.c.id).where(
+    users.c.id == bindparam("owner"), users.c.deleted_at.is_(None), users.c.locked_at.is_(None)
+)
+
+
 class OwnerChanged(Mp3burstError):
     """The user or the API key was deleted, the user locked, or the token withdrawn, while the request was handled."""
 
@@ -56,3 +61,8 @@ def lock_owner(connection: Connection, owner: UserId, version: int | None = None
     # In a statement of its own: one that has waited for the lock has a snapshot from before.
     if key is not None and connection.scalar(_KEY, {"owner": owner, "key": key}) is None:
         raise OwnerChanged
+
+
+def may_enter(connection: Connection, owner: UserId) -> bool:
+    """Returns whether the user exists and is not locked."""
+    return connection.scalar(_MAY_ENTER, {"owner": owner}) is not None

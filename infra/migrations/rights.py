@@ -148,7 +148,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "blobs": "SELECT, UPDATE (expires_at, size)",
     },
     "notify": {
-        "users": "SELECT (id, email, name, confirmed_at, token_version, unsubscribed_at)",
+        "users": "SELECT (id, confirmed_at, deleted_at, email, locked_at, name, token_version, unsubscribed_at)",
         "jobs": "SELECT",
         "mails": "SELECT, UPDATE",
     },
@@ -188,10 +188,11 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "users": "SELECT (confirmed_at, created_at, deleted_at, email, id, locked_at, name, quota_bytes, quota_jobs, "
         "role, token_version, username), UPDATE (deleted_at, locked_at, quota_bytes, quota_jobs, role, token_version)",
         "jobs": "SELECT (attempts, cpu_ms, created_at, deferred_at, due_at, duration, error, finished_at, id, lease, "
-        "lease_until, mp3_size, owner, pods, size, started_at, state, warning), UPDATE (due_at)",
-        "pieces": "SELECT (attempts, created_at, deferred_at, due_at, lease, lease_until, state), UPDATE (due_at)",
-        "mails": "SELECT (attempts, created_at, due_at, lease, lease_until, state), UPDATE (due_at)",
-        "deliveries": "SELECT (attempts, created_at, due_at, lease, lease_until, state), UPDATE (due_at)",
+        "lease_until, mp3_size, owner, pods, size, started_at, state, warning), UPDATE (due_at, lease_until)",
+        "pieces": "SELECT (attempts, created_at, deferred_at, due_at, lease, lease_until, state), "
+        "UPDATE (due_at, lease_until)",
+        "mails": "SELECT (attempts, created_at, due_at, lease, lease_until, state), UPDATE (due_at, lease_until)",
+        "deliveries": "SELECT (attempts, created_at, due_at, lease, lease_until, state), UPDATE (due_at, lease_until)",
         "blobs": "SELECT (expires_at, id, job, owner, size, store)",
     },
     "hook": {

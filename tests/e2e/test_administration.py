@@ -1,6 +1,7 @@
 """Administrators manage users and see what goes on, against real processes whose database rights are enforced."""
 
 import json
+import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +12,7 @@ from functions.state.database import Database
 from tests.e2e.client import PASSWORD, Answer, Client, wave_bytes
 from tests.e2e.test_account import key_of
 from tests.e2e.test_client import Terminal
+from tests.e2e.test_http import mail_text
 from tests.support.databases import set_role
 from tests.support.platform import Platform, start
 from tests.support.processes import wait_for
@@ -127,8 +129,12 @@ def test_quota_of_a_user(admin: Client, user: Client) -> None:
     send(admin, "PUT", path, {"bytes": 1}).problem(422)
 
 
-def test_user_is_locked_and_unlocked(admin: Client, user: Client) -> None:
+def test_user_is_locked_and_unlocked(site: Platform, admin: Client, user: Client) -> None:
     key, _ = key_of(user, "read")
+    job = user.convert(BytesIO(WAV), "a.wav")["job"]
+    [link] = re.findall(r"(/download\?\S+)", mail_text(site, job))
+    stranger = Client(user.url)
+    assert stranger.call("GET", link).status == 200
     path = f"/admin/users/{user.user}"
     assert send(admin, "PATCH", path, {"locked": True}).json()["locked"] is not None
     detail = user.login(user.username, PASSWORD).problem(403)["detail"]
@@ -138,8 +144,9 @@ def test_user_is_locked_and_unlocked(admin: Client, user: Client) -> None:
         wait_for(lambda client=client: client.call("GET", "/jobs").status == 403, "the user to be kept out")  # type: ignore[misc]
         client.call("GET", "/jobs").problem(403)
     user.call("GET", "/me").problem(403)
+    stranger.call("GET", link).problem(401)
     assert send(admin, "PATCH", path, {"locked": False}).json()["locked"] is None
-    assert user.call("GET", "/me").status == 200
+    assert user.call("GET", "/me").status == stranger.call("GET", link).status == 200
     assert user.login(user.username, PASSWORD).status == 200
 
 

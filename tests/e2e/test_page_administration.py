@@ -12,6 +12,7 @@ from tests.e2e.client import PASSWORD, Client, wave_bytes
 from tests.e2e.page import DESKTOP, PHONE, enter, violations
 from tests.support.databases import set_role
 from tests.support.platform import Platform
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.timeout(120)
 WAV = wave_bytes(0.5)
@@ -80,7 +81,7 @@ def test_users_are_managed(page: Page, me: Client, admin: Client) -> None:
     person.get_by_role("button", name="Make ordinary user").click()
     expect(person.locator("summary").first).not_to_contain_text("administrator")
     person.get_by_role("button", name="Log out everywhere").click()
-    expect(dialog.get_by_text("It is changed.")).to_be_visible()
+    wait_for(lambda: me.call("GET", "/me").status == 401, "the user to be logged out")
     person.get_by_text("Delete user").first.click()
     person.get_by_role("button", name="Delete user").click()
     expect(dialog.get_by_text("There is no such user.")).to_be_visible()
@@ -132,4 +133,6 @@ def test_view_is_closed_when_the_role_is_lost(page: Page, admin: Client, platfor
     dialog.get_by_label("Search").fill(other.username)
     expect(dialog).to_be_hidden()
     expect(page.get_by_role("status").filter(has_text="Only administrators may do this")).to_be_visible()
+    page.get_by_role("button", name=f"Account: {admin.username}").click()
+    expect(page.locator("#menu").get_by_role("button", name="Account", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Administration")).to_have_count(0)

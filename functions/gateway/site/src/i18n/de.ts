@@ -282,7 +282,7 @@ export const de: Strings = {
     overdue: (n) => `${n} fällig`,
     oldest: (moment) => `älteste: ${moment}`,
     tryNow: "Jetzt versuchen",
-    retried: (n) => (n === 1 ? "1 ist jetzt fällig." : `${n} sind jetzt fällig.`),
+    retried: (n) => (n === 1 ? "1 ist jetzt fällig, in höchstens 5 Minuten." : `${n} sind jetzt fällig, in höchstens 5 Minuten.`),
     givenUp: "Aufgegeben in den letzten 7 Tagen",
     givenUpCounts: (jobs, mails, deliveries) =>
       `Aufträge: ${jobs}. E-Mails: ${mails}. Zustellungen an Webhooks: ${deliveries}.`,

@@ -298,7 +298,7 @@ export const en = {
     overdue: (n: string) => `${n} due`,
     oldest: (moment: string) => `oldest: ${moment}`,
     tryNow: "Try now",
-    retried: (n: number) => (n === 1 ? "1 is due now." : `${n} are due now.`),
+    retried: (n: number) => (n === 1 ? "1 is due now, and tried within 5 minutes." : `${n} are due now, and tried within 5 minutes.`),
     givenUp: "Given up in the last 7 days",
     givenUpCounts: (jobs: number, mails: number, deliveries: number) =>
       `Jobs: ${jobs}. Emails: ${mails}. Deliveries to webhooks: ${deliveries}.`,

@@ -279,7 +279,7 @@ export const es: Strings = {
     overdue: (n) => `${n} pendientes`,
     oldest: (moment) => `más antiguo: ${moment}`,
     tryNow: "Probar ahora",
-    retried: (n) => (n === 1 ? "1 queda pendiente ya." : `${n} quedan pendientes ya.`),
+    retried: (n) => (n === 1 ? "1 queda pendiente ya, en 5 minutos como máximo." : `${n} quedan pendientes ya, en 5 minutos como máximo.`),
     givenUp: "Abandonado en los últimos 7 días",
     givenUpCounts: (jobs, mails, deliveries) =>
       `Trabajos: ${jobs}. Correos: ${mails}. Entregas a webhooks: ${deliveries}.`,

@@ -3,6 +3,7 @@ import { useSignal, type Signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
 import * as api from "../administration";
+import * as calls from "../api";
 import * as i18n from "../i18n";
 import { strings } from "../i18n";
 import { announce } from "../notices";
@@ -281,7 +282,7 @@ function Queues() {
               ].filter((fact): fact is string => typeof fact === "string");
               return (
                 <Entry key={queue.queue} name={s.queues[queue.queue]} facts={facts.length ? facts : [s.nothingWaits]}>
-                  {queue.waiting + queue.retrying > 0 && (
+                  {queue.waiting + queue.retrying > queue.overdue && (
                     <button
                       aria-label={strings.value.actionOn(s.tryNow, s.queues[queue.queue])}
                       onClick={() => void found.attempt(() => retry(queue.queue))}
@@ -374,10 +375,15 @@ function usePages<T>(load: (after: string | null) => Promise<api.Page<T>>, key: 
       hasMore.value = found.next !== null;
       problem.value = "";
     } catch (error) {
-      if (latest.peek() === asked) problem.value = sentence(error);
+      if (latest.peek() !== asked) return;
+      if (after && error instanceof calls.Problem && error.status === 404) return fetch(null); // the last row was deleted
+      problem.value = sentence(error);
     }
   };
-  useEffect(() => void fetch(null), [key]);
+  useEffect(() => {
+    hasMore.value = false; // of the other list
+    void fetch(null);
+  }, [key]);
   return { rows, hasMore, problem, more: () => fetch(next.peek()) };
 }
 
