@@ -1,5 +1,6 @@
 """The queries of sweep and bury: rows that are overdue, and rows that are old enough to delete."""
 
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -135,11 +136,12 @@ class Overdue:
 
         return self._database.run(retire)
 
-    def purge_users(self, limit: int) -> None:
-        """Goes on deleting what deleted accounts have left; a batch of the jobs of up to ``limit`` accounts."""
+    def purge_users(self, limit: int, end: float) -> None:
+        """Goes on deleting what up to ``limit`` deleted accounts have left, until ``end`` of the monotonic clock."""
         deleted = DeletedUsers(self._database)
         for user in deleted.pending(limit):
-            deleted.purge(user)
+            while deleted.purge(user) and time.monotonic() < end:
+                pass
             deleted.forget(user)
 
     def forget_pings(self, limit: int) -> bool:

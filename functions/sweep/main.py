@@ -85,7 +85,7 @@ def sweep_up(deps: Dependencies) -> None:
     if deps.keep_days:
         while time.monotonic() < end and deps.overdue.retire(deps.keep_days, BATCH) == BATCH:
             pass
-    deps.overdue.purge_users(BATCH)
+    deps.overdue.purge_users(BATCH, end)
     _delete_expired(deps, end)
     for forget in (deps.overdue.forget_resets, deps.overdue.forget_logins, deps.overdue.forget_pings):
         while forget(BATCH) and time.monotonic() < end:

@@ -1,5 +1,6 @@
 """Accounts as their users change and delete them, on every SQL database."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -169,21 +170,21 @@ def test_row_of_a_deleted_user_stays_until_nothing_is_left(database: Database, a
     DeletedUsers(database).mark(ann)  # and killed
     late = records.job(owner=ann)  # by a request that began before
     overdue = Overdue(database)
-    overdue.purge_users(10)
+    overdue.purge_users(10, math.inf)
     assert database.run(lambda connection: list(connection.scalars(select(jobs.c.id)))) == []
     make_past(database, "users", "deleted_at", GRACE + 1)
-    overdue.purge_users(10)
+    overdue.purge_users(10, math.inf)
     assert ids(database) == {ann}, "a blob is left"
     [(blob, store)] = Blobs(database).expired(10)
     assert late.video == blob
     Blobs(database).delete(records.media, store, blob)
-    overdue.purge_users(10)
+    overdue.purge_users(10, math.inf)
     assert ids(database) == set()
 
 
 def test_row_of_a_deleted_user_stays_for_ten_minutes(database: Database, ann: UserId) -> None:
     DeletedUsers(database).delete(ann)
-    Overdue(database).purge_users(10)
+    Overdue(database).purge_users(10, math.inf)
     assert ids(database) == {ann}
 
 

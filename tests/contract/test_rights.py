@@ -1,5 +1,6 @@
 """Each function's database user has the rights of its row in ``RIGHTS`` and no others, on PostgreSQL and MariaDB."""
 
+import math
 import os
 import re
 import subprocess
@@ -161,7 +162,7 @@ def test_admin_administers_and_sweep_deletes_whom_it_has_deleted(
     overview.largest_users(5)
     assert usages(as_function("admin"), [ann])[ann].jobs == 1
     users_of_admin.delete(ann, root)
-    Overdue(as_function("sweep")).purge_users(10)
+    Overdue(as_function("sweep")).purge_users(10, math.inf)
     assert [records.count(table) for table in ("api_keys", "feeds", "jobs")] == [0, 0, 0]
 
 
