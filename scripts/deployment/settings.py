@@ -125,9 +125,16 @@ def make(cluster: Cluster, wanted: list[str], public_url: str, host: str | None)
         _update(cluster, "secret", name, replace=True)
     for name in ("token-signing", "links", "webhooks"):
         _update(cluster, "secret", name)
-    # A host name that links have already is left alone: they may begin with https://.
-    is_moved = host and urlsplit(_settings(cluster)["PUBLIC_URL"]).hostname != host
+    # Links that begin with neither the name that Knative gave the gateway nor an earlier --host have a proxy's name.
+    is_moved = host and urlsplit(_settings(cluster)["PUBLIC_URL"]).hostname in _names(cluster) - {host}
     _update(cluster, "configmap", "mp3burst", {"PUBLIC_URL": f"http://{host}"} if is_moved else {})
+
+
+def _names(cluster: Cluster) -> set[str | None]:
+    """Returns the host names that the cluster itself has for the gateway."""
+    found = cluster.get("services.serving.knative.dev/gateway")
+    assigned = {urlsplit(each.get("status", {}).get("url", "")).hostname for each in found}
+    return assigned | {each["metadata"]["name"] for each in cluster.get("domainmappings.serving.knative.dev")}
 
 
 def _secrets(cluster: Cluster) -> dict[str, dict[str, Any]]:
