@@ -73,6 +73,8 @@ def _exclusive(connection: Connection) -> Iterator[None]:
     match connection.dialect.name:
         case "postgresql":
             # Until the transaction ends. PostgreSQL's DDL is part of it, so a killed migration leaves no trace.
+            # Statements of functions are limited to less than an index of a large table takes.
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
             yield
