@@ -98,6 +98,33 @@ end();
     assert sent[-1] == "0 1"
 
 
+def test_job_that_ended_during_an_outage_is_done(folder: Path) -> None:
+    sent = answers(
+        """
+const realTimeout = setTimeout;
+globalThis.setTimeout = (act, time, ...more) => realTimeout(act, Math.min(time, 20), ...more);
+pages(page(job("a", "converting")));
+await jobs.start();
+let isCut = true;
+server.answer = (method) => {
+  if (isCut) throw new TypeError("no connection");
+  return method === "HEAD" ? { status: 200 } : page(job("a", "done"));
+};
+server.events.readyState = 0;
+server.events.dispatchEvent(new Event("error"));
+await wait(60);
+isCut = false;
+await wait(60);
+server.events.tell("jobs", { jobs: [] });
+await wait(20);
+server.answers.push(`${jobs.working.value.length} ${jobs.done.value.length}`);
+end();
+""",
+        folder,
+    )
+    assert sent[-1] == "0 1"
+
+
 @pytest.mark.parametrize(("proxy", "paths"), [("false", "/sso/google"), ("true", "/sso/google,/sso/proxy")])
 def test_what_logs_in_without_a_password_is_offered(proxy: str, paths: str, folder: Path) -> None:
     sent = answers(

@@ -167,7 +167,10 @@ async function probe(source: EventSource): Promise<void> {
   while (source === events && source.readyState !== EventSource.OPEN) {
     try {
       await fetch("/", { method: "HEAD", cache: "no-store" });
-      if (isLost.peek() && source === events) follow(); // now, rather than when the browser tries again
+      if (isLost.peek() && source === events) {
+        follow(); // now, rather than when the browser tries again
+        void catchUp();
+      }
       break;
     } catch {
       isLost.value = true;

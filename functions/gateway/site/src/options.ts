@@ -90,14 +90,21 @@ export async function begin(): Promise<void> {
   const asked = {};
   latest = asked;
   try {
-    for (const [name, sound] of Object.entries(own.peek())) {
-      await api.putPreset(name, toOptions(unedited(sound)));
-      forget(name);
-    }
+    for (const [name, sound] of Object.entries(own.peek())) await move(name, sound);
     const found = await api.getPresets();
     if (latest === asked) served.value = found;
   } catch (error) {
     if (!(error instanceof api.Problem)) throw error; // without an answer the built-in ones apply
+  }
+}
+
+/** Moves a preset to the server. One that it does not take, such as for its name, stays in this browser. */
+async function move(name: string, sound: Sound): Promise<void> {
+  try {
+    await api.putPreset(name, toOptions(unedited(sound)));
+    forget(name);
+  } catch (error) {
+    if (!(error instanceof api.Problem) || ![400, 409, 422].includes(error.status)) throw error;
   }
 }
 
@@ -115,7 +122,13 @@ export async function keepPreset(name: string, sound: Sound): Promise<void> {
     return;
   }
   await api.putPreset(name, toOptions(unedited(sound)));
-  served.value = await api.getPresets();
+  await fetchPresets();
+}
+
+async function fetchPresets(): Promise<void> {
+  const asked = latest;
+  const found = await api.getPresets();
+  if (latest === asked) served.value = found; // or the user has logged out
 }
 
 export async function removePreset(name: string): Promise<void> {
@@ -124,7 +137,7 @@ export async function removePreset(name: string): Promise<void> {
   } else {
     try {
       await api.deletePreset(name);
-      served.value = await api.getPresets();
+      await fetchPresets();
     } catch (error) {
       announce((strings) => (error instanceof api.Problem && error.detail) || strings.somethingWrong);
       return;

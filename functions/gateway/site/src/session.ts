@@ -1,6 +1,7 @@
 /** Who uses the page. */
 import { signal } from "@preact/signals";
 import * as api from "./api";
+import { announce } from "./notices";
 
 export type Session =
   | { state: "unknown" } // the first response has not arrived
@@ -38,6 +39,9 @@ export async function refresh(): Promise<void> {
     if (error.status === 401) {
       const hadExpired = before.state === "out" && before.hasExpired;
       session.value = { state: "out", hasExpired: before.state === "in" || hadExpired };
+    } else if (error.status === 403) {
+      session.value = { state: "out", hasExpired: false }; // the account is locked: another one may log in
+      announce(() => error.detail);
     } else if (before.state === "unknown" || before.state === "unreachable") {
       session.value = { state: "unreachable" };
     }

@@ -107,6 +107,8 @@ async function addShared(key: string): Promise<void> {
   const file = await handles.get(key);
   if (!(file instanceof File) || isRememberedKey(key)) {
     tabs.release(key); // another tab has sent it or begun to
+    if (!isRememberedKey(key)) void handles.remove(key);
+    else if (owner.peek() !== null) takeOver(owner.peek() as string);
     return;
   }
   files.set(key, file);
@@ -212,6 +214,7 @@ async function show(key: string, user: string): Promise<void> {
   if (response && (response.status === 404 || response.status === 410 || response.headers.has("Mp3burst-Job"))) {
     tabs.release(key);
     remember(key, null);
+    void handles.remove(key); // or what was shared would be offered again
     return;
   }
   const sent = Number(response?.headers.get("Upload-Offset") ?? 0);
@@ -232,7 +235,7 @@ export function erase(user: string): void {
 export function stop(): void {
   for (const upload of running.values()) void upload.abort();
   for (const timer of timers.values()) clearTimeout(timer);
-  for (const { key, url } of all.peek()) if (!url) void handles.remove(key); // shared, and not begun
+  for (const { key } of all.peek()) if (!isRememberedKey(key)) void handles.remove(key); // shared: not begun, or refused
   tabs.release();
   running.clear();
   preparations.clear();
