@@ -261,7 +261,7 @@ class Converter:
         if record is None:
             self._records.begin(content, key, task.target.absolute())
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        retries = Retries()
+        retries = Retries(self._stopped)
         while True:
             try:
                 body = json.dumps({**self._form, "url": task.url}).encode()

@@ -171,7 +171,8 @@ class Accounts:
 
     def id_of(self, username: str) -> UserId | None:
         """Returns the id of the user with this name; None if there is none."""
-        statement = select(users.c.id).where(users.c.username == normalize_username(username))
+        exists = users.c.username == normalize_username(username), users.c.deleted_at.is_(None)
+        statement = select(users.c.id).where(*exists)
         return self._database.read(lambda connection: connection.scalar(statement))
 
     def has_password(self, user: UserId) -> bool:
