@@ -52,7 +52,12 @@ function Options() {
         ))}
       </fieldset>
       <p class="faint small" aria-live="polite">
-        {builtIn && `${s.presetHints[builtIn]} · `}
+        {builtIn && (
+          <span class="hint">
+            {s.presetHints[builtIn]}
+            <span class="for-wide"> · </span>
+          </span>
+        )}
         {described(options.current.value)}
       </p>
       {own !== null && (
