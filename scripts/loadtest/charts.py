@@ -161,12 +161,18 @@ def _bars(axes: "Axes", usage: Usage) -> None:
     axes.barh(places, [line.always for line in lines], 0.8, color=_ALWAYS, label="as many as the peak, always on")
     colors = [_COLORS.get(line.name, _OTHER) for line in lines]
     axes.barh(places, [line.pods for line in lines], 0.4, color=colors, label="measured", zorder=2)
-    axes.set_yticks(places, [f"{line.name} ({line.pods:.0f} of {line.always:.0f})" for line in lines], fontsize=8)
+    axes.set_yticks(places, [_label(line) for line in lines], fontsize=8)
     axes.invert_yaxis()
     axes.set_title(
         f"Pod-seconds in {usage.seconds:.0f} s, compared with pods that are always on", loc="left", fontsize=10
     )
     axes.legend(frameon=False, fontsize=8)
+
+
+def _label(line: Line) -> str:
+    # Servers and the broker are always on: there is nothing that they could be compared with.
+    compared = f" of {line.always:.0f}" if line.always >= line.pods else ""
+    return f"{line.name} ({line.pods:.0f}{compared})"
 
 
 def _machine(recording: Recording) -> str:
