@@ -46,7 +46,7 @@ def send_half(page: Page, me: Client, video: Path) -> None:
 
 
 def test_line_is_cut_and_platform_killed_while_it_receives(page: Page, tmp_path: Path) -> None:
-    video = clips.clip(tmp_path / "Cut.wav", seconds=6)
+    video = clips.clip(tmp_path / "Cut.wav", seconds=12)
     port = free_port()
     with Proxy(port) as proxy:
         url = f"http://localhost:{proxy.port}"
