@@ -1,6 +1,5 @@
 """The users of the installation, as its administrators see and change them."""
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -10,9 +9,8 @@ from events.errors import Mp3burstError
 from functions.auth.tokens import NotAllowed
 from functions.state.administrators import LastAdministrator, lock_administrators
 from functions.state.database import Database
-from functions.state.schema import UserId, now, users
+from functions.state.schema import UserId, is_id, now, users
 
-_USER_ID: Final = re.compile("[0-9a-f]{32}")
 #: The columns of a user, without the password.
 _COLUMNS: Final[tuple[Column[Any], ...]] = (
     users.c.id,
@@ -226,7 +224,7 @@ def _get(connection: Connection, user: str) -> ManagedUser:
 
 def _id(user: str) -> UserId:
     """Returns what has the form of a user's id. Other texts are not looked up in the database."""
-    if not _USER_ID.fullmatch(user):
+    if not is_id(user):
         raise UserNotFound(_NOT_FOUND)
     return UserId(user)
 

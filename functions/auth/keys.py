@@ -23,7 +23,7 @@ from functions.operation import Scope
 from functions.settings import BadSetting
 from functions.state.database import Conflict, Database
 from functions.state.owners import lock_owner
-from functions.state.schema import UserId, api_keys, now, users
+from functions.state.schema import UserId, api_keys, is_id, now, users
 
 #: What a key may be used for. A user chooses from these; a token may be used for everything.
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
@@ -34,7 +34,6 @@ _RANDOM: Final = 30
 _CHECKSUM: Final = 6
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _KEY: Final = re.compile(rf"{PREFIX}([0-9A-Za-z]{{{_RANDOM}}})([0-9A-Za-z]{{{_CHECKSUM}}})")
-_KEY_ID: Final = re.compile("[0-9a-f]{32}")
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 _DAY: Final = 86_400_000
 log = logging.getLogger(__name__)
@@ -216,7 +215,7 @@ class ApiKeys:
         deleted: list[
             int
         ] = []  # one entry per run: after a lost answer to the commit, only the first run found the key
-        if _KEY_ID.fullmatch(key):
+        if is_id(key):
             self._database.run(
                 lambda connection: deleted.append(connection.execute(delete(api_keys).where(mine)).rowcount)
             )
@@ -256,7 +255,7 @@ def operator_keys(environ: Mapping[str, str]) -> dict[str, KnownKey]:
         scopes = frozenset(text.split("+"))
         if not entry:
             continue
-        if not (_DIGEST.fullmatch(key_digest) and _KEY_ID.fullmatch(user) and scopes <= {*SCOPES}):
+        if not (_DIGEST.fullmatch(key_digest) and is_id(user) and scopes <= {*SCOPES}):
             raise BadSetting(
                 "API_KEYS must be entries DIGEST:USER:SCOPE+SCOPE, separated by commas: ./scripts/key prints one."
             )

@@ -6,7 +6,6 @@ from our origin, that of PUBLIC_URL.
 """
 
 import contextlib
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from functions.networks import networks
 from functions.settings import required
 from functions.state.database import Conflict, Database
 from functions.state.owners import lock_version
-from functions.state.schema import UserId, ended_tokens, now, sessions, users
+from functions.state.schema import UserId, ended_tokens, is_id, now, sessions, users
 
 if TYPE_CHECKING:
     from functions.auth.accounts import User
@@ -41,7 +40,6 @@ MAX_SESSIONS: Final = 1000
 #: Characters that are kept of what a client says it is.
 _MAX_AGENT: Final = 200
 _MAX_NETWORK: Final = 45
-_ID: Final = re.compile("[0-9a-f]{32}")
 _DAY: Final = 86_400_000  # milliseconds
 #: Milliseconds for which an ended token is remembered beyond its expiry: by how much the clocks of the function that
 #: signed it, of those that verify it, and of the database may differ.
@@ -231,7 +229,7 @@ class Sessions:
             )
             return True
 
-        if not _ID.fullmatch(session):
+        if not is_id(session):
             found = False
         else:
             try:

@@ -5,7 +5,6 @@ job: when the job is deleted it leads nowhere, and stays so if another MP3 takes
 """
 
 import contextlib
-import re
 import secrets
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -19,12 +18,11 @@ from functions.auth.stored_secrets import digest
 from functions.media import BlobId
 from functions.state.database import Conflict, Database
 from functions.state.owners import lock_owner
-from functions.state.schema import UserId, jobs, now, shared_links, users
+from functions.state.schema import UserId, is_id, jobs, now, shared_links, users
 
 #: Links of one user that have not expired.
 MAX_LINKS: Final = 1000
 LINK_PREFIX: Final = "mp3l_"
-_ID: Final = re.compile("[0-9a-f]{32}")
 # Built once: building a statement costs SQLAlchemy as much as running it.
 _FIND: Final = (
     select(shared_links.c.owner)
@@ -147,7 +145,7 @@ class SharedLinks:
         """
         mine = and_(shared_links.c.id == link, shared_links.c.owner == owner)
         deleted: list[int] = []  # one entry per run: after a lost answer to the commit, only the first run found it
-        if _ID.fullmatch(link):
+        if is_id(link):
             self._database.run(
                 lambda connection: deleted.append(connection.execute(delete(shared_links).where(mine)).rowcount)
             )

@@ -12,8 +12,8 @@ from functions.download.archive import Archive, Entry
 from functions.download.export import date, read_chunks
 from functions.media import Media, open_mp3
 from functions.mp3.names import mp3_file_name
-from functions.state.jobs import Job, JobNotFound, Jobs, is_job_id
-from functions.state.schema import UserId
+from functions.state.jobs import Job, JobNotFound, Jobs
+from functions.state.schema import UserId, is_id
 
 
 class Zip(NamedTuple):
@@ -31,7 +31,7 @@ def zip_of(ids: Sequence[str], owner: UserId, jobs: Jobs, media: Media) -> Zip:
         BlobNotFound, MediaUnavailable: an MP3 whose size is not on record cannot be opened.
     """
     wanted = list(dict.fromkeys(ids))
-    found = jobs.with_ids([JobId(job) for job in wanted if is_job_id(job)])
+    found = jobs.with_ids([JobId(job) for job in wanted if is_id(job)])
     mine = {job: each for job, each in found.items() if each.owner == owner and each.mp3 and each.state == "done"}
     if missing := next((job for job in wanted if job not in mine), None):
         raise JobNotFound(f"There is no MP3 of the job {missing[:40]}: GET /jobs lists yours.")

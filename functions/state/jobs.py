@@ -1,7 +1,6 @@
 """Jobs: from an uploaded video to its MP3. Each transition is one transaction that reports whether it took place."""
 
 import functools
-import re
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from functions.state.database import Conflict, Database
 from functions.state.deliveries import add_deliveries
 from functions.state.fairness import CONVERTING, JOINING, Turns
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
-from functions.state.schema import UserId, blobs, deliveries, jobs, mails, now, pieces
+from functions.state.schema import UserId, blobs, deliveries, is_id, jobs, mails, now, pieces
 
 #: The progress of a job that is not split is recorded in this many steps; that of a split job in pieces.
 STEPS: Final = 1000
@@ -41,7 +40,6 @@ _IDS_PER_QUERY: Final = 1000
 FINISHED: Final = ("done", "failed")
 #: The plan of a job that is converted again, with a track: its pieces could not be encoded from parts of its video.
 FELL_BACK: Final = "fell back"
-_JOB_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class JobNotFound(Mp3burstError):
@@ -270,11 +268,6 @@ class Outcome:
     crc32: str | None = None
 
 
-def is_job_id(text: str) -> bool:
-    """Returns whether the text has the form of a job's id. Other texts are not looked up in the database."""
-    return _JOB_ID.fullmatch(text) is not None
-
-
 def new_job_id() -> JobId:
     """Returns a fresh id for a job."""
     return JobId(secrets.token_hex(16))
@@ -335,7 +328,7 @@ class Jobs:
         Raises:
             JobNotFound: there is none, or it is another user's.
         """
-        found = self._one(and_(jobs.c.id == job, jobs.c.owner == owner)) if is_job_id(job) else None
+        found = self._one(and_(jobs.c.id == job, jobs.c.owner == owner)) if is_id(job) else None
         if found is None:
             raise JobNotFound("There is no such job: GET /jobs lists yours.")
         return found
@@ -412,7 +405,7 @@ class Jobs:
         """
         mine = and_(jobs.c.id == job, jobs.c.owner == owner)
         deleted = []  # one entry per run: after a lost answer to the commit, only the first run found the job
-        if is_job_id(job):
+        if is_id(job):
             self._database.run(lambda connection: deleted.append(delete_jobs(connection, mine)))
         if not any(deleted):
             raise JobNotFound("There is no such job: GET /jobs lists yours.")

@@ -4,7 +4,6 @@ No query here reads what a job is about: its file's name, its options, which may
 user of the function admin has no right to these columns.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, get_args
 
@@ -28,9 +27,9 @@ from sqlalchemy import (
 from events.schema import JobId
 from functions.state.database import Database
 from functions.state.fairness import ADMITTED, CONVERTING, ENCODING, FETCHING, JOINING
-from functions.state.jobs import JobNotFound, is_job_id
+from functions.state.jobs import JobNotFound
 from functions.state.leases import is_free
-from functions.state.schema import UserId, blobs, deliveries, jobs, mails, now, pieces, users
+from functions.state.schema import UserId, blobs, deliveries, is_id, jobs, mails, now, pieces, users
 
 #: The functions that work on rows.
 QueueName = Literal["fetch", "convert", "encode", "join", "notify", "hook"]
@@ -39,7 +38,6 @@ StoreName = Literal["videos", "pieces", "mp3s"]
 #: Days in which jobs, mails and deliveries that were given up are counted.
 GIVEN_UP_DAYS: Final = 7
 _DAY: Final = 86_400_000
-_USER_ID: Final = re.compile("[0-9a-f]{32}")
 #: Of each function the rows that it works on, while they are unfinished.
 _ROWS: Final[dict[QueueName, tuple[Table, ColumnElement[bool]]]] = {
     "fetch": (jobs, jobs.c.state.in_(FETCHING.states)),
@@ -205,7 +203,7 @@ class Overview:
         Raises:
             JobNotFound: there is no job ``after``.
         """
-        if owner is not None and not _USER_ID.fullmatch(owner):
+        if owner is not None and not is_id(owner):
             return []
         where = [jobs.c.owner == owner] if owner is not None else []
         where += [jobs.c.state == state] if state is not None else []
@@ -224,7 +222,7 @@ class Overview:
 
     def _created_at(self, job: str) -> int:
         query = select(jobs.c.created_at).where(jobs.c.id == job)
-        found = self._database.read(lambda connection: connection.scalar(query)) if is_job_id(job) else None
+        found = self._database.read(lambda connection: connection.scalar(query)) if is_id(job) else None
         if found is None:
             raise JobNotFound("There is no such job: GET /admin/jobs lists them.")
         return int(found)

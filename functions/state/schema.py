@@ -4,7 +4,8 @@ Every time is an integer: milliseconds since 1970-01-01 UTC by the database's ow
 differ agree. Ids of users, jobs and uploads are 32 hexadecimal digits, ids of blobs 24.
 """
 
-from typing import Any, NewType
+import re
+from typing import Any, Final, NewType
 
 from sqlalchemy import (
     BigInteger,
@@ -23,6 +24,13 @@ from sqlalchemy.sql.functions import FunctionElement
 
 #: A user's id: 32 lowercase hexadecimal digits.
 UserId = NewType("UserId", str)
+_ID: Final = re.compile("[0-9a-f]{32}")
+
+
+def is_id(text: str) -> bool:
+    """Returns whether the text has the form of a row's random id: 32 hexadecimal digits. Others are not looked up."""
+    return _ID.fullmatch(text) is not None
+
 
 metadata = MetaData()
 

@@ -1,7 +1,6 @@
 """Webhooks and their deliveries: what users register, and what hook delivers."""
 
 import random
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from functions.state.deliveries import ACTIVE, GONE, new_delivery_id
 from functions.state.jobs import Job
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
 from functions.state.owners import lock_owner
-from functions.state.schema import UserId, deliveries, jobs, now, webhooks
+from functions.state.schema import UserId, deliveries, is_id, jobs, now, webhooks
 
 #: Webhooks that a user may have.
 MAX_WEBHOOKS: Final = 10
@@ -36,7 +35,6 @@ _MINUTE: Final = 60_000
 #: When a receiver may be called.
 Permission = Literal["now", "later", "never"]
 _MAX_ERROR: Final = 500  # characters
-_ID: Final = re.compile("[0-9a-f]{32}")
 _IS_OVER: Final = ("delivered", "failed")
 
 
@@ -185,7 +183,7 @@ class Webhooks:
             if deleted[-1]:
                 connection.execute(delete(deliveries).where(deliveries.c.webhook == webhook))
 
-        if _ID.fullmatch(webhook):
+        if is_id(webhook):
             self._database.run(run)
         if not any(deleted):
             raise _not_found("webhook", "GET /webhooks")
@@ -213,7 +211,7 @@ class Webhooks:
                 connection.execute(insert(deliveries).values(**values, url=url, created_at=now(), due_at=now()))
             return True
 
-        if not _ID.fullmatch(webhook) or not self._database.run(add):
+        if not is_id(webhook) or not self._database.run(add):
             raise _not_found("webhook", "GET /webhooks")
         return DeliveryDue(new)
 
@@ -251,7 +249,7 @@ class Webhooks:
     def _delivery(self, delivery: str, owner: UserId) -> Delivery:
         query = select(deliveries).where(deliveries.c.id == delivery, deliveries.c.owner == owner)
         row = None
-        if _ID.fullmatch(delivery):
+        if is_id(delivery):
             row = self._database.read(lambda connection: connection.execute(query).one_or_none())
         if row is None:
             raise _not_found("delivery", "GET /webhooks/deliveries")

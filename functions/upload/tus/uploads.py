@@ -3,7 +3,6 @@
 An upload expires together with its blob; the blob's row has the time.
 """
 
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from functions.state.blobs import Grant
 from functions.state.database import Conflict, Database
 from functions.state.jobs import new_job_id
 from functions.state.leases import Lease, Leases, LeaseTerms
-from functions.state.schema import UserId, blobs, now, uploads
+from functions.state.schema import UserId, blobs, is_id, now, uploads
 
 #: The lease is renewed whenever progress is saved, not from a thread. So a client that resumes after a lost connection
 #: waits no longer than this for a request that still reads from the old connection.
@@ -31,7 +30,6 @@ HOURS: Final = 24.0
 _HOUR: Final = 3_600_000
 #: Milliseconds after which a writer has certainly noticed that its upload was deleted.
 _GRACE: Final = 60_000
-_UPLOAD_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class UploadNotFound(Mp3burstError):
@@ -210,7 +208,7 @@ class Uploads:
             .where(uploads.c.id == upload, uploads.c.owner == owner)
         )
         row = None
-        if _UPLOAD_ID.fullmatch(upload):
+        if is_id(upload):
             row = self._database.read(lambda connection: connection.execute(query).one_or_none())
         if row is None:
             raise UploadNotFound("There is no such upload: start a new one.")
