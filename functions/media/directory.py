@@ -228,6 +228,8 @@ class DirectoryAppender(BlockAppender):
                 os.pwrite(number, f"{self._writer:020d}".encode(), 0)
             finally:
                 os.close(number)
+            if self._is_new:
+                os.ftruncate(self._file, 0)
 
     def _read_back(self, block: int, size: int) -> bytes:
         with _translated_errors():

@@ -124,11 +124,7 @@ class GridFSStore:
         files, chunks = self.collections()
         with _translated_errors():
             files.delete_one({"_id": ObjectId(blob)})
-            for first in itertools.count(0, CHUNKS_PER_DELETE):
-                batch = {"files_id": ObjectId(blob), "n": {"$gte": first, "$lt": first + CHUNKS_PER_DELETE}}
-                if chunks.delete_many(batch).deleted_count < CHUNKS_PER_DELETE:
-                    break
-            chunks.delete_many({"files_id": ObjectId(blob)})
+            _delete_chunks(chunks, {"files_id": ObjectId(blob)})
             # A writer inserts its files document and then looks for its first chunk. If it looks after the chunks were
             # deleted, it fails; if it looked before, its document is there by now and is deleted here.
             files.delete_one({"_id": ObjectId(blob)})
@@ -418,8 +414,25 @@ class GridFSAppender(BlockAppender):
         self._short_chunk = -1  # the number of the chunk that is stored in part, or -1
 
     def _begin(self) -> bool:
+        if self._is_visible():
+            return False
+        if self.checkpoint.size == 0:
+            self._delete_from(0)
+        return True
+
+    def _is_visible(self) -> bool:
         with _translated_errors():
-            return self._files.find_one({"_id": self._id}, {"_id": 1}) is None
+            return self._files.find_one({"_id": self._id}, {"_id": 1}) is not None
+
+    def _delete_from(self, first: int) -> None:
+        """Deletes the chunks from ``first`` on; StaleWriter if a later writer has stored some of them."""
+        left = {"files_id": self._id, "n": {"$gte": first}}
+        with _translated_errors():
+            if self._chunks.find_one(left, {"_id": 1}) is None:
+                return
+            _delete_chunks(self._chunks, {"files_id": self._id, _WRITER: {"$lte": self._writer}}, first)
+            if self._chunks.find_one(left, {"_id": 1}) is not None:
+                raise StaleWriter
 
     def _read_back(self, block: int, size: int) -> bytes:
         with _translated_errors():
@@ -467,6 +480,13 @@ class GridFSAppender(BlockAppender):
         """Does nothing: the write concern has made it durable."""
 
     def _finish(self, stat: Stat) -> None:
+        try:
+            # Other GridFS clients refuse a file with more chunks than its length needs.
+            self._delete_from(-(-stat.size // CHUNK_SIZE))
+        except StaleWriter:
+            if self._is_visible():
+                return
+            raise
         try:
             with _translated_errors():
                 self._files.insert_one(_files_document(self._id, stat))
@@ -527,6 +547,15 @@ def _translated_errors() -> Iterator[None]:
         if _NO_THREAD not in str(error):
             raise
         raise MediaUnavailable("The service is too busy to reach the media store; try again later.") from error
+
+
+def _delete_chunks(chunks: "Documents", condition: Mapping[str, Any], first: int = 0) -> None:
+    """Deletes the chunks that meet the condition, from number ``first`` on, a batch at a time."""
+    for start in itertools.count(first, CHUNKS_PER_DELETE):
+        batch = {**condition, "n": {"$gte": start, "$lt": start + CHUNKS_PER_DELETE}}
+        if chunks.delete_many(batch).deleted_count < CHUNKS_PER_DELETE:
+            break
+    chunks.delete_many({**condition, "n": {"$gte": first}})  # those behind a gap
 
 
 def _next_batch(cursor: "Cursor[dict[str, Any]]") -> list[dict[str, Any]]:

@@ -285,7 +285,11 @@ class BlockAppender(ABC):
 
     @abstractmethod
     def _begin(self) -> bool:
-        """Shuts out earlier writers, and creates the blob if it is new. Returns False if it is finished."""
+        """Shuts out earlier writers, and creates the blob, or empties it, if the checkpoint is at 0.
+
+        Returns:
+            False if the blob is finished.
+        """
 
     @abstractmethod
     def _read_back(self, block: int, size: int) -> bytes:

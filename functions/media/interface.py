@@ -214,6 +214,8 @@ class Store(Protocol):
     def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> Appender:
         """Returns an appender to an unfinished blob, or to a new one if the checkpoint is at 0.
 
+        At 0, what earlier writers have stored of the blob is deleted once the appender is entered.
+
         Args:
             blob: its id.
             checkpoint: what the last ``sync`` returned. If those bytes are gone, entering raises BlobNotFound.

@@ -26,12 +26,14 @@ class Place:
         environ: the settings that lead another process to the stores; empty if none can reach them.
         change: rewrites the stored bytes of a video.
         remains: returns whether anything is left of a video.
+        stored: returns how many bytes the store has for a video, finished or not.
     """
 
     media: Media
     environ: dict[str, str]
     change: Callable[[str, Callable[[bytes], bytes]], None]
     remains: Callable[[str], bool]
+    stored: Callable[[str], int]
 
     @property
     def videos(self) -> Store:
@@ -66,7 +68,10 @@ def memory() -> Place:
         stat, content = store.blobs[blob]
         store.blobs[blob] = stat, how(content)
 
-    return Place(media, {}, change, lambda blob: blob in store.blobs or blob in store.parts)
+    def stored(blob: str) -> int:
+        return len(store.blobs[blob][1] if blob in store.blobs else store.parts.get(blob, b""))
+
+    return Place(media, {}, change, lambda blob: blob in store.blobs or blob in store.parts, stored)
 
 
 def directory(root: Path) -> Place:
@@ -76,7 +81,10 @@ def directory(root: Path) -> Place:
         file = root / "media" / "videos" / blob[:2] / blob / "bytes"
         file.write_bytes(how(file.read_bytes()))
 
-    return Place(connect(environ), environ, change, lambda blob: any(root.glob(f"media/videos/*/{blob}*")))
+    def stored(blob: str) -> int:
+        return sum(file.stat().st_size for file in root.glob(f"media/videos/*/{blob}*/bytes"))
+
+    return Place(connect(environ), environ, change, lambda blob: any(root.glob(f"media/videos/*/{blob}*")), stored)
 
 
 @contextlib.contextmanager
@@ -94,7 +102,10 @@ def in_mongodb(running: MongoDB) -> Iterator[Place]:
             files = bucket["files"].count_documents({"_id": ObjectId(blob)})
             return bool(files + bucket["chunks"].count_documents({"files_id": ObjectId(blob)}))
 
-        yield Place(connect(environ), environ, change, remains)
+        def stored(blob: str) -> int:
+            return sum(len(chunk["data"]) for chunk in bucket["chunks"].find({"files_id": ObjectId(blob)}))
+
+        yield Place(connect(environ), environ, change, remains, stored)
         client.drop_database(name)
 
 

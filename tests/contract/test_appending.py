@@ -135,20 +135,54 @@ def test_bytes_that_a_stale_writer_left_are_overwritten(place: Place) -> None:
     assert get(place.videos, blob) == content
 
 
-def test_bytes_that_a_stale_writer_left_past_the_end_are_removed(place: Place) -> None:
+@pytest.mark.parametrize("left", [500, BLOCK_SIZE, 40 * BLOCK_SIZE])
+@pytest.mark.parametrize("size", [1000, 2 * BLOCK_SIZE, 2 * BLOCK_SIZE + 7])
+def test_bytes_that_a_stale_writer_left_past_the_end_are_removed(place: Place, size: int, left: int) -> None:
     blob = new_blob_id()
-    checkpoint = grow(place, blob, Checkpoint(), 1, noise(1000))
-    grow(place, blob, checkpoint, 2, b"?" * 500)
+    checkpoint = grow(place, blob, Checkpoint(), 1, noise(size))
+    grow(place, blob, checkpoint, 2, b"?" * left)
+    assert place.stored(blob) == size + left
     finish(place, blob, checkpoint, 3)
-    assert get(place.videos, blob) == noise(1000)
-    stored: list[bytes] = []
+    assert get(place.videos, blob) == noise(size)
+    assert place.stored(blob) == size
 
-    def look(data: bytes) -> bytes:
-        stored.append(data)
-        return data
 
-    place.change(blob, look)
-    assert stored == [noise(1000)]
+@pytest.mark.parametrize("writer", [1, 2])
+def test_a_blob_that_begins_again_keeps_nothing_of_what_it_was(place: Place, writer: int) -> None:
+    blob = new_blob_id()
+    grow(place, blob, Checkpoint(), 1, b"?" * (20 * BLOCK_SIZE + 5))
+    with place.videos.append(blob, Checkpoint(), writer):
+        assert place.stored(blob) == 0
+    checkpoint = grow(place, blob, Checkpoint(), writer, noise(BLOCK_SIZE + 9))
+    finish(place, blob, checkpoint, writer)
+    assert get(place.videos, blob) == noise(BLOCK_SIZE + 9)
+    assert place.stored(blob) == BLOCK_SIZE + 9
+
+
+def test_a_stale_writer_that_begins_again_changes_nothing(place: Place) -> None:
+    content = noise(3 * BLOCK_SIZE + 5)
+    blob = new_blob_id()
+    checkpoint = grow(place, blob, Checkpoint(), 2, content)
+    with pytest.raises(StaleWriter), place.videos.append(blob, Checkpoint(), 1):
+        pass
+    finish(place, blob, checkpoint, 2)
+    assert get(place.videos, blob) == content
+    with place.videos.append(blob, Checkpoint(), 3) as late:
+        late.finish(A)
+    assert get(place.videos, blob) == content
+
+
+def test_a_stale_writer_does_not_finish_a_part_of_the_blob(place: Place) -> None:
+    content = noise(5 * BLOCK_SIZE + 5)
+    blob = new_blob_id()
+    checkpoint = grow(place, blob, Checkpoint(), 1, content[:BLOCK_SIZE])
+    with place.videos.append(blob, checkpoint, 2) as stale:
+        checkpoint = grow(place, blob, checkpoint, 3, content[BLOCK_SIZE:])
+        with pytest.raises(StaleWriter):
+            stale.finish(A)
+        finish(place, blob, checkpoint, 3)
+        stale.finish(A)
+    assert get(place.videos, blob) == content
 
 
 def test_a_deleted_blob_cannot_be_resumed(place: Place) -> None:
@@ -212,8 +246,9 @@ def test_other_gridfs_clients_can_read_it(mongodb: MongoDB) -> None:
     blob = new_blob_id()
     with in_mongodb(mongodb) as place, pymongo.MongoClient[dict[str, Any]](place.environ["MONGO_URI"]) as client:
         checkpoint = grow(place, blob, Checkpoint(), 1, content[: BLOCK_SIZE + 3])
-        checkpoint = grow(place, blob, checkpoint, 2, content[BLOCK_SIZE + 3 :])
-        finish(place, blob, checkpoint, 2)
+        grow(place, blob, checkpoint, 2, b"?" * 20 * BLOCK_SIZE)
+        checkpoint = grow(place, blob, checkpoint, 3, content[BLOCK_SIZE + 3 :])
+        finish(place, blob, checkpoint, 3)
         database = client.get_default_database()
         with gridfs.GridFSBucket(database).open_download_stream(ObjectId(blob)) as stream:
             assert stream.filename == A.filename

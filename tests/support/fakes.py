@@ -95,6 +95,8 @@ class MemoryAppender(BlockAppender):
         if self._store.writers.setdefault(self._blob, self._writer) > self._writer:
             raise StaleWriter
         self._store.writers[self._blob] = self._writer
+        if self.checkpoint.size == 0:
+            self._store.parts[self._blob].clear()
         return True
 
     def _read_back(self, block: int, size: int) -> bytes:
@@ -111,6 +113,8 @@ class MemoryAppender(BlockAppender):
 
     def _finish(self, stat: Stat) -> None:
         if self._blob not in self._store.blobs:
+            if self._store.writers[self._blob] != self._writer:
+                raise StaleWriter
             self._store.blobs[self._blob] = stat, bytes(self._store.parts.pop(self._blob)[: stat.size])
 
     def _close(self) -> None:
