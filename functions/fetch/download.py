@@ -21,7 +21,7 @@ from functions.media import Appender, BlobNotFound, Checkpoint, Description, Med
 from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
 from functions.media.space import FreeSpace
 from functions.outgoing.addresses import Policy
-from functions.outgoing.client import NoReply, TimedOut, retry_after
+from functions.outgoing.client import HEAD_SECONDS, Limits, NoReply, TimedOut, retry_after
 from functions.sniff import HEAD_SIZE, NotMedia
 from functions.state.blobs import BlobExpired, Blobs
 from functions.state.database import DatabaseUnavailable
@@ -61,6 +61,7 @@ class Dependencies:
         space: what the media store has left.
         seconds: of one attempt.
         idle_seconds: within which further bytes must arrive.
+        head_seconds: within which the head of each response must be there.
         pause: waits for so many seconds.
     """
 
@@ -74,6 +75,7 @@ class Dependencies:
     space: FreeSpace = field(default_factory=lambda: FreeSpace(lambda: None))
     seconds: float = SECONDS
     idle_seconds: float = IDLE_SECONDS
+    head_seconds: float = HEAD_SECONDS
     pause: Callable[[float], None] = time.sleep
 
 
@@ -214,6 +216,7 @@ class _Fetching:
 
     def _wait(self, failures: int, error: NoReply) -> None:
         """Waits a little before the next request; SourceUnavailable if that has been done often enough."""
+        self._renewer.check()
         log.info("job %s: %s", self._lease.row.job, error)
         if failures > len(_PAUSES):
             code = "timed-out" if isinstance(error, TimedOut) else "source-unavailable"
@@ -238,11 +241,14 @@ class _Fetching:
         Raises:
             NoReply: there was no answer, or the connection was lost; what has arrived is durable.
         """
-        seconds = max(self._until - time.monotonic(), 1.0) + self._deps.idle_seconds
+        deps = self._deps
+        seconds = max(self._until - time.monotonic(), 1.0) + deps.idle_seconds
+        limits = Limits("server", seconds, deps.idle_seconds, deps.head_seconds, self._renewer.interrupting)
         if not self.source.validator:
             self._begin_again()
         try:
-            with arriving(self.source, self._deps.policy, seconds, self._deps.idle_seconds) as arrival:
+            with arriving(self.source, deps.policy, limits) as arrival:
+                self._renewer.check()  # The connection was shut down if the lease is lost, perhaps within the head.
                 self._take(arrival)
         except (RangeRefused, BlobNotFound) as error:
             if not self.source.received:
@@ -305,10 +311,10 @@ class _Fetching:
         """Yields what arrives until the file ends, the connection is lost, or the attempt has had its time."""
         while time.monotonic() < self._until:
             chunk = arrival.response.read(_CHUNK)
+            self._renewer.check()
             if not chunk:
                 self._is_at_end = True
                 return
-            self._renewer.check()
             yield chunk
 
     def _save_now_and_then(self, appender: Appender, received: int) -> None:

@@ -20,7 +20,7 @@ from events.errors import Mp3burstError, PermanentFailure, TryAgain
 from functions import code_pages
 from functions.file_names import base_name
 from functions.outgoing.addresses import AddressRefused, HostUnknown, Policy
-from functions.outgoing.client import Response, TlsFailure, opened
+from functions.outgoing.client import Limits, Response, TlsFailure, opened
 from functions.state.fetches import Source
 
 #: Redirects that are followed, each to an address that is checked like the first.
@@ -100,14 +100,13 @@ class Arrival:
 
 
 @contextlib.contextmanager
-def arriving(source: Source, policy: Policy, seconds: float, idle: float) -> Iterator[Arrival]:
+def arriving(source: Source, policy: Policy, limits: Limits) -> Iterator[Arrival]:
     """Asks for a file, or for the rest of it, and yields it once the server has begun to answer.
 
     Args:
         source: the file, and what is there of it.
         policy: the addresses that are allowed, also behind redirects.
-        seconds: for everything.
-        idle: seconds within which further bytes must arrive.
+        limits: of all requests together.
 
     Raises:
         FetchFailed: the file cannot be fetched from there.
@@ -120,7 +119,7 @@ def arriving(source: Source, policy: Policy, seconds: float, idle: float) -> Ite
         headers |= {"Range": f"bytes={source.received}-", "If-Range": source.validator}
     url = source.url
     for _ in range(MAX_REDIRECTS + 1):
-        with _response(url, policy, headers, seconds, idle) as response:
+        with _response(url, policy, headers, limits) as response:
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or not location:
                 yield _arrival(response, source)
@@ -130,11 +129,11 @@ def arriving(source: Source, policy: Policy, seconds: float, idle: float) -> Ite
 
 
 @contextlib.contextmanager
-def _response(url: str, policy: Policy, headers: dict[str, str], seconds: float, idle: float) -> Iterator[Response]:
+def _response(url: str, policy: Policy, headers: dict[str, str], limits: Limits) -> Iterator[Response]:
     """Yields the response of one hop."""
     with contextlib.ExitStack() as stack:
         try:
-            response = stack.enter_context(opened(policy.parse(url), policy, headers, seconds, idle))
+            response = stack.enter_context(opened(policy.parse(url), policy, headers, limits))
         except AddressRefused as error:
             raise _refused(error) from error
         except HostUnknown as error:

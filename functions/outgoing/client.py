@@ -4,12 +4,14 @@
 """
 
 import contextlib
+import functools
 import http.client
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -20,6 +22,8 @@ from functions.outgoing.addresses import Policy, Target
 
 #: Seconds for a complete exchange, after the host was resolved.
 SECONDS: Final = 15.0
+#: Seconds within which the head of a response that is read bit by bit must be there, once the host was resolved.
+HEAD_SECONDS: Final = 60.0
 #: Addresses of a host that are tried.
 _MAX_ADDRESSES: Final = 3
 _USER_AGENT: Final = "mp3burst"
@@ -58,7 +62,7 @@ class Response:
         headers: its header fields.
     """
 
-    def __init__(self, response: http.client.HTTPResponse, limits: "_Limits") -> None:
+    def __init__(self, response: http.client.HTTPResponse, limits: "Limits") -> None:
         self.status = response.status
         self.headers = response.headers
         self._response = response
@@ -71,7 +75,10 @@ class Response:
             NoReply: the connection was lost, or nothing has arrived in time.
         """
         with _translated(self._limits):
-            return self._response.read1(size)
+            data = self._response.read1(size)
+            if not data:
+                self._limits.check()  # or it was shut down by us
+            return data
 
 
 def call(
@@ -98,39 +105,41 @@ def call(
         NoReply: there was no response.
     """
     addresses = policy.resolve(target)
-    limits = _Limits("receiver", seconds)
+    limits = Limits("receiver", seconds)
     with (
         _translated(limits),
         _connected(target, addresses, limits) as connected,
-        _begin(connected, method, target, headers, body) as response,
+        _shut_down_at(limits.deadline, connected),
+        _begin(connected, limits, method, target, headers, body) as response,
     ):
         limits.check()  # it may have been cut off within its head
         return Reply(response.status, response.headers)
 
 
 @contextlib.contextmanager
-def opened(
-    target: Target, policy: Policy, headers: Mapping[str, str], seconds: float, idle: float
-) -> Iterator[Response]:
+def opened(target: Target, policy: Policy, headers: Mapping[str, str], limits: "Limits") -> Iterator[Response]:
     """Gets a file: yields the response once its head is there. Redirects are not followed.
 
     Args:
         target: where the file is.
         policy: which of its host's addresses are allowed.
         headers: header fields; Host, User-Agent and Connection are added.
-        seconds: for all of it.
-        idle: seconds within which the connection must be made, and within which further bytes must arrive.
+        limits: of this exchange, and perhaps of others before it.
 
     Raises:
         AddressRefused, HostUnknown, NoReply: as in ``call``.
     """
+    with _translated(limits):
+        limits.check()
     addresses = policy.resolve(target)
-    limits = _Limits("server", seconds, idle)
+    head = limits.within(limits.head)
     with contextlib.ExitStack() as stack:
-        with _translated(limits):
-            connected = stack.enter_context(_connected(target, addresses, limits))
-            response = stack.enter_context(_begin(connected, "GET", target, headers, None))
-            limits.check()
+        with _translated(head):
+            connected = stack.enter_context(_connected(target, addresses, head))
+            with _shut_down_at(head.deadline, connected):
+                response = stack.enter_context(_begin(connected, head, "GET", target, headers))
+            head.check()
+        stack.enter_context(_shut_down_at(limits.deadline, connected))
         yield Response(response, limits)
 
 
@@ -146,22 +155,41 @@ def retry_after(text: str | None) -> float:
         return 0
 
 
-class _Limits:
-    """The time that an exchange may take, from now on."""
+#: Runs a ``with`` block, and calls the action from another thread if the block is no longer worth its time.
+Interrupting = Callable[[Callable[[], None]], AbstractContextManager[object]]
 
-    def __init__(self, whose: str, seconds: float, idle: float | None = None) -> None:
+
+class Limits:
+    """The time that an exchange, or several after another, may take from now on."""
+
+    def __init__(
+        self,
+        whose: str,
+        seconds: float,
+        idle: float | None = None,
+        head: float = HEAD_SECONDS,
+        interrupting: Interrupting = contextlib.nullcontext,
+    ) -> None:
         """Sets the limits.
 
         Args:
             whose: what the other side is called in messages.
             seconds: for all of it.
-            idle: seconds within which the connection must be made, and within which further bytes must arrive.
+            idle: seconds within which a connection must be made, and within which further bytes must arrive.
+            head: seconds of each connection until the head of its response is there.
+            interrupting: ends an exchange early.
         """
         self.whose = whose
         self.seconds = seconds
         self.idle = idle
+        self.head = head
+        self.interrupting = interrupting
         self.deadline = time.monotonic() + seconds
-        self.connect_by = self.deadline if idle is None else min(self.deadline, time.monotonic() + idle)
+
+    def within(self, seconds: float) -> "Limits":
+        """Returns the limits of a part that may take so many seconds, from now on."""
+        part = Limits(self.whose, seconds, self.idle, self.head, self.interrupting)
+        return part if part.deadline < self.deadline else self
 
     def check(self) -> None:
         """Raises TimeoutError if the time is over."""
@@ -170,7 +198,7 @@ class _Limits:
 
 
 @contextlib.contextmanager
-def _translated(limits: _Limits) -> Iterator[None]:
+def _translated(limits: Limits) -> Iterator[None]:
     """Turns the errors of an exchange into those of this module."""
     try:
         yield
@@ -178,15 +206,23 @@ def _translated(limits: _Limits) -> Iterator[None]:
         raise TlsFailure(f"The {limits.whose}'s certificate is not valid: {error.verify_message}.") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         if time.monotonic() >= limits.deadline:
-            raise TimedOut(f"The {limits.whose} did not answer within {limits.seconds:g} seconds.") from error
+            raise TimedOut(f"The {limits.whose} did not answer within {limits.seconds:.3g} seconds.") from error
         if isinstance(error, TimeoutError) and limits.idle is not None:
             raise TimedOut(f"The {limits.whose} has sent nothing for {limits.idle:g} seconds.") from error
         raise NoReply(f"The {limits.whose} could not be reached ({type(error).__name__}).") from error
 
 
 def _begin(
-    connected: socket.socket, method: str, target: Target, headers: Mapping[str, str], body: bytes | None
+    connected: socket.socket,
+    limits: Limits,
+    method: str,
+    target: Target,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
 ) -> http.client.HTTPResponse:
+    """Sends a request, and returns the response once its head is there."""
+    if isinstance(connected, ssl.SSLSocket):
+        _shake_hands(connected, limits)
     connection = http.client.HTTPConnection(target.host, target.port)
     connection.sock = connected
     fields = {"Host": target.authority, "User-Agent": _USER_AGENT, "Connection": "close", **headers}
@@ -195,8 +231,8 @@ def _begin(
 
 
 @contextlib.contextmanager
-def _connected(target: Target, addresses: list[str], limits: _Limits) -> Iterator[socket.socket]:
-    """Yields a connection to the first address that takes one, which is shut down at the deadline."""
+def _connected(target: Target, addresses: list[str], limits: Limits) -> Iterator[socket.socket]:
+    """Yields a connection to the first address that takes one, before the handshake of TLS."""
     plain = _connect(addresses[:_MAX_ADDRESSES], target.port, limits)
     with contextlib.ExitStack() as stack:
         stack.callback(plain.close)
@@ -206,18 +242,26 @@ def _connected(target: Target, addresses: list[str], limits: _Limits) -> Iterato
                 plain, server_hostname=target.host, do_handshake_on_connect=False
             )
             stack.callback(connected.close)
-        # A timeout of the socket starts anew with every byte that arrives.
-        seconds = max(limits.deadline - time.monotonic(), 0)
-        timer = threading.Timer(seconds, _shut_down, (connected,))
-        timer.daemon = True
-        timer.start()
-        stack.callback(timer.cancel)
-        if isinstance(connected, ssl.SSLSocket):
-            _shake_hands(connected, limits)
+        stack.enter_context(limits.interrupting(functools.partial(_shut_down, connected)))
         yield connected
 
 
-def _shake_hands(connected: ssl.SSLSocket, limits: _Limits) -> None:
+@contextlib.contextmanager
+def _shut_down_at(deadline: float, connected: socket.socket) -> Iterator[None]:
+    """Shuts a connection down if the ``with`` block lasts until then.
+
+    A timeout of the socket starts anew with every byte that arrives.
+    """
+    timer = threading.Timer(max(deadline - time.monotonic(), 0), _shut_down, (connected,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _shake_hands(connected: ssl.SSLSocket, limits: Limits) -> None:
     try:
         connected.do_handshake()
     except (ssl.SSLCertVerificationError, ssl.SSLEOFError, ssl.SSLSyscallError):
@@ -227,9 +271,10 @@ def _shake_hands(connected: ssl.SSLSocket, limits: _Limits) -> None:
         raise TlsFailure(f"There is no secure connection to the {limits.whose} ({reason}).") from error
 
 
-def _connect(addresses: list[str], port: int, limits: _Limits) -> socket.socket:
+def _connect(addresses: list[str], port: int, limits: Limits) -> socket.socket:
+    until = limits.deadline if limits.idle is None else min(limits.deadline, time.monotonic() + limits.idle)
     for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-        seconds = (limits.connect_by - time.monotonic()) / left
+        seconds = (until - time.monotonic()) / left
         try:
             connected = socket.create_connection((address, port), timeout=max(seconds, 0.001))
         except OSError:

@@ -4,11 +4,12 @@ A lease is the token of one attempt. It lasts 20 s and is renewed every 5 s, so 
 within half a minute, and one that was merely slow learns at its next renewal that it has lost the row.
 """
 
+import contextlib
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
@@ -235,6 +236,8 @@ class LeaseRenewer:
         self._terms = terms
         self._stopped = threading.Event()
         self._lost = threading.Event()
+        self._actions: list[Callable[[], None]] = []
+        self._lock = threading.Lock()  # of the actions
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
@@ -255,6 +258,29 @@ class LeaseRenewer:
         self.check()
         self.progress = progress
 
+    @contextlib.contextmanager
+    def interrupting(self, action: Callable[[], None]) -> Iterator[None]:
+        """Calls the action if the lease is lost during the ``with`` block, or was before: it ends what waits there.
+
+        Args:
+            action: is short, may be called from another thread, and never after the block.
+        """
+        with self._lock:
+            self._actions.append(action)
+            if self._lost.is_set():
+                action()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._actions.remove(action)
+
+    def _lose(self) -> None:
+        with self._lock:
+            self._lost.set()
+            for action in self._actions:
+                action()
+
     def _run(self) -> None:
         held_until = time.monotonic() + self._terms.lease / 1000
         while not self._stopped.wait(self._terms.renewal / 1000):
@@ -271,7 +297,7 @@ class LeaseRenewer:
             else:
                 held_until = started + self._terms.lease / 1000
             if not is_held:
-                self._lost.set()
+                self._lose()
                 return
 
 

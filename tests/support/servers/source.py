@@ -23,6 +23,8 @@ class Served:
         cuts: bytes that further responses send before they break off, one after the other; later ones send all.
         hold: is waited for before each response sends its body,
         hold_at: or once it has sent so many bytes of it.
+        hold_head: is waited for within each head.
+        hold_seconds: after which nothing is waited for any longer.
     """
 
     content: bytes = b""
@@ -34,6 +36,8 @@ class Served:
     cuts: list[int] = field(default_factory=list)
     hold: threading.Event | None = None
     hold_at: int = 0
+    hold_head: threading.Event | None = None
+    hold_seconds: float = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class FileServer:
                     body = body[: file.cuts.pop(0)]
                 self.wfile.write(body[: file.hold_at])
                 if file.hold is not None:
-                    file.hold.wait(60)
+                    file.hold.wait(file.hold_seconds)
                 self.wfile.write(body[file.hold_at :])
                 outer.sent += len(body)
 
@@ -110,6 +114,9 @@ class FileServer:
         handler.send_response(status)
         for name, value in {**fields, **file.headers}.items():
             handler.send_header(name, value)
+        if file.hold_head is not None:
+            handler.flush_headers()
+            file.hold_head.wait(file.hold_seconds)
         handler.end_headers()
         return body
 

@@ -2,7 +2,8 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from sqlalchemy import update
 
 from events.schema import ConversionFailed, FetchDue, JobId, VideoUploaded
 from functions.fetch import download
-from functions.state.leases import LeaseLost
+from functions.state.fetches import Fetches
+from functions.state.leases import LeaseLost, LeaseTerms
 from functions.state.quota import Quota
 from functions.state.schema import metadata
 from functions.upload.by_address import create_fetch
@@ -345,6 +347,16 @@ def test_server_that_stops_sending_is_left_in_time(system: System, server: FileS
     assert_failed(system, "timed-out", "0.1 seconds")
 
 
+def test_server_that_never_completes_its_head_is_left_in_time(system: System, server: FileServer) -> None:
+    hold = server.files["/talk.wav"].hold_head = threading.Event()
+    job = begin(system, f"{server.url}/talk.wav")
+    for _ in range(5):
+        make_free(system)
+        attempt(system, job, head_seconds=0.1)
+    hold.set()
+    assert_failed(system, "timed-out", "0.1 seconds")
+
+
 def test_time_for_a_fetch_is_limited(system: System, server: FileServer) -> None:
     job = begin(system, f"{server.url}/talk.wav")
     jobs = metadata.tables["jobs"]
@@ -355,25 +367,64 @@ def test_time_for_a_fetch_is_limited(system: System, server: FileServer) -> None
     assert server.requests == []
 
 
-def test_worker_whose_job_is_deleted_leaves_nothing(system: System, server: FileServer) -> None:
-    hold = server.files["/talk.wav"].hold = threading.Event()
+@pytest.fixture
+def hold() -> Iterator[threading.Event]:
+    """Lets a server go on at the end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.mark.parametrize("where", ["hold_head", "hold"])
+def test_worker_whose_job_is_deleted_leaves_its_server(
+    system: System, server: FileServer, hold: threading.Event, where: str
+) -> None:
+    setattr(server.files["/talk.wav"], where, hold)
+    terms = LeaseTerms(lease=5_000, renewal=50, due=10_000)
     job = begin(system, f"{server.url}/talk.wav")
-    failures: list[BaseException] = []
+    worker = Worker(system, job, fetches=Fetches(system.database, terms))
+    worker.wait_until(lambda: bool(server.requests))
+    if where == "hold":  # all of the file is reserved right before it is read
+        worker.wait_until(lambda: system.rows("blobs")[0].size == len(SOUND))
+    system.for_status().delete(job, ADA.user)
+    worker.join(20)  # a server may send nothing for 30 seconds
+    assert worker.has_lost_its_lease
 
-    def work() -> None:
+
+class Worker(threading.Thread):
+    """Makes an attempt in a thread of its own."""
+
+    def __init__(self, system: System, job: JobId, **changes: Any) -> None:
+        super().__init__(daemon=True)
+        self._system = system
+        self._job = job
+        self._changes = changes
+        self.has_lost_its_lease = False
+        self.start()
+
+    def run(self) -> None:
         try:
-            attempt(system, job)
-        except LeaseLost as error:
-            failures.append(error)
+            attempt(self._system, self._job, **self._changes)
+        except LeaseLost:
+            self.has_lost_its_lease = True
 
-    worker = threading.Thread(target=work)
-    worker.start()
-    while not server.requests:
-        pass
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline
+            assert self.is_alive()
+            self.join(0.01)
+
+
+def test_worker_whose_job_is_deleted_leaves_nothing(system: System, server: FileServer, hold: threading.Event) -> None:
+    server.files["/talk.wav"].hold = hold
+    job = begin(system, f"{server.url}/talk.wav")
+    worker = Worker(system, job)
+    worker.wait_until(lambda: bool(server.requests))
     system.for_status().delete(job, ADA.user)
     system.let_days_pass()
     hold.set()
     worker.join(20)
-    assert len(failures) == 1
+    assert worker.has_lost_its_lease
     system.let_days_pass()
     assert (system.blobs_on_disk(), system.count("blobs"), system.count("jobs")) == (set(), 0, 0)
