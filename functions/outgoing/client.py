@@ -74,7 +74,7 @@ class Response:
         Raises:
             NoReply: the connection was lost, or nothing has arrived in time.
         """
-        with _translated(self._limits):
+        with _translated(self._limits, "broke the connection off"):
             data = self._response.read1(size)
             if not data:
                 self._limits.check()  # or it was shut down by us
@@ -198,8 +198,13 @@ class Limits:
 
 
 @contextlib.contextmanager
-def _translated(limits: Limits) -> Iterator[None]:
-    """Turns the errors of an exchange into those of this module."""
+def _translated(limits: Limits, failure: str = "could not be reached") -> Iterator[None]:
+    """Turns the errors of an exchange into those of this module.
+
+    Args:
+        limits: of the exchange.
+        failure: what the other side did if none of them was exceeded.
+    """
     try:
         yield
     except ssl.SSLCertVerificationError as error:
@@ -209,7 +214,7 @@ def _translated(limits: Limits) -> Iterator[None]:
             raise TimedOut(f"The {limits.whose} did not answer within {limits.seconds:.3g} seconds.") from error
         if isinstance(error, TimeoutError) and limits.idle is not None:
             raise TimedOut(f"The {limits.whose} has sent nothing for {limits.idle:g} seconds.") from error
-        raise NoReply(f"The {limits.whose} could not be reached ({type(error).__name__}).") from error
+        raise NoReply(f"The {limits.whose} {failure} ({type(error).__name__}).") from error
 
 
 def _begin(
@@ -239,7 +244,11 @@ def _connected(target: Target, addresses: list[str], limits: Limits) -> Iterator
         connected = plain
         if target.is_secure:
             connected = ssl.create_default_context().wrap_socket(
-                plain, server_hostname=target.host, do_handshake_on_connect=False
+                plain,
+                server_hostname=target.host,
+                do_handshake_on_connect=False,
+                # A body that only the connection's end ends is incomplete if TLS does not end before (RFC 9112, 9.8).
+                suppress_ragged_eofs=False,
             )
             stack.callback(connected.close)
         stack.enter_context(limits.interrupting(functools.partial(_shut_down, connected)))

@@ -20,6 +20,7 @@ class Served:
         headers: further header fields; one here replaces the server's own.
         has_ranges: whether ranges are answered; otherwise the whole file is sent.
         has_length: whether the length is told.
+        ends_tls: whether TLS is ended before the connection is.
         cuts: bytes that further responses send before they break off, one after the other; later ones send all.
         hold: is waited for before each response sends its body,
         hold_at: or once it has sent so many bytes of it.
@@ -33,6 +34,7 @@ class Served:
     headers: Mapping[str, str] = field(default_factory=dict)
     has_ranges: bool = True
     has_length: bool = True
+    ends_tls: bool = False
     cuts: list[int] = field(default_factory=list)
     hold: threading.Event | None = None
     hold_at: int = 0
@@ -76,6 +78,8 @@ class FileServer:
                     file.hold.wait(file.hold_seconds)
                 self.wfile.write(body[file.hold_at :])
                 outer.sent += len(body)
+                if file.ends_tls and isinstance(self.connection, ssl.SSLSocket):
+                    self.connection.unwrap()
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from functions.outgoing.addresses import Policy
-from functions.outgoing.client import NoReply, call
+from functions.outgoing.client import Limits, NoReply, Response, call, opened
 from tests.support.servers.receiver import Receiver
+from tests.support.servers.source import FileServer, Served
 
 POLICY = Policy.from_environ({"WEBHOOK_NETWORKS": "127.0.0.1/32"})
 NOW = datetime.datetime.now(datetime.UTC)
@@ -85,6 +86,33 @@ def test_certificate_is_checked_for_the_name_while_the_address_is_pinned(authori
         with pytest.raises(NoReply, match="certificate is not valid: Hostname mismatch"):
             call("POST", other, POLICY, {}, b"body")
         assert len(receiver.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("has_length", "ends_tls", "is_complete"),
+    [(True, True, True), (True, False, True), (False, True, True), (False, False, False)],
+)
+def test_file_without_length_ends_with_tls(
+    authority: Authority, has_length: bool, ends_tls: bool, is_complete: bool
+) -> None:
+    """Anybody on the way can end the connection, but not TLS."""
+    content = bytes(1_000_000)
+    served = Served(content, has_length=has_length, ends_tls=ends_tls)
+    with FileServer({"/a": served}, authority.context("files.example")) as server:
+        target = POLICY.parse(f"https://files.example:{server.port}/a")
+        with opened(target, POLICY, {}, Limits("server", 20)) as response:
+            if is_complete:
+                assert read(response) == content
+            else:
+                with pytest.raises(NoReply, match="broke the connection off"):
+                    read(response)
+
+
+def read(response: Response) -> bytes:
+    parts = []
+    while part := response.read(1 << 18):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def test_expired_certificate_is_refused(authority: Authority) -> None:
