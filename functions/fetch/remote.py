@@ -124,7 +124,7 @@ def arriving(source: Source, policy: Policy, limits: Limits) -> Iterator[Arrival
             if response.status not in _REDIRECTS or not location:
                 yield _arrival(response, source)
                 return
-        url = urldefrag(urljoin(url, quote(location.encode("latin-1", "replace"), safe=_URL_CHARACTERS))).url
+        url = _redirected(url, location)
     raise FetchFailed("too-many-redirects", f"The address leads to more than {MAX_REDIRECTS} others: use the last one.")
 
 
@@ -141,6 +141,15 @@ def _response(url: str, policy: Policy, headers: dict[str, str], limits: Limits)
         except TlsFailure as error:
             raise FetchFailed("tls-failure", f"{error} The file cannot be fetched from there.") from error
         yield response
+
+
+def _redirected(url: str, location: str) -> str:
+    """Returns the address to which one redirects."""
+    quoted = quote(location.encode("latin-1", "replace"), safe=_URL_CHARACTERS)
+    try:
+        return urldefrag(urljoin(url, quoted)).url
+    except ValueError as error:
+        raise _refused(AddressRefused("is not a valid URL")) from error
 
 
 def _refused(error: AddressRefused) -> FetchFailed:
@@ -218,13 +227,15 @@ def _validator(headers: HTTPMessage) -> str:
         return ""
     tag = headers.get("ETag", "").strip()
     if tag:
-        return tag if _STRONG_ETAG.fullmatch(tag) and len(tag) <= _MAX_VALIDATOR else ""
+        return tag if len(tag) <= _MAX_VALIDATOR and _STRONG_ETAG.fullmatch(tag) else ""
     modified = headers.get("Last-Modified", "").strip()
+    if len(modified) > _MAX_VALIDATOR or not modified.isascii() or not modified.isprintable():
+        return ""
     try:
         age = parsedate_to_datetime(headers.get("Date", "")) - parsedate_to_datetime(modified)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return ""
-    return modified if age.total_seconds() >= _OLD_ENOUGH and modified.isascii() else ""
+    return modified if age.total_seconds() >= _OLD_ENOUGH else ""
 
 
 def _filename(headers: HTTPMessage) -> str:

@@ -145,6 +145,22 @@ def test_old_date_is_a_validator(system: System, server: FileServer) -> None:
     assert server.requests[1].if_range == "Thu, 01 Jan 1970 00:00:00 GMT"
 
 
+@pytest.mark.parametrize(
+    "date",
+    [
+        *("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "Mon, 01 Jan 2020 00:00:00 +99999999999999999"),
+        *("Thu, 01 Jan 1970 00:00:00 GMT" + " x" * 30_000, "Thu, 01 Jan 1970\r\n 00:00:00 GMT", "yesterday"),
+    ],
+)
+def test_date_that_is_none_is_no_validator(system: System, server: FileServer, date: str) -> None:
+    server.files["/talk.wav"].etag = ""
+    server.files["/talk.wav"].headers = {"Last-Modified": date}
+    server.files["/talk.wav"].cuts = [1_000_000]
+    fetch(system, f"{server.url}/talk.wav")
+    assert_fetched(system)
+    assert [request.if_range for request in server.requests] == [None, None]
+
+
 def test_file_that_changes_meanwhile_is_never_mixed(system: System, server: FileServer) -> None:
     other = SOUND + wave_bytes(1)
     job = begin(system, f"{server.url}/talk.wav")
@@ -289,6 +305,7 @@ def test_redirects_are_followed_to_allowed_addresses(system: System, server: Fil
         *("http://127.0.0.2:{port}/talk.wav", "http://localhost.:{port}/", "http://169.254.169.254/latest/meta-data"),
         *("http://[::1]:{port}/talk.wav", "http://2130706433:{port}/talk.wav", "file:///etc/passwd", "ftp://x/y"),
         *("http://user:password@127.0.0.1:{port}/talk.wav", "http://[::ffff:127.0.0.1]:{port}/", "http://8.8.8.8:22/"),
+        *("http://[", "//[::1", "http://[abc]/", "http://a:99999/"),
     ],
 )
 def test_redirect_to_a_private_address_is_refused(system: System, server: FileServer, location: str) -> None:
