@@ -173,7 +173,8 @@ def _arrival(response: Response, source: Source) -> Arrival:
     return Arrival(
         start=start,
         length=length,
-        validator=_validator(headers),
+        # The rest of a file is of the version that was asked for, which need not be named again (RFC 9110, 15.3.7).
+        validator=source.validator if start else _validator(headers),
         filename=_filename(headers),
         is_page=headers.get_content_type() in ("text/html", "application/xhtml+xml"),
         response=response,
@@ -209,8 +210,7 @@ def _extent(response: Response, source: Source) -> tuple[int, int | None]:
         is_known = _NUMBER.fullmatch(length) and "Transfer-Encoding" not in headers
         return 0, int(length) if is_known else None
     found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
-    validator = _validator(headers)
-    if found is None or int(found[1]) != source.received or (validator and validator != source.validator):
+    if found is None or int(found[1]) != source.received or _is_other(_validator(headers), source.validator):
         raise RangeRefused
     total = None if found[3] == "*" else int(found[3])
     if total is not None and source.length not in (None, total):
@@ -236,6 +236,15 @@ def _validator(headers: HTTPMessage) -> str:
     except (ValueError, TypeError, OverflowError):
         return ""
     return modified if age.total_seconds() >= _OLD_ENOUGH else ""
+
+
+def _is_other(validator: str, wanted: str) -> bool:
+    """Returns whether a validator names another version: an ETag and a date cannot be compared."""
+    return bool(validator) and validator != wanted and _is_tag(validator) == _is_tag(wanted)
+
+
+def _is_tag(validator: str) -> bool:
+    return validator.startswith('"')
 
 
 def _filename(headers: HTTPMessage) -> str:

@@ -18,6 +18,7 @@ class Served:
         etag: of this version; empty for none.
         status: of responses without a range.
         headers: further header fields; one here replaces the server's own.
+        partial_headers: likewise, of responses to ranges.
         has_ranges: whether ranges are answered; otherwise the whole file is sent.
         has_length: whether the length is told.
         ends_tls: whether TLS is ended before the connection is.
@@ -32,6 +33,7 @@ class Served:
     etag: str = '"1"'
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    partial_headers: Mapping[str, str] = field(default_factory=dict)
     has_ranges: bool = True
     has_length: bool = True
     ends_tls: bool = False
@@ -102,9 +104,9 @@ class FileServer:
     def _head(handler: BaseHTTPRequestHandler, file: Served) -> bytes:
         """Sends the head of a response, and returns its body."""
         asked = handler.headers.get("Range")
-        is_same = handler.headers.get("If-Range") in (None, file.etag)
         body = file.content
         fields = {"Content-Type": "video/mp4", "Last-Modified": formatdate(0, usegmt=True)}
+        is_same = handler.headers.get("If-Range") in (None, file.etag or fields["Last-Modified"])
         status = file.status
         if asked and file.has_ranges and is_same:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
@@ -116,6 +118,8 @@ class FileServer:
         if file.has_length:
             fields["Content-Length"] = str(len(body))
         handler.send_response(status)
+        if status == 206:
+            fields |= file.partial_headers
         for name, value in {**fields, **file.headers}.items():
             handler.send_header(name, value)
         if file.hold_head is not None:

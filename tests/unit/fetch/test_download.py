@@ -143,6 +143,28 @@ def test_old_date_is_a_validator(system: System, server: FileServer) -> None:
     fetch(system, f"{server.url}/talk.wav")
     assert_fetched(system)
     assert server.requests[1].if_range == "Thu, 01 Jan 1970 00:00:00 GMT"
+    assert server.sent == len(SOUND)
+
+
+@pytest.mark.parametrize(
+    ("etag", "later"),
+    [
+        ("", {"Last-Modified": ""}),
+        ('"1"', {"ETag": "", "Last-Modified": ""}),
+        ('"1"', {"ETag": ""}),
+    ],
+)
+def test_version_need_not_be_named_with_each_part(
+    system: System, server: FileServer, etag: str, later: dict[str, str]
+) -> None:
+    server.files["/talk.wav"].etag = etag
+    server.files["/talk.wav"].partial_headers = later
+    server.files["/talk.wav"].cuts = [1_000_000, 700_000]
+    fetch(system, f"{server.url}/talk.wav")
+    assert_fetched(system)
+    assert [request.range for request in server.requests] == [None, "bytes=1000000-", "bytes=1700000-"]
+    assert server.requests[1].if_range == server.requests[2].if_range
+    assert server.sent == len(SOUND)
 
 
 @pytest.mark.parametrize(
