@@ -142,21 +142,25 @@ def _windows_program(head: bytes) -> str | None:
 
 
 def _text(head: bytes) -> str | None:
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif head.startswith(_SPHERE):
+    if head.startswith(_SPHERE):
         return None
-    else:
-        encoding = "utf-8-sig"
+    # A page in another encoding than UTF-8 begins with ASCII as well.
+    if kind := _by_beginning(head.removeprefix(codecs.BOM_UTF8)):
+        return kind
+    is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         # Not final: the last character may be cut.
-        text = codecs.getincrementaldecoder(encoding)().decode(head)
+        text = codecs.getincrementaldecoder("utf-16" if is_utf16 else "utf-8-sig")().decode(head)
     except UnicodeDecodeError:
         return None
     if not text.strip() or any(ord(sign) < 0x20 and ord(sign) not in _TEXT_CONTROLS for sign in text):
         return None
-    start = text.lstrip().lower().encode()
-    return next((kind for beginning, kind in _TEXTS.items() if start.startswith(beginning)), _TEXT)
+    return _by_beginning(text.lstrip().encode()) or _TEXT
+
+
+def _by_beginning(text: bytes) -> str | None:
+    start = text.lstrip().lower()
+    return next((kind for beginning, kind in _TEXTS.items() if start.startswith(beginning)), None)
 
 
 _KINDS: Final[tuple[Callable[[bytes], str | None], ...]] = (

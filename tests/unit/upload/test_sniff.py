@@ -51,6 +51,7 @@ MEDIA = {
     "ones": b"\xff" * 512,
     "Latin-1 signs": b"\xe9\xe8" * 256,
 }
+_PLAYLIST = "a playlist, which only says where to find a video"
 OTHER = {
     "text": (b"Once upon a time " * 40, "a text file"),
     "text that is cut inside a character": (("a" + "é" * 400).encode()[:HEAD_SIZE], "a text file"),
@@ -61,7 +62,13 @@ OTHER = {
     "json": (b'{"ftyp": 1}', "a text file"),
     "sdp": (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1", "a text file"),
     "html": (b"\n<!DOCTYPE HTML><title>Video</title>", "a web page"),
-    "playlist": (b"#EXTM3U\nfile:///etc/passwd\n", "a playlist, which only says where to find a video"),
+    "html in Latin-1": ("<!doctype html><title>Le français</title>".encode("latin-1"), "a web page"),
+    "html in Shift JIS": ("\r\n<HTML><title>日本語</title>".encode("shift_jis"), "a web page"),
+    "html with a byte order mark": ("\ufeff<html><title>Ü".encode()[:-1] + b"\xff", "a web page"),
+    "html in UTF-16": ("<html><title>Ü</title>".encode("utf-16"), "a web page"),
+    "playlist in Latin-1": ("#EXTM3U\n#EXTINF:1,Été\na.mp3\n".encode("latin-1"), _PLAYLIST),
+    "svg in Latin-1": ("<svg><!-- é -->".encode("latin-1"), "an SVG picture"),
+    "playlist": (b"#EXTM3U\nfile:///etc/passwd\n", _PLAYLIST),
     "concat script": (b"ffconcat version 1.0\nfile /etc/passwd\n", "a text file"),
     "gif": (b"GIF89a" + bytes(500), "a GIF picture"),
     "png": (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
