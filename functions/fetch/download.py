@@ -63,6 +63,7 @@ class Dependencies:
         idle_seconds: within which further bytes must arrive.
         head_seconds: within which the head of each response must be there.
         pause: waits for so many seconds.
+        clock: returns the seconds since some moment.
     """
 
     media: Media
@@ -77,6 +78,7 @@ class Dependencies:
     idle_seconds: float = IDLE_SECONDS
     head_seconds: float = HEAD_SECONDS
     pause: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
 
 
 def fetch(job: JobId, deps: Dependencies) -> None:
@@ -177,8 +179,8 @@ class _Fetching:
         self._deps = deps
         self._filename = lease.row.filename
         self._furthest = self._recorded = self.source.received
-        self._until = time.monotonic() + deps.seconds
-        self._saved_at = time.monotonic()
+        self._until = deps.clock() + deps.seconds
+        self._saved_at = deps.clock()
         self._is_at_end = False
 
     @property
@@ -209,7 +211,7 @@ class _Fetching:
             except NoReply as error:
                 failures = 1 if self._furthest > before else failures + 1
                 self._wait(failures, error)
-            if not self.source.is_complete and time.monotonic() >= self._until:
+            if not self.source.is_complete and self._deps.clock() >= self._until:
                 return self._stop()
         self._make_visible()
         return True
@@ -225,13 +227,22 @@ class _Fetching:
         self._renewer.check()
 
     def _stop(self) -> bool:
-        """Ends an attempt that has had its time; FetchFailed if no other one can continue it."""
+        """Ends an attempt that has had its time; another one continues the file.
+
+        Raises:
+            FetchFailed: none can.
+            SourceUnavailable: this one has brought nothing.
+        """
+        minutes = f"{self._deps.seconds / 60:.3g}"
         if self.source.received and not self.source.validator:
-            minutes = f"{self._deps.seconds / 60:g}"
             raise FetchFailed(
                 "timed-out",
                 f"The server took more than {minutes} minutes, and it cannot continue a file that was interrupted: "
                 "download the file and upload it.",
+            )
+        if self.tried:
+            raise SourceUnavailable(
+                "timed-out", f"The server has sent nothing more of the file for {minutes} minutes: try again later."
             )
         return False
 
@@ -242,7 +253,7 @@ class _Fetching:
             NoReply: there was no answer, or the connection was lost; what has arrived is durable.
         """
         deps = self._deps
-        seconds = max(self._until - time.monotonic(), 1.0) + deps.idle_seconds
+        seconds = max(self._until - deps.clock(), 1.0) + deps.idle_seconds
         limits = Limits("server", seconds, deps.idle_seconds, deps.head_seconds, self._renewer.interrupting)
         if not self.source.validator:
             self._begin_again()
@@ -309,7 +320,7 @@ class _Fetching:
 
     def _chunks(self, arrival: Arrival) -> Iterator[bytes]:
         """Yields what arrives until the file ends, the connection is lost, or the attempt has had its time."""
-        while time.monotonic() < self._until:
+        while self._deps.clock() < self._until:
             chunk = arrival.response.read(_CHUNK)
             self._renewer.check()
             if not chunk:
@@ -321,7 +332,7 @@ class _Fetching:
         unsaved = received - self.source.received
         if self.source.length:
             self._renewer.report(min(received / self.source.length, 1.0))
-        is_due = unsaved >= _SAVE_SIZE or time.monotonic() - self._saved_at > _SAVE_INTERVAL
+        is_due = unsaved >= _SAVE_SIZE or self._deps.clock() - self._saved_at > _SAVE_INTERVAL
         if is_due and received != self.source.length:  # or the file is complete, which is recorded with its last byte
             self._save(appender.sync(full_blocks_only=unsaved >= _SAVE_SIZE))
 
@@ -334,7 +345,7 @@ class _Fetching:
         self._deps.fetches.save(self._lease, source, self._filename)
         self.source = source
         self._recorded = source.received
-        self._saved_at = time.monotonic()
+        self._saved_at = self._deps.clock()
 
     def _make_visible(self) -> None:
         row = self._lease.row

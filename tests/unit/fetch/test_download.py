@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from events.schema import ConversionFailed, FetchDue, JobId, VideoUploaded
 from functions.fetch import download
+from functions.outgoing.client import Response
 from functions.state.fetches import Fetches
 from functions.state.leases import LeaseLost, LeaseTerms
 from functions.state.quota import Quota
@@ -219,18 +220,43 @@ def test_server_that_lies_about_a_range_is_asked_for_all(system: System, server:
     assert_fetched(system)
 
 
-def test_an_attempt_that_takes_long_is_handed_on(system: System, server: FileServer) -> None:
+def test_an_attempt_that_takes_long_is_handed_on(
+    system: System, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_some = threading.Event()
+    real = Response.read
+
+    def read(response: Response, size: int) -> bytes:
+        chunk = real(response, size)
+        read_some.set()
+        return chunk
+
+    monkeypatch.setattr(Response, "read", read)
     job = begin(system, f"{server.url}/talk.wav")
-    hold = server.files["/talk.wav"].hold = threading.Event()
-    timer = threading.Timer(0.2, hold.set)
-    timer.start()
-    attempt(system, job, seconds=0.1)
+    attempt(system, job, clock=lambda: download.SECONDS * read_some.is_set())
     found = row(system)
     assert (found.state, found.lease, found.lease_until) == ("fetching", None, None)
     assert system.published() == [FetchDue(job), FetchDue(job)]
-    server.files["/talk.wav"].hold = None
     attempt(system, job)
     assert_fetched(system)
+    received = int((server.requests[1].range or "")[len("bytes=") : -1])
+    assert 0 < received < len(SOUND)
+
+
+def test_server_that_sends_nothing_useful_is_left_alone(system: System, server: FileServer) -> None:
+    job = begin(system, f"{server.url}/talk.wav")
+
+    def clock() -> float:
+        """All of the attempt's time passes until a head is there."""
+        return download.SECONDS * len(server.requests)
+
+    for n in range(1, 5):
+        found = attempt(system, job, clock=clock)
+        assert (found.state, found.attempts, found.lease) == ("fetching", n, None)
+        assert found.lease_until is not None
+        make_free(system)
+    attempt(system, job, clock=clock)
+    assert_failed(system, "timed-out", "9 minutes")
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
