@@ -15,15 +15,14 @@ from functions.email_address import mailbox
 from functions.networks import networks
 from functions.rate_limits import RateLimit
 from functions.state.database import Conflict, Database
-from functions.state.schema import logins, now
+from functions.state.schema import HOUR, logins, now
 
-_HOUR: Final = 3_600_000
 _MINUTE: Final = 60_000
 #: A /48 of IPv6 may register as many users as this number of its networks.
 _NETWORKS_OF_A_SITE: Final = 4
 #: Mails of one kind (to confirm an address, to reset a password) to one mailbox, whatever the number of users who name
 #: it: ten minutes lie between two, and in any 24 hours there are at most five (three at once, then one every 12 hours).
-_MAILS: Final = ((1, 10 * _MINUTE), (3, 12 * _HOUR))
+_MAILS: Final = ((1, 10 * _MINUTE), (3, 12 * HOUR))
 #: Calls of webhooks that a user may ask for at once, and milliseconds after which there is one more. Anybody may be
 #: called, and each of these calls may be followed by nine attempts.
 _CALLS: Final = 100
@@ -76,7 +75,7 @@ def by_network(kind: str, address: str, per_hour: float) -> list[Allowance]:
         return []
     sizes = (1, _NETWORKS_OF_A_SITE)
     return [
-        Allowance(subject_id(kind, network), max(1, int(per_hour * size)), int(_HOUR / (per_hour * size)))
+        Allowance(subject_id(kind, network), max(1, int(per_hour * size)), int(HOUR / (per_hour * size)))
         for network, size in zip(networks(address), sizes, strict=False)
     ]
 

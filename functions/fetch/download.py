@@ -18,7 +18,7 @@ from functions.fetch.remote import Arrival, FetchFailed, RangeRefused, SourceUna
 from functions.file_checks import MAX_BYTES, StreamChecks, TooLarge
 from functions.http_endpoint import Unprocessable
 from functions.media import Appender, BlobNotFound, Checkpoint, Description, Media, StaleWriter
-from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
+from functions.media.integrity import SAVE_INTERVAL, SAVE_SIZE
 from functions.media.space import FreeSpace
 from functions.outgoing.addresses import Policy
 from functions.outgoing.client import HEAD_SECONDS, Limits, NoReply, TimedOut, retry_after
@@ -29,7 +29,7 @@ from functions.state.fetches import HOURS, Fetch, Fetches
 from functions.state.leases import MAX_ATTEMPTS, Lease, LeaseLost, LeaseRenewer, Output, attempt
 from functions.state.outbox import Outbox
 from functions.state.quota import Quota, QuotaFull, Reservation
-from functions.state.schema import UserId
+from functions.state.schema import HOUR, UserId
 
 #: Seconds of one attempt. The manifest lets it run for 600.
 SECONDS: Final = 540.0
@@ -40,13 +40,8 @@ _PAUSES: Final = (1.0, 2.0, 4.0)
 #: Seconds for which a server is left alone that cannot send the file now; sweep emits the event of the next attempt.
 _WAITS: Final = (30, 120, 600, 1800)
 _MAX_WAIT: Final = 3600.0
-#: Bytes after which progress is saved, and seconds, however little it is: as for uploads.
-_SAVE_SIZE: Final = 2 * BLOCKS_PER_WRITE * BLOCK_SIZE
-_SAVE_INTERVAL: Final = 2.0
 #: Bytes that are read at a time.
 _CHUNK: Final = 256 << 10
-#: Milliseconds of an hour.
-_HOUR: Final = 3_600_000
 log = logging.getLogger(__name__)
 
 
@@ -144,8 +139,8 @@ def _attempt(lease: Lease[Fetch], renewer: LeaseRenewer, deps: Dependencies) -> 
         return _leave_alone(lease, fetching.tried, error, deps)
     except FetchFailed as error:
         failure = error
-    except TooLarge:
-        failure = FetchFailed("too-large", f"The file is too large: the limit is {deps.max_bytes} bytes.")
+    except TooLarge as error:
+        failure = FetchFailed("too-large", str(error))
     except QuotaFull as error:
         failure = FetchFailed("quota-full", str(error))
     else:
@@ -200,7 +195,7 @@ class _Fetching:
         """
         if self.tried > MAX_ATTEMPTS:
             raise FetchFailed("internal", "The file could not be fetched in several attempts: upload it yourself.")
-        if self._lease.age > HOURS * _HOUR:
+        if self._lease.age > HOURS * HOUR:
             raise FetchFailed("timed-out", f"The file could not be fetched within {HOURS} hours: upload it yourself.")
         self._renewer.report(self.source.progress)
         failures = 0
@@ -332,9 +327,9 @@ class _Fetching:
         unsaved = received - self.source.received
         if self.source.length:
             self._renewer.report(min(received / self.source.length, 1.0))
-        is_due = unsaved >= _SAVE_SIZE or self._deps.clock() - self._saved_at > _SAVE_INTERVAL
+        is_due = unsaved >= SAVE_SIZE or self._deps.clock() - self._saved_at > SAVE_INTERVAL
         if is_due and received != self.source.length:  # or the file is complete, which is recorded with its last byte
-            self._save(appender.sync(full_blocks_only=unsaved >= _SAVE_SIZE))
+            self._save(appender.sync(full_blocks_only=unsaved >= SAVE_SIZE))
 
     def _save(self, checkpoint: Checkpoint, *, is_complete: bool = False) -> None:
         """Records what is durable."""

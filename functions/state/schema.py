@@ -24,6 +24,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 #: A user's id: 32 lowercase hexadecimal digits.
 UserId = NewType("UserId", str)
+#: Milliseconds of an hour.
+HOUR: Final = 3_600_000
 _ID: Final = re.compile("[0-9a-f]{32}")
 
 

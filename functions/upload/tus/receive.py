@@ -14,7 +14,7 @@ from functions.auth.tokens import Identity
 from functions.file_checks import StreamChecks
 from functions.http_endpoint import RequestTooSlow
 from functions.media import Appender, BlobNotFound, Description
-from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
+from functions.media.integrity import SAVE_INTERVAL, SAVE_SIZE
 from functions.options import Options
 from functions.sniff import HEAD_SIZE, UnsupportedMediaType
 from functions.state.blobs import BlobExpired
@@ -27,11 +27,6 @@ from functions.upload.multipart import ClientDisconnected
 from functions.upload.tus.headers import Checksum, parse_metadata
 from functions.upload.tus.uploads import Claim, Upload, UploadGone
 
-#: Bytes after which progress is saved. A process that is killed loses up to this many and two chunks, or what arrived
-#: within ``_SAVE_INTERVAL``. Half of it made uploads take 15 to 19 % longer.
-SAVE_SIZE: Final = 2 * BLOCKS_PER_WRITE * BLOCK_SIZE
-#: Seconds after which progress is saved, however little it is.
-_SAVE_INTERVAL: Final = 2.0
 #: Bytes that are read at a time.
 _MIN_CHUNK: Final = 16 << 10
 _MAX_CHUNK: Final = 256 << 10
@@ -149,7 +144,7 @@ def _append(appender: Appender, content: Iterator[bytes], claim: Claim, checksum
             unsaved += len(chunk)
             if checksum is not None:
                 checksum.update(chunk)
-            if unsaved >= SAVE_SIZE or time.monotonic() - saved_at > _SAVE_INTERVAL:
+            if unsaved >= SAVE_SIZE or time.monotonic() - saved_at > SAVE_INTERVAL:
                 if checksum is None:
                     claim.save(appender.sync(full_blocks_only=unsaved >= SAVE_SIZE))
                 else:

@@ -19,15 +19,13 @@ from functions.state.blobs import Grant
 from functions.state.database import Conflict, Database
 from functions.state.jobs import new_job_id
 from functions.state.leases import Lease, Leases, LeaseTerms
-from functions.state.schema import UserId, blobs, is_id, now, uploads
+from functions.state.schema import HOUR, UserId, blobs, is_id, now, uploads
 
 #: The lease is renewed whenever progress is saved, not from a thread. So a client that resumes after a lost connection
 #: waits no longer than this for a request that still reads from the old connection.
 TERMS: Final = LeaseTerms(lease=6_000, renewal=1_500, due=7_500)
 #: Hours that an upload may wait for its next part, unless UPLOAD_HOURS says otherwise.
 HOURS: Final = 24.0
-#: Milliseconds of an hour.
-_HOUR: Final = 3_600_000
 #: Milliseconds after which a writer has certainly noticed that its upload was deleted.
 _GRACE: Final = 60_000
 
@@ -152,7 +150,7 @@ class Uploads:
     def __init__(self, database: Database, hours: float = HOURS, terms: LeaseTerms = TERMS) -> None:
         """Works on the table of this database; uploads expire after so many hours without a part."""
         self._database = database
-        self._ttl = int(hours * _HOUR)
+        self._ttl = int(hours * HOUR)
         self._leases = Leases(database, uploads, _Progress.from_row, ("open",), terms, max_attempts=None)
 
     def begin(

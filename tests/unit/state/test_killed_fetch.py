@@ -75,7 +75,7 @@ def test_killed_fetch_is_continued_or_begun_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(download, "_CHUNK", 3000)
-    monkeypatch.setattr(download, "_SAVE_INTERVAL", -1.0)  # after each chunk
+    monkeypatch.setattr(download, "SAVE_INTERVAL", -1.0)  # after each chunk
     (tmp_path / "systems").mkdir()
     server.files["/a.wav"] = Served(SOUND, etag=etag, has_length=has_length, headers={"Last-Modified": ""})
     offsets = set()
