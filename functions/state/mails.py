@@ -25,8 +25,14 @@ MAX_AGE: Final = 86_400_000
 
 
 _ADDRESSEE: Final = select(
-    users.c.id, users.c.name, users.c.email, users.c.token_version, users.c.confirmed_at, users.c.unsubscribed_at
-).where(users.c.deleted_at.is_(None), users.c.locked_at.is_(None))
+    users.c.id,
+    users.c.name,
+    users.c.email,
+    users.c.token_version,
+    users.c.confirmed_at,
+    users.c.unsubscribed_at,
+    users.c.locked_at,
+).where(users.c.deleted_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,7 @@ class Addressee:
         token_version: of the user's tokens.
         is_confirmed: whether the user has confirmed the address.
         is_subscribed: whether the user wants mails about jobs.
+        is_locked: whether an administrator keeps the user out.
     """
 
     user: UserId
@@ -79,9 +86,12 @@ class Addressee:
     token_version: int
     is_confirmed: bool
     is_subscribed: bool
+    is_locked: bool = False
 
     def why_not(self, kind: str) -> str | None:
         """Returns why a mail of this kind must not be sent, for the log; None if it may."""
+        if self.is_locked:
+            return "the user is locked"
         if kind == AddressUnconfirmed.type:
             return "the address is confirmed already" if self.is_confirmed else None
         if kind == PasswordForgotten.type:
@@ -104,7 +114,7 @@ class Mails:
         return self._leases.claim(mails.c.id == mail)
 
     def addressee(self, lease: Lease[MailRow]) -> Addressee | None:
-        """Returns the user and the job of a mail; None if either was deleted, or the user is locked."""
+        """Returns the user and the job of a mail; None if either was deleted."""
 
         def find(connection: Connection) -> Addressee | None:
             owner = lease.row.owner
@@ -123,6 +133,7 @@ class Mails:
                 token_version=user.token_version,
                 is_confirmed=user.confirmed_at is not None,
                 is_subscribed=user.unsubscribed_at is None,
+                is_locked=user.locked_at is not None,
             )
 
         return self._database.read(find)

@@ -255,8 +255,8 @@ class Overview:
         is_postponed = and_(table.c.lease.is_(None), table.c.lease_until.is_not(None))
         is_idle = or_(is_free(table), is_postponed)
         is_later = and_(is_its, table.c.due_at > now(), is_idle, not_(_is_deferred(table)))
-        # Nobody could claim a postponed row before that time.
-        lease_until = case((is_postponed, None), else_=table.c.lease_until)
+        # Nobody can claim a postponed row before that time.
+        lease_until = case((is_postponed, now() - 1), else_=table.c.lease_until)
         statement = update(table).where(is_later).values(due_at=now(), lease_until=lease_until)
         return self._database.run(lambda connection: connection.execute(statement).rowcount)
 
