@@ -126,7 +126,9 @@ def make(cluster: Cluster, wanted: list[str], public_url: str, host: str | None)
     for name in ("token-signing", "links", "webhooks"):
         _update(cluster, "secret", name)
     # Links that begin with neither the name that Knative gave the gateway nor an earlier --host have a proxy's name.
-    is_moved = host and urlsplit(_settings(cluster)["PUBLIC_URL"]).hostname in _names(cluster) - {host}
+    # After a deletion the cluster has no name.
+    links = urlsplit(_settings(cluster)["PUBLIC_URL"]).hostname
+    is_moved = host not in (None, links) and links in (_names(cluster) or {links})
     _update(cluster, "configmap", "mp3burst", {"PUBLIC_URL": f"http://{host}"} if is_moved else {})
 
 

@@ -457,14 +457,16 @@ def test_what_the_script_generates_is_known_to_deploy() -> None:
 class SecretsCluster(Cluster):
     """A cluster that keeps Secrets and the ConfigMap, and has two host names for the gateway beside Knative's."""
 
+    names: tuple[str, ...] = ("gateway.mp3burst.example.org", "mp3.example.org", "other.example.org")
+
     def __init__(self, secrets: dict[str, dict[str, str]]) -> None:
         self.secrets = secrets
 
     def get(self, kinds: str, *_: str) -> list[dict[str, Any]]:
         if kinds == "services.serving.knative.dev/gateway":
-            return [{"status": {"url": "http://gateway.mp3burst.example.org"}}]
+            return [{"status": {"url": f"http://{name}"}} for name in self.names[:1]]
         if kinds == "domainmappings.serving.knative.dev":
-            return [{"metadata": {"name": name}} for name in ("mp3.example.org", "other.example.org")]
+            return [{"metadata": {"name": name}} for name in self.names[1:]]
         if kinds == "secrets":
             names = [name for name in self.secrets if name.startswith("secret/")]
             return [{"metadata": {"name": name.removeprefix("secret/")}, **self.get(name)[0]} for name in names]
@@ -609,6 +611,8 @@ def test_links_follow_the_host_name(installed: SecretsCluster, monkeypatch: pyte
     assert links("other.example.org") == "https://proxy.example.org"
     monkeypatch.delenv("PUBLIC_URL")
     assert links("other.example.org") == "https://proxy.example.org", "a proxy in front has this name"
+    installed.names = ()
+    assert links("mp3.example.org") == "http://mp3.example.org", "everything but the settings was deleted"
 
 
 def test_token_key_is_rotated_without_a_moment_at_which_nobody_can_log_in(
