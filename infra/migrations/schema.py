@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
@@ -79,6 +79,9 @@ def _exclusive(connection: Connection) -> Iterator[None]:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
             yield
         case "mysql" | "mariadb":
+            # PyMySQL has no other way to wait longer than the functions do.
+            driver: Any = connection.connection.driver_connection
+            driver._read_timeout = None
             if connection.scalar(text(f"SELECT GET_LOCK('mp3burst.migrations', {_LOCK_SECONDS})")) != 1:
                 raise NotMigrated(
                     "Another migration has been running for two minutes: wait until it ends, then try again."
