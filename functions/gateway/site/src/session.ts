@@ -40,8 +40,9 @@ export async function refresh(): Promise<void> {
       const hadExpired = before.state === "out" && before.hasExpired;
       session.value = { state: "out", hasExpired: before.state === "in" || hadExpired };
     } else if (error.status === 403) {
-      session.value = { state: "out", hasExpired: false }; // the account is locked: another one may log in
-      announce(() => error.detail);
+      // The account is locked: another one may log in. What is remembered of uploads stays.
+      session.value = { state: "out", hasExpired: before.state === "in" || (before.state === "out" && before.hasExpired) };
+      if (error.detail) announce(() => error.detail);
     } else if (before.state === "unknown" || before.state === "unreachable") {
       session.value = { state: "unreachable" };
     }
