@@ -206,8 +206,8 @@ CHANGE_USER: Final = Operation(
     "/admin/users/{user}",
     "Change the role, lock or unlock",
     (Answer(200, "The user. Other functions know it within 30 seconds.", ManagedUser),),
-    description="A user who is locked is kept out and gets no emails, and what is in progress goes on. Unlocking brings "
-    "back all but these emails.",
+    description="A user who is locked is kept out and gets no emails, and what is in progress goes on. Unlocking "
+    "brings back all but these emails.",
     scope="admin",
     parameters=_USER,
     body=Body({JSON: UserChange}),
