@@ -51,13 +51,12 @@ from functions.media.read_ahead import read_blobs
 from functions.mp3 import id3
 from functions.mp3.names import mp3_name
 from functions.progress import READ_SHARE
+from functions.state.admission import admit, admitting
 from functions.state.blobs import RenewingWriter
-from functions.state.database import DatabaseUnavailable
 from functions.state.jobs import FELL_BACK, Job, Jobs, Outcome
 from functions.state.leases import Lease, LeaseLost, LeaseRenewer, Output, attempt
-from functions.state.pieces import PieceOutput, PieceRow, Pieces, SplitRecord
+from functions.state.pieces import PieceOutput, PieceRow, SplitRecord
 from functions.state.quota import MP3_STEP, Reservation, ReservedWriter, ShareReservation
-from functions.state.schema import UserId
 
 #: Bytes that are copied at a time.
 _CHUNK: Final = 1 << 20
@@ -79,14 +78,14 @@ def convert(job: JobId, deps: Dependencies) -> None:
     lease = deps.jobs.claim(job)
     if lease is None:
         log.info("job %s: nothing to convert now, or another worker is converting it", job)
-        _admit(deps.jobs, deps.jobs.owner(job), deps)
+        admit(deps.jobs, deps.jobs.owner(job), deps.outbox)
         return
 
     def work(renewer: LeaseRenewer) -> Output:
         with _failing_on_lost_blobs(job, _VIDEO_LOST), _recording_tracks_on_failure(lease, deps):
             return _convert(lease, renewer, deps)
 
-    with _admitting(deps.jobs, lease.row.owner, deps):
+    with admitting(deps.jobs, lease.row.owner, deps.outbox):
         deps.outbox.emit_all(attempt(deps.jobs, lease, work, f"job {job}"))
 
 
@@ -103,14 +102,14 @@ def encode(job: JobId, n: int, deps: Dependencies) -> None:
     split_job = deps.pieces.job(lease) if lease is not None else None
     if lease is None or split_job is None:
         log.info("job %s: piece %d: nothing to encode now, or another worker is encoding it", job, n)
-        _admit(deps.pieces, deps.jobs.owner(job), deps)
+        admit(deps.pieces, deps.jobs.owner(job), deps.outbox)
         return
 
     def work(renewer: LeaseRenewer) -> Output:
         with _failing_on_lost_blobs(job, _TRACK_LOST):
             return _encode(lease, split_job, renewer, deps)
 
-    with _admitting(deps.pieces, lease.row.owner, deps):
+    with admitting(deps.pieces, lease.row.owner, deps.outbox):
         deps.outbox.emit_all(attempt(deps.pieces, lease, work, f"job {job}: piece {n}"))
 
 
@@ -124,34 +123,15 @@ def join(job: JobId, deps: Dependencies) -> None:
     lease = deps.joins.claim(job)
     if lease is None:
         log.info("job %s: nothing to join now, or another worker is joining it", job)
-        _admit(deps.joins, deps.joins.owner(job), deps)
+        admit(deps.joins, deps.joins.owner(job), deps.outbox)
         return
 
     def work(renewer: LeaseRenewer) -> Output:
         with _failing_on_lost_blobs(job, _TRACK_LOST):
             return _join(lease, renewer, deps)
 
-    with _admitting(deps.joins, lease.row.owner, deps):
+    with admitting(deps.joins, lease.row.owner, deps.outbox):
         deps.outbox.emit_all(attempt(deps.joins, lease, work, f"job {job}"))
-
-
-def _admit(table: Jobs | Pieces, owner: UserId | None, deps: Dependencies) -> None:
-    """Emits the events of the owner's deferred rows that may start."""
-    if owner is not None:
-        deps.outbox.emit_all(table.admit(owner))
-
-
-@contextmanager
-def _admitting(table: Jobs | Pieces, owner: UserId, deps: Dependencies) -> Iterator[None]:
-    """Admits deferred rows of the owner at once, if there is room for more, and after the attempt."""
-    try:
-        _admit(table, owner, deps)
-    except DatabaseUnavailable:
-        log.warning("No deferred work was admitted: the database is unavailable. The end of this attempt does it.")
-    try:
-        yield
-    finally:
-        _admit(table, owner, deps)
 
 
 @contextmanager

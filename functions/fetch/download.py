@@ -23,13 +23,13 @@ from functions.media.space import FreeSpace
 from functions.outgoing.addresses import Policy
 from functions.outgoing.client import HEAD_SECONDS, Limits, NoReply, TimedOut, retry_after
 from functions.sniff import HEAD_SIZE, NotMedia
+from functions.state.admission import admit, admitting
 from functions.state.blobs import BlobExpired, Blobs
-from functions.state.database import DatabaseUnavailable
 from functions.state.fetches import HOURS, Fetch, Fetches
 from functions.state.leases import MAX_ATTEMPTS, Lease, LeaseLost, LeaseRenewer, Output, attempt
 from functions.state.outbox import Outbox
 from functions.state.quota import Quota, QuotaFull, Reservation
-from functions.state.schema import HOUR, UserId
+from functions.state.schema import HOUR
 
 #: Seconds of one attempt. The manifest lets it run for 600.
 SECONDS: Final = 540.0
@@ -86,37 +86,18 @@ def fetch(job: JobId, deps: Dependencies) -> None:
     lease = deps.fetches.claim(job)
     if lease is None:
         log.info("job %s: nothing to fetch now, or another worker is fetching it", job)
-        _admit(deps.fetches.owner(job), deps)
+        admit(deps.fetches, deps.fetches.owner(job), deps.outbox)
         return
 
     def work(renewer: LeaseRenewer) -> Output:
         return Output(_attempt(lease, renewer, deps), discard=lambda: _delete_if_unwanted(lease, deps))
 
-    with _admitting(lease.row.owner, deps):
+    with admitting(deps.fetches, lease.row.owner, deps.outbox):
         try:
             deps.outbox.emit_all(attempt(deps.fetches, lease, work, f"job {job}"))
         except (LeaseLost, StaleWriter, BlobExpired) as error:
             _delete_if_unwanted(lease, deps)
             raise LeaseLost("Another worker is fetching the file, or the job was deleted.") from error
-
-
-def _admit(owner: UserId | None, deps: Dependencies) -> None:
-    """Emits the events of the owner's deferred fetches that may start."""
-    if owner is not None:
-        deps.outbox.emit_all(deps.fetches.admit(owner))
-
-
-@contextlib.contextmanager
-def _admitting(owner: UserId, deps: Dependencies) -> Iterator[None]:
-    """Admits deferred fetches of the owner at once, if there is room for more, and after the attempt."""
-    try:
-        _admit(owner, deps)
-    except DatabaseUnavailable:
-        log.warning("No deferred work was admitted: the database is unavailable. The end of this attempt does it.")
-    try:
-        yield
-    finally:
-        _admit(owner, deps)
 
 
 def _delete_if_unwanted(lease: Lease[Fetch], deps: Dependencies) -> None:
