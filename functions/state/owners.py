@@ -8,17 +8,11 @@ from events.errors import Mp3burstError
 from functions.state.schema import UserId, api_keys, users
 
 # Built once: building a statement costs SQLAlchemy as much as running it.
-_LOCK: Final = (
-    select(users.c.token_version)
-    .where(users.c.id == bindparam("owner"), users.c.deleted_at.is_(None), users.c.locked_at.is_(None))
-    .with_for_update()
-)
-_KEY: Final = select(api_keys.c.id).where(api_keys.c.id == bindparam("key"), api_keys.c.owner == bindparam("owner"))
-
-
-_MAY_ENTER: Final = select(users.c.id).where(
+_WELCOME: Final = select(users.c.token_version).where(
     users.c.id == bindparam("owner"), users.c.deleted_at.is_(None), users.c.locked_at.is_(None)
 )
+_LOCK: Final = _WELCOME.with_for_update()
+_KEY: Final = select(api_keys.c.id).where(api_keys.c.id == bindparam("key"), api_keys.c.owner == bindparam("owner"))
 
 
 class OwnerChanged(Mp3burstError):
@@ -65,4 +59,4 @@ def lock_owner(connection: Connection, owner: UserId, version: int | None = None
 
 def may_enter(connection: Connection, owner: UserId) -> bool:
     """Returns whether the user exists and is not locked."""
-    return connection.scalar(_MAY_ENTER, {"owner": owner}) is not None
+    return connection.scalar(_WELCOME, {"owner": owner}) is not None
