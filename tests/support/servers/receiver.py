@@ -1,11 +1,10 @@
 """A receiver of webhooks that answers as the test decides, or not at all."""
 
 import ssl
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+
+from tests.support.servers.loopback import LoopbackServer, QuietHandler
 
 #: A status with header fields; None to close the connection without an answer.
 Answer = tuple[int, dict[str, str]] | None
@@ -21,7 +20,7 @@ class Message:
     body: bytes
 
 
-class Receiver:
+class Receiver(LoopbackServer):
     """An HTTP server on a free port of 127.0.0.1, HTTPS with a context; a context manager."""
 
     def __init__(
@@ -32,9 +31,7 @@ class Receiver:
 
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(QuietHandler):
             def handle_one(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
@@ -53,32 +50,10 @@ class Receiver:
             do_POST = handle_one
             do_OPTIONS = handle_one
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                pass  # the caller has left
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        if context is not None:
-            self._server.socket = context.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self.port: int = self._server.server_address[1]
+        super().__init__(Handler, context)
         self.url = f"http://127.0.0.1:{self.port}/hook?x=1"
 
     @property
     def posts(self) -> list[Message]:
         """The messages, without the requests that ask whether they are allowed."""
         return [message for message in self.messages if message.method == "POST"]
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._server.shutdown()
-        self._server.server_close()

@@ -5,8 +5,9 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+
+from tests.support.servers.loopback import LoopbackServer, QuietHandler
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Request:
     if_range: str | None
 
 
-class FileServer:
+class FileServer(LoopbackServer):
     """An HTTP server on a free port of 127.0.0.1, HTTPS with a context; a context manager."""
 
     def __init__(self, files: Mapping[str, Served], context: ssl.SSLContext | None = None) -> None:
@@ -62,9 +63,7 @@ class FileServer:
         self.sent = 0
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 outer.requests.append(Request(self.path, self.headers.get("Range"), self.headers.get("If-Range")))
                 self.close_connection = True
@@ -83,21 +82,7 @@ class FileServer:
                 if file.ends_tls and isinstance(self.connection, ssl.SSLSocket):
                     self.connection.unwrap()
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                pass  # the client has left
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        if context is not None:
-            self._server.socket = context.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self.port: int = self._server.server_address[1]
+        super().__init__(Handler, context)
         self.url = f"{'http' if context is None else 'https'}://127.0.0.1:{self.port}"
 
     @staticmethod
@@ -127,11 +112,3 @@ class FileServer:
             file.hold_head.wait(file.hold_seconds)
         handler.end_headers()
         return body
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._server.shutdown()
-        self._server.server_close()
