@@ -14,7 +14,8 @@ from client.errors import FileChanged
 from client.sound import excerpt
 from client.sound.view import View
 from functions.convert.demux.child import matroska
-from functions.convert.demux.child.main import Extracted, extract
+from functions.convert.demux.child.audio_track import extract
+from functions.convert.demux.child.description import Extracted
 from tests.support import clips
 
 #: Each row: a file, and ffmpeg's arguments for it.

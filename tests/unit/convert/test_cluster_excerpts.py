@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from functions.convert import distribution, handlers
-from functions.convert.demux.child import main as child
-from functions.convert.demux.child import matroska
-from functions.convert.demux.child.main import Extracted
+from functions.convert.demux.child import audio_track, matroska
+from functions.convert.demux.child.description import Extracted
 from functions.convert.demux.protocol import PartOrder
 from functions.convert.distribution import EncodedPiece
 from functions.convert.errors import UnsupportedLayout
@@ -246,7 +245,7 @@ def index(
         return ranges
 
     target = io.BytesIO()
-    child.extract(io.BytesIO(data), target, None, copy=False, on_indexed=offer, index_seconds=1)  # type: ignore[arg-type]
+    audio_track.extract(io.BytesIO(data), target, None, copy=False, on_indexed=offer, index_seconds=1)  # type: ignore[arg-type]
     return offered, target.getvalue()
 
 
@@ -261,7 +260,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def assert_reported_as_extracted(video: bytes, *differing: str) -> None:
     """Asserts that the index of a file reports what its extraction reports, but for these numbers."""
     (offered,), _ = index(video)
-    extracted = child.extract(io.BytesIO(video), io.BytesIO(), None, copy=False)  # type: ignore[arg-type]
+    extracted = audio_track.extract(io.BytesIO(video), io.BytesIO(), None, copy=False)  # type: ignore[arg-type]
     assert isinstance(extracted, Extracted)
     assert offered.cover == extracted.cover
     for name in {*offered.report.__slots__} - {"indexed", "packets", "gaps", "starts", *differing}:
@@ -383,7 +382,7 @@ def test_cues_suffice_where_sizes_of_clusters_are_unknown(rare_cues: Path) -> No
 def test_excerpt_is_read_no_further_than_its_range(rare_cues: Path) -> None:
     order = PartOrder(track=0, until=30_000)
     with Counted(rare_cues) as source:
-        found = child.extract_part(source, io.BytesIO(), order)
+        found = audio_track.extract_part(source, io.BytesIO(), order)
         assert isinstance(found, Extracted)
         assert found.report.duration == pytest.approx(30, abs=0.5)
         assert source.read_bytes < rare_cues.stat().st_size * 0.52 + 65_536

@@ -226,9 +226,9 @@ def test_no_space_for_a_process_is_not_the_fault_of_the_picture(
 
 _PEAK = """
 import io, pathlib, re, sys
-from functions.convert.demux.child import main
+from functions.convert.demux.child import audio_track
 with io.FileIO(sys.argv[1]) as source, open(sys.argv[2], "wb") as target:
-    extracted = main.extract(source, target, 0, False)
+    extracted = audio_track.extract(source, target, 0, False)
 assert len(extracted.cover) == int(sys.argv[3])
 print(re.search(r"VmHWM:\\s+([0-9]+) kB", pathlib.Path("/proc/self/status").read_text())[1])
 """

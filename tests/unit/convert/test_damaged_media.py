@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from functions.convert import pipeline
-from functions.convert.demux.child import main, opus_links
+from functions.convert.demux.child import audio_track, opus_links
 from functions.convert.demux.protocol import FaultReport
 from functions.convert.errors import UnusableMedia
 from functions.convert.ffmpeg import encoder
@@ -387,7 +387,7 @@ def test_file_cannot_reference_other_files(name: str, tmp_path: Path, monkeypatc
         convert(video, tmp_path)
     # The same holds outside the demux child, in a process that may open files.
     with io.FileIO(video) as source, (tmp_path / "track").open("wb") as target:
-        assert isinstance(main.extract(source, target, 0, False), FaultReport)
+        assert isinstance(audio_track.extract(source, target, 0, False), FaultReport)
 
 
 # ffmpeg supports at most one frame of padding: for 1 to 46 samples beyond a frame its decoders return extra silence.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert.demux.child import main
+from functions.convert.demux.child import audio_track
+from functions.convert.demux.child.description import Extracted
 from functions.options import Options
 from tests.support import clips
 from tests.unit.convert.test_damaged_media import convert
@@ -116,7 +117,7 @@ def test_track_that_its_edit_list_trims_is_extracted_by_the_tables(tmp_path: Pat
     clips.run("-f", "lavfi", "-i", STEPS, "-c:a", "aac", video)
     video.write_bytes(with_edits(video.read_bytes(), [(2, 7)]))
     with io.FileIO(video) as source, (tmp_path / "track").open("wb") as target:
-        extracted = main.extract(source, target, 0, False)
-    assert isinstance(extracted, main.Extracted)
+        extracted = audio_track.extract(source, target, 0, False)
+    assert isinstance(extracted, Extracted)
     assert extracted.report.container == "mov"
     assert extracted.report.duration == 2

@@ -13,7 +13,7 @@ import av
 import pytest
 
 from functions.convert import handlers
-from functions.convert.demux.child import main as child
+from functions.convert.demux.child import audio_track
 from functions.convert.demux.child.mp4 import fragments
 from functions.convert.errors import UnsupportedLayout
 from functions.convert.seek.extraction import Fetched
@@ -246,7 +246,7 @@ def test_heads_of_fragments_are_read_and_nothing_between_them(tmp_path: Path) ->
 
     def bytes_read(index_seconds: float) -> int:
         with Counted(video) as source:
-            child.extract(
+            audio_track.extract(
                 source, io.BytesIO(), None, copy=False, on_indexed=lambda _: [(0, None)], index_seconds=index_seconds
             )
             return source.read_bytes

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from functions.convert import silence
-from functions.convert.demux.child import main
+from functions.convert.demux.child import audio_track
+from functions.convert.demux.child.description import Extracted
 from functions.convert.demux.protocol import Fault, FaultReport, TrackReport
 from functions.convert.demux.track import track_info
 from functions.convert.mp3.assemble import warning_for
@@ -31,8 +32,8 @@ def make(path: Path, arguments: str, *more: str) -> Path:
 def warning(video: Path) -> str | None:
     """Returns the warning that the demux child's report leads to."""
     with io.FileIO(video) as source, video.with_suffix(".track").open("wb") as target:
-        extracted = main.extract(source, target, 0, True)
-    assert isinstance(extracted, main.Extracted), extracted
+        extracted = audio_track.extract(source, target, 0, True)
+    assert isinstance(extracted, Extracted), extracted
     report = extracted.report
     assert isinstance(report, TrackReport)
     track = track_info(report, video, b"")
@@ -230,7 +231,7 @@ def test_recording_without_an_index_says_so(suffix: str, tmp_path: Path) -> None
     data = video.read_bytes()
     video.write_bytes(data[: data.rindex(b"moov") - 4])
     with io.FileIO(video) as source, (tmp_path / "track").open("wb") as target:
-        report = main.extract(source, target, 0, False)
+        report = audio_track.extract(source, target, 0, False)
     assert isinstance(report, FaultReport)
     assert report.fault == Fault.INDEX
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from functions.convert.demux.child import main
+from functions.convert.demux.child import audio_track
+from functions.convert.demux.child.description import Extracted
 from functions.convert.demux.child.mp4 import movie as mp4
 from functions.convert.demux.child.mp4 import writer
 from functions.convert.demux.child.mp4.boxes import Outline, outline
@@ -26,7 +27,7 @@ def decoded(path: Path, track: int = 0) -> bytes:
     )
 
 
-def take(video: Path, target: Path, track: int = 0) -> main.Extracted:
+def take(video: Path, target: Path, track: int = 0) -> Extracted:
     """Extracts a track by its tables alone."""
     with io.FileIO(video) as source, target.open("wb") as out:
         movie = mp4.parse(source, video.stat().st_size, track)
@@ -35,8 +36,8 @@ def take(video: Path, target: Path, track: int = 0) -> main.Extracted:
         out.flush()
         source.seek(0)
         with target.with_suffix(".read").open("wb") as second:
-            extracted = main.extract(source, second, track, False)
-    assert isinstance(extracted, main.Extracted)
+            extracted = audio_track.extract(source, second, track, False)
+    assert isinstance(extracted, Extracted)
     assert target.with_suffix(".read").read_bytes() == target.read_bytes()
     return extracted
 
@@ -133,9 +134,9 @@ def test_tags_and_cover_are_found_in_the_part_that_libav_sees(tmp_path: Path) ->
 
 _PEAK = """
 import io, resource, sys
-from functions.convert.demux.child import main
+from functions.convert.demux.child import audio_track
 with io.FileIO(sys.argv[1]) as source, open(sys.argv[2], "wb") as target:
-    assert main.extract(source, target, 0, False).report.duration > 290
+    assert audio_track.extract(source, target, 0, False).report.duration > 290
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -227,12 +228,12 @@ def test_mp3_copied_by_the_tables_equals_libavs_copy(
         libav_calls.append(True)
         return outline(source)
 
-    monkeypatch.setattr(main, "outline", spy)
+    monkeypatch.setattr(audio_track, "outline", spy)
 
     def extract(name: str) -> tuple[TrackReport, bytes]:
         with io.FileIO(video) as source, (tmp_path / name).open("wb") as target:
-            extracted = main.extract(source, target, 0, True)
-        assert isinstance(extracted, main.Extracted)
+            extracted = audio_track.extract(source, target, 0, True)
+        assert isinstance(extracted, Extracted)
         return extracted.report, (tmp_path / name).read_bytes()
 
     ours, our_frames = extract("tables")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from functions.convert import pipeline
-from functions.convert.demux.child import main
+from functions.convert.demux.child import audio_track
 from functions.convert.errors import EncoderKilled, OutOfResources, UnusableMedia
 from functions.convert.ffmpeg import encoder
 from functions.convert.sandbox import landlock, seccomp, setting, spawn
@@ -335,7 +335,7 @@ def test_full_disk_is_not_the_files_fault(video: Path, tmp_path: Path) -> None:
         convert(io.FileIO(video), tmp_path, lambda _: None, ffmpeg)
     Path(ffmpeg).unlink()
     with io.FileIO(video) as source, pytest.raises(OSError, match="No space left") as caught:
-        main.extract(source, FullDisk(), 0, False)
+        audio_track.extract(source, FullDisk(), 0, False)
     assert caught.value.errno == errno.ENOSPC
 
 
