@@ -25,8 +25,10 @@ _PCM = {
 _MIN_FLAC = 10
 #: Samples of a packet of AAC-LC, of which a few files have 960 instead.
 AAC_SAMPLES = 1024
-#: Samples at 48 kHz of a frame of CELT in Opus, by the configuration of its packet (RFC 6716, 3.1).
-_CELT = (120, 240, 480, 960)
+#: Samples a second by which lengths in Opus count.
+OPUS_RATE = 48_000
+#: Samples of a frame of Opus by the configuration of its packet (RFC 6716, table 2): SILK, both, CELT.
+_OPUS_FRAMES = (*(480, 960, 1920, 2880) * 3, *(480, 960) * 2, *(120, 240, 480, 960) * 4)
 _FIRST_CELT = 16
 #: Samples of the longest packet of Opus, 120 ms.
 _MAX_OPUS = 5760
@@ -114,18 +116,24 @@ def _flac(data: bytes, start: int, end: int) -> tuple[int, object]:
 
 
 def _opus(data: bytes, start: int, end: int) -> int:
-    # RFC 6716, 3.1 and 3.2: the first byte has the configuration, and how many frames there are: 1, 2, or the number
-    # in the second byte. Decoders of SILK remember without end.
-    if start == end or data[start] >> 3 < _FIRST_CELT:
+    if start == end or data[start] >> 3 < _FIRST_CELT:  # decoders of SILK remember without end
         raise UnsupportedLayout
-    code = data[start] & 3
-    frames = min(code, 1) + 1
-    if code == 3:
-        frames = data[start + 1] & 63 if start + 1 < end else 0
-    samples = _CELT[data[start] >> 3 & 3] * frames
-    if not 0 < samples <= _MAX_OPUS:
+    if not (samples := opus_samples(data[start : min(start + 2, end)])):
         raise UnsupportedLayout
     return samples
+
+
+def opus_samples(beginning: bytes) -> int:
+    """Returns the samples of a packet of Opus, at 48 kHz, by its first two bytes; 0 if it is damaged."""
+    # RFC 6716, 3.1 and 3.2: the first byte has the configuration, and how many frames there are: 1, 2, or the number
+    # in the second byte.
+    if not beginning:
+        return 0
+    frames = min(beginning[0] & 3, 1) + 1
+    if beginning[0] & 3 == 3:
+        frames = beginning[1] & 63 if len(beginning) > 1 else 0
+    samples = _OPUS_FRAMES[beginning[0] >> 3] * frames
+    return samples if samples <= _MAX_OPUS else 0
 
 
 def opus_skip(config: bytes) -> int:

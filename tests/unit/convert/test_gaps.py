@@ -1,9 +1,12 @@
 """Parts of a file without sound are left out or become silence, with the chapters; a warning says how long they are."""
 
 from array import array
+from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from mutagen import id3
 
@@ -149,13 +152,71 @@ def test_short_hole_is_a_missing_part(tmp_path: Path) -> None:
     assert convert(video, tmp_path, Options(gaps="silence"))[0].warning is None
 
 
-def test_number_of_gaps_is_bounded_and_their_total_is_kept() -> None:
+def test_number_of_gaps_is_bounded_and_none_moves_far() -> None:
     found: list[Gap] = []
-    for number in range(gaps.MAX_GAPS + 500):
-        gaps.add_gap(found, Gap(float(number), 1.0))
-    assert len(found) == gaps.MAX_GAPS
-    assert gaps.total(found) == gaps.MAX_GAPS + 500
+    count = 6 * gaps.MAX_GAPS
+    for number in range(count):
+        gaps.add_gap(found, Gap(0.2 * number, 0.4 if number != 2900 else 600.0))
+    assert gaps.MAX_GAPS / 2 < len(found) <= gaps.MAX_GAPS
+    assert gaps.total(found) == pytest.approx(0.4 * (count - 1) + 600)
     assert len(silence.silence_filters(found)[0]) < 100_000  # the limit for an argument is 131,072
+    silent = 0.0
+    for gap in found:
+        before = sum(0.4 if number != 2900 else 600.0 for number in range(count) if 0.2 * number < gap.start - 0.1)
+        assert silent == pytest.approx(before, abs=0.4 * 16)
+        silent += gap.length
+    assert next(gap.start for gap in found if gap.length > 600) == pytest.approx(0.2 * 2900)
+
+
+#: Containers of a listener's sound in Opus. In mp4 a packet lasts until the next one.
+SPARSE = ["a.mka", "a.mp4", "fragmented.mp4", "live.webm"]
+_SPARSE_ARGUMENTS = {
+    "fragmented.mp4": "-movflags +frag_keyframe+empty_moov -frag_duration 1000000",
+    "live.webm": "-live 1",
+}
+
+
+def sparse(path: Path, pauses: list[float]) -> Path:
+    """Makes a track of Opus whose encoder sends nothing in pauses: seconds from one packet of 20 ms to the next."""
+    sound = clips.clip(path.with_name("sound.opus"), "-c:a", "libopus", seconds=10)
+    made = path.with_name("sparse.mka")
+    with av.open(str(sound)) as source, av.open(str(made), "w", format="matroska") as out:
+        packets = [bytes(packet) for packet in source.demux(source.streams.audio[0]) if packet.size]
+        track = out.add_stream_from_template(source.streams.audio[0])
+        time = 0.0
+        for number, pause in enumerate(pauses):
+            packet: Any = av.Packet(packets[number % len(packets)])
+            packet.pts = packet.dts = round(time * 1000)
+            packet.duration = 20
+            packet.time_base = Fraction(1, 1000)
+            packet.stream = track
+            out.mux(packet)
+            time += pause
+    clips.run("-i", made, "-c", "copy", *_SPARSE_ARGUMENTS.get(path.name, "").split(), path)
+    return path
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_silence_of_somebody_who_listens_is_a_gap(name: str, tmp_path: Path) -> None:
+    video = sparse(tmp_path / name, ([0.4] * 100 + [0.02] * 50) * 2)  # 40 s of silence, 1 s of speech, and again
+    result, _ = convert(video, tmp_path)
+    assert result.duration == pytest.approx(6, abs=0.1)
+    assert result.warning == (
+        "This file has no sound for about 76 of its 82 seconds (76 in between): these are left out."
+    )
+    result, mp3 = convert(video, tmp_path, Options(gaps="silence"))
+    assert result.duration == pytest.approx(82, abs=0.1)
+    assert clips.samples(mp3, 48000, 2) == pytest.approx(82 * 48000, abs=9600)
+
+
+@pytest.mark.parametrize("name", ["a.mka", "a.mp4"])
+def test_many_gaps_stay_near_where_they_are(name: str, tmp_path: Path) -> None:
+    beat = [0.02] * 9 + [0.42]
+    result, mp3 = convert(sparse(tmp_path / name, beat * 2500), tmp_path, Options(gaps="silence", bitrate=32))
+    assert result.duration == pytest.approx(2500 * 0.6, abs=0.5)
+    sound = array("h", clips.run("-i", mp3, "-ac", 1, "-ar", 8000, "-f", "s16le", "-"))
+    silent = [max(map(abs, sound[at : at + 800])) < 100 for at in range(0, len(sound) - 800, 800)]
+    assert max(len(list(run)) for is_silent, run in groupby(silent) if is_silent) < 40  # of 0.1 s
 
 
 def test_other_words_for_gaps_are_refused() -> None:

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from functions.convert.demux.child import pictures
 from functions.convert.demux.child.pictures import is_picture
 from functions.convert.gaps import MIN_GAP, Gap, add_gap, total
+from functions.convert.seek.packets import OPUS_RATE, opus_samples
 from functions.mp3.frame import DECODER_DELAY, MAX_SKIPPED, is_tag, parse_header, tags_size
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Demuxer:
         # of its own cannot hide them.
         self._shown = False
         self._forgets = stream.codec_context.name.startswith("pcm_")
+        self._states_lengths = stream.codec_context.name in ("opus", "libopus")
         self._hidden = 0
         self._current = stream.index  # the track that packets are taken from
         self._first_kind = ("", 0)
@@ -299,7 +301,8 @@ class Demuxer:
 
     def _judge_gaps(self) -> None:
         """Takes back the gaps where the clock was at fault."""
-        if 2 * self._gap_count > self.packets:  # a wrong clock, as for E-AC-3 and DTS in AVI
+        # A wrong clock, as for E-AC-3 and DTS in AVI; but Opus is silent between most packets of somebody who listens.
+        if 2 * self._gap_count > self.packets and not self._states_lengths:
             self.gaps = []
             self._clock_is_wrong = True
             self._end = (self._first or 0.0) + self._summed
@@ -332,7 +335,7 @@ class Demuxer:
         self._ticks = packet.duration or self._ticks
         if self._current != self.stream.index:
             packet.duration = self._ticks
-        length = self._sounding((packet.duration or 0) * self._base)
+        length = self._sounding(packet)
         self._summed += length
         time = packet.dts if packet.pts is None else packet.pts
         if time is not None:
@@ -361,10 +364,14 @@ class Demuxer:
             self.read_to = max(self.read_to, position)
         self.read_to += size
 
-    def _sounding(self, length: float) -> float:
+    def _sounding(self, packet: "av.packet.Packet[Any]") -> float:
         """Returns the seconds of a packet's sound: in mov and mp4 the packet before a gap lasts until its end."""
+        length = (packet.duration or 0) * self._base
         if not self._container.format.name.startswith("mov,"):
             return length
+        if self._states_lengths:
+            stated = opus_samples(bytes(packet)[:2]) / OPUS_RATE
+            return min(stated or length, length)
         if length > self._shortest + MIN_GAP:
             return self._shortest
         self._shortest = min(length or math.inf, self._shortest)

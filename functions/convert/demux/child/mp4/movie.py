@@ -8,6 +8,8 @@ decodes to the same samples because it is the same track. The boxes are those of
 
 import contextlib
 import io
+import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, repeat, takewhile
@@ -26,6 +28,10 @@ _MAX_PACKETS = 1 << 28
 _MAX_SAMPLES = 24 * 3600 * 48_000
 #: Different lengths of packets that are counted to find the usual one.
 _MAX_LENGTHS = 1000
+#: Packets of a length that are too few to tell it from an accident.
+_FEW = 8
+#: Pauses that are looked at: 11 hours of one each 0.4 s.
+_MAX_PAUSES = 100_000
 #: Boxes on the top level of the file, without fragments; a file with more is left to libav.
 MAX_TOP_BOXES = 64
 #: The tables that say where the chunks are.
@@ -118,35 +124,44 @@ class Movie:
                     add_gap(gaps, Gap(sound, length / clock))
                 continue
             end = min(start + length * ticks / clock, whole) if length else whole
-            for begin, stop in pauses:
-                if start < begin and stop < end:
-                    sound += (begin - start) / ticks
-                    add_gap(gaps, Gap(sound, (stop - begin) / ticks))
-                    start = stop
+            for begin, stop in islice(pauses, bisect_right(pauses, (start, math.inf)), None):
+                if stop >= end:
+                    break
+                sound += (begin - start) / ticks
+                add_gap(gaps, Gap(sound, (stop - begin) / ticks))
+                start = stop
             sound += max(end - start, 0) / ticks
         if sound:
             return gaps, sound
         gaps = []
+        silent = 0
         for begin, stop in pauses:
-            gaps.append(Gap(begin / ticks - total(gaps), (stop - begin) / ticks))
-        return gaps, whole / ticks - total(gaps)
+            add_gap(gaps, Gap((begin - silent) / ticks, (stop - begin) / ticks))
+            silent += stop - begin
+        return gaps, (whole - silent) / ticks
 
     def _long_packets(self) -> tuple[list[tuple[int, int]], int]:
         """Returns where packets last longer than their sound, and the length of all, in the track's time base."""
-        packets: dict[int, int] = {}
-        for count, length in self.times():
-            if length in packets or len(packets) < _MAX_LENGTHS:
-                packets[length] = packets.get(length, 0) + count
-        usual = max(packets, key=lambda length: packets[length])
+        usual = self._usual_length()
         longest = usual + MIN_GAP * self.ticks
         at = 0
         pauses: list[tuple[int, int]] = []
         for count, length in self.times():
             if length > longest:
                 starts = range(at, at + count * length, length)
-                pauses += [(start + usual, start + length) for start in islice(starts, MAX_GAPS - len(pauses))]
+                pauses += [(start + usual, start + length) for start in islice(starts, _MAX_PAUSES - len(pauses))]
             at += count * length
         return pauses, at
+
+    def _usual_length(self) -> int:
+        """Returns the length of a packet that lasts as long as its sound, in the track's time base."""
+        packets: dict[int, int] = {}
+        for count, length in self.times():
+            if length in packets or len(packets) < _MAX_LENGTHS:
+                packets[length] = packets.get(length, 0) + count
+        # Most packets may be stretched to the next one: those of Opus where somebody listens. The last one is shorter.
+        frequent = [length for length, count in packets.items() if count >= max(_FEW, self.packets / 100)]
+        return min(frequent, default=max(packets, key=lambda length: packets[length]))
 
     @property
     def has_single_samples(self) -> bool:
