@@ -84,9 +84,13 @@ def _undelivered(container: "av.container.InputContainer", demuxer: Demuxer, dec
 
 def _claimed_end(container: "av.container.InputContainer", start: float, length: float) -> float:
     """Returns the seconds on the file's clock at which it claims to end."""
+    counts_from_zero = container.format.name.startswith(COUNTING_FROM_ZERO)
+    return _least_end(start, length) if counts_from_zero else start + length
+
+
+def _least_end(start: float, length: float) -> float:
     # Programs disagree on whether a length counts from the start or from 0: only what neither accounts for is missing.
-    counts_from_zero = length > start and container.format.name.startswith(COUNTING_FROM_ZERO)
-    return length if counts_from_zero else start + length
+    return length if 0 <= start < length else start + length
 
 
 def _tagged_length(stream: "av.audio.stream.AudioStream") -> float:
@@ -119,6 +123,7 @@ def unread_seconds(container: "av.container.InputContainer", demuxer: Demuxer, s
         return length - demuxer.end if demuxer.end < length / 2 and rest > size / 4 else 0.0
     if name in MEASURING:
         length = float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / AV_TIME_BASE
+        length -= max(demuxer.start, 0.0)  # a recording of a stream goes on with the clock of that (RFC 7845, 4.3)
         found = demuxer.end - demuxer.start - demuxer.pauses
         if demuxer.clock_holds and found < length / 2:
             return length - found
@@ -143,7 +148,7 @@ def surroundings(container: "av.container.InputContainer", demuxer: Demuxer) -> 
         if stream.duration and stream.time_base:
             start = float((stream.start_time or 0) * stream.time_base)
             length = float(stream.duration * stream.time_base)
-            end = max(end, length if length > start else start + length)  # as in _claimed_end
+            end = max(end, _least_end(start, length))
     own = demuxer.stream
     # AVI delays sound by empty chunks, which libav passes over; its header counts them.
     own_end = max(demuxer.end, float(own.frames * (own.time_base or 0)) if container.format.name == "avi" else 0.0)

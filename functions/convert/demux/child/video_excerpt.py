@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from functions.convert.demux.child.demuxer import read_packets
+from functions.convert.demux.child.libav import AV_TIME_BASE
 from functions.convert.demux.child.pictures import is_picture
 from functions.convert.demux.protocol import BUFFER, EXCERPT_WINDOW, MAX_PIXELS, ExcerptReport, Fault, FaultReport
 
@@ -17,7 +18,6 @@ MAX_BYTES = 32 << 20
 DEFAULT_POSITION = 0.1
 #: Seconds after the position: frames are stored in another order than they are shown.
 _AFTER = 1.0
-_TIME_BASE = 1_000_000  # libavutil/avutil.h, AV_TIME_BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ def extract(
     # By the header; ffmpeg holds the frames themselves to it (``cover_frame.py``).
     if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
         return FaultReport(Fault.TOO_LARGE)
-    start = (container.start_time or 0) / _TIME_BASE
-    length = (container.duration or 0) / _TIME_BASE
+    start = (container.start_time or 0) / AV_TIME_BASE
+    length = (container.duration or 0) / AV_TIME_BASE
     wanted = length * DEFAULT_POSITION if second is None else second
     base = float(stream.time_base or 0)
     if wanted and base:
@@ -63,7 +63,7 @@ def extract(
     copied = _copy(container, stream, target, until)
     if copied.start is None:
         past_end = second is not None and second > length > 0
-        return FaultReport(Fault.PAST_END if past_end else Fault.NO_PICTURE)
+        return FaultReport(Fault.PAST_END) if past_end else FaultReport(Fault.BROKEN, "no picture after the position")
     if copied.at_end and second is not None and copied.end < start + second - _AFTER:
         return FaultReport(Fault.PAST_END)
     pixel = stream.sample_aspect_ratio
