@@ -6,7 +6,7 @@ from typing import Any
 
 import av
 import pytest
-from mutagen import id3
+from mutagen import flac, id3
 
 from functions.mp3.chapters import MAX_CHAPTERS, Chapter
 from functions.mp3.id3 import build_tag
@@ -15,6 +15,7 @@ from tests.support import clips, tracks
 from tests.unit.convert.test_identity import convert
 
 ID3: Any = id3.ID3  # mutagen has no types
+FLAC: Any = flac.FLAC
 
 
 def with_chapters(path: Path, *arguments: str, count: int = 3, seconds: float = 2) -> Path:
@@ -35,6 +36,20 @@ def chapters(mp3: bytes) -> list[tuple[str, float, float]]:
     with av.open(io.BytesIO(mp3), "r") as container:
         found = [(one, float(one["time_base"] or 0)) for one in container.chapters()]
     return [(one["metadata"]["title"], one["start"] * base, one["end"] * base) for one, base in found]
+
+
+def test_last_chapter_lasts_until_the_end_of_a_file_of_unknown_length(tmp_path: Path) -> None:
+    piped = tmp_path / "a.flac"
+    piped.write_bytes(clips.run("-i", clips.clip(tmp_path / "a.wav", seconds=6), "-f", "flac", "-"))
+    file = FLAC(piped)
+    assert not file.info.total_samples
+    names = {"000": ("00:00:00.000", "one"), "001": ("00:00:04.000", "two")}
+    for number, (time, title) in names.items():
+        file[f"CHAPTER{number}"] = time
+        file[f"CHAPTER{number}NAME"] = title
+    file.save()
+    _, mp3 = convert(piped, tmp_path, Options(), 1)
+    assert chapters(mp3) == [("one", 0, 4), ("two", 4, pytest.approx(6, abs=0.001))]
 
 
 @pytest.mark.parametrize(

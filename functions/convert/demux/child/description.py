@@ -186,9 +186,14 @@ def _chapters(container: "av.container.InputContainer", demuxer: Demuxer, pause:
     """Returns the container's chapters, on the clock of the extracted track."""
     # The tag of an MP3 file counts from the first sample that is played, not from the first packet.
     start = 0.0 if container.format.name == "mp3" else demuxer.start + pause
-    chapters = []
-    for number, chapter in enumerate(container.chapters()[:MAX_CHAPTERS], 1):
+    chapters: list[Chapter] = []
+    following = demuxer.end
+    for number, chapter in reversed(list(enumerate(container.chapters()[:MAX_CHAPTERS], 1))):
         base = float(chapter["time_base"] or 0)
         title = chapter["metadata"].get("title", "").strip() or f"Chapter {number}"
-        chapters.append(Chapter(chapter["start"] * base - start, chapter["end"] * base - start, title[:_MAX_TITLE]))
+        begin = chapter["start"] * base
+        # Vorbis comments have no ends of chapters, and libav knows no end of the last if it does not know the file's.
+        end = chapter["end"] * base if chapter["end"] > chapter["start"] else following
+        chapters.insert(0, Chapter(begin - start, end - start, title[:_MAX_TITLE]))
+        following = begin
     return chapters
