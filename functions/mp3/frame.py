@@ -26,6 +26,9 @@ MAX_SKIPPED = 0xFFF + DECODER_DELAY
 #: Bytes of an ID3v1 tag, and of the longest header of a tag, APEv2's.
 _ID3V1_SIZE = 128
 _TAG_HEADER = 32
+#: The first bytes of a Lyrics3 tag, and the last ones of its two versions (id3.org/Lyrics3, id3.org/Lyrics3v2).
+_LYRICS3 = b"LYRICSBEGIN"
+_LYRICS3_ENDS = (b"LYRICS200", b"LYRICSEND")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,9 @@ def is_tag(data: bytes | bytearray) -> bool:
 
 
 def tags_size(data: bytes) -> int:
-    """Returns how many bytes at the start of ``data`` are ID3 and APEv2 tags; it may be more than there are."""
+    """Returns how many bytes at the start of ``data`` are ID3, APEv2 and Lyrics3 tags, at most."""
     size = 0
-    while found := _tag_size(data[size : size + _TAG_HEADER]):
+    while found := _tag_size(data[size : size + _TAG_HEADER]) or _lyrics_size(data, size):
         size += found
     return size
 
@@ -114,6 +117,13 @@ def syncsafe(data: bytes) -> int:
     for byte in data:
         value = value << 7 | byte & 0x7F
     return value
+
+
+def _lyrics_size(data: bytes, start: int) -> int:
+    if not data.startswith(_LYRICS3, start):
+        return 0
+    ends = [at + len(end) for end in _LYRICS3_ENDS if (at := data.find(end, start)) > 0]
+    return min(ends, default=len(data)) - start
 
 
 def _tag_size(header: bytes) -> int:

@@ -476,6 +476,25 @@ def test_mp3s_laid_end_to_end_are_copied_without_the_tags_between_them(tmp_path:
     assert encoded.duration == pytest.approx(result.duration, abs=0.001)
 
 
+LYRICS_2 = b"LYRICSBEGIN" + b"IND00002" + b"10" + b"LYR01200" + b"hello world\n" * 100 + b"001238" + b"LYRICS200"
+LYRICS_1 = b"LYRICSBEGIN" + b"[00:02]hello\r\n" * 30 + b"LYRICSEND"
+
+
+@pytest.mark.parametrize("lyrics", [LYRICS_1, LYRICS_2], ids=["1", "2"])
+@pytest.mark.parametrize("id3v1", [b"", b"TAG".ljust(128, b"\0")], ids=["alone", "ID3v1"])
+def test_lyrics_at_the_end_of_an_mp3_are_not_damage(lyrics: bytes, id3v1: bytes, tmp_path: Path) -> None:
+    plain = clips.clip(tmp_path / "a.mp3", "-b:a", "64k", "-id3v2_version", 0, seconds=3)
+    video = tmp_path / "b.mp3"
+    video.write_bytes(plain.read_bytes() + lyrics + id3v1)
+    result, mp3 = convert(video, tmp_path)
+    assert (result.copied, result.warning) == (True, None)
+    assert packets(mp3) == packets(plain)
+    video.write_bytes((plain.read_bytes() + lyrics + id3v1) * 2)
+    result, mp3 = convert(video, tmp_path)
+    assert (result.copied, result.warning) == (True, None)
+    assert packets(mp3) == packets(plain) * 2
+
+
 def test_padding_of_more_than_a_frame_is_kept(tmp_path: Path) -> None:
     video = clips.clip(tmp_path / "a.mp3", "-b:a", "64k", "-id3v2_version", 0, seconds=3.7, rate=24000)
     data = bytearray(video.read_bytes())
