@@ -18,6 +18,7 @@ from functions.convert.errors import TemporaryStorageFull, UnusableMedia
 from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.sandbox import setting, spawn
 from functions.convert.streams import SupportsReadSeek
+from functions.mp3.tags import PICTURES
 
 #: Seconds that making a cover may take. The MP3 matters more than its cover.
 TIMEOUT = 60.0
@@ -28,8 +29,6 @@ _MAX_BYTES = 8 << 20
 _ADDRESS_SPACE = 1 << 30
 _ROOT = Path(__file__).resolve().parents[2]
 _START = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from functions.convert.demux.child.{{}} import main; main()"
-#: First bytes of the pictures that are embedded in the MP3 as they are: every player shows JPEG and PNG.
-_KEPT = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _MESSAGES: dict[str, str] = {
     Fault.NO_PICTURE: "This file has no video to take a cover from.",
     Fault.TOO_LARGE: "The frames of this video are too large for a cover: it takes frames of up to 35 megapixels (8K).",
@@ -137,7 +136,7 @@ def rendering(track: TrackInfo, ffmpeg: str) -> Iterator[Callable[[Callable[[], 
         TemporaryStorageFull: there is no space for the embedded picture.
     """
     excerpt = track.excerpt
-    is_kept = track.cover.startswith(_KEPT)
+    is_kept = track.cover.startswith(PICTURES)
     if excerpt is None and (is_kept or not track.cover):
         yield lambda _: (track.cover, track.cover_warning)
         return

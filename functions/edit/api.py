@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from functions.mp3.chapters import MAX_CHAPTERS
+from functions.mp3.id3 import MAX_LINES, MAX_TEXT
 from functions.operation import JSON, LIMITS, TOO_MANY_TRANSFERS, Answer, Body, Id, Operation
 
 #: Bytes of a cover, and of a JSON body with one in Base64.
@@ -12,12 +13,10 @@ MAX_COVER: Final = 8 << 20
 MAX_BODY: Final = 12 << 20
 #: Parts that one request makes: as many as there can be chapters.
 MAX_PARTS: Final = MAX_CHAPTERS
-_MAX_TEXT: Final = 1000
-_MAX_LINES: Final = 20_000
 _MAX_SECONDS: Final = 4_294_967  # four bytes of milliseconds
 
-_Text = Annotated[str, Meta(max_length=_MAX_TEXT)]
-_Lines = Annotated[str, Meta(max_length=_MAX_LINES)]
+_Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+_Lines = Annotated[str, Meta(max_length=MAX_LINES)]
 _Seconds = Annotated[float, Meta(ge=0, le=_MAX_SECONDS)]
 
 

@@ -157,7 +157,8 @@ def _chapters(wanted: Sequence[api.ChapterChange], duration: float) -> list[Chap
     found = []
     for chapter, following in zip(wanted, [*starts, duration][1:], strict=True):
         end = following if chapter.end is None else chapter.end
-        if not chapter.start < end <= duration + _TOLERANCE:
+        # ID3 counts milliseconds.
+        if round(chapter.start * 1000) >= round(end * 1000) or end > duration + _TOLERANCE:
             raise Unprocessable.naming({"chapters": _MISPLACED})
         found.append(Chapter(chapter.start, end, chapter.title))
     if starts != sorted(starts):

@@ -90,8 +90,8 @@ _COMMENT_LANGUAGE: Final = "eng"
 _LANGUAGE: Final = re.compile(r"(?!und)[a-z]{3}")
 _TRUE: Final = ("1", "true", "yes")
 #: Maximum number of characters of a text, and of lyrics and comments.
-_MAX_TEXT: Final = 1000
-_MAX_LINES: Final = 20_000
+MAX_TEXT: Final = 1000
+MAX_LINES: Final = 20_000
 #: Stands for a byte offset that is not given: the time applies (ID3v2 Chapter Frame Addendum, 3.1).
 _NO_OFFSET: Final = 0xFFFFFFFF
 #: Maximum time in milliseconds that fits into four bytes, 49 days. A damaged file may claim to be longer.
@@ -299,12 +299,12 @@ def chapter_frames(mutagen: Any, chapters: Sequence[Chapter]) -> Iterator[Any]:
 
 
 def _clean(text: str) -> str:
-    return _CONTROL.sub(" ", _encodable(text)).strip()[:_MAX_TEXT]
+    return _CONTROL.sub(" ", _encodable(text)).strip()[:MAX_TEXT]
 
 
 def _clean_lines(text: str) -> str:
     lines = _encodable(text).replace("\r\n", "\n").replace("\r", "\n")
-    return _CONTROL_EXCEPT_BREAKS.sub(" ", lines).strip()[:_MAX_LINES]
+    return _CONTROL_EXCEPT_BREAKS.sub(" ", lines).strip()[:MAX_LINES]
 
 
 def _encodable(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from functions.mp3 import id3
 from functions.mp3.chapters import Chapter
+from functions.mp3.frame import syncsafe
 
 #: The fields that can be changed, and their frames. Their values are made as those of a conversion are.
 FIELDS: Final[dict[str, str]] = {
@@ -53,10 +54,7 @@ def size_of(data: bytes) -> int:
     """Returns the bytes of the tag that begins with ``data``, 10 bytes or more; 0 if there is none."""
     if data[:3] != b"ID3" or len(data) < HEADER_SIZE:
         return 0
-    size = 0
-    for byte in data[6:HEADER_SIZE]:  # seven bits each
-        size = size << 7 | byte & 0x7F
-    return HEADER_SIZE + size
+    return HEADER_SIZE + syncsafe(data[6:HEADER_SIZE])
 
 
 def read(data: bytes) -> Tag:
@@ -84,11 +82,14 @@ def change(
     """
     mutagen = _mutagen()
     frames = _parse(mutagen, data)
+    values = {name.replace("_", ""): value for name, value in fields.items() if value}
+    if lyrics := frames.getall(FIELDS["lyrics"]):
+        values["lyricslanguage"] = lyrics[0].lang
     for name in fields:
         frames.delall(FIELDS[name])
         if name == "date":
             frames.delall(_DAY)
-    for frame in id3.text_frames(mutagen, {name.replace("_", ""): value for name, value in fields.items() if value}):
+    for frame in id3.text_frames(mutagen, values):
         frames.add(frame)
     if chapters is not None:
         frames.delall("CTOC")

@@ -162,6 +162,7 @@ def test_only_the_owner_of_an_mp3_has_its_tags(deps: Tagging, job: JobId) -> Non
         (api.TagChange(chapters=[api.ChapterChange(0, "a"), api.ChapterChange(99, "b")]), "chapters"),
         (api.TagChange(chapters=[api.ChapterChange(9, "a"), api.ChapterChange(3, "b")]), "chapters"),
         (api.TagChange(chapters=[api.ChapterChange(9, "a", 20), api.ChapterChange(3, "b", 5)]), "chapters"),
+        (api.TagChange(chapters=[api.ChapterChange(3, "a"), api.ChapterChange(3.0004, "b")]), "chapters"),
     ],
 )
 def test_invalid_values_are_named(wanted: api.TagChange, field: str) -> None:

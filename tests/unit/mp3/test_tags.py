@@ -49,6 +49,11 @@ def test_change_equals_a_conversion_with_these_tags() -> None:
     assert changed == id3.build_tag(wanted, "f.mp4", b"", CHAPTERS[:1])
 
 
+def test_changed_lyrics_keep_their_language() -> None:
+    changed = tags.change(MADE, {"lyrics": "la la la"})
+    assert changed == id3.build_tag({**SOURCE, "lyrics-deu": "la la la"}, "f.mp4", PNG, CHAPTERS)
+
+
 def test_empty_values_remove() -> None:
     found = tags.read(tags.change(MADE, dict.fromkeys(tags.FIELDS, ""), [], b""))
     assert found == tags.Tag({}, [], b"")
