@@ -252,12 +252,12 @@ def convert(
     if local and any(task.url for task in tasks):
         raise ClientError("Only a server downloads from addresses: leave out --local, or download the file yourself.")
     if tasks and local:
-        convert_all(tasks, _expanded(form, None), display, report)
+        convert_all(tasks, _expanded(form, None), display, report, is_overwriting=overwrite)
     elif tasks:
         server = Credentials(os.environ).server()
         form = _expanded(form, server)
         records = Records(os.environ, server.url)
-        converter = Converter(server, records, form, display, is_awaited=wait, is_whole=whole)
+        converter = Converter(server, records, form, display, is_awaited=wait, is_whole=whole, is_overwriting=overwrite)
         converter.run(tasks, report)
     if "failed" in statuses:
         sys.exit(ClientError.exit_status)

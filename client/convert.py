@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from client.display import Display
 from client.download import download
-from client.errors import ClientError, NotLoggedIn, RequestRefused
+from client.errors import ClientError, NotLoggedIn, RequestRefused, TargetExists
 from client.follow import Follower, Job, find, has_ended
 from client.records import Records
 from client.server import Retries, Server
@@ -38,12 +38,14 @@ class Task:
         content: what identifies its bytes and options, whatever its name. If it is set, the record stays when the MP3
             is there.
         url: the address from which the server is to fetch the file; empty if the file is here.
+        other_target: returns where else the MP3 goes if another file has its name by then; None: the conversion fails.
     """
 
     video: Path
     target: Path
     content: str = ""
     url: str = ""
+    other_target: Callable[[], Path] | None = None
 
     @property
     def file(self) -> str:
@@ -99,6 +101,7 @@ class Converter:
         *,
         is_awaited: bool = True,
         is_whole: bool = False,
+        is_overwriting: bool = False,
     ) -> None:
         """Prepares conversions.
 
@@ -109,12 +112,14 @@ class Converter:
             display: shows how far they are.
             is_awaited: whether to wait for the MP3s and download them.
             is_whole: whether to upload the pictures of videos, too.
+            is_overwriting: whether MP3s replace files.
         """
         self._server = server
         self._records = records
         self._form = form
         self._display = display
         self._is_awaited = is_awaited
+        self._is_overwriting = is_overwriting
         self._open = View if is_whole else partial(open_sound, form=form)
         self._begin(None)
 
@@ -186,8 +191,8 @@ class Converter:
             return
         if job["status"] == "done":
             try:
-                self._download(uploaded, job["mp3"])
-                self._end(uploaded, "done", mp3=str(uploaded.task.target), warning=job["warning"])
+                target = self._download(uploaded, job["mp3"])
+                self._end(uploaded, "done", mp3=str(target), warning=job["warning"])
             except ClientError as error:
                 self._end(uploaded, "failed", error=str(error))
         else:
@@ -195,20 +200,25 @@ class Converter:
             self._end(uploaded, "failed", error=job["error"])
         del self._pending[job["job"]]
 
-    def _download(self, uploaded: _Uploaded, fid: str) -> None:
+    def _download(self, uploaded: _Uploaded, fid: str) -> Path:
+        """Downloads an MP3; returns where it is."""
         task = uploaded.task
-        name = task.video.name
-        download(
-            self._server,
-            fid,
-            task.target,
-            lambda done, total: self._display.update(name, "downloading", done, total),
-            self._records,
-        )
+        target = task.target
+        update = partial(self._display.update, task.video.name, "downloading")
+        while True:
+            try:
+                download(self._server, fid, target, update, self._records, is_overwriting=self._is_overwriting)
+                break
+            except TargetExists:
+                if task.other_target is None:
+                    raise
+                target = task.other_target()
+                self._records.move(task.content, target)
         if task.content:
             self._records.finish(task.content)
         else:
             self._records.forget(uploaded.content)
+        return target
 
     def _end(
         self,
@@ -256,10 +266,11 @@ class Converter:
         """Names the address of a file to the server, which fetches it; a repeated run finds the same job."""
         known = [task.url, str(task.target.absolute()), dict(self._form)]
         content = hashlib.sha256(json.dumps(known).encode()).hexdigest()
-        record = self._records.find(content)
-        key = record.location if record is not None else secrets.token_hex(16)
-        if record is None:
-            self._records.begin(content, key, task.target.absolute())
+        with self._records.creating():
+            record = self._records.find(content)
+            key = record.location if record is not None else secrets.token_hex(16)
+            if record is None:
+                self._records.begin(content, key, task.target.absolute())
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         retries = Retries(self._stopped)
         while True:
@@ -270,7 +281,7 @@ class Converter:
             except TryAgain as error:
                 retries.pause(error)
             except RequestRefused:
-                self._records.forget(content)
+                self._records.forget(content, key)
                 raise
 
 
@@ -310,8 +321,7 @@ def targets(
         if same is not None:
             raise ClientError(f"{same.file} and {named} would both become {target}: convert them one by one with -o.")
         if target.exists() and (not is_overwriting or (not url and target.samefile(video))):
-            error = f"{target} exists: name another directory with -o, or replace it with --overwrite."
-            failed.append(Outcome(file=str(named), status="failed", error=error))
+            failed.append(Outcome(file=str(named), status="failed", error=str(TargetExists(target))))
             continue
         tasks[target] = Task(video, target, url=url)
     return list(tasks.values()), failed

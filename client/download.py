@@ -5,13 +5,14 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, Final
+from typing import Final, Self
 
 import urllib3
 from urllib3 import BaseHTTPResponse
 
 from client.display import Display
-from client.errors import ClientError, RequestRefused, Unreachable, not_mp3burst
+from client.errors import ClientError, RequestRefused, TargetExists, Unreachable, not_mp3burst
+from client.files import lock, place
 from client.records import Records, identity_of
 from client.server import Retries, Server
 from events.errors import TryAgain
@@ -55,15 +56,11 @@ class Downloads:
         if found["status"] != "done":
             raise ClientError(found["error"] or "The job is not done yet: mp3burst jobs shows how far it is.")
         target = self._target(mp3_file_name(found["filename"]))
-        if target.exists() and not self._is_overwriting:
-            # An earlier run that was interrupted has downloaded it.
-            if not self._records.is_download(target, version_of(self._server, found["mp3"])):
-                raise ClientError(f"{target} exists: name another directory with -o, or replace it with --overwrite.")
-            self._display.end(job, f"{target} is there")
-        else:
-            update = partial(self._display.update, job, "downloading")
-            download(self._server, found["mp3"], target, update, self._records)
-            self._display.end(job, str(target))
+        update = partial(self._display.update, job, "downloading")
+        is_new = download(
+            self._server, found["mp3"], target, update, self._records, is_overwriting=self._is_overwriting
+        )
+        self._display.end(job, str(target) if is_new else f"{target} is there")
         self._files.add(_file(target))
         return target
 
@@ -84,50 +81,67 @@ def _file(path: Path) -> tuple[int, int]:
 
 
 def download(
-    server: Server, fid: str, target: Path, on_progress: Callable[[int, int], None], records: Records | None = None
-) -> None:
+    server: Server,
+    fid: str,
+    target: Path,
+    on_progress: Callable[[int, int], None],
+    records: Records | None = None,
+    *,
+    is_overwriting: bool = False,
+) -> bool:
     """Downloads an MP3; ``target`` is written at once when it is complete.
 
     Args:
         server: where it is.
         fid: the id of the MP3.
-        target: the file, which is replaced if it exists. The bytes so far are beside it, in a hidden file.
+        target: the file. The bytes so far are beside it, in a hidden file.
         on_progress: is told how many bytes are there, and how many there will be.
         records: where it is remembered which MP3 the file has.
+        is_overwriting: whether to replace another file.
+
+    Returns:
+        False if the file was there: an earlier run that was interrupted has downloaded it, or another command.
 
     Raises:
+        TargetExists: another file has the name.
         ClientError: it cannot be written, or the server has named it by something else than an id.
     """
     path = _path(server, fid)
     retries = Retries()
     reached = -1
-    while True:
-        try:
-            part = _part(fid, target.parent)
-            try:
-                part = _continue(server, path, fid, part, on_progress)
-                if records is not None:
-                    records.keep_download(target, _version_in(part), identity_of(part.stat()))
-                part.replace(target)
-                return
-            except TryAgain as error:
-                part = _part(fid, target.parent)
-                size = part.stat().st_size if part.exists() else 0
-                if size > reached:
-                    reached = size
-                    retries.progressed()
-                retries.pause(error)
-        except OSError as error:
-            raise ClientError(f"{target} cannot be written: {error.strerror}.") from error
+    try:
+        with _Part(fid, target, records) as part:
+            while True:
+                try:
+                    if not is_overwriting and _is_there(server, fid, target, records):
+                        return False
+                    _continue(server, path, fid, part, on_progress)
+                    part.publish(is_overwriting=is_overwriting)
+                    return True
+                except TryAgain as error:
+                    if part.size > reached:
+                        reached = part.size
+                        retries.progressed()
+                    retries.pause(error)
+    except OSError as error:
+        raise ClientError(f"{target} cannot be written: {error.strerror}.") from error
 
 
-def version_of(server: Server, fid: str) -> str:
-    """Returns what names an MP3 with its tags as they are.
+def _is_there(server: Server, fid: str, target: Path, records: Records | None) -> bool:
+    """Returns whether a file is the MP3, as it was downloaded.
 
     Raises:
-        ClientError: the server has named it by something else than an id.
+        TargetExists: it is another file.
     """
-    return _version(server.request("HEAD", _path(server, fid)), fid)
+    if not os.path.lexists(target):
+        return False
+    if records is not None:
+        version = _version(server.request("HEAD", _path(server, fid)), fid)
+        if records.is_download(target, version):
+            return True
+        if records.is_reserved(target, version):
+            return False
+    raise TargetExists(target)
 
 
 def _path(server: Server, fid: str) -> str:
@@ -136,42 +150,126 @@ def _path(server: Server, fid: str) -> str:
     return f"/download?fid={fid}"
 
 
-def _part(fid: str, directory: Path) -> Path:
-    """Returns the file of the bytes so far, which need not exist. Its name has the ETag of the MP3 that they are of."""
-    found = sorted(directory.glob(f".{fid}*.part"))
-    return found[0] if found else directory / f".{fid}.part"
+class _Part:
+    """The bytes of an MP3 so far, in a hidden file.
+
+    One process at a time has it, from the first byte until the MP3 has its name.
+
+    Attributes:
+        version: of the MP3 that the bytes are of, as its ETag has it in quotation marks.
+    """
+
+    def __init__(self, fid: str, target: Path, records: Records | None) -> None:
+        """Opens the file of an earlier run, or creates it; waits for a process that has it.
+
+        Args:
+            fid: the id of the MP3.
+            target: where the MP3 goes; the file is beside it.
+            records: where it is remembered which MP3 a file has.
+        """
+        self._path = target.with_name(f".{fid}.part")
+        self._target = target
+        self._records = records
+        self.version = fid
+        while True:
+            self._file = self._path.open("ab")
+            lock(self._file)
+            if self._has_name(self._path) and not self._was_published():
+                break
+            self._file.close()
+        if records is not None:
+            self.version = records.version_of(self._path) or fid
+
+    def _was_published(self) -> bool:
+        """Returns whether a run that was killed has given the file its name; takes the hidden name away."""
+        if os.fstat(self._file.fileno()).st_nlink == 1:
+            return False
+        if self._records is not None and self._has_name(self._target):
+            self.version = self._records.version_of(self._path) or self.version
+            self._record()
+        self._path.unlink()
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.size == 0 and self._has_name(self._path):
+            self._path.unlink()
+        self._file.close()
+
+    @property
+    def size(self) -> int:
+        """The bytes so far."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def restart(self, version: str) -> None:
+        """Forgets the bytes so far; those that follow are of this version of the MP3."""
+        self._file.truncate(0)
+        self.version = version
+        if self._records is not None:
+            self._records.keep_download(self._path, version, "")
+
+    def append(self, chunk: bytes) -> None:
+        """Writes further bytes."""
+        self._file.write(chunk)
+        self._file.flush()
+
+    def publish(self, *, is_overwriting: bool) -> None:
+        """Gives the complete MP3 its name.
+
+        Raises:
+            TargetExists: another file has it.
+        """
+        os.fsync(self._file.fileno())
+        if is_overwriting or (self._records is not None and self._records.is_reserved(self._target, self.version)):
+            self._record()
+            self._path.replace(self._target)
+        else:
+            place(self._path, self._target, self._record)
+        if self._records is not None:
+            self._records.forget_download(self._path)
+
+    def _record(self) -> None:
+        if self._records is not None:
+            self._records.keep_download(self._target, self.version, identity_of(os.fstat(self._file.fileno())))
+
+    def _has_name(self, path: Path) -> bool:
+        try:
+            return os.path.samestat(path.lstat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
 
-def _version_in(part: Path) -> str:
-    return part.name.removeprefix(".").removesuffix(".part")
-
-
-def _continue(server: Server, path: str, fid: str, part: Path, on_progress: Callable[[int, int], None]) -> Path:
-    """Downloads what is missing from a part; returns the complete file."""
-    offset = part.stat().st_size if part.exists() else 0
-    etag = _version_in(part)
+def _continue(server: Server, path: str, fid: str, part: _Part, on_progress: Callable[[int, int], None]) -> None:
+    """Downloads what is missing from a part."""
+    offset = part.size
     # If the tags were changed since, the server sends all of the MP3.
-    headers = {"Range": f"bytes={offset}-", "If-Range": f'"{etag}"'} if offset else {}
+    headers = {"Range": f"bytes={offset}-", "If-Range": f'"{part.version}"'} if offset else {}
     try:
         response = server.request("GET", path, headers=headers, stream=True)
     except RequestRefused as error:
-        if error.code != 416:  # complete, but killed before it was renamed
+        if error.code != 416 or not offset:
             raise
-        return part
+        if error.headers.get("Content-Range") != f"bytes */{offset}":  # the part has bytes of something else
+            part.restart(fid)
+            _continue(server, path, fid, part, on_progress)
+        return  # complete, but killed before it was published
     try:
+        total = _size(server, response)
         if response.status != 206:
-            part.unlink(missing_ok=True)
-            part = part.with_name(f".{_version(response, fid)}.part")
+            part.restart(_version(response, fid))
             offset = 0
-        with part.open("ab") as file:
-            _save(server, response, file, offset, on_progress)
+        for chunk in response.stream(_CHUNK):
+            part.append(chunk)
+            offset += len(chunk)
+            on_progress(offset, total)
     except urllib3.exceptions.HTTPError as error:
         raise _lost(server) from error
     finally:
         response.close()
-    if part.stat().st_size != _size(server, response):
+    if part.size != total:
         raise _lost(server)
-    return part
 
 
 def _version(response: BaseHTTPResponse, fid: str) -> str:
@@ -187,18 +285,6 @@ def _size(server: Server, response: BaseHTTPResponse) -> int:
     if not _SIZE.fullmatch(text):
         raise not_mp3burst(server.url)
     return int(text)
-
-
-def _save(
-    server: Server, response: BaseHTTPResponse, file: IO[bytes], offset: int, on_progress: Callable[[int, int], None]
-) -> None:
-    total = _size(server, response)
-    for chunk in response.stream(_CHUNK):
-        file.write(chunk)
-        offset += len(chunk)
-        on_progress(offset, total)
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _lost(server: Server) -> Unreachable:

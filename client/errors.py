@@ -1,5 +1,7 @@
 """The errors of the command line: what it prints, and the status with which it exits."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Final
 
 from events.errors import Mp3burstError, TryAgain
@@ -44,11 +46,17 @@ class ServerBusy(TryAgain):
 
 
 class RequestRefused(ClientError):
-    """The server refuses the request; the message is the server's own. ``code`` is the status of its response."""
+    """The server refuses the request; the message is the server's own.
 
-    def __init__(self, message: str, code: int) -> None:
+    Attributes:
+        code: the status of its response.
+        headers: those of its response.
+    """
+
+    def __init__(self, message: str, code: int, headers: Mapping[str, str]) -> None:
         super().__init__(message)
         self.code = code
+        self.headers = headers
 
 
 class Stopped(TryAgain):
@@ -57,6 +65,13 @@ class Stopped(TryAgain):
 
 class FileChanged(ClientError):
     """A file was changed while it was read."""
+
+
+class TargetExists(ClientError):
+    """Another file has the name of an MP3."""
+
+    def __init__(self, target: Path) -> None:
+        super().__init__(f"{target} exists: name another directory with -o, or replace it with --overwrite.")
 
 
 def not_mp3burst(url: str) -> ClientError:

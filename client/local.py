@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from client.convert import Outcome, Task, describe
 from client.display import Display
 from client.errors import CONVERTER, ClientError
+from client.files import place
 from events.errors import Mp3burstError, TryAgain
 from functions.options import Options
 
@@ -16,7 +18,12 @@ _NEEDED: Final = ("av", "imageio_ffmpeg", "numpy", "mutagen")
 
 
 def convert_all(
-    tasks: Iterable[Task], form: Mapping[str, str], display: Display, report: Callable[[Outcome], object]
+    tasks: Iterable[Task],
+    form: Mapping[str, str],
+    display: Display,
+    report: Callable[[Outcome], object],
+    *,
+    is_overwriting: bool = False,
 ) -> None:
     """Converts the files one after another.
 
@@ -25,6 +32,7 @@ def convert_all(
         form: the options.
         display: gets a line for each.
         report: gets what became of each file as soon as it ends.
+        is_overwriting: whether MP3s replace files.
 
     Raises:
         ClientError: the converter is not installed.
@@ -38,7 +46,8 @@ def convert_all(
     for task in tasks:
         file = str(task.video)
         try:
-            result = convert(task.video, task.target, Options.from_form(form), encoders)
+            name = Path.replace if is_overwriting else place
+            result = convert(task.video, task.target, Options.from_form(form), encoders, name)
             outcome = Outcome(file=file, status="done", mp3=str(task.target), warning=result.warning)
         except TryAgain as error:  # the service tries again by itself; here the user has to
             outcome = Outcome(file=file, status="failed", error=f"{str(error).partition(';')[0]}: try again.")

@@ -2,14 +2,17 @@
 
 import os
 import sqlite3
+import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from client.credentials import directory
 from client.errors import ClientError
+from client.files import lock
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS uploads (
@@ -63,6 +66,7 @@ class Records:
         """Opens the database below XDG_STATE_HOME."""
         path = directory(environ, "XDG_STATE_HOME", ".local/state") / "uploads.db"
         self._server = server
+        self._creating = path.with_suffix(".lock")
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -81,23 +85,61 @@ class Records:
         """Returns whether an upload's MP3 is, or will be, in this file."""
         return bool(self._run("SELECT 1 FROM uploads WHERE target = ?", str(target)))
 
+    @contextmanager
+    def creating(self) -> Iterator[None]:
+        """Lets one thread of one process at a time find that there is no upload of some content, and create it.
+
+        Raises:
+            ClientError: the directory of the database cannot be written.
+        """
+        try:
+            file = self._creating.open("ab")
+        except OSError as error:
+            raise ClientError(f"{self._creating} cannot be written ({error.strerror}): set XDG_STATE_HOME.") from error
+        with file:
+            lock(file)
+            yield
+
     def begin(self, content: str, location: str, target: Path) -> None:
         """Records that an upload was created, and where its MP3 will be."""
         statement = "INSERT OR REPLACE INTO uploads (server, content, location, target) VALUES (?, ?, ?, ?)"
         self._run(statement, self._server, content, location, str(target))
 
+    def move(self, content: str, target: Path) -> None:
+        """Records that the MP3 of an upload will be in another file."""
+        self._run("UPDATE uploads SET target = ? WHERE server = ? AND content = ?", str(target), self._server, content)
+
     def finish(self, content: str) -> None:
         """Records that its MP3 is there."""
         self._run("UPDATE uploads SET is_done = 1 WHERE server = ? AND content = ?", self._server, content)
 
-    def forget(self, content: str) -> None:
-        """Deletes the record."""
-        self._run("DELETE FROM uploads WHERE server = ? AND content = ?", self._server, content)
+    def forget(self, content: str, location: str = "") -> None:
+        """Deletes the record; with ``location`` only that of this upload: another process may have created another."""
+        statement = "DELETE FROM uploads WHERE server = ? AND content = ? AND ? IN (location, '')"
+        self._run(statement, self._server, content, location)
 
     def is_download(self, target: Path, version: str) -> bool:
         """Returns whether a file is this version of an MP3, as it was downloaded."""
         query = "SELECT 1 FROM downloads WHERE target = ? AND server = ? AND version = ? AND identity = ?"
         return bool(self._run(query, str(target.absolute()), self._server, version, identity_of(target.lstat())))
+
+    def is_reserved(self, target: Path, version: str) -> bool:
+        """Returns whether a file is empty because a run was killed that was to put this version of an MP3 there."""
+        try:
+            status = target.lstat()
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == 0 and self.version_of(target) == version
+
+    def version_of(self, target: Path) -> str:
+        """Returns which version of an MP3 was last said to be in a file; nothing if there was none."""
+        query = "SELECT version FROM downloads WHERE target = ? AND server = ?"
+        rows = self._run(query, str(target.absolute()), self._server)
+        return rows[0][0] if rows else ""
+
+    def forget_download(self, target: Path) -> None:
+        """Deletes the record of a file that is gone."""
+        self._run("DELETE FROM downloads WHERE target = ?", str(target.absolute()))
 
     def keep_download(self, target: Path, version: str, identity: str) -> None:
         """Records which version of an MP3 is, or will be, in a file."""

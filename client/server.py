@@ -151,7 +151,7 @@ def _refusal(response: BaseHTTPResponse, content: bytes) -> Exception:
         return ServerBusy(detail, _retry_after(response), is_limit=response.status == 429)
     if response.status == 401:
         return NotLoggedIn(detail)
-    return RequestRefused(detail, response.status)
+    return RequestRefused(detail, response.status, response.headers)
 
 
 def _retry_after(response: BaseHTTPResponse) -> float:

@@ -93,7 +93,7 @@ class Upload:
             except TryAgain as error:
                 retries.pause(error)
             except FileChanged:
-                self._discard()
+                self._discard(location)
                 raise
 
     def _position(self) -> tuple[str, int, str]:
@@ -105,17 +105,24 @@ class Upload:
                 job = headers.get("Mp3burst-Job", "")
                 if job or self._number(headers, "Upload-Length") == self._view.size:
                     return record.location, self._number(headers, "Upload-Offset"), job
-                self._discard()  # what was begun is the complete file, and now it is the sound, or the other way round
+                # What was begun is the complete file, and now it is the sound, or the other way round.
+                self._discard(record.location)
             except RequestRefused as error:
                 if error.code not in _GONE:
                     raise
-                self._records.forget(self._content)
+                self._records.forget(self._content, record.location)
+        with self._records.creating():
+            if self._records.find(self._content) is None:
+                return self._create(), 0, ""
+        return self._position()  # another process has created it meanwhile
+
+    def _create(self) -> str:
         creation = {"Upload-Length": str(self._view.size), "Upload-Metadata": self._metadata}
         location = self._server.request("POST", "/files", b"", _VERSION | creation).headers.get("Location", "")
         if not location.startswith("/"):
             raise not_mp3burst(self._server.url)
         self._records.begin(self._content, location, self._target)
-        return location, 0, ""
+        return location
 
     def _number(self, headers: Mapping[str, str], name: str) -> int:
         text = headers.get(name, "")
@@ -129,7 +136,7 @@ class Upload:
             response = self._server.request("PATCH", location, self._part(offset, on_progress), _VERSION | headers)
         except RequestRefused as error:
             if error.code not in (*_GONE, _WRONG_OFFSET):
-                self._discard()
+                self._discard(location)
                 raise
             return ""  # the next HEAD tells how it is
         return response.headers.get("Mp3burst-Job", "")
@@ -143,12 +150,10 @@ class Upload:
             yield chunk
             on_progress(offset)
 
-    def _discard(self) -> None:
-        """Deletes the upload on both sides."""
-        record = self._records.find(self._content)
-        if record is not None:
-            self._records.forget(self._content)
-            try:
-                self._server.request("DELETE", record.location, headers=_VERSION)
-            except (TryAgain, RequestRefused):
-                return  # it expires
+    def _discard(self, location: str) -> None:
+        """Deletes the upload on both sides; another one, which another process has created since, stays."""
+        self._records.forget(self._content, location)
+        try:
+            self._server.request("DELETE", location, headers=_VERSION)
+        except (TryAgain, RequestRefused):
+            return  # it expires

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import mimetypes
+import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -124,17 +126,19 @@ class Watch:
             record = self._records.find(content)
             if content in tasks or (record is not None and record.is_done):
                 continue
-            target = record.target if record is not None else self._free(path.stem, targets)
+            other = partial(self._take_free, path.stem, targets)
+            target = record.target if record is not None else other()
             targets.add(target)
-            tasks[content] = Task(path, target, content)
+            tasks[content] = Task(path, target, content, other_target=other)
         return list(tasks.values()), unreadable
 
-    def _free(self, stem: str, taken: set[Path]) -> Path:
-        """Returns a file for an MP3 that does not exist and is not another's."""
+    def _take_free(self, stem: str, taken: set[Path]) -> Path:
+        """Returns a file for an MP3 that does not exist and is not another's, and adds it to ``taken``."""
         number = 1
         while True:
             target = self._output / mp3_of(stem, "" if number == 1 else f" ({number})")
-            if target not in taken and not target.exists() and not self._records.is_target(target):
+            if target not in taken and not os.path.lexists(target) and not self._records.is_target(target):
+                taken.add(target)
                 return target
             number += 1
 

@@ -102,8 +102,14 @@ def _encoders(text: str) -> int:
     return int(text)
 
 
-def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result":
-    """Converts a video; ``out`` is replaced only when the MP3 is complete."""
+def convert(
+    video: Path,
+    out: Path,
+    options: Options,
+    encoders: int,
+    rename: Callable[[Path, Path], object] = Path.replace,
+) -> "Result":
+    """Converts a video; ``rename`` gives the MP3 the name ``out`` when it is complete."""
     setting.check(os.environ)
     ffmpeg = configured_ffmpeg(os.environ)
     spawner.prepare()  # it starts while the pipeline is imported
@@ -115,7 +121,7 @@ def convert(video: Path, out: Path, options: Options, encoders: int) -> "Result"
         partial = directory / out.name
         with partial.open("wb") as target, _progress_bar(sys.stderr.isatty()) as on_progress:
             result = to_mp3(source, target, settings, directory=directory, on_progress=on_progress)
-        partial.replace(out)
+        rename(partial, out)
     return result
 
 

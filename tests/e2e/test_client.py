@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from client.records import Records
 from tests.e2e.client import PASSWORD, Client, wave_bytes
 from tests.support import clips
 from tests.support.paths import ROOT
@@ -234,7 +235,9 @@ def test_a_cut_off_download_continues_with_changed_tags(terminal: Terminal, me: 
     terminal.mp3burst("download", job["job"])
     assert (terminal.home / "a.mp3").read_bytes() == answer.body
     version = answer.headers["ETag"].strip('"')
-    (terminal.home / f".{version}.part").write_bytes(b"begun" + answer.body[5:1000])
+    part = terminal.home / f".{job['mp3']}.part"
+    part.write_bytes(b"begun" + answer.body[5:1000])
+    Records({"XDG_STATE_HOME": str(terminal.home / ".local/state")}, me.url).keep_download(part, version, "")
 
     terminal.mp3burst("download", job["job"], "--overwrite")
 
