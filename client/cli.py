@@ -1,6 +1,7 @@
 """The command ``mp3burst``: its subcommands, their options, and how they end."""
 
 import dataclasses
+import errno
 import json
 import os
 import socket
@@ -43,10 +44,11 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Mp3burstError as error:
-            from client.display import printable
-
-            click.echo(f"mp3burst: {printable(str(error))}", err=True)
-            ctx.exit(getattr(error, "exit_status", 1))
+            self._end(ctx, str(error), getattr(error, "exit_status", 1))
+        except OSError as error:  # of a directory that is gone, a full disk
+            if error.errno == errno.EPIPE:  # click ends the command without a word
+                raise
+            self._end(ctx, _problem(error), ClientError.exit_status)
         except KeyboardInterrupt:
             ctx.exit(_INTERRUPTED)
         except click.Abort as error:  # of a prompt; also of the end of the input
@@ -54,6 +56,21 @@ class _Commands(click.Group):
                 raise
             click.echo(err=True)
             ctx.exit(_INTERRUPTED)
+
+    @staticmethod
+    def _end(ctx: click.Context, message: str, status: int) -> None:
+        from client.display import printable
+
+        click.echo(f"mp3burst: {printable(message)}", err=True)
+        ctx.exit(status)
+
+
+def _problem(error: OSError) -> str:
+    """Returns what the system says, with the file that it concerns, and what to do."""
+    file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    action = "free space and try again" if is_full else "check that it exists and that you may use it"
+    return f"{file}{error.strerror or error}: {action}."
 
 
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -67,6 +67,10 @@ class FileChanged(ClientError):
     """A file was changed while it was read."""
 
 
+class DirectoryUnreadable(ClientError):
+    """The directory that is watched cannot be read; it may come back."""
+
+
 class TargetExists(ClientError):
     """Another file has the name of an MP3."""
 

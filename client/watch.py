@@ -13,6 +13,7 @@ from typing import Final
 
 from client.convert import Converter, Outcome, Task, mp3_of
 from client.display import Display
+from client.errors import DirectoryUnreadable
 from client.records import Records, identity_of
 from events.errors import TryAgain
 
@@ -59,13 +60,16 @@ class Watch:
         Raises:
             NotLoggedIn: the server does not accept the key.
         """
-        self._look()
+        problem = ""
         while True:
-            time.sleep(interval)
             try:
                 self._convert(self._look())
-            except TryAgain as error:
-                self._display.line(f"{error} Trying again.")
+                problem = ""
+            except (TryAgain, DirectoryUnreadable) as error:
+                if str(error) != problem:
+                    self._display.line(f"{error} Trying again.")
+                problem = str(error)
+            time.sleep(interval)
 
     def run_once(self, interval: float) -> bool:
         """Converts what is there; returns whether everything is done.
@@ -75,6 +79,7 @@ class Watch:
 
         Raises:
             NotLoggedIn: the server does not accept the key.
+            DirectoryUnreadable: the directory is gone.
             TryAgain: the server could not be reached often enough. Another run continues.
         """
         self._look()
@@ -90,9 +95,16 @@ class Watch:
         return not unreadable and all(outcome.status == "done" for outcome in outcomes)
 
     def _look(self) -> dict[Path, str]:
-        """Returns the files that are complete and not handled yet, each with what changes if the file does."""
+        """Returns the files that are complete and not handled yet, each with what changes if the file does.
+
+        Raises:
+            DirectoryUnreadable: the directory is gone.
+        """
         before = self._seen
-        self._seen = dict(self._files())
+        try:
+            self._seen = dict(self._files())
+        except OSError as error:
+            raise DirectoryUnreadable(f"{self._directory} cannot be read: {error.strerror}.") from error
         return {
             path: identity
             for path, identity in self._seen.items()

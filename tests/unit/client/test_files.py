@@ -294,7 +294,7 @@ def test_local_conversion_does_not_replace_a_file_that_appears_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def convert(_: Path, out: Path, *others: Any) -> None:
-        *_, rename = others
+        rename = others[-1]
         out.write_bytes(b"the user's own")
         (tmp_path / "new").write_bytes(MP3)
         rename(tmp_path / "new", out)
@@ -350,8 +350,9 @@ def test_two_commands_that_upload_one_content_create_one_upload(tmp_path: Path, 
 
     def upload() -> str:
         with View(tmp_path / "talk.mp4") as view:
-            parts = (records(tmp_path, case), "content", tmp_path / "talk.mp3", view, {}, threading.Event())
-            return Upload(Server(case.url), *parts).run(lambda _: None)
+            kept = records(tmp_path, case)
+            made = Upload(Server(case.url), kept, "content", tmp_path / "talk.mp3", view, {}, threading.Event())
+            return made.run(lambda _: None)
 
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(upload) for _ in range(2)]

@@ -1,7 +1,9 @@
 """``mp3burst watch``: its exit status, and what it does after a lost connection."""
 
 import base64
+import errno
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +21,7 @@ from client.display import Display
 from client.errors import ServerBusy
 from client.records import Records
 from client.server import Server
+from client.watch import Watch
 from tests.support.processes import wait_for
 
 #: Seconds after which a test gives up.
@@ -168,6 +171,58 @@ def test_once_fails_if_the_server_cannot_be_reached(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(client.server, "_MAX_FAILURES", 1)
     files(tmp_path / "in", "a.wav")
     assert once(tmp_path / "in", "http://127.0.0.1:1").exit_code == 4
+
+
+def test_once_fails_if_the_directory_goes_away(tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    files(tmp_path / "in")
+    monkeypatch.setattr("time.sleep", lambda _: (tmp_path / "in").rmdir())
+    result = once(tmp_path / "in", case.url)
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    assert "in cannot be read: No such file or directory." in " ".join(result.stderr.split())
+
+
+def test_directory_that_comes_back_is_watched_again(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Between the looks it is there, gone twice, and there with a file."""
+    folder = tmp_path / "in"
+    files(folder)
+    steps: Iterator[Callable[[], object]] = iter(
+        [folder.rmdir, lambda: None, lambda: files(folder, "a.wav"), lambda: None, lambda: None]
+    )
+
+    def sleep(_: float) -> None:
+        step = next(steps, None)
+        if step is None:
+            raise KeyboardInterrupt
+        step()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    records = Records({"XDG_STATE_HOME": str(tmp_path)}, case.url)
+    converter = Converter(Server(case.url), records, {}, Display())
+    with pytest.raises(KeyboardInterrupt):
+        Watch(folder, folder, converter, records, Display(), {}).run(2.0)
+    assert (folder / "a.mp3").exists()
+    lines = " ".join(capfd.readouterr().err.split())
+    assert lines.count("in cannot be read: No such file or directory. Trying again.") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "action"),
+    [(errno.EACCES, "check that it exists and that you may use it"), (errno.ENOSPC, "free space and try again")],
+)
+def test_problem_of_the_file_system_is_one_sentence(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch, number: int, action: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number), str(tmp_path / "x"))
+
+    monkeypatch.setattr("client.watch.Watch.__init__", refuse)
+    files(tmp_path / "in")
+    result = once(tmp_path / "in", case.url)
+    assert isinstance(result.exception, SystemExit)
+    assert (result.exit_code, result.stderr) == (1, f"mp3burst: {tmp_path}/x: {os.strerror(number)}: {action}.\n")
 
 
 def test_another_run_after_a_lost_connection_uploads_nothing_twice(
