@@ -31,6 +31,12 @@ _GENERATED = {
     "mysql": ("mysql", "MYSQL_PASSWORD"),
 }
 _MAIL = {"SENDGRID_API_KEY", "SMTP_HOST", "GMAIL_ADDRESS"}
+#: The variables of which one names a server, by its Secret, and those that are of no use with another server.
+_SELECTING = {
+    "database-owner": ({"DATABASE_URL", "MYSQL_HOST"}, {*CONNECTION}),
+    "media": ({"MONGO_URI", "MEDIA_DIR"}, {"MONGO_URI", "MONGO_MP3_URI", "MEDIA_DIR"}),
+    "mail": (_MAIL, {*VARIABLES["mail"].split()}),
+}
 
 
 def servers(cluster: Cluster, wanted: list[str]) -> list[str]:
@@ -121,9 +127,7 @@ def make(cluster: Cluster, wanted: list[str], public_url: str, host: str | None)
     for line in output.splitlines():
         say(f"  {line}")
     _update_databases(cluster)
-    for name in ("log", "media", "mail"):
-        _update(cluster, "secret", name, replace=True)
-    for name in ("token-signing", "links", "webhooks"):
+    for name in ("log", "media", "mail", "token-signing", "links", "webhooks"):
         _update(cluster, "secret", name)
     # Links that begin with neither the name that Knative gave the gateway nor an earlier --host have a proxy's name.
     # After a deletion the cluster has no name.
@@ -156,32 +160,33 @@ def _variables() -> Mapping[str, str]:
 
 def _update_databases(cluster: Cluster) -> None:
     """Writes the variables that are set to the owner's Secret, and what follows from them to those of the functions."""
-    mine = {name: value for name, value in _variables().items() if name in VARIABLES["database-owner"].split()}
-    if not mine:
+    if not _variables().keys() & {*VARIABLES["database-owner"].split()}:
         return
-    old = _read(cluster, "secret", "database-owner")
-    kept = {name: value for name, value in old.items() if not mine.keys() & {*CONNECTION} or name not in CONNECTION}
-    owner = {**kept, **mine}
-    _write(cluster, "secret", "database-owner", owner)
+    owner = _update(cluster, "secret", "database-owner")
     for function in RIGHTS:
         _write(cluster, "secret", f"database-{function}", connection_of(function, owner))
 
 
-def _update(
-    cluster: Cluster, kind: str, name: str, defaults: Mapping[str, str] | None = None, *, replace: bool = False
-) -> None:
-    """Writes the variables that are set to an object.
+def _update(cluster: Cluster, kind: str, name: str, defaults: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """Writes the variables that are set to an object; those that are not stay, unless they are another server's.
 
     Args:
         cluster: the cluster.
         kind: ``configmap`` or ``secret``.
         name: of the object.
         defaults: values of variables that are not set.
-        replace: whether to remove all others if one is set.
+
+    Returns:
+        What the object has now.
     """
     mine = {variable: value for variable, value in _variables().items() if variable in VARIABLES[name].split()}
-    old = {} if replace and mine else _read(cluster, kind, name)
-    _write(cluster, kind, name, {**old, **(defaults or {}), **mine})
+    selecting, replaced = _SELECTING.get(name, (set(), set()))
+    old = _read(cluster, kind, name)
+    if selecting & mine.keys():
+        old = {variable: value for variable, value in old.items() if variable not in replaced}
+    new = {**old, **(defaults or {}), **mine}
+    _write(cluster, kind, name, new)
+    return new
 
 
 def _read(cluster: Cluster, kind: str, name: str) -> dict[str, str]:

@@ -595,6 +595,52 @@ def test_every_variable_that_is_set_is_live_after_a_later_run(
     assert live["TOKEN_PRIVATE_KEY"] == private, "what is not set stays"
 
 
+MAIL = {"SMTP_HOST": "smtp.example.org", "SMTP_USER": "me", "SMTP_PASSWORD": "p", "MAIL_FROM": "me@example.org"}
+MEDIA = {"MONGO_URI": "mongodb://a", "MONGO_MP3_URI": "mongodb://b", "MIN_FREE_BYTES": "1"}
+USERS = {"DATABASE_USERS_KEY": "off"}
+DATABASE = {
+    "MYSQL_HOST": "sql",
+    "MYSQL_USER": "me",
+    "MYSQL_PASSWORD": "p",
+    "MYSQL_DB": "d",
+    "DATABASE_USERS_KEY": "off",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "live"),
+    [
+        ("mail", {"MAIL_FROM": "new@example.org"}, MAIL | {"MAIL_FROM": "new@example.org"}),
+        ("mail", {"SMTP_PASSWORD": "q"}, MAIL | {"SMTP_PASSWORD": "q"}),
+        ("mail", {"SENDGRID_API_KEY": "k", "MAIL_FROM": "a@b"}, {"SENDGRID_API_KEY": "k", "MAIL_FROM": "a@b"}),
+        ("mail", {"SMTP_HOST": "relay"}, {"SMTP_HOST": "relay"}),
+        ("mail", {"GMAIL_ADDRESS": "a@b", "GMAIL_PASSWORD": "p"}, {"GMAIL_ADDRESS": "a@b", "GMAIL_PASSWORD": "p"}),
+        ("media", {"MIN_FREE_BYTES": "5"}, MEDIA | {"MIN_FREE_BYTES": "5"}),
+        ("media", {"MONGO_MP3_URI": "mongodb://c"}, MEDIA | {"MONGO_MP3_URI": "mongodb://c"}),
+        ("media", {"MONGO_URI": "mongodb://c"}, {"MONGO_URI": "mongodb://c", "MIN_FREE_BYTES": "1"}),
+        ("database-owner", {"MYSQL_PASSWORD": "q"}, DATABASE | {"MYSQL_PASSWORD": "q"}),
+        ("database-owner", {"MYSQL_PORT": "3307"}, DATABASE | {"MYSQL_PORT": "3307"}),
+        (
+            "database-owner",
+            {"DATABASE_URL": "mysql://x/y"},
+            {"DATABASE_URL": "mysql://x/y", **USERS},
+        ),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "+".join(each),
+)
+def test_variable_that_is_set_leaves_the_others_unless_it_names_another_server(
+    installed: SecretsCluster, monkeypatch: pytest.MonkeyPatch, name: str, given: dict[str, str], live: dict[str, str]
+) -> None:
+    users = {f"secret/database-{function}": rights.connection_of(function, DATABASE) for function in RIGHTS}
+    installed.secrets |= {"secret/mail": MAIL, "secret/media": MEDIA, "secret/database-owner": DATABASE, **users}
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    settings.make(installed, WANTED, "http://gateway.mp3burst.example.org", None)
+    assert installed.secrets[f"secret/{name}"] == live
+    if name == "database-owner":
+        assert installed.secrets["secret/database-login"] == rights.connection_of("login", live)
+
+
 def test_links_follow_the_host_name(installed: SecretsCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     def links(host: str | None) -> str:
         settings.make(installed, WANTED, "http://mp3.example.org", host)
