@@ -18,9 +18,10 @@ command -v openssl >/dev/null || fail "openssl is needed: install it (Debian, Ub
 read -r -a KUBECTL <<<"${KUBECTL:-kubectl}"
 kubectl() { command "${KUBECTL[@]}" "$@"; }
 
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 sql=postgresql
 case "${1-}" in
-files) place=${2:-$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)/secrets} ;;
+files) place=${2:-$here/secrets} ;;
 kubernetes)
     place=${2:-mp3burst} sql=${3:-postgresql}
     command -v "${KUBECTL[0]}" >/dev/null || fail "kubectl is needed, pointed at the cluster."
@@ -266,10 +267,10 @@ if ! exists mail; then
     else
         # The mail catcher of compose.yaml; on a cluster without one, mails wait until there is one.
         lines=$(
-            entry MAIL_FROM "${MAIL_FROM:-mp3burst <mp3burst@localhost>}"
-            entry SMTP_HOST mail
-            entry SMTP_PORT 1025
-            entry SMTP_SECURITY none
+            from=${MAIL_FROM-}
+            . "$here/mail/catcher.env"
+            MAIL_FROM=${from:-$MAIL_FROM}
+            given MAIL_FROM SMTP_HOST SMTP_PORT SMTP_SECURITY
         )
     fi
     create mail

@@ -10,8 +10,6 @@ from scripts.deployment import manifests, rollout, settings
 from scripts.deployment.cluster import CannotDeploy, Cluster, say
 from scripts.deployment.images import Builder, in_use, names, tables
 
-_CATCHER = {"SMTP_HOST": "mail", "SMTP_PORT": "1025", "SMTP_SECURITY": "none", "MAIL_FROM": "mp3burst@localhost"}
-
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 1 if something is missing or failed."""
@@ -41,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _deploy(cluster: Cluster, args: argparse.Namespace) -> None:
     if args.mail:
-        os.environ.update(_CATCHER)
+        settings.use_catcher()
     settings.check(cluster)
     documents = manifests.rendered(cluster, manifests.ENVIRONMENTS / args.environment)
     images = names({*manifests.images(documents), "migrations"}, args.registry, args.tag)

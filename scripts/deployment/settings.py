@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,6 +38,15 @@ _SELECTING = {
     "media": ({"MONGO_URI", "MEDIA_DIR"}, {"MONGO_URI", "MONGO_MP3_URI", "MEDIA_DIR"}),
     "mail": (_MAIL, {*VARIABLES["mail"].split()}),
 }
+
+
+def use_catcher() -> None:
+    """Sets the variables of the mail catcher, and no others of mails: they could deliver them."""
+    for name in VARIABLES["mail"].split():
+        os.environ.pop(name, None)
+    for line in shlex.split((ROOT / "infra/mail/catcher.env").read_text(), comments=True):
+        name, _, value = line.partition("=")
+        os.environ[name] = value
 
 
 def servers(cluster: Cluster, wanted: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from sqlalchemy import make_url
 
 import infra.config
+from functions.notify.transports import Smtp, mailer
 from infra.config import VARIABLES
 from infra.migrations import rights
 from infra.migrations.rights import RIGHTS
@@ -527,10 +529,26 @@ def deployed(monkeypatch: pytest.MonkeyPatch, cluster: Cluster, *arguments: str)
 def test_without_a_mail_server_nothing_is_created(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("os.environ", {**os.environ})
     deployed(monkeypatch, FakeCluster())
     assert "--mail catcher" in capsys.readouterr().err
     with pytest.raises(AssertionError, match="kustomize"):  # the catcher is enough to go on
         deployed(monkeypatch, FakeCluster(), "--mail", "catcher")
+
+
+def test_catcher_delivers_no_mail_whatever_else_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"SENDGRID_API_KEY": "k", "SMTP_HOST": "smtp.example.org", "SMTP_USER": "me", "SMTP_PASSWORD": "p"}
+    monkeypatch.setattr("os.environ", {**os.environ, **given, "GMAIL_ADDRESS": "me", "GMAIL_PASSWORD": "p"})
+    with pytest.raises(AssertionError, match="kustomize"):
+        deployed(monkeypatch, FakeCluster(), "--mail", "catcher")
+    mails = {name: os.environ[name] for name in VARIABLES["mail"].split() if name in os.environ}
+    assert isinstance(mailer(mails), Smtp)
+    assert mails == {
+        "MAIL_FROM": "mp3burst <mp3burst@localhost>",
+        "SMTP_HOST": "mail",
+        "SMTP_PORT": "1025",
+        "SMTP_SECURITY": "none",
+    }
 
 
 def test_broker_is_not_left_behind_on_another_rabbitmq(
