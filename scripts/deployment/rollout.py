@@ -72,13 +72,15 @@ def has_tables(cluster: Cluster, tables: str) -> bool:
 def apply(cluster: Cluster, documents: Sequence[Document]) -> None:
     """Applies all documents and deletes what only an earlier version had."""
     apply_only(cluster, documents)
-    wanted = {(document["kind"], document["metadata"]["name"]) for document in documents}
-    for each in cluster.get(_PRUNED):
-        kind = each["kind"]
-        name = each["metadata"]["name"]
-        if (kind, name) not in wanted and _ours(each):
-            say(f"  {kind} {name} deleted")
-            cluster.kubectl("delete", f"{kind.lower()}.{each['apiVersion'].partition('/')[0]}", name)
+    wanted = {_name(document) for document in documents}
+    others = [each for each in cluster.get(_PRUNED) if _name(each) not in wanted]
+    services = {_name(each)[1] for each in others if each["kind"] == "Service" and _is_ours(each)}
+    # Triggers and PingSources of earlier versions have no label, but their Service, which is therefore deleted last.
+    pruned = [each for each in others if _is_ours(each) or _target(each) in services]
+    for each in sorted(pruned, key=lambda each: bool(each["kind"] == "Service")):
+        kind, name = _name(each)
+        say(f"  {kind} {name} deleted")
+        cluster.kubectl("delete", f"{kind.lower()}.{each['apiVersion'].partition('/')[0]}", name)
 
 
 def apply_only(cluster: Cluster, documents: Sequence[Document]) -> None:
@@ -94,9 +96,15 @@ def apply_services(cluster: Cluster, services: Sequence[Document]) -> None:
             say(f"  {line}")
 
 
-def _ours(document: Mapping[str, Any]) -> bool:
-    labels = document["metadata"].get("labels", {})
-    return bool(document["kind"] != "Service" or labels.get("app.kubernetes.io/part-of") == NAMESPACE)
+def _is_ours(document: Mapping[str, Any]) -> bool:
+    return bool(document["metadata"].get("labels", {}).get("app.kubernetes.io/part-of") == NAMESPACE)
+
+
+def _target(document: Mapping[str, Any]) -> str | None:
+    """Returns the Service that a Trigger or a PingSource calls."""
+    spec = document.get("spec", {})
+    ref = (spec.get("subscriber") or spec.get("sink") or {}).get("ref") or {}
+    return ref.get("name") if ref.get("kind") == "Service" else None
 
 
 def _service(cluster: Cluster, document: Document) -> str:

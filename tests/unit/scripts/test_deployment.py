@@ -285,6 +285,49 @@ def test_overview_runs_only_on_demand_and_may_delete_nothing() -> None:
     assert not any("DELETE" in each or "INSERT" in each for each in rights.values())
 
 
+def deployed_object(kind: str, name: str, target: str = "", part_of: str = "") -> dict[str, Any]:
+    groups = {"Service": "serving.knative.dev", "Trigger": "eventing.knative.dev", "PingSource": "sources.knative.dev"}
+    metadata = {"name": name, "labels": {"app.kubernetes.io/part-of": part_of} if part_of else {"team": "other"}}
+    call = {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": target}}
+    spec = {"sink" if kind == "PingSource" else "subscriber": call} if target else {}
+    return {"apiVersion": f"{groups[kind]}/v1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def test_only_what_an_earlier_version_has_deployed_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of versions before the label goes before its Service, by which it is known: a run may be killed between."""
+    found = [
+        deployed_object("Service", "old", part_of="mp3burst"),
+        deployed_object("Service", "convert", part_of="mp3burst"),
+        deployed_object("Service", "statistics"),
+        deployed_object("Trigger", "old", target="old"),
+        deployed_object("PingSource", "old", target="old"),
+        deployed_object("Trigger", "convert-old", target="convert", part_of="mp3burst"),
+        deployed_object("Trigger", "convert", target="convert", part_of="mp3burst"),
+        deployed_object("Trigger", "statistics", target="statistics"),
+        deployed_object("PingSource", "statistics", target="statistics"),
+        deployed_object("Trigger", "anywhere"),
+    ]
+    cluster = FakeCluster()
+    deleted: list[tuple[str, ...]] = []
+    monkeypatch.setattr(cluster, "get", lambda _: found)
+    monkeypatch.setattr(cluster, "kubectl", lambda *arguments: deleted.append(arguments))
+    monkeypatch.setattr(rollout, "apply_only", lambda *_: None)
+    rollout.apply(cluster, [found[1], found[6]])
+    assert deleted == [
+        ("delete", "trigger.eventing.knative.dev", "old"),
+        ("delete", "pingsource.sources.knative.dev", "old"),
+        ("delete", "trigger.eventing.knative.dev", "convert-old"),
+        ("delete", "service.serving.knative.dev", "old"),
+    ]
+
+
+def test_whatever_a_later_version_may_delete_is_labelled() -> None:
+    kinds = {"Service", "Trigger", "PingSource"}
+    pruned = [each for each in documents() if each["kind"] in kinds]
+    assert {each["kind"] for each in pruned} == kinds
+    assert [each["metadata"]["name"] for each in pruned if not rollout._is_ours(each)] == []
+
+
 DIGEST = f"sha256:{'d' * 64}"
 OTHER = f"sha256:{'0' * 64}"
 #: What docker knows of an image that it has pushed to two places.
