@@ -74,6 +74,59 @@ def test_current_environment_of_another_user_is_used(current: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{current}/.venv/bin/python\n", "")
 
 
+def python(checkout: Path, pip: str) -> None:
+    """Makes a Python whose environments have this pip."""
+    made = f"""
+        case "$*" in
+            -c*) exit 0 ;;
+            "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo new >"$3/made" ;;
+            "-m pip "*) {pip} ;;
+        esac
+    """
+    shell_program(checkout / "bin/python3", made)
+
+
+@pytest.mark.parametrize("is_link", [False, True], ids=["folder", "link"])
+@pytest.mark.parametrize("end", ["exit 1", "kill -9 $PPID"], ids=["fails", "is killed"])
+def test_environment_stays_if_the_new_one_cannot_be_made(
+    checkout: Path, tmp_path: Path, end: str, is_link: bool
+) -> None:
+    if is_link:
+        (checkout / ".venv").rename(tmp_path / "shared")
+        (checkout / ".venv").symlink_to(tmp_path / "shared")
+    (checkout / ".venv/mine").touch()
+    python(checkout, end)
+    assert source(checkout).returncode != 0
+    python(checkout, "exit 1")
+    done = source(checkout)
+    assert (done.returncode, "check the network" in done.stderr) == (1, True)
+    assert (checkout / ".venv/mine").exists()
+    assert not (checkout / ".venv/.venv").exists()
+    assert (checkout / ".venv").is_symlink() == is_link
+
+    python(checkout, "exit 0")
+    assert source(checkout).returncode == 0
+    assert (checkout / ".venv/made").exists()
+    assert not (checkout / ".venv/mine").exists()
+    assert not (checkout / ".venv").is_symlink()
+    assert not (checkout / ".venv.old").is_symlink()
+    assert not (checkout / ".venv.old").exists()
+    if is_link:
+        assert (tmp_path / "shared/mine").exists()
+
+
+def test_environment_of_another_python_is_made_again(current: Path) -> None:
+    python(current, "exit 0")
+    (current / ".venv.old").mkdir()
+    source(current)
+    assert not (current / ".venv/made").exists()
+    assert not (current / ".venv.old").exists()
+    shell_program(current / ".venv/bin/python", "echo ModuleNotFoundError >&2; exit 1")
+    done = source(current)
+    assert (done.returncode, "ModuleNotFoundError" in done.stderr) == (0, False)
+    assert (current / ".venv/made").exists()
+
+
 def test_page_is_built_when_its_sources_have_changed(current: Path) -> None:
     assert source(current).stderr == "Building the page (once, some seconds) ...\n"
     assert calls(current) == ["npm ci", "npm run"]
