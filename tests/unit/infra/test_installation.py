@@ -13,11 +13,12 @@ from sqlalchemy import make_url
 
 from functions.auth.links import Links
 from functions.auth.tokens import Signer, Verifier
-from functions.convert.distribution import DEFAULT_PIECES
+from functions.convert.distribution import DEFAULT_PIECES, MAX_SEEKING_PIECES
 from functions.state.schema import UserId
 from infra import config
 from infra.migrations.rights import CONNECTION, RIGHTS, connection_of
 from tests.support.paths import ROOT
+from tests.support.processes import shell_program
 from tests.support.servers import program
 
 INFRA = ROOT / "infra"
@@ -275,13 +276,14 @@ def test_generated_settings_match_each_other(tmp_path: Path) -> None:
     assert f":{made['rabbitmq']['RABBITMQ_DEFAULT_PASS']}@" in made["rabbitmq"]["AMQP_URL"]
 
 
-def test_single_server_splits_long_videos_by_its_cpus(tmp_path: Path) -> None:
-    secrets("files", str(tmp_path))
-    pieces = int(variables(tmp_path / "mp3burst.env")["FANOUT_PIECES"])
-    assert pieces == min(max(os.sysconf("SC_NPROCESSORS_ONLN"), 2), 128)
-    (tmp_path / "mp3burst.env").unlink()
-    secrets("files", str(tmp_path), FANOUT_PIECES="7")
-    assert variables(tmp_path / "mp3burst.env")["FANOUT_PIECES"] == "7"
+@pytest.mark.parametrize(("cpus", "pieces"), [(1, 2), (8, 8), (999, MAX_SEEKING_PIECES)])
+def test_single_server_splits_long_videos_by_its_cpus(tmp_path: Path, cpus: int, pieces: int) -> None:
+    shell_program(tmp_path / "getconf", f'[ "$*" = _NPROCESSORS_ONLN ] && echo {cpus}')
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    secrets("files", str(tmp_path / "a"), PATH=path)
+    assert variables(tmp_path / "a/mp3burst.env")["FANOUT_PIECES"] == str(pieces)
+    secrets("files", str(tmp_path / "b"), PATH=path, FANOUT_PIECES="7")
+    assert variables(tmp_path / "b/mp3burst.env")["FANOUT_PIECES"] == "7"
 
 
 def test_every_setting_of_the_operator_is_used(tmp_path: Path) -> None:
