@@ -103,12 +103,17 @@ for_the_broker() { # USER PASSWORD MANAGEMENT_URL PORT, under the names that Kna
     entry port "$4"
 }
 
+names_of_queues() { # on a cluster the broker has its own
+    [ "$mode" = kubernetes ] || given VIDEO_QUEUE PIECE_QUEUE PIECES_QUEUE MP3_QUEUE HOOK_QUEUE FETCH_QUEUE
+}
+
 if [ -z "${AMQP_URL-}" ] && ! exists rabbitmq; then
     password=$(random)
     lines=$(
         entry RABBITMQ_DEFAULT_USER mp3burst
         entry RABBITMQ_DEFAULT_PASS "$password"
         entry AMQP_URL "amqp://mp3burst:$password@rabbitmq:5672/%2F"
+        names_of_queues
         [ "$mode" = files ] || for_the_broker mp3burst "$password" "http://rabbitmq.$place:15672" 5672
     )
     create rabbitmq
@@ -117,6 +122,7 @@ elif ! exists rabbitmq; then
     [ "$mode" = files ] || [[ $AMQP_URL =~ $url ]] || fail "AMQP_URL is invalid: write amqp://USER:PASSWORD@HOST[:PORT]."
     lines=$(
         given AMQP_URL
+        names_of_queues
         [ "$mode" = files ] || for_the_broker "$(decoded "${BASH_REMATCH[1]}")" "$(decoded "${BASH_REMATCH[2]}")" \
             "${RABBITMQ_MANAGEMENT_URL:-http://${BASH_REMATCH[3]}:15672}" "${BASH_REMATCH[5]:-5672}"
     )

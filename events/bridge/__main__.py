@@ -36,11 +36,14 @@ class BadSettings(Mp3burstError):
 def parse_route(text: str, topology: Topology) -> Route:
     """Parses ``QUEUE=URL;concurrency=N;timeout=SECONDS``; both options may be left out.
 
+    In place of the queue's name, the route may have that of its variable, such as ``VIDEO_QUEUE``.
+
     Raises:
         BadSettings: the text is not a route.
     """
     target, *options = text.split(";")
     name, _, url = target.partition("=")
+    name = topology.named_by.get(name, name)
     known = (*topology.queues, "dead")
     if name not in known:
         raise BadSettings(f"{text!r} is not a route: it must begin with one of {', '.join(known)}, then = and a URL.")
@@ -145,7 +148,8 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--url", default=environ.get("AMQP_URL"), help="AMQP URL (AMQP_URL)")
     parser.add_argument(
         "--route", action="append", metavar="QUEUE=URL[;concurrency=10][;timeout=600]",
-        help="a queue and its function; the queue dead is all dead letters (BRIDGE_ROUTES, separated by spaces)",
+        help="a queue, or the variable that names it, and its function; the queue dead is all dead letters "
+        "(BRIDGE_ROUTES, separated by spaces)",
     )  # fmt: skip
     parser.add_argument("--tries", default=environ.get("BRIDGE_TRIES") or "8", help="tries per event (BRIDGE_TRIES)")
     parser.add_argument(

@@ -67,9 +67,10 @@ Declarations = Sequence[Exchange | Queue]
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Maps each event type to its queue."""
+    """Maps each event type to its queue, and each variable that names a queue to its name."""
 
     queue_of: Mapping[str, str]
+    named_by: Mapping[str, str]
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Topology":
@@ -89,7 +90,7 @@ class Topology:
                 )
             variable_of[name] = variable
             queue_of.update({event.type: name for event in events})
-        return cls(queue_of)
+        return cls(queue_of, {variable: name for name, variable in variable_of.items()})
 
     @property
     def queues(self) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
+from events.bridge.__main__ import parse_route
+from events.rabbitmq.topology import Topology
 from functions.auth.links import Links
 from functions.auth.tokens import Signer, Verifier
 from functions.convert.distribution import DEFAULT_PIECES, MAX_SEEKING_PIECES
@@ -91,6 +93,18 @@ def test_users_share_as_many_places_as_the_bridge_fills() -> None:
         assert int(environment["THREADS"]) >= int(concurrency), name
         if name in {"convert", "encode", "join", "fetch"}:
             assert environment["PLACES"] == concurrency, name
+
+
+def test_queues_have_the_names_of_the_operator_on_both_sides(tmp_path: Path) -> None:
+    """Those who publish and the bridge read the same file."""
+    given = {"VIDEO_QUEUE": "films", "PIECE_QUEUE": "parts", "MP3_QUEUE": "sound", "HOOK_QUEUE": "calls"}
+    for name, server in (("own", {}), ("other", {"AMQP_URL": "amqps://u:p@mq.example.org/v"})):
+        secrets("files", str(tmp_path / name), **given, **server)
+        topology = Topology.from_environ(variables(tmp_path / name / "rabbitmq.env"))
+        assert topology.queues == ("films", "parts", "pieces", "sound", "calls", "fetch")
+        routes = compose()["bridge"]["environment"]["BRIDGE_ROUTES"].split()
+        queues = {parse_route(route, topology).queue for route in routes}
+        assert queues == {*topology.queues, "dead"}
 
 
 def test_a_job_has_as_many_pieces_as_one_user_gets_places() -> None:
