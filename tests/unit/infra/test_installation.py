@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -368,6 +369,59 @@ def test_value_that_an_env_file_cannot_hold_is_rejected(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("SMTP_PASSWORD has a quote")
     assert not (tmp_path / "mail.env").exists()
+
+
+def backup_and_restore() -> tuple[str, str]:
+    """Returns the commands of docs/server.md."""
+    text = (ROOT / "docs/server.md").read_text()
+    blocks = re.findall(r"(?:^    .+\n)+", text.partition("\n## Backup, upgrade, rollback\n")[2], re.MULTILINE)
+    return blocks[0], blocks[1]
+
+
+@pytest.mark.parametrize("has_port", [True, False])
+def test_backup_is_restored_on_another_machine(tmp_path: Path, has_port: bool) -> None:
+    """With servers that note what they are given: a dump is their name."""
+    real = program("docker-compose")
+    (tmp_path / "bin").mkdir()
+    shell_program(
+        tmp_path / "bin/docker-compose",
+        f"""
+        [ -e infra/secrets/mp3burst.env ] || {{ echo "Couldn't find env file" >&2; exit 1; }}
+        echo "$*" >>calls
+        case "$*" in
+            *" config "*) exec {real} "$@" ;;
+            *"pg_dump "* | *mongodump*) echo "$5" ;;
+            *"pg_restore "* | *mongorestore*) echo "$5 gets $(cat)" >>restored ;;
+        esac
+        """,
+    )
+
+    def run(machine: str, commands: str) -> Path:
+        folder = tmp_path / machine / "mp3burst"
+        (folder / "infra").mkdir(parents=True, exist_ok=True)
+        shutil.copy(INFRA / "compose.yaml", folder / "infra")
+        environ = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+        subprocess.run([program("bash"), "-euc", commands], cwd=folder, env=environ, check=True)
+        return folder
+
+    backup, restore = backup_and_restore()
+    old = tmp_path / "old/mp3burst"
+    secrets("files", str(old / "infra/secrets"))
+    if has_port:
+        (old / "infra/.env").write_text("MP3BURST_PORT=80\n")
+    run("old", backup)
+    stopped = next(line for line in (old / "calls").read_text().splitlines() if " stop " in line)
+    assert {*stopped.split()[3:]} == {*functions(), "gateway", "bridge", "ping", "migrations"}
+    (tmp_path / "old/backup").rename(tmp_path / "backup")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "backup").rename(tmp_path / "new/backup")
+    new = run("new", restore)
+    assert (new / "restored").read_text() == "postgresql gets postgresql\nmongodb gets mongodb\n"
+    assert (new / "infra/.env").exists() == has_port
+    for file in (old / "infra/secrets").iterdir():
+        assert (new / "infra/secrets" / file.name).read_text() == file.read_text()
+    assert (tmp_path / "new/backup").stat().st_mode & 0o777 == 0o700
+    run("new", restore)
 
 
 KUBECTL = """#!/usr/bin/env python3
