@@ -9,8 +9,10 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 
+from client.cli import mp3burst
 from events.errors import Mp3burstError
 from events.schema import EVENTS
 from functions.mp3 import id3
@@ -18,10 +20,12 @@ from functions.options import BITRATES, Options
 from functions.settings import OUTDATED
 from functions.state.schema import metadata
 from infra.apidocs import reference
+from infra.config import VARIABLES
 from infra.migrations.rights import RIGHTS
 from tests.support.paths import ROOT
+from tests.support.variables import read_from, read_in
 from tests.test_structure import FUNCTIONS, manifests, name_of, services
-from tests.unit.infra.test_env_example import documented, read_by, sources
+from tests.unit.infra.test_env_example import documented, sources
 
 #: Folders that are not part of the repository, or that tools make.
 _FOREIGN = {".git", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__", "data", "node_modules"}
@@ -45,6 +49,7 @@ PASSING_ON = {"test", "check"}
 _HOUSES = "client|events|functions|infra|knative|scripts|tests|docs"
 #: `path`, `path:Class.method` or `path::test`.
 _PATH = re.compile(rf"`((?:{_HOUSES})/[A-Za-z0-9_./-]*)(?:(::?)([A-Za-z_][A-Za-z0-9_.]*))?`")
+_FLAG = re.compile(r"(?<![\w-])(--[a-z][a-z-]*)")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CAMEL = re.compile(r"`([A-Z][a-z0-9]+(?:[A-Z][a-z0-9]*)+)`")
 _VARIABLE = re.compile(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]*[A-Z0-9])`")
@@ -230,10 +235,40 @@ def test_every_variable_is_described_once() -> None:
 
 def test_every_variable_that_the_code_reads_is_described() -> None:
     text = text_of("docs/settings.md")
-    read = {name for path in sources() for name in read_by(ast.parse(path.read_text()))}
+    read = {name for path in sources() for name in read_in(ast.parse(path.read_text()))}
     system = {"PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR"}
     assert len(read) > 30, "the search for variables finds none"
     assert {name for name in read - system - set(OUTDATED) if f"`{name}`" not in text} == set()
+
+
+def readers() -> dict[str, set[str]]:
+    """Returns the functions that read each variable: their manifest passes it on, and their code names it."""
+    found: dict[str, set[str]] = {}
+    for name, service in services().items():
+        (container,) = service["spec"]["template"]["spec"]["containers"]
+        code = {each["name"]: each["value"] for each in container["env"] if "FUNCTION" in each["name"]}
+        if not code:  # the gateway is nginx
+            continue
+        refs = [each.get("configMapRef") or each["secretRef"] for each in container["envFrom"]]
+        given = {variable for ref in refs for variable in VARIABLES[ref["name"]].split()}
+        for variable in given & read_from(code["FUNCTION_SOURCE"], code["FUNCTION_TARGET"]):
+            found.setdefault(variable, set()).add(name)
+    return found
+
+
+def test_settings_say_which_functions_read_them() -> None:
+    described: dict[str, set[str]] = {}
+    for part in re.split(r"^## ", text_of("docs/settings.md"), flags=re.MULTILINE):
+        of_all = re.search(r"(?:^|\. )([a-z, ]+) reads? them\.$", part, re.MULTILINE)
+        for table in tables(part):
+            heading, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
+            for row in lines:
+                by = row[heading.index("read by")] if "read by" in heading else of_all[1] if of_all else ""
+                if by:
+                    described |= {name: {*re.split(", | and ", by)} for name in quoted(row[0])}
+    assert len(described) > 40
+    read = readers()
+    assert described == {variable: read.get(variable, set()) for variable in described}
 
 
 @cache
@@ -298,13 +333,35 @@ def test_every_command_is_described() -> None:
     assert sorted(described) == sorted(set(commands) - {"venv"}), "venv is what the others call"
 
 
+@cache
+def source_of(command: str) -> str:
+    """Returns the code of a command in scripts/: the shell script, and the program that it starts."""
+    script = text_of(f"scripts/{command}")
+    started = re.search(r'exec python (?:-m ([a-z.]+)|"\$root/(\S+)")', script)
+    assert started, command
+    program = ROOT / (started[2] or started[1].replace(".", "/"))
+    paths = [*program.glob("*.py")] if program.is_dir() else [program.with_suffix(".py")]
+    return "\n".join([script, *(path.read_text() for path in paths)])
+
+
 @every_document
 def test_commands_that_a_document_names_exist_with_their_flags(document: Path) -> None:
-    source = "\n".join(path.read_text() for path in CODE)
     for command, rest in re.findall(r"\./scripts/(\w+)([^`\n]*)", document.read_text()):
         assert (ROOT / "scripts" / command).is_file(), command
-        for flag in re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", rest) if command not in PASSING_ON else ():
-            assert f'"{flag}"' in source, f"{command} {flag}"
+        for flag in _FLAG.findall(rest) if command not in PASSING_ON else ():
+            assert f'"{flag}"' in source_of(command), f"{command} {flag}"
+
+
+@every_document
+def test_commands_of_the_client_that_a_document_names_have_their_flags(document: Path) -> None:
+    for text in re.findall(r"(?:^    |`)mp3burst( [^`\n|]*)", document.read_text(), re.MULTILINE):
+        command: click.Command = mp3burst
+        flags = {"--help", "--version"}
+        for word in text.split("#")[0].split():
+            if isinstance(command, click.Group) and word in command.commands:
+                command = command.commands[word]
+                flags |= {flag for each in command.params for flag in (*each.opts, *each.secondary_opts)}
+        assert {*_FLAG.findall(text)} <= flags, f"mp3burst{text}"
 
 
 # Links, paths and names

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from functions.settings import OUTDATED
 from tests.support.paths import ROOT
+from tests.support.variables import VARIABLE, read_in
 
-NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 #: Variables of the operating system, not ours.
 SYSTEM = {"PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR"}
 #: What infra/cronjob/overview.yaml sets.
@@ -21,29 +21,13 @@ def sources() -> Iterator[Path]:
         yield from (ROOT / package).rglob("*.py")
 
 
-def read_by(tree: ast.AST) -> Iterator[str]:
-    # environ["NAME"], environ.get("NAME", ...), and helper(environ, "NAME", ...)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("environ"):
-            candidates: list[ast.expr] = [node.slice]
-        elif isinstance(node, ast.Call) and any(
-            ast.unparse(part).endswith(("environ", "environ.get")) for part in (node.func, *node.args)
-        ):
-            candidates = node.args[:2]
-        else:
-            continue
-        for candidate in candidates:
-            if isinstance(candidate, ast.Constant) and NAME.fullmatch(str(candidate.value)):
-                yield str(candidate.value)
-
-
 def documented() -> list[str]:
-    return re.findall(rf"^#?({NAME.pattern})=", (ROOT / "infra/env.example").read_text(), re.MULTILINE)
+    return re.findall(rf"^#?({VARIABLE.pattern})=", (ROOT / "infra/env.example").read_text(), re.MULTILINE)
 
 
 def test_example_lists_every_variable_the_code_reads() -> None:
     names = {each[0] for each in documented()}
-    read = {name for path in sources() for name in read_by(ast.parse(path.read_text()))}
+    read = {name for path in sources() for name in read_in(ast.parse(path.read_text()))}
 
     assert len(read) > 30, "the search for variables finds hardly any"
     assert read - SYSTEM - OVERVIEW - names == set()
@@ -61,5 +45,5 @@ def test_example_lists_no_unused_variable() -> None:
 def test_every_variable_has_a_comment() -> None:
     lines = (ROOT / "infra/env.example").read_text().splitlines()
     for above, line in itertools.pairwise(lines):
-        if re.match(rf"#{NAME.pattern}=", line):
+        if re.match(rf"#{VARIABLE.pattern}=", line):
             assert above.startswith("# "), line
