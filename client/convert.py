@@ -17,7 +17,7 @@ from client.display import Display
 from client.download import download
 from client.errors import ClientError, NotLoggedIn, RequestRefused, TargetExists
 from client.follow import Follower, Job, find, has_ended
-from client.records import Records
+from client.records import Content, Records
 from client.server import Retries, Server
 from client.sound.excerpt import open_sound
 from client.sound.view import View
@@ -251,37 +251,39 @@ class Converter:
                 return self._name(task)
             with self._open(task.video) as view:
                 metadata = {"filename": task.video.name, **self._form}
-                content = task.content or fingerprint(view, metadata)
-                target = task.target.absolute()
-                upload = Upload(self._server, self._records, content, target, view, metadata, self._stopped)
+                content = self._content(task, task.content or fingerprint(view, metadata))
+                upload = Upload(self._server, self._records, content, view, metadata, self._stopped)
                 name = task.video.name
                 job = upload.run(lambda done: self._display.update(name, "uploading", done, view.size))
         except OSError as error:
             return _Uploaded(task, error=ClientError(f"{task.video} cannot be read: {error.strerror}."))
         except Exception as error:  # the main thread waits for the upload, and raises it
             return _Uploaded(task, error=error)
-        return _Uploaded(task, content, job)
+        return _Uploaded(task, content.id, job)
+
+    def _content(self, task: Task, id_: str) -> Content:
+        is_target_free = self._is_awaited and not self._is_overwriting and task.other_target is None
+        return Content(id_, task.target.absolute(), is_target_free)
 
     def _name(self, task: Task) -> _Uploaded:
         """Names the address of a file to the server, which fetches it; a repeated run finds the same job."""
         known = [task.url, str(task.target.absolute()), dict(self._form)]
-        content = hashlib.sha256(json.dumps(known).encode()).hexdigest()
-        with self._records.creating():
-            record = self._records.find(content)
+        content = self._content(task, hashlib.sha256(json.dumps(known).encode()).hexdigest())
+        with self._records.creating(content) as record:
             key = record.location if record is not None else secrets.token_hex(16)
             if record is None:
-                self._records.begin(content, key, task.target.absolute())
+                self._records.begin(content.id, key, content.target)
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         retries = Retries(self._stopped)
         while True:
             try:
                 body = json.dumps({**self._form, "url": task.url}).encode()
                 answer = self._server.request("POST", "/upload", body, headers)
-                return _Uploaded(task, content, self._server.parse(answer.data)["job"])
+                return _Uploaded(task, content.id, self._server.parse(answer.data)["job"])
             except TryAgain as error:
                 retries.pause(error)
             except RequestRefused:
-                self._records.forget(content, key)
+                self._records.forget(content.id, key)
                 raise
 
 

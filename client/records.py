@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from client.credentials import directory
-from client.errors import ClientError
+from client.errors import ClientError, TargetExists
 from client.files import lock
 
 _SCHEMA: Final = """
@@ -54,6 +54,21 @@ class Record:
     is_done: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is uploaded, and where its MP3 goes.
+
+    Attributes:
+        id: identifies the bytes and the options.
+        target: where the MP3 will be.
+        is_target_free: whether the MP3 must not replace a file, nor get another name.
+    """
+
+    id: str
+    target: Path
+    is_target_free: bool = False
+
+
 def identity_of(status: os.stat_result) -> str:
     """Returns what changes if a file does; renaming it changes nothing."""
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
@@ -86,10 +101,11 @@ class Records:
         return bool(self._run("SELECT 1 FROM uploads WHERE target = ?", str(target)))
 
     @contextmanager
-    def creating(self) -> Iterator[None]:
-        """Lets one thread of one process at a time find that there is no upload of some content, and create it.
+    def creating(self, content: Content) -> Iterator[Record | None]:
+        """Yields the upload of some content; without one, only this thread of this process may create it meanwhile.
 
         Raises:
+            TargetExists: there is none, because another process has just finished it, or the target is another file.
             ClientError: the directory of the database cannot be written.
         """
         try:
@@ -98,7 +114,10 @@ class Records:
             raise ClientError(f"{self._creating} cannot be written ({error.strerror}): set XDG_STATE_HOME.") from error
         with file:
             lock(file)
-            yield
+            record = self.find(content.id)
+            if record is None and content.is_target_free and os.path.lexists(content.target):
+                raise TargetExists(content.target)
+            yield record
 
     def begin(self, content: str, location: str, target: Path) -> None:
         """Records that an upload was created, and where its MP3 will be."""

@@ -7,11 +7,10 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 from client.errors import FileChanged, RequestRefused, Stopped, not_mp3burst
-from client.records import Records
+from client.records import Content, Records
 from client.server import Retries, Server
 from client.sound.view import View
 from events.errors import TryAgain
@@ -37,8 +36,7 @@ class Upload:
         self,
         server: Server,
         records: Records,
-        content: str,
-        target: Path,
+        content: Content,
         view: View,
         metadata: Mapping[str, str],
         stopped: threading.Event,
@@ -48,8 +46,7 @@ class Upload:
         Args:
             server: where it goes.
             records: where it is remembered.
-            content: identifies the bytes and the options.
-            target: where the MP3 will be.
+            content: what it is.
             view: the bytes.
             metadata: the file's name and the options.
             stopped: once it is set, no further bytes are sent.
@@ -57,7 +54,6 @@ class Upload:
         self._server = server
         self._records = records
         self._content = content
-        self._target = target
         self._view = view
         self._stopped = stopped
         self._metadata = ",".join(
@@ -72,6 +68,7 @@ class Upload:
                 run.
             RequestRefused: the server does not want the file.
             FileChanged: the file was changed meanwhile; the upload is deleted.
+            TargetExists: there is no upload, and the MP3 would replace a file.
         """
         retries = Retries(self._stopped)
         reached = -1
@@ -98,7 +95,7 @@ class Upload:
 
     def _position(self) -> tuple[str, int, str]:
         """Returns the upload's path, how much of it the server has, and its job, if it is complete."""
-        record = self._records.find(self._content)
+        record = self._records.find(self._content.id)
         if record is not None:
             try:
                 headers = self._server.request("HEAD", record.location, headers=_VERSION).headers
@@ -110,9 +107,9 @@ class Upload:
             except RequestRefused as error:
                 if error.code not in _GONE:
                     raise
-                self._records.forget(self._content, record.location)
-        with self._records.creating():
-            if self._records.find(self._content) is None:
+                self._records.forget(self._content.id, record.location)
+        with self._records.creating(self._content) as record:
+            if record is None:
                 return self._create(), 0, ""
         return self._position()  # another process has created it meanwhile
 
@@ -121,7 +118,7 @@ class Upload:
         location = self._server.request("POST", "/files", b"", _VERSION | creation).headers.get("Location", "")
         if not location.startswith("/"):
             raise not_mp3burst(self._server.url)
-        self._records.begin(self._content, location, self._target)
+        self._records.begin(self._content.id, location, self._content.target)
         return location
 
     def _number(self, headers: Mapping[str, str], name: str) -> int:
@@ -152,7 +149,7 @@ class Upload:
 
     def _discard(self, location: str) -> None:
         """Deletes the upload on both sides; another one, which another process has created since, stays."""
-        self._records.forget(self._content, location)
+        self._records.forget(self._content.id, location)
         try:
             self._server.request("DELETE", location, headers=_VERSION)
         except (TryAgain, RequestRefused):

@@ -322,6 +322,32 @@ def test_a_watched_directory_is_converted_once_though_the_command_is_killed(term
     assert len(me.jobs(limit=500)["jobs"]) == WATCHED + 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("watch", "in", "--once", "--interval", "0.1"), ("convert", "in/0.wav", "in/1.wav", "in/2.wav")],
+    ids=["watch", "convert"],
+)
+def test_three_commands_at_once_convert_each_file_once(
+    terminal: Terminal, me: Client, arguments: tuple[str, ...]
+) -> None:
+    (terminal.home / "in").mkdir()
+    for number in range(3):
+        sound(terminal.home / f"in/{number}.wav", 5 + number)
+
+    running = [terminal.start(*arguments) for _ in range(3)]
+    for process in running:
+        _, err = process.communicate(timeout=60)
+        # convert says of what another command has just converted, as of what was there before, that it exists.
+        assert process.returncode == 0 or (" exists: " in err and arguments[0] == "convert"), err
+
+    jobs = me.jobs()["jobs"]
+    assert sorted(job["filename"] for job in jobs) == ["0.wav", "1.wav", "2.wav"]
+    for job in jobs:
+        mp3 = terminal.home / "in" / job["filename"].replace("wav", "mp3")
+        assert mp3.read_bytes() == me.download(job["mp3"]).body
+    assert len(list((terminal.home / "in").iterdir())) == 6
+
+
 def test_a_file_is_converted_on_this_machine_without_a_server(tmp_path: Path) -> None:
     sound(tmp_path / "a.wav")
     terminal = Terminal(tmp_path, "")

@@ -23,7 +23,7 @@ from client.display import Display
 from client.download import download
 from client.errors import RequestRefused, TargetExists
 from client.files import place
-from client.records import Records
+from client.records import Content, Records
 from client.server import Server
 from client.sound.view import View
 from client.upload import Upload
@@ -351,12 +351,31 @@ def test_two_commands_that_upload_one_content_create_one_upload(tmp_path: Path, 
     def upload() -> str:
         with View(tmp_path / "talk.mp4") as view:
             kept = records(tmp_path, case)
-            made = Upload(Server(case.url), kept, "content", tmp_path / "talk.mp3", view, {}, threading.Event())
+            content = Content("content", tmp_path / "talk.mp3", is_target_free=True)
+            made = Upload(Server(case.url), kept, content, view, {}, threading.Event())
             return made.run(lambda _: None)
 
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(upload) for _ in range(2)]
         assert [job.result(20) for job in jobs] == ["a" * 32] * 2
+    assert len(case.keys) == 1
+
+
+@pytest.mark.parametrize("is_address", [False, True])
+def test_file_that_another_command_has_converted_meanwhile_is_not_uploaded(
+    tmp_path: Path, case: Case, is_address: bool
+) -> None:
+    """It was to be converted after others; with --overwrite, it is."""
+    (tmp_path / "talk.mp4").write_bytes(bytes(100))
+    (tmp_path / "talk.mp3").write_bytes(MP3)
+    url = "https://example.org/talk.mp4" if is_address else ""
+    task = Task(tmp_path / "talk.mp4", tmp_path / "talk.mp3", url=url)
+    outcomes: list[str | None] = []
+    for is_overwriting in (False, True):
+        kept = records(tmp_path, case)
+        converter = Converter(Server(case.url), kept, {}, Display(), is_whole=True, is_overwriting=is_overwriting)
+        converter.run([task], lambda outcome: outcomes.append(outcome.error))
+    assert outcomes == [str(TargetExists(tmp_path / "talk.mp3")), None]
     assert len(case.keys) == 1
 
 
