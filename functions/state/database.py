@@ -21,21 +21,36 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _MAX_TRIES: Final = 5
-# MySQL: lock wait timeout and deadlock. PostgreSQL: serialization failure and deadlock.
-_MYSQL_CONFLICTS: Final = {1205, 1213}
-_POSTGRESQL_CONFLICTS: Final = {"40001", "40P01"}
-# A right on a table or column is missing; PyMySQL calls it an OperationalError.
-_MYSQL_DENIED: Final = {1142, 1143}
+# PostgreSQL, appendix A: the beginnings of the SQLSTATEs that say nothing about the statement. 08: connection lost;
+# 25006: read-only, as a standby is, or a managed server whose disk is full; 25P03: idle in a transaction for too long;
+# 40: deadlock or serialization failure; 53: disk, memory or connections exhausted; 55P03: lock timeout; 57: statement
+# timeout, or the server is starting or stopping; 58: error of the system, such as of its disk.
+_POSTGRESQL_TEMPORARY: Final = ("08", "25006", "25P03", "40", "53", "55P03", "57", "58")
+# PyMySQL calls every error an OperationalError for which it has no other class: a full disk (1021, 1114) and a
+# read-only server (1290, 1836), but also an unknown column, and that a right on a table or column is missing.
+_MYSQL_FAULTS: Final = {1054, 1142, 1143}
+# Smaller ones are of the server's files and memory, such as EE_WRITE; PyMySQL calls them InternalErrors.
+_MYSQL_FIRST_OF_SQL: Final = 1000
+# A lock's timeout, and that of a statement: PostgreSQL, MySQL, MariaDB.
+_TIMED_OUT: Final = {"55P03", "57014", 1205, 3024, 1969}
 # sqlite.org/rescode.html: IOERR, FULL and CANTOPEN, which a full disk causes depending on the file that has to grow.
 _SQLITE_UNWRITABLE: Final = {10, 13, 14}
 _SQLITE_BUSY: Final = 5
+# No such table or column, or a syntax error.
+_SQLITE_ERROR: Final = 1
 #: The execution option of a connection whose transactions only read.
 _READ_ONLY: Final = "mp3burst_read_only"
-#: In seconds, where the option names no unit. SQLite's is how long a transaction waits for another one that writes.
+#: In seconds, where the option names no unit. A transaction waits 10 s for another one's locks: renewing a lease, which
+#: lasts 20 s, is tried again before it ends.
 _TIMEOUTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "sqlite": {"timeout": 10, "check_same_thread": False},
-    "mysql": {"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30},
-    "postgresql": {"connect_timeout": 5, "options": "-c statement_timeout=30s -c lock_timeout=20s"},
+    "mysql": {
+        "connect_timeout": 5,
+        "read_timeout": 30,
+        "write_timeout": 30,
+        "init_command": "SET SESSION innodb_lock_wait_timeout = 10",
+    },
+    "postgresql": {"connect_timeout": 5, "options": "-c statement_timeout=30s -c lock_timeout=10s"},
 }
 _UNAVAILABLE: Final = "The database is temporarily unavailable: try again in a minute."
 
@@ -125,11 +140,12 @@ class Database:
     def run(self, work: Callable[[Connection], T]) -> T:
         """Runs ``work`` in one transaction and commits it.
 
-        After a deadlock or a lost connection, ``work`` runs again from its start. If the connection was lost during the
-        commit, the transaction may have taken place, so ``work`` must recognize what it has already done.
+        After a deadlock, a timeout or a lost connection, ``work`` runs again from its start. If the connection was lost
+        during the commit, the transaction may have taken place, so ``work`` must recognize what it has already done.
 
         Raises:
-            DatabaseUnavailable: the database is unavailable; the transaction may or may not have taken place.
+            DatabaseUnavailable: the database is unavailable, or has kept the transaction waiting for 10 s; the
+                transaction may or may not have taken place.
             Conflict: a unique key is taken; the transaction was rolled back.
             DatabaseFault: the database rejected a statement; the transaction was rolled back.
         """
@@ -169,7 +185,7 @@ class Database:
                     log.error("The disk is full: the database's reserve was released. Free some space.")
                 if not _is_temporary(error):
                     raise DatabaseFault("The database rejected a statement; the log has the cause.") from error
-                if attempt == _MAX_TRIES or (_is_locked(error) and time.monotonic() - began >= _lock_seconds()):
+                if attempt == _MAX_TRIES or (_has_waited(error) and time.monotonic() - began >= _lock_seconds()):
                     raise DatabaseUnavailable(_UNAVAILABLE) from error
                 log.warning("Retrying a database transaction after %s", type(error.orig).__name__)
             except SQLAlchemyError as error:
@@ -191,18 +207,32 @@ def _is_temporary(error: DBAPIError) -> bool:
     """Returns whether the same transaction may succeed if it is retried."""
     if error.connection_invalidated:
         return True
-    code = error.orig.args[0] if error.orig is not None and error.orig.args else None
-    if code in _MYSQL_CONFLICTS or getattr(error.orig, "sqlstate", None) in _POSTGRESQL_CONFLICTS:
+    code = _code(error)
+    if isinstance(code, int) and code < _MYSQL_FIRST_OF_SQL:
         return True
-    if code in _MYSQL_DENIED:
+    if isinstance(code, str):
+        return code.startswith(_POSTGRESQL_TEMPORARY)
+    if code in _MYSQL_FAULTS or _sqlite_code(error) == _SQLITE_ERROR:
         return False
     # There is no server at that address yet, it is starting or stopping, or the SQLite file is locked.
-    return type(error.orig).__name__ in {"OperationalError", "InterfaceError"} and "no such" not in str(code)
+    return type(error.orig).__name__ in {"OperationalError", "InterfaceError"}
 
 
-def _is_locked(error: DBAPIError) -> bool:
-    """Whether another process has SQLite's lock. The driver waits for it, except while the WAL begins or ends."""
-    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == _SQLITE_BUSY
+def _has_waited(error: DBAPIError) -> bool:
+    """Whether a transaction may have waited: for another one's lock, or for the end of a statement.
+
+    SQLite's driver waits for its lock, too, except while the WAL begins or ends.
+    """
+    return _sqlite_code(error) == _SQLITE_BUSY or _code(error) in _TIMED_OUT
+
+
+def _code(error: DBAPIError) -> int | str | None:
+    """Returns a MySQL server's error number, or a PostgreSQL server's SQLSTATE; None if no server sent the error."""
+    first = error.orig.args[0] if error.orig is not None and error.orig.args else None
+    if isinstance(first, int):
+        return first
+    sqlstate: str | None = getattr(error.orig, "sqlstate", None)
+    return sqlstate
 
 
 def _lock_seconds() -> float:
@@ -211,7 +241,13 @@ def _lock_seconds() -> float:
 
 def _is_disk_full(error: DBAPIError) -> bool:
     """Whether SQLite could not write: its primary result code is FULL, IOERR or CANTOPEN."""
-    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _SQLITE_UNWRITABLE
+    return _sqlite_code(error) in _SQLITE_UNWRITABLE
+
+
+def _sqlite_code(error: DBAPIError) -> int | None:
+    """Returns SQLite's primary result code; None if the error is not SQLite's."""
+    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

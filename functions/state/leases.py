@@ -283,13 +283,16 @@ class LeaseRenewer:
 
     def _run(self) -> None:
         held_until = time.monotonic() + self._terms.lease / 1000
-        while not self._stopped.wait(self._terms.renewal / 1000):
+        pause = self._terms.renewal / 1000
+        while not self._stopped.wait(pause):
             started = time.monotonic()
+            pause = self._terms.renewal / 1000
             try:
                 is_held = self._renew(self.progress)
             except DatabaseUnavailable:
                 # The lease may last a while longer; once it has expired, another worker may have the row.
                 is_held = time.monotonic() < held_until
+                pause /= 5
                 log.warning("A lease could not be renewed: the database is unavailable.")
             except Mp3burstError:
                 log.exception("A lease could not be renewed.")

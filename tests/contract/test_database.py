@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, create_engine, event, insert, inspect, select, text, update
 
-from functions.state.database import Database
+from functions.state import database as module
+from functions.state.database import Database, DatabaseUnavailable
+from functions.state.leases import LeaseTerms
 from functions.state.schema import logins, metadata
 from infra.migrations.schema import upgrade
 from scripts.deployment.manifests import migrations
@@ -168,6 +170,57 @@ def test_commit_with_lost_answer_runs_again(server: SqlServer, own: Database) ->
     own.run(work)
     assert tries == 2
     assert counts(own) == {"a": 2, "b": 0}
+
+
+LOCK_TIMEOUT = {"postgresql": "SET LOCAL lock_timeout = '1s'", "mysql": "SET SESSION innodb_lock_wait_timeout = 1"}
+
+
+@SERVERS
+def test_transaction_whose_lock_times_out_runs_again(own: Database) -> None:
+    tries = 0
+    with own.engine.connect() as other:
+        count_one(other, "a")
+
+        def work(connection: Connection) -> None:
+            nonlocal tries
+            tries += 1
+            if tries == 2:
+                other.rollback()
+            count_one(connection, "b")
+            connection.execute(text(LOCK_TIMEOUT[connection.dialect.name]))
+            count_one(connection, "a")
+
+        own.run(work)
+    assert tries == 2
+    assert counts(own) == {"a": 1, "b": 1}
+
+
+@SERVERS
+def test_lock_that_is_held_for_long_counts_as_no_attempt(own: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_lock_seconds", lambda: 1.0)
+    tries: list[int] = []
+
+    def work(connection: Connection) -> None:
+        tries.append(1)
+        count_one(connection, "b")
+        connection.execute(text(LOCK_TIMEOUT[connection.dialect.name]))
+        count_one(connection, "a")
+
+    with own.engine.connect() as other:
+        count_one(other, "a")
+        with pytest.raises(DatabaseUnavailable) as caught:
+            own.run(work)
+    assert (caught.value.status, caught.value.counts_as_attempt, len(tries)) == (503, False, 1)
+    assert counts(own) == {"a": 0, "b": 0}
+
+
+@SERVERS
+def test_renewal_that_waits_for_a_lock_is_tried_again_within_the_lease(own: Database) -> None:
+    query = {"postgresql": "SHOW lock_timeout", "mysql": "SELECT CONCAT(@@innodb_lock_wait_timeout, 's')"}
+    with own.engine.connect() as connection:
+        seconds = float(str(connection.scalar(text(query[connection.dialect.name]))).removesuffix("s"))
+    terms = LeaseTerms()
+    assert terms.renewal + seconds * 1000 + terms.renewal / 5 < terms.lease
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])

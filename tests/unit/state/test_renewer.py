@@ -1,7 +1,9 @@
 """What a worker learns of its lease while it works."""
 
 import threading
+import time
 
+from functions.state.database import DatabaseUnavailable
 from functions.state.leases import LeaseRenewer, LeaseTerms
 
 TERMS = LeaseTerms(lease=60_000, renewal=10, due=60_000)
@@ -33,3 +35,21 @@ def test_lease_that_is_kept_interrupts_nothing() -> None:
     with LeaseRenewer(renew, TERMS) as renewer, renewer.interrupting(lambda: calls.append("interrupted")):
         assert renewed.wait(20)
     assert calls == []
+
+
+def test_renewal_that_the_database_could_not_do_is_tried_again_soon() -> None:
+    """A renewal that has waited 10 s for a lock leaves 5 s of the lease."""
+    calls: list[float] = []
+    again = threading.Event()
+
+    def renew(_: float) -> bool:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            raise DatabaseUnavailable
+        again.set()
+        return True
+
+    with LeaseRenewer(renew, LeaseTerms(lease=60_000, renewal=1000, due=60_000)) as renewer:
+        assert again.wait(20)
+        renewer.check()
+    assert calls[1] - calls[0] < 0.9
