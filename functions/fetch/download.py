@@ -90,23 +90,22 @@ def fetch(job: JobId, deps: Dependencies) -> None:
         return
 
     def work(renewer: LeaseRenewer) -> Output:
-        return Output(_attempt(lease, renewer, deps), discard=lambda: _delete_if_unwanted(lease, deps))
+        return Output(_attempt(lease, renewer, deps), discard=lambda: _delete_unwanted(lease, deps))
 
     with admitting(deps.fetches, lease.row.owner, deps.outbox):
         try:
             deps.outbox.emit_all(attempt(deps.fetches, lease, work, f"job {job}"))
         except (LeaseLost, StaleWriter, BlobExpired) as error:
-            _delete_if_unwanted(lease, deps)
+            _delete_unwanted(lease, deps)
             raise LeaseLost("Another worker is fetching the file, or the job was deleted.") from error
 
 
-def _delete_if_unwanted(lease: Lease[Fetch], deps: Dependencies) -> None:
-    """Deletes what is there if the job was deleted: sweep may have deleted the file before the last of it was written.
+def _delete_unwanted(lease: Lease[Fetch], deps: Dependencies) -> None:
+    """Deletes what is there if the job was deleted or has failed: sweep may have deleted the file before its last byte.
 
     If another worker has the job, the file is its file, too.
     """
-    if deps.fetches.owner(lease.row.job) is None:
-        deps.media.videos.delete(lease.row.video)
+    deps.blobs.delete_unwanted(deps.media, "videos", lease.row.video)
 
 
 def _attempt(lease: Lease[Fetch], renewer: LeaseRenewer, deps: Dependencies) -> Callable[[], list[Event] | None]:

@@ -277,6 +277,9 @@ class DirectoryAppender(BlockAppender):
             _sync_directory(self._path.parent)
             (self._path / _WRITER).unlink(missing_ok=True)
 
+    def _withdraw(self) -> None:
+        """Does nothing: a writer that was shut out has put nothing."""
+
     def _close(self) -> None:
         if self._file >= 0:
             os.close(self._file)

@@ -492,10 +492,22 @@ class GridFSAppender(BlockAppender):
                 self._files.insert_one(_files_document(self._id, stat))
         except BlobExists:
             return  # Finished by an attempt that was killed, or whose response was lost.
+        # An earlier writer that finds no file after it has put its last chunk has put it before this.
+        self._delete_behind(stat.size)
         with _translated_errors():
             if stat.size and self._chunks.find_one({"files_id": self._id, "n": 0}, {"_id": 1}) is None:
                 self._files.delete_one({"_id": self._id})
                 raise MediaUnavailable("The file was deleted while it was being written; try again.")
+
+    def _withdraw(self) -> None:
+        with _translated_errors():
+            document = self._files.find_one({"_id": self._id}, {"length": 1})
+        if document is not None:
+            self._delete_behind(int(document["length"]))
+
+    def _delete_behind(self, size: int) -> None:
+        with contextlib.suppress(StaleWriter):
+            self._delete_from(-(-size // CHUNK_SIZE))
 
     def _close(self) -> None:
         """Does nothing: there are no resources to release."""

@@ -8,6 +8,7 @@ A blob that is written in one go has both. One that grows over many requests (``
 its state is the checksum itself, so another process can continue it, which hashlib cannot do with SHA-256.
 """
 
+import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from types import TracebackType
@@ -199,7 +200,7 @@ class VerifyingReader(ABC):
 class BlockAppender(ABC):
     """An ``Appender`` that divides the bytes into blocks and passes them to the store a batch at a time.
 
-    A store implements ``_begin``, ``_read_back``, ``_put``, ``_flush``, ``_finish`` and ``_close``.
+    A store implements ``_begin``, ``_read_back``, ``_put``, ``_flush``, ``_finish``, ``_withdraw`` and ``_close``.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -223,7 +224,12 @@ class BlockAppender(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        try:
+            if error is not None:
+                with contextlib.suppress(Mp3burstError):
+                    self._withdraw()
+        finally:
+            self._close()
 
     @property
     def tail(self) -> bytes:
@@ -316,6 +322,10 @@ class BlockAppender(ABC):
     @abstractmethod
     def _finish(self, stat: Stat) -> None:
         """Makes the blob visible, of exactly ``stat.size`` bytes. It may be visible already."""
+
+    @abstractmethod
+    def _withdraw(self) -> None:
+        """Deletes what this writer has put behind the end of a blob that a later one has finished meanwhile."""
 
     @abstractmethod
     def _close(self) -> None:

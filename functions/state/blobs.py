@@ -149,6 +149,19 @@ class Blobs:
         except Mp3burstError:
             log.warning("blob %s is left for sweep", blob, exc_info=True)
 
+    def delete_unwanted(self, media: Media, store: str, blob: BlobId) -> None:
+        """Deletes what a writer has stored of a blob that was deleted or has expired, even if it was deleted before.
+
+        A blob that is alive belongs to another writer by now, or to a job.
+        """
+        alive = blobs.c.expires_at.is_(None) | (blobs.c.expires_at > now())
+        query = select(blobs.c.id).where(blobs.c.id == blob, alive)
+        try:
+            if self._database.read(lambda connection: connection.scalar(query)) is None:
+                media[store].delete(blob)
+        except Mp3burstError:
+            log.warning("some of blob %s may be left, which was deleted while it was written", blob, exc_info=True)
+
     def delete(self, media: Media, store: str, blob: BlobId) -> None:
         """Deletes an expired blob: first its bytes, then its row and that of its upload."""
         media[store].delete(blob)

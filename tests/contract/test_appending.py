@@ -11,6 +11,7 @@ from bson import ObjectId
 from pymongo import monitoring
 
 from functions.media import BlobCorrupt, BlobNotFound, Checkpoint, StaleWriter, new_blob_id
+from functions.media import gridfs as module
 from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
 from tests.contract.media_places import A, Place, drain, get, in_mongodb, noise
 from tests.support.servers.mongodb import MongoDB
@@ -183,6 +184,49 @@ def test_a_stale_writer_does_not_finish_a_part_of_the_blob(place: Place) -> None
         finish(place, blob, checkpoint, 3)
         stale.finish(A)
     assert get(place.videos, blob) == content
+
+
+@pytest.mark.parametrize("when", ["before it writes", "after it has written", "after it has gone"])
+def test_a_stale_writer_leaves_nothing_behind_the_end_of_a_finished_blob(place: Place, when: str) -> None:
+    """It stores what it can of its chunks before it sees that some are from a later writer."""
+    content = noise(2 * BLOCK_SIZE + 5)
+    blob = new_blob_id()
+    checkpoint = grow(place, blob, Checkpoint(), 1, content[:BLOCK_SIZE])
+    with pytest.raises(StaleWriter), place.videos.append(blob, checkpoint, 2) as stale:
+        checkpoint = grow(place, blob, checkpoint, 3, content[BLOCK_SIZE:])
+        if when == "before it writes":
+            finish(place, blob, checkpoint, 3)
+        stale.write(b"?" * 4 * BLOCK_SIZE)
+        try:
+            stale.sync()
+        finally:
+            if when == "after it has written":
+                finish(place, blob, checkpoint, 3)
+    if when == "after it has gone":
+        finish(place, blob, checkpoint, 3)
+    assert get(place.videos, blob) == content
+    assert place.stored(blob) == len(content)
+
+
+def test_a_stale_writer_stores_nothing_behind_the_end_while_the_blob_is_finished(
+    mongodb: MongoDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GridFS's later writer has looked for such chunks, and the file is not visible yet."""
+    blob = new_blob_id()
+    start = Checkpoint()
+    document = module._files_document
+
+    def interfere(*arguments: Any) -> dict[str, Any]:
+        with pytest.raises(StaleWriter):
+            grow(place, blob, start, 2, b"?" * 4 * BLOCK_SIZE)
+        return document(*arguments)
+
+    with in_mongodb(mongodb) as place:
+        start = grow(place, blob, start, 1, noise(BLOCK_SIZE))
+        checkpoint = grow(place, blob, start, 3, noise(BLOCK_SIZE + 5))
+        monkeypatch.setattr(module, "_files_document", interfere)
+        finish(place, blob, checkpoint, 3)
+        assert place.stored(blob) == 2 * BLOCK_SIZE + 5
 
 
 def test_a_deleted_blob_cannot_be_resumed(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from functions.state.schema import UserId, blobs, metadata
 from functions.upload.dependencies import Dependencies
 from functions.upload.tus.receive import Part, complete, discard, receive
 from functions.upload.tus.uploads import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads
+from tests.contract.media_places import Place
 from tests.contract.test_jobs import at_once
 from tests.e2e.client import wave_bytes
 from tests.support.databases import make_past
@@ -150,6 +152,72 @@ def test_the_writer_of_a_deleted_upload_gets_not_found(deps: Dependencies, datab
     for blob, store in deps.blobs.expired(10):
         deps.blobs.delete(deps.media, store, blob)
     assert count(database, "blobs") == 0
+
+
+def sweep(deps: Dependencies) -> None:
+    for blob, store in deps.blobs.expired(10):
+        deps.blobs.delete(deps.media, store, blob)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("end", ["deleted", "deleted and swept", "expired and swept"])
+def test_a_writer_whose_client_paused_leaves_nothing_of_an_upload_that_is_gone(
+    deps: Dependencies, database: Database, place: Place, end: str
+) -> None:
+    deps = replace(deps, media=place.media)
+    chunk = 1 << 20
+    size = 32 * chunk
+    upload = deps.uploads.begin(OWNER, "a.wav", Options(), "", size, deps.quota.begin(ADA, size))
+
+    def content() -> Iterator[bytes]:
+        yield SOUND.ljust(6 * chunk, b"-")
+        make_past(database, "uploads", "lease_until")  # the client pauses
+        if end.startswith("deleted"):
+            discard(deps.uploads.find(upload.id, OWNER), deps)
+            assert count(database, "blobs") == 1  # in case that the writer is killed before it notices
+        if end.endswith("swept"):
+            make_past(database, "blobs", "expires_at")
+            sweep(deps)
+        for _ in range(20):
+            yield bytes(chunk)
+
+    with pytest.raises((UploadNotFound, UploadGone, StaleWriter)):
+        receive(upload, Part(0, content()), deps, ADA)
+    make_past(database, "blobs", "expires_at")
+    sweep(deps)
+    assert (count(database, "uploads"), count(database, "blobs")) == (0, 0)
+    assert not place.remains(upload.blob)
+
+
+def test_an_upload_that_nobody_writes_is_deleted_at_once(deps: Dependencies, database: Database) -> None:
+    """Its bytes no longer count towards the quota."""
+    upload = receive(begin(deps), Part(0, iter([SOUND[:1000]])), deps, ADA)
+    discard(upload, deps)
+    assert (count(database, "uploads"), count(database, "blobs")) == (0, 0)
+
+
+def test_a_request_cannot_claim_an_upload_while_it_is_being_deleted(deps: Dependencies, database: Database) -> None:
+    """Its bytes would be deleted at once although it writes them."""
+    upload = begin(deps)
+    claims: list[str] = []
+
+    def claim() -> None:
+        with deps.uploads.writing(upload) as claim:
+            claims.append(claim.upload.id)
+
+    with ThreadPoolExecutor(1) as other:
+
+        def interfere(_: object, __: object, statement: str, *___: object) -> None:
+            if statement.startswith("DELETE FROM uploads"):
+                wait([other.submit(claim)], timeout=1)
+
+        event.listen(database.engine, "before_cursor_execute", interfere)
+        try:
+            is_deleted_at_once = deps.uploads.delete(upload)
+        finally:
+            event.remove(database.engine, "before_cursor_execute", interfere)
+    assert is_deleted_at_once
+    assert claims == []
 
 
 def test_an_expired_upload_is_refused_and_deleted_with_its_blob(deps: Dependencies, database: Database) -> None:

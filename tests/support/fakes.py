@@ -106,7 +106,8 @@ class MemoryAppender(BlockAppender):
         if self._store.writers[self._blob] != self._writer:
             raise StaleWriter
         data = b"".join(blocks)
-        self._store.parts[self._blob][first * BLOCK_SIZE : first * BLOCK_SIZE + len(data)] = data
+        part = self._store.parts.setdefault(self._blob, bytearray())  # stored again after a deletion, as in GridFS
+        part[first * BLOCK_SIZE : first * BLOCK_SIZE + len(data)] = data
 
     def _flush(self) -> None:
         pass
@@ -116,6 +117,9 @@ class MemoryAppender(BlockAppender):
             if self._store.writers[self._blob] != self._writer:
                 raise StaleWriter
             self._store.blobs[self._blob] = stat, bytes(self._store.parts.pop(self._blob)[: stat.size])
+
+    def _withdraw(self) -> None:
+        pass
 
     def _close(self) -> None:
         pass

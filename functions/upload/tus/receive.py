@@ -25,7 +25,7 @@ from functions.upload.callback import CALLBACK
 from functions.upload.dependencies import Dependencies
 from functions.upload.multipart import ClientDisconnected
 from functions.upload.tus.headers import Checksum, parse_metadata
-from functions.upload.tus.uploads import Claim, Upload, UploadGone
+from functions.upload.tus.uploads import Claim, Upload, UploadGone, UploadNotFound
 
 #: Bytes that are read at a time.
 _MIN_CHUNK: Final = 16 << 10
@@ -117,7 +117,11 @@ def receive(upload: Upload, part: Part, deps: Dependencies, identity: Identity) 
     except UnsupportedMediaType:
         discard(upload, deps)
         raise
+    except (UploadNotFound, UploadGone):
+        deps.blobs.delete_unwanted(deps.media, "videos", upload.blob)
+        raise
     except (BlobNotFound, BlobExpired) as error:
+        deps.blobs.delete_unwanted(deps.media, "videos", upload.blob)
         raise _gone() from error
 
 

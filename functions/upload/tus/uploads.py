@@ -265,12 +265,14 @@ class Uploads:
         """Deletes the upload's row, and lets its blob expire unless a job has it.
 
         Returns:
-            Whether the file may be deleted at once. If a request is writing it, sweep deletes it after ``_GRACE``.
+            Whether the file may be deleted at once. If a request may be writing it, sweep deletes it after ``_GRACE``.
         """
         row = and_(uploads.c.id == upload.id, uploads.c.owner == upload.owner)
+        # A request gives its lease back when it ends. One whose client pauses lives on after the lease has expired.
+        lease = select(uploads.c.lease).where(row).with_for_update()
 
         def forget(connection: Connection) -> bool:
-            is_claimed = connection.scalar(select(uploads.c.id).where(row, uploads.c.lease_until > now())) is not None
+            is_claimed = connection.scalar(lease) is not None
             _expire(connection, upload.blob, _GRACE if is_claimed else -1)
             connection.execute(delete(uploads).where(row))
             return not is_claimed

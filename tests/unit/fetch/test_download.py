@@ -493,3 +493,22 @@ def test_worker_whose_job_is_deleted_leaves_nothing(system: System, server: File
     assert worker.has_lost_its_lease
     system.let_days_pass()
     assert (system.blobs_on_disk(), system.count("blobs"), system.count("jobs")) == (set(), 0, 0)
+
+
+def test_worker_whose_job_has_failed_meanwhile_leaves_nothing(
+    system: System, server: FileServer, hold: threading.Event
+) -> None:
+    server.files["/talk.wav"].hold_head = hold
+    job = begin(system, f"{server.url}/talk.wav")
+    worker = Worker(system, job)
+    worker.wait_until(lambda: bool(server.requests))
+    system.let_a_day_pass()  # the worker is believed dead
+    fetches = system.for_fetch().fetches
+    successor = fetches.claim(job)
+    assert successor is not None
+    assert fetches.fail(successor, "The server does not send the file.")
+    system.let_days_pass()
+    hold.set()
+    worker.join(20)
+    assert worker.has_lost_its_lease
+    assert (system.blobs_on_disk(), system.count("blobs")) == (set(), 0)
