@@ -20,7 +20,8 @@ from functions.state.schema import blobs, now, uploads
 TTL: Final = 3_600_000
 #: Called inside the transaction that records a new blob, or lets it grow; returns the bytes granted, or raises.
 Grant = Callable[[Connection, BlobId], int]
-_RENEWAL_SECONDS: Final = 600.0
+#: Seconds after which a writer renews its blob's row; UPLOAD_HOURS is longer.
+RENEWAL_SECONDS: Final = 600.0
 log = logging.getLogger(__name__)
 
 
@@ -62,7 +63,7 @@ class RenewingWriter:
         Raises:
             BlobExpired: the blob was swept.
         """
-        if time.monotonic() - self._renewed > _RENEWAL_SECONDS:
+        if time.monotonic() - self._renewed > RENEWAL_SECONDS:
             self._blobs.renew(self.blob)
             self._renewed = time.monotonic()
 

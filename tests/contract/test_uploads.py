@@ -1,10 +1,13 @@
 """The contract of resumable uploads on every SQL database: exclusive writers, offsets and expiry."""
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +27,9 @@ from functions.state.outbox import Outbox
 from functions.state.presets import Presets
 from functions.state.schema import UserId, blobs, metadata
 from functions.upload.dependencies import Dependencies
+from functions.upload.tus import receive as receive_module
+from functions.upload.tus import uploads as uploads_module
+from functions.upload.tus.headers import Checksum
 from functions.upload.tus.receive import Part, complete, discard, receive
 from functions.upload.tus.uploads import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads
 from tests.contract.media_places import Place
@@ -218,6 +224,29 @@ def test_a_request_cannot_claim_an_upload_while_it_is_being_deleted(deps: Depend
             event.remove(database.engine, "before_cursor_execute", interfere)
     assert is_deleted_at_once
     assert claims == []
+
+
+@pytest.mark.parametrize("has_checksum", [False, True])
+def test_an_upload_does_not_expire_while_one_part_arrives_for_longer_than_it_may_wait(
+    deps: Dependencies, database: Database, monkeypatch: pytest.MonkeyPatch, has_checksum: bool
+) -> None:
+    clock = [0.0]
+    for module in (uploads_module, receive_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    deps = replace(deps, uploads=Uploads(database, hours=0.25))
+    upload = begin(deps)
+
+    def content() -> Iterator[bytes]:
+        for start in range(0, len(SOUND), 200):
+            clock[0] += 60
+            make_past(database, "blobs", "expires_at", 60_000)
+            sweep(deps)
+            yield SOUND[start : start + 200]
+
+    checksum = Checksum("sha1 " + base64.b64encode(hashlib.sha1(SOUND).digest()).decode())  # noqa: S324 - tus
+    upload = receive(upload, Part(0, content(), checksum if has_checksum else None), deps, ADA)
+    assert clock[0] > 2 * 0.25 * 3600
+    assert complete(upload, deps) == upload.job
 
 
 def test_an_expired_upload_is_refused_and_deleted_with_its_blob(deps: Dependencies, database: Database) -> None:

@@ -4,6 +4,7 @@ An upload expires together with its blob; the blob's row has the time.
 """
 
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,7 @@ from events.errors import Mp3burstError
 from events.schema import JobId
 from functions.media import BlobId, Checkpoint, StaleWriter, new_blob_id
 from functions.options import Options
-from functions.state.blobs import Grant
+from functions.state.blobs import RENEWAL_SECONDS, Grant
 from functions.state.database import Conflict, Database
 from functions.state.jobs import new_job_id
 from functions.state.leases import Lease, Leases, LeaseTerms
@@ -121,6 +122,7 @@ class Claim:
         self.is_released = False
         self._uploads = uploads
         self._lease = lease
+        self._extended = time.monotonic()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Records progress and renews the claim.
@@ -129,11 +131,11 @@ class Claim:
             StaleWriter: another request has taken over the upload.
             UploadNotFound, UploadGone: it was deleted or has expired.
         """
-        self._uploads.renew(self.upload, self._lease, received=checkpoint.size, crc32c=checkpoint.crc32c)
+        self._renew(received=checkpoint.size, crc32c=checkpoint.crc32c)
 
     def renew(self) -> None:
         """Renews the claim without progress. Raises what ``save`` does."""
-        self._uploads.renew(self.upload, self._lease)
+        self._renew()
 
     def end(self, checkpoint: Checkpoint) -> Upload:
         """Records progress, releases the upload, and returns it as it is now. Raises what ``save`` does."""
@@ -142,6 +144,12 @@ class Claim:
         self._uploads.renew(self.upload, self._lease, lease=None, lease_until=None, received=received, crc32c=crc32c)
         self.is_released = True
         return replace(self.upload, received=received, crc32c=crc32c)
+
+    def _renew(self, **changes: object) -> None:
+        self._uploads.renew(self.upload, self._lease, **changes)
+        if time.monotonic() - self._extended > RENEWAL_SECONDS:
+            self._uploads.extend(self.upload)
+            self._extended = time.monotonic()
 
 
 class Uploads:
@@ -230,7 +238,7 @@ class Uploads:
             UploadNotFound, UploadGone: it was deleted or has expired.
         """
         if upload.expires_in is not None and upload.expires_in < self._ttl * 0.9:
-            self._extend(upload)
+            self.extend(upload)
             upload = self.find(upload.id, upload.owner)
         row = and_(uploads.c.id == upload.id, uploads.c.owner == upload.owner)
         lease = self._leases.claim(row, **({} if length is None else {"length": length}))
@@ -279,7 +287,7 @@ class Uploads:
 
         return self._database.run(forget)
 
-    def _extend(self, upload: Upload) -> None:
+    def extend(self, upload: Upload) -> None:
         """Postpones the upload's expiry; UploadGone if it has expired."""
         alive = and_(blobs.c.id == upload.blob, blobs.c.expires_at > now())
         statement = update(blobs).where(alive).values(expires_at=now() + self._ttl)
