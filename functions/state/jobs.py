@@ -37,6 +37,8 @@ from functions.state.schema import UserId, blobs, deliveries, is_id, jobs, mails
 STEPS: Final = 1000
 #: Ids in one query: PostgreSQL and SQLite allow 32,767 parameters and more.
 _IDS_PER_QUERY: Final = 1000
+#: Milliseconds: finished jobs are not looked for further back.
+RECENT: Final = 3_600_000
 FINISHED: Final = ("done", "failed")
 #: The plan of a job that is converted again, with a track: its pieces could not be encoded from parts of its video.
 FELL_BACK: Final = "fell back"
@@ -355,11 +357,19 @@ class Jobs:
 
         return {row.id: Job.from_row(row) for row in self._database.read(read)}
 
-    def recent(self, owners: Collection[UserId], age: int) -> Recent:
-        """Returns the owners' jobs that are unfinished or have finished in the last ``age`` milliseconds."""
+    def recent(self, owners: Collection[UserId], since: int | None) -> Recent:
+        """Returns the owners' jobs that are unfinished, and those that have finished.
+
+        Args:
+            owners: whose jobs.
+            since: the time since when, by the database's clock; not more than RECENT before now. None for no finished
+                jobs.
+        """
         ordered = list(owners)
         parts = [ordered[start : start + _IDS_PER_QUERY] for start in range(0, len(ordered), _IDS_PER_QUERY)]
-        is_recent = or_(jobs.c.finished_at.is_(None), jobs.c.finished_at >= now() - age)
+        is_recent: ColumnElement[bool] = jobs.c.finished_at.is_(None)
+        if since is not None:
+            is_recent = or_(is_recent, and_(jobs.c.finished_at >= since, jobs.c.finished_at >= now() - RECENT))
         # There is always a row, which has the time.
         clock = select(literal(1).label("one")).subquery()
 

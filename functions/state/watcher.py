@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -15,15 +14,13 @@ from functions.state.schema import UserId
 INTERVAL: Final = 0.25
 #: Milliseconds that a transaction which ends a job may take to become visible.
 _MARGIN: Final = 10_000
-#: Milliseconds: finished jobs are not looked for further back.
-_MAX_AGE: Final = 3_600_000
 
 
 class Table(Protocol):
     """What the watcher uses of Jobs."""
 
-    def recent(self, owners: Collection[UserId], age: int) -> Recent:
-        """Returns the owners' jobs that are unfinished or have finished in the last ``age`` milliseconds."""
+    def recent(self, owners: Collection[UserId], since: int | None) -> Recent:
+        """Returns the owners' jobs that are unfinished or have finished since a time by the database's clock."""
 
     def with_ids(self, ids: Collection[JobId]) -> dict[JobId, Job]:
         """Returns those of the jobs that exist."""
@@ -53,8 +50,8 @@ class _Watcher(Protocol):
 
     owner: UserId
 
-    def age(self, pause: int) -> int:
-        """Returns how long ago, in milliseconds, a job may have finished that this look must find."""
+    def since(self) -> int | None:
+        """Returns since when jobs have finished that a look must find, by the database's clock; None if it need not."""
 
     def missing(self, found: Mapping[JobId, Job]) -> set[JobId]:
         """Returns the known unfinished jobs that a look has not found, so that they have finished or were deleted."""
@@ -88,9 +85,9 @@ class Watch:
             raise self.error
         return self.job
 
-    def age(self, _: int) -> int:
+    def since(self) -> int | None:
         """Finished jobs that are not found are looked up."""
-        return 0
+        return None
 
     def missing(self, found: Mapping[JobId, Job]) -> set[JobId]:
         """Returns the job's id if it was not found."""
@@ -128,12 +125,9 @@ class _Follower:
         self._known: dict[JobId, Job] | None = None
         self._looked = 0
 
-    def age(self, pause: int) -> int:
-        if self._known is not None:
-            return pause + _MARGIN
-        if self._since is None:
-            return 0
-        return min(max(int(time.time() * 1000) - self._since, 0) + _MARGIN, _MAX_AGE)
+    def since(self) -> int | None:
+        last = self._since if self._known is None else self._looked
+        return None if last is None else last - _MARGIN
 
     def missing(self, found: Mapping[JobId, Job]) -> set[JobId]:
         known = self._known or {}
@@ -196,7 +190,8 @@ class JobWatcher:
         Args:
             owner: whose jobs.
             since: the time of the caller's last look, by the database's clock: the first call of ``on_change`` includes
-                the jobs that have finished since then. None if there was none.
+                the jobs that have finished since then, in the last hour (``functions.state.jobs.RECENT``). None if
+                there was none.
             on_change: is called on the watcher's thread, first with all unfinished jobs; must not wait.
             on_error: is called instead if a look fails; nothing is called after that.
 
@@ -220,7 +215,6 @@ class JobWatcher:
 
     def _run(self) -> None:
         pause = threading.Event()
-        looked = time.monotonic()
         while True:
             pause.wait(self._interval)
             with self._lock:
@@ -228,17 +222,16 @@ class JobWatcher:
                 if not watchers:
                     self._is_running = False
                     return
-            began = time.monotonic()
             try:
-                self._look(watchers, int((began - looked) * 1000))
-                looked = began
+                self._look(watchers)
             except Exception as error:  # those who wait raise it
                 for watcher in watchers:
                     self._remove(watcher)
                     watcher.failed(error)
 
-    def _look(self, watchers: Collection[_Watcher], pause: int) -> None:
-        recent = self._table.recent({each.owner for each in watchers}, max(each.age(pause) for each in watchers))
+    def _look(self, watchers: Collection[_Watcher]) -> None:
+        times = [since for each in watchers if (since := each.since()) is not None]
+        recent = self._table.recent({each.owner for each in watchers}, min(times, default=None))
         by_owner: dict[UserId, dict[JobId, Job]] = {}
         for job in recent.jobs:
             by_owner.setdefault(job.owner, {})[job.id] = job

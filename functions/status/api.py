@@ -185,9 +185,10 @@ EVENTS: Final = Operation(
     description=(
         "A stream of [server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html), as "
         '`EventSource` in browsers reads it. First comes the event `jobs` with `{"jobs": [...]}`: all unfinished jobs, '
-        "and those that have ended since the event `Last-Event-ID`. Then comes `job` with a job whenever one is new or "
-        'has changed, and `deleted` with `{"job": ID}`. Jobs are as in the list. The connection ends after 25 seconds; '
-        "`retry` says when to come back: after a second while something happens, later and later while nothing does."
+        "and those that have ended since the event `Last-Event-ID`, in the last hour. Then comes `job` with a job "
+        'whenever one is new or has changed, and `deleted` with `{"job": ID}`. Jobs are as in the list. The '
+        "connection ends after 25 seconds; `retry` says when to come back: after a second while something happens, "
+        "later and later while nothing does."
     ),
     scope="read",
     headers=EventsHeaders,

@@ -2,7 +2,8 @@
 
 The id of an event is ``TIME-QUIET``: the time of the look that it is from, by the database's clock in milliseconds, and
 how many connections in a row have brought nothing new. A client that comes back with it is told what has ended since,
-and is asked to wait the longer before it comes back again, the longer nothing has happened.
+but not more than an hour ago, and is asked to wait the longer before it comes back again, the longer nothing has
+happened.
 """
 
 import logging

@@ -17,7 +17,7 @@ from functions.media import BlobId, BlobNotFound, Description, Media, MediaUnava
 from functions.options import Options
 from functions.state.blobs import BlobExpired, Blobs
 from functions.state.database import Database, DatabaseUnavailable
-from functions.state.jobs import Job, JobNotFound, Jobs, NewJob, Outcome, Usage, new_job_id
+from functions.state.jobs import RECENT, Job, JobNotFound, Jobs, NewJob, Outcome, Usage, new_job_id
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, LeaseLost, LeaseTerms
 from functions.state.mails import Mails
 from functions.state.outbox import Outbox
@@ -114,14 +114,18 @@ def test_recent_jobs_of_a_thousand_owners_are_read_by_one_query(records: Records
         records.jobs.finish(lease, Outcome(records.blob("mp3s", job.id), 1.0, None))
     statement = update(jobs).where(jobs.c.id == gone.id).values(finished_at=now() - 60_000)
     records.database.run(lambda connection: connection.execute(statement))
+    at = records.jobs.recent([OWNER], None).at
     statements: list[str] = []
     event.listen(records.database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     owners = [OWNER, OTHER_USER, *(UserId(f"{n:032x}") for n in range(998))]
-    found = records.jobs.recent(owners, 30_000)
+    found = records.jobs.recent(owners, at - 30_000)
     assert len([statement for statement in statements if statement.startswith("SELECT")]) == 1
     assert {job.id for job in found.jobs} == {waiting.id, others.id, done.id}
-    assert {job.id for job in records.jobs.recent([OWNER], 90_000).jobs} == {waiting.id, done.id, gone.id}
-    nobody = records.jobs.recent([UserId("f" * 32)], 90_000)
+    assert {job.id for job in records.jobs.recent([OWNER], at - 90_000).jobs} == {waiting.id, done.id, gone.id}
+    assert {job.id for job in records.jobs.recent([OWNER], None).jobs} == {waiting.id}
+    make_past(records.database, "jobs", "finished_at", RECENT)
+    assert {job.id for job in records.jobs.recent([OWNER], 0).jobs} == {waiting.id}
+    nobody = records.jobs.recent([UserId("f" * 32)], at - 90_000)
     assert nobody.jobs == []
     assert abs(nobody.at - time.time() * 1000) < 5000
 

@@ -98,6 +98,29 @@ end();
     assert sent[-1] == "0 1"
 
 
+def test_device_that_slept_for_hours_shows_what_has_ended_and_what_was_deleted(folder: Path) -> None:
+    """Events have what has ended in the last hour only, and cannot tell what was deleted before they began."""
+    sent = answers(
+        """
+pages(
+  page(job("d", "converting"), job("c", "converting"), job("b", "converting"), job("a", "converting")),
+  { status: 200, body: { jobs: [job("d", "converting"), job("c", "done"), job("aa", "done")], next: "aa" } },
+);
+await jobs.start();
+server.events.tell("jobs", { jobs: [job("d", "converting")] });
+await wait(20);
+const ids = (those) => those.map((each) => each.job).sort().join();
+server.answers.push(`${ids(jobs.working.value)} ${ids(jobs.done.value)}`);
+server.events.tell("jobs", { jobs: [job("d", "converting"), job("a", "converting")] });
+await wait(20);
+end();
+""",
+        folder,
+    )
+    # Of "a", which is older than all that was listed, nothing is known.
+    assert sent == ["GET /jobs?limit=50 of ann: 200", "GET /jobs?limit=500 of ann: 200", "a,d aa,c"]
+
+
 def test_job_that_ended_during_an_outage_is_done(folder: Path) -> None:
     sent = answers(
         """

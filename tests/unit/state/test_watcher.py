@@ -30,6 +30,10 @@ def job(owner: UserId | None = None) -> Job:
     )
 
 
+def is_recent(job: Job, since: int | None) -> bool:
+    return job.finished_at is None or (since is not None and job.finished_at >= since)
+
+
 class Table:
     """The jobs, the owners of each look, and the ids of each look for what has disappeared."""
 
@@ -40,15 +44,13 @@ class Table:
         self.lookups: list[set[JobId]] = []
         self.error: Exception | None = None
 
-    def recent(self, owners: Collection[UserId], age: int) -> Recent:
+    def recent(self, owners: Collection[UserId], since: int | None) -> Recent:
         self.looks.append(len(owners))
         self.now += 1
         if self.error is not None:
             raise self.error
-        since = self.now - age
         return Recent(
-            self.now,
-            [each for each in self.jobs.values() if each.owner in owners and (each.finished_at or self.now) >= since],
+            self.now, [each for each in self.jobs.values() if each.owner in owners and is_recent(each, since)]
         )
 
     def with_ids(self, ids: Collection[JobId]) -> dict[JobId, Job]:
@@ -87,7 +89,7 @@ def test_look_for_a_thousand_owners_is_one_statement(tmp_path: Path) -> None:
     with sqlite(tmp_path) as database:
         table = Jobs(database)
         with queries(database) as executed:
-            table.recent([UserId(secrets.token_hex(16)) for _ in range(1000)], 0)
+            table.recent([UserId(secrets.token_hex(16)) for _ in range(1000)], 1)
             assert len(executed) == 1
             table.with_ids([new_job_id() for _ in range(1000)])
             assert len(executed) == 2
@@ -174,10 +176,12 @@ def test_follower_is_told_of_new_changed_finished_and_deleted_jobs_of_the_owner(
         assert followed.changes == []
 
 
-def test_follower_that_comes_back_is_told_what_has_ended_since() -> None:
+@pytest.mark.parametrize("clocks", [0, 3_600_000, -3_600_000])
+def test_follower_that_comes_back_is_told_what_has_ended_since(clocks: int) -> None:
+    """Whatever the difference is between the clocks of the database and the function."""
     owner = UserId("a" * 32)
     table = Table()
-    table.now = int(time.time() * 1000)
+    table.now = int(time.time() * 1000) + clocks
     before = table.put(replace(job(owner), state="done", finished_at=table.now - 120_000))
     since = table.put(replace(job(owner), state="done", finished_at=table.now - 60_000))
     watcher = JobWatcher(table, interval=0.01)

@@ -137,7 +137,14 @@ function follow(): void {
   events?.close();
   const source = new EventSource("/jobs/events");
   events = source;
-  source.addEventListener("jobs", (event) => merge((JSON.parse(event.data) as api.JobPage).jobs));
+  source.addEventListener("jobs", (event) => {
+    const { jobs } = JSON.parse(event.data) as api.JobPage;
+    merge(jobs);
+    // They have ended more than an hour ago, or were deleted elsewhere: this device slept.
+    const found = new Set(jobs.map((job) => job.job));
+    const missing = [...byId.peek().values()].filter((job) => !isEnded(job) && !found.has(job.job));
+    if (missing.length) void catchUp(missing);
+  });
   source.addEventListener("job", (event) => merge([JSON.parse(event.data) as api.Job]));
   source.addEventListener("deleted", (event) => {
     byId.value = without(byId.peek(), (JSON.parse(event.data) as { job: string }).job);
@@ -180,11 +187,17 @@ async function probe(source: EventSource): Promise<void> {
   if (probed === source) probed = null;
 }
 
-/** Fetches what has ended while there were no events: new ones begin with what has not. */
-export async function catchUp(): Promise<void> {
+/** Fetches what has ended while there were no events: new ones begin with what has not. `missing` may be deleted. */
+export async function catchUp(missing: readonly api.Job[] = []): Promise<void> {
   const asked = visit;
-  const page = await api.getJobs(null).catch(() => null);
-  if (page && asked === visit) merge(page.jobs.filter(isEnded));
+  const page = await api.getJobs(null, missing.length ? MANY : undefined).catch(() => null);
+  if (!page || asked !== visit) return;
+  merge(page.jobs.filter(isEnded));
+  const listed = new Set(page.jobs.map((job) => job.job));
+  const end = page.next === null ? "" : (page.jobs.at(-1)?.created ?? "");
+  for (const job of missing) {
+    if (!listed.has(job.job) && job.created > end) byId.value = without(byId.peek(), job.job);
+  }
 }
 
 function merge(jobs: api.Job[]): void {
