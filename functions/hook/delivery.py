@@ -46,8 +46,8 @@ class Courier:
 def deliver(delivery: str, courier: Courier) -> None:
     """Makes one attempt at a delivery, unless it is over, not due yet, or another worker makes it.
 
-    The receiver gets the event twice, under the same ``webhook-id``, if between its response and the record of it this
-    worker is killed, or loses the database for longer than its lease.
+    The receiver gets the event twice, under the same ``webhook-id``, if this worker is killed between its response and
+    the record of it, or cannot reach the database from the call until then for longer than its lease lasts.
 
     Raises:
         TryAgain: a failure of our own, and the delivery has been released.
@@ -85,7 +85,7 @@ def _attempt(lease: Lease[Delivery], renewer: LeaseRenewer, courier: Courier) ->
     status = None
     wait = 0.0
     try:
-        reply = _send(lease.row, body, courier)
+        reply = _send(lease.row, body, courier, renewer)
     except (AddressRefused, HostUnknown, HandshakeRefused, NoReply) as failure:
         error = str(failure)
     else:
@@ -107,13 +107,14 @@ def _record(lease: Lease[Delivery], table: Deliveries, status: int | None, error
     return table.postpone(lease, status, error, wait)
 
 
-def _send(delivery: Delivery, body: bytes, courier: Courier) -> Reply:
-    """Signs and sends a message."""
+def _send(delivery: Delivery, body: bytes, courier: Courier, renewer: LeaseRenewer) -> Reply:
+    """Signs and sends a message; LeaseLost if another worker may send it, too."""
     target = courier.handshake.policy.parse(delivery.url)
     if delivery.webhook is None and courier.handshake.is_required:
         courier.handshake.ask(delivery.url)
     whose = delivery.webhook or delivery.owner
     headers = {"Content-Type": _CONTENT_TYPE, **courier.signer.headers(delivery.id, whose, body)}
+    renewer.renew()
     return call("POST", target, courier.handshake.policy, headers, body)
 
 

@@ -56,8 +56,9 @@ def send_mail(event: str, deps: Dependencies) -> None:
     resets a password only to a confirmed address; otherwise the mail is recorded as skipped, for good.
 
     The mail is sent twice, under the same Message-ID, in two cases only: this worker is killed after the mail server
-    has accepted the mail and before that is recorded; or the database is unavailable just then for longer than the
-    lease lasts, and another worker claims the mail first once it is back.
+    has accepted the mail and before that is recorded; or the database is unavailable from the call of the mail server
+    on, before which the lease is renewed, for longer than the lease lasts, and another worker claims the mail first
+    once it is back.
 
     Raises:
         TryAgain: the mail could not be sent or recorded for now, and has been released.
@@ -68,31 +69,31 @@ def send_mail(event: str, deps: Dependencies) -> None:
         log.info("mail %s: already sent, or another worker is sending it", event)
         return
     if event not in deps.unrecorded:
-        addressee = deps.mails.addressee(lease)
-        if addressee is None:
-            deps.mails.fail(lease)
-            return
-        about = lease.row.event.about
-        if reason := addressee.why_not(lease.row.kind):
-            log.info("%s: mail %s is skipped: %s", about, event, reason)
-            deps.mails.skip(lease)
-            return
-        work = functools.partial(_send, event, lease, addressee, deps)
-        attempt(deps.mails, lease, work, f"{about}: mail {event}")
+        work = functools.partial(_send, event, lease, deps)
+        attempt(deps.mails, lease, work, f"{lease.row.event.about}: mail {event}")
     if event in deps.unrecorded:
         _record(event, lease, deps)
 
 
-def _send(event: str, lease: Lease[MailRow], addressee: Addressee, deps: Dependencies, renewer: LeaseRenewer) -> None:
+def _send(event: str, lease: Lease[MailRow], deps: Dependencies, renewer: LeaseRenewer) -> None:
+    about = lease.row.event.about
+    addressee = deps.mails.addressee(lease)
+    if addressee is None:
+        deps.mails.fail(lease)
+        return
+    if reason := addressee.why_not(lease.row.kind):
+        log.info("%s: mail %s is skipped: %s", about, event, reason)
+        deps.mails.skip(lease)
+        return
     try:
         mail = write(event, lease, addressee, deps.links)
-        renewer.check()
+        renewer.renew()
         deps.send(mail)
     except MailRefused:
-        log.exception("%s: mail %s was refused", lease.row.event.about, event)
+        log.exception("%s: mail %s was refused", about, event)
         raise
     deps.unrecorded.add(event)
-    log.info("%s: mail %s was sent", lease.row.event.about, event)
+    log.info("%s: mail %s was sent", about, event)
 
 
 def _record(event: str, lease: Lease[MailRow], deps: Dependencies) -> None:

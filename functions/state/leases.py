@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, select, update
@@ -61,6 +61,7 @@ class Lease(Generic[RowT]):
         attempts: how many there have been, this one included.
         exhausted: whether this attempt is one too many: fail the row instead of working on it.
         age: milliseconds from the row's creation until it is due next.
+        claimed: when it was claimed, on this process's monotonic clock.
     """
 
     token: str
@@ -69,6 +70,7 @@ class Lease(Generic[RowT]):
     attempts: int
     exhausted: bool
     age: int
+    claimed: float = field(default_factory=time.monotonic, compare=False)
 
 
 def backoff(attempts: int) -> int:
@@ -130,13 +132,14 @@ class Leases(Generic[RowT]):
         deadline = time.monotonic() + self._terms.due / 1000
         seen: int | None = None
         while True:
+            began = time.monotonic()
             row = self._database.run(lambda connection: self._take(connection, where, token, changes))
             if row is None or row.state not in self._open_states:
                 return None
             if row.lease == token:
                 exhausted = self._max_attempts is not None and row.attempts > self._max_attempts
                 age = row.due_at - row.created_at
-                return Lease(token, where, self._read(row), row.attempts, exhausted, age)
+                return Lease(token, where, self._read(row), row.attempts, exhausted, age, began)
             if row.lease is None and row.lease_until is not None:
                 return None  # postponed by ``release``: sweep emits its event when it is due
             if self._turns is not None and row.deferred_at is not None:
@@ -186,7 +189,7 @@ class Leases(Generic[RowT]):
         def renew(progress: float) -> bool:
             return self.renew(lease, **(columns(progress) if columns is not None else {}))
 
-        return LeaseRenewer(renew, self._terms)
+        return LeaseRenewer(renew, self._terms, lease.claimed)
 
     def release(self, lease: Lease[RowT], error: Exception | None = None) -> None:
         """Gives the row back after a temporary failure: it is due again after a backoff.
@@ -224,16 +227,18 @@ class LeaseRenewer:
         progress: how much of the work is done, 0 to 1; each renewal passes it to ``renew``.
     """
 
-    def __init__(self, renew: Callable[[float], bool], terms: LeaseTerms) -> None:
+    def __init__(self, renew: Callable[[float], bool], terms: LeaseTerms, claimed: float | None = None) -> None:
         """Prepares the renewer; the ``with`` statement starts it.
 
         Args:
             renew: extends the lease; returns False if it is lost.
             terms: how often.
+            claimed: when the lease began, on the monotonic clock; now if None.
         """
         self.progress = 0.0
         self._renew = renew
         self._terms = terms
+        self._renewed = time.monotonic() if claimed is None else claimed  # since when the lease has lasted for certain
         self._stopped = threading.Event()
         self._lost = threading.Event()
         self._actions: list[Callable[[], None]] = []
@@ -252,6 +257,18 @@ class LeaseRenewer:
         """Raises LeaseLost if the lease is lost; call it often while working."""
         if self._lost.is_set():
             raise LeaseLost("Another worker has taken over this work.")
+
+    def renew(self) -> None:
+        """Renews the lease now; call it right before what cannot be undone.
+
+        Raises:
+            LeaseLost: another worker has the row, or it was deleted.
+            DatabaseUnavailable: that is not known.
+        """
+        self.check()
+        if not self._renewed_now():
+            self._lose()
+            self.check()
 
     def report(self, progress: float) -> None:
         """Checks the lease and notes how much of the work is done, 0 to 1."""
@@ -281,24 +298,29 @@ class LeaseRenewer:
             for action in self._actions:
                 action()
 
+    def _renewed_now(self) -> bool:
+        """Renews the lease; returns whether this worker has it."""
+        began = time.monotonic()
+        is_held = self._renew(self.progress)
+        if is_held:
+            self._renewed = began
+        return is_held
+
     def _run(self) -> None:
-        held_until = time.monotonic() + self._terms.lease / 1000
-        pause = self._terms.renewal / 1000
+        renewal = self._terms.renewal / 1000
+        pause = max(self._renewed + renewal - time.monotonic(), 0.0)
         while not self._stopped.wait(pause):
-            started = time.monotonic()
-            pause = self._terms.renewal / 1000
+            pause = renewal
             try:
-                is_held = self._renew(self.progress)
+                is_held = self._renewed_now()
             except DatabaseUnavailable:
                 # The lease may last a while longer; once it has expired, another worker may have the row.
-                is_held = time.monotonic() < held_until
-                pause /= 5
+                is_held = time.monotonic() < self._renewed + self._terms.lease / 1000
+                pause = renewal / 5
                 log.warning("A lease could not be renewed: the database is unavailable.")
             except Mp3burstError:
                 log.exception("A lease could not be renewed.")
                 is_held = False
-            else:
-                held_until = started + self._terms.lease / 1000
             if not is_held:
                 self._lose()
                 return

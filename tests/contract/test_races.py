@@ -9,15 +9,17 @@ import pytest
 from sqlalchemy import event, update
 
 from events.schema import ConversionFailed, VideoUploaded
+from functions.auth.links import Links
 from functions.media import Description
+from functions.notify import main as notify
 from functions.state.blobs import BlobExpired
 from functions.state.database import Database, DatabaseUnavailable
 from functions.state.jobs import Outcome
-from functions.state.leases import MAX_ATTEMPTS, LeaseLost, LeaseRenewer, LeaseTerms
-from functions.state.mails import MAX_AGE
+from functions.state.leases import MAX_ATTEMPTS, Lease, LeaseLost, LeaseRenewer, LeaseTerms
+from functions.state.mails import MAX_AGE, Addressee, MailRow, Mails
 from functions.state.outbox import Outbox
 from functions.state.pieces import PieceOutput
-from functions.state.schema import jobs
+from functions.state.schema import jobs, users
 from tests.contract.test_jobs import OWNER, Records, exists
 from tests.contract.test_pieces import PieceRecords
 from tests.support.databases import SHORT, make_past
@@ -47,6 +49,37 @@ def test_worker_that_lost_its_lease_does_not_disturb_its_successor(records: Reco
     mp3 = records.blob("mp3s")
     assert records.jobs.finish(successor, Outcome(mp3, 2.0, None)) is not None
     assert records.row("jobs").mp3 == mp3
+
+
+def test_mail_whose_worker_stalls_before_it_calls_the_mail_server_goes_out_once(records: Records) -> None:
+    lease = records.jobs.claim(records.job().id)
+    assert lease is not None
+    [event] = records.jobs.fail(lease, "no audio")
+    row = {
+        "id": OWNER,
+        "username": "ada",
+        "email": "ada@example.org",
+        "name": "Ada",
+        "password_hash": "",
+        "role": "user",
+    }
+    user = users.insert().values(**row, created_at=0, confirmed_at=1)
+    records.database.run(lambda connection: connection.execute(user))
+    links = Links.from_environ({"LINK_KEY": "k" * 64, "PUBLIC_URL": "http://localhost"})
+    sent: list[str] = []
+    successor = notify.Dependencies(records.mails, links, lambda _: sent.append("successor"))
+
+    class Stalled(Mails):
+        def addressee(self, lease: Lease[MailRow]) -> Addressee | None:
+            make_past(records.database, "mails", "lease_until")
+            notify.send_mail(event.id, successor)
+            return super().addressee(lease)
+
+    stalled = notify.Dependencies(Stalled(records.database), links, lambda _: sent.append("stalled"))
+    with pytest.raises(LeaseLost):
+        notify.send_mail(event.id, stalled)
+    assert sent == ["successor"]
+    assert records.row("mails").state == "sent"
 
 
 def test_worker_that_lost_its_lease_does_not_close_the_mail(records: Records) -> None:
@@ -242,6 +275,7 @@ def test_database_that_returns_in_time_costs_no_lease() -> None:
             raise DatabaseUnavailable("unavailable")
         return True
 
+    end = time.monotonic() + 2 * SHORT.lease / 1000
     with LeaseRenewer(renew, SHORT) as renewer:
-        wait_for(lambda: len(asked) >= 10, "twice the time of a lease")
+        wait_for(lambda: time.monotonic() > end and len(asked) >= 10, "twice the time of a lease")
         renewer.check()

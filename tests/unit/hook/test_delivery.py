@@ -22,9 +22,9 @@ from functions.outgoing.client import retry_after
 from functions.outgoing.handshake import Handshake, HandshakeRefused
 from functions.outgoing.signatures import Signer
 from functions.settings import BadSetting
-from functions.state.leases import LeaseTerms
+from functions.state.leases import Lease, LeaseLost, LeaseTerms
 from functions.state.schema import deliveries, webhooks
-from functions.state.webhooks import SCHEDULE, Deliveries, Webhooks
+from functions.state.webhooks import SCHEDULE, Deliveries, Delivery, Permission, Webhooks
 from tests.contract.test_jobs import OWNER, Records
 from tests.support.databases import make_past, sqlite
 from tests.support.servers.receiver import Answer, Message, Receiver
@@ -265,3 +265,16 @@ def test_settings() -> None:
     for key in ("", "k" * 31):
         with pytest.raises(BadSetting, match="WEBHOOK_KEY"):
             Signer.from_environ({"WEBHOOK_KEY": key})
+
+
+def test_receiver_is_not_called_by_a_worker_that_has_lost_its_lease(hook: Hook) -> None:
+    class Stalled(Deliveries):
+        def permission(self, lease: Lease[Delivery]) -> Permission:
+            make_past(hook.database, "deliveries", "lease_until")
+            deliver(lease.row.id, hook.courier)
+            return super().permission(lease)
+
+    with pytest.raises(LeaseLost):
+        deliver(hook.row.id, replace(hook.courier, deliveries=Stalled(hook.database)))
+    assert len(hook.receiver.messages) == 1
+    assert hook.row.state == "delivered"

@@ -32,7 +32,7 @@ class Mails:
         return SimpleNamespace(user="u", name="Ada", email="ada@example.org", job=job, why_not=lambda _: None)
 
     def renewing(self, _: object) -> Any:
-        return nullcontext(SimpleNamespace(check=lambda: None))
+        return nullcontext(SimpleNamespace(renew=lambda: None))
 
     def release(self, _: object, __: Exception) -> None:
         self.released = True

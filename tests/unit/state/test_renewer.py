@@ -3,8 +3,10 @@
 import threading
 import time
 
+import pytest
+
 from functions.state.database import DatabaseUnavailable
-from functions.state.leases import LeaseRenewer, LeaseTerms
+from functions.state.leases import LeaseLost, LeaseRenewer, LeaseTerms
 
 TERMS = LeaseTerms(lease=60_000, renewal=10, due=60_000)
 
@@ -53,3 +55,30 @@ def test_renewal_that_the_database_could_not_do_is_tried_again_soon() -> None:
         assert again.wait(20)
         renewer.check()
     assert calls[1] - calls[0] < 0.9
+
+
+def test_lease_counts_from_the_claim() -> None:
+    """Its worker may have been stopped before the first renewal."""
+
+    def fail(_: float) -> bool:
+        raise DatabaseUnavailable
+
+    lost = threading.Event()
+    with LeaseRenewer(fail, LeaseTerms(), time.monotonic() - 20) as renewer, renewer.interrupting(lost.set):
+        assert lost.wait(4)  # the first renewal is overdue, too
+    with pytest.raises(LeaseLost):
+        renewer.check()
+
+
+def test_renewing_at_once_tells_that_the_lease_is_lost() -> None:
+    interrupted = threading.Event()
+    is_held = True
+    with LeaseRenewer(lambda _: is_held, LeaseTerms()) as renewer, renewer.interrupting(interrupted.set):
+        renewer.renew()
+        renewer.check()
+        is_held = False
+        with pytest.raises(LeaseLost):
+            renewer.renew()
+        with pytest.raises(LeaseLost):
+            renewer.check()
+    assert interrupted.is_set()
