@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Column, ColumnElement, Connection, Table, and_, delete, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Table, and_, delete, func, select, update
 
 from events.schema import ConversionFailed, Event, PasswordForgotten
 from functions.state.database import Database
@@ -150,7 +150,9 @@ class Overdue:
         Returns:
             Whether there may be more.
         """
-        old = and_(deliveries.c.job.is_(None), deliveries.c.due_at.is_(None), deliveries.c.tried_at < now() - _WEEK)
+        # Earlier versions left ``tried_at`` empty if the receiver answered 410.
+        over = func.coalesce(deliveries.c.tried_at, deliveries.c.created_at)
+        old = and_(deliveries.c.job.is_(None), deliveries.c.due_at.is_(None), over < now() - _WEEK)
         return self._delete(deliveries.c.id, old, limit) == limit
 
     def forget_logins(self, limit: int) -> bool:

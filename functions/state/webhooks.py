@@ -335,7 +335,8 @@ class Deliveries:
 
     def gone(self, lease: Lease[Delivery], status: int) -> bool:
         """Records that the receiver wants no more events: its webhook gets none until its owner pings it."""
-        values = {"state": "failed", "status": status, "error": "The receiver wants no more events.", **_settled()}
+        outcome = {"state": "failed", "status": status, "error": "The receiver wants no more events."}
+        values = {**outcome, **_settled(), "tried_at": now()}
         webhook = update(webhooks).where(webhooks.c.id == lease.row.webhook).values(state=GONE)
 
         def gone(connection: Connection) -> bool:

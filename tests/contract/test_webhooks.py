@@ -1,6 +1,7 @@
 """What every SQL database must do with webhooks and deliveries."""
 
 import pytest
+from sqlalchemy import update
 
 from events.schema import ConversionFailed, DeliveryDue, Mp3Ready
 from functions.auth.allowance import AllowanceUsedUp, WebhookLimit
@@ -10,7 +11,7 @@ from functions.state.database import Database
 from functions.state.jobs import NewJob, Outcome, new_job_id
 from functions.state.leases import Lease, LeaseTerms
 from functions.state.outbox import Outbox
-from functions.state.schema import UserId, users
+from functions.state.schema import UserId, deliveries, users
 from functions.state.webhooks import (
     MAX_WEBHOOKS,
     Deliveries,
@@ -243,3 +244,22 @@ def test_pings_are_forgotten_after_a_week_and_a_users_rows_with_the_user(hooks: 
     assert hooks.count("deliveries") == 0
     assert hooks.webhooks.of(OWNER) == []
     assert len(hooks.webhooks.of(OTHER_USER)) == 1
+
+
+@pytest.mark.parametrize("has_time", [True, False])
+def test_pings_are_forgotten_whose_receiver_wants_no_more_events(hooks: Hooks, has_time: bool) -> None:
+    webhook = hooks.webhooks.add(OWNER, URL)
+    lease = hooks.deliveries.claim(hooks.webhooks.ping(webhook.id, OWNER).delivery)
+    assert lease is not None
+    assert hooks.deliveries.gone(lease, 410)
+    [delivery] = hooks.webhooks.deliveries(OWNER, 10)
+    assert delivery.tried_at is not None
+    if not has_time:  # as earlier versions left it
+        statement = update(deliveries).values(tried_at=None)
+        hooks.database.run(lambda connection: connection.execute(statement))
+    hooks.overdue.forget_pings(100)
+    assert hooks.count("deliveries") == 1
+    for column in ("created_at", "tried_at"):
+        make_past(hooks.database, "deliveries", column, 7 * 86_400_000 + 1)
+    hooks.overdue.forget_pings(100)
+    assert hooks.count("deliveries") == 0
