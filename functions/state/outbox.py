@@ -55,7 +55,8 @@ class Outbox:
         Args:
             event: the event that the row waits for.
             budget: seconds that the broker has to accept it.
-            seen: the ``due_at`` for which sweep emits it; if None, the row is postponed only if it was never tried.
+            seen: the ``due_at`` for which sweep emits it; if None, the row is postponed only if it was never tried, and
+                is due.
 
         Returns:
             False if the broker did not accept the event in time; sweep emits it again.
@@ -99,7 +100,10 @@ class Outbox:
 
         def postpone(connection: Connection) -> None:
             for table, those in rows.items():
-                untouched = table.c.due_at == seen if seen is not None else table.c.attempts == 0
+                # A fast worker that gave the row back, or an admission, has said when it is due.
+                untouched = and_(table.c.attempts == 0, table.c.due_at <= now())
+                if seen is not None:
+                    untouched = table.c.due_at == seen
                 due = and_(or_(*those), untouched, table.c.due_at.is_not(None))
                 connection.execute(update(table).where(due).values(due_at=now() + CONFIRMED))
 

@@ -3,11 +3,11 @@
 import pytest
 from sqlalchemy import update
 
-from events.schema import ConversionFailed, DeliveryDue, Mp3Ready
+from events.schema import ConversionFailed, DeliveryDue, Event, Mp3Ready
 from functions.auth.allowance import AllowanceUsedUp, WebhookLimit
 from functions.options import Options
 from functions.state import webhooks as module
-from functions.state.database import Database
+from functions.state.database import Database, DatabaseUnavailable
 from functions.state.jobs import NewJob, Outcome, new_job_id
 from functions.state.leases import Lease, LeaseTerms
 from functions.state.outbox import Outbox
@@ -83,6 +83,26 @@ def test_end_of_a_job_records_a_delivery_for_each_webhook_and_the_callback(hooks
     [failed, event] = hooks.jobs.fail(lease, "no audio")
     assert isinstance(failed, ConversionFailed)
     assert [each.id for each in hooks.webhooks.deliveries(OTHER_USER, 10)] == [event.subject]
+
+
+@pytest.mark.parametrize("how", ["put off", "released"])
+def test_confirming_an_event_leaves_when_a_fast_worker_made_it_due(hooks: Hooks, how: str) -> None:
+    """Neither counts as an attempt."""
+    webhook = hooks.webhooks.add(OWNER, URL)
+    due: list[int] = []
+
+    def publish(event: Event, _: float) -> None:
+        assert isinstance(event, DeliveryDue)
+        lease = hooks.deliveries.claim(event.delivery)
+        assert lease is not None
+        if how == "put off":
+            hooks.deliveries.put_off(lease)
+        else:
+            hooks.deliveries.release(lease, DatabaseUnavailable())
+        due.append(hooks.row("deliveries").due_at)
+
+    assert Outbox(hooks.database, publish).emit(hooks.webhooks.ping(webhook.id, OWNER))
+    assert [hooks.row("deliveries").due_at] == due
 
 
 def test_published_delivery_is_emitted_again_by_sweep_alone(hooks: Hooks) -> None:
