@@ -161,7 +161,9 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         help="seconds that running requests have when the bridge is stopped (BRIDGE_GRACE)",
     )
     commands = parser.add_subparsers(dest="command", metavar="redrive QUEUE")
-    commands.add_parser("redrive", help="move a queue's dead letters back to it").add_argument("queue")
+    commands.add_parser(
+        "redrive", help="move a queue's dead letters back to it: those that no route dead takes"
+    ).add_argument("queue")
     return parser
 
 
