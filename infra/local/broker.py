@@ -31,6 +31,8 @@ _RETRIED = {404, 408, 409, 429}
 _MAX_EVENT = 1 << 20
 #: How many dead letters are kept for /_platform, the newest ones.
 _MAX_DEAD_LETTERS = 1000
+#: Seconds before a delivery is tried again that a fault of the platform has ended.
+_FAULT_SECONDS = 60.0
 
 log = logging.getLogger("platform")
 
@@ -168,20 +170,28 @@ class Broker:
         except TryAgain as error:
             log.error("%s", error, exc_info=error)
             due = time.time() + 1
-        queue.inflight -= 1
-        queue.changed.set()
+        except Exception:
+            log.exception("a delivery of %s failed; it will be tried again", queue.trigger.name)
+            due = time.time() + _FAULT_SECONDS
+        finally:
+            queue.inflight -= 1
+            queue.changed.set()
         if due is not None:
             queue.put(due, seq)
 
     async def _attempt(self, trigger: Trigger, seq: int) -> float | None:
         # Returns the time of the next attempt, or None once the delivery is settled.
         query = "SELECT headers, body, failures, error FROM deliveries WHERE seq = ?"
-        text, body, failures, error = await self._store.run(lambda db: db.execute(query, (seq,)).fetchone())
+        row = await self._store.run(lambda db: db.execute(query, (seq,)).fetchone())
+        if row is None:  # settled by an attempt whose commit was not answered
+            return None
+        text, body, failures, error = row
         headers = json.loads(text)
         sink = trigger.dead_letters if error and trigger.dead_letters else trigger.subscriber
         status = await self._post(sink, headers, body)
         failed = status >= 500 or status in _RETRIED
-        is_dead = failed and failures == trigger.retries and not error
+        # More than the retries are the failures of an event that was stored when the manifests allowed more.
+        is_dead = failed and failures >= trigger.retries and not error
         now = time.time()
         due = None
         if status >= 300:
