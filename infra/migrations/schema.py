@@ -1,7 +1,7 @@
 """Upgrades a database's tables to the schema that the functions expect."""
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from events.errors import Mp3burstError
 from functions.state.database import Database
@@ -19,6 +19,9 @@ from infra.migrations import users
 #: The key of the migrations' lock: an arbitrary number that nothing else uses.
 _LOCK: Final = 0x6D703362
 _LOCK_SECONDS: Final = 120
+_IS_RUNNING: Final = "Another migration has been running for two minutes: wait until it ends, then try again."
+#: PostgreSQL's SQLSTATE, and MySQL's number, of a lock's timeout.
+_LOCK_TIMEOUTS: Final = ("55P03", 1205)
 
 
 class NotMigrated(Mp3burstError):
@@ -52,7 +55,12 @@ def upgrade(database: Database, users_key: str | None = None) -> None:
             if users_key is not None:
                 users.provide(connection, users_key)
             connection.commit()
-    except DBAPIError as error:
+    except SQLAlchemyError as error:
+        if _is_lock_timeout(error):
+            raise NotMigrated(
+                "Another transaction has kept a table locked for two minutes: wait until it ends, or end it, "
+                "then try again."
+            ) from error
         raise NotMigrated(
             "Migrating the database failed: check that it is running and that its user may create tables."
         ) from error
@@ -67,7 +75,7 @@ def _refuse_newer(connection: Connection, config: Config) -> None:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _exclusive(connection: Connection) -> Iterator[None]:
     """Locks the database against other migrations; the server releases the lock if this process dies."""
     match connection.dialect.name:
@@ -76,20 +84,34 @@ def _exclusive(connection: Connection) -> Iterator[None]:
             # Statements of functions are limited to less than an index of a large table takes.
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            try:
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+            except DBAPIError as error:
+                if _is_lock_timeout(error):
+                    raise NotMigrated(_IS_RUNNING) from error
+                raise
             yield
         case "mysql" | "mariadb":
             # PyMySQL has no other way to wait longer than the functions do.
             driver: Any = connection.connection.driver_connection
             driver._read_timeout = None
             if connection.scalar(text(f"SELECT GET_LOCK('mp3burst.migrations', {_LOCK_SECONDS})")) != 1:
-                raise NotMigrated(
-                    "Another migration has been running for two minutes: wait until it ends, then try again."
-                )
+                raise NotMigrated(_IS_RUNNING)
+            seconds = connection.scalar(text("SELECT @@innodb_lock_wait_timeout"))
+            connection.execute(text(f"SET SESSION innodb_lock_wait_timeout = {_LOCK_SECONDS}"))
             try:
                 yield
             finally:
-                connection.execute(text("SELECT RELEASE_LOCK('mp3burst.migrations')"))
+                # If the connection is lost, the server has released the lock, and the error that says so is on its way.
+                with contextlib.suppress(SQLAlchemyError):
+                    connection.execute(text(f"SET SESSION innodb_lock_wait_timeout = {seconds}"))
+                    connection.execute(text("SELECT RELEASE_LOCK('mp3burst.migrations')"))
         case _:
             # BEGIN IMMEDIATE has already locked the SQLite file.
             yield
+
+
+def _is_lock_timeout(error: SQLAlchemyError) -> bool:
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    code = cause.args[0] if cause is not None and cause.args else None
+    return code in _LOCK_TIMEOUTS or getattr(cause, "sqlstate", None) in _LOCK_TIMEOUTS

@@ -9,13 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import Connection, create_engine, event, insert, inspect, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from functions.state import database as module
 from functions.state.database import Database, DatabaseUnavailable
 from functions.state.leases import LeaseTerms
 from functions.state.schema import logins, metadata
-from infra.migrations.schema import upgrade
+from infra.migrations import schema
+from infra.migrations.schema import NotMigrated, upgrade
 from scripts.deployment.manifests import migrations
 from tests.support.paths import ROOT
 from tests.support.servers.mariadb import MariaDB
@@ -125,12 +129,15 @@ def test_pool_of_dead_connections_is_replaced(server: SqlServer, own: Database) 
     assert counts(own) == {"a": 1, "b": 0}
 
 
+KILL = {
+    "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({})"),
+    "mysql": ("SELECT CONNECTION_ID()", "KILL {}"),
+}
+
+
 @SERVERS
 def test_connection_killed_by_an_administrator_is_replaced(server: SqlServer, own: Database) -> None:
-    which, kill = {
-        "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({})"),
-        "mysql": ("SELECT CONNECTION_ID()", "KILL {}"),
-    }[own.engine.dialect.name]
+    which, kill = KILL[own.engine.dialect.name]
     other = create_engine(server.url)
     tries = 0
 
@@ -234,14 +241,65 @@ def test_four_concurrent_migrations_make_the_tables_once(kind: str, tmp_path: Pa
 
 def migrate_by_four(url: str) -> None:
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "DATABASE_URL": url}
-    command = [sys.executable, "-m", "infra.migrations"]
-    running = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    running = [
+        subprocess.Popen([sys.executable, "-m", "infra.migrations"], env=env, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
     assert [(process.communicate(timeout=120)[1], process.returncode) for process in running] == [("", 0)] * 4
     database = Database(url)
     with database.engine.connect() as connection:
         assert {*inspect(connection).get_table_names()} == {*metadata.tables, "alembic_version"}
         assert len(connection.execute(text("SELECT version_num FROM alembic_version")).all()) == 1
     database.close()
+
+
+@SERVERS
+def test_migration_whose_connection_is_lost_names_the_cause(own: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(config: Config, _: str) -> None:
+        connection = config.attributes["connection"]
+        which, kill = KILL[connection.dialect.name]
+        victim = connection.scalar(text(which))
+        with own.engine.connect() as administrator:
+            administrator.execute(text(kill.format(victim)))
+        connection.execute(text("SELECT 1"))
+
+    monkeypatch.setattr(command, "upgrade", lose)
+    with pytest.raises(NotMigrated, match="check that it is running") as caught:
+        upgrade(own)
+    assert isinstance(caught.value.__cause__, DBAPIError)
+    assert caught.value.__cause__.connection_invalidated
+    monkeypatch.undo()
+    upgrade(own)  # the lock is released
+
+
+LOCK = {
+    "postgresql": f"SELECT pg_advisory_xact_lock({schema._LOCK})",
+    "mysql": "SELECT GET_LOCK('mp3burst.migrations', 0)",
+}
+
+
+@SERVERS
+def test_migration_that_another_one_keeps_waiting_says_so(own: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "_LOCK_SECONDS", 1)
+    with own.engine.connect() as other:
+        other.execute(text(LOCK[other.dialect.name]))
+        with pytest.raises(NotMigrated, match="Another migration has been running"):
+            upgrade(own)
+        other.invalidate()
+    upgrade(own)
+
+
+@SERVERS
+def test_migration_that_another_transaction_keeps_waiting_says_so(
+    own: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "_LOCK_SECONDS", 1)
+    monkeypatch.setattr(command, "upgrade", lambda config, _: count_one(config.attributes["connection"], "a"))
+    with own.engine.connect() as other:
+        count_one(other, "a")
+        with pytest.raises(NotMigrated, match="Another transaction has kept a table locked"):
+            upgrade(own)
+    assert counts(own) == {"a": 0, "b": 0}
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
@@ -277,5 +335,6 @@ def migrate_as_older(url: str) -> None:
 
 def migrate(url: str) -> subprocess.CompletedProcess[str]:
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "DATABASE_URL": url}
-    command = [sys.executable, "-m", "infra.migrations"]
-    return subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "infra.migrations"], env=env, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+    )
