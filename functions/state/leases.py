@@ -191,7 +191,7 @@ class Leases(Generic[RowT]):
 
         return LeaseRenewer(renew, self._terms, lease.claimed)
 
-    def release(self, lease: Lease[RowT], error: Exception | None = None) -> None:
+    def release(self, lease: Lease[RowT], error: Exception | None = None, wait: int = 0) -> None:
         """Gives the row back after a temporary failure: it is due again after a backoff.
 
         Args:
@@ -201,12 +201,13 @@ class Leases(Generic[RowT]):
                 full would repeat it forever. After a second attempt that counts, or an old row's first, nobody may
                 claim the row before it is due: the broker retries within seconds, and would use up all attempts on a
                 disk that is full for a quarter of a minute.
+            wait: milliseconds for which nobody may claim the row, if that is longer than the backoff.
         """
         is_old = lease.age >= _DAY
         counts = is_old or not isinstance(error, Mp3burstError) or error.counts_as_attempt
         is_limited = self._max_attempts is not None
-        is_postponed = is_old or (counts and is_limited and lease.attempts > 1)
-        due = now() + backoff(lease.attempts)
+        is_postponed = is_old or wait > 0 or (counts and is_limited and lease.attempts > 1)
+        due = now() + max(backoff(lease.attempts), wait)
         statement = (
             update(self._table)
             .where(self.held(lease))

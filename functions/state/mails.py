@@ -22,6 +22,8 @@ _USER_KINDS: Final[dict[str, type[AddressUnconfirmed] | type[PasswordForgotten]]
 }
 #: Milliseconds after which a mail that could not be sent is abandoned.
 MAX_AGE: Final = 86_400_000
+#: Milliseconds that a mail waits at most because the mail service asks for it.
+_MAX_WAIT: Final = 3_600_000
 
 
 _ADDRESSEE: Final = select(
@@ -156,8 +158,9 @@ class Mails:
         return []
 
     def release(self, lease: Lease[MailRow], error: Exception | None = None) -> None:
-        """Gives the mail back after a temporary failure."""
-        self._leases.release(lease, error)
+        """Gives the mail back after a temporary failure: for as long as the mail service asks, an hour at most."""
+        seconds = getattr(error, "retry_after", None) or 0
+        self._leases.release(lease, error, min(int(seconds * 1000), _MAX_WAIT))
 
     def _close(self, lease: Lease[MailRow], state: str) -> None:
         statement = (

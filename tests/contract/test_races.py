@@ -12,6 +12,7 @@ from events.schema import ConversionFailed, VideoUploaded
 from functions.auth.links import Links
 from functions.media import Description
 from functions.notify import main as notify
+from functions.notify.transports import MailNotSent
 from functions.state.blobs import BlobExpired
 from functions.state.database import Database, DatabaseUnavailable
 from functions.state.jobs import Outcome
@@ -80,6 +81,25 @@ def test_mail_whose_worker_stalls_before_it_calls_the_mail_server_goes_out_once(
         notify.send_mail(event.id, stalled)
     assert sent == ["successor"]
     assert records.row("mails").state == "sent"
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(0.0, 0), (120.0, 120), (86_400.0, 3_600)])
+def test_mail_waits_for_as_long_as_the_service_asks_but_an_hour_at_most(
+    records: Records, asked: float, waits: int
+) -> None:
+    lease = records.jobs.claim(records.job().id)
+    assert lease is not None
+    [event] = records.jobs.fail(lease, "no audio")
+    first = records.mails.claim(event.id)
+    assert first is not None
+    records.mails.release(first, MailNotSent(asked))
+    second = records.mails.claim(event.id)  # the broker's next try
+    assert (second is None) is (waits > 0)
+    if waits:
+        make_past(records.database, "mails", "lease_until", (waits - 10) * 1000)
+        assert records.mails.claim(event.id) is None
+        make_past(records.database, "mails", "lease_until", 11_000)
+        assert records.mails.claim(event.id) is not None
 
 
 def test_worker_that_lost_its_lease_does_not_close_the_mail(records: Records) -> None:
