@@ -71,8 +71,12 @@ class HttpSink:
         Raises:
             BadUrl: it is none of them.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https", _UNIX) or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            is_known = parts.scheme in ("http", "https", _UNIX) and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # the host or the port is malformed
+            is_known = False
+        if not is_known:
             raise BadUrl(f"{url!r} is not a URL to send events to: write http://HOST:PORT/PATH.")
         self.url = url
         self._parts = parts

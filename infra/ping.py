@@ -9,7 +9,7 @@ import threading
 import uuid
 from datetime import UTC, datetime
 
-from events.http import HttpSink
+from events.http import BadUrl, HttpSink
 
 _TIMEOUT = 300.0  # seconds; sweep's own limit
 _log = logging.getLogger(__name__)
@@ -40,12 +40,24 @@ def ping(url: str) -> None:
         raise OSError(f"it answered {status}")
 
 
+def interval(text: str) -> float:
+    """Parses the seconds between two events."""
+    seconds = float(text)
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise ValueError(text)
+    return seconds
+
+
 def main() -> int:
     """Pings at once and then at every interval, until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m infra.ping", description=__doc__.partition(": ")[2])
     parser.add_argument("url", help="where to POST the events")
-    parser.add_argument("seconds", type=float, help="the interval")
+    parser.add_argument("seconds", type=interval, help="the interval")
     options = parser.parse_args()
+    try:
+        HttpSink(options.url)
+    except BadUrl as error:
+        parser.error(str(error))
     logging.basicConfig(format="%(asctime)s ping %(levelname)s %(message)s", level=logging.INFO)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -93,6 +93,6 @@ def test_non_http_response_is_not_published() -> None:
 def test_missing_or_invalid_broker_is_an_error() -> None:
     with pytest.raises(NoBroker, match="K_SINK"):
         publisher({}, "/mp3burst/convert")
-    for url in ("broker", "amqp://h", "http://"):
+    for url in ("broker", "amqp://h", "http://", "http://[", "http://h:99999", "http://h:a"):
         with pytest.raises(BadUrl, match="is not a URL"):
             HttpSink(url)

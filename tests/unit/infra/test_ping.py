@@ -4,6 +4,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.paths import ROOT
 from tests.support.servers.function import Function
 
@@ -35,3 +37,20 @@ def test_ping_continues_after_an_invalid_response() -> None:
         finally:
             process.terminate()
             assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "seconds", "message"),
+    [
+        ("ftp://sweep", "300", "'ftp://sweep' is not a URL to send events to: write http://HOST:PORT/PATH."),
+        ("http://sweep:99999", "300", "'http://sweep:99999' is not a URL to send events to"),
+        ("http://sweep", "0", "argument seconds: invalid"),
+        ("http://sweep", "nan", "argument seconds: invalid"),
+    ],
+)
+def test_ping_refuses_what_it_cannot_do(url: str, seconds: str, message: str) -> None:
+    command = [sys.executable, "-m", "infra.ping", url, seconds]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
