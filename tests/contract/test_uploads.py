@@ -15,6 +15,7 @@ from sqlalchemy import Connection, event, func, select
 
 from functions.auth.allowance import FetchLimit
 from functions.auth.tokens import Identity
+from functions.http_endpoint import BadRequest
 from functions.media import Checkpoint, StaleWriter
 from functions.options import Options
 from functions.presets import BUILT_IN
@@ -30,7 +31,7 @@ from functions.upload.dependencies import Dependencies
 from functions.upload.tus import receive as receive_module
 from functions.upload.tus import uploads as uploads_module
 from functions.upload.tus.headers import Checksum
-from functions.upload.tus.receive import Part, complete, discard, receive
+from functions.upload.tus.receive import Part, WrongOffset, complete, discard, receive
 from functions.upload.tus.uploads import Upload, UploadGone, UploadLocked, UploadNotFound, Uploads
 from tests.contract.media_places import Place
 from tests.contract.test_jobs import at_once
@@ -258,6 +259,27 @@ def test_an_expired_upload_is_refused_and_deleted_with_its_blob(deps: Dependenci
     [(blob, store)] = deps.blobs.expired(10)
     deps.blobs.delete(deps.media, store, blob)
     assert (count(database, "uploads"), count(database, "blobs"), count(database, "jobs")) == (0, 0, 0)
+
+
+def test_a_refused_request_leaves_the_length_open(deps: Dependencies) -> None:
+    """It has found the upload before another request went on with it."""
+    upload = deps.uploads.begin(OWNER, "a.wav", Options(), "", None, deps.quota.begin(ADA, None))
+    receive(upload, Part(0, iter([SOUND[:1000]])), deps, ADA)
+    with pytest.raises(WrongOffset):
+        receive(upload, Part(0, iter([SOUND]), length=len(SOUND)), deps, ADA)
+    assert deps.uploads.find(upload.id, OWNER).length is None
+
+
+def test_a_request_cannot_replace_the_length_that_another_one_has_declared(deps: Dependencies) -> None:
+    upload = deps.uploads.begin(OWNER, "a.wav", Options(), "", None, deps.quota.begin(ADA, None))
+    declared = receive(upload, Part(0, iter([SOUND[:1000]]), length=len(SOUND)), deps, ADA)
+    assert (declared.length, declared.is_complete) == (len(SOUND), False)
+    late = replace(upload, received=1000)
+    with pytest.raises(BadRequest):
+        receive(late, Part(1000, iter([SOUND[1000:2000]]), length=2000), deps, ADA)
+    found = deps.uploads.find(upload.id, OWNER)
+    assert (found.length, found.received) == (len(SOUND), 1000)
+    assert receive(found, Part(1000, iter([SOUND[1000:]])), deps, ADA).is_complete
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

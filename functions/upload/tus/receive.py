@@ -12,7 +12,7 @@ from events.errors import Mp3burstError
 from events.schema import VideoUploaded
 from functions.auth.tokens import Identity
 from functions.file_checks import StreamChecks
-from functions.http_endpoint import RequestTooSlow
+from functions.http_endpoint import BadRequest, RequestTooSlow
 from functions.media import Appender, BlobNotFound, Description
 from functions.media.integrity import SAVE_INTERVAL, SAVE_SIZE
 from functions.options import Options
@@ -95,7 +95,7 @@ def receive(upload: Upload, part: Part, deps: Dependencies, identity: Identity) 
         The upload as it is now.
 
     Raises:
-        WrongOffset, UploadLocked, UploadNotFound, UploadGone: nothing of this part was stored.
+        WrongOffset, BadRequest, UploadLocked, UploadNotFound, UploadGone: nothing of this part was stored.
         StaleWriter: a later request has taken over the upload; nothing of this part is stored from now on.
         ClientDisconnected: the connection was lost. RequestTooSlow: the client was disconnected.
         ChecksumMismatch: nothing of this part was stored.
@@ -105,9 +105,12 @@ def receive(upload: Upload, part: Part, deps: Dependencies, identity: Identity) 
         UnsupportedMediaType: the file is neither audio nor video; the upload has been deleted.
     """
     try:
-        with deps.uploads.writing(upload, part.length) as claim:
+        with deps.uploads.writing(upload) as claim:
             upload = claim.upload
             check_offset(upload, part.offset)
+            if part.length is not None:
+                check_length(upload, part.length)
+                upload = claim.declare(part.length)
             with deps.media.videos.append(upload.blob, upload.checkpoint, upload.attempts) as appender:
                 checks = _checks(upload, appender, deps, identity)
                 _append(appender, checks.apply(part.content), claim, part.checksum)
@@ -167,6 +170,12 @@ def check_offset(upload: Upload, offset: int) -> None:
     """Raises WrongOffset unless the part starts at the upload's offset."""
     if upload.received != offset:
         raise WrongOffset(f"The upload's offset is {upload.received}: resume from there.")
+
+
+def check_length(upload: Upload, length: int) -> None:
+    """Raises BadRequest unless this may be the upload's length: it is known already, or was deferred until now."""
+    if upload.length not in (None, length) or length < upload.received:
+        raise BadRequest("Upload-Length must be the upload's length, which may be set once.")
 
 
 def complete(upload: Upload, deps: Dependencies) -> str:

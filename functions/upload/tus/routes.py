@@ -25,7 +25,7 @@ from functions.upload.tus.headers import (
     length_of_new_upload,
     parse_metadata,
 )
-from functions.upload.tus.receive import Part, check_offset, chunks, complete, discard, receive
+from functions.upload.tus.receive import Part, check_length, check_offset, chunks, complete, discard, receive
 from functions.upload.tus.uploads import Upload
 
 _EXTENSIONS: Final = "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination"
@@ -116,8 +116,7 @@ def _append(request: Request, upload: str) -> Response:
     checksum = _checksum(request)
     found = deps.uploads.find(upload, identity.user)
     if length is not None:
-        if found.length not in (None, length) or length < found.received:
-            raise BadRequest("Upload-Length must be the upload's length, which may be set once.")
+        check_length(found, length)
         _check_length(length, deps)
     check_offset(found, offset)
     _check_body(request, (found.length or length or deps.max_bytes) - offset)

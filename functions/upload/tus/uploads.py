@@ -137,6 +137,12 @@ class Claim:
         """Renews the claim without progress. Raises what ``save`` does."""
         self._renew()
 
+    def declare(self, length: int) -> Upload:
+        """Records the length of the complete file, and returns the upload with it. Raises what ``save`` does."""
+        self._renew(length=length)
+        self.upload = replace(self.upload, length=length)
+        return self.upload
+
     def end(self, checkpoint: Checkpoint) -> Upload:
         """Records progress, releases the upload, and returns it as it is now. Raises what ``save`` does."""
         received = checkpoint.size
@@ -223,7 +229,7 @@ class Uploads:
         return Upload(**{name: getattr(row, name) for name in Upload.__dataclass_fields__})
 
     @contextmanager
-    def writing(self, upload: Upload, length: int | None = None) -> Iterator[Claim]:
+    def writing(self, upload: Upload) -> Iterator[Claim]:
         """Claims the upload while a part arrives.
 
         If another request has it, waits until that request renews its claim, which refuses this one, or until the claim
@@ -231,7 +237,6 @@ class Uploads:
 
         Args:
             upload: the upload as it was found.
-            length: of the complete file, if it was not known until this request.
 
         Raises:
             UploadLocked: another request is writing it.
@@ -241,7 +246,7 @@ class Uploads:
             self.extend(upload)
             upload = self.find(upload.id, upload.owner)
         row = and_(uploads.c.id == upload.id, uploads.c.owner == upload.owner)
-        lease = self._leases.claim(row, **({} if length is None else {"length": length}))
+        lease = self._leases.claim(row)
         if lease is None:
             self.find(upload.id, upload.owner)
             raise UploadLocked("Another request is writing this upload: wait a moment, then ask for its offset.")
