@@ -14,6 +14,7 @@ from functions.convert.ffmpeg import encoder
 from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.mp3.summary import PieceSummary, read_frames, seams_match
 from functions.convert.plan import Excerpt, FrameRange, Plan, moved_ranges, plan_for
+from functions.convert.points import Points
 from functions.convert.progress import OnProgress
 from functions.convert.seek import excerpt
 from functions.convert.seek.numbering import Mark
@@ -99,12 +100,14 @@ class EncodedPiece:
         reconfigured: whether the sound changed its format on the way, which makes ranges meaningless.
         marks: how its encoder has numbered the packets at its start and at its end; empty if the packets were numbered
             before.
+        points: of its part of the waveform; None if they are not known, as those of the version before.
     """
 
     summary: PieceSummary
     errors: int
     reconfigured: bool
     marks: tuple[Mark | None, ...] = ()
+    points: Points | None = None
 
     def fits(self, frame_range: FrameRange) -> bool:
         """Returns whether as many samples were decoded as were counted for later pieces, as far as is known."""
@@ -115,7 +118,13 @@ class EncodedPiece:
 
     def to_json(self) -> str:
         """Returns the text for the piece's row."""
-        values = {"sum": self.summary.to_json(), "errors": self.errors, "reconfigured": self.reconfigured}
+        values: dict[str, Any] = {
+            "sum": self.summary.to_json(),
+            "errors": self.errors,
+            "reconfigured": self.reconfigured,
+        }
+        if self.points is not None:  # a join of the version before ignores them
+            values["points"] = self.points.to_json()
         # A join of the version before would ignore the marks. It cannot read such a row, and its event is repeated.
         return json.dumps({"marked": {**values, "marks": self.marks}} if self.marks else values)
 
@@ -125,7 +134,8 @@ class EncodedPiece:
         values: dict[str, Any] = json.loads(text)
         values = values.get("marked", values)
         marks = tuple(mark and Mark(*mark) for mark in values.get("marks", ()))
-        return cls(PieceSummary.from_json(values["sum"]), values["errors"], values["reconfigured"], marks)
+        points = Points.from_json(values["points"]) if "points" in values else None
+        return cls(PieceSummary.from_json(values["sum"]), values["errors"], values["reconfigured"], marks, points)
 
 
 def plan_pieces(track: TrackInfo, options: Options, threshold: float, limit: int = DEFAULT_PIECES) -> Plan | None:
@@ -248,7 +258,7 @@ def encode_piece(
     for chunk in read_frames(run.path, summary):
         out.write(chunk)
         on_progress(1.0)
-    return EncodedPiece(summary, run.errors, run.reconfigured)
+    return EncodedPiece(summary, run.errors, run.reconfigured, points=run.points)
 
 
 def pieces_fit(plan: Plan, pieces: Sequence[EncodedPiece]) -> bool:

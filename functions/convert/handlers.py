@@ -37,6 +37,7 @@ from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.meter import Meter
 from functions.convert.mp3 import assemble
 from functions.convert.plan import LOOKAHEAD_FRAMES, FrameRange, Plan
+from functions.convert.points import join_points
 from functions.convert.seek import excerpt
 from functions.convert.seek.errors import TrackChanged
 from functions.convert.seek.extraction import Fetched
@@ -259,7 +260,7 @@ def _make_mp3(job: Job, stream: TrackStream, renewer: LeaseRenewer, deps: Depend
         out = ReservedWriter(mp3, reservation)
         result = pipeline.convert_track(stream, out, settings, on_progress)
     log.info("job %s: %.1f s of audio became %d bytes of MP3", job.id, result.duration, mp3.size)
-    return Outcome(mp3.blob, result.duration, result.warning, mp3.size, meter.usage(), out.crc32)
+    return Outcome(mp3.blob, result.duration, result.warning, mp3.size, meter.usage(), out.crc32, result.waveform)
 
 
 def _mp3_reservation(job: Job, mp3: RenewingWriter, deps: Dependencies) -> Reservation:
@@ -397,6 +398,7 @@ def _join_pieces(
                 track,
                 directory,
                 budget=Budget(deps.max_seconds, reservation),
+                is_measured=False,
             )
             piece, path = _encode_whole(job, source, renewer, mp3)
             pieces = [piece]
@@ -411,7 +413,8 @@ def _join_pieces(
     warning = assemble.warning_for(
         job_plan.missing, job_plan.truncated, errors, job_plan.silent, job_plan.warning, share
     )
-    return Outcome(mp3.blob, sound.duration, warning, mp3.size, meter.usage(), out.crc32)
+    waveform = join_points(job_plan.plan.rate, [piece.points for piece in pieces])
+    return Outcome(mp3.blob, sound.duration, warning, mp3.size, meter.usage(), out.crc32, waveform)
 
 
 def _encode_whole(

@@ -20,12 +20,14 @@ from functions.convert.mp3 import assemble
 from functions.convert.mp3.assemble import EncodedSound
 from functions.convert.mp3.summary import PieceSummary, read_frames
 from functions.convert.plan import FrameRange, Plan, decode_cost, nearest_rate, plan_for
+from functions.convert.points import join_points
 from functions.convert.progress import OnProgress
 from functions.convert.streams import SupportsReadSeek, SupportsWrite
 from functions.mp3 import id3
 from functions.mp3.chapters import within
 from functions.options import Options
 from functions.progress import READ_SHARE
+from functions.waveform import Waveform
 
 #: The share of encoding in the progress; reading has ``READ_SHARE``, writing the rest.
 _ENCODE_SHARE = 0.93
@@ -77,6 +79,7 @@ class Result:
         warning: what is missing from the MP3; None if nothing is.
         copied: whether the source's own MP3 frames were copied.
         size: bytes of the MP3.
+        waveform: of the MP3; None if its frames were copied, or its levels could not be measured.
     """
 
     duration: float
@@ -84,6 +87,7 @@ class Result:
     warning: str | None
     copied: bool
     size: int
+    waveform: Waveform | None
 
 
 def to_mp3(
@@ -121,6 +125,7 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
     """Converts a prepared track to MP3, like ``to_mp3``. Temporary files go to the track's directory."""
     track = stream.info
     encoded = READ_SHARE + _ENCODE_SHARE
+    waveform = None
     with cover.rendering(track, settings.ffmpeg or default_ffmpeg()) as picture:
         if track.container == "mp3":
             sound = assemble.copied_sound(track.path, track.skipped, track.discarded)
@@ -133,7 +138,7 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
             plan = plan_for(track, settings.options, settings.encoders, decode_cost(stream))
             settings.budget.check_seconds(plan.end_seconds)
             settings.budget.reservation.require(plan.expected_size())
-            sound, encoder_errors = _encode(
+            sound, waveform, encoder_errors = _encode(
                 stream, plan, settings, lambda done: on_progress(READ_SHARE + done * _ENCODE_SHARE)
             )
             errors = track.errors + silence.unmentioned(track, settings.options) + encoder_errors
@@ -166,11 +171,14 @@ def convert_track(stream: TrackStream, out: SupportsWrite, settings: Settings, o
         ),
         copied=track.container == "mp3",
         size=size,
+        waveform=waveform,
     )
 
 
-def _encode(stream: TrackStream, plan: Plan, settings: Settings, on_progress: OnProgress) -> tuple[EncodedSound, int]:
-    """Encodes a track; returns the sound and the largest number of errors that one encoder logged."""
+def _encode(
+    stream: TrackStream, plan: Plan, settings: Settings, on_progress: OnProgress
+) -> tuple[EncodedSound, Waveform | None, int]:
+    """Encodes a track; returns the sound, its waveform, and the largest number of errors that one encoder logged."""
     track = stream.info.path
     directory = track.parent
     ffmpeg = settings.ffmpeg or default_ffmpeg()
@@ -183,12 +191,13 @@ def _encode(stream: TrackStream, plan: Plan, settings: Settings, on_progress: On
     runs = encoder.encode(source, plan.ranges, settings.encoders, on_progress, on_end)
     if (len(runs) > 1 or len(plan.filters) > 1) and any(run.reconfigured for run in runs):
         # A change of format restarts ffmpeg's filters and their count of samples, which ranges are based on.
-        source = EncoderInput(ffmpeg, plan.for_changing_format(), track, directory, budget=settings.budget)
+        plan = plan.for_changing_format()
+        source = EncoderInput(ffmpeg, plan, track, directory, budget=settings.budget, is_measured=False)
         runs = encoder.encode(source, [FrameRange(0, None)], 1, on_progress, on_end)
     pieces = [(run.path, summaries[run.range]) for run in runs]
     frames = _frames(pieces, (lambda: on_progress(1.0)) if plan.variable else None)
     sound = assemble.join_pieces(plan, [summary for _, summary in pieces], frames, directory)
-    return sound, max(run.errors for run in runs)
+    return sound, join_points(plan.rate, [run.points for run in runs]), max(run.errors for run in runs)
 
 
 def _frames(pieces: Sequence[tuple[Path, PieceSummary]], on_copy: Callable[[], None] | None) -> Iterator[bytes]:

@@ -186,6 +186,7 @@ def _add(mp3: _Mp3, reader: Reader, identity: Identity, wanted: Sequence[_Wanted
     deps.parts.require_room(sound, [each.id for each in wanted])
     found = cut.cut(reader, mp3.timeline, [each.range for each in wanted], movable)
     without_chapters = tags.change(mp3.tag, {}, [])  # reading 255 of them before a large cover takes half a second
+    waveform = deps.tagging.jobs.waveform(mp3.job)
     media = deps.tagging.media
     heads: list[BlobId] = []
     new = []
@@ -202,7 +203,8 @@ def _add(mp3: _Mp3, reader: Reader, identity: Identity, wanted: Sequence[_Wanted
             crc32 = append_zeros(zlib.crc32(head), part.stop - part.start, CRC32) ^ part.crc32
             place = part.start + shift, part.stop + shift
             seconds = (each.range.last - each.range.first) / mp3.timeline.rate
-            new.append(NewPart(each.id, name, out.blob, len(head), sound, *place, f"{crc32:08x}", seconds))
+            shown = waveform and waveform.part(*each.range)
+            new.append(NewPart(each.id, name, out.blob, len(head), sound, *place, f"{crc32:08x}", seconds, shown))
         is_recorded = deps.parts.add(mp3.job, new)
     finally:
         if not is_recorded:

@@ -32,6 +32,7 @@ from functions.state.deliveries import add_deliveries
 from functions.state.fairness import CONVERTING, JOINING, Turns
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
 from functions.state.schema import UserId, blobs, deliveries, is_id, jobs, mails, now, pieces
+from functions.waveform import Waveform
 
 #: The progress of a job that is not split is recorded in this many steps; that of a split job in pieces.
 STEPS: Final = 1000
@@ -228,11 +229,12 @@ _PLAIN_FIELDS: Final = tuple(
     Job.__dataclass_fields__.keys() - {"options", "is_deferred", "is_leased", "record", "seen_at"}
 )
 _RECORD_FIELDS: Final = tuple(Record.__dataclass_fields__)
-#: A job as users see it: with the time, and without the plan and the address of the video, which may be long.
+#: A job as users see it: with the time, and without the plan, the waveform and the address of the video, which may be
+#: long.
 _SEEN: Final[tuple[Any, ...]] = (
     now().label("seen_at"),
     null().label("plan"),
-    *(column for column in jobs.c if column.name not in ("plan", "key", "fetching")),
+    *(column for column in jobs.c if column.name not in ("plan", "key", "fetching", "waveform")),
 )
 
 
@@ -260,6 +262,7 @@ class Outcome:
         size: its bytes.
         usage: what the attempt has used.
         crc32: its CRC-32 in hexadecimal, if it is known.
+        waveform: of the MP3, if it was measured.
     """
 
     mp3: BlobId
@@ -268,6 +271,7 @@ class Outcome:
     size: int = 0
     usage: Usage = field(default_factory=Usage)
     crc32: str | None = None
+    waveform: Waveform | None = None
 
 
 def new_job_id() -> JobId:
@@ -346,6 +350,12 @@ class Jobs:
         if found.mp3 is None or found.state != "done":
             raise NoMp3("This job has no MP3: wait until it is done.")
         return found
+
+    def waveform(self, job: Job) -> Waveform | None:
+        """Returns the waveform of the job's MP3; None if it has none, or was deleted."""
+        query = select(jobs.c.waveform).where(jobs.c.id == job.id)
+        stored = self._database.read(lambda connection: connection.scalar(query))
+        return None if stored is None else Waveform.from_bytes(stored)
 
     def with_ids(self, ids: Collection[JobId]) -> dict[JobId, Job]:
         """Returns those of the jobs that exist, of any owner."""
@@ -468,6 +478,7 @@ class Jobs:
             "mp3_crc32": outcome.crc32,
             "duration": outcome.duration,
             "warning": outcome.warning,
+            "waveform": None if outcome.waveform is None else outcome.waveform.to_bytes(),
             "read_at": func.coalesce(jobs.c.read_at, now() - usage.read_ago),
             "cpu_ms": jobs.c.cpu_ms + usage.cpu_ms,
         }

@@ -15,6 +15,7 @@ from functions.state.blobs import BlobExpired
 from functions.state.database import Conflict, Database
 from functions.state.jobs import Job
 from functions.state.schema import blobs, jobs, now
+from functions.waveform import Waveform
 
 #: Parts that share one sound, those of parts included. Each is a row, and lists and downloads of its owner have it.
 MAX_PARTS: Final = 1000
@@ -40,6 +41,7 @@ class NewPart:
         sound_to: where they end.
         crc32: the CRC-32 of the complete MP3 in hexadecimal.
         duration: its seconds.
+        waveform: of the complete MP3, if that of its source is known.
     """
 
     id: JobId
@@ -51,6 +53,7 @@ class NewPart:
     sound_to: int
     crc32: str
     duration: float
+    waveform: Waveform | None = None
 
 
 def part_id(source: JobId, first: int, last: int) -> JobId:
@@ -151,6 +154,7 @@ def _row(source: Job, number: int, part: NewPart) -> dict[str, object]:
         "sound": part.sound,
         "sound_from": part.sound_from,
         "sound_to": part.sound_to,
+        "waveform": None if part.waveform is None else part.waveform.to_bytes(),
         "duration": part.duration,
         "created_at": now() - number,
         "finished_at": now(),

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Double,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -209,8 +210,9 @@ logins = Table(
 # the first ``sound_at`` bytes of the MP3's blob (``tags``); NULL if the MP3 has the tag that it was made with. If an
 # MP3 was cut out of that of the job ``source`` (``parts``), it is followed by the bytes from ``sound_from`` to
 # ``sound_to`` of the blob ``sound``. ``fetching`` is the address of a video that is being fetched and what is there of
-# it, as JSON; NULL once it is fetched (``fetches``). What a job's receipt is made from, ``size`` to ``pods``, is NULL
-# or 0 in jobs from before migration 0010.
+# it, as JSON; NULL once it is fetched (``fetches``). ``waveform`` is that of the MP3 (``functions.waveform``); NULL if
+# its frames were copied, and before migration 0026. What a job's receipt is made from, ``size`` to ``pods``, is NULL or
+# 0 in jobs from before migration 0010.
 jobs = Table(
     "jobs",
     metadata,
@@ -227,6 +229,7 @@ jobs = Table(
     Column("tag", String(24)),
     Column("sound_at", BigInteger),
     Column("mp3_crc32", String(8)),
+    Column("waveform", LargeBinary),
     Column("source", String(32)),
     Column("sound", String(24), index=True),
     Column("sound_from", BigInteger),

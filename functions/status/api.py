@@ -6,6 +6,7 @@ from msgspec import Meta, Struct, field
 
 from functions.operation import JSON, Answer, Body, Id, Operation, Timestamp
 from functions.options import MAX_SECONDS
+from functions.waveform import MAX_POINTS
 
 #: The longest time, in seconds, that a request may wait for its job to change.
 MAX_WAIT: Final = 25.0
@@ -38,6 +39,14 @@ class EventsHeaders(Struct, frozen=True, rename={"last_event_id": "Last-Event-ID
     """The headers of GET /jobs/events."""
 
     last_event_id: Annotated[str | None, Meta(description="The id of the last event that was received.")] = None
+
+
+class WaveformHeaders(Struct, frozen=True):
+    """The headers of GET /jobs/JOB/waveform."""
+
+    if_none_match: Annotated[str, Meta(description="The `ETag` of the waveform that the client has.")] = field(
+        default="", name="If-None-Match"
+    )
 
 
 class EstimateRequest(Struct, frozen=True):
@@ -143,6 +152,21 @@ class DetailedJob(ListedJob, frozen=True, kw_only=True):
     ]
 
 
+class Waveform(Struct, frozen=True, kw_only=True):
+    """The waveform of an MP3, as audiowaveform's version 2 has it in JSON."""
+
+    version: Literal[2]
+    channels: Annotated[Literal[1], Meta(description="All channels of the MP3 are in one waveform.")]
+    sample_rate: Annotated[int, Meta(description="Samples a second of the MP3.")]
+    samples_per_pixel: Annotated[int, Meta(description="Samples of a point; the last one may have fewer.")]
+    bits: Literal[8]
+    length: Annotated[int, Meta(ge=1, le=MAX_POINTS, description="Number of points.")]
+    data: Annotated[
+        list[Annotated[int, Meta(ge=-128, le=127)]],
+        Meta(description="The lowest and the highest sample of each point in turn."),
+    ]
+
+
 class JobPage(Struct, frozen=True):
     """A page of the list of jobs."""
 
@@ -169,6 +193,28 @@ SHOW: Final = Operation(
     parameters=_JOB,
     query=JobQuery,
     problems=_NOT_FOUND,
+)
+WAVEFORM: Final = Operation(
+    "GET",
+    "/jobs/{job}/waveform",
+    "Show the waveform of an MP3",
+    (
+        Answer(200, "The waveform.", Waveform, headers={"ETag": "Names the waveform, which never changes."}),
+        Answer(304, "The client has this waveform.", headers={"ETag": "That of the waveform."}),
+    ),
+    description=(
+        "In the [format of BBC's audiowaveform](https://github.com/bbc/audiowaveform/blob/master/doc/DataFormat.md), "
+        "which peaks.js reads; wavesurfer.js takes `data` as its `peaks`. It is measured while the MP3 is encoded. A "
+        "point is 40 ms or more at 44.1 kHz, so that there are at most 4,096 of them."
+    ),
+    scope="read",
+    parameters=_JOB,
+    headers=WaveformHeaders,
+    problems={
+        404: "There is no such job, or it is another user's, or its MP3 has no waveform: its frames were copied, or it "
+        "was made by a version without waveforms.",
+        409: "The job is not done.",
+    },
 )
 EVENTS: Final = Operation(
     "GET",

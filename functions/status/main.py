@@ -10,7 +10,9 @@ from typing import Any, Final
 import functions_framework
 import msgspec
 from flask import Request, Response
+from werkzeug.http import is_resource_modified
 
+from events.errors import Mp3burstError
 from functions import security_log
 from functions.http_endpoint import Routes, client_address, identify, iso_time, json_response, read_json, read_query
 from functions.options import Options
@@ -24,9 +26,16 @@ from functions.state.schema import UserId
 from functions.state.watcher import JobWatcher
 from functions.status import api, events, stages
 from functions.status.estimate import MAX_JOBS, estimate
+from functions.waveform import Waveform
 
 #: Internal states, and the status that users see in their place.
 _STATUS: Final = {"encoding": "converting", "joining": "converting"}
+
+
+class NoWaveform(Mp3burstError):
+    """The waveform of an MP3 is not known."""
+
+    status = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ class Dependencies:
 
 @functions_framework.http
 def status(request: Request) -> Response:
-    """Handles GET /jobs, GET /jobs/events, GET /jobs/JOB, DELETE /jobs/JOB and POST /estimate."""
+    """Handles GET /jobs, /jobs/events, /jobs/JOB and /jobs/JOB/waveform, DELETE /jobs/JOB and POST /estimate."""
     return _ROUTES.answer(request)
 
 
@@ -73,6 +82,18 @@ def _get(request: Request, job: str) -> Response:
         finally:
             end()
     return json_response(in_detail(found))
+
+
+def _waveform(request: Request, job: str) -> Response:
+    jobs = dependencies().jobs
+    found = jobs.finished(job, _user(request))
+    waveform = jobs.waveform(found)
+    if waveform is None:
+        raise NoWaveform("This MP3 has no waveform: convert its video again, with a bit rate, to get one.")
+    headers = {"ETag": f'"{found.mp3}"', "Cache-Control": "private, no-cache"}
+    if request.if_none_match and not is_resource_modified(request.environ, headers["ETag"]):
+        return Response(status=304, headers=headers)
+    return json_response(shown_waveform(waveform), headers=headers)
 
 
 def _events(request: Request) -> Response:
@@ -137,6 +158,19 @@ def in_detail(job: Job) -> api.DetailedJob:
     return api.DetailedJob(**_shown(job), tracks=tracks)
 
 
+def shown_waveform(waveform: Waveform) -> api.Waveform:
+    """Returns the waveform as audiowaveform has it in JSON."""
+    return api.Waveform(
+        version=2,
+        channels=1,
+        sample_rate=waveform.rate,
+        samples_per_pixel=waveform.point_samples,
+        bits=8,
+        length=waveform.points,
+        data=memoryview(waveform.data).cast("b").tolist(),
+    )
+
+
 def _shown(job: Job) -> dict[str, Any]:
     """Returns the fields of ``api.ListedJob``."""
     return {
@@ -189,4 +223,13 @@ def dependencies() -> Dependencies:
     )
 
 
-_ROUTES = Routes({api.LIST: _list, api.EVENTS: _events, api.SHOW: _get, api.DELETE: _delete, api.ESTIMATE: _estimate})
+_ROUTES = Routes(
+    {
+        api.LIST: _list,
+        api.EVENTS: _events,
+        api.SHOW: _get,
+        api.WAVEFORM: _waveform,
+        api.DELETE: _delete,
+        api.ESTIMATE: _estimate,
+    }
+)

@@ -10,6 +10,7 @@ has to be encoded again in stages.
 from collections.abc import Sequence
 from typing import Final
 
+from functions.convert import points
 from functions.convert.demux.protocol import ORIGINAL
 from functions.convert.plan import FrameRange, Plan
 
@@ -56,7 +57,9 @@ def hash_samples(
     return [*arguments, "-c:a", "pcm_f32le", "-f", "streamhash", "-hash", "md5", "pipe:1"]
 
 
-def encode(ffmpeg: str, plan: Plan, frame_range: FrameRange, *, track: int, out: int, staged: bool) -> list[str]:
+def encode(
+    ffmpeg: str, plan: Plan, frame_range: FrameRange, *, track: int, out: int, staged: bool, levels: int | None
+) -> list[str]:
     """Returns ffmpeg's arguments to encode a range.
 
     Args:
@@ -66,13 +69,15 @@ def encode(ffmpeg: str, plan: Plan, frame_range: FrameRange, *, track: int, out:
         track: descriptor of the open file with the track.
         out: descriptor of the open file for the frames.
         staged: whether to run in stages, which is required unless the plan is ``bundled``.
+        levels: descriptor of the pipe for ``points.PointReader``; None without a waveform.
     """
+    measure = [] if levels is None else [_LAME, *points.filters(plan, levels)]
     if staged:
-        source = [*decode(ffmpeg, plan.container, track, plan.track), *_staged(plan, frame_range)]
+        source = [*decode(ffmpeg, plan.container, track, plan.track), *_staged(plan, frame_range, measure)]
     else:
         # Probing the stream would shift the clock's zero, and would swallow the decoder's first errors.
         source = [*_common(ffmpeg), "-f", "lavfi", "-nofind_stream_info"]
-        source += ["-i", _bundled(plan, frame_range, track), "-map", "0:a:0"]
+        source += ["-i", _bundled(plan, frame_range, track, measure), "-map", "0:a:0"]
     return [
         *source,
         *("-map_metadata", "-1", "-c:a", "libmp3lame", *plan.quality, "-reservoir", "0"),
@@ -117,7 +122,7 @@ def _demuxer(container: str) -> str:
     return _DEMUXERS.get(container, container)
 
 
-def _bundled(plan: Plan, frame_range: FrameRange, track: int) -> str:
+def _bundled(plan: Plan, frame_range: FrameRange, track: int, measure: Sequence[str]) -> str:
     movie = (
         rf"amovie=filename=fd\\::format_name={_demuxer(plan.container)}:dec_threads=1"
         rf":format_opts=fd={track}\\:protocol_whitelist=fd"
@@ -125,11 +130,11 @@ def _bundled(plan: Plan, frame_range: FrameRange, track: int) -> str:
     # Filters count time in samples of the source, as in stages. Unlike a file's clock, this count never goes back.
     clock = ("asettb=1/sr", "asetpts=N")
     batch = f"asetnsamples=n={_BATCH}:p=0"
-    return ",".join([movie, *clock, *plan.filters_of(frame_range), _LAME, batch])
+    return ",".join([movie, *clock, *plan.filters_of(frame_range), *(measure or [_LAME]), batch])
 
 
-def _staged(plan: Plan, frame_range: FrameRange) -> list[str]:
-    first, *more = plan.filters_of(frame_range)
+def _staged(plan: Plan, frame_range: FrameRange, measure: Sequence[str]) -> list[str]:
+    first, *more = [*plan.filters_of(frame_range), *measure]
     if not plan.loopback:
         return ["-af", ",".join([first, *more])]
     # The output of the first filter is encoded as PCM, which is discarded except for the loopback decoder that feeds

@@ -17,8 +17,8 @@ from functions.settings import BadSetting
 #: The first major version of libavfilter whose amovie uses everything that a decoder makes of a packet. The version
 #: before it, of ffmpeg 7.0, silently lost all sound after a packet of two frames.
 _MIN_LIBAVFILTER: Final = 12
-#: Seconds to wait for the answer to -version.
-_VERSION_TIMEOUT: Final = 10.0
+#: Seconds to wait for an answer, to -version say.
+_TIMEOUT: Final = 10.0
 
 
 def configured_ffmpeg(environ: Mapping[str, str]) -> str | None:
@@ -50,7 +50,7 @@ def configured_ffmpeg(environ: Mapping[str, str]) -> str | None:
 def _starts_confined(path: str) -> bool:
     process = spawn.spawn([path, "-version"], {})
     try:
-        return process.wait(_VERSION_TIMEOUT) == 0
+        return process.wait(_TIMEOUT) == 0
     except subprocess.TimeoutExpired:
         return False
     finally:
@@ -72,13 +72,28 @@ def default_ffmpeg() -> str:
 @functools.cache
 def supports_bundled(ffmpeg: str) -> bool:
     """Returns whether the program at this path can run the bundled way (``args``)."""
-    if "IMAGEIO_FFMPEG_EXE" not in os.environ and ffmpeg == default_ffmpeg():
-        return True  # the lock file pins its version
-    try:
-        answer = subprocess.run(
-            [ffmpeg, "-version"], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_VERSION_TIMEOUT
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    version = re.search(rb"libavfilter +(\d+)\.", answer.stdout)
+    if _is_pinned(ffmpeg):
+        return True
+    version = re.search(rb"libavfilter +(\d+)\.", _answer(ffmpeg, "-version"))
     return version is not None and int(version[1]) >= _MIN_LIBAVFILTER
+
+
+@functools.cache
+def has_levels(ffmpeg: str) -> bool:
+    """Returns whether the program at this path has the filters that measure waveforms (``points``)."""
+    return _is_pinned(ffmpeg) or {b"astats", b"ametadata"} <= {*_answer(ffmpeg, "-filters").split()}
+
+
+def _is_pinned(ffmpeg: str) -> bool:
+    """Returns whether this is the program of imageio-ffmpeg, whose version the lock file pins."""
+    return "IMAGEIO_FFMPEG_EXE" not in os.environ and ffmpeg == default_ffmpeg()
+
+
+def _answer(ffmpeg: str, question: str) -> bytes:
+    """Returns what the program prints; nothing if it does not run."""
+    try:
+        return subprocess.run(
+            [ffmpeg, question], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_TIMEOUT
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return b""

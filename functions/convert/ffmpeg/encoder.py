@@ -6,7 +6,7 @@ import selectors
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Self
@@ -17,9 +17,10 @@ from functions.convert.demux.protocol import ORIGINAL
 from functions.convert.demux.track import TrackStream
 from functions.convert.errors import EncoderKilled, TemporaryStorageFull, UnusableMedia
 from functions.convert.ffmpeg import args
-from functions.convert.ffmpeg.binary import supports_bundled
+from functions.convert.ffmpeg.binary import has_levels, supports_bundled
 from functions.convert.mp3.summary import PieceSummary, summarize
 from functions.convert.plan import LOOKAHEAD_FRAMES, FrameRange, Plan
+from functions.convert.points import PointReader, Points
 from functions.convert.progress import HEARTBEAT, OnProgress
 from functions.convert.sandbox import priority, spawn
 from functions.convert.sandbox.limits import Limits
@@ -65,6 +66,8 @@ class EncoderInput:
         directory: for the files of frames.
         stream: the track if its file may still grow; None if it is complete.
         budget: what the encoders may make.
+        is_measured: whether the waveform is measured. Not if the sound changes its format: then ffmpeg restarts its
+            filters, and what those that measure have gathered would be lost.
     """
 
     ffmpeg: str
@@ -73,6 +76,7 @@ class EncoderInput:
     directory: Path
     stream: TrackStream | None = None
     budget: Budget = field(default_factory=Budget)
+    is_measured: bool = True
 
     def open(self) -> IO[bytes]:
         """Opens the track for one encoder: its file, or a pipe that follows the file while it grows."""
@@ -108,7 +112,10 @@ class EncoderRun:
         cleaned: whether samples that are no sound are silenced before they reach LAME (``args.encode``).
         unencodable: whether LAME received such samples.
         counted: whether the demux child has counted the places of the file that cannot be read.
+        is_measured: whether its part of the waveform is measured.
+        measured: reads the points of that; set at the start.
         watchdog: detects that it hangs; set at the start.
+        pipes: what it prints to, by name: ``stdout``, ``stderr`` and, if its waveform is measured, ``levels``.
         buffers: the incomplete last lines of its output, by pipe.
     """
 
@@ -125,16 +132,22 @@ class EncoderRun:
     cleaned: bool = False
     unencodable: bool = False
     counted: bool = False
+    is_measured: bool = False
+    measured: PointReader | None = None
     watchdog: Watchdog = field(init=False, repr=False, compare=False)
+    pipes: dict[str, IO[Any]] = field(default_factory=dict)
     buffers: dict[str, bytes] = field(default_factory=dict)
 
     def receive(self, pipe: str, data: bytes) -> None:
-        """Processes output from ``stdout`` (the progress) or ``stderr`` (the log)."""
+        """Processes output from ``stdout`` (the progress), ``stderr`` (the log) or ``levels``."""
         *lines, rest = (self.buffers.get(pipe, b"") + data).split(b"\n")
         self.buffers[pipe] = rest[-_MAX_LINE:]
         for line in lines:
             if pipe == "stdout":
                 self._receive_progress(line)
+            elif pipe == "levels":
+                if self.measured is not None:
+                    self.measured.receive(line)
             else:
                 self._receive_log(line)
 
@@ -163,19 +176,40 @@ class EncoderRun:
         """Whether the run failed in a way that another one may not, even before it ends."""
         if self.full:
             return False
+        if self.is_measured and self.reconfigured:
+            return True
         return (self.unencodable and not self.cleaned) or (not self.staged and self.errors > 0)
 
     @property
     def needs_another(self) -> bool:
-        """Whether the run ended in a way that another one, in stages or cleaned, may not."""
+        """Whether the run ended in a way that another one, in stages, cleaned or not measured, may not."""
         if self.full or self.status in _LIMIT_REACHED:
             return False
         return self.hopeless or (not self.staged and self.status not in (0, -signal.SIGKILL))
 
     def another(self) -> Self:
-        """Returns the run that takes this one's place, in stages; cleaned if LAME could not encode the samples."""
-        cleaned = self.unencodable or self.cleaned
-        return type(self)(self.range, self.path, staged=True, cleaned=cleaned, counted=self.counted)
+        """Returns the run that takes this one's place, in stages.
+
+        Cleaned if LAME could not encode the samples, and not measured if they have changed their format.
+        """
+        return type(self)(
+            self.range,
+            self.path,
+            staged=True,
+            cleaned=self.unencodable or self.cleaned,
+            counted=self.counted,
+            is_measured=self.is_measured and not self.reconfigured,
+        )
+
+    @property
+    def points(self) -> Points | None:
+        """The points of its part of the waveform; None if they were not measured."""
+        return None if self.measured is None else self.measured.points
+
+    def close(self) -> None:
+        """Closes its pipes."""
+        for pipe in self.pipes.values():
+            pipe.close()
 
     def check_status(self) -> None:
         """Raises an error if the run failed.
@@ -269,9 +303,14 @@ class _Pool:
     ) -> None:
         staged = not (source.plan.bundled and supports_bundled(source.ffmpeg))
         counted = source.plan.container == ORIGINAL and source.plan.packets > 0
+        is_measured = source.is_measured and has_levels(source.ffmpeg)
         self.runs = {
             frame_range: EncoderRun(
-                frame_range, source.directory / f"piece-{frame_range.start}", staged=staged, counted=counted
+                frame_range,
+                source.directory / f"piece-{frame_range.start}",
+                staged=staged,
+                counted=counted,
+                is_measured=is_measured,
             )
             for frame_range in ranges
         }
@@ -288,6 +327,8 @@ class _Pool:
 
     def __exit__(self, *_: object) -> None:
         spawn.stop(run.process for run in self.running if run.process)
+        for run in self.running:
+            run.close()
         self._selector.close()
 
     def start_waiting(self) -> None:
@@ -296,12 +337,12 @@ class _Pool:
             in_use = [run.cpu for run in self.running]
             free = next((cpu for cpu in self._cpus if cpu not in in_use), None)
             run = self.waiting.pop()
-            self._start(run, free)
             self.running.append(run)
+            self._start(run, free)
 
     def _start(self, run: EncoderRun, cpu: int | None) -> None:
         source = self._source
-        with source.open() as track, run.path.open("w+b") as out:
+        with source.open() as track, run.path.open("w+b") as out, _levels_pipe(run, source.plan) as levels:
             arguments = args.encode(
                 source.ffmpeg,
                 source.plan.cleaning() if run.cleaned else source.plan,
@@ -309,19 +350,21 @@ class _Pool:
                 track=track.fileno(),
                 out=out.fileno(),
                 staged=run.staged,
+                levels=levels,
             )
             run.process = spawn.spawn(
                 arguments,
                 encoder_limits(source.plan, run.range, source.budget.max_seconds),
-                pass_fds=(track.fileno(), out.fileno()),
+                pass_fds=(track.fileno(), out.fileno(), *(() if levels is None else (levels,))),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cpu=cpu,
             )
         run.cpu = cpu
         run.watchdog = Watchdog(run.process.pid)
-        for name in ("stdout", "stderr"):
-            pipe = getattr(run.process, name)
+        if run.process.stdout is not None and run.process.stderr is not None:
+            run.pipes |= {"stdout": run.process.stdout, "stderr": run.process.stderr}
+        for name, pipe in run.pipes.items():
             os.set_blocking(pipe.fileno(), False)
             self._selector.register(pipe, selectors.EVENT_READ, (run, name))
 
@@ -332,7 +375,7 @@ class _Pool:
             self._receive(run, name)
 
     def _receive(self, run: EncoderRun, name: str) -> None:
-        pipe: Any = getattr(run.process, name)
+        pipe = run.pipes[name]
         data = pipe.read(1 << 16)
         if data is None:
             return
@@ -357,19 +400,18 @@ class _Pool:
         process = run.process
         if process is None:
             return False
-        pipes = [getattr(process, name) for name in ("stdout", "stderr")]
         if process.poll() is None:
-            if any(pipe in self._selector.get_map() for pipe in pipes):
+            if any(pipe in self._selector.get_map() for pipe in run.pipes.values()):
                 return False
             # The pipes close a moment before the process ends, and nothing announces that end.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(HEARTBEAT)
             if process.returncode is None:
                 return False
-        for name, pipe in zip(("stdout", "stderr"), pipes, strict=True):
+        for name, pipe in run.pipes.items():
             while pipe in self._selector.get_map():
                 self._receive(run, name)
-            pipe.close()
+        run.close()
         return True
 
     def check_running(self) -> None:
@@ -413,6 +455,21 @@ class _Pool:
             total += length
             done += length if ended else min(max(run.seconds - start, 0.0), length)
         return done / total
+
+
+@contextlib.contextmanager
+def _levels_pipe(run: EncoderRun, plan: Plan) -> Iterator[int | None]:
+    """Opens the pipe for the levels of a run that is measured; yields the descriptor to write to, or None."""
+    if not run.is_measured:
+        yield None
+        return
+    read_end, write_end = os.pipe()
+    run.pipes["levels"] = os.fdopen(read_end, "rb")
+    run.measured = PointReader(plan, run.range)
+    try:
+        yield write_end
+    finally:
+        os.close(write_end)
 
 
 def encoder_limits(plan: Plan, frame_range: FrameRange, max_seconds: float) -> Limits:
