@@ -166,4 +166,8 @@ def in_bytes(low: float, high: float, peak: float) -> tuple[int, int]:
     if not 0 < loudest < math.inf:  # silence, or no sound
         return 0, 0
     scale = 128 * 10 ** (min(peak, _MAX_DECIBELS) / 20) / loudest
-    return max(int(low * scale), -128), min(int(high * scale), 127)
+    return _clipped(low * scale), _clipped(high * scale)
+
+
+def _clipped(sample: float) -> int:
+    return max(min(int(sample), 127), -128)

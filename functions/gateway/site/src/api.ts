@@ -117,6 +117,12 @@ export interface Preset {
   origin: "user" | "server";
 }
 
+/** The lowest and the highest sample of each part of an MP3 in turn, -128 to 127. */
+export interface Waveform {
+  length: number;
+  data: number[];
+}
+
 /** A request that failed; `detail` is the server's sentence, or "" if no response arrived (status 0). */
 export class Problem extends Error {
   constructor(
@@ -133,6 +139,7 @@ export const getAccount = () => call<Account>("GET", "/me");
 export const getJobs = (after: string | null, limit = 50) =>
   call<JobPage>("GET", `/jobs?limit=${limit}${after ? `&after=${encodeURIComponent(after)}` : ""}`);
 export const getTags = (job: string) => call<Tags>("GET", `/jobs/${job}/tags`);
+export const getWaveform = (job: string) => call<Waveform>("GET", `/jobs/${job}/waveform`);
 export const changeTags = (job: string, changes: TagChange) =>
   call<Tags>("PATCH", `/jobs/${job}/tags`, { body: changes });
 /** Makes an MP3 of each chapter, and returns how many. */

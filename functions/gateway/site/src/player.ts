@@ -1,12 +1,14 @@
 /** The one MP3 that plays: the position, and the keys of keyboards and headsets. */
 import { signal } from "@preact/signals";
-import { mp3Address, type Job } from "./api";
+import { getWaveform, mp3Address, type Job, type Waveform } from "./api";
 import { announce } from "./notices";
 
 export const current = signal<Job | null>(null);
 export const isPlaying = signal(false);
 export const position = signal(0);
 export const length = signal(0);
+/** The waveform of the MP3; null until it is there, or if there is none. */
+export const waveform = signal<Waveform | null>(null);
 
 /** Seconds that a key on a headset moves. */
 const STEP = 10;
@@ -48,6 +50,13 @@ function load(job: Job): void {
   current.value = job;
   position.value = 0;
   length.value = job.duration ?? 0;
+  waveform.value = null;
+  getWaveform(job.job).then(
+    (found) => {
+      if (current.peek()?.job === job.job) waveform.value = found;
+    },
+    () => undefined, // the plain bar does as well
+  );
   audio.src = mp3Address(job.mp3);
   showOnDevice(job);
 }
