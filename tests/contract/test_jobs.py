@@ -23,6 +23,7 @@ from functions.state.mails import Mails
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 from functions.state.schema import UserId, jobs, metadata, now
+from functions.waveform import Waveform
 from tests.support.databases import SHORT, make_past
 from tests.support.fakes import memory_media
 
@@ -149,6 +150,24 @@ def test_receipt_counts_from_the_first_claim_and_survives_a_repeated_attempt(sho
     finished = short_leases.jobs.get(job, OWNER).finished_at
     assert finished is not None
     assert 100 <= finished - record.read_at < 5000
+
+
+def test_waveform_is_read_only_when_it_is_asked_for(records: Records) -> None:
+    job = records.job()
+    assert records.jobs.waveform(job) is None
+    waveform = Waveform(44100, 7056, bytes(range(256)) * 32)  # as large as they become
+    lease = records.jobs.claim(job.id)
+    assert lease is not None
+    outcome = Outcome(records.blob("mp3s", job.id), 1.0, None, waveform=waveform)
+    statements: list[str] = []
+    event.listen(records.database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    assert records.jobs.finish(lease, outcome) is not None
+    done = records.jobs.get(job.id, OWNER)
+    assert records.jobs.page(OWNER, 10) == [done]
+    assert not [each for each in statements if each.startswith("SELECT") and "waveform" in each]
+    assert records.jobs.waveform(done) == waveform
+    records.jobs.delete(job.id, OWNER)
+    assert records.jobs.waveform(done) is None
 
 
 def test_database_clock_is_in_milliseconds(records: Records) -> None:

@@ -22,6 +22,7 @@ from functions.state.overdue import Overdue
 from functions.state.parts import Parts, TooManyParts
 from functions.state.quota import Quota, QuotaFull, usage
 from functions.state.schema import UserId, blobs
+from functions.waveform import Waveform
 from tests.contract.test_jobs import at_once
 from tests.contract.test_tags import ADA, BOB, begun
 from tests.contract.test_tags import deps as deps_for_tags
@@ -29,6 +30,8 @@ from tests.support import clips
 
 tagged = deps_for_tags
 CHAPTERS = [Chapter(0, 1, "Intro"), Chapter(1, 2.5, "Middle"), Chapter(2.5, 4, "End/Coda")]
+#: A point for each half of a second.
+WAVEFORM = Waveform(48000, 24000, bytes(range(16)))
 BY_CHAPTERS = api.SplitRequest("chapters")
 
 
@@ -54,7 +57,7 @@ def job(deps: Splitting, sound: bytes) -> JobId:
     description = Description(ADA.user, job, "a.mp3", "audio/mpeg")
     with deps.tagging.blobs.writing(deps.tagging.media, "mp3s", description) as mp3:
         mp3.write(tag + sound)
-    assert deps.tagging.jobs.finish(lease, Outcome(mp3.blob, 4.0, None, mp3.size))
+    assert deps.tagging.jobs.finish(lease, Outcome(mp3.blob, 4.0, None, mp3.size, waveform=WAVEFORM))
     return job
 
 
@@ -94,6 +97,16 @@ def test_parts_are_jobs_with_tags_of_their_own(deps: Splitting, job: JobId) -> N
         found = get(deps, part.job)
         assert (found.state, found.mp3, found.source) == ("done", part.mp3, job)
         assert found.record.mp3_size == len(mp3)  # and its checksum is verified when it is read
+
+
+def test_parts_have_their_parts_of_the_waveform(deps: Splitting, job: JobId) -> None:
+    parts = splitting.split(job, ADA, api.SplitRequest([1.0, 2.6]), deps).parts
+    found = [deps.tagging.jobs.waveform(get(deps, part.job)) for part in parts]
+    assert [each and each.data for each in found] == [bytes(range(4)), bytes(range(4, 12)), bytes(range(10, 16))]
+    inner = splitting.split(parts[1].job, ADA, api.SplitRequest([1.0]), deps).parts[1]
+    assert deps.tagging.jobs.waveform(get(deps, inner.job)) == replace(WAVEFORM, data=bytes(range(8, 12)))
+    tagging.change(parts[0].job, ADA, api.TagChange(title="Other"), deps.tagging)
+    assert deps.tagging.jobs.waveform(get(deps, parts[0].job)) == found[0]
 
 
 def test_chapters_of_a_part_are_on_its_own_clock(deps: Splitting, job: JobId) -> None:

@@ -41,6 +41,7 @@ from tests.e2e.client import (
     peak_rss,
     wave_bytes,
 )
+from tests.support import clips
 from tests.support.databases import set_role
 from tests.support.platform import Platform, start
 from tests.support.processes import cpu_seconds, descendants, wait_for
@@ -672,6 +673,33 @@ def test_another_users_job_is_not_found(owner: Client, other_user: Client, done:
     assert done["job"] not in {job["job"] for job in other_user.jobs()["jobs"]}
 
 
+def test_waveform_in_the_format_of_audiowaveform(owner: Client, other_user: Client, done: dict[str, Any]) -> None:
+    path = f"/jobs/{done['job']}/waveform"
+    answer = owner.call("GET", path)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+    found = answer.json()
+    data = found.pop("data")
+    size = found["samples_per_pixel"]
+    length = -(-3 * 8000 // size)
+    expected = {"version": 2, "channels": 1, "sample_rate": 8000, "samples_per_pixel": size, "bits": 8}
+    assert found == {**expected, "length": length}
+    samples = memoryview(wave_bytes(3)[44:]).cast("h")
+    points = [samples[at : at + size] for at in range(0, len(samples), size)]
+    assert data == pytest.approx([one(point) / 256 for point in points for one in (min, max)], abs=1)
+    known = owner.call("GET", path, None, {"If-None-Match": answer.headers["ETag"]})
+    assert (known.status, known.body, known.headers["Cache-Control"]) == (304, b"", "private, no-cache")
+    other_user.call("GET", path).problem(404)
+
+
+def test_mp3_without_a_waveform(me: Client, tmp_path: Path) -> None:
+    copied = clips.clip(tmp_path / "copied.mp3", seconds=1)
+    with copied.open("rb") as content:
+        job = me.convert(content, "copied.mp3")
+    assert "waveform" in me.call("GET", f"/jobs/{job['job']}/waveform").problem(404)["detail"]
+    failed = me.convert(BytesIO(WAV), "a.wav", {"start": "100"})
+    me.call("GET", f"/jobs/{failed['job']}/waveform").problem(409)
+
+
 def test_deleting_a_job_deletes_its_mp3(me: Client) -> None:
     job = me.convert(BytesIO(WAV), "a.wav")
     assert me.download(job["mp3"]).status == 200
@@ -1063,6 +1091,7 @@ def test_other_paths_are_not_found(owner: Client, path: str) -> None:
         ("/jobs", "POST", {"GET", "HEAD"}),
         ("/jobs", "DELETE", {"GET", "HEAD"}),
         ("/jobs/x", "PATCH", {"GET", "HEAD", "DELETE"}),
+        ("/jobs/x/waveform", "DELETE", {"GET", "HEAD"}),
         ("/download", "POST", {"GET", "HEAD"}),
         ("/.well-known/jwks.json", "POST", {"GET", "HEAD"}),
         ("/.well-known/jwks.json", "DELETE", {"GET", "HEAD"}),

@@ -77,7 +77,7 @@ def test_pieces_of_a_video_make_the_mp3_of_one_encoder(
     assert "falls back" not in caplog.text
     assert many[2] >= 3
     assert len([recipe for recipe in excerpts if len(recipe.spans) == 1]) == many[2]
-    assert many[:2] == one[:2]
+    assert (many[:2], many.waveform) == (one[:2], one.waveform)
 
 
 def test_wrong_number_is_found_even_where_all_is_silent(
@@ -96,7 +96,7 @@ def test_wrong_number_is_found_even_where_all_is_silent(
     one, many = one_and_many(video, {}, tmp_path)
     assert len(excerpts) >= 3
     assert "its pieces do not fit together" in caplog.text
-    assert many[:2] == one[:2]
+    assert (many[:2], many.waveform) == (one[:2], one.waveform)
 
 
 def stored_early(video: Path, milliseconds: int) -> Path:
@@ -128,7 +128,7 @@ def test_excerpt_that_begins_too_late_is_found_even_where_all_is_silent(
     video = clips.clip(tmp_path / "a.mkv", *arguments, sound=sound, rate=32000, seconds=32, video=True)
     one, many = one_and_many(stored_early(video, 2500), {}, tmp_path)
     assert excerpts
-    assert many[:2] == one[:2]
+    assert (many[:2], many.waveform) == (one[:2], one.waveform)
     assert "falls back to a track" in caplog.text
 
 
@@ -145,7 +145,7 @@ def test_packets_that_can_start_anywhere_make_the_job_fall_back(
     one, many = one_and_many(tmp_path / "both.mka", {}, tmp_path)
     assert excerpts
     assert "falls back" in caplog.text
-    assert many[:2] == one[:2]
+    assert (many[:2], many.waveform) == (one[:2], one.waveform)
 
 
 def test_job_that_starts_much_later_has_a_track(
@@ -156,7 +156,7 @@ def test_job_that_starts_much_later_has_a_track(
     one, many = one_and_many(video, {"start": "1.5"}, tmp_path)
     assert not excerpts
     assert many[2] >= 2
-    assert many[:2] == one[:2]
+    assert (many[:2], many.waveform) == (one[:2], one.waveform)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -36,8 +37,17 @@ def two_mono_tracks(directory: Path) -> Path:
     return directory / "pair.mov"
 
 
-def converted(video: Path, options: dict[str, str], place: Path, fanout: float) -> tuple[bytes, str | None, int]:
-    """Converts the video; returns the MP3, the warning and the number of pieces."""
+class Converted(NamedTuple):
+    """An MP3, its warning, the number of its pieces, and its waveform."""
+
+    mp3: bytes
+    warning: str | None
+    pieces: int
+    waveform: bytes | None
+
+
+def converted(video: Path, options: dict[str, str], place: Path, fanout: float) -> Converted:
+    """Converts the video."""
 
     def work(system: System) -> None:
         create_job(Form(video.name, options, iter([video.read_bytes()])), ADA, None, system.for_upload())
@@ -53,7 +63,7 @@ def converted(video: Path, options: dict[str, str], place: Path, fanout: float) 
     system.assert_tidy()
     content = system.bytes_of("mp3s", job.mp3)
     system.close()
-    return content, job.warning, pieces
+    return Converted(content, job.warning, pieces, job.waveform)
 
 
 def mostly_damaged(directory: Path) -> Path:
@@ -91,5 +101,7 @@ def test_many_workers_make_the_same_mp3_as_one(
     assert many[2] == 2
     assert many[0] == one[0]
     assert many[1] == one[1] == warning
+    assert many.waveform == one.waveform
+    assert (one.waveform is None) == (make is changing)
     assert (b"APIC" in one[0][:2000]) == ("frame" in options.values())
     assert (b"CHAP" in one[0][:2000]) == (make is film)

@@ -310,6 +310,7 @@ def whole_and_split(
     monkeypatch.setattr(excerpt, "MIN_SEEK_SECONDS", 0.0)
     one, many = (converted(video, options, directory / str(fanout), fanout) for fanout in (1e9, 0))
     assert (one[2], many[2]) == (0, 2)
+    assert one.waveform == many.waveform
     return [one[0], many[0]], [one[1], many[1]]
 
 

@@ -3,9 +3,12 @@
 What the user would notice afterwards must be what was promised. See ``tests.support.kill_points``.
 """
 
+import functools
+import io
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -17,10 +20,11 @@ import pytest
 from sqlalchemy import update
 
 from events.schema import ConversionFailed, Event, JobId, Mp3Ready, VideoUploaded
-from functions.convert import handlers
+from functions.convert import handlers, pipeline
 from functions.convert.dependencies import Dependencies as ConvertDependencies
 from functions.media import Description
 from functions.notify.main import send_mail
+from functions.options import Options
 from functions.state.blobs import Blobs
 from functions.state.jobs import Job, Jobs, Outcome
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, Lease
@@ -99,6 +103,18 @@ def only_job_id(directory: Path) -> JobId:
     return job
 
 
+@functools.cache
+def waveform_of(video: bytes) -> bytes:
+    """Returns the waveform of a video's MP3, as one encoder makes it."""
+    settings = pipeline.Settings(options=Options(), filename="a.wav", encoders=1)
+    with tempfile.TemporaryDirectory() as directory:
+        made = pipeline.to_mp3(
+            io.BytesIO(video), io.BytesIO(), settings, directory=Path(directory), on_progress=lambda _: None
+        )
+    assert made.waveform is not None
+    return made.waveform.to_bytes()
+
+
 def assert_done(system: System, mp3: bytes, mails: int = 1) -> None:
     """Asserts that there is one finished job, its MP3, its mail, and nothing else."""
     job = only_job(system)
@@ -108,6 +124,7 @@ def assert_done(system: System, mp3: bytes, mails: int = 1) -> None:
     assert (job.size, job.mp3_size, job.pods) == (len(SOUND), len(mp3), 1)
     assert system.bytes_of("mp3s", job.mp3) == mp3
     assert system.bytes_of("videos", job.video) == SOUND
+    assert job.waveform == waveform_of(SOUND)
     assert_mailed(system, Mp3Ready(job.id), mails)
     system.assert_tidy()
 

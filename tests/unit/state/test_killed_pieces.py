@@ -1,17 +1,21 @@
 """Kills the workers of a split conversion at each of their kill points: same MP3, one mail, nothing left behind."""
 
 import functools
+import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from events.schema import Event, Mp3Ready, PieceCut, PiecesEncoded, VideoUploaded
 from functions.convert import handlers
+from functions.convert.mp3.summary import PieceSummary
+from functions.state.schema import pieces
 from functions.upload.main import create_job
 from functions.upload.multipart import Form
 from tests.e2e.client import wave_bytes
 from tests.support.kill_points import ADA, System, exit_status, fork, new_system
-from tests.unit.state.test_killed import assert_mailed, kill_everywhere, only_job, only_job_id, prepare
+from tests.unit.state.test_killed import assert_mailed, kill_everywhere, only_job, only_job_id, prepare, waveform_of
 
 pytestmark = pytest.mark.usefixtures("memoized")
 
@@ -65,6 +69,7 @@ def assert_done(system: System, mp3: bytes, size: int) -> None:
     job = only_job(system)
     assert (job.state, job.error) == ("done", None)
     assert system.bytes_of("mp3s", job.mp3) == mp3
+    assert job.waveform == waveform_of(system.bytes_of("videos", job.video))
     assert job.created_at <= job.started_at <= job.read_at <= job.encoded_at <= job.finished_at
     assert (job.size, job.mp3_size) == (size, len(mp3))
     assert 1 <= job.pods <= 4
@@ -112,6 +117,30 @@ def test_job_completes_after_its_joiner_is_killed(encoded: Path, tmp_path: Path,
     job = only_job_id(encoded)
     for _, system in kill_everywhere(encoded, tmp_path, lambda system: handlers.join(job, system.for_convert())):
         assert_completes(system, mp3, PiecesEncoded(job))
+
+
+@pytest.mark.parametrize("old", [(0,), (0, 1)])
+def test_pieces_of_the_version_before_are_joined_without_a_waveform(
+    encoded: Path, tmp_path: Path, mp3: bytes, old: tuple[int, ...]
+) -> None:
+    system = System(prepare(encoded, tmp_path / "system"))
+    plans = {row.n: json.loads(row.plan) for row in system.rows("pieces")}
+    assert all(plan.pop("points") for plan in plans.values())
+    changes = [update(pieces).where(pieces.c.n == n).values(plan=json.dumps(plans[n])) for n in old]
+    system.database.run(lambda connection: [connection.execute(change) for change in changes])
+    handlers.join(only_job(system).id, system.for_convert())
+    job = only_job(system)
+    assert (job.state, job.waveform, system.bytes_of("mp3s", job.mp3)) == ("done", None, mp3)
+    system.close()
+
+
+def test_version_before_joins_new_pieces(encoded: Path) -> None:
+    system = System(encoded)
+    for row in system.rows("pieces"):
+        values = json.loads(row.plan)  # as EncodedPiece.from_json did, which took what it knew
+        assert PieceSummary.from_json(values["sum"]).frames > 0
+        assert (values["errors"], values["reconfigured"], "marked" in values) == (0, False, False)
+    system.close()
 
 
 def test_pieces_delivered_three_times_at_once_and_out_of_order(split: Path, tmp_path: Path, mp3: bytes) -> None:

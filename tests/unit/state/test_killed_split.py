@@ -25,6 +25,9 @@ def lengths(system: System) -> dict[JobId, int]:
         with open_mp3(system.media.mp3s, job.stored) as reader:
             mp3 = reader.read()
         found[job.id] = read_timeline(io.BytesIO(mp3), tags.size_of(mp3)).length
+        waveform = system.for_status().waveform(job)
+        assert waveform is not None
+        assert 0 <= waveform.points * waveform.point_samples - found[job.id] <= 2 * waveform.point_samples
     return found
 
 
