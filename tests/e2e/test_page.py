@@ -58,6 +58,21 @@ _NOTE_LABELS: Final = """button => {
   const note = () => button.textContent === labels.at(-1) || labels.push(button.textContent);
   new MutationObserver(note).observe(button, { subtree: true, childList: true, characterData: true });
 }"""
+#: Returns the height of a drawing in the middle of its left and of its right half, and its colors at both ends.
+_DRAWN: Final = """canvas => {
+  const { width, height } = canvas;
+  const context = canvas.getContext("2d");
+  const rows = x => {
+    const pixels = context.getImageData(x, 0, 12, height).data;
+    return Math.max(...Array.from({ length: 12 }, (_, column) =>
+      Array.from({ length: height }, (_, row) => pixels[(row * 12 + column) * 4 + 3] ? 1 : 0).reduce((a, b) => a + b)));
+  };
+  const color = x => {
+    const pixels = context.getImageData(x, height / 2, 3, 1).data;
+    return [0, 1, 2].map(n => pixels.slice(4 * n, 4 * n + 4)).find(pixel => pixel[3])?.join();
+  };
+  return { heights: [rows(width / 4), rows(width * 3 / 4)], colors: [color(6), color(width - 6)] };
+}"""
 #: No wait for the browser is limited where a script runs in the page.
 pytestmark = pytest.mark.timeout(300)
 
@@ -111,6 +126,46 @@ def test_first_visit_loads_little(context: BrowserContext, platform: Platform, m
     )
     assert 0 < sum(sizes) < _BYTES
     assert 0 < len(sizes) <= _REQUESTS
+
+
+def test_player_draws_the_waveform_and_seeks_by_it(page: Page, me: Client, tmp_path: Path) -> None:
+    louder_first = "aevalsrc='(0.05+0.75*lt(t\\,{seconds}/2))*sin(2*PI*440*t)':d={seconds}:s={rate}"
+    enter(page, me)
+    choose(page, str(clips.clip(tmp_path / "Waves.mp4", "-c:a", "aac", sound=louder_first, seconds=40)))
+    row = ready(page, "Waves")
+    row.get_by_role("button", name="Play: Waves").click()
+    player = page.get_by_role("complementary", name="Player")
+    canvas = player.locator("canvas")
+    expect(canvas).to_be_visible()
+    player.get_by_role("button", name="Pause").click()
+    left, right = canvas.evaluate(_DRAWN)["heights"]
+    assert left > 30
+    assert 2 <= right < left / 4
+
+    slider = player.get_by_role("slider", name="Position")
+    place = slider.bounding_box()
+    assert place is not None
+    slider.click(position={"x": place["width"] * 0.75, "y": place["height"] / 2})
+    expect(slider).to_have_value(re.compile("^(29|30|31)$"))
+    played, rest = canvas.evaluate(_DRAWN)["colors"]
+    assert played != rest
+    slider.press("End")
+    expect(slider).to_have_attribute("aria-valuetext", "0:40 / 0:40")
+    assert canvas.evaluate(_DRAWN)["colors"][0] == played
+    slider.press("Home")
+    slider.press("ArrowRight")
+    expect(slider).to_have_attribute("aria-valuetext", "0:01 / 0:40")
+    for size in (PHONE, _SCREEN):
+        page.set_viewport_size(size)
+        page.wait_for_function("canvas => canvas.width === canvas.clientWidth", arg=canvas.element_handle())
+    assert violations(page) == []
+
+    page.route("**/waveform", lambda route: route.fulfill(status=404, json={"detail": "No waveform."}))
+    page.reload()
+    ready(page, "Waves").get_by_role("button", name="Play: Waves").click()
+    expect(slider).to_have_value(re.compile("^[1-9]"))
+    expect(canvas).to_have_count(0)
+    assert page.evaluate("window.refused") is None
 
 
 def test_full_quota_is_said_and_what_the_server_says_is_text(page: Page, me: Client) -> None:

@@ -64,11 +64,11 @@ function Drawing({ waveform, played }: { waveform: Waveform; played: number }) {
     const changed = () => setChanges((count) => count + 1);
     const size = new ResizeObserver(changed);
     if (canvas.current) size.observe(canvas.current);
-    const dark = matchMedia("(prefers-color-scheme: dark)");
-    dark.addEventListener("change", changed);
+    const colors = ["(prefers-color-scheme: dark)", "(forced-colors: active)"].map((query) => matchMedia(query));
+    for (const each of colors) each.addEventListener("change", changed);
     return () => {
       size.disconnect();
-      dark.removeEventListener("change", changed);
+      for (const each of colors) each.removeEventListener("change", changed);
     };
   }, []);
   useEffect(() => {
