@@ -62,6 +62,7 @@ LAYERS = (
         "functions.push",
         "functions.settings",
         "functions.sniff",
+        "functions.waveform",
     ),
     ("functions.mp3", "functions.presets", "functions.security_log", "functions.shares"),
     ("functions.media",),

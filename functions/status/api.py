@@ -204,15 +204,14 @@ WAVEFORM: Final = Operation(
     ),
     description=(
         "In the [format of BBC's audiowaveform](https://github.com/bbc/audiowaveform/blob/master/doc/DataFormat.md), "
-        "which peaks.js reads; wavesurfer.js takes `data` as its `peaks`. It is measured while the MP3 is encoded. A "
-        "point is 40 ms or more at 44.1 kHz, so that there are at most 4,096 of them."
+        "which peaks.js reads. It is measured while the MP3 is encoded, "
+        "and has at most 4,096 points."
     ),
     scope="read",
     parameters=_JOB,
     headers=WaveformHeaders,
     problems={
-        404: "There is no such job, or it is another user's, or its MP3 has no waveform: its frames were copied, or it "
-        "was made by a version without waveforms.",
+        404: "There is no such job, or it is another user's, or its MP3 has no waveform.",
         409: "The job is not done.",
     },
 )
