@@ -15,7 +15,7 @@ from functions.convert.ffmpeg import encoder
 from functions.convert.ffmpeg.binary import has_levels
 from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.plan import RANGE_STEP, FrameRange, Plan
-from functions.convert.points import Points, in_bytes, join_points, point_samples
+from functions.convert.points import PointReader, Points, in_bytes, join_points, point_samples
 from functions.mp3.frame import samples_per_frame
 from functions.options import Options
 from functions.waveform import MAX_POINTS, Waveform
@@ -183,3 +183,17 @@ def test_part_of_a_waveform() -> None:
     assert whole.part(250, 400) == replace(whole, data=bytes(range(4, 8)))
     assert whole.part(250, 401) == replace(whole, data=bytes(range(4, 10)))
     assert whole.part(1000, 1100) is None
+
+
+def test_what_a_hostile_ffmpeg_prints_is_ignored_or_clipped() -> None:
+    reader = PointReader(PLAN, FrameRange(0, None))
+    name = b"lavfi.astats.Overall."
+    for line in (b"", b"=", name, name + b"Peak_level=nan", name + b"Peak_level=" + b"9" * 4000, b"\xff" * 4096):
+        reader.receive(line)
+    assert not reader.points.lows
+    for number in range(2 * MAX_POINTS + 1):
+        for level in (b"Min_level=-0.500000", b"Max_level=99.000000", b"Peak_level=" + b"9" * 40 + b".000000"):
+            reader.receive(name + level)
+        assert len(reader.points.lows) == len(reader.points.highs) <= MAX_POINTS, number
+    assert {*reader.points.lows} == {-128}
+    assert {*reader.points.highs} == {127}
