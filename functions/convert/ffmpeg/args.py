@@ -129,8 +129,9 @@ def _bundled(plan: Plan, frame_range: FrameRange, track: int, measure: Sequence[
     )
     # Filters count time in samples of the source, as in stages. Unlike a file's clock, this count never goes back.
     clock = ("asettb=1/sr", "asetpts=N")
-    batch = f"asetnsamples=n={_BATCH}:p=0"
-    return ",".join([movie, *clock, *plan.filters_of(frame_range), *(measure or [_LAME]), batch])
+    is_batched = bool(measure) and points.chunk_samples(plan) >= _BATCH
+    batch = [] if is_batched else [f"asetnsamples=n={_BATCH}:p=0"]
+    return ",".join([movie, *clock, *plan.filters_of(frame_range), *(measure or [_LAME]), *batch])
 
 
 def _staged(plan: Plan, frame_range: FrameRange, measure: Sequence[str]) -> list[str]:

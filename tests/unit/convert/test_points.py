@@ -111,7 +111,9 @@ def test_points_of_any_ranges_join_to_those_of_one(
     assert_is_of(joined[0], video)
 
 
-@pytest.mark.parametrize(("hours", "least"), [(0.02, 512), (0.1, 2048), (1, 2048), (12, 2048), (100, 2048)])
+@pytest.mark.parametrize(
+    ("hours", "least"), [(0.002, 128), (0.02, 256), (0.1, 256), (1, 2048), (12, 2048), (100, 2048)]
+)
 def test_long_mp3_has_a_small_waveform(hours: float, least: int) -> None:
     samples = int(hours * HOUR)
     plan = replace(PLAN, samples=samples)
