@@ -149,9 +149,14 @@ def check(type_: type[Struct], values: Mapping[str, Any], *, strict: bool = True
         name = each.encode_name
         if name in values:
             try:
-                checked.values[each.name] = msgspec.convert(values[name], each.type, strict=strict)
+                value = msgspec.convert(values[name], each.type, strict=strict)
             except msgspec.ValidationError:
                 checked.faults[name] = _fault(each.type, values[name])
+            else:
+                if value is None and not strict:  # msgspec takes the text "null" for None, but no text stands for it
+                    checked.faults[name] = _fault(each.type, values[name])
+                else:
+                    checked.values[each.name] = value
         elif each.required:
             checked.faults[name] = "is missing"
         else:
@@ -172,6 +177,8 @@ def _fault(annotation: Any, value: object) -> str:
         kinds = (each for each in get_args(kind) if each is not types.NoneType)
         return f"must be {' or '.join(_fault(each, None).removeprefix('must be ') for each in kinds)}"
     if kind is str and isinstance(value, str):
+        if "pattern" in limits:
+            return "must be an id"
         return f"must have {limits.get('min_length', 0)} to {limits['max_length']} characters"
     if get_origin(kind) is Literal:
         return f"must be {'one of ' if len(get_args(kind)) > 1 else ''}{_listed(kind)}"
@@ -205,7 +212,7 @@ def _unwrapped(annotation: Any) -> tuple[Any, dict[str, Any]]:
 
 
 _UNIONS: Final = (Union, types.UnionType)
-_LIMITS: Final = ("ge", "le", "min_length", "max_length")
+_LIMITS: Final = ("ge", "le", "min_length", "max_length", "pattern")
 _PLURALS: Final[Mapping[Any, str]] = {int: "whole numbers", float: "numbers"}
 _KINDS: Final[Mapping[Any, str]] = {
     str: "text",

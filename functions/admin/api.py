@@ -87,7 +87,7 @@ class ObservedJobsQuery(Struct, frozen=True, kw_only=True):
 
     limit: Annotated[int, Meta(ge=1, le=500, description=_LIMIT)] = 50
     after: Annotated[str | None, Meta(description=_AFTER)] = None
-    user: Annotated[str | None, Meta(description="Only jobs of the user with this id.")] = None
+    user: Annotated[Id | None, Meta(description="Only jobs of the user with this id.")] = None
     state: Annotated[JobState | None, Meta(description="Only jobs in this state.")] = None
 
 

@@ -111,6 +111,9 @@ def test_users_are_listed_and_found(admin: Client, user: Client) -> None:
     assert names == sorted(names)
     assert {user.username, admin.username} <= set(names)
     admin.call("GET", "/admin/users?limit=0&role=root").problem(422)
+    detail = admin.call("GET", "/admin/users?role=null&locked=").problem(422)["detail"]
+    wanted = "role must be one of user, admin; locked must be true or false"
+    assert detail == f"Correct the following and try again: {wanted}."
     admin.call("GET", f"/admin/users/{'f' * 32}").problem(404)
     admin.call("GET", "/admin/users/%00").problem(404)
     user.call("DELETE", f"/jobs/{job['job']}")
@@ -180,6 +183,8 @@ def test_jobs_of_all_users_tell_nothing_of_their_files(admin: Client, user: Clie
     admin.download(mp3).problem(404)
     admin.call("GET", f"/jobs/{failed}").problem(404)
     admin.call("GET", f"/admin/jobs?after={'f' * 32}").problem(404)
+    assert set(admin.call("GET", "/admin/jobs?user=null&state=null").problem(422)["errors"]) == {"user", "state"}
+    assert admin.call("GET", f"/admin/jobs?user={'f' * 32}").json()["jobs"] == []
 
 
 def test_queues_and_storage(admin: Client, user: Client) -> None:

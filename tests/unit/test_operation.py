@@ -8,7 +8,7 @@ from msgspec import Meta, Struct, field
 from werkzeug.test import EnvironBuilder
 
 from functions.http_endpoint import Unprocessable, read_json, read_query
-from functions.operation import check
+from functions.operation import Id, check
 
 
 class Query(Struct):
@@ -16,6 +16,8 @@ class Query(Struct):
     wait: Annotated[float, Meta(ge=0, le=25)] = 0.0
     after: str | None = None
     order: Literal["newest", "oldest"] = "newest"
+    state: Literal["done", "failed"] | None = None
+    user: Annotated[Id | None, Meta(description="Whose.")] = None
 
 
 class Form(Struct):
@@ -40,6 +42,7 @@ def form(body: dict[str, object]) -> Form:
 def test_query_is_decoded() -> None:
     assert query("limit=7&wait=1.5&after=x&order=oldest&unknown=1&limit=8") == Query(7, 1.5, "x", "oldest")
     assert query("") == Query()
+    assert query("after=null").after == "null"
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,8 @@ def test_query_is_decoded() -> None:
         *((f"limit={value}", "limit", "must be a whole number from 1 to 500") for value in ("0", "501", "x", "1.5")),
         *((f"wait={value}", "wait", "must be a number from 0 to 25") for value in ("-1", "25.1", "nan", "inf", "")),
         ("order=random", "order", "must be one of newest, oldest"),
+        *((f"state={value}", "state", "must be one of done, failed") for value in ("null", "NULL", "", "None")),
+        *((f"user={value}", "user", "must be an id") for value in ("null", "", "ann")),
     ],
 )
 def test_invalid_parameter_is_named(text: str, name: str, fault: str) -> None:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
+import msgspec
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from events.schema import EVENTS, BadEvent, parse
 from functions.http_endpoint import Routes
+from functions.operation import check
 from functions.options import Options
-from functions.upload.api import OptionFields
+from functions.upload.api import OptionFields, UploadQuery
 from infra.apidocs import asyncapi, openapi
 from infra.apidocs.site import documents
 from tests.support.packages import modules_missing_from
@@ -89,6 +91,18 @@ def test_every_operation_that_takes_a_key_says_what_the_key_must_allow() -> None
     unlimited = {each.path for each in declared if "token" in each.access and each.scope is None}
     assert unlimited == {"/validate"}, "any key may call these"
     assert not [each.path for each in declared if each.access in ("anyone", "password", "link") and each.scope]
+
+
+@pytest.mark.parametrize("text", ["null", "NULL", "", "unknown"])
+def test_no_parameter_but_a_text_takes_any_text(text: str) -> None:
+    """Whoever filters by it learns that it has no effect, instead of getting everything."""
+    declared = {each.query for operations in openapi.operations().values() for each in operations if each.query}
+    for query in declared - {UploadQuery}:  # whose options functions.options reads
+        schema = msgspec.json.schema_components([query])[1][query.__name__]
+        for name, parameter in schema["properties"].items():
+            kinds = parameter.get("anyOf", [parameter])
+            is_text = any(kind.get("type") == "string" and "pattern" not in kind for kind in kinds)
+            assert (name in check(query, {name: text}, strict=False).faults) >= (not is_text), (query, name)
 
 
 def test_every_option_is_declared() -> None:
