@@ -17,6 +17,7 @@ from events.rabbitmq.topology import Topology
 from functions.auth.links import Links
 from functions.auth.tokens import Signer, Verifier
 from functions.convert.distribution import DEFAULT_PIECES, MAX_SEEKING_PIECES
+from functions.media import connect
 from functions.state.schema import UserId
 from infra import config
 from infra.migrations.rights import CONNECTION, RIGHTS, connection_of
@@ -289,6 +290,12 @@ def test_generated_settings_match_each_other(tmp_path: Path) -> None:
     assert len(passwords - {owner.password}) == len(RIGHTS)
     assert f":{made['mongodb']['MONGO_PASSWORD']}@" in made["media"]["MONGO_URI"]
     assert f":{made['rabbitmq']['RABBITMQ_DEFAULT_PASS']}@" in made["rabbitmq"]["AMQP_URL"]
+
+
+def test_user_of_mongodb_may_write_all_stores() -> None:
+    media = connect({"MONGO_URI": "mongodb://mongo.example.org/videos"})
+    allowed = re.findall(r'role: "readWrite", db: "(\w+)"', (INFRA / "mongodb/users.js").read_text())
+    assert [vars(media[name])["_database"] for name in ("videos", "pieces", "mp3s")] == allowed
 
 
 @pytest.mark.parametrize(("cpus", "pieces"), [(1, 2), (8, 8), (999, MAX_SEEKING_PIECES)])
