@@ -123,15 +123,27 @@ def queue_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def storage_lines(found: Mapping[str, Any]) -> list[str]:
-    """Returns what is stored, and whose it is."""
+    """Returns the space of the disks, what is stored, and whose it is."""
     stores = [
         f"{store['store']:<8}{store['blobs']:>10}  {size_text(store['bytes']):>10}  {store['expired']} expired"
         for store in found["stores"]
     ]
     return [
+        *(_disk_line(disk) for disk in found.get("disks", [])),
         *stores,
         *(f"{size_text(user['bytes']):>20}  {user['username'] or '(deleted)'}" for user in found["largest"]),
     ]
+
+
+def _disk_line(disk: Mapping[str, Any]) -> str:
+    if disk["silent_since"] is not None:
+        text = f"no answer since {disk['silent_since'][:16]}"
+    elif disk["total"] is None:
+        text = f"{size_text(disk['used'])} used"
+    else:
+        text = f"{size_text(disk['free'])} free of {size_text(disk['total'])}"
+    warning = {"low": ", nearly full", "full": f", full: uploads need {size_text(disk['floor'])}"}.get(disk["level"], "")
+    return f"disk of {', '.join(disk['stores'])}: {text}{warning}"
 
 
 def _rows(server: Server, path: str, name: str, size: int, query: Mapping[str, str | None]) -> Iterator[Any]:

@@ -16,6 +16,7 @@ _LIMIT: Final = "Rows in the page."
 _AFTER: Final = "`next` of the previous page."
 
 JobState = Literal["fetching", "uploaded", "converting", "encoding", "joining", "done", "failed"]
+StoreName = Literal["videos", "pieces", "mp3s"]
 QueueName = Literal["fetch", "convert", "encode", "join", "notify", "hook"]
 
 
@@ -162,7 +163,7 @@ class Retried(Struct, frozen=True):
 class StoreUse(Struct, frozen=True, kw_only=True):
     """What one media store has."""
 
-    store: Literal["videos", "pieces", "mp3s"]
+    store: StoreName
     blobs: Annotated[int, Meta(ge=0)]
     bytes: Annotated[int, Meta(ge=0, description="What counts towards quotas: also what is reserved.")]
     expired: Annotated[int, Meta(ge=0, description="Blobs that the next sweep deletes.")]
@@ -176,9 +177,31 @@ class UserUse(Struct, frozen=True, kw_only=True):
     bytes: Annotated[int, Meta(ge=0)]
 
 
-class Storage(Struct, frozen=True):
-    """What is stored, as the database has it."""
+class Disk(Struct, frozen=True, kw_only=True):
+    """A disk of media stores, as the latest sweep found it: sweeps run every 5 minutes."""
 
+    stores: Annotated[list[StoreName], Meta(description="What is on it.")]
+    level: Annotated[
+        Literal["enough", "low", "full", "unknown"],
+        Meta(description="`low` if less than twice `floor` is free, `full` if uploads are refused."),
+    ]
+    free: Annotated[int | None, Meta(description="Bytes; null if the media store does not tell.")]
+    total: Annotated[int | None, Meta(description="Bytes; null if the media store does not tell.")]
+    used: Annotated[
+        int | None,
+        Meta(description="Bytes; those of the stores alone if `total` is null. Null before the first measurement."),
+    ]
+    floor: Annotated[int | None, Meta(description="Uploads are refused when less is free (`MIN_FREE_BYTES`).")]
+    measured: Annotated[Timestamp | None, Meta(description="When it was measured; null if it never was.")]
+    silent_since: Annotated[
+        Timestamp | None, Meta(description="Since when the media store has not answered; null if it answers.")
+    ]
+
+
+class Storage(Struct, frozen=True):
+    """What is stored, as the database has it, and the space of the disks."""
+
+    disks: Annotated[list[Disk], Meta(description="Empty before the first sweep.")]
     stores: list[StoreUse]
     largest: Annotated[list[UserUse], Meta(description="The ten users who have stored most.")]
 
@@ -273,7 +296,7 @@ SHOW_STORAGE: Final = Operation(
     "GET",
     "/admin/storage",
     "Show what is stored",
-    (Answer(200, "What the media stores have, and whose it is.", Storage),),
+    (Answer(200, "What the media stores have, whose it is, and the space of the disks.", Storage),),
     scope="admin",
     problems={403: _NOT_ALLOWED},
 )

@@ -17,6 +17,7 @@ from functions.auth.tokens import Identity, NotAllowed
 from functions.http_endpoint import Routes, client_address, identify, iso_time, json_response, read_json, read_query
 from functions.state.administrators import ADMIN
 from functions.state.database import Database, shared
+from functions.state.disks import Disk, Disks
 from functions.state.overview import ObservedJob, Overview
 from functions.state.quota import Quota, Usage, usages
 
@@ -39,12 +40,14 @@ class Dependencies:
         users: the users.
         overview: jobs, queues and stores.
         quota: what a user may store unless an administrator has set something else.
+        disks: what sweep has measured.
     """
 
     database: Database
     users: Administration
     overview: Overview
     quota: Quota
+    disks: Disks
 
 
 @functions_framework.http
@@ -165,7 +168,8 @@ def _show_storage(request: Request) -> Response:
     largest = [
         api.UserUse(user=each.id, username=each.username, bytes=each.size) for each in overview.largest_users(_LARGEST)
     ]
-    return json_response(api.Storage(stores, largest))
+    disks = [_disk(disk) for disk in dependencies().disks.all()]
+    return json_response(api.Storage(disks, stores, largest))
 
 
 def _user(user: ManagedUser, deps: Dependencies) -> Response:
@@ -216,6 +220,19 @@ def _job(job: ObservedJob) -> api.ObservedJob:
     )
 
 
+def _disk(disk: Disk) -> api.Disk:
+    return api.Disk(
+        stores=list(disk.stores),
+        level=disk.level,
+        free=disk.free,
+        total=disk.total,
+        used=disk.used,
+        floor=disk.floor,
+        measured=iso_time(disk.measured_at),
+        silent_since=iso_time(disk.silent_since),
+    )
+
+
 def _record(request: Request, identity: Identity, event: str, subject: ManagedUser, **details: object) -> None:
     """Writes who has changed what of whom."""
     target = security_log.pseudonym("user", subject.username)
@@ -231,7 +248,8 @@ def dependencies() -> Dependencies:
         BadSetting: a variable is missing or malformed.
     """
     database = shared(os.environ)
-    return Dependencies(database, Administration(database), Overview(database), Quota.from_environ(os.environ))
+    quota = Quota.from_environ(os.environ)
+    return Dependencies(database, Administration(database), Overview(database), quota, Disks(database))
 
 
 _ROUTES = Routes(

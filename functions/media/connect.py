@@ -32,7 +32,9 @@ def connect(environ: Mapping[str, str]) -> Media:
                 "MONGO_URI and MONGO_MP3_URI must name different databases, and neither may be named pieces."
             )
         buckets = [GridFSStore(uri, database) for uri, _, database in places]
-        return Media(buckets[0], buckets[1], buckets[2], space=buckets[0].space)
+        is_shared = places[0][1] == places[2][1]
+        disks = (("videos", "pieces", "mp3s"),) if is_shared else (("videos", "pieces"), ("mp3s",))
+        return Media(buckets[0], buckets[1], buckets[2], space=buckets[0].space, disks=disks)
     if directory := environ.get("MEDIA_DIR"):
         from functions.media.directory import DirectoryStore
 

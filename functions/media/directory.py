@@ -32,6 +32,7 @@ from functions.media.interface import (
     Space,
     StaleWriter,
     Stat,
+    Usage,
     is_blob_id,
 )
 
@@ -60,10 +61,15 @@ class DirectoryStore:
         self._root = Path(root)
         self._min_free = min_free
 
-    def space(self) -> Space | None:
+    def space(self) -> Space:
         """Returns the space of the directory's disk."""
         with _translated_errors():
             return _space(self._root)
+
+    def usage(self) -> Usage:
+        """Returns what the directory's disk has."""
+        space = self.space()
+        return Usage(space.total - space.free, space)
 
     def create(self, blob: str, description: Description) -> "DirectoryWriter":
         """Returns a writer for a new blob; entering it raises BlobExists if the id is taken."""

@@ -30,6 +30,7 @@ from functions.media.interface import (
     Space,
     StaleWriter,
     Stat,
+    Usage,
     is_blob_id,
 )
 from functions.settings import BadSetting
@@ -130,15 +131,24 @@ class GridFSStore:
             files.delete_one({"_id": ObjectId(blob)})
 
     def space(self) -> Space | None:
-        """Returns the space of the server's disk; None if it does not tell (MongoDB 3.6 and later do)."""
+        """Returns the space of the server's disk; None if it does not tell."""
+        return self.usage().space
+
+    def usage(self) -> Usage:
+        """Returns what the server's disk has, or the store's database if the server does not tell (MongoDB before 3.6).
+
+        Raises:
+            MediaUnavailable: the server does not answer.
+        """
         files, _ = self.collections()
         with _translated_errors():
             stats = files.database.command("dbStats")
         total = stats.get("fsTotalSize")
         used = stats.get("fsUsedSize")
-        if not _is_integer(total, 1) or not _is_integer(used, 0):
-            return None
-        return Space(int(total - used), int(total))
+        if _is_integer(total, 1) and _is_integer(used, 0):
+            return Usage(int(used), Space(int(total - used), int(total)))
+        sizes = (stats.get("storageSize"), stats.get("indexSize"))
+        return Usage(sum(int(size) for size in sizes if _is_integer(size, 0)), None)
 
     def collections(self) -> tuple["Documents", "Documents"]:
         """Returns the collections of files and of chunks, on this process's own connection."""

@@ -6,7 +6,7 @@ store keeps a whole blob in memory.
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, NewType, Protocol, Self
@@ -229,6 +229,9 @@ class Store(Protocol):
     def delete(self, blob: str) -> None:
         """Deletes a blob, finished or not. Deleting one that does not exist is not an error."""
 
+    def usage(self) -> "Usage":
+        """Returns what is used, and the space of the disk if it is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Space:
@@ -248,6 +251,19 @@ class Space:
         return int(min(max(self.total * _FLOOR_SHARE, _MIN_FLOOR), self.total * _MAX_FLOOR_SHARE))
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a disk has.
+
+    Attributes:
+        used: bytes; if the space is unknown, those of the store alone.
+        space: None if the store's server does not tell.
+    """
+
+    used: int
+    space: Space | None
+
+
 def _unknown_space() -> Space | None:
     return None
 
@@ -257,13 +273,29 @@ class Media:
     """The three stores.
 
     Attributes:
-        space: returns the space that they have; None if they cannot tell.
+        space: returns the space that uploads have; None if the stores cannot tell.
+        disks: the names of the stores on each disk.
     """
 
     videos: Store
     pieces: Store
     mp3s: Store
     space: Callable[[], Space | None] = _unknown_space
+    disks: tuple[tuple[str, ...], ...] = (("videos", "pieces", "mp3s"),)
+
+    def usage(self, stores: Sequence[str]) -> Usage:
+        """Returns what the disk of these stores has.
+
+        Raises:
+            MediaUnavailable: a store does not answer.
+        """
+        used = 0
+        for name in stores:
+            usage = self[name].usage()
+            if usage.space is not None:
+                return usage
+            used += usage.used
+        return Usage(used, None)
 
     def __getitem__(self, name: str) -> Store:
         """Returns a store by its name in the blobs table: videos, pieces or mp3s."""

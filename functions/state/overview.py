@@ -26,6 +26,7 @@ from sqlalchemy import (
 
 from events.schema import JobId
 from functions.state.database import Database
+from functions.state.disks import StoreName
 from functions.state.fairness import ADMITTED, CONVERTING, ENCODING, FETCHING, JOINING
 from functions.state.jobs import JobNotFound
 from functions.state.leases import is_free
@@ -34,7 +35,6 @@ from functions.state.schema import UserId, blobs, deliveries, is_id, jobs, mails
 #: The functions that work on rows.
 QueueName = Literal["fetch", "convert", "encode", "join", "notify", "hook"]
 JobState = Literal["fetching", "uploaded", "converting", "encoding", "joining", "done", "failed"]
-StoreName = Literal["videos", "pieces", "mp3s"]
 #: Days in which jobs, mails and deliveries that were given up are counted.
 GIVEN_UP_DAYS: Final = 7
 _DAY: Final = 86_400_000

@@ -349,6 +349,21 @@ webhooks = Table(
     **_OPTIONS,
 )
 
+#: What the disks of the media stores have, as sweep has measured it: one row for each disk, under the name of the first
+#: of its ``stores``. ``silent_since`` is NULL if these answered when they were asked last.
+disks = Table(
+    "disks",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("stores", String(64), nullable=False),
+    Column("used", BigInteger),
+    Column("total", BigInteger),
+    Column("floor", BigInteger),
+    Column("measured_at", BigInteger),
+    Column("silent_since", BigInteger),
+    **_OPTIONS,
+)
+
 #: One event on its way to one webhook, or to the callback of its job, which has no ``webhook``. A ping has no ``job``.
 deliveries = Table(
     "deliveries",

@@ -13,10 +13,12 @@ from cloudevents.http import CloudEvent
 from events.errors import Mp3burstError
 from events.publish import publisher
 from functions.event_endpoint import handling, received
-from functions.media import Media, connect
+from functions.media import Media, Usage, connect
+from functions.media.connect import min_free
 from functions.settings import number
 from functions.state.blobs import Blobs
 from functions.state.database import Database, url
+from functions.state.disks import Disks
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 
@@ -36,14 +38,18 @@ class Dependencies:
         blobs: the records of the blobs to delete.
         media: the stores of these blobs.
         outbox: emits events.
+        disks: the record of what the stores' disks have.
         keep_days: days after which ended jobs are deleted; 0 for never.
+        min_free: MIN_FREE_BYTES; None for the default.
     """
 
     overdue: Overdue
     blobs: Blobs
     media: Media
     outbox: Outbox
+    disks: Disks
     keep_days: float
+    min_free: int | None = None
 
 
 @functions_framework.cloud_event
@@ -90,6 +96,19 @@ def sweep_up(deps: Dependencies) -> None:
     for forget in (deps.overdue.forget_resets, deps.overdue.forget_logins, deps.overdue.forget_pings):
         while forget(BATCH) and time.monotonic() < end:
             pass
+    measure_disks(deps)
+
+
+def measure_disks(deps: Dependencies) -> None:
+    """Records what the disks of the stores have now that expired blobs are deleted; asks each once."""
+    found: dict[tuple[str, ...], Usage | None] = {}
+    for stores in deps.media.disks:
+        try:
+            found[stores] = deps.media.usage(stores)
+        except Mp3burstError:
+            log.warning("the space of the stores %s is unknown", ", ".join(stores), exc_info=True)
+            found[stores] = None
+    deps.disks.record(found, deps.min_free)
 
 
 def _emit_due(deps: Dependencies, end: float) -> None:
@@ -139,4 +158,7 @@ def dependencies() -> Dependencies:
     database = _database()
     outbox = Outbox(database, publisher(os.environ, "/mp3burst/sweep"))
     keep_days = number(os.environ, "KEEP_DAYS", 0)
-    return Dependencies(Overdue(database), Blobs(database), connect(os.environ), outbox, keep_days)
+    media = connect(os.environ)
+    return Dependencies(
+        Overdue(database), Blobs(database), media, outbox, Disks(database), keep_days, min_free(os.environ)
+    )

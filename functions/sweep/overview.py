@@ -1,4 +1,4 @@
-"""``python -m functions.sweep.overview``: prints what is under way, what is late, and how many events wait.
+"""``python -m functions.sweep.overview``: prints what is under way or late, free disk space, and how many events wait.
 
 A Job of Kubernetes runs it on demand (docs/kn.md), with the database user of bury, which deletes nothing.
 """
@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, liter
 
 from events.errors import Mp3burstError
 from functions.state.database import Database, url
+from functions.state.disks import read
 from functions.state.leases import is_free
 from functions.state.outbox import event_of
 from functions.state.schema import deliveries, jobs, mails, now, pieces
@@ -23,6 +24,8 @@ _LISTED: Final = 20
 #: Milliseconds: a row that nobody works on is late if it has been due for longer. Sweep comes every 5 minutes.
 _LATE: Final = 60_000
 _DAY: Final = 86_400_000
+#: What is wrong with a disk, by its level.
+_LEVELS: Final = {"low": ": nearly full", "full": ": full, uploads are refused"}
 
 
 def main() -> int:
@@ -37,7 +40,7 @@ def main() -> int:
 
 
 def overview(database: Database, environ: Mapping[str, str]) -> Iterator[str]:
-    """Yields the lines: rows under way by table and state, late rows, failures of a day, and queues.
+    """Yields the lines: rows under way by table and state, late rows, failures of a day, disks, and queues.
 
     Args:
         database: is only read.
@@ -75,7 +78,18 @@ def _rows(connection: Connection) -> list[str]:
     failed = select(func.count()).where(jobs.c.state == "failed", jobs.c.finished_at > now() - _DAY)
     if failures := connection.scalar(failed):
         lines.append(f"{'jobs':12}{'failed within a day':24}{failures:8}")
-    return lines or ["Nothing is under way."]
+    return [*(lines or ["Nothing is under way."]), *_disks(connection)]
+
+
+def _disks(connection: Connection) -> Iterator[str]:
+    for disk in read(connection):
+        if disk.silent_since is not None:
+            level = "does not answer"
+        elif disk.free is None or disk.total is None:
+            level = f"{_gigabytes(disk.used)} used"
+        else:
+            level = f"{_gigabytes(disk.free)} free of {_gigabytes(disk.total)}{_LEVELS.get(disk.level, '')}"
+        yield f"{'disk':12}{', '.join(disk.stores):24}  {level}"
 
 
 def _late(connection: Connection, table: Table) -> Iterator[str]:
@@ -87,6 +101,10 @@ def _late(connection: Connection, table: Table) -> Iterator[str]:
     for row in connection.execute(select(table, seconds).where(late).order_by(table.c.due_at).limit(_LISTED)):
         due = f"due for {_duration(row.ago)}" if row.ago > 0 else f"due in {_duration(-row.ago)}"
         yield f"{'late':12}{event_of(table, row).about}: {row.state}, {row.attempts} attempts, {due}"
+
+
+def _gigabytes(size: int | None) -> str:
+    return f"{(size or 0) / 1e9:.1f} GB"
 
 
 def _duration(milliseconds: int) -> str:

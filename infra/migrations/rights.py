@@ -169,12 +169,14 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "deliveries": "SELECT, INSERT, UPDATE (due_at), DELETE",
         "blobs": "SELECT, UPDATE (expires_at), DELETE",
         "uploads": "SELECT (blob), DELETE",
+        "disks": "SELECT, INSERT, UPDATE, DELETE",
     },
     "bury": {
         "jobs": "SELECT, UPDATE (due_at)",
         "pieces": "SELECT, UPDATE (due_at)",
         "mails": "SELECT, UPDATE (due_at)",
         "deliveries": "SELECT, UPDATE (due_at)",
+        "disks": "SELECT",
     },
     "webhooks": {
         **_IDENTIFY,
@@ -194,6 +196,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "mails": "SELECT (attempts, created_at, due_at, lease, lease_until, state), UPDATE (due_at, lease_until)",
         "deliveries": "SELECT (attempts, created_at, due_at, lease, lease_until, state), UPDATE (due_at, lease_until)",
         "blobs": "SELECT (expires_at, id, job, owner, size, store)",
+        "disks": "SELECT",
     },
     "hook": {
         "jobs": "SELECT",

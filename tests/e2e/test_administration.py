@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from functions.media import Space, Usage
 from functions.state.database import Database
+from functions.state.disks import Disks
 from tests.e2e.client import PASSWORD, Answer, Client, wave_bytes
 from tests.e2e.test_account import key_of
 from tests.e2e.test_client import Terminal
@@ -187,14 +189,21 @@ def test_jobs_of_all_users_tell_nothing_of_their_files(admin: Client, user: Clie
     assert admin.call("GET", f"/admin/jobs?user={'f' * 32}").json()["jobs"] == []
 
 
-def test_queues_and_storage(admin: Client, user: Client) -> None:
+def test_queues_and_storage(site: Platform, admin: Client, user: Client) -> None:
     user.convert(BytesIO(WAV), "a.wav")
     found = admin.call("GET", "/admin/queues").json()
     assert [queue["queue"] for queue in found["queues"]] == ["fetch", "convert", "encode", "join", "notify", "hook"]
     assert found["given_up"]["jobs"] >= 0
     assert admin.call("POST", "/admin/queues/notify/retry", b"").json()["rows"] >= 0
     admin.call("POST", "/admin/queues/films/retry", b"").problem(404)
+    disks = Disks(Database(f"sqlite:///{site.data}/mp3burst.db"))
+    disks.record({("videos", "pieces", "mp3s"): Usage(95, Space(5, 100))}, None)
     stored = admin.call("GET", "/admin/storage").json()
+    [disk] = stored["disks"]
+    assert (disk["stores"], disk["level"]) == (["videos", "pieces", "mp3s"], "full")
+    assert (disk["free"], disk["used"], disk["total"], disk["floor"]) == (5, 95, 100, 25)
+    assert disk["measured"]
+    assert disk["silent_since"] is None
     sizes = {store["store"]: store["bytes"] for store in stored["stores"]}
     assert sizes["videos"] >= len(WAV)
     assert sizes["mp3s"] > 0
@@ -242,7 +251,9 @@ def terminal_key(admin: Client) -> str:
     return str(admin.post_json("/keys", {"name": "terminal", "scopes": ["admin"]}).json()["key"])
 
 
-def test_command_line_shows_what_goes_on(admin: Client, user: Client, tmp_path: Path) -> None:
+def test_command_line_shows_what_goes_on(
+    site: Platform, admin: Client, user: Client, tmp_path: Path
+) -> None:
     terminal = Terminal(tmp_path, admin.url)
     failed = user.upload(BytesIO(WAV), "diary.wav", {"track": "5"})["job"]
     user.wait(failed)
@@ -260,9 +271,22 @@ def test_command_line_shows_what_goes_on(admin: Client, user: Client, tmp_path: 
     assert heading.split() == ["queue", "working", "waiting", "deferred", "retrying", "overdue", "oldest"]
     assert [line.split()[0] for line in lines] == ["fetch", "convert", "encode", "join", "notify", "hook", "given"]
     assert run("retry", "notify").endswith(" due now\n")
-    assert "videos" in run("storage")
+    disks = Disks(Database(f"sqlite:///{site.data}/mp3burst.db"))
+    stores = ("videos", "pieces", "mp3s")
+    for usage, text in (
+        (Usage(40, Space(60, 100)), "60 B free of 100 B"),
+        (Usage(60, Space(40, 100)), "40 B free of 100 B, nearly full"),
+        (Usage(90, Space(10, 100)), "10 B free of 100 B, full: uploads need 25 B"),
+        (Usage(2_500_000_000, None), "2.5 GB used"),
+    ):
+        disks.record({stores: usage}, None)
+        assert run("storage").splitlines()[0] == f"disk of videos, pieces, mp3s: {text}"
+    disks.record({stores: None}, None)
+    line, *lines = run("storage").splitlines()
+    assert line.startswith("disk of videos, pieces, mp3s: no answer since 20")
+    assert "videos" in " ".join(lines)
     stored = json.loads(run("storage", "--json"))
-    assert {"stores", "largest"} == stored.keys()
+    assert {"disks", "stores", "largest"} == stored.keys()
     env["MP3BURST_KEY"] = str(user.post_json("/keys", {"name": "read", "scopes": ["read"]}).json()["key"])
     _, err = terminal.mp3burst("admin", "--key", "users", env=env, status=1)
     assert err == "mp3burst: This API key does not have the scope admin: use a key that has it, or log in.\n"

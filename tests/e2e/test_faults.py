@@ -22,6 +22,7 @@ from events.schema import DeliveryDue, FetchDue, JobId, Mp3Ready
 from functions.media import connect
 from functions.state.blobs import Blobs
 from functions.state.database import Database
+from functions.state.disks import Disks
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 from functions.state.schema import blobs, jobs, mails
@@ -274,7 +275,8 @@ def test_disk_of_the_media_store_is_full(small_disk: Path, tmp_path: Path, measu
         wait_for(lambda: not any(queue_busy(queue) for queue in platform.status()["queues"].values()), "the queues", 60)
         make_past(database, "blobs", "expires_at")
         publish = publisher({"K_SINK": platform.sink}, "/mp3burst/sweep")
-        sweep_up(SweepDependencies(Overdue(database), Blobs(database), connect(env), Outbox(database, publish), 0))
+        outbox = Outbox(database, publish)
+        sweep_up(SweepDependencies(Overdue(database), Blobs(database), connect(env), outbox, Disks(database), 0))
         kept = database.run(lambda connection: sorted(connection.scalars(select(blobs.c.id))))
         assert sorted(path.name for path in small_disk.glob("media/*/*/*")) == kept
         assert len(kept) == 2 * len(accepted)

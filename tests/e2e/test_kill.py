@@ -25,6 +25,7 @@ from events.schema import Event, JobId, Mp3Ready, VideoUploaded
 from functions.media import connect
 from functions.state.blobs import Blobs
 from functions.state.database import Database
+from functions.state.disks import Disks
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
 from functions.state.schema import metadata
@@ -149,9 +150,9 @@ class Installation:
         """Runs a sweep now."""
         publish = publisher({"K_SINK": self.platform.sink}, "/mp3burst/sweep")
         media = connect({"MEDIA_DIR": str(self.data / "media")})
-        sweep_up(
-            SweepDependencies(Overdue(self.database), Blobs(self.database), media, Outbox(self.database, publish), 0)
-        )
+        database = self.database
+        outbox = Outbox(database, publish)
+        sweep_up(SweepDependencies(Overdue(database), Blobs(database), media, outbox, Disks(database), 0))
 
     def blobs(self) -> list[str]:
         """The store of each blob on disk, finished or not."""

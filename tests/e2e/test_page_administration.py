@@ -7,7 +7,9 @@ from io import BytesIO
 import pytest
 from playwright.sync_api import Page, expect
 
+from functions.media import Space, Usage
 from functions.state.database import Database
+from functions.state.disks import Disks
 from tests.e2e.client import PASSWORD, Client, wave_bytes
 from tests.e2e.page import DESKTOP, PHONE, enter, violations
 from tests.support.databases import set_role
@@ -89,7 +91,7 @@ def test_users_are_managed(page: Page, me: Client, admin: Client) -> None:
     assert page.evaluate("window.refused") is None
 
 
-def test_what_goes_on_is_shown(page: Page, me: Client, admin: Client) -> None:
+def test_what_goes_on_is_shown(page: Page, me: Client, admin: Client, platform: Platform) -> None:
     failed = me.upload(BytesIO(WAV), "diary.wav", {"track": "5"})["job"]
     me.wait(failed)
     me.convert(BytesIO(WAV), "a.wav")
@@ -111,7 +113,20 @@ def test_what_goes_on_is_shown(page: Page, me: Client, admin: Client) -> None:
     assert violations(page) == []
     dialog.get_by_label("Storage", exact=True).check()
     expect(dialog.get_by_text("Who has stored most")).to_be_visible()
-    assert violations(page) == []
+    disks = Disks(Database(f"sqlite:///{platform.data}/mp3burst.db"))
+    for free, text in (
+        (600, "600 GB of 1 TB free"),
+        (90, "uploads are refused when less than 50 GB is free"),
+        (40, "uploads are refused while less than 50 GB is free"),
+        (None, "The media store has not answered since"),
+    ):
+        usage = None if free is None else Usage(0, Space(free * 10**9, 10**12))
+        disks.record({("videos", "pieces", "mp3s"): usage}, None)
+        dialog.get_by_label("Queues").check()
+        dialog.get_by_label("Storage", exact=True).check()
+        expect(dialog.locator(".disk")).to_contain_text("Videos, Pieces, and MP3s")
+        expect(dialog.locator(".disk")).to_contain_text(text)
+        assert violations(page) == []
     for viewport in (PHONE, DESKTOP):
         page.set_viewport_size(viewport)
         for part in ("Users", "Jobs", "Queues", "Storage"):

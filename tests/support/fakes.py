@@ -11,6 +11,7 @@ from functions.media import (
     MediaUnavailable,
     StaleWriter,
     Stat,
+    Usage,
     is_blob_id,
 )
 from functions.media.integrity import BLOCK_SIZE, BlockAppender, HashingWriter, VerifyingReader
@@ -54,6 +55,9 @@ class MemoryStore:
     def delete(self, blob: str) -> None:
         self.parts.pop(blob, None)
         self.blobs.pop(blob, None)
+
+    def usage(self) -> Usage:
+        return Usage(sum(len(content) for _, content in self.blobs.values()), None)
 
 
 class MemoryWriter(HashingWriter):

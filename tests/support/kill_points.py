@@ -43,7 +43,7 @@ from functions.edit.tagging import Tagging
 from functions.fetch import download
 from functions.fetch.download import Dependencies as FetchDependencies
 from functions.hook.delivery import Courier, deliver
-from functions.media import Appender, Checkpoint, Description, Media, Reader, Store, Writer
+from functions.media import Appender, Checkpoint, Description, Media, Reader, Store, Usage, Writer
 from functions.media.directory import DirectoryStore
 from functions.notify.main import Dependencies as NotifyDependencies
 from functions.notify.main import send_mail
@@ -56,6 +56,7 @@ from functions.register.main import Dependencies as RegisterDependencies
 from functions.state.blobs import Blobs
 from functions.state.database import Database
 from functions.state.deleted_users import DeletedUsers
+from functions.state.disks import Disks
 from functions.state.fetches import Fetches
 from functions.state.jobs import Jobs
 from functions.state.mails import Mails
@@ -189,6 +190,10 @@ class KillableStore:
     def delete(self, blob: str) -> None:
         with self._kill_switch.effect("delete"):
             self._store.delete(blob)
+
+    def usage(self) -> Usage:
+        with self._kill_switch.effect("usage"):
+            return self._store.usage()
 
 
 class KillableWriter:
@@ -387,7 +392,8 @@ class System:
     @as_function("sweep")
     def for_sweep(self, publish: Publish | None = None, keep_days: float = 0) -> SweepDependencies:
         outbox = self.outbox(publish or self.publish)
-        return SweepDependencies(Overdue(self.database), Blobs(self.database), self.media, outbox, keep_days)
+        database = self.database
+        return SweepDependencies(Overdue(database), Blobs(database), self.media, outbox, Disks(database), keep_days)
 
     def outbox(self, publish: Publish) -> Outbox:
         return Outbox(self.database, publish)

@@ -11,8 +11,9 @@ import pytest
 from events.errors import NotPublished
 from events.publish import Publish
 from events.schema import Event, VideoUploaded
-from functions.media import Media, MediaUnavailable
+from functions.media import Media, MediaUnavailable, Usage
 from functions.state.database import DatabaseUnavailable
+from functions.state.disks import Disks
 from functions.state.jobs import Jobs
 from functions.state.leases import MAX_ATTEMPTS, LeaseTerms
 from functions.state.outbox import Outbox
@@ -51,7 +52,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def dependencies(records: Records, publish: Publish) -> Dependencies:
     outbox = Outbox(records.database, publish)
-    return Dependencies(records.overdue, records.blobs, records.media, outbox, keep_days=0)
+    return Dependencies(records.overdue, records.blobs, records.media, outbox, Disks(records.database), keep_days=0)
 
 
 def test_unavailable_broker_is_not_asked_for_every_failed_job(records: Records) -> None:
@@ -175,3 +176,19 @@ def test_program_that_cannot_sweep_says_why(monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr(main, "dependencies", unavailable)
     assert program.main() == 1
     assert "the sweep failed: The database is unavailable." in caplog.text
+
+
+def test_store_that_does_not_answer_ends_no_sweep(records: Records) -> None:
+    class Silent(MemoryStore):
+        def usage(self) -> Usage:
+            raise MediaUnavailable("The media store does not answer; try again later.")
+
+    deps = dependencies(records, lambda *_: None)
+    sweep_up(deps)
+    [measured] = deps.disks.all()
+    assert (measured.used, measured.silent_since) == (0, None)
+    silent = Media(Silent(), MemoryStore(), MemoryStore())
+    sweep_up(replace(deps, media=silent))
+    [found] = deps.disks.all()
+    assert found.silent_since is not None
+    assert found.measured_at == measured.measured_at

@@ -55,7 +55,20 @@ export interface Queues {
   given_up: { jobs: number; mails: number; deliveries: number };
 }
 
+export interface Disk {
+  stores: ("videos" | "pieces" | "mp3s")[];
+  level: "enough" | "low" | "full" | "unknown";
+  free: number | null;
+  total: number | null;
+  used: number | null;
+  floor: number | null;
+  measured: string | null;
+  silent_since: string | null;
+}
+
 export interface Storage {
+  /** Servers of the version before have none. */
+  disks?: Disk[];
   stores: { store: "videos" | "pieces" | "mp3s"; blobs: number; bytes: number; expired: number }[];
   largest: { user: string; username: string | null; bytes: number }[];
 }

@@ -286,6 +286,17 @@ export const de: Strings = {
     givenUp: "Aufgegeben in den letzten 7 Tagen",
     givenUpCounts: (jobs, mails, deliveries) =>
       `Aufträge: ${jobs}. E-Mails: ${mails}. Zustellungen an Webhooks: ${deliveries}.`,
+    disks: "Freier Speicherplatz",
+    notMeasured: "Er wird alle 5 Minuten gemessen, bisher noch nicht.",
+    freeOf: (free, total) => `${free} von ${total} frei`,
+    usedOf: (stores) => `Belegter Speicherplatz: ${stores}`,
+    full: (floor) =>
+      `Der Datenträger ist voll: Solange weniger als ${floor} frei ist, wird kein Upload angenommen. Aufträge löschen oder Platz schaffen.`,
+    nearlyFull: (floor) => `Der Datenträger ist fast voll: Ist weniger als ${floor} frei, wird kein Upload mehr angenommen.`,
+    silent: (moment) => `Der Medienspeicher antwortet seit ${moment} nicht. Prüfen, ob er läuft.`,
+    measured: (moment) => `Gemessen: ${moment}`,
+    noTotal: "wie viel frei ist, sagt der Server nicht",
+    stored: "Was gespeichert ist",
     storageHint: "Was auf Grenzen angerechnet wird, mit dem, was für Laufendes reserviert ist.",
     stores: { videos: "Videos", pieces: "Teile", mp3s: "MP3s" },
     files: (n) => (n === 1 ? "1 Datei" : `${n} Dateien`),

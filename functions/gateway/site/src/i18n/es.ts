@@ -283,6 +283,17 @@ export const es: Strings = {
     givenUp: "Abandonado en los últimos 7 días",
     givenUpCounts: (jobs, mails, deliveries) =>
       `Trabajos: ${jobs}. Correos: ${mails}. Entregas a webhooks: ${deliveries}.`,
+    disks: "Espacio libre",
+    notMeasured: "Se mide cada 5 minutos y aún no se ha medido.",
+    freeOf: (free, total) => `${free} de ${total} libres`,
+    usedOf: (stores) => `Espacio ocupado: ${stores}`,
+    full: (floor) =>
+      `El disco está lleno: no se aceptan subidas mientras haya menos de ${floor} libres. Elimina trabajos o añade espacio.`,
+    nearlyFull: (floor) => `El disco está casi lleno: con menos de ${floor} libres no se aceptan subidas.`,
+    silent: (moment) => `El almacén de archivos no responde desde el ${moment}. Comprueba que funciona.`,
+    measured: (moment) => `Medido: ${moment}`,
+    noTotal: "el servidor no indica cuánto queda libre",
+    stored: "Lo que está almacenado",
     storageHint: "Lo que cuenta para los límites, con lo reservado para lo que está en curso.",
     stores: { videos: "Vídeos", pieces: "Partes", mp3s: "MP3" },
     files: (n) => (n === 1 ? "1 archivo" : `${n} archivos`),

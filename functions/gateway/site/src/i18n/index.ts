@@ -76,6 +76,10 @@ export const moment = (iso: string) => momentFormat.value.format(new Date(iso));
 const countFormat = computed(() => new Intl.NumberFormat(language.value));
 export const count = (number: number) => countFormat.value.format(number);
 
+const listFormat = computed(() => new Intl.ListFormat(language.value, { type: "conjunction" }));
+/** Returns several names as one text: "Videos and MP3s". */
+export const list = (names: readonly string[]) => listFormat.value.format(names);
+
 const dayFormat = computed(() => new Intl.DateTimeFormat(language.value, { dateStyle: "medium", timeZone: "UTC" }));
 /** Returns a day that the server counts in UTC, such as 2026-11-27. */
 export const day = (iso: string) => dayFormat.value.format(new Date(iso));

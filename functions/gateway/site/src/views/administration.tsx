@@ -315,11 +315,13 @@ function Storage() {
   const most = Math.max(1, ...(storage?.largest.map((each) => each.bytes) ?? []));
   return (
     <section>
-      <p class="faint small">{s.storageHint}</p>
       <Problem text={found.problem.value} />
       {!storage && !found.problem.value && <p aria-busy="true">{strings.value.loading}</p>}
       {storage && (
         <>
+          <Disks disks={storage.disks ?? []} />
+          <h3>{s.stored}</h3>
+          <p class="faint small">{s.storageHint}</p>
           <ul class="entries">
             {storage.stores.map((store) => (
               <Entry
@@ -345,6 +347,45 @@ function Storage() {
         </>
       )}
     </section>
+  );
+}
+
+function Disks({ disks }: { disks: readonly api.Disk[] }) {
+  const s = strings.value.administration;
+  return (
+    <>
+      <h3>{s.disks}</h3>
+      {disks.length === 0 && <p class="faint">{s.notMeasured}</p>}
+      <ul class="entries">
+        {disks.map((disk) => {
+          const name = i18n.list(disk.stores.map((store) => s.stores[store]));
+          const { free, total, used, floor, measured, silent_since } = disk;
+          return (
+            <li key={name} class={`share disk ${disk.level}`}>
+              <span class="ellipsis">{name}</span>
+              <span class="strong">
+                {free !== null && total !== null
+                  ? s.freeOf(i18n.size(free), i18n.size(total))
+                  : used !== null && strings.value.used(i18n.size(used))}
+              </span>
+              {free !== null && total !== null && (
+                <progress max={total} value={total - free} aria-label={s.usedOf(name)} />
+              )}
+              {disk.level === "full" && floor !== null && <p class="problem small">{s.full(i18n.size(floor))}</p>}
+              {disk.level === "low" && floor !== null && (
+                <p class="problem warning small">{s.nearlyFull(i18n.size(floor))}</p>
+              )}
+              {silent_since && <p class="problem small">{s.silent(i18n.moment(silent_since))}</p>}
+              {measured && (
+                <p class="faint small">
+                  {[s.measured(i18n.moment(measured)), total === null && s.noTotal].filter(Boolean).join(" · ")}
+                </p>
+              )}
+            </li>
+          );
+        })}
+      </ul>
+    </>
   );
 }
 

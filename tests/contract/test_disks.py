@@ -1,0 +1,144 @@
+"""What the disks of the media stores have: measured by sweep, and read by administrators, on every SQL database."""
+
+from pathlib import Path
+
+import pymongo.database
+import pytest
+
+from functions.media import MediaUnavailable, Space, Usage, connect
+from functions.state.database import Database
+from functions.state.disks import Disk, Disks
+from functions.sweep.overview import overview
+from tests.contract.media_places import Place, put
+from tests.contract.test_jobs import at_once
+from tests.support.databases import make_past
+from tests.support.servers.mongodb import MongoDB
+
+GB = 1_000_000_000
+ALL = ("videos", "pieces", "mp3s")
+
+
+def on_disk(free: int, total: int = 100 * GB) -> Usage:
+    return Usage(total - free, Space(free, total))
+
+
+def test_store_says_what_it_uses(place: Place) -> None:
+    before = place.media.usage(ALL)
+    put(place.videos, bytes(range(256)) * 4096)
+    after = place.media.usage(ALL)
+    assert after.used > 0
+    if after.space is None:
+        assert after.used > before.used
+    else:
+        assert after.used == after.space.total - after.space.free
+        assert after.space == place.media.space()
+
+
+@pytest.mark.parametrize("place", ["gridfs"], indirect=True)
+def test_disk_of_mongodb_is_that_of_its_server(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server of the tests does not tell, unlike MongoDB's own since 3.6."""
+    command = pymongo.database.Database.command
+
+    def with_disk(self: object, name: str, *arguments: object, **options: object) -> dict[str, object]:
+        answer = command(self, name, *arguments, **options)  # type: ignore[type-var, arg-type]
+        return {**answer, **({"fsUsedSize": 30.0 * GB, "fsTotalSize": 100.0 * GB} if name == "dbStats" else {})}
+
+    monkeypatch.setattr(pymongo.database.Database, "command", with_disk)
+    assert place.media.usage(ALL) == Usage(30 * GB, Space(70 * GB, 100 * GB))
+    assert place.media.space() == Space(70 * GB, 100 * GB)
+
+
+def test_disks_are_those_of_the_servers(tmp_path: Path) -> None:
+    first, second = "mongodb://a:1@one/videos", "mongodb://two/mp3s"
+    assert connect({"MEDIA_DIR": str(tmp_path)}).disks == connect({"MONGO_URI": first}).disks == (ALL,)
+    assert connect({"MONGO_URI": first, "MONGO_MP3_URI": "mongodb://b:2@one/mp3s"}).disks == (ALL,)
+    assert connect({"MONGO_URI": first, "MONGO_MP3_URI": second}).disks == (("videos", "pieces"), ("mp3s",))
+
+
+def test_server_that_does_not_answer_is_an_error_of_the_interface(mongodb: MongoDB) -> None:
+    media = connect({"MONGO_URI": "mongodb://127.0.0.1:9/videos?serverSelectionTimeoutMS=100"})
+    with pytest.raises(MediaUnavailable):
+        media.usage(ALL)
+
+
+def test_latest_measurement_counts(database: Database) -> None:
+    disks = Disks(database)
+    assert disks.all() == []
+    disks.record({ALL: on_disk(5 * GB)}, None)
+    disks.record({ALL: on_disk(60 * GB)}, None)
+    [found] = disks.all()
+    assert found.measured_at is not None
+    assert found == Disk(ALL, 40 * GB, 100 * GB, 5 * GB, found.measured_at, None)
+    assert (found.free, found.level) == (60 * GB, "enough")
+
+
+def test_store_that_does_not_answer_keeps_its_measurement(database: Database) -> None:
+    disks = Disks(database)
+    disks.record({ALL: None}, None)
+    [unknown] = disks.all()
+    assert (unknown.used, unknown.free, unknown.level, unknown.measured_at) == (None, None, "unknown", None)
+    assert unknown.silent_since is not None
+    disks.record({ALL: on_disk(60 * GB)}, None)
+    disks.record({ALL: None}, None)
+    make_past(database, "disks", "silent_since")
+    [silent] = disks.all()
+    disks.record({ALL: None}, None)
+    assert disks.all() == [silent], "since the first time"
+    assert (silent.free, silent.level) == (60 * GB, "enough")
+    disks.record({ALL: on_disk(50 * GB)}, None)
+    [found] = disks.all()
+    assert (found.free, found.silent_since) == (50 * GB, None)
+
+
+@pytest.mark.parametrize(
+    ("free", "min_free", "level"),
+    [
+        (10 * GB, None, "enough"),
+        (10 * GB - 1, None, "low"),
+        (5 * GB + 1, None, "low"),
+        (5 * GB, None, "full"),
+        (5 * GB, 1000, "enough"),
+        (0, 0, "full"),
+        (1, 0, "enough"),
+    ],
+)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_level_is_about_what_uploads_leave_free(
+    database: Database, free: int, min_free: int | None, level: str
+) -> None:
+    disks = Disks(database)
+    disks.record({ALL: on_disk(free)}, min_free)
+    assert [disk.level for disk in disks.all()] == [level]
+
+
+def test_disks_that_are_no_longer_used_are_forgotten(database: Database) -> None:
+    disks = Disks(database)
+    disks.record({("videos", "pieces"): on_disk(60 * GB), ("mp3s",): Usage(7, None)}, None)
+    both = [(disk.stores, disk.used, disk.level) for disk in disks.all()]
+    assert both == [(("videos", "pieces"), 40 * GB, "enough"), (("mp3s",), 7, "unknown")]
+    disks.record({ALL: on_disk(60 * GB)}, None)
+    assert [disk.stores for disk in disks.all()] == [ALL]
+
+
+def test_sweeps_at_once_record_one_row_for_a_disk(database: Database) -> None:
+    disks = Disks(database)
+    for _ in range(3):
+        at_once(4, lambda n: disks.record({ALL: on_disk((60 + n) * GB)}, None))
+        disks.record({("mp3s",): None}, None)
+        [silent] = disks.all()
+        assert silent.stores == ("mp3s",)
+        at_once(4, lambda n: disks.record({ALL: on_disk((60 + n) * GB)}, None))
+        assert [disk.stores for disk in disks.all()] == [ALL]
+
+
+def test_overview_prints_them(database: Database) -> None:
+    def lines() -> list[str]:
+        return [" ".join(line.split()) for line in overview(database, {})][1:]
+
+    disks = Disks(database)
+    disks.record({("videos", "pieces"): on_disk(60 * GB), ("mp3s",): Usage(7_100_000_000, None)}, None)
+    assert lines() == ["disk videos, pieces 60.0 GB free of 100.0 GB", "disk mp3s 7.1 GB used"]
+    disks.record({("videos", "pieces"): on_disk(8 * GB), ("mp3s",): None}, None)
+    assert lines() == ["disk videos, pieces 8.0 GB free of 100.0 GB: nearly full", "disk mp3s does not answer"]
+    disks.record({ALL: on_disk(GB)}, None)
+    assert lines() == ["disk videos, pieces, mp3s 1.0 GB free of 100.0 GB: full, uploads are refused"]
