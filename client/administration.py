@@ -142,7 +142,9 @@ def _disk_line(disk: Mapping[str, Any]) -> str:
         text = f"{size_text(disk['used'])} used"
     else:
         text = f"{size_text(disk['free'])} free of {size_text(disk['total'])}"
-    warning = {"low": ", nearly full", "full": f", full: uploads need {size_text(disk['floor'])}"}.get(disk["level"], "")
+    warning = {"low": ", nearly full", "full": f", full: uploads need {size_text(disk['floor'])}"}.get(
+        disk["level"], ""
+    )
     return f"disk of {', '.join(disk['stores'])}: {text}{warning}"
 
 

@@ -66,6 +66,16 @@ ASSET_HEADERS: Final = {
 }
 #: Of the service worker that receives what phones share with the page. It calls nothing.
 WORKER_HEADERS: Final = {**ASSET_HEADERS, "Cache-Control": "no-cache"}
+#: Where a phone's share sheet sends files. The service worker receives them; without one nobody does, and the page says
+#: so.
+SHARE: Final = "/share/"
+NOT_RECEIVED: Final = "/#not-received"
+SHARE_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 #: Of the embedded platform, in place of the page.
 NO_PAGE: Final = (
     "The page is not built, which needs the registry of npm: start mp3burst again, and read what it says. "

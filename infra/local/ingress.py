@@ -149,6 +149,9 @@ class Ingress:
     def _document(self, request: web.BaseRequest, host: str, path: str) -> web.Response:
         if host.endswith(".localhost"):
             return problem(404, front.NOT_FOUND)
+        if path == front.SHARE and "/" in self._documents:
+            page = front.NOT_RECEIVED if request.method == "POST" else "/"
+            return web.Response(status=303, headers={**front.SHARE_HEADERS, "Location": page})
         if path in self._documents:
             return _static(request, self._documents[path])
         if path == "/":

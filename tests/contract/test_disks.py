@@ -1,21 +1,21 @@
 """What the disks of the media stores have: measured by sweep, and read by administrators, on every SQL database."""
 
 from pathlib import Path
+from typing import Any, Final
 
 import pymongo.database
 import pytest
 
 from functions.media import MediaUnavailable, Space, Usage, connect
 from functions.state.database import Database
-from functions.state.disks import Disk, Disks
+from functions.state.disks import Disk, Disks, StoreName
 from functions.sweep.overview import overview
 from tests.contract.media_places import Place, put
 from tests.contract.test_jobs import at_once
 from tests.support.databases import make_past
-from tests.support.servers.mongodb import MongoDB
 
 GB = 1_000_000_000
-ALL = ("videos", "pieces", "mp3s")
+ALL: Final[tuple[StoreName, ...]] = ("videos", "pieces", "mp3s")
 
 
 def on_disk(free: int, total: int = 100 * GB) -> Usage:
@@ -37,11 +37,11 @@ def test_store_says_what_it_uses(place: Place) -> None:
 @pytest.mark.parametrize("place", ["gridfs"], indirect=True)
 def test_disk_of_mongodb_is_that_of_its_server(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server of the tests does not tell, unlike MongoDB's own since 3.6."""
-    command = pymongo.database.Database.command
+    command: Any = pymongo.database.Database.command
 
-    def with_disk(self: object, name: str, *arguments: object, **options: object) -> dict[str, object]:
-        answer = command(self, name, *arguments, **options)  # type: ignore[type-var, arg-type]
-        return {**answer, **({"fsUsedSize": 30.0 * GB, "fsTotalSize": 100.0 * GB} if name == "dbStats" else {})}
+    def with_disk(self: object, name: str, *arguments: object, **options: object) -> Any:
+        answer = command(self, name, *arguments, **options)
+        return {**answer, "fsUsedSize": 30.0 * GB, "fsTotalSize": 100.0 * GB} if name == "dbStats" else answer
 
     monkeypatch.setattr(pymongo.database.Database, "command", with_disk)
     assert place.media.usage(ALL) == Usage(30 * GB, Space(70 * GB, 100 * GB))
@@ -55,7 +55,7 @@ def test_disks_are_those_of_the_servers(tmp_path: Path) -> None:
     assert connect({"MONGO_URI": first, "MONGO_MP3_URI": second}).disks == (("videos", "pieces"), ("mp3s",))
 
 
-def test_server_that_does_not_answer_is_an_error_of_the_interface(mongodb: MongoDB) -> None:
+def test_server_that_does_not_answer_is_an_error_of_the_interface() -> None:
     media = connect({"MONGO_URI": "mongodb://127.0.0.1:9/videos?serverSelectionTimeoutMS=100"})
     with pytest.raises(MediaUnavailable):
         media.usage(ALL)

@@ -251,9 +251,7 @@ def terminal_key(admin: Client) -> str:
     return str(admin.post_json("/keys", {"name": "terminal", "scopes": ["admin"]}).json()["key"])
 
 
-def test_command_line_shows_what_goes_on(
-    site: Platform, admin: Client, user: Client, tmp_path: Path
-) -> None:
+def test_command_line_shows_what_goes_on(site: Platform, admin: Client, user: Client, tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, admin.url)
     failed = user.upload(BytesIO(WAV), "diary.wav", {"track": "5"})["job"]
     user.wait(failed)

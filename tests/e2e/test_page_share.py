@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.e2e.client import Client
-from tests.e2e.page import KEPT_FILES, enter, file, on_its_way, open_menu, ready
+from tests.e2e.page import DEADLINE, KEPT_FILES, enter, file, on_its_way, open_menu, ready
 from tests.support.platform import Platform
 from tests.support.processes import wait_for
 
@@ -80,6 +80,20 @@ def test_shared_file_is_gone_once_its_user_has_logged_out(
     expect(tab.get_by_role("button", name="Log in")).to_be_visible()
     wait_for(lambda: tab.evaluate(KEPT_FILES) == 0)
     expect(on_its_way(tab, "Secret.wav")).to_have_count(0)
+
+
+def test_files_that_are_shared_before_the_page_is_ready_are_said_to_be_lost(
+    browser: Browser, platform: Platform
+) -> None:
+    with browser.new_context(service_workers="block", locale="en-US") as newcomer:
+        newcomer.set_default_timeout(DEADLINE)
+        tab = share(newcomer, platform, file("Talk.wav", 30))
+        expect(tab.get_by_text("The shared files did not arrive")).to_be_visible()
+        assert tab.url == f"{platform.url}/"
+        tab.goto(f"{platform.url}/share/")
+        tab.wait_for_url(f"{platform.url}/")
+        expect(tab.get_by_role("heading", level=1)).to_be_visible()
+        expect(tab.get_by_text("The shared files did not arrive")).to_have_count(0)
 
 
 def test_files_that_the_browser_cannot_keep_are_said_to_be_lost(page: Page, platform: Platform) -> None:

@@ -223,6 +223,7 @@ def test_unknown_path_is_a_404_problem(gateway: Gateway, path: str) -> None:
     [
         ("= /", front.PAGE_HEADERS),
         ("^~ /assets/", front.ASSET_HEADERS),
+        ("= /share/", front.SHARE_HEADERS),
         ("= /share/worker.js", front.WORKER_HEADERS),
         ("/", front.DOCUMENT_HEADERS),
     ],
@@ -231,6 +232,18 @@ def test_headers_of_documents_are_those_of_the_embedded_ingress(location: str, h
     _, _, rest = CONFIGURATION.read_text().partition(f"        location {location} {{\n")
     block, _, _ = rest.partition("        }\n")
     assert dict(re.findall(r'add_header (\S+) "(.*)";', block)) == headers
+
+
+@pytest.mark.parametrize(("method", "page"), [("POST", front.NOT_RECEIVED), ("GET", "/")])
+def test_what_is_shared_without_a_service_worker_leads_to_the_page(gateway: Gateway, method: str, page: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    with contextlib.closing(connection):
+        for _ in range(2):  # on the same connection: all that was sent is read
+            connection.request(method, front.SHARE, bytes(5 << 20) if method == "POST" else None)
+            with connection.getresponse() as answer:
+                answer.read()
+                assert (answer.status, answer.headers["Location"]) == (303, page)
+                assert {name: answer.headers[name] for name in front.SHARE_HEADERS} == front.SHARE_HEADERS
 
 
 @pytest.mark.parametrize("path", sorted(documents()))

@@ -126,6 +126,20 @@ def test_page_that_is_not_built_says_what_is_missing(tmp_path: Path) -> None:
     assert body.decode().strip() == front.NO_PAGE
 
 
+@pytest.mark.parametrize(("method", "page"), [("POST", front.NOT_RECEIVED), ("GET", "/")])
+def test_what_is_shared_without_a_service_worker_leads_to_the_page(method: str, page: str) -> None:
+    documents_ = {"/": Document("text/html; charset=utf-8", b"page", front.PAGE_HEADERS)}
+    body = bytes(5 << 20) if method == "POST" else b""
+    request = f"{method} {front.SHARE} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    last = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    answers = asyncio.run(ask(request + last, documents_))
+    head = answers.partition(b"\r\n\r\n")[0].decode()
+    assert head.startswith("HTTP/1.1 303 ")
+    expected = {**front.SHARE_HEADERS, "Location": page}
+    assert {f"{name}: {value}" for name, value in expected.items()} <= set(head.splitlines())
+    assert answers.endswith(b"page"), "all that was sent is read"
+
+
 def test_page_and_its_assets_have_headers_of_their_own(tmp_path: Path) -> None:
     for folder in ("assets", "share"):
         (tmp_path / folder).mkdir()

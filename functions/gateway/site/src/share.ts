@@ -11,9 +11,10 @@ interface Policies {
 
 /** Lets the page be a target of the share sheet once it is installed, and offers the files that were shared with it. */
 export function begin(): void {
-  if (location.hash === "#not-shared") {
+  if (location.hash === "#not-shared" || location.hash === "#not-received") {
+    const isReceived = location.hash === "#not-shared";
     history.replaceState(null, "", "/");
-    announce((strings) => strings.notShared);
+    announce((strings) => (isReceived ? strings.notShared : strings.notReceived));
   }
   void takeShared();
   if (!("serviceWorker" in navigator)) return; // the page came without TLS from another machine

@@ -11,6 +11,7 @@ export const de: Strings = {
   dropNow: "Zum Umwandeln loslassen",
   noFolders: "Ordner lassen sich nicht ablegen: Öffne den Ordner und lege die Dateien darin ab.",
   isListed: (name) => `${name} ist schon in der Liste.`,
+  notReceived: "Die geteilten Dateien sind nicht angekommen, weil die Seite noch nicht bereit war: noch einmal teilen.",
   notShared: "Die geteilten Dateien konnten nicht behalten werden: Speicher freigeben und noch einmal teilen.",
 
   quality: "Qualität",

@@ -12,6 +12,7 @@ export const en = {
   dropNow: "Drop to convert",
   noFolders: "Folders cannot be dropped: open the folder and drop the files in it.",
   isListed: (name: string) => `${name} is in the list already.`,
+  notReceived: "The shared files did not arrive, because the page was not ready for them: share them once more.",
   notShared: "The shared files could not be kept: free some storage, and share them again.",
 
   // Options

@@ -9,6 +9,7 @@ export const es: Strings = {
   dropNow: "Suelta para convertir",
   noFolders: "No se pueden soltar carpetas: abre la carpeta y suelta los archivos que contiene.",
   isListed: (name) => `${name} ya está en la lista.`,
+  notReceived: "Los archivos compartidos no han llegado, porque la página aún no estaba lista: vuelve a compartirlos.",
   notShared: "No se han podido guardar los archivos compartidos: libera espacio y vuelve a compartirlos.",
 
   quality: "Calidad",
