@@ -103,13 +103,13 @@ function Trim({ media, edit, set }: PartProps & { media: Media }) {
     fadeIn: edit.fadeIn,
     fadeOut: edit.fadeOut,
   };
-  const change = (name: keyof Selection, value: number) => {
+  const change = (name: keyof Selection, moved: Selection) => {
+    const value = moved[name];
     if (name === "start") set("start", value > 0 ? value : null);
     else if (name === "end") set("end", value < media.duration ? value : null);
     else set(name, value);
     if (name === "start" || name === "end") {
-      const { start, end }: Selection = { ...selection, [name]: value };
-      const { fadeIn, fadeOut } = options.fittedFades(edit, end - start);
+      const { fadeIn, fadeOut } = options.fittedFades(moved, moved.end - moved.start);
       set("fadeIn", fadeIn);
       set("fadeOut", fadeOut);
     }

@@ -16,7 +16,8 @@ interface WaveformProps {
   selection: Selection;
   /** The second that is heard, or null. */
   position: number | null;
-  change: (name: keyof Selection, value: number) => void;
+  /** Gets what was moved, and the selection as it is then. */
+  change: (name: keyof Selection, selection: Selection) => void;
 }
 
 /**
@@ -30,39 +31,47 @@ export function Waveform({ peaks, drawn, duration, selection, position, change }
   useEffect(() => {
     if (canvas.current) draw(canvas.current, { peaks, duration, selection, position });
   }, [drawn, start, end, fadeIn, fadeOut, position]);
-  const limited = (value: number, least: number, most: number) =>
-    Math.round(Math.min(Math.max(value, least), most) * 1000) / 1000;
-  const longest = (other: number) => Math.min(floored(end - start) - other, LONGEST_FADE);
+  /** What the handles have moved to. Keys may come faster than the page is drawn. */
+  const latest = useRef(selection);
+  latest.current = selection;
+  const move = (name: keyof Selection, value: number, least: number, most: number) => {
+    const moved = Math.round(Math.min(Math.max(value, least), most) * 1000) / 1000;
+    latest.current = { ...latest.current, [name]: moved };
+    change(name, latest.current);
+  };
+  const longest = (other: number) =>
+    Math.min(floored(latest.current.end - latest.current.start) - other, LONGEST_FADE);
+  const shared = { latest, duration };
   return (
     <div class="wave" role="group" aria-label={s.waveform}>
       <canvas ref={canvas} />
       <Handle
         kind="fade"
+        {...shared}
         label={s.fadeIn}
-        value={start + fadeIn}
-        duration={duration}
-        move={(value) => change("fadeIn", limited(value - start, 0, longest(fadeOut)))}
+        value={({ start, fadeIn }) => start + fadeIn}
+        move={(value) => move("fadeIn", value - latest.current.start, 0, longest(latest.current.fadeOut))}
       />
       <Handle
         kind="fade"
+        {...shared}
         label={s.fadeOut}
-        value={end - fadeOut}
-        duration={duration}
-        move={(value) => change("fadeOut", limited(end - value, 0, longest(fadeIn)))}
+        value={({ end, fadeOut }) => end - fadeOut}
+        move={(value) => move("fadeOut", latest.current.end - value, 0, longest(latest.current.fadeIn))}
       />
       <Handle
         kind="edge"
+        {...shared}
         label={s.from}
-        value={start}
-        duration={duration}
-        move={(value) => change("start", limited(value, 0, Math.max(0, end - STEP)))}
+        value={({ start }) => start}
+        move={(value) => move("start", value, 0, Math.max(0, latest.current.end - STEP))}
       />
       <Handle
         kind="edge"
+        {...shared}
         label={s.to}
-        value={end}
-        duration={duration}
-        move={(value) => change("end", limited(value, start + STEP, duration))}
+        value={({ end }) => end}
+        move={(value) => move("end", value, latest.current.start + STEP, duration)}
       />
     </div>
   );
@@ -71,28 +80,30 @@ export function Waveform({ peaks, drawn, duration, selection, position, change }
 interface HandleProps {
   kind: "edge" | "fade";
   label: string;
-  value: number;
+  latest: { readonly current: Selection };
+  value: (selection: Selection) => number;
   duration: number;
   move: (value: number) => void;
 }
 
-function Handle({ kind, label, value, duration, move }: HandleProps) {
+function Handle({ kind, label, latest, value, duration, move }: HandleProps) {
+  const shown = value(latest.current);
   const press = (event: KeyboardEvent) => {
     const direction = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
     if (!direction) return;
     event.preventDefault();
-    move(value + direction * (event.shiftKey ? LARGE_STEP : STEP));
+    move(value(latest.current) + direction * (event.shiftKey ? LARGE_STEP : STEP));
   };
   return (
     <input
       type="range"
       class={kind}
       aria-label={label}
-      aria-valuetext={written(value)}
+      aria-valuetext={written(shown)}
       min={0}
       max={duration}
       step="any"
-      value={value}
+      value={shown}
       onKeyDown={press}
       onInput={(event) => {
         move(Number(event.currentTarget.value));
