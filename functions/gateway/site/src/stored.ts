@@ -19,3 +19,8 @@ export function save(name: string, value: unknown): void {
     // Storage is full or not allowed.
   }
 }
+
+const isBoolean = (value: unknown): value is boolean => typeof value === "boolean";
+
+/** Returns whether somebody has logged in here before. */
+export const hasAccount = () => load("hasAccount", false, isBoolean);

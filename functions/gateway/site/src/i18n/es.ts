@@ -128,7 +128,7 @@ export const es: Strings = {
   emptyShelf: "Aquí aparecerán tus MP3.",
   shelfFailed: "No se han podido cargar tus MP3.",
   loading: "Cargando…",
-  downloadAll: "Descargar en zip",
+  downloadAll: "Descargar zip",
   downloadPart: (n, total) => `Zip ${n} de ${total}`,
   prepareZip: "Preparar un zip de todos",
   failures: "No se han podido convertir",

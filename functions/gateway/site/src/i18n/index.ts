@@ -53,12 +53,13 @@ export function size(bytes: number): string {
     unit += 1;
   }
   const digits = unit > 1 && value < 9.95 ? 1 : 0;
-  return new Intl.NumberFormat(language.value, {
+  const text = new Intl.NumberFormat(language.value, {
     style: "unit",
     unit: UNITS[unit] ?? "kilobyte",
     unitDisplay: "short",
     maximumFractionDigits: digits,
   }).format(value);
+  return text.replace(" ", "\u00a0");
 }
 
 const percentFormat = computed(() => new Intl.NumberFormat(language.value, { style: "percent" }));

@@ -2,13 +2,16 @@ import * as i18n from "../i18n";
 import { strings } from "../i18n";
 import * as jobs from "../jobs";
 import * as options from "../options";
+import { session } from "../session";
+import { hasAccount } from "../stored";
 import * as uploads from "../uploads";
 import { Burst } from "./icons";
 
 /** Where files are chosen: large for a newcomer, small once there is something to look at. */
 export function DropZone() {
   const s = strings.value;
-  const isNew = !uploads.uploads.value.length && !jobs.done.value.length && !jobs.working.value.length;
+  const isNew =
+    !uploads.uploads.value.length && !jobs.done.value.length && !jobs.working.value.length && !mayHaveMp3s();
   return (
     <section class={isNew ? "drop hero" : "drop"}>
       {isNew && <Burst />}
@@ -33,6 +36,12 @@ export function DropZone() {
       <Options />
     </section>
   );
+}
+
+/** Returns whether MP3s may be on their way to the page, which would move down all that is below. */
+function mayHaveMp3s(): boolean {
+  const { state } = session.value;
+  return state === "in" ? jobs.loading.value === "loading" : state === "unknown" && hasAccount();
 }
 
 function Options() {

@@ -3,16 +3,14 @@ import { useEffect, useRef } from "preact/hooks";
 import * as api from "../api";
 import { strings } from "../i18n";
 import { enter, session, wantsLogin } from "../session";
-import { load, save } from "../stored";
+import { hasAccount, save } from "../stored";
 import { uploads } from "../uploads";
 import { sentence } from "./form";
-
-const isBoolean = (value: unknown): value is boolean => typeof value === "boolean";
 
 /** Registers or logs in, in place: what was dropped stays. */
 export function Login() {
   const s = strings.value;
-  const isNew = useSignal(!load("hasAccount", false, isBoolean) && !wantsLogin.peek());
+  const isNew = useSignal(!hasAccount() && !wantsLogin.peek());
   const username = useSignal("");
   const password = useSignal("");
   const problem = useSignal("");
