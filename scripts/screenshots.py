@@ -47,6 +47,13 @@ _DRAG: Final = """() => {
   transfer.items.add(new File(["video"], "Concert.mp4"));
   dispatchEvent(new DragEvent("dragenter", { dataTransfer: transfer, bubbles: true }));
 }"""
+#: Whether the waveform has reached the end of the file: its last tenth is more than a line.
+_IS_DRAWN: Final = """() => {
+  const canvas = document.querySelector(".wave canvas");
+  const { width, height } = canvas;
+  const { data } = canvas.getContext("2d").getImageData(width * 0.9, height * 0.35, width * 0.1, 1);
+  return data.some(Boolean);
+}"""
 #: Names of other users.
 _USERS: Final = ("Ada", "Bea", "Cem", "Dov")
 #: Milliseconds until something must have happened.
@@ -145,6 +152,8 @@ def _editor(browser: Browser, url: str, folder: Path, picture: Path) -> None:
             dialog.get_by_role("slider", name=slider).press(f"Shift+{key}")
     dialog.get_by_label("Use a picture from the video as cover").check()
     expect(dialog.get_by_text("0:30, about")).to_be_visible()
+    while not page.evaluate(_IS_DRAWN):
+        page.wait_for_timeout(100)
     page.mouse.move(0, 0)
     page.screenshot(path=picture)
     page.close()

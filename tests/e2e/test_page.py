@@ -6,11 +6,12 @@ import secrets
 import subprocess
 import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, ViewportSize, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, Route, ViewportSize, expect
 
 from tests.e2e.client import PASSWORD, Client, wave_bytes
 from tests.e2e.page import (
@@ -743,6 +744,82 @@ def test_keyboard_alone(page: Page, me: Client) -> None:
     ready(page, "Keys").get_by_role("button", name="Play: Keys").focus()
     page.keyboard.press("Space")
     expect(page.get_by_role("complementary", name="Player")).to_be_visible()
+
+
+def press_until(page: Page, key: str, focused: Locator) -> None:
+    """Presses a key until something has the focus."""
+    for _ in range(30):
+        page.keyboard.press(key)
+        if focused.evaluate("each => each === document.activeElement"):
+            return
+    raise AssertionError(f"{focused} is not reached by {key}")
+
+
+def test_newcomer_trims_and_shares_with_the_keyboard_alone(page: Page, tmp_path: Path) -> None:
+    video = clips.clip(tmp_path / "Song.webm", "-c:a", "libopus", "-c:v", "libvpx", seconds=12, video=True)
+    chosen = page.locator(".choose input[type=file]")
+    press_until(page, "Tab", chosen)
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files([file("Keys.wav", 2)])
+    expect(page.get_by_label("Email")).to_be_focused()
+    page.keyboard.type(f"{secrets.token_hex(8)}@example.org")
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    press_until(page, "Tab", ready(page, "Keys").get_by_role("button", name="Play: Keys"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("complementary", name="Player")).to_be_visible()
+
+    press_until(page, "Shift+Tab", page.get_by_label("Let me trim and edit each file first"))
+    page.keyboard.press("Space")
+    press_until(page, "Shift+Tab", chosen)
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    chooser.value.set_files(video)
+    edit = page.get_by_role("button", name="Edit: Song")
+    expect(edit).to_be_visible()
+    press_until(page, "Tab", edit)
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Edit")
+    beginning = dialog.get_by_role("slider", name="From")
+    expect(beginning).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(beginning).to_be_focused()
+    for _ in range(2):
+        page.keyboard.press("Shift+ArrowRight")
+    expect(dialog.get_by_text("0:10, about")).to_be_visible()
+    press_until(page, "Tab", dialog.get_by_label("Use a picture from the video as cover"))
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+    share = ready(page, "Song").get_by_role("button", name="Share: Song")
+    press_until(page, "Tab", share)
+    page.keyboard.press("Enter")
+    press_until(page, "Tab", page.get_by_role("button", name="Create link"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("textbox", name="The link")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(share).to_be_focused()
+
+
+def test_returning_user_is_not_shown_the_newcomers_page_while_mp3s_are_loaded(page: Page, me: Client) -> None:
+    me.convert(BytesIO(wave_bytes(0.5)), "Talk.wav")
+    enter(page, me)
+    ready(page, "Talk")
+    held: list[Route] = []
+    page.route("**/me", lambda route: held.append(route))
+    page.reload()
+    expect(page.locator(".skeleton")).to_be_visible()
+    expect(page.locator(".hero")).to_have_count(0)
+    page.route("**/jobs?*", lambda route: held.append(route))
+    wait_for(lambda: page.evaluate("1") and held)
+    held.pop().continue_()
+    expect(page.get_by_role("button", name=me.username)).to_be_visible()
+    expect(page.locator(".hero")).to_have_count(0)
+    wait_for(lambda: page.evaluate("1") and held)
+    held.pop().continue_()
+    ready(page, "Talk")
 
 
 def test_nothing_is_in_the_way_of_people_with_disabilities(page: Page, me: Client) -> None:

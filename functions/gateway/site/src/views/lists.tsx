@@ -1,7 +1,7 @@
 /** Lists of what an account or an MP3 has, which are fetched when they are shown. */
 import { useSignal, type Signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { strings } from "../i18n";
 import { announce } from "../notices";
 import { sentence } from "./form";
@@ -72,6 +72,8 @@ export function Entry({ name, facts, children }: { name: string; facts: string[]
 /** Something to copy, which is selected when it is clicked. */
 export function Secret({ label, value }: { label: string; value: string }) {
   const s = strings.value;
+  const field = useRef<HTMLInputElement>(null);
+  useEffect(() => field.current?.focus(), [value]); // it takes the place of the button that was pressed
   const copy = async () => {
     await navigator.clipboard.writeText(value);
     announce((each) => each.copied);
@@ -80,7 +82,7 @@ export function Secret({ label, value }: { label: string; value: string }) {
     <div class="secret">
       <label class="field">
         <span>{label}</span>
-        <input type="text" readonly value={value} onFocus={(event) => event.currentTarget.select()} />
+        <input ref={field} type="text" readonly value={value} onFocus={(event) => event.currentTarget.select()} />
       </label>
       {/* Browsers have no clipboard for pages without TLS. */}
       {"clipboard" in navigator && (

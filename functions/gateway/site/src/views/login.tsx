@@ -18,7 +18,11 @@ export function Login() {
   const providers = useSignal<api.Provider[]>([]);
   const form = useRef<HTMLFormElement>(null);
   useEffect(() => {
-    if (wantsLogin.peek()) form.current?.querySelector("input")?.focus();
+    // It appears above the button by which files were chosen. Who is doing something else is left alone.
+    const { activeElement } = document;
+    const isIdle = activeElement === document.body || activeElement?.matches("input[type=file]");
+    const sendsFiles = uploads.peek().some((each) => each.state !== "held");
+    if (wantsLogin.peek() || (sendsFiles && isIdle)) form.current?.querySelector("input")?.focus();
     api.getProviders().then(
       (found) => (providers.value = found),
       () => undefined, // the form needs none

@@ -46,20 +46,6 @@ export function Waveform({ peaks, drawn, duration, selection, position, change }
     <div class="wave" role="group" aria-label={s.waveform}>
       <canvas ref={canvas} />
       <Handle
-        kind="fade"
-        {...shared}
-        label={s.fadeIn}
-        value={({ start, fadeIn }) => start + fadeIn}
-        move={(value) => move("fadeIn", value - latest.current.start, 0, longest(latest.current.fadeOut))}
-      />
-      <Handle
-        kind="fade"
-        {...shared}
-        label={s.fadeOut}
-        value={({ end, fadeOut }) => end - fadeOut}
-        move={(value) => move("fadeOut", latest.current.end - value, 0, longest(latest.current.fadeIn))}
-      />
-      <Handle
         kind="edge"
         {...shared}
         label={s.from}
@@ -72,6 +58,20 @@ export function Waveform({ peaks, drawn, duration, selection, position, change }
         label={s.to}
         value={({ end }) => end}
         move={(value) => move("end", value, latest.current.start + STEP, duration)}
+      />
+      <Handle
+        kind="fade"
+        {...shared}
+        label={s.fadeIn}
+        value={({ start, fadeIn }) => start + fadeIn}
+        move={(value) => move("fadeIn", value - latest.current.start, 0, longest(latest.current.fadeOut))}
+      />
+      <Handle
+        kind="fade"
+        {...shared}
+        label={s.fadeOut}
+        value={({ end, fadeOut }) => end - fadeOut}
+        move={(value) => move("fadeOut", latest.current.end - value, 0, longest(latest.current.fadeIn))}
       />
     </div>
   );
