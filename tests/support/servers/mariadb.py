@@ -23,7 +23,7 @@ class MariaDB(SqlServer):
     def prepare(self) -> None:
         """Creates the data directory."""
         flags = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
-        self.run(self._install, "--no-defaults", f"--datadir={self.folder}/data", *flags)
+        self.run(self._install, "--no-defaults", *self._folders(), *flags)
         (self.folder / "init.sql").write_text(
             "CREATE DATABASE IF NOT EXISTS mp3burst CHARACTER SET utf8mb4;\n"
             "CREATE USER IF NOT EXISTS mp3burst@'127.0.0.1' IDENTIFIED BY 'mp3burst';\n"
@@ -35,7 +35,7 @@ class MariaDB(SqlServer):
         return [
             self._mariadbd,
             "--no-defaults",
-            f"--datadir={self.folder}/data",
+            *self._folders(),
             f"--init-file={self.folder}/init.sql",
             f"--socket={self.folder}/socket",
             f"--pid-file={self.folder}/pid",
@@ -47,3 +47,7 @@ class MariaDB(SqlServer):
             "--innodb-flush-log-at-trx-commit=2",
             "--debug-no-sync",
         ]
+
+    def _folders(self) -> tuple[str, str]:
+        # Temporary tables are named for the process id, which a server in a container may have as well.
+        return f"--datadir={self.folder}/data", f"--tmpdir={self.folder}"
