@@ -6,6 +6,7 @@ Knative sometimes takes for success and sometimes retries.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,9 +15,16 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from events.errors import TryAgain, with_cause
 from events.schema import BadEvent, Event, parse
+from functions.state.database import shared
 from functions.state.leases import LeaseLost
+from functions.warm_up import before_first_request
 
 log = logging.getLogger(__name__)
+
+
+@before_first_request
+def _connect() -> None:
+    shared(os.environ).connect()
 
 
 def received(event: CloudEvent) -> Event | None:

@@ -30,6 +30,7 @@ from functions.operation import JSON, PROBLEM, Checked, Operation, Problem, chec
 from functions.rate_limits import RateLimit
 from functions.settings import BadSetting
 from functions.shares import Shares
+from functions.warm_up import before_first_request
 
 #: Gets the request and the path's arguments.
 Handler = Callable[..., Response]
@@ -247,6 +248,17 @@ def identify(request: Request, environ: Mapping[str, str], *, is_cached: bool = 
     request.environ[_USER] = identity.username
     identity.require(request.environ.get(_SCOPE))
     return identity
+
+
+@before_first_request
+def _prepare_to_identify() -> None:
+    import jwt  # noqa: F401 - verifying a token imports it
+
+    from functions.auth.identification import identification
+    from functions.state.database import shared
+
+    shared(os.environ).connect()
+    identification(os.environ)
 
 
 def client_address(request: Request, environ: Mapping[str, str]) -> str:

@@ -20,11 +20,13 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from events.errors import Mp3burstError
 from functions.settings import BadSetting, number, refuse_outdated, required
+from functions.warm_up import warm_up
 from infra import front
 from infra.slow_clients import SlowClientGuard
 
@@ -112,6 +114,7 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
         "worker_tmp_dir": tempfile.gettempdir(),
         "control_socket_disable": True,
         "post_fork": lambda _arbiter, worker: die_with(worker.ppid),
+        "post_worker_init": lambda _worker: threading.Thread(target=warm_up, daemon=True).start(),
     }
 
 

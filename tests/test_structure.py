@@ -63,6 +63,7 @@ LAYERS = (
         "functions.settings",
         "functions.sniff",
         "functions.waveform",
+        "functions.warm_up",
     ),
     ("functions.mp3", "functions.presets", "functions.security_log", "functions.shares"),
     ("functions.media",),

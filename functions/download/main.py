@@ -43,6 +43,7 @@ from functions.state.database import Database, shared
 from functions.state.jobs import Job, JobNotFound, Jobs
 from functions.state.owners import may_enter
 from functions.state.schema import UserId
+from functions.warm_up import before_first_request
 
 _CHUNK: Final = 256 << 10  # bytes
 #: One byte range (RFC 9110, 14.1.2), with few enough digits for int().
@@ -359,6 +360,11 @@ def dependencies() -> Dependencies:
         profiles=Profiles(database),
         database=database,
     )
+
+
+@before_first_request
+def _connect() -> None:
+    dependencies().media.mp3s.connect()
 
 
 _ROUTES = Routes(

@@ -22,6 +22,7 @@ from functions.state.jobs import Jobs
 from functions.state.parts import Parts
 from functions.state.quota import Quota
 from functions.state.tags import Tags
+from functions.warm_up import before_first_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,11 @@ def dependencies() -> Dependencies:
         quota=Quota.from_environ(os.environ),
     )
     return Dependencies(parts, Splitting(parts, Parts(database)), Shares.from_environ(os.environ))
+
+
+@before_first_request
+def _connect() -> None:
+    dependencies().tagging.media.mp3s.connect()
 
 
 _ROUTES = Routes({api.SHOW_TAGS: _show_tags, api.CHANGE_TAGS: _change_tags, api.SPLIT: _split})

@@ -71,6 +71,9 @@ class DirectoryStore:
         space = self.space()
         return Usage(space.total - space.free, space)
 
+    def connect(self) -> None:
+        """Does nothing: a directory needs no connection."""
+
     def create(self, blob: str, description: Description) -> "DirectoryWriter":
         """Returns a writer for a new blob; entering it raises BlobExists if the id is taken."""
         return DirectoryWriter(self._root, self._path(blob), description, self._min_free)

@@ -93,6 +93,10 @@ class GridFSStore:
         self._connected: tuple[int, Documents, Documents] | None = None
         self._has_indexes = False
 
+    def connect(self) -> None:
+        """Imports the driver and connects to the server."""
+        self.collections()
+
     def create(self, blob: str, description: Description) -> "GridFSWriter":
         """Returns a writer for a new blob. If the id is taken, the first insert or the exit raises BlobExists."""
         _check_id(blob)

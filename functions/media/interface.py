@@ -208,6 +208,9 @@ class Reader(Protocol):
 class Store(Protocol):
     """Stores one kind of blob. Every method raises MediaUnavailable if the store does not answer."""
 
+    def connect(self) -> None:
+        """Connects before the first use, which would do so otherwise."""
+
     def create(self, blob: str, description: Description) -> Writer:
         """Returns a writer for a new blob; BlobNotFound if the id is malformed."""
 

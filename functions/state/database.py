@@ -137,6 +137,17 @@ class Database:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
 
+    def connect(self) -> None:
+        """Opens a connection for the first transaction.
+
+        Raises:
+            DatabaseUnavailable: the database is unavailable.
+        """
+        try:
+            self.engine.connect().close()
+        except SQLAlchemyError as error:
+            raise DatabaseUnavailable(_UNAVAILABLE) from error
+
     def run(self, work: Callable[[Connection], T]) -> T:
         """Runs ``work`` in one transaction and commits it.
 

@@ -28,6 +28,7 @@ from functions.state.outbox import Outbox
 from functions.state.presets import Presets
 from functions.state.quota import Quota
 from functions.upload.tus.uploads import HOURS, Uploads
+from functions.warm_up import before_first_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,11 @@ def dependencies() -> Dependencies:
         callbacks=Policy.from_environ(os.environ),
         sources=Policy.for_fetching(os.environ) if switch(os.environ, "FETCH_URLS", default=False) else None,
     )
+
+
+@before_first_request
+def _connect() -> None:
+    dependencies().media.videos.connect()
 
 
 def authorize(request: Request) -> Identity:

@@ -156,6 +156,8 @@ def test_an_absent_server_raises_unavailable_within_seconds() -> None:
     store = GridFSStore(f"mongodb://127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=500", "videos")
     began = time.monotonic()
     with pytest.raises(MediaUnavailable):
+        store.connect()
+    with pytest.raises(MediaUnavailable):
         store.open(new_blob_id())
     with pytest.raises(MediaUnavailable):
         store.delete(new_blob_id())

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.paths import ROOT
 from tests.support.processes import descendants, is_alive, wait_for
 from tests.support.servers import free_port
@@ -84,6 +86,41 @@ def test_process_exits_if_its_parent_has_ended() -> None:
     process = serve(FUNCTION_TARGET="web", PARENT_PID="1" if os.getpid() != 1 else "2", PORT=str(free_port()))
     process.communicate(timeout=30)
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "variable", "address"),
+    [
+        ("validate", "DATABASE_URL", "mysql://user:password@{}/mp3burst"),
+        ("notify", "DATABASE_URL", "mysql://user:password@{}/mp3burst"),
+        ("download", "MONGO_URI", "mongodb://{}"),
+        ("edit", "MONGO_URI", "mongodb://{}"),
+        ("upload", "MONGO_URI", "mongodb://{}"),
+    ],
+)
+def test_stores_are_connected_before_the_first_request(function: str, variable: str, address: str) -> None:
+    """Nobody calls the function. Where the stores do not answer it serves all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as store:
+        port = free_port()
+        place = f"127.0.0.1:{store.getsockname()[1]}"
+        env = {
+            "DATABASE_URL": f"mysql://user:password@127.0.0.1:{free_port()}/mp3burst",
+            "FUNCTION_SOURCE": str(ROOT / f"functions/{function}/main.py"),
+            "FUNCTION_TARGET": function,
+            "LINK_KEY": "a" * 64,
+            "K_SINK": "http://127.0.0.1:1",
+            "PUBLIC_URL": "http://localhost",
+            variable: address.format(place),
+        }
+        process = serve(**env, BIND_ADDRESS="127.0.0.1", PORT=str(port))
+        store.settimeout(30)
+        store.accept()[0].close()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/nowhere")
+        assert connection.getresponse().status in (404, 405)
+        connection.close()
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 def test_slow_client_does_not_block_a_thread(tmp_path: Path) -> None:

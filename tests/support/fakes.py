@@ -36,6 +36,8 @@ class MemoryStore:
     parts: dict[str, bytearray] = field(default_factory=dict)
     writers: dict[str, int] = field(default_factory=dict)
 
+    def connect(self) -> None: ...
+
     def create(self, blob: str, description: Description) -> "MemoryWriter":
         if not is_blob_id(blob):
             raise BlobNotFound

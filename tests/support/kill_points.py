@@ -165,6 +165,9 @@ class KillableStore:
         self._store = store
         self._kill_switch = kill_switch
 
+    def connect(self) -> None:
+        self._store.connect()
+
     def create(self, blob: str, description: Description) -> Writer:
         with self._kill_switch.effect("create"):
             return KillableWriter(self._store.create(blob, description), self._kill_switch)
