@@ -148,7 +148,11 @@ def problem(status: int, message: str, errors: Mapping[str, str] | None = None) 
     """Returns an error as application/problem+json (RFC 9457); ``errors`` has what is wrong with each invalid field."""
     title = HTTP_STATUS_CODES.get(status, "Error")
     body = Problem("about:blank", title, status, message, dict(errors) if errors else None)
-    return Response(msgspec.json.encode(body), status, content_type=PROBLEM)
+    response = Response(msgspec.json.encode(body), status, content_type=PROBLEM)
+    if status == 503:
+        # By it the gateway tells this answer from Knative's own, which it replaces.
+        response.headers["X-Problem"] = json.dumps(msgspec.to_builtins(body))
+    return response
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -13,6 +13,7 @@ from http import HTTPStatus
 import pytest
 import yaml
 
+from functions import http_endpoint
 from functions.login.proxy import HEADERS as IDENTITY_HEADERS
 from infra import front
 from infra.apidocs.site import documents
@@ -309,7 +310,46 @@ def test_reading_is_tried_once_more_when_a_pod_ends(gateway: Gateway, function: 
         assert (answer.status, answer.read()) == (200, b"{}")
 
 
-@pytest.mark.parametrize("status", [400, 413, 429, 500, 503])
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("text", [b"context deadline exceeded\n", b""])
+def test_what_knative_answers_if_no_pod_can_becomes_a_problem(
+    gateway: Gateway, function: Function, status: int, text: bytes
+) -> None:
+    with client(gateway, "POST /login HTTP/1.1\nHost: h\nContent-Length: 3\n\nabc") as user:
+        with function.connection() as (connection, *_):
+            head = f"HTTP/1.1 {status} X\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n\r\n"
+            connection.sendall(head.encode() + text)
+        answer = http.client.HTTPResponse(user)
+        answer.begin()
+        assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json")
+        assert answer.headers["Retry-After"] == ("5" if status == 503 else None)
+        assert json.load(answer)["detail"] == front.MESSAGES[status]
+
+
+def test_what_a_function_says_of_its_503_reaches_the_user(gateway: Gateway, function: Function) -> None:
+    said = http_endpoint.problem(503, 'The "store" of Zoë is down: try again.')
+    said.headers["Retry-After"] = "7"
+    said.headers["Tus-Resumable"] = "1.0.0"
+    with client(gateway, "PATCH /files/1 HTTP/1.1\nHost: h\nContent-Length: 3\n\nabc") as user:
+        with function.connection() as (connection, *_):
+            connection.sendall(f"HTTP/1.1 503 X\r\n{said.headers}".encode() + said.get_data())
+        answer = http.client.HTTPResponse(user)
+        answer.begin()
+        assert (answer.status, answer.headers["Retry-After"], answer.headers["Tus-Resumable"]) == (503, "7", "1.0.0")
+        assert (answer.headers["Content-Type"], answer.headers["X-Problem"]) == (said.content_type, None)
+        assert json.load(answer) == said.get_json()
+
+
+def test_page_of_a_503_reaches_the_user(gateway: Gateway, function: Function) -> None:
+    with client(gateway, "GET /sso/callback?code=1 HTTP/1.1\nHost: h") as user:
+        with function.connection() as (connection, *_):
+            connection.sendall(b"HTTP/1.1 503 X\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>")
+        answer = http.client.HTTPResponse(user)
+        answer.begin()
+        assert (answer.status, answer.headers["Content-Type"], answer.read()) == (503, "text/html", b"<html>")
+
+
+@pytest.mark.parametrize("status", [400, 413, 429, 507])
 def test_errors_of_functions_reach_the_user_as_they_are(gateway: Gateway, function: Function, status: int) -> None:
     with client(gateway, "GET /jobs HTTP/1.1\nHost: h") as user, function.connection() as (connection, *_):
         connection.sendall(f"HTTP/1.1 {status} X\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\n{{}}".encode())
@@ -334,7 +374,8 @@ def test_limits_and_messages_are_those_of_the_embedded_ingress() -> None:
     assert dict(re.findall(r'"~\^(\S+)\(/\|\$\)" "(The .*)";', second)) == front.INTERRUPTED
     assert (text + second).count(f" sndbuf={SEND_BUFFER >> 10}k;") == (text + second).count(" listen ") == 2
     assert f'default "{front.MESSAGES[502]}"' in second
-    assert f'"detail":"{front.MESSAGES[504]}"' in second
+    for status in (500, 503, 504):
+        assert f'"status":{status},"detail":"{front.MESSAGES[status]}"' in second
     directives = dict(re.findall(r"^ {4,8}(\w+) (.*);$", text, re.MULTILINE))
     assert directives["client_header_timeout"] == f"{front.HEADER_SECONDS}s"
     assert directives["client_body_timeout"] == f"{front.BODY_SECONDS}s"
