@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import shlex
 import statistics
 import subprocess
@@ -19,7 +20,7 @@ from tests.cluster.cluster import Cluster, User, reachable
 from tests.e2e.client import PASSWORD, Answer, wave_bytes
 
 #: The design's goals, as multiples of the cold start of hello world.
-_GOALS = {"login": 1.3, "register": 1.3, "validate": 1.3, "upload": 1.6, "status": 1.6, "download": 1.6}
+_GOALS = {"login": 1.3, "register": 1.3, "validate": 1.3, "upload": 1.6, "status": 1.6, "download": 1.2}
 #: The goal through a gateway that stays up; through one that is at zero as well there are two cold starts.
 _GATEWAY_GOAL = 1.4
 _EVENT_SECONDS = 0.3
@@ -154,8 +155,9 @@ def _await_zero(cluster: Cluster, *names: str, meanwhile: Callable[[], object] =
         meanwhile()
         time.sleep(1)
     meanwhile()
-    # Terminating pods still use the CPU.
-    time.sleep(2)
+    # Terminating pods still use the CPU. kubelet looks once a second which pods run. How long a new one waits for that
+    # must not depend on when the last one ended.
+    time.sleep(2 + random.random())  # noqa: S311 - not a secret
 
 
 def _event(cluster: Cluster, me: User) -> Took:
