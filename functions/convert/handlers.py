@@ -398,7 +398,7 @@ def _join_pieces(
                 track,
                 directory,
                 budget=Budget(deps.max_seconds, reservation),
-                is_measured=False,
+                is_measured=not any(piece.reconfigured for piece in pieces),
             )
             piece, path = _encode_whole(job, source, renewer, mp3)
             pieces = [piece]
