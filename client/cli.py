@@ -713,7 +713,7 @@ def retry(connect: Callable[[], "Server"], queue: str) -> None:
 @_json
 @click.pass_obj
 def show_storage(connect: Callable[[], "Server"], as_json: bool) -> None:
-    """Shows what is stored, and who has stored most."""
+    """Shows the free space of the disks, what is stored, and who has stored most."""
     from client.administration import storage_lines
 
     found = connect().json("GET", "/admin/storage")
