@@ -29,8 +29,6 @@ _PER_CONNECTION = {
     *("connection", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te"),
     *("trailer", "transfer-encoding", "upgrade"),
 }
-#: Headers that functions send to the gateway alone.
-_INTERNAL = {"x-problem"}
 #: Bytes that are read at once.
 _READ_SIZE = 1 << 18
 
@@ -301,7 +299,7 @@ def _failed(name: str, path: str, body: _RequestBody, error: Exception) -> web.R
 
 
 def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    dropped = _PER_CONNECTION | _INTERNAL | {name.strip().lower() for name in headers.get("Connection", "").split(",")}
+    dropped = _PER_CONNECTION | {name.strip().lower() for name in headers.get("Connection", "").split(",")}
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
 
 

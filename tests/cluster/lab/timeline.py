@@ -23,6 +23,7 @@ _STAGES = {
     "sandbox": ("Kubernetes: scheduling and the pod's sandbox", "#999999"),
     "started": ("containers start", "#56b4e9"),
     "listening": ("the function or nginx starts", "#0072b2"),
+    "address": ("Kubernetes has yet to publish the pod's address", "#e69f00"),
     "answered": ("request", "#009e73"),
 }
 
@@ -64,11 +65,14 @@ class Watch(threading.Thread):
             connection.request("GET", f"{_PODS}?watch=1&labelSelector=serving.knative.dev/service")
             answer = connection.getresponse()
             while line := answer.readline():
-                pod = json.loads(line)["object"]["metadata"]
-                name = pod["labels"]["serving.knative.dev/service"]
+                found = json.loads(line)["object"]
+                metadata = found["metadata"]
+                name = metadata["labels"]["serving.knative.dev/service"]
                 if name not in self.pods:
-                    self.pods[name] = Pod(pod["uid"])
+                    self.pods[name] = Pod(metadata["uid"])
                     self.pods[name].note("created", time.monotonic())
+                if self.pods[name].uid == metadata["uid"] and found["status"].get("podIP"):
+                    self.pods[name].note("address", time.monotonic())
 
     def _look_at(self, pid: int) -> None:
         with suppress(OSError, ValueError):
@@ -121,7 +125,11 @@ def measure(cluster: Cluster) -> tuple[float, float, dict[str, Pod]]:
     end = time.monotonic()
     watch.ended.set()
     watch.join()
-    return begin, end, {name: watch.pods[name] for name in names}
+    pods = {name: watch.pods[name] for name in names}
+    for pod in pods.values():
+        # It may be published while the function still starts.
+        pod.moments["address"] = max(pod.moments["listening"], pod.moments.get("address", 0.0))
+    return begin, end, pods
 
 
 def draw(begin: float, end: float, pods: dict[str, Pod], png: Path) -> None:
@@ -143,7 +151,7 @@ def draw(begin: float, end: float, pods: dict[str, Pod], png: Path) -> None:
     axes.set_xlabel("seconds since the request was sent")
     axes.spines[["top", "right", "left"]].set_visible(False)
     figure.suptitle(f"GET /jobs through a gateway at zero: answered after {end - begin:.2f} s", fontsize=11)
-    figure.legend(frameon=False, fontsize=8, ncols=4, loc="outside lower center")
+    figure.legend(frameon=False, fontsize=8, ncols=3, loc="outside lower center")
     figure.savefig(png, dpi=100, metadata={"Software": "mp3burst"})
 
 
