@@ -225,7 +225,7 @@ class BlockAppender(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is not None:
+            if error is not None and not isinstance(error, MediaUnavailable):  # which would make the client wait again
                 with contextlib.suppress(Mp3burstError):
                     self._withdraw()
         finally:

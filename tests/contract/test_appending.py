@@ -10,7 +10,7 @@ import pytest
 from bson import ObjectId
 from pymongo import monitoring
 
-from functions.media import BlobCorrupt, BlobNotFound, Checkpoint, StaleWriter, new_blob_id
+from functions.media import BlobCorrupt, BlobNotFound, Checkpoint, MediaUnavailable, StaleWriter, new_blob_id
 from functions.media import gridfs as module
 from functions.media.integrity import BLOCK_SIZE, BLOCKS_PER_WRITE
 from tests.contract.media_places import A, Place, drain, get, in_mongodb, noise
@@ -206,6 +206,16 @@ def test_a_stale_writer_leaves_nothing_behind_the_end_of_a_finished_blob(place: 
         finish(place, blob, checkpoint, 3)
     assert get(place.videos, blob) == content
     assert place.stored(blob) == len(content)
+
+
+def test_a_store_that_does_not_answer_is_asked_nothing_more(mongodb: MongoDB) -> None:
+    listener = Replies()
+    monitoring.register(listener)
+    with in_mongodb(mongodb) as place:
+        with pytest.raises(MediaUnavailable), place.videos.append(new_blob_id(), Checkpoint(), 1):
+            listener.sizes.clear()
+            raise MediaUnavailable
+        assert listener.sizes == []
 
 
 def test_a_stale_writer_stores_nothing_behind_the_end_while_the_blob_is_finished(
