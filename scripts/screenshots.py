@@ -41,6 +41,8 @@ _REST: Final = 2.0
 _MAX_WAIT: Final = 28
 #: Seconds that are played in the animation.
 _PLAYED: Final = 3
+#: The second that is heard in the pictures of the shelf.
+_SEEN: Final = "103"
 #: Drags a file over the page.
 _DRAG: Final = """() => {
   const transfer = new DataTransfer();
@@ -111,8 +113,9 @@ def _platform(data: Path) -> Iterator[str]:
 
 
 def _clip(path: Path, seconds: int) -> Path:
-    """Makes a video with a tone."""
-    sound = f"sine=frequency=220:duration={seconds}"
+    """Makes a video with a tone that swells as a recording does, so that its waveform is worth a look."""
+    swells = "*".join(f"(0.4+0.6*abs(sin({turns}*PI*t/{seconds}+{turns})))" for turns in (3, 11, 47, 211))
+    sound = f"aevalsrc=0.8*sin(2*PI*220*t)*{swells}:s=22050:d={seconds}"
     picture = f"testsrc=size=160x90:rate=1:duration={seconds}"
     inputs = ("-f", "lavfi", "-i", sound, "-f", "lavfi", "-i", picture)
     subprocess.run([default_ffmpeg(), "-v", "error", *inputs, "-c:a", "aac", "-c:v", "mpeg4", str(path)], check=True)
@@ -208,7 +211,10 @@ def _shelf(browser: Browser, url: str, login: tuple[str, str], viewport: Viewpor
     page.goto(url)
     _log_in(page, login)
     page.locator(".mp3 .round").first.click()
-    expect(page.get_by_role("slider", name="Position")).to_have_value("2")
+    position = page.get_by_role("slider", name="Position")
+    expect(position).not_to_have_value("0")
+    position.fill(_SEEN)
+    expect(position).to_have_value(str(int(_SEEN) + 1))
     page.screenshot(path=picture)
     page.close()
 
