@@ -15,6 +15,7 @@ from events.schema import ConversionFailed, Event, FetchDue, JobId, VideoUploade
 from functions.media import BlobId, Checkpoint
 from functions.state import blobs as blob_records
 from functions.state.blobs import BlobExpired, Grant
+from functions.state.counters import Series, count
 from functions.state.database import Conflict, Database
 from functions.state.fairness import FETCHING, Turns
 from functions.state.jobs import FINISHED, STEPS, Job, Jobs, NewJob, end_job, new_row
@@ -198,6 +199,7 @@ class Fetches:
                 return None
             if not blob_records.retain(connection, lease.row.video, size):
                 raise BlobExpired("Fetching the file took too long.")
+            count(connection, {Series.of("videos_fetched"): 1, Series.of("fetched_bytes"): size})
             return [VideoUploaded(lease.row.job)]
 
         return self._database.run(finish)
@@ -217,7 +219,13 @@ class Fetches:
         """
         due = now() + wait
         statement = update(jobs).where(self._leases.held(lease)).values(lease=None, lease_until=due, due_at=due)
-        return [] if self._database.run(lambda connection: connection.execute(statement).rowcount) else None
+
+        def postpone(connection: Connection) -> int:
+            postponed = connection.execute(statement).rowcount
+            count(connection, {Series.of("attempts_failed", "fetch"): postponed})
+            return postponed
+
+        return [] if self._database.run(postpone) else None
 
     def fail(self, lease: Lease[Fetch], error: str, code: str = "internal") -> list[Event]:
         """Records that the video cannot be fetched, and lets what is there of it expire.
@@ -267,7 +275,8 @@ class Fetches:
                 "lease_until": due if counts and tried > 1 else None,
                 "due_at": due,
             }
-            connection.execute(update(jobs).where(held).values(values))
+            if connection.execute(update(jobs).where(held).values(values)).rowcount:
+                count(connection, {Series.of("attempts_failed", "fetch"): 1})
 
         self._database.run(release)
 

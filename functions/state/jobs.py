@@ -27,10 +27,11 @@ from functions.media import BlobId, BlobNotFound, StoredMp3
 from functions.options import Options
 from functions.state import blobs as blob_records
 from functions.state.blobs import BlobExpired
+from functions.state.counters import Series, count, count_time
 from functions.state.database import Conflict, Database
 from functions.state.deliveries import add_deliveries
 from functions.state.fairness import CONVERTING, JOINING, Turns
-from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
+from functions.state.leases import ATTEMPTS_EXHAUSTED, Lease, LeaseRenewer, Leases, LeaseTerms
 from functions.state.schema import UserId, blobs, deliveries, is_id, jobs, mails, now, pieces
 from functions.waveform import Waveform
 
@@ -229,6 +230,20 @@ _PLAIN_FIELDS: Final = tuple(
     Job.__dataclass_fields__.keys() - {"options", "is_deferred", "is_leased", "record", "seen_at"}
 )
 _RECORD_FIELDS: Final = tuple(Record.__dataclass_fields__)
+#: What is counted of a job that has ended.
+_ENDED: Final = select(
+    jobs.c.state,
+    jobs.c.error,
+    jobs.c.error_code,
+    jobs.c.created_at,
+    jobs.c.fetched_at,
+    jobs.c.started_at,
+    jobs.c.finished_at,
+    jobs.c.duration,
+    jobs.c.cpu_ms,
+    jobs.c.size,
+    jobs.c.mp3_size,
+)
 #: A job as users see it: with the time, and without the plan, the waveform and the address of the video, which may be
 #: long.
 _SEEN: Final[tuple[Any, ...]] = (
@@ -554,11 +569,35 @@ def end_job(
     settled = {"lease_until": None, "due_at": None, "deferred_at": None, "finished_at": now()}
     if not connection.execute(statement.values(**settled, **values)).rowcount:
         return []
+    _count_end(connection, event.job)
     connection.execute(delete(pieces).where(pieces.c.job == event.job))
     blob_records.expire(connection, and_(blobs.c.job == event.job, blobs.c.store == "pieces"))
     mail = {"id": event.id, "job": event.job, "kind": event.type, "state": "due"}
     connection.execute(insert(mails).values(**mail, created_at=now(), due_at=now()))
     return [event, *add_deliveries(connection, event)]
+
+
+def _count_end(connection: Connection, job: JobId) -> None:
+    """Counts a job that has just ended."""
+    row = connection.execute(_ENDED.where(jobs.c.id == job)).one()
+    # A job with a code has failed while it was being fetched.
+    source = "upload" if row.fetched_at is None and row.error_code is None else "fetch"
+    if row.state == "failed":
+        reason = row.error_code or ("exhausted" if row.error == ATTEMPTS_EXHAUSTED else "refused")
+        count(connection, {Series.of("jobs_finished", "failed", source, reason): 1})
+        return
+    uploaded_at = row.created_at if row.fetched_at is None else row.fetched_at
+    started_at = row.finished_at if row.started_at is None else row.started_at
+    amounts = {
+        Series.of("jobs_finished", "done", source, ""): 1,
+        **count_time("job_wait_seconds", max(started_at - uploaded_at, 0)),
+        **count_time("job_conversion_seconds", max(row.finished_at - started_at, 0)),
+        Series.of("audio_seconds"): int((row.duration or 0) * 1000),
+        Series.of("cpu_seconds"): row.cpu_ms,
+        Series.of("video_bytes"): row.size or 0,
+        Series.of("mp3_bytes"): row.mp3_size or 0,
+    }
+    count(connection, amounts)
 
 
 def convert_again(connection: Connection, job: JobId, where: ColumnElement[bool]) -> list[Event] | None:

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, select,
 
 from events.errors import Mp3burstError, PermanentFailure, with_cause
 from events.schema import Event
+from functions.state.counters import Series, count, queue_of
 from functions.state.database import Database, DatabaseUnavailable
 from functions.state.fairness import ADMITTED, Turns
 from functions.state.schema import now
@@ -218,7 +219,13 @@ class Leases(Generic[RowT]):
                 lease_until=due if is_postponed else None,
             )
         )
-        self._database.run(lambda connection: connection.execute(statement))
+
+        def release(connection: Connection) -> None:
+            if connection.execute(statement).rowcount:
+                queue = queue_of(self._table.name, self._open_states[0])
+                count(connection, {Series.of("attempts_failed", queue): 1})
+
+        self._database.run(release)
 
 
 class LeaseRenewer:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, insert, select, update
 
 from events.schema import AddressUnconfirmed, ConversionFailed, Event, JobEvent, JobId, Mp3Ready, PasswordForgotten
+from functions.state.counters import Series, count
 from functions.state.database import Database
 from functions.state.jobs import Job
 from functions.state.leases import Lease, LeaseRenewer, Leases, LeaseTerms
@@ -166,7 +167,17 @@ class Mails:
         statement = (
             update(mails).where(self._leases.held(lease)).values(state=state, lease=None, lease_until=None, due_at=None)
         )
-        self._database.run(lambda connection: connection.execute(statement))
+
+        def close(connection: Connection) -> None:
+            if connection.execute(statement).rowcount:
+                count(connection, {mail_series(lease.row.kind, state): 1})
+
+        self._database.run(close)
+
+
+def mail_series(kind: str, outcome: str) -> Series:
+    """Returns what the mails of a kind are counted under that were sent, skipped or abandoned."""
+    return Series.of("mails_finished", kind.removeprefix("dev.mp3burst."), outcome)
 
 
 def ask_to_confirm(connection: Connection, user: UserId) -> AddressUnconfirmed:

@@ -6,13 +6,14 @@ from typing import Final
 
 from sqlalchemy import Column, ColumnElement, Connection, Table, and_, delete, func, select, update
 
-from events.schema import ConversionFailed, Event, PasswordForgotten
+from events.schema import ConversionFailed, Event, FetchDue, PasswordForgotten, PiecesEncoded
+from functions.state.counters import Counters, Series, count, queue_of
 from functions.state.database import Database
 from functions.state.deleted_users import DeletedUsers
 from functions.state.fairness import FETCHING, STAGES, Turns
 from functions.state.jobs import FINISHED, delete_jobs, end_job
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, is_free
-from functions.state.mails import MAX_AGE
+from functions.state.mails import MAX_AGE, mail_series
 from functions.state.outbox import event_of, row_of
 from functions.state.schema import (
     deliveries,
@@ -28,6 +29,8 @@ from functions.state.schema import (
 
 _DAY: Final = 86_400_000
 _WEEK: Final = 7 * _DAY
+#: The state of the job that an event announces, if it is not to be converted.
+_STATES: Final[dict[type[Event], str]] = {FetchDue: "fetching", PiecesEncoded: "joining"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +112,18 @@ class Overdue:
             mails.c.created_at < now() - MAX_AGE,
             mails.c.attempts >= MAX_ATTEMPTS,
         )
-        statement = update(mails).where(old).values(state="abandoned", due_at=None, lease=None, lease_until=None)
-        return self._database.run(lambda connection: connection.execute(statement).rowcount)
+        settled = {"state": "abandoned", "due_at": None, "lease": None, "lease_until": None}
+
+        def abandon(connection: Connection) -> int:
+            abandoned = 0
+            for kind in list(connection.scalars(select(mails.c.kind).where(old).distinct())):
+                statement = update(mails).where(old, mails.c.kind == kind).values(settled)
+                rows = connection.execute(statement).rowcount
+                count(connection, {mail_series(kind, "abandoned"): rows})
+                abandoned += rows
+            return abandoned
+
+        return self._database.run(abandon)
 
     def forget_resets(self, limit: int) -> bool:
         """Deletes mails to reset a password that were sent, skipped or abandoned, a day after they were asked for.
@@ -184,8 +197,30 @@ class Overdue:
     def wake(self, event: Event) -> bool:
         """Makes the row of a dead letter due at once, unless a worker has it; returns whether it did."""
         table, row = row_of(event)
-        statement = update(table).where(row, is_free(table), table.c.due_at.is_not(None)).values(due_at=now())
-        return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)
+        wake = update(table).where(row, is_free(table), table.c.due_at.is_not(None)).values(due_at=now())
+        # A dead letter that is delivered again finds its row due, and is not counted again.
+        is_news = table.c.due_at > now()
+        dead = Series.of("dead_letters", queue_of(table.name, _STATES.get(type(event), "")))
+
+        def run(connection: Connection) -> bool:
+            if connection.execute(wake.where(is_news)).rowcount:
+                count(connection, {dead: 1})
+                return True
+            return connection.execute(wake).rowcount == 1
+
+        return self._database.run(run)
+
+    def add_up_counters(self, limit: int) -> bool:
+        """Keeps the table of counters small: replaces up to ``limit`` of its rows by their sums.
+
+        Returns:
+            Whether there may be more.
+        """
+        return Counters(self._database).add_up(limit)
+
+    def record_sweep(self) -> None:
+        """Counts a sweep that has come to its end."""
+        Counters(self._database).record_sweep()
 
 
 def _is_exhausted(table: Table) -> ColumnElement[bool]:

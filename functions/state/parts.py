@@ -12,6 +12,7 @@ from events.schema import JobId
 from functions.media import BlobId
 from functions.state import blobs as blob_records
 from functions.state.blobs import BlobExpired
+from functions.state.counters import Series, count
 from functions.state.database import Conflict, Database
 from functions.state.jobs import Job
 from functions.state.schema import blobs, jobs, now
@@ -112,6 +113,7 @@ class Parts:
             for part in parts:
                 if not blob_records.retain(connection, part.head, part.head_size):
                     raise BlobExpired("Storing the parts took too long: try again.")
+            count(connection, {Series.of("jobs_finished", "done", "part", ""): len(parts)})
             return True
 
         try:

@@ -383,3 +383,14 @@ deliveries = Table(
     Index("ix_deliveries_owner_created", "owner", "created_at", "id"),
     **_OPTIONS,
 )
+
+#: What was counted (``functions.state.counters``). The value of a series is the sum of its rows.
+counters = Table(
+    "counters",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("series", String(160), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("counted_at", BigInteger, nullable=False),
+    **_OPTIONS,
+)

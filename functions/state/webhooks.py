@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, func,
 
 from events.errors import Mp3burstError
 from events.schema import PREFIX, DeliveryDue, Event, JobId
+from functions.state.counters import Series, count
 from functions.state.database import Database
 from functions.state.deliveries import ACTIVE, GONE, new_delivery_id
 from functions.state.jobs import Job
@@ -36,6 +37,8 @@ _MINUTE: Final = 60_000
 Permission = Literal["now", "later", "never"]
 _MAX_ERROR: Final = 500  # characters
 _IS_OVER: Final = ("delivered", "failed")
+#: What the deliveries that are over are counted under.
+_FINISHED: Final = {state: Series.of("deliveries_finished", state) for state in _IS_OVER}
 
 
 class WebhookNotFound(Mp3burstError):
@@ -344,6 +347,7 @@ class Deliveries:
             if not connection.execute(held).rowcount:
                 return False
             connection.execute(webhook)
+            count(connection, {_FINISHED["failed"]: 1})
             return True
 
         return self._database.run(gone)
@@ -362,7 +366,15 @@ class Deliveries:
 
     def _update(self, lease: Lease[Delivery], values: Mapping[str, object]) -> bool:
         statement = update(deliveries).where(self._leases.held(lease)).values(**values, tried_at=now())
-        return self._database.run(lambda connection: connection.execute(statement).rowcount == 1)
+        series = _FINISHED.get(str(values.get("state")), Series.of("attempts_failed", "hook"))
+
+        def run(connection: Connection) -> bool:
+            is_held = connection.execute(statement).rowcount == 1
+            if is_held:
+                count(connection, {series: 1})
+            return is_held
+
+        return self._database.run(run)
 
 
 def delete_webhooks(connection: Connection, owner: UserId, *, with_callbacks: bool = True) -> None:

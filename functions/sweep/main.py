@@ -93,10 +93,12 @@ def sweep_up(deps: Dependencies) -> None:
             pass
     deps.overdue.purge_users(BATCH, end)
     _delete_expired(deps, end)
-    for forget in (deps.overdue.forget_resets, deps.overdue.forget_logins, deps.overdue.forget_pings):
-        while forget(BATCH) and time.monotonic() < end:
+    overdue = deps.overdue
+    for tidy in (overdue.forget_resets, overdue.forget_logins, overdue.forget_pings, overdue.add_up_counters):
+        while tidy(BATCH) and time.monotonic() < end:
             pass
     measure_disks(deps)
+    overdue.record_sweep()
 
 
 def measure_disks(deps: Dependencies) -> None:

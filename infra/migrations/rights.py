@@ -27,11 +27,14 @@ _WRITE_BLOBS: Final = "SELECT, INSERT, UPDATE (expires_at, size), DELETE"
 #: Recording a mail, and postponing it once its event is published.
 _ADD_MAIL: Final = "SELECT (id, attempts, due_at), INSERT, UPDATE (due_at)"
 
-#: Ending a job: its mail, and its deliveries to webhooks.
+#: Counting what is done; only sweep and metrics read it.
+_COUNT: Final = "INSERT"
+#: Ending a job: its mail, its deliveries to webhooks, and counting it.
 _END_JOB: Final = {
     "mails": _ADD_MAIL,
     "webhooks": "SELECT (id, owner, state, url)",
     "deliveries": "SELECT (id, attempts, due_at), INSERT, UPDATE (due_at)",
+    "counters": _COUNT,
 }
 
 #: Asking to confirm an address: counting the user's mails, and what the mailbox has used of its allowance.
@@ -117,6 +120,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "UPDATE (created_at)",
         "jobs": "SELECT, INSERT, UPDATE (filename, mp3_crc32, mp3_size, sound_at, tag)",
         "blobs": "SELECT, INSERT, UPDATE (expires_at, job, size), DELETE",
+        "counters": _COUNT,
     },
     "convert": {
         "users": _LOCK_USER,
@@ -151,6 +155,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "users": "SELECT (id, confirmed_at, deleted_at, email, locked_at, name, token_version, unsubscribed_at)",
         "jobs": "SELECT",
         "mails": "SELECT, UPDATE",
+        "counters": _COUNT,
     },
     "sweep": {
         "users": "SELECT (deleted_at, id), DELETE",
@@ -170,6 +175,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "blobs": "SELECT, UPDATE (expires_at), DELETE",
         "uploads": "SELECT (blob), DELETE",
         "disks": "SELECT, INSERT, UPDATE, DELETE",
+        "counters": "SELECT, INSERT, DELETE",
     },
     "bury": {
         "jobs": "SELECT, UPDATE (due_at)",
@@ -177,6 +183,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "mails": "SELECT, UPDATE (due_at)",
         "deliveries": "SELECT, UPDATE (due_at)",
         "disks": "SELECT",
+        "counters": _COUNT,
     },
     "webhooks": {
         **_IDENTIFY,
@@ -202,6 +209,17 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "jobs": "SELECT",
         "webhooks": "SELECT (calls, free_at, id, rate, state), UPDATE (calls, free_at, state)",
         "deliveries": "SELECT, UPDATE",
+        "counters": _COUNT,
+    },
+    "metrics": {
+        **_IDENTIFY,
+        "jobs": "SELECT (attempts, created_at, deferred_at, due_at, fetched_at, finished_at, lease, lease_until, "
+        "stage_at, state)",
+        "pieces": "SELECT (attempts, created_at, deferred_at, due_at, lease, lease_until, state)",
+        "mails": "SELECT (attempts, created_at, due_at, lease, lease_until)",
+        "deliveries": "SELECT (attempts, created_at, due_at, lease, lease_until)",
+        "blobs": "SELECT (expires_at, size, store)",
+        "counters": "SELECT (amount, counted_at, series)",
     },
 }
 

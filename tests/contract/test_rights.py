@@ -16,7 +16,9 @@ from functions.auth.accounts import Accounts
 from functions.auth.administration import Administration, Search
 from functions.auth.feeds import Feeds
 from functions.auth.keys import ApiKeys
+from functions.metrics.readings import read
 from functions.settings import BadSetting
+from functions.state.counters import Counters, Series, count
 from functions.state.database import Database, DatabaseFault, DatabaseUnavailable
 from functions.state.deleted_users import DeletedUsers
 from functions.state.jobs import Outcome
@@ -52,6 +54,7 @@ FORBIDDEN = {
     "bury": "DELETE FROM jobs",
     "webhooks": "SELECT email FROM users",
     "admin": "SELECT filename FROM jobs",
+    "metrics": "SELECT owner FROM jobs",
     "hook": "SELECT id FROM users",
     "fetch": "UPDATE jobs SET owner = 'eve'",
 }
@@ -161,9 +164,29 @@ def test_admin_administers_and_sweep_deletes_whom_it_has_deleted(
     assert overview.storage()[0].blobs == 1
     overview.largest_users(5)
     assert usages(as_function("admin"), [ann])[ann].jobs == 1
+    assert read(as_function("metrics")).jobs == {"uploaded": 1}
     users_of_admin.delete(ann, root)
     Overdue(as_function("sweep")).purge_users(10, math.inf)
     assert [records.count(table) for table in ("api_keys", "feeds", "jobs")] == [0, 0, 0]
+
+
+@on_servers
+def test_whoever_counts_can_do_nothing_else_to_counters_and_sweep_adds_them_up(
+    as_function: Callable[[str], Database],
+) -> None:
+    counting = [function for function, rights in RIGHTS.items() if rights.get("counters") == "INSERT"]
+    assert {"convert", "encode", "join", "fetch", "edit", "notify", "hook", "bury"} == {*counting}
+    for function in counting:
+        as_function(function).run(lambda connection: count(connection, {Series.of("videos_fetched"): 1}))
+        with pytest.raises(DatabaseFault):
+            run(as_function(function), "DELETE FROM counters")
+    Counters(as_function("sweep")).add_up(500)
+    Counters(as_function("sweep")).record_sweep()
+    counted = read(as_function("metrics")).counts
+    assert {series: each.amount for series, each in counted.items()} == {
+        Series.of("videos_fetched"): len(counting),
+        Series.of("sweeps"): 1,
+    }
 
 
 @on_servers

@@ -253,8 +253,8 @@ def test_mail_is_sent_twice_only_if_its_acceptance_was_not_recorded(
         system.deliver(event)
         assert_done(system, mp3, mails)
     assert sent_twice == [
-        "after the server's 250, before Mails._close",
-        "after the statements of Mails._close, before their commit",
+        "after the server's 250, before Mails._close.close",
+        "after the statements of Mails._close.close, before their commit",
     ]
 
 
