@@ -548,7 +548,7 @@ def list_keys(username: str | None, as_json: bool) -> None:
     "--scope",
     "scopes",
     multiple=True,
-    type=click.Choice([*_SCOPES, "account", "admin"]),
+    type=click.Choice([*_SCOPES, "account", "admin", "metrics"]),
     default=_SCOPES,
     show_default=True,
     help="What it may be used for; can be repeated.",

@@ -20,7 +20,7 @@ T = TypeVar("T", bound=Struct)
 #: link in a mail, or by a token or the token of a link.
 Access = Literal["anyone", "password", "token", "link", "token or link"]
 #: What an API key must allow, for operations whose access is a token.
-Scope = Literal["upload", "read", "delete", "account", "admin"]
+Scope = Literal["upload", "read", "delete", "account", "admin", "metrics"]
 
 #: A point in time.
 Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]

@@ -205,7 +205,7 @@ connect_as() { # FUNCTION: the entries by which it connects, as connection_of in
     given "${connection[@]}"
 }
 
-for function in register login confirm account validate upload status download edit convert encode join fetch notify sweep bury webhooks admin hook; do
+for function in register login confirm account validate upload status download edit convert encode join fetch notify sweep bury webhooks admin metrics hook; do
     if ! exists "database-$function"; then
         owner
         lines=$(connect_as "$function")

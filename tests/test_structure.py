@@ -269,7 +269,8 @@ def test_importing_a_function_is_cheap(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["login", "register", "confirm", "account", "validate", "status", "download", "upload", "edit", "admin"]
+    "name",
+    ["login", "register", "confirm", "account", "validate", "status", "download", "upload", "edit", "admin", "metrics"],
 )
 def test_heavy_libraries_stay_out_of_http_functions(name: str) -> None:
     loaded = run_python(f"import functions.{name}.main, sys; print(*sys.modules)").split()

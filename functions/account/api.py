@@ -54,12 +54,14 @@ CREATE_KEY: Final = Operation(
     "Create an API key",
     (Answer(201, "The key.", CreatedKey, headers={"Location": "The path of the key."}),),
     description="A key works wherever a token does, in the same header, for what its scopes say: `upload` sends "
-    "videos, `read` lists jobs and downloads MP3s, `delete` deletes jobs, `account` manages the account, and `admin` "
-    "the installation, as long as its owner is an administrator. A key cannot create another one.",
+    "videos, `read` lists jobs and downloads MP3s, `delete` deletes jobs, `account` manages the account, `admin` "
+    "the installation, and `metrics` reads its metrics; the last two as long as the key's owner is an administrator. "
+    "A key cannot create another one.",
     scope="account",
     body=Body({JSON: NewKey}),
     problems={
-        403: "The request was made with an API key, or a user who is no administrator asks for the scope `admin`.",
+        403: "The request was made with an API key, or a user who is no administrator asks for the scope `admin` or "
+        "`metrics`.",
         409: "The user has as many keys as allowed.",
     },
 )

@@ -1,7 +1,7 @@
 """The account of the user who asks: profile, password, tokens, API keys, presets, deletion; and forgotten passwords."""
 
 import os
-from typing import Any
+from typing import Any, Final
 
 import functions_framework
 from flask import Request, Response
@@ -36,6 +36,9 @@ from functions.state.database import Conflict
 from functions.state.outbox import REQUEST_BUDGET
 from functions.state.presets import Preset
 from functions.state.quota import usage
+
+#: What keys may be used for as long as their owner is an administrator.
+_OF_ADMINISTRATORS: Final = ("admin", "metrics")
 
 
 class WrongPassword(NotAllowed):
@@ -310,8 +313,9 @@ def _create_key(request: Request) -> Response:
     if identity.scopes is not None:
         raise NotAllowed("An API key cannot create another one: log in.")
     wanted = read_json(request, api.NewKey)
-    if "admin" in wanted.scopes and identity.role != "admin":
-        raise NotAllowed("Only administrators may create a key with the scope admin: choose other scopes.")
+    reserved = [scope for scope in wanted.scopes if scope in _OF_ADMINISTRATORS]
+    if reserved and identity.role != "admin":
+        raise NotAllowed(f"Only administrators may create a key with the scope {reserved[0]}: choose other scopes.")
     created = create_key(wanted, identity, dependencies())
     _record(request, identity, "key.created", key=created.id, scopes="+".join(created.scopes))
     return json_response(created, 201, {"Location": f"/keys/{created.id}"})

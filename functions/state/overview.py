@@ -37,9 +37,11 @@ QueueName = Literal["fetch", "convert", "encode", "join", "notify", "hook"]
 JobState = Literal["fetching", "uploaded", "converting", "encoding", "joining", "done", "failed"]
 #: Days in which jobs, mails and deliveries that were given up are counted.
 GIVEN_UP_DAYS: Final = 7
+#: Where an unfinished row may be: a worker has it; it waits for one, for its owner's turn, or for another attempt.
+PHASES: Final = ("working", "waiting", "deferred", "retrying")
 _DAY: Final = 86_400_000
 #: Of each function the rows that it works on, while they are unfinished.
-_ROWS: Final[dict[QueueName, tuple[Table, ColumnElement[bool]]]] = {
+QUEUES: Final[dict[QueueName, tuple[Table, ColumnElement[bool]]]] = {
     "fetch": (jobs, jobs.c.state.in_(FETCHING.states)),
     "convert": (jobs, jobs.c.state.in_(CONVERTING.states)),
     "encode": (pieces, pieces.c.state.in_(ENCODING.states)),
@@ -251,7 +253,7 @@ class Overview:
         Returns:
             How many rows that are. Rows that were due already, and those that are deferred, are not among them.
         """
-        table, is_its = _ROWS[name]
+        table, is_its = QUEUES[name]
         is_postponed = and_(table.c.lease.is_(None), table.c.lease_until.is_not(None))
         is_idle = or_(is_free(table), is_postponed)
         is_later = and_(is_its, table.c.due_at > now(), is_idle, not_(_is_deferred(table)))
@@ -299,32 +301,35 @@ class Overview:
 
 
 def _queue(connection: Connection, name: QueueName) -> Queue:
-    table, is_its = _ROWS[name]
-    # Not ``is_free``: for a while nobody may claim a row that is to be tried again.
-    is_working = and_(table.c.lease.is_not(None), table.c.lease != ADMITTED, table.c.lease_until > now())
-    is_deferred = _is_deferred(table)
-    group = case(
-        (is_working, literal("working")),
-        (is_deferred, literal("deferred")),
-        (table.c.attempts > 0, literal("retrying")),
-        else_=literal("waiting"),
-    ).label("place")
-    is_overdue = and_(is_free(table), not_(is_deferred), table.c.due_at <= now())
-    rows = select(group, case((is_overdue, 1), else_=0).label("late"), table.c.created_at)
+    table, is_its = QUEUES[name]
+    is_overdue = and_(is_free(table), not_(_is_deferred(table)), table.c.due_at <= now())
+    rows = select(phase_of(table).label("phase"), case((is_overdue, 1), else_=0).label("late"), table.c.created_at)
     rows_of_queue = rows.where(table.c.due_at.is_not(None), is_its).subquery()
     counted = select(
-        rows_of_queue.c.place,
+        rows_of_queue.c.phase,
         func.count(),
         func.sum(rows_of_queue.c.late),
         func.min(rows_of_queue.c.created_at),
-    ).group_by(rows_of_queue.c.place)
-    found = {place: (count, int(late), oldest) for place, count, late, oldest in connection.execute(counted)}
-    counts = {place: found.get(place, (0, 0, None))[0] for place in ("working", "waiting", "deferred", "retrying")}
+    ).group_by(rows_of_queue.c.phase)
+    found = {phase: (count, int(late), oldest) for phase, count, late, oldest in connection.execute(counted)}
+    counts = {phase: found.get(phase, (0, 0, None))[0] for phase in PHASES}
     return Queue(
         name,
         **counts,
         overdue=sum(late for _, late, _ in found.values()),
         oldest=min((oldest for _, _, oldest in found.values()), default=None),
+    )
+
+
+def phase_of(table: Table) -> ColumnElement[str]:
+    """Returns one of PHASES: where an unfinished row is."""
+    # Not ``is_free``: for a while nobody may claim a row that is to be tried again.
+    is_working = and_(table.c.lease.is_not(None), table.c.lease != ADMITTED, table.c.lease_until > now())
+    return case(
+        (is_working, literal("working")),
+        (_is_deferred(table), literal("deferred")),
+        (table.c.attempts > 0, literal("retrying")),
+        else_=literal("waiting"),
     )
 
 

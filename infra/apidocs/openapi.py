@@ -33,7 +33,7 @@ SECTIONS: Final = (
     Section("Jobs", "Following conversions, and deleting videos and MP3s.", ("status",)),
     Section("MP3s", "Downloading MP3s, changing their tags, and splitting them.", ("download", "edit")),
     Section("Webhooks", "Being told when a job has ended.", ("webhooks",)),
-    Section("Administration", "Users, the jobs of all, what waits and what is stored.", ("admin",)),
+    Section("Administration", "Users, the jobs of all, what waits and what is stored; metrics.", ("admin", "metrics")),
 )
 _ABOUT: Final = (
     "mp3burst converts videos to MP3s. Register and log in, upload a video, wait for its job to be done, and download "

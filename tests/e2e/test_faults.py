@@ -201,6 +201,7 @@ def test_other_functions_are_killed(rig: Rig, measured: Measured) -> None:
             "account": lambda: me.call("GET", "/me").status == 200 or pytest.fail("account"),
             "edit": lambda: me.call("GET", f"/jobs/{accepted[0]}/tags").status == 200 or pytest.fail("edit"),
             "admin": lambda: me.call("GET", "/admin/users").status == 403 or pytest.fail("admin"),
+            "metrics": lambda: me.call("GET", "/metrics").status == 403 or pytest.fail("metrics"),
             "webhooks": lambda: me.call("GET", "/webhooks").status == 200 or pytest.fail("webhooks"),
             "hook": lambda: post(HttpSink(platform.page_url("/_functions/hook")), "/mp3burst/test", no_delivery, 60),
             "fetch": lambda: post(

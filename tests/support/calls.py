@@ -24,6 +24,7 @@ USER = "f" * 32
 #: What the functions build once per process.
 _CACHED = {
     "admin": "dependencies",
+    "metrics": "latest",
     "register": "dependencies",
     "account": "dependencies",
     "confirm": "dependencies",

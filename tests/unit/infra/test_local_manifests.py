@@ -38,7 +38,7 @@ def load(directory: Path, *documents: Any, cpus: int = 4, idle: float | None = N
 def test_our_manifests_are_complete() -> None:
     functions, triggers, pings = read(ROOT / "knative", 2)
     public = {name for name, function in functions.items() if function.public}
-    accounts = {"login", "register", "confirm", "account", "webhooks", "admin", "validate"}
+    accounts = {"login", "register", "confirm", "account", "webhooks", "admin", "metrics", "validate"}
     assert public == accounts | {"upload", "status", "download", "edit"}
     assert all(functions[name].paths for name in public)
     assert functions.keys() - public == {"fetch", "convert", "encode", "join", "notify", "hook", "sweep", "bury"}

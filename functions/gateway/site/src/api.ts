@@ -84,7 +84,7 @@ export interface ExternalLogin {
   created: string;
 }
 
-export const SCOPES = ["upload", "read", "delete", "account", "admin"] as const;
+export const SCOPES = ["upload", "read", "delete", "account", "admin", "metrics"] as const;
 export type Scope = (typeof SCOPES)[number];
 
 export interface Key {

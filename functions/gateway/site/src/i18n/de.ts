@@ -200,7 +200,7 @@ export const de: Strings = {
   noKeys: "Es gibt noch keine Schlüssel.",
   keyName: "Name",
   keyMay: "Er darf",
-  scopes: { upload: "Videos senden", read: "auflisten und herunterladen", delete: "löschen", account: "das Konto verwalten", admin: "alles verwalten" },
+  scopes: { upload: "Videos senden", read: "auflisten und herunterladen", delete: "löschen", account: "das Konto verwalten", admin: "alles verwalten", metrics: "Metriken lesen" },
   createKey: "Schlüssel erstellen",
   newKeyIs: "Dein neuer Schlüssel: Kopiere ihn jetzt, denn er wird nur einmal angezeigt",
   webhooks: "Webhooks",

@@ -216,7 +216,7 @@ export const en = {
   noKeys: "There are no keys yet.",
   keyName: "Name",
   keyMay: "It may",
-  scopes: { upload: "send videos", read: "list and download", delete: "delete", account: "manage the account", admin: "administer" },
+  scopes: { upload: "send videos", read: "list and download", delete: "delete", account: "manage the account", admin: "administer", metrics: "read metrics" },
   createKey: "Create key",
   newKeyIs: "Your new key: copy it now, because it is shown only once",
   webhooks: "Webhooks",

@@ -198,7 +198,7 @@ export const es: Strings = {
   noKeys: "Aún no hay claves.",
   keyName: "Nombre",
   keyMay: "Puede",
-  scopes: { upload: "enviar vídeos", read: "listar y descargar", delete: "eliminar", account: "administrar la cuenta", admin: "administrar todo" },
+  scopes: { upload: "enviar vídeos", read: "listar y descargar", delete: "eliminar", account: "administrar la cuenta", admin: "administrar todo", metrics: "leer métricas" },
   createKey: "Crear clave",
   newKeyIs: "Tu nueva clave: cópiala ahora, porque solo se muestra una vez",
   webhooks: "Webhooks",

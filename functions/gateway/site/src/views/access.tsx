@@ -122,7 +122,7 @@ function Keys() {
         <Field label={s.keyName} value={name} maxLength={100} />
         <fieldset class="row">
           <legend class="small strong">{s.keyMay}</legend>
-          {api.SCOPES.filter((scope) => scope !== "admin" || isAdministrator()).map((scope) => (
+          {api.SCOPES.filter((scope) => !["admin", "metrics"].includes(scope) || isAdministrator()).map((scope) => (
             <label key={scope} class="check">
               <input
                 type="checkbox"
