@@ -1,6 +1,6 @@
 """The metrics, as Prometheus reads them. docs/metrics.md describes the same."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -107,27 +107,27 @@ class _Read(Collector):
 def families(reading: Reading) -> Iterator[Metric]:
     """Yields the metrics."""
     yield InfoMetricFamily(f"{PREFIX}build", "The version of mp3burst", {"version": VERSION})
-    yield _gauge("jobs", "Unfinished jobs", ("state",), {(state,): reading.jobs.get(state, 0) for state in _STATES})
+    yield _gauge("jobs", "Unfinished jobs", ("state",), (((state,), reading.jobs.get(state, 0)) for state in _STATES))
     yield from _of_queues(reading)
     yield from _of_stores(reading)
-    yield _gauge("users", "Users, without those who were deleted", (), {(): reading.users})
+    yield _gauge("users", "Users, without those who were deleted", (), [((), reading.users)])
     yield from (_counter(reading, name, counted) for name, counted in COUNTERS.items())
     for name, meaning in TIMES.items():
         found = times(reading.counts, name)
         yield HistogramMetricFamily(f"{PREFIX}{name}", meaning, buckets=found.buckets, sum_value=found.seconds)
     last = reading.counts.get(Series.of("sweeps"))
-    name = "sweep_last_success_timestamp_seconds"
-    seconds = {} if last is None else {(): last.counted_at / 1000}
-    yield _gauge(name, "When the last sweep came to its end, in seconds since 1970", (), seconds)
+    seconds = [] if last is None else [((), last.counted_at / 1000)]
+    meaning = "When the last sweep came to its end, in seconds since 1970"
+    yield _gauge("sweep_last_success_timestamp_seconds", meaning, (), seconds)
 
 
 def _of_queues(reading: Reading) -> Iterator[Metric]:
     queues = reading.queues.items()
-    rows = {(name, phase): queue.phases.get(phase, 0) for name, queue in queues for phase in PHASES}
+    rows = (((name, phase), queue.phases.get(phase, 0)) for name, queue in queues for phase in PHASES)
     yield _gauge("queue_rows", "Unfinished rows that a function works on, and where they are", ("queue", "phase"), rows)
-    late = {(name,): queue.late for name, queue in queues}
+    late = (((name,), queue.late) for name, queue in queues)
     yield _gauge("queue_late_rows", "Rows due for more than a minute that nobody works on", ("queue",), late)
-    oldest = {(name,): queue.oldest / 1000 for name, queue in queues}
+    oldest = (((name,), queue.oldest / 1000) for name, queue in queues)
     meaning = "Age of the row that has waited longest for its first attempt"
     yield _gauge("queue_oldest_waiting_seconds", meaning, ("queue",), oldest)
 
@@ -138,13 +138,13 @@ def _of_stores(reading: Reading) -> Iterator[Metric]:
         ("stored_bytes", "Bytes of a media store, with what is reserved for uploads and conversions", "size"),
         ("expired_blobs", "Files in a media store that the next sweep deletes", "expired"),
     ):
-        values = {(store,): getattr(reading.stores.get(store), attribute, 0) for store in _STORES}
+        values = (((store,), getattr(reading.stores.get(store), attribute, 0)) for store in _STORES)
         yield _gauge(name, meaning, ("store",), values)
 
 
-def _gauge(name: str, meaning: str, labels: tuple[str, ...], values: dict[tuple[str, ...], float]) -> Metric:
+def _gauge(name: str, meaning: str, labels: tuple[str, ...], values: Iterable[tuple[Sequence[str], float]]) -> Metric:
     family = GaugeMetricFamily(f"{PREFIX}{name}", meaning, labels=labels)
-    for each, value in values.items():
+    for each, value in values:
         family.add_metric(each, value)
     return family
 

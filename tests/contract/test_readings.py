@@ -21,7 +21,7 @@ def fair(database: Database) -> Fair:
 
 def test_new_installation_has_nothing_but_zeros(database: Database) -> None:
     reading = read(database)
-    assert reading.jobs == reading.stores == reading.counts == {}
+    assert (reading.jobs, reading.stores, reading.counts) == ({}, {}, {})
     assert reading.users == 0
     assert all(queue == _EMPTY for queue in reading.queues.values())
 

@@ -24,8 +24,6 @@ from tests.support.databases import queries, set_role, sqlite
 from tests.support.paths import ROOT
 from tests.test_docs import quoted, rows, section
 
-_EMPTY = Reading({}, {}, {}, 0, {})
-
 
 def samples(text: str) -> dict[str, float]:
     """Returns the values by name and labels, as in ``jobs{state="done"}``."""
@@ -127,7 +125,7 @@ def test_metrics_are_read_once_in_five_seconds() -> None:
 
 def test_those_who_ask_at_once_wait_for_one_reading() -> None:
     begun, go_on = threading.Event(), threading.Event()
-    made = []
+    made: list[None] = []
 
     def make() -> bytes:
         begun.set()
