@@ -110,6 +110,7 @@ def families(reading: Reading) -> Iterator[Metric]:
     yield _gauge("jobs", "Unfinished jobs", ("state",), (((state,), reading.jobs.get(state, 0)) for state in _STATES))
     yield from _of_queues(reading)
     yield from _of_stores(reading)
+    yield from _of_disks(reading)
     yield _gauge("users", "Users, without those who were deleted", (), [((), reading.users)])
     yield from (_counter(reading, name, counted) for name, counted in COUNTERS.items())
     for name, meaning in TIMES.items():
@@ -140,6 +141,16 @@ def _of_stores(reading: Reading) -> Iterator[Metric]:
     ):
         values = (((store,), getattr(reading.stores.get(store), attribute, 0)) for store in _STORES)
         yield _gauge(name, meaning, ("store",), values)
+
+
+def _of_disks(reading: Reading) -> Iterator[Metric]:
+    free = (((disk.stores[0],), disk.free) for disk in reading.disks if disk.free is not None)
+    yield _gauge("disk_free_bytes", "Free space of a disk, under the name of the first store on it", ("disk",), free)
+    size = (((disk.stores[0],), disk.total) for disk in reading.disks if disk.total is not None)
+    yield _gauge("disk_size_bytes", "Size of a disk", ("disk",), size)
+    measured = (((disk.stores[0],), disk.measured_at / 1000) for disk in reading.disks if disk.measured_at is not None)
+    meaning = "When sweep measured a disk last, in seconds since 1970"
+    yield _gauge("disk_measured_timestamp_seconds", meaning, ("disk",), measured)
 
 
 def _gauge(name: str, meaning: str, labels: tuple[str, ...], values: Iterable[tuple[Sequence[str], float]]) -> Metric:

@@ -3,7 +3,7 @@
 Nothing is read that says whose a job is or what it is about: the database user of metrics has no right to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
@@ -11,6 +11,8 @@ from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select
 
 from functions.state.counters import Count, Series, counts
 from functions.state.database import Database
+from functions.state.disks import Disk
+from functions.state.disks import read as read_disks
 from functions.state.fairness import ADMITTED
 from functions.state.leases import is_free
 from functions.state.overview import QUEUES, QueueName, phase_of
@@ -67,6 +69,7 @@ class Reading:
         jobs: unfinished jobs by state.
         queues: the work of each function.
         stores: the media stores that have anything.
+        disks: what sweep has measured last.
         users: how many there are.
         counts: the counters.
     """
@@ -74,6 +77,7 @@ class Reading:
     jobs: Mapping[str, int]
     queues: Mapping[QueueName, QueueReading]
     stores: Mapping[str, StoreReading]
+    disks: Sequence[Disk]
     users: int
     counts: Mapping[Series, Count]
 
@@ -89,6 +93,7 @@ def read(database: Database) -> Reading:
             jobs=_jobs(connection),
             queues={name: _queue(connection, name) for name in get_args(QueueName)},
             stores=_stores(connection),
+            disks=read_disks(connection),
             users=connection.scalar(select(func.count(users.c.id)).where(users.c.deleted_at.is_(None))) or 0,
             counts=counts(connection),
         )

@@ -219,6 +219,7 @@ RIGHTS: Final[dict[str, dict[str, str]]] = {
         "mails": "SELECT (attempts, created_at, due_at, lease, lease_until)",
         "deliveries": "SELECT (attempts, created_at, due_at, lease, lease_until)",
         "blobs": "SELECT (expires_at, size, store)",
+        "disks": "SELECT",
         "counters": "SELECT (amount, counted_at, series)",
     },
 }

@@ -3,9 +3,11 @@
 import pytest
 
 from events.schema import VideoUploaded
+from functions.media import Space, Usage
 from functions.metrics.readings import QueueReading, StoreReading, read
 from functions.state.counters import Series
 from functions.state.database import Database
+from functions.state.disks import Disks
 from tests.contract.test_fairness import Fair
 from tests.contract.test_fetches import Fetching
 from tests.contract.test_jobs import OTHER_USER
@@ -105,6 +107,13 @@ def test_files_are_read_by_store(database: Database, fair: Fair) -> None:
     assert read(database).stores["mp3s"].expired == 1
 
 
+def test_disks_are_read_as_sweep_has_measured_them(database: Database) -> None:
+    Disks(database).record({("videos", "pieces"): Usage(5, Space(free=30, total=100)), ("mp3s",): None}, 0)
+    videos, mp3s = sorted(read(database).disks, key=lambda disk: disk.stores, reverse=True)
+    assert (videos.stores[0], videos.free, videos.total) == ("videos", 30, 100)
+    assert (mp3s.free, mp3s.total, mp3s.measured_at) == (None, None, None)
+
+
 def test_time_of_the_last_sweep_survives_adding_up(database: Database, fair: Fair) -> None:
     fair.overdue.record_sweep()
     make_past(database, "counters", "counted_at", 60_000)
@@ -122,4 +131,4 @@ def test_reading_takes_the_same_few_queries_however_much_there_is(database: Data
         fair.add()
     with queries(database) as second:
         read(database)
-    assert len(first) == len(second) == 10
+    assert len(first) == len(second) == 11

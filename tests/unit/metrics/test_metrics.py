@@ -12,12 +12,14 @@ import pytest
 from flask import Response
 from prometheus_client.parser import text_string_to_metric_families
 
+from functions.media import Space, Usage
 from functions.metrics import main
 from functions.metrics.families import COUNTERS, TIMES, VERSION, exposition
 from functions.metrics.main import MAX_AGE, Latest
 from functions.metrics.readings import Reading, read
 from functions.state.counters import Count, Counter, Series
 from functions.state.database import Database, DatabaseUnavailable, shared
+from functions.state.disks import Disks
 from functions.state.overdue import Overdue
 from tests.support.calls import USER, Call, bearer, functions
 from tests.support.databases import queries, set_role, sqlite
@@ -36,7 +38,7 @@ def samples(text: str) -> dict[str, float]:
 
 
 def counted(counts: dict[Series, int]) -> dict[str, float]:
-    reading = Reading({}, {}, {}, 0, {series: Count(amount, 5_000) for series, amount in counts.items()})
+    reading = Reading({}, {}, {}, [], 0, {series: Count(amount, 5_000) for series, amount in counts.items()})
     return samples(exposition(reading).decode())
 
 
@@ -45,6 +47,7 @@ def test_every_metric_is_described_as_it_is(tmp_path: Path) -> None:
     described = {quoted(row[0])[0]: (row[1], {*quoted(row[2])}) for row in table}
     with sqlite(tmp_path) as database:
         Overdue(database).record_sweep()
+        Disks(database).record({("videos",): Usage(5, Space(free=30, total=100))}, 0)
         text = exposition(read(database)).decode()
     shown = {}
     for family in text_string_to_metric_families(text):
