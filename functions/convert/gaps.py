@@ -21,11 +21,29 @@ class Gap(NamedTuple):
     length: float
 
 
-def add_gap(gaps: list[Gap], gap: Gap) -> None:
-    """Adds a gap after the others; first merges them two by two if they are too many."""
-    if len(gaps) == MAX_GAPS:
-        gaps[:] = [_merged(first, second) for first, second in zip(gaps[::2], gaps[1::2], strict=True)]
-    gaps.append(gap)
+class GapList:
+    """Collects the gaps of a track; if there are too many, each entry stands for equally many that follow each other.
+
+    Attributes:
+        gaps: what has been collected.
+    """
+
+    def __init__(self) -> None:
+        self.gaps: list[Gap] = []
+        self._each = 1  # gaps that an entry stands for
+        self._in_last = 0
+
+    def add(self, gap: Gap) -> None:
+        """Adds a gap after the others."""
+        if self.gaps and self._in_last < self._each:
+            self.gaps[-1] = _merged(self.gaps[-1], gap)
+            self._in_last += 1
+            return
+        if len(self.gaps) == MAX_GAPS:
+            self.gaps = [_merged(*pair) for pair in zip(self.gaps[::2], self.gaps[1::2], strict=True)]
+            self._each *= 2
+        self.gaps.append(gap)
+        self._in_last = 1
 
 
 def _merged(first: Gap, second: Gap) -> Gap:

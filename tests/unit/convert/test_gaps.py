@@ -1,5 +1,6 @@
 """Parts of a file without sound are left out or become silence, with the chapters; a warning says how long they are."""
 
+import math
 from array import array
 from fractions import Fraction
 from itertools import groupby
@@ -152,20 +153,27 @@ def test_short_hole_is_a_missing_part(tmp_path: Path) -> None:
     assert convert(video, tmp_path, Options(gaps="silence"))[0].warning is None
 
 
-def test_number_of_gaps_is_bounded_and_none_moves_far() -> None:
-    found: list[Gap] = []
-    count = 6 * gaps.MAX_GAPS
-    for number in range(count):
-        gaps.add_gap(found, Gap(0.2 * number, 0.4 if number != 2900 else 600.0))
-    assert gaps.MAX_GAPS / 2 < len(found) <= gaps.MAX_GAPS
-    assert gaps.total(found) == pytest.approx(0.4 * (count - 1) + 600)
+@pytest.mark.parametrize(("count", "off"), [(999, 0.001), (1001, 0.5), (2500, 2), (9000, 6.5), (27_000, 14)])
+def test_number_of_gaps_is_bounded_and_sound_stays_near_its_place(count: int, off: float) -> None:
+    lengths = [0.4 if number != count // 2 else 600.0 for number in range(count)]
+    collected = gaps.GapList()
+    for number, length in enumerate(lengths):
+        collected.add(Gap(0.2 * number, length))
+    found = collected.gaps
+    assert min(count, gaps.MAX_GAPS / 2) <= len(found) <= gaps.MAX_GAPS
+    assert gaps.total(found) == pytest.approx(sum(lengths))
     assert len(silence.silence_filters(found)[0]) < 100_000  # the limit for an argument is 131,072
     silent = 0.0
-    for gap in found:
-        before = sum(0.4 if number != 2900 else 600.0 for number in range(count) if 0.2 * number < gap.start - 0.1)
-        assert silent == pytest.approx(before, abs=0.4 * 16)
-        silent += gap.length
-    assert next(gap.start for gap in found if gap.length > 600) == pytest.approx(0.2 * 2900)
+    filled = 0.0
+    rest = iter([*found, Gap(math.inf, 0.0)])
+    following = next(rest)
+    for number, length in enumerate(lengths):
+        silent += length
+        middle = 0.2 * number + 0.1  # of the sound after this gap
+        while following.start < middle:
+            filled += following.length
+            following = next(rest)
+        assert filled == pytest.approx(silent, abs=off), number
 
 
 #: Containers of a listener's sound in Opus. In mp4 a packet lasts until the next one.

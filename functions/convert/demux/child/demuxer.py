@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from functions.convert.demux.child import pictures
 from functions.convert.demux.child.pictures import is_picture
-from functions.convert.gaps import MIN_GAP, Gap, add_gap, total
+from functions.convert.gaps import MIN_GAP, Gap, GapList, total
 from functions.convert.seek.packets import OPUS_RATE, opus_samples
 from functions.mp3.frame import DECODER_DELAY, MAX_SKIPPED, is_tag, parse_header, tags_size
 
@@ -113,7 +113,7 @@ class Demuxer:
         self._summed = 0.0  # of all packets' lengths
         self._lengths_known = True
         self._shift = 0.0  # added to times since the clock restarted
-        self.gaps: list[Gap] = []
+        self._gaps = GapList()
         self._gap_count = 0
         self._gap_seconds = 0.0  # kept, since adding up 1,000 gaps for each packet takes longer than reading it
         self._stalled_seconds = 0.0  # of packets whose time is not after the one before
@@ -129,6 +129,11 @@ class Demuxer:
         """Seconds of audio: the sum of the packets' lengths where these are exact, otherwise their span."""
         span = self._span()
         return self._summed if self._is_exact() or not span else span
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The gaps between packets, on a clock that starts with the first one."""
+        return self._gaps.gaps
 
     @property
     def pauses(self) -> float:
@@ -303,11 +308,11 @@ class Demuxer:
         """Takes back the gaps where the clock was at fault."""
         # A wrong clock, as for E-AC-3 and DTS in AVI; but Opus is silent between most packets of somebody who listens.
         if 2 * self._gap_count > self.packets and not self._states_lengths:
-            self.gaps = []
+            self.gaps.clear()
             self._clock_is_wrong = True
             self._end = (self._first or 0.0) + self._summed
         elif total(self.gaps) <= self._stalled_seconds + MIN_GAP:  # a clock that stalls, as for FLAC in ASF
-            self.gaps = []
+            self.gaps.clear()
 
     def _note_other(self, packet: "av.packet.Packet[Any]") -> None:
         """Notes what a packet of another track reveals: the cover, or how far the file reaches."""
@@ -400,7 +405,7 @@ class Demuxer:
             start = self._end
         elif start > self._end + MIN_GAP:
             self._gap_count += 1
-            add_gap(self.gaps, Gap(self._end - self._first - self._gap_seconds, start - self._end))
+            self._gaps.add(Gap(self._end - self._first - self._gap_seconds, start - self._end))
             self._gap_seconds += start - self._end
         elif start <= self._last_start and self.packets > 1:
             self._stalled_seconds += length

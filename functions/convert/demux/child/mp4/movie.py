@@ -18,7 +18,7 @@ from typing import NamedTuple
 from functions.convert.demux.child import protection
 from functions.convert.demux.child.mp4.boxes import Box, BoxReader, PatchedFile
 from functions.convert.errors import UnsupportedLayout
-from functions.convert.gaps import MAX_GAPS, MIN_GAP, Gap, add_gap, total
+from functions.convert.gaps import MAX_GAPS, MIN_GAP, Gap, GapList, total
 
 #: Packets that libav sees.
 _SHOWN_PACKETS = 16
@@ -116,29 +116,29 @@ class Movie:
         clock = self.clock
         ticks = self.ticks
         pauses, whole = self._long_packets()
-        gaps: list[Gap] = []
+        shown = GapList()
         sound = 0.0
         for number, (length, start) in enumerate(self.edits()):
             if start is None:
                 if number:
-                    add_gap(gaps, Gap(sound, length / clock))
+                    shown.add(Gap(sound, length / clock))
                 continue
             end = min(start + length * ticks / clock, whole) if length else whole
             for begin, stop in islice(pauses, bisect_right(pauses, (start, math.inf)), None):
                 if stop >= end:
                     break
                 sound += (begin - start) / ticks
-                add_gap(gaps, Gap(sound, (stop - begin) / ticks))
+                shown.add(Gap(sound, (stop - begin) / ticks))
                 start = stop
             sound += max(end - start, 0) / ticks
         if sound:
-            return gaps, sound
-        gaps = []
+            return shown.gaps, sound
+        between = GapList()
         silent = 0
         for begin, stop in pauses:
-            add_gap(gaps, Gap((begin - silent) / ticks, (stop - begin) / ticks))
+            between.add(Gap((begin - silent) / ticks, (stop - begin) / ticks))
             silent += stop - begin
-        return gaps, (whole - silent) / ticks
+        return between.gaps, (whole - silent) / ticks
 
     def _long_packets(self) -> tuple[list[tuple[int, int]], int]:
         """Returns where packets last longer than their sound, and the length of all, in the track's time base."""
