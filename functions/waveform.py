@@ -1,7 +1,7 @@
 """Waveforms of MP3s: the lowest and the highest sample of each of up to 4,096 parts of equal length.
 
 Stored as the bytes of BBC audiowaveform's data files, version 2 with 8 bits
-(https://github.com/bbc/audiowaveform/blob/master/doc/DataFormat.md).
+(https://github.com/bbc/audiowaveform/blob/master/doc/DataFormat.md), and a number behind them.
 """
 
 import struct
@@ -15,6 +15,8 @@ _EIGHT_BITS: Final = 1
 _CHANNELS: Final = 1
 #: Version, flags, samples a second, samples of a point, number of points, channels.
 _HEADER: Final = struct.Struct("<iIiiIi")
+#: Behind the points: samples of the first one that are not of the MP3.
+_FOOTER: Final = struct.Struct("<i")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,13 @@ class Waveform:
         rate: samples a second of the MP3.
         point_samples: samples of a point; the last one may have fewer.
         data: the lowest and the highest sample of each point in turn, of all channels, as signed bytes.
+        before: samples of the first point that are before the MP3, if that is part of another.
     """
 
     rate: int
     point_samples: int
     data: bytes
+    before: int = 0
 
     @property
     def points(self) -> int:
@@ -41,15 +45,18 @@ class Waveform:
 
         It begins with the point that ``first`` is in, which is up to one point too early.
         """
-        data = self.data[2 * (first // self.point_samples) : 2 * -(-last // self.point_samples)]
-        return type(self)(self.rate, self.point_samples, data) if data else None
+        number, before = divmod(self.before + first, self.point_samples)
+        data = self.data[2 * number : 2 * -(-(self.before + last) // self.point_samples)]
+        return type(self)(self.rate, self.point_samples, data, before) if data else None
 
     def to_bytes(self) -> bytes:
         """Returns the waveform as it is stored."""
-        return _HEADER.pack(_VERSION, _EIGHT_BITS, self.rate, self.point_samples, self.points, _CHANNELS) + self.data
+        header = _HEADER.pack(_VERSION, _EIGHT_BITS, self.rate, self.point_samples, self.points, _CHANNELS)
+        return header + self.data + _FOOTER.pack(self.before)
 
     @classmethod
     def from_bytes(cls, stored: bytes) -> Self:
         """Parses the output of ``to_bytes``."""
-        _, _, rate, point_samples, _, _ = _HEADER.unpack_from(stored)
-        return cls(rate, point_samples, stored[_HEADER.size :])
+        _, _, rate, point_samples, points, _ = _HEADER.unpack_from(stored)
+        end = _HEADER.size + 2 * points
+        return cls(rate, point_samples, stored[_HEADER.size : end], *_FOOTER.unpack_from(stored, end))

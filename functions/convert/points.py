@@ -162,7 +162,7 @@ def in_bytes(low: float, high: float, peak: float) -> tuple[int, int]:
         peak: the larger of their magnitudes, in dB of full scale.
     """
     loudest = max(-low, high)
-    if not 0 < loudest < math.inf:  # silence, or no sound
+    if not (math.isfinite(low) and math.isfinite(high) and loudest > 0):  # silence, or no sound
         return 0, 0
     scale = 128 * 10 ** (min(peak, _MAX_DECIBELS) / 20) / loudest
     return _clipped(low * scale), _clipped(high * scale)

@@ -105,6 +105,8 @@ def test_parts_have_their_parts_of_the_waveform(deps: Splitting, job: JobId) -> 
     assert [each and each.data for each in found] == [bytes(range(4)), bytes(range(4, 12)), bytes(range(10, 16))]
     inner = splitting.split(parts[1].job, ADA, api.SplitRequest([1.0]), deps).parts[1]
     assert deps.tagging.jobs.waveform(get(deps, inner.job)) == replace(WAVEFORM, data=bytes(range(8, 12)))
+    odd = splitting.split(parts[2].job, ADA, api.SplitRequest([0.3, 0.45]), deps).parts[1]  # from 2.9 to 3.05 s
+    assert deps.tagging.jobs.waveform(get(deps, odd.job)) == WAVEFORM.part(139_200, 146_400)
     tagging.change(parts[0].job, ADA, api.TagChange(title="Other"), deps.tagging)
     assert deps.tagging.jobs.waveform(get(deps, parts[0].job)) == found[0]
 

@@ -113,6 +113,7 @@ class EncoderRun:
         unencodable: whether LAME received such samples.
         counted: whether the demux child has counted the places of the file that cannot be read.
         is_measured: whether its part of the waveform is measured.
+        is_final: whether its frames count also if the sound changes its format: those of ranges do not.
         measured: reads the points of that; set at the start.
         watchdog: detects that it hangs; set at the start.
         pipes: what it prints to, by name: ``stdout``, ``stderr`` and, if its waveform is measured, ``levels``.
@@ -133,6 +134,7 @@ class EncoderRun:
     unencodable: bool = False
     counted: bool = False
     is_measured: bool = False
+    is_final: bool = False
     measured: PointReader | None = None
     watchdog: Watchdog = field(init=False, repr=False, compare=False)
     pipes: dict[str, IO[Any]] = field(default_factory=dict)
@@ -176,8 +178,8 @@ class EncoderRun:
         """Whether the run failed in a way that another one may not, even before it ends."""
         if self.full:
             return False
-        if self.is_measured and self.reconfigured:
-            return True
+        if self.is_measured and self.reconfigured and self.is_final:
+            return True  # the filter that measures loses the samples that it has collected
         return (self.unencodable and not self.cleaned) or (not self.staged and self.errors > 0)
 
     @property
@@ -199,12 +201,13 @@ class EncoderRun:
             cleaned=self.unencodable or self.cleaned,
             counted=self.counted,
             is_measured=self.is_measured and not self.reconfigured,
+            is_final=self.is_final,
         )
 
     @property
     def points(self) -> Points | None:
         """The points of its part of the waveform; None if they were not measured."""
-        return None if self.measured is None else self.measured.points
+        return None if self.measured is None or self.reconfigured else self.measured.points
 
     def close(self) -> None:
         """Closes its pipes."""
@@ -304,6 +307,8 @@ class _Pool:
         staged = not (source.plan.bundled and supports_bundled(source.ffmpeg))
         counted = source.plan.container == ORIGINAL and source.plan.packets > 0
         is_measured = source.is_measured and has_levels(source.ffmpeg)
+        ranges = list(ranges)
+        is_final = ranges == [FrameRange(0, None)] and len(source.plan.filters) == 1
         self.runs = {
             frame_range: EncoderRun(
                 frame_range,
@@ -311,6 +316,7 @@ class _Pool:
                 staged=staged,
                 counted=counted,
                 is_measured=is_measured,
+                is_final=is_final,
             )
             for frame_range in ranges
         }

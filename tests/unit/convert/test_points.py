@@ -6,6 +6,7 @@ import random
 from array import array
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from functions.convert.ffmpeg.binary import has_levels
 from functions.convert.ffmpeg.encoder import EncoderInput
 from functions.convert.plan import RANGE_STEP, FrameRange, Plan
 from functions.convert.points import PointReader, Points, in_bytes, join_points, point_samples
+from functions.convert.sandbox import spawn
 from functions.mp3.frame import samples_per_frame
 from functions.options import Options
 from functions.waveform import MAX_POINTS, Waveform
@@ -148,6 +150,28 @@ def test_sound_that_changes_its_format_is_complete_without_a_waveform(tmp_path: 
     assert clips.without_id3(mp3) == expected
 
 
+def test_ranges_that_are_encoded_again_are_not_encoded_for_a_waveform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (clips.clip(tmp_path / f"{rate}.aac", rate=rate, seconds=20) for rate in (44100, 32000))
+    (tmp_path / "both.aac").write_bytes(first.read_bytes() + second.read_bytes())
+    start = spawn.spawn
+    runs: list[list[str]] = []
+
+    def counting(arguments: list[str], *rest: Any, **more: Any) -> Any:
+        runs.append(arguments)
+        return start(arguments, *rest, **more)
+
+    monkeypatch.setattr(spawn, "spawn", counting)
+    counts = []
+    for can_measure in (False, True):
+        runs.clear()
+        monkeypatch.setattr(encoder, "has_levels", lambda _, can=can_measure: can)
+        convert(tmp_path / "both.aac", tmp_path, encoders=2)
+        counts.append(len([run for run in runs if "libmp3lame" in run]))
+    assert counts[0] == counts[1] > 2
+
+
 def test_copied_frames_have_no_waveform(tmp_path: Path) -> None:
     assert convert(clips.clip(tmp_path / "a.mp3", seconds=3), tmp_path)[0] is None
 
@@ -171,6 +195,9 @@ def test_ffmpeg_that_cannot_measure_makes_the_same_mp3(tmp_path: Path) -> None:
         ((-4.0, 2.0, 12.0412), (-128, 127)),
         ((0.0, 0.0, float("-inf")), (0, 0)),
         ((float("-inf"), float("inf"), float("inf")), (0, 0)),
+        ((float("inf"), 5.0, 0.0), (0, 0)),
+        ((float("inf"), 5.0, float("-inf")), (0, 0)),
+        ((-5.0, float("-inf"), 0.0), (0, 0)),
         ((float("1e39"), float("1e39"), float("1e40")), (127, 127)),
         ((0.1, 0.5, -6.0206), (12, 64)),
     ],
@@ -182,9 +209,14 @@ def test_levels_of_any_unit(levels: tuple[float, float, float], expected: tuple[
 def test_part_of_a_waveform() -> None:
     whole = Waveform(44100, 100, bytes(range(20)))
     assert whole.part(0, 1000) == whole
-    assert whole.part(250, 400) == replace(whole, data=bytes(range(4, 8)))
-    assert whole.part(250, 401) == replace(whole, data=bytes(range(4, 10)))
+    assert whole.part(250, 400) == replace(whole, data=bytes(range(4, 8)), before=50)
+    assert whole.part(250, 401) == replace(whole, data=bytes(range(4, 10)), before=50)
     assert whole.part(1000, 1100) is None
+    part = whole.part(250, 800)
+    assert part is not None
+    assert Waveform.from_bytes(part.to_bytes()) == part
+    for first, last in ((0, 160), (80, 150), (0, 550), (50, 51)):
+        assert part.part(first, last) == whole.part(250 + first, 250 + last)
 
 
 def test_what_a_hostile_ffmpeg_prints_is_ignored_or_clipped() -> None:
