@@ -89,7 +89,9 @@ def _waveform(request: Request, job: str) -> Response:
     found = jobs.finished(job, _user(request))
     waveform = jobs.waveform(found)
     if waveform is None:
-        raise NoWaveform("This MP3 has no waveform: convert its video again, with a bit rate, to get one.")
+        raise NoWaveform(
+            "This MP3 has no waveform: its sound was copied or changes its format, or it is older than waveforms."
+        )
     headers = {"ETag": f'"{found.mp3}"', "Cache-Control": "private, no-cache"}
     if request.if_none_match and not is_resource_modified(request.environ, headers["ETag"]):
         return Response(status=304, headers=headers)

@@ -34,10 +34,7 @@ def configured_ffmpeg(environ: Mapping[str, str]) -> str | None:
     path = shutil.which(name)
     if path is None:
         raise BadSetting(f"FFMPEG is {name!r}: there is no such program.")
-    protocols = subprocess.run(
-        [path, "-hide_banner", "-protocols"], stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    if b"fd" not in protocols.stdout.split():
+    if b"fd" not in _answer(path, "-protocols").split():
         raise BadSetting(f"FFMPEG is {name!r}, which has no fd protocol: use a newer version, or unset FFMPEG.")
     if setting.is_on(environ) and not _starts_confined(path):
         raise BadSetting(

@@ -4,6 +4,7 @@ import * as i18n from "../i18n";
 import { strings } from "../i18n";
 import * as player from "../player";
 import { theme } from "../theme";
+import { prepare } from "./canvas";
 import { Cross, Pause, Play } from "./icons";
 
 /** Pixels from one bar of the waveform to the next, and of the gap between them. */
@@ -78,14 +79,9 @@ function Drawing({ waveform, played }: { waveform: Waveform; played: number }) {
 }
 
 function draw(canvas: HTMLCanvasElement, waveform: Waveform, played: number): void {
-  const scale = window.devicePixelRatio;
-  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-  canvas.width = width * scale;
-  canvas.height = height * scale;
-  const context = canvas.getContext("2d");
-  if (!context) return;
-  context.scale(scale, scale);
-  const style = getComputedStyle(canvas);
+  const prepared = prepare(canvas);
+  if (!prepared) return;
+  const { context, style, width, height } = prepared;
   const bars = loudness(waveform, Math.floor((width + GAP) / PITCH));
   const most = Math.max(...bars, 1);
   context.fillStyle = style.outlineColor;

@@ -3,6 +3,7 @@ import { strings } from "../i18n";
 import type { Peaks, Selection } from "../media";
 import { floored, LONGEST_FADE } from "../options";
 import { written } from "../times";
+import { prepare } from "./canvas";
 
 /** Seconds that an arrow key moves a handle, alone and with Shift. */
 const STEP = 0.1;
@@ -116,14 +117,9 @@ type Drawing = Pick<WaveformProps, "peaks" | "duration" | "selection" | "positio
 
 function draw(canvas: HTMLCanvasElement, { peaks, duration, selection, position }: Drawing): void {
   const { start, end, fadeIn, fadeOut } = selection;
-  const scale = window.devicePixelRatio;
-  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-  canvas.width = width * scale;
-  canvas.height = height * scale;
-  const context = canvas.getContext("2d");
-  if (!context) return;
-  context.scale(scale, scale);
-  const style = getComputedStyle(canvas);
+  const prepared = prepare(canvas);
+  if (!prepared) return;
+  const { context, style, width, height } = prepared;
   const x = (seconds: number) => (seconds / duration) * width;
   const bar = width / peaks.length;
   peaks.forEach((peak, n) => {
