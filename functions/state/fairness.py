@@ -35,7 +35,7 @@ from functions.state.schema import UserId, blobs, jobs, now, pieces, users
 
 #: The lease of an admitted row, which keeps a place for it and lets any worker claim it.
 ADMITTED: Final = "admitted"
-#: Milliseconds for which that place is kept; after that sweep emits the row's event again.
+#: Milliseconds for which that place is kept, and after which sweep emits an event that the broker did not confirm.
 _RESERVED: Final = 25_000
 #: Rows that are admitted at a time if there is no limit.
 _BATCH: Final = 500

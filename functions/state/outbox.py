@@ -13,6 +13,7 @@ from events.errors import NotPublished
 from events.publish import Publish
 from events.schema import DeliveryDue, Event, FetchDue, PieceCut, PiecesEncoded, VideoUploaded
 from functions.state.database import Database, DatabaseUnavailable
+from functions.state.fairness import ADMITTED
 from functions.state.mails import MailRow
 from functions.state.schema import deliveries, jobs, mails, now, pieces
 
@@ -56,7 +57,7 @@ class Outbox:
             event: the event that the row waits for.
             budget: seconds that the broker has to accept it.
             seen: the ``due_at`` for which sweep emits it; if None, the row is postponed only if it was never tried, and
-                is due.
+                is due or admitted.
 
         Returns:
             False if the broker did not accept the event in time; sweep emits it again.
@@ -100,8 +101,8 @@ class Outbox:
 
         def postpone(connection: Connection) -> None:
             for table, those in rows.items():
-                # A fast worker that gave the row back, or an admission, has said when it is due.
-                untouched = and_(table.c.attempts == 0, table.c.due_at <= now())
+                # A fast worker that gave the row back has said when it is due.
+                untouched = and_(table.c.attempts == 0, or_(table.c.due_at <= now(), table.c.lease == ADMITTED))
                 if seen is not None:
                     untouched = table.c.due_at == seen
                 due = and_(or_(*those), untouched, table.c.due_at.is_not(None))

@@ -207,15 +207,18 @@ def test_confirmed_event_does_not_make_a_deferred_job_due(two_places: Fair) -> N
     assert two_places.job_row(job).deferred_at is not None
 
 
-def test_confirmed_event_of_an_admitted_job_is_emitted_again_once_its_place_is_given_away(two_places: Fair) -> None:
+@pytest.mark.parametrize(("is_confirmed", "seconds"), [(True, 600), (False, 25)])
+def test_event_of_an_admitted_job_is_emitted_again(two_places: Fair, is_confirmed: bool, seconds: int) -> None:
     running = two_places.start()
     job = two_places.add()
     two_places.jobs.claim(job)
     [event] = two_places.finish(running)
-    assert Outbox(two_places.database, lambda _, __: None).emit(event)
+    if is_confirmed:
+        assert Outbox(two_places.database, lambda _, __: None).emit(event)
+    make_past(two_places.database, "jobs", "lease_until", 30_000)
+    make_past(two_places.database, "jobs", "due_at", (seconds - 5) * 1000)
     assert event not in {due.event for due in two_places.overdue.due(10)}
-    for column in ("due_at", "lease_until"):
-        make_past(two_places.database, "jobs", column, 30_000)
+    make_past(two_places.database, "jobs", "due_at", 10_000)
     assert event in {due.event for due in two_places.overdue.due(10)}
 
 
