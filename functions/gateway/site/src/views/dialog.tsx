@@ -1,6 +1,6 @@
 import { computed, signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef } from "preact/hooks";
+import { useId, useLayoutEffect, useRef } from "preact/hooks";
 import { strings } from "../i18n";
 import { Cross } from "./icons";
 import { Toast } from "./toast";
@@ -18,7 +18,8 @@ interface DialogProps {
 export function Dialog({ title, onClose, children }: DialogProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
-  useEffect(() => {
+  // Before the next key is pressed: the dialog gives the focus back to what has it now.
+  useLayoutEffect(() => {
     dialog.current?.showModal();
     open.value += 1;
     return () => {
