@@ -15,6 +15,7 @@ from tests.e2e.client import Client, wave_bytes
 from tests.e2e.tus import Tus
 from tests.support.databases import set_role
 from tests.support.platform import Platform, start
+from tests.support.processes import wait_for
 
 SOUND = wave_bytes(1.0)
 QUOTA = 3 * len(SOUND)
@@ -88,4 +89,4 @@ def test_an_invalid_setting_is_named_in_the_log(tmp_path: Path) -> None:
     with start(tmp_path / "data", env={"UPLOAD_HOURS": "0.1"}) as running:
         me = Client(running.url).sign_up()
         Tus(me).post(Upload_Length="10").problem(500)
-        assert "UPLOAD_HOURS is '0.1'" in running.log.read_text()
+        wait_for(lambda: "UPLOAD_HOURS is '0.1'" in running.log.read_text())
