@@ -53,7 +53,7 @@ class Dependencies:
         policy: the addresses that are allowed.
         max_bytes: bytes of a file.
         quota: what a user may store.
-        space: what the media store has left.
+        space: what the media stores have left.
         seconds: of one attempt.
         idle_seconds: within which further bytes must arrive.
         head_seconds: within which the head of each response must be there.

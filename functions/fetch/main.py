@@ -49,5 +49,5 @@ def dependencies() -> Dependencies:
         policy=Policy.for_fetching(os.environ),
         max_bytes=int(number(os.environ, "MAX_UPLOAD_BYTES", MAX_BYTES, 1)),
         quota=Quota.from_environ(os.environ),
-        space=FreeSpace(media.space, min_free(os.environ)),
+        space=FreeSpace(media.space, min_free(os.environ), mp3s=media.mp3_space),
     )

@@ -1,6 +1,7 @@
 """Opens the media stores that the environment names."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from urllib.parse import unquote
 
 from functions.media.interface import Media
@@ -34,7 +35,8 @@ def connect(environ: Mapping[str, str]) -> Media:
         buckets = [GridFSStore(uri, database) for uri, _, database in places]
         is_shared = places[0][1] == places[2][1]
         disks = (("videos", "pieces", "mp3s"),) if is_shared else (("videos", "pieces"), ("mp3s",))
-        return Media(buckets[0], buckets[1], buckets[2], space=buckets[0].space, disks=disks)
+        media = Media(buckets[0], buckets[1], buckets[2], space=buckets[0].space, disks=disks)
+        return media if is_shared else replace(media, mp3_space=buckets[2].space)
     if directory := environ.get("MEDIA_DIR"):
         from functions.media.directory import DirectoryStore
 

@@ -276,7 +276,8 @@ class Media:
     """The three stores.
 
     Attributes:
-        space: returns the space that uploads have; None if the stores cannot tell.
+        space: returns the space of the videos' disk; None if the store cannot tell.
+        mp3_space: as ``space``, of the MP3s' disk if it is another.
         disks: the names of the stores on each disk.
     """
 
@@ -284,6 +285,7 @@ class Media:
     pieces: Store
     mp3s: Store
     space: Callable[[], Space | None] = _unknown_space
+    mp3_space: Callable[[], Space | None] = _unknown_space
     disks: tuple[tuple[str, ...], ...] = (("videos", "pieces", "mp3s"),)
 
     def usage(self, stores: Sequence[str]) -> Usage:

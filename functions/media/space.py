@@ -1,7 +1,8 @@
 """Keeps a floor of free space in the media store, so that a disk that uploads fill up still takes deletions and logins.
 
-Uploads end at the floor. MP3s and pieces, which finish what was accepted, may use half of it. The rest is left to the
-database, the broker and temporary files.
+Uploads end at the floor, and at that of the MP3s' disk if it is another: their MP3s could not be stored. MP3s and
+pieces, which finish what was accepted, may use half of it. The rest is left to the database, the broker and temporary
+files.
 """
 
 import time
@@ -12,6 +13,8 @@ from functions.media.interface import DiskFull, MediaUnavailable, Space
 
 #: Seconds for which a measurement is used.
 _MEASURE_SECONDS: Final = 1.0
+#: Seconds until a server that did not answer is asked again: each time the upload waits 5 s for it.
+_SILENT_SECONDS: Final = 30.0
 
 
 class FreeSpace:
@@ -22,32 +25,36 @@ class FreeSpace:
         measure: Callable[[], Space | None],
         configured: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        mp3s: Callable[[], Space | None] = lambda: None,
     ) -> None:
         """Nothing is measured yet.
 
         Args:
-            measure: returns the store's space, None if it cannot tell.
+            measure: returns the space of the videos' disk, None if the store cannot tell.
             configured: as for ``Space.floor``.
             clock: returns seconds.
+            mp3s: as ``measure``, of the MP3s' disk if it is another.
         """
-        self._measure = measure
+        self._measures = (measure, mp3s)
         self._configured = configured
         self._clock = clock
-        self._measured_at = -_MEASURE_SECONDS
-        self._left: int | None = None
+        self._due_at = clock()
+        self._left: tuple[int | None, ...] = (None, None)
 
     def require(self, size: int = 0) -> None:
         """Raises DiskFull if ``size`` more bytes do not fit above the floor; cheap enough to call for every chunk."""
         now = self._clock()
-        if now - self._measured_at >= _MEASURE_SECONDS:
-            self._measured_at = now
-            self._left = self._above_floor()
-        if self._left is not None and self._left < max(size, 1):
+        if now >= self._due_at:
+            self._due_at = now + _MEASURE_SECONDS
+            self._left = tuple(self._above_floor(measure) for measure in self._measures)
+        videos, mp3s = self._left
+        if (videos is not None and videos < max(size, 1)) or (mp3s is not None and mp3s < 1):
             raise DiskFull
 
-    def _above_floor(self) -> int | None:
+    def _above_floor(self, measure: Callable[[], Space | None]) -> int | None:
         try:
-            space = self._measure()
+            space = measure()
         except MediaUnavailable:  # writing will raise it, too
+            self._due_at = self._clock() + _SILENT_SECONDS
             return None
         return None if space is None else space.free - space.floor(self._configured)

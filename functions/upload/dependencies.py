@@ -38,7 +38,7 @@ class Dependencies:
     Attributes:
         max_bytes: bytes of a file.
         quota: what a user may store.
-        space: what the media store has left.
+        space: what the media stores have left.
         shares: how many uploads are received at once.
         callbacks: the addresses that may be told of the end of a job.
         fetches: the jobs whose videos are fetched from an address.
@@ -95,7 +95,7 @@ def dependencies() -> Dependencies:
         fetch_limit=FetchLimit(database),
         max_bytes=int(number(os.environ, "MAX_UPLOAD_BYTES", MAX_BYTES, 1)),
         quota=Quota.from_environ(os.environ),
-        space=FreeSpace(media.space, min_free(os.environ)),
+        space=FreeSpace(media.space, min_free(os.environ), mp3s=media.mp3_space),
         shares=Shares.from_environ(os.environ),
         callbacks=Policy.from_environ(os.environ),
         sources=Policy.for_fetching(os.environ) if switch(os.environ, "FETCH_URLS", default=False) else None,

@@ -6,7 +6,9 @@ from typing import Any, Final
 import pymongo.database
 import pytest
 
-from functions.media import MediaUnavailable, Space, Usage, connect
+from functions.media import DiskFull, MediaUnavailable, Space, Usage, connect
+from functions.media.gridfs import GridFSStore
+from functions.media.space import FreeSpace
 from functions.state.database import Database
 from functions.state.disks import Disk, Disks, StoreName
 from functions.sweep.overview import overview
@@ -53,6 +55,41 @@ def test_disks_are_those_of_the_servers(tmp_path: Path) -> None:
     assert connect({"MEDIA_DIR": str(tmp_path)}).disks == connect({"MONGO_URI": first}).disks == (ALL,)
     assert connect({"MONGO_URI": first, "MONGO_MP3_URI": "mongodb://b:2@one/mp3s"}).disks == (ALL,)
     assert connect({"MONGO_URI": first, "MONGO_MP3_URI": second}).disks == (("videos", "pieces"), ("mp3s",))
+
+
+@pytest.mark.parametrize("second", ["one", "two"])
+def test_uploads_are_refused_if_their_mp3s_have_no_space(second: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload may be larger than what is free for MP3s."""
+    free = {"videos": 80 * GB, "mp3s": 6 * GB}
+    monkeypatch.setattr(GridFSStore, "usage", lambda store: on_disk(free[store._database]))
+    media = connect({"MONGO_URI": "mongodb://one/videos", "MONGO_MP3_URI": f"mongodb://{second}/mp3s"})
+    now = [0.0]
+    space = FreeSpace(media.space, None, lambda: now[0], mp3s=media.mp3_space)
+    space.require(60 * GB)
+    now[0] += 1
+    free["mp3s"] = 5 * GB
+    if second == "two":
+        with pytest.raises(DiskFull):
+            space.require()
+    else:
+        space.require()
+
+
+def test_server_of_mp3s_that_does_not_answer_is_not_awaited_for_each_chunk() -> None:
+    now = [0.0]
+    asked = 0
+
+    def hang() -> Space:
+        nonlocal asked
+        asked += 1
+        now[0] += 5
+        raise MediaUnavailable("The media store does not answer; try again later.")
+
+    space = FreeSpace(lambda: Space(80 * GB, 100 * GB), None, lambda: now[0], mp3s=hang)
+    for _ in range(29):
+        space.require(GB)
+        now[0] += 1
+    assert asked == 1
 
 
 def test_server_that_does_not_answer_is_an_error_of_the_interface() -> None:
