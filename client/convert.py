@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from client.display import Display
 from client.download import download
-from client.errors import ClientError, NotLoggedIn, RequestRefused, TargetExists
+from client.errors import ClientError, DirectoryUnreadable, NotLoggedIn, RequestRefused, TargetExists
 from client.follow import Follower, Job, find, has_ended
 from client.records import Content, Records
 from client.server import Retries, Server
@@ -39,6 +39,7 @@ class Task:
             is there.
         url: the address from which the server is to fetch the file; empty if the file is here.
         other_target: returns where else the MP3 goes if another file has its name by then; None: the conversion fails.
+        lost: returns an error that ends the run, if a file could not be read or written because its directory is gone.
     """
 
     video: Path
@@ -46,6 +47,7 @@ class Task:
     content: str = ""
     url: str = ""
     other_target: Callable[[], Path] | None = None
+    lost: Callable[[OSError], DirectoryUnreadable | None] = lambda _: None
 
     @property
     def file(self) -> str:
@@ -85,8 +87,9 @@ class _Uploaded:
 
     @property
     def ends_all(self) -> bool:
-        """Whether the next file would fare no better: the key or the server is at fault, or the program."""
-        return isinstance(self.error, NotLoggedIn | TryAgain) or not isinstance(self.error, Mp3burstError | None)
+        """Whether the next file would fare no better: the key, the server, a directory or the program is at fault."""
+        fatal = NotLoggedIn | TryAgain | DirectoryUnreadable
+        return isinstance(self.error, fatal) or not isinstance(self.error, Mp3burstError | None)
 
 
 class Converter:
@@ -194,6 +197,9 @@ class Converter:
                 target = self._download(uploaded, job["mp3"])
                 self._end(uploaded, "done", mp3=str(target), warning=job["warning"])
             except ClientError as error:
+                lost = _lost(uploaded.task, error)
+                if lost is not None:
+                    raise lost from error
                 self._end(uploaded, "failed", error=str(error))
         else:
             self._records.forget(uploaded.content)
@@ -256,9 +262,10 @@ class Converter:
                 name = task.video.name
                 job = upload.run(lambda done: self._display.update(name, "uploading", done, view.size))
         except OSError as error:
-            return _Uploaded(task, error=ClientError(f"{task.video} cannot be read: {error.strerror}."))
+            refusal = ClientError(f"{task.video} cannot be read: {error.strerror}.")
+            return _Uploaded(task, error=task.lost(error) or refusal)
         except Exception as error:  # the main thread waits for the upload, and raises it
-            return _Uploaded(task, error=error)
+            return _Uploaded(task, error=_lost(task, error) or error)
         return _Uploaded(task, content.id, job)
 
     def _content(self, task: Task, id_: str) -> Content:
@@ -285,6 +292,11 @@ class Converter:
             except RequestRefused:
                 self._records.forget(content.id, key)
                 raise
+
+
+def _lost(task: Task, error: Exception) -> DirectoryUnreadable | None:
+    """Returns the error that ends the run, if the cause of this one is that a directory is gone."""
+    return task.lost(error.__cause__) if isinstance(error.__cause__, OSError) else None
 
 
 def describe(outcome: Outcome) -> str:

@@ -68,7 +68,7 @@ class FileChanged(ClientError):
 
 
 class DirectoryUnreadable(ClientError):
-    """The directory that is watched cannot be read; it may come back."""
+    """The directory that is watched, or that of the MP3s, cannot be used; it may come back."""
 
 
 class TargetExists(ClientError):

@@ -1,5 +1,6 @@
 """Watches a directory and converts what is put there: each content once, although the command may be killed."""
 
+import errno
 import hashlib
 import json
 import mimetypes
@@ -18,6 +19,8 @@ from client.records import Records, identity_of
 from events.errors import TryAgain
 
 _CHUNK: Final = 1 << 20  # bytes
+#: The errors of a full disk, and of an exhausted quota.
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Watch:
@@ -79,7 +82,7 @@ class Watch:
 
         Raises:
             NotLoggedIn: the server does not accept the key.
-            DirectoryUnreadable: the directory is gone.
+            DirectoryUnreadable: a directory is gone, or that of the MP3s is full.
             TryAgain: the server could not be reached often enough. Another run continues.
         """
         self._look()
@@ -104,7 +107,10 @@ class Watch:
         try:
             self._seen = dict(self._files())
         except OSError as error:
+            self._handled = {}
             raise DirectoryUnreadable(f"{self._directory} cannot be read: {error.strerror}.") from error
+        # What is gone may come back with the disk that it is on, and may have failed because that was gone.
+        self._handled = {path: identity for path, identity in self._handled.items() if path in self._seen}
         return {
             path: identity
             for path, identity in self._seen.items()
@@ -132,6 +138,9 @@ class Watch:
             try:
                 content = hashlib.sha256(f"{self._digest(path, identity)} {self._form}".encode()).hexdigest()
             except OSError as error:
+                lost = self._lost(error)
+                if lost is not None:
+                    raise lost from error
                 self._display.line(f"{path} cannot be read: {error.strerror}.")
                 unreadable.append(path)
                 continue
@@ -141,8 +150,17 @@ class Watch:
             other = partial(self._take_free, path.stem, targets)
             target = record.target if record is not None else other()
             targets.add(target)
-            tasks[content] = Task(path, target, content, other_target=other)
+            tasks[content] = Task(path, target, content, other_target=other, lost=self._lost)
         return list(tasks.values()), unreadable
+
+    def _lost(self, error: OSError) -> DirectoryUnreadable | None:
+        """Returns the error to raise if not a file is the problem, but its directory, which may come back."""
+        for directory, mode, use in ((self._directory, os.R_OK, "read"), (self._output, os.W_OK, "written")):
+            if not os.access(directory, mode | os.X_OK):
+                return DirectoryUnreadable(f"{directory} cannot be {use}: {error.strerror}.")
+        if error.errno in _FULL:
+            return DirectoryUnreadable(f"{error.filename or self._output} cannot be written: {error.strerror}.")
+        return None
 
     def _take_free(self, stem: str, taken: set[Path]) -> Path:
         """Returns a file for an MP3 that does not exist and is not another's, and adds it to ``taken``."""

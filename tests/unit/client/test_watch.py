@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+import client.convert
 import client.server
 from client.cli import mp3burst
 from client.convert import Converter, Task
@@ -206,6 +207,72 @@ def test_directory_that_comes_back_is_watched_again(
     assert (folder / "a.mp3").exists()
     lines = " ".join(capfd.readouterr().err.split())
     assert lines.count("in cannot be read: No such file or directory. Trying again.") == 1
+
+
+@pytest.mark.parametrize("gone", ["in", "out"])
+@pytest.mark.parametrize("step", ["open_sound", "download"])
+def test_file_whose_directory_goes_away_meanwhile_is_converted_later(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch, gone: str, step: str
+) -> None:
+    """The directory is back before the next look."""
+    files(tmp_path / "in", "a.wav")
+    (tmp_path / "out").mkdir()
+    taken = [tmp_path / gone]
+    original = getattr(client.convert, step)
+
+    def lose(*arguments: object, **options: object) -> object:
+        for folder in taken:
+            folder.rename(tmp_path / "gone")
+        taken.clear()
+        return original(*arguments, **options)
+
+    def sleep(_: float) -> None:
+        if (tmp_path / "gone").exists():
+            (tmp_path / "gone").rename(tmp_path / gone)
+        if not taken and done.exists():
+            raise KeyboardInterrupt
+        looks.append(1)
+        assert len(looks) < 10
+
+    done = tmp_path / "out/a.mp3"
+    looks: list[int] = []
+    monkeypatch.setattr(client.convert, step, lose)
+    monkeypatch.setattr("time.sleep", sleep)
+    records = Records({"XDG_STATE_HOME": str(tmp_path)}, case.url)
+    converter = Converter(Server(case.url), records, {}, Display())
+    with pytest.raises(KeyboardInterrupt):
+        Watch(tmp_path / "in", tmp_path / "out", converter, records, Display(), {}).run(2.0)
+    assert case.created["a.wav"] == 1
+
+
+def test_file_that_failed_and_comes_back_is_converted(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a disk that was unmounted leaves is an empty directory."""
+    files(tmp_path / "in", "a.wav")
+    case.refusals["a.wav"] = 415
+    steps: Iterator[Callable[[], object]] = iter(
+        [
+            lambda: None,
+            lambda: (tmp_path / "in/a.wav").rename(tmp_path / "a.wav"),
+            case.refusals.clear,
+            lambda: (tmp_path / "a.wav").rename(tmp_path / "in/a.wav"),
+            lambda: None,
+        ]
+    )
+
+    def sleep(_: float) -> None:
+        step = next(steps, None)
+        if step is None:
+            raise KeyboardInterrupt
+        step()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    records = Records({"XDG_STATE_HOME": str(tmp_path)}, case.url)
+    converter = Converter(Server(case.url), records, {}, Display())
+    with pytest.raises(KeyboardInterrupt):
+        Watch(tmp_path / "in", tmp_path / "in", converter, records, Display(), {}).run(2.0)
+    assert (tmp_path / "in/a.mp3").exists()
 
 
 @pytest.mark.parametrize(
