@@ -56,6 +56,8 @@ class Upload:
         self._content = content
         self._view = view
         self._stopped = stopped
+        #: Its path on the server. Another process that uploads the same may end first, and delete the record.
+        self._location = ""
         self._metadata = ",".join(
             f"{name} {b64encode(value.encode(errors='replace')).decode()}" for name, value in metadata.items()
         )
@@ -74,7 +76,7 @@ class Upload:
         reached = -1
         while True:
             try:
-                location, offset, job = self._position()
+                self._location, offset, job = self._position()
                 if job:
                     self._view.check()
                     return job
@@ -82,7 +84,7 @@ class Upload:
                     reached = offset
                     retries.progressed()
                 on_progress(offset)
-                job = self._send(location, offset, on_progress)
+                job = self._send(self._location, offset, on_progress)
                 if job:
                     return job
                 if self._stopped.is_set():
@@ -90,24 +92,26 @@ class Upload:
             except TryAgain as error:
                 retries.pause(error)
             except FileChanged:
-                self._discard(location)
+                self._discard(self._location)
                 raise
 
     def _position(self) -> tuple[str, int, str]:
         """Returns the upload's path, how much of it the server has, and its job, if it is complete."""
         record = self._records.find(self._content.id)
-        if record is not None:
+        location = self._location if record is None else record.location
+        if location:
             try:
-                headers = self._server.request("HEAD", record.location, headers=_VERSION).headers
+                headers = self._server.request("HEAD", location, headers=_VERSION).headers
                 job = headers.get("Mp3burst-Job", "")
                 if job or self._number(headers, "Upload-Length") == self._view.size:
-                    return record.location, self._number(headers, "Upload-Offset"), job
+                    return location, self._number(headers, "Upload-Offset"), job
                 # What was begun is the complete file, and now it is the sound, or the other way round.
-                self._discard(record.location)
+                self._discard(location)
             except RequestRefused as error:
                 if error.code not in _GONE:
                     raise
-                self._records.forget(self._content.id, record.location)
+                self._records.forget(self._content.id, location)
+                self._location = ""
         with self._records.creating(self._content) as record:
             if record is None:
                 return self._create(), 0, ""
@@ -150,6 +154,7 @@ class Upload:
     def _discard(self, location: str) -> None:
         """Deletes the upload on both sides; another one, which another process has created since, stays."""
         self._records.forget(self._content.id, location)
+        self._location = ""
         try:
             self._server.request("DELETE", location, headers=_VERSION)
         except (TryAgain, RequestRefused):

@@ -64,14 +64,19 @@ class Web(BaseHTTPRequestHandler):
             self.case.at_chunk()
 
     def do_HEAD(self) -> None:
-        upload = {"Upload-Length": "100", "Upload-Offset": "100", "Mp3burst-Job": "a" * 32}
+        job = {} if self.case.is_busy else {"Mp3burst-Job": "a" * 32}
+        upload = {"Upload-Length": "100", "Upload-Offset": "10" if self.case.is_busy else "100", **job}
         self._answer(200, {"ETag": f'"{FID}"', "Content-Length": str(len(MP3)), **upload})
 
     def do_PATCH(self) -> None:
         while size := int(self.rfile.readline(), 16):
             self.rfile.read(size + len(b"\r\n"))
         self.rfile.readline()
-        self._answer(204, {"Mp3burst-Job": "a" * 32})
+        if self.case.is_busy:
+            self.case.at_chunk()
+            self._answer(423, {"Content-Length": "0"})
+        else:
+            self._answer(204, {"Mp3burst-Job": "a" * 32})
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -99,6 +104,7 @@ class Case:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.is_gone = False
+        self.is_busy = False  # whether another command sends the bytes of an upload
         self.sent = 0
         self.keys: list[str] = []
         self.range_of_416 = {"Content-Range": f"bytes */{len(MP3)}"}
@@ -359,6 +365,25 @@ def test_two_commands_that_upload_one_content_create_one_upload(tmp_path: Path, 
         jobs = [pool.submit(upload) for _ in range(2)]
         assert [job.result(20) for job in jobs] == ["a" * 32] * 2
     assert len(case.keys) == 1
+
+
+def test_upload_that_another_command_has_completed_and_forgotten_leads_to_its_job(tmp_path: Path, case: Case) -> None:
+    """The other has its MP3 while this one waits for the end of the other's request."""
+    (tmp_path / "talk.mp4").write_bytes(bytes(100))
+    first = records(tmp_path, case)
+    first.begin("content", "/files/1", tmp_path / "first.mp3")
+    case.is_busy = True
+
+    def end() -> None:
+        first.forget("content")
+        case.is_busy = False
+
+    case.at_chunk = end
+    with View(tmp_path / "talk.mp4") as view:
+        content = Content("content", tmp_path / "talk.mp3", is_target_free=True)
+        second = Upload(Server(case.url), records(tmp_path, case), content, view, {}, threading.Event())
+        assert second.run(lambda _: None) == "a" * 32
+    assert case.keys == []
 
 
 @pytest.mark.parametrize("is_address", [False, True])
