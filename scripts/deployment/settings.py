@@ -192,7 +192,7 @@ def _update(cluster: Cluster, kind: str, name: str, defaults: Mapping[str, str] 
     mine = {variable: value for variable, value in _variables().items() if variable in VARIABLES[name].split()}
     selecting, replaced = _SELECTING.get(name, (set(), set()))
     old = _read(cluster, kind, name)
-    if selecting & mine.keys():
+    if any(mine[variable] != old.get(variable) for variable in selecting & mine.keys()):
         old = {variable: value for variable, value in old.items() if variable not in replaced}
     new = {**old, **(defaults or {}), **mine}
     _write(cluster, kind, name, new)

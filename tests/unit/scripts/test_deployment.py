@@ -675,13 +675,16 @@ DATABASE = {
     [
         ("mail", {"MAIL_FROM": "new@example.org"}, MAIL | {"MAIL_FROM": "new@example.org"}),
         ("mail", {"SMTP_PASSWORD": "q"}, MAIL | {"SMTP_PASSWORD": "q"}),
+        ("mail", {"SMTP_HOST": MAIL["SMTP_HOST"], "SMTP_PASSWORD": "q"}, MAIL | {"SMTP_PASSWORD": "q"}),
         ("mail", {"SENDGRID_API_KEY": "k", "MAIL_FROM": "a@b"}, {"SENDGRID_API_KEY": "k", "MAIL_FROM": "a@b"}),
         ("mail", {"SMTP_HOST": "relay"}, {"SMTP_HOST": "relay"}),
         ("mail", {"GMAIL_ADDRESS": "a@b", "GMAIL_PASSWORD": "p"}, {"GMAIL_ADDRESS": "a@b", "GMAIL_PASSWORD": "p"}),
         ("media", {"MIN_FREE_BYTES": "5"}, MEDIA | {"MIN_FREE_BYTES": "5"}),
         ("media", {"MONGO_MP3_URI": "mongodb://c"}, MEDIA | {"MONGO_MP3_URI": "mongodb://c"}),
+        ("media", {"MONGO_URI": MEDIA["MONGO_URI"], "MIN_FREE_BYTES": "5"}, MEDIA | {"MIN_FREE_BYTES": "5"}),
         ("media", {"MONGO_URI": "mongodb://c"}, {"MONGO_URI": "mongodb://c", "MIN_FREE_BYTES": "1"}),
         ("database-owner", {"MYSQL_PASSWORD": "q"}, DATABASE | {"MYSQL_PASSWORD": "q"}),
+        ("database-owner", {"MYSQL_HOST": "sql", "MYSQL_PASSWORD": "q"}, DATABASE | {"MYSQL_PASSWORD": "q"}),
         ("database-owner", {"MYSQL_PORT": "3307"}, DATABASE | {"MYSQL_PORT": "3307"}),
         (
             "database-owner",
