@@ -14,6 +14,8 @@ from scripts.deployment.cluster import NAMESPACE, ROOT, CannotDeploy, Cluster
 Document = dict[str, Any]
 #: The label of the Job that has created the tables.
 TABLES = f"{NAMESPACE}.dev/tables"
+#: The label of all that is mp3burst's.
+PART_OF = "app.kubernetes.io/part-of"
 ENVIRONMENTS = ROOT / "infra/environments"
 
 
@@ -23,9 +25,16 @@ def environments() -> list[str]:
 
 
 def rendered(cluster: Cluster, folder: Path) -> list[Document]:
-    """Returns every document of a kustomization."""
+    """Returns every document of a kustomization; Triggers and PingSources, also an operator's own, with PART_OF.
+
+    A later run deletes what has the label and is no longer in the kustomization.
+    """
     text = cluster.kubectl("kustomize", folder)
-    return [document for document in yaml.safe_load_all(text) if document]
+    documents: list[Document] = [document for document in yaml.safe_load_all(text) if document]
+    for document in documents:
+        if document["kind"] in ("Trigger", "PingSource"):
+            document["metadata"].setdefault("labels", {}).setdefault(PART_OF, NAMESPACE)
+    return documents
 
 
 def is_function(document: Mapping[str, Any]) -> bool:
@@ -111,7 +120,7 @@ def migrations(image: str, stamp: str, tables: str) -> Document:
         stamp: the version of the Secret ``database-owner``.
         tables: the digest of the migrations, a label of the Job: ``scripts/deploy --only`` compares it.
     """
-    labels = {"app.kubernetes.io/name": "migrations", "app.kubernetes.io/part-of": NAMESPACE}
+    labels = {"app.kubernetes.io/name": "migrations", PART_OF: NAMESPACE}
     container = {
         "name": "migrations",
         "image": image,

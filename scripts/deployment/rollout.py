@@ -16,13 +16,13 @@ from scripts.deployment.manifests import Document
 _PRUNED = "services.serving.knative.dev,triggers.eventing.knative.dev,pingsources.sources.knative.dev"
 #: The broker's objects in RabbitMQ.
 _TOPOLOGY = "queues.rabbitmq.com,exchanges.rabbitmq.com,bindings.rabbitmq.com,policies.rabbitmq.com"
-_PART = f"app.kubernetes.io/part-of={NAMESPACE}"
+_PART = f"{manifests.PART_OF}={NAMESPACE}"
 
 
 def namespace(cluster: Cluster) -> None:
     """Creates the namespace. All pods except the broker's comply with Pod Security's level ``restricted``."""
     level = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("warn", "audit")}
-    labels = {"app.kubernetes.io/part-of": NAMESPACE, "pod-security.kubernetes.io/enforce": "baseline", **level}
+    labels = {manifests.PART_OF: NAMESPACE, "pod-security.kubernetes.io/enforce": "baseline", **level}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
 
 
@@ -97,7 +97,7 @@ def apply_services(cluster: Cluster, services: Sequence[Document]) -> None:
 
 
 def _is_ours(document: Mapping[str, Any]) -> bool:
-    return bool(document["metadata"].get("labels", {}).get("app.kubernetes.io/part-of") == NAMESPACE)
+    return bool(document["metadata"].get("labels", {}).get(manifests.PART_OF) == NAMESPACE)
 
 
 def _target(document: Mapping[str, Any]) -> str | None:
@@ -118,7 +118,7 @@ def _service(cluster: Cluster, document: Document) -> str:
 def map_host(cluster: Cluster, host: str, timeout: float) -> None:
     """Maps a host name to the gateway and waits until it is ready."""
     claim = {"apiVersion": "networking.internal.knative.dev/v1alpha1", "kind": "ClusterDomainClaim"}
-    labels = {"app.kubernetes.io/part-of": NAMESPACE}
+    labels = {manifests.PART_OF: NAMESPACE}
     cluster.apply({**claim, "metadata": {"name": host, "labels": labels}, "spec": {"namespace": NAMESPACE}})
     ref = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "gateway", "namespace": NAMESPACE}
     mapping = {"apiVersion": "serving.knative.dev/v1beta1", "kind": "DomainMapping"}

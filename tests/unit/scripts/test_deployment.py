@@ -330,6 +330,18 @@ def test_whatever_a_later_version_may_delete_is_labelled() -> None:
     assert [each["metadata"]["name"] for each in pruned if not rollout._is_ours(each)] == []
 
 
+def test_triggers_of_an_environment_of_ones_own_are_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = [deployed_object("Trigger", "encode-0", target="encode"), deployed_object("PingSource", "hourly")]
+    del own[1]["metadata"]["labels"]
+    others = deployed_object("Service", "statistics")
+    cluster = FakeCluster()
+    monkeypatch.setattr(cluster, "kubectl", lambda *_: yaml.safe_dump_all([*own, others]))
+    *labelled, left = manifests.rendered(cluster, ROOT / "knative")
+    assert [rollout._is_ours(each) for each in labelled] == [True, True]
+    assert labelled[0]["metadata"]["labels"]["team"] == "other"
+    assert left == others
+
+
 DIGEST = f"sha256:{'d' * 64}"
 OTHER = f"sha256:{'0' * 64}"
 #: What docker knows of an image that it has pushed to two places.
