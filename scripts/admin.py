@@ -49,13 +49,21 @@ def database_of(data: Path) -> Database:
         NoDatabase: there is none.
         BadSetting: a variable is invalid.
     """
-    environ = dict(os.environ)
-    if not environ.get("DATABASE_URL") and not environ.get("MYSQL_HOST"):
-        file = data.resolve() / "mp3burst.db"
-        if not file.exists():
-            raise NoDatabase(f"There is no database in {data}: start mp3burst once, or set DATABASE_URL.")
-        environ["DATABASE_URL"] = f"sqlite:///{quote(str(file))}"
-    return Database(url(environ))
+    if os.environ.get("DATABASE_URL") or os.environ.get("MYSQL_HOST"):
+        return Database(url(os.environ))
+    return database_in(data)
+
+
+def database_in(data: Path) -> Database:
+    """Returns the database of the embedded platform in this directory.
+
+    Raises:
+        NoDatabase: there is none.
+    """
+    file = data.resolve() / "mp3burst.db"
+    if not file.exists():
+        raise NoDatabase(f"There is no database in {data}: start mp3burst once, or set DATABASE_URL.")
+    return Database(url({"DATABASE_URL": f"sqlite:///{quote(str(file))}"}))
 
 
 if __name__ == "__main__":

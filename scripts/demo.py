@@ -30,8 +30,12 @@ _MAX_TRIES: Final = 3
 #: Another request is still writing the upload: try again.
 _UPLOAD_BUSY: Final = {409, 423}
 _ROOT: Final = Path(__file__).resolve().parents[1]
-#: Not passed to the platform: the demo shows the mail, so it must be written to a file.
-_MAIL_VARIABLES: Final = {"SENDGRID_API_KEY", "SMTP_HOST", "GMAIL_ADDRESS"}
+#: Not passed to the platform: an operator's servers must not get the demo's users and files, and mails, which the demo
+#: shows, must be files.
+_SERVER_VARIABLES: Final = {
+    *("DATABASE_URL", "MYSQL_HOST", "MONGO_URI", "MONGO_MP3_URI", "MEDIA_DIR", "AMQP_URL"),
+    *("SENDGRID_API_KEY", "SMTP_HOST", "GMAIL_ADDRESS"),
+}
 
 
 class DemoError(Exception):
@@ -247,7 +251,7 @@ def start(data: Path, port: int) -> "tuple[subprocess.Popen[str], int]":
             stderr=errors,
             text=True,
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name not in _MAIL_VARIABLES}
+            env={name: value for name, value in os.environ.items() if name not in _SERVER_VARIABLES}
             | {"MAIL_DIR": str(data / "mail"), "CONFIRM_EMAIL": "on"},
         )
     return platform, began

@@ -19,7 +19,7 @@ from functions.auth.accounts import Accounts
 from functions.auth.administration import Administration
 from functions.convert.ffmpeg.binary import default_ffmpeg
 from functions.state.database import Database
-from scripts.admin import database_of
+from scripts.admin import database_in
 
 _ROOT: Final = Path(__file__).resolve().parents[1]
 _DOCS: Final = _ROOT / "docs"
@@ -85,7 +85,7 @@ def main() -> int:
         for name, viewport in (("light", _DESKTOP), ("dark", _DESKTOP), ("phone", _PHONE)):
             _shelf(browser, url, login, viewport, into / f"page-{name}.png")
         _editor(browser, url, Path(folder), into / "page-editor.png")
-        administrator = _administrator(browser, url, database_of(Path(folder) / "data"))
+        administrator = _administrator(browser, url, database_in(Path(folder) / "data"))
         for name, viewport in (("administration", _DESKTOP), ("administration-phone", _PHONE)):
             _administration(browser, url, administrator, viewport, into / f"page-{name}.png")
         _film(browser, url, Path(folder), into / "page.webp")
@@ -97,7 +97,9 @@ def main() -> int:
 def _platform(data: Path) -> Iterator[str]:
     """Runs the platform without limits for newcomers; yields its address."""
     command = [sys.executable, "-m", "infra.local", "--data", str(data), "--port", "0"]
-    environ = {**os.environ, "CONFIRM_EMAIL": "off", "REGISTRATIONS_PER_HOUR": "0"}
+    # No others: an operator's servers must not get these users, nor their mails.
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    environ = {**inherited, "CONFIRM_EMAIL": "off", "REGISTRATIONS_PER_HOUR": "0"}
     log = data.with_suffix(".log")
     with (
         log.open("w") as errors,

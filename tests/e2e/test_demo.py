@@ -15,11 +15,17 @@ from tests.support.processes import descendants, is_alive, wait_for
 from tests.support.servers import free_port
 
 SCRIPT = ROOT / "scripts" / "demo.py"
+_SERVERS = {
+    "DATABASE_URL": "postgresql://127.0.0.1:9/mp3burst",
+    "MONGO_URI": "mongodb://127.0.0.1:9/videos?serverSelectionTimeoutMS=100",
+    "AMQP_URL": "amqp://127.0.0.1:9",
+    "SMTP_HOST": "127.0.0.1",
+}
 
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Runs the demo with its own platform, both logging to the test's directory."""
+    """Runs the demo with its own platform, both logging to the test's directory; other servers are set."""
     command = [sys.executable, str(SCRIPT), "--data", str(tmp_path / "da ta"), "--port", str(free_port())]
     # nohup, for example, ignores SIGHUP, and a child inherits that.
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -27,7 +33,14 @@ def demo(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
             signal.signal(number, usual)
     with (
         (tmp_path / "demo.log").open("w") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True) as process,
+        subprocess.Popen(
+            command,
+            env={**os.environ, **_SERVERS},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        ) as process,
     ):
         yield process
         for pid in [*descendants(process.pid), process.pid]:
