@@ -69,6 +69,8 @@ WORKER_HEADERS: Final = {**ASSET_HEADERS, "Cache-Control": "no-cache"}
 #: Where a phone's share sheet sends files. The service worker receives them; without one nobody does, and the page says
 #: so.
 SHARE: Final = "/share/"
+#: Seconds for all of it: the browser reads the answer once it has sent the files.
+SHARE_SECONDS: Final = 600
 NOT_RECEIVED: Final = "/#not-received"
 SHARE_HEADERS: Final = {
     "Cache-Control": "no-store",

@@ -132,8 +132,10 @@ class Ingress:
         if not self._clients.enter(client):
             return problem(429, front.MESSAGES[429])
         if name is None:
-            self._clients.leave(client)  # at once: nothing is waited for
-            return self._document(request, host, path)
+            try:
+                return await self._document(request, host, path)
+            finally:
+                self._clients.leave(client)
         if self.draining:
             self._clients.leave(client)
             return problem(503, "mp3burst is stopping: try again once it has restarted.")
@@ -146,11 +148,14 @@ class Ingress:
             self.inflight -= 1
             await body.idle.wait()
 
-    def _document(self, request: web.BaseRequest, host: str, path: str) -> web.Response:
+    async def _document(self, request: web.BaseRequest, host: str, path: str) -> web.Response:
         if host.endswith(".localhost"):
             return problem(404, front.NOT_FOUND)
         if path == front.SHARE and "/" in self._documents:
             page = front.NOT_RECEIVED if request.method == "POST" else "/"
+            refusal = await _dropped(request)
+            if refusal is not None:
+                return refusal
             return web.Response(status=303, headers={**front.SHARE_HEADERS, "Location": page})
         if path in self._documents:
             return _static(request, self._documents[path])
@@ -265,6 +270,19 @@ class _RequestBody:
             self.idle.set()
         self._has_ended = not chunk
         return chunk
+
+
+async def _dropped(request: web.BaseRequest) -> web.Response | None:
+    """Reads a request's body, which nobody needs; returns the response if it does not arrive."""
+    body = _RequestBody(request)
+    try:
+        async with asyncio.timeout(front.SHARE_SECONDS):
+            async for _ in body.chunks():
+                pass
+    except Exception:
+        if body.problem is None:
+            raise
+    return body.problem
 
 
 def router(functions: Iterable[Function]) -> Callable[[str, str], str | None]:

@@ -381,6 +381,8 @@ def test_limits_and_messages_are_those_of_the_embedded_ingress() -> None:
     assert directives["client_body_timeout"] == f"{front.BODY_SECONDS}s"
     assert directives["send_timeout"] == f"{front.SEND_SECONDS}s"
     assert directives["keepalive_timeout"] == f"{front.KEEPALIVE_SECONDS}s"
+    share = dict(re.findall(r"^ {12}(lingering_\w+) (.*);$", text, re.MULTILINE))
+    assert share == {"lingering_time": f"{front.SHARE_SECONDS}s", "lingering_timeout": f"{front.BODY_SECONDS}s"}
     assert directives["large_client_header_buffers"] == f"4 {front.MAX_LINE >> 10}k"
     assert directives["limit_conn"] == f"connections {front.REQUESTS_AT_ONCE}"
     assert directives["limit_req_zone"].endswith(f" rate={front.REQUESTS_PER_SECOND}r/s")

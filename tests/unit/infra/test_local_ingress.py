@@ -32,13 +32,22 @@ class NoFunctions:
         raise AssertionError("the request has taken a place")
 
 
-async def ask(request: bytes, served: Mapping[str, Document] | None = None) -> bytes:
-    """Sends a request to an ingress and returns everything that it answers until it closes the connection."""
+async def ask(request: bytes, served: Mapping[str, Document] | None = None, late: bytes = b"") -> bytes:
+    """Sends a request to an ingress and returns everything that it answers until it closes the connection.
+
+    Args:
+        request: the bytes.
+        served: the documents.
+        late: is sent half a second after the request.
+    """
     ingress = Ingress(cast("Functions", NoFunctions()), {}, documents() if served is None else served)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         accepting = asyncio.create_task(ingress.server.accept(listener))
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(request)
+        if late:
+            await asyncio.sleep(0.5)
+            writer.write(late)
         async with asyncio.timeout(20):
             answer = await reader.read()
         writer.close()
@@ -138,6 +147,26 @@ def test_what_is_shared_without_a_service_worker_leads_to_the_page(method: str, 
     expected = {**front.SHARE_HEADERS, "Location": page}
     assert {f"{name}: {value}" for name, value in expected.items()} <= set(head.splitlines())
     assert answers.endswith(b"page"), "all that was sent is read"
+
+
+def test_what_is_shared_slowly_is_read_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an answer the connection lingers for a shorter time."""
+    monkeypatch.setattr("infra.local.connections._LINGER_SECONDS", 0.1)
+    documents_ = {"/": Document("text/html; charset=utf-8", b"page", front.PAGE_HEADERS)}
+    head = f"POST {front.SHARE} HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n".encode()
+    last = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    answers = asyncio.run(ask(head + b"first", documents_, late=b"later" + last))
+    assert answers.startswith(b"HTTP/1.1 303 ")
+    assert answers.endswith(b"page")
+
+
+@pytest.mark.parametrize("limit", ["BODY_SECONDS", "SHARE_SECONDS"])
+def test_what_is_shared_and_does_not_arrive_is_refused(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(front, limit, 0.2)
+    monkeypatch.setattr("infra.local.connections._LINGER_SECONDS", 0.1)
+    documents_ = {"/": Document("text/html; charset=utf-8", b"page", front.PAGE_HEADERS)}
+    head = f"POST {front.SHARE} HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n".encode()
+    assert asyncio.run(ask(head + b"first", documents_)).startswith(b"HTTP/1.1 408 ")
 
 
 def test_page_and_its_assets_have_headers_of_their_own(tmp_path: Path) -> None:
