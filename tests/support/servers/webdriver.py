@@ -201,8 +201,6 @@ class WebKit(Browser):
 class _Screen(Server):
     """A screen in memory."""
 
-    ready = b"\n"
-
     def __init__(self) -> None:
         self._program = program("Xvfb")
         super().__init__()
@@ -215,3 +213,7 @@ class _Screen(Server):
         """Returns the name of the display."""
         (number,) = re.findall(r"^\d+$", self.log(), re.MULTILINE)
         return f":{number}"
+
+    def _is_ready(self, output: bytes) -> bool:
+        """Returns whether the number is there: Xvfb writes warnings, too."""
+        return re.search(rb"^\d+\n", output, re.MULTILINE) is not None
