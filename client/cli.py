@@ -262,7 +262,10 @@ def convert(
         if as_json:
             display.result(json.dumps(dataclasses.asdict(outcome)))
 
-    tasks, existing = targets(files, directory, is_overwriting=overwrite or not wait)
+    def is_reserved(target: Path) -> bool:
+        return not local and Records(os.environ, Credentials(os.environ).server().url).is_reserved(target)
+
+    tasks, existing = targets(files, directory, is_overwriting=overwrite or not wait, is_reserved=is_reserved)
     for outcome in existing:
         display.line(describe(outcome))
         report(outcome)

@@ -315,9 +315,19 @@ def fingerprint(view: View, metadata: Mapping[str, str]) -> str:
 
 
 def targets(
-    videos: Iterable[Path | str], directory: Path | None, *, is_overwriting: bool
+    videos: Iterable[Path | str],
+    directory: Path | None,
+    *,
+    is_overwriting: bool,
+    is_reserved: Callable[[Path], bool] = lambda _: False,
 ) -> tuple[list[Task], list[Outcome]]:
     """Returns the tasks for some videos, or their addresses: each MP3 is in the directory, or beside its video.
+
+    Args:
+        videos: the files and addresses.
+        directory: that of the MP3s; None for those of the videos.
+        is_overwriting: whether MP3s replace files.
+        is_reserved: returns whether an empty file is what a run left that was killed before the MP3 was in its place.
 
     Returns:
         The tasks, and what became of the videos whose MP3s exist, perhaps since a run that was interrupted.
@@ -334,11 +344,15 @@ def targets(
         same = tasks.get(target)
         if same is not None:
             raise ClientError(f"{same.file} and {named} would both become {target}: convert them one by one with -o.")
-        if target.exists() and (not is_overwriting or (not url and target.samefile(video))):
+        if _is_taken(target, is_reserved) and (not is_overwriting or (not url and target.samefile(video))):
             failed.append(Outcome(file=str(named), status="failed", error=str(TargetExists(target))))
             continue
         tasks[target] = Task(video, target, url=url)
     return list(tasks.values()), failed
+
+
+def _is_taken(target: Path, is_reserved: Callable[[Path], bool]) -> bool:
+    return target.exists() and not (target.stat().st_size == 0 and is_reserved(target))
 
 
 def _name_of(url: str) -> Path:

@@ -142,13 +142,19 @@ class Records:
         query = "SELECT 1 FROM downloads WHERE target = ? AND server = ? AND version = ? AND identity = ?"
         return bool(self._run(query, str(target.absolute()), self._server, version, identity_of(target.lstat())))
 
-    def is_reserved(self, target: Path, version: str) -> bool:
-        """Returns whether a file is empty because a run was killed that was to put this version of an MP3 there."""
+    def is_reserved(self, target: Path, version: str = "") -> bool:
+        """Returns whether a file is empty because a run was killed that was to put an MP3 there.
+
+        Args:
+            target: the file.
+            version: of the MP3; without it any will do.
+        """
         try:
             status = target.lstat()
         except FileNotFoundError:
             return False
-        return stat.S_ISREG(status.st_mode) and status.st_size == 0 and self.version_of(target) == version
+        known = self.version_of(target)
+        return stat.S_ISREG(status.st_mode) and status.st_size == 0 and known != "" and version in ("", known)
 
     def version_of(self, target: Path) -> str:
         """Returns which version of an MP3 was last said to be in a file; nothing if there was none."""

@@ -218,6 +218,33 @@ def test_command_that_is_killed_while_it_publishes_is_completed_by_another(
     assert not fetch(tmp_path, case), "it is known which MP3 the file has"
 
 
+def test_convert_completes_what_it_was_killed_in_on_a_file_system_without_links(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name is taken by an empty file when the command is killed. Another empty file stays."""
+    (tmp_path / "talk.mp4").write_bytes(bytes(100))
+    (tmp_path / "other.mp4").write_bytes(bytes(90))
+    (tmp_path / "other.mp3").touch()
+    command = ("convert", "--whole", str(tmp_path / "talk.mp4"))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def kill(*_: object) -> None:
+        raise SystemExit(137)
+
+    monkeypatch.setattr(os, "link", refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", kill)
+        run(tmp_path, case, *command)
+    assert (tmp_path / "talk.mp3").read_bytes() == b""
+    result = run(tmp_path, case, *command, str(tmp_path / "other.mp4"))
+    assert (result.exit_code, "other.mp3 exists" in _line(result)) == (1, True)
+    assert (tmp_path / "talk.mp3").read_bytes() == MP3
+    assert names(tmp_path) == ["other.mp3", "other.mp4", "talk.mp3", "talk.mp4"]
+    assert len(case.keys) == 1
+
+
 def _limit_effects(patch: pytest.MonkeyPatch, limit: int, *, is_linking: bool) -> None:
     """Kills whatever would have an effect on the MP3's name once there have been ``limit``."""
     left = limit
