@@ -213,7 +213,15 @@ class Converter:
         update = partial(self._display.update, task.video.name, "downloading")
         while True:
             try:
-                download(self._server, fid, target, update, self._records, is_overwriting=self._is_overwriting)
+                download(
+                    self._server,
+                    fid,
+                    target,
+                    update,
+                    self._records,
+                    is_overwriting=self._is_overwriting,
+                    has_other_target=task.other_target is not None,
+                )
                 break
             except TargetExists:
                 if task.other_target is None:

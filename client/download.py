@@ -88,6 +88,7 @@ def download(
     records: Records | None = None,
     *,
     is_overwriting: bool = False,
+    has_other_target: bool = False,
 ) -> bool:
     """Downloads an MP3; ``target`` is written at once when it is complete.
 
@@ -98,6 +99,8 @@ def download(
         on_progress: is told how many bytes are there, and how many there will be.
         records: where it is remembered which MP3 the file has.
         is_overwriting: whether to replace another file.
+        has_other_target: whether the caller tries another name in the directory if another file has this one: the bytes
+            so far are kept for that.
 
     Returns:
         False if the file was there: an earlier run that was interrupted has downloaded it, or another command.
@@ -118,6 +121,10 @@ def download(
                     _continue(server, path, fid, part, on_progress)
                     part.publish(is_overwriting=is_overwriting)
                     return True
+                except TargetExists:
+                    if not has_other_target:
+                        part.discard()
+                    raise
                 except TryAgain as error:
                     if part.size > reached:
                         reached = part.size
@@ -194,9 +201,16 @@ class _Part:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.size == 0 and self._has_name(self._path):
-            self._path.unlink()
+        if self.size == 0:
+            self.discard()
         self._file.close()
+
+    def discard(self) -> None:
+        """Deletes the file, which is of no use to another run."""
+        if self._has_name(self._path):
+            self._path.unlink()
+            if self._records is not None:
+                self._records.forget_download(self._path)
 
     @property
     def size(self) -> int:

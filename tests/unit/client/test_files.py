@@ -321,6 +321,30 @@ def test_download_does_not_replace_a_file_that_appears_meanwhile(tmp_path: Path,
     result = run(tmp_path, case, "download", "a" * 32, "-o", str(tmp_path))
     assert (result.exit_code, "talk.mp3 exists" in _line(result)) == (1, True)
     assert (tmp_path / "talk.mp3").read_bytes() == b"the user's own"
+    assert names(tmp_path) == ["talk.mp3"]
+
+
+def test_convert_leaves_no_hidden_file_where_another_has_the_name(tmp_path: Path, case: Case) -> None:
+    """The file appears during the download; then the MP3 goes to another directory."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "talk.mp4").write_bytes(bytes(100))
+    case.at_chunk = lambda: (tmp_path / "talk.mp3").write_bytes(b"the user's own")
+    command = ("convert", "--whole", str(tmp_path / "talk.mp4"))
+    assert run(tmp_path, case, *command).exit_code == 1
+    assert names(tmp_path) == ["talk.mp3", "talk.mp4"]
+    case.at_chunk = lambda: None
+    assert run(tmp_path, case, *command, "-o", str(tmp_path / "out")).exit_code == 0
+    assert (tmp_path / "out/talk.mp3").read_bytes() == MP3
+
+
+def test_mp3_that_gets_another_name_is_not_downloaded_again(tmp_path: Path, case: Case) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/talk.mp4").write_bytes(bytes(100))
+    case.at_chunk = lambda: (tmp_path / "in/talk.mp3").write_bytes(b"the user's own")
+    result = run(tmp_path, case, "watch", "--once", "--whole", "--interval", "0.1", str(tmp_path / "in"))
+    assert (result.exit_code, (tmp_path / "in/talk (2).mp3").read_bytes() == MP3) == (0, True)
+    assert names(tmp_path / "in") == ["talk (2).mp3", "talk.mp3", "talk.mp4"]
+    assert case.sent == len(MP3)
 
 
 def test_local_conversion_does_not_replace_a_file_that_appears_meanwhile(
