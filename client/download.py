@@ -186,6 +186,8 @@ class _Part:
             self._file.close()
         if records is not None:
             self.version = records.version_of(self._path) or fid
+        for outdated in target.parent.glob(f".{fid}-*.part"):  # versions before named it after its tags
+            outdated.unlink(missing_ok=True)
 
     def _was_published(self) -> bool:
         """Returns whether a run that was killed has given the file its name; takes the hidden name away."""

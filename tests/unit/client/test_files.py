@@ -187,6 +187,14 @@ def test_complete_part_is_not_downloaded_again(tmp_path: Path, case: Case) -> No
     assert case.sent == 0
 
 
+def test_part_that_an_earlier_version_has_named_is_deleted(tmp_path: Path, case: Case) -> None:
+    (tmp_path / f".{FID}-{'a' * 24}.part").write_bytes(b"other tags")
+    (tmp_path / f".{'e' * 24}-1.part").write_bytes(b"another MP3")
+    assert fetch(tmp_path, case)
+    assert names(tmp_path) == [f".{'e' * 24}-1.part", "talk.mp3"]
+    assert (tmp_path / "talk.mp3").read_bytes() == MP3
+
+
 def test_nothing_is_left_of_a_download_that_is_refused(tmp_path: Path, case: Case) -> None:
     case.is_gone = True
     with pytest.raises(RequestRefused):
