@@ -1,6 +1,7 @@
-"""What a process does before its first request, so that nobody waits for it: imports, keys, and connections.
+"""What a process does before its first request: it checks what it cannot work without, and then prepares the rest.
 
-A pod listens up to a second before Kubernetes has told Knative its address.
+Checks come before it listens. Nobody waits for the rest (imports, keys, and connections), which a pod does while it
+listens already: up to a second before Kubernetes has told Knative its address.
 """
 
 import logging
@@ -11,8 +12,15 @@ from events.errors import Mp3burstError
 
 Step = TypeVar("Step", bound=Callable[[], object])
 
+_CHECKS: Final[list[Callable[[], object]]] = []
 _STEPS: Final[list[Callable[[], object]]] = []
 log = logging.getLogger(__name__)
+
+
+def before_serving(check: Step) -> Step:
+    """Has the server call a function once, before it listens. An error of ours that it raises ends the process."""
+    _CHECKS.append(check)
+    return check
 
 
 def before_first_request(step: Step) -> Step:
@@ -22,6 +30,16 @@ def before_first_request(step: Step) -> Step:
     """
     _STEPS.append(step)
     return step
+
+
+def check() -> None:
+    """Makes all checks.
+
+    Raises:
+        Mp3burstError: what the first check raises that fails.
+    """
+    for each in _CHECKS:
+        each()
 
 
 def warm_up() -> None:

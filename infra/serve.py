@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from events.errors import Mp3burstError
+from functions import warm_up
 from functions.settings import BadSetting, number, refuse_outdated, required
-from functions.warm_up import warm_up
 from infra import front
 from infra.slow_clients import SlowClientGuard
 
@@ -48,7 +48,7 @@ def main() -> int:
     """Serves until SIGTERM.
 
     Returns:
-        2 if the settings are invalid; a server that stops ends the process itself.
+        2 if the settings are invalid, or the function cannot work on this system; a server that stops ends the process itself.
     """
     try:
         if parent := os.environ.get("PARENT_PID"):
@@ -60,6 +60,7 @@ def main() -> int:
         ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0)
         log_to_stderr()
         wsgi = application(os.environ)
+        warm_up.check()
     except Mp3burstError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the answer to a command
         return 2
@@ -114,7 +115,7 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
         "worker_tmp_dir": tempfile.gettempdir(),
         "control_socket_disable": True,
         "post_fork": lambda _arbiter, worker: die_with(worker.ppid),
-        "post_worker_init": lambda _worker: threading.Thread(target=warm_up, daemon=True).start(),
+        "post_worker_init": lambda _worker: threading.Thread(target=warm_up.warm_up, daemon=True).start(),
     }
 
 

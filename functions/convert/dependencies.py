@@ -20,6 +20,7 @@ from functions.state.jobs import Jobs
 from functions.state.outbox import Outbox
 from functions.state.pieces import Pieces
 from functions.state.quota import QUOTA_BYTES, Quota
+from functions.warm_up import before_serving
 
 #: Seconds of sound per encoder below which another one does not pay off: starting one, pre-roll included, costs as
 #: much as encoding 8 s.
@@ -65,6 +66,11 @@ class Dependencies:
         return max(min(self.encoders, int(seconds / ENCODER_SECONDS)), 1)
 
 
+@before_serving
+def _check_sandbox() -> None:
+    setting.check(os.environ)
+
+
 @functools.cache
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process.
@@ -72,7 +78,6 @@ def dependencies() -> Dependencies:
     Raises:
         BadSetting: a variable is invalid, or this system has no sandbox for decoders.
     """
-    setting.check(os.environ)
     database = Database(url(os.environ))
     places = int(number(os.environ, "PLACES", 0))
     return Dependencies(

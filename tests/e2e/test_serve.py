@@ -46,6 +46,19 @@ def test_invalid_settings_give_one_line() -> None:
     assert startup_error(FUNCTION_TARGET="web", PORT="-1").startswith("PORT is '-1': ")
 
 
+@pytest.mark.parametrize("function", ["convert", "encode", "join"])
+def test_converter_does_not_listen_without_a_sandbox(function: str, tmp_path: Path) -> None:
+    """Kubernetes then says so; a converter that listened would fail every event, and nobody would see it."""
+    source = tmp_path / "main.py"
+    source.write_text(
+        "from functions.convert.sandbox import landlock\n"
+        "landlock.version = lambda _: 0  # as on gVisor\n"
+        f"from functions.convert.main import {function}\n"
+    )
+    error = startup_error(FUNCTION_TARGET=function, FUNCTION_SOURCE=str(source))
+    assert error.startswith("The sandbox needs Landlock (Linux 5.13), which this system does not offer. ")
+
+
 def test_running_request_may_finish_after_sigterm(tmp_path: Path) -> None:
     port = free_port()
     process = serve(
