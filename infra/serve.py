@@ -48,7 +48,8 @@ def main() -> int:
     """Serves until SIGTERM.
 
     Returns:
-        2 if the settings are invalid, or the function cannot work on this system; a server that stops ends the process itself.
+        2 if the settings are invalid, or the function cannot work on this system; a server that stops ends the process
+        itself.
     """
     try:
         if parent := os.environ.get("PARENT_PID"):

@@ -15,7 +15,7 @@ from functions.convert.sandbox import setting
 from functions.media import Media, connect
 from functions.settings import number
 from functions.state.blobs import Blobs
-from functions.state.database import Database, url
+from functions.state.database import shared
 from functions.state.jobs import Jobs
 from functions.state.outbox import Outbox
 from functions.state.pieces import Pieces
@@ -78,7 +78,7 @@ def dependencies() -> Dependencies:
     Raises:
         BadSetting: a variable is invalid, or this system has no sandbox for decoders.
     """
-    database = Database(url(os.environ))
+    database = shared(os.environ)
     places = int(number(os.environ, "PLACES", 0))
     return Dependencies(
         media=connect(os.environ),

@@ -15,7 +15,7 @@ from functions.auth.links import Links
 from functions.event_endpoint import handling, received
 from functions.notify import message
 from functions.notify.transports import Mail, MailRefused, Send, mailer, message_id_of
-from functions.state.database import Database, DatabaseUnavailable, url
+from functions.state.database import DatabaseUnavailable, shared
 from functions.state.leases import Lease, LeaseRenewer, attempt
 from functions.state.mails import Addressee, MailRow, Mails
 
@@ -138,4 +138,4 @@ def write(event: str, lease: Lease[MailRow], addressee: Addressee, links: Links)
 @functools.cache
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
-    return Dependencies(Mails(Database(url(os.environ))), Links.from_environ(os.environ), mailer(os.environ))
+    return Dependencies(Mails(shared(os.environ)), Links.from_environ(os.environ), mailer(os.environ))

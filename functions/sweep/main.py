@@ -17,7 +17,7 @@ from functions.media import Media, Usage, connect
 from functions.media.connect import min_free
 from functions.settings import number
 from functions.state.blobs import Blobs
-from functions.state.database import Database, url
+from functions.state.database import shared
 from functions.state.disks import Disks
 from functions.state.outbox import Outbox
 from functions.state.overdue import Overdue
@@ -64,13 +64,13 @@ def bury(event: CloudEvent) -> None:
     log.error("dead letter %s: %s at %s", event["id"], event.get("knativeerrorcode"), event.get("knativeerrordest"))
     if (dead := received(event)) is not None:
         with handling(dead):
-            _overdue().wake(dead)
+            Overdue(shared(os.environ)).wake(dead)
 
 
 def sweep_once() -> None:
     """Runs one sweep with the dependencies of the environment."""
     sweep_up(dependencies())
-    _database().restore_reserve()
+    shared(os.environ).restore_reserve()
 
 
 def sweep_up(deps: Dependencies) -> None:
@@ -145,19 +145,9 @@ def _delete_expired(deps: Dependencies, end: float) -> None:
 
 
 @functools.cache
-def _database() -> Database:
-    return Database(url(os.environ))
-
-
-@functools.cache
-def _overdue() -> Overdue:
-    return Overdue(_database())
-
-
-@functools.cache
 def dependencies() -> Dependencies:
     """Builds the dependencies from the environment, once per process."""
-    database = _database()
+    database = shared(os.environ)
     outbox = Outbox(database, publisher(os.environ, "/mp3burst/sweep"))
     keep_days = number(os.environ, "KEEP_DAYS", 0)
     media = connect(os.environ)

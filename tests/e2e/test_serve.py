@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from events.schema import DeliveryDue, Event, FetchDue, JobId, Mp3Ready, PieceCut, PiecesEncoded, VideoUploaded
+from tests.support.databases import sqlite
 from tests.support.paths import ROOT
 from tests.support.processes import descendants, is_alive, wait_for
 from tests.support.servers import free_port
@@ -134,6 +136,61 @@ def test_stores_are_connected_before_the_first_request(function: str, variable: 
         connection.close()
         process.terminate()
         process.communicate(timeout=30)
+
+
+#: Calls an event function after the warm-up; prints how many connections to the database were opened by then and after.
+CALL = """
+import importlib, sys
+from cloudevents.http import CloudEvent
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+from functions.warm_up import warm_up
+
+opened = []
+event.listen(Pool, "connect", lambda *_: opened.append(1))
+module, function, type_, data = sys.argv[1:]
+target = getattr(importlib.import_module(module), function)
+warm_up()
+print(len(opened))
+target(CloudEvent({"type": type_, "source": "/test"}, data))
+print(len(opened))
+"""
+UNKNOWN = "f" * 32
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "event"),
+    [
+        ("convert", "convert", VideoUploaded(JobId(UNKNOWN))),
+        ("convert", "encode", PieceCut(JobId(UNKNOWN), 0)),
+        ("convert", "join", PiecesEncoded(JobId(UNKNOWN))),
+        ("fetch", "fetch", FetchDue(JobId(UNKNOWN))),
+        ("notify", "notify", Mp3Ready(JobId(UNKNOWN))),
+        ("hook", "hook", DeliveryDue(UNKNOWN)),
+        ("sweep", "bury", Mp3Ready(JobId(UNKNOWN))),
+        ("sweep", "sweep", Mp3Ready(JobId(UNKNOWN))),
+    ],
+)
+def test_first_event_uses_the_connection_of_the_warm_up(
+    module: str, function: str, event: Event, tmp_path: Path
+) -> None:
+    with sqlite(tmp_path) as database:
+        address = database.engine.url.render_as_string()
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "DATABASE_URL": address,
+        "K_SINK": "http://127.0.0.1:1",
+        "LINK_KEY": "a" * 64,
+        "MAIL_DIR": str(tmp_path),
+        "MEDIA_DIR": str(tmp_path / "media"),
+        "MIN_FREE_BYTES": "0",
+        "PUBLIC_URL": "http://localhost",
+        "WEBHOOK_KEY": "a" * 64,
+    }
+    command = [sys.executable, "-c", CALL, f"functions.{module}.main", function, event.type, event.data().decode()]
+    called = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (called.stdout.split(), called.returncode) == (["1", "1"], 0), called.stderr
 
 
 def test_slow_client_does_not_block_a_thread(tmp_path: Path) -> None:

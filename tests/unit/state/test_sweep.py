@@ -162,7 +162,7 @@ def test_program_sweeps_once(records: Records, monkeypatch: pytest.MonkeyPatch) 
     published: list[Event] = []
     deps = dependencies(records, lambda event, _: published.append(event))
     monkeypatch.setattr(main, "dependencies", lambda: deps)
-    monkeypatch.setattr(main, "_database", lambda: records.database)
+    monkeypatch.setattr(main, "shared", lambda _: records.database)
     job = records.job().id
     make_past(records.database, "jobs", "due_at", 60_000)
     assert program.main() == 0
