@@ -97,18 +97,24 @@ def _exclusive(connection: Connection) -> Iterator[None]:
             driver._read_timeout = None
             if connection.scalar(text(f"SELECT GET_LOCK('mp3burst.migrations', {_LOCK_SECONDS})")) != 1:
                 raise NotMigrated(_IS_RUNNING)
-            seconds = connection.scalar(text("SELECT @@innodb_lock_wait_timeout"))
-            connection.execute(text(f"SET SESSION innodb_lock_wait_timeout = {_LOCK_SECONDS}"))
+            # Of rows and, a year by default, of tables.
+            usual = connection.execute(text("SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout")).one()
+            _set_lock_timeouts(connection, _LOCK_SECONDS, _LOCK_SECONDS)
             try:
                 yield
             finally:
                 # If the connection is lost, the server has released the lock, and the error that says so is on its way.
                 with contextlib.suppress(SQLAlchemyError):
-                    connection.execute(text(f"SET SESSION innodb_lock_wait_timeout = {seconds}"))
+                    _set_lock_timeouts(connection, *usual)
                     connection.execute(text("SELECT RELEASE_LOCK('mp3burst.migrations')"))
         case _:
             # BEGIN IMMEDIATE has already locked the SQLite file.
             yield
+
+
+def _set_lock_timeouts(connection: Connection, rows: int, tables: int) -> None:
+    """Sets how many seconds a MySQL session waits for locks."""
+    connection.execute(text(f"SET SESSION innodb_lock_wait_timeout = {rows}, lock_wait_timeout = {tables}"))
 
 
 def _is_lock_timeout(error: SQLAlchemyError) -> bool:

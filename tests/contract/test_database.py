@@ -302,6 +302,43 @@ def test_migration_that_another_transaction_keeps_waiting_says_so(
     assert counts(own) == {"a": 0, "b": 0}
 
 
+TIMEOUTS = {
+    "postgresql": "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')",
+    "mysql": "SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout",
+}
+
+
+@SERVERS
+def test_migration_waits_no_longer_for_a_table_that_is_only_read(
+    own: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MySQL has another timeout for the locks of tables, a year by default, than for those of rows."""
+    monkeypatch.setattr(schema, "_LOCK_SECONDS", 1)
+
+    def alter(config: Config, _: str) -> None:
+        config.attributes["connection"].execute(text("ALTER TABLE logins ADD COLUMN unexpected INTEGER"))
+
+    monkeypatch.setattr(command, "upgrade", alter)
+
+    def timeouts() -> tuple[object, ...]:
+        with own.engine.connect() as connection:
+            return tuple(connection.execute(text(TIMEOUTS[connection.dialect.name])).one())
+
+    usual = timeouts()
+    reader = Database(own.engine.url)
+    with reader.engine.connect() as other:
+        other.execute(select(logins.c.subject))
+        # Ends the wait of a migration that would not.
+        watchdog = threading.Timer(20, other.invalidate)
+        watchdog.start()
+        with pytest.raises(NotMigrated, match="Another transaction has kept a table locked"):
+            upgrade(own)
+        watchdog.cancel()
+    reader.close()
+    assert timeouts() == usual
+    assert counts(own) == {"a": 0, "b": 0}
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
 def test_older_version_leaves_a_newer_database_alone_and_is_not_retried(kind: str, tmp_path: Path) -> None:
     if kind == "sqlite":
