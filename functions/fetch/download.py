@@ -95,9 +95,11 @@ def fetch(job: JobId, deps: Dependencies) -> None:
     with admitting(deps.fetches, lease.row.owner, deps.outbox):
         try:
             deps.outbox.emit_all(attempt(deps.fetches, lease, work, f"job {job}"))
-        except (LeaseLost, StaleWriter, BlobExpired) as error:
+        except Exception as error:
             _delete_unwanted(lease, deps)
-            raise LeaseLost("Another worker is fetching the file, or the job was deleted.") from error
+            if isinstance(error, LeaseLost | StaleWriter | BlobExpired):
+                raise LeaseLost("Another worker is fetching the file, or the job was deleted.") from error
+            raise
 
 
 def _delete_unwanted(lease: Lease[Fetch], deps: Dependencies) -> None:

@@ -16,7 +16,8 @@ from sqlalchemy import Connection, event, func, select
 from functions.auth.allowance import FetchLimit
 from functions.auth.tokens import Identity
 from functions.http_endpoint import BadRequest
-from functions.media import Checkpoint, StaleWriter
+from functions.media import Checkpoint, MediaUnavailable, StaleWriter
+from functions.media.integrity import BlockAppender
 from functions.options import Options
 from functions.presets import BUILT_IN
 from functions.state.blobs import Blobs
@@ -194,6 +195,63 @@ def test_a_writer_whose_client_paused_leaves_nothing_of_an_upload_that_is_gone(
     make_past(database, "blobs", "expires_at")
     sweep(deps)
     assert (count(database, "uploads"), count(database, "blobs")) == (0, 0)
+    assert not place.remains(upload.blob)
+
+
+def storing_then_raising(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets stores fail from now on as when the answer is lost, after they have stored what they get."""
+    pass_on = BlockAppender._pass_on
+
+    def failing(appender: BlockAppender, blocks: list[bytes]) -> None:
+        pass_on(appender, blocks)
+        raise error
+
+    monkeypatch.setattr(BlockAppender, "_pass_on", failing)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("error", [MediaUnavailable(), StaleWriter()], ids=["unavailable", "stale"])
+def test_a_writer_whose_store_fails_leaves_nothing_of_an_upload_that_is_gone(
+    deps: Dependencies, database: Database, place: Place, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deps = replace(deps, media=place.media)
+    size = 32 << 20
+    upload = deps.uploads.begin(OWNER, "a.wav", Options(), "", size, deps.quota.begin(ADA, size))
+
+    def content() -> Iterator[bytes]:
+        yield SOUND.ljust(6 << 20, b"-")
+        make_past(database, "uploads", "lease_until")  # the client pauses
+        discard(deps.uploads.find(upload.id, OWNER), deps)
+        make_past(database, "blobs", "expires_at")
+        sweep(deps)
+        storing_then_raising(error, monkeypatch)
+        for _ in range(20):
+            yield bytes(1 << 20)
+
+    with pytest.raises((MediaUnavailable, StaleWriter)):
+        receive(upload, Part(0, content()), deps, ADA)
+    assert (count(database, "uploads"), count(database, "blobs")) == (0, 0)
+    assert not place.remains(upload.blob)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_an_upload_that_is_deleted_while_it_is_completed_leaves_nothing(
+    deps: Dependencies, database: Database, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deps = replace(deps, media=place.media)
+    upload = receive(begin(deps), Part(0, iter([SOUND])), deps, ADA)
+    add = Jobs.add
+
+    def swept(jobs: Jobs, *new: Any) -> Any:
+        with monkeypatch.context() as context:
+            context.setattr(type(place.videos), "delete", lambda *_: None)  # has gone before the file was visible
+            discard(upload, deps)
+        return add(jobs, *new)
+
+    monkeypatch.setattr(Jobs, "add", swept)
+    with pytest.raises(UploadGone):
+        complete(upload, deps)
+    assert (count(database, "uploads"), count(database, "blobs"), count(database, "jobs")) == (0, 0, 0)
     assert not place.remains(upload.blob)
 
 

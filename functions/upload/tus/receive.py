@@ -25,7 +25,7 @@ from functions.upload.callback import CALLBACK
 from functions.upload.dependencies import Dependencies
 from functions.upload.multipart import ClientDisconnected
 from functions.upload.tus.headers import Checksum, parse_metadata
-from functions.upload.tus.uploads import Claim, Upload, UploadGone, UploadNotFound
+from functions.upload.tus.uploads import Claim, Upload, UploadGone
 
 #: Bytes that are read at a time.
 _MIN_CHUNK: Final = 16 << 10
@@ -117,15 +117,14 @@ def receive(upload: Upload, part: Part, deps: Dependencies, identity: Identity) 
                 if checks.received == upload.length:
                     checks.finish()
                 return claim.end(appender.sync())
-    except UnsupportedMediaType:
-        discard(upload, deps)
-        raise
-    except (UploadNotFound, UploadGone):
+    except Exception as error:
+        if isinstance(error, UnsupportedMediaType):
+            discard(upload, deps)
+        # Whatever has failed: the upload may have been deleted before some of this part was stored.
         deps.blobs.delete_unwanted(deps.media, "videos", upload.blob)
+        if isinstance(error, BlobNotFound | BlobExpired):
+            raise _gone() from error
         raise
-    except (BlobNotFound, BlobExpired) as error:
-        deps.blobs.delete_unwanted(deps.media, "videos", upload.blob)
-        raise _gone() from error
 
 
 def _checks(upload: Upload, appender: Appender, deps: Dependencies, identity: Identity) -> StreamChecks:
@@ -204,8 +203,11 @@ def complete(upload: Upload, deps: Dependencies) -> str:
                     callback=parse_metadata(upload.about)[1].get(CALLBACK) or None,
                 )
             )
-        except (BlobNotFound, BlobExpired) as error:
-            raise _gone() from error
+        except Exception as error:
+            deps.blobs.delete_unwanted(deps.media, "videos", upload.blob)
+            if isinstance(error, BlobNotFound | BlobExpired):
+                raise _gone() from error
+            raise
         deps.uploads.close(upload)
         deps.outbox.emit(VideoUploaded(job.id), REQUEST_BUDGET)
     return upload.job

@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from events.schema import ConversionFailed, FetchDue, JobId, VideoUploaded
 from functions.fetch import download
+from functions.media import Checkpoint, Media, MediaUnavailable
 from functions.outgoing.client import Response
 from functions.state.fetches import Fetches
 from functions.state.leases import LeaseLost, LeaseTerms
@@ -20,6 +21,7 @@ from functions.state.quota import Quota
 from functions.state.schema import metadata
 from functions.upload.by_address import create_fetch
 from tests.e2e.client import wave_bytes
+from tests.support.fakes import MemoryAppender, MemoryStore
 from tests.support.kill_points import ADA, System, new_system
 from tests.support.servers.source import FileServer, Request, Served
 
@@ -493,6 +495,42 @@ def test_worker_whose_job_is_deleted_leaves_nothing(system: System, server: File
     assert worker.has_lost_its_lease
     system.let_days_pass()
     assert (system.blobs_on_disk(), system.count("blobs"), system.count("jobs")) == (set(), 0, 0)
+
+
+def test_worker_whose_job_is_deleted_and_whose_store_fails_leaves_nothing(
+    system: System, server: FileServer, hold: threading.Event
+) -> None:
+    """The store has kept what it was given, but its answer is lost."""
+    server.files["/talk.wav"].hold = hold
+    job = begin(system, f"{server.url}/talk.wav")
+    failures: list[MediaUnavailable] = []
+
+    class FailingAppender(MemoryAppender):
+        def _put(self, first: int, blocks: list[bytes]) -> None:
+            super()._put(first, blocks)
+            raise MediaUnavailable
+
+    class FailingStore(MemoryStore):
+        def append(self, blob: str, checkpoint: Checkpoint, writer: int) -> MemoryAppender:
+            return FailingAppender(self, blob, checkpoint, writer)
+
+    class Fetching(Worker):
+        def run(self) -> None:
+            try:
+                super().run()
+            except MediaUnavailable as error:
+                failures.append(error)
+
+    store = FailingStore()
+    worker = Fetching(system, job, media=Media(store, MemoryStore(), MemoryStore()))
+    # All of the file is reserved once its blob is there, and before it is read.
+    worker.wait_until(lambda: system.rows("blobs")[0].size == len(SOUND))
+    system.for_status().delete(job, ADA.user)
+    system.let_days_pass()
+    hold.set()
+    worker.join(20)
+    assert failures
+    assert (store.parts, store.blobs) == ({}, {})
 
 
 def test_worker_whose_job_has_failed_meanwhile_leaves_nothing(
