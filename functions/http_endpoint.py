@@ -30,7 +30,6 @@ from functions.operation import JSON, PROBLEM, Checked, Operation, Problem, chec
 from functions.rate_limits import RateLimit
 from functions.settings import BadSetting
 from functions.shares import Shares
-from functions.warm_up import before_first_request
 
 #: Gets the request and the path's arguments.
 Handler = Callable[..., Response]
@@ -254,8 +253,8 @@ def identify(request: Request, environ: Mapping[str, str], *, is_cached: bool = 
     return identity
 
 
-@before_first_request
-def _prepare_to_identify() -> None:
+def prepare_to_identify() -> None:
+    """Does what the first ``identify`` would wait for. Functions that call it have this done before."""
     import jwt  # noqa: F401 - verifying a token imports it
 
     from functions.auth.identification import identification

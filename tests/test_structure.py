@@ -105,6 +105,12 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_who_identifies_users_prepares_to_before_the_first_request(path: Path) -> None:
+    identifies = "functions.http_endpoint.identify" in imports(path)
+    assert ("\nbefore_first_request(prepare_to_identify)\n" in path.read_text()) is identifies
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_point_one_way(path: Path) -> None:
     module = name_of(path)
     folder = module.split(".")[0]

@@ -27,6 +27,7 @@ from functions.http_endpoint import (
     identify,
     iso_time,
     json_response,
+    prepare_to_identify,
     read_json,
     read_query,
 )
@@ -36,6 +37,7 @@ from functions.state.database import Conflict
 from functions.state.outbox import REQUEST_BUDGET
 from functions.state.presets import Preset
 from functions.state.quota import usage
+from functions.warm_up import before_first_request
 
 #: What keys may be used for as long as their owner is an administrator.
 _OF_ADMINISTRATORS: Final = ("admin", "metrics")
@@ -390,6 +392,7 @@ def _record(request: Request, identity: Identity, event: str, **details: object)
     security_log.record(event, user=identity.username, address=client_address(request, os.environ), **details)
 
 
+before_first_request(prepare_to_identify)
 _ROUTES = Routes(
     {
         api.SHOW_ACCOUNT: _show,

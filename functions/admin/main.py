@@ -14,12 +14,22 @@ from functions import security_log
 from functions.admin import api
 from functions.auth.administration import Administration, ManagedUser, Search
 from functions.auth.tokens import Identity, NotAllowed
-from functions.http_endpoint import Routes, client_address, identify, iso_time, json_response, read_json, read_query
+from functions.http_endpoint import (
+    Routes,
+    client_address,
+    identify,
+    iso_time,
+    json_response,
+    prepare_to_identify,
+    read_json,
+    read_query,
+)
 from functions.state.administrators import ADMIN
 from functions.state.database import Database, shared
 from functions.state.disks import Disk, Disks
 from functions.state.overview import ObservedJob, Overview
 from functions.state.quota import Quota, Usage, usages
+from functions.warm_up import before_first_request
 
 #: Users in the list of those who have stored most.
 _LARGEST: Final = 10
@@ -252,6 +262,7 @@ def dependencies() -> Dependencies:
     return Dependencies(database, Administration(database), Overview(database), quota, Disks(database))
 
 
+before_first_request(prepare_to_identify)
 _ROUTES = Routes(
     {
         api.LIST_USERS: _list_users,

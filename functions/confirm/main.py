@@ -17,11 +17,12 @@ from functions.auth.allowance import AllowanceUsedUp
 from functions.auth.confirmation import Confirmations
 from functions.auth.links import Links
 from functions.confirm import api
-from functions.http_endpoint import Routes, client_address, identify, json_response, read_query
+from functions.http_endpoint import Routes, client_address, identify, json_response, prepare_to_identify, read_query
 from functions.pages import for_people, page
 from functions.state.database import shared
 from functions.state.outbox import REQUEST_BUDGET, Outbox
 from functions.state.schema import UserId
+from functions.warm_up import before_first_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def dependencies() -> Dependencies:
     return Dependencies(Confirmations(database), Links.from_environ(os.environ), outbox)
 
 
+before_first_request(prepare_to_identify)
 _ROUTES = Routes(
     {
         api.SHOW_CONFIRMATION: for_people(_show_confirmation),

@@ -31,6 +31,7 @@ from functions.http_endpoint import (
     identify,
     iso_time,
     json_response,
+    prepare_to_identify,
     problem,
     read_json,
     read_query,
@@ -367,6 +368,7 @@ def _connect() -> None:
     dependencies().media.mp3s.connect()
 
 
+before_first_request(prepare_to_identify)
 _ROUTES = Routes(
     {
         api.DOWNLOAD: _download,

@@ -13,7 +13,7 @@ from functions.auth.tokens import Identity
 from functions.edit import api, splitting, tagging
 from functions.edit.splitting import Splitting
 from functions.edit.tagging import Tagging
-from functions.http_endpoint import Routes, identify, json_response, read_json, take_share
+from functions.http_endpoint import Routes, identify, json_response, prepare_to_identify, read_json, take_share
 from functions.media import connect
 from functions.shares import Shares
 from functions.state.blobs import Blobs
@@ -95,4 +95,5 @@ def _connect() -> None:
     dependencies().tagging.media.mp3s.connect()
 
 
+before_first_request(prepare_to_identify)
 _ROUTES = Routes({api.SHOW_TAGS: _show_tags, api.CHANGE_TAGS: _change_tags, api.SPLIT: _split})

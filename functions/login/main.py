@@ -22,6 +22,7 @@ from functions.login.provider import Providers
 from functions.login.proxy import ProxyLogin
 from functions.shares import Shares
 from functions.state.database import shared
+from functions.warm_up import before_first_request
 
 
 @functions_framework.http
@@ -111,6 +112,11 @@ def sso_dependencies() -> sso.Dependencies:
 
 def _sso(handler: Callable[..., Response]) -> Callable[..., Response]:
     return sso.for_people(lambda request, **path: handler(request, sso_dependencies(), **path))
+
+
+@before_first_request
+def _connect() -> None:
+    shared(os.environ).connect()
 
 
 _ROUTES = Routes(

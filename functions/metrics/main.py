@@ -11,12 +11,13 @@ import functions_framework
 from flask import Request, Response
 
 from functions.auth.tokens import NotAllowed
-from functions.http_endpoint import Routes, identify
+from functions.http_endpoint import Routes, identify, prepare_to_identify
 from functions.metrics import api
 from functions.metrics.families import exposition
 from functions.metrics.readings import read
 from functions.state.administrators import ADMIN
 from functions.state.database import shared
+from functions.warm_up import before_first_request
 
 #: Seconds for which a reading is used: however many programs ask, the database is read no more often by this process.
 MAX_AGE: Final = 5.0
@@ -65,4 +66,5 @@ def latest() -> Latest:
     return Latest(lambda: exposition(read(database)))
 
 
+before_first_request(prepare_to_identify)
 _ROUTES = Routes({api.SHOW_METRICS: _show_metrics})

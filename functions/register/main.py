@@ -22,6 +22,7 @@ from functions.register import api
 from functions.settings import number, switch
 from functions.state.database import shared
 from functions.state.outbox import REQUEST_BUDGET, Outbox
+from functions.warm_up import before_first_request
 
 #: Registrations from one network, unless REGISTRATIONS_PER_HOUR says otherwise: a class or an office at once, not a
 #: list of addresses.
@@ -149,6 +150,11 @@ def dependencies() -> Dependencies:
     if switch(os.environ, "CONFIRM_EMAIL", default=True):
         outbox = Outbox(database, publisher(os.environ, "/mp3burst/register"))
     return Dependencies(Accounts(database), RegistrationLimit(database, per_hour), outbox)
+
+
+@before_first_request
+def _connect() -> None:
+    shared(os.environ).connect()
 
 
 _ROUTES = Routes({api.REGISTER: _register})

@@ -14,7 +14,16 @@ from werkzeug.http import is_resource_modified
 
 from events.errors import Mp3burstError
 from functions import security_log
-from functions.http_endpoint import Routes, client_address, identify, iso_time, json_response, read_json, read_query
+from functions.http_endpoint import (
+    Routes,
+    client_address,
+    identify,
+    iso_time,
+    json_response,
+    prepare_to_identify,
+    read_json,
+    read_query,
+)
 from functions.options import Options
 from functions.presets import of_installation
 from functions.push import pushed
@@ -26,6 +35,7 @@ from functions.state.schema import UserId
 from functions.state.watcher import JobWatcher
 from functions.status import api, events, stages
 from functions.status.estimate import MAX_JOBS, estimate
+from functions.warm_up import before_first_request
 from functions.waveform import Waveform
 
 #: Internal states, and the status that users see in their place.
@@ -225,6 +235,7 @@ def dependencies() -> Dependencies:
     )
 
 
+before_first_request(prepare_to_identify)
 _ROUTES = Routes(
     {
         api.LIST: _list,

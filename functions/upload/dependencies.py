@@ -12,7 +12,7 @@ from events.publish import publisher
 from functions.auth.allowance import FetchLimit
 from functions.auth.tokens import Identity, NotAllowed
 from functions.file_checks import MAX_BYTES
-from functions.http_endpoint import identify, take_share
+from functions.http_endpoint import identify, prepare_to_identify, take_share
 from functions.media import Media, connect
 from functions.media.connect import min_free
 from functions.media.space import FreeSpace
@@ -100,6 +100,9 @@ def dependencies() -> Dependencies:
         callbacks=Policy.from_environ(os.environ),
         sources=Policy.for_fetching(os.environ) if switch(os.environ, "FETCH_URLS", default=False) else None,
     )
+
+
+before_first_request(prepare_to_identify)
 
 
 @before_first_request

@@ -6,8 +6,9 @@ import functions_framework
 import msgspec
 from flask import Request, Response
 
-from functions.http_endpoint import Routes, identify, json_response
+from functions.http_endpoint import Routes, identify, json_response, prepare_to_identify
 from functions.validate import api
+from functions.warm_up import before_first_request
 
 
 @functions_framework.http
@@ -21,4 +22,5 @@ def _validate(request: Request) -> Response:
     return json_response(msgspec.convert(claims, api.Claims))
 
 
+before_first_request(prepare_to_identify)
 _ROUTES = Routes({api.VALIDATE: _validate})

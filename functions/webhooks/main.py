@@ -12,13 +12,23 @@ from events.schema import DeliveryDue
 from functions import security_log
 from functions.auth.allowance import WebhookLimit
 from functions.auth.tokens import Identity
-from functions.http_endpoint import Routes, client_address, identify, iso_time, json_response, read_json, read_query
+from functions.http_endpoint import (
+    Routes,
+    client_address,
+    identify,
+    iso_time,
+    json_response,
+    prepare_to_identify,
+    read_json,
+    read_query,
+)
 from functions.outgoing.handshake import Handshake
 from functions.outgoing.signatures import Signer
 from functions.shares import Shares
 from functions.state.database import shared
 from functions.state.outbox import REQUEST_BUDGET, Outbox
 from functions.state.webhooks import Delivery, Webhook, Webhooks
+from functions.warm_up import before_first_request
 from functions.webhooks import api
 
 
@@ -156,6 +166,7 @@ def dependencies() -> Dependencies:
     )
 
 
+before_first_request(prepare_to_identify)
 _ROUTES = Routes(
     {
         api.CREATE: _create,

@@ -107,6 +107,8 @@ def test_process_exits_if_its_parent_has_ended() -> None:
     ("function", "variable", "address"),
     [
         ("validate", "DATABASE_URL", "mysql://user:password@{}/mp3burst"),
+        ("register", "DATABASE_URL", "mysql://user:password@{}/mp3burst"),
+        ("login", "DATABASE_URL", "mysql://user:password@{}/mp3burst"),
         ("notify", "DATABASE_URL", "mysql://user:password@{}/mp3burst"),
         ("download", "MONGO_URI", "mongodb://{}"),
         ("edit", "MONGO_URI", "mongodb://{}"),

@@ -1,4 +1,8 @@
-"""Finds which deployed function reads which variable, from the code that its target refers to."""
+"""Finds which deployed function reads which variable, from the code that its target refers to.
+
+What a module has the server do before it serves, or before the first request, counts for each function whose target
+refers to something of that module.
+"""
 
 import ast
 import re
@@ -9,6 +13,9 @@ from typing import NamedTuple
 
 from tests.support.paths import ROOT
 
+#: What has the server call a function: the code that a module registers this way has this name.
+_REGISTRATIONS = {"before_serving", "before_first_request"}
+_REGISTERED = "<registered>"
 #: A variable's name.
 VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 
@@ -46,7 +53,8 @@ def read_from(file: str, target: str) -> set[str]:
         module = _module(name.module)
         for node in module.defined.get(name.name, ()):
             found |= {*read_in(node)}
-            new = {*module.referred(node, name.name)} - seen
+            new = {*module.referred(node, name.name)}
+            new = {*new, *(Name(each.module, _REGISTERED) for each in new)} - seen
             seen |= new
             waiting += new
     return found
@@ -62,7 +70,7 @@ class _Module:
     def __init__(self, name: str, tree: ast.Module) -> None:
         self._name = name
         self._imported: dict[str, str] = {}
-        self.defined: dict[str, list[ast.AST]] = {}
+        self.defined: dict[str, list[ast.AST]] = {_REGISTERED: [*_registered(tree)]}
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
                 self._imported |= {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
@@ -107,6 +115,19 @@ class _Module:
             if _path(".".join(parts[:end])) is not None:
                 yield Name(".".join(parts[:end]), ".".join(parts[end:]))
                 return
+
+
+def _registered(tree: ast.Module) -> Iterator[ast.AST]:
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef):
+            if any(ast.unparse(by) in _REGISTRATIONS for by in statement.decorator_list):
+                yield statement
+        elif (
+            isinstance(statement, ast.Expr)
+            and isinstance(call := statement.value, ast.Call)
+            and ast.unparse(call.func) in _REGISTRATIONS
+        ):
+            yield from call.args
 
 
 @cache
