@@ -312,10 +312,15 @@ def test_reading_is_tried_once_more_when_a_pod_ends(gateway: Gateway, function: 
 
 @pytest.mark.parametrize("status", [500, 503])
 @pytest.mark.parametrize("text", [b"context deadline exceeded\n", b""])
+@pytest.mark.parametrize(
+    "request_",
+    ["POST /login HTTP/1.1\nHost: h\nContent-Length: 3\n\nabc", "GET /sso/providers HTTP/1.1\nHost: h"],
+    ids=["login", "providers"],
+)
 def test_what_knative_answers_if_no_pod_can_becomes_a_problem(
-    gateway: Gateway, function: Function, status: int, text: bytes
+    gateway: Gateway, function: Function, status: int, text: bytes, request_: str
 ) -> None:
-    with client(gateway, "POST /login HTTP/1.1\nHost: h\nContent-Length: 3\n\nabc") as user:
+    with client(gateway, request_) as user:
         with function.connection() as (connection, *_):
             head = f"HTTP/1.1 {status} X\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n\r\n"
             connection.sendall(head.encode() + text)
