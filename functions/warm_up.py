@@ -49,3 +49,5 @@ def warm_up() -> None:
             step()
         except Mp3burstError as error:
             log.info("A step before the first request failed: %s", error)
+        except Exception:
+            log.exception("A step before the first request failed")

@@ -38,6 +38,13 @@ _SQLITE_UNWRITABLE: Final = {10, 13, 14}
 _SQLITE_BUSY: Final = 5
 # No such table or column, or a syntax error.
 _SQLITE_ERROR: Final = 1
+#: ``postgres`` is what many hosts of PostgreSQL hand out.
+_DRIVERS: Final[Mapping[str, str]] = {
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+}
 #: The execution option of a connection whose transactions only read.
 _READ_ONLY: Final = "mp3burst_read_only"
 #: In seconds, where the option names no unit. A transaction waits 10 s for another one's locks: renewing a lease, which
@@ -79,7 +86,7 @@ def url(environ: Mapping[str, str]) -> URL:
             MYSQL_PORT.
 
     Raises:
-        BadSetting: it names none, or DATABASE_URL is not a valid URL.
+        BadSetting: it names none, or DATABASE_URL is not a valid URL, or has an unknown dialect.
     """
     if environ.get("MYSQL_HOST") and not environ.get("DATABASE_URL"):
         return URL.create(
@@ -93,10 +100,14 @@ def url(environ: Mapping[str, str]) -> URL:
     text = required(environ, "DATABASE_URL", "a URL such as postgresql://user:password@host/name")
     try:
         parsed = make_url(text)
+        parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+        parsed.get_dialect()
     except ArgumentError as error:
-        raise BadSetting("DATABASE_URL is not a valid database URL: use DIALECT://USER:PASSWORD@HOST/NAME.") from error
-    drivers = {"mysql": "mysql+pymysql", "mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg"}
-    return parsed.set(drivername=drivers.get(parsed.drivername, parsed.drivername))
+        raise BadSetting(
+            "DATABASE_URL is not a valid database URL: use DIALECT://USER:PASSWORD@HOST/NAME, whose DIALECT is "
+            "postgresql, mysql or mariadb, or sqlite:///FILE."
+        ) from error
+    return parsed
 
 
 def shared(environ: Mapping[str, str]) -> "Database":

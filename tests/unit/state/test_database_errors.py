@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from functions.state.database import Database, DatabaseFault, DatabaseUnavailable
+from functions.settings import BadSetting
+from functions.state.database import Database, DatabaseFault, DatabaseUnavailable, url
 from tests.support.databases import sqlite
 
 TEMPORARY = {
@@ -47,6 +48,20 @@ FAULTS = {
     "mysql no right": pymysql.err.OperationalError(1142, "UPDATE command denied", sqlstate="42000"),
     "mysql too long": pymysql.err.DataError(1406, "Data too long", sqlstate="22001"),
 }
+
+
+@pytest.mark.parametrize("dialect", ["postgres", "postgresql"])
+def test_both_names_of_postgresql_lead_to_the_same_driver(dialect: str) -> None:
+    address = url({"DATABASE_URL": f"{dialect}://user:password@host/name"})
+    assert address.drivername == "postgresql+psycopg"
+    assert Database(address).engine.dialect.name == "postgresql"
+
+
+@pytest.mark.parametrize("text", ["nothing", "psql://user:secret@host/name", "mysql+none://user:secret@host/name"])
+def test_url_of_no_database_names_the_setting(text: str) -> None:
+    with pytest.raises(BadSetting, match=r"^DATABASE_URL is not a valid .* postgresql, mysql or mariadb") as caught:
+        url({"DATABASE_URL": text})
+    assert "secret" not in str(caught.value)
 
 
 def failing(database: Database, error: Exception) -> list[int]:
