@@ -55,10 +55,11 @@ def send_mail(event: str, deps: Dependencies) -> None:
     A mail about a job goes only to a user who has confirmed the address and has not unsubscribed, and a link that
     resets a password only to a confirmed address; otherwise the mail is recorded as skipped, for good.
 
-    The mail is sent twice, under the same Message-ID, in two cases only: this worker is killed after the mail server
-    has accepted the mail and before that is recorded; or the database is unavailable from the call of the mail server
-    on, before which the lease is renewed, for longer than the lease lasts, and another worker claims the mail first
-    once it is back.
+    The mail is sent twice, under the same Message-ID, in three cases: this worker is killed after the mail server has
+    accepted the mail and before that is recorded; the mail server's answer that it has is lost or comes too late
+    (``functions/notify/transports.py``), so that the mail counts as not sent; or the database is unavailable from the
+    call of the mail server on, before which the lease is renewed, for longer than the lease lasts, and another worker
+    claims the mail first once it is back.
 
     Raises:
         TryAgain: the mail could not be sent or recorded for now, and has been released.
