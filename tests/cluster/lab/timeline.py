@@ -67,6 +67,8 @@ class Watch(threading.Thread):
             while line := answer.readline():
                 found = json.loads(line)["object"]
                 metadata = found["metadata"]
+                if "deletionTimestamp" in metadata:
+                    continue  # of an earlier request
                 name = metadata["labels"]["serving.knative.dev/service"]
                 if name not in self.pods:
                     self.pods[name] = Pod(metadata["uid"])
