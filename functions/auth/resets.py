@@ -28,7 +28,7 @@ class Resets:
 
         For a username that nobody has, and for a mailbox that got too many of these mails, a mail to nobody is created:
         the same statements run, so the time of the response tells neither whether there is such a user nor whether
-        two usernames have one address. notify abandons this mail, and sweep deletes it.
+        two usernames have one address. notify skips this mail, and sweep deletes it.
 
         Args:
             username: as typed.

@@ -24,6 +24,7 @@ _STATES: Final = ("fetching", "uploaded", "converting", "encoding", "joining")
 _STORES: Final = ("videos", "pieces", "mp3s")
 _QUEUES: Final = ("fetch", "convert", "encode", "join", "notify", "hook")
 _MAIL_KINDS: Final = ("mp3.ready", "conversion.failed", "address.unconfirmed", "password.forgotten")
+_MAIL_OUTCOMES: Final = ("sent", "skipped", "refused", "abandoned")
 
 
 class Counted(NamedTuple):
@@ -55,6 +56,7 @@ COUNTERS: Final[dict[Counter, Counted]] = {
             ("failed", "upload", "exhausted"),
             ("failed", "fetch", "refused"),
             ("failed", "fetch", "exhausted"),
+            ("failed", "fetch", "internal"),
         ),
     ),
     "audio_seconds": Counted("Seconds of the MP3s that conversions have made", unit=1000),
@@ -72,9 +74,9 @@ COUNTERS: Final[dict[Counter, Counted]] = {
         tuple((queue,) for queue in _QUEUES),
     ),
     "mails_finished": Counted(
-        "Mails that were sent, skipped or abandoned",
+        "Mails that were sent, skipped, refused or abandoned",
         ("kind", "outcome"),
-        tuple((kind, outcome) for kind in _MAIL_KINDS for outcome in ("sent", "skipped", "abandoned")),
+        tuple((kind, outcome) for kind in _MAIL_KINDS for outcome in _MAIL_OUTCOMES),
     ),
     "deliveries_finished": Counted(
         "Deliveries to webhooks that have ended", ("outcome",), (("delivered",), ("failed",))
@@ -111,7 +113,7 @@ def families(reading: Reading) -> Iterator[Metric]:
     yield from _of_queues(reading)
     yield from _of_stores(reading)
     yield from _of_disks(reading)
-    yield _gauge("users", "Users, without those who were deleted", (), [((), reading.users)])
+    yield _gauge("users", "Users, without those who were deleted", (), [((), reading.totals.users)])
     yield from (_counter(reading, name, counted) for name, counted in COUNTERS.items())
     for name, meaning in TIMES.items():
         found = times(reading.counts, name)
@@ -139,7 +141,7 @@ def _of_stores(reading: Reading) -> Iterator[Metric]:
         ("stored_bytes", "Bytes of a media store, with what is reserved for uploads and conversions", "size"),
         ("expired_blobs", "Files in a media store that the next sweep deletes", "expired"),
     ):
-        values = (((store,), getattr(reading.stores.get(store), attribute, 0)) for store in _STORES)
+        values = (((store,), getattr(reading.totals.stores.get(store), attribute, 0)) for store in _STORES)
         yield _gauge(name, meaning, ("store",), values)
 
 

@@ -1,4 +1,4 @@
-"""Reads from the database what the metrics are made of, in one transaction that only reads.
+"""Reads from the database what the metrics are made of, in transactions that only read.
 
 Nothing is read that says whose a job is or what it is about: the database user of metrics has no right to it.
 """
@@ -23,7 +23,8 @@ LATE: Final = 60_000
 #: Since when a row of each queue may have been worked on.
 _SINCE: Final[dict[QueueName, ColumnElement[Any]]] = {
     "fetch": jobs.c.created_at,
-    "convert": func.coalesce(jobs.c.fetched_at, jobs.c.created_at),
+    # A job that was split and fell back has a time of its stage.
+    "convert": func.coalesce(jobs.c.stage_at, jobs.c.fetched_at, jobs.c.created_at),
     "encode": pieces.c.created_at,
     "join": func.coalesce(jobs.c.stage_at, jobs.c.created_at),
     "notify": mails.c.created_at,
@@ -62,28 +63,49 @@ class StoreReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """What takes a scan of whole tables, and so is not read for each scrape.
+
+    Attributes:
+        stores: the media stores that have anything.
+        users: how many there are.
+    """
+
+    stores: Mapping[str, StoreReading]
+    users: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """The state of the installation at one time.
 
     Attributes:
         jobs: unfinished jobs by state.
         queues: the work of each function.
-        stores: the media stores that have anything.
+        totals: what is stored, and the number of users; may be older than the rest.
         disks: what sweep has measured last.
-        users: how many there are.
         counts: the counters.
     """
 
     jobs: Mapping[str, int]
     queues: Mapping[QueueName, QueueReading]
-    stores: Mapping[str, StoreReading]
+    totals: Totals
     disks: Sequence[Disk]
-    users: int
     counts: Mapping[Series, Count]
 
 
-def read(database: Database) -> Reading:
-    """Reads the state of the installation.
+def read_totals(database: Database) -> Totals:
+    """Reads what is stored, and the number of users.
+
+    Raises:
+        DatabaseUnavailable: the database is unavailable.
+    """
+    number = select(func.count(users.c.id)).where(users.c.deleted_at.is_(None))
+    return database.read(lambda connection: Totals(_stores(connection), connection.scalar(number) or 0))
+
+
+def read(database: Database, totals: Totals) -> Reading:
+    """Reads the rest of the state of the installation.
 
     Raises:
         DatabaseUnavailable: the database is unavailable.
@@ -92,9 +114,8 @@ def read(database: Database) -> Reading:
         lambda connection: Reading(
             jobs=_jobs(connection),
             queues={name: _queue(connection, name) for name in get_args(QueueName)},
-            stores=_stores(connection),
+            totals=totals,
             disks=read_disks(connection),
-            users=connection.scalar(select(func.count(users.c.id)).where(users.c.deleted_at.is_(None))) or 0,
             counts=counts(connection),
         )
     )

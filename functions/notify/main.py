@@ -80,7 +80,8 @@ def _send(event: str, lease: Lease[MailRow], deps: Dependencies, renewer: LeaseR
     about = lease.row.event.about
     addressee = deps.mails.addressee(lease)
     if addressee is None:
-        deps.mails.fail(lease)
+        log.info("%s: mail %s is skipped: the user or the job does not exist", about, event)
+        deps.mails.skip(lease)
         return
     if reason := addressee.why_not(lease.row.kind):
         log.info("%s: mail %s is skipped: %s", about, event, reason)

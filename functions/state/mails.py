@@ -150,12 +150,15 @@ class Mails:
         self._close(lease, "sent")
 
     def skip(self, lease: Lease[MailRow]) -> None:
-        """Records that the mail is not to be sent: its user has not confirmed the address, or wants no mails."""
+        """Records that the mail is not to be sent: its user has not confirmed the address, wants no mails, or is gone."""
         self._close(lease, "skipped")
 
     def fail(self, lease: Lease[MailRow], _: str = "") -> list[Event]:
-        """Records that the mail can never be sent. No event follows: the mail was the notification."""
-        self._close(lease, "abandoned")
+        """Records that the mail was refused for good. No event follows: the mail was the notification.
+
+        It is counted apart from what sweep abandons, because whoever types an address can have it refused.
+        """
+        self._close(lease, "abandoned", "refused")
         return []
 
     def release(self, lease: Lease[MailRow], error: Exception | None = None) -> None:
@@ -163,20 +166,20 @@ class Mails:
         seconds = getattr(error, "retry_after", None) or 0
         self._leases.release(lease, error, min(int(seconds * 1000), _MAX_WAIT))
 
-    def _close(self, lease: Lease[MailRow], state: str) -> None:
+    def _close(self, lease: Lease[MailRow], state: str, outcome: str | None = None) -> None:
         statement = (
             update(mails).where(self._leases.held(lease)).values(state=state, lease=None, lease_until=None, due_at=None)
         )
 
         def close(connection: Connection) -> None:
             if connection.execute(statement).rowcount:
-                count(connection, {mail_series(lease.row.kind, state): 1})
+                count(connection, {mail_series(lease.row.kind, outcome or state): 1})
 
         self._database.run(close)
 
 
 def mail_series(kind: str, outcome: str) -> Series:
-    """Returns what the mails of a kind are counted under that were sent, skipped or abandoned."""
+    """Returns what the mails of a kind are counted under that have ended in this way."""
     return Series.of("mails_finished", kind.removeprefix("dev.mp3burst."), outcome)
 
 

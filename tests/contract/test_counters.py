@@ -4,19 +4,20 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Delete, Table, delete, select, update
+from sqlalchemy import Connection, Delete, Table, delete, select, text, update
 
 from events.schema import ConversionFailed, Event, Mp3Ready, PieceCut, VideoUploaded
-from functions.state.counters import Counter, Counters, Series, count, count_time, counts, times
+from functions.state.counters import BOUNDS, Counter, Counters, Series, count, count_time, counts, times
 from functions.state.database import Database
 from functions.state.jobs import Job, Outcome, Usage
 from functions.state.leases import MAX_ATTEMPTS, Lease, LeaseTerms
 from functions.state.parts import NewPart, Parts, part_id
 from functions.state.schema import jobs, metadata
 from tests.contract.test_fetches import Fetching
-from tests.contract.test_jobs import OWNER, Records, at_once
+from tests.contract.test_fairness import Fair
+from tests.contract.test_jobs import OTHER_USER, OWNER, Records, at_once
 from tests.contract.test_webhooks import Hooks
-from tests.support.databases import make_past
+from tests.support.databases import make_past, queries
 
 BATCH = 500
 
@@ -175,6 +176,25 @@ def test_adding_up_changes_no_value_and_leaves_one_row_for_each_series(records: 
     assert records.database.read(counts) == before
 
 
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_counting_several_series_is_one_insert(database: Database) -> None:
+    def inserts(connection: Connection) -> int:
+        return int(connection.execute(text("SHOW SESSION STATUS LIKE 'Com_insert'")).one()[1])
+
+    with database.engine.begin() as connection:
+        before = inserts(connection)
+        count(connection, {Series.of("job_wait_seconds", bound): 1 for bound in BOUNDS})
+        assert inserts(connection) == before + 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_adding_up_sorts_nothing(database: Database) -> None:
+    """Each batch would sort all rows."""
+    with queries(database) as executed:
+        Counters(database).add_up(BATCH)
+    assert not any("ORDER BY" in query for query in executed)
+
+
 def test_adding_up_goes_on_while_there_is_more(records: Records) -> None:
     for _ in range(4):
         finish(records, claimed(records))
@@ -268,6 +288,9 @@ def test_mails_are_counted_by_kind_and_outcome(records: Records) -> None:
     records.mails.sent(sent)
     records.mails.sent(sent)
     records.mails.skip(skipped)
+    refused = records.mails.claim(mailed(lambda lease: records.jobs.fail(lease, "no audio")))
+    assert refused is not None
+    records.mails.fail(refused)
     late = mailed(lambda lease: records.jobs.fail(lease, "no audio"))
     for _ in range(MAX_ATTEMPTS):
         lease = records.mails.claim(late)
@@ -281,6 +304,7 @@ def test_mails_are_counted_by_kind_and_outcome(records: Records) -> None:
     assert mails == {
         Series.of("mails_finished", "mp3.ready", "sent"): 1,
         Series.of("mails_finished", "conversion.failed", "skipped"): 1,
+        Series.of("mails_finished", "conversion.failed", "refused"): 1,
         Series.of("mails_finished", "conversion.failed", "abandoned"): 1,
     }
     assert amount(records.database, "attempts_failed", "notify") == MAX_ATTEMPTS
@@ -304,13 +328,28 @@ def test_deliveries_are_counted_when_they_end(database: Database) -> None:
     assert amount(database, "attempts_failed", "hook") == 1
 
 
-def test_dead_letter_is_counted_once_although_it_is_delivered_again(records: Records) -> None:
+def test_dead_letter_is_counted_unless_it_is_of_no_row(records: Records) -> None:
     event = VideoUploaded(records.job().id)
     make_later(records.database)
     assert records.overdue.wake(event)
-    records.overdue.wake(event)
-    records.overdue.wake(PieceCut(event.job, 0))  # of no row
+    assert not records.overdue.wake(PieceCut(event.job, 0))
     assert amounts(records.database) == {Series.of("dead_letters", "convert"): 1}
+
+
+def test_dead_letters_of_rows_that_are_due_already_are_counted(database: Database) -> None:
+    """An admitted row and one that was handed on are due before the broker gives their event up."""
+    fair = Fair(database, places=2)
+    lease = fair.start()
+    assert fair.jobs.claim(fair.add()) is None  # deferred
+    [admitted] = fair.finish(lease)
+    fetching = Fetching(database)
+    handed_on = fetching.fetches.hand_on(fetching.claimed(fetching.begin(owner=OTHER_USER)))
+    assert handed_on is not None
+    make_past(database, "jobs", "due_at", 30_000)
+    for event in (admitted, *handed_on):
+        assert fair.overdue.wake(event)
+    assert amount(database, "dead_letters", "convert") == 1
+    assert amount(database, "dead_letters", "fetch") == 1
 
 
 def test_dead_letter_of_finished_work_is_not_counted(records: Records) -> None:

@@ -4,16 +4,24 @@ import pytest
 
 from events.schema import VideoUploaded
 from functions.media import Space, Usage
-from functions.metrics.readings import QueueReading, StoreReading, read
+from functions.metrics.readings import QueueReading, Reading, StoreReading, read_totals
+from functions.metrics.readings import read as read_with
 from functions.state.counters import Series
 from functions.state.database import Database
 from functions.state.disks import Disks
+from functions.state.jobs import convert_again
+from functions.state.schema import jobs
 from tests.contract.test_fairness import Fair
 from tests.contract.test_fetches import Fetching
 from tests.contract.test_jobs import OTHER_USER
 from tests.support.databases import make_past, queries
 
 _EMPTY = QueueReading({}, 0, 0)
+
+
+def read(database: Database) -> Reading:
+    """Reads everything anew."""
+    return read_with(database, read_totals(database))
 
 
 @pytest.fixture
@@ -23,8 +31,8 @@ def fair(database: Database) -> Fair:
 
 def test_new_installation_has_nothing_but_zeros(database: Database) -> None:
     reading = read(database)
-    assert (reading.jobs, reading.stores, reading.counts) == ({}, {}, {})
-    assert reading.users == 0
+    assert (reading.jobs, reading.totals.stores, reading.counts) == ({}, {}, {})
+    assert reading.totals.users == 0
     assert all(queue == _EMPTY for queue in reading.queues.values())
 
 
@@ -39,7 +47,7 @@ def test_jobs_are_read_by_where_they_are(database: Database, fair: Fair) -> None
     assert convert.phases == {"working": 1, "deferred": 1, "waiting": 1}
     assert reading.queues["fetch"].phases == {"waiting": 1}
     assert reading.queues["join"] == reading.queues["notify"] == _EMPTY
-    assert reading.users == 2
+    assert reading.totals.users == 2
 
 
 def test_age_is_that_of_the_job_that_waits_for_its_first_attempt(database: Database, fair: Fair) -> None:
@@ -75,6 +83,15 @@ def test_age_of_a_fetched_job_begins_when_its_video_is_there(database: Database)
     assert read(database).queues["convert"].oldest < 60_000
 
 
+def test_age_of_a_job_that_fell_back_begins_anew(database: Database, fair: Fair) -> None:
+    job = fair.split_job(1)
+    make_past(database, "jobs", "created_at", 3_600_000)
+    assert database.run(lambda connection: convert_again(connection, job, jobs.c.id == job))
+    reading = read(database).queues["convert"]
+    assert reading.phases == {"waiting": 1}
+    assert reading.oldest < 60_000
+
+
 def test_age_of_a_join_begins_with_the_last_piece(database: Database, fair: Fair) -> None:
     job = fair.split_job(1)
     make_past(database, "jobs", "created_at", 3_600_000)
@@ -102,9 +119,9 @@ def test_files_are_read_by_store(database: Database, fair: Fair) -> None:
         fair.add(size=7)
     fair.blob("mp3s")
     reading = read(database)
-    assert reading.stores == {"videos": StoreReading(2, 14, 0), "mp3s": StoreReading(1, 0, 0)}
+    assert reading.totals.stores == {"videos": StoreReading(2, 14, 0), "mp3s": StoreReading(1, 0, 0)}
     make_past(database, "blobs", "expires_at")
-    assert read(database).stores["mp3s"].expired == 1
+    assert read(database).totals.stores["mp3s"].expired == 1
 
 
 def test_disks_are_read_as_sweep_has_measured_them(database: Database) -> None:

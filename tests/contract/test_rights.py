@@ -16,7 +16,7 @@ from functions.auth.accounts import Accounts
 from functions.auth.administration import Administration, Search
 from functions.auth.feeds import Feeds
 from functions.auth.keys import ApiKeys
-from functions.metrics.readings import read
+from functions.metrics.readings import Totals, read, read_totals
 from functions.settings import BadSetting
 from functions.state.counters import Counters, Series, count
 from functions.state.database import Database, DatabaseFault, DatabaseUnavailable
@@ -164,7 +164,9 @@ def test_admin_administers_and_sweep_deletes_whom_it_has_deleted(
     assert overview.storage()[0].blobs == 1
     overview.largest_users(5)
     assert usages(as_function("admin"), [ann])[ann].jobs == 1
-    assert read(as_function("metrics")).jobs == {"uploaded": 1}
+    totals = read_totals(as_function("metrics"))
+    assert (totals.stores["videos"].blobs, totals.users) == (1, 2)
+    assert read(as_function("metrics"), totals).jobs == {"uploaded": 1}
     users_of_admin.delete(ann, root)
     Overdue(as_function("sweep")).purge_users(10, math.inf)
     assert [records.count(table) for table in ("api_keys", "feeds", "jobs")] == [0, 0, 0]
@@ -182,7 +184,7 @@ def test_whoever_counts_can_do_nothing_else_to_counters_and_sweep_adds_them_up(
             run(as_function(function), "DELETE FROM counters")
     Counters(as_function("sweep")).add_up(500)
     Counters(as_function("sweep")).record_sweep()
-    counted = read(as_function("metrics")).counts
+    counted = read(as_function("metrics"), Totals({}, 0)).counts
     assert {series: each.amount for series, each in counted.items()} == {
         Series.of("videos_fetched"): len(counting),
         Series.of("sweeps"): 1,

@@ -1,5 +1,6 @@
 """The text that Prometheus gets, and how often the database is read for it."""
 
+import functools
 import os
 import re
 import threading
@@ -15,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from functions.media import Space, Usage
 from functions.metrics import main
 from functions.metrics.families import COUNTERS, TIMES, VERSION, exposition
-from functions.metrics.main import MAX_AGE, Latest
-from functions.metrics.readings import Reading, read
+from functions.metrics.main import MAX_AGE, TOTALS_MAX_AGE, Latest
+from functions.metrics.readings import Reading, Totals, read, read_totals
 from functions.state.counters import Count, Counter, Series
 from functions.state.database import Database, DatabaseUnavailable, shared
 from functions.state.disks import Disks
@@ -38,7 +39,7 @@ def samples(text: str) -> dict[str, float]:
 
 
 def counted(counts: dict[Series, int]) -> dict[str, float]:
-    reading = Reading({}, {}, {}, [], 0, {series: Count(amount, 5_000) for series, amount in counts.items()})
+    reading = Reading({}, {}, Totals({}, 0), [], {series: Count(amount, 5_000) for series, amount in counts.items()})
     return samples(exposition(reading).decode())
 
 
@@ -48,7 +49,7 @@ def test_every_metric_is_described_as_it_is(tmp_path: Path) -> None:
     with sqlite(tmp_path) as database:
         Overdue(database).record_sweep()
         Disks(database).record({("videos",): Usage(5, Space(free=30, total=100))}, 0)
-        text = exposition(read(database)).decode()
+        text = exposition(read(database, read_totals(database))).decode()
     shown = {}
     for family in text_string_to_metric_families(text):
         name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -89,6 +90,7 @@ def test_what_can_go_wrong_is_shown_before_it_does() -> None:
     """A counter that begins with 1 has not increased for Prometheus."""
     found = counted({})
     assert found['mp3burst_jobs_finished_total{outcome="failed",reason="exhausted",source="upload"}'] == 0
+    assert found['mp3burst_jobs_finished_total{outcome="failed",reason="internal",source="fetch"}'] == 0
     assert found['mp3burst_dead_letters_total{queue="convert"}'] == 0
     assert found['mp3burst_mails_finished_total{kind="mp3.ready",outcome="abandoned"}'] == 0
     assert "mp3burst_sweep_last_success_timestamp_seconds" not in found
@@ -118,7 +120,7 @@ class Clock:
 def test_metrics_are_read_once_in_five_seconds() -> None:
     clock = Clock()
     made = iter([b"first", b"second", b"third"])
-    latest = Latest(lambda: next(made), clock)
+    latest = Latest(lambda: next(made), clock=clock)
     assert [latest.get(), latest.get()] == [b"first", b"first"]
     clock.now = MAX_AGE - 0.01
     assert latest.get() == b"first"
@@ -184,6 +186,23 @@ def test_storm_of_scrapes_reads_the_database_once(database: Database) -> None:
     with queries(database) as executed:
         assert {ask(session).get_data() for _ in range(50)} == {first.get_data()}
     assert executed == []
+
+
+def test_whole_tables_are_read_once_in_five_minutes(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_role(database, "ann", "admin")
+    clock = Clock()
+    monkeypatch.setattr(main, "Latest", functools.partial(Latest, clock=clock))
+
+    def scans() -> int:
+        with queries(database) as executed:
+            assert ask().status_code == 200
+        return sum("FROM blobs" in query or "count(users.id)" in query for query in executed)
+
+    assert scans() == 2
+    clock.now = TOTALS_MAX_AGE - 1
+    assert scans() == 0
+    clock.now = TOTALS_MAX_AGE + MAX_AGE
+    assert scans() == 2
 
 
 def test_nothing_in_the_text_is_of_a_user(database: Database) -> None:
