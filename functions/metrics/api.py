@@ -12,7 +12,7 @@ SHOW_METRICS: Final = Operation(
     "/metrics",
     "Show the metrics",
     (Answer(200, "The metrics in the text format of Prometheus.", content_type=TEXT),),
-    description="For programs that collect them. They are at most 5 seconds old; the number of users and what is stored, 5 minutes.",
+    description="For programs that collect them. They are at most 5 seconds old; users and what is stored, 5 minutes.",
     scope="metrics",
     problems={
         403: "The user is no administrator, the API key lacks the scope, or the request comes from another site."

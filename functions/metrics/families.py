@@ -73,6 +73,11 @@ COUNTERS: Final[dict[Counter, Counted]] = {
         ("queue",),
         tuple((queue,) for queue in _QUEUES),
     ),
+    "events_repeated": Counted(
+        "Events that sweep has emitted again, because nobody works on their rows",
+        ("queue",),
+        tuple((queue,) for queue in _QUEUES),
+    ),
     "mails_finished": Counted(
         "Mails that were sent, skipped, refused or abandoned",
         ("kind", "outcome"),

@@ -29,6 +29,7 @@ Counter = Literal[
     "fetched_bytes",
     "attempts_failed",
     "dead_letters",
+    "events_repeated",
     "mails_finished",
     "deliveries_finished",
     "sweeps",

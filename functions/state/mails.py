@@ -150,7 +150,7 @@ class Mails:
         self._close(lease, "sent")
 
     def skip(self, lease: Lease[MailRow]) -> None:
-        """Records that the mail is not to be sent: its user has not confirmed the address, wants no mails, or is gone."""
+        """Records that the mail is not to be sent: its user has not confirmed the address, wants none, or is gone."""
         self._close(lease, "skipped")
 
     def fail(self, lease: Lease[MailRow], _: str = "") -> list[Event]:

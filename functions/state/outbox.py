@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, update
 from events.errors import NotPublished
 from events.publish import Publish
 from events.schema import DeliveryDue, Event, FetchDue, PieceCut, PiecesEncoded, VideoUploaded
+from functions.state.counters import Series, count, queue_of
 from functions.state.database import Database, DatabaseUnavailable
 from functions.state.fairness import ADMITTED
 from functions.state.mails import MailRow
@@ -25,6 +26,8 @@ CONFIRMED: Final = 600_000
 _AT_ONCE: Final = 8
 #: Rows that one statement postpones.
 _ROWS_PER_UPDATE: Final = 100
+#: The state of the job that an event announces, if it is not to be converted.
+_STATES: Final[dict[type[Event], str]] = {FetchDue: "fetching", PiecesEncoded: "joining"}
 log = logging.getLogger(__name__)
 
 
@@ -50,7 +53,7 @@ class Outbox:
         for start in range(0, len(published), _ROWS_PER_UPDATE):
             self._postpone(published[start : start + _ROWS_PER_UPDATE])
 
-    def emit(self, event: Event, budget: float = 5.0, seen: int | None = None) -> bool:
+    def emit(self, event: Event, budget: float = 5.0, seen: int | None = None, *, is_repeated: bool = False) -> bool:
         """Publishes the event.
 
         Args:
@@ -58,13 +61,14 @@ class Outbox:
             budget: seconds that the broker has to accept it.
             seen: the ``due_at`` for which sweep emits it; if None, the row is postponed only if it was never tried, and
                 is due or admitted.
+            is_repeated: whether to count it as one that sweep repeats because nobody works on its row.
 
         Returns:
             False if the broker did not accept the event in time; sweep emits it again.
         """
         is_published = self._try_to_publish(event, budget)
         if is_published:
-            self._postpone([event], seen)
+            self._postpone([event], seen, is_repeated=is_repeated)
         return is_published
 
     def _publish_at_once(self, events: Sequence[Event], budget: float) -> list[Event]:
@@ -92,7 +96,7 @@ class Outbox:
             return False
         return True
 
-    def _postpone(self, events: Sequence[Event], seen: int | None = None) -> None:
+    def _postpone(self, events: Sequence[Event], seen: int | None = None, *, is_repeated: bool = False) -> None:
         """Postpones the rows of published events."""
         rows: dict[Table, list[ColumnElement[bool]]] = {}
         for event in events:
@@ -106,7 +110,9 @@ class Outbox:
                 if seen is not None:
                     untouched = table.c.due_at == seen
                 due = and_(or_(*those), untouched, table.c.due_at.is_not(None))
-                connection.execute(update(table).where(due).values(due_at=now() + CONFIRMED))
+                postponed = connection.execute(update(table).where(due).values(due_at=now() + CONFIRMED)).rowcount
+                if is_repeated:
+                    count(connection, {Series.of("events_repeated", queue_of_event(events[0])): postponed})
 
         try:
             self._database.run(postpone)
@@ -114,6 +120,12 @@ class Outbox:
             # The rows stay due, so sweep emits the events once more; their handlers find nothing to do.
             for event in events:
                 log.warning("%s: %s was published, but its row is still due", event.about, event.type)
+
+
+def queue_of_event(event: Event) -> str:
+    """Returns the function that handles the event."""
+    table, _ = row_of(event)
+    return queue_of(table.name, _STATES.get(type(event), ""))
 
 
 def row_of(event: Event) -> tuple[Table, ColumnElement[bool]]:

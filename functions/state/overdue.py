@@ -2,19 +2,19 @@
 
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Connection, Table, and_, delete, func, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Row, Table, and_, delete, func, select, update
 
-from events.schema import ConversionFailed, Event, FetchDue, PasswordForgotten, PiecesEncoded
-from functions.state.counters import Counters, Series, count, queue_of
+from events.schema import ConversionFailed, Event, PasswordForgotten
+from functions.state.counters import Counters, Series, count
 from functions.state.database import Database
 from functions.state.deleted_users import DeletedUsers
 from functions.state.fairness import FETCHING, STAGES, Turns
 from functions.state.jobs import FINISHED, delete_jobs, end_job
 from functions.state.leases import ATTEMPTS_EXHAUSTED, MAX_ATTEMPTS, is_free
 from functions.state.mails import MAX_AGE, mail_series
-from functions.state.outbox import event_of, row_of
+from functions.state.outbox import CONFIRMED, event_of, queue_of_event, row_of
 from functions.state.schema import (
     deliveries,
     ended_tokens,
@@ -29,8 +29,6 @@ from functions.state.schema import (
 
 _DAY: Final = 86_400_000
 _WEEK: Final = 7 * _DAY
-#: The state of the job that an event announces, if it is not to be converted.
-_STATES: Final[dict[type[Event], str]] = {FetchDue: "fetching", PiecesEncoded: "joining"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +58,17 @@ class Overdue:
         Deferred rows are left to the end of their owners' other rows, and to ``admit_stalled``.
         """
 
+        def is_retry(row: Row[Any]) -> bool:
+            # Once sweep has emitted its event, it is due later than that: then nobody has come.
+            is_postponed = row.lease is None and row.lease_until is not None
+            return is_postponed and row.due_at < row.lease_until + CONFIRMED
+
         def rows(connection: Connection, table: Table) -> list[Due]:
             due = and_(is_free(table), table.c.due_at <= now())
             if "deferred_at" in table.c:
                 due = and_(due, table.c.deferred_at.is_(None))
             query = select(table).where(due).order_by(table.c.due_at).limit(limit)
-            return [
-                Due(event_of(table, row), row.due_at, row.lease is None and row.lease_until is not None)
-                for row in connection.execute(query)
-            ]
+            return [Due(event_of(table, row), row.due_at, is_retry(row)) for row in connection.execute(query)]
 
         return self._database.read(
             lambda connection: [due for table in (jobs, pieces, mails, deliveries) for due in rows(connection, table)]
@@ -203,7 +203,7 @@ class Overdue:
         """
         table, row = row_of(event)
         wake = update(table).where(row, is_free(table), table.c.due_at.is_not(None)).values(due_at=now())
-        dead = Series.of("dead_letters", queue_of(table.name, _STATES.get(type(event), "")))
+        dead = Series.of("dead_letters", queue_of_event(event))
 
         def run(connection: Connection) -> bool:
             woken = connection.execute(wake).rowcount

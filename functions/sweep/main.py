@@ -123,7 +123,7 @@ def _emit_due(deps: Dependencies, end: float) -> None:
                 log.info("%s: %s is due for another attempt", row.event.about, row.event.type)
             else:
                 log.warning("%s: %s is overdue: emitting it again", row.event.about, row.event.type)
-            if not deps.outbox.emit(row.event, seen=row.seen):
+            if not deps.outbox.emit(row.event, seen=row.seen, is_repeated=not row.is_retry):
                 return
 
 

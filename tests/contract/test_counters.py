@@ -11,10 +11,11 @@ from functions.state.counters import BOUNDS, Counter, Counters, Series, count, c
 from functions.state.database import Database
 from functions.state.jobs import Job, Outcome, Usage
 from functions.state.leases import MAX_ATTEMPTS, Lease, LeaseTerms
+from functions.state.outbox import Outbox
 from functions.state.parts import NewPart, Parts, part_id
 from functions.state.schema import jobs, metadata
-from tests.contract.test_fetches import Fetching
 from tests.contract.test_fairness import Fair
+from tests.contract.test_fetches import Fetching
 from tests.contract.test_jobs import OTHER_USER, OWNER, Records, at_once
 from tests.contract.test_webhooks import Hooks
 from tests.support.databases import make_past, queries
@@ -357,6 +358,27 @@ def test_dead_letter_of_finished_work_is_not_counted(records: Records) -> None:
     finish(records, lease)
     assert not records.overdue.wake(VideoUploaded(lease.row.id))
     assert amount(records.database, "dead_letters", "convert") == 0
+
+
+def test_event_is_counted_as_repeated_unless_its_row_was_to_be_tried_again(records: Records) -> None:
+    outbox = Outbox(records.database, lambda *_: None)
+
+    def sweep() -> int:
+        for column in ("due_at", "lease_until"):
+            make_past(records.database, "jobs", column, 700_000)
+        [due] = records.overdue.due(10)
+        assert outbox.emit(due.event, seen=due.seen, is_repeated=not due.is_retry)
+        assert outbox.emit(due.event, seen=due.seen, is_repeated=not due.is_retry)  # as another sweep does
+        return amount(records.database, "events_repeated", "convert")
+
+    assert outbox.emit(VideoUploaded(records.job().id))
+    assert sweep() == 1
+    for _ in range(2):
+        lease = records.jobs.claim(records.row("jobs").id)
+        assert lease is not None
+        records.jobs.release(lease)
+    assert sweep() == 1
+    assert sweep() == 2  # nobody has come
 
 
 def make_later(database: Database) -> None:

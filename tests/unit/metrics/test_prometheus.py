@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,17 @@ import yaml
 
 from events.schema import VideoUploaded
 from functions.metrics.families import exposition
-from functions.metrics.readings import Totals, read, read_totals
+from functions.metrics.readings import Reading, Totals, read, read_totals
+from functions.state.blobs import Blobs
+from functions.state.counters import Count, Series
+from functions.state.disks import Disks
 from functions.state.leases import LeaseTerms
 from functions.state.outbox import Outbox
+from functions.state.overdue import Overdue
+from functions.sweep.main import Dependencies, sweep_up
 from tests.contract.test_jobs import Records
 from tests.support.databases import make_past, sqlite
+from tests.support.fakes import memory_media
 from tests.support.paths import ROOT
 from tests.support.servers import program
 from tests.test_docs import quoted, rows, section
@@ -56,38 +63,44 @@ def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
     assert "SUCCESS" in promtool(tmp_path, "test", "rules", TESTS.name)
 
 
-def late_rows(directory: Path, *, is_repaired: bool) -> list[int]:
-    """Returns the late rows every 30 s of two hours in which sweep comes every 5 minutes, and the event of a job is lost.
+def readings_of_a_lost_event(directory: Path, *, is_repaired: bool) -> Iterator[Reading]:
+    """Yields what is read every 30 s of two hours in which sweep comes every 5 minutes, and the event of a job is lost.
 
     Args:
         directory: of the database.
         is_repaired: whether a worker handles the event that sweep emits; otherwise nobody ever does.
     """
-    late = []
     with sqlite(directory) as database:
         records = Records(database, LeaseTerms())
         outbox = Outbox(database, lambda *_: None)
+        deps = Dependencies(Overdue(database), Blobs(database), memory_media(), outbox, Disks(database), 0)
         outbox.emit(VideoUploaded(records.job().id))
-        for step in range(240):
+        for step in range(241):
             if step % 10 == 9:
-                for due in records.overdue.due(10):
-                    outbox.emit(due.event, seen=due.seen)
-                    lease = records.jobs.claim(due.event.subject) if is_repaired else None
-                    if lease is not None:
-                        records.jobs.fail(lease, "The file has no sound.")
-            late.append(read(database, Totals({}, 0)).queues["convert"].late)
+                sweep_up(deps)
+                lease = records.jobs.claim(records.row("jobs").id) if is_repaired and step > 20 else None
+                if lease is not None:
+                    records.jobs.fail(lease, "The file has no sound.")
+            yield read(database, Totals({}, 0))
             make_past(database, "jobs", "due_at", 30_000)
-    return late
 
 
 @pytest.mark.parametrize("is_repaired", [True, False])
 def test_alert_fires_if_nobody_works_on_what_sweep_emits(tmp_path: Path, is_repaired: bool) -> None:
-    late = late_rows(tmp_path, is_repaired=is_repaired)
-    assert 0 < sum(late) < len(late) / 3
+    readings = list(readings_of_a_lost_event(tmp_path, is_repaired=is_repaired))
+    repeated = [each.counts.get(Series.of("events_repeated", "convert"), Count(0, 0)).amount for each in readings]
+    assert repeated[-1] == 1 if is_repaired else repeated[-1] > 5
+    values = {
+        "mp3burst_queue_late_rows": [each.queues["convert"].late for each in readings],
+        "mp3burst_events_repeated_total": repeated,
+    }
+    series = [
+        {"series": f'{name}{{job="mp3burst", queue="convert"}}', "values": " ".join(map(str, each))}
+        for name, each in values.items()
+    ]
     fires = 'max_over_time(count(ALERTS{alertname="Mp3burstLate", alertstate="firing"})[2h:1m])'
-    series = {"series": 'mp3burst_queue_late_rows{job="mp3burst", queue="convert"}', "values": " ".join(map(str, late))}
     expected = {"eval_time": "2h", "expr": fires, "exp_samples": [] if is_repaired else [{"value": 1}]}
-    test = {"interval": "30s", "input_series": [series], "promql_expr_test": [expected]}
+    test = {"interval": "30s", "input_series": series, "promql_expr_test": [expected]}
     (tmp_path / "late.yml").write_text(yaml.safe_dump({"rule_files": ["alerts.yml"], "tests": [test]}))
     shutil.copy(FILES / "alerts.yml", tmp_path)
     assert "SUCCESS" in promtool(tmp_path, "test", "rules", "late.yml")
