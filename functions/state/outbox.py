@@ -106,9 +106,10 @@ class Outbox:
         def postpone(connection: Connection) -> None:
             for table, those in rows.items():
                 # A fast worker that gave the row back has said when it is due.
-                untouched = and_(table.c.attempts == 0, or_(table.c.due_at <= now(), table.c.lease == ADMITTED))
-                if seen is not None:
-                    untouched = table.c.due_at == seen
+                is_due = table.c.due_at <= now()
+                if "deferred_at" in table.c:
+                    is_due = or_(is_due, table.c.lease == ADMITTED)
+                untouched = and_(table.c.attempts == 0, is_due) if seen is None else table.c.due_at == seen
                 due = and_(or_(*those), untouched, table.c.due_at.is_not(None))
                 postponed = connection.execute(update(table).where(due).values(due_at=now() + CONFIRMED)).rowcount
                 if is_repeated:
