@@ -134,7 +134,7 @@ def _of_queues(reading: Reading) -> Iterator[Metric]:
     rows = (((name, phase), queue.phases.get(phase, 0)) for name, queue in queues for phase in PHASES)
     yield _gauge("queue_rows", "Unfinished rows that a function works on, and where they are", ("queue", "phase"), rows)
     late = (((name,), queue.late) for name, queue in queues)
-    yield _gauge("queue_late_rows", "Rows due for more than a minute that nobody works on", ("queue",), late)
+    yield _gauge("queue_late_rows", "Rows due for more than six minutes that nobody works on", ("queue",), late)
     oldest = (((name,), queue.oldest / 1000) for name, queue in queues)
     meaning = "Age of the row that has waited longest for its first attempt"
     yield _gauge("queue_oldest_waiting_seconds", meaning, ("queue",), oldest)

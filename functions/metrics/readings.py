@@ -18,8 +18,9 @@ from functions.state.leases import is_free
 from functions.state.overview import QUEUES, QueueName, phase_of
 from functions.state.schema import blobs, deliveries, jobs, mails, now, pieces, users
 
-#: Milliseconds: a row that nobody works on is late if it has been due for longer. Sweep comes every 5 minutes.
-LATE: Final = 60_000
+#: Milliseconds: a row that nobody works on is late if it has been due for longer. Sweep, every 5 minutes, emits the
+#: events of due rows, those that a worker has put off for a while among them.
+LATE: Final = 360_000
 #: Since when a row of each queue may have been worked on.
 _SINCE: Final[dict[QueueName, ColumnElement[Any]]] = {
     "fetch": jobs.c.created_at,
