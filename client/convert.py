@@ -15,7 +15,14 @@ from urllib.parse import unquote, urlsplit
 
 from client.display import Display
 from client.download import download
-from client.errors import ClientError, DirectoryUnreadable, NotLoggedIn, RequestRefused, TargetExists
+from client.errors import (
+    ClientError,
+    DirectoryUnreadable,
+    NotLoggedIn,
+    RecordsUnusable,
+    RequestRefused,
+    TargetExists,
+)
 from client.follow import Follower, Job, find, has_ended
 from client.records import Content, Records
 from client.server import Retries, Server
@@ -88,7 +95,7 @@ class _Uploaded:
     @property
     def ends_all(self) -> bool:
         """Whether the next file would fare no better: the key, the server, a directory or the program is at fault."""
-        fatal = NotLoggedIn | TryAgain | DirectoryUnreadable
+        fatal = NotLoggedIn | TryAgain | DirectoryUnreadable | RecordsUnusable
         return isinstance(self.error, fatal) or not isinstance(self.error, Mp3burstError | None)
 
 
@@ -197,6 +204,8 @@ class Converter:
                 target = self._download(uploaded, job["mp3"])
                 self._end(uploaded, "done", mp3=str(target), warning=job["warning"])
             except ClientError as error:
+                if isinstance(error, RecordsUnusable):
+                    raise
                 lost = _lost(uploaded.task, error)
                 if lost is not None:
                     raise lost from error

@@ -71,6 +71,10 @@ class DirectoryUnreadable(ClientError):
     """The directory that is watched, or that of the MP3s, cannot be used; it may come back."""
 
 
+class RecordsUnusable(ClientError):
+    """The list of uploads cannot be read or written."""
+
+
 class TargetExists(ClientError):
     """Another file has the name of an MP3."""
 

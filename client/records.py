@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from client.credentials import directory
-from client.errors import ClientError, TargetExists
+from client.errors import ClientError, RecordsUnusable, TargetExists
 from client.files import lock
 
 _SCHEMA: Final = """
@@ -186,4 +186,4 @@ class Records:
             with self._lock:
                 return self._database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise ClientError(f"The list of uploads cannot be used ({error}): free space and try again.") from error
+            raise RecordsUnusable(f"The list of uploads cannot be used ({error}): free space and try again.") from error

@@ -14,7 +14,7 @@ from typing import Final
 
 from client.convert import Converter, Outcome, Task, mp3_of
 from client.display import Display
-from client.errors import DirectoryUnreadable
+from client.errors import DirectoryUnreadable, RecordsUnusable
 from client.records import Records, identity_of
 from events.errors import TryAgain
 
@@ -68,7 +68,7 @@ class Watch:
             try:
                 self._convert(self._look())
                 problem = ""
-            except (TryAgain, DirectoryUnreadable) as error:
+            except (TryAgain, DirectoryUnreadable, RecordsUnusable) as error:
                 if str(error) != problem:
                     self._display.line(f"{error} Trying again.")
                 problem = str(error)
@@ -93,7 +93,12 @@ class Watch:
         """Converts complete files that are not converted yet; returns whether all of them could be read and were."""
         tasks, unreadable = self._tasks(complete)
         outcomes: list[Outcome] = []
-        self._converter.run(tasks, outcomes.append)
+
+        def end(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            self._handled[Path(outcome.file)] = complete[Path(outcome.file)]
+
+        self._converter.run(tasks, end)
         self._handled |= complete
         return not unreadable and all(outcome.status == "done" for outcome in outcomes)
 
