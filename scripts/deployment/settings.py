@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -192,11 +193,21 @@ def _update(cluster: Cluster, kind: str, name: str, defaults: Mapping[str, str] 
     mine = {variable: value for variable, value in _variables().items() if variable in VARIABLES[name].split()}
     selecting, replaced = _SELECTING.get(name, (set(), set()))
     old = _read(cluster, kind, name)
-    if any(mine[variable] != old.get(variable) for variable in selecting & mine.keys()):
+    given = selecting & mine.keys()
+    if any(_named(variable, mine[variable]) != _named(variable, old.get(variable, "")) for variable in given):
         old = {variable: value for variable, value in old.items() if variable not in replaced}
+    elif given:
+        old = {variable: value for variable, value in old.items() if variable not in selecting - given}
     new = {**old, **(defaults or {}), **mine}
     _write(cluster, kind, name, new)
     return new
+
+
+def _named(variable: str, value: str) -> str:
+    """Returns the server that a value names, without the password or key for it."""
+    if variable == "SENDGRID_API_KEY":
+        return "SendGrid" if value else ""
+    return re.sub("//[^/]*@", "//", value, count=1)
 
 
 def _read(cluster: Cluster, kind: str, name: str) -> dict[str, str]:
