@@ -59,4 +59,5 @@ class Waveform:
         """Parses the output of ``to_bytes``."""
         _, _, rate, point_samples, points, _ = _HEADER.unpack_from(stored)
         end = _HEADER.size + 2 * points
-        return cls(rate, point_samples, stored[_HEADER.size : end], *_FOOTER.unpack_from(stored, end))
+        before = _FOOTER.unpack_from(stored, end)[0] if len(stored) > end else 0
+        return cls(rate, point_samples, stored[_HEADER.size : end], before)

@@ -86,7 +86,8 @@ def url(environ: Mapping[str, str]) -> URL:
             MYSQL_PORT.
 
     Raises:
-        BadSetting: it names none, or DATABASE_URL is not a valid URL, or has an unknown dialect.
+        BadSetting: it names none, or DATABASE_URL is not a valid URL, or has a dialect or driver that is not
+            installed.
     """
     if environ.get("MYSQL_HOST") and not environ.get("DATABASE_URL"):
         return URL.create(
@@ -101,8 +102,8 @@ def url(environ: Mapping[str, str]) -> URL:
     try:
         parsed = make_url(text)
         parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
-        parsed.get_dialect()
-    except ArgumentError as error:
+        parsed.get_dialect().import_dbapi()
+    except (ArgumentError, ImportError) as error:
         raise BadSetting(
             "DATABASE_URL is not a valid database URL: use DIALECT://USER:PASSWORD@HOST/NAME, whose DIALECT is "
             "postgresql, mysql or mariadb, or sqlite:///FILE."
