@@ -92,6 +92,21 @@ def test_server_of_mp3s_that_does_not_answer_is_not_awaited_for_each_chunk() -> 
     assert asked == 1
 
 
+def test_videos_are_measured_while_the_server_of_mp3s_is_silent() -> None:
+    now = [0.0]
+    free = 80 * GB
+
+    def hang() -> Space:
+        raise MediaUnavailable("The media store does not answer; try again later.")
+
+    space = FreeSpace(lambda: Space(free, 100 * GB), None, lambda: now[0], mp3s=hang)
+    space.require(GB)
+    free = 5 * GB
+    now[0] += 1
+    with pytest.raises(DiskFull):
+        space.require(GB)
+
+
 def test_server_that_does_not_answer_is_an_error_of_the_interface() -> None:
     media = connect({"MONGO_URI": "mongodb://127.0.0.1:9/videos?serverSelectionTimeoutMS=100"})
     with pytest.raises(MediaUnavailable):

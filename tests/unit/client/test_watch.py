@@ -19,7 +19,7 @@ import client.server
 from client.cli import mp3burst
 from client.convert import Converter, Task
 from client.display import Display
-from client.errors import ServerBusy
+from client.errors import ClientError, RecordsUnusable, ServerBusy
 from client.records import Records
 from client.server import Server
 from client.watch import Watch
@@ -243,6 +243,39 @@ def test_file_whose_directory_goes_away_meanwhile_is_converted_later(
     with pytest.raises(KeyboardInterrupt):
         Watch(tmp_path / "in", tmp_path / "out", converter, records, Display(), {}).run(2.0)
     assert case.created["a.wav"] == 1
+
+
+@pytest.mark.parametrize("full", ["MP3s", "records"])
+def test_full_disk_is_waited_for_and_no_file_is_uploaded_twice_meanwhile(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    """One file is refused; the other has no space until the fourth look."""
+    files(tmp_path / "in", "a.wav", "b.wav")
+    case.refusals["a.wav"] = 415
+    looks: list[int] = []
+    owner, step = (client.convert, "download") if full == "MP3s" else (Records, "keep_digest")
+    original = getattr(owner, step)
+
+    def write(*arguments: object, **options: object) -> object:
+        if len(looks) < 4:
+            if full == "MP3s":
+                raise ClientError("no space") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise RecordsUnusable("no space")
+        return original(*arguments, **options)
+
+    def sleep(_: float) -> None:
+        if (tmp_path / "in/b.mp3").exists():
+            raise KeyboardInterrupt
+        looks.append(1)
+        assert len(looks) < 20
+
+    monkeypatch.setattr(owner, step, write)
+    monkeypatch.setattr("time.sleep", sleep)
+    records = Records({"XDG_STATE_HOME": str(tmp_path)}, case.url)
+    converter = Converter(Server(case.url), records, {}, Display())
+    with pytest.raises(KeyboardInterrupt):
+        Watch(tmp_path / "in", tmp_path / "in", converter, records, Display(), {}).run(2.0)
+    assert case.created == {"a.wav": 1, "b.wav": 1}
 
 
 def test_file_that_failed_and_comes_back_is_converted(

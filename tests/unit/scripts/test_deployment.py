@@ -692,6 +692,7 @@ DATABASE = {
         ("mail", {"SMTP_HOST": "relay"}, {"SMTP_HOST": "relay"}),
         ("mail", {"GMAIL_ADDRESS": "a@b", "GMAIL_PASSWORD": "p"}, {"GMAIL_ADDRESS": "a@b", "GMAIL_PASSWORD": "p"}),
         ("media", {"MIN_FREE_BYTES": "5"}, MEDIA | {"MIN_FREE_BYTES": "5"}),
+        ("media", {"MONGO_URI": "mongodb://u:p%40@a"}, MEDIA | {"MONGO_URI": "mongodb://u:p%40@a"}),
         ("media", {"MONGO_MP3_URI": "mongodb://c"}, MEDIA | {"MONGO_MP3_URI": "mongodb://c"}),
         ("media", {"MONGO_URI": MEDIA["MONGO_URI"], "MIN_FREE_BYTES": "5"}, MEDIA | {"MIN_FREE_BYTES": "5"}),
         ("media", {"MONGO_URI": "mongodb://c"}, {"MONGO_URI": "mongodb://c", "MIN_FREE_BYTES": "1"}),
@@ -717,6 +718,23 @@ def test_variable_that_is_set_leaves_the_others_unless_it_names_another_server(
     assert installed.secrets[f"secret/{name}"] == live
     if name == "database-owner":
         assert installed.secrets["secret/database-login"] == rights.connection_of("login", live)
+
+
+def test_one_server_of_several_is_chosen_by_naming_it_again(
+    installed: SecretsCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """notify takes the first that it has."""
+    installed.secrets["secret/mail"] = MAIL | {"SENDGRID_API_KEY": "k"}
+    monkeypatch.setenv("SMTP_HOST", MAIL["SMTP_HOST"])
+    settings.make(installed, WANTED, "http://gateway.mp3burst.example.org", None)
+    assert installed.secrets["secret/mail"] == MAIL
+
+
+def test_another_key_for_sendgrid_leaves_the_sender(installed: SecretsCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed.secrets["secret/mail"] = {"SENDGRID_API_KEY": "old", "MAIL_FROM": "a@b"}
+    monkeypatch.setenv("SENDGRID_API_KEY", "new")
+    settings.make(installed, WANTED, "http://gateway.mp3burst.example.org", None)
+    assert installed.secrets["secret/mail"] == {"SENDGRID_API_KEY": "new", "MAIL_FROM": "a@b"}
 
 
 def test_links_follow_the_host_name(installed: SecretsCluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,10 @@ def test_both_names_of_postgresql_lead_to_the_same_driver(dialect: str) -> None:
     assert Database(address).engine.dialect.name == "postgresql"
 
 
-@pytest.mark.parametrize("text", ["nothing", "psql://user:secret@host/name", "mysql+none://user:secret@host/name"])
+@pytest.mark.parametrize(
+    "text",
+    ["nothing", "psql://user:secret@host/name", "mysql+none://user:secret@host/name", "oracle://user:secret@host/name"],
+)
 def test_url_of_no_database_names_the_setting(text: str) -> None:
     with pytest.raises(BadSetting, match=r"^DATABASE_URL is not a valid .* postgresql, mysql or mariadb") as caught:
         url({"DATABASE_URL": text})
