@@ -760,7 +760,7 @@ def test_newcomer_trims_and_shares_with_the_keyboard_alone(page: Page, tmp_path:
     chosen = page.locator(".choose input[type=file]")
     press_until(page, "Tab", chosen)
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        chosen.press("Enter")
     chooser.value.set_files([file("Keys.wav", 2)])
     expect(page.get_by_label("Email")).to_be_focused()
     page.keyboard.type(f"{secrets.token_hex(8)}@example.org")
@@ -775,7 +775,7 @@ def test_newcomer_trims_and_shares_with_the_keyboard_alone(page: Page, tmp_path:
     page.keyboard.press("Space")
     press_until(page, "Shift+Tab", chosen)
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Space")
+        chosen.press("Space")
     chooser.value.set_files(video)
     edit = page.get_by_role("button", name="Edit: Song")
     expect(edit).to_be_visible()
