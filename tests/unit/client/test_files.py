@@ -8,8 +8,6 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from client.records import Content, Records
 from client.server import Server
 from client.sound.view import View
 from client.upload import Upload
+from tests.support.servers.loopback import LoopbackServer, QuietHandler
 
 FID = "f" * 24
 MP3 = os.urandom(1_500_000)
@@ -34,11 +33,10 @@ MP3 = os.urandom(1_500_000)
 CHUNK = 100_000
 
 
-class Web(BaseHTTPRequestHandler):
+class Web(QuietHandler):
     """A server with one MP3, to which every upload leads."""
 
     case: "Case"
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         if self.path.startswith("/jobs/"):
@@ -94,9 +92,6 @@ class Web(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 class Case:
     """What happens while the server answers."""
@@ -114,23 +109,11 @@ class Case:
         self.url = ""
 
 
-@contextmanager
-def served(case: Case) -> Iterator[None]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Web,), {"case": case})) as running:
-        case.url = f"http://127.0.0.1:{running.server_port}"
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield
-        finally:
-            running.shutdown()
-            thread.join()
-
-
 @pytest.fixture
 def case() -> Iterator[Case]:
     made = Case()
-    with served(made):
+    with LoopbackServer(type("Handler", (Web,), {"case": made})) as server:
+        made.url = f"http://127.0.0.1:{server.port}"
         yield made
 
 

@@ -6,9 +6,7 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,16 +22,16 @@ from client.records import Records
 from client.server import Server
 from client.watch import Watch
 from tests.support.processes import wait_for
+from tests.support.servers.loopback import LoopbackServer, QuietHandler
 
 #: Seconds after which a test gives up.
 _PATIENCE = 20
 
 
-class Tus(BaseHTTPRequestHandler):
+class Tus(QuietHandler):
     """A server that converts at once. What is sent to it, and when it answers, is in ``case``."""
 
     case: "Case"
-    protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         if self.path == "/validate":
@@ -86,9 +84,6 @@ class Tus(BaseHTTPRequestHandler):
         if status != 204 and self.command != "HEAD":
             self.wfile.write(content)
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 class Case:
     """What a server does in one test.
@@ -114,24 +109,11 @@ class Case:
         self.url = ""
 
 
-@contextmanager
-def served(case: Case) -> Iterator[None]:
-    handler = type("Handler", (Tus,), {"case": case})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        case.url = f"http://127.0.0.1:{running.server_port}"
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield
-        finally:
-            running.shutdown()
-            thread.join()
-
-
 @pytest.fixture
 def case() -> Iterator[Case]:
     made = Case()
-    with served(made):
+    with LoopbackServer(type("Handler", (Tus,), {"case": made})) as server:
+        made.url = f"http://127.0.0.1:{server.port}"
         yield made
 
 
@@ -139,6 +121,23 @@ def files(folder: Path, *names: str) -> None:
     folder.mkdir()
     for name in names:
         (folder / name).write_bytes(name.encode() * 10 + bytes(100 - 10 * len(name)))
+
+
+def watch(folder: Path, case: Case, monkeypatch: pytest.MonkeyPatch, steps: Iterable[Callable[[], object]]) -> None:
+    """Watches a folder, and takes one of the steps after each look until there are no more."""
+    rest = iter(steps)
+
+    def sleep(_: float) -> None:
+        step = next(rest, None)
+        if step is None:
+            raise KeyboardInterrupt
+        step()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    records = Records({"XDG_STATE_HOME": str(folder.parent)}, case.url)
+    converter = Converter(Server(case.url), records, {}, Display())
+    with pytest.raises(KeyboardInterrupt):
+        Watch(folder, folder, converter, records, Display(), {}).run(2.0)
 
 
 def once(folder: Path, url: str) -> Result:
@@ -189,21 +188,14 @@ def test_directory_that_comes_back_is_watched_again(
     """Between the looks it is there, gone twice, and there with a file."""
     folder = tmp_path / "in"
     files(folder)
-    steps: Iterator[Callable[[], object]] = iter(
-        [folder.rmdir, lambda: None, lambda: files(folder, "a.wav"), lambda: None, lambda: None]
-    )
-
-    def sleep(_: float) -> None:
-        step = next(steps, None)
-        if step is None:
-            raise KeyboardInterrupt
-        step()
-
-    monkeypatch.setattr("time.sleep", sleep)
-    records = Records({"XDG_STATE_HOME": str(tmp_path)}, case.url)
-    converter = Converter(Server(case.url), records, {}, Display())
-    with pytest.raises(KeyboardInterrupt):
-        Watch(folder, folder, converter, records, Display(), {}).run(2.0)
+    steps: list[Callable[[], object]] = [
+        folder.rmdir,
+        lambda: None,
+        lambda: files(folder, "a.wav"),
+        lambda: None,
+        lambda: None,
+    ]
+    watch(folder, case, monkeypatch, steps)
     assert (folder / "a.mp3").exists()
     lines = " ".join(capfd.readouterr().err.split())
     assert lines.count("in cannot be read: No such file or directory. Trying again.") == 1
@@ -284,27 +276,14 @@ def test_file_that_failed_and_comes_back_is_converted(
     """What a disk that was unmounted leaves is an empty directory."""
     files(tmp_path / "in", "a.wav")
     case.refusals["a.wav"] = 415
-    steps: Iterator[Callable[[], object]] = iter(
-        [
-            lambda: None,
-            lambda: (tmp_path / "in/a.wav").rename(tmp_path / "a.wav"),
-            case.refusals.clear,
-            lambda: (tmp_path / "a.wav").rename(tmp_path / "in/a.wav"),
-            lambda: None,
-        ]
-    )
-
-    def sleep(_: float) -> None:
-        step = next(steps, None)
-        if step is None:
-            raise KeyboardInterrupt
-        step()
-
-    monkeypatch.setattr("time.sleep", sleep)
-    records = Records({"XDG_STATE_HOME": str(tmp_path)}, case.url)
-    converter = Converter(Server(case.url), records, {}, Display())
-    with pytest.raises(KeyboardInterrupt):
-        Watch(tmp_path / "in", tmp_path / "in", converter, records, Display(), {}).run(2.0)
+    steps: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: (tmp_path / "in/a.wav").rename(tmp_path / "a.wav"),
+        case.refusals.clear,
+        lambda: (tmp_path / "a.wav").rename(tmp_path / "in/a.wav"),
+        lambda: None,
+    ]
+    watch(tmp_path / "in", case, monkeypatch, steps)
     assert (tmp_path / "in/a.mp3").exists()
 
 
